@@ -1,0 +1,47 @@
+# Two commands are enough: `make run` and `make test`. Both set up what they need, in .venv, once.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PORT ?= 8000
+
+.PHONY: help run test check format bench coverage clean
+
+help:
+	@echo "make run     set up and serve the examples on http://127.0.0.1:$(PORT)"
+	@echo "make test    set up and run the tests"
+	@echo "make check   lint, format check and types"
+	@echo "make bench   the side-by-side benchmarks (QUICK=1 for two minutes, ONLY=io for one part)"
+	@echo "make format  let ruff format the code;  make coverage  the tests with coverage;  make clean"
+
+run: $(READY)
+	@echo "serving the examples; stop with Ctrl-C"
+	@exec $(BIN)/python -m tinysvc examples --port $(PORT)
+
+test: $(READY)
+	@echo "running the tests"
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY)
+	@echo "checking lint, format and types"
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+format: $(READY)
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+coverage: $(READY)
+	@$(BIN)/coverage erase && $(BIN)/coverage run -m pytest $(ARGS) && $(BIN)/coverage combine -q && $(BIN)/coverage report
+
+bench: $(READY)
+	@$(PYTHON) benchmarks/run.py $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
+
+$(READY): pyproject.toml
+	@echo "setting up $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tinysvc needs Python 3.11 or newer; name one with: make PYTHON=python3.12")'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[examples,test,dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .venv-bench .pytest_cache .mypy_cache .ruff_cache dist .coverage* .hypothesis

@@ -1,0 +1,55 @@
+"""The command line: `python -m tinysvc TARGET`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+
+from . import __version__
+from .loading import load_service
+from .server import run_loaded
+from .settings import Settings
+
+_EXAMPLES = """\
+examples:
+  python -m tinysvc hello.py                  a file
+  python -m tinysvc package.module            a module
+  python -m tinysvc package.module:service    a Service in a module
+  python -m tinysvc examples                  a folder: every service in it, each under its own /name
+  python -m tinysvc hello.py --port 0         on a free port
+  python -m tinysvc hello.py --unix /tmp/hello.sock
+
+Every option can also be set as a variable: --cpu-workers is TINYSVC_CPU_WORKERS.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags are the fields of Settings."""
+    command = argparse.ArgumentParser(
+        prog="tinysvc",
+        description="Serve io_route handlers on the event loop and cpu_route handlers in worker processes.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("target", metavar="TARGET", help="a file, a folder, a module, or module:service")
+    command.add_argument("--version", action="version", version=f"tinysvc {__version__}")
+    for field in dataclasses.fields(Settings):
+        command.add_argument(
+            "--" + field.name.replace("_", "-"),
+            type=type(field.default),
+            metavar={int: "N", float: "SECONDS", str: "TEXT"}[type(field.default)],
+            help=f"{field.metadata['help']} (default: {field.default!r})",
+        )
+    return command
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = vars(parser().parse_args(arguments))
+    target = options.pop("target")
+    run_loaded(lambda: load_service(target), options)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

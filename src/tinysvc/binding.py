@@ -1,0 +1,401 @@
+"""Binding: a handler's signature -> how its arguments are made from a request, and how its result becomes a response.
+
+All of it is decided at start-up: `Binder(function, ...)` reads the signature once and says what cannot be served. On the
+request path there is one small function a parameter. The rules, in this order:
+
+    annotated `Request`                          the request
+    named in the path                            that segment, converted to its annotation
+    named like a resource                        the resource
+    Annotated[T, Query() | Header() | Cookie()]  that place
+    annotated `bytes`                            the raw body
+    a dataclass, Struct, TypedDict, attrs or     the body, as JSON
+    pydantic class, dict, list, tuple, set
+    anything else that can be read from a text   the query
+
+Conversion and its errors are msgspec's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import types
+import typing
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from http.cookies import CookieError, SimpleCookie
+from itertools import chain
+from typing import Annotated, Any, Union, get_args, get_origin
+
+import msgspec
+import orjson
+
+from .errors import BindingError, ConfigurationError, HTTPError
+from .messages import Request, Response
+
+Get = Callable[[Request, bytes], Any]
+"""How one argument is made. Raises _Fault."""
+
+JSON, TEXT, OCTETS, NDJSON = "application/json", "text/plain; charset=utf-8", "application/octet-stream", "application/x-ndjson"
+
+
+@dataclasses.dataclass(frozen=True)
+class Query:
+    """`Annotated[T, Query()]`: from the query string, under the parameter's name or `name`. A list takes all values."""
+
+    name: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """`Annotated[T, Header()]`: from the header named like the parameter, with dashes for underscores, or `name`."""
+
+    name: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Cookie:
+    """`Annotated[T, Cookie()]`: from the cookie named like the parameter, or `name`."""
+
+    name: str | None = None
+
+
+class _Fault(Exception):
+    """One parameter that could not be filled: (place, detail)."""
+
+
+class Binder:
+    """Fills the parameters of one handler.
+
+    `resources` are the names that resources are known by; their values are given to `bind`. ConfigurationError for a
+    signature that cannot be served. `needs_body` says whether `bind` looks at the body it is given.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], path_parameters: Collection[str] = (), resources: Collection[str] = ()
+    ) -> None:
+        self.function = function
+        self.needs_body = False
+        self.resources: list[str] = []
+        self._gets: list[tuple[str, Get]] = []
+        self._body_parameter = ""
+        parameters = signature_of(function)
+        for name in path_parameters:
+            if name not in parameters:
+                raise ConfigurationError.at(
+                    function, f"the path has {{{name}}}, but the function no parameter {name}; add it or rename one"
+                )
+        for name, parameter in parameters.items():
+            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
+                raise ConfigurationError.at(
+                    function, f"cannot fill the parameter {parameter}; give every parameter a name of its own"
+                )
+            if name in resources and name not in path_parameters:
+                self.resources.append(name)
+            else:
+                self._gets.append((name, self._get(name, parameter, name in path_parameters)))
+
+    def bind(self, request: Request, body: bytes, resources: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments by name. BindingError with every fault; HTTPError 400 or 415 for a body that is not JSON."""
+        arguments: dict[str, Any] = {}
+        faults: list[tuple[str, str]] = []
+        for name, get in self._gets:
+            try:
+                arguments[name] = get(request, body)
+            except _Fault as fault:
+                faults.append(fault.args)  # type: ignore[arg-type]
+        if faults:
+            raise BindingError(faults)
+        for name in self.resources:
+            arguments[name] = resources[name]
+        return arguments
+
+    def _get(self, name: str, parameter: inspect.Parameter, in_path: bool) -> Get:
+        """The rules of this module's docstring."""
+        annotation = parameter.annotation
+        if annotation is Request:
+            return lambda request, body: request
+        if annotation is parameter.empty and in_path:
+            annotation = str
+        if annotation is parameter.empty:
+            raise ConfigurationError.at(
+                self.function,
+                f"nothing fills the parameter {name}: it is not in the path, no resource has this name, and it has no "
+                f"annotation that says more; annotate it, as in {name}: str, or declare a resource {name}",
+            )
+        if in_path:
+            return self._from_text(f"path.{name}", annotation, parameter.empty, lambda request: _path(request, name))
+        marker = next((m for m in get_args(annotation)[1:] if isinstance(m, (Query, Header, Cookie))), None)
+        if get_origin(annotation) is Annotated and marker is not None:
+            return self._marked(name, annotation, parameter.default, marker)
+        plain = _without_annotated(annotation)
+        if plain is bytes:
+            self._claim_body(name)
+            return lambda request, body: body
+        if _comes_as_json(plain):
+            self._claim_body(name)
+            return self._from_json(name, annotation, parameter.default)
+        return self._marked(name, annotation, parameter.default, Query())
+
+    def _claim_body(self, name: str) -> None:
+        if self._body_parameter:
+            raise ConfigurationError.at(
+                self.function,
+                f"both {self._body_parameter} and {name} ask for the body; "
+                "put them into one dataclass, or take Annotated[..., Query()] for one",
+            )
+        self._body_parameter, self.needs_body = name, True
+
+    def _marked(self, name: str, annotation: Any, default: Any, marker: Query | Header | Cookie) -> Get:
+        if isinstance(marker, Header):
+            field = (marker.name or name.replace("_", "-")).lower()
+            get = lambda request: request.headers.get_all(field)  # noqa: E731 - three of a kind
+            place = f"header.{field}"
+        elif isinstance(marker, Cookie):
+            field = marker.name or name
+            get = lambda request: _cookie(request, field)  # noqa: E731
+            place = f"cookie.{field}"
+        else:
+            field = marker.name or name
+            get = lambda request: request.query.get(field)  # noqa: E731
+            place = f"query.{field}"
+        if _takes_many(annotation):
+            return self._from_text(place, annotation, default, get)
+        return self._from_text(place, annotation, default, lambda request: _last(get(request)))
+
+    def _from_text(self, place: str, annotation: Any, default: Any, get: Callable[[Request], Any]) -> Get:
+        self._check_decodable(place, annotation)
+        is_text = _without_annotated(annotation) is str and get_origin(annotation) is not Annotated
+        convert = msgspec.convert
+
+        def make(request: Request, body: bytes) -> Any:
+            text = get(request)
+            if not text and (text is None or text == []):
+                if default is inspect.Parameter.empty:
+                    raise _Fault(place, "is missing")
+                return default
+            if is_text:
+                return text
+            try:
+                return convert(text, annotation, strict=False)
+            except msgspec.ValidationError as error:
+                detail, _, inner = str(error).partition(" - at `$")
+                detail = detail.replace("got `str`", f"got {str(text)[:100]!r}")
+                raise _Fault(place + inner.rstrip("`"), detail) from None
+
+        return make
+
+    def _from_json(self, name: str, annotation: Any, default: Any) -> Get:
+        pydantic = getattr(annotation, "model_validate_json", None)
+        if pydantic is not None:
+            decode = pydantic
+        else:
+            self._check_decodable(name, annotation)
+            decode = msgspec.json.Decoder(annotation).decode
+
+        def make(request: Request, body: bytes) -> Any:
+            if not body and default is not inspect.Parameter.empty:
+                return default
+            content_type = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
+            if content_type != JSON and not content_type.endswith("+json"):
+                raise HTTPError(
+                    415, f"The body must be JSON with 'Content-Type: application/json', not {content_type!r}."
+                )
+            if not body:
+                raise _Fault("$", "is missing: the request has no body; a JSON document was expected")
+            try:
+                return decode(body)
+            except msgspec.ValidationError as error:
+                detail, _, inner = str(error).partition(" - at `")
+                raise _Fault(inner.rstrip("`") or "$", detail) from None
+            except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+                raise HTTPError(400, f"The body is not JSON: {error}.") from None
+            except ValueError as error:
+                raise _pydantic_errors(error) from None
+
+        return make
+
+    def _check_decodable(self, place: str, annotation: Any) -> None:
+        try:
+            msgspec.json.schema(annotation)
+        except Exception as error:
+            raise ConfigurationError.at(
+                self.function,
+                f"cannot read a value of type {annotation!r} for {place}: {str(error).splitlines()[0]}; "
+                "use a dataclass, Struct, TypedDict, attrs or pydantic class, or a standard type",
+            ) from None
+
+
+def signature_of(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """The parameters with their annotations resolved. ConfigurationError if one names what does not exist."""
+    try:
+        hints = typing.get_type_hints(function, include_extras=True)
+    except Exception as error:
+        raise ConfigurationError.at(
+            function, f"an annotation cannot be resolved: {error}; import or define it at the module's top level"
+        ) from None
+    return {
+        name: parameter.replace(annotation=hints.get(name, parameter.empty))
+        for name, parameter in inspect.signature(function).parameters.items()
+    }
+
+
+def _without_annotated(annotation: Any) -> Any:
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
+_COLLECTIONS = (dict, list, tuple, set, frozenset, msgspec.Struct)
+
+
+def _comes_as_json(annotation: Any) -> bool:
+    """Whether a value of this type is a JSON document, not a text."""
+    annotation = _without_annotated(annotation)
+    origin = get_origin(annotation) or annotation
+    if origin in (Union, types.UnionType):
+        return any(_comes_as_json(option) for option in get_args(annotation))
+    if not isinstance(origin, type):
+        return False
+    return (
+        issubclass(origin, _COLLECTIONS)
+        or (issubclass(origin, Collection) and not issubclass(origin, (str, bytes)))
+        or dataclasses.is_dataclass(origin)
+        or typing.is_typeddict(origin)
+        or hasattr(origin, "__attrs_attrs__")
+        or hasattr(origin, "model_validate_json")
+    )
+
+
+def _takes_many(annotation: Any) -> bool:
+    return _comes_as_json(annotation)
+
+
+def _path(request: Request, name: str) -> str:
+    return (request.path_params or {})[name]
+
+
+def _last(values: list[str] | None) -> str | None:
+    return values[-1] if values else None
+
+
+def _cookie(request: Request, name: str) -> list[str]:
+    try:
+        jar: SimpleCookie = SimpleCookie("; ".join(request.headers.get_all("cookie")))
+    except CookieError:
+        return []
+    return [jar[name].value] if name in jar else []
+
+
+def _pydantic_errors(error: ValueError) -> BindingError:
+    errors = getattr(error, "errors", None)
+    if errors is None:
+        return BindingError([("$", str(error))])
+    return BindingError([("$" + "".join(_step(step) for step in e["loc"]), e["msg"]) for e in errors()])
+
+
+def _step(step: str | int) -> str:
+    return f"[{step}]" if isinstance(step, int) else f".{step}"
+
+
+# Results
+
+
+def encode_result(result: Any) -> Response:
+    """A handler's result as a Response whose content is bytes, or a (sync or async) iterator for a stream.
+
+    TypeError names the type that could not be encoded.
+    """
+    encoder = _ENCODERS.get(type(result))
+    if encoder is not None:
+        return encoder(result)
+    if isinstance(result, Response):
+        return _finished(result)
+    if isinstance(result, (Iterator, AsyncIterator)):
+        return Response(result)
+    return _json(result)
+
+
+def _finished(response: Response) -> Response:
+    if not isinstance(response.content, (bytes, Iterator, AsyncIterator)):
+        if response.content is None:
+            response.content = b""
+        else:
+            whole = encode_result(response.content)
+            response.content, response.content_type = whole.content, response.content_type or whole.content_type
+    elif response.content_type is None and isinstance(response.content, bytes):
+        response.content_type = OCTETS
+    return response
+
+
+def _json(result: Any) -> Response:
+    return Response(json_bytes(result), content_type=JSON)
+
+
+def json_bytes(value: Any) -> bytes:
+    """`value` as JSON: orjson, with numpy, dataclasses, datetime, UUID; msgspec for Structs; pydantic's own dump."""
+    if isinstance(value, msgspec.Struct):
+        return msgspec.json.encode(value)
+    return orjson.dumps(value, _other, _OPTIONS)
+
+
+_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+
+
+def _other(value: Any) -> Any:
+    """What orjson does not know."""
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    if hasattr(value, "tolist"):  # a numpy array that is not contiguous, or of a type orjson does not know
+        return value.tolist()
+    return msgspec.to_builtins(value)
+
+
+_ENCODERS: dict[type, Callable[[Any], Response]] = {
+    dict: _json,
+    list: _json,
+    str: lambda text: Response(text.encode(), content_type=TEXT),
+    bytes: lambda octets: Response(octets, content_type=OCTETS),
+    type(None): lambda _: Response(b"", 204),
+    Response: _finished,
+}
+
+def encode_chunk(item: Any) -> tuple[bytes, str]:
+    """One yielded item as bytes, and the content type of a stream that begins with it: objects become NDJSON lines."""
+    if isinstance(item, (bytes, bytearray, memoryview)):
+        return bytes(item), OCTETS
+    if isinstance(item, str):
+        return item.encode(), TEXT
+    return json_bytes(item) + b"\n", NDJSON
+
+
+def encode_iterator(response: Response) -> Iterator[bytes]:
+    """The chunks of a synchronous stream. The first item decides the content type, and fails as a plain result would."""
+    items = iter(response.content)
+    chunk, content_type = encode_chunk(next(items, b""))
+    response.content_type = response.content_type or content_type
+    return chain([chunk], (encode_chunk(item)[0] for item in items))
+
+
+class ChunkStream:
+    """The chunks of an asynchronous stream; `aclose` closes the author's generator, also when nothing was read."""
+
+    def __init__(self, items: AsyncIterator[Any]) -> None:
+        self._items = items
+        self._first: bytes | None = None
+
+    async def begin(self) -> str:
+        """Take the first item, so that it fails as a plain result would; returns the content type it asks for."""
+        self._first, content_type = encode_chunk(await anext(self._items, b""))
+        return content_type
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._first is not None:
+            chunk, self._first = self._first, None
+            return chunk
+        return encode_chunk(await anext(self._items))[0]
+
+    async def aclose(self) -> None:
+        close = getattr(self._items, "aclose", None)
+        if close is not None:
+            await close()

@@ -1,0 +1,206 @@
+"""The family tree of tinysvc's errors. Each knows the HTTP status a client gets for it.
+
+    TinysvcError                   500
+    ├── ConfigurationError         said at start-up, never to a client: what is wrong, where, and the remedy
+    ├── HTTPError                  any status; raise it in a handler to answer with it
+    │   ├── BindingError           422  the request does not fit the handler's parameters
+    │   └── ProtocolError          4xx/5xx  the bytes are not acceptable HTTP/1.1; the connection closes
+    └── PoolError                  why a job has no result
+        ├── QueueFull              503  more jobs wait than the queue may hold
+        ├── NoWorkers              503  none is alive and none could be started
+        ├── DeadlineInQueue        503  the deadline passed before the job was started
+        ├── DeadlineExceeded       504  the deadline passed while it ran; its worker was killed
+        ├── JobAbandoned           499  nobody waits for the result any more
+        ├── PoolClosed             503  the pool is shutting down
+        ├── WorkerDied             500  the worker crashed, exited or was killed in the middle of the job
+        ├── WorkerStartError       500  a worker could not be made ready
+        └── RemoteError            500  the job raised, or its result could not be sent back
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+
+class TinysvcError(Exception):
+    """Base of all errors of tinysvc.
+
+    `status` is the HTTP status a client gets, `kind` names the error in the problem document (RFC 9457), and
+    `public` is what a client may read about it: empty where the facts belong into the log only.
+    """
+
+    status: int = 500
+    kind: str = ""
+    headers: Sequence[tuple[str, str]] = ()
+
+    @property
+    def public(self) -> str:
+        return ""
+
+    def problem(self) -> dict[str, Any]:
+        """The error as the members of an RFC 9457 problem document."""
+        try:
+            title = HTTPStatus(self.status).phrase
+        except ValueError:
+            title = "Error"
+        members: dict[str, Any] = {
+            "type": f"urn:tinysvc:{self.kind}" if self.kind else "about:blank",
+            "title": title,
+            "status": self.status,
+        }
+        if self.public:
+            members["detail"] = self.public
+        return members
+
+
+class ConfigurationError(TinysvcError):
+    """Something the author or operator must mend before the service can start."""
+
+    @classmethod
+    def at(cls, function: Callable[..., Any], sentence: str) -> ConfigurationError:
+        """An error about `function`, with the file and line where it is defined."""
+        code = getattr(function, "__code__", None)
+        name = getattr(function, "__qualname__", repr(function))
+        place = f" ({code.co_filename}:{code.co_firstlineno})" if code else ""
+        return cls(f"{name}{place}: {sentence}")
+
+
+class HTTPError(TinysvcError):
+    """Raise it in a handler to answer with `status` (400 to 599), a `detail` the client may read, and `headers`."""
+
+    def __init__(self, status: int, detail: str = "", *, headers: Sequence[tuple[str, str]] = ()) -> None:
+        if not 400 <= status <= 599:
+            raise ValueError(f"HTTPError takes a status from 400 to 599, not {status}; return a Response for others")
+        super().__init__(status, detail)
+        self.status = status
+        self.detail = detail
+        self.headers = headers
+
+    @property
+    def public(self) -> str:
+        return self.detail
+
+    def __str__(self) -> str:
+        return f"{self.status} {self.detail}".rstrip()
+
+
+class BindingError(HTTPError):
+    """422: `faults` holds one (place, detail) for each parameter that could not be filled."""
+
+    def __init__(self, faults: Sequence[tuple[str, str]]) -> None:
+        super().__init__(422, "; ".join(f"{place}: {detail}" for place, detail in faults))
+        self.faults = faults
+
+    def problem(self) -> dict[str, Any]:
+        return {**super().problem(), "errors": [{"place": place, "detail": detail} for place, detail in self.faults]}
+
+
+class ProtocolError(HTTPError):
+    """The peer's bytes are refused. One answer, then the connection closes."""
+
+
+class PoolError(TinysvcError):
+    """Why a job has no result."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class _Busy(PoolError):
+    """Try again later: carries `retry_after` in whole seconds."""
+
+    status = 503
+
+    def __init__(self, message: str, retry_after: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        self.headers = (("retry-after", str(retry_after)),)
+
+    @property
+    def public(self) -> str:
+        return self.message
+
+
+class QueueFull(_Busy):
+    kind = "queue-full"
+
+
+class NoWorkers(_Busy):
+    kind = "no-workers"
+
+
+class DeadlineInQueue(_Busy, TimeoutError):
+    kind = "deadline-in-queue"
+
+
+class PoolClosed(_Busy):
+    kind = "draining"
+
+
+class DeadlineExceeded(PoolError, TimeoutError):
+    status = 504
+    kind = "deadline-exceeded"
+
+    @property
+    def public(self) -> str:
+        return self.message
+
+
+class JobAbandoned(PoolError):
+    status = 499
+    kind = "client-gone"
+
+
+class WorkerDied(PoolError):
+    """`exitcode` as in `multiprocessing.Process.exitcode`: negative is the signal's number; None if unknown."""
+
+    kind = "worker-died"
+
+    def __init__(self, message: str, exitcode: int | None = None) -> None:
+        super().__init__(message)
+        self.exitcode = exitcode
+
+
+class WorkerStartError(PoolError):
+    """`traceback` is the worker's own, as text; empty if it died without a word."""
+
+    kind = "worker-start"
+
+    def __init__(self, message: str, traceback: str = "") -> None:
+        super().__init__(message)
+        self.traceback = traceback
+
+
+class RemoteError(PoolError):
+    """An exception raised in a worker. It travels as three strings, so that nothing of a worker runs here."""
+
+    def __init__(self, type_name: str, message: str, traceback: str) -> None:
+        super().__init__(f"{type_name}: {message}")
+        self.type_name = type_name
+        self.traceback = traceback
+
+    def __str__(self) -> str:
+        return f"{self.message}\n\n{self.traceback}" if self.traceback else self.message
+
+
+_HIDDEN = (str(Path(__file__).parent) + "/", "<frozen importlib", "<frozen runpy", "/multiprocessing/spawn.py")
+
+
+def author_traceback(error: BaseException) -> str:
+    """The traceback as text, from the author's first frame on: ours and the import system's are left out.
+
+    An error of which no frame is the author's is shown whole: then it is ours, or the interpreter's.
+    """
+    shown = traceback.TracebackException.from_exception(error)
+    authors = [frame for frame in shown.stack if not any(hidden in frame.filename for hidden in _HIDDEN)]
+    if authors:
+        shown.stack = traceback.StackSummary.from_list(authors)
+    return "".join(shown.format()).rstrip()

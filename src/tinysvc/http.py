@@ -1,0 +1,746 @@
+"""HTTP/1.1 on asyncio streams: bytes -> Request, Response -> bytes.
+
+The theory. A connection is one long-lived task that repeats: take a request from the buffer, call the handler, write
+the response. Two rules make it predictable.
+
+1. *Bytes are judged whole.* A request head is looked at once it has arrived up to its empty line, and never further.
+   So a verdict cannot depend on how the bytes were cut into segments, limits hold for a head that arrives in one piece
+   as for one that arrives in a hundred, and what stands behind a bad message is never parsed.
+2. *A refusal ends the connection.* ProtocolError is answered once; then we stop writing, read what is still under way
+   (so that the client sees the answer, not a reset) and close.
+
+The request line has a grammar of our own below. The header block is llhttp's work (httptools), with what RFC 9112
+forbids and llhttp lets pass refused on top. A client repeats its header block from request to request, so the last
+block of a connection is kept: the same bytes mean the same fields and are not parsed again.
+
+No task, timer or lock is made for a request. `Connections` looks once a second at the deadline that each connection
+carries, and renews the `Date` header.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import AsyncIterator
+from email.utils import formatdate
+from http import HTTPStatus
+from math import inf
+from typing import Any, NamedTuple, cast
+
+import httptools
+
+from .errors import HTTPError, ProtocolError, TinysvcError
+from .messages import SAFE_METHODS, Handler, Headers, Request, Response, problem_response
+from .settings import KiB, Settings
+
+log = logging.getLogger("tinysvc.http")
+
+READ_SIZE = 64 * KiB
+"""Bytes asked of the stream at once: asyncio's own high-water mark, so one read empties it."""
+
+SEPARATE_WRITE = 64 * KiB
+"""A body longer than this is written beside its head, not copied behind it."""
+
+MAX_DISCARD = 256 * KiB
+"""Unread body bytes we swallow to keep a connection alive (Go's net/http does the same); more, and it is closed."""
+
+MAX_CHUNK_LINE = 256 + 18
+"""A chunk-size line: 16 hex digits, CRLF, and 256 bytes of extensions (CVE-2023-39326)."""
+
+MAX_CHUNK_EXTENSIONS = 4 * KiB
+"""Extension bytes in one whole body; nobody uses them but attackers."""
+
+LINGER = 2.0
+"""Seconds we read on after a refusal, so that the client gets the answer before the reset (cowboy: 1 s)."""
+
+METHODS = {m.encode(): m for m in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
+"""Methods a route can have. Another well-formed one is 501 (RFC 9110, 9.1)."""
+
+# RFC 9112, 3 request-line; RFC 3986, 3.3 and 3.4 for the target. Square brackets in a query are our one kindness:
+# `filter[name]=x` is everywhere. A NUL, encoded or not, is nowhere legal.
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
+_ENCODED = rb"%(?!00)[0-9A-Fa-f]{2}"
+_PATH = rb"/(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]++|" + _ENCODED + rb")*+"
+_QUERY = rb"(?:[A-Za-z0-9._~!$&'()*+,;=:@/?\[\]-]++|" + _ENCODED + rb")*+"
+_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") (" + _PATH + rb")(?:\?(" + _QUERY + rb"))? HTTP/1\.([01])\r\n")
+_ANY_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]++) HTTP/([0-9])\.([0-9])\r\n")
+# RFC 3986, 3.2.2: no user info, no path, no list. RFC 9112, 3.2 asks for exactly one Host.
+_HOST = re.compile(
+    rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})++)(?::([0-9]{0,5}))?", re.ASCII
+)
+_ABSOLUTE_FORM = re.compile(rb"https?://([^/?#]*)(" + _PATH + rb")?(?:\?(" + _QUERY + rb"))?", re.IGNORECASE)
+_NEVER_IN_HEAD = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?=[^\n])")
+# RFC 9112, 7.1 and 7.1.1, without the optional white space that RFC 9112 calls bad.
+_CHUNK_LINE = re.compile(
+    rb"([0-9A-Fa-f]{1,16})"
+    rb"((?:;" + _TOKEN + rb'(?:=(?:' + _TOKEN + rb'|"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*+"))?)*+)\r\n'
+)
+_EMPTY_LINES = re.compile(rb"\A(?:\r\n)++")
+_TRAILERS = re.compile(rb"(?:" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*+\r\n)*+\r\n")
+
+_STATUS_LINES = {status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
+
+_OVERLOADED = HTTPError(503, "The server has too many open connections.", headers=[("retry-after", "1")])
+_DRAINING = HTTPError(503, "The server is shutting down.", headers=[("retry-after", "1")])
+
+IDLE, HEAD, BODY, HANDLER, WRITE, LINGERING = range(6)
+"""The phases of a connection; `Connection.expire` says what a passed deadline means in each."""
+
+
+class Framing(NamedTuple):
+    """What a header block says, beyond its fields, about the message it belongs to."""
+
+    fields: list[tuple[bytes, bytes]]
+    host: bytes
+    content_length: int
+    chunked: bool
+    keep_alive: bool
+    expect_continue: bool
+
+
+class FieldCollector:
+    """llhttp's callbacks: the fields of one header block, names in lower case."""
+
+    def __init__(self) -> None:
+        self.fields: list[tuple[bytes, bytes]] = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.fields.append((name.lower(), value.strip(b" \t")))
+
+
+def parse_fields(head: bytes, minor: bytes, settings: Settings) -> Framing:
+    """The header block of `head`, a whole request head. ProtocolError 400, 417 or 431."""
+    collector = FieldCollector()
+    try:
+        httptools.HttpRequestParser(collector).feed_data(head)
+    except httptools.HttpParserUpgrade:
+        pass  # an offer to change protocols, which a server may ignore (RFC 9110, 7.8)
+    except httptools.HttpParserError as error:
+        raise ProtocolError(400, f"The header block is malformed: {error}.") from None
+    fields = collector.fields
+    if len(fields) > settings.max_headers:
+        raise ProtocolError(431, f"{len(fields)} header fields came; at most {settings.max_headers} are taken.")
+    single: dict[bytes, bytes] = {}
+    connection: set[bytes] = set()
+    for name, value in fields:
+        if len(name) + len(value) > settings.max_header_field:
+            raise ProtocolError(431, f"A header field is longer than {settings.max_header_field} bytes.")
+        if name == b"connection":
+            connection.update(option.strip(b" \t").lower() for option in value.split(b","))
+        elif name in _ONLY_ONCE:
+            if name in single:
+                raise ProtocolError(400, f"The header {name.decode()} came twice.")
+            single[name] = value
+    host = single.get(b"host")
+    if host is None and minor == b"1":
+        raise ProtocolError(400, "The Host header is missing (RFC 9112, 3.2).")
+    if host is not None and not _host_is_valid(host):
+        raise ProtocolError(400, "The Host header is not one host with an optional port (RFC 9112, 3.2).")
+    length, coding = single.get(b"content-length"), single.get(b"transfer-encoding")
+    if length is not None and not (re.fullmatch(rb"[0-9]{1,18}", length)):
+        raise ProtocolError(400, "Content-Length must be one decimal number of at most 18 digits.")
+    if coding is not None and (minor == b"0" or coding.lower() != b"chunked" or length is not None):
+        raise ProtocolError(400, "Transfer-Encoding must be 'chunked', on HTTP/1.1, without a Content-Length.")
+    expect = single.get(b"expect", b"").lower() if minor == b"1" else b""
+    if expect not in (b"", b"100-continue"):
+        raise ProtocolError(417, "The only expectation understood is 100-continue.")
+    return Framing(
+        fields=fields,
+        host=host or b"",
+        content_length=int(length or 0),
+        chunked=coding is not None,
+        keep_alive=b"close" not in connection and (minor == b"1" or b"keep-alive" in connection),
+        expect_continue=bool(expect),
+    )
+
+
+_ONLY_ONCE = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect"})
+
+
+def _host_is_valid(host: bytes) -> bool:
+    match = _HOST.fullmatch(host)
+    return match is not None and int(match[1] or 0) <= 65535
+
+
+def judge_request_line(line: bytes) -> tuple[bytes, bytes, bytes | None, bytes, bytes]:
+    """A request line that is not `METHOD /path HTTP/1.x`: its method, path, query, minor version and authority.
+
+    Absolute-form and `OPTIONS *` are answered; anything else is a ProtocolError: 505 for another version, 501 for
+    another method, 400 for the rest.
+    """
+    match = _ANY_REQUEST_LINE.match(line)
+    if match is None:
+        raise ProtocolError(400, "The request line is not 'METHOD target HTTP/1.1' (RFC 9112, 3).")
+    method, target, major, minor = match.groups()
+    if major != b"1" or minor not in b"01":
+        raise ProtocolError(505, "Only HTTP/1.0 and HTTP/1.1 are spoken here.")
+    if method not in METHODS:
+        raise ProtocolError(501, "The method is not one that is implemented here.")
+    if target == b"*" and method == b"OPTIONS":
+        return method, target, None, minor, b""
+    absolute = _ABSOLUTE_FORM.fullmatch(target)
+    if absolute is None:
+        raise ProtocolError(400, "The request target is not a path of legal characters (RFC 9112, 3.2).")
+    authority, path, query = absolute.groups()
+    if not _host_is_valid(authority):
+        raise ProtocolError(400, "The request target names no valid host.")
+    return method, path or b"/", query, minor, authority
+
+
+class ChunkedDecoder:
+    """The chunked transfer coding (RFC 9112, 7.1), without I/O: feed bytes, take the body's bytes out.
+
+    `rest` is None until the body is complete; then it holds the bytes behind it. Trailers are checked and dropped.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._buffer = b""
+        self._chunk_left = 0  # bytes of the current chunk still to come, its CRLF included
+        self._extension_bytes = 0
+        self._in_trailers = False
+        self.rest: bytes | None = None
+
+    def feed(self, data: bytes) -> bytes:
+        """The body bytes in `data`. ProtocolError 400 or 431."""
+        data = self._buffer + data if self._buffer else data
+        position, pieces = 0, []
+        while not self._in_trailers:
+            if self._chunk_left > 2:
+                piece = data[position : position + self._chunk_left - 2]
+                pieces.append(piece)
+                position += len(piece)
+                self._chunk_left -= len(piece)
+            if self._chunk_left:
+                if self._chunk_left > 2 or len(data) < position + 2:
+                    if self._chunk_left == 2 and len(data) > position and data[position] != 13:
+                        raise ProtocolError(400, "A chunk is longer than it says.")
+                    break
+                if data[position : position + 2] != b"\r\n":
+                    raise ProtocolError(400, "A chunk is longer than it says.")
+                position += 2
+                self._chunk_left = 0
+            match = _CHUNK_LINE.match(data, position)
+            if match is None:
+                self._check_partial_line(data[position : position + MAX_CHUNK_LINE + 1])
+                break
+            position = match.end()
+            self._count_extensions(match[2])
+            size = int(match[1], 16)
+            self._chunk_left = size + 2 if size else 0
+            self._in_trailers = not size
+        self._buffer = data[position:]
+        if self._in_trailers:
+            self._take_trailers()
+        return b"".join(pieces)
+
+    def _check_partial_line(self, line: bytes) -> None:
+        if b"\n" in line or len(line) > MAX_CHUNK_LINE:
+            raise ProtocolError(400, "A chunk-size line is malformed (RFC 9112, 7.1).")
+
+    def _count_extensions(self, extensions: bytes) -> None:
+        if extensions:
+            self._extension_bytes += len(extensions)
+            if len(extensions) > 256 or self._extension_bytes > MAX_CHUNK_EXTENSIONS:
+                raise ProtocolError(400, "There are too many chunk extensions.")
+
+    def _take_trailers(self) -> None:
+        buffer = self._buffer
+        end = 2 if buffer.startswith(b"\r\n") else buffer.find(b"\r\n\r\n") + 4
+        if end < 4 and end != 2:
+            if len(buffer) > self._settings.max_header_size:
+                raise ProtocolError(431, f"The trailers are longer than {self._settings.max_header_size} bytes.")
+            if _NEVER_IN_HEAD.search(buffer):
+                raise ProtocolError(400, "The trailers are malformed.")
+            return
+        trailers = buffer[:end]
+        if len(trailers) > self._settings.max_header_size or trailers.count(b"\n") > self._settings.max_headers + 1:
+            raise ProtocolError(431, "There are too many trailers.")
+        if not _TRAILERS.fullmatch(trailers):
+            raise ProtocolError(400, "The trailers are malformed.")
+        self._buffer, self.rest = b"", buffer[end:]
+
+
+class BodyReader:
+    """A request body that has not arrived in full yet: an async iterator over its pieces.
+
+    Raises ProtocolError 413 when it is longer than `max_body_size` (at once if it says so itself), 408 when the
+    client stalls, 400 when it is cut short or malformed. After an error, or half-read, `finished` is False.
+    """
+
+    def __init__(self, connection: Connection, framing: Framing) -> None:
+        self._connection = connection
+        self._expected = -1 if framing.chunked else framing.content_length
+        self._decoder = ChunkedDecoder(connection.settings) if framing.chunked else None
+        self._received = 0
+        self._continue = framing.expect_continue
+        self.finished = False
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        connection, limit = self._connection, self._connection.settings.max_body_size
+        if self._expected > limit:
+            raise ProtocolError(413, f"The body has {self._expected} bytes; at most {limit} are taken.")
+        if self._continue:
+            self._continue = False
+            connection.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        while not self.finished:
+            data = connection.buffer or await connection.receive_body()
+            piece = self._take(data)
+            self._received += len(piece)
+            if self._received > limit:
+                raise ProtocolError(413, f"The body is longer than {limit} bytes.")
+            if piece:
+                return piece
+        raise StopAsyncIteration
+
+    def _take(self, data: bytes) -> bytes:
+        """The body's part of `data`; the rest stays in the connection's buffer."""
+        if self._decoder is None:
+            left = self._expected - self._received
+            piece, self._connection.buffer = data[:left], data[left:]
+            self.finished = len(piece) == left
+            return piece
+        self._connection.buffer = b""
+        piece = self._decoder.feed(data)
+        if self._decoder.rest is not None:
+            self.finished, self._connection.buffer = True, self._decoder.rest
+        return piece
+
+    async def discard(self) -> bool:
+        """Swallow what the handler did not read. False if it is too much, or the client still waits for a 100."""
+        if self._continue or self._expected - self._received > MAX_DISCARD:
+            return False
+        start = self._received
+        while not self.finished:
+            try:
+                await self.__anext__()
+            except StopAsyncIteration:
+                break
+            if self._received - start > MAX_DISCARD:
+                return False
+        return True
+
+
+class Connection(asyncio.StreamReaderProtocol):
+    """One client. `serve` is its task; the rest are its steps."""
+
+    def __init__(self, connections: Connections) -> None:
+        self.reader = asyncio.StreamReader(READ_SIZE, connections.loop)
+        super().__init__(self.reader, loop=connections.loop)
+        self.connections = connections
+        self.settings = connections.settings
+        self.handler = connections.handler
+        self.buffer = b""  # received, not yet taken
+        self.phase = HEAD  # a new connection has `header_timeout` for its first request
+        self.deadline = connections.now + self.settings.header_timeout
+        self.write_paused = False
+        self.requests = 0
+        self._checked = 0  # bytes of an incomplete head that have been looked at
+        self._known_block = self._known_minor = b""
+        self._known_framing: Framing
+        self._unsent = 0
+
+    # What the transport tells
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's does not inherit from it
+        self.writer = asyncio.StreamWriter(self.transport, self, self.reader, self.connections.loop)
+        self.client = transport.get_extra_info("peername")
+        self.server = transport.get_extra_info("sockname")
+        self.request: Request | None = None
+        self.body: BodyReader | None = None
+        self.gone = False
+        self.connections.add(self)
+        self.task = self.connections.loop.create_task(self.serve())
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.write_paused = True
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.write_paused = False
+
+    def eof_received(self) -> bool | None:
+        self._client_left()
+        return super().eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.gone = True
+        self.connections.discard(self)
+        self._client_left()
+
+    def _client_left(self) -> None:
+        """Stop the work that nobody waits for: a job's fate is its pool's to decide; other safe handlers are cancelled."""
+        request = self.request
+        if request is None or self.phase != HANDLER:
+            return
+        if request.on_disconnect is not None:
+            request.on_disconnect()
+        elif request.method in SAFE_METHODS:
+            self.task.cancel()
+
+    # The life of the connection
+
+    async def serve(self) -> None:
+        """Take, call, write, until someone closes; one place that recovers."""
+        try:
+            while True:
+                request = self.take_request()
+                if request is None:
+                    if not await self.receive_head():
+                        break
+                    continue
+                self.phase, self.deadline = HANDLER, inf
+                response = await self.handler(request)
+                if not await self.respond(request, response):
+                    break
+        except ProtocolError as error:
+            await self.refuse(error)
+        except (ConnectionError, asyncio.IncompleteReadError) as error:
+            log.debug("connection with %s ended: %r", self.client, error)
+        except asyncio.CancelledError:
+            if not self._was_left():
+                raise
+            log.debug("499: %s left while %r was handled", self.client, self.request)
+        except Exception:
+            log.exception("the connection with %s failed; this is a bug in tinysvc", self.client)
+        finally:
+            self.close()
+
+    def _was_left(self) -> bool:
+        return self.gone or self.reader.at_eof()
+
+    async def receive_head(self) -> bool:
+        """Wait for more bytes of a head. False when the client, or its time, has gone."""
+        if self.gone or self.connections.draining and not self.buffer:
+            return False
+        try:
+            data = await self.reader.read(READ_SIZE)
+        except TimeoutError:
+            if self.phase == HEAD and self.buffer:
+                raise ProtocolError(408, "The request head took too long to arrive.") from None
+            return False
+        if self.phase == IDLE:
+            self.phase, self.deadline = HEAD, self.connections.now + self.settings.header_timeout
+        self.buffer = self.buffer + data if self.buffer else data
+        return bool(data)
+
+    async def receive_body(self) -> bytes:
+        """Wait for more bytes of a body. ProtocolError 400 or 408 when they do not come."""
+        phase = self.phase, self.deadline
+        self.phase, self.deadline = BODY, self.connections.now + self.settings.body_timeout
+        try:
+            data = await self.reader.read(READ_SIZE)
+        except TimeoutError:
+            raise ProtocolError(408, "The request body took too long to arrive.") from None
+        if not data:
+            raise ProtocolError(400, "The request body was cut short.")
+        self.phase, self.deadline = phase
+        return data
+
+    def take_request(self) -> Request | None:
+        """The next request in the buffer; None if its head is not complete. ProtocolError if it is refused."""
+        buffer = self.buffer
+        if buffer.startswith(b"\r\n"):  # empty lines before a request are forgiven (RFC 9112, 2.2)
+            buffer = self.buffer = _EMPTY_LINES.sub(b"", buffer, 1)
+        end = buffer.find(b"\r\n\r\n", self._checked)
+        if end < 0:
+            if buffer:
+                self._check_incomplete_head(buffer)
+            return None
+        self._checked = 0
+        end += 4
+        if end == len(buffer):
+            head, self.buffer = buffer, b""
+        else:
+            head, self.buffer = buffer[:end], buffer[end:]
+        line = _REQUEST_LINE.match(head)
+        if line is not None and line[1] in METHODS:
+            method, path, query, minor = line.groups()
+            authority = b""
+        else:
+            self._check_line_length(head)
+            method, path, query, minor, authority = judge_request_line(head)
+        if len(head) > self.settings.max_request_line:
+            self._check_line_length(head)
+            if len(head) > self.settings.max_header_size:
+                raise ProtocolError(431, f"The header block is longer than {self.settings.max_header_size} bytes.")
+        block = head[head.find(b"\n") :]
+        if block == self._known_block and minor == self._known_minor:
+            framing = self._known_framing
+        else:
+            framing = self._known_framing = parse_fields(head, minor, self.settings)
+            self._known_block, self._known_minor = block, minor
+        if authority and framing.host.lower() != authority.lower():
+            raise ProtocolError(400, "The request target and the Host header name different hosts.")
+        self.requests += 1
+        self.keep_alive = framing.keep_alive
+        self.minor = minor
+        self.request = request = Request(
+            METHODS[method],
+            path.decode(),
+            query.decode() if query else "",
+            Headers(framing.fields),
+            self._body_of(framing) if framing.content_length or framing.chunked else b"",
+            client=self.client,
+            server=self.server,
+            scheme=self.connections.scheme,
+        )
+        return request
+
+    def _check_line_length(self, head: bytes) -> None:
+        line_end = head.find(b"\n")
+        if (line_end if line_end >= 0 else len(head)) > self.settings.max_request_line:
+            raise ProtocolError(414, f"The request line is longer than {self.settings.max_request_line} bytes.")
+
+    def _check_incomplete_head(self, buffer: bytes) -> None:
+        """Refuse as soon as no more bytes could mend it, with the verdict the whole would get."""
+        self._check_line_length(buffer)
+        if b"\n" in buffer and not _REQUEST_LINE.match(buffer):
+            judge_request_line(buffer)
+        if len(buffer) > self.settings.max_header_size:
+            raise ProtocolError(431, f"The header block is longer than {self.settings.max_header_size} bytes.")
+        if _NEVER_IN_HEAD.search(buffer, max(0, self._checked - 1)):
+            raise ProtocolError(400, "The request head holds a control character, or a line end that is not CR LF.")
+        self._checked = max(0, len(buffer) - 3)
+
+    def _body_of(self, framing: Framing) -> bytes | BodyReader:
+        """The body if it has arrived whole, as small ones do; else a reader for it."""
+        length = framing.content_length
+        if length and length <= len(self.buffer) and length <= self.settings.max_body_size:
+            body, self.buffer = self.buffer[:length], self.buffer[length:]
+            return body
+        self.body = BodyReader(self, framing)
+        return self.body
+
+    # Answers
+
+    async def respond(self, request: Request, response: Response) -> bool:
+        """Write the response. True if the connection can take another request."""
+        if self.gone:
+            await _close_stream(response.content)
+            return False
+        if (
+            self.requests >= self.settings.max_requests
+            or (self.body is not None and not self.body.finished and response.status >= 400)
+        ):
+            self.keep_alive = False
+        content = response.content
+        if isinstance(content, bytes):
+            self._write_whole(request, response, content)
+        else:
+            await self._write_stream(request, response, content)
+        if self.write_paused:
+            await self.drain()
+        self.request = None
+        body, self.body = self.body, None
+        if body is not None and not body.finished and (not self.keep_alive or not await body.discard()):
+            await self.linger()
+            return False
+        if not self.keep_alive:
+            return False
+        self.phase, self.deadline = IDLE, self.connections.now + self.settings.keep_alive_timeout
+        return True
+
+    def _head(self, response: Response, framing: bytes) -> bytes:
+        """Status line and header block, up to and with the empty line."""
+        status_line = _STATUS_LINES.get(response.status) or b"HTTP/1.1 %d \r\n" % response.status
+        if response.headers:
+            framing += "".join([f"{name}: {value}\r\n" for name, value in response.headers]).encode("latin-1")
+        if not self.keep_alive:
+            framing += b"connection: close\r\n"
+        elif self.minor == b"0":
+            framing += b"connection: keep-alive\r\n"
+        content_type = response.content_type
+        if content_type is not None:
+            return b"%bcontent-type: %b\r\n%b%b\r\n" % (
+                status_line,
+                content_type.encode("latin-1"),
+                framing,
+                self.connections.date_line,
+            )
+        return b"%b%b%b\r\n" % (status_line, framing, self.connections.date_line)
+
+    def _write_whole(self, request: Request, response: Response, content: bytes) -> None:
+        if response.status == 204 or response.status == 304:  # never a body (RFC 9110, 6.4.1)
+            self.writer.write(self._head(response, b""))
+            return
+        head = self._head(response, b"content-length: %d\r\n" % len(content))
+        if request.method == "HEAD":
+            self.writer.write(head)
+        elif len(content) < SEPARATE_WRITE:
+            self.writer.write(head + content)
+        else:
+            self.writer.write(head)
+            self.writer.write(content)
+
+    async def _write_stream(self, request: Request, response: Response, content: AsyncIterator[bytes]) -> None:
+        """Chunked on HTTP/1.1, until the connection's end on HTTP/1.0. A stream that fails is cut off, not ended."""
+        chunked = self.minor == b"1"
+        self.keep_alive = self.keep_alive and chunked
+        bodiless = request.method == "HEAD" or response.status in (204, 304)
+        try:
+            self.writer.write(self._head(response, b"transfer-encoding: chunked\r\n" if chunked else b""))
+            if bodiless:
+                return
+            async for piece in content:
+                if self.gone:
+                    raise ConnectionResetError("the client left in the middle of a stream")
+                if piece:
+                    self.writer.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+                    if self.write_paused:
+                        await self.drain()
+            if chunked:
+                self.writer.write(b"0\r\n\r\n")
+        except (ConnectionError, asyncio.CancelledError):
+            self.transport.abort()
+            raise
+        except Exception as error:
+            log.error("%s %s: the stream failed half-way and was cut off", request.method, request.path, exc_info=error)
+            self.transport.abort()
+            raise ConnectionAbortedError("the stream failed") from error
+        finally:
+            await _close_stream(content)
+
+    async def drain(self) -> None:
+        """Wait until the client has read enough of what was written."""
+        before = self.phase, self.deadline
+        self.phase, self.deadline = WRITE, self.connections.now + self.settings.write_timeout
+        self._unsent = self.transport.get_write_buffer_size()
+        await self.writer.drain()
+        self.phase, self.deadline = before
+
+    async def refuse(self, error: HTTPError) -> None:
+        """Answer a message that was not understood, and close."""
+        self.keep_alive, self.minor, self.request = False, b"1", None
+        if not self.gone:
+            response = problem_response(error)
+            self.writer.write(self._head(response, b"content-length: %d\r\n" % len(response.content)) + response.content)
+            await self.linger()
+
+    async def linger(self) -> None:
+        """Say that we are done and read on a while: a reset would take the answer from the client's hands."""
+        if self.gone or not self.transport.can_write_eof():
+            return
+        self.phase, self.deadline = LINGERING, self.connections.now + LINGER
+        try:
+            self.writer.write_eof()
+            while await self.reader.read(READ_SIZE):
+                pass
+        except (ConnectionError, TimeoutError, RuntimeError):
+            pass
+
+    def close(self) -> None:
+        """Close once what was written is out; the sweep cuts off a client that does not read it."""
+        self.phase, self.deadline = WRITE, self.connections.now + self.settings.write_timeout
+        self._unsent = self.transport.get_write_buffer_size() if not self.gone else 0
+        self.writer.close()
+
+    def expire(self, now: float) -> None:
+        """The deadline has passed."""
+        if self.phase == WRITE:
+            unsent = self.transport.get_write_buffer_size()
+            if unsent < self._unsent:
+                self._unsent, self.deadline = unsent, now + self.settings.write_timeout
+            else:
+                self.transport.abort()
+        else:
+            self.deadline = inf
+            self.reader.set_exception(TimeoutError())
+
+    def refuse_all(self, error: HTTPError) -> None:
+        """Answer the next request, if there is one, with `error`, and close behind it."""
+
+        async def refuse(request: Request) -> Response:
+            return problem_response(error)
+
+        self.handler = refuse
+        self.requests = self.settings.max_requests
+
+    def end_when_idle(self) -> None:
+        """A drain has begun: leave at once if no request is under way; else `respond` will close."""
+        if self.phase == IDLE or (self.phase == HEAD and not self.buffer):
+            self.reader.set_exception(TimeoutError())
+
+    def __repr__(self) -> str:
+        phase = ("idle", "reading a head", "reading a body", "handling", "writing", "closing")[self.phase]
+        return f"<Connection {self.client} {phase}, {self.requests} requests>"
+
+
+async def _close_stream(content: Any) -> None:
+    close = getattr(content, "aclose", None)
+    if close is not None:
+        await close()
+
+
+class Connections:
+    """All open connections of a server, and what they share. It is the protocol factory of its sockets.
+
+    `start` begins the once-a-second sweep; `drain` waits until every connection has ended.
+    """
+
+    def __init__(self, handler: Handler, settings: Settings, *, scheme: str = "http") -> None:
+        self.handler = handler
+        self.settings = settings
+        self.scheme = scheme
+        self.loop = asyncio.get_running_loop()
+        self.draining = False
+        self.open: dict[Connection, None] = {}  # in order of arrival
+        self._empty = asyncio.Event()
+        self._sweep()
+
+    def __call__(self) -> Connection:
+        return Connection(self)
+
+    def _sweep(self) -> None:
+        self.now = self.loop.time()
+        self.date_line = b"date: %b\r\n" % formatdate(time.time(), usegmt=True).encode()
+        for connection in [c for c in self.open if c.deadline < self.now]:
+            connection.expire(self.now)
+        self._timer = self.loop.call_later(1, self._sweep)
+
+    def add(self, connection: Connection) -> None:
+        self.open[connection] = None
+        if len(self.open) > self.settings.max_connections:
+            idle = next((c for c in self.open if c.phase == IDLE), None)
+            if idle is not None:
+                idle.end_when_idle()
+            else:
+                connection.refuse_all(_OVERLOADED)
+
+    def discard(self, connection: Connection) -> None:
+        self.open.pop(connection, None)
+        if not self.open:
+            self._empty.set()
+
+    async def drain(self, timeout: float) -> bool:
+        """Let requests under way finish, take no new ones. False if some were still there after `timeout` seconds."""
+        self.draining = True
+        for connection in list(self.open):
+            connection.refuse_all(_DRAINING)
+            connection.end_when_idle()
+        try:
+            if self.open:
+                self._empty.clear()
+                async with asyncio.timeout(timeout):
+                    await self._empty.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def abort(self) -> None:
+        """Cut off every connection and stop the sweep."""
+        self._timer.cancel()
+        for connection in list(self.open):
+            connection.task.cancel()
+            connection.transport.abort()
+
+

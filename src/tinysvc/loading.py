@@ -1,0 +1,140 @@
+"""From what a user names on the command line to a Service.
+
+    hello.py                  a file
+    package.module            a module; package.module:name for a Service in it
+    examples                  a folder: every service in it, each under /<file name>
+
+A module with a global `service = Service(...)` is that service; any other is made of its decorated functions.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .errors import ConfigurationError, author_traceback
+from .routing import recorded
+from .service import Service
+
+BUNDLED = Path(__file__).parent / "examples"
+"""Where a wheel carries the examples, so that `python -m tinysvc examples` works in an empty folder."""
+
+
+class TargetError(ConfigurationError):
+    """There is no service where the user said."""
+
+
+class ImportFailed(ConfigurationError):
+    """The author's module raised while it was imported; the message ends with the author's part of the traceback."""
+
+
+def load_service(target: str | Service | types.ModuleType) -> Service:
+    """The service that `target` names. TargetError, ImportFailed, or another ConfigurationError."""
+    if isinstance(target, Service):
+        return target
+    if isinstance(target, types.ModuleType):
+        return _service_of(target)
+    path = Path(target)
+    if path.is_dir():
+        return _load_folder(path)
+    if path.is_file():
+        return _service_of(_import_file(path))
+    if target == "examples" and BUNDLED.is_dir():
+        return _load_folder(BUNDLED)
+    if path.suffix == ".py" or "/" in target:
+        raise TargetError(f"there is no file or folder {target!r} in {Path.cwd()}")
+    return _load_module(target)
+
+
+def load_main(name: str) -> Service:
+    """The service of the module called `name`, which is already imported: for `tinysvc.run(__name__)`."""
+    if name not in sys.modules:
+        raise TargetError(f"there is no imported module {name!r}; call tinysvc.run(__name__) at the module's end")
+    return _service_of(sys.modules[name])
+
+
+def _service_of(module: types.ModuleType) -> Service:
+    service = getattr(module, "service", None)
+    return service if isinstance(service, Service) else Service(module)
+
+
+def _load_module(target: str) -> Service:
+    name, _, attribute = target.partition(":")
+    _on_path(Path.cwd())
+    try:
+        found = importlib.util.find_spec(name)
+    except (ModuleNotFoundError, ValueError):
+        found = None  # a parent package is not there, or the name is none
+    except Exception as error:
+        raise ImportFailed(f"importing {name} failed:\n{author_traceback(error)}") from None
+    if found is None:
+        raise TargetError(f"there is no file, folder or module {name!r} (looked in {Path.cwd()} and on sys.path)")
+    module = _guarded(lambda: importlib.import_module(name), name)
+    if not attribute:
+        return _service_of(module)
+    service = getattr(module, attribute, None)
+    if not isinstance(service, Service):
+        there = ", ".join(key for key, value in vars(module).items() if isinstance(value, Service)) or "none"
+        raise TargetError(f"{name} has no Service called {attribute!r}; it has: {there}")
+    return service
+
+
+def _import_file(path: Path) -> types.ModuleType:
+    """Import a file as a top-level module, so that workers can import it by the same name."""
+    path = path.resolve()
+    name = path.stem
+    if path.suffix != ".py" or not name.isidentifier():
+        raise TargetError(f"{path} cannot be imported; a service is a .py file whose name is a Python identifier")
+    folder = path.parent
+    while (folder / "__init__.py").is_file():  # a file in a package is that package's module
+        name, folder = f"{folder.name}.{name}", folder.parent
+    if path.stem == "__init__":
+        name = name.rpartition(".")[0]
+    _on_path(folder)
+    module = _guarded(lambda: importlib.import_module(name), str(path))
+    if module.__file__ is None or Path(module.__file__).resolve() != path:
+        raise TargetError(f"the name {name} is taken by {module.__file__ or 'a built-in module'}; rename {path}")
+    return module
+
+
+def _load_folder(folder: Path) -> Service:
+    """Every service in the folder under its file's name; files without a decorated function are passed over."""
+    services = []
+    for path in sorted(folder.resolve().glob("*.py")):
+        if path.stem.startswith("_"):
+            continue
+        module = _import_file(path)
+        if not _serves(module):
+            continue
+        service = _service_of(module)
+        services.append(Service(service, prefix=f"/{path.stem}", name=path.stem))
+    if not services:
+        raise TargetError(f"no file in the folder {folder} has a function with @io_route or @cpu_route")
+    return Service(*services, name=folder.resolve().name)
+
+
+def _serves(module: types.ModuleType) -> bool:
+    return any(isinstance(value, Service) or recorded(value) for value in vars(module).values())
+
+
+def _on_path(folder: Path) -> None:
+    entry = str(folder.resolve())
+    if entry not in sys.path:
+        sys.path.insert(0, entry)
+
+
+def _guarded(load: Callable[[], Any], what: str) -> types.ModuleType:
+    try:
+        module: types.ModuleType = load()
+    except ConfigurationError:
+        raise
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        raise ImportFailed(f"importing {what} failed:\n{author_traceback(error)}") from None
+    return module

@@ -1,0 +1,220 @@
+"""Request, Response and Headers: the small values that pass between the floors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from typing import Any
+from urllib.parse import unquote, unquote_plus
+
+import orjson
+
+from .errors import HTTPError, TinysvcError
+
+MAX_QUERY_FIELDS = 1000
+"""Fields a query string may hold; more is a 400 (Python's own urllib and CGI have known floods here, CVE-2021-23336)."""
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Methods that promise to change nothing (RFC 9110, 9.2.1): nobody is harmed when their work is stopped half-way."""
+
+TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
+FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110, 5.5, as latin-1
+
+
+class Headers(Mapping[str, str]):
+    """The header fields of a request: a mapping whose names are case-insensitive.
+
+    Built on the parser's byte pairs (names in lower case) and decoded, as latin-1, on first use. A field that came
+    more than once is joined with a comma, as RFC 9110, 5.3 allows; `get_all` returns its lines.
+    """
+
+    __slots__ = ("_lines", "raw")
+
+    def __init__(self, raw: Iterable[tuple[bytes, bytes]] = ()) -> None:
+        self.raw = raw
+        self._lines: dict[str, list[str]] | None = None
+
+    def _decoded(self) -> dict[str, list[str]]:
+        if self._lines is None:
+            lines: dict[str, list[str]] = {}
+            for name, value in self.raw:
+                lines.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1"))
+            self._lines = lines
+        return self._lines
+
+    def get_all(self, name: str) -> list[str]:
+        """The values of every line called `name`, in order; an empty list if there is none."""
+        return self._decoded().get(name.lower(), [])
+
+    def __getitem__(self, name: str) -> str:
+        return ", ".join(self._decoded()[name.lower()])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._decoded())
+
+    def __len__(self) -> int:
+        return len(self._decoded())
+
+    def __repr__(self) -> str:
+        return f"Headers({dict(self)!r})"
+
+
+class Request:
+    """One HTTP request.
+
+    `method` in capitals; `raw_path` and `raw_query` as they came on the wire (str, percent-encoded); `headers`;
+    `path_params` (set by routing, decoded); `client` and `server`, the socket addresses of both ends as
+    `(host, port)`, or the socket's path where it is a Unix socket; `scheme`.
+    """
+
+    __slots__ = (
+        "_body",
+        "_query",
+        "client",
+        "headers",
+        "method",
+        "on_disconnect",
+        "path_params",
+        "raw_path",
+        "raw_query",
+        "scheme",
+        "server",
+    )
+
+    def __init__(
+        self,
+        method: str,
+        raw_path: str,
+        raw_query: str = "",
+        headers: Headers | None = None,
+        body: bytes | AsyncIterator[bytes] = b"",
+        *,
+        path_params: dict[str, str] | None = None,
+        client: Any = None,
+        server: Any = None,
+        scheme: str = "http",
+    ) -> None:
+        self.method = method
+        self.raw_path = raw_path
+        self.raw_query = raw_query
+        self.headers = Headers() if headers is None else headers
+        self._body = body
+        self._query: dict[str, list[str]] | None = None
+        self.path_params = path_params
+        self.client = client
+        self.server = server
+        self.scheme = scheme
+        self.on_disconnect: Callable[[], None] | None = None
+
+    @property
+    def path(self) -> str:
+        """The path, percent-decoded. Routing does not use it: there `%2F` is data, not a separator."""
+        return unquote(self.raw_path)
+
+    @property
+    def query(self) -> dict[str, list[str]]:
+        """The query string as name -> values, in order. A 400 if it holds more than MAX_QUERY_FIELDS fields."""
+        if self._query is None:
+            self._query = parse_query(self.raw_query)
+        return self._query
+
+    async def body(self) -> bytes:
+        """The whole body. 413 if it is larger than the server's `max_body_size`."""
+        if not isinstance(self._body, bytes):
+            self._body = b"".join([chunk async for chunk in self._body])
+        return self._body
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        """The body, piece by piece as it arrives; it can be read once."""
+        if isinstance(self._body, bytes):
+            if self._body:
+                yield self._body
+            return
+        async for chunk in self._body:
+            yield chunk
+
+    def __repr__(self) -> str:
+        return f"<Request {self.method} {self.raw_path}>"
+
+
+def parse_query(raw: str) -> dict[str, list[str]]:
+    """An `application/x-www-form-urlencoded` string as name -> values. Only `&` separates; `;` is data."""
+    fields: dict[str, list[str]] = {}
+    if not raw:
+        return fields
+    pairs = raw.split("&", MAX_QUERY_FIELDS)
+    if len(pairs) > MAX_QUERY_FIELDS:
+        raise HTTPError(400, f"The query string holds more than {MAX_QUERY_FIELDS} fields.")
+    for pair in pairs:
+        if pair:
+            name, _, value = pair.partition("=")
+            fields.setdefault(unquote_plus(name), []).append(unquote_plus(value))
+    return fields
+
+
+class Response:
+    """One HTTP response.
+
+    `content`: bytes or str are sent as they are; None is an empty body; an iterator or async iterator is streamed; any
+    other value becomes JSON. `content_type` defaults to what fits the content. `headers` is a mapping or an iterable
+    of pairs; a name or value that could break out of its line is a ValueError, here and now (RFC 9110, 5.5).
+    """
+
+    __slots__ = ("content", "content_type", "headers", "status")
+
+    def __init__(
+        self,
+        content: Any = None,
+        status: int = 200,
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+        *,
+        content_type: str | None = None,
+    ) -> None:
+        if not 200 <= status <= 599:
+            raise ValueError(f"a response takes a status from 200 to 599, not {status}")
+        self.content = content
+        self.status = status
+        self.headers: list[tuple[str, str]] = []
+        if headers:
+            for name, value in headers.items() if isinstance(headers, Mapping) else headers:
+                self.add_header(name, value)
+        self.content_type = content_type and _checked("content-type", content_type)
+
+    def add_header(self, name: str, value: str) -> None:
+        """Add one header line. ValueError for a bad name or value, and for the names the server itself writes."""
+        name = name.lower()
+        if name in _OURS:
+            raise ValueError(f"the header {name!r} is written by the server; {_OURS[name]}")
+        if name == "content-type":
+            self.content_type = _checked(name, value)
+        else:
+            self.headers.append((name, _checked(name, value)))
+
+    def __repr__(self) -> str:
+        return f"<Response {self.status} {self.content_type}>"
+
+
+_OURS = {
+    "content-length": "it follows from the content",
+    "transfer-encoding": "return an iterator to stream",
+    "connection": "keep-alive is the server's business",
+    "date": "it is added to every response",
+}
+
+
+def _checked(name: str, value: str) -> str:
+    if not isinstance(name, str) or not TOKEN.fullmatch(name):
+        raise ValueError(f"a header name must be an RFC 9110 token, not {name!r}")
+    if not isinstance(value, str) or not FIELD_VALUE.fullmatch(value):
+        raise ValueError(f"the value of header {name!r} must be one line of latin-1 text, not {value!r}")
+    return value
+
+
+def problem_response(error: TinysvcError) -> Response:
+    """The error as `application/problem+json` (RFC 9457)."""
+    content = orjson.dumps(error.problem())
+    return Response(content, error.status, error.headers, content_type="application/problem+json")
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+"""Everything that answers has this shape: an io handler, the cpu adapter, middleware's `call_next`, a service."""

@@ -1,0 +1,59 @@
+"""The pages a server shows of itself: the index of a folder of services."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from html import escape
+
+from .messages import Handler, Request, Response
+from .service import Mounted
+
+_STYLE = """
+:root { color-scheme: light dark; --line: #8884; --io: #1a7f5a; --cpu: #b4540a; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+h2 { margin: 2rem 0 .3rem; border-bottom: 1px solid var(--line); }
+p { margin: .3rem 0; } pre { overflow-x: auto; margin: .3rem 0 1rem; padding: .5rem; border: 1px solid var(--line); border-radius: 6px; }
+b { font: 600 13px/1 monospace; color: #fff; padding: 2px 6px; border-radius: 4px; }
+.io { background: var(--io); } .cpu { background: var(--cpu); }
+"""
+
+
+def index_page(title: str, mounted: Iterable[Mounted]) -> Handler:
+    """A handler for `/`: each route with its methods, where it runs, a link where one can follow it, and a curl line."""
+    routes = list(mounted)
+
+    async def index(request: Request) -> Response:
+        host = escape(request.headers.get("host", "localhost"), quote=True)
+        body = "".join(_sections(routes, host))
+        html = (
+            f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+            f"<title>{escape(title)}</title><style>{_STYLE}</style><h1>{escape(title)}</h1>{body}</html>"
+        )
+        return Response(html.encode(), content_type="text/html; charset=utf-8")
+
+    return index
+
+
+def _sections(routes: list[Mounted], host: str) -> Iterable[str]:
+    section = None
+    for mounted in routes:
+        first = mounted.path.split("/")[1]
+        if first != section:
+            section = first
+            yield f"<h2>{escape(section or '/')}</h2>"
+        path, route = escape(mounted.path), mounted.route
+        can_follow = "GET" in route.methods and not route.parameters
+        shown = f'<a href="{path}">{path}</a>' if can_follow else f"<code>{path}</code>"
+        summary = escape((route.function.__doc__ or "").strip().partition("\n")[0])
+        yield f'<p><b class="{route.kind}">{route.kind}</b> {escape(" ".join(route.methods))} {shown} {summary}</p>'
+        yield f"<pre>{curl_line(mounted, host)}</pre>"
+
+
+def curl_line(mounted: Mounted, host: str) -> str:
+    """One line to paste into a shell, as HTML text."""
+    path = re.sub(r"\{(\w+)(:path)?\}", r"\1", mounted.path)
+    method = mounted.route.methods[0]
+    verb = "" if method == "GET" else f" -X {method}"
+    data = " --data-binary @FILE" if method in ("POST", "PUT", "PATCH") else ""
+    return escape(f"curl{verb} 'http://{{host}}{path}'{data}").replace("{host}", host)

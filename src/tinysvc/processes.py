@@ -1,0 +1,234 @@
+"""The server's hands on the pool's processes: the forkserver, and the channel to each worker. No policy here.
+
+`Forkserver` starts the process described in worker.py and passes on what it tells. `Channel` is one worker's socketpair
+as an asyncio protocol: frames in both directions, read and written by the event loop itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from multiprocessing import spawn, util
+from typing import Any, cast
+
+from .errors import WorkerStartError
+from .worker import COMMAND, FAILED, FORK, FRAME, KILL, READY, Program, decode, frame
+
+_BOOT = (
+    "import pickle, sys; program = open({program}, 'rb'); sys.path[:] = pickle.load(program); "
+    "from tinysvc.worker import forkserver_main; forkserver_main({control}, program)"
+)
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+"""What BLAS and OpenMP read at import. Each worker gets cores / workers threads, unless the user has set a number."""
+
+SEPARATE_WRITE = 64 * 1024
+"""A body longer than this is written beside its frame's head, not copied behind it."""
+
+
+class Forkserver:
+    """The forkserver process. `on_exit(number, exit_code, text)` is told the end of each worker: the exit code is None
+    and text says why where it could not even be forked. `on_lost()` is told when the forkserver itself has died."""
+
+    def __init__(
+        self,
+        program: Program,
+        threads: int,
+        on_exit: Callable[[int, int | None, str], None],
+        on_lost: Callable[[], None],
+    ) -> None:
+        self._on_exit = on_exit
+        self._on_lost = on_lost
+        self._pickles = _pickles(program)
+        self._environment = {**dict.fromkeys(_THREAD_VARIABLES, str(threads)), **os.environ}
+        self._buffer = b""
+        self._ready: asyncio.Future[None] | None = None
+        self._ended: asyncio.Future[None] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self.pid = 0
+
+    async def start(self) -> None:
+        """Start the process and wait until it has loaded the program. WorkerStartError with its traceback if not."""
+        self._loop = asyncio.get_running_loop()
+        self._control, theirs = socket.socketpair()
+        self._control.setblocking(False)
+        with theirs, tempfile.TemporaryFile() as program:
+            program.write(self._pickles)
+            program.seek(0)
+            boot = _BOOT.format(program=program.fileno(), control=theirs.fileno())
+            flags = util._args_from_interpreter_flags()  # type: ignore[attr-defined]  # -O, -W, -X as ours
+            self._process = subprocess.Popen(
+                [spawn.get_executable(), *flags, "-c", boot],
+                pass_fds=(program.fileno(), theirs.fileno()),
+                stdin=subprocess.DEVNULL,
+                env=self._environment,
+                start_new_session=True,
+            )
+        self.pid = self._process.pid
+        self._buffer = b""
+        self._ready = self._loop.create_future()
+        self._ended = self._loop.create_future()
+        self._loop.add_reader(self._control, self._read)
+        try:
+            await self._ready
+        except BaseException:
+            await self.stop()
+            raise
+
+    def fork(self, number: int, channel: socket.socket) -> None:
+        """Fork worker `number` with `channel` as its socket. The answer is its READY frame, or `on_exit`."""
+        # At most two commands a worker are ever unread, a few bytes each: the socket's buffer cannot be full.
+        try:
+            socket.send_fds(self._control, [COMMAND.pack(FORK, number)], [channel.fileno()])
+        except OSError:
+            pass  # it has died; `_read` will say so
+
+    def kill(self, number: int) -> None:
+        """SIGKILL worker `number` and its process group, if it is alive. The answer is `on_exit`."""
+        try:
+            self._control.send(COMMAND.pack(KILL, number))
+        except OSError:
+            pass
+
+    async def stop(self) -> None:
+        """Kill all workers, then end the forkserver itself."""
+        if self._process is None or self._ended is None:
+            return
+        try:
+            self._control.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+        try:
+            async with asyncio.timeout(5):
+                await asyncio.shield(self._ended)
+        except TimeoutError:  # stuck in the author's import, say
+            os.killpg(self._process.pid, signal.SIGKILL)
+            await self._ended
+
+    def _read(self) -> None:
+        try:
+            data = self._control.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._lost()
+            return
+        self._buffer += data
+        while len(self._buffer) >= FRAME.size:
+            end = FRAME.size + FRAME.unpack_from(self._buffer)[0]
+            if len(self._buffer) < end:
+                break
+            event, number, text = decode(self._buffer[FRAME.size : end])
+            self._buffer = self._buffer[end:]
+            self._told(event, number, text)
+
+    def _told(self, event: int, number: int, text: str) -> None:
+        if number:
+            # One turn later: what the worker wrote before its end is readable now, and is to be read first.
+            self._loop.call_soon(self._on_exit, number, None if text else event, text)
+        elif self._ready is not None and not self._ready.done():
+            if event == READY:
+                self._ready.set_result(None)
+            elif event == FAILED:
+                self._ready.set_exception(WorkerStartError("the service cannot be loaded in a worker", text))
+
+    def _lost(self) -> None:
+        self._loop.remove_reader(self._control)
+        self._control.close()
+        assert self._process is not None and self._ended is not None and self._ready is not None
+        exit_code = self._process.wait()  # its socket is closed: it has ended, or does within microseconds
+        if not self._ready.done():
+            self._ready.set_exception(WorkerStartError(f"the forkserver ended at its start, with exit code {exit_code}"))
+        self._ended.set_result(None)
+        if not self._ready.cancelled() and self._ready.exception() is None:
+            self._on_lost()
+
+
+def _pickles(program: Program) -> bytes:
+    """What the forkserver reads: sys.path, how to prepare the interpreter as `multiprocessing` does, the program."""
+    preparation = spawn.get_preparation_data("forkserver")
+    preparation["authkey"] = bytes(preparation["authkey"])
+    path = [os.getcwd() if entry == "" else entry for entry in sys.path]
+    return b"".join(pickle.dumps(value) for value in (path, preparation, program))
+
+
+class Channel(asyncio.Protocol):
+    """One worker's socket. `on_frame(head, body)` is called for each frame; `on_closed(why)` at its end."""
+
+    def __init__(self, on_frame: Callable[[Any, bytes], None], on_closed: Callable[[str], None], limit: int) -> None:
+        self._on_frame = on_frame
+        self._on_closed = on_closed
+        self._limit = limit
+        self._closed = False
+        self.transport: asyncio.Transport
+        self._why = "closed its socket"
+        self._pieces: list[bytes] = []
+        self._held = 0  # bytes in _pieces
+        self._wanted = FRAME.size  # bytes that complete what we wait for
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's does not inherit from it
+        if self._closed:
+            transport.close()
+
+    def close(self) -> None:
+        """Close our end; an idle worker then closes its resources and leaves."""
+        self._closed = True
+        if hasattr(self, "transport"):
+            self.transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        self._pieces.append(data)
+        self._held += len(data)
+        if self._held < self._wanted:
+            return
+        data = b"".join(self._pieces) if len(self._pieces) > 1 else data
+        position = 0
+        while len(data) - position >= FRAME.size:
+            head_length, body_length = FRAME.unpack_from(data, position)
+            if head_length + body_length > self._limit:
+                self.fail(f"sent {head_length + body_length} bytes; max_result_size is {self._limit}")
+                return
+            body_start = position + FRAME.size + head_length
+            end = body_start + body_length
+            if len(data) < end:
+                self._wanted = end - position
+                break
+            try:
+                head = decode(data[position + FRAME.size : body_start])
+            except Exception:
+                self.fail("sent a frame that is not MessagePack")
+                return
+            position = end
+            self._wanted = FRAME.size
+            self._on_frame(head, data[body_start:end])
+        rest = data[position:]
+        self._pieces, self._held = ([rest] if rest else []), len(rest)
+
+    def fail(self, why: str) -> None:
+        """The worker does not keep to the protocol: stop listening to it."""
+        self._why = why
+        self._pieces = []
+        self.transport.abort()
+
+    def send(self, number: int, kind: int, meta: Any, body: bytes) -> None:
+        start = frame((number, kind, meta), len(body))
+        if len(body) < SEPARATE_WRITE:
+            self.transport.write(start + body)
+        else:
+            self.transport.write(start)
+            self.transport.write(body)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._on_closed(self._why)

@@ -1,0 +1,255 @@
+"""Routes: the decorators that record them, path patterns, and the match of a path to a handler.
+
+The decorators record and return the function untouched: it pickles by its name, and a test calls it as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar
+from urllib.parse import quote, unquote
+
+from .errors import ConfigurationError, HTTPError
+
+F = TypeVar("F", bound=Callable[..., Any])
+H = TypeVar("H")
+
+ROUTABLE_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD")
+"""HEAD and OPTIONS need no route: HEAD is answered from GET, OPTIONS with `Allow`."""
+
+_PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(:path)?\}")
+_RECORD = "__tinysvc__"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """One decorated handler: where it is reached and how it runs."""
+
+    path: str
+    methods: tuple[str, ...]
+    function: Callable[..., Any]
+    kind: Literal["io", "cpu"]
+    timeout: float | None = None
+    """Seconds; None is the server's `cpu_timeout`, 0 no deadline."""
+    on_disconnect: Literal["cancel", "finish", None] = None
+    """What happens to a running job whose client has gone; None: cancel for GET and HEAD, finish for others."""
+    parameters: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "parameters", self._checked_parameters())
+        for method in self.methods:
+            if method not in ROUTABLE_METHODS:
+                known = ", ".join(ROUTABLE_METHODS)
+                raise ConfigurationError.at(self.function, f"methods takes {known}, not {method!r}")
+        if not self.methods:
+            raise ConfigurationError.at(self.function, 'methods is empty; name at least one, as in methods=["GET"]')
+
+    def _checked_parameters(self) -> tuple[str, ...]:
+        if not self.path.startswith("/"):
+            raise ConfigurationError.at(self.function, f'the path {self.path!r} must begin with "/"')
+        segments = self.path.split("/")
+        names = []
+        for position, segment in enumerate(segments):
+            parameter = _PARAMETER.fullmatch(segment)
+            if parameter is None:
+                if "{" in segment or "}" in segment:
+                    remedy = "a parameter is a whole segment, {name}, or {name:path} at the end"
+                    raise ConfigurationError.at(self.function, f"cannot read {segment!r} in {self.path!r}: {remedy}")
+                continue
+            if parameter[2] and position != len(segments) - 1:
+                raise ConfigurationError.at(self.function, f"{segment} takes all the rest; put it last in {self.path!r}")
+            names.append(parameter[1])
+        if len(set(names)) < len(names):
+            raise ConfigurationError.at(self.function, f"a parameter stands twice in {self.path!r}; rename one")
+        return tuple(names)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resource:
+    """A decorated function that opens something handlers ask for by its name."""
+
+    name: str
+    function: Callable[..., Any]
+    kind: Literal["io", "cpu"]
+
+
+def io_route(path: str, *, methods: Sequence[str] = ("GET",)) -> Callable[[F], F]:
+    """Serve `path` with a handler that waits: `async def` runs on the event loop, `def` in a thread.
+
+    `{name}` in the path is one segment, `{name:path}` at its end the whole rest. The other parameters of the handler are
+    filled from the query, the body and the service's resources. The function is returned untouched.
+    """
+
+    def record(function: F) -> F:
+        _add(function, Route(path=path, methods=_methods(methods), function=function, kind="io"))
+        return function
+
+    return record
+
+
+def cpu_route(
+    path: str,
+    *,
+    methods: Sequence[str] = ("GET",),
+    timeout: float | None = None,
+    on_disconnect: Literal["cancel", "finish", None] = None,
+) -> Callable[[F], F]:
+    """Serve `path` with a handler that computes: a plain `def`, run in a worker process.
+
+    `timeout` seconds after the request came, the job is killed and the client gets a 504 (None: the server's
+    `cpu_timeout`; 0: never). `on_disconnect` is "cancel" or "finish", for a job whose client has gone; by default GET and
+    HEAD are cancelled and other methods finish. The function is returned untouched.
+    """
+
+    def record(function: F) -> F:
+        if timeout is not None and timeout < 0:
+            raise ConfigurationError.at(function, f"timeout must be 0 or more seconds, not {timeout}")
+        if on_disconnect not in (None, "cancel", "finish"):
+            raise ConfigurationError.at(function, f'on_disconnect takes "cancel" or "finish", not {on_disconnect!r}')
+        route = Route(
+            path=path,
+            methods=_methods(methods),
+            function=function,
+            kind="cpu",
+            timeout=timeout,
+            on_disconnect=on_disconnect,
+        )
+        _add(function, route)
+        return function
+
+    return record
+
+
+def io_resource(function: F) -> F:
+    """Open something once, when the server starts, for the io handlers that name it as a parameter.
+
+    The function takes nothing and returns it, or yields it once and closes it behind the `yield`; `def` or `async def`.
+    """
+    _add(function, Resource(name=function.__name__, function=function, kind="io"))
+    return function
+
+
+def cpu_resource(function: F) -> F:
+    """Open something once in each worker, before its first request, for the cpu handlers that name it as a parameter.
+
+    The function takes nothing and returns it, or yields it once and closes it behind the `yield`; a plain `def`.
+    """
+    _add(function, Resource(name=function.__name__, function=function, kind="cpu"))
+    return function
+
+
+def recorded(function: object) -> list[Route | Resource]:
+    """What the decorators have recorded on `function`."""
+    found = getattr(function, _RECORD, ())
+    return list(found) if isinstance(found, list) else []
+
+
+def _add(function: Callable[..., Any], record: Route | Resource) -> None:
+    if not hasattr(function, "__code__"):
+        raise ConfigurationError(f"{function!r} is not a function; decorate the function that handles the request")
+    if not hasattr(function, _RECORD):
+        setattr(function, _RECORD, [])
+    getattr(function, _RECORD).append(record)
+
+
+def _methods(methods: Sequence[str]) -> tuple[str, ...]:
+    return (methods.upper(),) if isinstance(methods, str) else tuple(method.upper() for method in methods)
+
+
+class _Node(Generic[H]):
+    """One segment of the tree of paths: literal children first, then a parameter, then the rest."""
+
+    __slots__ = ("literals", "methods", "parameter", "rest")
+
+    def __init__(self) -> None:
+        self.literals: dict[str, _Node[H]] = {}
+        self.parameter: _Node[H] | None = None
+        self.rest: dict[str, tuple[H, tuple[str, ...]]] = {}
+        self.methods: dict[str, tuple[H, tuple[str, ...]]] = {}
+
+
+class Router(Generic[H]):
+    """A table of (path pattern, method) -> target. Its time depends on the path's segments, not on the routes' number."""
+
+    def __init__(self) -> None:
+        self._root: _Node[H] = _Node()
+        self._literal: dict[str, dict[str, H]] = {}
+
+    def add(self, path: str, methods: Iterable[str], target: H, function: Callable[..., Any]) -> None:
+        """ConfigurationError if a path and method are taken already. GET takes HEAD too, unless HEAD has its own."""
+        node, names, rest = self._root, [], False
+        for segment in path.split("/")[1:]:
+            parameter = _PARAMETER.fullmatch(segment)
+            if parameter is None:
+                node = node.literals.setdefault(quote(segment, safe="!$&'()*+,;=:@"), _Node())
+                continue
+            names.append(parameter[1])
+            rest = bool(parameter[2])
+            if not rest:
+                node.parameter = node.parameter or _Node()
+                node = node.parameter
+        table = node.rest if rest else node.methods
+        for method in methods:
+            if method in table:
+                raise ConfigurationError.at(function, f"{method} {path} has a handler already; change path or methods")
+            table[method] = target, tuple(names)
+        if not names:
+            self._literal[quote(path, safe="/!$&'()*+,;=:@")] = {m: t for m, (t, _) in node.methods.items()}
+
+    def match(self, method: str, path: str) -> tuple[H, dict[str, str] | None]:
+        """The target and the decoded parameters. HTTPError 404, or 405 with `Allow`."""
+        literal = self._literal.get(path)
+        if literal is not None:
+            target = literal.get(method) or (method == "HEAD" and literal.get("GET"))
+            if target:
+                return target, None
+        values: list[str] = []
+        allowed: set[str] = set()
+        found = _find(self._root, path.split("/"), 1, method, values, allowed)
+        if found is None and allowed:
+            raise HTTPError(405, f"{method} is not served at this path.", headers=[("allow", allow(allowed))])
+        if found is None:
+            raise HTTPError(404, "Nothing is served at this path.")
+        target, names = found
+        return target, dict(zip(names, map(unquote, values), strict=True))
+
+
+def allow(methods: Iterable[str]) -> str:
+    """The value of `Allow` for a path with these methods (RFC 9110, 10.2.1)."""
+    given = set(methods) | {"OPTIONS"}
+    return ", ".join(sorted(given | {"HEAD"} if "GET" in given else given))
+
+
+def _find(
+    node: _Node[H], segments: list[str], position: int, method: str, values: list[str], allowed: set[str]
+) -> tuple[H, tuple[str, ...]] | None:
+    """The first leaf that fits path and method; on the way, `allowed` collects the methods of leaves that fit the path."""
+    if position == len(segments):
+        return _by_method(node.methods, method, allowed)
+    segment = segments[position]
+    child = node.literals.get(segment)
+    if child is None and "%" in segment:  # `%7E` and `~` are the same path (RFC 3986, 6.2.2.2)
+        child = node.literals.get(quote(unquote(segment), safe="!$&'()*+,;=:@"))
+    if child is not None:
+        found = _find(child, segments, position + 1, method, values, allowed)
+        if found is not None:
+            return found
+    if node.parameter is not None and segment:
+        values.append(segment)
+        found = _find(node.parameter, segments, position + 1, method, values, allowed)
+        if found is not None:
+            return found
+        values.pop()
+    found = _by_method(node.rest, method, allowed)
+    if found is not None:
+        values.append("/".join(segments[position:]))
+    return found
+
+
+def _by_method(
+    table: dict[str, tuple[H, tuple[str, ...]]], method: str, allowed: set[str]
+) -> tuple[H, tuple[str, ...]] | None:
+    allowed.update(table)
+    return table.get(method) or (table.get("GET") if method == "HEAD" else None)

@@ -1,0 +1,429 @@
+"""Service: routes, resources and pools put together. The only place where routing, binding and executor meet.
+
+    Service        what the author declared: checked, not yet running
+    RunningService what serves it: resources open, workers ready; a Handler
+
+The io/cpu fork is decided here, once a route, by building its handler:
+
+    io     bind -> await the function -> encode                          on the loop, or in a thread for `def`
+    cpu    request -> job -> [ bind -> function -> encode ] -> response  what stands in brackets happens in the worker
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import sys
+import types
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from functools import partial
+from typing import Any, NamedTuple
+
+from .binding import Binder, ChunkStream, encode_iterator, encode_result
+from .errors import (
+    ConfigurationError,
+    DeadlineExceeded,
+    HTTPError,
+    JobAbandoned,
+    RemoteError,
+    TinysvcError,
+    WorkerDied,
+    author_traceback,
+)
+from .executor import ProcessPoolExecutor
+from .messages import SAFE_METHODS, Handler, Headers, Request, Response, problem_response
+from .routing import Resource, Route, Router, allow, recorded
+from .settings import Settings
+from .worker import Handle, Reply
+
+log = logging.getLogger("tinysvc")
+
+
+class Mounted(NamedTuple):
+    """One route where it finally stands."""
+
+    path: str
+    route: Route
+    service: Service
+
+
+class Service:
+    """What is served: `parts` are decorated functions, modules that hold some, and other services.
+
+    `prefix` stands before every path of it, as in "/notes". `options` are fields of Settings, weaker than variables and
+    flags. ConfigurationError for a part that holds nothing to serve, and for two resources of one name.
+    """
+
+    def __init__(self, *parts: object, prefix: str = "", name: str = "", **options: Any) -> None:
+        if prefix and (not prefix.startswith("/") or prefix.endswith("/")):
+            raise ConfigurationError(f'prefix must begin with "/" and not end with it, not {prefix!r}')
+        self.prefix = prefix
+        self.name = name
+        self.options = options
+        self.routes: list[Route] = []
+        self.resources: dict[str, Resource] = {}
+        self.mounts: list[Service] = []
+        for part in parts:
+            self._add(part)
+
+    def _add(self, part: object) -> None:
+        if isinstance(part, Service):
+            self.mounts.append(part)
+        elif isinstance(part, types.ModuleType):
+            self._add_module(part)
+        elif callable(part) and recorded(part):
+            for record in recorded(part):
+                self._add_record(record)
+        else:
+            raise ConfigurationError(
+                f"a service is made of decorated functions, modules and services; {part!r} is none of them"
+            )
+
+    def _add_module(self, module: types.ModuleType) -> None:
+        """The module's own routes, and the resources it defines or imports."""
+        imported: list[str] = []
+        for value in list(vars(module).values()):
+            for record in recorded(value) if isinstance(value, types.FunctionType) else ():
+                if isinstance(record, Resource) or value.__module__ == module.__name__:
+                    self._add_record(record)
+                else:
+                    imported.append(value.__name__)
+        if not self.routes and not self.mounts:
+            hint = f"; it imports {', '.join(imported)}: name them in a Service(...)" if imported else ""
+            raise ConfigurationError(
+                f"the module {module.__name__} ({module.__file__}) has no function with @io_route or @cpu_route{hint}"
+            )
+
+    def _add_record(self, record: Route | Resource) -> None:
+        if isinstance(record, Route):
+            if record not in self.routes:
+                self.routes.append(record)
+            return
+        known = self.resources.setdefault(record.name, record)
+        if known.function is not record.function:
+            raise ConfigurationError.at(record.function, f"there is another resource {record.name}; rename one")
+
+    def mounted(self, prefix: str = "") -> Iterator[Mounted]:
+        """Every route of this service and of those under it, with its whole path."""
+        prefix += self.prefix
+        for route in self.routes:
+            path = prefix + route.path
+            yield Mounted(path.rstrip("/") or "/" if prefix and route.path == "/" else path, route, self)
+        for mount in self.mounts:
+            yield from mount.mounted(prefix)
+
+    def services(self) -> Iterator[Service]:
+        yield self
+        for mount in self.mounts:
+            yield from mount.services()
+
+    @asynccontextmanager
+    async def running(self, settings: Settings, extra: Mapping[str, Handler] | None = None) -> AsyncIterator[RunningService]:
+        """Open the resources, start the workers and serve, until the context ends; then close all in reverse.
+
+        `extra` are handlers for GET on paths that the service itself leaves free. ConfigurationError for what is wrong
+        with a handler; WorkerStartError if a worker cannot be made ready.
+        """
+        async with AsyncExitStack() as stack:
+            running = RunningService(self, settings)
+            await running.open(stack, extra or {})
+            yield running
+
+
+class RunningService:
+    """A service at work: a Handler, and what it has open."""
+
+    def __init__(self, service: Service, settings: Settings) -> None:
+        self.service = service
+        self.settings = settings
+        self.router: Router[Handler] = Router()
+        self.pools: list[ProcessPoolExecutor] = []
+
+    async def open(self, stack: AsyncExitStack, extra: Mapping[str, Handler]) -> None:
+        mounted = list(self.service.mounted())
+        binders = [_binder(each) for each in mounted]
+        endpoints = [_endpoint(each) for each in mounted if each.route.kind == "cpu"]
+        if endpoints:
+            pool = ProcessPoolExecutor(
+                self.settings.cpu_workers,
+                queue_size=self.settings.queue_size,
+                max_result_size=self.settings.max_result_size,
+                program=partial(cpu_program, endpoints),
+            )
+            self.pools.append(pool)
+            await pool.start()
+            stack.push_async_callback(pool.aclose, 0.1)
+        opened: dict[Callable[..., Any], Any] = {}
+        number = 0
+        for each, binder in zip(mounted, binders, strict=True):
+            route = each.route
+            if route.kind == "cpu":
+                handler = _cpu_handler(pool, number, route, self.settings.cpu_timeout)
+                number += 1
+            else:
+                values = {}
+                for name in binder.resources:
+                    function = each.service.resources[name].function
+                    if function not in opened:
+                        opened[function] = await _open_io_resource(stack, function)
+                    values[name] = opened[function]
+                handler = _io_handler(route.function, binder, values)
+            self.router.add(each.path, route.methods, handler, route.function)
+        for path, handler in extra.items():
+            try:
+                self.router.match("GET", path)
+            except HTTPError:
+                self.router.add(path, ("GET",), handler, handler)
+
+    def is_ready(self) -> bool:
+        """Whether every pool has all its workers."""
+        return all(pool.ready == pool.max_workers for pool in self.pools)
+
+    async def drain(self, timeout: float) -> None:
+        """Let the pools finish what runs and waits, for `timeout` seconds, then kill it."""
+        await asyncio.gather(*(pool.aclose(timeout) for pool in self.pools))
+
+    async def __call__(self, request: Request) -> Response:
+        try:
+            handler, request.path_params = self.router.match(request.method, request.raw_path)
+            return await handler(request)
+        except HTTPError as error:
+            if error.status == 405 and request.method == "OPTIONS":
+                return Response(b"", 204, error.headers)
+            if request.raw_path == "*":
+                return Response(b"", 204, [("allow", allow(("GET", "POST", "PUT", "PATCH", "DELETE")))])
+            return problem_response(error)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            return self._failed(request, RuntimeError("the handler raised CancelledError; nobody had cancelled it"))
+        except BaseException as error:  # SystemExit and KeyboardInterrupt too: a handler must not end the server
+            return self._failed(request, error)
+
+    def _failed(self, request: Request, error: BaseException) -> Response:
+        """Log what the client must not know, and answer with what it may."""
+        if isinstance(error, RemoteError):
+            log.error("%s %s: %s", request.method, request.path, error)
+        elif isinstance(error, (WorkerDied, DeadlineExceeded)):
+            log.error("%s %s: %d, %s", request.method, request.path, error.status, error)
+        elif isinstance(error, JobAbandoned):
+            log.debug("%s %s: 499, %s", request.method, request.path, error)
+        elif not isinstance(error, TinysvcError):
+            log.error("%s %s: the handler failed\n%s", request.method, request.path, author_traceback(error))
+        return problem_response(error if isinstance(error, TinysvcError) else TinysvcError())
+
+
+# Handlers on the loop
+
+
+def _io_handler(function: Callable[..., Any], binder: Binder, resources: Mapping[str, Any]) -> Handler:
+    bind, needs_body = binder.bind, binder.needs_body
+    is_coroutine = inspect.iscoroutinefunction(function)
+    is_stream = inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function)
+
+    async def handle(request: Request) -> Response:
+        arguments = bind(request, await request.body() if needs_body else b"", resources)
+        if is_coroutine:
+            result = await function(**arguments)
+        elif is_stream:
+            result = function(**arguments)
+        else:
+            result = await _in_thread(partial(function, **arguments))
+        response = encode_result(result)
+        return response if type(response.content) is bytes else await _begin_stream(response)
+
+    return handle
+
+
+async def _in_thread(function: Callable[[], Any]) -> Any:
+    from anyio.to_thread import run_sync  # only services with `def` handlers pay for the import
+
+    return await run_sync(function)
+
+
+async def _begin_stream(response: Response) -> Response:
+    items = response.content
+    if isinstance(items, Iterator):
+        items = _iterate_in_thread(items)
+    stream = ChunkStream(items)
+    content_type = await stream.begin()
+    response.content_type = response.content_type or content_type
+    response.content = stream
+    return response
+
+
+async def _iterate_in_thread(items: Iterator[Any]) -> AsyncIterator[Any]:
+    end = object()
+    try:
+        while (item := await _in_thread(partial(next, items, end))) is not end:
+            yield item
+    finally:
+        close = getattr(items, "close", None)
+        if close is not None:
+            close()
+
+
+class ResourceFailed(TinysvcError):
+    """An io_resource raised while it was opened; the message ends with the author's part of the traceback."""
+
+
+async def _open_io_resource(stack: AsyncExitStack, function: Callable[..., Any]) -> Any:
+    try:
+        if inspect.isasyncgenfunction(function):
+            return await stack.enter_async_context(asynccontextmanager(function)())
+        if inspect.isgeneratorfunction(function):
+            return stack.enter_context(contextmanager(function)())
+        value = function()
+        return await value if inspect.isawaitable(value) else value
+    except Exception as error:
+        raise ResourceFailed(f"the resource {function.__name__} cannot be opened:\n{author_traceback(error)}") from None
+
+
+# Handlers in workers: the server's side
+
+
+def _cpu_handler(pool: ProcessPoolExecutor, number: int, route: Route, default_timeout: float) -> Handler:
+    timeout = (default_timeout if route.timeout is None else route.timeout) or None
+
+    async def handle(request: Request) -> Response:
+        body = await request.body()
+        meta = (
+            number,
+            request.method,
+            request.raw_path,
+            request.raw_query,
+            request.path_params,
+            request.headers.raw,
+            request.client,
+            request.server,
+            request.scheme,
+        )
+        job = pool.submit_frame(meta, body, timeout)
+        cancels = route.on_disconnect == "cancel" or (not route.on_disconnect and request.method in SAFE_METHODS)
+
+        def left() -> None:
+            pool.abandon(job, even_running=cancels and pool.runs_longer_than_a_start(job))
+
+        request.on_disconnect = left
+        try:
+            reply = await job.future
+        except asyncio.CancelledError:
+            pool.abandon(job, even_running=True)
+            raise
+        status, content_type, headers = reply.meta
+        return Response(reply.body, status, headers, content_type=content_type)
+
+    return handle
+
+
+# Handlers in workers: the worker's side
+
+
+class Endpoint(NamedTuple):
+    """A cpu route as a worker needs it: picklable, by the names of its functions."""
+
+    function: Callable[..., Any]
+    path_parameters: tuple[str, ...]
+    resources: dict[str, Callable[..., Any]]
+
+
+@contextmanager
+def cpu_program(endpoints: list[Endpoint]) -> Iterator[Handle]:
+    """What a worker runs: open the resources, then bind, call and encode, one request at a time."""
+    with ExitStack() as stack:
+        opened: dict[Callable[..., Any], Any] = {}
+        table = []
+        for endpoint in endpoints:
+            for function in endpoint.resources.values():
+                if function not in opened:
+                    is_generator = inspect.isgeneratorfunction(function)
+                    opened[function] = stack.enter_context(contextmanager(function)()) if is_generator else function()
+            binder = Binder(endpoint.function, endpoint.path_parameters, endpoint.resources)
+            values = {name: opened[function] for name, function in endpoint.resources.items()}
+            table.append((endpoint.function, binder.bind, values))
+
+        def handle(meta: Any, body: bytes) -> Reply:
+            number, method, path, query, parameters, headers, client, server, scheme = meta
+            function, bind, resources = table[number]
+            request = Request(
+                method,
+                path,
+                query,
+                Headers(headers),
+                body,
+                path_params=parameters,
+                client=_address(client),
+                server=_address(server),
+                scheme=scheme,
+            )
+            try:
+                response = encode_result(function(**bind(request, body, resources)))
+                content = response.content
+                if type(content) is not bytes:
+                    content = encode_iterator(response)
+            except HTTPError as error:
+                response = problem_response(error)
+                content = response.content
+            return Reply((response.status, response.content_type, response.headers), content)
+
+        yield handle
+
+
+def _address(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+# What is wrong with a handler is said at start-up
+
+
+def _binder(mounted: Mounted) -> Binder:
+    route, resources = mounted.route, mounted.service.resources
+    names = [name for name, resource in resources.items() if resource.kind == route.kind]
+    other = {name for name, resource in resources.items() if resource.kind != route.kind}
+    for name, parameter in inspect.signature(route.function).parameters.items():
+        if name in other and parameter.annotation is parameter.empty and name not in route.parameters:
+            where = "on the event loop" if route.kind == "io" else "in a worker process"
+            raise ConfigurationError.at(
+                route.function,
+                f"{name} is a {resources[name].kind}_resource, but this handler runs {where}; "
+                f"declare an {route.kind}_resource for it",
+            )
+    return Binder(route.function, route.parameters, names)
+
+
+def _endpoint(mounted: Mounted) -> Endpoint:
+    function, resources = mounted.route.function, mounted.service.resources
+    used = {
+        name: resources[name].function
+        for name in inspect.signature(function).parameters
+        if name in resources and resources[name].kind == "cpu" and name not in mounted.route.parameters
+    }
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise ConfigurationError.at(
+            function, "is async, but @cpu_route runs it in a worker, where nothing else waits; make it a plain def"
+        )
+    for needed in (function, *used.values()):
+        _check_importable(needed)
+    return Endpoint(function, mounted.route.parameters, used)
+
+
+def _check_importable(function: Callable[..., Any]) -> None:
+    """A worker gets a function by its module and name, as pickle has it."""
+    name = function.__qualname__
+    if "<lambda>" in name or "<locals>" in name:
+        kind = "a lambda" if "<lambda>" in name else "defined inside another function"
+        raise ConfigurationError.at(
+            function, f"is {kind}, so that a worker cannot import it; define it with def at the module's top level"
+        )
+    found: Any = sys.modules.get(function.__module__)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if found is not function:
+        raise ConfigurationError.at(
+            function,
+            f"{function.__module__}.{name} is not this function, so that a worker would import another one; "
+            "put the tinysvc decorator on top of the others, and give every handler a name of its own",
+        )
