@@ -1,7 +1,7 @@
 """Binding: a handler's signature -> how its arguments are made from a request, and how its result becomes a response.
 
-All of it is decided at start-up: `Binder(function, ...)` reads the signature once and says what cannot be served. On the
-request path there is one small function a parameter. The rules, in this order:
+All of it is decided at start-up: `Binder(function, ...)` reads the signature once and says what cannot be served. On
+the request path there is one small function a parameter. The rules, in this order:
 
     annotated `Request`                          the request
     named in the path                            that segment, converted to its annotation
@@ -35,7 +35,12 @@ from .messages import Request, Response
 Get = Callable[[Request, bytes], Any]
 """How one argument is made. Raises _Fault."""
 
-JSON, TEXT, OCTETS, NDJSON = "application/json", "text/plain; charset=utf-8", "application/octet-stream", "application/x-ndjson"
+JSON, TEXT, OCTETS, NDJSON = (
+    "application/json",
+    "text/plain; charset=utf-8",
+    "application/octet-stream",
+    "application/x-ndjson",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +65,10 @@ class Cookie:
 
 
 class _Fault(Exception):
-    """One parameter that could not be filled: (place, detail)."""
+    """One parameter that could not be filled."""
+
+    def __init__(self, place: str, detail: str) -> None:
+        self.place_and_detail = place, detail
 
 
 class Binder:
@@ -102,7 +110,7 @@ class Binder:
             try:
                 arguments[name] = get(request, body)
             except _Fault as fault:
-                faults.append(fault.args)  # type: ignore[arg-type]
+                faults.append(fault.place_and_detail)
         if faults:
             raise BindingError(faults)
         for name in self.resources:
@@ -146,21 +154,15 @@ class Binder:
         self._body_parameter, self.needs_body = name, True
 
     def _marked(self, name: str, annotation: Any, default: Any, marker: Query | Header | Cookie) -> Get:
-        if isinstance(marker, Header):
-            field = (marker.name or name.replace("_", "-")).lower()
-            get = lambda request: request.headers.get_all(field)  # noqa: E731 - three of a kind
-            place = f"header.{field}"
-        elif isinstance(marker, Cookie):
-            field = marker.name or name
-            get = lambda request: _cookie(request, field)  # noqa: E731
-            place = f"cookie.{field}"
-        else:
-            field = marker.name or name
-            get = lambda request: request.query.get(field)  # noqa: E731
-            place = f"query.{field}"
-        if _takes_many(annotation):
-            return self._from_text(place, annotation, default, get)
-        return self._from_text(place, annotation, default, lambda request: _last(get(request)))
+        where, values_of = _PLACES[type(marker)]
+        field = marker.name or (name.replace("_", "-") if where == "header" else name)
+        takes_many = _comes_as_json(annotation)
+
+        def get(request: Request) -> list[str] | str | None:
+            values = values_of(request, field)
+            return values if takes_many else values[-1] if values else None
+
+        return self._from_text(f"{where}.{field}", annotation, default, get)
 
     def _from_text(self, place: str, annotation: Any, default: Any, get: Callable[[Request], Any]) -> Get:
         self._check_decodable(place, annotation)
@@ -264,16 +266,8 @@ def _comes_as_json(annotation: Any) -> bool:
     )
 
 
-def _takes_many(annotation: Any) -> bool:
-    return _comes_as_json(annotation)
-
-
 def _path(request: Request, name: str) -> str:
     return (request.path_params or {})[name]
-
-
-def _last(values: list[str] | None) -> str | None:
-    return values[-1] if values else None
 
 
 def _cookie(request: Request, name: str) -> list[str]:
@@ -282,6 +276,13 @@ def _cookie(request: Request, name: str) -> list[str]:
     except CookieError:
         return []
     return [jar[name].value] if name in jar else []
+
+
+_PLACES: dict[type, tuple[str, Callable[[Request, str], list[str]]]] = {
+    Query: ("query", lambda request, name: request.query.get(name, [])),
+    Header: ("header", lambda request, name: request.headers.get_all(name)),
+    Cookie: ("cookie", _cookie),
+}
 
 
 def _pydantic_errors(error: ValueError) -> BindingError:
@@ -357,6 +358,7 @@ _ENCODERS: dict[type, Callable[[Any], Response]] = {
     Response: _finished,
 }
 
+
 def encode_chunk(item: Any) -> tuple[bytes, str]:
     """One yielded item as bytes, and the content type of a stream that begins with it: objects become NDJSON lines."""
     if isinstance(item, (bytes, bytearray, memoryview)):
@@ -367,7 +369,7 @@ def encode_chunk(item: Any) -> tuple[bytes, str]:
 
 
 def encode_iterator(response: Response) -> Iterator[bytes]:
-    """The chunks of a synchronous stream. The first item decides the content type, and fails as a plain result would."""
+    """The chunks of a synchronous stream. The first item gives the content type, and fails as a plain result would."""
     items = iter(response.content)
     chunk, content_type = encode_chunk(next(items, b""))
     response.content_type = response.content_type or content_type

@@ -1,20 +1,20 @@
 """The family tree of tinysvc's errors. Each knows the HTTP status a client gets for it.
 
-    TinysvcError                   500
-    ├── ConfigurationError         said at start-up, never to a client: what is wrong, where, and the remedy
-    ├── HTTPError                  any status; raise it in a handler to answer with it
-    │   ├── BindingError           422  the request does not fit the handler's parameters
-    │   └── ProtocolError          4xx/5xx  the bytes are not acceptable HTTP/1.1; the connection closes
-    └── PoolError                  why a job has no result
-        ├── QueueFull              503  more jobs wait than the queue may hold
-        ├── NoWorkers              503  none is alive and none could be started
-        ├── DeadlineInQueue        503  the deadline passed before the job was started
-        ├── DeadlineExceeded       504  the deadline passed while it ran; its worker was killed
-        ├── JobAbandoned           499  nobody waits for the result any more
-        ├── PoolClosed             503  the pool is shutting down
-        ├── WorkerDied             500  the worker crashed, exited or was killed in the middle of the job
-        ├── WorkerStartError       500  a worker could not be made ready
-        └── RemoteError            500  the job raised, or its result could not be sent back
+TinysvcError                   500
+├── ConfigurationError         said at start-up, never to a client: what is wrong, where, and the remedy
+├── HTTPError                  any status; raise it in a handler to answer with it
+│   ├── BindingError           422  the request does not fit the handler's parameters
+│   └── ProtocolError          4xx/5xx  the bytes are not acceptable HTTP/1.1; the connection closes
+└── PoolError                  why a job has no result
+    ├── QueueFull              503  more jobs wait than the queue may hold
+    ├── NoWorkers              503  none is alive and none could be started
+    ├── DeadlineInQueue        503  the deadline passed before the job was started
+    ├── DeadlineExceeded       504  the deadline passed while it ran; its worker was killed
+    ├── JobAbandoned           499  nobody waits for the result any more
+    ├── PoolClosed             503  the pool is shutting down
+    ├── WorkerDied             500  the worker crashed, exited or was killed in the middle of the job
+    ├── WorkerStartError       500  a worker could not be made ready
+    └── RemoteError            500  the job raised, or its result could not be sent back
 """
 
 from __future__ import annotations

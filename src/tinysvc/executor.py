@@ -50,8 +50,21 @@ from .errors import (
 )
 from .processes import Channel, Forkserver
 from .settings import MiB, available_cores
-from .worker import CALL, CALL_STREAM, CHUNK, END, ERROR, FAILED, HANDLE, PICKLED, READY, RESULT, STREAM
-from .worker import Program, plain_program
+from .worker import (
+    CALL,
+    CALL_STREAM,
+    CHUNK,
+    END,
+    ERROR,
+    FAILED,
+    HANDLE,
+    PICKLED,
+    READY,
+    RESULT,
+    STREAM,
+    Program,
+    plain_program,
+)
 
 log = logging.getLogger("tinysvc.executor")
 
@@ -59,7 +72,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 DEFAULT_QUEUE_SIZE = 1000
-"""Jobs that may wait: at 20 ms a job and two workers, ten seconds of work; who comes later is better told so at once."""
+"""Jobs that may wait: at 20 ms a job and two workers, ten seconds of work; who comes later is told so at once."""
 
 DEFAULT_MAX_RESULT_SIZE = 64 * MiB
 
@@ -68,6 +81,9 @@ STREAM_HIGH_WATER = 256 * 1024
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 30.0
 """Seconds before a worker that could not be started is tried again; doubled each time."""
+
+SILENT_END = 0.1
+"""Seconds between the end of a worker's channel and of its process; one that takes longer is killed."""
 
 ORDERLY_END = 2.0
 """Seconds that idle workers get at shutdown to close their resources."""
@@ -96,7 +112,19 @@ class JobReply(NamedTuple):
 class Job:
     """One call in the pool. `future` gets its JobReply or its PoolError, once."""
 
-    __slots__ = ("body", "deadline", "future", "kind", "meta", "number", "since", "state", "stream", "timeout", "worker")
+    __slots__ = (
+        "body",
+        "deadline",
+        "future",
+        "kind",
+        "meta",
+        "number",
+        "since",
+        "state",
+        "stream",
+        "timeout",
+        "worker",
+    )
 
     def __init__(self, number: int, kind: int, meta: Any, body: bytes, timeout: float | None, now: float) -> None:
         self.number = number
@@ -198,9 +226,9 @@ class JobStream:
 class ProcessPoolExecutor(concurrent.futures.Executor):
     """Runs functions in worker processes, from an event loop (`await pool.run(...)`) or from plain code (`submit`).
 
-    `max_workers` processes (default: the cores this process may use); `queue_size` jobs may wait for them; `initializer`
-    and `initargs` as in the standard library. `program` replaces the initializer where a pool serves `handle`: see
-    worker.Program. Everything given must be picklable by name, as with every process pool.
+    `max_workers` processes (default: the cores this process may use); `queue_size` jobs may wait for them;
+    `initializer` and `initargs` as in the standard library. `program` replaces the initializer where a pool serves
+    `submit_frame`: see worker.Program. What is given must be picklable by name, as with every process pool.
 
     *Deadlines.* With `timeout=` seconds, a job that still waits is dropped (DeadlineInQueue), one that runs is killed
     (DeadlineExceeded).
@@ -249,7 +277,7 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
         self._closing = self._closed = False
         self._loop: asyncio.AbstractEventLoop
         self._forkserver: Forkserver | None = None
-        self._forkserver_lost = False
+        self._forkserver_lost = True  # until it has started
         self._portal: tuple[AbstractContextManager[Any], Any] | None = None
         self._portal_lock = threading.Lock()
 
@@ -263,6 +291,7 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
         self._first_start = self._loop.create_future()
         try:
             await self._forkserver.start()
+            self._forkserver_lost = False
             self._fill_up()
             await self._first_start
         except BaseException:
@@ -270,7 +299,7 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
             raise
 
     async def aclose(self, timeout: float | None = 10.0) -> None:
-        """Take no new jobs, let running and queued ones finish for `timeout` seconds (None: as long as they take), then kill what is left."""
+        """Take no new jobs, let those there are finish for `timeout` seconds (None: no end), then kill the rest."""
         if self._forkserver is None or self._closed:
             self._closed = self._closing = True
             return
@@ -285,12 +314,13 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
             if worker.state is WorkerState.IDLE:
                 worker.channel.close()  # it reads the end of its channel, closes its resources and leaves
             else:
-                self._kill(worker, "the pool is shutting down")
+                self._kill(worker, "ran on while the pool was shut down")
         if timeout != 0:
             await self._wait_until(lambda: not self.workers, ORDERLY_END)
         for task in list(self._tasks):
             task.cancel()
-        await self._forkserver.stop()
+        if not self._forkserver_lost:
+            await self._forkserver.stop()
         for worker in list(self.workers.values()):
             self._on_exit(worker.number, None, "")
         if self._alarm is not None:
@@ -390,7 +420,7 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
         elif job.state is JobState.RUNNING and even_running and job.worker is not None:
             worker = job.worker
             self._finish(job, JobAbandoned("the client left while the job ran"))
-            self._kill(worker, f"nobody waits for its job any more, after {self._loop.time() - job.since:.3f} s")
+            self._kill(worker, "ran a job that nobody waited for any more")
 
     def runs_longer_than_a_start(self, job: Job) -> bool:
         """Whether killing the job now is likely to free a worker sooner than waiting for it."""
@@ -470,14 +500,24 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
         self._mean_run = _mean(self._mean_run, self._loop.time() - job.since)
         self._finish(job, outcome)
         if leaving:
-            self._kill(worker, "it ran out of memory")
+            self._kill(worker, "ran out of memory")
         else:
             self._available(worker)
 
     def _on_channel_closed(self, worker: Worker, why: str) -> None:
-        """Mostly its process has ended and `_on_exit` follows; if it lives on without its channel, it is of no use."""
-        if worker.number in self.workers and worker.state is not WorkerState.DYING:
-            self._kill(worker, "" if worker.state is WorkerState.STARTING else why)
+        """Its process has ended, and `_on_exit` follows at once; or it lives on without one, and is of no use."""
+        if worker.number not in self.workers or worker.state is WorkerState.DYING:
+            return
+        if why:
+            self._kill(worker, why)
+            return
+        self._retire(worker)
+        self._loop.call_later(SILENT_END, self._kill_silent, worker)
+
+    def _kill_silent(self, worker: Worker) -> None:
+        if worker.number in self.workers and self._forkserver is not None:
+            worker.why = "closed its socket and went on"
+            self._forkserver.kill(worker.number)
 
     def _on_exit(self, number: int, exit_code: int | None, text: str) -> None:
         """The process of worker `number` has ended (or, with exit_code None, could not be forked)."""
@@ -487,13 +527,10 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
         if worker in self._idle:
             self._idle.remove(worker)
         started = worker.state is not WorkerState.STARTING
-        how = f"worker {number} {text or _manner_of_death(exit_code)}"
-        if worker.why:
-            how += f" ({worker.why})"
+        how = f"worker {number} {text or _manner_of_death(exit_code, worker.why)}"
         if worker.job is not None:
-            job = worker.job
-            log.error("%s, %.3f s into job %d", how, self._loop.time() - job.since, job.number)
-            self._finish(job, WorkerDied(how, exit_code))
+            ran = self._loop.time() - worker.job.since
+            self._finish(worker.job, WorkerDied(f"{how}, {ran:.3f} s into the job", exit_code))
         elif not self._closing and not worker.why:
             log.warning("%s", how)
         worker.state = WorkerState.DYING
@@ -520,7 +557,7 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
         log.error("the forkserver has died, and the workers with it; starting another")
         self._forkserver_lost = True
         for worker in list(self.workers.values()):
-            worker.why = "its forkserver died"
+            worker.why = "lost its forkserver"
             self._on_exit(worker.number, -signal.SIGKILL, "")
         self._spawn(self._restart_forkserver())
 
@@ -543,7 +580,9 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
     # Workers come and go
 
     def _fill_up(self) -> None:
-        while not self._closed and not self._forkserver_lost and len(self.workers) + len(self._pauses) < self.max_workers:
+        while (
+            not self._closed and not self._forkserver_lost and len(self.workers) + len(self._pauses) < self.max_workers
+        ):
             self._workers_made += 1
             worker = Worker(self._workers_made, self._loop.time())
             worker.channel = Channel(
@@ -585,13 +624,17 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
     def _kill(self, worker: Worker, why: str) -> None:
         if worker.state is WorkerState.DYING:
             return
+        self._retire(worker)
+        worker.why = why
+        assert self._forkserver is not None
+        self._forkserver.kill(worker.number)
+
+    def _retire(self, worker: Worker) -> None:
+        """It gets no more jobs. One that never was ready stays `starting`, so that its end counts as a failed start."""
         if worker.state is not WorkerState.STARTING:
             worker.state = WorkerState.DYING
         if worker in self._idle:
             self._idle.remove(worker)
-        worker.why = why
-        assert self._forkserver is not None
-        self._forkserver.kill(worker.number)
 
     # Deadlines
 
@@ -614,7 +657,7 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
             else:
                 worker = job.worker
                 self._finish(job, DeadlineExceeded(_too_late("ran", job)))
-                self._kill(worker, f"its job ran past its deadline of {job.timeout} s")
+                self._kill(worker, "ran a job past its deadline")
         next_deadline = min((job.deadline for job in jobs if job.deadline > now), default=math.inf)
         if next_deadline < math.inf:
             self._set_alarm(next_deadline)
@@ -699,12 +742,14 @@ def _too_late(did: str, job: Job) -> str:
     return f"the job {did} past its deadline of {job.timeout:g} s"
 
 
-def _manner_of_death(exit_code: int | None) -> str:
+def _manner_of_death(exit_code: int | None, why: str) -> str:
+    """How a process ended, in words. `why` is our own reason, where it was us who killed it."""
+    if why:
+        return f"was killed: it {why}"
     if exit_code is None:
         return "was ended"
     if exit_code >= 0:
         return f"exited with status {exit_code}"
-    name = signal.Signals(-exit_code).name
-    return f"was killed by {name}" + (", out of memory perhaps" if name == "SIGKILL" else "")
-
-
+    if exit_code != -signal.SIGKILL:
+        return f"was killed by {signal.Signals(-exit_code).name}"
+    return "was killed by SIGKILL, out of memory perhaps"

@@ -31,7 +31,7 @@ from typing import Any, NamedTuple, cast
 
 import httptools
 
-from .errors import HTTPError, ProtocolError, TinysvcError
+from .errors import HTTPError, ProtocolError
 from .messages import SAFE_METHODS, Handler, Headers, Request, Response, problem_response
 from .settings import KiB, Settings
 
@@ -420,7 +420,7 @@ class Connection(asyncio.StreamReaderProtocol):
 
     async def receive_head(self) -> bool:
         """Wait for more bytes of a head. False when the client, or its time, has gone."""
-        if self.gone or self.connections.draining and not self.buffer:
+        if self.gone or (self.connections.draining and not self.buffer):
             return False
         try:
             data = await self.reader.read(READ_SIZE)

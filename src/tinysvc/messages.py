@@ -12,7 +12,7 @@ import orjson
 from .errors import HTTPError, TinysvcError
 
 MAX_QUERY_FIELDS = 1000
-"""Fields a query string may hold; more is a 400 (Python's own urllib and CGI have known floods here, CVE-2021-23336)."""
+"""Fields a query string may hold; more is a 400. Without a bound, 100,000 times `a&` is a cheap attack."""
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that promise to change nothing (RFC 9110, 9.2.1): nobody is harmed when their work is stopped half-way."""

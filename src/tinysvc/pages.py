@@ -13,14 +13,15 @@ _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --io: #1a7f5a; --cpu: #b4540a; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 h2 { margin: 2rem 0 .3rem; border-bottom: 1px solid var(--line); }
-p { margin: .3rem 0; } pre { overflow-x: auto; margin: .3rem 0 1rem; padding: .5rem; border: 1px solid var(--line); border-radius: 6px; }
+p { margin: .3rem 0; }
+pre { overflow-x: auto; margin: .3rem 0 1rem; padding: .5rem; border: 1px solid var(--line); border-radius: 6px; }
 b { font: 600 13px/1 monospace; color: #fff; padding: 2px 6px; border-radius: 4px; }
 .io { background: var(--io); } .cpu { background: var(--cpu); }
 """
 
 
 def index_page(title: str, mounted: Iterable[Mounted]) -> Handler:
-    """A handler for `/`: each route with its methods, where it runs, a link where one can follow it, and a curl line."""
+    """A handler for `/`: each route with its methods, where it runs, a link if one can follow it, and a curl line."""
     routes = list(mounted)
 
     async def index(request: Request) -> Response:

@@ -49,29 +49,22 @@ class Forkserver:
         self._pickles = _pickles(program)
         self._environment = {**dict.fromkeys(_THREAD_VARIABLES, str(threads)), **os.environ}
         self._buffer = b""
-        self._ready: asyncio.Future[None] | None = None
-        self._ended: asyncio.Future[None] | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-        self.pid = 0
+        self._ready: asyncio.Future[None]
+        self._ended: asyncio.Future[None]
+        self._process: subprocess.Popen[bytes]
 
     async def start(self) -> None:
         """Start the process and wait until it has loaded the program. WorkerStartError with its traceback if not."""
         self._loop = asyncio.get_running_loop()
         self._control, theirs = socket.socketpair()
         self._control.setblocking(False)
-        with theirs, tempfile.TemporaryFile() as program:
-            program.write(self._pickles)
-            program.seek(0)
-            boot = _BOOT.format(program=program.fileno(), control=theirs.fileno())
-            flags = util._args_from_interpreter_flags()  # type: ignore[attr-defined]  # -O, -W, -X as ours
-            self._process = subprocess.Popen(
-                [spawn.get_executable(), *flags, "-c", boot],
-                pass_fds=(program.fileno(), theirs.fileno()),
-                stdin=subprocess.DEVNULL,
-                env=self._environment,
-                start_new_session=True,
-            )
-        self.pid = self._process.pid
+        try:
+            self._process = self._start_process(theirs)
+        except BaseException:
+            self._control.close()
+            raise
+        finally:
+            theirs.close()
         self._buffer = b""
         self._ready = self._loop.create_future()
         self._ended = self._loop.create_future()
@@ -81,6 +74,20 @@ class Forkserver:
         except BaseException:
             await self.stop()
             raise
+
+    def _start_process(self, control: socket.socket) -> subprocess.Popen[bytes]:
+        with tempfile.TemporaryFile() as program:
+            program.write(self._pickles)
+            program.seek(0)
+            boot = _BOOT.format(program=program.fileno(), control=control.fileno())
+            flags = util._args_from_interpreter_flags()  # type: ignore[attr-defined]  # -O, -W, -X as ours
+            return subprocess.Popen(
+                [spawn.get_executable(), *flags, "-c", boot],
+                pass_fds=(program.fileno(), control.fileno()),
+                stdin=subprocess.DEVNULL,
+                env=self._environment,
+                start_new_session=True,
+            )
 
     def fork(self, number: int, channel: socket.socket) -> None:
         """Fork worker `number` with `channel` as its socket. The answer is its READY frame, or `on_exit`."""
@@ -99,8 +106,6 @@ class Forkserver:
 
     async def stop(self) -> None:
         """Kill all workers, then end the forkserver itself."""
-        if self._process is None or self._ended is None:
-            return
         try:
             self._control.shutdown(socket.SHUT_WR)
         except OSError:
@@ -135,7 +140,7 @@ class Forkserver:
         if number:
             # One turn later: what the worker wrote before its end is readable now, and is to be read first.
             self._loop.call_soon(self._on_exit, number, None if text else event, text)
-        elif self._ready is not None and not self._ready.done():
+        elif not self._ready.done():
             if event == READY:
                 self._ready.set_result(None)
             elif event == FAILED:
@@ -144,10 +149,11 @@ class Forkserver:
     def _lost(self) -> None:
         self._loop.remove_reader(self._control)
         self._control.close()
-        assert self._process is not None and self._ended is not None and self._ready is not None
         exit_code = self._process.wait()  # its socket is closed: it has ended, or does within microseconds
         if not self._ready.done():
-            self._ready.set_exception(WorkerStartError(f"the forkserver ended at its start, with exit code {exit_code}"))
+            self._ready.set_exception(
+                WorkerStartError(f"the forkserver ended at its start, with exit code {exit_code}")
+            )
         self._ended.set_result(None)
         if not self._ready.cancelled() and self._ready.exception() is None:
             self._on_lost()
@@ -162,7 +168,8 @@ def _pickles(program: Program) -> bytes:
 
 
 class Channel(asyncio.Protocol):
-    """One worker's socket. `on_frame(head, body)` is called for each frame; `on_closed(why)` at its end."""
+    """One worker's socket. `on_frame(head, body)` is called for each frame; `on_closed(why)` at its end; `why` says which
+    rule the worker broke, if it was that."""
 
     def __init__(self, on_frame: Callable[[Any, bytes], None], on_closed: Callable[[str], None], limit: int) -> None:
         self._on_frame = on_frame
@@ -170,7 +177,7 @@ class Channel(asyncio.Protocol):
         self._limit = limit
         self._closed = False
         self.transport: asyncio.Transport
-        self._why = "closed its socket"
+        self._why = ""
         self._pieces: list[bytes] = []
         self._held = 0  # bytes in _pieces
         self._wanted = FRAME.size  # bytes that complete what we wait for

@@ -59,7 +59,9 @@ class Route:
                     raise ConfigurationError.at(self.function, f"cannot read {segment!r} in {self.path!r}: {remedy}")
                 continue
             if parameter[2] and position != len(segments) - 1:
-                raise ConfigurationError.at(self.function, f"{segment} takes all the rest; put it last in {self.path!r}")
+                raise ConfigurationError.at(
+                    self.function, f"{segment} takes all the rest; put it last in {self.path!r}"
+                )
             names.append(parameter[1])
         if len(set(names)) < len(names):
             raise ConfigurationError.at(self.function, f"a parameter stands twice in {self.path!r}; rename one")
@@ -78,7 +80,7 @@ class Resource:
 def io_route(path: str, *, methods: Sequence[str] = ("GET",)) -> Callable[[F], F]:
     """Serve `path` with a handler that waits: `async def` runs on the event loop, `def` in a thread.
 
-    `{name}` in the path is one segment, `{name:path}` at its end the whole rest. The other parameters of the handler are
+    `{name}` in the path is one segment, `{name:path}` at its end the whole rest. The handler's other parameters are
     filled from the query, the body and the service's resources. The function is returned untouched.
     """
 
@@ -99,8 +101,8 @@ def cpu_route(
     """Serve `path` with a handler that computes: a plain `def`, run in a worker process.
 
     `timeout` seconds after the request came, the job is killed and the client gets a 504 (None: the server's
-    `cpu_timeout`; 0: never). `on_disconnect` is "cancel" or "finish", for a job whose client has gone; by default GET and
-    HEAD are cancelled and other methods finish. The function is returned untouched.
+    `cpu_timeout`; 0: never). `on_disconnect` is "cancel" or "finish", for a job whose client has gone; by default
+    GET and HEAD are cancelled and other methods finish. The function is returned untouched.
     """
 
     def record(function: F) -> F:
@@ -171,7 +173,7 @@ class _Node(Generic[H]):
 
 
 class Router(Generic[H]):
-    """A table of (path pattern, method) -> target. Its time depends on the path's segments, not on the routes' number."""
+    """A table of (path pattern, method) -> target. Its time depends on the path's segments, not on how many routes."""
 
     def __init__(self) -> None:
         self._root: _Node[H] = _Node()
@@ -225,7 +227,7 @@ def allow(methods: Iterable[str]) -> str:
 def _find(
     node: _Node[H], segments: list[str], position: int, method: str, values: list[str], allowed: set[str]
 ) -> tuple[H, tuple[str, ...]] | None:
-    """The first leaf that fits path and method; on the way, `allowed` collects the methods of leaves that fit the path."""
+    """The first leaf that fits path and method. `allowed` collects the methods of the leaves that fit the path."""
     if position == len(segments):
         return _by_method(node.methods, method, allowed)
     segment = segments[position]

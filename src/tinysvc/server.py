@@ -1,7 +1,7 @@
 """The server: sockets, signals, drain. The only place that has any of them.
 
-    start    open the resources and the workers, then listen: who connects finds everything ready
-    drain    stop listening, let requests and jobs under way finish, then close all in reverse
+start    open the resources and the workers, then listen: who connects finds everything ready
+drain    stop listening, let requests and jobs under way finish, then close all in reverse
 """
 
 from __future__ import annotations
@@ -94,9 +94,9 @@ def run(target: str | Service, **options: Any) -> None:
     """Serve `target` until SIGTERM or SIGINT; in a module: `tinysvc.run(__name__)`.
 
     `target` is the name of the calling module, a Service, or what the command line takes. `options` are fields of
-    Settings, as in `run(__name__, port=9000)`. Write it under `if __name__ == "__main__":`, as workers import the module
-    again. If the service cannot start, the process ends with one sentence and status 2 (what was asked for is wrong) or
-    3 (it was right, but cannot start).
+    Settings, as in `run(__name__, port=9000)`. Write it under `if __name__ == "__main__":`, as workers import the
+    module again. If the service cannot start, the process ends with one sentence and status 2 (what was asked for is
+    wrong) or 3 (it was right, but cannot start).
     """
 
     def load() -> Service:
@@ -131,7 +131,7 @@ def _exit(status: int, message: object) -> NoReturn:
 
 
 async def _serve_until_signal(service: Service, settings: Settings) -> None:
-    """The first SIGTERM or SIGINT drains, the second ends the process at once; the forkserver then kills the workers."""
+    """The first SIGTERM or SIGINT drains; the second ends the process at once, and the forkserver kills the workers."""
     task, stop, server = asyncio.current_task(), asyncio.Event(), Server(service, settings)
 
     def on_signal(number: int) -> None:
@@ -156,11 +156,18 @@ async def _serve_until_signal(service: Service, settings: Settings) -> None:
 def route_table(service: Service) -> str:
     """The routes, one a line: method, path, io or cpu, handler."""
     rows = [
-        (" ".join(m.route.methods), m.path, m.route.kind, f"{m.route.function.__module__}.{m.route.function.__qualname__}")
+        (
+            " ".join(m.route.methods),
+            m.path,
+            m.route.kind,
+            f"{m.route.function.__module__}.{m.route.function.__qualname__}",
+        )
         for m in service.mounted()
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
 
 
 @contextmanager
@@ -217,7 +224,9 @@ def _refuse_live_socket(path: str) -> None:
             probe.connect(path)
         except ConnectionRefusedError:
             return
-    raise ConfigurationError(f"cannot listen on the Unix socket {path}: another process does; stop it or choose another")
+    raise ConfigurationError(
+        f"cannot listen on the Unix socket {path}: another process does; stop it or choose another"
+    )
 
 
 def _url(listener: socket.socket) -> str:

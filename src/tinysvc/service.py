@@ -120,7 +120,9 @@ class Service:
             yield from mount.services()
 
     @asynccontextmanager
-    async def running(self, settings: Settings, extra: Mapping[str, Handler] | None = None) -> AsyncIterator[RunningService]:
+    async def running(
+        self, settings: Settings, extra: Mapping[str, Handler] | None = None
+    ) -> AsyncIterator[RunningService]:
         """Open the resources, start the workers and serve, until the context ends; then close all in reverse.
 
         `extra` are handlers for GET on paths that the service itself leaves free. ConfigurationError for what is wrong

@@ -103,11 +103,11 @@ def load_settings(
         name = variable.removeprefix("TINYSVC_").lower()
         if name not in fields:
             raise SettingsError(f"{variable} is no variable of tinysvc{_nearest(name, fields)}")
+        kind: type = type(fields[name].default)
         try:
-            values[name] = type(fields[name].default)(text)
+            values[name] = kind(text)
         except ValueError:
-            kind = _a(type(fields[name].default))
-            raise SettingsError(f"{variable} takes {kind}, not {text!r}") from None
+            raise SettingsError(f"{variable} takes {_a(kind)}, not {text!r}") from None
     values.update({name: value for name, value in overrides.items() if value is not None})
     for name in values:
         if name not in fields:

@@ -61,7 +61,7 @@ class Reply(NamedTuple):
 
 Handle = Callable[[Any, bytes], Reply]
 Program = Callable[[], AbstractContextManager[Handle]]
-"""What workers run, as a picklable function: opened once in each worker before it counts as ready, closed at its end."""
+"""What workers run, as a picklable function: opened once in each worker before it is ready, closed at its end."""
 
 
 @contextmanager

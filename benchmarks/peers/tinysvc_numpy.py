@@ -1,0 +1,31 @@
+"""tinysvc: a service that imports numpy, and whose workers can be caught at work."""
+
+import os
+import time
+
+import numpy
+
+from tinysvc import cpu_route, io_route
+
+
+@io_route("/json")
+async def message() -> dict[str, object]:
+    return {"message": "hello", "answer": 42}
+
+
+@cpu_route("/noop", methods=["POST"])
+def noop(document: dict[str, object]) -> dict[str, object]:
+    return document
+
+
+@cpu_route("/sum", methods=["POST"])
+def total(values: list[float]) -> float:
+    return float(numpy.sum(values))
+
+
+@cpu_route("/hold", methods=["POST"])
+def hold(pid_file: str) -> None:
+    """The victim: says which process it is in, and stays there."""
+    with open(pid_file, "w") as file:
+        file.write(f"{os.getpid()}\n")
+    time.sleep(30)

@@ -1,0 +1,23 @@
+"""What the CPU routes of all peers do, so that they do the same."""
+
+import time
+from typing import Any
+
+SECONDS = 0.020
+
+
+def noop(document: dict[str, Any]) -> dict[str, Any]:
+    return document
+
+
+def burn(document: dict[str, Any]) -> dict[str, Any]:
+    """Use 20 ms of CPU time, however long that takes on a busy machine."""
+    end = time.thread_time() + SECONDS
+    while time.thread_time() < end:
+        pass
+    return document
+
+
+def endless() -> None:
+    while True:
+        pass

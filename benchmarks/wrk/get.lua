@@ -1,0 +1,2 @@
+-- The bare request: wrk sends Host, and nothing else.
+wrk.method = "GET"

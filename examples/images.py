@@ -1,0 +1,84 @@
+"""Thumbnails and blur. Try: curl --data-binary @photo.jpg 'http://127.0.0.1:8000/images/thumbnail?size=200' -o out.jpg
+
+Decoding a photo takes a tenth of a second of pure computation: on the event loop everybody else would wait for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from io import BytesIO
+from typing import Annotated
+
+import msgspec
+
+from tinysvc import HTTPError, Query, Response, cpu_route
+
+try:  # here and not in the handlers: so it is loaded once, before the workers are forked, and they share it
+    from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
+except ImportError as error:
+    missing = f"Pillow cannot be imported ({error}); pip install 'tinysvc[examples]'"
+else:
+    missing = ""
+
+MAX_PIXELS = 50_000_000
+"""A few kilobytes can unfold to gigabytes of pixels. 50 million are 200 MB in a worker, and more than most cameras."""
+
+MODES = {"JPEG": "RGB", "PNG": "RGBA"}
+CHUNK = 64 * 1024
+
+
+@cpu_route("/thumbnail", methods=["POST"], timeout=10.0)
+def thumbnail(image: bytes, size: Annotated[int, msgspec.Meta(ge=1, le=1024), Query()] = 128) -> Response:
+    """The image, made to fit into `size` x `size` pixels."""
+    opened = open_image(image)
+    opened.draft("RGB", (2 * size, 2 * size))  # a JPEG is decoded at a fraction of its size, where that is enough
+    pixels = decode(opened)
+    pixels.thumbnail((size, size))
+    return image_response(pixels, opened)
+
+
+@cpu_route("/blur", methods=["POST"], timeout=10.0)
+def blur(image: bytes, radius: Annotated[int, msgspec.Meta(ge=1, le=100), Query()] = 4) -> Response:
+    """The image, blurred over `radius` pixels."""
+    opened = open_image(image)
+    return image_response(decode(opened).filter(ImageFilter.GaussianBlur(radius)), opened)
+
+
+def open_image(data: bytes) -> Image.Image:
+    """The image, of which only the head has been read yet: enough to refuse it."""
+    if missing:
+        raise HTTPError(503, missing)
+    try:
+        image = Image.open(BytesIO(data), formats=list(MODES))
+    except UnidentifiedImageError:
+        raise HTTPError(415, "The body is neither a JPEG nor a PNG image.") from None
+    except Image.DecompressionBombError:
+        raise HTTPError(413, f"The image has more than {MAX_PIXELS:,} pixels.") from None
+    if image.width * image.height > MAX_PIXELS:
+        raise HTTPError(413, f"The image has {image.width * image.height:,} pixels, more than {MAX_PIXELS:,}.")
+    return image
+
+
+def decode(image: Image.Image) -> Image.Image:
+    """The pixels, upright: cameras store how they were held beside the picture (EXIF), and that is lost on the way."""
+    try:
+        return ImageOps.exif_transpose(image.convert(MODES[format_of(image)]))
+    except (OSError, SyntaxError, ValueError) as error:  # what Pillow's decoders say "broken" with
+        raise HTTPError(400, f"The image is broken: {error}.") from None
+
+
+def format_of(image: Image.Image) -> str:
+    return "PNG" if image.format == "PNG" else "JPEG"  # the other one is MPO, a JPEG with a second picture behind it
+
+
+def image_response(pixels: Image.Image, original: Image.Image) -> Response:
+    """The pixels in the format of the original, as a stream: a generator's items are sent while it runs."""
+
+    def chunks() -> Iterator[bytes]:
+        file = BytesIO()
+        pixels.save(file, format_of(original))
+        file.seek(0)
+        while chunk := file.read(CHUNK):
+            yield chunk
+
+    return Response(chunks(), content_type=f"image/{format_of(original).lower()}")

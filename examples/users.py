@@ -1,0 +1,236 @@
+"""How long does the k-th of K users wait? Open http://127.0.0.1:8000/users/measure in a browser, or:
+
+    curl 'http://127.0.0.1:8000/users/measure?k=40' -o users.json
+    curl http://127.0.0.1:8000/users/chart -H 'content-type: application/json' --data-binary @users.json -o users.svg
+
+Two kinds of work, 50 milliseconds each, are done in three ways. Waiting belongs on the event loop: all wait at once.
+Computing belongs in workers: as many compute at once as there are cores. What blocks the loop is paid by everybody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import anyio
+import msgspec
+
+from tinysvc import Header, HTTPError, Query, Request, Response, cpu_route, io_route
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SECONDS = 0.05
+
+
+# Waiting: for a database, another service, a disk
+
+
+@io_route("/wait/blocking")
+async def wait_blocking() -> str:
+    """The mistake: it sleeps on the event loop, and nobody else is served meanwhile."""
+    time.sleep(SECONDS)
+    return "waited\n"
+
+
+@io_route("/wait/io")
+async def wait_io() -> str:
+    """`await` gives the loop to the others while this one waits."""
+    await anyio.sleep(SECONDS)
+    return "waited\n"
+
+
+@cpu_route("/wait/cpu")
+def wait_cpu() -> str:
+    """It disturbs nobody, but a worker that waits is a worker wasted."""
+    time.sleep(SECONDS)
+    return "waited\n"
+
+
+# Computing
+
+
+def compute() -> None:
+    """Use 50 milliseconds of CPU time, however many others compute on the same core."""
+    end = time.thread_time() + SECONDS
+    while time.thread_time() < end:
+        sum(range(1000))
+
+
+@io_route("/compute/blocking")
+async def compute_blocking() -> str:
+    """The mistake: it computes on the event loop, and nobody else is served meanwhile."""
+    compute()
+    return "computed\n"
+
+
+@io_route("/compute/io")
+def compute_io() -> str:
+    """A `def` on an io route runs in a thread. Python runs one thread at a time, so all of them get slow together."""
+    compute()
+    return "computed\n"
+
+
+@cpu_route("/compute/cpu")
+def compute_cpu() -> str:
+    """Each worker has a core of its own."""
+    compute()
+    return "computed\n"
+
+
+# Measuring
+
+Work = Literal["wait", "compute"]
+Way = Literal["blocking", "io", "cpu"]
+Latencies = Annotated[
+    list[Annotated[float, msgspec.Meta(ge=0, le=3_600_000)]], msgspec.Meta(min_length=1, max_length=200)
+]
+WORKS: tuple[Work, ...] = ("wait", "compute")
+WAYS: tuple[Way, ...] = ("blocking", "io", "cpu")
+
+
+@dataclass
+class Measurement:
+    """`milliseconds["wait"]["io"][k - 1]` is the latency of the k-th user to be answered."""
+
+    k: Annotated[int, msgspec.Meta(ge=1, le=200)]
+    workers: int
+    milliseconds: dict[Work, dict[Way, Latencies]]
+
+
+@io_route("/measure")
+def measure(
+    request: Request,
+    k: Annotated[int, msgspec.Meta(ge=1, le=200), Query()] = 40,
+    accept: Annotated[str, Header()] = "",
+) -> Measurement | Response:
+    """Let `k` users come at the same instant, to each of the six routes above, one after another.
+
+    The users must not live on the loop they measure, where they would be stalled with the others. This is a `def`, so
+    it runs in a thread, and there it starts a loop of its own.
+    """
+    if "text/html" in accept:
+        return Response(PAGE, content_type="text/html; charset=utf-8", headers={"vary": "accept"})
+    with alone():
+        try:
+            return asyncio.run(measured(request.server, request.raw_path.rpartition("/")[0], k))
+        except (OSError, EOFError, TimeoutError) as error:
+            raise HTTPError(503, f"The measurement failed: {error!r}.") from None
+
+
+_measuring = threading.Lock()
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Two measurements at once would measure each other."""
+    if not _measuring.acquire(blocking=False):
+        raise HTTPError(503, "Somebody else is measuring.", headers=[("retry-after", "10")])
+    try:
+        yield
+    finally:
+        _measuring.release()
+
+
+async def measured(address: Any, prefix: str, k: int) -> Measurement:
+    milliseconds: dict[Work, dict[Way, list[float]]] = {}
+    for work in WORKS:
+        milliseconds[work] = {way: await crowd(address, f"{prefix}/{work}/{way}", k) for way in WAYS}
+    return Measurement(k, await workers_of(address), milliseconds)
+
+
+async def crowd(address: Any, path: str, k: int) -> list[float]:
+    """The latencies of `k` users, in the order in which they are answered. All are connected before the first asks."""
+    async with asyncio.timeout(60):
+        users = [await User.connected(address) for _ in range(k)]
+        start = time.perf_counter()
+        for user in users:
+            user.ask(path)
+        answered = await asyncio.gather(*(user.answered() for user in users))
+    return sorted(round((at - start) * 1000, 1) for at, _ in answered)
+
+
+async def workers_of(address: Any) -> int:
+    """How many workers the server has; every tinysvc server tells it at /readyz."""
+    user = await User.connected(address)
+    user.ask("/readyz")
+    _, body = await user.answered()
+    return sum(pool["workers"] for pool in msgspec.json.decode(body)["pools"].values())
+
+
+class User:
+    """One connection, one request, one answer."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def connected(cls, address: Any) -> User:
+        if isinstance(address, str):
+            return cls(*await asyncio.open_unix_connection(address))
+        return cls(*await asyncio.open_connection(*address[:2]))
+
+    def ask(self, path: str) -> None:
+        self._writer.write(f"GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n".encode())
+
+    async def answered(self) -> tuple[float, bytes]:
+        """When the answer came, and its body."""
+        with closing(self._writer):
+            head = await self._reader.readuntil(b"\r\n\r\n")
+            at = time.perf_counter()
+            body = await self._reader.read()
+        if not head.startswith(b"HTTP/1.1 200 "):
+            raise OSError(head.decode("latin-1").partition("\r\n")[0])
+        return at, body
+
+
+# Drawing
+
+TITLES = {"wait": "Waiting 50 ms", "compute": "Computing 50 ms"}
+LABELS = {
+    ("wait", "blocking"): "async def, blocking",
+    ("wait", "io"): "io_route, await",
+    ("wait", "cpu"): "cpu_route",
+    ("compute", "blocking"): "async def, blocking",
+    ("compute", "io"): "io_route, thread",
+    ("compute", "cpu"): "cpu_route",
+}
+COLOURS = {"blocking": "#d55e00", "io": "#009e73", "cpu": "#0072b2"}  # told apart by colour-blind people too
+
+
+@cpu_route("/chart", methods=["POST"])
+def chart(measurement: Measurement, file: Annotated[Literal["svg", "png"], Query()] = "svg") -> Response:
+    """The measurement as a picture."""
+    try:
+        from matplotlib.figure import Figure  # here: it takes half a second, which only who draws should pay
+    except ImportError as error:
+        raise HTTPError(503, f"Matplotlib cannot be imported ({error}); pip install 'tinysvc[examples]'") from None
+    figure = Figure(figsize=(10, 4.2), layout="constrained", facecolor="white")
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, work in zip(panels, WORKS, strict=True):
+        draw(axes, work, measurement)
+    panels[0].set_ylabel("latency in ms")
+    figure.suptitle(f"{measurement.k} users at once, {measurement.workers} workers: who waits how long?")
+    picture = BytesIO()
+    figure.savefig(picture, format=file, dpi=160)
+    return Response(picture.getvalue(), content_type={"svg": "image/svg+xml", "png": "image/png"}[file])
+
+
+def draw(axes: Axes, work: Work, measurement: Measurement) -> None:
+    for way, latencies in measurement.milliseconds.get(work, {}).items():
+        axes.plot(range(1, len(latencies) + 1), latencies, color=COLOURS[way], label=LABELS[work, way], linewidth=2)
+    axes.set_title(TITLES[work])
+    axes.set_xlabel("k-th user to be answered")
+    axes.legend(frameon=False)
+
+
+PAGE = """\
+<!doctype html>
+"""

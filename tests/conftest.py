@@ -1,0 +1,82 @@
+"""What every test shares: nothing may be left behind."""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PROC = Path("/proc")
+
+
+def descendants(pid: int) -> dict[int, str]:
+    """The live processes below `pid`, with their command lines, and all that ever were in a session of theirs."""
+    parents: dict[int, int] = {}
+    for entry in PROC.glob("[0-9]*"):
+        try:
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if fields[0] != "Z":
+            parents[int(entry.name)] = int(fields[1])
+    found: dict[int, str] = {}
+    grown = True
+    while grown:
+        new = [child for child, parent in parents.items() if (parent == pid or parent in found) and child not in found]
+        for child in new:
+            try:
+                found[child] = (PROC / str(child) / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except OSError:
+                found[child] = "?"
+        grown = bool(new)
+    return found
+
+
+def workers_below(pid: int) -> list[int]:
+    """The worker processes of the server or pool in process `pid`: the children of its forkserver."""
+    forkservers = [child for child, line in descendants(pid).items() if "forkserver_main" in line]
+    tops = [child for child in forkservers if _parent(child) == pid]
+    return sorted(child for top in tops for child in descendants(top) if _parent(child) == top)
+
+
+def _parent(pid: int) -> int:
+    try:
+        return int((PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+def wait_until(condition: object, what: str, seconds: float = 20.0) -> None:
+    """Poll for something that another process does; the time only guards against a hang."""
+    assert callable(condition)
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited {seconds} s in vain until {what}"
+        time.sleep(0.005)
+
+
+def _open_descriptors() -> set[str]:
+    found = set()
+    for entry in (PROC / "self" / "fd").iterdir():
+        try:
+            found.add(f"{entry.name} -> {os.readlink(entry)}")
+        except OSError:
+            pass
+    return found
+
+
+@pytest.fixture
+def nothing_left() -> Iterator[None]:
+    """After the test there is no process, no descriptor and no shared-memory segment more than before."""
+    shm = set(os.listdir("/dev/shm"))
+    children = set(descendants(os.getpid()))
+    descriptors = _open_descriptors()
+    yield
+    gc.collect()
+    wait_until(lambda: set(descendants(os.getpid())) <= children, "every child process has ended")
+    assert set(os.listdir("/dev/shm")) <= shm
+    assert _open_descriptors() <= descriptors

@@ -1,0 +1,247 @@
+"""Functions for worker processes: what jobs do, and what goes wrong in them."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+from tinysvc.worker import Handle, Reply
+
+
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+def pid() -> int:
+    return os.getpid()
+
+
+def echo(value: Any) -> Any:
+    return value
+
+
+def count(n: int) -> Iterator[int]:
+    yield from range(n)
+
+
+def count_and_note(path: str) -> Iterator[bytes]:
+    """Yield for ever, noting how far it came."""
+    number = 0
+    while True:
+        with open(path, "w") as file:
+            file.write(str(number))
+        number += 1
+        yield b"x" * 65536
+
+
+def touch(path: str) -> None:
+    with open(path, "w"):
+        pass
+
+
+def wait_for(path: str) -> int:
+    """Run until the file exists."""
+    while not os.path.exists(path):
+        time.sleep(0.001)
+    return os.getpid()
+
+
+def touch_and_wait(started: str, go: str) -> int:
+    touch(started)
+    return wait_for(go)
+
+
+def touch_and_spin(started: str) -> NoReturn:
+    touch(started)
+    while True:
+        pass
+
+
+def spin() -> NoReturn:
+    while True:
+        pass
+
+
+def sleep_in_c() -> None:
+    """A call into C that holds the GIL and lets no Python signal handler run."""
+    ctypes.PyDLL(None).sleep(3600)
+
+
+def raise_value_error() -> NoReturn:
+    raise ValueError("no such value")
+
+
+class Picky(Exception):
+    """Pickles, but does not come out again: its two arguments are not in `args`."""
+
+    def __init__(self, a: int, b: int) -> None:
+        super().__init__("picky")
+
+
+def raise_picky() -> NoReturn:
+    raise Picky(1, 2)
+
+
+class Unpicklable(Exception):
+    def __init__(self) -> None:
+        super().__init__(lambda: None)
+
+
+def raise_unpicklable() -> NoReturn:
+    raise Unpicklable
+
+
+class BadStr(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text either")
+
+
+def raise_bad_str() -> NoReturn:
+    raise BadStr
+
+
+def raise_system_exit() -> NoReturn:
+    sys.exit(7)
+
+
+def raise_keyboard_interrupt() -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def raise_memory_error() -> NoReturn:
+    raise MemoryError
+
+
+def overflow() -> Any:
+    return overflow()
+
+
+def return_lambda() -> Callable[[], None]:
+    return lambda: None
+
+
+class Bomb:
+    """Runs code in whoever unpickles it, and fails there."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_explode, ())
+
+
+def _explode() -> NoReturn:
+    raise RuntimeError("unpickled")
+
+
+def return_bomb() -> Bomb:
+    return Bomb()
+
+
+def segfault() -> None:
+    ctypes.string_at(0)
+
+
+def abort() -> None:
+    os.abort()
+
+
+def exit_now(status: int) -> None:
+    os._exit(status)
+
+
+def kill_self() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def close_all_descriptors() -> str:
+    os.closerange(0, 1024)
+    return "still here"
+
+
+def write_garbage() -> str:
+    """Print, and write rubbish to every descriptor that is not a standard one."""
+    print("garbage on stdout")
+    for descriptor in range(3, 64):
+        try:
+            os.write(descriptor, b"\xff" * 64)
+        except OSError:
+            pass
+    return "written"
+
+
+def fork_child_and_return(path: str) -> int:
+    """Leave a grandchild that holds every descriptor of the worker."""
+    child = os.fork()
+    if child == 0:
+        touch(path)
+        time.sleep(3600)
+        os._exit(0)
+    wait_for(path)
+    return child
+
+
+def fork_child_and_exit(path: str) -> None:
+    fork_child_and_return(path)
+    os._exit(9)
+
+
+def start_subprocess_and_spin(path: str) -> NoReturn:
+    subprocess.Popen(["sleep", "3600"])
+    touch(path)
+    spin()
+
+
+def die_when_pickled_half_way() -> Any:
+    """A result too large for the socket's buffer, whose sender dies in the middle."""
+    import threading
+
+    threading.Timer(0.1, os._exit, (5,)).start()
+    return b"x" * 50_000_000
+
+
+def change_signals_and_folder() -> str:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    os.chdir("/")
+    return "changed"
+
+
+def initialize(path: str) -> None:
+    with open(path, "a") as file:
+        file.write("x")
+
+
+def initialize_badly() -> NoReturn:
+    raise RuntimeError("the initializer fails")
+
+
+@contextmanager
+def upper_program(closed_path: str = "") -> Iterator[Handle]:
+    """A program: frames in, frames out."""
+
+    def handle(meta: Any, body: bytes) -> Reply:
+        if meta == "stream":
+            return Reply("streaming", iter([body, body.upper()]))
+        if meta == "lie":
+            os._exit(0)
+        return Reply([meta], body.upper())
+
+    yield handle
+    if closed_path:
+        touch(closed_path)
+
+
+@contextmanager
+def failing_while_file_exists(path: str) -> Iterator[Handle]:
+    if os.path.exists(path):
+        raise RuntimeError("the resource cannot be opened")
+
+    def handle(meta: Any, body: bytes) -> Reply:
+        return Reply(None, body)
+
+    yield handle

@@ -1,0 +1,470 @@
+"""executor.py, processes.py and worker.py together: a real pool with real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import jobs
+from conftest import descendants, wait_until, workers_below
+from tinysvc.errors import (
+    DeadlineExceeded,
+    DeadlineInQueue,
+    JobAbandoned,
+    NoWorkers,
+    PoolClosed,
+    QueueFull,
+    RemoteError,
+    WorkerDied,
+    WorkerStartError,
+)
+from tinysvc.executor import ProcessPoolExecutor
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+async def exists(path: Path) -> None:
+    async with asyncio.timeout(20):
+        while not path.exists():
+            await asyncio.sleep(0.002)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+async def assert_healthy(pool: ProcessPoolExecutor) -> None:
+    """Every worker is back, and each of them works."""
+    await until(lambda: pool.ready == pool.max_workers)
+    assert await asyncio.gather(*(pool.run(jobs.add, n, 1) for n in range(3))) == [1, 2, 3]
+    assert all(worker.job is None for worker in pool.workers.values())
+    assert not pool.queue
+
+
+# Results
+
+
+@pytest.mark.asyncio
+async def test_run_returns_the_result() -> None:
+    async with ProcessPoolExecutor(2) as pool:
+        assert await pool.run(jobs.add, 1, b=2) == 3
+        assert await pool.run(jobs.pid) in workers_below(os.getpid())
+        assert await pool.run(jobs.pid) != os.getpid()
+
+
+@pytest.mark.asyncio
+async def test_many_jobs_each_get_their_own_result() -> None:
+    async with ProcessPoolExecutor(2) as pool:
+        assert await asyncio.gather(*(pool.run(jobs.echo, n) for n in range(500))) == list(range(500))
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("size", [0, 1, 65535, 65536, 1_000_000, 20_000_000])
+async def test_bodies_of_any_size_go_both_ways(size: int) -> None:
+    async with ProcessPoolExecutor(1) as pool:
+        data = os.urandom(size)
+        assert await pool.run(jobs.echo, data) == data
+
+
+@pytest.mark.asyncio
+async def test_stream_yields_as_the_generator_does() -> None:
+    async with ProcessPoolExecutor(1) as pool:
+        assert [item async for item in pool.stream(jobs.count, 1000)] == list(range(1000))
+        await assert_healthy(pool)
+
+
+@pytest.mark.asyncio
+async def test_a_stream_nobody_reads_holds_its_generator_back(tmp_path: Path) -> None:
+    async with ProcessPoolExecutor(1) as pool:
+        stream = pool.stream(jobs.count_and_note, str(tmp_path / "note"))
+        await anext(stream)
+        noted = -1
+        while noted != (now := int((tmp_path / "note").read_text() or 0)):  # until it moves no more
+            noted = now
+            await asyncio.sleep(0.2)
+        assert noted < 40  # 64 KiB each: high water, and what the kernel's socket buffers hold
+        await stream.aclose()
+        await assert_healthy(pool)
+
+
+@pytest.mark.asyncio
+async def test_a_program_serves_frames(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    async with ProcessPoolExecutor(1, program=partial(jobs.upper_program, str(closed))) as pool:
+        reply = await pool.submit_frame({"a": 1}, b"body").future
+        assert reply == ([{"a": 1}], b"BODY")
+        reply = await pool.submit_frame("stream", b"a").future
+        assert reply.meta == "streaming"
+        assert [piece async for piece in reply.body] == [b"a", b"A"]  # type: ignore[union-attr]
+    assert closed.exists()  # an orderly end closes what the program opened
+
+
+# Faults: one job fails, the others do not, the pool is whole again
+
+ERRORS: list[tuple[Callable[[], Any], type[BaseException], str]] = [
+    (jobs.raise_value_error, ValueError, "no such value"),
+    (jobs.raise_picky, RemoteError, "Picky: picky"),
+    (jobs.raise_unpicklable, RemoteError, "Unpicklable"),
+    (jobs.raise_bad_str, jobs.BadStr, ""),
+    (jobs.raise_system_exit, RemoteError, "SystemExit: 7"),
+    (jobs.raise_keyboard_interrupt, RemoteError, "KeyboardInterrupt"),
+    (jobs.raise_memory_error, MemoryError, ""),
+    (jobs.overflow, RecursionError, "maximum recursion depth"),
+    (jobs.return_lambda, AttributeError, "lambda"),
+    (jobs.return_bomb, RemoteError, "unpickled"),
+    (jobs.segfault, WorkerDied, "SIGSEGV"),
+    (jobs.abort, WorkerDied, "SIGABRT"),
+    (partial(jobs.exit_now, 0), WorkerDied, "status 0"),
+    (partial(jobs.exit_now, 3), WorkerDied, "status 3"),
+    (jobs.kill_self, WorkerDied, "SIGKILL, out of memory perhaps"),
+    (jobs.close_all_descriptors, WorkerDied, "status 1"),
+    (jobs.die_when_pickled_half_way, WorkerDied, "status 5"),
+    (jobs.write_garbage, WorkerDied, "was killed: it sent"),
+]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("fault", "error", "message"), ERRORS, ids=lambda value: getattr(value, "__name__", None))
+async def test_a_fault_costs_its_own_job_only(
+    fault: Callable[[], Any], error: type[BaseException], message: str, tmp_path: Path
+) -> None:
+    async with ProcessPoolExecutor(2) as pool:
+        go = tmp_path / "go"
+        innocent = asyncio.create_task(pool.run(jobs.wait_for, str(go)))
+        await asyncio.sleep(0)
+        with pytest.raises(error) as raised:
+            await pool.run(fault)
+        if message:
+            assert message in str(raised.value)
+        go.touch()
+        assert await innocent in workers_below(os.getpid())
+        await assert_healthy(pool)
+
+
+@pytest.mark.asyncio
+async def test_the_remote_traceback_comes_along() -> None:
+    async with ProcessPoolExecutor(1) as pool:
+        with pytest.raises(ValueError, match="no such value") as raised:
+            await pool.run(jobs.raise_value_error)
+        assert isinstance(raised.value.__cause__, RemoteError)
+        assert "in raise_value_error" in raised.value.__cause__.traceback
+        assert "tinysvc/worker.py" not in raised.value.__cause__.traceback
+
+
+@pytest.mark.asyncio
+async def test_a_function_that_does_not_pickle_fails_at_once() -> None:
+    async with ProcessPoolExecutor(1) as pool:
+        with pytest.raises((pickle.PicklingError, AttributeError)):
+            await pool.run(lambda: 1)
+        await assert_healthy(pool)
+
+
+@pytest.mark.asyncio
+async def test_a_worker_killed_while_idle_is_replaced() -> None:
+    async with ProcessPoolExecutor(2) as pool:
+        before = workers_below(os.getpid())
+        for worker in before:
+            os.kill(worker, signal.SIGKILL)
+        await until(lambda: len(pool.workers) == 2 and pool.ready == 2 and not {1, 2} & set(pool.workers))
+        assert not set(before) & set(workers_below(os.getpid()))
+        await assert_healthy(pool)
+
+
+@pytest.mark.asyncio
+async def test_a_result_over_the_limit_fails_alone() -> None:
+    async with ProcessPoolExecutor(1, max_result_size=1_000_000) as pool:
+        with pytest.raises(WorkerDied, match="max_result_size is 1000000"):
+            await pool.run(bytes, 1_000_001)
+        await assert_healthy(pool)
+
+
+@pytest.mark.asyncio
+async def test_a_grandchild_neither_hides_a_death_nor_outlives_it(tmp_path: Path) -> None:
+    async with ProcessPoolExecutor(1) as pool:
+        with pytest.raises(WorkerDied, match="status 9"):
+            await pool.run(jobs.fork_child_and_exit, str(tmp_path / "forked"))
+        await assert_healthy(pool)
+        wait_until(lambda: len(descendants(os.getpid())) == 2, "only forkserver and worker are left")
+
+
+@pytest.mark.asyncio
+async def test_the_forkserver_can_die_too() -> None:
+    async with ProcessPoolExecutor(2) as pool:
+        forkserver = next(child for child, line in descendants(os.getpid()).items() if "forkserver_main" in line)
+        job = asyncio.create_task(pool.run(jobs.spin))
+        await until(lambda: any(worker.job for worker in pool.workers.values()))
+        children = workers_below(os.getpid())
+        os.kill(forkserver, signal.SIGKILL)
+        with pytest.raises(WorkerDied):
+            await job
+        wait_until(lambda: not set(children) & set(descendants(1)), "the orphans were killed by the kernel")
+        await assert_healthy(pool)
+
+
+# Deadlines
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("stuck", [jobs.spin, jobs.sleep_in_c])
+async def test_a_deadline_stops_the_job(stuck: Callable[[], Any], tmp_path: Path) -> None:
+    async with ProcessPoolExecutor(1) as pool:
+        (before,) = workers_below(os.getpid())
+        with pytest.raises(DeadlineExceeded, match=r"ran past its deadline of 0\.1 s"):
+            await pool.run(stuck, timeout=0.1)
+        await assert_healthy(pool)
+        assert before not in descendants(os.getpid())
+
+
+@pytest.mark.asyncio
+async def test_a_deadline_kills_the_whole_process_group(tmp_path: Path) -> None:
+    async with ProcessPoolExecutor(1) as pool:
+        job = asyncio.create_task(pool.run(jobs.start_subprocess_and_spin, str(tmp_path / "started"), timeout=30))
+        await exists(tmp_path / "started")
+        assert any("sleep" in line for line in descendants(os.getpid()).values())
+        job.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await job
+        wait_until(
+            lambda: not any("sleep 3600" in line for line in descendants(os.getpid()).values()), "the sleep is gone"
+        )
+        await assert_healthy(pool)
+
+
+@pytest.mark.asyncio
+async def test_a_stopped_worker_is_killed_at_the_deadline(tmp_path: Path) -> None:
+    async with ProcessPoolExecutor(1) as pool:
+        (worker,) = workers_below(os.getpid())
+        os.kill(worker, signal.SIGSTOP)
+        with pytest.raises(DeadlineExceeded):
+            await pool.run(jobs.pid, timeout=0.1)
+        await assert_healthy(pool)
+
+
+@pytest.mark.asyncio
+async def test_a_deadline_in_the_queue_never_starts_the_job(tmp_path: Path) -> None:
+    async with ProcessPoolExecutor(1) as pool:
+        go, touched = tmp_path / "go", tmp_path / "touched"
+        running = asyncio.create_task(pool.run(jobs.wait_for, str(go)))
+        await asyncio.sleep(0)
+        with pytest.raises(DeadlineInQueue, match="waited past its deadline") as raised:
+            await pool.run(jobs.touch, str(touched), timeout=0.05)
+        assert raised.value.retry_after >= 1
+        go.touch()
+        await running
+        await assert_healthy(pool)
+        assert not touched.exists()
+
+
+@pytest.mark.asyncio
+async def test_a_later_job_with_an_earlier_deadline_is_on_time() -> None:
+    async with ProcessPoolExecutor(2) as pool:
+        late = asyncio.create_task(pool.run(jobs.spin, timeout=30))
+        await asyncio.sleep(0)
+        with pytest.raises(DeadlineExceeded):
+            await pool.run(jobs.spin, timeout=0.05)
+        assert not late.done()
+        late.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await late
+        await assert_healthy(pool)
+
+
+# Queue, abandoned jobs
+
+
+@pytest.mark.asyncio
+async def test_the_queue_is_bounded(tmp_path: Path) -> None:
+    async with ProcessPoolExecutor(1, queue_size=2) as pool:
+        go = tmp_path / "go"
+        tasks = [asyncio.create_task(pool.run(jobs.wait_for, str(go))) for _ in range(3)]
+        await until(lambda: len(pool.queue) == 2)
+        with pytest.raises(QueueFull, match="2 jobs wait already") as raised:
+            await pool.run(jobs.pid)
+        assert raised.value.retry_after >= 1
+        go.touch()
+        await asyncio.gather(*tasks)
+        await assert_healthy(pool)
+
+
+@pytest.mark.asyncio
+async def test_cancelling_a_queued_job_drops_it(tmp_path: Path) -> None:
+    async with ProcessPoolExecutor(1) as pool:
+        go, touched = tmp_path / "go", tmp_path / "touched"
+        running = asyncio.create_task(pool.run(jobs.wait_for, str(go)))
+        queued = asyncio.create_task(pool.run(jobs.touch, str(touched)))
+        await until(lambda: len(pool.queue) == 1)
+        queued.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await queued
+        assert not pool.queue
+        go.touch()
+        worker = await running
+        assert await pool.run(jobs.pid) == worker  # nobody was killed
+        assert not touched.exists()
+
+
+@pytest.mark.asyncio
+async def test_cancelling_a_running_job_kills_it(tmp_path: Path) -> None:
+    async with ProcessPoolExecutor(1) as pool:
+        running = asyncio.create_task(pool.run(jobs.touch_and_spin, str(tmp_path / "started")))
+        await exists(tmp_path / "started")
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        await assert_healthy(pool)
+
+
+@pytest.mark.asyncio
+async def test_abandoning_spares_a_running_job_unless_told_otherwise(tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    async with ProcessPoolExecutor(1, program=partial(jobs.upper_program)) as pool:
+        job = pool.submit_frame(None, b"a")
+        pool.abandon(job, even_running=False)
+        assert (await job.future).body == b"A"
+        job = pool.submit_frame(None, b"a")
+        pool.abandon(job, even_running=True)
+        with pytest.raises(JobAbandoned):
+            await job.future
+        assert not go.exists()
+        assert (await pool.submit_frame(None, b"b").future).body == b"B"
+
+
+# Start and end
+
+
+@pytest.mark.asyncio
+async def test_a_failing_initializer_is_told_at_the_start() -> None:
+    pool = ProcessPoolExecutor(2, initializer=jobs.initialize_badly)
+    with pytest.raises(WorkerStartError) as raised:
+        await pool.start()
+    assert "in initialize_badly" in raised.value.traceback
+
+
+@pytest.mark.asyncio
+async def test_the_initializer_runs_once_in_each_worker(tmp_path: Path) -> None:
+    path = tmp_path / "runs"
+    async with ProcessPoolExecutor(2, initializer=jobs.initialize, initargs=(str(path),)):
+        assert path.read_text() == "xx"
+
+
+@pytest.mark.asyncio
+async def test_a_replacement_that_fails_is_tried_again(tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    async with ProcessPoolExecutor(1, program=partial(jobs.failing_while_file_exists, str(broken))) as pool:
+        broken.touch()
+        os.kill(workers_below(os.getpid())[0], signal.SIGKILL)
+        await until(lambda: pool._failures > 1)
+        with pytest.raises(NoWorkers, match="the resource cannot be opened"):
+            await pool.submit_frame(None, b"").future
+        broken.unlink()
+        await until(lambda: pool.ready == 1)
+        assert (await pool.submit_frame(None, b"x").future).body == b"x"
+
+
+@pytest.mark.asyncio
+async def test_closing_lets_jobs_finish(tmp_path: Path) -> None:
+    pool = ProcessPoolExecutor(1)
+    await pool.start()
+    go = tmp_path / "go"
+    tasks = [asyncio.create_task(pool.run(jobs.wait_for, str(go))) for _ in range(2)]
+    await until(lambda: len(pool.queue) == 1)
+    closing = asyncio.create_task(pool.aclose(30))
+    await asyncio.sleep(0)
+    with pytest.raises(PoolClosed):
+        await pool.run(jobs.pid)
+    go.touch()
+    await asyncio.gather(*tasks, closing)
+
+
+@pytest.mark.asyncio
+async def test_closing_ends_jobs_that_do_not() -> None:
+    pool = ProcessPoolExecutor(1)
+    await pool.start()
+    task = asyncio.create_task(pool.run(jobs.spin))
+    await until(lambda: any(worker.job for worker in pool.workers.values()))
+    await pool.aclose(0.05)
+    with pytest.raises(PoolClosed):
+        await task
+
+
+@pytest.mark.asyncio
+async def test_closing_twice_or_before_the_start_is_harmless() -> None:
+    pool = ProcessPoolExecutor(1)
+    await pool.aclose()
+    pool = ProcessPoolExecutor(1)
+    await pool.start()
+    await pool.aclose()
+    await pool.aclose()
+
+
+@pytest.mark.parametrize("how", ["idle", "busy"])
+def test_kill_9_of_the_owner_leaves_nothing(how: str, tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    script = tmp_path / "owner.py"
+    script.write_text(
+        textwrap.dedent(f"""
+        import asyncio, sys
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        import jobs
+        from tinysvc import ProcessPoolExecutor
+        async def main():
+            async with ProcessPoolExecutor(2) as pool:
+                if {how!r} == "idle":
+                    jobs.touch({str(started)!r})
+                    await asyncio.sleep(3600)
+                await pool.run(jobs.touch_and_spin, {str(started)!r})
+        if __name__ == "__main__":
+            asyncio.run(main())
+        """)
+    )
+    owner = subprocess.Popen([sys.executable, str(script)])
+    wait_until(started.exists, "the job has started")
+    family = set(descendants(owner.pid))
+    assert len(family) == 3  # the forkserver and two workers
+    owner.kill()
+    owner.wait()
+    wait_until(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in family), "the whole family is gone", 2)
+
+
+# From plain code
+
+
+def test_submit_and_map_without_a_loop() -> None:
+    with ProcessPoolExecutor(2) as pool:
+        assert pool.submit(jobs.add, 1, 2).result(20) == 3
+        assert list(pool.map(jobs.add, range(20), range(20))) == [2 * n for n in range(20)]
+        with pytest.raises(ValueError, match="no such value"):
+            pool.submit(jobs.raise_value_error).result(20)
+        with pytest.raises(WorkerDied):
+            pool.submit(jobs.segfault).result(20)
+        assert pool.submit(jobs.add, 1, 2).result(20) == 3
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        pool.submit(jobs.pid)
+
+
+@pytest.mark.asyncio
+async def test_submit_from_the_loop_and_from_a_thread() -> None:
+    async with ProcessPoolExecutor(1) as pool:
+        assert await asyncio.wrap_future(pool.submit(jobs.add, 1, 2)) == 3
+        future = await asyncio.to_thread(pool.submit, jobs.add, 2, 3)
+        assert await asyncio.wrap_future(future) == 5
+
+
+def test_wrong_arguments_are_named() -> None:
+    with pytest.raises(ValueError, match="at least 1, not 0"):
+        ProcessPoolExecutor(0)
+    with pytest.raises(TypeError, match="callable, not 5"):
+        ProcessPoolExecutor(1, initializer=5)  # type: ignore[arg-type]

@@ -1,0 +1,409 @@
+"""service.py, and the whole way from a socket to a worker and back: what a client gets for what a handler does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import faulty
+from conftest import descendants, wait_until, workers_below
+from tinysvc import ConfigurationError, HTTPError, Service, cpu_resource, cpu_route, io_resource, io_route
+from tinysvc.testing import serving
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[httpx.Client]:
+    with serving(faulty, shutdown_timeout=1.0) as url, httpx.Client(base_url=url, timeout=20) as client:
+        yield client
+
+
+def assert_healthy(client: httpx.Client) -> None:
+    wait_until(lambda: client.get("/readyz").status_code == 200, "every worker is back")
+    assert client.get("/cpu/1").json() == {"number": 1}
+
+
+# What binds and what comes back
+
+
+def test_io_and_cpu(client: httpx.Client) -> None:
+    assert client.get("/io/7").json() == {"number": 7}
+    assert client.get("/cpu/7").json() == {"number": 7}
+    assert client.get("/lookup").text == "value"
+    answer = client.post("/predict", json={"values": [1, 2.5], "name": "é"})
+    assert answer.json() == {"score": 7.0, "name": "é"}
+
+
+def test_every_place_a_parameter_comes_from(client: httpx.Client) -> None:
+    answer = client.post(
+        "/everything/a%2Fb%20c?limit=9&flag=true",
+        json={"x": 1, "y": 2},
+        headers={"user-agent": "test", "cookie": "session=s1; other=2"},
+    )
+    assert answer.json() == {
+        "method": "POST",
+        "name": "a/b c",
+        "point": {"x": 1, "y": 2},
+        "agent": "test",
+        "session": "s1",
+        "limit": 9,
+        "flag": True,
+    }
+
+
+def test_each_fault_of_a_request_has_its_place(client: httpx.Client) -> None:
+    answer = client.post("/everything/n?limit=10&flag=maybe", json={"x": 1, "y": "b"})
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert [error["place"] for error in answer.json()["errors"]] == ["$.y", "query.limit", "query.flag"]
+    answer = client.post("/predict", json={"values": [1, 2, 3, "four"]})
+    assert answer.status_code == 422
+    assert answer.json()["errors"] == [{"place": "$.values[3]", "detail": "Expected `float`, got `str`"}]
+    assert client.get("/cpu/seven").json()["errors"] == [
+        {"place": "path.number", "detail": "Expected `int`, got 'seven'"}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "content_type", "status"),
+    [
+        (b'{"values": [1]}', "application/json", 200),
+        (b'{"values": [1]}', "application/vnd.x+json; charset=utf-8", 200),
+        (b'{"values": [1]}', "text/plain", 415),
+        (b'{"values": [1', "application/json", 400),
+        (b"[" * 100_000, "application/json", 400),
+        (b'{"values": [1e999]}', "application/json", 400),
+        (b'{"values": ["\xff"]}', "application/json", 400),
+        (b"\xff\xfe{\x00}\x00", "application/json", 400),
+        (b"", "application/json", 422),
+    ],
+)
+def test_bodies_that_are_not_json(client: httpx.Client, content: bytes, content_type: str, status: int) -> None:
+    answer = client.post("/predict", content=content, headers={"content-type": content_type})
+    assert answer.status_code == status, answer.text
+
+
+def test_raw_bytes_and_a_response_of_ones_own(client: httpx.Client) -> None:
+    answer = client.post("/raw", content=b"abc\x00")
+    assert (answer.content, answer.headers["x-method"], answer.headers["content-type"]) == (
+        b"\x00cba",
+        "POST",
+        "text/x-reversed",
+    )
+
+
+def test_a_generator_in_a_worker_streams(client: httpx.Client) -> None:
+    with client.stream("GET", "/stream/1000") as answer:
+        assert answer.headers["transfer-encoding"] == "chunked"
+        assert answer.headers["content-type"] == "application/x-ndjson"
+        assert list(answer.iter_lines())[-1] == '{"i":999}'
+    assert client.get("/stream/0").content == b""
+
+
+def test_a_stream_that_fails(client: httpx.Client) -> None:
+    answer = client.get("/early-failure")
+    assert (answer.status_code, answer.json()["detail"]) == (418, "before the first word")
+    with pytest.raises(httpx.RemoteProtocolError):
+        client.get("/late-failure")
+    assert_healthy(client)
+
+
+def test_methods(client: httpx.Client) -> None:
+    assert client.put("/cpu/1").status_code == 405
+    assert client.put("/cpu/1").headers["allow"] == "GET, HEAD, OPTIONS"
+    assert client.options("/predict").headers["allow"] == "OPTIONS, POST"
+    head = client.head("/cpu/1")
+    assert (head.status_code, head.headers["content-length"], head.content) == (200, "12", b"")
+    assert client.get("/nowhere").status_code == 404
+
+
+def test_the_servers_own_pages(client: httpx.Client) -> None:
+    assert client.get("/livez").json() == {"status": "alive"}
+    assert client.get("/readyz").json() == {
+        "status": "ready",
+        "pools": {"default": {"workers": 2, "ready": 2, "queued": 0}},
+    }
+
+
+# Faults
+
+FAULTS = [
+    ("/fault/raise", 500, "a secret"),
+    ("/fault/hang", 504, "ran past its deadline of 0.2 s"),
+    ("/fault/exit", 500, "exited with status 3"),
+    ("/fault/segfault", 500, "SIGSEGV"),
+    ("/fault/unencodable", 500, "object"),
+    ("/fault/unpicklable", 500, "function"),
+    ("/fault/picky", 500, "jobs.Picky: picky"),
+    ("/fault/system-exit", 500, "SystemExit: 7"),
+    ("/fault/garbage", 500, "was killed: it sent"),
+    ("/fault/recursion", 500, "RecursionError"),
+    ("/fault/memory", 500, "MemoryError"),
+    ("/fault/header", 500, "x-a"),
+    ("/io-fault/raise", 500, "a secret"),
+    ("/io-fault/cancelled", 500, "CancelledError"),
+    ("/io-fault/system-exit", 500, "SystemExit: 7"),
+    ("/io-fault/keyboard-interrupt", 500, "KeyboardInterrupt"),
+    ("/io-fault/unencodable", 500, "object"),
+    ("/io-fault/header", 500, "x-a"),
+]
+
+
+@pytest.mark.parametrize(("path", "status", "logged"), FAULTS)
+def test_a_fault_is_answered_logged_and_survived(
+    client: httpx.Client, caplog: pytest.LogCaptureFixture, path: str, status: int, logged: str
+) -> None:
+    answer = client.get(path)
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    if status == 500:
+        assert "detail" not in answer.json()  # the inside stays inside
+        assert "secret" not in answer.text
+    assert_healthy(client)
+    records = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert len(records) == 1, [record.getMessage() for record in records]
+    assert path in records[0].getMessage()
+    assert logged in records[0].getMessage()
+    assert "src/tinysvc" not in records[0].getMessage() or "header" in path
+
+
+def test_a_dead_worker_has_a_name(client: httpx.Client) -> None:
+    assert client.get("/fault/exit").json()["type"] == "urn:tinysvc:worker-died"
+
+
+def test_an_http_error_in_a_worker_is_an_answer(client: httpx.Client) -> None:
+    answer = client.get("/fault/http-error")
+    assert (answer.status_code, answer.json()["detail"], answer.headers["x-why"]) == (
+        409,
+        "conflict in a worker",
+        "test",
+    )
+
+
+@pytest.mark.parametrize("path", ["/fault/print", "/fault/signals"])
+def test_odd_but_harmless(client: httpx.Client, path: str) -> None:
+    assert client.get(path).status_code == 200
+    assert_healthy(client)
+
+
+def test_a_forked_child_harms_nobody(client: httpx.Client, tmp_path: Path) -> None:
+    child = client.get("/fault/fork", params={"path": str(tmp_path / "a")}).json()["child"]
+    assert child in descendants(os.getpid())
+    assert client.get("/fault/fork-exit", params={"path": str(tmp_path / "b")}).status_code == 500
+    assert_healthy(client)
+    os.kill(child, signal.SIGKILL)
+
+
+# Many at once; clients that leave
+
+
+@pytest.mark.asyncio
+async def test_200_clients_none_lost_none_mixed_up(client: httpx.Client) -> None:
+    limits = httpx.Limits(max_connections=200, max_keepalive_connections=200)
+    async with httpx.AsyncClient(base_url=client.base_url, limits=limits, timeout=40) as many:
+
+        async def user(number: int) -> list[int]:
+            got = []
+            for turn in range(6):
+                kind = "cpu" if (number + turn) % 2 else "io"
+                answer = await many.get(f"/{kind}/{number * 100 + turn}")
+                assert answer.status_code == 200
+                got.append(answer.json()["number"])
+            return got
+
+        answers = await asyncio.gather(*(user(number) for number in range(200)))
+    assert answers == [[number * 100 + turn for turn in range(6)] for number in range(200)]
+
+
+def _send(url: httpx.URL, request: str) -> Any:
+    import socket
+
+    connection = socket.create_connection((url.host, url.port), 20)
+    connection.sendall(request.encode())
+    return connection
+
+
+def test_a_gone_client_stops_a_safe_job(client: httpx.Client, tmp_path: Path) -> None:
+    started, go = tmp_path / "started", tmp_path / "go"
+    before = set(workers_below(os.getpid()))
+    connection = _send(client.base_url, f"GET /wait?started={started}&go={go} HTTP/1.1\r\nHost: x\r\n\r\n")
+    wait_until(started.exists, "the job runs")
+    wait_until(lambda: client.get("/readyz").status_code == 200, "ready")
+    connection.close()
+    wait_until(lambda: set(workers_below(os.getpid())) != before, "its worker was replaced")
+    assert_healthy(client)
+
+
+def test_a_gone_client_does_not_stop_an_unsafe_job(client: httpx.Client, tmp_path: Path) -> None:
+    started, go, done = tmp_path / "started", tmp_path / "go", tmp_path / "done"
+    before = set(workers_below(os.getpid()))
+    target = f"/work?started={started}&go={go}&done={done}"
+    connection = _send(client.base_url, f"POST {target} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+    wait_until(started.exists, "the job runs")
+    connection.close()
+    assert client.get("/cpu/1").status_code == 200
+    go.touch()
+    wait_until(done.exists, "the job ran to its end")
+    assert set(workers_below(os.getpid())) == before
+
+
+# What is wrong with a handler is said at start-up
+
+
+def start_up_error(*parts: Any) -> str:
+    with pytest.raises(ConfigurationError) as raised, serving(Service(*parts)):
+        pass
+    return str(raised.value)
+
+
+@cpu_resource
+def on_cpu() -> int:
+    return 1
+
+
+@io_resource
+def on_io() -> int:
+    return 1
+
+
+@cpu_route("/")
+async def asynchronous() -> None: ...
+
+
+@io_route("/{a}")
+async def no_parameter() -> None: ...
+
+
+@io_route("/")
+async def unannotated(what) -> None: ...  # type: ignore[no-untyped-def]
+
+
+@io_route("/")
+async def undecodable(what: httpx.Client) -> None: ...
+
+
+@io_route("/", methods=["POST"])
+async def two_bodies(a: dict[str, int], b: list[int]) -> None: ...
+
+
+@io_route("/")
+async def star(*args: int) -> None: ...
+
+
+@io_route("/")
+async def wrong_side(on_cpu) -> None: ...  # type: ignore[no-untyped-def]
+
+
+@cpu_route("/")
+def wrong_side_too(on_io) -> None: ...  # type: ignore[no-untyped-def]
+
+
+@io_route("/same")
+async def one() -> None: ...
+
+
+@io_route("/same")
+async def two() -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("parts", "says"),
+    [
+        ([asynchronous], "asynchronous .*test_service.py:.*make it a plain def"),
+        ([no_parameter], r"no_parameter .*the path has \{a\}.*add it or rename one"),
+        ([unannotated], "unannotated .*nothing fills the parameter what.*annotate it"),
+        ([undecodable], "undecodable .*cannot read a value of type .*Client.*use a dataclass"),
+        ([two_bodies], "two_bodies .*both a and b ask for the body.*one dataclass"),
+        ([star], r"star .*cannot fill the parameter \*args"),
+        ([wrong_side, on_cpu], "wrong_side .*on_cpu is a cpu_resource.*declare an io_resource"),
+        ([wrong_side_too, on_io], "wrong_side_too .*on_io is a io_resource.*worker process"),
+        ([one, two], "two .*GET /same has a handler already"),
+        ([cpu_route("/")(lambda: None)], "lambda.*define it with def at the module's top level"),
+        ([42], "42 is none of them"),
+    ],
+)
+def test_start_up_errors_name_function_place_and_remedy(parts: list[Any], says: str) -> None:
+    import re
+
+    assert re.search(says, start_up_error(*parts), re.DOTALL)
+
+
+def test_a_closure_under_cpu_route_is_refused() -> None:
+    @cpu_route("/")
+    def inner() -> None: ...
+
+    assert "defined inside another function" in start_up_error(inner)
+
+
+def test_a_function_hidden_by_another_decorator_is_refused() -> None:
+    assert "is not this function" in start_up_error(hidden.__wrapped__)  # type: ignore[attr-defined]
+
+
+def _wrap(function: Any) -> Any:
+    import functools
+
+    return functools.wraps(function)(lambda *args: function(*args))
+
+
+@_wrap
+@cpu_route("/hidden")
+def hidden() -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("no-slash", "must begin with"),
+        ("/{a", "cannot read"),
+        ("/x{a}", "cannot read"),
+        ("/{a:path}/b", "put it last"),
+        ("/{a}/{a}", "stands twice"),
+    ],
+)
+def test_paths_that_cannot_be_read(path: str, says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        io_route(path)(lambda: None)
+
+
+def test_unknown_methods_are_named() -> None:
+    with pytest.raises(ConfigurationError, match="not 'FETCH'"):
+        io_route("/", methods=["fetch"])(lambda: None)
+
+
+# Composition
+
+
+def test_decorators_return_the_function_untouched() -> None:
+    assert faulty.predict(faulty.Features([1.0], "a"), 3.0) == {"score": 3.0, "name": "a"}
+    assert faulty.cpu.__name__ == "cpu"
+
+
+def test_services_under_prefixes() -> None:
+    service = Service(Service(one, prefix="/a"), Service(two, prefix="/b"), prefix="/v1")
+    assert [mounted.path for mounted in service.mounted()] == ["/v1/a/same", "/v1/b/same"]
+    with serving(service) as url:
+        assert httpx.get(f"{url}/v1/b/same").status_code == 204
+        assert httpx.get(f"{url}/same").status_code == 404
+
+
+def test_two_resources_of_one_name_are_refused() -> None:
+    def make() -> Any:
+        def on_io() -> int:
+            return 2
+
+        return io_resource(on_io)
+
+    with pytest.raises(ConfigurationError, match="another resource on_io"):
+        Service(on_io, make(), one)
+
+
+def test_http_error_takes_an_error_status() -> None:
+    with pytest.raises(ValueError, match="from 400 to 599, not 200"):
+        HTTPError(200)
