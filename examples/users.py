@@ -100,7 +100,7 @@ class Measurement:
     """`milliseconds["wait"]["io"][k - 1]` is the latency of the k-th user to be answered."""
 
     k: Annotated[int, msgspec.Meta(ge=1, le=200)]
-    workers: int
+    workers: Annotated[int, msgspec.Meta(ge=1, le=10_000)]
     milliseconds: dict[Work, dict[Way, Latencies]]
 
 
@@ -193,44 +193,99 @@ class User:
 
 # Drawing
 
-TITLES = {"wait": "Waiting 50 ms", "compute": "Computing 50 ms"}
-LABELS = {
-    ("wait", "blocking"): "async def, blocking",
-    ("wait", "io"): "io_route, await",
+TITLES: dict[Work, str] = {"wait": "50 ms of waiting", "compute": "50 ms of computing"}
+LABELS: dict[tuple[Work, Way], str] = {
+    ("wait", "blocking"): "async def that blocks",
+    ("wait", "io"): "io_route, async def",
     ("wait", "cpu"): "cpu_route",
-    ("compute", "blocking"): "async def, blocking",
-    ("compute", "io"): "io_route, thread",
+    ("compute", "blocking"): "async def that blocks",
+    ("compute", "io"): "io_route, def (a thread)",
     ("compute", "cpu"): "cpu_route",
 }
-COLOURS = {"blocking": "#d55e00", "io": "#009e73", "cpu": "#0072b2"}  # told apart by colour-blind people too
+COLOURS: dict[Way, str] = {
+    "blocking": "#d55e00",
+    "io": "#009e73",
+    "cpu": "#0072b2",
+}  # colour-blind people see three too
 
 
 @cpu_route("/chart", methods=["POST"])
-def chart(measurement: Measurement, file: Annotated[Literal["svg", "png"], Query()] = "svg") -> Response:
-    """The measurement as a picture."""
+def chart(measurement: Measurement, file_format: Annotated[Literal["svg", "png"], Query("format")] = "svg") -> Response:
+    """The measurement as a picture, SVG or PNG."""
     try:
-        from matplotlib.figure import Figure  # here: it takes half a second, which only who draws should pay
+        from matplotlib.figure import Figure  # here, not above: half a second that only who draws should pay
     except ImportError as error:
-        raise HTTPError(503, f"Matplotlib cannot be imported ({error}); pip install 'tinysvc[examples]'") from None
-    figure = Figure(figsize=(10, 4.2), layout="constrained", facecolor="white")
+        raise HTTPError(503, f"matplotlib cannot be imported ({error}); pip install 'tinysvc[examples]'") from None
+    figure = Figure(figsize=(10, 4.6), layout="constrained", facecolor="white")
+    k, workers = measurement.k, measurement.workers
+    title = f"{k} users at once, {workers} worker{'s' * (workers > 1)}: how long the k-th to be answered has waited"
+    figure.suptitle(title, fontsize=14, fontweight="bold")
     panels = figure.subplots(1, 2, sharey=True)
     for axes, work in zip(panels, WORKS, strict=True):
-        draw(axes, work, measurement)
-    panels[0].set_ylabel("latency in ms")
-    figure.suptitle(f"{measurement.k} users at once, {measurement.workers} workers: who waits how long?")
+        draw(
+            axes,
+            TITLES[work],
+            {
+                LABELS[work, way]: (COLOURS[way], latencies)
+                for way, latencies in measurement.milliseconds.get(work, {}).items()
+            },
+        )
+    panels[0].set_ylabel("latency in milliseconds")
     picture = BytesIO()
-    figure.savefig(picture, format=file, dpi=160)
-    return Response(picture.getvalue(), content_type={"svg": "image/svg+xml", "png": "image/png"}[file])
+    figure.savefig(picture, format=file_format, dpi=160)
+    return Response(picture.getvalue(), content_type={"svg": "image/svg+xml", "png": "image/png"}[file_format])
 
 
-def draw(axes: Axes, work: Work, measurement: Measurement) -> None:
-    for way, latencies in measurement.milliseconds.get(work, {}).items():
-        axes.plot(range(1, len(latencies) + 1), latencies, color=COLOURS[way], label=LABELS[work, way], linewidth=2)
-    axes.set_title(TITLES[work])
-    axes.set_xlabel("k-th user to be answered")
-    axes.legend(frameon=False)
+def draw(axes: Axes, title: str, lines: dict[str, tuple[str, list[float]]]) -> None:
+    """One panel: label -> colour and latencies."""
+    for label, (colour, latencies) in lines.items():
+        label = f"{label}: the last waits {latencies[-1]:,.0f} ms"
+        axes.plot(range(1, len(latencies) + 1), latencies, color=colour, label=label, marker="o", markersize=3)
+    axes.set_title(title)
+    axes.set_xlabel("k-th user")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#e5e5e5")
+    axes.set_ylim(0, max(1, *(max(latencies) for _, latencies in lines.values())) * 1.45)  # room for the legend
+    axes.legend(loc="upper left", frameon=False, labelcolor="linecolor")
 
 
 PAGE = """\
 <!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>The k-th user</title>
+<style>
+  :root { color-scheme: light dark; }
+  body { font: 16px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem; }
+  img { width: 100%; border-radius: 6px; }
+</style>
+<h1>How long does the k-th of K users wait?</h1>
+<form>K = <input name="k" type="number" min="1" max="200" value="40"> <button>Measure</button></form>
+<p>Measuring. Some of the routes block the whole server meanwhile: that is what they are there to show.</p>
+<img alt="Two charts: the latency of the k-th user, for waiting and for computing" hidden>
+<script>
+  const [input, status, image] = ["input", "p", "img"].map(name => document.querySelector(name));
+
+  async function ask(url, options) {
+    const response = await fetch(url, options);
+    if (!response.ok) throw new Error((await response.json()).detail);
+    return response;
+  }
+
+  async function show() {
+    input.value = new URLSearchParams(location.search).get("k") ?? 40;
+    const measured = await ask(location.href, {headers: {accept: "application/json"}, cache: "no-store"});
+    status.textContent = "Drawing.";
+    const drawn = await ask("chart", {
+      method: "POST", headers: {"content-type": "application/json"}, body: await measured.text()
+    });
+    image.src = URL.createObjectURL(await drawn.blob());
+    image.hidden = false;
+    status.textContent = "";
+  }
+
+  show().catch(error => { status.textContent = error.message; });
+</script>
+</html>
 """

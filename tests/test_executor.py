@@ -328,18 +328,25 @@ async def test_cancelling_a_running_job_kills_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio
-async def test_abandoning_spares_a_running_job_unless_told_otherwise(tmp_path: Path) -> None:
-    go = tmp_path / "go"
-    async with ProcessPoolExecutor(1, program=partial(jobs.upper_program)) as pool:
-        job = pool.submit_frame(None, b"a")
-        pool.abandon(job, even_running=False)
-        assert (await job.future).body == b"A"
-        job = pool.submit_frame(None, b"a")
+async def test_abandoning_spares_a_job_that_ends_soon() -> None:
+    async with ProcessPoolExecutor(1, program=jobs.upper_program) as pool:
+        pool._mean_start = 60.0  # a replacement would take a minute: nothing is killed
+        for even_running in (False, True):
+            job = pool.submit_frame(None, b"a")
+            pool.abandon(job, even_running=even_running)
+            assert (await job.future).body == b"A"
+        assert set(pool.workers) == {1}
+
+
+@pytest.mark.asyncio
+async def test_an_abandoned_job_that_runs_on_is_killed_when_its_time_is_up(tmp_path: Path) -> None:
+    async with ProcessPoolExecutor(1) as pool:
+        job = pool._admit(1, None, pickle.dumps((jobs.spin, (), {})), None)
         pool.abandon(job, even_running=True)
+        assert not job.future.done()
         with pytest.raises(JobAbandoned):
             await job.future
-        assert not go.exists()
-        assert (await pool.submit_frame(None, b"b").future).body == b"B"
+        await assert_healthy(pool)
 
 
 # Start and end

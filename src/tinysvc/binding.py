@@ -29,7 +29,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import msgspec
 import orjson
 
-from .errors import BindingError, ConfigurationError, HTTPError
+from .errors import BindingError, ConfigurationError, HTTPError, UnencodableResult
 from .messages import Request, Response
 
 Get = Callable[[Request, bytes], Any]
@@ -302,7 +302,7 @@ def _step(step: str | int) -> str:
 def encode_result(result: Any) -> Response:
     """A handler's result as a Response whose content is bytes, or a (sync or async) iterator for a stream.
 
-    TypeError names the type that could not be encoded.
+    UnencodableResult names the type that could not be encoded.
     """
     encoder = _ENCODERS.get(type(result))
     if encoder is not None:
@@ -334,7 +334,11 @@ def json_bytes(value: Any) -> bytes:
     """`value` as JSON: orjson, with numpy, dataclasses, datetime, UUID; msgspec for Structs; pydantic's own dump."""
     if isinstance(value, msgspec.Struct):
         return msgspec.json.encode(value)
-    return orjson.dumps(value, _other, _OPTIONS)
+    try:
+        return orjson.dumps(value, _other, _OPTIONS)
+    except TypeError as error:
+        text = f"the handler's result, a {type(value).__qualname__}, cannot be encoded: {error.__cause__ or error}"
+        raise UnencodableResult(text) from None
 
 
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS

@@ -5,6 +5,7 @@ TinysvcError                   500
 ├── HTTPError                  any status; raise it in a handler to answer with it
 │   ├── BindingError           422  the request does not fit the handler's parameters
 │   └── ProtocolError          4xx/5xx  the bytes are not acceptable HTTP/1.1; the connection closes
+├── UnencodableResult          500  a handler returned what cannot be sent
 └── PoolError                  why a job has no result
     ├── QueueFull              503  more jobs wait than the queue may hold
     ├── NoWorkers              503  none is alive and none could be started
@@ -97,6 +98,10 @@ class BindingError(HTTPError):
 
     def problem(self) -> dict[str, Any]:
         return {**super().problem(), "errors": [{"place": place, "detail": detail} for place, detail in self.faults]}
+
+
+class UnencodableResult(TinysvcError):
+    """A handler returned, or yielded, a value that is neither bytes, text nor JSON."""
 
 
 class ProtocolError(HTTPError):
@@ -197,8 +202,11 @@ _HIDDEN = (str(Path(__file__).parent) + "/", "<frozen importlib", "<frozen runpy
 def author_traceback(error: BaseException) -> str:
     """The traceback as text, from the author's first frame on: ours and the import system's are left out.
 
-    An error of which no frame is the author's is shown whole: then it is ours, or the interpreter's.
+    An error of which no frame is the author's is shown whole: then it is ours, or the interpreter's. Errors of this
+    module say all in their sentence.
     """
+    if isinstance(error, TinysvcError):
+        return "".join(traceback.format_exception_only(error)).rstrip()
     shown = traceback.TracebackException.from_exception(error)
     authors = [frame for frame in shown.stack if not any(hidden in frame.filename for hidden in _HIDDEN)]
     if authors:

@@ -113,6 +113,7 @@ class Job:
     """One call in the pool. `future` gets its JobReply or its PoolError, once."""
 
     __slots__ = (
+        "abandoned",
         "body",
         "deadline",
         "future",
@@ -135,6 +136,7 @@ class Job:
         self.deadline = math.inf if timeout is None else now + timeout
         self.since = now  # when it entered its state
         self.state = JobState.QUEUED
+        self.abandoned = False  # it runs on for a moment, though nobody waits for it
         self.worker: Worker | None = None
         self.stream: JobStream | None = None
         self.future: asyncio.Future[JobReply]
@@ -233,7 +235,8 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
     *Deadlines.* With `timeout=` seconds, a job that still waits is dropped (DeadlineInQueue), one that runs is killed
     (DeadlineExceeded).
 
-    *Cancellation.* Cancelling the task that awaits a job drops the job or kills it; either way nobody's work goes on.
+    *Cancellation.* Cancelling the task that awaits a job drops the job, or kills it unless it ends within the time
+    that its worker's replacement takes.
 
     *Errors.* `run` and `submit` raise what the function raised if it can be pickled both ways, else RemoteError.
     A worker that dies is WorkerDied for its own job and nobody else's.
@@ -414,17 +417,19 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
         return max(1, math.ceil((len(self.queue) + 1) * self._mean_run / self.max_workers))
 
     def abandon(self, job: Job, *, even_running: bool) -> None:
-        """Nobody waits for `job` any more: take it from the queue; if it runs already, kill it only if told to."""
+        """Nobody waits for `job` any more: take it from the queue; if it runs, kill it only if told to.
+
+        A running job is given as long as a replacement of its worker takes: most end by themselves in that time.
+        """
         if job.state is JobState.QUEUED:
             self._finish(job, JobAbandoned("the client left while the job waited"))
-        elif job.state is JobState.RUNNING and even_running and job.worker is not None:
-            worker = job.worker
-            self._finish(job, JobAbandoned("the client left while the job ran"))
-            self._kill(worker, "ran a job that nobody waited for any more")
-
-    def runs_longer_than_a_start(self, job: Job) -> bool:
-        """Whether killing the job now is likely to free a worker sooner than waiting for it."""
-        return job.state is JobState.RUNNING and self._loop.time() - job.since > self._mean_start
+        elif job.state is JobState.RUNNING and even_running:
+            job.abandoned = True
+            job.deadline = min(job.deadline, job.since + self._mean_start)
+            if job.deadline <= self._loop.time():
+                self._expire(job)
+            else:
+                self._set_alarm(job.deadline)
 
     # Jobs go
 
@@ -650,17 +655,22 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
         self._alarm = None
         jobs = self._all_jobs()
         for job in jobs:
-            if job.deadline > now:
-                continue
-            if job.worker is None:
-                self._finish(job, DeadlineInQueue(_too_late("waited", job), self._retry_after()))
-            else:
-                worker = job.worker
-                self._finish(job, DeadlineExceeded(_too_late("ran", job)))
-                self._kill(worker, "ran a job past its deadline")
+            if job.deadline <= now:
+                self._expire(job)
         next_deadline = min((job.deadline for job in jobs if job.deadline > now), default=math.inf)
         if next_deadline < math.inf:
             self._set_alarm(next_deadline)
+
+    def _expire(self, job: Job) -> None:
+        worker = job.worker
+        if worker is None:
+            self._finish(job, DeadlineInQueue(_too_late("waited", job), self._retry_after()))
+        elif job.abandoned:
+            self._finish(job, JobAbandoned("the client left while the job ran"))
+            self._kill(worker, "ran a job that nobody waited for any more")
+        else:
+            self._finish(job, DeadlineExceeded(_too_late("ran", job)))
+            self._kill(worker, "ran a job past its deadline")
 
     # From plain code, as concurrent.futures has it
 

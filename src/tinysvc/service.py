@@ -29,6 +29,7 @@ from .errors import (
     JobAbandoned,
     RemoteError,
     TinysvcError,
+    UnencodableResult,
     WorkerDied,
     author_traceback,
 )
@@ -213,6 +214,8 @@ class RunningService:
             log.error("%s %s: %d, %s", request.method, request.path, error.status, error)
         elif isinstance(error, JobAbandoned):
             log.debug("%s %s: 499, %s", request.method, request.path, error)
+        elif isinstance(error, UnencodableResult):
+            log.error("%s %s: %s", request.method, request.path, error)
         elif not isinstance(error, TinysvcError):
             log.error("%s %s: the handler failed\n%s", request.method, request.path, author_traceback(error))
         return problem_response(error if isinstance(error, TinysvcError) else TinysvcError())
@@ -307,7 +310,7 @@ def _cpu_handler(pool: ProcessPoolExecutor, number: int, route: Route, default_t
         cancels = route.on_disconnect == "cancel" or (not route.on_disconnect and request.method in SAFE_METHODS)
 
         def left() -> None:
-            pool.abandon(job, even_running=cancels and pool.runs_longer_than_a_start(job))
+            pool.abandon(job, even_running=cancels)
 
         request.on_disconnect = left
         try:
