@@ -86,22 +86,26 @@ def compute_cpu() -> str:
 
 # Measuring
 
-Work = Literal["wait", "compute"]
-Way = Literal["blocking", "io", "cpu"]
 Latencies = Annotated[
     list[Annotated[float, msgspec.Meta(ge=0, le=3_600_000)]], msgspec.Meta(min_length=1, max_length=200)
 ]
-WORKS: tuple[Work, ...] = ("wait", "compute")
-WAYS: tuple[Way, ...] = ("blocking", "io", "cpu")
+
+
+@dataclass
+class Ways:
+    """The latencies in milliseconds; the k-th is that of the k-th user to be answered."""
+
+    blocking: Latencies
+    io: Latencies
+    cpu: Latencies
 
 
 @dataclass
 class Measurement:
-    """`milliseconds["wait"]["io"][k - 1]` is the latency of the k-th user to be answered."""
-
     k: Annotated[int, msgspec.Meta(ge=1, le=200)]
     workers: Annotated[int, msgspec.Meta(ge=1, le=10_000)]
-    milliseconds: dict[Work, dict[Way, Latencies]]
+    wait: Ways
+    compute: Ways
 
 
 @io_route("/measure")
@@ -139,10 +143,9 @@ def alone() -> Iterator[None]:
 
 
 async def measured(address: Any, prefix: str, k: int) -> Measurement:
-    milliseconds: dict[Work, dict[Way, list[float]]] = {}
-    for work in WORKS:
-        milliseconds[work] = {way: await crowd(address, f"{prefix}/{work}/{way}", k) for way in WAYS}
-    return Measurement(k, await workers_of(address), milliseconds)
+    wait = [await crowd(address, f"{prefix}/wait/{way}", k) for way in COLOURS]
+    compute = [await crowd(address, f"{prefix}/compute/{way}", k) for way in COLOURS]
+    return Measurement(k, await workers_of(address), Ways(*wait), Ways(*compute))
 
 
 async def crowd(address: Any, path: str, k: int) -> list[float]:
@@ -193,20 +196,7 @@ class User:
 
 # Drawing
 
-TITLES: dict[Work, str] = {"wait": "50 ms of waiting", "compute": "50 ms of computing"}
-LABELS: dict[tuple[Work, Way], str] = {
-    ("wait", "blocking"): "async def that blocks",
-    ("wait", "io"): "io_route, async def",
-    ("wait", "cpu"): "cpu_route",
-    ("compute", "blocking"): "async def that blocks",
-    ("compute", "io"): "io_route, def (a thread)",
-    ("compute", "cpu"): "cpu_route",
-}
-COLOURS: dict[Way, str] = {
-    "blocking": "#d55e00",
-    "io": "#009e73",
-    "cpu": "#0072b2",
-}  # colour-blind people see three too
+COLOURS = {"blocking": "#d55e00", "io": "#009e73", "cpu": "#0072b2"}  # three also to the colour-blind
 
 
 @cpu_route("/chart", methods=["POST"])
@@ -218,35 +208,30 @@ def chart(measurement: Measurement, file_format: Annotated[Literal["svg", "png"]
         raise HTTPError(503, f"matplotlib cannot be imported ({error}); pip install 'tinysvc[examples]'") from None
     figure = Figure(figsize=(10, 4.6), layout="constrained", facecolor="white")
     k, workers = measurement.k, measurement.workers
-    title = f"{k} users at once, {workers} worker{'s' * (workers > 1)}: how long the k-th to be answered has waited"
+    title = f"How long the k-th of {k} simultaneous users waits ({workers} worker{'s' * (workers > 1)})"
     figure.suptitle(title, fontsize=14, fontweight="bold")
-    panels = figure.subplots(1, 2, sharey=True)
-    for axes, work in zip(panels, WORKS, strict=True):
-        draw(
-            axes,
-            TITLES[work],
-            {
-                LABELS[work, way]: (COLOURS[way], latencies)
-                for way, latencies in measurement.milliseconds.get(work, {}).items()
-            },
-        )
-    panels[0].set_ylabel("latency in milliseconds")
+    left, right = figure.subplots(1, 2, sharey=True)
+    draw(left, "50 ms of waiting", measurement.wait, "io_route, async def")
+    draw(right, "50 ms of computing", measurement.compute, "io_route, def (in a thread)")
+    left.set_ylabel("latency in ms")
+    left.set_ylim(0, 1.4 * left.get_ylim()[1])  # room for the legends
     picture = BytesIO()
     figure.savefig(picture, format=file_format, dpi=160)
     return Response(picture.getvalue(), content_type={"svg": "image/svg+xml", "png": "image/png"}[file_format])
 
 
-def draw(axes: Axes, title: str, lines: dict[str, tuple[str, list[float]]]) -> None:
-    """One panel: label -> colour and latencies."""
-    for label, (colour, latencies) in lines.items():
-        label = f"{label}: the last waits {latencies[-1]:,.0f} ms"
-        axes.plot(range(1, len(latencies) + 1), latencies, color=colour, label=label, marker="o", markersize=3)
+def draw(axes: Axes, title: str, ways: Ways, io_label: str) -> None:
+    """One panel, a line for each way."""
+    labels = {"blocking": "async def that blocks the loop", "io": io_label, "cpu": "cpu_route"}
+    for way, latencies in vars(ways).items():
+        label = f"{labels[way]}: the last waits {latencies[-1]:,.0f} ms"
+        users = range(1, len(latencies) + 1)
+        axes.plot(users, latencies, color=COLOURS[way], label=label, marker="o", markersize=3)
     axes.set_title(title)
-    axes.set_xlabel("k-th user")
+    axes.set_xlabel("k-th user to be answered")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e5e5e5")
-    axes.set_ylim(0, max(1, *(max(latencies) for _, latencies in lines.values())) * 1.45)  # room for the legend
-    axes.legend(loc="upper left", frameon=False, labelcolor="linecolor")
+    axes.legend(loc="upper left", labelcolor="linecolor", facecolor="white", edgecolor="white", framealpha=1)
 
 
 PAGE = """\

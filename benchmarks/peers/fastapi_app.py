@@ -1,4 +1,4 @@
-"""FastAPI: return types, by which it serialises in Rust, as its documentation advises; CPU work in `def`, in threads."""
+"""FastAPI: return types, which it serialises in Rust, as its documentation advises; CPU work in `def`, in threads."""
 
 import work
 from fastapi import FastAPI

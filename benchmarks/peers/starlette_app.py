@@ -40,6 +40,12 @@ async def endless(request: Request) -> OrjsonResponse:
     return OrjsonResponse(await loop.run_in_executor(request.app.state.pool, work.endless))
 
 
+async def hold(request: Request) -> OrjsonResponse:
+    loop = asyncio.get_running_loop()
+    pid_file = request.query_params["pid_file"]
+    return OrjsonResponse(await loop.run_in_executor(request.app.state.pool, work.hold, pid_file))
+
+
 @asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
     with ProcessPoolExecutor(2) as app.state.pool:
@@ -52,6 +58,7 @@ app = Starlette(
         Route("/noop", noop, methods=["POST"]),
         Route("/burn", burn, methods=["POST"]),
         Route("/endless", endless),
+        Route("/hold", hold, methods=["POST"]),
     ],
     lifespan=lifespan,
 )

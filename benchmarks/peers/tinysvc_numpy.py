@@ -1,9 +1,7 @@
 """tinysvc: a service that imports numpy, and whose workers can be caught at work."""
 
-import os
-import time
-
 import numpy
+import work
 
 from tinysvc import cpu_route, io_route
 
@@ -25,7 +23,4 @@ def total(values: list[float]) -> float:
 
 @cpu_route("/hold", methods=["POST"])
 def hold(pid_file: str) -> None:
-    """The victim: says which process it is in, and stays there."""
-    with open(pid_file, "w") as file:
-        file.write(f"{os.getpid()}\n")
-    time.sleep(30)
+    work.hold(pid_file)

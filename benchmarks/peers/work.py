@@ -1,5 +1,6 @@
 """What the CPU routes of all peers do, so that they do the same."""
 
+import os
 import time
 from typing import Any
 
@@ -21,3 +22,10 @@ def burn(document: dict[str, Any]) -> dict[str, Any]:
 def endless() -> None:
     while True:
         pass
+
+
+def hold(pid_file: str) -> None:
+    """Say in which process this runs, and stay there."""
+    with open(pid_file, "w") as file:
+        file.write(f"{os.getpid()}\n")
+    time.sleep(30)

@@ -3,9 +3,10 @@
 The theory. A connection is one long-lived task that repeats: take a request from the buffer, call the handler, write
 the response. Two rules make it predictable.
 
-1. *Bytes are judged whole.* A request head is looked at once it has arrived up to its empty line, and never further.
-   So a verdict cannot depend on how the bytes were cut into segments, limits hold for a head that arrives in one piece
-   as for one that arrives in a hundred, and what stands behind a bad message is never parsed.
+1. *How the bytes were cut does not matter.* A request head is judged once it has arrived up to its empty line, and
+   never further. Only what no more bytes could mend is refused sooner, by its first fault, and a head that arrives in
+   one piece is asked the same questions in the same order (`_check_beginning`). So a limit holds for one segment as for
+   a hundred, and what stands behind a bad message is never parsed.
 2. *A refusal ends the connection.* ProtocolError is answered once; then we stop writing, read what is still under way
    (so that the client sees the answer, not a reset) and close.
 
@@ -25,14 +26,15 @@ import re
 import time
 from collections.abc import AsyncIterator
 from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
 from math import inf
 from typing import Any, NamedTuple, cast
 
 import httptools
 
-from .errors import HTTPError, ProtocolError
-from .messages import SAFE_METHODS, Handler, Headers, Request, Response, problem_response
+from .errors import HTTPError, ProtocolError, TinysvcError
+from .messages import FIELD_VALUE, SAFE_METHODS, Handler, Headers, Request, Response, problem_response
 from .settings import KiB, Settings
 
 log = logging.getLogger("tinysvc.http")
@@ -46,11 +48,11 @@ SEPARATE_WRITE = 64 * KiB
 MAX_DISCARD = 256 * KiB
 """Unread body bytes we swallow to keep a connection alive (Go's net/http does the same); more, and it is closed."""
 
-MAX_CHUNK_LINE = 256 + 18
-"""A chunk-size line: 16 hex digits, CRLF, and 256 bytes of extensions (CVE-2023-39326)."""
+MAX_EXTENSIONS, MAX_ALL_EXTENSIONS = 256, 4 * KiB
+"""Extension bytes of one chunk, and of one whole body (CVE-2023-39326); nobody uses them but attackers."""
 
-MAX_CHUNK_EXTENSIONS = 4 * KiB
-"""Extension bytes in one whole body; nobody uses them but attackers."""
+MAX_CHUNK_LINE = 16 + MAX_EXTENSIONS + 2
+"""A chunk-size line: 16 hex digits, extensions, CRLF."""
 
 LINGER = 2.0
 """Seconds we read on after a refusal, so that the client gets the answer before the reset (cowboy: 1 s)."""
@@ -59,11 +61,11 @@ METHODS = {m.encode(): m for m in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELET
 """Methods a route can have. Another well-formed one is 501 (RFC 9110, 9.1)."""
 
 # RFC 9112, 3 request-line; RFC 3986, 3.3 and 3.4 for the target. Square brackets in a query are our one kindness:
-# `filter[name]=x` is everywhere. A NUL, encoded or not, is nowhere legal.
+# `filter[name]=x` is everywhere. A path holds no control character, encoded or not: decoded, it would end up in
+# somebody's log or header. A query may, as a form's line ends do, but no NUL.
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
-_ENCODED = rb"%(?!00)[0-9A-Fa-f]{2}"
-_PATH = rb"/(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]++|" + _ENCODED + rb")*+"
-_QUERY = rb"(?:[A-Za-z0-9._~!$&'()*+,;=:@/?\[\]-]++|" + _ENCODED + rb")*+"
+_PATH = rb"/(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]++|%(?![01]|7[Ff])[0-9A-Fa-f]{2})*+"
+_QUERY = rb"(?:[A-Za-z0-9._~!$&'()*+,;=:@/?\[\]-]++|%(?!00)[0-9A-Fa-f]{2})*+"
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") (" + _PATH + rb")(?:\?(" + _QUERY + rb"))? HTTP/1\.([01])\r\n")
 _ANY_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]++) HTTP/([0-9])\.([0-9])\r\n")
 # RFC 3986, 3.2.2: no user info, no path, no list. RFC 9112, 3.2 asks for exactly one Host.
@@ -73,12 +75,10 @@ _HOST = re.compile(
 _ABSOLUTE_FORM = re.compile(rb"https?://([^/?#]*)(" + _PATH + rb")?(?:\?(" + _QUERY + rb"))?", re.IGNORECASE)
 _NEVER_IN_HEAD = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?=[^\n])")
 # RFC 9112, 7.1 and 7.1.1, without the optional white space that RFC 9112 calls bad.
-_CHUNK_LINE = re.compile(
-    rb"([0-9A-Fa-f]{1,16})"
-    rb"((?:;" + _TOKEN + rb'(?:=(?:' + _TOKEN + rb'|"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*+"))?)*+)\r\n'
-)
-_EMPTY_LINES = re.compile(rb"\A(?:\r\n)++")
-_TRAILERS = re.compile(rb"(?:" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*+\r\n)*+\r\n")
+_QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*+"'
+_EXTENSION = rb";" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?"
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})((?:" + _EXTENSION + rb")*+)\r\n")
+_FIELD_LINES = re.compile(rb"(?:" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*+\r\n)*+")
 
 _STATUS_LINES = {status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
 
@@ -139,8 +139,8 @@ def parse_fields(head: bytes, minor: bytes, settings: Settings) -> Framing:
     if host is not None and not _host_is_valid(host):
         raise ProtocolError(400, "The Host header is not one host with an optional port (RFC 9112, 3.2).")
     length, coding = single.get(b"content-length"), single.get(b"transfer-encoding")
-    if length is not None and not (re.fullmatch(rb"[0-9]{1,18}", length)):
-        raise ProtocolError(400, "Content-Length must be one decimal number of at most 18 digits.")
+    if length is not None and not _LENGTH.fullmatch(length):
+        raise ProtocolError(400, "Content-Length must be one decimal number, at most 18 digits, no leading zero.")
     if coding is not None and (minor == b"0" or coding.lower() != b"chunked" or length is not None):
         raise ProtocolError(400, "Transfer-Encoding must be 'chunked', on HTTP/1.1, without a Content-Length.")
     expect = single.get(b"expect", b"").lower() if minor == b"1" else b""
@@ -156,7 +156,8 @@ def parse_fields(head: bytes, minor: bytes, settings: Settings) -> Framing:
     )
 
 
-_ONLY_ONCE = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect"})
+_LENGTH = re.compile(rb"0|[1-9][0-9]{0,17}")  # to others 010 is eight
+_ONLY_ONCE = frozenset({b"host", b"content-length", b"transfer-encoding", b"content-type", b"expect"})
 
 
 def _host_is_valid(host: bytes) -> bool:
@@ -197,40 +198,46 @@ class ChunkedDecoder:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._buffer = b""
+        self._buffer = b""  # the beginning of a line
         self._chunk_left = 0  # bytes of the current chunk still to come, its CRLF included
+        self._room = settings.max_body_size  # for the chunks not yet announced
         self._extension_bytes = 0
         self._in_trailers = False
+        self._trailers = self._trailer_bytes = 0
         self.rest: bytes | None = None
 
     def feed(self, data: bytes) -> bytes:
-        """The body bytes in `data`. ProtocolError 400 or 431."""
+        """The body bytes in `data`. ProtocolError 400, 413 or 431."""
         data = self._buffer + data if self._buffer else data
-        position, pieces = 0, []
+        position, pieces, left, room = 0, [], self._chunk_left, self._room
         while not self._in_trailers:
-            if self._chunk_left > 2:
-                piece = data[position : position + self._chunk_left - 2]
+            if left:
+                end = position + left - 2
+                piece, line_end = data[position:end], data[end : end + 2]
                 pieces.append(piece)
-                position += len(piece)
-                self._chunk_left -= len(piece)
-            if self._chunk_left:
-                if self._chunk_left > 2 or len(data) < position + 2:
-                    if self._chunk_left == 2 and len(data) > position and data[position] != 13:
+                if line_end != b"\r\n":
+                    if not b"\r\n".startswith(line_end):
                         raise ProtocolError(400, "A chunk is longer than it says.")
+                    position += len(piece)
+                    left -= len(piece)
                     break
-                if data[position : position + 2] != b"\r\n":
-                    raise ProtocolError(400, "A chunk is longer than it says.")
-                position += 2
-                self._chunk_left = 0
+                position, left = end + 2, 0
             match = _CHUNK_LINE.match(data, position)
             if match is None:
                 self._check_partial_line(data[position : position + MAX_CHUNK_LINE + 1])
                 break
-            position = match.end()
-            self._count_extensions(match[2])
-            size = int(match[1], 16)
-            self._chunk_left = size + 2 if size else 0
-            self._in_trailers = not size
+            digits, extensions = match.groups()
+            if extensions:
+                self._count_extensions(extensions)
+            position, size = match.end(), int(digits, 16)
+            if size == 0:
+                self._in_trailers = True
+            elif size > room:
+                raise ProtocolError(413, f"The body is longer than {self._settings.max_body_size} bytes.")
+            else:
+                room -= size
+                left = size + 2
+        self._chunk_left, self._room = left, room
         self._buffer = data[position:]
         if self._in_trailers:
             self._take_trailers()
@@ -241,33 +248,34 @@ class ChunkedDecoder:
             raise ProtocolError(400, "A chunk-size line is malformed (RFC 9112, 7.1).")
 
     def _count_extensions(self, extensions: bytes) -> None:
-        if extensions:
-            self._extension_bytes += len(extensions)
-            if len(extensions) > 256 or self._extension_bytes > MAX_CHUNK_EXTENSIONS:
-                raise ProtocolError(400, "There are too many chunk extensions.")
+        self._extension_bytes += len(extensions)
+        if len(extensions) > MAX_EXTENSIONS or self._extension_bytes > MAX_ALL_EXTENSIONS:
+            raise ProtocolError(400, "There are too many chunk extensions.")
 
     def _take_trailers(self) -> None:
-        buffer = self._buffer
-        end = 2 if buffer.startswith(b"\r\n") else buffer.find(b"\r\n\r\n") + 4
-        if end < 4 and end != 2:
-            if len(buffer) > self._settings.max_header_size:
-                raise ProtocolError(431, f"The trailers are longer than {self._settings.max_header_size} bytes.")
-            if _NEVER_IN_HEAD.search(buffer):
+        buffer, position, settings = self._buffer, 0, self._settings
+        while self.rest is None:
+            end = buffer.find(b"\n", position) + 1 or len(buffer)
+            line, position = buffer[position:end], end
+            if self._trailer_bytes + len(line) > settings.max_header_size or self._trailers > settings.max_headers:
+                raise ProtocolError(431, "There are too many trailers.")
+            if line == b"\r\n":
+                self.rest = buffer[position:]
+            elif not line.endswith(b"\n"):
+                self._buffer = line
+                return
+            elif not _FIELD_LINES.fullmatch(line):
                 raise ProtocolError(400, "The trailers are malformed.")
-            return
-        trailers = buffer[:end]
-        if len(trailers) > self._settings.max_header_size or trailers.count(b"\n") > self._settings.max_headers + 1:
-            raise ProtocolError(431, "There are too many trailers.")
-        if not _TRAILERS.fullmatch(trailers):
-            raise ProtocolError(400, "The trailers are malformed.")
-        self._buffer, self.rest = b"", buffer[end:]
+            self._trailer_bytes += len(line)
+            self._trailers += 1
 
 
 class BodyReader:
     """A request body that has not arrived in full yet: an async iterator over its pieces.
 
     Raises ProtocolError 413 when it is longer than `max_body_size` (at once if it says so itself), 408 when the
-    client stalls, 400 when it is cut short or malformed. After an error, or half-read, `finished` is False.
+    client stalls, 400 when it is cut short or malformed; and the same again when it is asked again, as nothing behind
+    a fault is looked at. It is its connection's `body` until it has been read to the end.
     """
 
     def __init__(self, connection: Connection, framing: Framing) -> None:
@@ -276,53 +284,68 @@ class BodyReader:
         self._decoder = ChunkedDecoder(connection.settings) if framing.chunked else None
         self._received = 0
         self._continue = framing.expect_continue
-        self.finished = False
+        self._finished = False
+        self._error: ProtocolError | None = None
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
-        connection, limit = self._connection, self._connection.settings.max_body_size
-        if self._expected > limit:
+        if self._error is not None:
+            raise self._error
+        try:
+            piece = await self._next_piece()
+        except ProtocolError as error:
+            self._error = error
+            raise
+        if not piece:
+            raise StopAsyncIteration
+        return piece
+
+    async def _next_piece(self) -> bytes:
+        """The next piece; b"" behind the last one."""
+        connection = self._connection
+        if self._expected > connection.settings.max_body_size:
+            limit = connection.settings.max_body_size
             raise ProtocolError(413, f"The body has {self._expected} bytes; at most {limit} are taken.")
         if self._continue:
             self._continue = False
             connection.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        while not self.finished:
-            data = connection.buffer or await connection.receive_body()
-            piece = self._take(data)
+        piece = b""
+        while not piece and not self._finished:
+            piece = self._take(connection.buffer or await connection.receive_body())
             self._received += len(piece)
-            if self._received > limit:
-                raise ProtocolError(413, f"The body is longer than {limit} bytes.")
-            if piece:
-                return piece
-        raise StopAsyncIteration
+        return piece
 
     def _take(self, data: bytes) -> bytes:
         """The body's part of `data`; the rest stays in the connection's buffer."""
-        if self._decoder is None:
+        connection, decoder = self._connection, self._decoder
+        connection.buffer = b""
+        if decoder is None:
             left = self._expected - self._received
-            piece, self._connection.buffer = data[:left], data[left:]
-            self.finished = len(piece) == left
-            return piece
-        self._connection.buffer = b""
-        piece = self._decoder.feed(data)
-        if self._decoder.rest is not None:
-            self.finished, self._connection.buffer = True, self._decoder.rest
+            piece, rest = data[:left], data[left:] if len(data) >= left else None
+        else:
+            piece, rest = decoder.feed(data), decoder.rest
+        if rest is not None:
+            self._finished, connection.buffer, connection.body = True, rest, None
         return piece
 
+    def is_discardable(self) -> bool:
+        """Whether what is left may be swallowed: not too much, nothing wrong, and no 100 that the client waits for."""
+        bound = min(MAX_DISCARD, self._connection.settings.max_body_size)
+        return self._error is None and not self._continue and self._expected - self._received <= bound
+
     async def discard(self) -> bool:
-        """Swallow what the handler did not read. False if it is too much, or the client still waits for a 100."""
-        if self._continue or self._expected - self._received > MAX_DISCARD:
+        """Swallow what the handler did not read. False if that cannot be done."""
+        if not self.is_discardable():
             return False
-        start = self._received
-        while not self.finished:
-            try:
-                await self.__anext__()
-            except StopAsyncIteration:
-                break
-            if self._received - start > MAX_DISCARD:
-                return False
+        bound = self._received + MAX_DISCARD
+        try:
+            async for _ in self:
+                if self._received > bound:
+                    return False
+        except ProtocolError:
+            return False  # the request has its answer; a second one would belong to nothing
         return True
 
 
@@ -341,6 +364,7 @@ class Connection(asyncio.StreamReaderProtocol):
         self.write_paused = False
         self.requests = 0
         self._checked = 0  # bytes of an incomplete head that have been looked at
+        self._forgiven = 0  # the request before which an empty line was skipped
         self._known_block = self._known_minor = b""
         self._known_framing: Framing
         self._unsent = 0
@@ -354,7 +378,7 @@ class Connection(asyncio.StreamReaderProtocol):
         self.client = transport.get_extra_info("peername")
         self.server = transport.get_extra_info("sockname")
         self.request: Request | None = None
-        self.body: BodyReader | None = None
+        self.body: BodyReader | None = None  # what is left of the request's body
         self.gone = False
         self.connections.add(self)
         self.task = self.connections.loop.create_task(self.serve())
@@ -378,10 +402,12 @@ class Connection(asyncio.StreamReaderProtocol):
         self._client_left()
 
     def _client_left(self) -> None:
-        """Stop the work that nobody waits for: a job's fate is its pool's to decide; other safe handlers are cancelled."""
+        """Stop the work nobody waits for: a job's fate is its pool's to decide; other safe handlers are cancelled."""
         request = self.request
         if request is None or self.phase != HANDLER:
             return
+        self.request = None  # said once: the loss that follows an end of file must not cancel what cleans up
+        log.debug("499: %s left while %r was handled", self.client, request)
         if request.on_disconnect is not None:
             request.on_disconnect()
         elif request.method in SAFE_METHODS:
@@ -404,19 +430,15 @@ class Connection(asyncio.StreamReaderProtocol):
                     break
         except ProtocolError as error:
             await self.refuse(error)
-        except (ConnectionError, asyncio.IncompleteReadError) as error:
-            log.debug("connection with %s ended: %r", self.client, error)
+        except OSError as error:  # the network's: reset, timed out, unreachable
+            log.debug("the connection with %s ended: %r", self.client, error)
         except asyncio.CancelledError:
-            if not self._was_left():
-                raise
-            log.debug("499: %s left while %r was handled", self.client, self.request)
-        except Exception:
-            log.exception("the connection with %s failed; this is a bug in tinysvc", self.client)
+            pass  # the client left, or the server cut us off; whoever did it has said so
+        except Exception:  # of the handler or its headers: nothing has been written yet
+            log.exception("%r failed; this is a bug in tinysvc", self)
+            await self.refuse(TinysvcError())
         finally:
             self.close()
-
-    def _was_left(self) -> bool:
-        return self.gone or self.reader.at_eof()
 
     async def receive_head(self) -> bool:
         """Wait for more bytes of a head. False when the client, or its time, has gone."""
@@ -428,8 +450,6 @@ class Connection(asyncio.StreamReaderProtocol):
             if self.phase == HEAD and self.buffer:
                 raise ProtocolError(408, "The request head took too long to arrive.") from None
             return False
-        if self.phase == IDLE:
-            self.phase, self.deadline = HEAD, self.connections.now + self.settings.header_timeout
         self.buffer = self.buffer + data if self.buffer else data
         return bool(data)
 
@@ -441,20 +461,24 @@ class Connection(asyncio.StreamReaderProtocol):
             data = await self.reader.read(READ_SIZE)
         except TimeoutError:
             raise ProtocolError(408, "The request body took too long to arrive.") from None
+        except OSError:
+            data = b""
+        finally:
+            self.phase, self.deadline = phase
         if not data:
             raise ProtocolError(400, "The request body was cut short.")
-        self.phase, self.deadline = phase
         return data
 
     def take_request(self) -> Request | None:
         """The next request in the buffer; None if its head is not complete. ProtocolError if it is refused."""
         buffer = self.buffer
-        if buffer.startswith(b"\r\n"):  # empty lines before a request are forgiven (RFC 9112, 2.2)
-            buffer = self.buffer = _EMPTY_LINES.sub(b"", buffer, 1)
+        if buffer.startswith(b"\r\n") and self._forgiven <= self.requests:
+            self._forgiven = self.requests + 1  # one empty line before a request is forgiven (RFC 9112, 2.2)
+            buffer = self.buffer = buffer[2:]
         end = buffer.find(b"\r\n\r\n", self._checked)
         if end < 0:
             if buffer:
-                self._check_incomplete_head(buffer)
+                self._wait_for_rest(buffer)
             return None
         self._checked = 0
         end += 4
@@ -463,23 +487,20 @@ class Connection(asyncio.StreamReaderProtocol):
         else:
             head, self.buffer = buffer[:end], buffer[end:]
         line = _REQUEST_LINE.match(head)
+        if line is None or len(head) > self.connections.short_head:
+            self._check_beginning(head)
         if line is not None and line[1] in METHODS:
             method, path, query, minor = line.groups()
             authority = b""
         else:
-            self._check_line_length(head)
             method, path, query, minor, authority = judge_request_line(head)
-        if len(head) > self.settings.max_request_line:
-            self._check_line_length(head)
-            if len(head) > self.settings.max_header_size:
-                raise ProtocolError(431, f"The header block is longer than {self.settings.max_header_size} bytes.")
         block = head[head.find(b"\n") :]
         if block == self._known_block and minor == self._known_minor:
             framing = self._known_framing
         else:
             framing = self._known_framing = parse_fields(head, minor, self.settings)
             self._known_block, self._known_minor = block, minor
-        if authority and framing.host.lower() != authority.lower():
+        if authority and framing.host and framing.host.lower() != authority.lower():
             raise ProtocolError(400, "The request target and the Host header name different hosts.")
         self.requests += 1
         self.keep_alive = framing.keep_alive
@@ -496,21 +517,38 @@ class Connection(asyncio.StreamReaderProtocol):
         )
         return request
 
-    def _check_line_length(self, head: bytes) -> None:
-        line_end = head.find(b"\n")
-        if (line_end if line_end >= 0 else len(head)) > self.settings.max_request_line:
-            raise ProtocolError(414, f"The request line is longer than {self.settings.max_request_line} bytes.")
-
-    def _check_incomplete_head(self, buffer: bytes) -> None:
-        """Refuse as soon as no more bytes could mend it, with the verdict the whole would get."""
-        self._check_line_length(buffer)
-        if b"\n" in buffer and not _REQUEST_LINE.match(buffer):
-            judge_request_line(buffer)
-        if len(buffer) > self.settings.max_header_size:
-            raise ProtocolError(431, f"The header block is longer than {self.settings.max_header_size} bytes.")
-        if _NEVER_IN_HEAD.search(buffer, max(0, self._checked - 1)):
-            raise ProtocolError(400, "The request head holds a control character, or a line end that is not CR LF.")
+    def _wait_for_rest(self, buffer: bytes) -> None:
+        """The beginning of a head is there: its time runs, and what is wrong with it already is said now."""
+        if self.phase == IDLE:
+            self.phase, self.deadline = HEAD, self.connections.now + self.settings.header_timeout
+        self._check_beginning(buffer)
         self._checked = max(0, len(buffer) - 3)
+
+    def _check_beginning(self, head: bytes) -> None:
+        """Refuse a head, whole or not, for the first fault that no more bytes could mend: 400, 414, 431, 501 or 505.
+
+        `_checked` bytes of it were in order before.
+        """
+        seen, settings = self._checked, self.settings
+        end = settings.max_request_line + 2
+        line_end = head.find(b"\n", 0, end) + 1
+        if not line_end:
+            self._check_characters(head, seen, end)
+            if len(head) >= end:
+                raise ProtocolError(414, f"The request line is longer than {settings.max_request_line} bytes.")
+            return
+        if seen < line_end:
+            line = _REQUEST_LINE.match(head)
+            if line is None or line[1] not in METHODS:
+                judge_request_line(head)
+        end = line_end + settings.max_header_size
+        self._check_characters(head, seen, end)
+        if len(head) > end:
+            raise ProtocolError(431, f"The header block is longer than {settings.max_header_size} bytes.")
+
+    def _check_characters(self, head: bytes, start: int, end: int) -> None:
+        if _NEVER_IN_HEAD.search(head, start, end):
+            raise ProtocolError(400, "The request head holds a control character, or a line end that is not CR LF.")
 
     def _body_of(self, framing: Framing) -> bytes | BodyReader:
         """The body if it has arrived whole, as small ones do; else a reader for it."""
@@ -528,9 +566,9 @@ class Connection(asyncio.StreamReaderProtocol):
         if self.gone:
             await _close_stream(response.content)
             return False
-        if (
-            self.requests >= self.settings.max_requests
-            or (self.body is not None and not self.body.finished and response.status >= 400)
+        body = self.body
+        if self.requests >= self.settings.max_requests or (
+            body is not None and (response.status >= 400 or not body.is_discardable())
         ):
             self.keep_alive = False
         content = response.content
@@ -541,32 +579,30 @@ class Connection(asyncio.StreamReaderProtocol):
         if self.write_paused:
             await self.drain()
         self.request = None
-        body, self.body = self.body, None
-        if body is not None and not body.finished and (not self.keep_alive or not await body.discard()):
+        body = self.body
+        if self.keep_alive and (body is None or await body.discard()):
+            self.phase, self.deadline = IDLE, self.connections.now + self.settings.keep_alive_timeout
+            return True
+        if body is not None or self.buffer:
             await self.linger()
-            return False
-        if not self.keep_alive:
-            return False
-        self.phase, self.deadline = IDLE, self.connections.now + self.settings.keep_alive_timeout
-        return True
+        return False
 
     def _head(self, response: Response, framing: bytes) -> bytes:
         """Status line and header block, up to and with the empty line."""
         status_line = _STATUS_LINES.get(response.status) or b"HTTP/1.1 %d \r\n" % response.status
         if response.headers:
-            framing += "".join([f"{name}: {value}\r\n" for name, value in response.headers]).encode("latin-1")
+            lines = "".join([f"{name}: {value}\r\n" for name, value in response.headers]).encode("latin-1")
+            if not _FIELD_LINES.fullmatch(lines):  # somebody went past `add_header`
+                raise ValueError(f"the headers {response.headers!r} would not stay in their lines")
+            framing += lines
         if not self.keep_alive:
             framing += b"connection: close\r\n"
         elif self.minor == b"0":
             framing += b"connection: keep-alive\r\n"
         content_type = response.content_type
         if content_type is not None:
-            return b"%bcontent-type: %b\r\n%b%b\r\n" % (
-                status_line,
-                content_type.encode("latin-1"),
-                framing,
-                self.connections.date_line,
-            )
+            line = _content_type_line(content_type)
+            return b"%b%b%b%b\r\n" % (status_line, line, framing, self.connections.date_line)
         return b"%b%b%b\r\n" % (status_line, framing, self.connections.date_line)
 
     def _write_whole(self, request: Request, response: Response, content: bytes) -> None:
@@ -584,12 +620,12 @@ class Connection(asyncio.StreamReaderProtocol):
 
     async def _write_stream(self, request: Request, response: Response, content: AsyncIterator[bytes]) -> None:
         """Chunked on HTTP/1.1, until the connection's end on HTTP/1.0. A stream that fails is cut off, not ended."""
-        chunked = self.minor == b"1"
-        self.keep_alive = self.keep_alive and chunked
-        bodiless = request.method == "HEAD" or response.status in (204, 304)
+        never_a_body = response.status == 204 or response.status == 304
+        chunked = self.minor == b"1" and not never_a_body  # RFC 9112, 6.1
+        self.keep_alive = self.keep_alive and (chunked or never_a_body)
         try:
             self.writer.write(self._head(response, b"transfer-encoding: chunked\r\n" if chunked else b""))
-            if bodiless:
+            if never_a_body or request.method == "HEAD":
                 return
             async for piece in content:
                 if self.gone:
@@ -604,7 +640,8 @@ class Connection(asyncio.StreamReaderProtocol):
             self.transport.abort()
             raise
         except Exception as error:
-            log.error("%s %s: the stream failed half-way and was cut off", request.method, request.path, exc_info=error)
+            if not isinstance(error, ProtocolError):  # that one is the client's: the stream read the request's body
+                log.error("%r: the stream failed half-way and was cut off", request, exc_info=error)
             self.transport.abort()
             raise ConnectionAbortedError("the stream failed") from error
         finally:
@@ -618,12 +655,13 @@ class Connection(asyncio.StreamReaderProtocol):
         await self.writer.drain()
         self.phase, self.deadline = before
 
-    async def refuse(self, error: HTTPError) -> None:
+    async def refuse(self, error: TinysvcError) -> None:
         """Answer a message that was not understood, and close."""
         self.keep_alive, self.minor, self.request = False, b"1", None
         if not self.gone:
             response = problem_response(error)
-            self.writer.write(self._head(response, b"content-length: %d\r\n" % len(response.content)) + response.content)
+            head = self._head(response, b"content-length: %d\r\n" % len(response.content))
+            self.writer.write(head + response.content)
             await self.linger()
 
     async def linger(self) -> None:
@@ -666,8 +704,9 @@ class Connection(asyncio.StreamReaderProtocol):
         self.requests = self.settings.max_requests
 
     def end_when_idle(self) -> None:
-        """A drain has begun: leave at once if no request is under way; else `respond` will close."""
-        if self.phase == IDLE or (self.phase == HEAD and not self.buffer):
+        """Leave at once if no request is under way."""
+        if self.phase in (IDLE, LINGERING) or (self.phase == HEAD and not self.buffer):
+            self.phase = LINGERING
             self.reader.set_exception(TimeoutError())
 
     def __repr__(self) -> str:
@@ -675,10 +714,20 @@ class Connection(asyncio.StreamReaderProtocol):
         return f"<Connection {self.client} {phase}, {self.requests} requests>"
 
 
+@lru_cache(maxsize=64)
+def _content_type_line(content_type: str) -> bytes:
+    if not FIELD_VALUE.fullmatch(content_type):
+        raise ValueError(f"the content type {content_type!r} would not stay in its line")
+    return b"content-type: %b\r\n" % content_type.encode("latin-1")
+
+
 async def _close_stream(content: Any) -> None:
     close = getattr(content, "aclose", None)
     if close is not None:
-        await close()
+        try:
+            await close()
+        except Exception:
+            log.exception("%r failed while it was closed", content)
 
 
 class Connections:
@@ -694,6 +743,7 @@ class Connections:
         self.loop = asyncio.get_running_loop()
         self.draining = False
         self.open: dict[Connection, None] = {}  # in order of arrival
+        self.short_head = min(settings.max_request_line, settings.max_header_size)  # too short to be too long
         self._empty = asyncio.Event()
         self._sweep()
 
@@ -701,11 +751,11 @@ class Connections:
         return Connection(self)
 
     def _sweep(self) -> None:
+        self._timer = self.loop.call_later(1, self._sweep)
         self.now = self.loop.time()
         self.date_line = b"date: %b\r\n" % formatdate(time.time(), usegmt=True).encode()
         for connection in [c for c in self.open if c.deadline < self.now]:
             connection.expire(self.now)
-        self._timer = self.loop.call_later(1, self._sweep)
 
     def add(self, connection: Connection) -> None:
         self.open[connection] = None
@@ -715,6 +765,7 @@ class Connections:
                 idle.end_when_idle()
             else:
                 connection.refuse_all(_OVERLOADED)
+                connection.deadline = self.now + LINGER  # for its request, so that waiting to be refused is no attack
 
     def discard(self, connection: Connection) -> None:
         self.open.pop(connection, None)
@@ -742,5 +793,3 @@ class Connections:
         for connection in list(self.open):
             connection.task.cancel()
             connection.transport.abort()
-
-

@@ -88,8 +88,8 @@ def _import_file(path: Path) -> types.ModuleType:
     """Import a file as a top-level module, so that workers can import it by the same name."""
     path = path.resolve()
     name = path.stem
-    if path.suffix != ".py" or not name.isidentifier():
-        raise TargetError(f"{path} cannot be imported; a service is a .py file whose name is a Python identifier")
+    if path.suffix != ".py" or "." in name:
+        raise TargetError(f"{path} cannot be imported; a service is a .py file without another dot in its name")
     folder = path.parent
     while (folder / "__init__.py").is_file():  # a file in a package is that package's module
         name, folder = f"{folder.name}.{name}", folder.parent

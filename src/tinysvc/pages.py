@@ -57,4 +57,4 @@ def curl_line(mounted: Mounted, host: str) -> str:
     method = mounted.route.methods[0]
     verb = "" if method == "GET" else f" -X {method}"
     data = " --data-binary @FILE" if method in ("POST", "PUT", "PATCH") else ""
-    return escape(f"curl{verb} 'http://{{host}}{path}'{data}").replace("{host}", host)
+    return escape(f"curl{verb} 'http://{{host}}{path}'{data}", quote=False).replace("{host}", host)

@@ -1,0 +1,359 @@
+"""What all parts share: peers, load, rounds, numbers, tables. Standard library only.
+
+A *peer* is one server under test: a command, started in a process group of its own. A *round* puts load on every peer
+in turn, one at a time, the others stopped (SIGSTOP); a ratio is always made of two numbers of the same round. So what
+the machine does besides, for seconds or minutes, hits all peers alike.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import http.client
+import os
+import re
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+ENVIRONMENT = ROOT / ".venv-bench"
+PYTHON = str(ENVIRONMENT / "bin" / "python")
+TICK = 1 / os.sysconf("SC_CLK_TCK")
+
+SETTLE = 0.2
+"""Seconds a peer gets to finish what was under way when its load ended, before it is stopped or measured."""
+
+CORES = sorted(os.sched_getaffinity(0))
+PINNED = len(CORES) >= 2 and shutil.which("taskset") is not None
+SERVER_CORE = ["taskset", "-c", str(CORES[0])] if PINNED else []
+LOAD_CORE = ["taskset", "-c", str(CORES[1])] if PINNED else []
+
+
+class CannotMeasureError(Exception):
+    """A number that would be wrong is not written down."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """How long to measure."""
+
+    quick: bool
+
+    def choose(self, full: int, quick: int) -> int:
+        return quick if self.quick else full
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+# Processes
+
+
+@dataclasses.dataclass(frozen=True)
+class Process:
+    """A process, known by its start too: its pid alone may belong to another one later."""
+
+    pid: int
+    parent: int
+    started: int
+    cpu: float  # seconds, user + system, children that have ended included
+
+    def is_alive(self) -> bool:
+        now = read_process(self.pid)
+        return now is not None and now.started == self.started
+
+
+def read_process(pid: int) -> Process | None:
+    """From /proc/PID/stat; None for one that has ended."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    state, parent, *rest = text.rpartition(")")[2].split()  # the name before it may hold spaces
+    if state == "Z":
+        return None
+    return Process(pid, int(parent), int(rest[17]), sum(map(int, rest[9:13])) * TICK)
+
+
+def tree(root: int) -> list[Process]:
+    """The process and all that descend from it, parents first."""
+    processes = [read_process(int(entry)) for entry in os.listdir("/proc") if entry.isdigit()]
+    children: dict[int, list[Process]] = {}
+    for process in processes:
+        if process is not None:
+            children.setdefault(process.parent, []).append(process)
+    top = read_process(root)
+    found = [top] if top is not None else []
+    for process in found:
+        found.extend(children.get(process.pid, ()))
+    return found
+
+
+def command_line(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+
+
+# Peers
+
+
+@dataclasses.dataclass(kw_only=True)
+class Peer:
+    """One server. `command` gets the port in place of {port}; `check` is a path that must answer 200."""
+
+    name: str
+    command: Sequence[str]
+    check: str = "/json"
+    pin: Sequence[str] = ()
+    port: int = 0
+    process: subprocess.Popen[bytes] = dataclasses.field(init=False)
+
+    def start(self) -> None:
+        self.port = free_port()
+        command = [*self.pin, *(word.format(port=self.port) for word in self.command)]
+        self.log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop()
+        self.process = subprocess.Popen(
+            command,
+            cwd=HERE / "peers",
+            stdin=subprocess.DEVNULL,
+            stdout=self.log,
+            stderr=self.log,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 20
+        while not self._answers():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                raise CannotMeasureError(f"{self.name} did not start: {' '.join(command)}\n{self._said()}")
+            time.sleep(0.02)
+
+    def _answers(self) -> bool:
+        try:
+            return request(self.port, "GET", self.check)[0] == 200
+        except (OSError, http.client.HTTPException):
+            return False
+
+    def _said(self) -> str:
+        self.log.seek(0)
+        return self.log.read().decode(errors="replace")[-3000:]
+
+    def freeze(self) -> None:
+        os.killpg(self.process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        os.killpg(self.process.pid, signal.SIGCONT)
+
+    def stop(self) -> None:
+        """End the group and whatever descends from it, also in other groups; wait until all are gone."""
+        family = tree(self.process.pid)
+        for number, patience in ((signal.SIGTERM, 2.0), (signal.SIGKILL, 5.0)):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGCONT)
+                os.killpg(self.process.pid, number)
+            if number == signal.SIGKILL:
+                _kill_each(family)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(patience)
+            if self.process.returncode is not None and wait_until(lambda: not _alive(family), 1.0):
+                break
+        self.log.close()
+
+    def cpu(self) -> float:
+        """Seconds of CPU time that it and all its processes have used so far."""
+        return sum(process.cpu for process in tree(self.process.pid))
+
+
+def _alive(family: Iterable[Process]) -> list[Process]:
+    return [process for process in family if process.is_alive()]
+
+
+def _kill_each(family: Iterable[Process]) -> None:
+    for process in _alive(family):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def started(peers: Sequence[Peer]) -> Iterator[None]:
+    """Start the peers and freeze them; end all of them, whatever happens."""
+    with contextlib.ExitStack() as stack:
+        for peer in peers:
+            say(f"  starting {peer.name}")
+            peer.start()
+            stack.callback(peer.stop)
+            peer.freeze()
+        yield
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(condition: Callable[[], bool], timeout: float) -> bool:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+def request(port: int, method: str, path: str, body: bytes = b"", timeout: float = 5.0) -> tuple[int, bytes]:
+    """One request on a connection of its own: status and body."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    try:
+        connection.request(method, path, body or None, {"content-type": "application/json"} if body else {})
+        response = connection.getresponse()
+        return response.status, response.read()
+    finally:
+        connection.close()
+
+
+def uvicorn(app: str) -> list[str]:
+    """The form its documentation gives for speed: uvloop, httptools, no access log."""
+    options = ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]
+    return [PYTHON, "-m", "uvicorn", app, "--port", "{port}", *options]
+
+
+def tinysvc(file: str, *options: str) -> list[str]:
+    return [PYTHON, "-m", "tinysvc", file, "--port", "{port}", *options]
+
+
+# Load
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Load:
+    """A closed loop of wrk: each connection asks again as soon as it was answered."""
+
+    script: str
+    path: str
+    connections: int
+    seconds: int
+    pin: Sequence[str] = ()
+
+    def command(self, port: int | str) -> list[str]:
+        return [
+            *(*self.pin, "wrk", "-t1", f"-c{self.connections}", f"-d{self.seconds}s"),
+            *("-s", str(HERE / "wrk" / self.script), f"http://127.0.0.1:{port}{self.path}"),
+        ]
+
+    def __str__(self) -> str:
+        return " ".join(self.command("PORT")).replace(f"{ROOT}/", "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """One peer in one round."""
+
+    rate: float  # requests per second
+    cpu: float  # seconds of the server's CPU time per request
+
+
+def parse_wrk(output: str) -> tuple[int, float]:
+    """Requests and seconds. CannotMeasureError if wrk saw errors: a server that refuses is a fast server."""
+    errors = re.findall(r"^ *(?:Non-2xx or 3xx responses|Socket errors): .*$", output, re.MULTILINE)
+    if errors:
+        raise CannotMeasureError(f"wrk saw errors: {'; '.join(error.strip() for error in errors)}")
+    found = re.search(r"([0-9]+) requests in ([0-9.]+)(ms|s|m)\b", output)
+    if found is None or not int(found[1]):
+        raise CannotMeasureError(f"wrk did not say how many requests it made:\n{output}")
+    return int(found[1]), float(found[2]) * {"ms": 0.001, "s": 1.0, "m": 60.0}[found[3]]
+
+
+def put_under_load(peer: Peer, load: Load) -> Measured:
+    before = peer.cpu()
+    output = subprocess.run(load.command(peer.port), capture_output=True, text=True, check=False)
+    if output.returncode:
+        raise CannotMeasureError(f"wrk failed: {output.stderr}")
+    try:
+        count, seconds = parse_wrk(output.stdout)
+    except CannotMeasureError as error:
+        raise CannotMeasureError(f"{peer.name}: {error}") from None
+    time.sleep(SETTLE)
+    return Measured(count / seconds, (peer.cpu() - before) / count)
+
+
+def rounds(peers: Sequence[Peer], load: Load, count: int) -> dict[str, list[Measured]]:
+    """`count` rounds over all peers in turn, behind one that only warms up and is not counted."""
+    results: dict[str, list[Measured]] = {peer.name: [] for peer in peers}
+    for number in range(count + 1):
+        for peer in peers:
+            peer.thaw()
+            measured = put_under_load(peer, load if number else dataclasses.replace(load, seconds=1))
+            peer.freeze()
+            if number:
+                results[peer.name].append(measured)
+        if number:
+            so_far = ", ".join(f"{name} {values[-1].rate:,.0f}/s" for name, values in results.items())
+            say(f"  round {number} of {count}: {so_far}")
+    return results
+
+
+# Numbers
+
+
+def ratios(values: Sequence[float], baseline: Sequence[float]) -> list[float]:
+    """Round by round."""
+    return [value / base for value, base in zip(values, baseline, strict=True)]
+
+
+def median(values: Sequence[float], form: str = "{:,.0f}") -> str:
+    return form.format(statistics.median(values))
+
+
+def spread(values: Sequence[float], form: str = "{:,.0f}") -> str:
+    """The worst and the best: with so few rounds, a percentile would only look like more."""
+    return f"{form.format(min(values))}-{form.format(max(values))}"
+
+
+def rate_rows(results: dict[str, list[Measured]], baseline: str) -> list[list[str]]:
+    """Rows of a throughput table, fastest first."""
+    base = [each.rate for each in results[baseline]]
+    by_rate = sorted(results, key=lambda name: -statistics.median(each.rate for each in results[name]))
+    rows = []
+    for name in by_rate:
+        rates = [each.rate for each in results[name]]
+        of_base = ratios(rates, base)
+        shown = "1.00 (baseline)" if name == baseline else median(of_base, "{:.2f}")
+        cpu = [each.cpu * 1e6 for each in results[name]]
+        rows.append([name, median(rates), spread(rates), shown, spread(of_base, "{:.2f}"), median(cpu)])
+    return rows
+
+
+RATE_COLUMNS = ["", "requests/s", "spread", "ratio", "spread", "server CPU µs/request"]
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; the first column to the left, numbers to the right."""
+    body = [list(columns), *map(list, rows)]
+    widths = [max(3, *map(len, column)) for column in zip(*body, strict=True)]
+    lines = [
+        "| " + " | ".join(c.ljust(w) if not i else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        for row in body
+    ]
+    rule = "|" + "|".join("-" * (w + 2) if not i else "-" * (w + 1) + ":" for i, w in enumerate(widths))
+    return "\n".join(f"{line} |" for line in [lines[0]]) + f"\n{rule}|\n" + "\n".join(f"{line} |" for line in lines[1:])
+
+
+def where() -> str:
+    """One sentence on pinning, for the results."""
+    if not PINNED:
+        return "Server and load shared all cores: there is one core only, or no taskset."
+    return f"Server pinned to core {CORES[0]}, load to core {CORES[1]}."
+
+
+def own_python() -> str:
+    """The interpreter for our own clients: the one that runs this."""
+    return sys.executable

@@ -1,0 +1,150 @@
+"""Ask at a fixed rate, whatever the answers do, and count time from the instant each request was *meant* to be sent.
+
+A client that waits for its answer before it asks again asks a slow server less often, and so hides the very delays it
+should show. This one does not: a request that finds every connection busy waits, and its waiting counts.
+
+    python open_loop.py PORT RATE SECONDS METHOD PATH [BODY]      prints one JSON object
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import json
+import selectors
+import sys
+import time
+
+CONNECTIONS = 64
+
+LAST_ANSWERS = 2.0
+"""Seconds that the last requests get, behind the end, before they count as failed."""
+
+
+class Client(asyncio.Protocol):
+    """One keep-alive connection, at most one request at a time."""
+
+    def __init__(self, loop: OpenLoop) -> None:
+        self.loop = loop
+        self.intended: float | None = None
+        self.buffer = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def ask(self, intended: float) -> None:
+        self.intended = intended
+        self.loop.lateness.append(time.perf_counter() - intended)
+        self.transport.write(self.loop.message)
+
+    def data_received(self, data: bytes) -> None:
+        self.buffer += data
+        head, end, body = self.buffer.partition(b"\r\n\r\n")
+        if not end or len(body) < content_length(head):
+            return
+        assert self.intended is not None
+        self.loop.answered(int(head[9:12]), self.intended)
+        self.buffer, self.intended = b"", None
+        if b"connection: close" in head.lower():
+            self.transport.close()
+        else:
+            self.loop.free(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.loop.lost(self)
+
+
+def content_length(head: bytes) -> int:
+    for line in head.split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length":
+            return int(value)
+    return 0
+
+
+class OpenLoop:
+    """The schedule, and what came of it."""
+
+    def __init__(self, port: int, message: bytes) -> None:
+        self.port = port
+        self.message = message
+        self.idle: collections.deque[Client] = collections.deque()
+        self.waiting: collections.deque[float] = collections.deque()
+        self.latencies: list[float] = []
+        self.lateness: list[float] = []
+        self.failures: collections.Counter[str] = collections.Counter()
+        self.connecting: set[asyncio.Task[None]] = set()
+
+    async def connect(self) -> None:
+        try:
+            _, client = await asyncio.get_running_loop().create_connection(lambda: Client(self), "127.0.0.1", self.port)
+        except OSError as error:
+            self.failures[type(error).__name__] += 1
+        else:
+            self.free(client)
+
+    def free(self, client: Client) -> None:
+        if self.waiting:
+            client.ask(self.waiting.popleft())
+        else:
+            self.idle.append(client)
+
+    def answered(self, status: int, intended: float) -> None:
+        if status < 300:
+            self.latencies.append(time.perf_counter() - intended)
+        else:
+            self.failures[f"status {status}"] += 1
+
+    def lost(self, client: Client) -> None:
+        if client.intended is not None:
+            self.failures["connection lost"] += 1
+        if client in self.idle:
+            self.idle.remove(client)
+        task = asyncio.get_running_loop().create_task(self.connect())
+        self.connecting.add(task)
+        task.add_done_callback(self.connecting.discard)
+
+    async def run(self, rate: float, seconds: float) -> dict[str, object]:
+        await asyncio.gather(*(self.connect() for _ in range(CONNECTIONS)))
+        start, count = time.perf_counter() + 0.05, int(rate * seconds)
+        for number in range(count):
+            intended = start + number / rate
+            delay = intended - time.perf_counter()
+            if delay > 0:
+                await asyncio.sleep(delay)
+            if self.idle:
+                self.idle.popleft().ask(intended)
+            else:
+                self.waiting.append(intended)
+        deadline = time.perf_counter() + LAST_ANSWERS
+        while self.finished() < count and time.perf_counter() < deadline:
+            await asyncio.sleep(0.01)
+        if self.finished() < count:
+            self.failures["no answer"] += count - self.finished()
+        return {
+            "asked": count,
+            "latencies": self.latencies,
+            "lateness": self.lateness,
+            "failures": dict(self.failures),
+        }
+
+    def finished(self) -> int:
+        return len(self.latencies) + self.failures.total()
+
+
+def main(port: str, rate: str, seconds: str, method: str, path: str, body: str = "") -> None:
+    head = f"{method} {path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n"
+    if body:
+        head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
+    message = f"{head}\r\n{body}".encode()
+    # select() waits to the microsecond; epoll, as asyncio uses it, rounds up to the next millisecond.
+    loop = asyncio.SelectorEventLoop(selectors.SelectSelector())
+    try:
+        print(json.dumps(loop.run_until_complete(OpenLoop(int(port), message).run(float(rate), float(seconds)))))
+    finally:
+        loop.close()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

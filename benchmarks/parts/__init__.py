@@ -1,0 +1,1 @@
+"""One file a part. Each has `TITLE` and `measure(options) -> Markdown`."""

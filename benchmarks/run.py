@@ -1,0 +1,164 @@
+"""Measure tinysvc beside others and write RESULTS.md. README.md says how each number is made, and how to distrust it.
+
+Needs Python 3.11 or newer and wrk; everything else goes into .venv-bench, beside this folder, once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import hashlib
+import importlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import time
+import venv
+from pathlib import Path
+
+from harness import ENVIRONMENT, HERE, PYTHON, ROOT, CannotMeasureError, Options, say
+
+PARTS = ("io", "cpu", "start", "faults")
+REQUIREMENTS, OPTIONAL = HERE / "requirements.txt", HERE / "requirements-optional.txt"
+STAMP = ENVIRONMENT / ".ready"
+
+HEAD = """\
+# Results
+
+Written by `benchmarks/run.py`; do not edit. README.md says how each number is made. Every part names its own date, \
+machine and command, as parts can be measured one by one.
+"""
+
+SHOWN_VERSIONS = ("tinysvc", "uvloop", "httptools", "orjson", "msgspec", "uvicorn", "starlette", "fastapi", "granian")
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    if shutil.which("wrk") is None:
+        stop("wrk, the load generator, is missing; install it with: apt-get install wrk")
+    set_up(may_install=not arguments.no_setup)
+    options = Options(quick=arguments.quick)
+    for name in arguments.only or PARTS:
+        part = importlib.import_module(f"parts.{name}")
+        say(f"{part.TITLE}")
+        load, begin = os.getloadavg()[0], time.monotonic()
+        try:
+            text = part.measure(options)
+        except CannotMeasureError as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            sys.exit(1)
+        notes = provenance(name, options, load, time.monotonic() - begin)
+        write_section(arguments.output, name, f"## {part.TITLE}\n\n{text}\n{notes}")
+        say(f"  written to {arguments.output}")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: two minutes, rougher numbers")
+    parser.add_argument("--only", action="append", choices=PARTS, help="this part only; may be given again")
+    parser.add_argument("--output", type=Path, default=HERE / "RESULTS.md", help="default: benchmarks/RESULTS.md")
+    parser.add_argument(
+        "--no-setup", action="store_true", help="never install; end with status 2 if something is missing"
+    )
+    return parser.parse_args()
+
+
+def stop(sentence: str) -> None:
+    print(sentence, file=sys.stderr)
+    sys.exit(2)
+
+
+# The environment
+
+
+def set_up(*, may_install: bool) -> None:
+    """.venv-bench, with the pinned peers and tinysvc from this checkout; nothing is done if nothing has changed."""
+    wanted = fingerprint()
+    if STAMP.exists() and STAMP.read_text() == wanted:
+        return
+    if not may_install:
+        stop(f"{ENVIRONMENT.name} is not set up, or not for these requirements; `make bench` does that")
+    say(f"setting up {ENVIRONMENT.name} with Python {platform.python_version()} (once)")
+    venv.create(ENVIRONMENT, clear=True, with_pip=True)
+    try:
+        install("--editable", str(ROOT), "--requirement", str(REQUIREMENTS))
+    except subprocess.CalledProcessError as error:
+        stop(f"pip could not set up {ENVIRONMENT.name} (status {error.returncode}); what it said stands above")
+    try:
+        install("--requirement", str(OPTIONAL))
+    except subprocess.CalledProcessError:
+        say(f"going on without {OPTIONAL.name}: pip could not install it")
+    STAMP.write_text(wanted)
+
+
+def fingerprint() -> str:
+    files = (REQUIREMENTS, OPTIONAL, ROOT / "pyproject.toml")
+    content = b"\0".join(file.read_bytes() for file in files)
+    return f"{sys.executable} {platform.python_version()} {hashlib.sha256(content).hexdigest()}\n"
+
+
+def install(*arguments: str) -> None:
+    subprocess.run([PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments], check=True)
+
+
+# The results
+
+
+def provenance(name: str, options: Options, load: float, seconds: float) -> str:
+    command = f"python3 benchmarks/run.py --only {name}{' --quick' if options.quick else ''}"
+    now = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    return (
+        f"Measured {now} in {seconds:.0f} s with `{command}` at {commit()}; load average before: {load:.2f}.\n"
+        f"{machine()}. {versions()}.\n"
+    )
+
+
+def commit() -> str:
+    """Which tinysvc it was."""
+    try:
+        describe = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+        return "commit " + subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "an unknown commit"
+
+
+def machine() -> str:
+    found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    cores = len(os.sched_getaffinity(0))
+    processor = found[1] if found else platform.machine()
+    return (
+        f"{processor}, {cores} cores, {memory:.0f} GiB, Linux {platform.release()}, Python {platform.python_version()}"
+    )
+
+
+def versions() -> str:
+    code = (
+        "import sys; from importlib import metadata as m; installed = {d.name.lower(): d.version for d in"
+        " m.distributions()}; print(', '.join(f'{n} {installed[n]}' for n in sys.argv[1:] if n in installed))"
+    )
+    listed = subprocess.run([PYTHON, "-c", code, *SHOWN_VERSIONS], capture_output=True, text=True, check=True)
+    wrk = subprocess.run(["wrk", "--version"], capture_output=True, text=True, check=False).stdout
+    return f"{listed.stdout.strip()}, wrk {wrk.split()[1]}"
+
+
+def write_section(output: Path, name: str, text: str) -> None:
+    """Put the section in its place; the other parts keep what was measured before."""
+    sections = read_sections(output)
+    sections[name] = text
+    body = [f"<!-- part {each} -->\n{sections[each].strip()}\n" for each in PARTS if each in sections]
+    output.write_text("\n".join([HEAD, *body]))
+
+
+def read_sections(output: Path) -> dict[str, str]:
+    if not output.exists():
+        return {}
+    pieces = re.split(r"^<!-- part (\w+) -->$", output.read_text(), flags=re.MULTILINE)
+    return dict(zip(pieces[1::2], pieces[2::2], strict=True))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,356 @@
+"""__main__.py and server.py as a user meets them: a command, its output, its exit status, its end."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from conftest import descendants, wait_until, workers_below
+
+TESTS = Path(__file__).parent
+
+HELLO = """
+from tinysvc import cpu_route, io_route
+
+@io_route("/")
+async def root() -> dict:
+    return {"from": __name__}
+
+@cpu_route("/pid")
+def pid() -> int:
+    import os
+    return os.getpid()
+"""
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+class Served:
+    """A tinysvc command that has said where it listens."""
+
+    def __init__(self, process: subprocess.Popen[str], lines: list[str]) -> None:
+        self.process = process
+        self.lines = lines
+        self.url = lines[-1].removeprefix("listening on ")
+        self.pid = process.pid
+
+    def get(self, path: str) -> httpx.Response:
+        return httpx.get(self.url + path, timeout=20)
+
+
+@contextmanager
+def command(*arguments: str, cwd: Path, **variables: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **variables},
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@contextmanager
+def served(*arguments: str, cwd: Path, **variables: str) -> Iterator[Served]:
+    with command(*arguments, cwd=cwd, **variables) as process:
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            lines.append(line.rstrip("\n"))
+            if line.startswith("listening on "):
+                break
+        else:
+            process.wait()
+            assert process.stderr is not None
+            pytest.fail(f"it did not listen: {process.stderr.read()}")
+        yield Served(process, lines)
+
+
+def failed(*arguments: str, cwd: Path, **variables: str) -> tuple[int, str]:
+    """Exit status and standard error of a command that ends by itself."""
+    with command(*arguments, cwd=cwd, **variables) as process:
+        _, errors = process.communicate(timeout=30)
+        return process.returncode, errors
+
+
+def tinysvc(target: str, *arguments: str) -> tuple[str, ...]:
+    return ("-m", "tinysvc", target, "--port", "0", "--cpu-workers", "2", *arguments)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "hello.py").write_text(HELLO)
+    return tmp_path
+
+
+# What is served
+
+
+def test_a_file(folder: Path) -> None:
+    with served(*tinysvc("hello.py"), cwd=folder) as server:
+        assert server.lines[:-1] == ["GET  /     io   hello.root", "GET  /pid  cpu  hello.pid"]
+        assert re.fullmatch(r"listening on http://127\.0\.0\.1:[0-9]+", server.lines[-1])
+        assert server.get("/").json() == {"from": "hello"}
+        assert server.get("/pid").json() in workers_below(server.pid)
+
+
+def test_a_module_in_a_package(folder: Path) -> None:
+    package = folder / "package"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "helper.py").write_text("WORD = 'helped'\n")
+    (package / "module.py").write_text(
+        HELLO
+        + "\nfrom .helper import WORD\nfrom tinysvc import Service\n"
+        + "@cpu_route('/word')\ndef word() -> str:\n    return WORD\n"
+        + "other = Service(word, prefix='/other')\n"
+    )
+    for target in ("package.module", "package/module.py"):
+        with served(*tinysvc(target), cwd=folder) as server:
+            assert server.get("/word").text == "helped"
+            assert server.get("/").json() == {"from": "package.module"}
+    with served(*tinysvc("package.module:other"), cwd=folder) as server:
+        assert server.get("/other/word").text == "helped"
+        assert server.get("/").status_code == 404
+
+
+def test_a_folder_with_an_index(folder: Path) -> None:
+    (folder / "second.py").write_text(HELLO)
+    (folder / "_private.py").write_text("raise RuntimeError\n")
+    (folder / "helper.py").write_text("X = 1\n")
+    with served(*tinysvc("."), cwd=folder) as server:
+        assert server.get("/hello").json() == {"from": "hello"}
+        assert server.get("/second").json() == {"from": "second"}
+        assert server.get("/second/pid").json() in workers_below(server.pid)
+        index = server.get("/")
+        assert index.headers["content-type"] == "text/html; charset=utf-8"
+        assert '<a href="/second/pid">' in index.text
+        assert f"curl '{server.url}/hello/pid'" in index.text
+
+
+def test_a_script_run_as_main(folder: Path) -> None:
+    script = folder / "script.py"
+    script.write_text(
+        HELLO + "\nif __name__ == '__main__':\n    import tinysvc\n    tinysvc.run(__name__, port=0, cpu_workers=1)\n"
+    )
+    with served("script.py", cwd=folder) as server:
+        assert server.get("/").json() == {"from": "__main__"}
+        assert server.get("/pid").json() in workers_below(server.pid)
+
+
+def test_a_module_global_called_service(folder: Path) -> None:
+    (folder / "made.py").write_text(HELLO + "\nfrom tinysvc import Service\nservice = Service(pid, prefix='/made')\n")
+    with served(*tinysvc("made.py"), cwd=folder) as server:
+        assert server.get("/made/pid").status_code == 200
+        assert server.get("/").status_code == 404
+
+
+def test_a_unix_socket(folder: Path) -> None:
+    path = folder / "socket"
+    stale = socket.socket(socket.AF_UNIX)
+    stale.bind(str(path))
+    stale.close()
+    with served(*tinysvc("hello.py", "--unix", str(path)), cwd=folder) as server:
+        assert server.lines[-1] == f"listening on unix:{path}"
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://x", timeout=20) as client:
+            assert client.get("/").json() == {"from": "hello"}
+        status, errors = failed(*tinysvc("hello.py", "--unix", str(path)), cwd=folder)
+        assert status == 3
+        assert "another process does" in errors
+        server.process.terminate()
+        assert server.process.wait(30) == 0
+    assert not path.exists()
+
+
+def test_options_from_variables_flags_and_code(folder: Path) -> None:
+    with served(*tinysvc("hello.py"), cwd=folder, TINYSVC_CPU_WORKERS="1") as server:
+        assert len(workers_below(server.pid)) == 2  # the flag is stronger
+    with served("-m", "tinysvc", "hello.py", cwd=folder, TINYSVC_CPU_WORKERS="1", TINYSVC_PORT="0") as server:
+        assert len(workers_below(server.pid)) == 1
+
+
+# What goes wrong
+
+
+@pytest.mark.parametrize(
+    ("target", "status", "says"),
+    [
+        ("nowhere.py", 2, r"there is no file or folder 'nowhere\.py' in "),
+        ("no.such.module", 2, r"there is no file, folder or module 'no\.such\.module'"),
+        ("hello:nothing", 2, "hello has no Service called 'nothing'; it has: none"),
+        ("empty", 2, "no file in the folder empty has a function with @io_route or @cpu_route"),
+        ("data.txt", 2, "cannot be imported; a service is a .py file"),
+        ("plain.py", 3, "the module plain .* has no function with @io_route or @cpu_route"),
+        ("broken.py", 3, r"importing .*broken\.py failed:\nTraceback.*\n.*broken\.py\", line 2.*ZeroDivisionError"),
+        ("typo.py", 3, r"SyntaxError"),
+        ("my.service.py", 2, "cannot be imported"),
+        ("closure.py", 3, r"<lambda> \(.*closure\.py:3\): is a lambda, .*define it with def at the module's top level"),
+        (
+            "nomodel.py",
+            3,
+            r"a worker cannot start\nTraceback.*\n.*nomodel\.py\", line 5, in model.*\nOSError: no model",
+        ),
+        ("nodata.py", 3, r"the resource database cannot be opened:\nTraceback.*\nOSError: no database"),
+        ("exits.py", 3, r"SystemExit: 4"),
+    ],
+)
+def test_a_mistake_is_one_readable_message(folder: Path, target: str, status: int, says: str) -> None:
+    imports = "from tinysvc import cpu_resource, cpu_route, io_resource, io_route\n"
+    (folder / "empty").mkdir()
+    (folder / "data.txt").touch()
+    (folder / "plain.py").write_text("x = 1\n")
+    (folder / "broken.py").write_text("x = 1\n1 / 0\n")
+    (folder / "typo.py").write_text("def f(:\n")
+    (folder / "my.service.py").write_text("\n")
+    (folder / "closure.py").write_text(imports + "\ncpu_route('/')(lambda: None)\nh = cpu_route('/')(lambda: None)\n")
+    (folder / "nomodel.py").write_text(
+        imports + "\n@cpu_resource\ndef model():\n    raise OSError('no model')\n\n"
+        "@cpu_route('/')\ndef f(model) -> None: ...\n"
+    )
+    (folder / "nodata.py").write_text(
+        imports + "@io_resource\nasync def database():\n    raise OSError('no database')\n"
+        "@io_route('/')\nasync def f(database) -> None: ...\n"
+    )
+    (folder / "exits.py").write_text("raise SystemExit(4)\n")
+    if target == "closure.py":
+        says = says.replace(":3", ":4")
+    got, errors = failed(*tinysvc(target), cwd=folder)
+    assert re.search("tinysvc: .*" + says, errors, re.DOTALL), errors
+    assert got == status
+    assert "src/tinysvc" not in errors
+
+
+def test_a_used_port_is_named_and_the_other_server_unharmed(folder: Path) -> None:
+    with served(*tinysvc("hello.py"), cwd=folder) as server:
+        port = server.url.rpartition(":")[2]
+        status, errors = failed("-m", "tinysvc", "hello.py", "--port", port, cwd=folder)
+        assert status == 3
+        assert errors == (
+            f"tinysvc: cannot listen on 127.0.0.1:{port}: another process does; "
+            "stop it or choose --port (0 takes a free one)\n"
+        )
+        assert server.get("/").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        ({"TINYSVC_CPU_WORKER": "2"}, "TINYSVC_CPU_WORKER is no variable of tinysvc; did you mean cpu_workers?"),
+        ({"TINYSVC_PORT": "many"}, "TINYSVC_PORT takes a whole number, not 'many'"),
+        ({"TINYSVC_QUEUE_SIZE": "-1"}, "queue_size must be at least 0, not -1"),
+    ],
+)
+def test_a_wrong_variable_is_named(folder: Path, variables: dict[str, str], says: str) -> None:
+    assert failed("-m", "tinysvc", "hello.py", cwd=folder, **variables) == (2, f"tinysvc: {says}\n")
+
+
+def test_help_and_version(folder: Path) -> None:
+    out = subprocess.run([sys.executable, "-m", "tinysvc", "--help"], capture_output=True, text=True, check=True).stdout
+    assert "python -m tinysvc examples" in out
+    assert "--max-body-size" in out
+    out = subprocess.run(
+        [sys.executable, "-m", "tinysvc", "--version"], capture_output=True, text=True, check=True
+    ).stdout
+    assert re.fullmatch(r"tinysvc [0-9.]+\n", out)
+
+
+# How it ends
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_drains_and_exits_0(folder: Path, number: signal.Signals) -> None:
+    with served(*tinysvc(str(TESTS / "faulty.py")), cwd=folder) as server, httpx.Client(timeout=20) as client:
+        started, go = folder / "started", folder / "go"
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), 20) as busy:
+            target = f"/work?started={started}&go={go}&done={folder / 'done'}"
+            busy.sendall(f"POST {target} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode())
+            wait_until(started.exists, "the job runs")
+            client.get(server.url + "/livez")  # an idle keep-alive connection must not hold it up
+            server.process.send_signal(number)
+
+            def refuses() -> bool:
+                try:
+                    socket.create_connection((host, int(port)), 20).close()
+                except ConnectionRefusedError:
+                    return True
+                return False
+
+            wait_until(refuses, "it listens no more")
+            go.touch()
+            answer = b""
+            while piece := busy.recv(4096):
+                answer += piece
+            assert answer.startswith(b"HTTP/1.1 204 ")
+            assert b"connection: close" in answer
+        assert server.process.wait(30) == 0
+
+
+def test_a_second_signal_ends_it_at_once(folder: Path) -> None:
+    with served(*tinysvc(str(TESTS / "faulty.py"), "--shutdown-timeout", "3600"), cwd=folder) as server:
+        started = folder / "started"
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), 20) as busy:
+            target = f"/work?started={started}&go=/nowhere&done=/nowhere"
+            busy.sendall(f"POST {target} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode())
+            wait_until(started.exists, "the job runs")
+            family = set(descendants(server.pid))
+            with socket.create_connection((host, int(port)), 20) as idle:
+                server.process.terminate()
+                assert idle.recv(1) == b""  # it has begun to drain
+            server.process.terminate()
+            assert server.process.wait(30) == 128 + signal.SIGTERM
+        wait_until(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in family), "nothing is left", 2)
+
+
+def test_kill_9_leaves_nothing(folder: Path) -> None:
+    with served(*tinysvc(str(TESTS / "faulty.py")), cwd=folder) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), 20) as busy:
+            busy.sendall(b"GET /wait?started=%b&go=/nowhere HTTP/1.1\r\nHost: x\r\n\r\n" % bytes(folder / "started"))
+            wait_until((folder / "started").exists, "the job runs")
+            family = set(descendants(server.pid))
+            assert len(family) == 3
+            server.process.kill()
+            wait_until(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in family), "all are gone", 2)
+
+
+def test_workers_do_not_hold_the_listening_socket(folder: Path) -> None:
+    with served(*tinysvc("hello.py"), cwd=folder) as server:
+        port = int(server.url.rpartition(":")[2])
+        inodes = {
+            line.split()[9]
+            for line in Path("/proc/net/tcp").read_text().splitlines()[1:]
+            if line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "0A"
+        }
+        assert inodes
+        for pid in descendants(server.pid):
+            for entry in Path(f"/proc/{pid}/fd").iterdir():
+                assert not any(f"socket:[{inode}]" == os.readlink(entry) for inode in inodes)
+
+
+def test_a_signal_while_starting_ends_it(folder: Path) -> None:
+    (folder / "slow.py").write_text(
+        "import time, pathlib\nfrom tinysvc import cpu_resource, cpu_route\n"
+        "@cpu_resource\ndef model():\n    pathlib.Path('opening').touch()\n    time.sleep(3600)\n"
+        "@cpu_route('/')\ndef f(model) -> None: ...\n"
+    )
+    with command(*tinysvc("slow.py"), cwd=folder) as process:
+        wait_until((folder / "opening").exists, "the worker starts")
+        process.terminate()
+        assert process.wait(10) == 0
