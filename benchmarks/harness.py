@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import http.client
+import json
 import os
 import re
 import shutil
@@ -27,10 +28,16 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 ENVIRONMENT = ROOT / ".venv-bench"
 PYTHON = str(ENVIRONMENT / "bin" / "python")
+ENVIRON = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "TINYSVC_"))}
+"""What peers are started with: PYTHONDONTWRITEBYTECODE alone would make an editable tinysvc compile at every start."""
+
 TICK = 1 / os.sysconf("SC_CLK_TCK")
 
 SETTLE = 0.2
 """Seconds a peer gets to finish what was under way when its load ended, before it is stopped or measured."""
+
+ANSWER = {"message": "hello", "answer": 42}
+"""What GET /json of every peer says."""
 
 CORES = sorted(os.sched_getaffinity(0))
 PINNED = len(CORES) >= 2 and shutil.which("taskset") is not None
@@ -108,11 +115,10 @@ def command_line(pid: int) -> str:
 
 @dataclasses.dataclass(kw_only=True)
 class Peer:
-    """One server. `command` gets the port in place of {port}; `check` is a path that must answer 200."""
+    """One server. `command` gets the port in place of {port}. Its GET /json must answer ANSWER."""
 
     name: str
     command: Sequence[str]
-    check: str = "/json"
     pin: Sequence[str] = ()
     port: int = 0
     process: subprocess.Popen[bytes] = dataclasses.field(init=False)
@@ -124,6 +130,7 @@ class Peer:
         self.process = subprocess.Popen(
             command,
             cwd=HERE / "peers",
+            env=ENVIRON,
             stdin=subprocess.DEVNULL,
             stdout=self.log,
             stderr=self.log,
@@ -132,15 +139,17 @@ class Peer:
         deadline = time.monotonic() + 20
         while not self._answers():
             if self.process.poll() is not None or time.monotonic() > deadline:
+                said = self._said()
                 self.stop()
-                raise CannotMeasureError(f"{self.name} did not start: {' '.join(command)}\n{self._said()}")
+                raise CannotMeasureError(f"{self.name} did not start: {' '.join(command)}\n{said}")
             time.sleep(0.02)
 
     def _answers(self) -> bool:
         try:
-            return request(self.port, "GET", self.check)[0] == 200
+            status, body = request(self.port, "GET", "/json")
         except (OSError, http.client.HTTPException):
             return False
+        return status == 200 and json.loads(body) == ANSWER
 
     def _said(self) -> str:
         self.log.seek(0)

@@ -35,7 +35,6 @@ class Client(asyncio.Protocol):
 
     def ask(self, intended: float) -> None:
         self.intended = intended
-        self.loop.lateness.append(time.perf_counter() - intended)
         self.transport.write(self.loop.message)
 
     def data_received(self, data: bytes) -> None:
@@ -113,6 +112,7 @@ class OpenLoop:
             delay = intended - time.perf_counter()
             if delay > 0:
                 await asyncio.sleep(delay)
+            self.lateness.append(time.perf_counter() - intended)
             if self.idle:
                 self.idle.popleft().ask(intended)
             else:

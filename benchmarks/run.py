@@ -13,6 +13,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -37,6 +38,7 @@ SHOWN_VERSIONS = ("tinysvc", "uvloop", "httptools", "orjson", "msgspec", "uvicor
 
 def main() -> None:
     arguments = parse_arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the peers are ended as after Ctrl-C
     if shutil.which("wrk") is None:
         stop("wrk, the load generator, is missing; install it with: apt-get install wrk")
     set_up(may_install=not arguments.no_setup)
@@ -97,7 +99,7 @@ def set_up(*, may_install: bool) -> None:
 def fingerprint() -> str:
     files = (REQUIREMENTS, OPTIONAL, ROOT / "pyproject.toml")
     content = b"\0".join(file.read_bytes() for file in files)
-    return f"{sys.executable} {platform.python_version()} {hashlib.sha256(content).hexdigest()}\n"
+    return f"{sys.base_prefix} {platform.python_version()} {hashlib.sha256(content).hexdigest()}\n"
 
 
 def install(*arguments: str) -> None:

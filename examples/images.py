@@ -24,6 +24,7 @@ MAX_PIXELS = 50_000_000
 """A few kilobytes can unfold to gigabytes of pixels. 50 million are 200 MB in a worker, and more than most cameras."""
 
 MODES = {"JPEG": "RGB", "PNG": "RGBA"}
+BROKEN = (OSError, SyntaxError, ValueError)  # what Pillow's decoders raise
 CHUNK = 64 * 1024
 
 
@@ -54,6 +55,8 @@ def open_image(data: bytes) -> Image.Image:
         raise HTTPError(415, "The body is neither a JPEG nor a PNG image.") from None
     except Image.DecompressionBombError:
         raise HTTPError(413, f"The image has more than {MAX_PIXELS:,} pixels.") from None
+    except BROKEN as error:
+        raise broken(error) from None
     if image.width * image.height > MAX_PIXELS:
         raise HTTPError(413, f"The image has {image.width * image.height:,} pixels, more than {MAX_PIXELS:,}.")
     return image
@@ -63,8 +66,12 @@ def decode(image: Image.Image) -> Image.Image:
     """The pixels, upright: cameras store how they were held beside the picture (EXIF), and that is lost on the way."""
     try:
         return ImageOps.exif_transpose(image.convert(MODES[format_of(image)]))
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow's decoders say "broken" with
-        raise HTTPError(400, f"The image is broken: {error}.") from None
+    except BROKEN as error:
+        raise broken(error) from None
+
+
+def broken(error: Exception) -> HTTPError:
+    return HTTPError(400, f"The image is broken: {error}.")
 
 
 def format_of(image: Image.Image) -> str:

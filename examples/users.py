@@ -214,7 +214,9 @@ def chart(measurement: Measurement, file_format: Annotated[Literal["svg", "png"]
     draw(left, "50 ms of waiting", measurement.wait, "io_route, async def")
     draw(right, "50 ms of computing", measurement.compute, "io_route, def (in a thread)")
     left.set_ylabel("latency in ms")
-    left.set_ylim(0, 1.4 * left.get_ylim()[1])  # room for the legends
+    highest = left.get_ylim()[1]
+    left.set_yticks([tick for tick in left.get_yticks() if 0 <= tick <= highest])
+    left.set_ylim(0, 1.4 * highest)  # room for the legends
     picture = BytesIO()
     figure.savefig(picture, format=file_format, dpi=160)
     return Response(picture.getvalue(), content_type={"svg": "image/svg+xml", "png": "image/png"}[file_format])
@@ -222,7 +224,7 @@ def chart(measurement: Measurement, file_format: Annotated[Literal["svg", "png"]
 
 def draw(axes: Axes, title: str, ways: Ways, io_label: str) -> None:
     """One panel, a line for each way."""
-    labels = {"blocking": "async def that blocks the loop", "io": io_label, "cpu": "cpu_route"}
+    labels = {"blocking": "async def that blocks", "io": io_label, "cpu": "cpu_route"}
     for way, latencies in vars(ways).items():
         label = f"{labels[way]}: the last waits {latencies[-1]:,.0f} ms"
         users = range(1, len(latencies) + 1)
@@ -231,7 +233,7 @@ def draw(axes: Axes, title: str, ways: Ways, io_label: str) -> None:
     axes.set_xlabel("k-th user to be answered")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e5e5e5")
-    axes.legend(loc="upper left", labelcolor="linecolor", facecolor="white", edgecolor="white", framealpha=1)
+    axes.legend(loc="upper left", labelcolor="linecolor", frameon=False)
 
 
 PAGE = """\

@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import uvloop
+
+uvloop.new_event_loop().close()  # the first one opens a pipe for signals that stays for the life of the process
 
 PROC = Path("/proc")
 

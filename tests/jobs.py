@@ -245,3 +245,14 @@ def failing_while_file_exists(path: str) -> Iterator[Handle]:
         return Reply(None, body)
 
     yield handle
+
+
+@contextmanager
+def plain_slow_program() -> Iterator[Handle]:
+    yield lambda meta, body: Reply(None, body)
+
+
+@contextmanager
+def failing_program() -> Iterator[Handle]:
+    raise RuntimeError("the resource cannot be opened")
+    yield lambda meta, body: Reply(None, body)

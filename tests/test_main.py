@@ -191,7 +191,7 @@ def test_options_from_variables_flags_and_code(folder: Path) -> None:
     ("target", "status", "says"),
     [
         ("nowhere.py", 2, r"there is no file or folder 'nowhere\.py' in "),
-        ("no.such.module", 2, r"there is no file, folder or module 'no\.such\.module'"),
+        ("no.such.module", 2, r"there is no module 'no' \(looked in "),
         ("hello:nothing", 2, "hello has no Service called 'nothing'; it has: none"),
         ("empty", 2, "no file in the folder empty has a function with @io_route or @cpu_route"),
         ("data.txt", 2, "cannot be imported; a service is a .py file"),

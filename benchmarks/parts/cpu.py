@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import time
 from collections.abc import Sequence
 
 from harness import (
+    ENVIRON,
     HERE,
     PYTHON,
     RATE_COLUMNS,
@@ -92,9 +94,12 @@ def twenty_milliseconds(servers: Sequence[Peer], options: Options) -> str:
 
 def two_bare_processes(seconds: float) -> Measured:
     command = [PYTHON, "-c", BARE_LOOP, str(seconds)]
-    running = [subprocess.Popen(command, cwd=HERE / "peers", stdout=subprocess.PIPE) for _ in range(2)]
+    before = os.times()
+    running = [subprocess.Popen(command, cwd=HERE / "peers", env=ENVIRON, stdout=subprocess.PIPE) for _ in range(2)]
     count = sum(int(process.communicate()[0]) for process in running)
-    return Measured(count / seconds, 0.020)
+    after = os.times()
+    used = after.children_user - before.children_user + after.children_system - before.children_system
+    return Measured(count / seconds, used / count)
 
 
 def neighbours(servers: Sequence[Peer], options: Options) -> str:

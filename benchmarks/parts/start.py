@@ -6,7 +6,7 @@ import statistics
 import subprocess
 import time
 
-from harness import HERE, PYTHON, CannotMeasureError, Options, median, say, spread, table
+from harness import ENVIRON, HERE, PYTHON, CannotMeasureError, Options, median, say, spread, table
 
 TITLE = "start: import and listen"
 
@@ -27,7 +27,7 @@ def imports(options: Options) -> str:
     for number in range(options.choose(41, 9) + 1):
         for name, code in IMPORTS.items():
             begin = time.perf_counter()
-            subprocess.run([PYTHON, "-c", code], check=True, cwd=HERE)
+            subprocess.run([PYTHON, "-c", code], check=True, cwd=HERE, env=ENVIRON)
             if number:  # the first one only fills the file cache
                 times[name].append((time.perf_counter() - begin) * 1e3)
     bare = statistics.median(times["bare python"])
@@ -60,6 +60,7 @@ def until_listening(file: str) -> float:
     process = subprocess.Popen(
         [PYTHON, "-m", "tinysvc", file, "--port", "0", "--cpu-workers", "2"],
         cwd=HERE / "peers",
+        env=ENVIRON,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

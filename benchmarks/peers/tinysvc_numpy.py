@@ -1,5 +1,7 @@
 """tinysvc: a service that imports numpy, and whose workers can be caught at work."""
 
+from typing import Any
+
 import numpy
 import work
 
@@ -12,7 +14,7 @@ async def message() -> dict[str, object]:
 
 
 @cpu_route("/noop", methods=["POST"])
-def noop(document: dict[str, object]) -> dict[str, object]:
+def noop(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 

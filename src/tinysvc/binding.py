@@ -181,7 +181,8 @@ class Binder:
                 return convert(text, annotation, strict=False)
             except msgspec.ValidationError as error:
                 detail, _, inner = str(error).partition(" - at `$")
-                detail = detail.replace("got `str`", f"got {str(text)[:100]!r}")
+                if isinstance(text, str):
+                    detail = detail.replace("got `str`", f"got {text[:100]!r}")
                 raise _Fault(place + inner.rstrip("`"), detail) from None
 
         return make

@@ -92,7 +92,7 @@ IDLE, HEAD, BODY, HANDLER, WRITE, LINGERING = range(6)
 class Framing(NamedTuple):
     """What a header block says, beyond its fields, about the message it belongs to."""
 
-    fields: list[tuple[bytes, bytes]]
+    fields: tuple[tuple[bytes, bytes], ...]  # requests share it
     host: bytes
     content_length: int
     chunked: bool
@@ -147,7 +147,7 @@ def parse_fields(head: bytes, minor: bytes, settings: Settings) -> Framing:
     if expect not in (b"", b"100-continue"):
         raise ProtocolError(417, "The only expectation understood is 100-continue.")
     return Framing(
-        fields=fields,
+        fields=tuple(fields),
         host=host or b"",
         content_length=int(length or 0),
         chunked=coding is not None,
@@ -308,9 +308,9 @@ class BodyReader:
         if self._expected > connection.settings.max_body_size:
             limit = connection.settings.max_body_size
             raise ProtocolError(413, f"The body has {self._expected} bytes; at most {limit} are taken.")
-        if self._continue:
-            self._continue = False
+        if self._continue and not connection.buffer:
             connection.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._continue = False
         piece = b""
         while not piece and not self._finished:
             piece = self._take(connection.buffer or await connection.receive_body())
@@ -592,7 +592,7 @@ class Connection(asyncio.StreamReaderProtocol):
         status_line = _STATUS_LINES.get(response.status) or b"HTTP/1.1 %d \r\n" % response.status
         if response.headers:
             lines = "".join([f"{name}: {value}\r\n" for name, value in response.headers]).encode("latin-1")
-            if not _FIELD_LINES.fullmatch(lines):  # somebody went past `add_header`
+            if lines.count(b"\n") != len(response.headers) or not _FIELD_LINES.fullmatch(lines):  # not by add_header
                 raise ValueError(f"the headers {response.headers!r} would not stay in their lines")
             framing += lines
         if not self.keep_alive:

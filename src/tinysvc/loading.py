@@ -68,9 +68,11 @@ def _load_module(target: str) -> Service:
     _on_path(Path.cwd())
     try:
         found = importlib.util.find_spec(name)
-    except (ModuleNotFoundError, ValueError):
-        found = None  # a parent package is not there, or the name is none
+    except ValueError:
+        found = None  # an empty name, say
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
+            raise TargetError(f"there is no module {error.name!r} (looked in {Path.cwd()} and on sys.path)") from None
         raise ImportFailed(f"importing {name} failed:\n{author_traceback(error)}") from None
     if found is None:
         raise TargetError(f"there is no file, folder or module {name!r} (looked in {Path.cwd()} and on sys.path)")

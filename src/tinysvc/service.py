@@ -94,7 +94,7 @@ class Service:
         if not self.routes and not self.mounts:
             hint = f"; it imports {', '.join(imported)}: name them in a Service(...)" if imported else ""
             raise ConfigurationError(
-                f"the module {module.__name__} ({module.__file__}) has no function with @io_route or @cpu_route{hint}"
+                f"the module {module.__name__} ({getattr(module, '__file__', 'no file')}) has no function with @io_route or @cpu_route{hint}"
             )
 
     def _add_record(self, record: Route | Resource) -> None:

@@ -1,0 +1,47 @@
+"""Write docs/options.md from Settings: `python docs/options.py`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from tinysvc.settings import KiB, MiB, Settings
+
+HEAD = """\
+# Options and limits
+
+Every option of a server, in one table: it is a flag (`--cpu-workers`), a variable (`TINYSVC_CPU_WORKERS`), an argument
+of `tinysvc.run(...)` and of `Service(...)`. Where several are given, the command line or `run` is stronger than the
+variable, and the variable stronger than `Service`. A wrong or unknown one ends the start with a sentence and exit
+status 2.
+
+This page is written by `python docs/options.py`.
+
+| option | default | what it is |
+|---|---|---|
+"""
+COMPUTED = {
+    "cpu_workers": "the cores it may use",
+    "max_connections": "10,000, or 0.8 of the descriptor limit if that is less",
+}
+
+
+def page() -> str:
+    rows = []
+    for field in dataclasses.fields(Settings):
+        default = COMPUTED.get(field.name) or shown(field.name, field.default)
+        rows.append(f"| `{field.name}` | {default} | {field.metadata['help']} |\n")
+    return HEAD + "".join(rows)
+
+
+def shown(name: str, value: object) -> str:
+    """A default as a reader wants it: with its unit."""
+    if isinstance(value, float):
+        return f"{value:g} s"
+    if isinstance(value, int) and ("size" in name or "line" in name or "field" in name) and value >= KiB:
+        return f"{value // MiB} MiB" if value >= MiB else f"{value // KiB} KiB"
+    return str(value) or "none"
+
+
+if __name__ == "__main__":
+    (Path(__file__).parent / "options.md").write_text(page())

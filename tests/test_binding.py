@@ -1,0 +1,234 @@
+"""binding.py: signatures and results, without a server."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import enum
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from typing import Annotated, Any, Literal, TypedDict
+
+import msgspec
+import numpy as np
+import pytest
+
+from tinysvc.binding import Binder, ChunkStream, Cookie, Header, Query, encode_chunk, encode_iterator, encode_result
+from tinysvc.errors import BindingError, ConfigurationError, HTTPError, UnencodableResult
+from tinysvc.messages import Headers, Request, Response
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+@dataclasses.dataclass
+class Item:
+    name: str
+    price: float
+    tags: list[str] = dataclasses.field(default_factory=list)
+
+
+class Typed(TypedDict):
+    a: int
+
+
+def request(query: str = "", headers: dict[str, str] | None = None, **path: str) -> Request:
+    raw = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
+    return Request("POST", "/", query, Headers(raw), path_params=path)
+
+
+def bound(function: Any, *arguments: Any, body: bytes = b"", **path: str) -> dict[str, Any]:
+    return Binder(function, tuple(path)).bind(request(*arguments, **path), body, {})
+
+
+def test_scalars_from_the_query() -> None:
+    def handler(
+        text: str,
+        whole: int,
+        real: float,
+        yes: bool,
+        day: datetime.date,
+        key: uuid.UUID,
+        colour: Colour,
+        kind: Literal["a", "b"],
+        maybe: int | None = None,
+        default: int = 7,
+    ) -> None: ...
+
+    query = f"text=a%20b+c&whole=1&real=2.5&yes=true&day=2026-11-22&key={uuid.UUID(int=1)}&colour=red&kind=b&maybe=3"
+    assert bound(handler, query) == {
+        "text": "a b c",
+        "whole": 1,
+        "real": 2.5,
+        "yes": True,
+        "day": datetime.date(2026, 11, 22),
+        "key": uuid.UUID(int=1),
+        "colour": Colour.RED,
+        "kind": "b",
+        "maybe": 3,
+        "default": 7,
+    }
+
+
+def test_marked_parameters() -> None:
+    def handler(
+        x_token: Annotated[str, Header()],
+        ids: Annotated[list[int], Query("id")],
+        theme: Annotated[str, Cookie("t")] = "light",
+        accept: Annotated[str | None, Header()] = None,
+    ) -> None: ...
+
+    headers = {"x-token": "abc", "cookie": "a=1; t=dark"}
+    assert bound(handler, "id=1&id=2", headers) == {"x_token": "abc", "ids": [1, 2], "theme": "dark", "accept": None}
+
+
+@pytest.mark.parametrize("annotation", [Item, dict, list, Typed, dict[str, Any], Item | None, tuple[int, ...]])
+def test_what_comes_from_a_json_body(annotation: Any) -> None:
+    def handler(body: Any) -> None: ...
+
+    handler.__annotations__["body"] = annotation
+    assert Binder(handler).needs_body
+
+
+def test_bodies() -> None:
+    def item(item: Item) -> None: ...
+    def raw(body: bytes) -> None: ...
+    def optional(item: Item | None = None) -> None: ...
+
+    assert bound(item, body=b'{"name": "x", "price": 1}') == {"item": Item("x", 1.0)}
+    assert bound(raw, body=b"\x00") == {"body": b"\x00"}
+    assert bound(optional) == {"item": None}
+
+
+def test_every_fault_is_collected() -> None:
+    def handler(
+        item: Item, size: Annotated[int, msgspec.Meta(le=5)], ids: Annotated[list[int], Query()], day: str
+    ) -> None: ...
+
+    with pytest.raises(BindingError) as raised:
+        bound(handler, "size=9&ids=1&ids=b", body=b'{"name": "x", "price": "free"}')
+    assert raised.value.status == 422
+    assert raised.value.faults == [
+        ("$.price", "Expected `float`, got `str`"),
+        ("query.size", "Expected `int` <= 5"),
+        ("query.ids[1]", "Expected `int`, got `str`"),
+        ("query.day", "is missing"),
+    ]
+    assert raised.value.problem()["errors"][3] == {"place": "query.day", "detail": "is missing"}
+
+
+def test_pydantic_models_where_installed() -> None:
+    class Model:
+        """What binding asks of a pydantic class."""
+
+        @classmethod
+        def model_validate_json(cls, body: bytes) -> Model:
+            if body == b"bad":
+                error = ValueError("bad")
+                error.errors = lambda: [{"loc": ("a", 1), "msg": "wrong"}]  # type: ignore[attr-defined]
+                raise error
+            return cls()
+
+    def handler(model: Any) -> None: ...
+
+    handler.__annotations__["model"] = Model
+    assert isinstance(bound(handler, body=b"{}")["model"], Model)
+    with pytest.raises(BindingError) as raised:
+        bound(handler, body=b"bad")
+    assert raised.value.faults == [("$.a[1]", "wrong")]
+
+
+def test_too_many_query_fields() -> None:
+    def handler(a: int = 0) -> None: ...
+
+    with pytest.raises(HTTPError, match="more than 1000 fields"):
+        bound(handler, "a&" * 2000)
+
+
+def test_an_annotation_that_does_not_exist() -> None:
+    def handler(a: Nowhere) -> None: ...  # type: ignore[name-defined]  # noqa: F821
+
+    with pytest.raises(ConfigurationError, match="an annotation cannot be resolved"):
+        Binder(handler)
+
+
+# Results
+
+
+@dataclasses.dataclass
+class Point:
+    x: int
+
+
+class Struct(msgspec.Struct):
+    x: int
+
+
+RESULTS: list[tuple[Any, int, bytes, str | None]] = [
+    (None, 204, b"", None),
+    ("é", 200, "é".encode(), "text/plain; charset=utf-8"),
+    (b"\x00", 200, b"\x00", "application/octet-stream"),
+    ({"a": [1, None]}, 200, b'{"a":[1,null]}', "application/json"),
+    ([1], 200, b"[1]", "application/json"),
+    (7, 200, b"7", "application/json"),
+    (True, 200, b"true", "application/json"),
+    ({1: "a"}, 200, b'{"1":"a"}', "application/json"),
+    (Point(1), 200, b'{"x":1}', "application/json"),
+    (Struct(1), 200, b'{"x":1}', "application/json"),
+    ([Struct(1), {2}], 200, b'[{"x":1},[2]]', "application/json"),
+    (Colour.RED, 200, b'"red"', "application/json"),
+    (uuid.UUID(int=1), 200, b'"00000000-0000-0000-0000-000000000001"', "application/json"),
+    (datetime.date(2026, 1, 2), 200, b'"2026-01-02"', "application/json"),
+    (np.array([1, 2]), 200, b"[1,2]", "application/json"),
+    (np.arange(4).reshape(2, 2).T, 200, b"[[0,2],[1,3]]", "application/json"),
+    ({"mean": np.float64(0.5)}, 200, b'{"mean":0.5}', "application/json"),
+    (Response({"id": 1}, 201), 201, b'{"id":1}', "application/json"),
+    (Response("<p>", content_type="text/html"), 200, b"<p>", "text/html"),
+    (Response(status=202), 202, b"", None),
+]
+
+
+@pytest.mark.parametrize(("result", "status", "content", "content_type"), RESULTS, ids=repr)
+def test_results(result: Any, status: int, content: bytes, content_type: str | None) -> None:
+    response = encode_result(result)
+    assert (response.status, response.content, response.content_type) == (status, content, content_type)
+
+
+@pytest.mark.parametrize("value", [object(), {"a": object()}, lambda: 1, 2**70, "\ud800"])
+def test_what_cannot_be_encoded_is_named(value: Any) -> None:
+    with pytest.raises((UnencodableResult, UnicodeEncodeError)):
+        encode_result(value)
+
+
+def test_streams() -> None:
+    def items() -> Iterator[Any]:
+        yield {"a": 1}
+        yield Point(2)
+
+    response = encode_result(items())
+    assert list(encode_iterator(response)) == [b'{"a":1}\n', b'{"x":2}\n']
+    assert response.content_type == "application/x-ndjson"
+    assert encode_chunk("é") == ("é".encode(), "text/plain; charset=utf-8")
+    assert encode_chunk(bytearray(b"x")) == (b"x", "application/octet-stream")
+
+
+@pytest.mark.asyncio
+async def test_an_asynchronous_stream_closes_its_generator() -> None:
+    closed = []
+
+    async def items() -> AsyncIterator[str]:
+        try:
+            yield "a"
+            yield "b"
+        finally:
+            closed.append(True)
+
+    stream = ChunkStream(items())
+    assert await stream.begin() == "text/plain; charset=utf-8"
+    assert not closed
+    await stream.aclose()
+    assert closed
+    stream = ChunkStream(items())
+    await stream.begin()
+    assert [chunk async for chunk in stream] == [b"a", b"b"]

@@ -1,0 +1,48 @@
+"""The README and docs: every Python block runs, every file named exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import tinysvc
+from tinysvc.settings import Settings
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block that begins with `# name.py` is written to that file; the others run, in the folder of the files."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [str(tmp_path), *__import__("sys").path])
+    for block in BLOCK.findall(page.read_text()):
+        name = re.match(r"# (\w+\.py)\n", block)
+        if name:
+            (tmp_path / name[1]).write_text(block)
+        else:
+            exec(compile(block, page.name, "exec"), {"__name__": "block"})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+        assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+def test_the_map_of_files_is_complete() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for module in Path(tinysvc.__file__).parent.glob("[!_]*.py"):
+        assert f"  {module.name} " in readme
+    for example in (ROOT / "examples").glob("*.py"):
+        assert example.stem in readme
+
+
+def test_public_names_are_documented() -> None:
+    for name in tinysvc.__all__:
+        assert getattr(tinysvc, name).__doc__ or name == "Handler"
+    assert Settings.__doc__

@@ -1,0 +1,71 @@
+"""The house: imports point down only, and every module has its test file."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import tinysvc
+
+SOURCE = Path(tinysvc.__file__).parent
+FLOORS: list[list[set[str]]] = [  # floor -> groups; the groups of one floor do not know each other
+    [{"errors", "messages", "settings"}],
+    [{"http"}, {"routing"}, {"binding"}, {"executor", "processes", "worker"}],
+    [{"service", "pages"}],
+    [{"server", "loading"}],
+    [{"__main__"}, {"testing"}],
+]
+PLACE = {
+    name: (floor, number)
+    for floor, groups in enumerate(FLOORS)
+    for number, group in enumerate(groups)
+    for name in group
+}
+
+
+def modules() -> list[str]:
+    return sorted(path.stem for path in SOURCE.glob("*.py") if path.stem != "__init__")
+
+
+def imported_by(module: str) -> set[str]:
+    tree = ast.parse((SOURCE / f"{module}.py").read_text())
+    return {
+        node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module in PLACE
+    }
+
+
+def test_every_module_has_a_floor_and_a_test_file() -> None:
+    assert set(modules()) == set(PLACE)
+    tested = {path.stem.removeprefix("test_") for path in Path(__file__).parent.glob("test_*.py")}
+    assert {name.strip("_") for name in modules()} <= tested
+
+
+def test_imports_point_down() -> None:
+    for module in modules():
+        floor, group = PLACE[module]
+        for imported in imported_by(module):
+            other_floor, other_group = PLACE[imported]
+            assert other_floor < floor or (other_floor, other_group) == (floor, group), f"{module} imports {imported}"
+
+
+def test_no_two_files_import_each_other() -> None:
+    for module in modules():
+        for imported in imported_by(module):
+            assert module not in imported_by(imported), f"{module} and {imported}"
+
+
+def test_http_knows_no_pool_and_the_executor_no_http() -> None:
+    for name in ("executor", "processes", "worker"):
+        text = (SOURCE / f"{name}.py").read_text()
+        assert "Request" not in text
+        assert "Response" not in text
+
+
+def test_importing_tinysvc_loads_only_what_every_service_needs() -> None:
+    code = "import sys, tinysvc; print(*sorted({'uvloop', 'anyio', 'multiprocessing.pool', 'ssl'} & set(sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.split() in ([], ["ssl"])  # asyncio itself imports ssl

@@ -1,0 +1,90 @@
+"""loading.py: what a target names. The command line's side of it is in test_main.py."""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import faulty
+from tinysvc.errors import ConfigurationError
+from tinysvc.loading import ImportFailed, TargetError, load_main, load_service
+from tinysvc.service import Service
+
+ROUTE = "from tinysvc import io_route\n@io_route('/')\nasync def root() -> None: ...\n"
+
+
+@pytest.fixture(autouse=True)
+def clean_imports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Imports of one test are unknown to the next."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def paths(service: Service) -> list[str]:
+    return [mounted.path for mounted in service.mounted()]
+
+
+def test_a_service_and_a_module_are_targets_too() -> None:
+    service = Service(faulty.io)
+    assert load_service(service) is service
+    assert "/predict" in paths(load_service(faulty))
+    assert "/predict" in paths(load_main("faulty"))
+
+
+def test_a_name_that_is_not_imported() -> None:
+    with pytest.raises(TargetError, match=r"run\(__name__\)"):
+        load_main("nowhere")
+
+
+def test_a_file_with_a_dash_in_its_name(tmp_path: Path) -> None:
+    (tmp_path / "my-service.py").write_text(ROUTE)
+    assert paths(load_service("my-service.py")) == ["/"]
+
+
+def test_a_folder_mounts_each_service_under_its_name(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.py").write_text(ROUTE)
+    (tmp_path / "c.py").write_text(ROUTE + "from tinysvc import Service\nservice = Service(root, prefix='/inner')\n")
+    assert paths(load_service(".")) == ["/a", "/b", "/c/inner"]
+
+
+def test_a_file_whose_name_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "json.py").write_text(ROUTE)
+    with pytest.raises(TargetError, match=r"the name json is taken by .*json/__init__\.py; rename"):
+        load_service("json.py")
+
+
+def test_imported_handlers_are_not_served_by_accident(tmp_path: Path) -> None:
+    (tmp_path / "inner.py").write_text(ROUTE)
+    (tmp_path / "outer.py").write_text("from inner import root\n")
+    with pytest.raises(ConfigurationError, match=r"it imports root: name them in a Service"):
+        load_service("outer.py")
+
+
+def test_a_package_that_fails_while_it_is_searched(tmp_path: Path) -> None:
+    (tmp_path / "broken_package").mkdir()
+    (tmp_path / "broken_package" / "__init__.py").write_text("import does_not_exist\n")
+    with pytest.raises((ImportFailed, TargetError)) as raised:
+        load_service("broken_package.module")
+    assert "does_not_exist" in str(raised.value)
+
+
+def test_imported_resources_count(tmp_path: Path) -> None:
+    (tmp_path / "shared_things.py").write_text("from tinysvc import io_resource\n@io_resource\ndef thing(): return 1\n")
+    (tmp_path / "user_of.py").write_text("from shared_things import thing\n" + ROUTE)
+    module = load_service("user_of.py")
+    assert list(module.resources) == ["thing"]
+
+
+def test_a_module_object() -> None:
+    module = types.ModuleType("made")
+    with pytest.raises(ConfigurationError, match="the module made"):
+        load_service(module)

@@ -1,0 +1,106 @@
+"""server.py inside a process: readiness, drain, addresses. Signals and exit statuses are in test_main.py."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import httpx
+import pytest
+
+import faulty
+from conftest import workers_below
+from tinysvc import ConfigurationError, Service, io_route
+from tinysvc.server import Server, route_table
+from tinysvc.settings import Settings
+
+pytestmark = [pytest.mark.asyncio, pytest.mark.usefixtures("nothing_left")]
+
+
+async def test_readiness_follows_the_workers(tmp_path: Path) -> None:
+    server = Server(Service(faulty.cpu), Settings(port=0, cpu_workers=2))
+    async with server.listening() as url, httpx.AsyncClient(base_url=url, timeout=20) as client:
+        assert (await client.get("/readyz")).status_code == 200
+        stopped = workers_below(os.getpid())
+        forkserver = os.getpgid(int(Path(f"/proc/{stopped[0]}/stat").read_text().split()[3]))
+        os.kill(forkserver, signal.SIGSTOP)  # nobody can be replaced now
+        try:
+            os.kill(stopped[0], signal.SIGKILL)
+            async with asyncio.timeout(20):
+                while (answer := await client.get("/readyz")).status_code == 200:
+                    await asyncio.sleep(0.001)
+        finally:
+            os.kill(forkserver, signal.SIGCONT)
+        assert answer.status_code == 503
+        assert answer.json()["pools"]["default"]["ready"] == 1
+        async with asyncio.timeout(20):
+            while (await client.get("/readyz")).status_code != 200:
+                await asyncio.sleep(0.001)
+
+
+@io_route("/livez")
+async def own_livez() -> str:
+    return "mine"
+
+
+async def test_the_services_own_livez_wins() -> None:
+    async with Server(Service(own_livez), Settings(port=0)).listening() as url, httpx.AsyncClient() as client:
+        assert (await client.get(url + "/livez")).text == "mine"
+
+
+async def test_ipv6() -> None:
+    try:
+        async with Server(Service(own_livez), Settings(host="::1", port=0)).listening() as url:
+            assert url.startswith("http://[::1]:")
+            async with httpx.AsyncClient() as client:
+                assert (await client.get(url + "/livez")).text == "mine"
+    except ConfigurationError:
+        pytest.skip("this machine has no IPv6")
+
+
+async def test_an_address_that_is_none() -> None:
+    with pytest.raises(ConfigurationError, match=r"no address of this machine|cannot listen on"):
+        async with Server(Service(own_livez), Settings(host="203.0.113.1", port=0)).listening():
+            pass
+
+
+async def test_a_unix_path_that_is_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("precious")
+    with pytest.raises(ConfigurationError, match=f"cannot listen on the Unix socket {path}"):
+        async with Server(Service(own_livez), Settings(unix=str(path))).listening():
+            pass
+    assert path.read_text() == "precious"
+
+
+async def test_a_drain_lets_requests_finish(tmp_path: Path) -> None:
+    started, go = tmp_path / "started", tmp_path / "go"
+    server = Server(Service(faulty.io_wait), Settings(port=0))
+    async with httpx.AsyncClient(timeout=20) as client:
+        async with server.listening() as url:
+            request = asyncio.create_task(client.get(f"{url}/io-wait", params={"started": started, "go": go}))
+            while not started.exists():
+                await asyncio.sleep(0.001)
+            asyncio.get_running_loop().call_later(0.05, go.touch)
+        answer = await request
+    assert (answer.text, answer.headers["connection"]) == ("done", "close")
+
+
+async def test_a_drain_that_takes_too_long_is_cut_off(tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    server = Server(Service(faulty.io_wait), Settings(port=0, shutdown_timeout=0.05))
+    async with httpx.AsyncClient(timeout=20) as client:
+        async with server.listening() as url:
+            request = asyncio.create_task(client.get(f"{url}/io-wait", params={"started": started, "go": "/nowhere"}))
+            while not started.exists():
+                await asyncio.sleep(0.001)
+        with pytest.raises(httpx.HTTPError):
+            await request
+
+
+async def test_the_route_table() -> None:
+    assert route_table(Service(faulty.io, faulty.predict, prefix="/p")) == (
+        "GET   /p/io/{number}  io   faulty.io\nPOST  /p/predict      cpu  faulty.predict"
+    )
