@@ -21,7 +21,6 @@ from tinysvc import HTTPError, Request, Response, io_resource, io_route
 
 NoteId = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 
-
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS notes (id INTEGER PRIMARY KEY AUTOINCREMENT, title TEXT NOT NULL, text TEXT NOT NULL)
 """

@@ -79,7 +79,7 @@ def compute_io() -> str:
 
 @cpu_route("/compute/cpu")
 def compute_cpu() -> str:
-    """Each worker has a core of its own."""
+    """Workers compute side by side, each on a core of its own."""
     compute()
     return "computed\n"
 
@@ -251,7 +251,7 @@ PAGE = """\
 <form>K = <input name="k" type="number" min="1" max="200" value="40"> <button>Measure</button></form>
 <p>Measuring. Some of the routes block the whole server meanwhile: that is what they are there to show.</p>
 <img alt="Two charts: the latency of the k-th user, for waiting and for computing" hidden>
-<script>
+<script type="module">
   const [input, status, image] = ["input", "p", "img"].map(name => document.querySelector(name));
 
   async function ask(url, options) {
