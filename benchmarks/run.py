@@ -16,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
 import venv
 from pathlib import Path
@@ -59,7 +60,9 @@ def main() -> None:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: two minutes, rougher numbers")
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer and shorter rounds: under three minutes, rougher numbers"
+    )
     parser.add_argument("--only", action="append", choices=PARTS, help="this part only; may be given again")
     parser.add_argument("--output", type=Path, default=HERE / "RESULTS.md", help="default: benchmarks/RESULTS.md")
     parser.add_argument(
@@ -132,9 +135,9 @@ def machine() -> str:
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     cores = len(os.sched_getaffinity(0))
     processor = found[1] if found else platform.machine()
-    return (
-        f"{processor}, {cores} cores, {memory:.0f} GiB, Linux {platform.release()}, Python {platform.python_version()}"
-    )
+    library = "shared libpython" if sysconfig.get_config_var("Py_ENABLE_SHARED") else "static libpython"
+    python = f"Python {platform.python_version()} ({platform.python_compiler()}, {library})"
+    return f"{processor}, {cores} cores, {memory:.0f} GiB, Linux {platform.release()}, {python}"
 
 
 def versions() -> str:

@@ -88,7 +88,7 @@ def test_what_comes_from_a_json_body(annotation: Any) -> None:
     def handler(body: Any) -> None: ...
 
     handler.__annotations__["body"] = annotation
-    assert Binder(handler).needs_body
+    assert Binder(handler).body_kind == "json"
 
 
 def test_bodies() -> None:

@@ -24,23 +24,16 @@ import typing
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from http.cookies import CookieError, SimpleCookie
 from itertools import chain
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import msgspec
 import orjson
 
 from .errors import BindingError, ConfigurationError, HTTPError, UnencodableResult
-from .messages import Request, Response
+from .messages import JSON, NDJSON, OCTETS, TEXT, Request, Response
 
 Get = Callable[[Request, bytes], Any]
 """How one argument is made. Raises _Fault."""
-
-JSON, TEXT, OCTETS, NDJSON = (
-    "application/json",
-    "text/plain; charset=utf-8",
-    "application/octet-stream",
-    "application/x-ndjson",
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,14 +68,14 @@ class Binder:
     """Fills the parameters of one handler.
 
     `resources` are the names that resources are known by; their values are given to `bind`. ConfigurationError for a
-    signature that cannot be served. `needs_body` says whether `bind` looks at the body it is given.
+    signature that cannot be served. `body_kind` says what `bind` takes the body for, if it takes it at all.
     """
 
     def __init__(
         self, function: Callable[..., Any], path_parameters: Collection[str] = (), resources: Collection[str] = ()
     ) -> None:
         self.function = function
-        self.needs_body = False
+        self.body_kind: Literal["", "bytes", "json"] = ""
         self.resources: list[str] = []
         self._gets: list[tuple[str, Get]] = []
         self._body_parameter = ""
@@ -137,21 +130,21 @@ class Binder:
             return self._marked(name, annotation, parameter.default, marker)
         plain = _without_annotated(annotation)
         if plain is bytes:
-            self._claim_body(name)
+            self._claim_body(name, "bytes")
             return lambda request, body: body
         if _comes_as_json(plain):
-            self._claim_body(name)
+            self._claim_body(name, "json")
             return self._from_json(name, annotation, parameter.default)
         return self._marked(name, annotation, parameter.default, Query())
 
-    def _claim_body(self, name: str) -> None:
+    def _claim_body(self, name: str, kind: Literal["bytes", "json"]) -> None:
         if self._body_parameter:
             raise ConfigurationError.at(
                 self.function,
                 f"both {self._body_parameter} and {name} ask for the body; "
                 "put them into one dataclass, or take Annotated[..., Query()] for one",
             )
-        self._body_parameter, self.needs_body = name, True
+        self._body_parameter, self.body_kind = name, kind
 
     def _marked(self, name: str, annotation: Any, default: Any, marker: Query | Header | Cookie) -> Get:
         where, values_of = _PLACES[type(marker)]
@@ -312,6 +305,8 @@ def encode_result(result: Any) -> Response:
         return _finished(result)
     if isinstance(result, (Iterator, AsyncIterator)):
         return Response(result)
+    if isinstance(result, msgspec.Struct):
+        return Response(msgspec.json.encode(result), content_type=JSON)
     return _json(result)
 
 
@@ -328,13 +323,11 @@ def _finished(response: Response) -> Response:
 
 
 def _json(result: Any) -> Response:
-    return Response(json_bytes(result), content_type=JSON)
+    return Response(json_bytes(result), 200, content_type=JSON)
 
 
 def json_bytes(value: Any) -> bytes:
-    """`value` as JSON: orjson, with numpy, dataclasses, datetime, UUID; msgspec for Structs; pydantic's own dump."""
-    if isinstance(value, msgspec.Struct):
-        return msgspec.json.encode(value)
+    """`value` as JSON by orjson: numpy, dataclasses, datetime, UUID, msgspec Structs and pydantic models included."""
     try:
         return orjson.dumps(value, _other, _OPTIONS)
     except TypeError as error:
@@ -347,6 +340,8 @@ _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 
 def _other(value: Any) -> Any:
     """What orjson does not know."""
+    if isinstance(value, msgspec.Struct):
+        return msgspec.to_builtins(value)
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")
     if hasattr(value, "tolist"):  # a numpy array that is not contiguous, or of a type orjson does not know

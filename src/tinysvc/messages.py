@@ -148,8 +148,12 @@ def parse_query(raw: str) -> dict[str, list[str]]:
     for pair in pairs:
         if pair:
             name, _, value = pair.partition("=")
-            fields.setdefault(unquote_plus(name), []).append(unquote_plus(value))
+            fields.setdefault(_decoded(name), []).append(_decoded(value))
     return fields
+
+
+def _decoded(text: str) -> str:
+    return unquote_plus(text) if "%" in text or "+" in text else text
 
 
 class Response:
@@ -178,7 +182,9 @@ class Response:
         if headers:
             for name, value in headers.items() if isinstance(headers, Mapping) else headers:
                 self.add_header(name, value)
-        self.content_type = content_type and _checked("content-type", content_type)
+        if content_type is not None and content_type not in _COMMON_TYPES:
+            _checked("content-type", content_type)
+        self.content_type = content_type
 
     def add_header(self, name: str, value: str) -> None:
         """Add one header line. ValueError for a bad name or value, and for the names the server itself writes."""
@@ -193,6 +199,11 @@ class Response:
     def __repr__(self) -> str:
         return f"<Response {self.status} {self.content_type}>"
 
+
+JSON, TEXT, OCTETS = "application/json", "text/plain; charset=utf-8", "application/octet-stream"
+NDJSON, HTML, PROBLEM = "application/x-ndjson", "text/html; charset=utf-8", "application/problem+json"
+_COMMON_TYPES = frozenset({JSON, TEXT, OCTETS, NDJSON, HTML, PROBLEM})
+"""Need no check, on the hot path."""
 
 _OURS = {
     "content-length": "it follows from the content",
@@ -213,7 +224,7 @@ def _checked(name: str, value: str) -> str:
 def problem_response(error: TinysvcError) -> Response:
     """The error as `application/problem+json` (RFC 9457)."""
     content = orjson.dumps(error.problem())
-    return Response(content, error.status, error.headers, content_type="application/problem+json")
+    return Response(content, error.status, error.headers, content_type=PROBLEM)
 
 
 Handler = Callable[[Request], Awaitable[Response]]

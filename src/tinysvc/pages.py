@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable
 from html import escape
 
-from .messages import Handler, Request, Response
-from .service import Mounted
+from .messages import HTML, Handler, Request, Response
+from .service import Mounted, binder_of
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --io: #1a7f5a; --cpu: #b4540a; }
@@ -31,7 +31,7 @@ def index_page(title: str, mounted: Iterable[Mounted]) -> Handler:
             f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
             f"<title>{escape(title)}</title><style>{_STYLE}</style><h1>{escape(title)}</h1>{body}</html>"
         )
-        return Response(html.encode(), content_type="text/html; charset=utf-8")
+        return Response(html.encode(), content_type=HTML)
 
     return index
 
@@ -51,10 +51,13 @@ def _sections(routes: list[Mounted], host: str) -> Iterable[str]:
         yield f"<pre>{curl_line(mounted, host)}</pre>"
 
 
+_DATA = {"": "", "bytes": " --data-binary @FILE", "json": " -H 'content-type: application/json' -d '{}'"}
+
+
 def curl_line(mounted: Mounted, host: str) -> str:
     """One line to paste into a shell, as HTML text."""
     path = re.sub(r"\{(\w+)(:path)?\}", r"\1", mounted.path)
     method = mounted.route.methods[0]
     verb = "" if method == "GET" else f" -X {method}"
-    data = " --data-binary @FILE" if method in ("POST", "PUT", "PATCH") else ""
+    data = _DATA[binder_of(mounted).body_kind]
     return escape(f"curl{verb} 'http://{{host}}{path}'{data}", quote=False).replace("{host}", host)

@@ -208,14 +208,15 @@ class Router(Generic[H]):
             if target:
                 return target, None
         values: list[str] = []
-        allowed: set[str] = set()
-        found = _find(self._root, path.split("/"), 1, method, values, allowed)
-        if found is None and allowed:
-            raise HTTPError(405, f"{method} is not served at this path.", headers=[("allow", allow(allowed))])
+        segments = path.split("/")
+        found = _find(self._root, segments, 1, method, values)
         if found is None:
+            allowed = [other for other in ROUTABLE_METHODS if _find(self._root, segments, 1, other, [])]
+            if allowed:
+                raise HTTPError(405, f"{method} is not served at this path.", headers=[("allow", allow(allowed))])
             raise HTTPError(404, "Nothing is served at this path.")
         target, names = found
-        return target, dict(zip(names, map(unquote, values), strict=True))
+        return target, {name: unquote(value) for name, value in zip(names, values, strict=True)}
 
 
 def allow(methods: Iterable[str]) -> str:
@@ -225,33 +226,26 @@ def allow(methods: Iterable[str]) -> str:
 
 
 def _find(
-    node: _Node[H], segments: list[str], position: int, method: str, values: list[str], allowed: set[str]
+    node: _Node[H], segments: list[str], position: int, method: str, values: list[str]
 ) -> tuple[H, tuple[str, ...]] | None:
-    """The first leaf that fits path and method. `allowed` collects the methods of the leaves that fit the path."""
+    """The first leaf that fits path and method; `values` collects what its parameters matched."""
     if position == len(segments):
-        return _by_method(node.methods, method, allowed)
+        return node.methods.get(method) or (node.methods.get("GET") if method == "HEAD" else None)
     segment = segments[position]
     child = node.literals.get(segment)
     if child is None and "%" in segment:  # `%7E` and `~` are the same path (RFC 3986, 6.2.2.2)
         child = node.literals.get(quote(unquote(segment), safe="!$&'()*+,;=:@"))
     if child is not None:
-        found = _find(child, segments, position + 1, method, values, allowed)
+        found = _find(child, segments, position + 1, method, values)
         if found is not None:
             return found
     if node.parameter is not None and segment:
         values.append(segment)
-        found = _find(node.parameter, segments, position + 1, method, values, allowed)
+        found = _find(node.parameter, segments, position + 1, method, values)
         if found is not None:
             return found
         values.pop()
-    found = _by_method(node.rest, method, allowed)
+    found = node.rest.get(method) or (node.rest.get("GET") if method == "HEAD" else None)
     if found is not None:
         values.append("/".join(segments[position:]))
     return found
-
-
-def _by_method(
-    table: dict[str, tuple[H, tuple[str, ...]]], method: str, allowed: set[str]
-) -> tuple[H, tuple[str, ...]] | None:
-    allowed.update(table)
-    return table.get(method) or (table.get("GET") if method == "HEAD" else None)

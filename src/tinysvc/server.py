@@ -22,7 +22,7 @@ from .binding import json_bytes
 from .errors import ConfigurationError, WorkerStartError
 from .http import Connections
 from .loading import ImportFailed, TargetError, load_main, load_service
-from .messages import Handler, Request, Response
+from .messages import JSON, Handler, Request, Response
 from .pages import index_page
 from .service import ResourceFailed, RunningService, Service
 from .settings import Settings, SettingsError, load_settings
@@ -73,7 +73,7 @@ class Server:
         """What the server answers itself where the service leaves the path free."""
 
         async def livez(request: Request) -> Response:
-            return Response(b'{"status":"alive"}', content_type="application/json")
+            return Response(b'{"status":"alive"}', content_type=JSON)
 
         async def readyz(request: Request) -> Response:
             pools = {
@@ -82,7 +82,7 @@ class Server:
             }
             ready = not self.draining and self.running.is_ready()
             content = {"status": "draining" if self.draining else "ready" if ready else "not ready", "pools": pools}
-            return Response(json_bytes(content), 200 if ready else 503, content_type="application/json")
+            return Response(json_bytes(content), 200 if ready else 503, content_type=JSON)
 
         pages: dict[str, Handler] = {"/livez": livez, "/readyz": readyz}
         if len(list(self.service.services())) > 1:

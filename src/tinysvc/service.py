@@ -146,7 +146,7 @@ class RunningService:
 
     async def open(self, stack: AsyncExitStack, extra: Mapping[str, Handler]) -> None:
         mounted = list(self.service.mounted())
-        binders = [_binder(each) for each in mounted]
+        binders = [binder_of(each) for each in mounted]
         endpoints = [_endpoint(each) for each in mounted if each.route.kind == "cpu"]
         if endpoints:
             pool = ProcessPoolExecutor(
@@ -225,7 +225,7 @@ class RunningService:
 
 
 def _io_handler(function: Callable[..., Any], binder: Binder, resources: Mapping[str, Any]) -> Handler:
-    bind, needs_body = binder.bind, binder.needs_body
+    bind, needs_body = binder.bind, bool(binder.body_kind)
     is_coroutine = inspect.iscoroutinefunction(function)
     is_stream = inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function)
 
@@ -384,7 +384,8 @@ def _address(value: Any) -> Any:
 # What is wrong with a handler is said at start-up
 
 
-def _binder(mounted: Mounted) -> Binder:
+def binder_of(mounted: Mounted) -> Binder:
+    """The binder of a route where it stands. ConfigurationError if its handler cannot be served."""
     route, resources = mounted.route, mounted.service.resources
     names = [name for name, resource in resources.items() if resource.kind == route.kind]
     other = {name for name, resource in resources.items() if resource.kind != route.kind}
