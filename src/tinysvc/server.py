@@ -61,12 +61,12 @@ class Server:
                     await self._drain(connections, running)
 
     async def _drain(self, connections: Connections, running: RunningService) -> None:
-        timeout = self.settings.shutdown_timeout
-        finished = await connections.drain(timeout)
-        if not finished:
+        timeout, loop = self.settings.shutdown_timeout, asyncio.get_running_loop()
+        end = loop.time() + timeout
+        if not await connections.drain(timeout):
             log.warning("%d connections were cut off after %g s of draining", len(connections.open), timeout)
         connections.abort()
-        await running.drain(0 if not finished else timeout)
+        await running.drain(max(0.0, end - loop.time()))
         await asyncio.sleep(0)  # let the cancelled connections' tasks end
 
     def _own_pages(self) -> dict[str, Handler]:

@@ -1,0 +1,57 @@
+"""The wheel: it carries the examples, the type marker, and works in an empty folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from this checkout and unpacked, as `pip install --target` would."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "site")
+    return folder / "site"
+
+
+def test_what_it_carries(installed: Path) -> None:
+    assert (installed / "tinysvc" / "py.typed").exists()
+    carried = {path.name for path in (installed / "tinysvc" / "examples").iterdir()}
+    assert carried == {path.name for path in (ROOT / "examples").glob("*.py")}
+    (metadata,) = installed.glob("tinysvc-*.dist-info")
+    assert "tinysvc = tinysvc.__main__:main" in (metadata / "entry_points.txt").read_text()
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_the_examples_work_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tinysvc", "examples", "--port", "0", "--cpu-workers", "1"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+    )
+    with process:
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith("listening on "):
+                break
+        url = lines[-1].split()[-1]
+        assert httpx.get(f"{url}/hello/Ada", timeout=20).json() == {"message": "hello Ada!"}
+        assert httpx.get(f"{url}/hello/primes/10", timeout=20).json() == [2, 3, 5, 7]
+        process.terminate()
+    assert process.returncode == 0
