@@ -18,6 +18,7 @@ import subprocess
 import sys
 import sysconfig
 import time
+import tomllib
 import venv
 from pathlib import Path
 
@@ -100,9 +101,10 @@ def set_up(*, may_install: bool) -> None:
 
 
 def fingerprint() -> str:
-    files = (REQUIREMENTS, OPTIONAL, ROOT / "pyproject.toml")
-    content = b"\0".join(file.read_bytes() for file in files)
-    return f"{sys.base_prefix} {platform.python_version()} {hashlib.sha256(content).hexdigest()}\n"
+    """All that decides what is installed; tinysvc itself is editable and always the checkout's."""
+    dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    wanted = [REQUIREMENTS.read_text(), OPTIONAL.read_text(), *dependencies]
+    return f"{sys.base_prefix} {platform.python_version()} {hashlib.sha256(repr(wanted).encode()).hexdigest()}\n"
 
 
 def install(*arguments: str) -> None:

@@ -57,6 +57,13 @@ class Cookie:
     name: str | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Path:
+    """A segment of the path: what a parameter named in it is filled from."""
+
+    name: str | None = None
+
+
 class _Fault(Exception):
     """One parameter that could not be filled."""
 
@@ -79,7 +86,7 @@ class Binder:
         self.resources: list[str] = []
         self._gets: list[tuple[str, Get]] = []
         self._body_parameter = ""
-        parameters = signature_of(function)
+        parameters = self.parameters = signature_of(function)
         for name in path_parameters:
             if name not in parameters:
                 raise ConfigurationError.at(
@@ -124,10 +131,10 @@ class Binder:
                 f"annotation that says more; annotate it, as in {name}: str, or declare a resource {name}",
             )
         if in_path:
-            return self._from_text(f"path.{name}", annotation, parameter.empty, lambda request: _path(request, name))
+            return self._from_text(name, annotation, parameter.empty, Path())
         marker = next((m for m in get_args(annotation)[1:] if isinstance(m, (Query, Header, Cookie))), None)
         if get_origin(annotation) is Annotated and marker is not None:
-            return self._marked(name, annotation, parameter.default, marker)
+            return self._from_text(name, annotation, parameter.default, marker)
         plain = _without_annotated(annotation)
         if plain is bytes:
             self._claim_body(name, "bytes")
@@ -135,7 +142,7 @@ class Binder:
         if _comes_as_json(plain):
             self._claim_body(name, "json")
             return self._from_json(name, annotation, parameter.default)
-        return self._marked(name, annotation, parameter.default, Query())
+        return self._from_text(name, annotation, parameter.default, Query())
 
     def _claim_body(self, name: str, kind: Literal["bytes", "json"]) -> None:
         if self._body_parameter:
@@ -146,36 +153,29 @@ class Binder:
             )
         self._body_parameter, self.body_kind = name, kind
 
-    def _marked(self, name: str, annotation: Any, default: Any, marker: Query | Header | Cookie) -> Get:
+    def _from_text(self, name: str, annotation: Any, default: Any, marker: Path | Query | Header | Cookie) -> Get:
         where, values_of = _PLACES[type(marker)]
         field = marker.name or (name.replace("_", "-") if where == "header" else name)
-        takes_many = _comes_as_json(annotation)
-
-        def get(request: Request) -> list[str] | str | None:
-            values = values_of(request, field)
-            return values if takes_many else values[-1] if values else None
-
-        return self._from_text(f"{where}.{field}", annotation, default, get)
-
-    def _from_text(self, place: str, annotation: Any, default: Any, get: Callable[[Request], Any]) -> Get:
+        place = f"{where}.{field}"
         self._check_decodable(place, annotation)
-        is_text = _without_annotated(annotation) is str and get_origin(annotation) is not Annotated
+        takes_many = where != "path" and _comes_as_json(annotation)
+        is_text = annotation is str
         convert = msgspec.convert
 
         def make(request: Request, body: bytes) -> Any:
-            text = get(request)
-            if not text and (text is None or text == []):
+            values = values_of(request, field)
+            if not values:
                 if default is inspect.Parameter.empty:
                     raise _Fault(place, "is missing")
                 return default
             if is_text:
-                return text
+                return values[-1]
             try:
-                return convert(text, annotation, strict=False)
+                return convert(values if takes_many else values[-1], annotation, strict=False)
             except msgspec.ValidationError as error:
                 detail, _, inner = str(error).partition(" - at `$")
-                if isinstance(text, str):
-                    detail = detail.replace("got `str`", f"got {text[:100]!r}")
+                if not takes_many:
+                    detail = detail.replace("got `str`", f"got {values[-1][:100]!r}")
                 raise _Fault(place + inner.rstrip("`"), detail) from None
 
         return make
@@ -213,11 +213,11 @@ class Binder:
     def _check_decodable(self, place: str, annotation: Any) -> None:
         try:
             msgspec.json.schema(annotation)
-        except Exception as error:
+        except Exception:
             raise ConfigurationError.at(
                 self.function,
-                f"cannot read a value of type {annotation!r} for {place}: {str(error).splitlines()[0]}; "
-                "use a dataclass, Struct, TypedDict, attrs or pydantic class, or a standard type",
+                f"cannot read a value of type {annotation!r} for {place}; "
+                "use a dataclass, Struct, TypedDict, attrs or pydantic class, a standard type, or Any",
             ) from None
 
 
@@ -260,10 +260,6 @@ def _comes_as_json(annotation: Any) -> bool:
     )
 
 
-def _path(request: Request, name: str) -> str:
-    return (request.path_params or {})[name]
-
-
 def _cookie(request: Request, name: str) -> list[str]:
     try:
         jar: SimpleCookie = SimpleCookie("; ".join(request.headers.get_all("cookie")))
@@ -273,6 +269,7 @@ def _cookie(request: Request, name: str) -> list[str]:
 
 
 _PLACES: dict[type, tuple[str, Callable[[Request, str], list[str]]]] = {
+    Path: ("path", lambda request, name: [request.path_params[name]]),  # type: ignore[index]
     Query: ("query", lambda request, name: request.query.get(name, [])),
     Header: ("header", lambda request, name: request.headers.get_all(name)),
     Cookie: ("cookie", _cookie),
@@ -323,7 +320,7 @@ def _finished(response: Response) -> Response:
 
 
 def _json(result: Any) -> Response:
-    return Response(json_bytes(result), 200, content_type=JSON)
+    return Response(json_bytes(result), 200, (), JSON)
 
 
 def json_bytes(value: Any) -> bytes:

@@ -114,9 +114,10 @@ class Request:
     @property
     def query(self) -> dict[str, list[str]]:
         """The query string as name -> values, in order. A 400 if it holds more than MAX_QUERY_FIELDS fields."""
-        if self._query is None:
-            self._query = parse_query(self.raw_query)
-        return self._query
+        query = self._query
+        if query is None:
+            query = self._query = parse_query(self.raw_query)
+        return query
 
     async def body(self) -> bytes:
         """The whole body. 413 if it is larger than the server's `max_body_size`."""
@@ -171,7 +172,6 @@ class Response:
         content: Any = None,
         status: int = 200,
         headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
-        *,
         content_type: str | None = None,
     ) -> None:
         if not 200 <= status <= 599:

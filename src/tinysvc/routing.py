@@ -185,7 +185,7 @@ class Router(Generic[H]):
         for segment in path.split("/")[1:]:
             parameter = _PARAMETER.fullmatch(segment)
             if parameter is None:
-                node = node.literals.setdefault(quote(segment, safe="!$&'()*+,;=:@"), _Node())
+                node = node.literals.setdefault(_as_registered(segment), _Node())
                 continue
             names.append(parameter[1])
             rest = bool(parameter[2])
@@ -216,7 +216,9 @@ class Router(Generic[H]):
                 raise HTTPError(405, f"{method} is not served at this path.", headers=[("allow", allow(allowed))])
             raise HTTPError(404, "Nothing is served at this path.")
         target, names = found
-        return target, {name: unquote(value) for name, value in zip(names, values, strict=True)}
+        if "%" in path:
+            values = [unquote(value) for value in values]
+        return target, dict(zip(names, values))  # noqa: B905 - one value for each name, by construction
 
 
 def allow(methods: Iterable[str]) -> str:
@@ -228,24 +230,43 @@ def allow(methods: Iterable[str]) -> str:
 def _find(
     node: _Node[H], segments: list[str], position: int, method: str, values: list[str]
 ) -> tuple[H, tuple[str, ...]] | None:
-    """The first leaf that fits path and method; `values` collects what its parameters matched."""
-    if position == len(segments):
-        return node.methods.get(method) or (node.methods.get("GET") if method == "HEAD" else None)
-    segment = segments[position]
-    child = node.literals.get(segment)
-    if child is None and "%" in segment:  # `%7E` and `~` are the same path (RFC 3986, 6.2.2.2)
-        child = node.literals.get(quote(unquote(segment), safe="!$&'()*+,;=:@"))
-    if child is not None:
-        found = _find(child, segments, position + 1, method, values)
-        if found is not None:
-            return found
-    if node.parameter is not None and segment:
-        values.append(segment)
-        found = _find(node.parameter, segments, position + 1, method, values)
-        if found is not None:
-            return found
-        values.pop()
-    found = node.rest.get(method) or (node.rest.get("GET") if method == "HEAD" else None)
-    if found is not None:
-        values.append("/".join(segments[position:]))
-    return found
+    """The first leaf that fits path and method; `values` collects what its parameters matched.
+
+    Literals come before parameters, parameters before the rest. It calls itself only where there is a second way.
+    """
+    for here in range(position, len(segments)):
+        segment = segments[here]
+        literal = node.literals.get(segment)
+        if literal is None and "%" in segment:  # `%7E` and `~` are the same path (RFC 3986, 6.2.2.2)
+            literal = node.literals.get(_as_registered(unquote(segment)))
+        parameter = node.parameter if segment else None
+        matched = len(values)
+        if literal is not None:
+            if parameter is None and not node.rest:
+                node = literal
+                continue
+            found = _find(literal, segments, here + 1, method, values)
+            if found is not None:
+                return found
+            del values[matched:]
+        if parameter is not None:
+            values.append(segment)
+            if not node.rest:
+                node = parameter
+                continue
+            found = _find(parameter, segments, here + 1, method, values)
+            if found is not None:
+                return found
+            del values[matched:]
+        values.append("/".join(segments[here:]))
+        return _by_method(node.rest, method)
+    return _by_method(node.methods, method)
+
+
+def _by_method(table: dict[str, tuple[H, tuple[str, ...]]], method: str) -> tuple[H, tuple[str, ...]] | None:
+    return table.get(method) or (table.get("GET") if method == "HEAD" else None)
+
+
+def _as_registered(segment: str) -> str:
+    """A segment as the tree keeps it: percent-encoded where it must be."""
+    return quote(segment, safe="!$&'()*+,;=:@")

@@ -226,11 +226,12 @@ class RunningService:
 
 def _io_handler(function: Callable[..., Any], binder: Binder, resources: Mapping[str, Any]) -> Handler:
     bind, needs_body = binder.bind, bool(binder.body_kind)
+    binds = bool(binder.parameters)
     is_coroutine = inspect.iscoroutinefunction(function)
     is_stream = inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function)
 
     async def handle(request: Request) -> Response:
-        arguments = bind(request, await request.body() if needs_body else b"", resources)
+        arguments = bind(request, await request.body() if needs_body else b"", resources) if binds else {}
         if is_coroutine:
             result = await function(**arguments)
         elif is_stream:
