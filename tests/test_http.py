@@ -338,3 +338,83 @@ async def test_wire(case: Case, fed: str) -> None:
 def test_wire_cases_are_many_and_have_names_of_their_own() -> None:
     assert len(CASES) >= 120
     assert len({case.name for case in CASES}) == len(CASES)
+
+
+# Any bytes, any cuts
+
+
+def cut(data: bytes, places: list[int]) -> list[bytes]:
+    ends = sorted({place % (len(data) + 1) for place in places} | {0, len(data)})
+    return [data[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+
+
+def spoken(pieces: Iterable[bytes]) -> list[tuple[int, bytes]]:
+    """The status, and what the application saw, of all that is answered to `pieces` and an end of file."""
+
+    async def run() -> list[tuple[int, bytes]]:
+        answers = await parse_answers(await converse(pieces, half_close=True))
+        return [(answer.status, answer.body if answer.status == 200 else b"") for answer in answers]
+
+    return uvloop.run(run())
+
+
+REQUESTS = [
+    get("/a?b=c"),
+    get("/fields", "X-A: \t1 ", "X-A: 2"),
+    get("/close", "Connection: close"),
+    b"GET http://x/absolute HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /old HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+    b"\r\n" + get("/behind-an-empty-line"),
+    post(b"hello"),
+    post(b"{}\r\n\r\n", "/expecting", "Expect: 100-continue"),
+    post(b"not read", "/unread"),
+    post_chunked(b"hel", b"lo"),
+    post_chunked(b"a" * 60, path="/unread"),
+    get("/", "Transfer-Encoding: chunked", method="POST") + b"5;a=b\r\nhello\r\n0\r\nX: a\r\n\r\n",
+]
+FRAGMENTS = [
+    *(b"\r\n", b"\n", b"\r", b"\0", b" ", b"\t", b":", b";", b"%00", b"0", b"-", b"\xff", b"HTTP/1.1", b"HTTP/2.0", b"/"),
+    *(b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"Host: y\r\n", b"X: a\r\n", b"a" * 120, b"b" * 410),
+    *(b"POST ", b"FROB ", b"0\r\n\r\n", b"5\r\nhello\r\n", b"Expect: x\r\n", b"Connection: close\r\n"),
+]
+PLACES = st.lists(st.integers(0, 2000), max_size=12)
+EDITS = st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 9), st.sampled_from(FRAGMENTS)), max_size=4)
+STREAMS = st.lists(st.sampled_from(REQUESTS), min_size=1, max_size=4).map(b"".join)
+
+thorough = settings(
+    max_examples=1500, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def edited(stream: bytes, edits: list[tuple[int, int, bytes]]) -> bytes:
+    """`stream` with some of its bytes replaced by a fragment."""
+    for place, removed, fragment in edits:
+        place %= len(stream) + 1
+        stream = stream[:place] + fragment + stream[place + removed :]
+    return stream
+
+
+@thorough
+@given(stream=STREAMS, places=PLACES)
+def test_the_cuts_of_a_good_stream_do_not_matter(stream: bytes, places: list[int]) -> None:
+    answers = spoken([stream])
+    assert spoken(cut(stream, places)) == answers
+    assert {status for status, _ in answers} == {200}
+
+
+@thorough
+@given(stream=STREAMS, edits=EDITS, places=PLACES)
+def test_the_cuts_of_a_damaged_stream_do_not_matter(
+    stream: bytes, edits: list[tuple[int, int, bytes]], places: list[int]
+) -> None:
+    stream = edited(stream, edits)
+    answers = spoken([stream])
+    assert spoken(cut(stream, places)) == answers
+    assert spoken(bytewise(stream)) == answers
+    assert all(status in (200, 400, 413, 414, 417, 431, 501, 505) for status, _ in answers)
+
+
+@thorough
+@given(pieces=st.lists(st.binary(max_size=60) | st.sampled_from(FRAGMENTS + REQUESTS), max_size=10))
+def test_any_bytes_are_answered_well_or_not_at_all(pieces: list[bytes]) -> None:
+    assert all(status in (200, 400, 413, 414, 417, 431, 501, 505) for status, _ in spoken(pieces))

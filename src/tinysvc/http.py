@@ -34,7 +34,7 @@ from typing import Any, NamedTuple, cast
 import httptools
 
 from .errors import HTTPError, ProtocolError, TinysvcError
-from .messages import FIELD_VALUE, SAFE_METHODS, Handler, Headers, Request, Response, problem_response
+from .messages import FIELD_VALUE, SAFE_METHODS, Handler, Headers, Peer, Request, Response, problem_response
 from .settings import KiB, Settings
 
 log = logging.getLogger("tinysvc.http")
@@ -66,7 +66,9 @@ METHODS = {m.encode(): m for m in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELET
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
 _PATH = rb"/(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]++|%(?![01]|7[Ff])[0-9A-Fa-f]{2})*+"
 _QUERY = rb"(?:[A-Za-z0-9._~!$&'()*+,;=:@/?\[\]-]++|%(?!00)[0-9A-Fa-f]{2})*+"
-_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") (" + _PATH + rb")(?:\?(" + _QUERY + rb"))? HTTP/1\.([01])\r\n")
+_ORIGIN_FORM = rb"(" + _PATH + rb")(?:\?(" + _QUERY + rb"))?"
+_REQUEST_LINE = re.compile(rb"(" + b"|".join(METHODS) + rb") " + _ORIGIN_FORM + rb" HTTP/1\.1\r\n")
+_PATH_AND_QUERY = re.compile(_ORIGIN_FORM)
 _ANY_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]++) HTTP/([0-9])\.([0-9])\r\n")
 # RFC 3986, 3.2.2: no user info, no path, no list. RFC 9112, 3.2 asks for exactly one Host.
 _HOST = re.compile(
@@ -92,8 +94,9 @@ IDLE, HEAD, BODY, HANDLER, WRITE, LINGERING = range(6)
 class Framing(NamedTuple):
     """What a header block says, beyond its fields, about the message it belongs to."""
 
-    fields: tuple[tuple[bytes, bytes], ...]  # requests share it
+    headers: Headers
     host: bytes
+    minor: bytes  # of the version, HTTP/1.0 or HTTP/1.1
     content_length: int
     chunked: bool
     keep_alive: bool
@@ -147,8 +150,9 @@ def parse_fields(head: bytes, minor: bytes, settings: Settings) -> Framing:
     if expect not in (b"", b"100-continue"):
         raise ProtocolError(417, "The only expectation understood is 100-continue.")
     return Framing(
-        fields=tuple(fields),
+        headers=Headers(tuple(fields)),
         host=host or b"",
+        minor=minor,
         content_length=int(length or 0),
         chunked=coding is not None,
         keep_alive=b"close" not in connection and (minor == b"1" or b"keep-alive" in connection),
@@ -166,10 +170,9 @@ def _host_is_valid(host: bytes) -> bool:
 
 
 def judge_request_line(line: bytes) -> tuple[bytes, bytes, bytes | None, bytes, bytes]:
-    """A request line that is not `METHOD /path HTTP/1.x`: its method, path, query, minor version and authority.
+    """Any request line: its method, path, query, minor version, and the authority of an absolute-form target.
 
-    Absolute-form and `OPTIONS *` are answered; anything else is a ProtocolError: 505 for another version, 501 for
-    another method, 400 for the rest.
+    ProtocolError 505 for a version other than 1.0 and 1.1, 501 for a method we do not have, 400 for the rest.
     """
     match = _ANY_REQUEST_LINE.match(line)
     if match is None:
@@ -181,6 +184,9 @@ def judge_request_line(line: bytes) -> tuple[bytes, bytes, bytes | None, bytes, 
         raise ProtocolError(501, "The method is not one that is implemented here.")
     if target == b"*" and method == b"OPTIONS":
         return method, target, None, minor, b""
+    origin = _PATH_AND_QUERY.fullmatch(target)
+    if origin is not None:
+        return method, origin[1], origin[2], minor, b""
     absolute = _ABSOLUTE_FORM.fullmatch(target)
     if absolute is None:
         raise ProtocolError(400, "The request target is not a path of legal characters (RFC 9112, 3.2).")
@@ -363,10 +369,14 @@ class Connection(asyncio.StreamReaderProtocol):
         self.deadline = connections.now + self.settings.header_timeout
         self.write_paused = False
         self.requests = 0
+        self.ended = False  # no more bytes come, or are wanted
+        self._waiter: asyncio.Future[bool] | None = None  # of the task, while it waits for a head
+        self._streamed = 0  # bytes in `reader`: what came while the task did not wait for a head
         self._checked = 0  # bytes of an incomplete head that have been looked at
         self._forgiven = 0  # the request before which an empty line was skipped
-        self._known_block = self._known_minor = b""
-        self._known_framing: Framing
+        self._known_block = b""
+        self._known_framing: Framing | None = None  # what the block means; None before the first
+        self._short_head = connections.short_head
         self._unsent = 0
 
     # What the transport tells
@@ -375,13 +385,25 @@ class Connection(asyncio.StreamReaderProtocol):
         super().connection_made(transport)
         self.transport = cast(asyncio.Transport, transport)  # uvloop's does not inherit from it
         self.writer = asyncio.StreamWriter(self.transport, self, self.reader, self.connections.loop)
-        self.client = transport.get_extra_info("peername")
-        self.server = transport.get_extra_info("sockname")
+        self.peer = Peer(
+            transport.get_extra_info("peername"), transport.get_extra_info("sockname"), self.connections.scheme
+        )
         self.request: Request | None = None
         self.body: BodyReader | None = None  # what is left of the request's body
         self.gone = False
         self.connections.add(self)
         self.task = self.connections.loop.create_task(self.serve())
+
+    def data_received(self, data: bytes) -> None:
+        """To the task, if it waits for a head; else into the stream, whose limits hold the client back."""
+        waiter, self._waiter = self._waiter, None
+        if waiter is None:
+            self._streamed += len(data)
+            super().data_received(data)
+        else:
+            self.buffer = self.buffer + data if self.buffer else data
+            if not waiter.done():
+                waiter.set_result(True)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -392,6 +414,7 @@ class Connection(asyncio.StreamReaderProtocol):
         self.write_paused = False
 
     def eof_received(self) -> bool | None:
+        self._end()
         self._client_left()
         return super().eof_received()
 
@@ -399,7 +422,21 @@ class Connection(asyncio.StreamReaderProtocol):
         super().connection_lost(exc)
         self.gone = True
         self.connections.discard(self)
+        self._end()
         self._client_left()
+
+    def _end(self) -> None:
+        self.ended = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(False)
+
+    def _interrupt(self) -> None:
+        """Whatever the task waits for from the client, it waits no longer: TimeoutError."""
+        self.ended = True
+        if self._waiter is None:
+            self.reader.set_exception(TimeoutError())
+        elif not self._waiter.done():
+            self._waiter.set_exception(TimeoutError())
 
     def _client_left(self) -> None:
         """Stop the work nobody waits for: a job's fate is its pool's to decide; other safe handlers are cancelled."""
@@ -407,7 +444,7 @@ class Connection(asyncio.StreamReaderProtocol):
         if request is None or self.phase != HANDLER:
             return
         self.request = None  # said once: the loss that follows an end of file must not cancel what cleans up
-        log.debug("499: %s left while %r was handled", self.client, request)
+        log.debug("499: %s left while %r was handled", self.peer.client, request)
         if request.on_disconnect is not None:
             request.on_disconnect()
         elif request.method in SAFE_METHODS:
@@ -431,7 +468,7 @@ class Connection(asyncio.StreamReaderProtocol):
         except ProtocolError as error:
             await self.refuse(error)
         except OSError as error:  # the network's: reset, timed out, unreachable
-            log.debug("the connection with %s ended: %r", self.client, error)
+            log.debug("the connection with %s ended: %r", self.peer.client, error)
         except asyncio.CancelledError:
             pass  # the client left, or the server cut us off; whoever did it has said so
         except Exception:  # of the handler or its headers: nothing has been written yet
@@ -444,21 +481,35 @@ class Connection(asyncio.StreamReaderProtocol):
         """Wait for more bytes of a head. False when the client, or its time, has gone."""
         if self.gone or (self.connections.draining and not self.buffer):
             return False
+        if self.buffer:
+            await asyncio.sleep(0)  # who pipelines finds the next bytes there already; others want a turn too
+        if self._streamed:
+            self.buffer += await self.read()
+            return True
+        if self.ended:
+            return False
+        self._waiter = self.connections.loop.create_future()
         try:
-            data = await self.reader.read(READ_SIZE)
+            return await self._waiter
         except TimeoutError:
             if self.phase == HEAD and self.buffer:
                 raise ProtocolError(408, "The request head took too long to arrive.") from None
             return False
-        self.buffer = self.buffer + data if self.buffer else data
-        return bool(data)
+        finally:
+            self._waiter = None
+
+    async def read(self) -> bytes:
+        """What is in the stream, or comes next; b"" at its end. TimeoutError when the deadline passes."""
+        data = await self.reader.read(READ_SIZE)
+        self._streamed -= len(data)
+        return data
 
     async def receive_body(self) -> bytes:
         """Wait for more bytes of a body. ProtocolError 400 or 408 when they do not come."""
         phase = self.phase, self.deadline
         self.phase, self.deadline = BODY, self.connections.now + self.settings.body_timeout
         try:
-            data = await self.reader.read(READ_SIZE)
+            data = await self.read()
         except TimeoutError:
             raise ProtocolError(408, "The request body took too long to arrive.") from None
         except OSError:
@@ -472,50 +523,57 @@ class Connection(asyncio.StreamReaderProtocol):
     def take_request(self) -> Request | None:
         """The next request in the buffer; None if its head is not complete. ProtocolError if it is refused."""
         buffer = self.buffer
-        if buffer.startswith(b"\r\n") and self._forgiven <= self.requests:
-            self._forgiven = self.requests + 1  # one empty line before a request is forgiven (RFC 9112, 2.2)
-            buffer = self.buffer = buffer[2:]
-        end = buffer.find(b"\r\n\r\n", self._checked)
-        if end < 0:
-            if buffer:
-                self._wait_for_rest(buffer)
-            return None
+        line, framing = _REQUEST_LINE.match(buffer), self._known_framing
+        if (
+            line is not None
+            and framing is not None
+            and buffer.startswith(self._known_block, line.end())
+            and (end := line.end() + len(self._known_block)) <= self._short_head
+        ):
+            method, path, query = line.groups()
+        else:
+            judged = self._judge_head()
+            if judged is None:
+                return None
+            method, path, query, framing, end = judged
+            buffer = self.buffer
+        self.buffer = buffer[end:] if end < len(buffer) else b""
         self._checked = 0
-        end += 4
-        if end == len(buffer):
-            head, self.buffer = buffer, b""
-        else:
-            head, self.buffer = buffer[:end], buffer[end:]
-        line = _REQUEST_LINE.match(head)
-        if line is None or len(head) > self.connections.short_head:
-            self._check_beginning(head)
-        if line is not None and line[1] in METHODS:
-            method, path, query, minor = line.groups()
-            authority = b""
-        else:
-            method, path, query, minor, authority = judge_request_line(head)
-        block = head[head.find(b"\n") :]
-        if block == self._known_block and minor == self._known_minor:
-            framing = self._known_framing
-        else:
-            framing = self._known_framing = parse_fields(head, minor, self.settings)
-            self._known_block, self._known_minor = block, minor
-        if authority and framing.host and framing.host.lower() != authority.lower():
-            raise ProtocolError(400, "The request target and the Host header name different hosts.")
         self.requests += 1
         self.keep_alive = framing.keep_alive
-        self.minor = minor
+        self.minor = framing.minor
         self.request = request = Request(
             METHODS[method],
             path.decode(),
             query.decode() if query else "",
-            Headers(framing.fields),
+            framing.headers,
             self._body_of(framing) if framing.content_length or framing.chunked else b"",
-            client=self.client,
-            server=self.server,
-            scheme=self.connections.scheme,
+            None,
+            self.peer,
         )
         return request
+
+    def _judge_head(self) -> tuple[bytes, bytes, bytes | None, Framing, int] | None:
+        """Method, path, query, framing and length of the head in the buffer; None if it is not complete."""
+        buffer = self.buffer
+        if buffer.startswith(b"\r\n") and self._forgiven <= self.requests:
+            self._forgiven = self.requests + 1  # one empty line before a request is forgiven (RFC 9112, 2.2)
+            buffer = self.buffer = buffer[2:]
+        end = buffer.find(b"\r\n\r\n", self._checked) + 4
+        if end < 4:
+            if buffer:
+                self._wait_for_rest(buffer)
+            return None
+        head = buffer[:end]
+        if len(head) > self._short_head or _REQUEST_LINE.match(head) is None:
+            self._check_beginning(head)
+        method, path, query, minor, authority = judge_request_line(head)
+        framing = parse_fields(head, minor, self.settings)
+        if authority and framing.host and framing.host.lower() != authority.lower():
+            raise ProtocolError(400, "The request target and the Host header name different hosts.")
+        if minor == b"1":
+            self._known_block, self._known_framing = head[head.find(b"\n") + 1 :], framing
+        return method, path, query, framing, end
 
     def _wait_for_rest(self, buffer: bytes) -> None:
         """The beginning of a head is there: its time runs, and what is wrong with it already is said now."""
@@ -539,7 +597,7 @@ class Connection(asyncio.StreamReaderProtocol):
             return
         if seen < line_end:
             line = _REQUEST_LINE.match(head)
-            if line is None or line[1] not in METHODS:
+            if line is None:
                 judge_request_line(head)
         end = line_end + settings.max_header_size
         self._check_characters(head, seen, end)
@@ -589,34 +647,35 @@ class Connection(asyncio.StreamReaderProtocol):
 
     def _head(self, response: Response, framing: bytes) -> bytes:
         """Status line and header block, up to and with the empty line."""
-        status_line = _STATUS_LINES.get(response.status) or b"HTTP/1.1 %d \r\n" % response.status
-        if response.headers:
-            lines = "".join([f"{name}: {value}\r\n" for name, value in response.headers]).encode("latin-1")
-            if lines.count(b"\n") != len(response.headers) or not _FIELD_LINES.fullmatch(lines):  # not by add_header
-                raise ValueError(f"the headers {response.headers!r} would not stay in their lines")
-            framing += lines
+        if response.headers or not self.keep_alive or self.minor == b"0":
+            framing += self._more_lines(response)
+        start = _first_lines(response.status, response.content_type)
+        return b"%b%b%b\r\n" % (start, framing, self.connections.date_line)
+
+    def _more_lines(self, response: Response) -> bytes:
+        """The response's own headers, and what the connection has to say."""
+        lines = "".join([f"{name}: {value}\r\n" for name, value in response.headers]).encode("latin-1")
+        if lines.count(b"\n") != len(response.headers) or not _FIELD_LINES.fullmatch(lines):  # not by add_header
+            raise ValueError(f"the headers {response.headers!r} would not stay in their lines")
         if not self.keep_alive:
-            framing += b"connection: close\r\n"
+            lines += b"connection: close\r\n"
         elif self.minor == b"0":
-            framing += b"connection: keep-alive\r\n"
-        content_type = response.content_type
-        if content_type is not None:
-            line = _content_type_line(content_type)
-            return b"%b%b%b%b\r\n" % (status_line, line, framing, self.connections.date_line)
-        return b"%b%b%b\r\n" % (status_line, framing, self.connections.date_line)
+            lines += b"connection: keep-alive\r\n"
+        return lines
 
     def _write_whole(self, request: Request, response: Response, content: bytes) -> None:
+        write = self.transport.write
         if response.status == 204 or response.status == 304:  # never a body (RFC 9110, 6.4.1)
-            self.writer.write(self._head(response, b""))
+            write(self._head(response, b""))
             return
         head = self._head(response, b"content-length: %d\r\n" % len(content))
         if request.method == "HEAD":
-            self.writer.write(head)
+            write(head)
         elif len(content) < SEPARATE_WRITE:
-            self.writer.write(head + content)
+            write(head + content)
         else:
-            self.writer.write(head)
-            self.writer.write(content)
+            write(head)
+            write(content)
 
     async def _write_stream(self, request: Request, response: Response, content: AsyncIterator[bytes]) -> None:
         """Chunked on HTTP/1.1, until the connection's end on HTTP/1.0. A stream that fails is cut off, not ended."""
@@ -671,10 +730,10 @@ class Connection(asyncio.StreamReaderProtocol):
         self.phase, self.deadline = LINGERING, self.connections.now + LINGER
         try:
             self.writer.write_eof()
-            while await self.reader.read(READ_SIZE):
+            while await self.read():
                 pass
-        except (ConnectionError, TimeoutError, RuntimeError):
-            pass
+        except (OSError, RuntimeError):
+            pass  # reset, out of time, or closing already: all is said
 
     def close(self) -> None:
         """Close once what was written is out; the sweep cuts off a client that does not read it."""
@@ -692,7 +751,7 @@ class Connection(asyncio.StreamReaderProtocol):
                 self.transport.abort()
         else:
             self.deadline = inf
-            self.reader.set_exception(TimeoutError())
+            self._interrupt()
 
     def refuse_all(self, error: HTTPError) -> None:
         """Answer the next request, if there is one, with `error`, and close behind it."""
@@ -707,18 +766,22 @@ class Connection(asyncio.StreamReaderProtocol):
         """Leave at once if no request is under way."""
         if self.phase in (IDLE, LINGERING) or (self.phase == HEAD and not self.buffer):
             self.phase = LINGERING
-            self.reader.set_exception(TimeoutError())
+            self._interrupt()
 
     def __repr__(self) -> str:
         phase = ("idle", "reading a head", "reading a body", "handling", "writing", "closing")[self.phase]
-        return f"<Connection {self.client} {phase}, {self.requests} requests>"
+        return f"<Connection {self.peer.client} {phase}, {self.requests} requests>"
 
 
-@lru_cache(maxsize=64)
-def _content_type_line(content_type: str) -> bytes:
+@lru_cache(maxsize=256)
+def _first_lines(status: int, content_type: str | None) -> bytes:
+    """The lines that most responses share."""
+    status_line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
+    if content_type is None:
+        return status_line
     if not FIELD_VALUE.fullmatch(content_type):
         raise ValueError(f"the content type {content_type!r} would not stay in its line")
-    return b"content-type: %b\r\n" % content_type.encode("latin-1")
+    return b"%bcontent-type: %b\r\n" % (status_line, content_type.encode("latin-1"))
 
 
 async def _close_stream(content: Any) -> None:
@@ -733,7 +796,7 @@ async def _close_stream(content: Any) -> None:
 class Connections:
     """All open connections of a server, and what they share. It is the protocol factory of its sockets.
 
-    `start` begins the once-a-second sweep; `drain` waits until every connection has ended.
+    Its sweep over their deadlines runs once a second from the beginning to `abort`.
     """
 
     def __init__(self, handler: Handler, settings: Settings, *, scheme: str = "http") -> None:

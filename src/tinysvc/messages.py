@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote, unquote_plus
 
 import orjson
@@ -59,6 +59,17 @@ class Headers(Mapping[str, str]):
         return f"Headers({dict(self)!r})"
 
 
+class Peer(NamedTuple):
+    """Both ends of a connection: socket addresses as `(host, port)`, or the socket's path for a Unix socket."""
+
+    client: Any
+    server: Any
+    scheme: str
+
+
+_NOBODY = Peer(None, None, "http")
+
+
 class Request:
     """One HTTP request.
 
@@ -70,15 +81,13 @@ class Request:
     __slots__ = (
         "_body",
         "_query",
-        "client",
         "headers",
         "method",
         "on_disconnect",
         "path_params",
+        "peer",
         "raw_path",
         "raw_query",
-        "scheme",
-        "server",
     )
 
     def __init__(
@@ -88,11 +97,8 @@ class Request:
         raw_query: str = "",
         headers: Headers | None = None,
         body: bytes | AsyncIterator[bytes] = b"",
-        *,
         path_params: dict[str, str] | None = None,
-        client: Any = None,
-        server: Any = None,
-        scheme: str = "http",
+        peer: Peer = _NOBODY,
     ) -> None:
         self.method = method
         self.raw_path = raw_path
@@ -101,10 +107,20 @@ class Request:
         self._body = body
         self._query: dict[str, list[str]] | None = None
         self.path_params = path_params
-        self.client = client
-        self.server = server
-        self.scheme = scheme
+        self.peer = peer
         self.on_disconnect: Callable[[], None] | None = None
+
+    @property
+    def client(self) -> Any:
+        return self.peer.client
+
+    @property
+    def server(self) -> Any:
+        return self.peer.server
+
+    @property
+    def scheme(self) -> str:
+        return self.peer.scheme
 
     @property
     def path(self) -> str:

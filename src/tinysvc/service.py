@@ -34,7 +34,7 @@ from .errors import (
     author_traceback,
 )
 from .executor import ProcessPoolExecutor
-from .messages import SAFE_METHODS, Handler, Headers, Request, Response, problem_response
+from .messages import SAFE_METHODS, Handler, Headers, Peer, Request, Response, problem_response
 from .routing import Resource, Route, Router, allow, recorded
 from .settings import Settings
 from .worker import Handle, Reply
@@ -303,9 +303,7 @@ def _cpu_handler(pool: ProcessPoolExecutor, number: int, route: Route, default_t
             request.raw_query,
             request.path_params,
             request.headers.raw,
-            request.client,
-            request.server,
-            request.scheme,
+            request.peer,
         )
         job = pool.submit_frame(meta, body, timeout)
         cancels = route.on_disconnect == "cancel" or (not route.on_disconnect and request.method in SAFE_METHODS)
@@ -352,19 +350,9 @@ def cpu_program(endpoints: list[Endpoint]) -> Iterator[Handle]:
             table.append((endpoint.function, binder.bind, values))
 
         def handle(meta: Any, body: bytes) -> Reply:
-            number, method, path, query, parameters, headers, client, server, scheme = meta
+            number, method, path, query, parameters, headers, peer = meta
             function, bind, resources = table[number]
-            request = Request(
-                method,
-                path,
-                query,
-                Headers(headers),
-                body,
-                path_params=parameters,
-                client=_address(client),
-                server=_address(server),
-                scheme=scheme,
-            )
+            request = Request(method, path, query, Headers(headers), body, parameters, Peer(*map(_address, peer)))
             try:
                 response = encode_result(function(**bind(request, body, resources)))
                 content = response.content
