@@ -320,16 +320,18 @@ def _finished(response: Response) -> Response:
 
 
 def _json(result: Any) -> Response:
-    return Response(json_bytes(result), 200, (), JSON)
+    try:
+        content = orjson.dumps(result, _other, _OPTIONS)
+    except TypeError as error:
+        text = f"the handler's result, a {type(result).__qualname__}, cannot be encoded: {error.__cause__ or error}"
+        raise UnencodableResult(text) from None
+    return Response(content, 200, (), JSON)
 
 
 def json_bytes(value: Any) -> bytes:
     """`value` as JSON by orjson: numpy, dataclasses, datetime, UUID, msgspec Structs and pydantic models included."""
-    try:
-        return orjson.dumps(value, _other, _OPTIONS)
-    except TypeError as error:
-        text = f"the handler's result, a {type(value).__qualname__}, cannot be encoded: {error.__cause__ or error}"
-        raise UnencodableResult(text) from None
+    content: bytes = _json(value).content
+    return content
 
 
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS

@@ -664,18 +664,25 @@ class Connection(asyncio.StreamReaderProtocol):
         return lines
 
     def _write_whole(self, request: Request, response: Response, content: bytes) -> None:
-        write = self.transport.write
         if response.status == 204 or response.status == 304:  # never a body (RFC 9110, 6.4.1)
-            write(self._head(response, b""))
+            self.transport.write(self._head(response, b""))
             return
-        head = self._head(response, b"content-length: %d\r\n" % len(content))
-        if request.method == "HEAD":
-            write(head)
-        elif len(content) < SEPARATE_WRITE:
-            write(head + content)
-        else:
-            write(head)
-            write(content)
+        size = len(content)
+        bodiless = request.method == "HEAD"
+        more = self._more_lines(response) if response.headers or not self.keep_alive or self.minor == b"0" else b""
+        # One formatting for head and body: on the hot path each further one is a measurable part of the whole.
+        self.transport.write(
+            b"%bcontent-length: %d\r\n%b%b\r\n%b"
+            % (
+                _first_lines(response.status, response.content_type),
+                size,
+                more,
+                self.connections.date_line,
+                b"" if bodiless or size >= SEPARATE_WRITE else content,
+            )
+        )
+        if size >= SEPARATE_WRITE and not bodiless:
+            self.transport.write(content)
 
     async def _write_stream(self, request: Request, response: Response, content: AsyncIterator[bytes]) -> None:
         """Chunked on HTTP/1.1, until the connection's end on HTTP/1.0. A stream that fails is cut off, not ended."""
