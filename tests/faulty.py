@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, NoReturn
@@ -241,6 +242,6 @@ def work(started: str, go: str, done: str) -> None:
 @io_route("/io-wait")
 async def io_wait(started: str, go: str) -> str:
     jobs.touch(started)
-    while not jobs.os.path.exists(go):
+    while not os.path.exists(go):
         await asyncio.sleep(0.002)
     return "done"

@@ -33,13 +33,13 @@ class Typed(TypedDict):
     a: int
 
 
-def request(query: str = "", headers: dict[str, str] | None = None, **path: str) -> Request:
+def request(query: str = "", headers: dict[str, str] | None = None) -> Request:
     raw = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
-    return Request("POST", "/", query, Headers(raw), path_params=path)
+    return Request("POST", "/", query, Headers(raw))
 
 
-def bound(function: Any, *arguments: Any, body: bytes = b"", **path: str) -> dict[str, Any]:
-    return Binder(function, tuple(path)).bind(request(*arguments, **path), body, {})
+def bound(function: Any, *arguments: Any, body: bytes = b"") -> dict[str, Any]:
+    return Binder(function).bind(request(*arguments), body, {})
 
 
 def test_scalars_from_the_query() -> None:

@@ -20,6 +20,7 @@ import pytest
 from PIL import Image
 
 from tinysvc import HTTPError, Request, Response
+from tinysvc.messages import Peer
 from tinysvc.testing import serving
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
@@ -462,20 +463,24 @@ def test_measure_shows_a_browser_a_page(client: httpx.Client) -> None:
     assert "://" not in page.text  # it loads nothing from elsewhere
 
 
+def at(host: str, port: int) -> Peer:
+    return Peer(None, (host, port), "http")
+
+
 def test_two_measurements_do_not_measure_each_other() -> None:
     with users.alone(), pytest.raises(HTTPError, match="503 Somebody else is measuring"):
-        users.measure(Request("GET", "/measure", server=("127.0.0.1", 1)))
+        users.measure(Request("GET", "/measure", peer=at("127.0.0.1", 1)))
 
 
 def test_a_measurement_that_fails_says_so(unused_port: int) -> None:
     with pytest.raises(HTTPError, match="503 The measurement failed: ConnectionRefusedError"):
-        users.measure(Request("GET", "/measure", server=("127.0.0.1", unused_port)), k=1)
+        users.measure(Request("GET", "/measure", peer=at("127.0.0.1", unused_port)), k=1)
 
 
 def test_a_user_who_is_refused_spoils_the_measurement(url: str) -> None:
     address = httpx.URL(url)
     with pytest.raises(HTTPError, match=r"503 The measurement failed: .*404 Not Found"):
-        users.measure(Request("GET", "/nowhere/measure", server=(address.host, address.port)), k=1)
+        users.measure(Request("GET", "/nowhere/measure", peer=at(address.host, address.port)), k=1)
 
 
 @pytest.fixture
@@ -529,6 +534,6 @@ def test_without_matplotlib_the_chart_says_what_to_install(monkeypatch: pytest.M
 
 def test_measure_can_be_called_as_a_plain_function(url: str) -> None:
     address = httpx.URL(url)
-    measured = users.measure(Request("GET", "/users/measure", server=(address.host, address.port)), k=1)
+    measured = users.measure(Request("GET", "/users/measure", peer=at(address.host, address.port)), k=1)
     assert isinstance(measured, users.Measurement)
     assert isinstance(users.measure(Request("GET", "/users/measure"), accept="text/html"), Response)

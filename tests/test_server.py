@@ -80,7 +80,7 @@ async def test_a_drain_lets_requests_finish(tmp_path: Path) -> None:
     server = Server(Service(faulty.io_wait), Settings(port=0))
     async with httpx.AsyncClient(timeout=20) as client:
         async with server.listening() as url:
-            request = asyncio.create_task(client.get(f"{url}/io-wait", params={"started": started, "go": go}))
+            request = asyncio.create_task(client.get(f"{url}/io-wait", params={"started": str(started), "go": str(go)}))
             while not started.exists():
                 await asyncio.sleep(0.001)
             asyncio.get_running_loop().call_later(0.05, go.touch)
@@ -93,7 +93,9 @@ async def test_a_drain_that_takes_too_long_is_cut_off(tmp_path: Path) -> None:
     server = Server(Service(faulty.io_wait), Settings(port=0, shutdown_timeout=0.05))
     async with httpx.AsyncClient(timeout=20) as client:
         async with server.listening() as url:
-            request = asyncio.create_task(client.get(f"{url}/io-wait", params={"started": started, "go": "/nowhere"}))
+            request = asyncio.create_task(
+                client.get(f"{url}/io-wait", params={"started": str(started), "go": "/nowhere"})
+            )
             while not started.exists():
                 await asyncio.sleep(0.001)
         with pytest.raises(httpx.HTTPError):

@@ -343,7 +343,7 @@ def test_a_closure_under_cpu_route_is_refused() -> None:
 
 
 def test_a_function_hidden_by_another_decorator_is_refused() -> None:
-    assert "is not this function" in start_up_error(hidden.__wrapped__)  # type: ignore[attr-defined]
+    assert "is not this function" in start_up_error(hidden.__wrapped__)
 
 
 def _wrap(function: Any) -> Any:

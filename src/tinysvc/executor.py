@@ -32,7 +32,7 @@ import signal
 import socket
 import threading
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, NamedTuple, ParamSpec, TypeVar
@@ -370,7 +370,7 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
 
     async def stream(
         self, function: Callable[..., Any], /, *args: Any, timeout: float | None = None, **kwargs: Any
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncGenerator[Any, None]:
         """Iterate over `function(*args, **kwargs)` in a worker. Closing the iterator early kills the job."""
         job = self._admit(CALL_STREAM, None, pickle.dumps((function, args, kwargs), pickle.HIGHEST_PROTOCOL), timeout)
         reply = await self._result(job)

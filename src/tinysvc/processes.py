@@ -168,8 +168,8 @@ def _pickles(program: Program) -> bytes:
 
 
 class Channel(asyncio.Protocol):
-    """One worker's socket. `on_frame(head, body)` is called for each frame; `on_closed(why)` at its end; `why` says which
-    rule the worker broke, if it was that."""
+    """One worker's socket. `on_frame(head, body)` is called for each frame; `on_closed(why)` at its end;
+    `why` says which rule the worker broke, if it was that."""
 
     def __init__(self, on_frame: Callable[[Any, bytes], None], on_closed: Callable[[str], None], limit: int) -> None:
         self._on_frame = on_frame

@@ -93,9 +93,8 @@ class Service:
                     imported.append(value.__name__)
         if not self.routes and not self.mounts:
             hint = f"; it imports {', '.join(imported)}: name them in a Service(...)" if imported else ""
-            raise ConfigurationError(
-                f"the module {module.__name__} ({getattr(module, '__file__', 'no file')}) has no function with @io_route or @cpu_route{hint}"
-            )
+            name = f"{module.__name__} ({getattr(module, '__file__', 'no file')})"
+            raise ConfigurationError(f"the module {name} has no function with @io_route or @cpu_route{hint}")
 
     def _add_record(self, record: Route | Resource) -> None:
         if isinstance(record, Route):
