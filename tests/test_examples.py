@@ -463,7 +463,7 @@ def test_measure_shows_a_browser_a_page(client: httpx.Client) -> None:
     assert "://" not in page.text  # it loads nothing from elsewhere
 
 
-def at(host: str, port: int) -> Peer:
+def at(host: str, port: int | None) -> Peer:
     return Peer(None, (host, port), "http")
 
 
