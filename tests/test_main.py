@@ -153,6 +153,20 @@ def test_a_script_run_as_main(folder: Path) -> None:
         assert server.get("/pid").json() in workers_below(server.pid)
 
 
+def test_a_script_without_the_guard_starts_no_storm(folder: Path) -> None:
+    (folder / "script.py").write_text(HELLO + "\nimport tinysvc\ntinysvc.run(__name__, port=0, cpu_workers=1)\n")
+    status, errors = failed("script.py", cwd=folder)
+    assert status == 3
+    assert 'write that call under: if __name__ == "__main__":' in errors
+    assert "script.py" in errors
+    (folder / "pool.py").write_text(
+        "from tinysvc import ProcessPoolExecutor\nwith ProcessPoolExecutor(1) as pool:\n    pool.submit(abs, 1).result()\n"
+    )
+    status, errors = failed("pool.py", cwd=folder)
+    assert status == 1
+    assert 'write that call under: if __name__ == "__main__":' in errors
+
+
 def test_a_module_global_called_service(folder: Path) -> None:
     (folder / "made.py").write_text(HELLO + "\nfrom tinysvc import Service\nservice = Service(pid, prefix='/made')\n")
     with served(*tinysvc("made.py"), cwd=folder) as server:

@@ -183,6 +183,9 @@ class WorkerStartError(PoolError):
         super().__init__(message)
         self.traceback = traceback
 
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.traceback}" if self.traceback else self.message
+
 
 class RemoteError(PoolError):
     """An exception raised in a worker. It travels as three strings, so that nothing of a worker runs here."""

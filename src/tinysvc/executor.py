@@ -573,7 +573,7 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
                 await self._forkserver.start()
             except (WorkerStartError, OSError) as error:
                 self._failures += 1
-                self._last_failure = getattr(error, "traceback", "") or str(error)
+                self._last_failure = str(error)
                 log.error("the forkserver cannot start; trying again in %.1f s: %s", self._pause(), self._last_failure)
                 self._refuse_queue()
                 await asyncio.sleep(self._pause())

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from multiprocessing import spawn, util
+from multiprocessing import process, spawn, util
 from typing import Any, cast
 
 from .errors import WorkerStartError
@@ -161,10 +161,20 @@ class Forkserver:
 
 def _pickles(program: Program) -> bytes:
     """What the forkserver reads: sys.path, how to prepare the interpreter as `multiprocessing` does, the program."""
+    refuse_while_importing()
     preparation = spawn.get_preparation_data("forkserver")
     preparation["authkey"] = bytes(preparation["authkey"])
     path = [os.getcwd() if entry == "" else entry for entry in sys.path]
     return b"".join(pickle.dumps(value) for value in (path, preparation, program))
+
+
+def refuse_while_importing() -> None:
+    """RuntimeError in a process that is importing the author's modules for a pool: it must not start one itself."""
+    if getattr(process.current_process(), "_inheriting", False):
+        raise RuntimeError(
+            "a module starts workers, or calls tinysvc.run(), while the workers import it; "
+            'write that call under: if __name__ == "__main__":'
+        )
 
 
 class Channel(asyncio.Protocol):

@@ -24,6 +24,7 @@ from .http import Connections
 from .loading import ImportFailed, TargetError, load_main, load_service
 from .messages import JSON, Handler, Request, Response
 from .pages import index_page
+from .processes import refuse_while_importing
 from .service import ResourceFailed, RunningService, Service
 from .settings import Settings, SettingsError, load_settings
 
@@ -99,6 +100,8 @@ def run(target: str | Service, **options: Any) -> None:
     wrong) or 3 (it was right, but cannot start).
     """
 
+    refuse_while_importing()
+
     def load() -> Service:
         return load_main(target) if isinstance(target, str) and target in sys.modules else load_service(target)
 
@@ -119,9 +122,7 @@ def run_loaded(load: Callable[[], Service], options: Mapping[str, Any]) -> None:
         _exit(3, error)
     except (TargetError, SettingsError) as error:
         _exit(2, error)
-    except WorkerStartError as error:
-        _exit(3, f"{error}\n{error.traceback}" if error.traceback else error)
-    except (ConfigurationError, ResourceFailed) as error:
+    except (ConfigurationError, ResourceFailed, WorkerStartError) as error:
         _exit(3, error)
 
 

@@ -95,10 +95,14 @@ def forkserver_main(control_fd: int, program_file: Any) -> NoReturn:
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     _die_with(control, True)
     try:
-        from multiprocessing import spawn
+        from multiprocessing import process, spawn
 
+        # As multiprocessing has it: while this is set, starting a process is refused. A module that starts a pool as it
+        # is imported would otherwise start another forkserver, which imports the module, which starts a pool, ...
+        process.current_process()._inheriting = True  # type: ignore[attr-defined]
         spawn.prepare(pickle.load(program_file))
         program: Program = pickle.load(program_file)
+        del process.current_process()._inheriting  # type: ignore[attr-defined]
     except BaseException as error:
         control.sendall(frame((FAILED, 0, author_traceback(error))))
         sys.exit(3)
