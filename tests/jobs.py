@@ -227,8 +227,8 @@ def upper_program(closed_path: str = "") -> Iterator[Handle]:
     def handle(meta: Any, body: bytes) -> Reply:
         if meta == "stream":
             return Reply("streaming", iter([body, body.upper()]))
-        if meta == "lie":
-            os._exit(0)
+        if meta == "surrogate":
+            raise ValueError("\udcff x")
         return Reply([meta], body.upper())
 
     yield handle
@@ -256,3 +256,61 @@ def plain_slow_program() -> Iterator[Handle]:
 def failing_program() -> Iterator[Handle]:
     raise RuntimeError("the resource cannot be opened")
     yield lambda meta, body: Reply(None, body)
+
+
+def kill_self_with(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+@contextmanager
+def hostile_program(path: str) -> Iterator[Handle]:
+    """It writes frames of its own to the server."""
+    import pickle
+    import socket
+
+    from tinysvc.worker import ERROR, PICKLED, RESULT, send
+
+    class Touch:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (touch, (path,))
+
+    def channel() -> socket.socket:
+        for descriptor in range(3, 64):
+            try:
+                found = socket.socket(fileno=os.dup(descriptor))
+                found.getpeername()
+            except OSError:
+                continue
+            return found
+        raise LookupError
+
+    def handle(meta: Any, body: bytes) -> Reply:
+        payload = pickle.dumps(Touch())
+        number = next_number()
+        if meta == "error":
+            send(channel(), number, ERROR, ("X", "message", "traceback", False), payload)
+            time.sleep(3600)
+        if meta == "pickled":
+            send(channel(), number, PICKLED, None, payload)
+            time.sleep(3600)
+        if meta == "wrong number":
+            with channel() as sock:
+                data = _frames(77, number)
+                sock.sendall(data)
+            time.sleep(3600)
+        return Reply(None, body)
+
+    def next_number() -> int:
+        frame = sys._getframe()
+        while frame.f_code.co_name != "do_job":
+            assert frame.f_back is not None
+            frame = frame.f_back
+        number: int = frame.f_locals["number"]
+        return number
+
+    def _frames(wrong: int, right: int) -> bytes:
+        from tinysvc.worker import frame
+
+        return frame((wrong, RESULT, None)) + frame((right, RESULT, None))
+
+    yield handle

@@ -237,9 +237,7 @@ async def test_a_deadline_kills_the_whole_process_group(tmp_path: Path) -> None:
         job.cancel()
         with pytest.raises(asyncio.CancelledError):
             await job
-        wait_until(
-            lambda: not any("sleep 3600" in line for line in descendants(os.getpid()).values()), "the sleep is gone"
-        )
+        await until(lambda: not any("sleep 3600" in line for line in descendants(os.getpid()).values()))
         await assert_healthy(pool)
 
 
@@ -475,3 +473,101 @@ def test_wrong_arguments_are_named() -> None:
         ProcessPoolExecutor(0)
     with pytest.raises(TypeError, match="callable, not 5"):
         ProcessPoolExecutor(1, initializer=5)  # type: ignore[arg-type]
+
+
+# What a stranger tried
+
+
+@pytest.mark.asyncio
+async def test_an_unknown_signal_has_a_number() -> None:
+    async with ProcessPoolExecutor(1) as pool:
+        with pytest.raises(WorkerDied, match="was killed by signal 35"):
+            await pool.run(jobs.kill_self_with, 35)
+        await assert_healthy(pool)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("trick", ["error", "pickled"])
+async def test_a_worker_cannot_make_the_server_unpickle(tmp_path: Path, trick: str) -> None:
+    async with ProcessPoolExecutor(1, program=partial(jobs.hostile_program, str(tmp_path / "owned"))) as pool:
+        with pytest.raises((RemoteError, WorkerDied)):
+            await pool.submit_frame(trick, b"").future
+        assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.asyncio
+async def test_nothing_behind_a_broken_rule_counts(caplog: pytest.LogCaptureFixture) -> None:
+    async with ProcessPoolExecutor(1, program=partial(jobs.hostile_program, "/nowhere")) as pool:
+        evil = pool.submit_frame("wrong number", b"")
+        good = pool.submit_frame("honest", b"next")
+        with pytest.raises(WorkerDied, match="was killed: it sent a frame for job 77"):
+            await evil.future
+        assert (await good.future).body == b"next"
+
+
+@pytest.mark.asyncio
+async def test_what_cannot_be_framed_takes_no_worker() -> None:
+    async with ProcessPoolExecutor(1, program=jobs.upper_program) as pool:
+        with pytest.raises(TypeError):
+            pool.submit_frame(object(), b"")
+        assert (await pool.submit_frame(None, b"a").future).body == b"A"
+
+
+@pytest.mark.asyncio
+async def test_an_error_no_utf8_can_carry() -> None:
+    async with ProcessPoolExecutor(1, program=jobs.upper_program) as pool:
+        with pytest.raises(RemoteError, match=r"ValueError: \\udcff x"):
+            await pool.submit_frame("surrogate", b"").future
+        assert set(pool.workers) == {1}
+
+
+@pytest.mark.asyncio
+async def test_a_pool_out_of_descriptors_recovers(monkeypatch: pytest.MonkeyPatch) -> None:
+    import socket
+
+    import tinysvc.executor
+
+    async with ProcessPoolExecutor(1) as pool:
+        with monkeypatch.context() as broken:
+
+            def no_more() -> None:
+                raise OSError(24, "Too many open files")
+
+            broken.setattr(tinysvc.executor.socket, "socketpair", no_more)
+            os.kill(workers_below(os.getpid())[0], signal.SIGKILL)
+            await until(lambda: pool._failures > 1)
+            with pytest.raises(NoWorkers, match=r"could not be started: .*Too many open files"):
+                await pool.run(jobs.pid)
+        assert socket.socketpair is not no_more
+        await assert_healthy(pool)
+
+
+@pytest.mark.asyncio
+async def test_a_pool_is_started_once_and_before_its_jobs() -> None:
+    pool = ProcessPoolExecutor(1)
+    with pytest.raises(RuntimeError, match="has not been started"):
+        await pool.run(jobs.pid)
+    async with pool:
+        with pytest.raises(RuntimeError, match="started once"):
+            await pool.start()
+        await asyncio.gather(pool.aclose(None), pool.aclose(None))
+
+
+@pytest.mark.asyncio
+async def test_closing_that_is_cancelled_still_ends_everything() -> None:
+    pool = ProcessPoolExecutor(1)
+    await pool.start()
+    job = asyncio.create_task(pool.run(jobs.spin))
+    await until(lambda: any(worker.job for worker in pool.workers.values()))
+    closing = asyncio.create_task(pool.aclose(3600))
+    await asyncio.sleep(0.01)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    with pytest.raises(PoolClosed):
+        await job
+
+
+def test_a_map_longer_than_the_queue() -> None:
+    with ProcessPoolExecutor(1, queue_size=3) as pool:
+        assert list(pool.map(jobs.echo, range(50))) == list(range(50))

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tinysvc.errors import ProtocolError
-from tinysvc.http import MAX_DISCARD, ChunkedDecoder, Connection, Connections
+from tinysvc.http import MAX_DISCARD, READ_SIZE, ChunkedDecoder, Connection, Connections
 from tinysvc.messages import Handler, Request, Response
 from tinysvc.settings import Settings
 
@@ -457,6 +457,15 @@ def answering(make: Callable[[], Response]) -> Handler:
 
 
 @on_loop
+async def test_headers_are_sent_as_they_are() -> None:
+    made = Response(b"ok", headers=[("X-A", "1"), ("x-b", "caf\xe9\t")], content_type="text/plain")
+    async with serving(answering(lambda: made)) as server, server.client() as client:
+        for _ in range(2):
+            fields = (await client.ask(get())).fields
+            assert (fields["x-a"], fields["x-b"], fields["content-type"]) == ("1", "caf\xe9\t", "text/plain")
+
+
+@on_loop
 async def test_an_answer_says_how_long_it_is_and_when_it_was_made() -> None:
     async with serving(ok) as server, server.client() as client:
         answer = await client.ask(get())
@@ -752,7 +761,7 @@ async def test_continue_is_said_when_the_handler_reads() -> None:
 
     async with serving(reads_late) as server, server.client() as client:
         client.send(get("/", "Expect: 100-continue", "Content-Length: 5", method="POST"))
-        while not server.only.request:
+        while not server.connections.open or not server.only.request:
             await asyncio.sleep(0)
         assert server.only.transport.get_write_buffer_size() == 0
         read.set()
@@ -842,13 +851,41 @@ async def test_a_body_cut_short_is_a_400_to_the_handler(how: str) -> None:
 
     async with serving(notes) as server, server.client() as client:
         client.send(get("/", "Content-Length: 5", method="POST") + b"hel")
-        while not server.only.body:
+        while not server.connections.open or not server.only.body:
             await asyncio.sleep(0)
         if how == "reset":
             client.reset()
         else:
             client.writer.write_eof()
         assert [await seen.get(), await seen.get()] == [400, 400]
+
+
+@on_loop
+async def test_a_body_cut_short_by_a_reset_is_answered_to_nobody() -> None:
+    async with serving(echo) as server, server.client() as client:
+        client.send(get("/", "Content-Length: 5", method="POST") + b"hel")
+        while not server.connections.open or not server.only.body:
+            await asyncio.sleep(0)
+        task = server.only.task
+        client.reset()
+        await task
+
+
+@on_loop
+async def test_a_stream_that_forgives_a_bad_body_closes_behind_its_answer() -> None:
+    async def forgives(request: Request) -> AsyncIterator[bytes]:
+        try:
+            await request.body()
+        except ProtocolError as error:
+            yield str(error.status).encode()
+
+    async def handler(request: Request) -> Response:
+        return Response(forgives(request))
+
+    async with serving(handler) as server, server.client() as client:
+        data = get("/", "Transfer-Encoding: chunked", method="POST")
+        assert (await client.ask(data + b"zz\r\n" + get("/smuggled"))).body == b"400"
+        assert await client.closed()
 
 
 @on_loop
@@ -947,17 +984,15 @@ async def test_a_client_that_does_not_read_is_cut_off(streamed: bool) -> None:
 
 @on_loop
 async def test_a_client_that_reads_slowly_is_not_cut_off() -> None:
-    async with serving(answering(lambda: Response(bytes(5_000_000))), write_timeout=0.5) as server:
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=1000)
-        writer.write(get())
-        await reader.readuntil(b"\r\n\r\n")
+    async with serving(answering(lambda: Response(bytes(40_000_000)))) as server, server.client() as client:
+        client.send(get())
+        await client.reader.readuntil(b"\r\n\r\n")
         connection = server.only
-        for _ in range(3):  # each sweep finds that something was read
-            connection.expire(connection.connections.now)
+        for _ in range(3):
+            await client.reader.readexactly(10_000_000)
+            connection.expire(server.connections.now)  # its time is over, but something was read in it
             assert not connection.transport.is_closing()
-            await reader.readexactly(1_000_000)
-        assert len(await reader.readexactly(2_000_000)) == 2_000_000
-        writer.close()
+        assert len(await client.reader.readexactly(10_000_000)) == 10_000_000
 
 
 @on_loop
@@ -998,13 +1033,37 @@ async def test_every_newcomer_takes_another_idle_connection_s_place() -> None:
     async with serving(ok, max_connections=2) as server, server.client() as a, server.client() as b:
         await a.ask(get())
         await b.ask(get())
-        connections = server.connections
-        for _ in range(2):  # both in one turn of the loop, before either place is free
-            ours, theirs = socket.socketpair()
-            await connections.loop.connect_accepted_socket(connections, theirs)
-            ours.close()
-        assert await a.closed()
-        assert await b.closed()
+        async with connected(server), connected(server):  # before either place is free
+            assert await a.closed()
+            assert await b.closed()
+
+
+@on_loop
+async def test_a_connection_whose_request_has_just_come_is_not_idle() -> None:
+    async with serving(ok) as server, server.client() as client:
+        await client.ask(get())
+        server.only.data_received(get())  # and in the same turn of the loop
+        assert not server.only.end_when_idle()
+        assert (await client.answer()).status == 200
+        assert (await client.ask(get())).status == 200
+
+
+@on_loop
+async def test_a_request_that_comes_as_the_connection_closes_is_not_answered() -> None:
+    async with serving(ok) as server, server.client() as client:
+        await client.ask(get())
+        assert server.only.end_when_idle()
+        server.only.data_received(get())
+        assert await client.closed()
+
+
+@on_loop
+async def test_time_that_runs_out_as_the_client_leaves_changes_nothing() -> None:
+    async with serving(ok) as server, server.client() as client:
+        await client.ask(get())
+        server.only.eof_received()
+        server.only.expire(0)
+        assert await client.closed()
 
 
 @on_loop
@@ -1118,14 +1177,16 @@ async def test_a_half_closed_client_gets_its_answer() -> None:
         assert await client.closed()
 
 
+@pytest.mark.parametrize("path", ["/", "/" + "a" * 29])  # 64 bytes long, it divides every power of two
+@pytest.mark.parametrize("waits", [False, True])
 @on_loop
-async def test_who_pipelines_does_not_keep_others_waiting() -> None:
-    turns = 0
+async def test_who_pipelines_does_not_keep_others_waiting(path: str, waits: bool) -> None:
+    turns, loop = 0, asyncio.get_running_loop()
 
     def turn() -> None:
         nonlocal turns
         turns += 1
-        asyncio.get_running_loop().call_soon(turn)
+        loop.call_soon(turn)
 
     at: list[int] = []
 
@@ -1133,17 +1194,26 @@ async def test_who_pipelines_does_not_keep_others_waiting() -> None:
         at.append(turns)
         return Response(b"ok")
 
-    async with serving(note) as server:
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
+    async with serving(note, max_requests=20_000) as server, connected(server) as client:
+        if waits:
+            await loop.sock_sendall(client, get())
+            await loop.sock_recv(client, 65536)
+        at.clear()
         turn()
-        await server.connections.loop.connect_accepted_socket(server.connections, theirs)
-        server.only.data_received(get() * 10_000)
+        server.only.data_received(get(path) * 10_000)  # the loop's own reads are of up to 256 KB
         while len(at) < 10_000:
-            received = await server.connections.loop.sock_recv(ours, 1_000_000)
-            assert received
-        ours.close()
-        assert max(at.count(t) for t in set(at)) <= 65536 // len(get()) + 1
+            assert await loop.sock_recv(client, 1_000_000)
+        assert max(at.count(t) for t in set(at)) <= READ_SIZE // len(get(path)) + 1
+
+
+@asynccontextmanager
+async def connected(server: Server) -> AsyncIterator[socket.socket]:
+    """A bare socket that the server has accepted already."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    with ours:
+        await asyncio.get_running_loop().connect_accepted_socket(server.connections, theirs)
+        yield ours
 
 
 @on_loop

@@ -10,7 +10,7 @@ from tinysvc.messages import Headers
 from tinysvc.pages import index_page
 
 
-@io_route("/<script>")
+@io_route("/a&b")
 async def odd() -> None:
     """<b>bold</b>"""
 

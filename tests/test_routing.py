@@ -94,7 +94,7 @@ def test_decorators_record_and_may_be_stacked() -> None:
 
 
 def test_wrong_options_are_named() -> None:
-    with pytest.raises(ConfigurationError, match="timeout must be 0 or more seconds, not -1"):
+    with pytest.raises(ConfigurationError, match="timeout must be a number of seconds, 0 or more, not -1"):
         cpu_route("/", timeout=-1)(handler)
     with pytest.raises(ConfigurationError, match='takes "cancel" or "finish"'):
         cpu_route("/", on_disconnect="maybe")(handler)  # type: ignore[arg-type]

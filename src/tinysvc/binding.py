@@ -18,11 +18,11 @@ Conversion and its errors are msgspec's.
 from __future__ import annotations
 
 import dataclasses
+import enum
 import inspect
 import types
 import typing
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
-from http.cookies import CookieError, SimpleCookie
 from itertools import chain
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -62,6 +62,9 @@ class Path:
     """A segment of the path: what a parameter named in it is filled from."""
 
     name: str | None = None
+
+
+_MARKERS = (Query, Header, Cookie)
 
 
 class _Fault(Exception):
@@ -130,19 +133,23 @@ class Binder:
                 f"nothing fills the parameter {name}: it is not in the path, no resource has this name, and it has no "
                 f"annotation that says more; annotate it, as in {name}: str, or declare a resource {name}",
             )
+        default = parameter.default
+        if isinstance(default, _MARKERS) or default in _MARKERS:
+            marker_name = getattr(default, "__name__", type(default).__name__)
+            remedy = f"{name}: Annotated[str, {marker_name}()]"
+            raise ConfigurationError.at(self.function, f"{name} has {default!r} as its default; write it as {remedy}")
         if in_path:
             return self._from_text(name, annotation, parameter.empty, Path())
-        marker = next((m for m in get_args(annotation)[1:] if isinstance(m, (Query, Header, Cookie))), None)
-        if get_origin(annotation) is Annotated and marker is not None:
-            return self._from_text(name, annotation, parameter.default, marker)
-        plain = _without_annotated(annotation)
-        if plain is bytes:
+        marker = _marker_in(annotation)
+        if marker is not None:
+            return self._from_text(name, annotation, default, marker)
+        if bytes in _options(annotation):
             self._claim_body(name, "bytes")
-            return lambda request, body: body
-        if _comes_as_json(plain):
+            return lambda request, body: body if body or default is parameter.empty else default
+        if _comes_as_json(annotation):
             self._claim_body(name, "json")
-            return self._from_json(name, annotation, parameter.default)
-        return self._from_text(name, annotation, parameter.default, Query())
+            return self._from_json(name, annotation, default)
+        return self._from_text(name, annotation, default, Query())
 
     def _claim_body(self, name: str, kind: Literal["bytes", "json"]) -> None:
         if self._body_parameter:
@@ -158,7 +165,13 @@ class Binder:
         field = marker.name or (name.replace("_", "-") if where == "header" else name)
         place = f"{where}.{field}"
         self._check_decodable(place, annotation)
-        takes_many = where != "path" and _comes_as_json(annotation)
+        takes_many = _comes_as_json(annotation)
+        if takes_many and (where == "path" or not _is_list_of_scalars(annotation)):
+            raise ConfigurationError.at(
+                self.function,
+                f"{place} is a text, or several outside the path, and {annotation!r} cannot be made of that; "
+                "take a standard type, a list of one, or the JSON body",
+            )
         is_text = annotation is str
         convert = msgspec.convert
 
@@ -239,20 +252,49 @@ def _without_annotated(annotation: Any) -> Any:
     return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
+def _options(annotation: Any) -> tuple[Any, ...]:
+    """The types a value may have: those of a union, else the one."""
+    annotation = _without_annotated(annotation)
+    return get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+
+
+def _marker_in(annotation: Any) -> Query | Header | Cookie | None:
+    """The marker in `Annotated[T, marker]`, also in a union; `Header` counts as `Header()`."""
+    for part in (annotation, *_options(annotation)):
+        if get_origin(part) is Annotated:
+            for extra in get_args(part)[1:]:
+                if isinstance(extra, _MARKERS):
+                    return extra
+                if extra in _MARKERS:
+                    return extra()  # type: ignore[no-any-return]
+    return None
+
+
+def _is_list_of_scalars(annotation: Any) -> bool:
+    return all(
+        option is type(None)
+        or (
+            (get_origin(option) or option) in (list, tuple, set, frozenset)
+            and not any(_comes_as_json(item) for item in get_args(option) if item is not ...)
+        )
+        for option in map(_without_annotated, _options(annotation))
+    )
+
+
 _COLLECTIONS = (dict, list, tuple, set, frozenset, msgspec.Struct)
 
 
 def _comes_as_json(annotation: Any) -> bool:
     """Whether a value of this type is a JSON document, not a text."""
-    annotation = _without_annotated(annotation)
-    origin = get_origin(annotation) or annotation
-    if origin in (Union, types.UnionType):
-        return any(_comes_as_json(option) for option in get_args(annotation))
-    if not isinstance(origin, type):
+    options = _options(annotation)
+    if len(options) > 1:
+        return any(_comes_as_json(option) for option in options)
+    origin = get_origin(options[0]) or options[0]
+    if not isinstance(origin, type) or issubclass(origin, (str, bytes, bytearray, enum.Enum)):
         return False
     return (
         issubclass(origin, _COLLECTIONS)
-        or (issubclass(origin, Collection) and not issubclass(origin, (str, bytes)))
+        or issubclass(origin, Collection)
         or dataclasses.is_dataclass(origin)
         or typing.is_typeddict(origin)
         or hasattr(origin, "__attrs_attrs__")
@@ -261,11 +303,9 @@ def _comes_as_json(annotation: Any) -> bool:
 
 
 def _cookie(request: Request, name: str) -> list[str]:
-    try:
-        jar: SimpleCookie = SimpleCookie("; ".join(request.headers.get_all("cookie")))
-    except CookieError:
-        return []
-    return [jar[name].value] if name in jar else []
+    pairs = "; ".join(request.headers.get_all("cookie")).split(";")
+    found = (pair.strip().partition("=") for pair in pairs)  # RFC 6265, 5.4; one odd cookie does not hide the others
+    return [value.strip('"') for key, _, value in found if key == name][:1]  # the first has the longest path
 
 
 _PLACES: dict[type, tuple[str, Callable[[Request, str], list[str]]]] = {

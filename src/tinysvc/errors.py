@@ -20,6 +20,7 @@ TinysvcError                   500
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
@@ -74,11 +75,11 @@ class HTTPError(TinysvcError):
     """Raise it in a handler to answer with `status` (400 to 599), a `detail` the client may read, and `headers`."""
 
     def __init__(self, status: int, detail: str = "", *, headers: Sequence[tuple[str, str]] = ()) -> None:
-        if not 400 <= status <= 599:
-            raise ValueError(f"HTTPError takes a status from 400 to 599, not {status}; return a Response for others")
+        if not isinstance(status, int) or not 400 <= status <= 599:
+            raise ValueError(f"HTTPError takes a status from 400 to 599, not {status!r}; return a Response for others")
         super().__init__(status, detail)
         self.status = status
-        self.detail = detail
+        self.detail = str(detail)
         self.headers = headers
 
     @property
@@ -141,6 +142,10 @@ class QueueFull(_Busy):
 class NoWorkers(_Busy):
     kind = "no-workers"
 
+    @property
+    def public(self) -> str:
+        return "No worker is alive at the moment."  # why not may hold secrets; it is in the message, for the log
+
 
 class DeadlineInQueue(_Busy, TimeoutError):
     kind = "deadline-in-queue"
@@ -199,7 +204,14 @@ class RemoteError(PoolError):
         return f"{self.message}\n\n{self.traceback}" if self.traceback else self.message
 
 
-_HIDDEN = (str(Path(__file__).parent) + "/", "<frozen importlib", "<frozen runpy", "/multiprocessing/spawn.py")
+_HIDDEN = (
+    str(Path(__file__).parent) + "/",
+    "<frozen importlib",
+    "<frozen runpy",
+    "/importlib/__init__.py",
+    "/multiprocessing/spawn.py",
+    f"python{sys.version_info.major}.{sys.version_info.minor}/contextlib.py",
+)
 
 
 def author_traceback(error: BaseException) -> str:

@@ -7,7 +7,7 @@
 The theory: two state machines and one rule.
 
     job      queued ──> running ──> done                  `done` is entered once; whoever comes second is not heard
-    worker   starting ──> idle <──> busy ──> dying ──> gone, and a successor starts
+    worker   starting ──> idle <──> busy ──> dying         then it is gone, and a successor starts
 
 The rule: a worker becomes available only through its own READY or final frame, while it is busy with the very job that
 the frame names. So a late result cannot reach another job, and a fresh worker is never blamed for its predecessor: they
@@ -63,6 +63,7 @@ from .worker import (
     RESULT,
     STREAM,
     Program,
+    frame,
     plain_program,
 )
 
@@ -116,9 +117,9 @@ class Job:
         "abandoned",
         "body",
         "deadline",
+        "frame",
         "future",
         "kind",
-        "meta",
         "number",
         "since",
         "state",
@@ -130,7 +131,7 @@ class Job:
     def __init__(self, number: int, kind: int, meta: Any, body: bytes, timeout: float | None, now: float) -> None:
         self.number = number
         self.kind = kind
-        self.meta = meta
+        self.frame = frame((number, kind, meta), len(body))  # now, so that what cannot be encoded never takes a worker
         self.body = body
         self.timeout = timeout
         self.deadline = math.inf if timeout is None else now + timeout
@@ -241,7 +242,8 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
     *Errors.* `run` and `submit` raise what the function raised if it can be pickled both ways, else RemoteError.
     A worker that dies is WorkerDied for its own job and nobody else's.
 
-    *Resources.* No thread, no named semaphore, no shared memory, no file: one socketpair a worker, one forkserver.
+    *Resources.* No named semaphore, no shared memory, no file: one socketpair a worker, one forkserver; and a thread
+    with a loop only where there is no loop to run on.
     """
 
     def __init__(
@@ -276,7 +278,7 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
         self._pauses: set[asyncio.TimerHandle] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._first_start: asyncio.Future[None] | None = None
-        self._quiet: asyncio.Future[None] | None = None
+        self._change = asyncio.Event()  # set whenever the books have changed
         self._closing = self._closed = False
         self._loop: asyncio.AbstractEventLoop
         self._forkserver: Forkserver | None = None
@@ -288,6 +290,8 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
 
     async def start(self) -> None:
         """Start the workers and wait until each is ready. WorkerStartError, with its traceback, if one cannot be."""
+        if self._forkserver is not None or self._closing:
+            raise RuntimeError("a pool is started once; make another one")
         self._loop = asyncio.get_running_loop()
         threads = max(1, available_cores() // self.max_workers)
         self._forkserver = Forkserver(self.program, threads, self._on_exit, self._on_forkserver_lost)
@@ -307,7 +311,14 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
             self._closed = self._closing = True
             return
         self._closing = True
-        await self._wait_until(lambda: not self._jobs_left(), timeout)
+        try:
+            await self._wait_until(lambda: not self._jobs_left(), timeout)
+        finally:
+            await self._end(orderly=timeout != 0)
+
+    async def _end(self, orderly: bool) -> None:
+        """Settle what is left, let idle workers close their resources, kill the others, stop the forkserver."""
+        assert self._forkserver is not None
         self._closed = True
         for job in list(self._all_jobs()):
             self._finish(job, PoolClosed("the pool was shut down before the job ended"))
@@ -318,7 +329,7 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
                 worker.channel.close()  # it reads the end of its channel, closes its resources and leaves
             else:
                 self._kill(worker, "ran on while the pool was shut down")
-        if timeout != 0:
+        if orderly:
             await self._wait_until(lambda: not self.workers, ORDERLY_END)
         for task in list(self._tasks):
             task.cancel()
@@ -333,14 +344,10 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
         try:
             async with asyncio.timeout(timeout):
                 while not condition():
-                    self._quiet = self._loop.create_future()
-                    await self._quiet
+                    self._change.clear()
+                    await self._change.wait()
         except TimeoutError:
             pass
-
-    def _changed(self) -> None:
-        if self._quiet is not None and not self._quiet.done():
-            self._quiet.set_result(None)
 
     def _jobs_left(self) -> bool:
         return bool(self.queue) or any(worker.job is not None for worker in self.workers.values())
@@ -388,6 +395,8 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
     def _admit(self, kind: int, meta: Any, body: bytes, timeout: float | None) -> Job:
         if self._closing:
             raise PoolClosed("the pool is shutting down")
+        if self._forkserver is None:
+            raise RuntimeError("the pool has not been started: write `async with pool:`, or await pool.start()")
         now = self._loop.time()
         self._jobs_made += 1
         job = Job(self._jobs_made, kind, meta, body, timeout, now)
@@ -422,7 +431,7 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
         A running job is given as long as a replacement of its worker takes: most end by themselves in that time.
         """
         if job.state is JobState.QUEUED:
-            self._finish(job, JobAbandoned("the client left while the job waited"))
+            self._finish(job, JobAbandoned("nobody waits for the job any more; it was not started"))
         elif job.state is JobState.RUNNING and even_running:
             job.abandoned = True
             job.deadline = min(job.deadline, job.since + self._mean_start)
@@ -436,7 +445,7 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
     def _assign(self, worker: Worker, job: Job, now: float) -> None:
         worker.state, worker.job = WorkerState.BUSY, job
         job.state, job.worker, job.since = JobState.RUNNING, worker, now
-        worker.channel.send(job.number, job.kind, job.meta, job.body)
+        worker.channel.send(job.frame, job.body)
         job.body = b""
 
     def _available(self, worker: Worker) -> None:
@@ -447,7 +456,7 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
         else:
             worker.state = WorkerState.IDLE
             self._idle.append(worker)
-        self._changed()
+        self._change.set()
 
     def _finish(self, job: Job, outcome: JobReply | Exception) -> None:
         """A job ends, in whatever way. What its worker does next is decided by the caller."""
@@ -462,21 +471,20 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
             job.worker = None
         job.state = JobState.DONE
         job.settle(outcome)
-        self._changed()
+        self._change.set()
 
     # What workers tell
 
     def _on_frame(self, worker: Worker, head: Any, body: bytes) -> None:
-        try:
-            number, kind, meta = head
-        except (TypeError, ValueError):
-            worker.channel.fail(f"sent a frame with the head {head!r}")
-            return
         if worker.state is WorkerState.DYING:
             return
+        if not (isinstance(head, list) and len(head) == 3):
+            self._broke_the_rules(worker, f"sent a frame with the head {head!r}")
+            return
+        number, kind, meta = head
         job = worker.job
         if worker.state is WorkerState.STARTING and kind == READY:
-            self._failures = 0
+            self._failures, self._last_failure = 0, ""
             self._mean_start = _mean(self._mean_start, self._loop.time() - worker.since)
             self._available(worker)
             if self._first_start is not None and not self._first_start.done() and self.ready == self.max_workers:
@@ -484,7 +492,7 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
         elif worker.state is WorkerState.STARTING and kind == FAILED:
             self._last_failure = str(meta)
         elif job is None or number != job.number:
-            worker.channel.fail(f"sent a frame for job {number}, but has {job!r}")
+            self._broke_the_rules(worker, f"sent a frame for job {number}, but has {job!r}")
         elif kind == CHUNK and job.stream is not None:
             job.stream.feed(body)
         elif kind == STREAM and job.stream is None:
@@ -493,13 +501,19 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
         elif kind == END and job.stream is not None:
             job.stream.end()
             self._done(worker, job, JobReply(None, b""))
-        elif kind in (RESULT, PICKLED) and job.stream is None:
+        elif kind == (RESULT if job.kind == HANDLE else PICKLED) and job.stream is None:
             self._done(worker, job, JobReply(meta, body))
-        elif kind == ERROR:
+        elif kind == ERROR and isinstance(meta, list) and len(meta) == 4:
             type_name, message, traceback, leaving = meta
-            self._done(worker, job, _remote_error(type_name, message, traceback, body), leaving)
+            # What a program's worker sends is never unpickled: nothing of it may run here.
+            error = _remote_error(type_name, message, traceback, b"" if job.kind == HANDLE else body)
+            self._done(worker, job, error, leaving)
         else:
-            worker.channel.fail(f"sent a frame of kind {kind} for {job!r}")
+            self._broke_the_rules(worker, f"sent a frame of kind {kind} for {job!r}")
+
+    def _broke_the_rules(self, worker: Worker, how: str) -> None:
+        worker.channel.fail(how)
+        self._kill(worker, how)
 
     def _done(self, worker: Worker, job: Job, outcome: JobReply | Exception, leaving: bool = False) -> None:
         self._mean_run = _mean(self._mean_run, self._loop.time() - job.since)
@@ -549,7 +563,7 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
                 log.error("%s; trying again in %.1f s\n%s", how, self._pause(), self._last_failure)
                 self._refuse_queue()
         self._replace()
-        self._changed()
+        self._change.set()
 
     def _refuse_queue(self) -> None:
         if not self.ready:
@@ -602,12 +616,19 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
         task.add_done_callback(self._tasks.discard)
 
     async def _start_worker(self, worker: Worker) -> None:
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        with theirs:
-            await self._loop.create_unix_connection(lambda: worker.channel, sock=ours)
-            assert self._forkserver is not None
-            self._forkserver.fork(worker.number, theirs)
+        try:
+            ours, theirs = socket.socketpair()
+            with theirs:
+                ours.setblocking(False)
+                try:
+                    await self._loop.create_unix_connection(lambda: worker.channel, sock=ours)
+                except OSError:
+                    ours.close()
+                    raise
+                assert self._forkserver is not None
+                self._forkserver.fork(worker.number, theirs)
+        except OSError as error:  # out of descriptors, say
+            self._on_exit(worker.number, None, f"could not be started: {error}")
 
     def _replace(self) -> None:
         if self._closed:
@@ -666,7 +687,7 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
         if worker is None:
             self._finish(job, DeadlineInQueue(_too_late("waited", job), self._retry_after()))
         elif job.abandoned:
-            self._finish(job, JobAbandoned("the client left while the job ran"))
+            self._finish(job, JobAbandoned("nobody waits for the job any more; it was stopped"))
             self._kill(worker, "ran a job that nobody waited for any more")
         else:
             self._finish(job, DeadlineExceeded(_too_late("ran", job)))
@@ -688,6 +709,7 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
             if not result.set_running_or_notify_cancel():
                 return
             try:
+                await self._wait_until(lambda: bool(self._idle) or len(self.queue) < self.queue_size, None)
                 result.set_result(await self.run(_call, fn, args, kwargs))
             except BaseException as error:
                 result.set_exception(error)
@@ -761,5 +783,6 @@ def _manner_of_death(exit_code: int | None, why: str) -> str:
     if exit_code >= 0:
         return f"exited with status {exit_code}"
     if exit_code != -signal.SIGKILL:
-        return f"was killed by {signal.Signals(-exit_code).name}"
+        known = {number.value: number.name for number in signal.Signals}
+        return f"was killed by {known.get(-exit_code, f'signal {-exit_code}')}"
     return "was killed by SIGKILL, out of memory perhaps"

@@ -395,15 +395,15 @@ class Connection(asyncio.StreamReaderProtocol):
         self.task = self.connections.loop.create_task(self.serve())
 
     def data_received(self, data: bytes) -> None:
-        """To the task, if it waits for a head; else into the stream, whose limits hold the client back."""
+        """To the task, if it waits for a head; else, and if it is much, to the stream, which holds the client back."""
         waiter, self._waiter = self._waiter, None
-        if waiter is None:
+        if waiter is None or len(data) > READ_SIZE:
             self._streamed += len(data)
             super().data_received(data)
         else:
             self.buffer = self.buffer + data if self.buffer else data
-            if not waiter.done():
-                waiter.set_result(True)
+        if waiter is not None and not waiter.done():
+            waiter.set_result(True)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -481,7 +481,7 @@ class Connection(asyncio.StreamReaderProtocol):
         """Wait for more bytes of a head. False when the client, or its time, has gone."""
         if self.gone or (self.connections.draining and not self.buffer):
             return False
-        if self.buffer:
+        if self.buffer or self._streamed:
             await asyncio.sleep(0)  # who pipelines finds the next bytes there already; others want a turn too
         if self._streamed:
             self.buffer += await self.read()
@@ -769,11 +769,14 @@ class Connection(asyncio.StreamReaderProtocol):
         self.handler = refuse
         self.requests = self.settings.max_requests
 
-    def end_when_idle(self) -> None:
-        """Leave at once if no request is under way."""
-        if self.phase in (IDLE, LINGERING) or (self.phase == HEAD and not self.buffer):
-            self.phase = LINGERING
-            self._interrupt()
+    def end_when_idle(self) -> bool:
+        """Leave at once if nothing of a request has come and no answer is under way. True if so."""
+        waits = self._waiter is not None and not self._waiter.done() and not self.buffer
+        if not waits and self.phase != LINGERING:
+            return False
+        self.phase = LINGERING
+        self._interrupt()
+        return True
 
     def __repr__(self) -> str:
         phase = ("idle", "reading a head", "reading a body", "handling", "writing", "closing")[self.phase]
@@ -829,13 +832,11 @@ class Connections:
 
     def add(self, connection: Connection) -> None:
         self.open[connection] = None
-        if len(self.open) > self.settings.max_connections:
-            idle = next((c for c in self.open if c.phase == IDLE), None)
-            if idle is not None:
-                idle.end_when_idle()
-            else:
-                connection.refuse_all(_OVERLOADED)
-                connection.deadline = self.now + LINGER  # for its request, so that waiting to be refused is no attack
+        if len(self.open) <= self.settings.max_connections:
+            return
+        if not any(other.phase == IDLE and other.end_when_idle() for other in self.open):
+            connection.refuse_all(_OVERLOADED)
+            connection.deadline = self.now + LINGER  # for its request, so that waiting to be refused is no attack
 
     def discard(self, connection: Connection) -> None:
         self.open.pop(connection, None)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ConfigurationError, author_traceback
-from .routing import recorded
+from .routing import Route, recorded
 from .service import Service
 
 BUNDLED = Path(__file__).parent / "examples"
@@ -39,16 +39,17 @@ def load_service(target: str | Service | types.ModuleType) -> Service:
         return target
     if isinstance(target, types.ModuleType):
         return _service_of(target)
-    path = Path(target)
-    if path.is_dir():
+    name, _, attribute = target.partition(":")
+    path = Path(name)
+    if path.is_dir() and name:
         return _load_folder(path)
     if path.is_file():
-        return _service_of(_import_file(path))
+        return _service_in(_import_file(path), attribute)
     if target == "examples" and BUNDLED.is_dir():
         return _load_folder(BUNDLED)
     if path.suffix == ".py" or "/" in target:
         raise TargetError(f"there is no file or folder {target!r} in {Path.cwd()}")
-    return _load_module(target)
+    return _service_in(_import_module(name), attribute)
 
 
 def load_main(name: str) -> Service:
@@ -63,8 +64,19 @@ def _service_of(module: types.ModuleType) -> Service:
     return service if isinstance(service, Service) else Service(module)
 
 
-def _load_module(target: str) -> Service:
-    name, _, attribute = target.partition(":")
+def _service_in(module: types.ModuleType, attribute: str) -> Service:
+    """The service called `attribute`; with an empty one, that of the module itself."""
+    if not attribute:
+        return _service_of(module)
+    service = getattr(module, attribute, None)
+    if not isinstance(service, Service):
+        there = ", ".join(key for key, value in vars(module).items() if isinstance(value, Service)) or "none"
+        remedy = f"name one of these, or leave out ':{attribute}' to serve the module's own routes"
+        raise TargetError(f"{module.__name__} has no Service called {attribute!r}; it has: {there}; {remedy}")
+    return service
+
+
+def _import_module(name: str) -> types.ModuleType:
     _on_path(Path.cwd())
     try:
         found = importlib.util.find_spec(name)
@@ -76,14 +88,7 @@ def _load_module(target: str) -> Service:
         raise ImportFailed(f"importing {name} failed:\n{author_traceback(error)}") from None
     if found is None:
         raise TargetError(f"there is no file, folder or module {name!r} (looked in {Path.cwd()} and on sys.path)")
-    module = _guarded(lambda: importlib.import_module(name), name)
-    if not attribute:
-        return _service_of(module)
-    service = getattr(module, attribute, None)
-    if not isinstance(service, Service):
-        there = ", ".join(key for key, value in vars(module).items() if isinstance(value, Service)) or "none"
-        raise TargetError(f"{name} has no Service called {attribute!r}; it has: {there}")
-    return service
+    return _guarded(lambda: importlib.import_module(name), name)
 
 
 def _import_file(path: Path) -> types.ModuleType:
@@ -121,7 +126,11 @@ def _load_folder(folder: Path) -> Service:
 
 
 def _serves(module: types.ModuleType) -> bool:
-    return any(isinstance(value, Service) or recorded(value) for value in vars(module).values())
+    return isinstance(getattr(module, "service", None), Service) or any(
+        isinstance(record, Route) and getattr(value, "__module__", "") == module.__name__
+        for value in vars(module).values()
+        for record in recorded(value)
+    )
 
 
 def _on_path(folder: Path) -> None:

@@ -44,7 +44,7 @@ class Headers(Mapping[str, str]):
 
     def get_all(self, name: str) -> list[str]:
         """The values of every line called `name`, in order; an empty list if there is none."""
-        return self._decoded().get(name.lower(), [])
+        return list(self._decoded().get(name.lower(), ()))
 
     def __getitem__(self, name: str) -> str:
         return ", ".join(self._decoded()[name.lower()])
@@ -194,13 +194,13 @@ class Response:
             raise ValueError(f"a response takes a status from 200 to 599, not {status}")
         self.content = content
         self.status = status
+        if content_type is not None and content_type not in _COMMON_TYPES:
+            _checked("content-type", content_type)
+        self.content_type = content_type
         self.headers: list[tuple[str, str]] = []
         if headers:
             for name, value in headers.items() if isinstance(headers, Mapping) else headers:
                 self.add_header(name, value)
-        if content_type is not None and content_type not in _COMMON_TYPES:
-            _checked("content-type", content_type)
-        self.content_type = content_type
 
     def add_header(self, name: str, value: str) -> None:
         """Add one header line. ValueError for a bad name or value, and for the names the server itself writes."""

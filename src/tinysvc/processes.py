@@ -19,7 +19,7 @@ from multiprocessing import process, spawn, util
 from typing import Any, cast
 
 from .errors import WorkerStartError
-from .worker import COMMAND, FAILED, FORK, FRAME, KILL, READY, Program, decode, frame
+from .worker import COMMAND, FAILED, FORK, FRAME, KILL, READY, Program, decode
 
 _BOOT = (
     "import pickle, sys; program = open({program}, 'rb'); sys.path[:] = pickle.load(program); "
@@ -230,6 +230,8 @@ class Channel(asyncio.Protocol):
             position = end
             self._wanted = FRAME.size
             self._on_frame(head, data[body_start:end])
+            if self._why:
+                return  # it broke a rule: nothing behind that counts
         rest = data[position:]
         self._pieces, self._held = ([rest] if rest else []), len(rest)
 
@@ -239,8 +241,8 @@ class Channel(asyncio.Protocol):
         self._pieces = []
         self.transport.abort()
 
-    def send(self, number: int, kind: int, meta: Any, body: bytes) -> None:
-        start = frame((number, kind, meta), len(body))
+    def send(self, start: bytes, body: bytes) -> None:
+        """A frame: its beginning, as worker.frame makes it, and its body."""
         if len(body) < SEPARATE_WRITE:
             self.transport.write(start + body)
         else:

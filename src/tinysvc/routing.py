@@ -5,7 +5,10 @@ The decorators record and return the function untouched: it pickles by its name,
 
 from __future__ import annotations
 
+import inspect
 import re
+import types
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
@@ -47,6 +50,9 @@ class Route:
             raise ConfigurationError.at(self.function, 'methods is empty; name at least one, as in methods=["GET"]')
 
     def _checked_parameters(self) -> tuple[str, ...]:
+        if re.search(r"[<>?#\s]|/:", self.path):
+            remedy = "a parameter is written {name}, and the query is no part of the path"
+            raise ConfigurationError.at(self.function, f"cannot read the path {self.path!r}: {remedy}")
         if not self.path.startswith("/"):
             raise ConfigurationError.at(self.function, f'the path {self.path!r} must begin with "/"')
         segments = self.path.split("/")
@@ -84,8 +90,10 @@ def io_route(path: str, *, methods: Sequence[str] = ("GET",)) -> Callable[[F], F
     filled from the query, the body and the service's resources. The function is returned untouched.
     """
 
+    _check_called("io_route", path)
+
     def record(function: F) -> F:
-        _add(function, Route(path=path, methods=_methods(methods), function=function, kind="io"))
+        _add(function, Route(path=path, methods=_methods(function, methods), function=function, kind="io"))
         return function
 
     return record
@@ -105,14 +113,16 @@ def cpu_route(
     GET and HEAD are cancelled and other methods finish. The function is returned untouched.
     """
 
+    _check_called("cpu_route", path)
+
     def record(function: F) -> F:
-        if timeout is not None and timeout < 0:
-            raise ConfigurationError.at(function, f"timeout must be 0 or more seconds, not {timeout}")
+        if timeout is not None and (not isinstance(timeout, (int, float)) or not timeout >= 0):
+            raise ConfigurationError.at(function, f"timeout must be a number of seconds, 0 or more, not {timeout!r}")
         if on_disconnect not in (None, "cancel", "finish"):
             raise ConfigurationError.at(function, f'on_disconnect takes "cancel" or "finish", not {on_disconnect!r}')
         route = Route(
             path=path,
-            methods=_methods(methods),
+            methods=_methods(function, methods),
             function=function,
             kind="cpu",
             timeout=timeout,
@@ -129,7 +139,7 @@ def io_resource(function: F) -> F:
 
     The function takes nothing and returns it, or yields it once and closes it behind the `yield`; `def` or `async def`.
     """
-    _add(function, Resource(name=function.__name__, function=function, kind="io"))
+    _add(function, _resource(function, "io"))
     return function
 
 
@@ -138,7 +148,7 @@ def cpu_resource(function: F) -> F:
 
     The function takes nothing and returns it, or yields it once and closes it behind the `yield`; a plain `def`.
     """
-    _add(function, Resource(name=function.__name__, function=function, kind="cpu"))
+    _add(function, _resource(function, "cpu"))
     return function
 
 
@@ -154,10 +164,47 @@ def _add(function: Callable[..., Any], record: Route | Resource) -> None:
     if not hasattr(function, _RECORD):
         setattr(function, _RECORD, [])
     getattr(function, _RECORD).append(record)
+    _recorded_in.setdefault(function.__module__, []).append(weakref.ref(function))
 
 
-def _methods(methods: Sequence[str]) -> tuple[str, ...]:
-    return (methods.upper(),) if isinstance(methods, str) else tuple(method.upper() for method in methods)
+_recorded_in: dict[str, list[weakref.ref[Callable[..., Any]]]] = {}
+
+
+def unreachable(module: types.ModuleType) -> list[Callable[..., Any]]:
+    """Functions decorated at the module's top level, or in its classes, that are not what their name in it means."""
+    found = [function for reference in _recorded_in.get(module.__name__, []) if (function := reference()) is not None]
+    return [
+        function
+        for function in found
+        if getattr(function, "__globals__", None) is vars(module)  # not of an earlier import of the same name
+        and "<locals>" not in function.__qualname__
+        and getattr(module, function.__qualname__, None) is not function
+    ]
+
+
+def _methods(function: Callable[..., Any], methods: Sequence[str]) -> tuple[str, ...]:
+    methods = [methods] if isinstance(methods, str) else methods
+    if not isinstance(methods, (list, tuple, set, frozenset)) or not all(isinstance(m, str) for m in methods):
+        raise ConfigurationError.at(function, f'methods takes a list of names, as in ["GET"], not {methods!r}')
+    return tuple(method.upper() for method in methods)
+
+
+def _check_called(decorator: str, path: object) -> None:
+    if not isinstance(path, str):
+        sentence = f'write @{decorator}("/path"), with the path that it serves, not {path!r}'
+        raise ConfigurationError.at(path, sentence) if callable(path) else ConfigurationError(sentence)
+
+
+def _resource(function: Callable[..., Any], kind: Literal["io", "cpu"]) -> Resource:
+    if not hasattr(function, "__code__"):
+        raise ConfigurationError(f"{function!r} is not a function; decorate the function that opens the resource")
+    if function.__code__.co_argcount or function.__code__.co_kwonlyargcount:
+        raise ConfigurationError.at(function, "takes parameters, but a resource is opened without any; remove them")
+    if kind == "cpu" and function.__code__.co_flags & (inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR):
+        raise ConfigurationError.at(
+            function, "is async, but a cpu_resource is opened in a worker, where no loop runs; make it a plain def"
+        )
+    return Resource(name=function.__name__, function=function, kind=kind)
 
 
 class _Node(Generic[H]):
@@ -199,6 +246,10 @@ class Router(Generic[H]):
             table[method] = target, tuple(names)
         if not names:
             self._literal[quote(path, safe="/!$&'()*+,;=:@")] = {m: t for m, (t, _) in node.methods.items()}
+
+    def has(self, method: str, path: str) -> bool:
+        """Whether this very path, without parameters, has a target for the method."""
+        return method in self._literal.get(path, {})
 
     def match(self, method: str, path: str) -> tuple[H, dict[str, str] | None]:
         """The target and the decoded parameters. HTTPError 404, or 405 with `Allow`."""

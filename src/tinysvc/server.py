@@ -110,6 +110,7 @@ def run(target: str | Service, **options: Any) -> None:
 
 def run_loaded(load: Callable[[], Service], options: Mapping[str, Any]) -> None:
     """Load, serve, and turn every foreseen failure into its sentence and exit status."""
+    _open_standard_descriptors()
     try:
         load_settings(options, os.environ)  # a wrong option is said before the author's code is imported
         service = load()
@@ -124,6 +125,15 @@ def run_loaded(load: Callable[[], Service], options: Mapping[str, Any]) -> None:
         _exit(2, error)
     except (ConfigurationError, ResourceFailed, WorkerStartError) as error:
         _exit(3, error)
+
+
+def _open_standard_descriptors() -> None:
+    """If one was closed by who started us, no socket of ours may take its number."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 def _exit(status: int, message: object) -> NoReturn:
@@ -147,11 +157,18 @@ async def _serve_until_signal(service: Service, settings: Settings) -> None:
         loop.add_signal_handler(number, on_signal, number)
     try:
         async with server.listening() as url:
-            print(route_table(service), f"listening on {url}", sep="\n", flush=True)
+            _announce(f"{route_table(service)}\nlistening on {url}")
             await stop.wait()
     except asyncio.CancelledError:
         if not stop.is_set():
             raise
+
+
+def _announce(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except OSError:  # nobody reads our output: no reason not to serve
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the life of the process
 
 
 def route_table(service: Service) -> str:
@@ -182,8 +199,9 @@ def _bound_socket(settings: Settings) -> Iterator[socket.socket]:
         family, kind, protocol, _, address = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-    except OSError as error:
-        raise ConfigurationError(f"{settings.host!r} is no address of this machine: {error.strerror}") from None
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", "") or error
+        raise ConfigurationError(f"{settings.host!r} is no address of this machine: {why}") from None
     with socket.socket(family, kind, protocol) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -35,7 +35,7 @@ from .errors import (
 )
 from .executor import ProcessPoolExecutor
 from .messages import SAFE_METHODS, Handler, Headers, Peer, Request, Response, problem_response
-from .routing import Resource, Route, Router, allow, recorded
+from .routing import Resource, Route, Router, allow, recorded, unreachable
 from .settings import Settings
 from .worker import Handle, Reply
 
@@ -58,8 +58,8 @@ class Service:
     """
 
     def __init__(self, *parts: object, prefix: str = "", name: str = "", **options: Any) -> None:
-        if prefix and (not prefix.startswith("/") or prefix.endswith("/")):
-            raise ConfigurationError(f'prefix must begin with "/" and not end with it, not {prefix!r}')
+        if prefix and (not prefix.startswith("/") or prefix.endswith("/") or "{" in prefix):
+            raise ConfigurationError(f'prefix must begin with "/", not end with it, and hold no {{}}, not {prefix!r}')
         self.prefix = prefix
         self.name = name
         self.options = options
@@ -71,11 +71,14 @@ class Service:
 
     def _add(self, part: object) -> None:
         if isinstance(part, Service):
+            if part.options:
+                log.warning("the options %r of a service inside another are not used", part.options)
             self.mounts.append(part)
         elif isinstance(part, types.ModuleType):
             self._add_module(part)
         elif callable(part) and recorded(part):
             for record in recorded(part):
+                _check_on_top(part, record)
                 self._add_record(record)
         else:
             raise ConfigurationError(
@@ -84,10 +87,17 @@ class Service:
 
     def _add_module(self, module: types.ModuleType) -> None:
         """The module's own routes, and the resources it defines or imports."""
+        for function in unreachable(module):
+            raise ConfigurationError.at(
+                function,
+                f"{module.__name__}.{function.__qualname__} is something else, so that this would not be served; "
+                "give every handler a name of its own, at the module's top level, with the tinysvc decorator on top",
+            )
         imported: list[str] = []
         for value in list(vars(module).values()):
             for record in recorded(value) if isinstance(value, types.FunctionType) else ():
                 if isinstance(record, Resource) or value.__module__ == module.__name__:
+                    _check_on_top(value, record)
                     self._add_record(record)
                 else:
                     imported.append(value.__name__)
@@ -174,9 +184,7 @@ class RunningService:
                 handler = _io_handler(route.function, binder, values)
             self.router.add(each.path, route.methods, handler, route.function)
         for path, handler in extra.items():
-            try:
-                self.router.match("GET", path)
-            except HTTPError:
+            if not self.router.has("GET", path):
                 self.router.add(path, ("GET",), handler, handler)
 
     def is_ready(self) -> bool:
@@ -196,7 +204,10 @@ class RunningService:
                 return Response(b"", 204, error.headers)
             if request.raw_path == "*":
                 return Response(b"", 204, [("allow", allow(("GET", "POST", "PUT", "PATCH", "DELETE")))])
-            return problem_response(error)
+            try:
+                return problem_response(error)
+            except ValueError as bad_header:
+                return self._failed(request, bad_header)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -382,8 +393,8 @@ def binder_of(mounted: Mounted) -> Binder:
             where = "on the event loop" if route.kind == "io" else "in a worker process"
             raise ConfigurationError.at(
                 route.function,
-                f"{name} is a {resources[name].kind}_resource, but this handler runs {where}; "
-                f"declare an {route.kind}_resource for it",
+                f"{name} comes from @{resources[name].kind}_resource, but this handler runs {where}; "
+                f"use @{route.kind}_resource for it",
             )
     return Binder(route.function, route.parameters, names)
 
@@ -402,6 +413,15 @@ def _endpoint(mounted: Mounted) -> Endpoint:
     for needed in (function, *used.values()):
         _check_importable(needed)
     return Endpoint(function, mounted.route.parameters, used)
+
+
+def _check_on_top(part: object, record: Route | Resource) -> None:
+    """A decorator above ours that copies attributes, as functools.wraps does, would be skipped: say so."""
+    if record.function is not part:
+        raise ConfigurationError.at(
+            record.function,
+            "another decorator stands above the tinysvc one and would be skipped; put the tinysvc decorator on top",
+        )
 
 
 def _check_importable(function: Callable[..., Any]) -> None:

@@ -55,7 +55,6 @@ class Settings:
     max_result_size: int = _option(64 * MiB, "largest result a worker may send back")
     shutdown_timeout: float = _option(10.0, "time a drain may take before what still runs is killed")
 
-    # THREATS in http.py: what nginx, Node, Go and aiohttp do stands beside each in docs/limits.md.
     max_request_line: int = _option(8 * KiB, "longest request line, else 414 (RFC 9112, 3 asks for at least 8000)")
     max_header_size: int = _option(32 * KiB, "longest header block, else 431")
     max_header_field: int = _option(8 * KiB, "longest single header field, else 431")
@@ -75,7 +74,7 @@ class Settings:
                 object.__setattr__(self, field.name, float(value))
             elif type(value) is not kind:
                 raise SettingsError(f"{field.name} takes {_a(kind)}, not {value!r} ({type(value).__name__})")
-            if kind is not str and value < (1 if field.name in _AT_LEAST_ONE else 0):
+            if kind is not str and not value >= (1 if field.name in _AT_LEAST_ONE else 0):
                 least = 1 if field.name in _AT_LEAST_ONE else 0
                 raise SettingsError(f"{field.name} must be at least {least}, not {value!r}")
         if self.port > 65535:

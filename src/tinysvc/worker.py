@@ -48,6 +48,9 @@ READY, FAILED, RESULT, PICKLED, ERROR, STREAM, CHUNK, END = range(8)
 COMMAND = struct.Struct("!cI")
 FORK, KILL = b"f", b"k"
 
+MAX_ERROR_TEXT = 64 * 1024
+"""Characters of an error's message or traceback that travel; of a longer one, the end."""
+
 encode = msgspec.msgpack.encode
 decode = msgspec.msgpack.decode
 
@@ -104,8 +107,8 @@ def forkserver_main(control_fd: int, program_file: Any) -> NoReturn:
         program: Program = pickle.load(program_file)
         del process.current_process()._inheriting  # type: ignore[attr-defined]
     except BaseException as error:
-        control.sendall(frame((FAILED, 0, author_traceback(error))))
-        sys.exit(3)
+        control.sendall(frame((FAILED, 0, _text(author_traceback(error)))))
+        _leave(3)
     finally:
         program_file.close()
     _die_with(control, False)
@@ -113,7 +116,7 @@ def forkserver_main(control_fd: int, program_file: Any) -> NoReturn:
     gc.collect()
     gc.freeze()  # what is loaded now is shared by all workers: keep the collector from writing into it
     Forkserver(control, program).serve()
-    sys.exit(0)
+    _leave(0)  # also past a thread that a module of the author's has started
 
 
 def _die_with(control: socket.socket, on: bool) -> None:
@@ -146,6 +149,7 @@ class Forkserver:
             while self.take_command_or_wait():
                 self.reap()
         finally:
+            signal.set_wakeup_fd(-1)
             for pid in self.pids.values():
                 _kill_group(pid)
 
@@ -258,7 +262,7 @@ def work(channel: socket.socket, program: Program) -> int:
         opened = program()
         handle = opened.__enter__()
     except BaseException as error:
-        channel.sendall(frame((0, FAILED, author_traceback(error))))
+        channel.sendall(frame((0, FAILED, _text(author_traceback(error)))))
         return 1
     try:
         channel.sendall(frame((0, READY, None)))
@@ -268,7 +272,11 @@ def work(channel: socket.socket, program: Program) -> int:
                 break
     except OSError:
         return 1  # the handler closed our socket, or the server has gone
-    opened.__exit__(None, None, None)
+    try:
+        opened.__exit__(None, None, None)
+    except BaseException as error:
+        print(f"a worker could not close its resources:\n{author_traceback(error)}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -350,8 +358,13 @@ def send_error(channel: socket.socket, number: int, kind: int, error: BaseExcept
     if type(error).__module__ not in ("builtins", "__main__"):
         name = f"{type(error).__module__}.{name}"
     body = b"" if kind == HANDLE else _pickled_error(error)
-    send(channel, number, ERROR, (name, message, author_traceback(error), leaving), body)
+    send(channel, number, ERROR, (_text(name), _text(message), _text(author_traceback(error)), leaving), body)
     return not leaving
+
+
+def _text(text: str) -> str:
+    """Of any text, what UTF-8 can carry and a log can hold."""
+    return text[-MAX_ERROR_TEXT:].encode(errors="backslashreplace").decode()
 
 
 def _pickled_error(error: BaseException) -> bytes:

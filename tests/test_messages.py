@@ -1,0 +1,171 @@
+"""messages.py: small values, true from birth."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinysvc.errors import HTTPError
+from tinysvc.messages import MAX_QUERY_FIELDS, Headers, Peer, Request, Response, parse_query, problem_response
+
+RAW = ((b"host", b"x"), (b"accept", b"a"), (b"x-name", b"caf\xe9"), (b"accept", b"b"))
+
+
+def test_headers_are_a_mapping_that_does_not_mind_the_case() -> None:
+    headers = Headers(RAW)
+    assert headers["HOST"] == "x"
+    assert headers["x-Name"] == "caf\xe9"
+    assert headers.get("missing") is None
+    assert "Accept" in headers
+    assert list(headers) == ["host", "accept", "x-name"]
+    assert len(headers) == 3
+    assert repr(headers) == "Headers({'host': 'x', 'accept': 'a, b', 'x-name': 'caf\xe9'})"
+
+
+def test_repeated_headers_are_joined_and_can_be_had_apart() -> None:
+    headers = Headers(RAW)
+    assert headers["accept"] == "a, b"
+    assert headers.get_all("ACCEPT") == ["a", "b"]
+    assert headers.get_all("missing") == []
+
+
+def test_what_get_all_gave_away_changes_nothing() -> None:
+    headers = Headers(RAW)
+    headers.get_all("accept").append("c")
+    assert headers.get_all("accept") == ["a", "b"]
+
+
+def test_a_request_by_default() -> None:
+    request = Request("GET", "/a%2Fb%20c")
+    assert (request.raw_path, request.path) == ("/a%2Fb%20c", "/a/b c")
+    assert (request.client, request.server, request.scheme) == (None, None, "http")
+    assert dict(request.headers) == {}
+    assert request.query == {}
+    assert request.path_params is None
+    assert asyncio.run(request.body()) == b""
+    assert repr(request) == "<Request GET /a%2Fb%20c>"
+
+
+def test_a_request_knows_both_ends() -> None:
+    request = Request("GET", "/", peer=Peer(("c", 1), ("s", 2), "https"))
+    assert (request.client, request.server, request.scheme) == (("c", 1), ("s", 2), "https")
+
+
+async def pieces() -> AsyncIterator[bytes]:
+    yield b"a"
+    yield b"b"
+
+
+@pytest.mark.parametrize("body", [lambda: b"ab", pieces])
+def test_a_body_is_had_whole_and_again_or_in_pieces(body: Callable[[], Any]) -> None:
+    async def whole() -> tuple[bytes, bytes]:
+        request = Request("POST", "/", body=body())
+        return await request.body(), await request.body()
+
+    async def streamed() -> list[bytes]:
+        return [piece async for piece in Request("POST", "/", body=body()).stream()]
+
+    assert asyncio.run(whole()) == (b"ab", b"ab")
+    assert b"".join(asyncio.run(streamed())) == b"ab"
+
+
+def test_an_empty_body_streams_nothing() -> None:
+    async def streamed() -> list[bytes]:
+        return [piece async for piece in Request("POST", "/").stream()]
+
+    assert asyncio.run(streamed()) == []
+
+
+@pytest.mark.parametrize(
+    ("raw", "fields"),
+    [
+        ("", {}),
+        ("a=1&b=2&a=3", {"a": ["1", "3"], "b": ["2"]}),
+        ("a", {"a": [""]}),
+        ("a=", {"a": [""]}),
+        ("=a", {"": ["a"]}),
+        ("a=b=c", {"a": ["b=c"]}),
+        ("&&a=1&", {"a": ["1"]}),
+        ("a=1;b=2", {"a": ["1;b=2"]}),  # CVE-2021-23336
+        ("a+b=%2B%20+c%26", {"a b": ["+  c&"]}),
+        ("caf%C3%A9=%FF", {"caf\xe9": ["\N{REPLACEMENT CHARACTER}"]}),
+    ],
+)
+def test_query(raw: str, fields: dict[str, list[str]]) -> None:
+    assert parse_query(raw) == fields
+    request = Request("GET", "/", raw)
+    assert request.query == fields
+    assert request.query is request.query
+
+
+def test_a_query_has_so_many_fields_and_no_more() -> None:
+    assert len(parse_query("a=1&" * (MAX_QUERY_FIELDS - 1))["a"]) == MAX_QUERY_FIELDS - 1
+    with pytest.raises(HTTPError, match="more than 1000 fields") as raised:
+        parse_query("&" * MAX_QUERY_FIELDS)
+    assert raised.value.status == 400
+
+
+@given(st.text())
+def test_any_text_is_a_query(raw: str) -> None:
+    assert all(values for values in parse_query(raw).values())
+
+
+def test_a_response_by_default() -> None:
+    response = Response()
+    assert (response.content, response.status, response.headers, response.content_type) == (None, 200, [], None)
+    assert repr(Response(b"", 404, content_type="text/plain")) == "<Response 404 text/plain>"
+
+
+@pytest.mark.parametrize("headers", [{"X-A": "1", "x-b": "2"}, [("x-a", "1"), ("X-B", "2")]])
+def test_headers_of_a_response_come_as_mapping_or_pairs(headers: Any) -> None:
+    assert Response(headers=headers).headers == [("x-a", "1"), ("x-b", "2")]
+
+
+def test_a_content_type_is_kept_apart_from_the_headers() -> None:
+    response = Response(headers={"Content-Type": "text/plain"})
+    assert (response.content_type, response.headers) == ("text/plain", [])
+    response.add_header("Content-Type", "text/html")
+    assert (response.content_type, response.headers) == ("text/html", [])
+
+
+@pytest.mark.parametrize("status", [0, 100, 199, 600])
+def test_a_response_has_a_final_status(status: int) -> None:
+    with pytest.raises(ValueError, match=f"a response takes a status from 200 to 599, not {status}"):
+        Response(status=status)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a:", "a\r\n", "a\0", "\xe9", "(a)"])
+def test_a_header_name_is_a_token(name: str) -> None:
+    with pytest.raises(ValueError, match="a header name must be an RFC 9110 token"):
+        Response(headers={name: "1"})
+
+
+@pytest.mark.parametrize("value", ["a\r\nset-cookie: b", "a\n", "a\r", "a\0b", "\x7f", "\N{SNOWMAN}", 1, None, b"a"])
+def test_a_header_value_is_one_line_of_latin_1(value: Any) -> None:
+    for name in ("x-a", "content-type"):
+        with pytest.raises(ValueError, match=f"the value of header '{name}' must be one line of latin-1 text"):
+            Response().add_header(name, value)
+    if value is not None:
+        with pytest.raises(ValueError, match="the value of header 'content-type'"):
+            Response(content_type=value)
+
+
+@pytest.mark.parametrize("name", ["Content-Length", "Transfer-Encoding", "Connection", "Date"])
+def test_the_server_s_own_headers_cannot_be_set(name: str) -> None:
+    with pytest.raises(ValueError, match="is written by the server"):
+        Response(headers={name: "1"})
+
+
+def test_an_error_becomes_a_problem_document() -> None:
+    response = problem_response(HTTPError(418, "no coffee", headers=[("x-a", "1")]))
+    assert (response.status, response.headers, response.content_type) == (
+        418,
+        [("x-a", "1")],
+        "application/problem+json",
+    )
+    assert response.content == b'{"type":"about:blank","title":"I\'m a Teapot","status":418,"detail":"no coffee"}'
