@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import enum
+import inspect
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any, Literal, TypedDict
@@ -232,3 +233,62 @@ async def test_an_asynchronous_stream_closes_its_generator() -> None:
     stream = ChunkStream(items())
     await stream.begin()
     assert [chunk async for chunk in stream] == [b"a", b"b"]
+
+
+# Mistakes that must not wait for a request
+
+
+def test_markers_in_every_form() -> None:
+    def handler(
+        a: Annotated[str, Header],
+        b: Annotated[str, Header("x-b")] | None = None,
+        c: bytes | None = None,
+        d: Annotated[list[int], Query()] | None = None,
+    ) -> None: ...
+
+    assert bound(handler, "", {"a": "1", "x-b": "2"}) == {"a": "1", "b": "2", "c": None, "d": None}
+    assert bound(handler, "d=1&d=2", {"a": "1"}, body=b"x") == {"a": "1", "b": None, "c": b"x", "d": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("annotation", "default", "says"),
+    [
+        (str, Header(), r"Header\(name=None\) as its default; write it as a: Annotated\[str, Header\(\)\]"),
+        (str, Query, r"write it as a: Annotated\[str, Query\(\)\]"),
+        (Annotated[Item, Query()], inspect.Parameter.empty, "cannot be made of that"),
+        (Annotated[dict[str, str], Header()], inspect.Parameter.empty, "cannot be made of that"),
+        (Annotated[list[Item], Query()], inspect.Parameter.empty, "cannot be made of that"),
+    ],
+)
+def test_what_no_text_can_be(annotation: Any, default: Any, says: str) -> None:
+    def handler(a: Any) -> None: ...
+
+    handler.__annotations__["a"] = annotation
+    if default is not inspect.Parameter.empty:
+        handler.__defaults__ = (default,)
+    with pytest.raises(ConfigurationError, match=says):
+        Binder(handler)
+
+
+def test_a_path_parameter_is_one_text() -> None:
+    def handler(a: list[str]) -> None: ...
+
+    with pytest.raises(ConfigurationError, match=r"path\.a is a text"):
+        Binder(handler, ("a",))
+
+
+class Permission(enum.IntFlag):
+    READ = 1
+
+
+def test_an_enum_is_a_scalar() -> None:
+    def handler(a: Permission) -> None: ...
+
+    assert bound(handler, "a=1") == {"a": Permission.READ}
+
+
+@pytest.mark.parametrize("others", ['p={"a":1}', "foo[bar]=1", "a@b=1", "nothing", "=", 'q="x; y"'])
+def test_an_odd_cookie_hides_no_other(others: str) -> None:
+    def handler(session: Annotated[str, Cookie()]) -> None: ...
+
+    assert bound(handler, "", {"cookie": f'{others}; session="s=1"'}) == {"session": "s=1"}

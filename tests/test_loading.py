@@ -88,3 +88,23 @@ def test_a_module_object() -> None:
     module = types.ModuleType("made")
     with pytest.raises(ConfigurationError, match="the module made"):
         load_service(module)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "@io_route('/a')\nasync def same(): ...\n@io_route('/b')\nasync def same(): ...\n",
+        "class Group:\n    @io_route('/a')\n    async def method(self): ...\n@io_route('/b')\nasync def b(): ...\n",
+    ],
+)
+def test_a_handler_that_would_vanish_is_named(tmp_path: Path, source: str) -> None:
+    (tmp_path / "vanishing.py").write_text("from tinysvc import io_route\n" + source)
+    with pytest.raises(ConfigurationError, match=r"(same|method) .*vanishing\.py:[234]\).*would not be served"):
+        load_service("vanishing.py")
+
+
+def test_a_service_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "several.py").write_text(ROUTE + "from tinysvc import Service\napp = Service(root, prefix='/app')\n")
+    assert paths(load_service("several.py:app")) == ["/app"]
+    with pytest.raises(TargetError, match="it has: app; name one of these, or leave out ':nothing'"):
+        load_service("several.py:nothing")

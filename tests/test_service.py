@@ -322,8 +322,8 @@ async def two() -> None: ...
         ([undecodable], "undecodable .*cannot read a value of type .*Client.*use a dataclass"),
         ([two_bodies], "two_bodies .*both a and b ask for the body.*one dataclass"),
         ([star], r"star .*cannot fill the parameter \*args"),
-        ([wrong_side, on_cpu], "wrong_side .*on_cpu is a cpu_resource.*declare an io_resource"),
-        ([wrong_side_too, on_io], "wrong_side_too .*on_io is a io_resource.*worker process"),
+        ([wrong_side, on_cpu], "wrong_side .*on_cpu comes from @cpu_resource.*use @io_resource"),
+        ([wrong_side_too, on_io], "wrong_side_too .*on_io comes from @io_resource.*worker process"),
         ([one, two], "two .*GET /same has a handler already"),
         ([cpu_route("/")(lambda: None)], "lambda.*define it with def at the module's top level"),
         ([42], "42 is none of them"),
@@ -402,6 +402,47 @@ def test_two_resources_of_one_name_are_refused() -> None:
 
     with pytest.raises(ConfigurationError, match="another resource on_io"):
         Service(on_io, make(), one)
+
+
+def wrapped_above(function: Any) -> Any:
+    import functools
+
+    @functools.wraps(function)
+    async def check(*args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("this check must not be skipped")
+
+    return check
+
+
+@wrapped_above
+@io_route("/guarded")
+async def guarded() -> None: ...
+
+
+def test_a_decorator_above_ours_is_never_skipped() -> None:
+    with pytest.raises(ConfigurationError, match=r"guarded .*put the tinysvc decorator on top"):
+        Service(guarded)
+
+
+def test_wrong_uses_of_the_decorators() -> None:
+    with pytest.raises(ConfigurationError, match=r'one .*write @io_route\("/path"\)'):
+        io_route(one)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="is async, but a cpu_resource"):
+
+        @cpu_resource
+        async def late() -> None: ...
+
+    with pytest.raises(ConfigurationError, match="takes parameters"):
+
+        @io_resource
+        def needy(x: int) -> None: ...
+
+    with pytest.raises(ConfigurationError, match="methods takes a list of names"):
+        io_route("/", methods=None)(lambda: None)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="a number of seconds, 0 or more, not '2'"):
+        cpu_route("/", timeout="2")(lambda: None)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="cannot read the path '/<name>'"):
+        io_route("/<name>")(lambda: None)
 
 
 def test_http_error_takes_an_error_status() -> None:

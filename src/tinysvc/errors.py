@@ -224,6 +224,6 @@ def author_traceback(error: BaseException) -> str:
         return "".join(traceback.format_exception_only(error)).rstrip()
     shown = traceback.TracebackException.from_exception(error)
     authors = [frame for frame in shown.stack if not any(hidden in frame.filename for hidden in _HIDDEN)]
-    if authors:
+    if authors or isinstance(error, SyntaxError):  # that one names its place itself
         shown.stack = traceback.StackSummary.from_list(authors)
     return "".join(shown.format()).rstrip()

@@ -171,14 +171,14 @@ _recorded_in: dict[str, list[weakref.ref[Callable[..., Any]]]] = {}
 
 
 def unreachable(module: types.ModuleType) -> list[Callable[..., Any]]:
-    """Functions decorated at the module's top level, or in its classes, that are not what their name in it means."""
+    """Functions decorated at the module's top level, or in its classes, that no name in it leads to any more."""
     found = [function for reference in _recorded_in.get(module.__name__, []) if (function := reference()) is not None]
     return [
         function
         for function in found
         if getattr(function, "__globals__", None) is vars(module)  # not of an earlier import of the same name
         and "<locals>" not in function.__qualname__
-        and getattr(module, function.__qualname__, None) is not function
+        and not any(value is function for value in vars(module).values())
     ]
 
 

@@ -90,7 +90,7 @@ class Service:
         for function in unreachable(module):
             raise ConfigurationError.at(
                 function,
-                f"{module.__name__}.{function.__qualname__} is something else, so that this would not be served; "
+                f"no name in the module {module.__name__} leads to this, so that it would not be served; "
                 "give every handler a name of its own, at the module's top level, with the tinysvc decorator on top",
             )
         imported: list[str] = []
