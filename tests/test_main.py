@@ -160,7 +160,8 @@ def test_a_script_without_the_guard_starts_no_storm(folder: Path) -> None:
     assert 'write that call under: if __name__ == "__main__":' in errors
     assert "script.py" in errors
     (folder / "pool.py").write_text(
-        "from tinysvc import ProcessPoolExecutor\nwith ProcessPoolExecutor(1) as pool:\n    pool.submit(abs, 1).result()\n"
+        "from tinysvc import ProcessPoolExecutor\n"
+        "with ProcessPoolExecutor(1) as pool:\n    pool.submit(abs, 1).result()\n"
     )
     status, errors = failed("pool.py", cwd=folder)
     assert status == 1
@@ -231,7 +232,7 @@ def test_a_mistake_is_one_readable_message(folder: Path, target: str, status: in
     (folder / "broken.py").write_text("x = 1\n1 / 0\n")
     (folder / "typo.py").write_text("def f(:\n")
     (folder / "my.service.py").write_text("\n")
-    (folder / "closure.py").write_text(imports + "\ncpu_route('/')(lambda: None)\nh = cpu_route('/')(lambda: None)\n")
+    (folder / "closure.py").write_text(imports + "\n\nh = cpu_route('/')(lambda: None)\n")
     (folder / "nomodel.py").write_text(
         imports + "\n@cpu_resource\ndef model():\n    raise OSError('no model')\n\n"
         "@cpu_route('/')\ndef f(model) -> None: ...\n"

@@ -8,7 +8,6 @@ from __future__ import annotations
 import inspect
 import re
 import types
-import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
@@ -164,18 +163,17 @@ def _add(function: Callable[..., Any], record: Route | Resource) -> None:
     if not hasattr(function, _RECORD):
         setattr(function, _RECORD, [])
     getattr(function, _RECORD).append(record)
-    _recorded_in.setdefault(function.__module__, []).append(weakref.ref(function))
+    _recorded_in.setdefault(function.__module__, []).append(function)
 
 
-_recorded_in: dict[str, list[weakref.ref[Callable[..., Any]]]] = {}
+_recorded_in: dict[str, list[Callable[..., Any]]] = {}
 
 
 def unreachable(module: types.ModuleType) -> list[Callable[..., Any]]:
     """Functions decorated at the module's top level, or in its classes, that no name in it leads to any more."""
-    found = [function for reference in _recorded_in.get(module.__name__, []) if (function := reference()) is not None]
     return [
         function
-        for function in found
+        for function in _recorded_in.get(module.__name__, [])
         if getattr(function, "__globals__", None) is vars(module)  # not of an earlier import of the same name
         and "<locals>" not in function.__qualname__
         and not any(value is function for value in vars(module).values())
