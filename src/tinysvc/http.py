@@ -456,7 +456,7 @@ class Connection(asyncio.StreamReaderProtocol):
         """Take, call, write, until someone closes; one place that recovers."""
         try:
             while True:
-                request = self.take_request()
+                request = self.take_request() if self.buffer else None
                 if request is None:
                     if not await self.receive_head():
                         break
