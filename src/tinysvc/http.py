@@ -115,6 +115,8 @@ class FieldCollector:
 
 def parse_fields(head: bytes, minor: bytes, settings: Settings) -> Framing:
     """The header block of `head`, a whole request head. ProtocolError 400, 417 or 431."""
+    if not _FIELD_LINES.fullmatch(head, head.find(b"\n") + 1, len(head) - 2):  # older llhttp takes folds, and more
+        raise ProtocolError(400, "The header block is malformed (RFC 9112, 5).")
     collector = FieldCollector()
     try:
         httptools.HttpRequestParser(collector).feed_data(head)
