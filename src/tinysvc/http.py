@@ -10,9 +10,10 @@ the response. Two rules make it predictable.
 2. *A refusal ends the connection.* ProtocolError is answered once; then we stop writing, read what is still under way
    (so that the client sees the answer, not a reset) and close.
 
-The request line has a grammar of our own below. The header block is llhttp's work (httptools), with what RFC 9112
-forbids and llhttp lets pass refused on top. A client repeats its header block from request to request, so the last
-block of a connection is kept: the same bytes mean the same fields and are not parsed again.
+The request line and the field lines have a grammar of our own below, as what llhttp (httptools) lets pass differs from
+release to release. llhttp takes the fields apart; what else RFC 9112 forbids is refused on top. A client repeats its
+header block from request to request, so the last block of a connection is kept: the same bytes mean the same fields
+and are not parsed again.
 
 No task, timer or lock is made for a request. `Connections` looks once a second at the deadline that each connection
 carries, and renews the `Date` header.
