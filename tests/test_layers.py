@@ -13,7 +13,7 @@ SOURCE = Path(tinysvc.__file__).parent
 FLOORS: list[list[set[str]]] = [  # floor -> groups; the groups of one floor do not know each other
     [{"errors", "messages", "settings"}],
     [{"http"}, {"routing"}, {"binding"}, {"executor", "processes", "worker"}],
-    [{"service", "pages"}],
+    [{"service", "endpoints", "pages"}],
     [{"server", "loading"}],
     [{"__main__"}, {"testing"}],
 ]
@@ -65,7 +65,18 @@ def test_http_knows_no_pool_and_the_executor_no_http() -> None:
         assert "Response" not in text
 
 
-def test_importing_tinysvc_loads_only_what_every_service_needs() -> None:
-    code = "import sys, tinysvc; print(*sorted({'uvloop', 'anyio', 'multiprocessing.pool', 'ssl'} & set(sys.modules)))"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert out.split() in ([], ["ssl"])  # asyncio itself imports ssl
+def loaded_by(code: str) -> set[str]:
+    out = subprocess.run(
+        [sys.executable, "-c", f"import sys; {code}; print(*sys.modules)"], capture_output=True, text=True, check=True
+    )
+    return set(out.stdout.split())
+
+
+def test_a_worker_loads_neither_server_nor_loop() -> None:
+    loaded = loaded_by("from tinysvc import cpu_route, io_route; import tinysvc.worker, tinysvc.endpoints")
+    assert not {"asyncio", "uvloop", "anyio", "httptools", "tinysvc.server", "tinysvc.executor"} & loaded
+
+
+def test_a_pool_loads_no_server() -> None:
+    loaded = loaded_by("from tinysvc import ProcessPoolExecutor")
+    assert not {"uvloop", "anyio", "httptools", "tinysvc.http", "tinysvc.server"} & loaded

@@ -1,13 +1,22 @@
-"""tinysvc: micro-services whose CPU work runs in worker processes. The public names, nothing else."""
+"""tinysvc: micro-services whose CPU work runs in worker processes. The public names, nothing else.
+
+What only a server needs is imported when it is asked for: workers import the author's modules, and so this one, and are
+there sooner without an event loop, a pool and an HTTP server of their own.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from .binding import Cookie, Header, Query
 from .errors import ConfigurationError, HTTPError, TinysvcError
-from .executor import ProcessPoolExecutor
 from .messages import Handler, Headers, Request, Response
 from .routing import cpu_resource, cpu_route, io_resource, io_route
-from .server import run
-from .service import Service
-from .settings import Settings
+
+if TYPE_CHECKING:
+    from .executor import ProcessPoolExecutor
+    from .server import run
+    from .service import Service
+    from .settings import Settings
 
 __version__ = "0.1.0"
 
@@ -31,3 +40,16 @@ __all__ = [
     "io_route",
     "run",
 ]
+
+_ON_DEMAND = {"ProcessPoolExecutor": "executor", "Service": "service", "Settings": "settings", "run": "server"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ON_DEMAND:
+        raise AttributeError(f"module 'tinysvc' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f".{_ON_DEMAND[name]}", __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -17,11 +17,12 @@ import logging
 import sys
 import types
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
-from .binding import Binder, ChunkStream, encode_iterator, encode_result
+from .binding import Binder, ChunkStream, encode_result
+from .endpoints import Endpoint, cpu_program
 from .errors import (
     ConfigurationError,
     DeadlineExceeded,
@@ -34,10 +35,9 @@ from .errors import (
     author_traceback,
 )
 from .executor import ProcessPoolExecutor
-from .messages import SAFE_METHODS, Handler, Headers, Peer, Request, Response, problem_response
+from .messages import SAFE_METHODS, Handler, Request, Response, problem_response
 from .routing import Resource, Route, Router, allow, recorded, unreachable
 from .settings import Settings
-from .worker import Handle, Reply
 
 log = logging.getLogger("tinysvc")
 
@@ -331,53 +331,6 @@ def _cpu_handler(pool: ProcessPoolExecutor, number: int, route: Route, default_t
         return Response(reply.body, status, headers, content_type=content_type)
 
     return handle
-
-
-# Handlers in workers: the worker's side
-
-
-class Endpoint(NamedTuple):
-    """A cpu route as a worker needs it: picklable, by the names of its functions."""
-
-    function: Callable[..., Any]
-    path_parameters: tuple[str, ...]
-    resources: dict[str, Callable[..., Any]]
-
-
-@contextmanager
-def cpu_program(endpoints: list[Endpoint]) -> Iterator[Handle]:
-    """What a worker runs: open the resources, then bind, call and encode, one request at a time."""
-    with ExitStack() as stack:
-        opened: dict[Callable[..., Any], Any] = {}
-        table = []
-        for endpoint in endpoints:
-            for function in endpoint.resources.values():
-                if function not in opened:
-                    is_generator = inspect.isgeneratorfunction(function)
-                    opened[function] = stack.enter_context(contextmanager(function)()) if is_generator else function()
-            binder = Binder(endpoint.function, endpoint.path_parameters, endpoint.resources)
-            values = {name: opened[function] for name, function in endpoint.resources.items()}
-            table.append((endpoint.function, binder.bind, values))
-
-        def handle(meta: Any, body: bytes) -> Reply:
-            number, method, path, query, parameters, headers, peer = meta
-            function, bind, resources = table[number]
-            request = Request(method, path, query, Headers(headers), body, parameters, Peer(*map(_address, peer)))
-            try:
-                response = encode_result(function(**bind(request, body, resources)))
-                content = response.content
-                if type(content) is not bytes:
-                    content = encode_iterator(response)
-            except HTTPError as error:
-                response = problem_response(error)
-                content = response.content
-            return Reply((response.status, response.content_type, response.headers), content)
-
-        yield handle
-
-
-def _address(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 # What is wrong with a handler is said at start-up
