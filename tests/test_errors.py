@@ -14,7 +14,7 @@ ALL: list[tuple[errors.TinysvcError, int, dict[str, object]]] = [
     (errors.HTTPError(599), 599, {"title": "Error"}),
     (errors.ProtocolError(400, "bad bytes"), 400, {"title": "Bad Request", "detail": "bad bytes"}),
     (errors.QueueFull("full", 7), 503, {"type": "urn:tinysvc:queue-full", "detail": "full"}),
-    (errors.NoWorkers("none", 1), 503, {"type": "urn:tinysvc:no-workers"}),
+    (errors.NoWorkers("secret", 1), 503, {"type": "urn:tinysvc:no-workers"}),
     (errors.DeadlineInQueue("late"), 503, {"type": "urn:tinysvc:deadline-in-queue", "detail": "late"}),
     (errors.PoolClosed("closed"), 503, {"type": "urn:tinysvc:draining"}),
     (errors.DeadlineExceeded("late"), 504, {"type": "urn:tinysvc:deadline-exceeded", "detail": "late"}),

@@ -416,13 +416,15 @@ async def test_closing_twice_or_before_the_start_is_harmless() -> None:
     await pool.aclose()
 
 
-@pytest.mark.parametrize("how", ["idle", "busy"])
+@pytest.mark.parametrize("how", ["idle", "busy", "with a thread in the forkserver"])
 def test_kill_9_of_the_owner_leaves_nothing(how: str, tmp_path: Path) -> None:
     started = tmp_path / "started"
     script = tmp_path / "owner.py"
     script.write_text(
         textwrap.dedent(f"""
-        import asyncio, sys
+        import asyncio, sys, threading, time
+        if "thread" in {how!r}:
+            threading.Thread(target=time.sleep, args=(3600,)).start()
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         import jobs
         from tinysvc import ProcessPoolExecutor
