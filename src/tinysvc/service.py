@@ -218,14 +218,12 @@ class RunningService:
 
     def _failed(self, request: Request, error: BaseException) -> Response:
         """Log what the client must not know, and answer with what it may."""
-        if isinstance(error, RemoteError):
+        if isinstance(error, (RemoteError, UnencodableResult)):
             log.error("%s %s: %s", request.method, request.raw_path, error)
         elif isinstance(error, (WorkerDied, DeadlineExceeded)):
             log.error("%s %s: %d, %s", request.method, request.raw_path, error.status, error)
         elif isinstance(error, JobAbandoned):
             log.debug("%s %s: 499, %s", request.method, request.raw_path, error)
-        elif isinstance(error, UnencodableResult):
-            log.error("%s %s: %s", request.method, request.raw_path, error)
         elif not isinstance(error, TinysvcError):
             log.error("%s %s: the handler failed\n%s", request.method, request.raw_path, author_traceback(error))
         return problem_response(error if isinstance(error, TinysvcError) else TinysvcError())
