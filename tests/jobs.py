@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from tinysvc.worker import Handle, Reply
+from tinysvc.worker import FRAME, Handle, Reply
 
 
 def add(a: int, b: int) -> int:
@@ -196,12 +197,22 @@ def start_subprocess_and_spin(path: str) -> NoReturn:
     spin()
 
 
-def die_when_pickled_half_way() -> Any:
-    """A result too large for the socket's buffer, whose sender dies in the middle."""
-    import threading
+def own_channel() -> socket.socket:
+    """The worker's socket to the server, as no honest job would look for it."""
+    for descriptor in range(3, 64):
+        try:
+            found = socket.socket(fileno=os.dup(descriptor))
+            found.getpeername()
+        except OSError:
+            continue
+        return found
+    raise LookupError
 
-    threading.Timer(0.1, os._exit, (5,)).start()
-    return b"x" * 50_000_000
+
+def die_in_mid_frame() -> None:
+    with own_channel() as channel:
+        channel.sendall(FRAME.pack(10, 50_000_000) + b"x" * 100_000)
+    os._exit(5)
 
 
 def change_signals_and_folder() -> str:
@@ -224,12 +235,12 @@ def initialize_badly() -> NoReturn:
 def upper_program(closed_path: str = "") -> Iterator[Handle]:
     """A program: frames in, frames out."""
 
-    def handle(meta: Any, body: bytes) -> Reply:
+    def handle(meta: Any, body: bytes | memoryview) -> Reply:
         if meta == "stream":
-            return Reply("streaming", iter([body, body.upper()]))
+            return Reply("streaming", iter([bytes(body), bytes(body).upper()]))
         if meta == "surrogate":
             raise ValueError("\udcff x")
-        return Reply([meta], body.upper())
+        return Reply([meta], bytes(body).upper())
 
     yield handle
     if closed_path:
@@ -241,7 +252,7 @@ def failing_while_file_exists(path: str) -> Iterator[Handle]:
     if os.path.exists(path):
         raise RuntimeError("the resource cannot be opened")
 
-    def handle(meta: Any, body: bytes) -> Reply:
+    def handle(meta: Any, body: bytes | memoryview) -> Reply:
         return Reply(None, body)
 
     yield handle
@@ -266,37 +277,25 @@ def kill_self_with(number: int) -> None:
 def hostile_program(path: str) -> Iterator[Handle]:
     """It writes frames of its own to the server."""
     import pickle
-    import socket
 
-    from tinysvc.worker import ERROR, PICKLED, RESULT, send
+    from tinysvc.worker import ERROR, PICKLED, RESULT, frame
 
     class Touch:
         def __reduce__(self) -> tuple[Any, ...]:
             return (touch, (path,))
 
-    def channel() -> socket.socket:
-        for descriptor in range(3, 64):
-            try:
-                found = socket.socket(fileno=os.dup(descriptor))
-                found.getpeername()
-            except OSError:
-                continue
-            return found
-        raise LookupError
-
-    def handle(meta: Any, body: bytes) -> Reply:
+    def handle(meta: Any, body: bytes | memoryview) -> Reply:
         payload = pickle.dumps(Touch())
         number = next_number()
         if meta == "error":
-            send(channel(), number, ERROR, ("X", "message", "traceback", False), payload)
+            send(number, ERROR, ("X", "message", "traceback", False), payload)
             time.sleep(3600)
         if meta == "pickled":
-            send(channel(), number, PICKLED, None, payload)
+            send(number, PICKLED, [], payload)
             time.sleep(3600)
         if meta == "wrong number":
-            with channel() as sock:
-                data = _frames(77, number)
-                sock.sendall(data)
+            with own_channel() as sock:
+                sock.sendall(frame((77, RESULT, None, 0, 0)) + frame((number, RESULT, None, 0, 0)))
             time.sleep(3600)
         return Reply(None, body)
 
@@ -308,9 +307,8 @@ def hostile_program(path: str) -> Iterator[Handle]:
         number: int = frame.f_locals["number"]
         return number
 
-    def _frames(wrong: int, right: int) -> bytes:
-        from tinysvc.worker import frame
-
-        return frame((wrong, RESULT, None)) + frame((right, RESULT, None))
+    def send(number: int, kind: int, meta: Any, body: bytes) -> None:
+        with own_channel() as sock:
+            sock.sendall(frame((number, kind, meta, 0, 0), len(body)) + body)
 
     yield handle

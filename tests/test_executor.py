@@ -31,6 +31,7 @@ from tinysvc.errors import (
     WorkerStartError,
 )
 from tinysvc.executor import ProcessPoolExecutor
+from tinysvc.worker import CALL
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -51,8 +52,8 @@ async def assert_healthy(pool: ProcessPoolExecutor) -> None:
     """Every worker is back, and each of them works."""
     await until(lambda: pool.ready == pool.max_workers)
     assert await asyncio.gather(*(pool.run(jobs.add, n, 1) for n in range(3))) == [1, 2, 3]
-    assert all(worker.job is None for worker in pool.workers.values())
-    assert not pool.queue
+    assert all(worker.job is None for worker in pool._dispatcher.books.workers.values())
+    assert not pool.waiting
 
 
 # Results
@@ -109,7 +110,7 @@ async def test_a_program_serves_frames(tmp_path: Path) -> None:
         assert reply == ([{"a": 1}], b"BODY")
         reply = await pool.submit_frame("stream", b"a").future
         assert reply.meta == "streaming"
-        assert [piece async for piece in reply.body] == [b"a", b"A"]  # type: ignore[union-attr]
+        assert [piece async for piece in reply.body] == [b"a", b"A"]
     assert closed.exists()  # an orderly end closes what the program opened
 
 
@@ -132,7 +133,7 @@ ERRORS: list[tuple[Callable[[], Any], type[BaseException], str]] = [
     (partial(jobs.exit_now, 3), WorkerDied, "status 3"),
     (jobs.kill_self, WorkerDied, "SIGKILL, out of memory perhaps"),
     (jobs.close_all_descriptors, WorkerDied, "status 1"),
-    (jobs.die_when_pickled_half_way, WorkerDied, "status 5"),
+    (jobs.die_in_mid_frame, WorkerDied, "status 5"),
     (jobs.write_garbage, WorkerDied, "was killed: it sent"),
 ]
 
@@ -179,7 +180,13 @@ async def test_a_worker_killed_while_idle_is_replaced() -> None:
         before = workers_below(os.getpid())
         for worker in before:
             os.kill(worker, signal.SIGKILL)
-        await until(lambda: len(pool.workers) == 2 and pool.ready == 2 and not {1, 2} & set(pool.workers))
+        await until(
+            lambda: (
+                len(pool._dispatcher.books.workers) == 2
+                and pool.ready == 2
+                and not {1, 2} & set(pool._dispatcher.books.workers)
+            )
+        )
         assert not set(before) & set(workers_below(os.getpid()))
         await assert_healthy(pool)
 
@@ -187,7 +194,7 @@ async def test_a_worker_killed_while_idle_is_replaced() -> None:
 @pytest.mark.asyncio
 async def test_a_result_over_the_limit_fails_alone() -> None:
     async with ProcessPoolExecutor(1, max_result_size=1_000_000) as pool:
-        with pytest.raises(WorkerDied, match="max_result_size is 1000000"):
+        with pytest.raises(ValueError, match="max_result_size is 1000000"):
             await pool.run(bytes, 1_000_001)
         await assert_healthy(pool)
 
@@ -206,7 +213,7 @@ async def test_the_forkserver_can_die_too() -> None:
     async with ProcessPoolExecutor(2) as pool:
         forkserver = next(child for child, line in descendants(os.getpid()).items() if "forkserver_main" in line)
         job = asyncio.create_task(pool.run(jobs.spin))
-        await until(lambda: any(worker.job for worker in pool.workers.values()))
+        await until(lambda: any(worker.job for worker in pool._dispatcher.books.workers.values()))
         children = workers_below(os.getpid())
         os.kill(forkserver, signal.SIGKILL)
         with pytest.raises(WorkerDied):
@@ -289,7 +296,7 @@ async def test_the_queue_is_bounded(tmp_path: Path) -> None:
     async with ProcessPoolExecutor(1, queue_size=2) as pool:
         go = tmp_path / "go"
         tasks = [asyncio.create_task(pool.run(jobs.wait_for, str(go))) for _ in range(3)]
-        await until(lambda: len(pool.queue) == 2)
+        await until(lambda: pool.waiting == 2)
         with pytest.raises(QueueFull, match="2 jobs wait already") as raised:
             await pool.run(jobs.pid)
         assert raised.value.retry_after >= 1
@@ -304,11 +311,11 @@ async def test_cancelling_a_queued_job_drops_it(tmp_path: Path) -> None:
         go, touched = tmp_path / "go", tmp_path / "touched"
         running = asyncio.create_task(pool.run(jobs.wait_for, str(go)))
         queued = asyncio.create_task(pool.run(jobs.touch, str(touched)))
-        await until(lambda: len(pool.queue) == 1)
+        await until(lambda: pool.waiting == 1)
         queued.cancel()
         with pytest.raises(asyncio.CancelledError):
             await queued
-        assert not pool.queue
+        assert not pool.waiting
         go.touch()
         worker = await running
         assert await pool.run(jobs.pid) == worker  # nobody was killed
@@ -329,18 +336,18 @@ async def test_cancelling_a_running_job_kills_it(tmp_path: Path) -> None:
 @pytest.mark.asyncio
 async def test_abandoning_spares_a_job_that_ends_soon() -> None:
     async with ProcessPoolExecutor(1, program=jobs.upper_program) as pool:
-        pool._mean_start = 60.0  # a replacement would take a minute: nothing is killed
+        pool._dispatcher.books.mean_start = 60.0  # a replacement would take a minute: nothing is killed
         for even_running in (False, True):
             job = pool.submit_frame(None, b"a")
             pool.abandon(job, even_running=even_running)
             assert (await job.future).body == b"A"
-        assert set(pool.workers) == {1}
+        assert set(pool._dispatcher.books.workers) == {1}
 
 
 @pytest.mark.asyncio
 async def test_an_abandoned_job_that_runs_on_is_killed_when_its_time_is_up(tmp_path: Path) -> None:
     async with ProcessPoolExecutor(1) as pool:
-        job = pool._admit(1, None, pickle.dumps((jobs.spin, (), {})), None)
+        job = pool._admit(CALL, [], pickle.dumps((jobs.spin, (), {})))
         pool.abandon(job, even_running=True)
         assert not job.future.done()
         with pytest.raises(JobAbandoned):
@@ -372,7 +379,7 @@ async def test_a_replacement_that_fails_is_tried_again(tmp_path: Path) -> None:
     async with ProcessPoolExecutor(1, program=partial(jobs.failing_while_file_exists, str(broken))) as pool:
         broken.touch()
         os.kill(workers_below(os.getpid())[0], signal.SIGKILL)
-        await until(lambda: pool._failures > 1)
+        await until(lambda: pool._dispatcher.books.failures > 1)
         with pytest.raises(NoWorkers, match="the resource cannot be opened"):
             await pool.submit_frame(None, b"").future
         broken.unlink()
@@ -386,7 +393,7 @@ async def test_closing_lets_jobs_finish(tmp_path: Path) -> None:
     await pool.start()
     go = tmp_path / "go"
     tasks = [asyncio.create_task(pool.run(jobs.wait_for, str(go))) for _ in range(2)]
-    await until(lambda: len(pool.queue) == 1)
+    await until(lambda: pool.waiting == 1)
     closing = asyncio.create_task(pool.aclose(30))
     await asyncio.sleep(0)
     with pytest.raises(PoolClosed):
@@ -400,7 +407,7 @@ async def test_closing_ends_jobs_that_do_not() -> None:
     pool = ProcessPoolExecutor(1)
     await pool.start()
     task = asyncio.create_task(pool.run(jobs.spin))
-    await until(lambda: any(worker.job for worker in pool.workers.values()))
+    await until(lambda: any(worker.job for worker in pool._dispatcher.books.workers.values()))
     await pool.aclose(0.05)
     with pytest.raises(PoolClosed):
         await task
@@ -521,7 +528,7 @@ async def test_an_error_no_utf8_can_carry() -> None:
     async with ProcessPoolExecutor(1, program=jobs.upper_program) as pool:
         with pytest.raises(RemoteError, match=r"ValueError: \\udcff x"):
             await pool.submit_frame("surrogate", b"").future
-        assert set(pool.workers) == {1}
+        assert set(pool._dispatcher.books.workers) == {1}
 
 
 @pytest.mark.asyncio
@@ -534,7 +541,7 @@ async def test_a_pool_out_of_descriptors_recovers(monkeypatch: pytest.MonkeyPatc
 
             broken.setattr(socket, "socketpair", no_more)
             os.kill(workers_below(os.getpid())[0], signal.SIGKILL)
-            await until(lambda: pool._failures > 1)
+            await until(lambda: pool._dispatcher.books.failures > 1)
             with pytest.raises(NoWorkers, match=r"could not be started: .*Too many open files"):
                 await pool.run(jobs.pid)
         await assert_healthy(pool)
@@ -556,7 +563,7 @@ async def test_closing_that_is_cancelled_still_ends_everything() -> None:
     pool = ProcessPoolExecutor(1)
     await pool.start()
     job = asyncio.create_task(pool.run(jobs.spin))
-    await until(lambda: any(worker.job for worker in pool.workers.values()))
+    await until(lambda: any(worker.job for worker in pool._dispatcher.books.workers.values()))
     closing = asyncio.create_task(pool.aclose(3600))
     await asyncio.sleep(0.01)
     closing.cancel()

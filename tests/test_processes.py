@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import unittest.mock
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ import pytest
 import jobs
 from tinysvc.errors import WorkerStartError
 from tinysvc.processes import Channel, Forkserver
-from tinysvc.worker import FRAME, frame
+from tinysvc.worker import FRAME, WorkerOptions, frame
+
+OPTIONS = WorkerOptions(30, 1 << 20, False, 0)
 
 
 class Transport:
@@ -36,7 +39,7 @@ class Transport:
 def channel(limit: int = 10_000) -> tuple[Channel, Transport, list[tuple[Any, bytes]], list[str]]:
     frames: list[tuple[Any, bytes]] = []
     ends: list[str] = []
-    made = Channel(lambda head, body: frames.append((head, body)), ends.append, limit)
+    made = Channel(unittest.mock.Mock(), lambda head, body: frames.append((head, body)), ends.append, limit)
     transport = Transport()
     made.connection_made(transport)  # type: ignore[arg-type]
     return made, transport, frames, ends
@@ -71,7 +74,7 @@ def test_what_is_no_frame_ends_the_channel(data: bytes, why: str) -> None:
 
 
 def test_a_channel_closed_before_it_is_connected() -> None:
-    made = Channel(lambda head, body: None, lambda why: None, 1)
+    made = Channel(unittest.mock.Mock(), lambda head, body: None, lambda why: None, 1)
     made.close()
     transport = Transport()
     made.connection_made(transport)  # type: ignore[arg-type]
@@ -81,7 +84,7 @@ def test_a_channel_closed_before_it_is_connected() -> None:
 @pytest.mark.asyncio
 @pytest.mark.usefixtures("nothing_left")
 async def test_a_program_that_cannot_be_loaded_is_told_with_its_traceback() -> None:
-    forkserver = Forkserver(jobs.Bomb(), 1, lambda *_: None, lambda: None)  # type: ignore[arg-type]
+    forkserver = Forkserver(jobs.Bomb(), OPTIONS, 1, lambda *_: None, lambda: None)  # type: ignore[arg-type]
     with pytest.raises(WorkerStartError, match="cannot be loaded") as raised:
         await forkserver.start()
     assert "RuntimeError: unpickled" in raised.value.traceback
@@ -90,7 +93,7 @@ async def test_a_program_that_cannot_be_loaded_is_told_with_its_traceback() -> N
 @pytest.mark.asyncio
 @pytest.mark.usefixtures("nothing_left")
 async def test_a_start_that_is_cancelled_leaves_nothing() -> None:
-    forkserver = Forkserver(jobs.plain_slow_program, 1, lambda *_: None, lambda: None)
+    forkserver = Forkserver(jobs.plain_slow_program, OPTIONS, 1, lambda *_: None, lambda: None)
     start = asyncio.create_task(forkserver.start())
     await asyncio.sleep(0)
     start.cancel()

@@ -9,9 +9,11 @@ import unittest.mock
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy
 import pytest
 
 import jobs
+from tinysvc.arena import BIG, Arena
 from tinysvc.processes import Channel
 from tinysvc.worker import (
     CALL,
@@ -25,23 +27,53 @@ from tinysvc.worker import (
     READY,
     RESULT,
     STREAM,
+    Link,
     Program,
+    WorkerOptions,
+    frame,
+    pack,
     plain_program,
-    receive,
-    send,
+    unpack,
     work,
 )
 
+OPTIONS = WorkerOptions(log_level=30, max_result_size=1_000_000, measures_memory=False, memory_limit=0)
+
+
+class Server:
+    """The server's end, without a loop."""
+
+    def __init__(self, ours: socket.socket) -> None:
+        self.socket = ours
+        self.heads: list[Any] = []
+        self.bodies: list[bytes] = []
+        self.channel = Channel(ours, self.on_frame, lambda why: None, 1_000_000)
+        self.channel.connection_made(unittest.mock.Mock(is_closing=lambda: False))
+
+    def on_frame(self, head: Any, body: bytes) -> None:
+        self.heads.append(head)
+        self.bodies.append(body)
+
+    def receive(self) -> tuple[Any, bytes]:
+        while not self.heads:
+            data = self.socket.recv(4096)
+            assert data
+            self.channel.data_received(data)
+        return self.heads.pop(0), self.bodies.pop(0)
+
+    def send(self, number: int, kind: int, meta: Any, body: bytes) -> None:
+        self.socket.sendall(frame((number, kind, meta, 0), len(body)) + body)
+
 
 @pytest.fixture
-def start() -> Iterator[Callable[[Program], socket.socket]]:
+def start() -> Iterator[Callable[..., Server]]:
     ours, theirs = socket.socketpair()
     threads: list[threading.Thread] = []
 
-    def run(program: Program) -> socket.socket:
-        threads.append(threading.Thread(target=work, args=(theirs, program)))
+    def run(program: Program, options: WorkerOptions = OPTIONS) -> Server:
+        threads.append(threading.Thread(target=work, args=(Link(theirs, None, options), program)))
         threads[0].start()
-        return ours
+        return Server(ours)
 
     yield run
     ours.close()
@@ -55,67 +87,63 @@ def call(function: Callable[..., Any], *arguments: Any) -> bytes:
     return pickle.dumps((function, arguments, {}))
 
 
-def test_a_call(start: Callable[[Program], socket.socket]) -> None:
-    channel = start(plain_program)
-    assert receive(channel) == ([0, READY, None], b"")
-    send(channel, 1, CALL, None, call(jobs.add, 1, 2))
-    head, body = receive(channel) or (None, b"")
-    assert head == [1, PICKLED, None]
+def test_a_call(start: Callable[..., Server]) -> None:
+    server = start(plain_program)
+    assert server.receive() == ([0, READY, None, 0, 0], b"")
+    server.send(1, CALL, [], call(jobs.add, 1, 2))
+    head, body = server.receive()
+    assert head == [1, PICKLED, [], 0, 0]
     assert pickle.loads(body) == 3
 
 
-def test_a_stream_of_calls(start: Callable[[Program], socket.socket]) -> None:
-    channel = start(plain_program)
-    receive(channel)
-    send(channel, 5, CALL_STREAM, None, call(jobs.count, 2))
-    heads: list[Any] = []
-    frames = Channel(lambda head, body: heads.append(head), lambda why: None, 1000)
-    frames.connection_made(unittest.mock.Mock(is_closing=lambda: False))
-    while len(heads) < 4:
-        frames.data_received(channel.recv(4096))
+def test_a_stream_of_calls(start: Callable[..., Server]) -> None:
+    server = start(plain_program)
+    server.receive()
+    server.send(5, CALL_STREAM, [], call(jobs.count, 2))
+    heads = [server.receive()[0][:3] for _ in range(4)]
     assert heads == [[5, STREAM, None], [5, CHUNK, None], [5, CHUNK, None], [5, END, None]]
 
 
-def test_a_program(start: Callable[[Program], socket.socket]) -> None:
-    channel = start(jobs.upper_program)
-    receive(channel)
-    send(channel, 1, HANDLE, "meta", b"abc")
-    assert receive(channel) == ([1, RESULT, ["meta"]], b"ABC")
+def test_a_program(start: Callable[..., Server]) -> None:
+    server = start(jobs.upper_program)
+    server.receive()
+    server.send(1, HANDLE, "meta", b"abc")
+    assert server.receive() == ([1, RESULT, ["meta"], 0, 0], b"ABC")
 
 
-def test_a_plain_pool_serves_no_frames(start: Callable[[Program], socket.socket]) -> None:
-    channel = start(plain_program)
-    receive(channel)
-    send(channel, 1, HANDLE, "meta", b"abc")
-    head, _ = receive(channel) or ([], b"")
+def test_a_plain_pool_serves_no_frames(start: Callable[..., Server]) -> None:
+    server = start(plain_program)
+    server.receive()
+    server.send(1, HANDLE, "meta", b"abc")
+    head, _ = server.receive()
     assert head[:2] == [1, ERROR]
     assert "use run() or submit()" in head[2][1]
 
 
 def test_an_error_travels_as_text_and_as_a_pickle_only_if_it_survives(
-    start: Callable[[Program], socket.socket],
+    start: Callable[..., Server],
 ) -> None:
-    channel = start(plain_program)
-    receive(channel)
+    server = start(plain_program)
+    server.receive()
     for function, name, pickled in [(jobs.raise_value_error, "ValueError", True), (jobs.raise_picky, "jobs.Picky", 0)]:
-        send(channel, 1, CALL, None, call(function))
-        head, body = receive(channel) or ([], b"")
+        server.send(1, CALL, [], call(function))
+        head, body = server.receive()
         type_name, _, traceback, leaving = head[2]
         assert (type_name, bool(body), leaving) == (name, bool(pickled), False)
         assert f"in {function.__name__}" in traceback
 
 
-def test_a_worker_leaves_after_a_memory_error(start: Callable[[Program], socket.socket]) -> None:
-    channel = start(plain_program)
-    receive(channel)
-    send(channel, 1, CALL, None, call(jobs.raise_memory_error))
-    head, _ = receive(channel) or ([], b"")
+def test_a_worker_leaves_after_a_memory_error(start: Callable[..., Server]) -> None:
+    server = start(plain_program)
+    server.receive()
+    server.send(1, CALL, [], call(jobs.raise_memory_error))
+    head, _ = server.receive()
     assert head[2][3] is True
 
 
-def test_a_program_that_fails_to_open(start: Callable[[Program], socket.socket]) -> None:
-    channel = start(jobs.failing_program)
-    head, _ = receive(channel) or ([], b"")
+def test_a_program_that_fails_to_open(start: Callable[..., Server]) -> None:
+    server = start(jobs.failing_program)
+    head, _ = server.receive()
     assert head[:2] == [0, FAILED]
     assert "in failing_program" in head[2]
     assert "the resource cannot be opened" in head[2]
@@ -125,9 +153,14 @@ def test_a_program_that_fails_to_open(start: Callable[[Program], socket.socket])
 def test_frames_of_any_size(size: int) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        sender = threading.Thread(target=send, args=(ours, 1, 2, "meta", b"x" * size))
+        server, link = Server(ours), Link(theirs, None, OPTIONS)
+        sender = threading.Thread(target=server.send, args=(1, 2, "meta", b"x" * size))
         sender.start()
-        assert receive(theirs) == ([1, 2, "meta"], b"x" * size)
+        assert link.receive() == ((1, 2, "meta"), b"x" * size)
+        sender.join()
+        sender = threading.Thread(target=link.send, args=(1, RESULT, "meta", b"x" * size))
+        sender.start()
+        assert server.receive() == ([1, RESULT, "meta", 0, 0], b"x" * size)
         sender.join()
 
 
@@ -136,4 +169,51 @@ def test_a_channel_that_ends_in_a_frame() -> None:
     with theirs:
         with ours:
             ours.sendall(b"\x00\x00\x00\x09" + b"\x00" * 8 + b"half")
-        assert receive(theirs) is None
+        assert Link(theirs, None, OPTIONS).receive() is None
+
+
+def test_a_body_and_a_big_result_travel_in_arenas() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        server, link = Server(ours), Link(theirs, None, OPTIONS)
+        body, result = Arena(), Arena()
+        body.write(b"x" * BIG)
+        socket.send_fds(ours, [frame((1, HANDLE, None, body.size))], [body.descriptor, result.descriptor])
+        body.close()
+        received = link.receive()
+        assert received is not None
+        assert received[1] == b"x" * BIG
+        link.send(1, RESULT, None, received[1], b"y")
+        assert server.receive() == ([1, RESULT, None, BIG + 1, 0], b"")
+        result.size = BIG + 1
+        assert result.view() == b"x" * BIG + b"y"
+        assert link.arena is None  # it is used up
+        result.close()
+
+
+def test_a_result_beyond_the_limit_is_an_error_of_its_job(start: Callable[..., Server]) -> None:
+    server = start(plain_program)
+    server.receive()
+    server.send(1, CALL, [], call(bytes, 1_000_001))
+    head, _ = server.receive()
+    assert head[2][0] == "ValueError"
+    assert "max_result_size is 1000000" in head[2][1]
+    server.send(2, CALL, [], call(jobs.add, 1, 2))
+    assert server.receive()[0][:2] == [2, PICKLED]
+
+
+def test_memory_is_measured_where_the_pool_asks_for_it(start: Callable[..., Server]) -> None:
+    server = start(plain_program, OPTIONS._replace(measures_memory=True))
+    server.receive()
+    server.send(1, CALL, [], call(jobs.add, 1, 2))
+    assert server.receive()[0][4] > 1_000_000
+
+
+@pytest.mark.parametrize("sizes", [[], [10], [BIG], [BIG, 10, 2 * BIG]])
+def test_big_buffers_are_not_pickled(sizes: list[int]) -> None:
+    arrays = [numpy.arange(size, dtype="u1") for size in sizes]
+    lengths, pieces = pack({"arrays": arrays})
+    assert lengths == [size for size in sizes if size >= BIG]
+    assert len(pieces[-1]) < 5000
+    unpacked = unpack(lengths, memoryview(b"".join(pieces)))
+    assert all(numpy.array_equal(a, b) for a, b in zip(unpacked["arrays"], arrays, strict=True))

@@ -14,6 +14,7 @@ TinysvcError                   500
     ├── JobAbandoned           499  nobody waits for the result any more
     ├── PoolClosed             503  the pool is shutting down
     ├── WorkerDied             500  the worker crashed, exited or was killed in the middle of the job
+    ├── JobRefused             500  this very job has crashed one worker after the other
     ├── WorkerStartError       500  a worker could not be made ready
     └── RemoteError            500  the job raised, or its result could not be sent back
 """
@@ -177,6 +178,14 @@ class WorkerDied(PoolError):
     def __init__(self, message: str, exitcode: int | None = None) -> None:
         super().__init__(message)
         self.exitcode = exitcode
+
+
+class JobRefused(PoolError):
+    kind = "crash-loop"
+
+    @property
+    def public(self) -> str:
+        return self.message
 
 
 class WorkerStartError(PoolError):

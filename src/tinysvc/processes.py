@@ -1,4 +1,4 @@
-"""The server's hands on the pool's processes: the forkserver, and the channel to each worker. No policy here.
+"""The processes of the pool as the server holds them: the forkserver, and the channel to each worker. No policy here.
 
 `Forkserver` starts the process described in worker.py and passes on what it tells. `Channel` is one worker's socketpair
 as an asyncio protocol: frames in both directions, read and written by the event loop itself.
@@ -14,12 +14,13 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing import process, spawn, util
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
+from .arena import Arena
 from .errors import WorkerStartError
-from .worker import COMMAND, FAILED, FORK, FRAME, KILL, READY, Program, decode
+from .worker import COMMAND, FAILED, FORK, FRAME, KILL, READY, Program, WorkerOptions, decode
 
 _BOOT = (
     "import pickle, sys; program = open({program}, 'rb'); sys.path[:] = pickle.load(program); "
@@ -33,20 +34,32 @@ SEPARATE_WRITE = 64 * 1024
 """A body longer than this is written beside its frame's head, not copied behind it."""
 
 
+class End(NamedTuple):
+    """The end of a worker. `exit_code` is None, and `text` says why, where it could not even be forked; `peak` is the
+    most memory it held, in bytes; `out_of_memory` whether the kernel has killed for want of it, None if that is not
+    known."""
+
+    exit_code: int | None
+    text: str = ""
+    peak: int = 0
+    out_of_memory: bool | None = None
+
+
 class Forkserver:
-    """The forkserver process. `on_exit(number, exit_code, text)` is told the end of each worker: the exit code is None
-    and text says why where it could not even be forked. `on_lost()` is told when the forkserver itself has died."""
+    """The forkserver process. `on_end(number, end)` is told the end of each worker, `on_lost()` that of the forkserver
+    itself."""
 
     def __init__(
         self,
         program: Program,
+        options: WorkerOptions,
         threads: int,
-        on_exit: Callable[[int, int | None, str], None],
+        on_end: Callable[[int, End], None],
         on_lost: Callable[[], None],
     ) -> None:
-        self._on_exit = on_exit
+        self._on_end = on_end
         self._on_lost = on_lost
-        self._pickles = _pickles(program)
+        self._pickles = _pickles(program, options)
         self._environment = {**dict.fromkeys(_THREAD_VARIABLES, str(threads)), **os.environ}
         self._buffer = b""
         self._ready: asyncio.Future[None]
@@ -89,16 +102,16 @@ class Forkserver:
                 start_new_session=True,
             )
 
-    def fork(self, number: int, channel: socket.socket) -> None:
-        """Fork worker `number` with `channel` as its socket. The answer is its READY frame, or `on_exit`."""
+    def fork(self, number: int, descriptors: Sequence[int]) -> None:
+        """Fork worker `number` with these FORK_DESCRIPTORS. The answer is its READY frame, or `on_end`."""
         # At most two commands a worker are ever unread, a few bytes each: the socket's buffer cannot be full.
         try:
-            socket.send_fds(self._control, [COMMAND.pack(FORK, number)], [channel.fileno()])
+            socket.send_fds(self._control, [COMMAND.pack(FORK, number)], descriptors)
         except OSError:
             pass  # it has died; `_read` will say so
 
     def kill(self, number: int) -> None:
-        """SIGKILL worker `number` and its process group, if it is alive. The answer is `on_exit`."""
+        """SIGKILL worker `number` and its process group, if it is alive. The answer is `on_end`."""
         try:
             self._control.send(COMMAND.pack(KILL, number))
         except OSError:
@@ -132,14 +145,14 @@ class Forkserver:
             end = FRAME.size + FRAME.unpack_from(self._buffer)[0]
             if len(self._buffer) < end:
                 break
-            event, number, text = decode(self._buffer[FRAME.size : end])
+            event, number, text, peak, out_of_memory = decode(self._buffer[FRAME.size : end])
             self._buffer = self._buffer[end:]
-            self._told(event, number, text)
+            self._told(number, event, text, End(None if text else event, text, peak, out_of_memory))
 
-    def _told(self, event: int, number: int, text: str) -> None:
+    def _told(self, number: int, event: int, text: str, end: End) -> None:
         if number:
             # One turn later: what the worker wrote before its end is readable now, and is to be read first.
-            self._loop.call_soon(self._on_exit, number, None if text else event, text)
+            self._loop.call_soon(self._on_end, number, end)
         elif not self._ready.done():
             if event == READY:
                 self._ready.set_result(None)
@@ -159,13 +172,13 @@ class Forkserver:
             self._on_lost()
 
 
-def _pickles(program: Program) -> bytes:
-    """What the forkserver reads: sys.path, how to prepare the interpreter as `multiprocessing` does, the program."""
+def _pickles(program: Program, options: WorkerOptions) -> bytes:
+    """What the forkserver reads: sys.path, how to prepare the interpreter as `multiprocessing` does, what to run."""
     refuse_while_importing()
     preparation = spawn.get_preparation_data("forkserver")
     preparation["authkey"] = bytes(preparation["authkey"])
     path = [os.getcwd() if entry == "" else entry for entry in sys.path]
-    return b"".join(pickle.dumps(value) for value in (path, preparation, program))
+    return b"".join(pickle.dumps(value) for value in (path, preparation, options, program))
 
 
 def refuse_while_importing() -> None:
@@ -181,12 +194,20 @@ class Channel(asyncio.Protocol):
     """One worker's socket. `on_frame(head, body)` is called for each frame; `on_closed(why)` at its end;
     `why` says which rule the worker broke, if it was that."""
 
-    def __init__(self, on_frame: Callable[[Any, bytes], None], on_closed: Callable[[str], None], limit: int) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        on_frame: Callable[[Any, bytes], None],
+        on_closed: Callable[[str], None],
+        limit: int,
+    ) -> None:
+        self._socket = sock
         self._on_frame = on_frame
         self._on_closed = on_closed
         self._limit = limit
         self._closed = False
         self.transport: asyncio.Transport
+        self.arena: Arena | None = None  # where the worker may put a big result
         self._why = ""
         self._pieces: list[bytes] = []
         self._held = 0  # bytes in _pieces
@@ -200,6 +221,8 @@ class Channel(asyncio.Protocol):
     def close(self) -> None:
         """Close our end; an idle worker then closes its resources and leaves."""
         self._closed = True
+        if self.arena is not None:
+            self.arena.close()
         if hasattr(self, "transport"):
             self.transport.close()
 
@@ -241,8 +264,16 @@ class Channel(asyncio.Protocol):
         self._pieces = []
         self.transport.abort()
 
-    def send(self, start: bytes, body: bytes) -> None:
-        """A frame: its beginning, as worker.frame makes it, and its body."""
+    def send(self, start: bytes, body: bytes, descriptors: Sequence[int] = ()) -> None:
+        """A frame: its beginning, as worker.frame makes it, its body, and descriptors that ride along.
+
+        The transport cannot send descriptors. So they go with the frame's beginning over the socket itself: the worker
+        has answered all before, so nothing of ours is still on its way. If it lied there, OSError.
+        """
+        if descriptors:
+            if self.transport.get_write_buffer_size():
+                raise OSError("it answered a job that it had not yet received")
+            start = start[socket.send_fds(self._socket, [start], descriptors) :]
         if len(body) < SEPARATE_WRITE:
             self.transport.write(start + body)
         else:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import gc
 import os
 import pickle
+import resource
 import select
 import signal
 import socket
@@ -27,29 +28,38 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 
+from .arena import BIG, Arena
 from .errors import author_traceback
+from .telling import OomCounter, forward_logs, peak_bytes, watch_crashes, whole_lines
 
 # A frame: the lengths of its head and its body; the head in MessagePack; the body, raw. MessagePack holds only data:
 # nothing that comes from a worker can run code in the server.
 FRAME = struct.Struct("!IQ")
 
-# What the server sends: (job's number, kind, meta) and a body.
+# What the server sends: (job's number, kind, meta, size) and a body. A body of BIG bytes or more is in an arena, `size`
+# says how much of it; its descriptor rides along, and behind it that of an empty arena for a big result.
 HANDLE, CALL, CALL_STREAM = range(3)
-# What a worker sends back: the same triple. The job's number is 0 before the first job.
-READY, FAILED, RESULT, PICKLED, ERROR, STREAM, CHUNK, END = range(8)
+# What a worker sends back: (number, kind, meta, size, memory it holds) and a body; the number is 0 before its first job.
+READY, FAILED, RESULT, PICKLED, ERROR, STREAM, CHUNK, END, LOG = range(9)
 
-# What the server asks of the forkserver: an operation and a worker's number; the worker's socket rides along with FORK.
+# What the server asks of the forkserver: an operation and a worker's number. The worker's descriptors ride along with
+# FORK: its socket, an arena for its first big result, and one for its last words in a crash.
 COMMAND = struct.Struct("!cI")
 FORK, KILL = b"f", b"k"
+FORK_DESCRIPTORS = 3
 
 MAX_ERROR_TEXT = 64 * 1024
 """Characters of an error's message or traceback that travel; of a longer one, the end."""
+
+_CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+_TWO_DESCRIPTORS = socket.CMSG_SPACE(2 * struct.calcsize("i"))
 
 encode = msgspec.msgpack.encode
 decode = msgspec.msgpack.decode
@@ -59,12 +69,25 @@ class Reply(NamedTuple):
     """What a program makes of one job: a small value that MessagePack can carry, and bytes or an iterator of bytes."""
 
     meta: Any
-    body: bytes | Iterator[bytes]
+    body: bytes | bytearray | memoryview | Iterator[bytes]
 
 
-Handle = Callable[[Any, bytes], Reply]
+Handle = Callable[[Any, bytes | memoryview], Reply]
 Program = Callable[[], AbstractContextManager[Handle]]
-"""What workers run, as a picklable function: opened once in each worker before it is ready, closed at its end."""
+"""What workers run, as a picklable function: opened once in each worker before it is ready, closed at its end.
+
+A program may have a method `preload()`, a context manager that the forkserver enters before it forks the first worker:
+what it opens, all workers share. A body of BIG bytes or more comes as a memoryview.
+"""
+
+
+class WorkerOptions(NamedTuple):
+    """What a pool tells its workers."""
+
+    log_level: int
+    max_result_size: int
+    measures_memory: bool
+    memory_limit: int
 
 
 @contextmanager
@@ -73,7 +96,7 @@ def plain_program(initializer: Callable[..., object] | None = None, initargs: tu
     if initializer is not None:
         initializer(*initargs)
 
-    def handle(meta: Any, body: bytes) -> Reply:
+    def handle(meta: Any, body: bytes | memoryview) -> Reply:
         raise TypeError("this pool was made without a program; use run() or submit()")
 
     yield handle
@@ -83,6 +106,30 @@ def frame(head: object, body_length: int = 0) -> bytes:
     """A frame's beginning: the lengths and the encoded head. The body follows it."""
     data = encode(head)
     return FRAME.pack(len(data), body_length) + data
+
+
+def pack(value: object) -> tuple[list[int], list[Any]]:
+    """`value` pickled: big buffers in it (numpy arrays, say) as they are, the pickle of the rest, and their lengths."""
+    buffers: list[memoryview] = []
+
+    def in_band(buffer: pickle.PickleBuffer) -> bool:
+        raw = buffer.raw()
+        if raw.nbytes >= BIG:
+            buffers.append(raw)
+        return raw.nbytes < BIG
+
+    data = pickle.dumps(value, pickle.HIGHEST_PROTOCOL, buffer_callback=in_band)
+    return [buffer.nbytes for buffer in buffers], [*buffers, data]
+
+
+def unpack(lengths: Sequence[int], body: bytes | memoryview) -> Any:
+    """What `pack` has packed. Arrays of it live in `body`."""
+    view, position = memoryview(body), 0
+    buffers = []
+    for length in lengths:
+        buffers.append(view[position : position + length])
+        position += length
+    return pickle.loads(view[position:], buffers=buffers)
 
 
 # In the forkserver
@@ -97,6 +144,7 @@ def forkserver_main(control_fd: int, program_file: Any) -> NoReturn:
         if stream is not None:
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     _die_with(control, True)
+    shared = ExitStack()
     try:
         from multiprocessing import process, spawn
 
@@ -104,18 +152,22 @@ def forkserver_main(control_fd: int, program_file: Any) -> NoReturn:
         # is imported would otherwise start another forkserver, which imports the module, which starts a pool, ...
         process.current_process()._inheriting = True  # type: ignore[attr-defined]
         spawn.prepare(pickle.load(program_file))
+        options: WorkerOptions = pickle.load(program_file)
         program: Program = pickle.load(program_file)
         del process.current_process()._inheriting  # type: ignore[attr-defined]
+        if hasattr(program, "preload"):
+            shared.enter_context(program.preload())
     except BaseException as error:
-        control.sendall(frame((FAILED, 0, _text(author_traceback(error)))))
+        control.sendall(frame((FAILED, 0, _text(author_traceback(error)), 0, None)))
         _leave(3)
     finally:
         program_file.close()
     _die_with(control, False)
-    control.sendall(frame((READY, 0, "")))
+    control.sendall(frame((READY, 0, "", 0, None)))
     gc.collect()
     gc.freeze()  # what is loaded now is shared by all workers: keep the collector from writing into it
-    Forkserver(control, program).serve()
+    Forkserver(control, program, options).serve()
+    _close(shared.close)
     _leave(0)  # also past a thread that a module of the author's has started
 
 
@@ -130,11 +182,16 @@ def _die_with(control: socket.socket, on: bool) -> None:
 
 
 class Forkserver:
-    """The loop of the forkserver: commands come in, ends of workers go out as (exit code, worker's number)."""
+    """The loop of the forkserver: commands come in, ends of workers go out.
 
-    def __init__(self, control: socket.socket, program: Program) -> None:
+    An end is told as (exit code, worker's number, text, peak memory in bytes, whether the kernel ran out of memory).
+    """
+
+    def __init__(self, control: socket.socket, program: Program, options: WorkerOptions) -> None:
         self.control = control
         self.program = program
+        self.options = options
+        self.out_of_memory = OomCounter()
         self.pid = os.getpid()
         self.pids: dict[int, int] = {}  # worker's number -> pid, until reaped
         self.wakeup, self._wakeup_writer = socket.socketpair()
@@ -160,33 +217,42 @@ class Forkserver:
             self.wakeup.recv(4096)
         if self.control not in readable:
             return True
-        command, descriptors, _, _ = socket.recv_fds(self.control, COMMAND.size, 1)
+        try:
+            command, descriptors, _, _ = socket.recv_fds(self.control, COMMAND.size, FORK_DESCRIPTORS)
+        except ConnectionResetError:  # the server has gone, and had not read all that we told it
+            return False
         if len(command) < COMMAND.size:
             return False
         operation, number = COMMAND.unpack(command)
         if operation == FORK:
-            self.fork(number, descriptors[0])
+            self.fork(number, descriptors)
         elif number in self.pids:
             _kill_group(self.pids[number])
         return True
 
-    def fork(self, number: int, descriptor: int) -> None:
+    def fork(self, number: int, descriptors: list[int]) -> None:
         try:
             with warnings.catch_warnings():  # 3.12 warns of threads a library may have started; none holds our locks
                 warnings.simplefilter("ignore", DeprecationWarning)
                 pid = os.fork()
         except OSError as error:
-            os.close(descriptor)
+            pid = -1
             self.tell(FAILED, number, f"cannot fork: {error}")
-            return
         if pid:
-            os.close(descriptor)
-            self.pids[number] = pid
+            for descriptor in descriptors:
+                os.close(descriptor)
+            if pid > 0:
+                self.pids[number] = pid
             return
         status = 1
         try:
             self._become_worker()
-            status = work(socket.socket(fileno=descriptor), self.program)
+            channel, result_arena, last_words = descriptors
+            link = Link(socket.socket(fileno=channel), Arena(result_arena), self.options)
+            watch_crashes(last_words)
+            whole_lines()
+            forward_logs(link.log, self.options.log_level)
+            status = work(link, self.program)
         finally:
             _leave(status)
 
@@ -197,6 +263,8 @@ class Forkserver:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for end in (self.control, self.wakeup, self._wakeup_writer):
             end.close()
+        if self.options.memory_limit:
+            resource.setrlimit(resource.RLIMIT_AS, (self.options.memory_limit,) * 2)
         numpy_random = sys.modules.get("numpy.random")
         if numpy_random is not None:  # Python reseeds `random` after a fork; numpy does not
             numpy_random.seed()
@@ -207,15 +275,15 @@ class Forkserver:
                 if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
                     continue
                 _kill_group(pid)  # its children; the pid is still ours, as it has not been reaped
-            ended, status = os.waitpid(pid, os.WNOHANG)
+            ended, status, usage = os.wait4(pid, os.WNOHANG)
             if not ended:
                 continue
             del self.pids[number]
-            self.tell(os.waitstatus_to_exitcode(status), number)
+            self.tell(os.waitstatus_to_exitcode(status), number, "", peak_bytes(usage), self.out_of_memory.grew())
 
-    def tell(self, event: int, number: int, text: str = "") -> None:
+    def tell(self, event: int, number: int, text: str, peak: int = 0, out_of_memory: bool | None = None) -> None:
         try:
-            self.control.sendall(frame((event, number, text)))
+            self.control.sendall(frame((event, number, text, peak, out_of_memory)))
         except OSError:
             pass  # the server has gone; the next read says so
 
@@ -256,98 +324,170 @@ def _parent_watch() -> Callable[[int], None]:
 # In a worker
 
 
-def work(channel: socket.socket, program: Program) -> int:
+class Link:
+    """A worker's end of its channel, and the arena that its next big result goes into."""
+
+    def __init__(self, channel: socket.socket, arena: Arena | None, options: WorkerOptions) -> None:
+        self.channel = channel
+        self.arena = arena
+        self.options = options
+        self._lock = threading.Lock()  # other threads of the worker may log
+        self._pid = os.getpid()
+
+    def receive(self) -> tuple[Any, bytes | memoryview] | None:
+        """The next frame's head and body; None at the end of the channel."""
+        data, ancillary, _, _ = self.channel.recvmsg(65536, _TWO_DESCRIPTORS, _CLOSE_ON_EXEC)
+        while len(data) < FRAME.size:
+            more = self.channel.recv(65536)
+            if not more:
+                return None
+            data += more
+        head_length, body_length = FRAME.unpack_from(data)
+        total = FRAME.size + head_length + body_length
+        if len(data) < total:
+            whole = self._receive_rest(data, total)
+            if whole is None:
+                return None
+            data = whole
+        body_start = FRAME.size + head_length
+        number, kind, meta, size = decode(data[FRAME.size : body_start])
+        body: bytes | memoryview = data[body_start:]
+        if ancillary:
+            descriptors = array("i", ancillary[0][2])
+            if size:
+                body = Arena(descriptors.pop(0), size).view()
+            if descriptors:
+                self.arena = Arena(descriptors[0])
+        return (number, kind, meta), body
+
+    def _receive_rest(self, data: bytes, total: int) -> bytes | None:
+        whole = bytearray(total)
+        whole[: len(data)] = data
+        view, position = memoryview(whole), len(data)
+        while position < total:
+            count = self.channel.recv_into(view[position:])
+            if not count:
+                return None
+            position += count
+        return bytes(whole)
+
+    def send(self, number: int, kind: int, meta: Any = None, *body: Any) -> None:
+        """A frame. A result that is big, and where there is an arena for it, goes into that."""
+        length = sum(memoryview(piece).nbytes for piece in body)
+        size = 0
+        if kind in (RESULT, PICKLED):
+            if length > self.options.max_result_size:
+                raise ValueError(
+                    f"the result has {length} bytes; max_result_size is {self.options.max_result_size}: "
+                    "raise it, or yield the result in pieces"
+                )
+            if length >= BIG and self.arena is not None:
+                size, length = self._into_arena(body), 0
+                body = ()
+        memory = _memory() if self.options.measures_memory else 0
+        start = frame((number, kind, meta, size, memory), length)
+        with self._lock:
+            if length < 65536:
+                self.channel.sendall(b"".join((start, *body)))
+            else:
+                self.channel.sendall(start)
+                for piece in body:
+                    self.channel.sendall(piece)
+        if size:
+            self.arena = None  # it is the server's now
+
+    def _into_arena(self, body: tuple[Any, ...]) -> int:
+        assert self.arena is not None
+        self.arena.size = 0  # where a write has failed half-way, begin again
+        for piece in body:
+            self.arena.write(piece)
+        return self.arena.size
+
+    def log(self, fields: list[Any]) -> None:
+        """A log record, between the other frames. It is dropped in a forked child, and in a signal handler that has
+        interrupted a frame half-way: there it would wait for itself."""
+        if os.getpid() != self._pid or not self._lock.acquire(timeout=1.0):
+            return
+        try:
+            self.channel.sendall(frame((0, LOG, fields, 0, 0)))
+        except OSError:
+            pass  # the server has gone, or the handler has closed our socket
+        finally:
+            self._lock.release()
+
+    def is_closed(self) -> bool:
+        try:
+            self.channel.getpeername()
+        except OSError:
+            return True
+        return False
+
+
+def work(link: Link, program: Program) -> int:
     """A worker's life: open the program, say so, do jobs until the channel closes. Returns the exit status."""
     try:
         opened = program()
         handle = opened.__enter__()
     except BaseException as error:
-        channel.sendall(frame((0, FAILED, _text(author_traceback(error)))))
+        link.send(0, FAILED, _text(author_traceback(error)))
         return 1
     try:
-        channel.sendall(frame((0, READY, None)))
-        while (received := receive(channel)) is not None:
+        link.send(0, READY)
+        while (received := link.receive()) is not None:
             (number, kind, meta), body = received
-            if not do_job(channel, handle, number, kind, meta, body):
+            if not do_job(link, handle, number, kind, meta, body):
                 break
+            del received, body  # a big one is unmapped before the next comes
     except OSError:
         return 1  # the handler closed our socket, or the server has gone
+    return _close(lambda: opened.__exit__(None, None, None))
+
+
+def _close(close: Callable[[], object]) -> int:
     try:
-        opened.__exit__(None, None, None)
+        close()
     except BaseException as error:
         print(f"a worker could not close its resources:\n{author_traceback(error)}", file=sys.stderr)
         return 1
     return 0
 
 
-def receive(channel: socket.socket) -> tuple[Any, bytes] | None:
-    """The next frame; None at the end of the channel."""
-    data = channel.recv(65536)
-    while len(data) < FRAME.size:
-        more = channel.recv(65536)
-        if not more:
-            return None
-        data += more
-    head_length, body_length = FRAME.unpack_from(data)
-    total = FRAME.size + head_length + body_length
-    if len(data) < total:
-        whole = bytearray(total)
-        whole[: len(data)] = data
-        view, position = memoryview(whole), len(data)
-        while position < total:
-            count = channel.recv_into(view[position:])
-            if not count:
-                return None
-            position += count
-        data = bytes(whole)
-    body_start = FRAME.size + head_length
-    return decode(data[FRAME.size : body_start]), data[body_start:]
-
-
-def send(channel: socket.socket, number: int, kind: int, meta: Any = None, body: bytes = b"") -> None:
-    start = frame((number, kind, meta), len(body))
-    if len(body) < 65536:
-        channel.sendall(start + body)
-    else:
-        channel.sendall(start)
-        channel.sendall(body)
-
-
-def do_job(channel: socket.socket, handle: Handle, number: int, kind: int, meta: Any, body: bytes) -> bool:
+def do_job(link: Link, handle: Handle, number: int, kind: int, meta: Any, body: bytes | memoryview) -> bool:
     """One job, answered whatever it does. False if this worker should not take another one."""
     try:
         if kind == HANDLE:
             reply_meta, content = handle(meta, body)
-            if isinstance(content, bytes):
-                send(channel, number, RESULT, reply_meta, content)
+            if isinstance(content, (bytes, bytearray, memoryview)):
+                link.send(number, RESULT, reply_meta, content)
             else:
-                send_stream(channel, number, reply_meta, content)
+                send_stream(link, number, reply_meta, content)
         else:
-            function, args, kwargs = pickle.loads(body)
+            function, args, kwargs = unpack(meta, body)
             result = function(*args, **kwargs)
             if kind == CALL:
-                send(channel, number, PICKLED, None, pickle.dumps(result, pickle.HIGHEST_PROTOCOL))
+                lengths, pieces = pack(result)
+                link.send(number, PICKLED, lengths, *pieces)
             else:
                 pickles = (pickle.dumps(item, pickle.HIGHEST_PROTOCOL) for item in result)
-                send_stream(channel, number, None, pickles)
+                send_stream(link, number, None, pickles)
     except OSError as error:
-        if _is_closed(channel):
+        if link.is_closed():
             raise
-        return send_error(channel, number, kind, error)
+        return send_error(link, number, kind, error)
     except BaseException as error:
-        return send_error(channel, number, kind, error)
+        return send_error(link, number, kind, error)
     return True
 
 
-def send_stream(channel: socket.socket, number: int, meta: Any, chunks: Iterator[bytes]) -> None:
-    """The socket is the back-pressure: when the server stops reading it, `sendall` waits and so does the generator."""
-    send(channel, number, STREAM, meta)
+def send_stream(link: Link, number: int, meta: Any, chunks: Iterator[bytes]) -> None:
+    """The socket is the back-pressure: when the server stops reading it, `send` waits and so does the generator."""
+    link.send(number, STREAM, meta)
     for chunk in chunks:
-        send(channel, number, CHUNK, None, chunk)
-    send(channel, number, END)
+        link.send(number, CHUNK, None, chunk)
+    link.send(number, END)
 
 
-def send_error(channel: socket.socket, number: int, kind: int, error: BaseException) -> bool:
+def send_error(link: Link, number: int, kind: int, error: BaseException) -> bool:
     """The error as text. After a MemoryError the worker leaves: what it still holds, nobody knows."""
     leaving = isinstance(error, MemoryError)
     try:
@@ -358,7 +498,7 @@ def send_error(channel: socket.socket, number: int, kind: int, error: BaseExcept
     if type(error).__module__ not in ("builtins", "__main__"):
         name = f"{type(error).__module__}.{name}"
     body = b"" if kind == HANDLE else _pickled_error(error)
-    send(channel, number, ERROR, (_text(name), _text(message), _text(author_traceback(error)), leaving), body)
+    link.send(number, ERROR, (_text(name), _text(message), _text(author_traceback(error)), leaving), body)
     return not leaving
 
 
@@ -376,12 +516,13 @@ def _pickled_error(error: BaseException) -> bytes:
         return b""
 
 
-def _is_closed(channel: socket.socket) -> bool:
+def _memory() -> int:
+    """Bytes of memory this process holds (RSS); where the system does not tell, the most it ever held."""
     try:
-        channel.getpeername()
+        with open("/proc/self/statm", "rb", buffering=0) as file:
+            return int(file.read(100).split()[1]) * resource.getpagesize()
     except OSError:
-        return True
-    return False
+        return peak_bytes(resource.getrusage(resource.RUSAGE_SELF))
 
 
 def _leave(status: int) -> NoReturn:

@@ -1,0 +1,64 @@
+"""Memory without a name that two processes share: for bodies too big to be copied through a socket and the event loop.
+
+An arena is a file that exists nowhere but in the descriptors that hold it (memfd on Linux, an unlinked temporary file
+elsewhere): nothing is left in `/dev/shm` or `/tmp`, whoever dies. Its descriptor travels over a Unix socket.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+
+BIG = 256 * 1024
+"""Bytes from which a body travels in an arena. Below it a copy costs less than a descriptor and its page faults."""
+
+
+class Arena:
+    """Bytes behind a descriptor: written once from the front, then mapped by whoever reads them.
+
+    One who made it cannot be harmed by one it was lent to: it never shrinks, so a mapping of it stays valid.
+    """
+
+    __slots__ = ("descriptor", "size")
+
+    def __init__(self, descriptor: int | None = None, size: int = 0) -> None:
+        self.descriptor = _anonymous_file() if descriptor is None else descriptor
+        self.size = size
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Append `data`. OSError where there is no more memory."""
+        view = memoryview(data).cast("B")
+        while view:
+            count = os.pwrite(self.descriptor, view, self.size)
+            self.size += count
+            view = view[count:]
+
+    def view(self) -> memoryview:
+        """Its bytes, mapped and not copied. The mapping lives as long as the view, also when the arena is closed."""
+        if not self.size:
+            return memoryview(b"")
+        return memoryview(mmap.mmap(self.descriptor, self.size))
+
+    def close(self) -> None:
+        """Close the descriptor; once is enough."""
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Arena {self.size} bytes>"
+
+
+def _anonymous_file() -> int:
+    if not hasattr(os, "memfd_create"):
+        with tempfile.TemporaryFile() as file:
+            return os.dup(file.fileno())
+    descriptor = os.memfd_create("tinysvc", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    import fcntl
+
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)  # a mapping of what was cut off is a SIGBUS
+    return descriptor

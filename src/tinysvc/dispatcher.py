@@ -1,0 +1,498 @@
+"""The pool's hands: what the books decide, done on an event loop; what happens, entered into the books.
+
+    books      decide who runs what, and when somebody must die
+    dispatcher sends frames, starts and kills processes, sets the alarm, settles futures
+    processes  the forkserver and the channels
+
+Everything here runs on the loop. The events (a job comes, a frame comes, a process ends, the alarm rings) are plain
+methods: each reads the clock, calls the books once, and is over; nothing awaits between a decision and its effect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Hashable
+from functools import partial
+from typing import Any, NamedTuple
+
+from .arena import Arena
+from .books import ORDERLY_END, Books, Job, Lane, Worker, WorkerState
+from .cores import available_cores
+from .errors import RemoteError, WorkerStartError
+from .processes import Channel, End, Forkserver
+from .telling import log_record, manner_of_death
+from .worker import (
+    CHUNK,
+    END,
+    ERROR,
+    FAILED,
+    HANDLE,
+    LOG,
+    PICKLED,
+    READY,
+    RESULT,
+    STREAM,
+    Program,
+    WorkerOptions,
+    frame,
+    unpack,
+)
+
+log = logging.getLogger("tinysvc.executor")
+
+STREAM_HIGH_WATER = 256 * 1024
+"""Unread bytes of a stream before its worker's socket is left unread, and so its generator waits."""
+
+STALL, STALL_GRACE = 0.25, 0.1
+"""An alarm that comes so many seconds late found the loop held or the process stopped, not its workers: they get so
+many seconds for what they have sent meanwhile to be read, before anybody is killed."""
+
+MAX_LAST_WORDS = 32 * 1024
+"""Bytes of a crashed worker's Python stack that reach the log."""
+
+
+class JobReply(NamedTuple):
+    """What came back: the program's small value, and the body: bytes, a mapping where it is big, or a stream."""
+
+    meta: Any
+    body: bytes | memoryview | JobStream
+
+
+class Payload(NamedTuple):
+    """What a job carries to its worker. `frame` is made at once: what cannot be encoded never takes a worker."""
+
+    kind: int
+    frame: bytes
+    body: bytes
+    arena: Arena | None
+
+
+class Link(NamedTuple):
+    """What the server holds of one worker: its channel, and the files that it writes a big result or last words to."""
+
+    channel: Channel
+    last_words: Arena
+
+
+class JobStream:
+    """The pieces a job yields, as an async iterator. `aclose` before its end kills the job."""
+
+    def __init__(self, job: Job, channel: Channel, abandon: Callable[[], None]) -> None:
+        self._job = job
+        self._channel = channel
+        self._abandon = abandon
+        self._pieces: deque[bytes] = deque()
+        self._held = 0
+        self._paused = False
+        self._ended = False
+        self._error: Exception | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    def feed(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+        self._held += len(piece)
+        if self._held > STREAM_HIGH_WATER and not self._paused:
+            self._paused = True
+            self._channel.transport.pause_reading()
+        self._wake()
+
+    def end(self, error: Exception | None) -> None:
+        """No more pieces come. The channel is not ours any more."""
+        self._ended, self._error = True, error
+        self._resume()
+        self._wake()
+
+    def _resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._channel.transport.resume_reading()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not self._pieces:
+            if self._ended:
+                if self._error is not None:
+                    raise self._error
+                raise StopAsyncIteration
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        piece = self._pieces.popleft()
+        self._held -= len(piece)
+        if self._held < STREAM_HIGH_WATER // 2:
+            self._resume()
+        return piece
+
+    async def aclose(self) -> None:
+        self._pieces.clear()
+        if not self._ended:
+            self._abandon()
+
+
+class Dispatcher:
+    """One pool at work on one event loop. `books` may be read by everybody, and written by nobody else."""
+
+    def __init__(
+        self,
+        program: Program,
+        *,
+        name: str,
+        size: int,
+        queue_size: int,
+        max_result_size: int,
+        max_jobs: int,
+        max_memory: int,
+        memory_limit: int,
+    ) -> None:
+        self.name = name
+        self.books = Books(self, size, queue_size, max_jobs, max_memory)
+        self.changed = asyncio.Event()  # set whenever a job or a worker has ended, or a worker is ready
+        self._program = program
+        self._max_result_size = max_result_size
+        self._memory_limit = memory_limit
+        self._alarm: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._first_start: asyncio.Future[None]
+        self._forkserver: Forkserver
+
+    # Life
+
+    async def start(self) -> None:
+        """Start the workers and wait until each is ready. WorkerStartError, with its traceback, if one cannot be."""
+        self.loop = asyncio.get_running_loop()
+        self._first_start = self.loop.create_future()
+        level = logging.getLogger().getEffectiveLevel()
+        options = WorkerOptions(level, self._max_result_size, self.books.max_memory > 0, self._memory_limit)
+        threads = max(1, available_cores() // self.books.size)
+        self._forkserver = Forkserver(self._program, options, threads, self._on_end, self._on_forkserver_lost)
+        try:
+            await self._forkserver.start()
+            self.books.open(self.loop.time())
+            await self._first_start
+        except BaseException:
+            await self.aclose(0)
+            raise
+
+    async def aclose(self, timeout: float | None) -> None:
+        """Take no new jobs, let those there are finish for `timeout` seconds (None: no end), then kill the rest."""
+        if self.books.closed:
+            return
+        self.books.closing = True
+        try:
+            await self.wait_until(lambda: not any(self.books.jobs()), timeout)
+        finally:
+            self.books.close(self.loop.time())
+            if timeout != 0:
+                await self.wait_until(lambda: not self.books.workers, ORDERLY_END)
+            await self._stop()
+
+    async def _stop(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        if self.books.can_start:
+            await self._forkserver.stop()
+        for worker in list(self.books.workers.values()):
+            self._on_end(worker.number, End(None, "was ended with the pool"))
+        if self._alarm is not None:
+            self._alarm.cancel()
+
+    async def wait_until(self, condition: Callable[[], bool], timeout: float | None = None) -> None:
+        try:
+            async with asyncio.timeout(timeout):
+                while not condition():
+                    self.changed.clear()
+                    await self.changed.wait()
+        except TimeoutError:
+            pass
+
+    # Jobs come
+
+    def admit(
+        self,
+        kind: int,
+        meta: Any,
+        body: bytes | Arena,
+        timeout: float | None = None,
+        lane: Lane | None = None,
+        key: Hashable = None,
+    ) -> Job:
+        """A new job, running or queued. PoolError if it can be neither; TypeError if `meta` is not for MessagePack."""
+        books = self.books
+        now = self.loop.time()
+        job = Job(books.next_number(), lane or books.open_lane, timeout, now, key)
+        if isinstance(body, Arena):
+            job.payload = Payload(kind, frame((job.number, kind, meta, body.size)), b"", body)
+        else:
+            job.payload = Payload(kind, frame((job.number, kind, meta, 0), len(body)), body, None)
+        job.future = self.loop.create_future()
+        books.admit(job, now)
+        return job
+
+    def abandon(self, job: Job, *, even_running: bool) -> None:
+        self.books.abandon(job, self.loop.time(), even_running=even_running)
+
+    def cancel(self, job: Job) -> None:
+        self.books.cancel(job, self.loop.time())
+
+    # The books' hands
+
+    def start_worker(self, worker: Worker) -> None:
+        self._spawn(self._start_worker(worker))
+
+    async def _start_worker(self, worker: Worker) -> None:
+        try:
+            ours, theirs = socket.socketpair()
+            with theirs:
+                ours.setblocking(False)
+                try:
+                    channel = self._channel(worker, ours)
+                    await self.loop.create_unix_connection(lambda: channel, sock=ours)
+                except BaseException:
+                    ours.close()
+                    raise
+                assert channel.arena is not None
+                descriptors = [theirs.fileno(), channel.arena.descriptor, worker.link.last_words.descriptor]
+                self._forkserver.fork(worker.number, descriptors)
+        except OSError as error:  # out of descriptors, say
+            self._on_end(worker.number, End(None, f"could not be started: {error}"))
+
+    def _channel(self, worker: Worker, ours: socket.socket) -> Channel:
+        channel = Channel(
+            ours, partial(self._on_frame, worker), partial(self._on_closed, worker), self._max_result_size
+        )
+        channel.arena = Arena()
+        worker.link = Link(channel, Arena())
+        return channel
+
+    def send(self, worker: Worker, job: Job) -> None:
+        channel, payload = worker.link.channel, job.payload
+        try:
+            if payload.arena is None and channel.arena is not None:
+                channel.send(payload.frame, payload.body)
+            else:
+                self._send_descriptors(channel, payload)
+        except OSError as error:
+            self.loop.call_soon(self._on_closed, worker, f"could not be given a job: {error}")
+        job.payload = payload.kind
+
+    def _send_descriptors(self, channel: Channel, payload: Payload) -> None:
+        """With an arena that holds the body, or a new one for a big result where the last was used, or both."""
+        descriptors = []
+        if payload.arena is not None:
+            descriptors.append(payload.arena.descriptor)
+        if channel.arena is None:
+            try:
+                channel.arena = Arena()
+                descriptors.append(channel.arena.descriptor)
+            except OSError:
+                pass  # out of descriptors: a big result then comes through the socket
+        channel.send(payload.frame, payload.body, descriptors)
+        if payload.arena is not None:
+            payload.arena.close()
+
+    def dismiss(self, worker: Worker) -> None:
+        worker.link.channel.close()
+
+    def kill(self, worker: Worker) -> None:
+        self._forkserver.kill(worker.number)
+
+    def settle(self, job: Job, outcome: JobReply | Exception) -> None:
+        self.changed.set()
+        if isinstance(job.payload, Payload) and job.payload.arena is not None:
+            job.payload.arena.close()  # it was never sent
+        if job.stream is not None:
+            job.stream.end(outcome if isinstance(outcome, Exception) else None)
+        elif job.future.done():
+            pass  # cancelled by who waited
+        elif isinstance(outcome, Exception):
+            job.future.set_exception(outcome)
+        else:
+            job.future.set_result(outcome)
+
+    def wake_at(self, when: float) -> None:
+        if self._alarm is None or when < self._alarm.when():
+            if self._alarm is not None:
+                self._alarm.cancel()
+            self._alarm = self.loop.call_at(when, self._on_alarm)
+
+    # What happens
+
+    def _on_alarm(self) -> None:
+        assert self._alarm is not None
+        late = self.loop.time() - self._alarm.when()
+        self._alarm = None
+        if late > STALL:
+            self.wake_at(self.loop.time() + STALL_GRACE)
+        else:
+            self.books.tick(self.loop.time())
+
+    def _on_frame(self, worker: Worker, head: Any, body: bytes) -> None:
+        if worker.state in (WorkerState.LEAVING, WorkerState.DYING):
+            return
+        try:
+            number, kind, meta, size, memory = head
+        except (TypeError, ValueError):
+            self._broke_the_rules(worker, f"sent a frame with the head {head!r}")
+            return
+        job = self.books.held_by(worker, number)
+        if job is not None and kind == (RESULT if job.payload == HANDLE else PICKLED) and job.stream is None:
+            content = body if not size else self._take_arena(worker, size)
+            if content is not None:
+                self.books.done(worker, job, JobReply(meta, content), self.loop.time(), memory=memory)
+        elif kind == LOG:
+            log_record(worker.number, self.name, meta)
+        elif kind == READY:
+            self._on_ready(worker)
+        elif kind == FAILED and worker.state is WorkerState.STARTING:
+            worker.failure = str(meta)
+        elif job is None:
+            self._broke_the_rules(worker, f"sent a frame for job {number}, but has {worker.job!r}")
+        else:
+            self._on_part(worker, job, kind, meta, body, memory)
+
+    def _on_ready(self, worker: Worker) -> None:
+        if not self.books.became_ready(worker, self.loop.time()):
+            self._broke_the_rules(worker, "said a second time that it is ready")
+        elif not self._first_start.done() and self.books.ready == self.books.size:
+            self._first_start.set_result(None)
+        self.changed.set()
+
+    def _on_part(self, worker: Worker, job: Job, kind: Any, meta: Any, body: bytes, memory: int) -> None:
+        """A frame about a job that is not its plain result: an error, or something of a stream."""
+        now = self.loop.time()
+        if kind == CHUNK and job.stream is not None:
+            job.stream.feed(body)
+        elif kind == STREAM and job.stream is None:
+            stream = JobStream(job, worker.link.channel, partial(self.abandon, job, even_running=True))
+            if job.future.done():
+                self.books.cancel(job, now)
+                return
+            job.settled = now
+            job.future.set_result(JobReply(meta, stream))
+            job.stream = stream
+        elif kind == END and job.stream is not None:
+            self.books.done(worker, job, None, now, memory=memory)
+        elif kind == ERROR and isinstance(meta, list) and len(meta) == 4:
+            type_name, message, traceback, leaving = meta
+            # What a program's worker sends is never unpickled: nothing of it may run here.
+            error = remote_error(type_name, message, traceback, b"" if job.payload == HANDLE else body)
+            self.books.done(worker, job, error, now, memory=memory, poisoned=bool(leaving))
+        else:
+            self._broke_the_rules(worker, f"sent a frame of kind {kind} for {job!r}")
+
+    def _take_arena(self, worker: Worker, size: Any) -> memoryview | None:
+        """The big result, in the arena the worker had; it gets another with its next job. None if it lied about it."""
+        channel = worker.link.channel
+        arena, channel.arena = channel.arena, None
+        held = os.fstat(arena.descriptor).st_size if arena is not None else 0
+        if not isinstance(size, int) or not 0 < size <= min(held, self._max_result_size):
+            self._broke_the_rules(worker, f"sent a result of {size} bytes in an arena that holds {held}")
+            return None
+        arena.size = size
+        return arena.view()  # type: ignore[no-any-return]
+
+    def _broke_the_rules(self, worker: Worker, how: str) -> None:
+        worker.link.channel.fail(how)
+        self.books.kill(worker, how, self.loop.time())
+
+    def _on_closed(self, worker: Worker, broken_rule: str) -> None:
+        self.books.lost_channel(worker, self.loop.time(), broken_rule)
+
+    def _on_end(self, number: int, end: End) -> None:
+        """The process of worker `number` has ended, or could not be forked."""
+        worker = self.books.workers.get(number)
+        if worker is None:
+            return
+        stack = self._last_words(worker)
+        manner = end.text or manner_of_death(
+            end.exit_code, worker.why, out_of_memory=end.out_of_memory, peak=end.peak, stack=stack
+        )
+        how, _, report = f"worker {number} {manner}".partition("; ")
+        unexpected = worker.job is None and not worker.why and worker.state is not WorkerState.LEAVING
+        books, started = self.books, worker.started
+        books.died(worker, self.loop.time(), how, end.exit_code, f"; {report}" if report else "")
+        self.changed.set()
+        if books.closing:
+            pass
+        elif started and unexpected:
+            log.warning("%s", how)
+        elif not started:
+            self._on_failed_start(how)
+
+    def _last_words(self, worker: Worker) -> str:
+        """What it wrote as it crashed. All that is held of it is let go of."""
+        link, worker.link = worker.link, None
+        if link is None:
+            return ""
+        words = os.pread(link.last_words.descriptor, MAX_LAST_WORDS, 0)
+        link.last_words.close()
+        link.channel.close()
+        return words.decode(errors="replace")
+
+    def _on_failed_start(self, how: str) -> None:
+        books = self.books
+        if not self._first_start.done():
+            self._first_start.set_exception(WorkerStartError("a worker cannot start", books.last_failure))
+        else:
+            log.error("%s; trying again in %.1f s\n%s", how, books.pause, books.last_failure)
+
+    def _on_forkserver_lost(self) -> None:
+        if self.books.closed:
+            return
+        log.error("the forkserver has died, and the workers with it; starting another")
+        self.books.lost_forkserver()
+        for number in list(self.books.workers):
+            self._on_end(number, End(-signal.SIGKILL))
+        self._spawn(self._restart_forkserver())
+
+    async def _restart_forkserver(self) -> None:
+        books = self.books
+        while not books.closed:
+            try:
+                await self._forkserver.start()
+            except (WorkerStartError, OSError) as error:
+                books.start_failed(str(error), self.loop.time())
+                log.error("the forkserver cannot start; trying again in %.1f s: %s", books.pause, error)
+                await asyncio.sleep(books.pause)
+            else:
+                books.open(self.loop.time())
+                return
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = self.loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def unpacked(reply: JobReply) -> Any:
+    """The result of a job that travelled as a pickle."""
+    assert not isinstance(reply.body, JobStream)
+    try:
+        return unpack(reply.meta, reply.body)
+    except Exception as error:
+        raise RemoteError(type(error).__name__, f"the result cannot be unpickled: {error}", "") from error
+
+
+def remote_error(type_name: str, message: str, traceback: str, body: bytes) -> Exception:
+    """RemoteError; for run() and submit() the exception itself where it could be pickled, caused by the RemoteError."""
+    remote = RemoteError(type_name, message, traceback)
+    if body:
+        try:
+            original = unpack((), body)
+        except Exception:
+            return remote
+        # Others would end the loop (SystemExit, KeyboardInterrupt) or cannot be set on a future (StopIteration).
+        if isinstance(original, Exception) and not isinstance(original, StopIteration):
+            original.__cause__ = remote
+            return original
+    return remote
