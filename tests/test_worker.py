@@ -183,7 +183,7 @@ def test_a_body_and_a_big_result_travel_in_arenas() -> None:
         received = link.receive()
         assert received is not None
         assert received[1] == b"x" * BIG
-        link.send(1, RESULT, None, received[1], b"y")
+        link.send_result(1, RESULT, None, received[1], b"y")
         assert server.receive() == ([1, RESULT, None, BIG + 1, 0], b"")
         result.size = BIG + 1
         assert result.view() == b"x" * BIG + b"y"

@@ -74,7 +74,9 @@ class WorkerState(enum.Enum):
     DYING = "dying"
 
 
-_SERVING = (WorkerState.IDLE, WorkerState.BUSY)
+QUEUED, RUNNING, DONE = JobState
+STARTING, IDLE, BUSY, LEAVING, DYING = WorkerState
+# As plain names: in CPython 3.11 a member looked up on its class costs as much as two calls.
 
 
 class Lane:
@@ -89,7 +91,8 @@ class Lane:
 
 
 class Job:
-    """One call in the pool. What it carries (`payload`) and who gets its end (`future`, `stream`) is the hands' affair.
+    """One call in the pool. What it carries (`kind`, `frame`, `body` or `arena`) and who gets its end (`future`,
+    `stream`) is the hands' affair.
 
     `key` names what is asked, where asking the same again would do the same: see CRASH_LIMIT.
     """
@@ -97,12 +100,15 @@ class Job:
     __slots__ = (
         "abandoned",
         "admitted",
+        "arena",
+        "body",
         "deadline",
+        "frame",
         "future",
         "key",
+        "kind",
         "lane",
         "number",
-        "payload",
         "settled",
         "started",
         "state",
@@ -120,10 +126,12 @@ class Job:
         self.admitted = now
         self.started = 0.0  # 0.0: never
         self.settled = 0.0  # when its answer was there, or began
-        self.state = JobState.QUEUED
+        self.state = QUEUED
         self.abandoned = False  # it runs on for a moment, though nobody waits for it
         self.worker: Worker | None = None
-        self.payload: Any = None
+        self.kind = 0
+        self.frame = self.body = b""
+        self.arena: Any = None
         self.future: Any = None
         self.stream: Any = None
 
@@ -162,7 +170,7 @@ class Worker:
 
     def __init__(self, number: int, now: float) -> None:
         self.number = number
-        self.state = WorkerState.STARTING
+        self.state = STARTING
         self.started = False  # it has been ready
         self.since = now
         self.until = now + START_LIMIT  # when something must have happened
@@ -258,7 +266,7 @@ class Books:
                 yield worker.job
 
     def _serving(self) -> list[Worker]:
-        return [worker for worker in self.workers.values() if worker.state in _SERVING]
+        return [worker for worker in self.workers.values() if worker.state in (IDLE, BUSY)]
 
     # Jobs come and go
 
@@ -296,9 +304,9 @@ class Books:
 
         A running job is given as long as a replacement of its worker takes: most end by themselves in that time.
         """
-        if job.state is JobState.QUEUED:
+        if job.state is QUEUED:
             self._finish(job, JobAbandoned("nobody waits for the job any more; it was not started"), now)
-        elif job.state is JobState.RUNNING and even_running:
+        elif job.state is RUNNING and even_running:
             job.abandoned = True
             job.deadline = min(job.deadline, job.started + self.mean_start)
             if job.deadline <= now:
@@ -308,14 +316,14 @@ class Books:
 
     def cancel(self, job: Job, now: float) -> None:
         """As `abandon`, but a running job is killed at once, however young."""
-        if job.state is JobState.RUNNING:
+        if job.state is RUNNING:
             job.deadline = now
         self.abandon(job, now, even_running=True)
 
     def held_by(self, worker: Worker, number: object) -> Job | None:
         """The job `number`, if the worker is at work on it: a frame of this worker can be about no other."""
         job = worker.job
-        return job if job is not None and job.number == number and worker.state is WorkerState.BUSY else None
+        return job if job is not None and job.number == number and worker.state is BUSY else None
 
     def done(
         self, worker: Worker, job: Job, outcome: Any, now: float, *, memory: int = 0, poisoned: bool = False
@@ -330,15 +338,15 @@ class Books:
         elif worker.last:
             self._dismiss(worker, now)
         else:
-            worker.state = WorkerState.IDLE
+            worker.state = IDLE
             if not worker.spent or self.failures:  # an old worker is better than none
                 self.idle.append(worker)
         self._dispatch(now)
 
     def _assign(self, worker: Worker, job: Job, now: float) -> None:
-        worker.state, worker.job = WorkerState.BUSY, job
+        worker.state, worker.job = BUSY, job
         worker.jobs += 1
-        job.state, job.worker, job.started = JobState.RUNNING, worker, now
+        job.state, job.worker, job.started = RUNNING, worker, now
         job.lane.running += 1
         self.hands.send(worker, job)
         if self.max_jobs and worker.jobs >= self.max_jobs:
@@ -356,10 +364,13 @@ class Books:
 
     def _next(self) -> Job | None:
         """The job that has waited longest in a lane that may run another."""
-        firsts = [
-            next(iter(lane.waiting.values())) for lane in self.lanes if lane.waiting and lane.running < lane.limit
-        ]
-        return min(firsts, key=lambda job: job.number, default=None)
+        best = None
+        for lane in self.lanes:
+            if lane.waiting and lane.running < lane.limit:
+                first = next(iter(lane.waiting.values()))
+                if best is None or first.number < best.number:
+                    best = first
+        return best
 
     def _take_from_queue(self, job: Job) -> None:
         del job.lane.waiting[job.number]
@@ -367,7 +378,7 @@ class Books:
 
     def _finish(self, job: Job, outcome: Any, now: float) -> None:
         """A job ends, in whatever way. What its worker does next is decided by the caller."""
-        if job.state is JobState.DONE:
+        if job.state is DONE:
             return
         if job.worker is not None:
             job.lane.running -= 1
@@ -375,7 +386,7 @@ class Books:
             job.worker = None
         else:
             self._take_from_queue(job)
-        job.state = JobState.DONE
+        job.state = DONE
         job.settled = job.settled or now
         self.hands.settle(job, outcome)
 
@@ -411,9 +422,9 @@ class Books:
             self.kill(worker, "ran a job past its deadline", now)
 
     def _overdue(self, worker: Worker, now: float) -> None:
-        if worker.state is WorkerState.STARTING:
+        if worker.state is STARTING:
             self.kill(worker, f"was not ready within {START_LIMIT:g} s", now)
-        elif worker.state is WorkerState.LEAVING:
+        elif worker.state is LEAVING:
             self.kill(worker, f"took longer than {ORDERLY_END:g} s to close its resources", now)
         elif not worker.why:
             self.kill(worker, "closed its socket and went on", now)
@@ -431,11 +442,11 @@ class Books:
 
     def became_ready(self, worker: Worker, now: float) -> bool:
         """The worker says that it is ready. False if it should not have said so."""
-        if worker.state is not WorkerState.STARTING:
+        if worker.state is not STARTING:
             return False
         self.failures, self.last_failure, self._resume_at = 0, "", 0.0
         self.mean_start = _mean(self.mean_start, now - worker.since)
-        worker.state, worker.started, worker.until = WorkerState.IDLE, True, math.inf
+        worker.state, worker.started, worker.until = IDLE, True, math.inf
         self.idle.append(worker)
         self._let_renewed_go(now)
         self._fill_up(now)
@@ -453,7 +464,7 @@ class Books:
                 self._note_crash(job, now)
             message = f"{how}, {now - job.started:.3f} s into the job{report}"
             self._finish(job, WorkerDied(message, exit_code), now)
-        worker.state = WorkerState.DYING
+        worker.state = DYING
         if not worker.started and not self.closed:
             self._start_failed(worker.failure or how, now)
         self._fill_up(now)
@@ -461,13 +472,13 @@ class Books:
 
     def lost_channel(self, worker: Worker, now: float, broken_rule: str = "") -> None:
         """Its channel has closed. Mostly its process has ended and `died` follows; or it broke a rule, or lives on."""
-        if worker.state in (WorkerState.LEAVING, WorkerState.DYING):
+        if worker.state in (LEAVING, DYING):
             return
         if broken_rule:
             self.kill(worker, broken_rule, now)
             return
         self._take_from_idle(worker)
-        worker.state, worker.until = WorkerState.DYING, now + SILENT_END
+        worker.state, worker.until = DYING, now + SILENT_END
         self.hands.wake_at(worker.until)
 
     def kill(self, worker: Worker, why: str, now: float) -> None:
@@ -475,7 +486,7 @@ class Books:
         if worker.why:
             return
         self._take_from_idle(worker)
-        worker.state, worker.why, worker.until = WorkerState.DYING, why, now + REAP_LIMIT
+        worker.state, worker.why, worker.until = DYING, why, now + REAP_LIMIT
         self.hands.kill(worker)
         self.hands.wake_at(worker.until)
 
@@ -489,7 +500,7 @@ class Books:
         self._resume_at = now + self.pause
         self.hands.wake_at(self._resume_at)
         for worker in self.workers.values():
-            if worker.spent and worker.state is WorkerState.IDLE and worker not in self.idle:
+            if worker.spent and worker.state is IDLE and worker not in self.idle:
                 self.idle.append(worker)
         if not self.ready:
             error = NoWorkers(f"no worker is alive: {text}", math.ceil(self.pause))
@@ -507,12 +518,12 @@ class Books:
         renewed = [worker for worker in serving if not worker.counted]
         for worker in renewed[: max(0, len(serving) - self.size)]:
             worker.last = True
-            if worker.state is WorkerState.IDLE:
+            if worker.state is IDLE:
                 self._dismiss(worker, now)
 
     def _dismiss(self, worker: Worker, now: float) -> None:
         self._take_from_idle(worker)
-        worker.state, worker.until = WorkerState.LEAVING, now + ORDERLY_END
+        worker.state, worker.until = LEAVING, now + ORDERLY_END
         self.hands.dismiss(worker)
         self.hands.wake_at(worker.until)
 
@@ -530,7 +541,7 @@ class Books:
 
     def _place_is_free(self) -> bool:
         counted = [worker for worker in self.workers.values() if worker.counted]
-        one_at_a_time = self.failures and any(worker.state is WorkerState.STARTING for worker in counted)
+        one_at_a_time = self.failures and any(worker.state is STARTING for worker in counted)
         return len(counted) < self.size and not one_at_a_time
 
     def lost_forkserver(self) -> None:
@@ -545,9 +556,9 @@ class Books:
         for job in list(self.jobs()):
             self._finish(job, PoolClosed("the pool was shut down before the job ended"), now)
         for worker in list(self.workers.values()):
-            if worker.state is WorkerState.IDLE:
+            if worker.state is IDLE:
                 self._dismiss(worker, now)
-            elif worker.state is not WorkerState.LEAVING:
+            elif worker.state is not LEAVING:
                 self.kill(worker, "ran on while the pool was shut down", now)
 
     # A job that crashes every worker it gets

@@ -21,7 +21,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from .arena import Arena
-from .books import ORDERLY_END, Books, Job, Lane, Worker, WorkerState
+from .books import DYING, LEAVING, ORDERLY_END, STARTING, Books, Job, Lane, Worker
 from .cores import available_cores
 from .errors import RemoteError, WorkerStartError
 from .processes import Channel, End, Forkserver
@@ -61,15 +61,6 @@ class JobReply(NamedTuple):
 
     meta: Any
     body: bytes | memoryview | JobStream
-
-
-class Payload(NamedTuple):
-    """What a job carries to its worker. `frame` is made at once: what cannot be encoded never takes a worker."""
-
-    kind: int
-    frame: bytes
-    body: bytes
-    arena: Arena | None
 
 
 class Link(NamedTuple):
@@ -230,10 +221,12 @@ class Dispatcher:
         books = self.books
         now = self.loop.time()
         job = Job(books.next_number(), lane or books.open_lane, timeout, now, key)
+        job.kind = kind
+        # The frame is made now: what cannot be encoded never takes a worker.
         if isinstance(body, Arena):
-            job.payload = Payload(kind, frame((job.number, kind, meta, body.size)), b"", body)
+            job.arena, job.frame = body, frame((job.number, kind, meta, body.size))
         else:
-            job.payload = Payload(kind, frame((job.number, kind, meta, 0), len(body)), body, None)
+            job.body, job.frame = body, frame((job.number, kind, meta, 0), len(body))
         job.future = self.loop.create_future()
         books.admit(job, now)
         return job
@@ -275,30 +268,30 @@ class Dispatcher:
         return channel
 
     def send(self, worker: Worker, job: Job) -> None:
-        channel, payload = worker.link.channel, job.payload
+        channel = worker.link.channel
         try:
-            if payload.arena is None and channel.arena is not None:
-                channel.send(payload.frame, payload.body)
+            if job.arena is None and channel.arena is not None:
+                channel.send(job.frame, job.body)
             else:
-                self._send_descriptors(channel, payload)
+                self._send_descriptors(channel, job)
         except OSError as error:
             self.loop.call_soon(self._on_closed, worker, f"could not be given a job: {error}")
-        job.payload = payload.kind
+        job.frame = job.body = b""
 
-    def _send_descriptors(self, channel: Channel, payload: Payload) -> None:
+    def _send_descriptors(self, channel: Channel, job: Job) -> None:
         """With an arena that holds the body, or a new one for a big result where the last was used, or both."""
         descriptors = []
-        if payload.arena is not None:
-            descriptors.append(payload.arena.descriptor)
+        if job.arena is not None:
+            descriptors.append(job.arena.descriptor)
         if channel.arena is None:
             try:
                 channel.arena = Arena()
                 descriptors.append(channel.arena.descriptor)
             except OSError:
                 pass  # out of descriptors: a big result then comes through the socket
-        channel.send(payload.frame, payload.body, descriptors)
-        if payload.arena is not None:
-            payload.arena.close()
+        channel.send(job.frame, job.body, descriptors)
+        if job.arena is not None:
+            job.arena.close()
 
     def dismiss(self, worker: Worker) -> None:
         worker.link.channel.close()
@@ -308,8 +301,8 @@ class Dispatcher:
 
     def settle(self, job: Job, outcome: JobReply | Exception) -> None:
         self.changed.set()
-        if isinstance(job.payload, Payload) and job.payload.arena is not None:
-            job.payload.arena.close()  # it was never sent
+        if job.arena is not None:
+            job.arena.close()  # if it was never sent
         if job.stream is not None:
             job.stream.end(outcome if isinstance(outcome, Exception) else None)
         elif job.future.done():
@@ -337,7 +330,7 @@ class Dispatcher:
             self.books.tick(self.loop.time())
 
     def _on_frame(self, worker: Worker, head: Any, body: bytes) -> None:
-        if worker.state in (WorkerState.LEAVING, WorkerState.DYING):
+        if worker.state in (LEAVING, DYING):
             return
         try:
             number, kind, meta, size, memory = head
@@ -345,7 +338,7 @@ class Dispatcher:
             self._broke_the_rules(worker, f"sent a frame with the head {head!r}")
             return
         job = self.books.held_by(worker, number)
-        if job is not None and kind == (RESULT if job.payload == HANDLE else PICKLED) and job.stream is None:
+        if job is not None and kind == (RESULT if job.kind == HANDLE else PICKLED) and job.stream is None:
             content = body if not size else self._take_arena(worker, size)
             if content is not None:
                 self.books.done(worker, job, JobReply(meta, content), self.loop.time(), memory=memory)
@@ -353,7 +346,7 @@ class Dispatcher:
             log_record(worker.number, self.name, meta)
         elif kind == READY:
             self._on_ready(worker)
-        elif kind == FAILED and worker.state is WorkerState.STARTING:
+        elif kind == FAILED and worker.state is STARTING:
             worker.failure = str(meta)
         elif job is None:
             self._broke_the_rules(worker, f"sent a frame for job {number}, but has {worker.job!r}")
@@ -385,7 +378,7 @@ class Dispatcher:
         elif kind == ERROR and isinstance(meta, list) and len(meta) == 4:
             type_name, message, traceback, leaving = meta
             # What a program's worker sends is never unpickled: nothing of it may run here.
-            error = remote_error(type_name, message, traceback, b"" if job.payload == HANDLE else body)
+            error = remote_error(type_name, message, traceback, b"" if job.kind == HANDLE else body)
             self.books.done(worker, job, error, now, memory=memory, poisoned=bool(leaving))
         else:
             self._broke_the_rules(worker, f"sent a frame of kind {kind} for {job!r}")
@@ -418,7 +411,7 @@ class Dispatcher:
             end.exit_code, worker.why, out_of_memory=end.out_of_memory, peak=end.peak, stack=stack
         )
         how, _, report = f"worker {number} {manner}".partition("; ")
-        unexpected = worker.job is None and not worker.why and worker.state is not WorkerState.LEAVING
+        unexpected = worker.job is None and not worker.why and worker.state is not LEAVING
         books, started = self.books, worker.started
         books.died(worker, self.loop.time(), how, end.exit_code, f"; {report}" if report else "")
         self.changed.set()

@@ -46,7 +46,7 @@ FRAME = struct.Struct("!IQ")
 # What the server sends: (job's number, kind, meta, size) and a body. A body of BIG bytes or more is in an arena, `size`
 # says how much of it; its descriptor rides along, and behind it that of an empty arena for a big result.
 HANDLE, CALL, CALL_STREAM = range(3)
-# What a worker sends back: (number, kind, meta, size, memory it holds) and a body; the number is 0 before its first job.
+# What a worker sends back: (number, kind, meta, size, memory held) and a body; the number is 0 before its first job.
 READY, FAILED, RESULT, PICKLED, ERROR, STREAM, CHUNK, END, LOG = range(9)
 
 # What the server asks of the forkserver: an operation and a worker's number. The worker's descriptors ride along with
@@ -330,7 +330,9 @@ class Link:
     def __init__(self, channel: socket.socket, arena: Arena | None, options: WorkerOptions) -> None:
         self.channel = channel
         self.arena = arena
-        self.options = options
+        self._max_result_size = options.max_result_size
+        self._small = min(BIG, options.max_result_size + 1)
+        self._measures_memory = options.measures_memory
         self._lock = threading.Lock()  # other threads of the worker may log
         self._pid = os.getpid()
 
@@ -371,37 +373,31 @@ class Link:
             position += count
         return bytes(whole)
 
-    def send(self, number: int, kind: int, meta: Any = None, *body: Any) -> None:
-        """A frame. A result that is big, and where there is an arena for it, goes into that."""
-        length = sum(memoryview(piece).nbytes for piece in body)
-        size = 0
-        if kind in (RESULT, PICKLED):
-            if length > self.options.max_result_size:
-                raise ValueError(
-                    f"the result has {length} bytes; max_result_size is {self.options.max_result_size}: "
-                    "raise it, or yield the result in pieces"
-                )
-            if length >= BIG and self.arena is not None:
-                size, length = self._into_arena(body), 0
-                body = ()
-        memory = _memory() if self.options.measures_memory else 0
-        start = frame((number, kind, meta, size, memory), length)
+    def send(self, number: int, kind: int, meta: Any = None, body: Any = b"", size: int = 0) -> None:
+        memory = _memory() if self._measures_memory else 0
+        start = frame((number, kind, meta, size, memory), len(body))
         with self._lock:
-            if length < 65536:
-                self.channel.sendall(b"".join((start, *body)))
-            else:
-                self.channel.sendall(start)
-                for piece in body:
-                    self.channel.sendall(piece)
-        if size:
-            self.arena = None  # it is the server's now
+            self.channel.sendall(start + body)
 
-    def _into_arena(self, body: tuple[Any, ...]) -> int:
-        assert self.arena is not None
+    def send_result(self, number: int, kind: int, meta: Any, first: Any, *more: Any) -> None:
+        """The pieces as one body. Where they are big, they go into the arena, if there is one."""
+        if not more and len(first) < self._small:
+            self.send(number, kind, meta, first)
+            return
+        length = len(first) + sum(map(len, more))
+        if length > self._max_result_size:
+            raise ValueError(
+                f"the result has {length} bytes; max_result_size is {self._max_result_size}: "
+                "raise it, or yield the result in pieces"
+            )
+        if self.arena is None:
+            self.send(number, kind, meta, b"".join((first, *more)))
+            return
         self.arena.size = 0  # where a write has failed half-way, begin again
-        for piece in body:
+        for piece in (first, *more):
             self.arena.write(piece)
-        return self.arena.size
+        self.send(number, kind, meta, size=length)
+        self.arena = None  # it is the server's now
 
     def log(self, fields: list[Any]) -> None:
         """A log record, between the other frames. It is dropped in a forked child, and in a signal handler that has
@@ -457,8 +453,10 @@ def do_job(link: Link, handle: Handle, number: int, kind: int, meta: Any, body: 
     try:
         if kind == HANDLE:
             reply_meta, content = handle(meta, body)
+            if isinstance(content, memoryview):
+                content = content.cast("B")  # its length in bytes
             if isinstance(content, (bytes, bytearray, memoryview)):
-                link.send(number, RESULT, reply_meta, content)
+                link.send_result(number, RESULT, reply_meta, content)
             else:
                 send_stream(link, number, reply_meta, content)
         else:
@@ -466,7 +464,7 @@ def do_job(link: Link, handle: Handle, number: int, kind: int, meta: Any, body: 
             result = function(*args, **kwargs)
             if kind == CALL:
                 lengths, pieces = pack(result)
-                link.send(number, PICKLED, lengths, *pieces)
+                link.send_result(number, PICKLED, lengths, *pieces)
             else:
                 pickles = (pickle.dumps(item, pickle.HIGHEST_PROTOCOL) for item in result)
                 send_stream(link, number, None, pickles)

@@ -1,0 +1,64 @@
+"""arena.py: memory without a name."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+
+import pytest
+
+from tinysvc.arena import Arena
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+def test_what_is_written_is_seen_and_outlives_the_descriptor() -> None:
+    arena = Arena()
+    arena.write(b"abc")
+    arena.write(bytearray(b"def"))
+    arena.write(memoryview(b"ghi"))
+    view = arena.view()
+    arena.close()
+    arena.close()
+    assert view == b"abcdefghi"
+    assert repr(arena) == "<Arena 9 bytes>"
+
+
+def test_an_empty_arena_is_an_empty_view() -> None:
+    assert Arena().view() == b""
+
+
+def test_an_arena_nobody_holds_is_closed() -> None:
+    descriptor = Arena().descriptor
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+
+
+def test_two_share_one_memory() -> None:
+    ours = Arena()
+    theirs = Arena(os.dup(ours.descriptor))
+    theirs.write(b"from them")
+    ours.size = theirs.size
+    assert ours.view() == b"from them"
+    for arena in (ours, theirs):
+        arena.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can seal a file")
+def test_who_was_lent_an_arena_cannot_cut_it_off_under_a_mapping() -> None:
+    arena = Arena()
+    arena.write(b"x" * 10_000)
+    with pytest.raises(PermissionError):
+        os.ftruncate(arena.descriptor, 0)
+    arena.close()
+
+
+def test_without_memfd_an_unlinked_file_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "memfd_create", raising=False)
+    before = set(os.listdir(tempfile.gettempdir()))
+    arena = Arena()
+    arena.write(b"abc")
+    assert arena.view() == b"abc"
+    assert set(os.listdir(tempfile.gettempdir())) <= before
+    arena.close()
