@@ -312,3 +312,67 @@ def hostile_program(path: str) -> Iterator[Handle]:
             sock.sendall(frame((number, kind, meta, 0, 0), len(body)) + body)
 
     yield handle
+
+
+@contextmanager
+def lying_program(claim: object) -> Iterator[Handle]:
+    """It says that its result is in its arena, and has put nothing there."""
+    from tinysvc.worker import RESULT, frame
+
+    def handle(meta: Any, body: bytes | memoryview) -> Reply:
+        number = sys._getframe(1).f_locals["number"]
+        with own_channel() as channel:
+            channel.sendall(frame((number, RESULT, None, claim, 0)))
+        time.sleep(3600)
+        return Reply(None, b"")
+
+    yield handle
+
+
+@contextmanager
+def crashing_program() -> Iterator[Handle]:
+    def handle(meta: Any, body: bytes | memoryview) -> Reply:
+        if meta == "crash":
+            segfault()
+        return Reply(meta, b"")
+
+    yield handle
+
+
+@contextmanager
+def slow_while_file_exists(path: str) -> Iterator[Handle]:
+    while os.path.exists(path):
+        time.sleep(0.001)
+    yield lambda meta, body: Reply(None, bytes(body))
+
+
+class Preloaded:
+    """A program over 200 MB that the forkserver opens for all workers."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    @contextmanager
+    def preload(self) -> Iterator[None]:
+        import numpy
+
+        self._note("open ")
+        self.array = numpy.ones(200_000_000, dtype="u1")
+        yield
+        self._note("close ")
+
+    def _note(self, text: str) -> None:
+        with open(self.path, "a") as file:
+            file.write(text)
+
+    @contextmanager
+    def __call__(self) -> Iterator[Handle]:
+        yield lambda meta, body: Reply(int(self.array.sum()), b"")
+
+
+leaked: list[bytes] = []
+
+
+def leak(size: int) -> int:
+    leaked.append(b"x" * size)
+    return os.getpid()

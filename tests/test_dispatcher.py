@@ -1,0 +1,252 @@
+"""dispatcher.py: what the books decide, done with real processes: arenas, renewal, memory, a loop that was held."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections import Counter
+from functools import partial
+from pathlib import Path
+
+import numpy
+import pytest
+
+import jobs
+from conftest import wait_until, workers_below
+from test_executor import assert_healthy, exists, until
+from tinysvc.arena import BIG, Arena
+from tinysvc.books import CRASH_LIMIT
+from tinysvc.dispatcher import STALL
+from tinysvc.errors import DeadlineExceeded, JobRefused, PoolClosed, WorkerDied
+from tinysvc.executor import ProcessPoolExecutor
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+SIZES = [BIG - 1, BIG, 5_000_000]
+
+
+def arena_of(data: bytes) -> Arena:
+    arena = Arena()
+    arena.write(data)
+    return arena
+
+
+# Big bodies
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("size", SIZES)
+async def test_a_big_body_goes_in_an_arena_and_comes_back_in_one(size: int) -> None:
+    data = os.urandom(size)
+    async with ProcessPoolExecutor(1, program=jobs.upper_program) as pool:
+        for body in (data, arena_of(data)):
+            for _ in range(3):  # the worker gets a new arena for each big result
+                reply = await pool.submit_frame("m", arena_of(data) if isinstance(body, Arena) else body).future
+                assert bytes(reply.body) == data.upper()
+                assert isinstance(reply.body, memoryview) == (size >= BIG)
+            assert (await pool.submit_frame("m", b"small").future).body == b"SMALL"
+        assert pool.ready == 1
+
+
+@pytest.mark.asyncio
+async def test_a_big_result_is_nobody_elses() -> None:
+    """Its memory is not written to by the job that comes next."""
+    async with ProcessPoolExecutor(1, program=jobs.upper_program) as pool:
+        first = await pool.submit_frame("m", b"a" * BIG).future
+        second = await pool.submit_frame("m", b"b" * BIG).future
+        assert bytes(first.body) == b"A" * BIG
+        assert bytes(second.body) == b"B" * BIG
+
+
+@pytest.mark.asyncio
+async def test_big_arrays_are_shared_not_pickled() -> None:
+    async with ProcessPoolExecutor(1) as pool:
+        array = numpy.arange(1_000_000, dtype=float)
+        result = await pool.run(numpy.negative, array)
+        assert numpy.array_equal(result, -array)
+        result[0] = 5  # it is ours to write to, as a pickled one would be
+
+
+@pytest.mark.asyncio
+async def test_an_arena_that_is_never_sent_is_closed(tmp_path: Path) -> None:
+    async with ProcessPoolExecutor(1) as pool:
+        running = asyncio.create_task(pool.run(jobs.wait_for, str(tmp_path / "go")))
+        await asyncio.sleep(0)
+        arena = arena_of(b"x" * BIG)
+        job = pool.submit_frame(None, arena)
+        pool.abandon(job, even_running=False)
+        assert arena.descriptor == -1
+        assert job.future.exception() is not None
+        (tmp_path / "go").touch()
+        await running
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("claim", [1, 1 << 40, -1, "much"])
+async def test_who_lies_about_its_arena_is_killed(claim: object) -> None:
+    async with ProcessPoolExecutor(1, program=partial(jobs.lying_program, claim)) as pool:
+        with pytest.raises(WorkerDied, match="in an arena that holds 0"):
+            await pool.submit_frame(None, b"").future
+        await until(lambda: pool.ready == 1)
+
+
+@pytest.mark.asyncio
+async def test_a_crash_in_the_middle_of_big_results_leaves_nothing() -> None:
+    before = set(os.listdir("/dev/shm"))
+    async with ProcessPoolExecutor(2) as pool:
+        tasks = [asyncio.create_task(pool.run(jobs.echo, b"x" * 3_000_000)) for _ in range(4)]
+        tasks.append(asyncio.create_task(pool.run(jobs.segfault)))
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert sum(isinstance(result, WorkerDied) for result in results) == 1
+        await assert_healthy(pool)
+    assert set(os.listdir("/dev/shm")) <= before
+
+
+# Workers are renewed
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("max_jobs", [1, 3])
+async def test_no_worker_does_more_than_max_jobs(max_jobs: int) -> None:
+    async with ProcessPoolExecutor(2, max_jobs=max_jobs) as pool:
+        pids = await asyncio.gather(*(pool.run(jobs.pid) for _ in range(20)))
+        assert max(Counter(pids).values()) <= max_jobs
+        await assert_healthy(pool)
+
+
+@pytest.mark.asyncio
+async def test_the_successor_is_there_before_the_old_worker_leaves(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    program = partial(jobs.upper_program, str(closed))
+    async with ProcessPoolExecutor(1, program=program, max_jobs=2) as pool:
+        await pool.submit_frame(None, b"").future
+        (old,) = workers_below(os.getpid())
+        await pool.submit_frame(None, b"").future
+        assert pool.ready == 1  # it may still be looked at
+        await until(lambda: workers_below(os.getpid()) not in ([old], []) and pool.ready == 1)
+        await exists(closed)  # it has closed its resources
+
+
+@pytest.mark.asyncio
+async def test_a_worker_that_grows_is_replaced_without_a_gap() -> None:
+    async with ProcessPoolExecutor(1, max_memory=150_000_000) as pool:
+        first = await pool.run(jobs.pid)
+        lowest = 1
+        for _ in range(100):
+            pid = await pool.run(jobs.leak, 20_000_000)
+            lowest = min(lowest, pool.ready)
+            if pid != first:
+                break
+        else:
+            pytest.fail("the worker has grown by 2 GB and is still there")
+        assert lowest == 1
+        await assert_healthy(pool)
+
+
+@pytest.mark.asyncio
+async def test_memory_limit_is_a_memory_error_and_a_fresh_worker() -> None:
+    async with ProcessPoolExecutor(1, memory_limit=1 << 30) as pool:
+        first = await pool.run(jobs.pid)
+        with pytest.raises(MemoryError):
+            await pool.run(bytearray, 2 << 30)
+        await assert_healthy(pool)
+        assert await pool.run(jobs.pid) != first
+
+
+@pytest.mark.asyncio
+async def test_what_is_preloaded_is_opened_once_and_shared(tmp_path: Path) -> None:
+    """Four workers over 200 MB cost less than 60 MB more than one."""
+    opened = tmp_path / "opened"
+    private = {}
+    for size in (1, 4):
+        async with ProcessPoolExecutor(size, program=jobs.Preloaded(str(opened))) as pool:
+            replies = await asyncio.gather(*(pool.submit_frame(None, b"").future for _ in range(20)))
+            assert {reply.meta for reply in replies} == {200_000_000}
+            private[size] = sum(map(private_memory, workers_below(os.getpid())))
+            assert opened.read_text() == "open "
+        wait_until(lambda: opened.read_text() == "open close ", "the forkserver has closed what it had opened")
+        opened.unlink()
+    assert private[4] - private[1] < 60_000_000
+
+
+def private_memory(pid: int) -> int:
+    """Bytes of memory that this process alone holds."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Dirty", "Private_Clean")))
+
+
+# Deadlines, and a loop that was held
+
+
+@pytest.mark.asyncio
+async def test_a_loop_that_was_held_kills_nobody_for_it() -> None:
+    """The result came in time, but nobody could look: it counts."""
+    async with ProcessPoolExecutor(1) as pool:
+        pid = await pool.run(jobs.pid)
+        task = asyncio.create_task(pool.run(jobs.pid, timeout=0.2))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        time.sleep(0.2 + 2 * STALL)
+        assert await task == pid
+
+
+@pytest.mark.asyncio
+async def test_a_thousand_deadlines_at_once() -> None:
+    async with ProcessPoolExecutor(1) as pool:
+        tasks = [asyncio.create_task(pool.run(jobs.spin, timeout=0.1 + n / 10_000)) for n in range(1000)]
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(isinstance(result, TimeoutError) for result in results)
+        assert 1 <= sum(isinstance(result, DeadlineExceeded) for result in results) < 20
+        await assert_healthy(pool)
+
+
+@pytest.mark.asyncio
+async def test_a_job_that_crashes_every_worker_is_refused() -> None:
+    async with ProcessPoolExecutor(2, program=jobs.crashing_program) as pool:
+        for _ in range(CRASH_LIMIT):
+            with pytest.raises(WorkerDied):
+                await pool.submit_frame("crash", b"", None, None, "poison").future
+        with pytest.raises(JobRefused, match="has crashed 3 workers"):
+            pool.submit_frame("crash", b"", None, None, "poison")
+        assert (await pool.submit_frame("fine", b"", None, None, "innocent").future).meta == "fine"
+        await until(lambda: pool.ready == 2)
+
+
+# While a worker is not yet there, or no more
+
+
+@pytest.mark.asyncio
+async def test_a_worker_killed_while_it_starts_is_started_again(tmp_path: Path) -> None:
+    slow = tmp_path / "slow"
+    async with ProcessPoolExecutor(1, program=partial(jobs.slow_while_file_exists, str(slow))) as pool:
+        slow.touch()
+        (first,) = workers_below(os.getpid())
+        os.kill(first, signal.SIGKILL)
+        await until(lambda: workers_below(os.getpid()) not in ([first], []))
+        job = asyncio.ensure_future(pool.submit_frame(None, b"waits").future)
+        slow.unlink()
+        os.kill(workers_below(os.getpid())[0], signal.SIGKILL)
+        outcome = (await asyncio.gather(job, return_exceptions=True))[0]
+        assert isinstance(outcome, Exception) or outcome.body == b"waits"  # no worker was left, or one came in time
+        await until(lambda: pool.ready == 1)
+        assert (await pool.submit_frame(None, b"x").future).body == b"x"
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("fault", [jobs.segfault, jobs.kill_self, jobs.raise_value_error, jobs.spin])
+async def test_a_fault_in_a_drain_ends_it_no_later(fault: object, tmp_path: Path) -> None:
+    pool = ProcessPoolExecutor(1)
+    await pool.start()
+    faulty = asyncio.create_task(pool.run(fault, timeout=0.2))  # type: ignore[arg-type]
+    queued = asyncio.create_task(pool.run(jobs.add, 1, 2))
+    await asyncio.sleep(0.01)
+    closing = asyncio.create_task(pool.aclose(30))
+    await asyncio.sleep(0)
+    with pytest.raises(PoolClosed):
+        await pool.run(jobs.pid)
+    outcome = (await asyncio.gather(faulty, return_exceptions=True))[0]
+    assert isinstance(outcome, (WorkerDied, ValueError, DeadlineExceeded))
+    assert await queued == 3  # by the successor
+    await closing
