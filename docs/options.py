@@ -15,6 +15,11 @@ of `tinysvc.run(...)` and of `Service(...)`. Where several are given, the comman
 variable, and the variable stronger than `Service`. A wrong or unknown one ends the start with a sentence and exit
 status 2.
 
+`pools` configures the pools that routes name, as in `cpu_route("/fit", pool="training")`. In `Service(...)` and
+`run(...)` it is a mapping, `pools={"training": Pool(workers=1, queue_size=2)}`, or the text that the flag takes. A
+field that is left out (`workers`, `queue_size`, `max_jobs`, `max_memory`, `memory_limit`) is as for the default pool,
+and each field is looked for by itself: `--pools training:workers=4` changes only that one.
+
 This page is written by `python docs/options.py`.
 
 | option | default | what it is |

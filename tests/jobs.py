@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
+import re
+import resource
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -376,3 +380,101 @@ leaked: list[bytes] = []
 def leak(size: int) -> int:
     leaked.append(b"x" * size)
     return os.getpid()
+
+
+# More that goes wrong: see test_faults.py
+
+
+def match_catastrophically() -> object:
+    """A regular expression that backtracks for longer than the sun burns, inside one call into C."""
+    return re.match(r"(a+)+$", "a" * 64 + "b")
+
+
+def sleep_with_signals_blocked() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))
+    time.sleep(3600)
+
+
+def stop_self() -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def start_thread_and_return() -> str:
+    threading.Thread(target=time.sleep, args=(3600,)).start()
+    return "started"
+
+
+def start_thread_and_exit() -> None:
+    start_thread_and_return()
+    os._exit(4)
+
+
+def loop_and_ignore_sigterm() -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    spin()
+
+
+class Deadly:
+    """Kills who pickles it."""
+
+    def __reduce__(self) -> str:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return ""
+
+
+def return_deadly() -> Deadly:
+    return Deadly()
+
+
+def return_too_much() -> bytes:
+    return bytes(200 * 1024 * 1024)
+
+
+def return_too_deep() -> list[Any]:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    return deep
+
+
+def raise_deep_chain() -> NoReturn:
+    error: Exception = ValueError("the first")
+    for number in range(1000):
+        error.__cause__ = ValueError(f"number {number}")
+        error = error.__cause__
+    raise error
+
+
+def raise_stop_iteration() -> NoReturn:
+    raise StopIteration
+
+
+def raise_cancelled() -> NoReturn:
+    raise asyncio.CancelledError
+
+
+def raise_generator_exit() -> NoReturn:
+    raise GeneratorExit
+
+
+def abort_from_a_thread() -> None:
+    thread = threading.Thread(target=os.abort)
+    thread.start()
+    thread.join()
+
+
+def change_limits() -> str:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+    return "changed"
+
+
+def fill_stdout() -> str:
+    print("x" * 10_000_000)
+    return "printed"
+
+
+def close_standard_descriptors() -> str:
+    for descriptor in range(3):
+        os.close(descriptor)
+    print("to nobody")
+    return "printed"

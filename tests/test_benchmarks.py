@@ -1,12 +1,19 @@
 """The benchmarks still run. How fast anything is, no test says."""
 
+import json
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-RUN = Path(__file__).parents[1] / "benchmarks" / "run.py"
+from conftest import wait_until
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+RUN = BENCHMARKS / "run.py"
 
 
 @pytest.mark.timeout(45)
@@ -23,3 +30,46 @@ def test_a_part_is_measured_and_written_down(tmp_path: Path) -> None:
     assert "## measured before" in text
     assert "| import tinysvc |" in text
     assert "python3 benchmarks/run.py --only start --quick" in text
+
+
+@pytest.fixture
+def bare_echo() -> Iterator[str]:
+    """Its port; it answers a POST with as many bytes, and a GET with a little JSON."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with subprocess.Popen([sys.executable, str(BENCHMARKS / "peers" / "bare_echo.py"), str(port)]) as server:
+        wait_until(lambda: _listens(port), "the echo server listens")
+        yield str(port)
+        server.terminate()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def ask(client: str, *arguments: str) -> dict[str, Any]:
+    command = [sys.executable, str(BENCHMARKS / client), *arguments]
+    found: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=30).stdout)
+    return found
+
+
+def test_big_bodies_are_counted(bare_echo: str) -> None:
+    found = ask("echo_load.py", bare_echo, "/echo", str(3 * 2**20), "2", "0.1")
+    assert found["failures"] == []
+    assert found["done"] >= 2  # each connection sends one at least
+    assert found["took"] > 0
+
+
+def test_a_body_that_comes_back_short_is_a_failure(bare_echo: str) -> None:
+    found = ask("echo_load.py", bare_echo, "/echo", "0", "2", "0.1")  # it answers an empty body by its JSON
+    assert found["done"] == 0
+    assert [failure.startswith("ValueError: not 200 with as many bytes") for failure in found["failures"]] == [True] * 2
+
+
+def test_every_due_request_is_counted(bare_echo: str) -> None:
+    found = ask("open_loop.py", bare_echo, "100", "0.2", "GET", "/json")
+    assert found["asked"] == len(found["latencies"]) == len(found["lateness"]) == 20
+    assert found["failures"] == {}
+    assert isinstance(found["urgent"], bool)

@@ -114,46 +114,7 @@ async def test_a_program_serves_frames(tmp_path: Path) -> None:
     assert closed.exists()  # an orderly end closes what the program opened
 
 
-# Faults: one job fails, the others do not, the pool is whole again
-
-ERRORS: list[tuple[Callable[[], Any], type[BaseException], str]] = [
-    (jobs.raise_value_error, ValueError, "no such value"),
-    (jobs.raise_picky, RemoteError, "Picky: picky"),
-    (jobs.raise_unpicklable, RemoteError, "Unpicklable"),
-    (jobs.raise_bad_str, jobs.BadStr, ""),
-    (jobs.raise_system_exit, RemoteError, "SystemExit: 7"),
-    (jobs.raise_keyboard_interrupt, RemoteError, "KeyboardInterrupt"),
-    (jobs.raise_memory_error, MemoryError, ""),
-    (jobs.overflow, RecursionError, "maximum recursion depth"),
-    (jobs.return_lambda, AttributeError, "lambda"),
-    (jobs.return_bomb, RemoteError, "unpickled"),
-    (jobs.segfault, WorkerDied, "SIGSEGV"),
-    (jobs.abort, WorkerDied, "SIGABRT"),
-    (partial(jobs.exit_now, 0), WorkerDied, "status 0"),
-    (partial(jobs.exit_now, 3), WorkerDied, "status 3"),
-    (jobs.kill_self, WorkerDied, "SIGKILL, out of memory perhaps"),
-    (jobs.close_all_descriptors, WorkerDied, "status 1"),
-    (jobs.die_in_mid_frame, WorkerDied, "status 5"),
-    (jobs.write_garbage, WorkerDied, "was killed: it sent"),
-]
-
-
-@pytest.mark.asyncio
-@pytest.mark.parametrize(("fault", "error", "message"), ERRORS, ids=lambda value: getattr(value, "__name__", None))
-async def test_a_fault_costs_its_own_job_only(
-    fault: Callable[[], Any], error: type[BaseException], message: str, tmp_path: Path
-) -> None:
-    async with ProcessPoolExecutor(2) as pool:
-        go = tmp_path / "go"
-        innocent = asyncio.create_task(pool.run(jobs.wait_for, str(go)))
-        await asyncio.sleep(0)
-        with pytest.raises(error) as raised:
-            await pool.run(fault)
-        if message:
-            assert message in str(raised.value)
-        go.touch()
-        assert await innocent in workers_below(os.getpid())
-        await assert_healthy(pool)
+# Faults; the table of them is in test_faults.py
 
 
 @pytest.mark.asyncio

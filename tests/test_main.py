@@ -199,6 +199,24 @@ def test_options_from_variables_flags_and_code(folder: Path) -> None:
         assert len(workers_below(server.pid)) == 1
 
 
+def test_pools_from_flags_variables_and_code(folder: Path) -> None:
+    (folder / "pooled.py").write_text(
+        HELLO + "\nfrom tinysvc import Pool, Service\n@cpu_route('/train', pool='training')\ndef train() -> None: ...\n"
+        "service = Service(pid, train, pools={'training': Pool(workers=3)})\n"
+    )
+
+    def workers(*flags: str, **variables: str) -> dict[str, int]:
+        with served(*tinysvc("pooled.py", *flags), cwd=folder, **variables) as server:
+            pools = server.get("/readyz").json()["pools"]
+            assert len(workers_below(server.pid)) == sum(pool["workers"] for pool in pools.values())
+            return {name: pool["workers"] for name, pool in pools.items()}
+
+    assert workers() == {"default": 2, "training": 3}
+    assert workers(TINYSVC_POOLS="training:workers=1,queue_size=2") == {"default": 2, "training": 1}
+    assert workers("--pools", "training:workers=2", TINYSVC_POOLS="training:workers=1") == {"default": 2, "training": 2}
+    assert workers("--pools", "default:workers=1") == {"default": 1, "training": 3}
+
+
 # What goes wrong
 
 
@@ -222,6 +240,11 @@ def test_options_from_variables_flags_and_code(folder: Path) -> None:
         ),
         ("nodata.py", 3, r"the resource database cannot be opened:\nTraceback.*\nOSError: no database"),
         ("exits.py", 3, r"SystemExit: 4"),
+        (
+            "nopool.py",
+            3,
+            r"f \(.*nopool\.py:3\): there is no pool 'gpu'; there is: default; name one of these, or add ",
+        ),
     ],
 )
 def test_a_mistake_is_one_readable_message(folder: Path, target: str, status: int, says: str) -> None:
@@ -242,6 +265,7 @@ def test_a_mistake_is_one_readable_message(folder: Path, target: str, status: in
         "@io_route('/')\nasync def f(database) -> None: ...\n"
     )
     (folder / "exits.py").write_text("raise SystemExit(4)\n")
+    (folder / "nopool.py").write_text(imports + "\n@cpu_route('/', pool='gpu')\ndef f() -> None: ...\n")
     got, errors = failed(*tinysvc(target), cwd=folder)
     assert re.search("tinysvc: .*" + says, errors, re.DOTALL), errors
     assert got == status
@@ -266,6 +290,7 @@ def test_a_used_port_is_named_and_the_other_server_unharmed(folder: Path) -> Non
         ({"TINYSVC_CPU_WORKER": "2"}, "TINYSVC_CPU_WORKER is no variable of tinysvc; did you mean cpu_workers?"),
         ({"TINYSVC_PORT": "many"}, "TINYSVC_PORT takes a whole number, not 'many'"),
         ({"TINYSVC_QUEUE_SIZE": "-1"}, "queue_size must be at least 0, not -1"),
+        ({"TINYSVC_POOLS": "gpu:worker=1"}, "'worker' is no option of the pool gpu; did you mean workers?"),
     ],
 )
 def test_a_wrong_variable_is_named(folder: Path, variables: dict[str, str], says: str) -> None:

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tinysvc.errors import ConfigurationError, HTTPError
-from tinysvc.routing import Route, Router, allow, cpu_route, io_resource, io_route, recorded
+from tinysvc.routing import (
+    Batch,
+    Resource,
+    Route,
+    Router,
+    allow,
+    cpu_resource,
+    cpu_route,
+    io_resource,
+    io_route,
+    recorded,
+)
 
 
 def handler() -> None: ...
@@ -113,3 +127,66 @@ def test_any_path_is_matched_or_refused(path: str) -> None:
         target = f"GET / is {error.status}"
     assert target.startswith("GET /")
     assert "405" not in target
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"pool": ""}, "pool takes the name of a pool, as in pool=\"training\", not ''"),
+        ({"pool": None}, "pool takes the name of a pool"),
+        ({"limit": 0}, "limit must be a whole number of workers, 1 or more, not 0"),
+        ({"limit": True}, "limit must be a whole number"),
+        ({"limit": 1.5}, "limit must be a whole number"),
+        ({"batch": 32}, r"batch takes a Batch, as in batch=Batch\(size=32\), not 32"),
+        ({"batch": Batch(size=0)}, "the size of a batch is a whole number, 1 or more, not 0"),
+        ({"batch": Batch(size=2.0)}, "the size of a batch"),  # type: ignore[arg-type]
+        ({"batch": Batch(wait=-1)}, "the wait of a batch is a number of seconds, 0 or more, not -1"),
+        ({"batch": Batch(wait=float("nan"))}, "the wait of a batch"),
+        ({"batch": Batch(wait="1")}, "the wait of a batch"),  # type: ignore[arg-type]
+    ],
+)
+def test_wrong_options_of_a_cpu_route_are_named(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"handler \(.*test_routing\.py:[0-9]+\): {says}"):
+        cpu_route("/", **options)(handler)
+
+
+def test_a_generator_takes_no_batch() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+
+    with pytest.raises(ConfigurationError, match="streams, but a batch is answered whole; return a list, or drop"):
+        cpu_route("/", batch=Batch())(items)
+
+
+def test_pool_limit_and_batch_are_recorded() -> None:
+    def plain() -> None: ...
+
+    cpu_route("/a", pool="training", limit=2, batch=Batch(8, 0))(plain)
+    cpu_route("/b")(plain)
+    a, b = (record for record in recorded(plain) if isinstance(record, Route))
+    assert (a.pool, a.limit, a.batch) == ("training", 2, Batch(size=8, wait=0))
+    assert (b.pool, b.limit, b.batch) == ("default", None, None)
+
+
+def test_a_cpu_resource_is_shared_or_not() -> None:
+    def plain() -> int:
+        return 1
+
+    def shared() -> int:
+        return 2
+
+    assert cpu_resource(plain) is plain
+    assert cpu_resource(shared=True)(shared) is shared
+    (a,), (b,) = recorded(plain), recorded(shared)
+    assert isinstance(a, Resource)
+    assert isinstance(b, Resource)
+    assert (a.kind, a.shared, b.kind, b.shared) == ("cpu", False, "cpu", True)
+    with pytest.raises(ConfigurationError, match=r"plain .*shared must be True or False, not 'yes'"):
+        cpu_resource(shared="yes")(plain)  # type: ignore[call-overload]
+
+
+def test_what_a_failed_way_matched_is_forgotten() -> None:
+    table = router("GET /{a}/b/c", "GET /{x:path}", "POST /a/{b}/d")
+    assert table.match("GET", "/a/b/d") == ("GET /{x:path}", {"x": "a/b/d"})
+    assert table.match("GET", "/a/b/c") == ("GET /{a}/b/c", {"a": "a"})
+    assert table.match("POST", "/a/b/d") == ("POST /a/{b}/d", {"b": "b"})

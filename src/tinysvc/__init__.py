@@ -10,23 +10,25 @@ from typing import TYPE_CHECKING, Any
 from .binding import Cookie, Header, Query
 from .errors import ConfigurationError, HTTPError, TinysvcError
 from .messages import Handler, Headers, Request, Response
-from .routing import cpu_resource, cpu_route, io_resource, io_route
+from .routing import Batch, cpu_resource, cpu_route, io_resource, io_route
 
 if TYPE_CHECKING:
     from .executor import ProcessPoolExecutor
     from .server import run
     from .service import Service
-    from .settings import Settings
+    from .settings import Pool, Settings
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Batch",
     "ConfigurationError",
     "Cookie",
     "HTTPError",
     "Handler",
     "Header",
     "Headers",
+    "Pool",
     "ProcessPoolExecutor",
     "Query",
     "Request",
@@ -41,7 +43,13 @@ __all__ = [
     "run",
 ]
 
-_ON_DEMAND = {"ProcessPoolExecutor": "executor", "Service": "service", "Settings": "settings", "run": "server"}
+_ON_DEMAND = {
+    "Pool": "settings",
+    "ProcessPoolExecutor": "executor",
+    "Service": "service",
+    "Settings": "settings",
+    "run": "server",
+}
 
 
 def __getattr__(name: str) -> Any:

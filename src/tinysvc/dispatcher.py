@@ -25,6 +25,7 @@ from .books import DYING, LEAVING, ORDERLY_END, STARTING, Books, Job, Lane, Work
 from .cores import available_cores
 from .errors import RemoteError, WorkerStartError
 from .processes import Channel, End, Forkserver
+from .settings import DEFAULT_POOL
 from .telling import log_record, manner_of_death
 from .worker import (
     CHUNK,
@@ -435,7 +436,8 @@ class Dispatcher:
     def _on_failed_start(self, how: str) -> None:
         books = self.books
         if not self._first_start.done():
-            self._first_start.set_exception(WorkerStartError("a worker cannot start", books.last_failure))
+            whose = "a worker" if self.name == DEFAULT_POOL else f"a worker of the pool {self.name}"
+            self._first_start.set_exception(WorkerStartError(f"{whose} cannot start", books.last_failure))
         else:
             log.error("%s; trying again in %.1f s\n%s", how, books.pause, books.last_failure)
 

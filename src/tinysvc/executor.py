@@ -11,10 +11,7 @@ and worker.py are the two ends of the socketpairs.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
-import threading
 from collections.abc import AsyncGenerator, Callable, Hashable
-from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
@@ -22,19 +19,15 @@ from .arena import BIG, Arena
 from .books import Job, Lane
 from .cores import available_cores
 from .dispatcher import Dispatcher, JobReply, JobStream, unpacked
-from .settings import MiB
+from .plain import PlainExecutor
+from .settings import DEFAULT_MAX_RESULT_SIZE, DEFAULT_QUEUE_SIZE
 from .worker import CALL, CALL_STREAM, HANDLE, Program, pack, plain_program
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-DEFAULT_QUEUE_SIZE = 1000
-"""Jobs that may wait: at 20 ms a job and two workers, ten seconds of work; who comes later is told so at once."""
 
-DEFAULT_MAX_RESULT_SIZE = 64 * MiB
-
-
-class ProcessPoolExecutor(concurrent.futures.Executor):
+class ProcessPoolExecutor(PlainExecutor):
     """Runs functions in worker processes, from an event loop (`await pool.run(...)`) or from plain code (`submit`).
 
     `max_workers` processes (default: the cores this process may use); `queue_size` jobs may wait for them;
@@ -89,8 +82,7 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
             memory_limit=memory_limit,
         )
         self._started = False
-        self._portal: tuple[AbstractContextManager[Any], Any] | None = None
-        self._portal_lock = threading.Lock()
+        super().__init__(self._dispatcher)
 
     # Life
 
@@ -189,55 +181,6 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
     def lane(self, limit: int) -> Lane:
         """For `submit_frame`: jobs that are given this lane hold at most `limit` workers at a time."""
         return self._dispatcher.books.lane(limit)
-
-    # From plain code, as concurrent.futures has it
-
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> concurrent.futures.Future[T]:
-        """Call `fn(*args, **kwargs)` in a worker. Safe from any thread; a pool without a loop gets one of its own."""
-        if self._dispatcher.books.closing:
-            raise RuntimeError("cannot schedule new futures after shutdown")
-        self._ensure_loop()
-        result: concurrent.futures.Future[T] = concurrent.futures.Future()
-        self._dispatcher.loop.call_soon_threadsafe(self._submit, result, fn, args, kwargs)
-        return result
-
-    def _submit(self, result: concurrent.futures.Future[T], fn: Callable[..., T], args: Any, kwargs: Any) -> None:
-        async def relay() -> None:
-            if not result.set_running_or_notify_cancel():
-                return
-            books = self._dispatcher.books
-            try:
-                await self._dispatcher.wait_until(lambda: bool(books.idle) or books.waiting < books.queue_size)
-                result.set_result(await self.run(_call, fn, args, kwargs))
-            except BaseException as error:
-                result.set_exception(error)
-
-        self._dispatcher._spawn(relay())
-
-    def _ensure_loop(self) -> None:
-        with self._portal_lock:
-            if self._started:
-                return
-            from anyio.from_thread import start_blocking_portal
-
-            manager = start_blocking_portal()
-            portal = manager.__enter__()
-            self._portal = manager, portal
-            portal.call(self.start)
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Close the pool, from plain code; inside its event loop use `await pool.aclose()`."""
-        if self._portal is None:
-            self._dispatcher.books.closing = True
-            return
-        manager, portal = self._portal
-        self._portal = None
-        portal.call(self.aclose, 0 if cancel_futures else None if wait else 10.0)
-        manager.__exit__(None, None, None)
-
-
-def _call(fn: Callable[..., T], args: Any, kwargs: Any) -> T:
-    return fn(*args, **kwargs)
 
 
 async def _packed(value: Any) -> tuple[list[int], bytes | Arena]:

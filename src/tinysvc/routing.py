@@ -10,7 +10,8 @@ import re
 import types
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, TypeVar
+from functools import partial
+from typing import Any, Generic, Literal, TypeVar, overload
 from urllib.parse import quote, unquote
 
 from .errors import ConfigurationError, HTTPError
@@ -25,6 +26,17 @@ _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(:path)?\}")
 _RECORD = "__tinysvc__"
 
 
+@dataclass(frozen=True)
+class Batch:
+    """`cpu_route(..., batch=Batch())`: the handler takes lists and returns one, with an item for each request.
+
+    A batch holds at most `size` requests. An idle worker waits at most `wait` seconds for company.
+    """
+
+    size: int = 32
+    wait: float = 0.005
+
+
 @dataclass(frozen=True, kw_only=True)
 class Route:
     """One decorated handler: where it is reached and how it runs."""
@@ -37,6 +49,10 @@ class Route:
     """Seconds; None is the server's `cpu_timeout`, 0 no deadline."""
     on_disconnect: Literal["cancel", "finish", None] = None
     """What happens to a running job whose client has gone; None: cancel for GET and HEAD, finish for others."""
+    pool: str = "default"
+    limit: int | None = None
+    """How many workers of its pool it may hold at a time; None for all."""
+    batch: Batch | None = None
     parameters: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -80,6 +96,8 @@ class Resource:
     name: str
     function: Callable[..., Any]
     kind: Literal["io", "cpu"]
+    shared: bool = False
+    """Opened once, before the workers are forked, and inherited by each."""
 
 
 def io_route(path: str, *, methods: Sequence[str] = ("GET",)) -> Callable[[F], F]:
@@ -104,21 +122,24 @@ def cpu_route(
     methods: Sequence[str] = ("GET",),
     timeout: float | None = None,
     on_disconnect: Literal["cancel", "finish", None] = None,
+    pool: str = "default",
+    limit: int | None = None,
+    batch: Batch | None = None,
 ) -> Callable[[F], F]:
     """Serve `path` with a handler that computes: a plain `def`, run in a worker process.
 
     `timeout` seconds after the request came, the job is killed and the client gets a 504 (None: the server's
     `cpu_timeout`; 0: never). `on_disconnect` is "cancel" or "finish", for a job whose client has gone; by default
-    GET and HEAD are cancelled and other methods finish. The function is returned untouched.
+    GET and HEAD are cancelled and other methods finish. It runs in the `pool` of this name, on at most `limit` of its
+    workers at a time. With `batch` the handler takes and returns lists. The function is returned untouched.
     """
 
     _check_called("cpu_route", path)
 
     def record(function: F) -> F:
-        if timeout is not None and (not isinstance(timeout, (int, float)) or not timeout >= 0):
-            raise ConfigurationError.at(function, f"timeout must be a number of seconds, 0 or more, not {timeout!r}")
-        if on_disconnect not in (None, "cancel", "finish"):
-            raise ConfigurationError.at(function, f'on_disconnect takes "cancel" or "finish", not {on_disconnect!r}')
+        _check_cpu_options(function, timeout, on_disconnect, pool, limit)
+        if batch is not None:
+            _check_batch(function, batch)
         route = Route(
             path=path,
             methods=_methods(function, methods),
@@ -126,6 +147,9 @@ def cpu_route(
             kind="cpu",
             timeout=timeout,
             on_disconnect=on_disconnect,
+            pool=pool,
+            limit=limit,
+            batch=batch,
         )
         _add(function, route)
         return function
@@ -142,12 +166,31 @@ def io_resource(function: F) -> F:
     return function
 
 
-def cpu_resource(function: F) -> F:
+@overload
+def cpu_resource(function: F) -> F: ...
+
+
+@overload
+def cpu_resource(*, shared: bool = False) -> Callable[[F], F]: ...
+
+
+def cpu_resource(function: F | None = None, *, shared: bool = False) -> F | Callable[[F], F]:
     """Open something once in each worker, before its first request, for the cpu handlers that name it as a parameter.
 
     The function takes nothing and returns it, or yields it once and closes it behind the `yield`; a plain `def`.
+    With `@cpu_resource(shared=True)` it is opened once, before the workers are forked, and its memory is theirs until
+    they write to it: for what is big and only read. Threads and connections do not survive the fork; they need a plain
+    one.
     """
-    _add(function, _resource(function, "cpu"))
+    if function is None:
+        return partial(_record_cpu_resource, shared)
+    return _record_cpu_resource(False, function)
+
+
+def _record_cpu_resource(shared: bool, function: F) -> F:
+    if type(shared) is not bool:
+        raise ConfigurationError.at(function, f"shared must be True or False, not {shared!r}")
+    _add(function, _resource(function, "cpu", shared))
     return function
 
 
@@ -187,13 +230,47 @@ def _methods(function: Callable[..., Any], methods: Sequence[str]) -> tuple[str,
     return tuple(method.upper() for method in methods)
 
 
+def _check_cpu_options(
+    function: Callable[..., Any], timeout: object, on_disconnect: object, pool: object, limit: object
+) -> None:
+    if timeout is not None and not _is_number(timeout):
+        raise ConfigurationError.at(function, f"timeout must be a number of seconds, 0 or more, not {timeout!r}")
+    if on_disconnect not in (None, "cancel", "finish"):
+        raise ConfigurationError.at(function, f'on_disconnect takes "cancel" or "finish", not {on_disconnect!r}')
+    if not isinstance(pool, str) or not pool:
+        raise ConfigurationError.at(function, f'pool takes the name of a pool, as in pool="training", not {pool!r}')
+    if limit is not None and not _is_count(limit):
+        raise ConfigurationError.at(function, f"limit must be a whole number of workers, 1 or more, not {limit!r}")
+
+
+def _check_batch(function: Callable[..., Any], batch: object) -> None:
+    if not isinstance(batch, Batch):
+        raise ConfigurationError.at(function, f"batch takes a Batch, as in batch=Batch(size=32), not {batch!r}")
+    if not _is_count(batch.size):
+        raise ConfigurationError.at(function, f"the size of a batch is a whole number, 1 or more, not {batch.size!r}")
+    if not _is_number(batch.wait):
+        raise ConfigurationError.at(
+            function, f"the wait of a batch is a number of seconds, 0 or more, not {batch.wait!r}"
+        )
+    if inspect.isgeneratorfunction(function):
+        raise ConfigurationError.at(function, "streams, but a batch is answered whole; return a list, or drop batch=")
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 1
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and value >= 0
+
+
 def _check_called(decorator: str, path: object) -> None:
     if not isinstance(path, str):
         sentence = f'write @{decorator}("/path"), with the path that it serves, not {path!r}'
         raise ConfigurationError.at(path, sentence) if callable(path) else ConfigurationError(sentence)
 
 
-def _resource(function: Callable[..., Any], kind: Literal["io", "cpu"]) -> Resource:
+def _resource(function: Callable[..., Any], kind: Literal["io", "cpu"], shared: bool = False) -> Resource:
     if not hasattr(function, "__code__"):
         raise ConfigurationError(f"{function!r} is not a function; decorate the function that opens the resource")
     if function.__code__.co_argcount or function.__code__.co_kwonlyargcount:
@@ -202,7 +279,7 @@ def _resource(function: Callable[..., Any], kind: Literal["io", "cpu"]) -> Resou
         raise ConfigurationError.at(
             function, "is async, but a cpu_resource is opened in a worker, where no loop runs; make it a plain def"
         )
-    return Resource(name=function.__name__, function=function, kind=kind)
+    return Resource(name=function.__name__, function=function, kind=kind, shared=shared)
 
 
 class _Node(Generic[H]):
@@ -281,35 +358,28 @@ def _find(
 ) -> tuple[H, tuple[str, ...]] | None:
     """The first leaf that fits path and method; `values` collects what its parameters matched.
 
-    Literals come before parameters, parameters before the rest. It calls itself only where there is a second way.
+    Literals come before parameters, parameters before the rest. Where nothing fits, `values` is as it was.
     """
-    for here in range(position, len(segments)):
-        segment = segments[here]
-        literal = node.literals.get(segment)
-        if literal is None and "%" in segment:  # `%7E` and `~` are the same path (RFC 3986, 6.2.2.2)
-            literal = node.literals.get(_as_registered(unquote(segment)))
-        parameter = node.parameter if segment else None
-        matched = len(values)
-        if literal is not None:
-            if parameter is None and not node.rest:
-                node = literal
-                continue
-            found = _find(literal, segments, here + 1, method, values)
-            if found is not None:
-                return found
-            del values[matched:]
-        if parameter is not None:
-            values.append(segment)
-            if not node.rest:
-                node = parameter
-                continue
-            found = _find(parameter, segments, here + 1, method, values)
-            if found is not None:
-                return found
-            del values[matched:]
-        values.append("/".join(segments[here:]))
-        return _by_method(node.rest, method)
-    return _by_method(node.methods, method)
+    if position == len(segments):
+        return _by_method(node.methods, method)
+    segment = segments[position]
+    literal = node.literals.get(segment)
+    if literal is None and "%" in segment:  # `%7E` and `~` are the same path (RFC 3986, 6.2.2.2)
+        literal = node.literals.get(_as_registered(unquote(segment)))
+    if literal is not None:
+        found = _find(literal, segments, position + 1, method, values)
+        if found is not None:
+            return found
+    if node.parameter is not None and segment:
+        values.append(segment)
+        found = _find(node.parameter, segments, position + 1, method, values)
+        if found is not None:
+            return found
+        values.pop()
+    found = _by_method(node.rest, method)
+    if found is not None:
+        values.append("/".join(segments[position:]))
+    return found
 
 
 def _by_method(table: dict[str, tuple[H, tuple[str, ...]]], method: str) -> tuple[H, tuple[str, ...]] | None:

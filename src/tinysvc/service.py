@@ -6,7 +6,8 @@
 The io/cpu fork is decided here, once a route, by building its handler:
 
     io     bind -> await the function -> encode                          on the loop, or in a thread for `def`
-    cpu    request -> job -> [ bind -> function -> encode ] -> response  what stands in brackets happens in the worker
+    cpu    request -> job -> [ bind -> function -> encode ] -> response  what stands in brackets happens in a worker
+                                                                         of the route's pool
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ import logging
 import sys
 import types
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from concurrent.futures import Executor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .binding import Binder, ChunkStream, encode_result
 from .endpoints import Endpoint, cpu_program
@@ -28,6 +30,7 @@ from .errors import (
     DeadlineExceeded,
     HTTPError,
     JobAbandoned,
+    JobRefused,
     RemoteError,
     TinysvcError,
     UnencodableResult,
@@ -37,7 +40,12 @@ from .errors import (
 from .executor import ProcessPoolExecutor
 from .messages import SAFE_METHODS, Handler, Request, Response, problem_response
 from .routing import Resource, Route, Router, allow, recorded, unreachable
-from .settings import Settings
+from .settings import DEFAULT_POOL, Pool, Settings, read_pools
+from .worker import Program
+
+if TYPE_CHECKING:
+    from .books import Lane
+    from .foreign import ForeignPool
 
 log = logging.getLogger("tinysvc")
 
@@ -53,16 +61,26 @@ class Mounted(NamedTuple):
 class Service:
     """What is served: `parts` are decorated functions, modules that hold some, and other services.
 
-    `prefix` stands before every path of it, as in "/notes". `options` are fields of Settings, weaker than variables and
-    flags. ConfigurationError for a part that holds nothing to serve, and for two resources of one name.
+    `prefix` stands before every path of it, as in "/notes". `pools` are those that its cpu routes name, as in
+    `{"training": Pool(workers=1)}`; any `concurrent.futures.Executor` may stand in a pool's place. `options` are fields
+    of Settings, weaker than variables and flags. ConfigurationError for a part that holds nothing to serve, and for two
+    resources, or two different pools, of one name.
     """
 
-    def __init__(self, *parts: object, prefix: str = "", name: str = "", **options: Any) -> None:
+    def __init__(
+        self,
+        *parts: object,
+        prefix: str = "",
+        name: str = "",
+        pools: Mapping[str, Pool | Executor] | None = None,
+        **options: Any,
+    ) -> None:
         if prefix and (not prefix.startswith("/") or prefix.endswith("/") or "{" in prefix):
             raise ConfigurationError(f'prefix must begin with "/", not end with it, and hold no {{}}, not {prefix!r}')
         self.prefix = prefix
         self.name = name
-        self.options = options
+        self.pools = read_pools(pools or {})
+        self.options = {**options, "pools": self.pools}
         self.routes: list[Route] = []
         self.resources: dict[str, Resource] = {}
         self.mounts: list[Service] = []
@@ -71,9 +89,7 @@ class Service:
 
     def _add(self, part: object) -> None:
         if isinstance(part, Service):
-            if part.options:
-                log.warning("the options %r of a service inside another are not used", part.options)
-            self.mounts.append(part)
+            self._add_mount(part)
         elif isinstance(part, types.ModuleType):
             self._add_module(part)
         elif callable(part) and recorded(part):
@@ -84,6 +100,18 @@ class Service:
             raise ConfigurationError(
                 f"a service is made of decorated functions, modules and services; {part!r} is none of them"
             )
+
+    def _add_mount(self, mount: Service) -> None:
+        """Pools serve all routes that name them, wherever they stand; other options are the outermost service's."""
+        for name, pool in mount.pools.items():
+            if self.pools.setdefault(name, pool) != pool:
+                raise ConfigurationError(
+                    f"the pool {name} is configured twice, as {self.pools[name]!r} and as {pool!r}; "
+                    "configure it once, or give one of the two another name"
+                )
+        if unused := {name: value for name, value in mount.options.items() if name != "pools"}:
+            log.warning("the options %r of a service inside another are not used", unused)
+        self.mounts.append(mount)
 
     def _add_module(self, module: types.ModuleType) -> None:
         """The module's own routes, and the resources it defines or imports."""
@@ -151,45 +179,64 @@ class RunningService:
         self.service = service
         self.settings = settings
         self.router: Router[Handler] = Router()
-        self.pools: list[ProcessPoolExecutor] = []
+        self.pools: list[ProcessPoolExecutor | ForeignPool] = []
 
     async def open(self, stack: AsyncExitStack, extra: Mapping[str, Handler]) -> None:
+        """Check all, start the pools, open the io resources: a mistake is said before anything is open."""
         mounted = list(self.service.mounted())
         binders = [binder_of(each) for each in mounted]
-        endpoints = [_endpoint(each) for each in mounted if each.route.kind == "cpu"]
-        if endpoints:
-            pool = ProcessPoolExecutor(
-                self.settings.cpu_workers,
-                queue_size=self.settings.queue_size,
-                max_result_size=self.settings.max_result_size,
-                program=partial(cpu_program, endpoints),
-            )
-            self.pools.append(pool)
-            await pool.start()
-            stack.push_async_callback(pool.aclose, 0.1)
+        for name, routes in _routes_by_pool(mounted, self.settings).items():
+            self._add_pool(name, routes)
+        await self._start_pools(stack)
         opened: dict[Callable[..., Any], Any] = {}
-        number = 0
         for each, binder in zip(mounted, binders, strict=True):
-            route = each.route
-            if route.kind == "cpu":
-                handler = _cpu_handler(pool, number, route, self.settings.cpu_timeout)
-                number += 1
-            else:
-                values = {}
-                for name in binder.resources:
-                    function = each.service.resources[name].function
+            if each.route.kind == "io":
+                functions = {name: each.service.resources[name].function for name in binder.resources}
+                for function in functions.values():
                     if function not in opened:
                         opened[function] = await _open_io_resource(stack, function)
-                    values[name] = opened[function]
-                handler = _io_handler(route.function, binder, values)
-            self.router.add(each.path, route.methods, handler, route.function)
+                values = {name: opened[function] for name, function in functions.items()}
+                self._add(each, _io_handler(each.route.function, binder, values))
         for path, handler in extra.items():
             if not self.router.has("GET", path):
                 self.router.add(path, ("GET",), handler, handler)
 
+    def _add(self, mounted: Mounted, handler: Handler) -> None:
+        self.router.add(mounted.path, mounted.route.methods, handler, mounted.route.function)
+
+    def _add_pool(self, name: str, routes: list[Mounted]) -> None:
+        """A pool, not yet started, and the handlers of its routes: its workers know of these only."""
+        pool = self._pool(name, partial(cpu_program, [_endpoint(each) for each in routes]))
+        self.pools.append(pool)
+        for number, each in enumerate(routes):
+            lane = pool.lane(each.route.limit) if each.route.limit else None
+            self._add(each, _cpu_handler(pool, number, each.route, self.settings.cpu_timeout, lane))
+
+    def _pool(self, name: str, program: Program) -> ProcessPoolExecutor | ForeignPool:
+        executor = self.settings.pools.get(name)
+        told = self.settings.pool(name)
+        if isinstance(executor, Executor):
+            from .foreign import ForeignPool  # only who brings an executor pays for the import
+
+            return ForeignPool(executor, program, name=name, queue_size=told["queue_size"])
+        max_result_size = self.settings.max_result_size
+        return ProcessPoolExecutor(
+            told.pop("workers"), **told, max_result_size=max_result_size, program=program, name=name
+        )
+
+    async def _start_pools(self, stack: AsyncExitStack) -> None:
+        """All at the same time. If one fails, the others are closed and its error is the one that is raised."""
+        stack.push_async_callback(self.drain, 0.1)
+        try:
+            async with asyncio.TaskGroup() as starting:
+                for pool in self.pools:
+                    starting.create_task(pool.start())
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+
     def is_ready(self) -> bool:
         """Whether every pool has all its workers."""
-        return all(pool.ready == pool.max_workers for pool in self.pools)
+        return all(pool.ready >= pool.max_workers for pool in self.pools)
 
     async def drain(self, timeout: float) -> None:
         """Let the pools finish what runs and waits, for `timeout` seconds, then kill it."""
@@ -218,15 +265,23 @@ class RunningService:
 
     def _failed(self, request: Request, error: BaseException) -> Response:
         """Log what the client must not know, and answer with what it may."""
-        if isinstance(error, (RemoteError, UnencodableResult)):
-            log.error("%s %s: %s", request.method, request.raw_path, error)
-        elif isinstance(error, (WorkerDied, DeadlineExceeded)):
-            log.error("%s %s: %d, %s", request.method, request.raw_path, error.status, error)
-        elif isinstance(error, JobAbandoned):
-            log.debug("%s %s: 499, %s", request.method, request.raw_path, error)
-        elif not isinstance(error, TinysvcError):
-            log.error("%s %s: the handler failed\n%s", request.method, request.raw_path, author_traceback(error))
+        level, text = _log_line(error)
+        if text:
+            log.log(level, "%s %s: %s", request.method, request.raw_path, text)
         return problem_response(error if isinstance(error, TinysvcError) else TinysvcError())
+
+
+def _log_line(error: BaseException) -> tuple[int, str]:
+    """The level and the words for an error in the log; no words for what only says that there is much to do."""
+    if isinstance(error, (RemoteError, UnencodableResult)):
+        return logging.ERROR, str(error)
+    if isinstance(error, (WorkerDied, JobRefused, DeadlineExceeded)):
+        return logging.ERROR, f"{error.status}, {error}"
+    if isinstance(error, JobAbandoned):
+        return logging.DEBUG, f"{error.status}, {error}"
+    if not isinstance(error, TinysvcError):
+        return logging.ERROR, f"the handler failed\n{author_traceback(error)}"
+    return logging.DEBUG, ""
 
 
 # Handlers on the loop
@@ -299,7 +354,9 @@ async def _open_io_resource(stack: AsyncExitStack, function: Callable[..., Any])
 # Handlers in workers: the server's side
 
 
-def _cpu_handler(pool: ProcessPoolExecutor, number: int, route: Route, default_timeout: float) -> Handler:
+def _cpu_handler(
+    pool: ProcessPoolExecutor | ForeignPool, number: int, route: Route, default_timeout: float, lane: Lane | None
+) -> Handler:
     timeout = (default_timeout if route.timeout is None else route.timeout) or None
 
     async def handle(request: Request) -> Response:
@@ -313,7 +370,7 @@ def _cpu_handler(pool: ProcessPoolExecutor, number: int, route: Route, default_t
             request.headers.raw,
             request.peer,
         )
-        job = pool.submit_frame(meta, body, timeout)
+        job = pool.submit_frame(meta, body, timeout, lane)
         cancels = route.on_disconnect == "cancel" or (not route.on_disconnect and request.method in SAFE_METHODS)
 
         def left() -> None:
@@ -329,6 +386,30 @@ def _cpu_handler(pool: ProcessPoolExecutor, number: int, route: Route, default_t
         return Response(reply.body, status, headers, content_type=content_type)
 
     return handle
+
+
+# Which routes run in which pool
+
+
+def _routes_by_pool(mounted: list[Mounted], settings: Settings) -> dict[str, list[Mounted]]:
+    """The cpu routes of each pool that has any. ConfigurationError for a route in a pool that nobody has configured."""
+    known = {DEFAULT_POOL: None, **settings.pools}
+    routes: dict[str, list[Mounted]] = {}
+    for each in mounted:
+        if each.route.kind == "cpu":
+            _check_pool(each.route, known)
+            routes.setdefault(each.route.pool, []).append(each)
+    if unused := ", ".join(name for name in settings.pools if name not in routes):
+        log.warning("no cpu route is in these pools, so that nothing is started for them: %s", unused)
+    return routes
+
+
+def _check_pool(route: Route, known: Mapping[str, object]) -> None:
+    if route.pool not in known:
+        remedy = f'name one of these, or add Service(pools={{"{route.pool}": Pool(...)}}) or --pools {route.pool}'
+        raise ConfigurationError.at(
+            route.function, f"there is no pool {route.pool!r}; there is: {', '.join(known)}; {remedy}"
+        )
 
 
 # What is wrong with a handler is said at start-up
@@ -353,7 +434,7 @@ def binder_of(mounted: Mounted) -> Binder:
 def _endpoint(mounted: Mounted) -> Endpoint:
     function, resources = mounted.route.function, mounted.service.resources
     used = {
-        name: resources[name].function
+        name: resources[name]
         for name in inspect.signature(function).parameters
         if name in resources and resources[name].kind == "cpu" and name not in mounted.route.parameters
     }
@@ -361,9 +442,10 @@ def _endpoint(mounted: Mounted) -> Endpoint:
         raise ConfigurationError.at(
             function, "is async, but @cpu_route runs it in a worker, where nothing else waits; make it a plain def"
         )
-    for needed in (function, *used.values()):
+    functions = {name: resource.function for name, resource in used.items()}
+    for needed in (function, *functions.values()):
         _check_importable(needed)
-    return Endpoint(function, mounted.route.parameters, used)
+    return Endpoint(function, mounted.route.parameters, functions)
 
 
 def _check_on_top(part: object, record: Route | Resource) -> None:

@@ -1,21 +1,36 @@
 """Every option and limit of a server, in one frozen table: its default, its variable, its flag and why.
 
 The order in which a value is looked for: command line or `run(...)`, then `TINYSVC_<NAME>`, then `Service(...)`,
-then the default here.
+then the default here. Of a named pool, each field is such a value: `--pools training:workers=4` leaves the queue that
+`Service(pools={"training": Pool(workers=1, queue_size=2)})` gave it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-import os
+import re
 import resource
 from collections.abc import Mapping
+from concurrent.futures import Executor
 from typing import Any
 
+from .cores import available_cores
 from .errors import ConfigurationError
 
 KiB, MiB = 1024, 1024 * 1024
+
+DEFAULT_QUEUE_SIZE = 1000
+"""Jobs that may wait: at 20 ms a job and two workers, ten seconds of work; who comes later is told so at once."""
+
+DEFAULT_MAX_RESULT_SIZE = 64 * MiB
+"""Four times the largest body: a result is held in memory until its client has read it."""
+
+DEFAULT_POOL = "default"
+"""The pool of a cpu route that names none."""
+
+POOL_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+"""What can be written in `--pools` without quotes."""
 
 
 class SettingsError(ConfigurationError):
@@ -26,17 +41,31 @@ def _option(default: Any, text: str) -> Any:
     return dataclasses.field(default=default, metadata={"help": text})
 
 
-def available_cores() -> int:
-    """The cores this process may use: its CPU affinity where the system tells, else all."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS
-        return os.cpu_count() or 1
-
-
 def _most_connections() -> int:
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 10_000 if descriptors == resource.RLIM_INFINITY else max(16, min(10_000, descriptors * 8 // 10))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pool:
+    """What a named pool is told. A field that is None is as for the default pool. Sizes are bytes.
+
+    In `--pools` and TINYSVC_POOLS the same is written "training:workers=1,queue_size=2 gpu:workers=1".
+    """
+
+    workers: int | None = None
+    queue_size: int | None = None
+    max_jobs: int | None = None
+    max_memory: int | None = None
+    memory_limit: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in self.given().items():
+            _check_field(name, "a pool", value)
+
+    def given(self) -> dict[str, int]:
+        """The fields that are not None."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,8 +80,14 @@ class Settings:
 
     cpu_workers: int = _option(available_cores(), "worker processes for the cpu routes")
     cpu_timeout: float = _option(30.0, "deadline of a cpu route that sets none; 0 for no deadline")
-    queue_size: int = _option(1000, "jobs that may wait for a worker; more are answered 503")
-    max_result_size: int = _option(64 * MiB, "largest result a worker may send back")
+    queue_size: int = _option(DEFAULT_QUEUE_SIZE, "jobs that may wait for a worker; more are answered 503")
+    max_jobs: int = _option(0, "jobs after which a worker is replaced; 0 for never")
+    max_memory: int = _option(0, "bytes a worker may hold after a job (RSS) before it is replaced; 0 for any")
+    memory_limit: int = _option(0, "bytes of address space a worker may have (RLIMIT_AS), else MemoryError; 0 for any")
+    pools: Mapping[str, Pool | Executor] = _option(
+        "", 'pools beside the default one, as in "training:workers=1,queue_size=2 gpu:workers=1"'
+    )
+    max_result_size: int = _option(DEFAULT_MAX_RESULT_SIZE, "largest result a worker may send back")
     shutdown_timeout: float = _option(10.0, "time a drain may take before what still runs is killed")
 
     max_request_line: int = _option(8 * KiB, "longest request line, else 414 (RFC 9112, 3 asks for at least 8000)")
@@ -68,50 +103,140 @@ class Settings:
     write_timeout: float = _option(30.0, "time a client may read nothing of its answer before it is cut off")
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "pools", read_pools(self.pools))
         for field in dataclasses.fields(self):
             value, kind = getattr(self, field.name), type(field.default)
             if kind is float and type(value) is int:
                 object.__setattr__(self, field.name, float(value))
-            elif type(value) is not kind:
-                raise SettingsError(f"{field.name} takes {_a(kind)}, not {value!r} ({type(value).__name__})")
-            if kind is not str and not value >= (1 if field.name in _AT_LEAST_ONE else 0):
-                least = 1 if field.name in _AT_LEAST_ONE else 0
-                raise SettingsError(f"{field.name} must be at least {least}, not {value!r}")
+            elif field.name != "pools":
+                _check(field.name, value, kind, 1 if field.name in _AT_LEAST_ONE else 0)
         if self.port > 65535:
             raise SettingsError(f"port takes a number from 0 to 65535, not {self.port}")
         if self.log_level.lower() not in ("debug", "info", "warning", "error"):
             raise SettingsError(f"log_level takes debug, info, warning or error, not {self.log_level!r}")
 
+    def pool(self, name: str) -> dict[str, Any]:
+        """The fields of the pool: its own, else those of the default one."""
+        default = {field.name: getattr(self, _option_of(field.name)) for field in dataclasses.fields(Pool)}
+        own = self.pools.get(name)
+        return default | (own.given() if isinstance(own, Pool) else {})
+
 
 _AT_LEAST_ONE = frozenset({"backlog", "cpu_workers", "max_requests", "max_connections", "max_header_field"})
+
+
+def _check(name: str, value: Any, kind: type[Any], least: int) -> None:
+    if type(value) is not kind:
+        raise SettingsError(f"{name} takes {_a(kind)}, not {value!r} ({type(value).__name__})")
+    if kind is not str and not value >= least:
+        raise SettingsError(f"{name} must be at least {least}, not {value!r}")
 
 
 def _a(kind: type) -> str:
     return {int: "a whole number", float: "a number", str: "a text"}[kind]
 
 
+def _option_of(field: str) -> str:
+    """The option of the default pool that is this field of others."""
+    return "cpu_workers" if field == "workers" else field
+
+
+def read_pools(pools: str | Mapping[str, Pool | Executor]) -> dict[str, Pool | Executor]:
+    """The pools by their names, from a text or a mapping. SettingsError for what cannot be one."""
+    if isinstance(pools, str):
+        return _pools_in(pools)
+    if not isinstance(pools, Mapping):
+        raise SettingsError(f'pools takes a mapping, as in {{"training": Pool(workers=1)}}, or a text, not {pools!r}')
+    for name, pool in pools.items():
+        _check_pool_name(name)
+        if not isinstance(pool, (Pool, Executor)):
+            raise SettingsError(f"the pool {name} takes Pool(...) or a concurrent.futures.Executor, not {pool!r}")
+    return dict(pools)
+
+
+def _pools_in(text: str) -> dict[str, Pool | Executor]:
+    pools: dict[str, Pool | Executor] = {}
+    for part in text.split():
+        name, _, fields = part.partition(":")
+        _check_pool_name(name)
+        if name in pools:
+            raise SettingsError(f"pools has {name} twice; write all its fields behind one {name}:")
+        pools[name] = Pool(**_fields_in(fields, name))
+    return pools
+
+
+def _fields_in(text: str, pool: str) -> dict[str, int]:
+    known = {field.name: field for field in dataclasses.fields(Pool)}
+    fields: dict[str, int] = {}
+    for part in filter(None, text.split(",")):
+        name, _, value = part.partition("=")
+        if name not in known:
+            raise SettingsError(f"{name!r} is no option of the pool {pool}{_nearest(name, known)}")
+        if name in fields:
+            raise SettingsError(f"the pool {pool} has {name} twice; leave one out")
+        try:
+            fields[name] = int(value)
+        except ValueError:
+            example = f"as in {name}=2"
+            raise SettingsError(f"{name} of the pool {pool} takes a whole number, {example}, not {value!r}") from None
+        _check_field(name, f"the pool {pool}", fields[name])
+    return fields
+
+
+def _check_field(name: str, pool: str, value: object) -> None:
+    _check(f"{name} of {pool}", value, int, 1 if name == "workers" else 0)
+
+
+def _check_pool_name(name: object) -> None:
+    if not isinstance(name, str) or not POOL_NAME.fullmatch(name):
+        example = '"training:workers=1,queue_size=2 gpu:workers=1"'
+        raise SettingsError(f"a pool's name is made of letters, digits and _.-, as in {example}, not {name!r}")
+
+
 def load_settings(
     overrides: Mapping[str, Any], environ: Mapping[str, str], service_options: Mapping[str, Any] | None = None
 ) -> Settings:
     """Settings from all four places. SettingsError names the first one that is unknown or wrong."""
-    fields = {field.name: field for field in dataclasses.fields(Settings)}
-    values: dict[str, Any] = dict(service_options or {})
+    values: dict[str, Any] = {}
+    pools: dict[str, Pool | Executor] = {}
+    for source in (service_options or {}, _variables(environ), overrides):
+        values.update({name: value for name, value in source.items() if value is not None})
+        for name, pool in read_pools(source.get("pools") or "").items():
+            if name == DEFAULT_POOL and isinstance(pool, Pool):  # its fields are options of their own
+                values.update({_option_of(field): value for field, value in pool.given().items()})
+                pools.pop(name, None)
+            else:
+                pools[name] = _over(pools.get(name), pool)
+    for name in values:
+        if name not in _FIELDS:
+            raise SettingsError(f"{name!r} is no option of tinysvc{_nearest(name, _FIELDS)}")
+    return Settings(**values | {"pools": pools})
+
+
+_FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
+
+
+def _variables(environ: Mapping[str, str]) -> dict[str, Any]:
+    values = {}
     for variable, text in environ.items():
         if not variable.startswith("TINYSVC_"):
             continue
         name = variable.removeprefix("TINYSVC_").lower()
-        if name not in fields:
-            raise SettingsError(f"{variable} is no variable of tinysvc{_nearest(name, fields)}")
-        kind: type = type(fields[name].default)
+        if name not in _FIELDS:
+            raise SettingsError(f"{variable} is no variable of tinysvc{_nearest(name, _FIELDS)}")
+        kind: type = type(_FIELDS[name].default)
         try:
             values[name] = kind(text)
         except ValueError:
             raise SettingsError(f"{variable} takes {_a(kind)}, not {text!r}") from None
-    values.update({name: value for name, value in overrides.items() if value is not None})
-    for name in values:
-        if name not in fields:
-            raise SettingsError(f"{name!r} is no option of tinysvc{_nearest(name, fields)}")
-    return Settings(**values)
+    return values
+
+
+def _over(weaker: Pool | Executor | None, stronger: Pool | Executor) -> Pool | Executor:
+    """The fields of both pools, where both have any."""
+    if isinstance(weaker, Pool) and isinstance(stronger, Pool):
+        return Pool(**weaker.given() | stronger.given())
+    return stronger
 
 
 def _nearest(name: str, names: Mapping[str, Any]) -> str:

@@ -1,7 +1,10 @@
 """Stub, to be replaced."""
 from __future__ import annotations
+
 import signal
 from typing import Any
+
+
 class OomCounter:
     def grew(self) -> bool | None:
         return None

@@ -488,6 +488,13 @@ def send_stream(link: Link, number: int, meta: Any, chunks: Iterator[bytes]) -> 
 def send_error(link: Link, number: int, kind: int, error: BaseException) -> bool:
     """The error as text. After a MemoryError the worker leaves: what it still holds, nobody knows."""
     leaving = isinstance(error, MemoryError)
+    body = b"" if kind == HANDLE else _pickled_error(error)
+    link.send(number, ERROR, (*error_text(error), leaving), body)
+    return not leaving
+
+
+def error_text(error: BaseException) -> tuple[str, str, str]:
+    """The name of its type, its message and its traceback."""
     try:
         message = str(error)
     except BaseException:
@@ -495,9 +502,7 @@ def send_error(link: Link, number: int, kind: int, error: BaseException) -> bool
     name = type(error).__qualname__
     if type(error).__module__ not in ("builtins", "__main__"):
         name = f"{type(error).__module__}.{name}"
-    body = b"" if kind == HANDLE else _pickled_error(error)
-    link.send(number, ERROR, (_text(name), _text(message), _text(author_traceback(error)), leaving), body)
-    return not leaving
+    return _text(name), _text(message), _text(author_traceback(error))
 
 
 def _text(text: str) -> str:

@@ -1,0 +1,84 @@
+"""CPython's own tests of concurrent.futures, run against our pool: `python plain_contract.py GROUP`.
+
+Each group is a mixin of CPython's, which leaves open what executor it tests. Where it makes executors with the
+standard library's arguments, ours is given them by `Renamed`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import unittest
+from typing import Any
+
+from tinysvc import ProcessPoolExecutor
+
+GROUPS = {
+    "basics": ("executor", "ExecutorTest"),
+    "wait": ("test_wait", "WaitTests"),
+    "as_completed": ("test_as_completed", "AsCompletedTests"),
+    "initializer": ("test_init", "InitializerMixin"),
+    "shutdown": ("test_shutdown", "ExecutorShutdownTest"),
+    "processes": ("test_process_pool", "ProcessPoolExecutorTest"),
+    "faults": ("test_deadlock", "ExecutorDeadlockTest"),
+}
+
+_PRIVATE = "reads private attributes of the standard library's class"
+_ONE_JOB = "asks that this breaks the whole pool; here it fails one job, with its own error"
+
+LEFT_OUT = {
+    "test_killed_child": _ONE_JOB,
+    "test_error_at_task_unpickle": _ONE_JOB,
+    "test_exit_at_task_unpickle": _ONE_JOB,
+    "test_error_during_result_unpickle_in_result_handler": _ONE_JOB,
+    "test_exit_during_result_unpickle_in_result_handler": _ONE_JOB,
+    "test_saturation": _PRIVATE,
+    "test_idle_process_reuse_one": _PRIVATE,
+    "test_idle_process_reuse_multiple": _PRIVATE,
+    "test_max_tasks_per_child": _PRIVATE,
+    "test_max_tasks_per_child_defaults_to_spawn_context": _PRIVATE,
+    "test_shutdown_deadlock_pickle": _PRIVATE,
+    "test_gh105829_should_not_deadlock_if_wakeup_pipe_full": _PRIVATE,
+    "test_python_finalization_error": "asks that a second thread is needed; here there is one",
+    # Python 3.14's
+    "test_process_fork_from_a_threaded_process": "asks for a fork of this process; here there is none",
+    "test_terminate_workers": _PRIVATE,
+    "test_kill_workers": _PRIVATE,
+}
+
+
+class Renamed(ProcessPoolExecutor):
+    """Takes its arguments as the standard library names them."""
+
+    def __init__(self, max_workers: int | None = None, mp_context: Any = None, **options: Any) -> None:
+        super().__init__(max_workers, max_jobs=options.pop("max_tasks_per_child", 0), **options)
+
+
+def tests_of(group: str) -> unittest.TestSuite:
+    module, mixin = GROUPS[group]
+    cpython: Any = importlib.import_module(f"test.test_concurrent_futures.{module}")
+    util = importlib.import_module("test.test_concurrent_futures.util")
+    members: dict[str, Any] = {"executor_type": ProcessPoolExecutor}
+    if group in ("processes", "faults"):
+        members = {"executor_type": Renamed, "ctx": "forkserver"}
+    if group == "shutdown":
+        cpython.assert_python_ok = with_our_executor(cpython.assert_python_ok)
+    case = type(group, (getattr(cpython, mixin), util.ExecutorMixin, util.BaseTestCase), members)
+    names = unittest.defaultTestLoader.getTestCaseNames(case)
+    inherited = vars(importlib.import_module("test.test_concurrent_futures.executor").ExecutorTest)
+    own = [name for name in names if group != "processes" or name not in inherited]
+    return unittest.TestSuite(case(name) for name in own if name not in LEFT_OUT and "kill" not in name)
+
+
+def with_our_executor(assert_python_ok: Any) -> Any:
+    def run(*arguments: str) -> Any:
+        return assert_python_ok(*(text.replace("from concurrent.futures", "from tinysvc") for text in arguments))
+
+    return run
+
+
+if __name__ == "__main__":
+    support: Any = importlib.import_module("test.support")
+    support.use_resources = {}  # not what takes long
+    result = unittest.TextTestRunner(verbosity=2).run(tests_of(sys.argv[1]))
+    sys.exit(not result.wasSuccessful() or support.environment_altered or not result.testsRun)
