@@ -12,7 +12,7 @@ help:
 	@echo "make run     set up and serve the examples on http://127.0.0.1:$(PORT)"
 	@echo "make test    set up and run the tests"
 	@echo "make check   lint, format check and types"
-	@echo "make bench   the side-by-side benchmarks (QUICK=1 for two minutes, ONLY=io for one part)"
+	@echo "make bench   the side-by-side benchmarks (QUICK=1 for a quick run, ONLY=io for one part)"
 	@echo "make format  let ruff format the code;  make coverage  the tests with coverage;  make clean"
 
 run: $(READY)

@@ -115,11 +115,13 @@ def command_line(pid: int) -> str:
 
 @dataclasses.dataclass(kw_only=True)
 class Peer:
-    """One server. `command` gets the port in place of {port}. Its GET /json must answer ANSWER."""
+    """One server. `command` gets the port in place of {port}. What is sent to `probe` must be answered by `answer`."""
 
     name: str
     command: Sequence[str]
     pin: Sequence[str] = ()
+    probe: tuple[str, str, bytes] = ("GET", "/json", b"")
+    answer: object = dataclasses.field(default_factory=ANSWER.copy)
     port: int = 0
     process: subprocess.Popen[bytes] = dataclasses.field(init=False)
 
@@ -127,16 +129,17 @@ class Peer:
         self.port = free_port()
         command = [*self.pin, *(word.format(port=self.port) for word in self.command)]
         self.log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop()
+        self.folder = tempfile.TemporaryDirectory(prefix="bench-")  # for what a killed peer would leave in /tmp
         self.process = subprocess.Popen(
             command,
             cwd=HERE / "peers",
-            env=ENVIRON,
+            env={**ENVIRON, "TMPDIR": self.folder.name},
             stdin=subprocess.DEVNULL,
             stdout=self.log,
             stderr=self.log,
             start_new_session=True,
         )
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 30
         while not self._answers():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 said = self._said()
@@ -146,10 +149,10 @@ class Peer:
 
     def _answers(self) -> bool:
         try:
-            status, body = request(self.port, "GET", "/json")
+            status, body = request(self.port, *self.probe)
         except (OSError, http.client.HTTPException):
             return False
-        return status == 200 and json.loads(body) == ANSWER
+        return status == 200 and json.loads(body) == self.answer
 
     def _said(self) -> str:
         self.log.seek(0)
@@ -175,6 +178,7 @@ class Peer:
             if self.process.returncode is not None and wait_until(lambda: not _alive(family), 1.0):
                 break
         self.log.close()
+        self.folder.cleanup()
 
     def cpu(self) -> float:
         """Seconds of CPU time that it and all its processes have used so far."""
@@ -239,6 +243,15 @@ def tinysvc(file: str, *options: str) -> list[str]:
     return [PYTHON, "-m", "tinysvc", file, "--port", "{port}", *options]
 
 
+def installed(program: str) -> bool:
+    """Whether an optional peer could be installed: requirements-optional.txt."""
+    return (ENVIRONMENT / "bin" / program).exists()
+
+
+def mosec(file: str, *options: str) -> list[str]:
+    return [PYTHON, file, "--address", "127.0.0.1", "--port", "{port}", "--log-level", "error", *options]
+
+
 # Load
 
 
@@ -295,15 +308,20 @@ def put_under_load(peer: Peer, load: Load) -> Measured:
 
 
 def rounds(peers: Sequence[Peer], load: Load, count: int) -> dict[str, list[Measured]]:
-    """`count` rounds over all peers in turn, behind one that only warms up and is not counted."""
-    results: dict[str, list[Measured]] = {peer.name: [] for peer in peers}
+    """The same load on all peers."""
+    return rounds_of({peer.name: (peer, load) for peer in peers}, count)
+
+
+def rounds_of(cases: dict[str, tuple[Peer, Load]], count: int) -> dict[str, list[Measured]]:
+    """`count` rounds over all cases in turn, behind one that only warms up and is not counted."""
+    results: dict[str, list[Measured]] = {name: [] for name in cases}
     for number in range(count + 1):
-        for peer in peers:
+        for name, (peer, load) in cases.items():
             peer.thaw()
             measured = put_under_load(peer, load if number else dataclasses.replace(load, seconds=1))
             peer.freeze()
             if number:
-                results[peer.name].append(measured)
+                results[name].append(measured)
         if number:
             so_far = ", ".join(f"{name} {values[-1].rate:,.0f}/s" for name, values in results.items())
             say(f"  round {number} of {count}: {so_far}")
@@ -327,21 +345,22 @@ def spread(values: Sequence[float], form: str = "{:,.0f}") -> str:
     return f"{form.format(min(values))}-{form.format(max(values))}"
 
 
-def rate_rows(results: dict[str, list[Measured]], baseline: str) -> list[list[str]]:
-    """Rows of a throughput table, fastest first."""
-    base = [each.rate for each in results[baseline]]
-    by_rate = sorted(results, key=lambda name: -statistics.median(each.rate for each in results[name]))
+def rate_table(results: dict[str, list[Measured]], baselines: dict[str, str]) -> str:
+    """Requests per second, fastest first, with the ratios to each baseline: peer's name -> heading of its column."""
     rows = []
-    for name in by_rate:
+    for name in sorted(results, key=lambda name: -statistics.median(each.rate for each in results[name])):
         rates = [each.rate for each in results[name]]
-        of_base = ratios(rates, base)
-        shown = "1.00 (baseline)" if name == baseline else median(of_base, "{:.2f}")
+        compared = [cell for base in baselines for cell in ratio_cells(name, rates, base, results)]
         cpu = [each.cpu * 1e6 for each in results[name]]
-        rows.append([name, median(rates), spread(rates), shown, spread(of_base, "{:.2f}"), median(cpu)])
-    return rows
+        rows.append([name, median(rates), spread(rates), *compared, median(cpu)])
+    headings = [cell for heading in baselines.values() for cell in (heading, "spread")]
+    return table(["", "requests/s", "spread", *headings, "server CPU µs/request"], rows)
 
 
-RATE_COLUMNS = ["", "requests/s", "spread", "ratio", "spread", "server CPU µs/request"]
+def ratio_cells(name: str, rates: Sequence[float], base: str, results: dict[str, list[Measured]]) -> list[str]:
+    of_base = ratios(rates, [each.rate for each in results[base]])
+    shown = "1.00 (baseline)" if name == base else median(of_base, "{:.2f}")
+    return [shown, spread(of_base, "{:.2f}")]
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import json
+import os
 import selectors
 import sys
 import time
@@ -133,6 +134,15 @@ class OpenLoop:
         return len(self.latencies) + self.failures.total()
 
 
+def go_first() -> bool:
+    """Before all other processes, as on a machine of one's own; only root may."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    except (OSError, AttributeError):
+        return False
+    return True
+
+
 def main(port: str, rate: str, seconds: str, method: str, path: str, body: str = "") -> None:
     head = f"{method} {path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n"
     if body:
@@ -140,8 +150,10 @@ def main(port: str, rate: str, seconds: str, method: str, path: str, body: str =
     message = f"{head}\r\n{body}".encode()
     # select() waits to the microsecond; epoll, as asyncio uses it, rounds up to the next millisecond.
     loop = asyncio.SelectorEventLoop(selectors.SelectSelector())
+    urgent = go_first()
     try:
-        print(json.dumps(loop.run_until_complete(OpenLoop(int(port), message).run(float(rate), float(seconds)))))
+        found = loop.run_until_complete(OpenLoop(int(port), message).run(float(rate), float(seconds)))
+        print(json.dumps({**found, "urgent": urgent}))
     finally:
         loop.close()
 

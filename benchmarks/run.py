@@ -24,7 +24,7 @@ from pathlib import Path
 
 from harness import ENVIRONMENT, HERE, PYTHON, ROOT, CannotMeasureError, Options, say
 
-PARTS = ("io", "cpu", "start", "faults")
+PARTS = ("io", "cpu", "payload", "batch", "start", "faults")
 REQUIREMENTS, OPTIONAL = HERE / "requirements.txt", HERE / "requirements-optional.txt"
 STAMP = ENVIRONMENT / ".ready"
 
@@ -35,7 +35,10 @@ Written by `benchmarks/run.py`; do not edit. README.md says how each number is m
 machine and command, as parts can be measured one by one.
 """
 
-SHOWN_VERSIONS = ("tinysvc", "uvloop", "httptools", "orjson", "msgspec", "uvicorn", "starlette", "fastapi", "granian")
+SHOWN_VERSIONS = (
+    *("tinysvc", "uvloop", "httptools", "orjson", "msgspec", "numpy"),
+    *("uvicorn", "starlette", "fastapi", "granian", "litserve", "mosec"),
+)
 
 
 def main() -> None:
@@ -62,7 +65,7 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--quick", action="store_true", help="fewer and shorter rounds: under three minutes, rougher numbers"
+        "--quick", action="store_true", help="fewer and shorter rounds: about five minutes, rougher numbers"
     )
     parser.add_argument("--only", action="append", choices=PARTS, help="this part only; may be given again")
     parser.add_argument("--output", type=Path, default=HERE / "RESULTS.md", help="default: benchmarks/RESULTS.md")
@@ -93,10 +96,11 @@ def set_up(*, may_install: bool) -> None:
         install("--editable", str(ROOT), "--requirement", str(REQUIREMENTS))
     except subprocess.CalledProcessError as error:
         stop(f"pip could not set up {ENVIRONMENT.name} (status {error.returncode}); what it said stands above")
-    try:
-        install("--requirement", str(OPTIONAL))
-    except subprocess.CalledProcessError:
-        say(f"going on without {OPTIONAL.name}: pip could not install it")
+    for peer in re.findall(r"^[^#\s]+", OPTIONAL.read_text(), re.MULTILINE):
+        try:
+            install(peer, "--constraint", str(REQUIREMENTS))
+        except subprocess.CalledProcessError:
+            say(f"going on without {peer}: pip could not install it")
     STAMP.write_text(wanted)
 
 

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import statistics
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from harness import (
+    ANSWER,
     ENVIRON,
     HERE,
     PYTHON,
-    RATE_COLUMNS,
     CannotMeasureError,
     Load,
     Measured,
     Options,
     Peer,
+    installed,
+    median,
+    mosec,
     own_python,
     put_under_load,
-    rate_rows,
+    rate_table,
+    ratios,
     rounds,
     say,
+    spread,
     started,
     table,
     tinysvc,
@@ -32,63 +38,68 @@ from harness import (
 
 TITLE = "cpu: work in processes"
 TINYSVC, POOL, THREADS = "tinysvc, 2 workers", "Starlette + ProcessPoolExecutor(2)", "FastAPI, `def` in threads"
+MOSEC = "mosec, 2 workers"
 BARE = "two processes, no server"
+
+IO_PATH = {MOSEC: "/"}
+"""What stands for an io route where /json does not: mosec has none, but answers this from Rust, by itself."""
 
 ASKED_PER_SECOND = 500
 
 BARE_LOOP = """
 import sys, time, work
-count, end = 0, time.perf_counter() + float(sys.argv[1])
-while time.perf_counter() < end:
+count, begin = 0, time.perf_counter()
+while time.perf_counter() < begin + float(sys.argv[1]):
     work.burn({})
     count += 1
-print(count)
+print(count / (time.perf_counter() - begin))
 """
 
 
 def peers() -> list[Peer]:
-    return [
+    found = [
         Peer(name=TINYSVC, command=tinysvc("tinysvc_cpu.py", "--cpu-workers", "2")),
         Peer(name=POOL, command=uvicorn("starlette_app:app")),
         Peer(name=THREADS, command=uvicorn("fastapi_app:app")),
     ]
+    if installed("mosec"):
+        probe = ("POST", "/noop", json.dumps(ANSWER).encode())
+        found.append(Peer(name=MOSEC, command=mosec("mosec_app.py"), probe=probe))
+    return found
 
 
 def measure(options: Options) -> str:
     servers = peers()
+    text = ["Nothing is pinned: server, workers and load share all cores.\n"]
     with started(servers):
-        return "\n".join(
-            [
-                "Nothing is pinned: server, workers and load share all cores.\n",
-                no_op(servers, options),
-                twenty_milliseconds(servers, options),
-                neighbours(servers, options),
-            ]
-        )
+        text += [part(servers, options) for part in (no_op, twenty_milliseconds, neighbours)]
+    if not installed("mosec"):
+        text.append("mosec is not installed here and was left out.\n")
+    return "\n".join(text)
 
 
 def no_op(servers: Sequence[Peer], options: Options) -> str:
     """POST a small JSON body to a route that does nothing."""
     load = Load(script="post.lua", path="/noop", connections=16, seconds=options.choose(2, 1))
     results = rounds(servers, load, options.choose(7, 3))
-    shown = table(RATE_COLUMNS, rate_rows(results, POOL))
+    baselines = {POOL: "ratio to Starlette", **({MOSEC: "ratio to mosec"} if installed("mosec") else {})}
+    shown = rate_table(results, baselines)
     return f"No-op POST with a small JSON body, 16 connections:\n\n{shown}\n\n`{load}`\n"
 
 
 def twenty_milliseconds(servers: Sequence[Peer], options: Options) -> str:
     """20 ms of CPU time a request, against two processes that do the same and serve nobody."""
-    load = Load(script="post.lua", path="/burn", connections=16, seconds=options.choose(3, 2))
+    load = Load(script="post.lua", path="/burn", connections=16, seconds=options.choose(5, 2))
     results: dict[str, list[Measured]] = {BARE: [], **{peer.name: [] for peer in servers}}
     count = options.choose(5, 2)
     for number in range(count):
         results[BARE].append(two_bare_processes(load.seconds))
         for peer in servers:
-            peer.thaw()
-            results[peer.name].append(put_under_load(peer, load))
-            peer.freeze()
+            with awake(peer):
+                results[peer.name].append(put_under_load(peer, load))
         so_far = ", ".join(f"{name} {values[-1].rate:,.1f}/s" for name, values in results.items())
         say(f"  round {number + 1} of {count}: {so_far}")
-    shown = table(RATE_COLUMNS, rate_rows(results, BARE))
+    shown = rate_table(results, {BARE: "ratio"})
     return f"20 ms of CPU time per request, 16 connections:\n\n{shown}\n\n`{load}`\n"
 
 
@@ -96,50 +107,83 @@ def two_bare_processes(seconds: float) -> Measured:
     command = [PYTHON, "-c", BARE_LOOP, str(seconds)]
     before = os.times()
     running = [subprocess.Popen(command, cwd=HERE / "peers", env=ENVIRON, stdout=subprocess.PIPE) for _ in range(2)]
-    count = sum(int(process.communicate()[0]) for process in running)
+    rate = sum(float(process.communicate()[0]) for process in running)
     after = os.times()
     used = after.children_user - before.children_user + after.children_system - before.children_system
-    return Measured(count / seconds, used / count)
+    return Measured(rate, used / (rate * seconds))
+
+
+STEADY_COLUMNS = [
+    *("", "cpu route", "p50 ms", "p99 ms", "spread"),
+    *("p99 to idle p99", "spread", "p99 client late, ms", "failed"),
+]
+
+Steady = dict[str, float]
+"""One round of an io route asked steadily: p50, p99 and p99 of the client's own lateness in ms, how many failed,
+and whether the client went before all others."""
 
 
 def neighbours(servers: Sequence[Peer], options: Options) -> str:
     """An io route of the same server, asked at a fixed rate, while nothing happens and while all workers are busy."""
-    seconds, count = options.choose(3, 2), options.choose(5, 1)
-    found: dict[tuple[str, str], list[dict[str, float]]] = {}
+    seconds, count = options.choose(3, 2), options.choose(7, 2)
+    idle: dict[str, list[Steady]] = {peer.name: [] for peer in servers}
+    busy: dict[str, list[Steady]] = {peer.name: [] for peer in servers}
     for number in range(count):
         for peer in servers:
-            peer.thaw()
-            found.setdefault((peer.name, "idle"), []).append(ask_steadily(peer, seconds))
-            load = Load(script="post.lua", path="/burn", connections=16, seconds=seconds + 1)
-            wrk = subprocess.Popen(load.command(peer.port), stdout=subprocess.DEVNULL)
-            try:
-                time.sleep(0.4)
-                found.setdefault((peer.name, "saturated"), []).append(ask_steadily(peer, seconds))
-            finally:
-                wrk.kill()
-                wrk.wait()
-            time.sleep(0.5)
-            peer.freeze()
-        worst = ", ".join(f"{name} {when} {each[-1]['p99']:.1f} ms" for (name, when), each in found.items())
-        say(f"  p99 in round {number + 1} of {count}: {worst}")
-    rows = []
-    for (name, when), each in found.items():
-        cells = [f"{statistics.median(one[key] for one in each):.1f}" for key in ("p50", "p99")]
-        p99 = [one["p99"] for one in each]
-        late = statistics.median(one["late"] for one in each)
-        failed = sum(one["failed"] for one in each)
-        rows.append([name, when, *cells, f"{min(p99):.1f}-{max(p99):.1f}", f"{late:.1f}", f"{failed:.0f}"])
-    columns = ["", "cpu route", "p50 ms", "p99 ms", "spread of p99", "p99 client late, ms", "failed"]
+            with awake(peer):
+                idle[peer.name].append(ask_steadily(peer, seconds))
+                with saturated(peer, seconds + 1):
+                    busy[peer.name].append(ask_steadily(peer, seconds))
+        last = ", ".join(f"{name} {idle[name][-1]['p99']:.1f} and {busy[name][-1]['p99']:.1f} ms" for name in idle)
+        say(f"  p99 idle and saturated in round {number + 1} of {count}: {last}")
+    shown = table(STEADY_COLUMNS, [row for name in idle for row in steady_rows(name, idle[name], busy[name])])
+    urgent = all(one["urgent"] for each in (*idle.values(), *busy.values()) for one in each)
     return (
         f"An io route asked {ASKED_PER_SECOND} times a second (open loop, {seconds} s a round) while the cpu route is "
-        f"idle, and while 16 connections keep it saturated with 20 ms jobs:\n\n{table(columns, rows)}\n\n"
-        f"`python benchmarks/open_loop.py PORT {ASKED_PER_SECOND} {seconds} GET /json`\n"
+        f"idle, and while 16 connections keep it saturated with 20 ms jobs:\n\n{shown}\n\n"
+        f"`python benchmarks/open_loop.py PORT {ASKED_PER_SECOND} {seconds} GET /json`"
+        f"{', for mosec its own `GET /`' if installed('mosec') else ''}; "
+        f"{'the client went before all others (SCHED_FIFO)' if urgent else 'the client had no priority'}.\n"
     )
 
 
-def ask_steadily(peer: Peer, seconds: float) -> dict[str, float]:
-    command = [own_python(), str(HERE / "open_loop.py"), str(peer.port), str(ASKED_PER_SECOND), str(seconds)]
-    output = subprocess.run([*command, "GET", "/json"], capture_output=True, text=True, check=True).stdout
+def steady_rows(name: str, idle: list[Steady], busy: list[Steady]) -> Iterator[list[str]]:
+    """One for each state; a ratio is made of the two p99 of one peer in one round."""
+    base = [one["p99"] for one in idle]
+    for when, each in (("idle", idle), ("saturated", busy)):
+        p50, p99, late = ([one[key] for one in each] for key in ("p50", "p99", "late"))
+        compared = ratios(p99, base)
+        cells = [median(p50, "{:.2f}"), median(p99, "{:.2f}"), spread(p99, "{:.2f}")]
+        cells += [median(compared, "{:.1f}"), spread(compared, "{:.1f}"), median(late, "{:.2f}")]
+        yield [name, when, *cells, f"{sum(one['failed'] for one in each):.0f}"]
+
+
+@contextlib.contextmanager
+def awake(peer: Peer) -> Iterator[None]:
+    peer.thaw()
+    try:
+        yield
+    finally:
+        peer.freeze()
+
+
+@contextlib.contextmanager
+def saturated(peer: Peer, seconds: int) -> Iterator[None]:
+    load = Load(script="post.lua", path="/burn", connections=16, seconds=seconds)
+    wrk = subprocess.Popen(load.command(peer.port), stdout=subprocess.DEVNULL)
+    try:
+        time.sleep(0.4)
+        yield
+    finally:
+        wrk.kill()
+        wrk.wait()
+        time.sleep(0.5)  # threads have no way to drop what is left
+
+
+def ask_steadily(peer: Peer, seconds: float) -> Steady:
+    asked = [str(peer.port), str(ASKED_PER_SECOND), str(seconds), "GET", IO_PATH.get(peer.name, "/json")]
+    command = [own_python(), str(HERE / "open_loop.py"), *asked]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     found = json.loads(output)
     if len(found["latencies"]) < 100:
         raise CannotMeasureError(f"{peer.name} answered {len(found['latencies'])} of {found['asked']} requests")
@@ -148,6 +192,7 @@ def ask_steadily(peer: Peer, seconds: float) -> dict[str, float]:
         "p99": percentile(found["latencies"], 99) * 1e3,
         "late": percentile(found["lateness"], 99) * 1e3,
         "failed": sum(found["failures"].values()),
+        "urgent": found["urgent"],
     }
 
 

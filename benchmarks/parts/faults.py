@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import select
 import signal
 import socket
 import statistics
@@ -100,7 +101,7 @@ def kill_once(peer: Peer, *, check_pool: bool) -> Kill:
             others = [ask_meanwhile(peer, method) for method in STEADY]
             time.sleep(0.5)
             os.kill(pid, signal.SIGKILL)
-            recovery = until_ready(peer) if check_pool else until_answered(peer)
+            recovery = until_ready(peer, victim) if check_pool else until_answered(peer)
             asked = failed = 0
             for process in others:
                 found = json.loads(process.communicate(timeout=30)[0])
@@ -117,23 +118,22 @@ def ask_meanwhile(peer: Peer, method: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.PIPE)
 
 
-def until_ready(peer: Peer) -> float:
-    """Seconds until /readyz, asked every millisecond on one connection, has said no and then yes again."""
-    begin, was_down = time.perf_counter(), False
+def until_ready(peer: Peer, victim: socket.socket) -> float:
+    """Seconds until /readyz, asked every millisecond on one connection, says yes when the victim has had its answer."""
+    begin = time.perf_counter()
     connection = http.client.HTTPConnection("127.0.0.1", peer.port, timeout=5)
     try:
         while time.perf_counter() < begin + 10:
+            death_is_known = select.select([victim], [], [], 0)[0]
             connection.request("GET", "/readyz")
             response = connection.getresponse()
             response.read()
-            if response.status != 200:
-                was_down = True
-            elif was_down:
+            if response.status == 200 and death_is_known:
                 return time.perf_counter() - begin
             time.sleep(0.001)
     finally:
         connection.close()
-    raise CannotMeasureError(f"/readyz was {'never ready again' if was_down else 'ready all the time'} after a kill")
+    raise CannotMeasureError("not ready again, or the victim not answered, ten seconds after a kill")
 
 
 def until_answered(peer: Peer) -> float | None:

@@ -6,15 +6,14 @@ from harness import (
     ENVIRONMENT,
     LOAD_CORE,
     PYTHON,
-    RATE_COLUMNS,
     SERVER_CORE,
     Load,
     Options,
     Peer,
-    rate_rows,
+    installed,
+    rate_table,
     rounds,
     started,
-    table,
     tinysvc,
     uvicorn,
     where,
@@ -35,10 +34,10 @@ def peers() -> list[Peer]:
         "Starlette on uvicorn": uvicorn("starlette_app:app"),
         "FastAPI on uvicorn": uvicorn("fastapi_app:app"),
     }
-    granian = ENVIRONMENT / "bin" / "granian"
-    if granian.exists():
+    if installed("granian"):
+        granian = [str(ENVIRONMENT / "bin" / "granian"), "--port", "{port}", "granian_rsgi:app"]
         options = ["--interface", "rsgi", "--workers", "1", "--loop", "uvloop", "--http", "1", "--no-ws"]
-        commands["Granian RSGI, fixed reply"] = [str(granian), *options, "--port", "{port}", "granian_rsgi:app"]
+        commands["Granian RSGI, fixed reply"] = [*granian, *options]
     return [Peer(name=name, command=command, pin=SERVER_CORE) for name, command in commands.items()]
 
 
@@ -49,7 +48,7 @@ def measure(options: Options) -> str:
         for script, title in CASES.items():
             load = Load(script=script, path="/json", connections=64, seconds=options.choose(2, 1), pin=LOAD_CORE)
             results = rounds(servers, load, options.choose(7, 3))
-            text += [f"{title}:\n", table(RATE_COLUMNS, rate_rows(results, BASELINE)), f"\n`{load}`\n"]
+            text += [f"{title}:\n", rate_table(results, {BASELINE: "ratio"}), f"\n`{load}`\n"]
     if len(servers) < 6:
         text.append("Granian is not installed here and was left out.\n")
     return "\n".join([where() + "\n", *text])

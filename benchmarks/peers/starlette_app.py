@@ -8,9 +8,10 @@ from typing import Any
 
 import orjson
 import work
+from heartbeat import Heartbeat
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 
@@ -35,6 +36,20 @@ async def burn(request: Request) -> OrjsonResponse:
     return OrjsonResponse(await loop.run_in_executor(request.app.state.pool, work.burn, document))
 
 
+async def echo(request: Request) -> Response:
+    loop = asyncio.get_running_loop()
+    body = await request.body()
+    return Response(await loop.run_in_executor(request.app.state.pool, work.echo, body))
+
+
+async def echo_here(request: Request) -> Response:
+    return Response(await request.body())
+
+
+async def held(request: Request) -> OrjsonResponse:
+    return OrjsonResponse(request.app.state.heartbeat.take())
+
+
 async def endless(request: Request) -> OrjsonResponse:
     loop = asyncio.get_running_loop()
     return OrjsonResponse(await loop.run_in_executor(request.app.state.pool, work.endless))
@@ -48,6 +63,7 @@ async def hold(request: Request) -> OrjsonResponse:
 
 @asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    app.state.heartbeat = Heartbeat()
     with ProcessPoolExecutor(2) as app.state.pool:
         yield
 
@@ -57,6 +73,9 @@ app = Starlette(
         Route("/json", message),
         Route("/noop", noop, methods=["POST"]),
         Route("/burn", burn, methods=["POST"]),
+        Route("/echo", echo, methods=["POST"]),
+        Route("/echo-here", echo_here, methods=["POST"]),
+        Route("/held", held),
         Route("/endless", endless),
         Route("/hold", hold, methods=["POST"]),
     ],

@@ -11,6 +11,10 @@ def noop(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
+def echo(body: bytes) -> bytes:
+    return body
+
+
 def burn(document: dict[str, Any]) -> dict[str, Any]:
     """Use 20 ms of CPU time, however long that takes on a busy machine."""
     end = time.thread_time() + SECONDS

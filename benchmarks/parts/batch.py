@@ -1,0 +1,64 @@
+"""Batching: a model of three matrix products, asked one by one and 32 at a time."""
+
+from __future__ import annotations
+
+import base64
+import struct
+
+from harness import (
+    PYTHON,
+    Load,
+    Options,
+    Peer,
+    installed,
+    mosec,
+    rate_table,
+    rounds_of,
+    started,
+    tinysvc,
+)
+
+TITLE = "batch: a model, one by one and 32 at a time"
+
+VECTOR = struct.pack("<f", 1.0) * 1024
+IN_JSON = b'{"values":"%b"}' % base64.b64encode(VECTOR)
+FOUND = 550
+"""What the model says of it: whoever computes something else is not compared."""
+
+ROUTES = {"one by one": "/classify", "batches": "/classify-batched"}
+
+
+def peers() -> list[tuple[Peer, str]]:
+    """Each with the script of its load."""
+    command = tinysvc("tinysvc_model.py", "--cpu-workers", "2")
+    found = [(asked_for_vector("tinysvc", command, VECTOR), "vector.lua")]
+    if installed("mosec"):
+        found.append((asked_for_vector("mosec", mosec("mosec_model.py"), VECTOR), "vector.lua"))
+    if installed("litserve"):
+        command = [PYTHON, "litserve_model.py", "{port}"]
+        found.append((asked_for_vector("LitServe", command, IN_JSON), "vector-json.lua"))
+    return found
+
+
+def asked_for_vector(name: str, command: list[str], body: bytes) -> Peer:
+    return Peer(name=name, command=command, probe=("POST", ROUTES["batches"], body), answer=FOUND)
+
+
+def measure(options: Options) -> str:
+    asked = peers()
+    seconds = options.choose(3, 1)
+    cases = {
+        f"{peer.name}, {how}": (peer, Load(script=script, path=path, connections=64, seconds=seconds))
+        for how, path in ROUTES.items()
+        for peer, script in asked
+    }
+    with started([peer for peer, _ in asked]):
+        results = rounds_of(cases, options.choose(7, 3))
+    baselines = {f"{asked[0][0].name}, {how}": f"ratio to tinysvc, {how}" for how in ROUTES}
+    load = cases["tinysvc, batches"][1]
+    missing = [program for program in ("mosec", "litserve") if not installed(program)]
+    note = f"\n{' and '.join(missing)} not installed here and left out.\n" if missing else ""
+    return (
+        "Three matrices of 1024 x 1024 in numpy, one thread; 4 KiB in, a number out; 2 workers, 64 connections; "
+        f"batches of at most 32, waiting at most 5 ms:\n\n{rate_table(results, baselines)}\n\n`{load}`\n{note}"
+    )
