@@ -1,19 +1,29 @@
-"""What can go wrong in a job, times when: one job pays for it, nobody else, and the pool is whole again."""
+"""What can go wrong, times when: one job pays for it, nobody else, and the pool is whole again."""
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import signal
-from collections.abc import Callable
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import httpx
 import pytest
 
 import jobs
-from conftest import workers_below
+from conftest import descendants, wait_until, workers_below
 from test_executor import assert_healthy, until
 from tinysvc.errors import DeadlineExceeded, RemoteError, WorkerDied
 from tinysvc.executor import ProcessPoolExecutor
@@ -151,3 +161,152 @@ async def test_one_job_pays_for_its_fault(
     fault: Fault, when: Callable[[Fault, Path], Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     await when(fault, tmp_path / "go")
+
+
+# What comes from outside
+
+
+def ptrace(request: int, pid: int) -> int:
+    libc = ctypes.CDLL(None, use_errno=True)
+    return int(libc.ptrace(ctypes.c_long(request), ctypes.c_long(pid), None, None))
+
+
+ATTACH = 16
+
+
+@pytest.mark.asyncio
+@pytest.mark.skipif(sys.platform != "linux", reason="ptrace is used as Linux has it")
+async def test_a_worker_in_the_hands_of_a_debugger_is_passed_over() -> None:
+    """It is dead, but its debugger has not let go of it, and so it cannot be reaped: its place is filled anyway."""
+    async with ProcessPoolExecutor(1) as pool:
+        pid = await pool.run(jobs.pid)
+        if ptrace(ATTACH, pid):
+            pytest.skip("ptrace is not permitted here")
+        try:
+            with pytest.raises(DeadlineExceeded):
+                await pool.run(jobs.pid, timeout=0.1)
+            assert await asyncio.wait_for(pool.run(jobs.pid), 20) != pid
+        finally:
+            os.waitpid(pid, 0x40000000)  # __WALL: its stop, or its end
+            with suppress(ChildProcessError):
+                os.waitpid(pid, 0x40000000)
+        await assert_healthy(pool)
+
+
+@pytest.mark.asyncio
+async def test_a_flood_of_signals_harms_nobody() -> None:
+    async with ProcessPoolExecutor(2) as pool:
+        forkserver = next(child for child, line in descendants(os.getpid()).items() if "forkserver_main" in line)
+        flood = subprocess.Popen(["sh", "-c", f"while kill -CHLD {forkserver} {os.getpid()}; do :; done"])
+        try:
+            assert await asyncio.gather(*(pool.run(jobs.echo, n) for n in range(300))) == list(range(300))
+            with pytest.raises(WorkerDied):
+                await pool.run(jobs.segfault)
+            await assert_healthy(pool)
+        finally:
+            flood.kill()
+            flood.wait()
+
+
+SERVICE = """
+    import logging, os, time
+    from tinysvc import cpu_route, io_route
+
+    @cpu_route("/pid", timeout=0)
+    def pid() -> int:
+        return os.getpid()
+
+    @cpu_route("/wait", timeout=1.0)
+    def wait(started: str, go: str) -> str:
+        open(started, "w").close()
+        while not os.path.exists(go):
+            time.sleep(0.001)
+        return "done"
+
+    @cpu_route("/raise")
+    def fail() -> None:
+        logging.getLogger("shop").error("a record for a disk that is full")
+        raise RuntimeError("a traceback for a disk that is full")
+
+    @cpu_route("/nap", timeout=5.0)
+    def nap() -> int:
+        time.sleep(0.1)
+        return 1
+
+    @io_route("/io")
+    async def io() -> str:
+        return "io"
+"""
+
+
+@contextmanager
+def server(folder: Path, *arguments: str, **options: Any) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
+    """The service on a Unix socket, in a process of its own."""
+    (folder / "service.py").write_text(textwrap.dedent(SERVICE))
+    path = str(folder / "socket")
+    command = [sys.executable, "-m", "tinysvc", "service.py", "--unix", path, "--cpu-workers", "2", *arguments]
+    process = subprocess.Popen(command, cwd=folder, text=True, **{"stdout": subprocess.DEVNULL, **options})
+    try:
+        wait_until(lambda: _listens(path), "the server listens")
+        with httpx.Client(transport=httpx.HTTPTransport(uds=path), base_url="http://x", timeout=30) as client:
+            yield process, client
+        process.terminate()
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _listens(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(path) == 0
+
+
+def test_a_stopped_server_kills_no_healthy_worker(tmp_path: Path) -> None:
+    """The job ends in time, while nobody can look; the deadline passes; then the server goes on."""
+    with server(tmp_path) as (process, client), ThreadPoolExecutor(1) as thread:
+        pid = client.get("/pid").json()
+        other = client.get("/pid").json()
+        go, started = tmp_path / "go", tmp_path / "started"
+        answer = thread.submit(client.get, f"/wait?started={started}&go={go}")
+        wait_until(started.exists, "the job runs")
+        process.send_signal(signal.SIGSTOP)
+        go.touch()
+        time.sleep(1.5)  # longer than its deadline: that is what is tested
+        process.send_signal(signal.SIGCONT)
+        assert answer.result(30).text == "done"
+        assert client.get("/pid").json() in {pid, other, *workers_below(process.pid)}
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_for_the_log_stops_nothing(tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full, server(tmp_path, stderr=full, stdout=full) as (_, client):
+        for _ in range(3):
+            assert client.get("/raise").status_code == 500
+            assert client.get("/io").text == "io"
+            assert client.get("/pid").status_code == 200
+
+
+def test_a_thundering_herd_is_refused_at_once_and_the_rest_is_served(tmp_path: Path) -> None:
+    with server(tmp_path, "--queue-size", "4") as (_, client), ThreadPoolExecutor(60) as threads:
+        answers = [threads.submit(client.get, "/nap") for _ in range(60)]
+        statuses = Counter(answer.result(50).status_code for answer in answers)
+        assert set(statuses) <= {200, 503}
+        assert statuses[200] >= 6
+        assert statuses[503] > 0
+        refused = next(answer.result() for answer in answers if answer.result().status_code == 503)
+        assert int(refused.headers["retry-after"]) >= 1
+        assert refused.json()["type"] == "urn:tinysvc:queue-full"
+        assert client.get("/livez").status_code == 200
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.05, 0.1, 0.2, 0.3, 0.5])
+def test_sigterm_at_any_moment_of_the_start_ends_all(tmp_path: Path, delay: float) -> None:
+    (tmp_path / "service.py").write_text(textwrap.dedent(SERVICE))
+    command = [sys.executable, "-m", "tinysvc", "service.py", "--port", "0", "--cpu-workers", "2"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    time.sleep(delay)  # a moment of the start, whichever: it has to be right in each
+    family = set(descendants(process.pid))
+    process.terminate()
+    assert process.wait(30) in (0, -signal.SIGTERM)
+    wait_until(lambda: not family & set(descendants(1)), "the whole family is gone")

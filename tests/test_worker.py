@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import socket
 import threading
@@ -19,17 +20,23 @@ from tinysvc.worker import (
     CALL,
     CALL_STREAM,
     CHUNK,
+    COMMAND,
     END,
     ERROR,
     FAILED,
+    FORK,
+    FORK_DESCRIPTORS,
+    FRAME,
     HANDLE,
     PICKLED,
     READY,
     RESULT,
     STREAM,
+    Forkserver,
     Link,
     Program,
     WorkerOptions,
+    decode,
     frame,
     pack,
     plain_program,
@@ -217,3 +224,27 @@ def test_big_buffers_are_not_pickled(sizes: list[int]) -> None:
     assert len(pieces[-1]) < 5000
     unpacked = unpack(lengths, memoryview(b"".join(pieces)))
     assert all(numpy.array_equal(a, b) for a, b in zip(unpacked["arrays"], arrays, strict=True))
+
+
+def test_a_fork_that_fails_is_told_and_the_forkserver_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under RLIMIT_NPROC, or where memory is short."""
+
+    def no_fork() -> int:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        forkserver = Forkserver(theirs, plain_program, OPTIONS)
+        with forkserver.wakeup, forkserver._wakeup_writer, monkeypatch.context() as broken:
+            broken.setattr(os, "fork", no_fork)
+            descriptors = [os.dup(0) for _ in range(FORK_DESCRIPTORS)]
+            socket.send_fds(ours, [COMMAND.pack(FORK, 7)], descriptors)
+            assert forkserver.take_command_or_wait()
+            for descriptor in descriptors:
+                os.close(descriptor)
+        data = ours.recv(4096)
+    head_length, _ = FRAME.unpack_from(data)
+    event, number, text, peak, out_of_memory = decode(data[FRAME.size : FRAME.size + head_length])
+    assert (event, number, peak, out_of_memory) == (FAILED, 7, 0, None)
+    assert "cannot fork: [Errno 11]" in text
+    assert not forkserver.pids
