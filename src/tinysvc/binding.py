@@ -7,12 +7,15 @@ the request path there is one small function a parameter. The rules, in this ord
     named in the path                            that segment, converted to its annotation
     named like a resource                        the resource
     Annotated[T, Query() | Header() | Cookie()]  that place
-    annotated `bytes`                            the raw body
+    annotated `bytes` or `memoryview`            the raw body; as a memoryview it is never copied
     a dataclass, Struct, TypedDict, attrs or     the body, as JSON
     pydantic class, dict, list, tuple, set
     anything else that can be read from a text   the query
 
 Conversion and its errors are msgspec's.
+
+In a batch each parameter is a list, annotated `list[T]`, with one value for each request, bound as T by these rules;
+only a resource stays the one that it is.
 """
 
 from __future__ import annotations
@@ -22,17 +25,30 @@ import enum
 import inspect
 import types
 import typing
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Collection,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+)
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from itertools import chain
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import msgspec
 import orjson
 
+from .arena import BIG
 from .errors import BindingError, ConfigurationError, HTTPError, UnencodableResult
-from .messages import JSON, NDJSON, OCTETS, TEXT, Request, Response
+from .messages import EVENTS, JSON, NDJSON, OCTETS, TEXT, Event, Request, Response
 
-Get = Callable[[Request, bytes], Any]
+Body = bytes | memoryview
+Get = Callable[[Request, Body], Any]
 """How one argument is made. Raises _Fault."""
 
 
@@ -78,17 +94,25 @@ class Binder:
     """Fills the parameters of one handler.
 
     `resources` are the names that resources are known by; their values are given to `bind`. ConfigurationError for a
-    signature that cannot be served. `body_kind` says what `bind` takes the body for, if it takes it at all.
+    signature that cannot be served. `body_kind` says what `bind` takes the body for, if it takes it at all;
+    `stream_type` is the content type of what the function yields, where its annotation says so. With `batched`, `bind`
+    makes one request's share of the lists.
     """
 
     def __init__(
-        self, function: Callable[..., Any], path_parameters: Collection[str] = (), resources: Collection[str] = ()
+        self,
+        function: Callable[..., Any],
+        path_parameters: Collection[str] = (),
+        resources: Collection[str] = (),
+        *,
+        batched: bool = False,
     ) -> None:
         self.function = function
         self.body_kind: Literal["", "bytes", "json"] = ""
         self.resources: list[str] = []
         self._gets: list[tuple[str, Get]] = []
         self._body_parameter = ""
+        self.stream_type = _stream_type(_hints(function).get("return"))
         parameters = self.parameters = signature_of(function)
         for name in path_parameters:
             if name not in parameters:
@@ -103,9 +127,22 @@ class Binder:
             if name in resources and name not in path_parameters:
                 self.resources.append(name)
             else:
-                self._gets.append((name, self._get(name, parameter, name in path_parameters)))
+                filled = self._share(parameter) if batched else parameter
+                self._gets.append((name, self._get(name, filled, name in path_parameters)))
 
-    def bind(self, request: Request, body: bytes, resources: Mapping[str, Any]) -> dict[str, Any]:
+    def _share(self, parameter: inspect.Parameter) -> inspect.Parameter:
+        """One request's share of a list."""
+        items = get_args(parameter.annotation)
+        if get_origin(parameter.annotation) is not list or parameter.default is not parameter.empty:
+            name = parameter.name
+            raise ConfigurationError.at(
+                self.function,
+                f"with batch= a parameter is a list with a value for each request, and has no default; annotate it as "
+                f"{name}: list[...] and take what is optional inside, or declare a resource {name}",
+            )
+        return parameter.replace(annotation=items[0])
+
+    def bind(self, request: Request, body: Body, resources: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments by name. BindingError with every fault; HTTPError 400 or 415 for a body that is not JSON."""
         arguments: dict[str, Any] = {}
         faults: list[tuple[str, str]] = []
@@ -143,9 +180,10 @@ class Binder:
         marker = _marker_in(annotation)
         if marker is not None:
             return self._from_text(name, annotation, default, marker)
-        if bytes in _options(annotation):
-            self._claim_body(name, "bytes")
-            return lambda request, body: body if body or default is parameter.empty else default
+        for kind in _RAW:
+            if kind in _options(annotation):
+                self._claim_body(name, "bytes")
+                return _from_raw(kind, default)
         if _comes_as_json(annotation):
             self._claim_body(name, "json")
             return self._from_json(name, annotation, default)
@@ -175,7 +213,7 @@ class Binder:
         is_text = annotation is str
         convert = msgspec.convert
 
-        def make(request: Request, body: bytes) -> Any:
+        def make(request: Request, body: Body) -> Any:
             values = values_of(request, field)
             if not values:
                 if default is inspect.Parameter.empty:
@@ -195,13 +233,14 @@ class Binder:
 
     def _from_json(self, name: str, annotation: Any, default: Any) -> Get:
         pydantic = getattr(annotation, "model_validate_json", None)
+        decode: Callable[[Body], Any]
         if pydantic is not None:
-            decode = pydantic
+            decode = lambda body: pydantic(bytes(body))  # noqa: E731
         else:
             self._check_decodable(name, annotation)
             decode = msgspec.json.Decoder(annotation).decode
 
-        def make(request: Request, body: bytes) -> Any:
+        def make(request: Request, body: Body) -> Any:
             if not body and default is not inspect.Parameter.empty:
                 return default
             content_type = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
@@ -236,16 +275,28 @@ class Binder:
 
 def signature_of(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     """The parameters with their annotations resolved. ConfigurationError if one names what does not exist."""
-    try:
-        hints = typing.get_type_hints(function, include_extras=True)
-    except Exception as error:
-        raise ConfigurationError.at(
-            function, f"an annotation cannot be resolved: {error}; import or define it at the module's top level"
-        ) from None
+    hints = _hints(function)
     return {
         name: parameter.replace(annotation=hints.get(name, parameter.empty))
         for name, parameter in inspect.signature(function).parameters.items()
     }
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(function, include_extras=True)
+    except Exception as error:
+        raise ConfigurationError.at(
+            function, f"an annotation cannot be resolved: {error}; import or define it at the module's top level"
+        ) from None
+
+
+_RAW: tuple[type[Body], ...] = (bytes, memoryview)
+
+
+def _from_raw(kind: type[Body], default: Any) -> Get:
+    """The body as it came; as `bytes`, one that came in an arena is copied."""
+    return lambda request, body: kind(body) if body or default is inspect.Parameter.empty else default
 
 
 def _without_annotated(annotation: Any) -> Any:
@@ -290,7 +341,7 @@ def _comes_as_json(annotation: Any) -> bool:
     if len(options) > 1:
         return any(_comes_as_json(option) for option in options)
     origin = get_origin(options[0]) or options[0]
-    if not isinstance(origin, type) or issubclass(origin, (str, bytes, bytearray, enum.Enum)):
+    if not isinstance(origin, type) or issubclass(origin, (str, bytes, bytearray, memoryview, enum.Enum)):
         return False
     return (
         issubclass(origin, _COLLECTIONS)
@@ -327,11 +378,21 @@ def _step(step: str | int) -> str:
     return f"[{step}]" if isinstance(step, int) else f".{step}"
 
 
+# Resources
+
+
+def open_resource(stack: ExitStack | AsyncExitStack, function: Callable[[], Any]) -> Any:
+    """What a plain function returns, or what a generator yields; its rest is run when the stack closes."""
+    if inspect.isgeneratorfunction(function):
+        return stack.enter_context(contextmanager(function)())
+    return function()
+
+
 # Results
 
 
 def encode_result(result: Any) -> Response:
-    """A handler's result as a Response whose content is bytes, or a (sync or async) iterator for a stream.
+    """A handler's result as a Response whose content is bytes, a memoryview of many, or an iterator for a stream.
 
     UnencodableResult names the type that could not be encoded.
     """
@@ -388,14 +449,39 @@ def _other(value: Any) -> Any:
     return msgspec.to_builtins(value)
 
 
+def _octets(result: bytearray | memoryview) -> Response:
+    view = memoryview(result)
+    is_big = view.nbytes >= BIG and view.c_contiguous
+    return Response(view.cast("B") if is_big else view.tobytes(), content_type=OCTETS)
+
+
 _ENCODERS: dict[type, Callable[[Any], Response]] = {
     dict: _json,
     list: _json,
     str: lambda text: Response(text.encode(), content_type=TEXT),
     bytes: lambda octets: Response(octets, content_type=OCTETS),
+    bytearray: _octets,
+    memoryview: _octets,
     type(None): lambda _: Response(b"", 204),
     Response: _finished,
 }
+
+
+# Streams
+
+_STREAMS = (Iterator, Iterable, Generator, AsyncIterator, AsyncIterable, AsyncGenerator)
+_TYPES = {Event: EVENTS, str: TEXT, bytes: OCTETS, bytearray: OCTETS, memoryview: OCTETS, Any: "", object: ""}
+_END: Any = object()
+
+
+def _stream_type(annotation: Any) -> str:
+    """The content type of what a function yields that returns `Iterator[T]`, or the like; "": the first item decides."""
+    if get_origin(annotation) not in _STREAMS or not get_args(annotation):
+        return ""
+    items = _options(get_args(annotation)[0])
+    if Event in items:
+        return EVENTS
+    return _TYPES.get(items[0], NDJSON) if len(items) == 1 and not isinstance(items[0], typing.TypeVar) else ""
 
 
 def encode_chunk(item: Any) -> tuple[bytes, str]:
@@ -404,27 +490,67 @@ def encode_chunk(item: Any) -> tuple[bytes, str]:
         return bytes(item), OCTETS
     if isinstance(item, str):
         return item.encode(), TEXT
+    if isinstance(item, Event):
+        return item.encode(json_bytes), EVENTS
     return json_bytes(item) + b"\n", NDJSON
 
 
-def encode_iterator(response: Response) -> Iterator[bytes]:
-    """The chunks of a synchronous stream. The first item gives the content type, and fails as a plain result would."""
-    items = iter(response.content)
-    chunk, content_type = encode_chunk(next(items, b""))
+def _chunk(item: Any) -> bytes:
+    return encode_chunk(item)[0]
+
+
+def _event_chunk(item: Any) -> bytes:
+    return encode_chunk(item if isinstance(item, Event) else Event(item))[0]
+
+
+def _first_chunk(item: Any, stream_type: str) -> tuple[bytes, str, Callable[[Any], bytes]]:
+    """Of a stream that begins with `item`: that one's bytes, the content type, and how the others become bytes."""
+    if item is _END:
+        return b"", stream_type or OCTETS, _chunk
+    if stream_type == EVENTS or isinstance(item, Event):
+        return _event_chunk(item), EVENTS, _event_chunk
+    chunk, content_type = encode_chunk(item)
+    return chunk, stream_type or content_type, _chunk
+
+
+def _give_type(response: Response, content_type: str) -> None:
     response.content_type = response.content_type or content_type
-    return chain([chunk], (encode_chunk(item)[0] for item in items))
+    if content_type == EVENTS and not any(name == "cache-control" for name, _ in response.headers):
+        response.add_header("cache-control", "no-cache")
+
+
+def encode_iterator(response: Response, stream_type: str = "") -> Iterator[bytes]:
+    """The chunks of a synchronous stream. The first item fails as a plain result would.
+
+    It also gives the content type, unless that is known from the function's annotation, `stream_type`.
+    """
+    items = iter(response.content)
+    chunk, content_type, encode = _first_chunk(next(items, _END), stream_type)
+    _give_type(response, content_type)
+    return chain([chunk], map(encode, items))
+
+
+async def begin_stream(response: Response, items: AsyncIterator[Any], stream_type: str = "") -> Response:
+    """The response with the chunks of an asynchronous stream as its content: as `encode_iterator` has it."""
+    stream = ChunkStream(items, stream_type)
+    _give_type(response, await stream.begin())
+    response.content = stream
+    return response
 
 
 class ChunkStream:
     """The chunks of an asynchronous stream; `aclose` closes the author's generator, also when nothing was read."""
 
-    def __init__(self, items: AsyncIterator[Any]) -> None:
+    def __init__(self, items: AsyncIterator[Any], stream_type: str = "") -> None:
         self._items = items
+        self._stream_type = stream_type
         self._first: bytes | None = None
+        self._encode: Callable[[Any], bytes] = _chunk
 
     async def begin(self) -> str:
         """Take the first item, so that it fails as a plain result would; returns the content type it asks for."""
-        self._first, content_type = encode_chunk(await anext(self._items, b""))
+        first = await anext(self._items, _END)
+        self._first, content_type, self._encode = _first_chunk(first, self._stream_type)
         return content_type
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -434,7 +560,7 @@ class ChunkStream:
         if self._first is not None:
             chunk, self._first = self._first, None
             return chunk
-        return encode_chunk(await anext(self._items))[0]
+        return self._encode(await anext(self._items))
 
     async def aclose(self) -> None:
         close = getattr(self._items, "aclose", None)

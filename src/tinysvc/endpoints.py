@@ -1,20 +1,33 @@
-"""The worker's side of a cpu route: request -> bind -> handler -> encode -> response, one at a time.
+"""The worker's side of a cpu route: request -> bind -> handler -> encode -> response, one at a time or in a batch.
 
 A worker imports this, and neither the server nor the pool: the less it loads, the sooner it is there and the less
 memory each costs.
+
+    meta of a request   (number, method, path, query, path parameters, headers, peer, id)
+            its reply   (status, content type, headers)
+    meta of a batch     (number, [meta of each request], [length of each body]); the body is those of all
+            its reply   [(length, reply, None) or (0, None, error's texts)], one for each; the body is those of all
+
+cpu.py and batching.py are at the other end. A request of a batch that fails, fails alone: what does not bind is not
+given to the handler; an exception among the results is one request's error; and when the handler raises for several,
+it is called again with each alone. So a handler with `batch=` must be safe to repeat.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .binding import Binder, encode_iterator, encode_result
-from .errors import HTTPError
-from .messages import Headers, Peer, Request, problem_response
-from .worker import Handle, Reply
+from .binding import Binder, Body, encode_iterator, encode_result, open_resource
+from .errors import HTTPError, UnencodableResult
+from .messages import Headers, Peer, Request, Response, problem_response, request_id, route_name
+from .worker import Handle, Reply, error_text
+
+if TYPE_CHECKING:
+    from .routing import Batch
+
+Values = Mapping[str, Any]
 
 
 class Endpoint(NamedTuple):
@@ -23,39 +36,170 @@ class Endpoint(NamedTuple):
     function: Callable[..., Any]
     path_parameters: tuple[str, ...]
     resources: dict[str, Callable[..., Any]]
+    shared: frozenset[str] = frozenset()
+    """Names of the resources that are opened in the forkserver."""
+    batch: Batch | None = None
+    path: str = ""
+    """The pattern of its path, where it finally stands."""
 
 
-@contextmanager
-def cpu_program(endpoints: list[Endpoint]) -> Iterator[Handle]:
-    """What a worker runs: open the resources, then bind, call and encode, one request at a time."""
-    with ExitStack() as stack:
-        opened: dict[Callable[..., Any], Any] = {}
-        table = []
-        for endpoint in endpoints:
-            for function in endpoint.resources.values():
-                if function not in opened:
-                    is_generator = inspect.isgeneratorfunction(function)
-                    opened[function] = stack.enter_context(contextmanager(function)()) if is_generator else function()
-            binder = Binder(endpoint.function, endpoint.path_parameters, endpoint.resources)
-            values = {name: opened[function] for name, function in endpoint.resources.items()}
-            table.append((endpoint.function, binder.bind, values))
+class CpuProgram:
+    """What a worker runs: it opens the resources, then it binds, calls and encodes.
 
-        def handle(meta: Any, body: bytes) -> Reply:
-            number, method, path, query, parameters, headers, peer = meta
-            function, bind, resources = table[number]
-            request = Request(method, path, query, Headers(headers), body, parameters, Peer(*map(_address, peer)))
-            try:
-                response = encode_result(function(**bind(request, body, resources)))
-                content = response.content
-                if type(content) is not bytes:
-                    content = encode_iterator(response)
-            except HTTPError as error:
-                response = problem_response(error)
-                content = response.content
-            return Reply((response.status, response.content_type, response.headers), content)
+    Shared resources are opened by `preload`, in the forkserver; the workers find them here, as it forks them. Where
+    nobody has called it, a worker opens its own.
+    """
 
-        yield handle
+    def __init__(self, endpoints: list[Endpoint]) -> None:
+        self.endpoints = endpoints
+        self._shared: dict[Callable[..., Any], Any] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return CpuProgram, (self.endpoints,)  # what is open stays in its process
+
+    @contextmanager
+    def preload(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            for endpoint in self.endpoints:
+                _open(stack, [endpoint.resources[name] for name in sorted(endpoint.shared)], self._shared)
+            yield
+        self._shared.clear()
+
+    @contextmanager
+    def __call__(self) -> Iterator[Handle]:
+        with ExitStack() as stack:
+            opened = dict(self._shared)
+            table = []
+            for endpoint in self.endpoints:
+                _open(stack, list(endpoint.resources.values()), opened)
+                values = {name: opened[function] for name, function in endpoint.resources.items()}
+                table.append(_one_at_a_time(endpoint, values) if endpoint.batch is None else _batched(endpoint, values))
+
+            def handle(meta: Any, body: Body) -> Reply:
+                return table[meta[0]](meta, body)
+
+            yield handle
+
+
+def _open(stack: ExitStack, functions: list[Callable[..., Any]], opened: dict[Callable[..., Any], Any]) -> None:
+    for function in functions:
+        if function not in opened:
+            opened[function] = open_resource(stack, function)
+
+
+def _request(meta: Any, body: Body) -> Request:
+    _, method, path, query, parameters, headers, peer, identity = meta
+    return Request(method, path, query, Headers(headers), body, parameters, Peer(*map(_address, peer)), identity)
 
 
 def _address(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
+
+
+def _one_at_a_time(endpoint: Endpoint, resources: Values) -> Handle:
+    function, path = endpoint.function, endpoint.path
+    binder = Binder(function, endpoint.path_parameters, resources)
+    bind, stream_type = binder.bind, binder.stream_type
+
+    def handle(meta: Any, body: Body) -> Reply:
+        request = _request(meta, body)
+        request_id.set(request.id)
+        route_name.set(f"{request.method} {path}")
+        try:
+            response = encode_result(function(**bind(request, body, resources)))
+            content = response.content
+            if type(content) is not bytes and type(content) is not memoryview:
+                content = encode_iterator(response, stream_type)
+        except HTTPError as error:
+            response = problem_response(error)
+            content = response.content
+        return Reply(_meta_of(response), content)
+
+    return handle
+
+
+def _meta_of(response: Response) -> tuple[int, str | None, list[tuple[str, str]]]:
+    return response.status, response.content_type, response.headers
+
+
+# Batches
+
+
+def _batched(endpoint: Endpoint, resources: Values) -> Handle:
+    function, path = endpoint.function, endpoint.path
+    bind = Binder(function, endpoint.path_parameters, resources, batched=True).bind
+
+    def handle(meta: Any, body: Body) -> Reply:
+        _, metas, lengths = meta
+        requests = [_request(each, part) for each, part in zip(metas, _parts(body, lengths), strict=True)]
+        route_name.set(f"{requests[0].method} {path}")
+        outcomes: list[Any] = [None] * len(requests)
+        bound: dict[int, Values] = {}
+        for position, (request, part) in enumerate(zip(requests, _parts(body, lengths), strict=True)):
+            try:
+                bound[position] = bind(request, part, resources)
+            except HTTPError as error:
+                outcomes[position] = error
+        request_id.set(",".join(requests[position].id for position in bound))
+        for position, result in zip(bound, _results(function, list(bound.values()), resources), strict=True):
+            outcomes[position] = result
+        answers = [_answer(outcome) for outcome in outcomes]
+        return Reply([meta for meta, _ in answers], b"".join([content for _, content in answers]))
+
+    return handle
+
+
+def _parts(body: Body, lengths: list[int]) -> Iterator[Body]:
+    start = 0
+    for length in lengths:
+        yield body[start : start + length]
+        start += length
+
+
+def _results(function: Callable[..., Any], bound: list[Values], resources: Values) -> list[Any]:
+    """A result or an exception for each: of one call, or if that raises, of a call for each alone."""
+    if not bound:
+        return []
+    try:
+        return _call(function, bound, resources)
+    except MemoryError:  # nobody knows what is left; the worker is replaced
+        raise
+    except BaseException as error:
+        if len(bound) == 1 or isinstance(error, UnencodableResult):
+            return [error] * len(bound)
+        return [result for each in bound for result in _results(function, [each], resources)]
+
+
+def _call(function: Callable[..., Any], bound: list[Values], resources: Values) -> list[Any]:
+    lists = {name: [each[name] for each in bound] for name in bound[0] if name not in resources}
+    results = function(**lists, **{name: resources[name] for name in resources})
+    if isinstance(results, (str, bytes, Mapping)) or not hasattr(results, "__len__") or len(results) != len(bound):
+        came = f"{len(results)} of them" if isinstance(results, list) else f"a {type(results).__qualname__}"
+        raise UnencodableResult(
+            f"the handler was given a batch of {len(bound)} and must return a list of as many results, but returned {came}"
+        )
+    return list(results)
+
+
+def _answer(outcome: Any) -> tuple[tuple[int, Any, Any], Body]:
+    """One request's part of the reply, and of its body."""
+    try:
+        if isinstance(outcome, BaseException):
+            raise outcome
+        response = encode_result(outcome)
+        if not isinstance(response.content, (bytes, memoryview)):
+            raise UnencodableResult(
+                "a request of a batch is answered whole, but its result is a generator; return a list"
+            )
+    except HTTPError as error:
+        response = problem_response(error)
+    except BaseException as error:
+        return (0, None, error_text(error)), b""
+    return (len(response.content), _meta_of(response), None), response.content
+
+
+@contextmanager
+def cpu_program(endpoints: list[Endpoint]) -> Iterator[Handle]:
+    """Until the service gives its pools a CpuProgram and cpu.cpu_handler: requests without an id."""
+    with CpuProgram(endpoints)() as handle:
+        yield lambda meta, body: handle((*meta, ""), body)

@@ -25,10 +25,12 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import AsyncIterator
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
+from io import BytesIO
 from math import inf
 from typing import Any, NamedTuple, cast
 
@@ -41,10 +43,22 @@ from .settings import KiB, Settings
 log = logging.getLogger("tinysvc.http")
 
 READ_SIZE = 64 * KiB
-"""Bytes asked of the stream at once: asyncio's own high-water mark, so one read empties it."""
+"""Bytes of pipelined requests that are looked at in one turn of the loop."""
+
+MAX_HELD = 128 * KiB
+"""Bytes held for a task that is busy with something else; more, and the client is not read from (as in asyncio)."""
+
+PIECE_OVERHEAD = 128
+"""What a held piece counts beyond its bytes, as an object does: else a thousand small ones would cost too much."""
 
 SEPARATE_WRITE = 64 * KiB
 """A body longer than this is written beside its head, not copied behind it."""
+
+SLICE = 256 * KiB
+"""Bytes of a big body that are written at once: 0.1 ms for the kernel to copy, then others have a turn."""
+
+CHUNKS_AT_ONCE = 2000
+"""Chunks of a body taken apart in one turn of the loop: 1 ms, if somebody sends them as small as they can be."""
 
 MAX_DISCARD = 256 * KiB
 """Unread body bytes we swallow to keep a connection alive (Go's net/http does the same); more, and it is closed."""
@@ -80,13 +94,15 @@ _NEVER_IN_HEAD = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?=[
 # RFC 9112, 7.1 and 7.1.1, without the optional white space that RFC 9112 calls bad.
 _QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*+"'
 _EXTENSION = rb";" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?"
+_SMALL_CHUNKS = {b"%x\r\n" % size: size for size in range(1, 16)}  # most lines of who sends many: need no parsing
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})((?:" + _EXTENSION + rb")*+)\r\n")
 _FIELD_LINES = re.compile(rb"(?:" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*+\r\n)*+")
 
 _STATUS_LINES = {status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
 
-_OVERLOADED = HTTPError(503, "The server has too many open connections.", headers=[("retry-after", "1")])
-_DRAINING = HTTPError(503, "The server is shutting down.", headers=[("retry-after", "1")])
+_RETRY = [("retry-after", "1")]
+_OVERLOADED = HTTPError(503, "The server has too many open connections.", headers=_RETRY)
+_DRAINING = HTTPError(503, "The server is shutting down.", headers=_RETRY)
 
 IDLE, HEAD, BODY, HANDLER, WRITE, LINGERING = range(6)
 """The phases of a connection; `Connection.expire` says what a passed deadline means in each."""
@@ -203,6 +219,7 @@ class ChunkedDecoder:
     """The chunked transfer coding (RFC 9112, 7.1), without I/O: feed bytes, take the body's bytes out.
 
     `rest` is None until the body is complete; then it holds the bytes behind it. Trailers are checked and dropped.
+    `has_more`: it stopped after CHUNKS_AT_ONCE and goes on when it is fed again, if only with b"".
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -214,11 +231,13 @@ class ChunkedDecoder:
         self._in_trailers = False
         self._trailers = self._trailer_bytes = 0
         self.rest: bytes | None = None
+        self.has_more = False
 
     def feed(self, data: bytes) -> bytes:
         """The body bytes in `data`. ProtocolError 400, 413 or 431."""
         data = self._buffer + data if self._buffer else data
         position, pieces, left, room = 0, [], self._chunk_left, self._room
+        self.has_more = False
         while not self._in_trailers:
             if left:
                 end = position + left - 2
@@ -231,6 +250,13 @@ class ChunkedDecoder:
                     left -= len(piece)
                     break
                 position, left = end + 2, 0
+                if len(pieces) > CHUNKS_AT_ONCE:
+                    self.has_more = True
+                    break
+            small = _SMALL_CHUNKS.get(data[position : position + 3], 0)
+            if 0 < small <= room:
+                position, left, room = position + 3, small + 2, room - small
+                continue
             match = _CHUNK_LINE.match(data, position)
             if match is None:
                 self._check_partial_line(data[position : position + MAX_CHUNK_LINE + 1])
@@ -284,7 +310,8 @@ class BodyReader:
 
     Raises ProtocolError 413 when it is longer than `max_body_size` (at once if it says so itself), 408 when the
     client stalls, 400 when it is cut short or malformed; and the same again when it is asked again, as nothing behind
-    a fault is looked at. It is its connection's `body` until it has been read to the end.
+    a fault is looked at. It is its connection's `body` until it has been read to the end. What is handed out counts
+    as held (503 when there is no room for it) until the request ends.
     """
 
     def __init__(self, connection: Connection, framing: Framing) -> None:
@@ -295,39 +322,79 @@ class BodyReader:
         self._continue = framing.expect_continue
         self._finished = False
         self._error: ProtocolError | None = None
+        self._pieces: deque[bytes] = deque()  # of the whole, when its length is not known
+        self._whole: BytesIO | None = None
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
-        if self._error is not None:
-            raise self._error
-        try:
-            piece = await self._next_piece()
-        except ProtocolError as error:
-            self._error = error
-            raise
+        piece = await self._next_piece()
         if not piece:
             raise StopAsyncIteration
         return piece
 
+    async def whole(self) -> bytes:
+        """All that has not been streamed yet, put together in steps. Who gave up half-way may ask again."""
+        while piece := await self._next_piece():
+            if self._expected < 0:
+                self._pieces.append(piece)
+                continue
+            if self._whole is None:
+                self._whole = _room_for(self._expected - self._received + len(piece))
+            self._whole.write(piece)
+        if self._whole is None:
+            self._whole = _room_for(sum(map(len, self._pieces)))
+        await self._put_together(self._whole)
+        self._whole.truncate()
+        return self._whole.getvalue()
+
+    async def _put_together(self, whole: BytesIO) -> None:
+        """Write the pieces of a body that did not say its length."""
+        turn = SLICE
+        while self._pieces:
+            whole.write(self._pieces.popleft())
+            if whole.tell() >= turn:
+                turn = whole.tell() + SLICE
+                await asyncio.sleep(0)
+
     async def _next_piece(self) -> bytes:
         """The next piece; b"" behind the last one."""
-        connection = self._connection
-        if self._expected > connection.settings.max_body_size:
-            limit = connection.settings.max_body_size
+        if self._error is not None:
+            raise self._error
+        try:
+            self._check_length()
+            piece = await self._receive()
+            self._connection.count_body(len(piece))
+        except ProtocolError as error:
+            self._error = error
+            raise
+        return piece
+
+    def _check_length(self) -> None:
+        """Refuse what is too long, or too much at this time, by its own words."""
+        limit = self._connection.settings.max_body_size
+        if self._expected > limit:
             raise ProtocolError(413, f"The body has {self._expected} bytes; at most {limit} are taken.")
+        self._connection.check_room(self._expected - self._received)
+
+    async def _receive(self) -> bytes:
+        connection, decoder = self._connection, self._decoder
         if self._continue and not connection.buffer:
             connection.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._continue = False
         piece = b""
         while not piece and not self._finished:
-            piece = self._take(connection.buffer or await connection.receive_body())
+            if decoder is not None and decoder.has_more:
+                await asyncio.sleep(0)
+                piece = self._take(b"")
+            else:
+                piece = self._take(connection.buffer or await connection.receive_body())
             self._received += len(piece)
         return piece
 
     def _take(self, data: bytes) -> bytes:
-        """The body's part of `data`; the rest stays in the connection's buffer."""
+        """The body's part of `data`; the rest goes back to the connection."""
         connection, decoder = self._connection, self._decoder
         connection.buffer = b""
         if decoder is None:
@@ -336,7 +403,8 @@ class BodyReader:
         else:
             piece, rest = decoder.feed(data), decoder.rest
         if rest is not None:
-            self._finished, connection.buffer, connection.body = True, rest, None
+            self._finished, connection.body = True, None
+            connection.put_back(rest)
         return piece
 
     def is_discardable(self) -> bool:
@@ -350,7 +418,7 @@ class BodyReader:
             return False
         bound = self._received + MAX_DISCARD
         try:
-            async for _ in self:
+            while await self._receive():
                 if self._received > bound:
                     return False
         except ProtocolError:
@@ -358,11 +426,16 @@ class BodyReader:
         return True
 
 
+def _room_for(size: int) -> BytesIO:
+    """A file of `size` bytes that is filled in place: its whole value can be had without a copy."""
+    return BytesIO(bytes(size))  # memory that is not touched before it is written to
+
+
 class Connection(asyncio.StreamReaderProtocol):
     """One client. `serve` is its task; the rest are its steps."""
 
     def __init__(self, connections: Connections) -> None:
-        self.reader = asyncio.StreamReader(READ_SIZE, connections.loop)
+        self.reader = asyncio.StreamReader(loop=connections.loop)  # tells the writer of the end; the bytes are ours
         super().__init__(self.reader, loop=connections.loop)
         self.connections = connections
         self.settings = connections.settings
@@ -373,8 +446,11 @@ class Connection(asyncio.StreamReaderProtocol):
         self.write_paused = False
         self.requests = 0
         self.ended = False  # no more bytes come, or are wanted
-        self._waiter: asyncio.Future[bool] | None = None  # of the task, while it waits for a head
-        self._streamed = 0  # bytes in `reader`: what came while the task did not wait for a head
+        self.out_of_time = False
+        self.body_memory = 0  # bytes of the request's body that count as held
+        self._waiter: asyncio.Future[bool] | None = None  # of the task, while it waits for bytes
+        self._held: list[bytes] = []  # what came while the task did not wait, or much of it at once
+        self._held_size = 0  # and what it counts
         self._checked = 0  # bytes of an incomplete head that have been looked at
         self._forgiven = 0  # the request before which an empty line was skipped
         self._known_block = b""
@@ -398,11 +474,10 @@ class Connection(asyncio.StreamReaderProtocol):
         self.task = self.connections.loop.create_task(self.serve())
 
     def data_received(self, data: bytes) -> None:
-        """To the task, if it waits for a head; else, and if it is much, to the stream, which holds the client back."""
+        """To the task, if it waits for bytes; else, and if it is much, it is held, and the client held back."""
         waiter, self._waiter = self._waiter, None
         if waiter is None or len(data) > READ_SIZE:
-            self._streamed += len(data)
-            super().data_received(data)
+            self._hold(data)
         else:
             self.buffer = self.buffer + data if self.buffer else data
         if waiter is not None and not waiter.done():
@@ -437,7 +512,7 @@ class Connection(asyncio.StreamReaderProtocol):
         """Whatever the task waits for from the client, it waits no longer: TimeoutError."""
         self.ended = True
         if self._waiter is None:
-            self.reader.set_exception(TimeoutError())
+            self.out_of_time = True
         elif not self._waiter.done():
             self._waiter.set_exception(TimeoutError())
 
@@ -465,8 +540,7 @@ class Connection(asyncio.StreamReaderProtocol):
                         break
                     continue
                 self.phase, self.deadline = HANDLER, inf
-                response = await self.handler(request)
-                if not await self.respond(request, response):
+                if not await self.respond(request, await self.handler(request)):  # no name outlives it: it may be big
                     break
         except ProtocolError as error:
             await self.refuse(error)
@@ -478,16 +552,19 @@ class Connection(asyncio.StreamReaderProtocol):
             log.exception("%r failed; this is a bug in tinysvc", self)
             await self.refuse(TinysvcError())
         finally:
+            self._give_back_memory()
             self.close()
 
     async def receive_head(self) -> bool:
         """Wait for more bytes of a head. False when the client, or its time, has gone."""
         if self.gone or (self.connections.draining and not self.buffer):
             return False
-        if self.buffer or self._streamed:
+        if self.buffer or self._held:
             await asyncio.sleep(0)  # who pipelines finds the next bytes there already; others want a turn too
-        if self._streamed:
-            self.buffer += await self.read()
+        if self._held:
+            data = self._take_held()
+            self.buffer += data[:READ_SIZE]
+            self._hold(data[READ_SIZE:])
             return True
         if self.ended:
             return False
@@ -502,10 +579,54 @@ class Connection(asyncio.StreamReaderProtocol):
             self._waiter = None
 
     async def read(self) -> bytes:
-        """What is in the stream, or comes next; b"" at its end. TimeoutError when the deadline passes."""
-        data = await self.reader.read(READ_SIZE)
-        self._streamed -= len(data)
+        """What has come, else what comes next; b"" at the end. TimeoutError when the deadline passes."""
+        if self.out_of_time:
+            raise TimeoutError
+        if not (self.buffer or self._held or self.ended):
+            self._waiter = self.connections.loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        data, self.buffer = self.buffer or self._take_held(), b""
         return data
+
+    def _hold(self, data: bytes) -> None:
+        """Keep `data` until the task asks for more."""
+        if data:
+            self._held.append(data)
+            self._held_size += len(data) + PIECE_OVERHEAD
+            if self._held_size > MAX_HELD and not self.gone:
+                self.transport.pause_reading()
+
+    def _take_held(self) -> bytes:
+        data, paused = b"".join(self._held), self._held_size > MAX_HELD  # one piece, as is usual, is not copied
+        self._held.clear()
+        self._held_size = 0
+        if paused and not self.gone:
+            self.transport.resume_reading()
+        return data
+
+    def put_back(self, data: bytes) -> None:
+        """What stood behind a body is looked at next."""
+        self.buffer = data[:READ_SIZE]
+        if len(data) > READ_SIZE:
+            self._hold(data[READ_SIZE:] + self._take_held())
+
+    def check_room(self, size: int) -> None:
+        """ProtocolError 503 if the server cannot hold `size` more bytes of bodies."""
+        if size > 0 and self.connections.body_memory + size > self.settings.max_body_memory:
+            raise ProtocolError(503, "The server holds as many request bodies as it may.", headers=_RETRY)
+
+    def count_body(self, size: int) -> None:
+        """So many bytes more are held for the request, until it ends."""
+        self.check_room(size)
+        self.body_memory += size
+        self.connections.body_memory += size
+
+    def _give_back_memory(self) -> None:
+        self.connections.body_memory -= self.body_memory
+        self.body_memory = 0
 
     async def receive_body(self) -> bytes:
         """Wait for more bytes of a body. ProtocolError 400 or 408 when they do not come."""
@@ -515,8 +636,6 @@ class Connection(asyncio.StreamReaderProtocol):
             data = await self.read()
         except TimeoutError:
             raise ProtocolError(408, "The request body took too long to arrive.") from None
-        except OSError:
-            data = b""
         finally:
             self.phase, self.deadline = phase
         if not data:
@@ -633,13 +752,17 @@ class Connection(asyncio.StreamReaderProtocol):
         ):
             self.keep_alive = False
         content = response.content
-        if isinstance(content, bytes):
-            self._write_whole(request, response, content)
+        if isinstance(content, (bytes, memoryview)):
+            rest = self._write_whole(request, response, content)
+            if rest:
+                await self._write_slices(rest)
         else:
             await self._write_stream(request, response, content)
         if self.write_paused:
             await self.drain()
         self.request = None
+        if self.body_memory:
+            self._give_back_memory()
         body = self.body
         if self.keep_alive and (body is None or await body.discard()):
             self.phase, self.deadline = IDLE, self.connections.now + self.settings.keep_alive_timeout
@@ -666,10 +789,13 @@ class Connection(asyncio.StreamReaderProtocol):
             lines += b"connection: keep-alive\r\n"
         return lines
 
-    def _write_whole(self, request: Request, response: Response, content: bytes) -> None:
+    def _write_whole(self, request: Request, response: Response, content: bytes | memoryview) -> memoryview | None:
+        """The head, and the body if it is small. Returns the body if it is still to be written."""
         if response.status == 204 or response.status == 304:  # never a body (RFC 9110, 6.4.1)
             self.transport.write(self._head(response, b""))
-            return
+            return None
+        if type(content) is memoryview:
+            content = content.cast("B")
         size = len(content)
         bodiless = request.method == "HEAD"
         more = self._more_lines(response) if response.headers or not self.keep_alive or self.minor == b"0" else b""
@@ -681,11 +807,22 @@ class Connection(asyncio.StreamReaderProtocol):
                 size,
                 more,
                 self.connections.date_line,
-                b"" if bodiless or size >= SEPARATE_WRITE else content,
+                b"" if bodiless or size >= SEPARATE_WRITE else content,  # type: ignore[str-format]  # or a view
             )
         )
-        if size >= SEPARATE_WRITE and not bodiless:
-            self.transport.write(content)
+        return memoryview(content) if size >= SEPARATE_WRITE and not bodiless else None
+
+    async def _write_slices(self, content: memoryview) -> None:
+        """A big body, as fast as the client reads it: the transport never has more than a slice, nor a copy of one."""
+        self.request = None  # the work is done; a client that says no more is still there to read
+        for piece in _slices(content):
+            if self.gone:
+                raise ConnectionResetError("the client left in the middle of an answer")
+            self.transport.write(piece)
+            if self.write_paused:
+                await self.drain()
+            else:
+                await asyncio.sleep(0)
 
     async def _write_stream(self, request: Request, response: Response, content: AsyncIterator[bytes]) -> None:
         """Chunked on HTTP/1.1, until the connection's end on HTTP/1.0. A stream that fails is cut off, not ended."""
@@ -699,10 +836,12 @@ class Connection(asyncio.StreamReaderProtocol):
             async for piece in content:
                 if self.gone:
                     raise ConnectionResetError("the client left in the middle of a stream")
-                if piece:
-                    self.writer.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
-                    if self.write_paused:
-                        await self.drain()
+                part: Any
+                for part in (piece,) if len(piece) <= SLICE else _slices(piece):
+                    if part:
+                        self.writer.write(b"%x\r\n%b\r\n" % (len(part), part) if chunked else part)
+                        if self.write_paused:
+                            await self.drain()
             if chunked:
                 self.writer.write(b"0\r\n\r\n")
         except (ConnectionError, asyncio.CancelledError):
@@ -774,7 +913,7 @@ class Connection(asyncio.StreamReaderProtocol):
 
     def end_when_idle(self) -> bool:
         """Leave at once if nothing of a request has come and no answer is under way. True if so."""
-        waits = self._waiter is not None and not self._waiter.done() and not self.buffer
+        waits = self.phase <= HEAD and self._waiter is not None and not self._waiter.done() and not self.buffer
         if not waits and self.phase != LINGERING:
             return False
         self.phase = LINGERING
@@ -795,6 +934,11 @@ def _first_lines(status: int, content_type: str | None) -> bytes:
     if not FIELD_VALUE.fullmatch(content_type):
         raise ValueError(f"the content type {content_type!r} would not stay in its line")
     return b"%bcontent-type: %b\r\n" % (status_line, content_type.encode("latin-1"))
+
+
+def _slices(content: bytes | memoryview) -> Iterator[memoryview]:
+    view = memoryview(content)
+    return (view[start : start + SLICE] for start in range(0, len(view), SLICE))
 
 
 async def _close_stream(content: Any) -> None:
@@ -820,6 +964,7 @@ class Connections:
         self.draining = False
         self.open: dict[Connection, None] = {}  # in order of arrival
         self.short_head = min(settings.max_request_line, settings.max_header_size)  # too short to be too long
+        self.body_memory = 0  # bytes of bodies that all requests hold, but for what comes whole with its head
         self._empty = asyncio.Event()
         self._sweep()
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from random import getrandbits
 from typing import Any, NamedTuple
 from urllib.parse import unquote, unquote_plus
 
@@ -14,11 +17,20 @@ from .errors import HTTPError, TinysvcError
 MAX_QUERY_FIELDS = 1000
 """Fields a query string may hold; more is a 400. Without a bound, 100,000 times `a&` is a cheap attack."""
 
+MAX_REQUEST_ID = 128
+"""Characters of an X-Request-Id that we take over into our logs; a longer one is replaced."""
+
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that promise to change nothing (RFC 9110, 9.2.1): nobody is harmed when their work is stopped half-way."""
 
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110, 5.5, as latin-1
+
+request_id: ContextVar[str] = ContextVar("request_id", default="")
+"""In a worker: the id of the request it is at work on; of a batch all ids, with commas."""
+
+route_name: ContextVar[str] = ContextVar("route_name", default="")
+"""In a worker: method and path pattern of the request it is at work on, as in "POST /predict"."""
 
 
 class Headers(Mapping[str, str]):
@@ -80,6 +92,7 @@ class Request:
 
     __slots__ = (
         "_body",
+        "_id",
         "_query",
         "headers",
         "method",
@@ -96,9 +109,10 @@ class Request:
         raw_path: str,
         raw_query: str = "",
         headers: Headers | None = None,
-        body: bytes | AsyncIterator[bytes] = b"",
+        body: bytes | memoryview | AsyncIterator[bytes] = b"",
         path_params: dict[str, str] | None = None,
         peer: Peer = _NOBODY,
+        id: str = "",  # noqa: A002 - as the property
     ) -> None:
         self.method = method
         self.raw_path = raw_path
@@ -108,7 +122,17 @@ class Request:
         self._query: dict[str, list[str]] | None = None
         self.path_params = path_params
         self.peer = peer
+        self._id = id
         self.on_disconnect: Callable[[], None] | None = None
+
+    @property
+    def id(self) -> str:
+        """What the client calls this request in `X-Request-Id`, where that is a token; else a name of our own."""
+        if not self._id:
+            given = [value.decode("latin-1") for name, value in self.headers.raw if name == b"x-request-id"]
+            ours = len(given) != 1 or len(given[0]) > MAX_REQUEST_ID or not TOKEN.fullmatch(given[0])
+            self._id = f"{getrandbits(64):016x}" if ours else given[0]
+        return self._id
 
     @property
     def client(self) -> Any:
@@ -135,17 +159,25 @@ class Request:
             query = self._query = parse_query(self.raw_query)
         return query
 
+    @property
+    def has_arrived(self) -> bool:
+        """Whether the whole body is here, so that `body()` waits for nothing."""
+        return isinstance(self._body, (bytes, memoryview))
+
     async def body(self) -> bytes:
         """The whole body. 413 if it is larger than the server's `max_body_size`."""
-        if not isinstance(self._body, bytes):
-            self._body = b"".join([chunk async for chunk in self._body])
+        if isinstance(self._body, memoryview):
+            self._body = bytes(self._body)
+        elif not isinstance(self._body, bytes):
+            whole = getattr(self._body, "whole", None)  # what a connection reads puts itself together, in steps
+            self._body = await whole() if whole else b"".join([chunk async for chunk in self._body])
         return self._body
 
     async def stream(self) -> AsyncIterator[bytes]:
         """The body, piece by piece as it arrives; it can be read once."""
-        if isinstance(self._body, bytes):
+        if isinstance(self._body, (bytes, memoryview)):
             if self._body:
-                yield self._body
+                yield await self.body()
             return
         async for chunk in self._body:
             yield chunk
@@ -218,7 +250,8 @@ class Response:
 
 JSON, TEXT, OCTETS = "application/json", "text/plain; charset=utf-8", "application/octet-stream"
 NDJSON, HTML, PROBLEM = "application/x-ndjson", "text/html; charset=utf-8", "application/problem+json"
-_COMMON_TYPES = frozenset({JSON, TEXT, OCTETS, NDJSON, HTML, PROBLEM})
+EVENTS = "text/event-stream; charset=utf-8"
+_COMMON_TYPES = frozenset({JSON, TEXT, OCTETS, NDJSON, HTML, PROBLEM, EVENTS})
 """Need no check, on the hot path."""
 
 _OURS = {
@@ -235,6 +268,40 @@ def _checked(name: str, value: str) -> str:
     if not isinstance(value, str) or not FIELD_VALUE.fullmatch(value):
         raise ValueError(f"the value of header {name!r} must be one line of latin-1 text, not {value!r}")
     return value
+
+
+@dataclass(frozen=True)
+class Event:
+    """One server-sent event (WHATWG HTML, 9.2): a generator that yields these streams them to a browser's EventSource.
+
+    `data` is sent as it is if it is a str, else as JSON. `event` names its kind; the browser sends the `id` of the last
+    one it has seen as `Last-Event-ID` when it connects again, `retry` milliseconds after it was cut off.
+    """
+
+    data: Any
+    event: str = ""
+    id: str = ""
+    retry: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("event", self.event), ("id", self.id)):
+            if not isinstance(value, str) or _ENDS_FIELD.search(value):
+                what = f"the {name} of an Event must be one line of text without NUL, not {value!r}"
+                raise ValueError(f"{what}; put what has several lines into data")
+        if self.retry is not None and (type(self.retry) is not int or self.retry < 0):
+            raise ValueError(f"retry must be a whole number of milliseconds, as in retry=3000, not {self.retry!r}")
+
+    def encode(self, to_json: Callable[[Any], bytes] = orjson.dumps) -> bytes:
+        """The event as it stands in the stream, with the empty line that ends it."""
+        text = self.data if isinstance(self.data, str) else to_json(self.data).decode()
+        fields = [("event", self.event), ("id", self.id), ("retry", "" if self.retry is None else self.retry)]
+        lines = [f"{name}: {value}\n" for name, value in fields if value != ""]
+        lines += [f"data: {line}\n" for line in _LINE_END.split(text)]
+        return ("".join(lines) + "\n").encode()
+
+
+_LINE_END = re.compile(r"\r\n|\r|\n")
+_ENDS_FIELD = re.compile(r"[\r\n\0]")
 
 
 def problem_response(error: TinysvcError) -> Response:

@@ -27,15 +27,12 @@ from contextlib import suppress
 from functools import partial
 from itertools import islice
 from pickle import HIGHEST_PROTOCOL, dumps
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
-from .books import JobState
+from .books import Job, JobState
 from .dispatcher import Dispatcher, JobReply, unpacked
 from .errors import NoWorkers, PoolClosed, RemoteError, WorkerDied, WorkerStartError
 from .worker import CALL
-
-if TYPE_CHECKING:
-    from .books import Job
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -105,7 +102,8 @@ class Bridge:
                 self._ensure_loop()
                 self._unfinished.add(future)
                 self._inbox.append(future)
-                self.soon(self._take)
+                if len(self._inbox) == 1:  # else the loop has been woken, or waits for room
+                    self.soon(self._take)
         return future
 
     def _refuse_if_closed(self) -> None:

@@ -95,6 +95,9 @@ class Settings:
     max_header_field: int = _option(8 * KiB, "longest single header field, else 431")
     max_headers: int = _option(100, "header fields in one request, else 431")
     max_body_size: int = _option(16 * MiB, "longest request body, else 413")
+    max_body_memory: int = _option(
+        1024 * MiB, "bytes of request bodies held at one time, over all connections; more are answered 503"
+    )
     max_requests: int = _option(10_000, "requests answered on one connection before it is closed")
     max_connections: int = _option(_most_connections(), "open connections; the oldest idle one makes room, else 503")
     header_timeout: float = _option(10.0, "time for a whole request head, from its first byte, else 408")
