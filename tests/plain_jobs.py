@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from jobs import touch_and_spin, touch_and_wait
 
@@ -22,6 +22,19 @@ def pid_and_spin(path: str) -> NoReturn:
 def append(path: str, word: str) -> None:
     with open(path, "a") as file:
         file.write(f"{word} ")
+
+
+shared: list[Any] = []
+
+
+def remember(*values: Any) -> None:
+    shared.extend(values)
+
+
+def put_under_the_lock(word: str) -> None:
+    lock, queue = shared
+    with lock:
+        queue.put(word)
 
 
 def spin_or_wait(started: str, go: str, spins: bool) -> int:

@@ -440,7 +440,7 @@ async def test_submit_from_the_loop_and_from_a_thread() -> None:
 
 
 def test_wrong_arguments_are_named() -> None:
-    with pytest.raises(ValueError, match="at least 1, not 0"):
+    with pytest.raises(ValueError, match="greater than 0, not 0"):
         ProcessPoolExecutor(0)
     with pytest.raises(TypeError, match="callable, not 5"):
         ProcessPoolExecutor(1, initializer=5)  # type: ignore[arg-type]

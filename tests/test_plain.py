@@ -143,6 +143,51 @@ def test_the_initializer_runs_in_each_worker(tmp_path: Path) -> None:
     assert path.read_text() == "xx"
 
 
+def test_initargs_may_be_shared_as_with_multiprocessing(tmp_path: Path) -> None:
+    ended = run_script(  # a lock starts multiprocessing's resource tracker, which stays as long as its process
+        """
+        import multiprocessing
+        import plain_jobs
+        from conftest import wait_until
+        from tinysvc import ProcessPoolExecutor
+
+        if __name__ == "__main__":
+            context = multiprocessing.get_context("spawn")
+            lock, queue = context.Lock(), context.SimpleQueue()
+            with ProcessPoolExecutor(2, initializer=plain_jobs.remember, initargs=(lock, queue)) as pool:
+                lock.acquire()
+                future = pool.submit(plain_jobs.put_under_the_lock, "word")
+                wait_until(future.running, "the job has begun")
+                print(queue.empty())
+                lock.release()
+                print(queue.get(), future.result(20))
+        """,
+        tmp_path,
+    )
+    assert ended.stderr == ""
+    assert ended.stdout.splitlines() == ["True", "word None"]
+
+
+def test_what_ends_a_worker_in_the_standard_library_too() -> None:
+    with ProcessPoolExecutor(1) as pool:
+        with pytest.raises(SystemExit, match="7"):
+            pool.submit(jobs.raise_system_exit).result(20)
+        assert pool.submit(plain_jobs.mul, 2, 3).result(20) == 6
+
+
+@pytest.mark.asyncio
+async def test_a_pool_in_a_thread_is_not_started_on_a_loop() -> None:
+    pool = ProcessPoolExecutor(1)
+    assert pool.submit(plain_jobs.mul, 2, 3).result(20) == 6
+    with pytest.raises(RuntimeError, match="started once"):
+        await pool.start()
+    with pytest.raises(RuntimeError, match="run_in_executor"):
+        await pool.run(plain_jobs.mul, 2, 3)
+    await pool.aclose()
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        pool.submit(plain_jobs.mul, 2, 3)
+
+
 # Cancelling
 
 
@@ -339,6 +384,16 @@ async def test_a_pool_on_a_loop_serves_threads_too(tmp_path: Path) -> None:
         assert await asyncio.to_thread(plain_code) == [n * n for n in range(20)]
         with pytest.raises(RuntimeError, match="after shutdown"):
             pool.submit(jobs.pid)
+
+
+@pytest.mark.asyncio
+async def test_shutdown_on_the_pools_own_loop_does_not_wait(tmp_path: Path) -> None:
+    async with ProcessPoolExecutor(1) as pool:
+        future = asyncio.wrap_future(pool.submit(jobs.wait_for, str(tmp_path / "go")))
+        pool.shutdown()
+        assert not future.done()
+        (tmp_path / "go").touch()
+        assert await future
 
 
 # The interpreter's end, forks, Ctrl-C

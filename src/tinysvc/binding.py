@@ -475,7 +475,7 @@ _END: Any = object()
 
 
 def _stream_type(annotation: Any) -> str:
-    """The content type of what a function yields that returns `Iterator[T]`, or the like; "": the first item decides."""
+    """The content type of what a function yields that returns `Iterator[T]`; "" where the first item decides."""
     if get_origin(annotation) not in _STREAMS or not get_args(annotation):
         return ""
     items = _options(get_args(annotation)[0])

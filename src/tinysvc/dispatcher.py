@@ -152,6 +152,7 @@ class Dispatcher:
         self._program = program
         self._max_result_size = max_result_size
         self._memory_limit = memory_limit
+        self._gone = asyncio.Event()  # nothing of the pool is left
         self._alarm: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._first_start: asyncio.Future[None]
@@ -178,15 +179,19 @@ class Dispatcher:
     async def aclose(self, timeout: float | None) -> None:
         """Take no new jobs, let those there are finish for `timeout` seconds (None: no end), then kill the rest."""
         if self.books.closed:
+            await self._gone.wait()  # somebody else is at it
             return
         self.books.closing = True
         try:
             await self.wait_until(lambda: not any(self.books.jobs()), timeout)
         finally:
             self.books.close(self.loop.time())
-            if timeout != 0:
-                await self.wait_until(lambda: not self.books.workers, ORDERLY_END)
-            await self._stop()
+            try:
+                if timeout != 0:
+                    await self.wait_until(lambda: not self.books.workers, ORDERLY_END)
+                await self._stop()
+            finally:
+                self._gone.set()
 
     async def _stop(self) -> None:
         for task in list(self._tasks):
@@ -474,7 +479,7 @@ def unpacked(reply: JobReply) -> Any:
     assert not isinstance(reply.body, JobStream)
     try:
         return unpack(reply.meta, reply.body)
-    except Exception as error:
+    except BaseException as error:  # one that raises SystemExit would end the loop
         raise RemoteError(type(error).__name__, f"the result cannot be unpickled: {error}", "") from error
 
 
@@ -484,10 +489,10 @@ def remote_error(type_name: str, message: str, traceback: str, body: bytes) -> E
     if body:
         try:
             original = unpack((), body)
-        except Exception:
+        except BaseException:
             return remote
-        # Others would end the loop (SystemExit, KeyboardInterrupt) or cannot be set on a future (StopIteration).
         if isinstance(original, Exception) and not isinstance(original, StopIteration):
             original.__cause__ = remote
             return original
+        remote.__cause__ = original  # it would end the loop (SystemExit), or cannot be set on a future (StopIteration)
     return remote

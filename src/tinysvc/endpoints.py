@@ -69,7 +69,7 @@ class CpuProgram:
     def __call__(self) -> Iterator[Handle]:
         with ExitStack() as stack:
             opened = dict(self._shared)
-            table = []
+            table: list[Handle] = []
             for endpoint in self.endpoints:
                 _open(stack, list(endpoint.resources.values()), opened)
                 values = {name: opened[function] for name, function in endpoint.resources.items()}
@@ -176,26 +176,28 @@ def _call(function: Callable[..., Any], bound: list[Values], resources: Values) 
     if isinstance(results, (str, bytes, Mapping)) or not hasattr(results, "__len__") or len(results) != len(bound):
         came = f"{len(results)} of them" if isinstance(results, list) else f"a {type(results).__qualname__}"
         raise UnencodableResult(
-            f"the handler was given a batch of {len(bound)} and must return a list of as many results, but returned {came}"
+            f"the handler was given a batch of {len(bound)} and must return a list of as many results, "
+            f"but returned {came}"
         )
     return list(results)
 
 
 def _answer(outcome: Any) -> tuple[tuple[int, Any, Any], Body]:
     """One request's part of the reply, and of its body."""
-    try:
-        if isinstance(outcome, BaseException):
-            raise outcome
-        response = encode_result(outcome)
-        if not isinstance(response.content, (bytes, memoryview)):
-            raise UnencodableResult(
-                "a request of a batch is answered whole, but its result is a generator; return a list"
-            )
-    except HTTPError as error:
-        response = problem_response(error)
-    except BaseException as error:
-        return (0, None, error_text(error)), b""
-    return (len(response.content), _meta_of(response), None), response.content
+    if not isinstance(outcome, BaseException) or isinstance(outcome, HTTPError):
+        try:
+            response = problem_response(outcome) if isinstance(outcome, HTTPError) else _whole(outcome)
+            return (len(response.content), _meta_of(response), None), response.content
+        except Exception as error:
+            outcome = error
+    return (0, None, error_text(outcome)), b""
+
+
+def _whole(result: Any) -> Response:
+    response = encode_result(result)
+    if not isinstance(response.content, (bytes, memoryview)):
+        raise UnencodableResult("a request of a batch is answered whole, but its result is an iterator; return a list")
+    return response
 
 
 @contextmanager

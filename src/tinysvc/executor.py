@@ -66,7 +66,7 @@ class ProcessPoolExecutor(PlainExecutor):
         name: str = "default",
     ) -> None:
         if max_workers is not None and max_workers < 1:
-            raise ValueError(f"max_workers must be at least 1, not {max_workers}")
+            raise ValueError(f"max_workers must be greater than 0, not {max_workers}")
         if initializer is not None and not callable(initializer):
             raise TypeError(f"initializer must be callable, not {initializer!r}")
         self.name = name
@@ -88,7 +88,7 @@ class ProcessPoolExecutor(PlainExecutor):
 
     async def start(self) -> None:
         """Start the workers and wait until each is ready. WorkerStartError, with its traceback, if one cannot be."""
-        if self._started or self._dispatcher.books.closing:
+        if self._started or self.in_thread or self._dispatcher.books.closing:
             raise RuntimeError("a pool is started once; make another one")
         self._started = True
         await self._dispatcher.start()
@@ -97,6 +97,8 @@ class ProcessPoolExecutor(PlainExecutor):
         """Take no new jobs, let those there are finish for `timeout` seconds (None: no end), then kill the rest."""
         if self._started:
             await self._dispatcher.aclose(timeout)
+        elif self.in_thread:
+            await asyncio.to_thread(self.shutdown)
         else:
             self._dispatcher.books.closing = True
 
@@ -163,7 +165,10 @@ class ProcessPoolExecutor(PlainExecutor):
 
     def _admit(self, *job: Any) -> Job:
         if not self._started and not self._dispatcher.books.closing:
-            raise RuntimeError("the pool has not been started: write `async with pool:`, or await pool.start()")
+            raise RuntimeError(
+                "the pool has not been started on this loop: write `async with pool:` or await pool.start() before "
+                "its first use, or loop.run_in_executor(pool, ...)"
+            )
         return self._dispatcher.admit(*job)
 
     async def _result(self, job: Job) -> JobReply:

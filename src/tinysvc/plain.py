@@ -22,7 +22,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, InvalidStateError
-from concurrent.futures.process import BrokenProcessPool, _process_chunk, _RemoteTraceback
+from concurrent.futures.process import BrokenProcessPool, _RemoteTraceback
 from contextlib import suppress
 from functools import partial
 from itertools import islice
@@ -32,7 +32,7 @@ from typing import Any, ParamSpec, TypeVar
 from .books import Job, JobState
 from .dispatcher import Dispatcher, JobReply, unpacked
 from .errors import NoWorkers, PoolClosed, RemoteError, WorkerDied, WorkerStartError
-from .worker import CALL
+from .worker import CALL, call_each
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -88,6 +88,10 @@ class Bridge:
         self._finisher: asyncio.Task[None] | None = None
 
     # In any thread
+
+    @property
+    def in_thread(self) -> bool:
+        return self._thread is not None
 
     def submit(self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[T]:
         self._refuse_if_closed()  # at once: in a forked child the lock may be held for ever
@@ -277,6 +281,11 @@ class PlainExecutor(Executor):
         self._bridge = Bridge(dispatcher)
         weakref.finalize(self, self._bridge.shutdown, wait=False).atexit = False  # see _at_exit
 
+    @property
+    def in_thread(self) -> bool:
+        """It was first used from plain code, so that its loop runs in a thread of its own."""
+        return self._bridge.in_thread
+
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Call `fn(*args, **kwargs)` in a worker. A pool without a loop gets one of its own, in a thread.
 
@@ -298,7 +307,7 @@ class PlainExecutor(Executor):
         if chunksize == 1:
             return super().map(fn, *iterables, timeout=timeout, **options)
         chunks = _chunks(zip(*iterables, strict=False), chunksize)
-        return _items(super().map(partial(_process_chunk, fn), chunks, timeout=timeout, **options))
+        return _items(super().map(partial(call_each, fn), chunks, timeout=timeout, **options))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no new jobs and end when those there are done; `cancel_futures`: those that run.
@@ -341,7 +350,7 @@ def _as_standard(error: BaseException) -> BaseException:
     if isinstance(error, NoWorkers):
         return _as_broken(error)
     original, remote = error, error.__cause__
-    if isinstance(error, RemoteError) and remote is not None and not isinstance(remote, Exception):
+    if isinstance(error, RemoteError) and remote is not None and error.traceback:
         original, remote = remote, error  # SystemExit and the like, which no loop could bear
     if isinstance(remote, RemoteError):
         original.__cause__ = _RemoteTraceback(f'\n"""\n{remote.traceback}\n"""')  # type: ignore[arg-type]

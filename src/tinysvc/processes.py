@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from multiprocessing import process, spawn, util
+from multiprocessing import context, popen_spawn_posix, process, reduction, spawn, util
 from typing import Any, NamedTuple, cast
 
 from .arena import Arena
@@ -59,7 +59,7 @@ class Forkserver:
     ) -> None:
         self._on_end = on_end
         self._on_lost = on_lost
-        self._pickles = _pickles(program, options)
+        self._pickles, self._inherited = _pickles(program, options)
         self._environment = {**dict.fromkeys(_THREAD_VARIABLES, str(threads)), **os.environ}
         self._buffer = b""
         self._ready: asyncio.Future[None]
@@ -96,7 +96,7 @@ class Forkserver:
             flags = util._args_from_interpreter_flags()  # type: ignore[attr-defined]  # -O, -W, -X as ours
             return subprocess.Popen(
                 [spawn.get_executable(), *flags, "-c", boot],
-                pass_fds=(program.fileno(), control.fileno()),
+                pass_fds=(program.fileno(), control.fileno(), *self._inherited),
                 stdin=subprocess.DEVNULL,
                 env=self._environment,
                 start_new_session=True,
@@ -172,13 +172,33 @@ class Forkserver:
             self._on_lost()
 
 
-def _pickles(program: Program, options: WorkerOptions) -> bytes:
-    """What the forkserver reads: sys.path, how to prepare the interpreter as `multiprocessing` does, what to run."""
+class _Heir:
+    """multiprocessing pickles its locks, queues and pipes only for a process that it starts. This stands for ours."""
+
+    DupFd = staticmethod(popen_spawn_posix._DupFd)
+
+    def __init__(self) -> None:
+        self.descriptors: list[int] = []
+
+    def duplicate_for_child(self, descriptor: int) -> int:
+        self.descriptors.append(descriptor)
+        return descriptor
+
+
+def _pickles(program: Program, options: WorkerOptions) -> tuple[bytes, list[int]]:
+    """What the forkserver reads: sys.path, how to prepare the interpreter as `multiprocessing` does, what to run. And
+    the descriptors that what it runs inherits."""
     refuse_while_importing()
     preparation = spawn.get_preparation_data("forkserver")
     preparation["authkey"] = bytes(preparation["authkey"])
     path = [os.getcwd() if entry == "" else entry for entry in sys.path]
-    return b"".join(pickle.dumps(value) for value in (path, preparation, options, program))
+    heir = _Heir()
+    context.set_spawning_popen(heir)  # type: ignore[arg-type]
+    try:
+        pickles = [pickle.dumps(value) for value in (path, preparation, options)]
+        return b"".join((*pickles, reduction.ForkingPickler.dumps(program))), heir.descriptors
+    finally:
+        context.set_spawning_popen(None)
 
 
 def refuse_while_importing() -> None:

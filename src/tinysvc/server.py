@@ -27,6 +27,7 @@ from .pages import index_page
 from .processes import refuse_while_importing
 from .service import ResourceFailed, RunningService, Service
 from .settings import Settings, SettingsError, load_settings
+from .watchdog import watched
 
 log = logging.getLogger("tinysvc")
 
@@ -54,12 +55,13 @@ class Server:
                 else:
                     server = await loop.create_server(connections, sock=listener, backlog=self.settings.backlog)
                 self.url = _url(listener)
-                try:
-                    yield self.url
-                finally:
-                    self.draining = True
-                    server.close()
-                    await self._drain(connections, running)
+                with watched(loop):
+                    try:
+                        yield self.url
+                    finally:
+                        self.draining = True
+                        server.close()
+                        await self._drain(connections, running)
 
     async def _drain(self, connections: Connections, running: RunningService) -> None:
         timeout, loop = self.settings.shutdown_timeout, asyncio.get_running_loop()

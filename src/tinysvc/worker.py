@@ -102,6 +102,11 @@ def plain_program(initializer: Callable[..., object] | None = None, initargs: tu
     yield handle
 
 
+def call_each(function: Callable[..., Any], chunk: Sequence[Sequence[Any]]) -> list[Any]:
+    """What a chunk of `map` runs."""
+    return [function(*arguments) for arguments in chunk]
+
+
 def frame(head: object, body_length: int = 0) -> bytes:
     """A frame's beginning: the lengths and the encoded head. The body follows it."""
     data = encode(head)

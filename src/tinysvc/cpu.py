@@ -1,0 +1,95 @@
+"""The server's side of a cpu route: request -> job in a pool, or in a batch -> response.
+
+    request ──> body: bytes, or an arena where it is big ──> submit_frame ──> reply ──> Response, with Server-Timing
+
+The worker's side is endpoints.py. What happens to the job when the client leaves is decided here: see README.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from .arena import BIG, Arena
+from .batching import Batcher, Item
+from .errors import PoolError
+from .messages import SAFE_METHODS, Handler, Request, Response
+
+if TYPE_CHECKING:
+    from .books import Job, Lane
+    from .executor import ProcessPoolExecutor
+    from .foreign import ForeignPool
+    from .routing import Route
+
+
+def cpu_handler(
+    pool: ProcessPoolExecutor | ForeignPool, number: int, route: Route, default_timeout: float, lane: Lane | None
+) -> Handler:
+    """What answers the route, whose endpoint has this number among those of its pool."""
+    timeout = (default_timeout if route.timeout is None else route.timeout) or None
+    batched = route.batch is not None
+    jobs: Any = Batcher(pool, number, route.batch, timeout, lane) if route.batch else pool
+
+    async def handle(request: Request) -> Response:
+        body = await request.body() if batched or request.has_arrived else await received(request)
+        method, path, query = request.method, request.raw_path, request.raw_query
+        meta = (number, method, path, query, request.path_params, request.headers.raw, request.peer, request.id)
+        key = (number, method, path, query, body) if type(body) is bytes else None
+        job: Job | Item | None = None
+        try:
+            job = jobs.submit_frame(meta, body, timeout, lane, key)
+            cancels = route.on_disconnect == "cancel" or (not route.on_disconnect and method in SAFE_METHODS)
+
+            def left() -> None:
+                jobs.abandon(job, even_running=cancels)
+
+            request.on_disconnect = left
+            reply = await job.future
+        except asyncio.CancelledError:
+            jobs.abandon(job, even_running=True)
+            raise
+        except PoolError as error:
+            if isinstance(body, Arena):
+                body.close()
+            error.headers = [*error.headers, ("server-timing", server_timing(job))]
+            raise
+        status, content_type, headers = reply.meta
+        response = Response(reply.body, status, headers, content_type)
+        response.headers.append(("server-timing", server_timing(job)))
+        return response
+
+    return handle
+
+
+def server_timing(job: Job | Item | None) -> str:
+    """The value of Server-Timing (W3C): milliseconds that the job waited and ran. None: it was refused at once."""
+    if job is None:
+        return "queue;dur=0.0"
+    return f"queue;dur={job.queued * 1e3:.1f}, run;dur={job.ran * 1e3:.1f}"
+
+
+async def received(request: Request) -> bytes | Arena:
+    """The body as it comes; a big one goes straight into an arena, and is never held here as a whole."""
+    pieces: list[bytes] = []
+    size = 0
+    stream = request.stream()
+    async for piece in stream:
+        pieces.append(piece)
+        size += len(piece)
+        if size >= BIG:
+            return await _in_arena(pieces, stream)
+    return b"".join(pieces)
+
+
+async def _in_arena(pieces: list[bytes], rest: AsyncIterator[bytes]) -> Arena:
+    arena = Arena()
+    try:
+        for piece in pieces:
+            arena.write(piece)
+        async for piece in rest:
+            arena.write(piece)
+    except BaseException:
+        arena.close()
+        raise
+    return arena
