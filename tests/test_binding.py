@@ -7,16 +7,29 @@ import datetime
 import enum
 import inspect
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Iterator
+from contextlib import ExitStack
 from typing import Annotated, Any, Literal, TypedDict
 
 import msgspec
 import numpy as np
 import pytest
 
-from tinysvc.binding import Binder, ChunkStream, Cookie, Header, Query, encode_chunk, encode_iterator, encode_result
+from tinysvc.arena import BIG
+from tinysvc.binding import (
+    Binder,
+    ChunkStream,
+    Cookie,
+    Header,
+    Query,
+    begin_stream,
+    encode_chunk,
+    encode_iterator,
+    encode_result,
+    open_resource,
+)
 from tinysvc.errors import BindingError, ConfigurationError, HTTPError, UnencodableResult
-from tinysvc.messages import Headers, Request, Response
+from tinysvc.messages import EVENTS, Event, Headers, Request, Response
 
 
 class Colour(enum.Enum):
@@ -102,6 +115,70 @@ def test_bodies() -> None:
     assert bound(optional) == {"item": None}
 
 
+@pytest.mark.parametrize("body", [b'{"name": "x", "price": 1}', memoryview(b'{"name": "x", "price": 1}')])
+def test_a_body_that_is_not_copied(body: bytes | memoryview) -> None:
+    def item(item: Item) -> None: ...
+    def raw(body: bytes) -> None: ...
+    def view(body: memoryview) -> None: ...
+    def optional(body: memoryview | None = None) -> None: ...
+
+    assert Binder(view).body_kind == "bytes"
+    assert Binder(item).bind(request(), body, {}) == {"item": Item("x", 1.0)}
+    for function, kind in ((raw, bytes), (view, memoryview), (optional, memoryview)):
+        found = Binder(function).bind(request(), body, {})["body"]
+        assert (type(found), found) == (kind, body)
+    assert Binder(optional).bind(request(), body[:0], {}) == {"body": None}
+
+
+def test_in_a_batch_a_parameter_is_bound_as_one_of_its_list() -> None:
+    def handler(
+        items: list[Item], name: list[str], size: list[int], tag: list[Annotated[str, Header()]], model: float
+    ) -> None: ...
+
+    binder = Binder(handler, ("name",), ("model",), batched=True)
+    asked = request("size=3", {"tag": "t"})
+    asked.path_params = {"name": "n"}
+    assert binder.bind(asked, b'{"name": "x", "price": 1}', {"model": 2.0}) == {
+        "items": Item("x", 1.0),
+        "name": "n",
+        "size": 3,
+        "tag": "t",
+        "model": 2.0,
+    }
+
+
+@pytest.mark.parametrize("annotation", [Item, list, tuple[Item, ...], Annotated[list[str], Header()]])
+def test_in_a_batch_a_parameter_is_a_list(annotation: Any) -> None:
+    def handler(a: Any) -> None: ...
+
+    handler.__annotations__["a"] = annotation
+    with pytest.raises(ConfigurationError, match=r"annotate it as a: list\[\.\.\.\] .* or declare a resource a"):
+        Binder(handler, batched=True)
+
+
+def test_in_a_batch_a_parameter_has_no_default() -> None:
+    def handler(a: list[int] = []) -> None: ...  # noqa: B006
+
+    with pytest.raises(ConfigurationError, match="has no default"):
+        Binder(handler, batched=True)
+
+
+def test_a_resource_is_opened_and_closed() -> None:
+    log = []
+
+    def plain() -> str:
+        return "plain"
+
+    def generator() -> Iterator[str]:
+        yield "generator"
+        log.append("closed")
+
+    with ExitStack() as stack:
+        assert [open_resource(stack, plain), open_resource(stack, generator)] == ["plain", "generator"]
+        assert not log
+    assert log == ["closed"]
+
+
 def test_every_fault_is_collected() -> None:
     def handler(
         item: Item, size: Annotated[int, msgspec.Meta(le=5)], ids: Annotated[list[int], Query()], day: str
@@ -170,6 +247,10 @@ RESULTS: list[tuple[Any, int, bytes, str | None]] = [
     (None, 204, b"", None),
     ("é", 200, "é".encode(), "text/plain; charset=utf-8"),
     (b"\x00", 200, b"\x00", "application/octet-stream"),
+    (bytearray(b"\x00"), 200, b"\x00", "application/octet-stream"),
+    (memoryview(b"ab")[::-1], 200, b"ba", "application/octet-stream"),
+    (memoryview(b""), 200, b"", "application/octet-stream"),
+    (Response(bytearray(b"a"), 201), 201, b"a", "application/octet-stream"),
     ({"a": [1, None]}, 200, b'{"a":[1,null]}', "application/json"),
     ([1], 200, b"[1]", "application/json"),
     (7, 200, b"7", "application/json"),
@@ -212,6 +293,71 @@ def test_streams() -> None:
     assert response.content_type == "application/x-ndjson"
     assert encode_chunk("é") == ("é".encode(), "text/plain; charset=utf-8")
     assert encode_chunk(bytearray(b"x")) == (b"x", "application/octet-stream")
+
+
+@pytest.mark.parametrize("big", [bytearray(BIG), np.zeros(BIG // 8).data], ids=["bytearray", "memoryview"])
+def test_a_big_buffer_is_not_copied(big: Any) -> None:
+    content = encode_result(big).content
+    assert (type(content), content.obj is memoryview(big).obj) == (memoryview, True)
+    assert len(content) == BIG  # in bytes
+
+
+def empty() -> Iterator[Any]:
+    yield from ()
+
+
+def of_strings() -> Iterator[Any]:
+    yield "a"
+    yield {"b": Point(1)}
+
+
+def of_events() -> Iterator[Any]:
+    yield Event("a")
+    yield {"b": Point(1)}
+
+
+A, B = b"data: a\n\n", b'data: {"b":{"x":1}}\n\n'
+STREAMS: list[tuple[Any, Any, bytes, str]] = [
+    (Iterator[Event], empty, b"", EVENTS),
+    (Generator[Event, None, None], of_strings, A + B, EVENTS),
+    (Iterable[Event | str], of_strings, A + B, EVENTS),
+    (AsyncIterator[Event], of_events, A + B, EVENTS),
+    (Any, of_events, A + B, EVENTS),
+    (Iterator, of_strings, b'a{"b":{"x":1}}\n', "text/plain; charset=utf-8"),
+    (Iterator[Any], empty, b"", "application/octet-stream"),
+    (Iterator[dict[str, int]], empty, b"", "application/x-ndjson"),
+    (AsyncGenerator[Item, None], empty, b"", "application/x-ndjson"),
+    (Iterator[str], empty, b"", "text/plain; charset=utf-8"),
+    (Iterator[bytes], empty, b"", "application/octet-stream"),
+    (Iterator[bytes | dict[str, int]], empty, b"", "application/octet-stream"),
+    (dict, empty, b"", "application/octet-stream"),
+]
+
+
+@pytest.mark.parametrize(("annotation", "function", "content", "content_type"), STREAMS, ids=repr)
+@pytest.mark.asyncio
+async def test_the_type_of_a_stream(annotation: Any, function: Any, content: bytes, content_type: str) -> None:
+    def annotated() -> Any: ...
+
+    async def asynchronous() -> AsyncIterator[Any]:
+        for item in function():
+            yield item
+
+    annotated.__annotations__["return"] = annotation
+    stream_type = Binder(annotated).stream_type
+    response = encode_result(function())
+    assert b"".join(encode_iterator(response, stream_type)) == content
+    other = await begin_stream(Response(), asynchronous(), stream_type)
+    assert b"".join([chunk async for chunk in other.content]) == content
+    headers = [("cache-control", "no-cache")] if content_type == EVENTS else []
+    for each in (response, other):
+        assert (each.content_type, each.headers) == (content_type, headers)
+
+
+def test_an_author_s_own_headers_of_a_stream_are_kept() -> None:
+    response = Response(of_events(), headers={"cache-control": "no-store"}, content_type="text/event-stream")
+    encode_iterator(encode_result(response))
+    assert (response.content_type, response.headers) == ("text/event-stream", [("cache-control", "no-store")])
 
 
 @pytest.mark.asyncio

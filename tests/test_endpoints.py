@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 from typing import Any
 
 import orjson
 import pytest
 
+import batching_jobs
 import faulty
 from tinysvc import Request, Response
-from tinysvc.endpoints import Endpoint, cpu_program
+from tinysvc.arena import BIG
+from tinysvc.endpoints import CpuProgram, Endpoint
+from tinysvc.routing import Batch
 from tinysvc.worker import Handle
 
 NOBODY = [["127.0.0.1", 1], "/a/socket", "http"]
@@ -40,12 +44,12 @@ def handle() -> Iterator[Handle]:
         Endpoint(faulty.stream, ("n",), {}),
         Endpoint(faulty.fault_http_error, (), {}),
     ]
-    with cpu_program(endpoints) as handle:
+    with CpuProgram(endpoints)() as handle:
         yield handle
 
 
 def meta(endpoint: int, **path: str) -> list[Any]:
-    return [endpoint, "POST", "/", "", path, [[b"x", b"y"]], NOBODY]
+    return [endpoint, "POST", "/", "", path, [[b"x", b"y"], [b"x-add", b"1"]], NOBODY, "id"]
 
 
 def test_a_resource_is_opened_once_and_closed(handle: Handle) -> None:
@@ -54,7 +58,7 @@ def test_a_resource_is_opened_once_and_closed(handle: Handle) -> None:
 
 
 def test_the_resource_was_closed() -> None:
-    with cpu_program([Endpoint(double, (), {"weight": weight})]):
+    with CpuProgram([Endpoint(double, (), {"weight": weight})])():
         pass
     assert opened[-1] == "closed"
 
@@ -75,3 +79,115 @@ def test_a_generator_is_a_stream(handle: Handle) -> None:
     reply = handle(meta(3, n="2"), b"")
     assert reply.meta[1] == "application/x-ndjson"
     assert list(reply.body) == [b'{"i":0}\n', b'{"i":1}\n']
+
+
+def test_a_shared_resource_is_opened_once_before_all_others() -> None:
+    program = CpuProgram([Endpoint(double, (), {"weight": weight}, frozenset({"weight"}))] * 2)
+    del opened[:]
+    with program.preload():
+        for _ in range(2):
+            with program() as handle:
+                assert handle(meta(0), b"ab").body == b'{"size":6}'
+        assert opened == ["opened"]
+        assert pickle.loads(pickle.dumps(program))._shared == {}  # what is open stays in its process
+    assert opened == ["opened", "closed"]
+    with program() as handle:
+        handle(meta(0), b"")
+    assert opened == ["opened", "closed"] * 2
+
+
+def test_the_request_s_id_and_route_are_known() -> None:
+    with CpuProgram([Endpoint(batching_jobs.whoami, (), {}, path="/{a}")])() as handle:
+        assert handle(meta(0), b"").body == b'["id","id","POST /{a}"]'
+
+
+def test_big_bodies_and_results_are_not_copied() -> None:
+    body = memoryview(bytes(BIG))
+    with CpuProgram([Endpoint(batching_jobs.echo, (), {}), Endpoint(batching_jobs.copied, (), {})])() as handle:
+        result = handle(meta(0), body).body
+        assert isinstance(result, memoryview)
+        assert result.obj is body.obj
+        assert handle(meta(1), body).body == b'{"size":%d,"type":"bytes"}' % BIG
+
+
+# Batches
+
+
+def batch(function: Any, *bodies: bytes, **path: str) -> list[Any]:
+    """(status, body) or the three texts of an error, for each."""
+    resources = {"factor": batching_jobs.factor} if function is batching_jobs.score else {}
+    del batching_jobs.calls[:]
+    endpoint = Endpoint(function, tuple(path), resources, batch=Batch(), path="/b")
+    metas = [meta(0, **path) for _ in bodies]
+    with CpuProgram([endpoint])() as handle:
+        reply = handle([0, metas, [len(body) for body in bodies]], b"".join(bodies))
+    answers, start = [], 0
+    for length, response, error in reply.meta:
+        answers.append(error or (response[0], bytes(reply.body[start : start + length])))  # type: ignore[index]
+        start += length
+    assert start == len(reply.body)  # type: ignore[arg-type]
+    return answers
+
+
+def xs(*values: Any) -> list[bytes]:
+    return [b'{"x":%s}' % str(value).encode() for value in values]
+
+
+def test_a_batch_is_one_call_with_lists() -> None:
+    got = batch(batching_jobs.score, *xs(1, 2, 3))
+    assert got == [(200, b'{"y":%d,"of":3}' % y) for y in (11, 21, 31)]
+    assert batching_jobs.calls == [3]
+
+
+def test_what_does_not_bind_is_not_given_to_the_handler() -> None:
+    good, bad, worse = batch(batching_jobs.score, *xs(1, '"a"'), b"{")
+    assert good == (200, b'{"y":11,"of":1}')
+    assert (bad[0], worse[0]) == (422, 400)
+    assert batch(batching_jobs.score, b"{") == [worse]
+    assert batching_jobs.calls == []
+
+
+def test_an_exception_among_the_results_is_one_item_s_error() -> None:
+    own, refused, unencodable, stream, good = batch(batching_jobs.picky, *xs(0, 1, 2, 3, 9))
+    assert own == ("ZeroDivisionError", "zero", "ZeroDivisionError: zero")
+    assert refused == (409, b'{"type":"about:blank","title":"Conflict","status":409,"detail":"one"}')
+    assert "a object, cannot be encoded" in unencodable[1]
+    assert "answered whole, but its result is an iterator; return a list" in stream[1]
+    assert good == (200, b"9")
+    assert batching_jobs.calls == [5]
+
+
+def test_a_handler_that_raises_for_several_is_called_with_each_alone() -> None:
+    first, raised, last = batch(batching_jobs.picky, *xs(8, -1, 9))
+    assert (first, last) == ((200, b"8"), (200, b"9"))
+    assert raised[:2] == ("ValueError", "a negative one")
+    assert "in picky" in raised[2]
+    assert batching_jobs.calls == [3, 1, 1, 1]
+    (alone,) = batch(batching_jobs.picky, *xs(-1))
+    assert alone == raised
+    assert batching_jobs.calls == [1]
+
+
+@pytest.mark.parametrize(
+    ("function", "came"), [(batching_jobs.too_few, "1 of them"), (batching_jobs.not_a_list, "a str")]
+)
+def test_results_that_are_no_list_of_the_same_length_fail_for_all(function: Any, came: str) -> None:
+    got = batch(function, *xs(1, 2))
+    assert [error[1] for error in got] == [
+        f"the handler was given a batch of 2 and must return a list of as many results, but returned {came}"
+    ] * 2
+    assert batching_jobs.calls in ([], [2])  # not called again
+
+
+def test_an_array_is_a_list_of_results() -> None:
+    assert batch(batching_jobs.array, *xs(1, 2)) == [(200, b"0.5"), (200, b"1.0")]
+
+
+def test_out_of_memory_the_worker_is_to_leave() -> None:
+    with pytest.raises(MemoryError):
+        batch(batching_jobs.exhausted, b"", b"")
+
+
+def test_a_batch_of_whole_requests() -> None:
+    expected = (201, b'["POST","n","id,id","POST /b"]')
+    assert batch(batching_jobs.whole_request, b"", b"", name="n") == [expected] * 2

@@ -18,8 +18,8 @@ FLOORS: list[list[set[str]]] = [  # floor -> groups; the groups of one floor do 
         {"binding"},
         {"executor", "plain", "dispatcher", "books", "processes", "worker", "telling", "foreign"},
     ],
-    [{"service", "endpoints", "pages"}],
-    [{"server", "loading"}],
+    [{"service", "cpu", "batching", "endpoints", "pages"}],
+    [{"server", "watchdog", "loading"}],
     [{"__main__"}, {"testing"}],
 ]
 PLACE = {
@@ -79,7 +79,8 @@ def loaded_by(code: str) -> set[str]:
 
 def test_a_worker_loads_neither_server_nor_loop() -> None:
     loaded = loaded_by("from tinysvc import cpu_route, io_route; import tinysvc.worker, tinysvc.endpoints")
-    assert not {"asyncio", "uvloop", "anyio", "httptools", "tinysvc.server", "tinysvc.executor"} & loaded
+    unwanted = {"asyncio", "concurrent.futures", "uvloop", "anyio", "httptools", "tinysvc.server", "tinysvc.executor"}
+    assert not unwanted & loaded
 
 
 def test_a_pool_loads_no_server() -> None:

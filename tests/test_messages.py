@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -11,7 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinysvc.errors import HTTPError
-from tinysvc.messages import MAX_QUERY_FIELDS, Headers, Peer, Request, Response, parse_query, problem_response
+from tinysvc.messages import (
+    MAX_QUERY_FIELDS,
+    MAX_REQUEST_ID,
+    Event,
+    Headers,
+    Peer,
+    Request,
+    Response,
+    parse_query,
+    problem_response,
+)
 
 RAW = ((b"host", b"x"), (b"accept", b"a"), (b"x-name", b"caf\xe9"), (b"accept", b"b"))
 
@@ -72,6 +83,72 @@ def test_a_body_is_had_whole_and_again_or_in_pieces(body: Callable[[], Any]) -> 
 
     assert asyncio.run(whole()) == (b"ab", b"ab")
     assert b"".join(asyncio.run(streamed())) == b"ab"
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (["abc-1.2"], "abc-1.2"),
+        (["x" * MAX_REQUEST_ID], "x" * MAX_REQUEST_ID),
+        (["x" * (MAX_REQUEST_ID + 1)], None),
+        (["two words"], None),
+        (["a", "b"], None),
+        ([""], None),
+        ([], None),
+    ],
+)
+def test_the_id_of_a_request_is_the_client_s_where_it_is_a_token(lines: list[str], expected: str | None) -> None:
+    request = Request("GET", "/", headers=Headers([(b"x-request-id", line.encode()) for line in lines]))
+    assert request.id == request.id
+    if expected is None:
+        other = Request("GET", "/")
+        assert re.fullmatch("[0-9a-f]{16}", request.id)
+        assert request.id != other.id
+    else:
+        assert request.id == expected
+
+
+def test_a_request_can_be_told_its_id() -> None:
+    assert Request("GET", "/", headers=Headers([(b"x-request-id", b"a")]), id="b").id == "b"
+
+
+def test_a_body_in_memory_that_is_shared_is_had_as_bytes() -> None:
+    async def both() -> tuple[bytes, list[bytes]]:
+        request = Request("POST", "/", body=memoryview(b"ab"))
+        return await request.body(), [piece async for piece in request.stream()]
+
+    assert asyncio.run(both()) == (b"ab", [b"ab"])
+    assert Request("POST", "/", body=memoryview(b"ab")).has_arrived
+    assert Request("POST", "/", body=b"").has_arrived
+    assert not Request("POST", "/", body=pieces()).has_arrived
+
+
+@pytest.mark.parametrize(
+    ("event", "encoded"),
+    [
+        (Event("a"), b"data: a\n\n"),
+        (Event(""), b"data: \n\n"),
+        (Event("a\nb\r\nc\rd\n"), b"data: a\ndata: b\ndata: c\ndata: d\ndata: \n\n"),
+        (Event(" a\v\x85\u2028b"), "data:  a\v\x85\u2028b\n\n".encode()),  # no other line ends
+        (Event({"a": "\n"}), b'data: {"a":"\\n"}\n\n'),
+        (Event(None, "tick", "7", 0), b"event: tick\nid: 7\nretry: 0\ndata: null\n\n"),
+    ],
+)
+def test_an_event(event: Event, encoded: bytes) -> None:
+    assert event.encode() == encoded
+
+
+@pytest.mark.parametrize("value", ["a\nb", "a\r", "\0", 1, None])
+def test_a_field_of_an_event_is_one_line(value: Any) -> None:
+    for name in ("event", "id"):
+        with pytest.raises(ValueError, match=f"the {name} of an Event must be one line .*; put .* into data"):
+            Event("", **{name: value})
+
+
+@pytest.mark.parametrize("retry", [-1, 1.5, "1", True])
+def test_retry_is_milliseconds(retry: Any) -> None:
+    with pytest.raises(ValueError, match="retry must be a whole number of milliseconds, as in retry=3000"):
+        Event("", retry=retry)
 
 
 def test_an_empty_body_streams_nothing() -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import httpx
 import pytest
 
 import faulty
-from conftest import workers_below
+from conftest import wait_until, workers_below
 from tinysvc import ConfigurationError, Service, io_route
 from tinysvc.server import Server, route_table
 from tinysvc.settings import Settings
@@ -106,3 +109,70 @@ async def test_the_route_table() -> None:
     assert route_table(Service(faulty.io, faulty.predict, prefix="/p")) == (
         "GET   /p/io/{number}  io   faulty.io\nPOST  /p/predict      cpu  faulty.predict"
     )
+
+
+FEW = 64
+"""Descriptors of a server that may not have more."""
+
+ASK = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+SERVICE = """
+import tinysvc
+
+@tinysvc.io_route("/")
+async def root() -> str:
+    return "still here"
+
+if __name__ == "__main__":
+    tinysvc.run(__name__, port=0, max_connections=10_000)
+"""
+
+
+def answer_of(connection: socket.socket) -> bytes:
+    """What comes for a request; nothing from a connection that was closed at once."""
+    try:
+        connection.sendall(ASK)
+        return connection.recv(65536)
+    except ConnectionError:
+        return b""
+
+
+def _connect(port: int) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), timeout=20)
+
+
+async def test_who_comes_when_no_descriptor_is_left_is_turned_away_and_nobody_else_is_harmed(tmp_path: Path) -> None:
+    (tmp_path / "service.py").write_text(SERVICE)
+    limited = f"import resource, runpy; resource.setrlimit(resource.RLIMIT_NOFILE, ({FEW}, {FEW}))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"{limited}; runpy.run_path('service.py', run_name='__main__')"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout
+        port = int(next(line for line in process.stdout if "listening" in line).rpartition(":")[2])
+        answered = []
+        while answer_of(newcomer := _connect(port)):
+            answered.append(newcomer)
+            assert len(answered) < FEW
+        newcomer.close()
+        for _ in range(FEW):
+            with _connect(port) as turned_away:
+                assert not answer_of(turned_away)
+        for connection in answered:
+            assert answer_of(connection).endswith(b"still here")
+            connection.close()
+
+        def is_back() -> bool:
+            with _connect(port) as connection:
+                return bool(answer_of(connection))
+
+        wait_until(is_back, "newcomers are answered again")
+        process.terminate()
+        _, said = process.communicate(timeout=20)
+    finally:
+        process.kill()
+        process.communicate()
+    assert (process.returncode, said) == (0, "")

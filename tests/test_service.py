@@ -174,7 +174,7 @@ FAULTS = [
 def test_a_fault_is_answered_logged_and_survived(
     client: httpx.Client, caplog: pytest.LogCaptureFixture, path: str, status: int, logged: str
 ) -> None:
-    answer = client.get(path)
+    answer = client.get(path, headers={"x-request-id": "3f2a-1"})
     assert answer.status_code == status
     assert answer.headers["content-type"] == "application/problem+json"
     if status == 500:
@@ -183,7 +183,7 @@ def test_a_fault_is_answered_logged_and_survived(
     assert_healthy(client)
     records = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert len(records) == 1, [record.getMessage() for record in records]
-    assert records[0].getMessage().startswith(f"GET {path}: ")
+    assert records[0].getMessage().startswith(f"GET {path} (request 3f2a-1): ")
     assert logged in records[0].getMessage()
     assert "src/tinysvc" not in records[0].getMessage() or "header" in path
 
@@ -356,6 +356,13 @@ async def test_a_drain_finishes_the_jobs_of_all_pools(tmp_path: Path) -> None:
         assert [response.status for response in await asyncio.gather(*asked)] == [200, 200]
         await drained
         assert (await running(Request("GET", "/train", "started=x&go=y"))).status == 503
+
+
+def test_a_shared_resource_is_opened_before_the_fork() -> None:
+    with serving(Service(service_jobs.shared, service_jobs.forkserver), cpu_workers=2) as url:
+        answer = httpx.get(f"{url}/shared", timeout=20).json()
+        assert answer["opened_in"] != answer["pid"]
+        assert answer["pid"] in descendants(answer["opened_in"])
 
 
 @pytest.mark.usefixtures("nothing_left")

@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 import httpx
 import pytest
@@ -26,6 +27,10 @@ def watching() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "tinysvc-watchdog"]
 
 
+def more_is_said(caplog: pytest.LogCaptureFixture, already: int) -> bool:
+    return len(said(caplog)) > already
+
+
 let_go: Callable[[], bool]
 
 
@@ -43,7 +48,7 @@ async def test_a_handler_that_holds_the_loop_is_named(caplog: pytest.LogCaptureF
         httpx.AsyncClient(base_url=url, timeout=20) as client,
     ):
         for already in (0, 2):
-            let_go = lambda already=already: len(said(caplog)) > already  # noqa: E731
+            let_go = partial(more_is_said, caplog, already)
             assert (await client.get("/hold")).text == "done"
             while len(said(caplog)) < already + 2:
                 await asyncio.sleep(0)

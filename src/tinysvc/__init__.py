@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .binding import Cookie, Header, Query
 from .errors import ConfigurationError, HTTPError, TinysvcError
-from .messages import Handler, Headers, Request, Response
+from .messages import Event, Handler, Headers, Request, Response, request_id
 from .routing import Batch, cpu_resource, cpu_route, io_resource, io_route
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ __all__ = [
     "Batch",
     "ConfigurationError",
     "Cookie",
+    "Event",
     "HTTPError",
     "Handler",
     "Header",
@@ -40,6 +41,7 @@ __all__ = [
     "cpu_route",
     "io_resource",
     "io_route",
+    "request_id",
     "run",
 ]
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import tempfile
 
 BIG = 256 * 1024
 """Bytes from which a body travels in an arena. Below it a copy costs less than a descriptor and its page faults."""
@@ -55,6 +54,8 @@ class Arena:
 
 def _anonymous_file() -> int:
     if not hasattr(os, "memfd_create"):
+        import tempfile
+
         with tempfile.TemporaryFile() as file:
             return os.dup(file.fileno())
     descriptor = os.memfd_create("tinysvc", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)

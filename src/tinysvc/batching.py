@@ -23,7 +23,7 @@ import asyncio
 import math
 from collections import OrderedDict
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from .arena import BIG, Arena
 from .books import TICK, Job, Lane
@@ -144,6 +144,7 @@ class Batcher:
 
     def _go_on(self, now: float) -> None:
         """Send the batches that may go, and say when to look again."""
+        self._end_late(self._waiting, now)
         while self._waiting and self._has_room():
             if len(self._waiting) < self._batch.size and self._due() > now:
                 self._wake_at(self._due())
@@ -166,15 +167,16 @@ class Batcher:
         return items
 
     def _send(self, items: list[Item]) -> None:
-        """See endpoints.py for the meta."""
-        meta = (self._number, [item.meta for item in items], [len(item.body) for item in items])
+        """Give the pool one job; endpoints.py says what is in it."""
+        bodies = [item.body for item in items]
+        meta = (self._number, [item.meta for item in items], list(map(len, bodies)))
         try:
-            job = self._pool.submit_frame(meta, _joined([item.body for item in items]), None, self._lane)
+            job = self._pool.submit_frame(meta, _joined(bodies), None, self._lane)
         except PoolError as error:
             self._settle_all(items, error)
             return
         for item in items:
-            item.job, item.body = job, b""
+            item.job, item.meta, item.body = job, None, b""
         self._batches[job] = items
         job.future.add_done_callback(partial(self._ended, job))
 
@@ -210,12 +212,14 @@ class Batcher:
         assert self._alarm is not None
         now, when = asyncio.get_running_loop().time(), self._alarm.when()
         self._alarm = None
-        if now - when < STALL:  # else the loop was held: first let what has been sent meanwhile be read
-            self._end_late(now)
-        self._go_on(max(now, when))  # the clock may be coarser than the alarm
+        held, now = now - when > STALL, max(now, when)  # the clock may be coarser than the alarm
+        if not held:  # else what the pool has sent meanwhile is read first
+            self._end_late(self._unsettled, now)
+        self._go_on(now)
 
-    def _end_late(self, now: float) -> None:
-        while self._unsettled and (eldest := next(iter(self._unsettled))).deadline <= now:
+    def _end_late(self, items: OrderedDict[Item, None], now: float) -> None:
+        """All have the same timeout, so that the eldest is due first."""
+        while items and (eldest := next(iter(items))).deadline <= now:
             text = f"past its deadline of {self._timeout:g} s"
             if eldest.has_started:
                 self._drop(eldest, DeadlineExceeded(f"the job ran {text}"))
@@ -226,17 +230,20 @@ class Batcher:
 def _joined(bodies: list[bytes]) -> bytes | Arena:
     if sum(map(len, bodies)) < BIG:
         return b"".join(bodies)
-    arena = Arena()
-    for body in bodies:
-        arena.write(body)
+    try:
+        arena = Arena()
+        for body in bodies:
+            arena.write(body)
+    except OSError:  # out of descriptors, say: then it goes through the socket
+        return b"".join(bodies)
     return arena
 
 
 def _outcomes(reply: JobReply, count: int) -> list[JobReply | PoolError]:
     """The answers in the reply of a batch; errors where it is not what endpoints.py makes."""
     try:
-        parts, start = [], 0
-        body: Any = reply.body
+        parts: list[JobReply | PoolError] = []
+        body, start = cast("bytes | memoryview", reply.body), 0
         for length, meta, error in reply.meta:
             part = body[start : start + length]
             parts.append(RemoteError(*error) if error else JobReply(meta, part if length >= BIG else bytes(part)))

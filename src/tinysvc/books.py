@@ -503,9 +503,8 @@ class Books:
             if worker.spent and worker.state is IDLE and worker not in self.idle:
                 self.idle.append(worker)
         if not self.ready:
-            error = NoWorkers(f"no worker is alive: {text}", math.ceil(self.pause))
             for job in list(self.queued()):
-                self._finish(job, error, now)
+                self._finish(job, NoWorkers(f"no worker is alive: {text}", math.ceil(self.pause)), now)
 
     def _renew(self, worker: Worker, now: float) -> None:
         """It goes on until a successor is there, which may start at once."""

@@ -76,7 +76,8 @@ class CpuProgram:
                 table.append(_one_at_a_time(endpoint, values) if endpoint.batch is None else _batched(endpoint, values))
 
             def handle(meta: Any, body: Body) -> Reply:
-                return table[meta[0]](meta, body)
+                answer: Handle = table[meta[0]]
+                return answer(meta, body)
 
             yield handle
 
@@ -167,7 +168,7 @@ def _results(function: Callable[..., Any], bound: list[Values], resources: Value
     except BaseException as error:
         if len(bound) == 1 or isinstance(error, UnencodableResult):
             return [error] * len(bound)
-        return [result for each in bound for result in _results(function, [each], resources)]
+    return [result for each in bound for result in _results(function, [each], resources)]
 
 
 def _call(function: Callable[..., Any], bound: list[Values], resources: Values) -> list[Any]:
@@ -198,10 +199,3 @@ def _whole(result: Any) -> Response:
     if not isinstance(response.content, (bytes, memoryview)):
         raise UnencodableResult("a request of a batch is answered whole, but its result is an iterator; return a list")
     return response
-
-
-@contextmanager
-def cpu_program(endpoints: list[Endpoint]) -> Iterator[Handle]:
-    """Until the service gives its pools a CpuProgram and cpu.cpu_handler: requests without an id."""
-    with CpuProgram(endpoints)() as handle:
-        yield lambda meta, body: handle((*meta, ""), body)

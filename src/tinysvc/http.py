@@ -336,18 +336,35 @@ class BodyReader:
 
     async def whole(self) -> bytes:
         """All that has not been streamed yet, put together in steps. Who gave up half-way may ask again."""
-        while piece := await self._next_piece():
-            if self._expected < 0:
+        if self._expected < 0:
+            while piece := await self._next_piece():
                 self._pieces.append(piece)
-                continue
-            if self._whole is None:
-                self._whole = _room_for(self._expected - self._received + len(piece))
-            self._whole.write(piece)
-        if self._whole is None:
-            self._whole = _room_for(sum(map(len, self._pieces)))
-        await self._put_together(self._whole)
+            self._whole = self._whole or _room_for(sum(map(len, self._pieces)))
+            await self._put_together(self._whole)
+        else:
+            piece = await self._next_piece()
+            self._whole = self._whole or _room_for(self._expected - self._received + len(piece))
+            while piece:
+                self._whole.write(piece)
+                piece = await self._fill(self._whole)
         self._whole.truncate()
         return self._whole.getvalue()
+
+    async def _fill(self, whole: BytesIO) -> bytes:
+        """The next piece, or the last one if there is much: then all before it is in `whole`."""
+        size = self._expected - self._received - READ_SIZE
+        if size < SLICE or self._connection.has_bytes():
+            return await self._next_piece()
+        filler = Filler(self, self._connection, whole, size)
+        try:
+            return await self._next_piece()
+        finally:
+            filler.close()
+
+    def count(self, size: int) -> None:
+        """So many bytes more were received."""
+        self._connection.count_body(size)
+        self._received += size
 
     async def _put_together(self, whole: BytesIO) -> None:
         """Write the pieces of a body that did not say its length."""
@@ -424,6 +441,60 @@ class BodyReader:
         except ProtocolError:
             return False  # the request has its answer; a second one would belong to nothing
         return True
+
+
+class Filler(asyncio.BufferedProtocol):
+    """Takes its connection's place while most of a long body arrives: the kernel writes it to where it is to be.
+
+    All else comes to the connection: the end of the body, what goes wrong, and the task that waits for either.
+    """
+
+    def __init__(self, reader: BodyReader, connection: Connection, whole: BytesIO, size: int) -> None:
+        self._reader, self._connection, self._whole = reader, connection, whole
+        self._room, self._filled = whole.getbuffer(), whole.tell()
+        self._end = self._filled + size
+        self._is_open = True
+        connection.switch(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._room[self._filled : min(self._filled + SLICE, self._end)]
+
+    def buffer_updated(self, count: int) -> None:
+        """Some more has come; then others have a turn."""
+        connection = self._connection
+        self._filled += count
+        connection.transport.pause_reading()
+        connection.renew_body_deadline()
+        try:
+            self._reader.count(count)
+        except ProtocolError as error:
+            connection.fail(error)
+        else:
+            connection.connections.loop.call_soon(self._go_on if self._filled < self._end else self.close)
+
+    def eof_received(self) -> bool | None:
+        return self._connection.eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connection.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._connection.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._connection.resume_writing()
+
+    def _go_on(self) -> None:
+        if self._is_open and not self._connection.gone:
+            self._connection.transport.resume_reading()
+
+    def close(self) -> None:
+        """The connection is in its place again; once is enough."""
+        if self._is_open:
+            self._is_open = False
+            self._room.release()
+            self._whole.seek(self._filled)
+            self._connection.switch(self._connection)
 
 
 def _room_for(size: int) -> BytesIO:
@@ -513,8 +584,8 @@ class Connection(asyncio.StreamReaderProtocol):
         self.ended = True
         if self._waiter is None:
             self.out_of_time = True
-        elif not self._waiter.done():
-            self._waiter.set_exception(TimeoutError())
+        else:
+            self.fail(TimeoutError())
 
     def _client_left(self) -> None:
         """Stop the work nobody waits for: a job's fate is its pool's to decide; other safe handlers are cancelled."""
@@ -606,6 +677,25 @@ class Connection(asyncio.StreamReaderProtocol):
         if paused and not self.gone:
             self.transport.resume_reading()
         return data
+
+    def has_bytes(self) -> bool:
+        """Whether anything has come that was not taken."""
+        return bool(self.buffer or self._held)
+
+    def switch(self, protocol: asyncio.BaseProtocol) -> None:
+        """Let `protocol` have what comes."""
+        if not self.gone:
+            self.transport.pause_reading()  # uvloop chooses its way to read when it begins
+            self.transport.set_protocol(protocol)
+            self.transport.resume_reading()
+
+    def renew_body_deadline(self) -> None:
+        self.deadline = self.connections.now + self.settings.body_timeout
+
+    def fail(self, error: Exception) -> None:
+        """Whatever the task waits for, it gets `error`."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(error)
 
     def put_back(self, data: bytes) -> None:
         """What stood behind a body is looked at next."""

@@ -19,12 +19,13 @@ import sys
 import types
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import Executor
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .binding import Binder, ChunkStream, encode_result
-from .endpoints import Endpoint, cpu_program
+from .binding import Binder, ChunkStream, encode_result, open_resource
+from .cpu import cpu_handler
+from .endpoints import CpuProgram, Endpoint
 from .errors import (
     ConfigurationError,
     DeadlineExceeded,
@@ -38,13 +39,11 @@ from .errors import (
     author_traceback,
 )
 from .executor import ProcessPoolExecutor
-from .messages import SAFE_METHODS, Handler, Request, Response, problem_response
+from .messages import Handler, Request, Response, problem_response
 from .routing import Resource, Route, Router, allow, recorded, unreachable
 from .settings import DEFAULT_POOL, Pool, Settings, read_pools
-from .worker import Program
 
 if TYPE_CHECKING:
-    from .books import Lane
     from .foreign import ForeignPool
 
 log = logging.getLogger("tinysvc")
@@ -206,13 +205,13 @@ class RunningService:
 
     def _add_pool(self, name: str, routes: list[Mounted]) -> None:
         """A pool, not yet started, and the handlers of its routes: its workers know of these only."""
-        pool = self._pool(name, partial(cpu_program, [_endpoint(each) for each in routes]))
+        pool = self._pool(name, CpuProgram([_endpoint(each) for each in routes]))
         self.pools.append(pool)
         for number, each in enumerate(routes):
             lane = pool.lane(each.route.limit) if each.route.limit else None
-            self._add(each, _cpu_handler(pool, number, each.route, self.settings.cpu_timeout, lane))
+            self._add(each, cpu_handler(pool, number, each.route, self.settings.cpu_timeout, lane))
 
-    def _pool(self, name: str, program: Program) -> ProcessPoolExecutor | ForeignPool:
+    def _pool(self, name: str, program: CpuProgram) -> ProcessPoolExecutor | ForeignPool:
         executor = self.settings.pools.get(name)
         told = self.settings.pool(name)
         if isinstance(executor, Executor):
@@ -267,7 +266,7 @@ class RunningService:
         """Log what the client must not know, and answer with what it may."""
         level, text = _log_line(error)
         if text:
-            log.log(level, "%s %s: %s", request.method, request.raw_path, text)
+            log.log(level, "%s %s (request %s): %s", request.method, request.raw_path, request.id, text)
         return problem_response(error if isinstance(error, TinysvcError) else TinysvcError())
 
 
@@ -343,49 +342,10 @@ async def _open_io_resource(stack: AsyncExitStack, function: Callable[..., Any])
     try:
         if inspect.isasyncgenfunction(function):
             return await stack.enter_async_context(asynccontextmanager(function)())
-        if inspect.isgeneratorfunction(function):
-            return stack.enter_context(contextmanager(function)())
-        value = function()
+        value = open_resource(stack, function)
         return await value if inspect.isawaitable(value) else value
     except Exception as error:
         raise ResourceFailed(f"the resource {function.__name__} cannot be opened:\n{author_traceback(error)}") from None
-
-
-# Handlers in workers: the server's side
-
-
-def _cpu_handler(
-    pool: ProcessPoolExecutor | ForeignPool, number: int, route: Route, default_timeout: float, lane: Lane | None
-) -> Handler:
-    timeout = (default_timeout if route.timeout is None else route.timeout) or None
-
-    async def handle(request: Request) -> Response:
-        body = await request.body()
-        meta = (
-            number,
-            request.method,
-            request.raw_path,
-            request.raw_query,
-            request.path_params,
-            request.headers.raw,
-            request.peer,
-        )
-        job = pool.submit_frame(meta, body, timeout, lane)
-        cancels = route.on_disconnect == "cancel" or (not route.on_disconnect and request.method in SAFE_METHODS)
-
-        def left() -> None:
-            pool.abandon(job, even_running=cancels)
-
-        request.on_disconnect = left
-        try:
-            reply = await job.future
-        except asyncio.CancelledError:
-            pool.abandon(job, even_running=True)
-            raise
-        status, content_type, headers = reply.meta
-        return Response(reply.body, status, headers, content_type=content_type)
-
-    return handle
 
 
 # Which routes run in which pool
@@ -445,7 +405,8 @@ def _endpoint(mounted: Mounted) -> Endpoint:
     functions = {name: resource.function for name, resource in used.items()}
     for needed in (function, *functions.values()):
         _check_importable(needed)
-    return Endpoint(function, mounted.route.parameters, functions)
+    shared = frozenset(name for name, resource in used.items() if resource.shared)
+    return Endpoint(function, mounted.route.parameters, functions, shared, mounted.route.batch, mounted.path)
 
 
 def _check_on_top(part: object, record: Route | Resource) -> None:

@@ -1,8 +1,8 @@
 """Who holds the event loop? A thread that asks the loop for a sign of life, and says in the log what it does instead.
 
-Nobody else is served while an `async def` handler computes, or sleeps without `await`. Four times a second the thread
-leaves a callback with the loop; if it has not run after LIMIT, the stack of the loop's thread names the culprit. What is
-said of the time is a little less than the truth, as the handler began some time before it was asked.
+Nobody else is served while an `async def` handler computes, or sleeps without `await`. Some times a second the thread
+leaves a callback with the loop; if it has not run after LIMIT, the stack of the loop's thread names the culprit. The
+time that is said is a little less than the truth, as the handler began before the loop was asked.
 
 A process that was stopped (SIGSTOP, a paused container) is nobody's fault: the thread slept too long itself, and no CPU
 time went by. Where CPU time did go by, a handler kept the interpreter's lock, and with it this thread.

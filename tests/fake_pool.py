@@ -1,0 +1,71 @@
+"""A pool whose jobs the test settles by hand: for interleavings that a real one shows only now and then."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+from tinysvc.books import DONE, QUEUED, RUNNING, Job, Lane
+from tinysvc.dispatcher import JobReply
+from tinysvc.errors import JobAbandoned, PoolError
+
+
+class FakePool:
+    """Takes every job, or refuses it with `refusal`, and starts none by itself."""
+
+    def __init__(self, max_workers: int = 1, queue_size: int = 100) -> None:
+        self.max_workers = max_workers
+        self.queue_size = queue_size
+        self.refusal: PoolError | None = None
+        self.kills_at_once = True
+        self.jobs: list[Job] = []
+        self.given: dict[Job, tuple[Any, Any]] = {}
+        self.abandoned: list[tuple[Job, bool]] = []
+
+    @property
+    def waiting(self) -> int:
+        return sum(job.state is QUEUED for job in self.jobs)
+
+    def submit_frame(
+        self, meta: Any, body: Any, timeout: float | None = None, lane: Lane | None = None, key: Any = None
+    ) -> Job:
+        if self.refusal is not None:
+            raise self.refusal
+        loop = asyncio.get_running_loop()
+        job = Job(len(self.jobs), lane or Lane(), timeout, loop.time(), key)
+        job.future = loop.create_future()
+        self.jobs.append(job)
+        self.given[job] = meta, body
+        return job
+
+    def start(self, job: Job) -> None:
+        job.state, job.started = RUNNING, asyncio.get_running_loop().time()
+
+    def end(self, job: Job, outcome: JobReply | PoolError) -> None:
+        if job.state is QUEUED:
+            self.start(job)
+        self._settle(job, outcome)
+
+    def _settle(self, job: Job, outcome: JobReply | PoolError) -> None:
+        job.state, job.settled = DONE, asyncio.get_running_loop().time()
+        if job.future.done():
+            pass  # cancelled by who waited
+        elif isinstance(outcome, PoolError):
+            job.future.set_exception(outcome)
+        else:
+            job.future.set_result(outcome)
+
+    def abandon(self, job: Job, *, even_running: bool) -> None:
+        self.abandoned.append((job, even_running))
+        if job.state is QUEUED or (job.state is RUNNING and even_running and self.kills_at_once):
+            self._settle(job, JobAbandoned("nobody waits"))
+
+
+async def until(condition: Callable[[], object], what: str, seconds: float = 20.0) -> None:
+    """Let the loop go on until the condition holds; the time only guards against a hang."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited {seconds} s in vain until {what}"
+        await asyncio.sleep(0.001)

@@ -1,0 +1,91 @@
+"""What worker processes tell: functions for a pool, and for processes of their own."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jobs import segfault
+from tinysvc.messages import request_id, route_name
+from tinysvc.telling import forward_logs, watch_crashes, whole_lines
+
+
+def log_and_print(text: str) -> None:
+    """As a handler does: one record, one failure, one line on each stream."""
+    token = route_name.set("POST /predict"), request_id.set("5f-1")
+    try:
+        logging.getLogger("shop.model").warning("slow %s", text)
+        try:
+            raise ValueError(text)
+        except ValueError:
+            logging.getLogger("shop.model").exception("no %s", text)
+    finally:
+        route_name.reset(token[0])
+        request_id.reset(token[1])
+    print("print", text)
+    print("error", text, file=sys.stderr)
+
+
+def predict() -> None:
+    segfault()
+
+
+def forward_like_a_worker(folder: str) -> None:
+    """A process whose author has configured logging in the usual ways; it prints what was forwarded."""
+    file = logging.FileHandler(Path(folder, "log"))
+    logging.basicConfig(
+        level=logging.DEBUG, handlers=[logging.StreamHandler(), logging.StreamHandler(sys.stdout), file]
+    )
+    for name, propagate in (("loud", True), ("apart", False), ("silent", False)):
+        logging.getLogger(name).propagate = propagate
+        if name != "silent":
+            logging.getLogger(name).addHandler(logging.StreamHandler())
+    del file
+    sent: list[Any] = []
+    forward_logs(sent.append, logging.INFO)
+    for name in ("", "loud", "apart", "silent", "loud.below"):
+        logging.getLogger(name).info("said")
+        logging.getLogger(name).debug("not wanted")
+    print([fields[0] for fields in sent])
+
+
+def print_lines(name: str, count: str) -> None:
+    """Lines in pieces, as print makes them."""
+    whole_lines()
+    for number in range(int(count)):
+        print(name, number, "x" * (number * 19 % 3000), end=" end\n")
+    sys.stdout.flush()
+
+
+def print_to_closed_descriptors() -> None:
+    whole_lines()
+    os.close(1)
+    print("to nobody")
+    sys.stdout.close()
+    print("to nobody again", flush=True)
+    print("still here", file=sys.stderr)
+
+
+def keep_other_streams() -> None:
+    """The author has put something of his own in place of stdout; stderr was closed when the process began."""
+    mine = sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = None  # type: ignore[assignment]
+    whole_lines()
+    assert sys.stdout is mine
+    assert sys.stderr is None
+    mine.close()
+    assert sys.__stdout__ is not None
+    sys.__stdout__.write("kept\n")
+
+
+def crash(descriptor: str) -> NoReturn:
+    """In a forked child, as workers are; its parent tells how it ended."""
+    child = os.fork()
+    if not child:
+        watch_crashes(int(descriptor))
+        predict()
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+    os._exit(0)
