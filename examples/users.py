@@ -160,11 +160,11 @@ async def crowd(address: Any, path: str, k: int) -> list[float]:
 
 
 async def workers_of(address: Any) -> int:
-    """How many workers the server has; every tinysvc server tells it at /readyz."""
+    """How many workers answer its cpu routes; every tinysvc server tells it at /readyz."""
     user = await User.connected(address)
     user.ask("/readyz")
     _, body = await user.answered()
-    return sum(pool["workers"] for pool in msgspec.json.decode(body)["pools"].values())
+    return int(msgspec.json.decode(body)["pools"]["default"]["workers"])
 
 
 class User:

@@ -101,6 +101,10 @@ def not_a_list(bodies: list[bytes]) -> str:
     return "x" * len(bodies)
 
 
+def a_set(bodies: list[bytes]) -> set[bytes]:
+    return {b"", b"x"}
+
+
 def array(features: list[Features]) -> Any:
     return np.array([f.x for f in features]) / 2
 

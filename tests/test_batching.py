@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from tinysvc.errors import (
     WorkerDied,
 )
 from tinysvc.executor import ProcessPoolExecutor
+from tinysvc.foreign import ForeignPool
 from tinysvc.messages import Handler, Headers, Request, Response
 from tinysvc.routing import Batch, Route
 
@@ -410,3 +412,16 @@ async def test_requests_gather_while_the_worker_is_busy(tmp_path: Path) -> None:
         go.touch()
         await asyncio.gather(first, *others)
         assert np.unique([each.result().headers[0][0] for each in others]).tolist() == ["server-timing"]
+
+
+@pytest.mark.usefixtures("nothing_left")
+@pytest.mark.asyncio
+async def test_batches_in_any_executor() -> None:
+    batch = Batch(size=2, wait=NEVER)
+    with ThreadPoolExecutor(1) as executor:
+        pool = ForeignPool(executor, program(batch))
+        await pool.start()
+        route = Route(path="/x", methods=("POST",), function=batching_jobs.score, kind="cpu", batch=batch)
+        got = await answers(cpu_handler(pool, 0, route, 30.0, None), features(1), features('"a"'))
+        assert [each.status for each in got] == [200, 422]
+        await pool.aclose()

@@ -169,7 +169,8 @@ def test_a_handler_that_raises_for_several_is_called_with_each_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("function", "came"), [(batching_jobs.too_few, "1 of them"), (batching_jobs.not_a_list, "a str")]
+    ("function", "came"),
+    [(batching_jobs.too_few, "1 of them"), (batching_jobs.not_a_list, "a str"), (batching_jobs.a_set, "a set")],
 )
 def test_results_that_are_no_list_of_the_same_length_fail_for_all(function: Any, came: str) -> None:
     got = batch(function, *xs(1, 2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import socket
 import struct
@@ -10,12 +11,14 @@ import sys
 import threading
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy
 import pytest
 from PIL import Image
 
@@ -29,9 +32,10 @@ import images
 import notes
 import text
 import users
+import vectors
 
 EXAMPLES = Path(hello.__file__).parent
-NAMES = ["hello", "images", "notes", "text", "users"]
+NAMES = ["hello", "images", "notes", "text", "users", "vectors"]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +61,7 @@ def test_index_lists_every_route_with_a_link_or_a_curl_line(client: httpx.Client
     for path in ("/notes", "/text", "/users/measure"):
         assert f'<a href="{path}">' in page.text
     lines = re.findall(r"<pre>(curl .*?)</pre>", page.text)
-    assert len(lines) == page.text.count("<b class=") == 19
+    assert len(lines) == page.text.count("<b class=") == 21
     assert all(url in line for line in lines)
 
 
@@ -537,3 +541,45 @@ def test_measure_can_be_called_as_a_plain_function(url: str) -> None:
     measured = users.measure(Request("GET", "/users/measure", peer=at(address.host, address.port)), k=1)
     assert isinstance(measured, users.Measurement)
     assert isinstance(users.measure(Request("GET", "/users/measure"), accept="text/html"), Response)
+
+
+# Vectors
+
+
+def test_vectors_finds_the_nearest(client: httpx.Client) -> None:
+    values = numpy.random.default_rng(seed=1).normal(size=(vectors.COUNT, vectors.DIMENSIONS))[7]
+    found = client.post("/vectors", json={"values": values.tolist()}).json()
+    assert found["index"] == 7
+    assert found["distance"] == pytest.approx(0, abs=0.01)
+
+
+def test_vectors_asked_at_once_are_answered_each_its_own(client: httpx.Client) -> None:
+    table = numpy.random.default_rng(seed=1).normal(size=(vectors.COUNT, vectors.DIMENSIONS))
+    with ThreadPoolExecutor(16) as threads:
+        answers = threads.map(lambda i: client.post("/vectors", json={"values": table[i].tolist()}).json(), range(64))
+        assert [answer["index"] for answer in answers] == list(range(64))
+
+
+def test_vectors_of_another_size_are_422(client: httpx.Client) -> None:
+    answer = client.post("/vectors", json={"values": [1, 2]})
+    assert answer.status_code == 422
+    assert answer.json()["errors"] == [{"place": "$.values", "detail": "Expected `array` of length >= 8"}]
+
+
+def test_vectors_trains_round_by_round_in_a_pool_of_its_own(client: httpx.Client) -> None:
+    with client.stream("POST", "/vectors/clusters", params={"count": 3}) as answer:
+        assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
+        events = "".join(answer.iter_text()).strip().split("\n\n")
+    kinds = [event.partition("\n")[0] for event in events]
+    assert kinds == ["event: round"] * (len(events) - 1) + ["event: result"]
+    spreads = [json.loads(event.partition("data: ")[2])["spread"] for event in events[:-1]]
+    assert spreads == sorted(spreads, reverse=True)
+    assert client.get("/readyz").json()["pools"]["training"]["workers"] == 1
+
+
+def test_vectors_handlers_are_plain_functions() -> None:
+    queries = [vectors.Query([0.0] * 8), vectors.Query([1.0] + [0.0] * 7)]
+    table = numpy.eye(8, dtype="f4")
+    assert [found.index for found in vectors.nearest(queries, table)][1] == 0
+    with pytest.raises(HTTPError, match="501"):
+        vectors.nearest(queries, None)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import array
 import asyncio
 import functools
 import gc
+import inspect
 import logging
+import mmap
 import re
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec
@@ -21,7 +24,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tinysvc.errors import ProtocolError
-from tinysvc.http import MAX_DISCARD, READ_SIZE, ChunkedDecoder, Connection, Connections
+from tinysvc.http import (
+    CHUNKS_AT_ONCE,
+    IDLE,
+    MAX_DISCARD,
+    MAX_HELD,
+    READ_SIZE,
+    SEPARATE_WRITE,
+    SLICE,
+    WRITE,
+    ChunkedDecoder,
+    Connection,
+    Connections,
+)
 from tinysvc.messages import Handler, Request, Response
 from tinysvc.settings import Settings
 
@@ -559,6 +574,109 @@ async def test_a_handler_that_raises_is_answered_500_and_logged(caplog: pytest.L
     assert "this is a bug in tinysvc" in logged(caplog)[0]
 
 
+# Big answers
+
+BIG = bytes(range(256)) * (9 * SLICE // 512 + 1)  # some slices, and half a one
+SIZES = [0, 1, SEPARATE_WRITE - 1, SEPARATE_WRITE, SLICE, SLICE + 1, len(BIG)]
+
+
+@contextmanager
+def mapped(content: bytes) -> Iterator[mmap.mmap]:
+    with mmap.mmap(-1, max(1, len(content))) as mapping:
+        mapping.write(content)
+        yield mapping
+
+
+@pytest.mark.parametrize("size", SIZES)
+@on_loop
+async def test_a_view_is_sent_like_bytes(size: int) -> None:
+    with mapped(BIG[:size]) as mapping:
+        handler = answering(lambda: Response(memoryview(mapping)[:size]))
+        async with serving(handler) as server, server.client() as client:
+            for _ in range(2):
+                assert (await client.ask(get())).body == BIG[:size]
+            client.send(get(method="HEAD") + get())
+            assert (await client.answer(head=True)).fields["content-length"] == str(size)
+            assert (await client.answer()).body == BIG[:size]
+
+
+@on_loop
+async def test_a_view_counts_its_bytes_whatever_they_mean() -> None:
+    numbers = array.array("d", [1.0] * 100_000)
+    async with serving(answering(lambda: Response(memoryview(numbers)))) as server, server.client() as client:
+        assert (await client.ask(get())).body == numbers.tobytes()
+
+
+@pytest.mark.parametrize("status", [204, 304])
+@on_loop
+async def test_a_view_is_not_sent_where_there_is_no_body(status: int) -> None:
+    async with serving(answering(lambda: Response(memoryview(BIG), status))) as server, server.client() as client:
+        for _ in range(2):
+            assert (await client.ask(get())).status == status
+
+
+@on_loop
+async def test_nothing_of_a_view_is_kept_while_the_connection_is_idle() -> None:
+    with mapped(BIG) as mapping:
+        async with serving(answering(lambda: Response(memoryview(mapping)))) as server, server.client() as client:
+            assert (await client.ask(get())).body == BIG
+            while server.only.phase != IDLE:
+                await asyncio.sleep(0)
+            mapping.close()  # a BufferError if anybody still looked at it
+
+
+@on_loop
+async def test_a_view_is_let_go_of_when_the_client_leaves() -> None:
+    with mapped(bytes(30_000_000)) as mapping:
+        async with serving(answering(lambda: Response(memoryview(mapping)))) as server, server.client() as client:
+            client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            client.send(get())
+            while not server.connections.open or not server.only.write_paused:
+                await asyncio.sleep(0)
+            task = server.only.task
+            client.reset()
+            await task
+        mapping.close()
+
+
+@pytest.mark.parametrize("kind", [bytes, memoryview])
+@on_loop
+async def test_a_big_answer_waits_for_its_reader(kind: Callable[[bytes], Any]) -> None:
+    content = kind(bytes(30_000_000))
+    async with serving(answering(lambda: Response(content))) as server, server.client() as client:
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        client.send(get())
+        while not server.connections.open or not server.only.write_paused:
+            await asyncio.sleep(0)
+        for _ in range(100):
+            await asyncio.sleep(0)
+            assert server.only.transport.get_write_buffer_size() <= SLICE + 1000
+        client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        assert len((await client.answer()).body) == 30_000_000
+
+
+@on_loop
+async def test_a_half_closed_client_gets_its_big_answer() -> None:
+    async with serving(answering(lambda: Response(bytes(30_000_000)))) as server, server.client() as client:
+        client.send(get())
+        await client.reader.readuntil(b"\r\n\r\n")
+        client.writer.write_eof()
+        assert len(await client.reader.read()) == 30_000_000
+
+
+@on_loop
+async def test_others_are_served_between_the_slices() -> None:
+    async def handler(request: Request) -> Response:
+        return Response(bytes(30_000_000) if request.raw_path == "/big" else b"ok")
+
+    async with serving(handler) as server, server.client() as big, server.client() as small:
+        big.send(get("/big"))
+        await big.reader.readuntil(b"\r\n\r\n")
+        assert (await small.ask(get())).body == b"ok"
+        assert any(connection.phase == WRITE for connection in server.connections.open)
+        assert len(await big.reader.readexactly(30_000_000)) == 30_000_000
+
+
 # Streams
 
 
@@ -605,6 +723,12 @@ async def test_a_stream_is_sent_in_chunks() -> None:
         assert answer.body == b"a" * 20 + b"b"
         assert stream.closed
         assert (await client.ask(get())).body == b""
+
+
+@on_loop
+async def test_a_big_piece_of_a_stream_is_sent_in_chunks() -> None:
+    async with streaming(Stream(b"a", BIG, b"b")) as server, server.client() as client:
+        assert (await client.ask(get())).body == b"a" + BIG + b"b"
 
 
 @on_loop
@@ -749,6 +873,268 @@ async def test_a_body_in_a_million_chunks() -> None:
     async with serving(echo) as server, server.client() as client:
         data = get("/", "Transfer-Encoding: chunked", method="POST") + b"1\r\na\r\n" * 2**20 + b"0\r\n\r\n"
         assert len((await client.ask(data)).body) == 2**20
+
+
+def on_any_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run an async test on uvloop, and on asyncio's own loop: they read in ways of their own."""
+
+    async def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        async with asyncio.timeout(GUARD):
+            await test(*args, **kwargs)
+
+    @pytest.mark.parametrize("run_in", [uvloop.run, asyncio.run], ids=["uvloop", "asyncio"])
+    def run(*args: P.args, run_in: Any, **kwargs: P.kwargs) -> None:  # type: ignore[valid-type]
+        run_in(guarded(*args, **kwargs))
+
+    own = inspect.Parameter("run_in", inspect.Parameter.KEYWORD_ONLY)
+    run.__signature__ = inspect.Signature([*inspect.signature(test).parameters.values(), own])  # type: ignore[attr-defined]
+    return run
+
+
+@on_any_loop
+async def test_a_long_body_ends_where_it_says() -> None:
+    body, behind = BIG * 4, 2 * READ_SIZE // len(get("/behind"))
+    async with serving(echo) as server, server.client() as client:
+        for _ in range(2):
+            client.send(post(body) + get("/behind") + post(body) + get("/behind") * behind)
+            assert (await client.answer()).body == body
+            assert (await client.answer()).body == b""
+            assert (await client.answer()).body == body
+            for _ in range(behind):
+                assert (await client.answer()).body == b""
+
+
+@on_any_loop
+async def test_a_long_body_in_small_pieces() -> None:
+    async with serving(echo) as server, server.client() as client:
+        client.send(get("/", f"Content-Length: {len(BIG)}", method="POST"))
+        for start in range(0, len(BIG), 10_007):
+            client.send(BIG[start : start + 10_007])
+            await asyncio.sleep(0)
+        assert (await client.answer()).body == BIG
+
+
+@on_any_loop
+async def test_a_long_body_that_is_streamed_before_the_rest_of_it_is_read() -> None:
+    async def handler(request: Request) -> Response:
+        stream = request.stream()
+        first = await anext(stream)
+        await stream.aclose()  # type: ignore[attr-defined]
+        return Response(first + await request.body())
+
+    async with serving(handler) as server, server.client() as client:
+        for framing in (post, post_chunked):
+            assert (await client.ask(framing(BIG))).body == BIG
+
+
+@asynccontextmanager
+async def half_sent(server: Server) -> AsyncIterator[Client]:
+    """A client whose long body has come to the middle, and is waited for."""
+    async with server.client() as client:
+        client.send(get("/", f"Content-Length: {len(BIG)}", method="POST") + BIG[: len(BIG) // 2])
+        while not any(c.body and c.body._received == len(BIG) // 2 for c in server.connections.open):
+            await asyncio.sleep(0)
+        yield client
+
+
+@on_any_loop
+async def test_a_long_body_that_stalls_is_a_408() -> None:
+    async with serving(echo) as server, half_sent(server) as client:
+        server.only.expire(server.connections.now)
+        answer = await client.answer()
+        assert (answer.status, answer.closes) == (408, True)
+        assert await client.closed()
+
+
+@on_any_loop
+async def test_every_piece_of_a_long_body_renews_its_time() -> None:
+    async with serving(echo) as server, half_sent(server) as client:
+        server.only.deadline = 0.0
+        client.send(BIG[len(BIG) // 2 :][:1])
+        while not server.only.deadline:
+            await asyncio.sleep(0)
+        assert server.only.deadline > server.connections.now
+        assert (await client.ask(BIG[len(BIG) // 2 + 1 :])).body == BIG
+
+
+@pytest.mark.parametrize("how", ["end", "reset"])
+@on_any_loop
+async def test_a_long_body_cut_short_is_a_400_to_the_handler(how: str) -> None:
+    seen: asyncio.Queue[int] = asyncio.Queue()
+
+    async def notes(request: Request) -> Response:
+        for _ in range(2):
+            try:
+                await request.body()
+            except ProtocolError as error:
+                seen.put_nowait(error.status)
+        return Response(b"")
+
+    async with serving(notes) as server, half_sent(server) as client:
+        if how == "reset":
+            client.reset()
+        else:
+            client.writer.write_eof()
+        assert [await seen.get(), await seen.get()] == [400, 400]
+
+
+@pytest.mark.parametrize("framing", [post, post_chunked])
+@on_any_loop
+async def test_who_gives_up_a_long_body_half_way_may_ask_again(framing: Callable[[bytes], bytes]) -> None:
+    data, gave_up = framing(BIG), asyncio.Event()
+
+    async def impatient(request: Request) -> Response:
+        reading = asyncio.ensure_future(request.body())
+        while server.connections.body_memory < len(BIG) // 3:
+            await asyncio.sleep(0)
+        reading.cancel()
+        await asyncio.wait([reading])
+        gave_up.set()
+        return await echo(request)
+
+    async with serving(impatient) as server, server.client() as client:
+        client.send(data[: len(data) // 2])
+        await gave_up.wait()
+        assert (await client.ask(data[len(data) // 2 :])).body == BIG
+
+
+@on_any_loop
+async def test_what_a_handler_does_not_read_yet_is_left_with_its_client() -> None:
+    called, read = asyncio.Event(), asyncio.Event()
+
+    async def reads_late(request: Request) -> Response:
+        called.set()
+        await read.wait()
+        return await echo(request)
+
+    async with serving(reads_late) as server, server.client() as client:
+        client.send(post(BIG * 3))
+        await called.wait()
+        while server.only.transport.is_reading():
+            await asyncio.sleep(0)
+        assert sum(map(len, server.only._held)) <= MAX_HELD + 256 * 1024  # what a loop reads at once
+        read.set()
+        assert (await client.answer()).body == BIG * 3
+
+
+@on_loop
+async def test_small_pieces_that_are_held_count_more_than_their_bytes() -> None:
+    called, read = asyncio.Event(), asyncio.Event()
+
+    async def reads_late(request: Request) -> Response:
+        called.set()
+        await read.wait()
+        return await echo(request)
+
+    async with serving(reads_late) as server, server.client() as client:
+        client.send(get("/", "Content-Length: 100000", method="POST"))
+        await called.wait()
+        count = 0
+        while server.only.transport.is_reading():
+            server.only.data_received(b"ab")
+            count += 1
+        assert count < 2000
+        read.set()
+        assert (await client.ask(b"ab" * (50_000 - count))).body == b"ab" * 50_000
+
+
+@on_loop
+async def test_a_drain_waits_for_a_body_that_is_under_way() -> None:
+    async with serving(echo) as server, half_sent(server) as client:
+        draining = asyncio.ensure_future(server.connections.drain(GUARD))
+        await asyncio.sleep(0)
+        assert not draining.done()
+        answer = await client.ask(BIG[len(BIG) // 2 :])
+        assert (answer.body, answer.closes) == (BIG, True)
+        assert await draining
+
+
+# How much memory all bodies take
+
+
+ROOM = 3 * len(BIG) // 2
+"""For one long body, not for two."""
+
+
+def refused_for_memory(answer: Answer) -> bool:
+    return (answer.status, answer.fields.get("retry-after"), answer.closes) == (503, "1", True)
+
+
+async def count(request: Request) -> Response:
+    return Response(b"%d" % sum([len(piece) async for piece in request.stream()]))
+
+
+@pytest.mark.parametrize("handler", [echo, count])
+@on_any_loop
+async def test_a_body_there_is_no_room_for_is_refused_by_its_length(handler: Handler) -> None:
+    async with serving(handler, max_body_memory=ROOM) as server, half_sent(server) as first, server.client() as second:
+        assert refused_for_memory(await second.ask(get("/", f"Content-Length: {ROOM}", method="POST")))
+        assert await second.closed()
+        assert (await first.ask(BIG[len(BIG) // 2 :])).status == 200
+        assert (await first.ask(post(BIG))).status == 200
+        assert server.connections.body_memory == 0
+
+
+@pytest.mark.parametrize("handler", [echo, count])
+@on_any_loop
+async def test_a_body_whose_room_is_taken_meanwhile_is_refused(handler: Handler) -> None:
+    async with serving(handler, max_body_memory=ROOM) as server, half_sent(server) as first, server.client() as second:
+        second.send(get("/", f"Content-Length: {len(BIG)}", method="POST") + BIG[:-1])
+        first.send(BIG[len(BIG) // 2 : -1])
+        answers = {asyncio.ensure_future(client.answer()): client for client in (first, second)}
+        done, waiting = await asyncio.wait(answers, return_when=asyncio.FIRST_COMPLETED)
+        assert refused_for_memory(done.pop().result())
+        served = waiting.pop()
+        answers[served].send(BIG[-1:])
+        assert (await served).status == 200
+
+
+@on_any_loop
+async def test_a_chunked_body_there_is_no_room_for_is_refused() -> None:
+    async with serving(echo, max_body_memory=ROOM) as server, server.client() as first, server.client() as second:
+        assert refused_for_memory(await first.ask(post_chunked(BIG, BIG)))
+        assert (await second.ask(post_chunked(BIG))).body == BIG
+
+
+@on_loop
+async def test_memory_is_held_until_the_request_ends_and_no_longer() -> None:
+    answer = asyncio.Event()
+
+    async def slow(request: Request) -> Response:
+        body = await request.body()
+        await answer.wait()
+        return Response(body)
+
+    async with serving(slow, max_body_memory=ROOM) as server, server.client() as first, server.client() as second:
+        first.send(post(BIG))
+        while server.connections.body_memory < len(BIG):
+            await asyncio.sleep(0)
+        assert refused_for_memory(await second.ask(post(BIG)))
+        answer.set()
+        assert (await first.answer()).body == BIG
+        assert (await first.ask(post(BIG))).body == BIG
+        while server.connections.body_memory:
+            await asyncio.sleep(0)
+
+
+@on_any_loop
+async def test_memory_is_given_back_when_a_client_vanishes() -> None:
+    async with serving(echo, max_body_memory=ROOM) as server, half_sent(server) as client:
+        assert server.connections.body_memory == len(BIG) // 2
+        task = server.only.task
+        client.reset()
+        await task
+        assert server.connections.body_memory == 0
+
+
+@on_loop
+async def test_a_body_that_is_swallowed_needs_no_room() -> None:
+    async with serving(ok, max_body_memory=1) as server, server.client() as client:
+        for _ in range(2):
+            assert not (await client.ask(post(bytes(MAX_DISCARD)))).closes
+
+
+# The expectation
 
 
 @on_loop
@@ -966,11 +1352,12 @@ async def test_a_handler_may_take_longer_than_all_timeouts() -> None:
         assert (await client.ask(get())).status == 200
 
 
-@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("kind", ["bytes", "view", "stream"])
 @on_loop
-async def test_a_client_that_does_not_read_is_cut_off(streamed: bool) -> None:
-    stream = Stream(*[bytes(1_000_000)] * 30)
-    made = Response(stream if streamed else bytes(30_000_000))
+async def test_a_client_that_does_not_read_is_cut_off(kind: str) -> None:
+    stream, streamed = Stream(*[bytes(1_000_000)] * 30), kind == "stream"
+    whole = bytes(30_000_000)
+    made = Response(stream if streamed else memoryview(whole) if kind == "view" else whole)
     async with serving(answering(lambda: made), write_timeout=0.01) as server, server.client() as client:
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]
         client.send(get())
@@ -1376,3 +1763,21 @@ def test_chunks_are_joined_however_they_are_cut(body: list[bytes], rest: bytes, 
 def test_a_body_is_complete_only_behind_its_trailers() -> None:
     assert decoded([b"1\r\na\r\n0\r\nX: a\r\n"]) == (b"a", None)
     assert decoded([b"1\r\na\r\n0\r\nX: a\r\n", b"\r\nrest"]) == (b"a", b"rest")
+
+
+def test_many_chunks_are_taken_apart_in_more_than_one_turn() -> None:
+    count = 3 * CHUNKS_AT_ONCE + 1
+    for size in (1, 15, 16, 40):
+        decoder = ChunkedDecoder(Settings())
+        body = decoder.feed(chunked(*[b"a" * size] * count) + b"rest")
+        turns = 1
+        while decoder.has_more:
+            body += decoder.feed(b"")
+            turns += 1
+        assert (body, decoder.rest) == (b"a" * size * count, b"rest")
+        assert turns == 4
+
+
+def test_small_chunks_count_against_the_limit() -> None:
+    with pytest.raises(ProtocolError, match="longer than 5 bytes"):
+        decoded([b"2\r\naa\r\n" * 3], max_body_size=5)

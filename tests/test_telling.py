@@ -341,13 +341,14 @@ def test_a_line_waits_for_its_newline_or_a_flush(pipe: tuple[int, int]) -> None:
     assert read(pipe[0]) == b""
 
 
-def test_a_line_without_end_is_not_kept_for_ever(pipe: tuple[int, int]) -> None:
-    lines = WholeLines(pipe[1], "<stdout>")
-    written = b""
-    while not written:
-        lines.write(b"x" * 1000)
-        written = read(pipe[0])
-    assert MAX_LINE < len(written) <= MAX_LINE + 1000
+def test_a_line_without_end_is_not_kept_for_ever(tmp_path: Path) -> None:
+    with open(tmp_path / "out", "wb") as file:
+        lines = WholeLines(file.fileno(), "<stdout>")
+        count = 0
+        while not os.fstat(file.fileno()).st_size:
+            count += lines.write(b"x" * 1000)
+    assert MAX_LINE < count <= MAX_LINE + 1000
+    assert (tmp_path / "out").stat().st_size == count
 
 
 def test_each_thread_has_its_line(pipe: tuple[int, int]) -> None:
@@ -437,9 +438,7 @@ def test_the_python_stack_of_a_crash_is_in_the_arena() -> None:
     death = manner_of_death(int(out), "", out_of_memory=False, peak=41 << 20, stack=stack)
     first, *frames = death.splitlines()
     assert first == "was killed by SIGSEGV; peak memory 41 MiB; Python stack, last call first:"
-    assert [frame.rpartition(" in ")[2] for frame in frames[-4:]] == ["segfault", "predict", "crash", "<module>"][
-        -4:
-    ] or [frame.rpartition(" in ")[2] for frame in frames[-3:]] == ["segfault", "predict", "crash"]
+    assert [frame.rpartition(" in ")[2] for frame in frames[-3:]] == ["segfault", "predict", "crash"]
 
 
 OURS = str(Path(telling.__file__).parent / "worker.py")
@@ -492,9 +491,9 @@ def test_a_stack_that_is_all_ours_is_shown_whole() -> None:
 
 
 def test_a_stack_cannot_forge_a_line() -> None:
-    stack = 'Fatal Python error: x\nERROR tinysvc: forged\n  File "\x1b[1A\u2028", line 1 in x\n\xff\xff\n'
+    stack = 'Fatal Python error: x\nERROR tinysvc: forged\n  File "\x1b[1A", line 1 in x\n\xff\xff\n'
     death = manner_of_death(-11, "", out_of_memory=None, peak=0, stack=stack)
-    assert death.splitlines()[1:] == ['  File "\\x1b[1A", line 1 in x'] or "forged" not in death
+    assert death == 'was killed by SIGSEGV; Python stack, last call first:\n  File "\\x1b[1A", line 1 in x'
 
 
 def test_peak_memory_is_in_bytes() -> None:

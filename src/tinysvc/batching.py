@@ -29,7 +29,6 @@ from .arena import BIG, Arena
 from .books import TICK, Job, Lane
 from .dispatcher import STALL, JobReply
 from .errors import DeadlineExceeded, DeadlineInQueue, JobAbandoned, PoolError, QueueFull, RemoteError
-from .settings import DEFAULT_QUEUE_SIZE
 
 if TYPE_CHECKING:
     from .executor import ProcessPoolExecutor
@@ -89,7 +88,7 @@ class Batcher:
         loop = asyncio.get_running_loop()
         now = loop.time()
         waiting = len(self._waiting) + self._pool.waiting
-        if not self._has_room() and waiting >= getattr(self._pool, "queue_size", DEFAULT_QUEUE_SIZE):
+        if not self._has_room() and waiting >= self._pool.queue_size:
             raise QueueFull(f"{waiting} jobs wait already; try again later", self._retry_after())
         deadline = math.inf if self._timeout is None else now + self._timeout
         item = Item(meta, body, now, deadline, loop.create_future())
@@ -174,6 +173,9 @@ class Batcher:
             job = self._pool.submit_frame(meta, _joined(bodies), None, self._lane)
         except PoolError as error:
             self._settle_all(items, error)
+            return
+        except Exception as error:  # a meta that MessagePack cannot carry, say: nobody may wait for ever
+            self._settle_all(items, RemoteError(type(error).__name__, f"the batch cannot be sent: {error}", ""))
             return
         for item in items:
             item.job, item.meta, item.body = job, None, b""

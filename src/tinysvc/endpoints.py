@@ -15,7 +15,7 @@ it is called again with each alone. So a handler with `batch=` must be safe to r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -139,7 +139,9 @@ def _batched(endpoint: Endpoint, resources: Values) -> Handle:
         for position, (request, part) in enumerate(zip(requests, _parts(body, lengths), strict=True)):
             try:
                 bound[position] = bind(request, part, resources)
-            except HTTPError as error:
+            except MemoryError:
+                raise
+            except Exception as error:  # also one of the author's own, of a __post_init__
                 outcomes[position] = error
         request_id.set(",".join(requests[position].id for position in bound))
         for position, result in zip(bound, _results(function, list(bound.values()), resources), strict=True):
@@ -174,7 +176,7 @@ def _results(function: Callable[..., Any], bound: list[Values], resources: Value
 def _call(function: Callable[..., Any], bound: list[Values], resources: Values) -> list[Any]:
     lists = {name: [each[name] for each in bound] for name in bound[0] if name not in resources}
     results = function(**lists, **{name: resources[name] for name in resources})
-    if isinstance(results, (str, bytes, Mapping)) or not hasattr(results, "__len__") or len(results) != len(bound):
+    if isinstance(results, (str, bytes, Mapping, Set)) or not hasattr(results, "__len__") or len(results) != len(bound):
         came = f"{len(results)} of them" if isinstance(results, list) else f"a {type(results).__qualname__}"
         raise UnencodableResult(
             f"the handler was given a batch of {len(bound)} and must return a list of as many results, "
@@ -189,6 +191,8 @@ def _answer(outcome: Any) -> tuple[tuple[int, Any, Any], Body]:
         try:
             response = problem_response(outcome) if isinstance(outcome, HTTPError) else _whole(outcome)
             return (len(response.content), _meta_of(response), None), response.content
+        except MemoryError:
+            raise
         except Exception as error:
             outcome = error
     return (0, None, error_text(outcome)), b""

@@ -71,6 +71,7 @@ class ProcessPoolExecutor(PlainExecutor):
             raise TypeError(f"initializer must be callable, not {initializer!r}")
         self.name = name
         self.max_workers = max_workers or available_cores()
+        self.queue_size = queue_size
         self._dispatcher = Dispatcher(
             program or partial(plain_program, initializer, initargs),
             name=name,

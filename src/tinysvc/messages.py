@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from itertools import count
 from random import getrandbits
 from typing import Any, NamedTuple
 from urllib.parse import unquote, unquote_plus
@@ -81,6 +82,10 @@ class Peer(NamedTuple):
 
 _NOBODY = Peer(None, None, "http")
 
+_PROCESS = f"{getrandbits(48):012x}-"
+_numbers = count(1)
+# Together the ids of our own: unique, in the order of the requests, and cheap.
+
 
 class Request:
     """One HTTP request.
@@ -129,10 +134,15 @@ class Request:
     def id(self) -> str:
         """What the client calls this request in `X-Request-Id`, where that is a token; else a name of our own."""
         if not self._id:
-            given = [value.decode("latin-1") for name, value in self.headers.raw if name == b"x-request-id"]
-            ours = len(given) != 1 or len(given[0]) > MAX_REQUEST_ID or not TOKEN.fullmatch(given[0])
-            self._id = f"{getrandbits(64):016x}" if ours else given[0]
+            self._id = self._given_id() or _PROCESS + str(next(_numbers))
         return self._id
+
+    def _given_id(self) -> str:
+        for name, value in self.headers.raw:
+            if name == b"x-request-id":
+                given = value.decode("latin-1")
+                return given if len(given) <= MAX_REQUEST_ID and TOKEN.fullmatch(given) else ""
+        return ""
 
     @property
     def client(self) -> Any:
