@@ -105,6 +105,23 @@ def a_set(bodies: list[bytes]) -> set[bytes]:
     return {b"", b"x"}
 
 
+@dataclass
+class Odd:
+    """What an author's own check may do."""
+
+    x: int
+
+    def __post_init__(self) -> None:
+        if self.x == 1:
+            raise RuntimeError("an odd one")
+        if self.x == 2:
+            raise MemoryError
+
+
+def odd(odds: list[Odd]) -> list[int]:
+    return [each.x for each in odds]
+
+
 def array(features: list[Features]) -> Any:
     return np.array([f.x for f in features]) / 2
 

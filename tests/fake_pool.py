@@ -18,7 +18,7 @@ class FakePool:
     def __init__(self, max_workers: int = 1, queue_size: int = 100) -> None:
         self.max_workers = max_workers
         self.queue_size = queue_size
-        self.refusal: PoolError | None = None
+        self.refusal: Exception | None = None
         self.kills_at_once = True
         self.jobs: list[Job] = []
         self.given: dict[Job, tuple[Any, Any]] = {}

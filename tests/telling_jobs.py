@@ -72,7 +72,7 @@ def print_to_closed_descriptors() -> None:
 def keep_other_streams() -> None:
     """The author has put something of his own in place of stdout; stderr was closed when the process began."""
     mine = sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-    sys.stderr = None  # type: ignore[assignment]
+    sys.stderr = None
     whole_lines()
     assert sys.stdout is mine
     assert sys.stderr is None

@@ -10,15 +10,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import uvloop
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import batching_jobs
 from conftest import wait_until
 from fake_pool import FakePool, until
 from tinysvc.arena import BIG, Arena
 from tinysvc.batching import MAX_BATCH_BYTES, Batcher, Item
-from tinysvc.books import Job, Lane
+from tinysvc.books import DONE, QUEUED, Job, Lane
 from tinysvc.cpu import cpu_handler
-from tinysvc.dispatcher import JobReply
+from tinysvc.dispatcher import STALL, JobReply
 from tinysvc.endpoints import CpuProgram, Endpoint
 from tinysvc.errors import (
     DeadlineExceeded,
@@ -272,13 +275,16 @@ async def test_the_error_of_a_batch_is_an_error_for_each(error: PoolError) -> No
     assert len(pool.jobs) == 1
 
 
+@pytest.mark.parametrize(
+    ("refusal", "for_each"), [(NoWorkers("no worker is alive"), NoWorkers), (TypeError("no MessagePack"), RemoteError)]
+)
 @pytest.mark.asyncio
-async def test_a_pool_that_refuses_a_batch_refuses_each_of_it() -> None:
+async def test_a_pool_that_refuses_a_batch_refuses_each_of_it(refusal: Exception, for_each: type) -> None:
     pool = FakePool()
     to = batcher(pool, size=2)
-    pool.refusal = NoWorkers("no worker is alive")
+    pool.refusal = refusal
     items = submit(to, b"a", b"b")
-    assert [await outcome(item) for item in items] == [NoWorkers, NoWorkers]
+    assert [await outcome(item) for item in items] == [for_each, for_each]
     pool.refusal = None
     items = submit(to, b"c", b"d")
     answer(pool, pool.jobs[0])
@@ -294,6 +300,98 @@ async def test_an_answer_that_cannot_be_read_leaves_nobody_waiting(meta: Any) ->
     items = submit(batcher(pool, size=2), b"a", b"b")
     pool.end(pool.jobs[0], JobReply(meta, b"ab"))
     assert [await outcome(item) for item in items] == [RemoteError, RemoteError]
+
+
+@pytest.mark.asyncio
+async def test_after_the_loop_was_held_what_has_come_meanwhile_is_heard_first() -> None:
+    pool = FakePool()
+    to = batcher(pool, size=1, timeout=NEVER)
+    (item,) = submit(to, b"a")
+    item.deadline = 0.0
+    pool.start(pool.jobs[0])
+    to._alarm_at = asyncio.get_running_loop().time() - STALL - 1
+    to._ring()
+    assert not item.settled
+    answer(pool, pool.jobs[0])
+    assert await outcome(item) == b"A"
+
+
+def test_an_alarm_whose_time_has_almost_come_under_uvloop() -> None:
+    """There `call_at` then gives a handle that does not know its time."""
+
+    async def main() -> None:
+        pool = FakePool()
+        to = batcher(pool, wait=1e-9)
+        submit(to, b"a", b"b")
+        await until(lambda: pool.jobs, "the batch went")
+        answer(pool, pool.jobs[0])
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
+
+
+EVENTS = st.lists(
+    st.tuples(
+        st.sampled_from(["come", "come", "come", "start", "answer", "die", "leave", "be late"]),
+        st.integers(0, 9),
+        st.booleans(),
+    ),
+    max_size=40,
+)
+
+
+@settings(deadline=None)
+@given(EVENTS, st.integers(1, 3), st.integers(1, 3), st.sampled_from([0.0, NEVER]), st.booleans())
+def test_any_order_of_events(
+    events: list[tuple[str, int, bool]], workers: int, size: int, wait: float, kills_at_once: bool
+) -> None:
+    """Each gets one answer, its own; no batch is too big, and no more are in the pool than may be."""
+
+    async def main() -> None:
+        pool = FakePool(workers)
+        pool.kills_at_once = kills_at_once
+        to = batcher(pool, size, wait, timeout=NEVER)
+        items: list[Item] = []
+
+        def living() -> list[Job]:
+            return [job for job in pool.jobs if job.state is not DONE]
+
+        def happen(event: str, number: int, flag: bool) -> None:
+            unsettled = list(to._unsettled)
+            if event == "come":
+                items.extend(submit(to, b"item %d" % len(items)))
+            elif event == "leave" and unsettled:
+                to.abandon(unsettled[number % len(unsettled)], even_running=flag)
+            elif event == "be late" and unsettled:
+                unsettled[0].deadline = 0.0
+                to._end_late(to._unsettled, 0.0)
+            elif living():
+                job = living()[number % len(living())]
+                if event == "start" and job.state is QUEUED:
+                    pool.start(job)
+                elif event == "answer":
+                    answer(pool, job)
+                elif event == "die":
+                    pool.end(job, WorkerDied("worker 1 exited", 3))
+
+        for event in events:
+            happen(*event)
+            await asyncio.sleep(0)
+            assert len(living()) <= workers
+            assert all(len(pool.given[job][0][1]) <= size for job in pool.jobs)
+        to._batch = Batch(size, 0.0)  # whoever still waits has waited long enough
+        to._go_on(asyncio.get_running_loop().time())
+        while living():
+            answer(pool, living()[0])
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        got = [await outcome(item) for item in items]
+        failed = (JobAbandoned, DeadlineInQueue, DeadlineExceeded, WorkerDied)
+        assert all(each in failed or each == b"ITEM %d" % number for number, each in enumerate(got))
+        sent = [meta for job in pool.jobs for meta in pool.given[job][0][1]]
+        assert len(sent) == len(set(sent))  # nobody was in two batches
+
+    asyncio.run(main())
 
 
 # With a real pool

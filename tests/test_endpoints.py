@@ -184,9 +184,16 @@ def test_an_array_is_a_list_of_results() -> None:
     assert batch(batching_jobs.array, *xs(1, 2)) == [(200, b"0.5"), (200, b"1.0")]
 
 
-def test_out_of_memory_the_worker_is_to_leave() -> None:
+def test_an_author_s_error_while_a_request_is_bound_is_its_own() -> None:
+    good, bad = batch(batching_jobs.odd, *xs(0, 1))
+    assert good == (200, b"0")
+    assert bad[:2] == ("RuntimeError", "an odd one")
+
+
+@pytest.mark.parametrize("function", [batching_jobs.exhausted, batching_jobs.odd])
+def test_out_of_memory_the_worker_is_to_leave(function: Any) -> None:
     with pytest.raises(MemoryError):
-        batch(batching_jobs.exhausted, b"", b"")
+        batch(function, *xs(2, 3))
 
 
 def test_a_batch_of_whole_requests() -> None:

@@ -132,11 +132,12 @@ def test_an_error_travels_as_text_and_as_a_pickle_only_if_it_survives(
 ) -> None:
     server = start(plain_program)
     server.receive()
-    for function, name, pickled in [(jobs.raise_value_error, "ValueError", True), (jobs.raise_picky, "jobs.Picky", 0)]:
+    cases = [(jobs.raise_value_error, "ValueError", True), (jobs.raise_unpicklable, "jobs.Unpicklable", False)]
+    for function, name, pickled in cases:
         server.send(1, CALL, [], call(function))
         head, body = server.receive()
         type_name, _, traceback, leaving = head[2]
-        assert (type_name, bool(body), leaving) == (name, bool(pickled), False)
+        assert (type_name, bool(body), leaving) == (name, pickled, False)
         assert f"in {function.__name__}" in traceback
 
 

@@ -79,7 +79,8 @@ class Batcher:
         self._unsettled: OrderedDict[Item, None] = OrderedDict()  # those that wait and those in a batch
         self._batches: dict[Job, list[Item]] = {}
         self._mean_run = 0.0  # seconds a batch runs; a moving average
-        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm: asyncio.Handle | None = None
+        self._alarm_at = 0.0  # uvloop's handles do not tell, where the time has almost come
 
     # Requests come and go
 
@@ -205,14 +206,13 @@ class Batcher:
     # Time passes
 
     def _wake_at(self, when: float) -> None:
-        if when < math.inf and (self._alarm is None or when < self._alarm.when()):
+        if when < math.inf and (self._alarm is None or when < self._alarm_at):
             if self._alarm is not None:
                 self._alarm.cancel()
-            self._alarm = asyncio.get_running_loop().call_at(when, self._ring)
+            self._alarm, self._alarm_at = asyncio.get_running_loop().call_at(when, self._ring), when
 
     def _ring(self) -> None:
-        assert self._alarm is not None
-        now, when = asyncio.get_running_loop().time(), self._alarm.when()
+        now, when = asyncio.get_running_loop().time(), self._alarm_at
         self._alarm = None
         held, now = now - when > STALL, max(now, when)  # the clock may be coarser than the alarm
         if not held:  # else what the pool has sent meanwhile is read first

@@ -384,7 +384,8 @@ class BodyReader:
             piece = await self._receive()
             self._connection.count_body(len(piece))
         except ProtocolError as error:
-            self._error = error
+            self._error, self._whole = error, None
+            self._pieces.clear()
             raise
         return piece
 
@@ -652,8 +653,9 @@ class Connection(asyncio.StreamReaderProtocol):
     async def read(self) -> bytes:
         """What has come, else what comes next; b"" at the end. TimeoutError when the deadline passes."""
         if self.out_of_time:
+            self.out_of_time = False
             raise TimeoutError
-        if not (self.buffer or self._held or self.ended):
+        if not (self.has_bytes() or self.gone or self.reader.at_eof()):
             self._waiter = self.connections.loop.create_future()
             try:
                 await self._waiter
@@ -687,7 +689,8 @@ class Connection(asyncio.StreamReaderProtocol):
         if not self.gone:
             self.transport.pause_reading()  # uvloop chooses its way to read when it begins
             self.transport.set_protocol(protocol)
-            self.transport.resume_reading()
+            if not self.reader.at_eof():
+                self.transport.resume_reading()
 
     def renew_body_deadline(self) -> None:
         self.deadline = self.connections.now + self.settings.body_timeout
@@ -721,7 +724,8 @@ class Connection(asyncio.StreamReaderProtocol):
     async def receive_body(self) -> bytes:
         """Wait for more bytes of a body. ProtocolError 400 or 408 when they do not come."""
         phase = self.phase, self.deadline
-        self.phase, self.deadline = BODY, self.connections.now + self.settings.body_timeout
+        self.phase = BODY
+        self.renew_body_deadline()
         try:
             data = await self.read()
         except TimeoutError:
@@ -950,12 +954,16 @@ class Connection(asyncio.StreamReaderProtocol):
         before = self.phase, self.deadline
         self.phase, self.deadline = WRITE, self.connections.now + self.settings.write_timeout
         self._unsent = self.transport.get_write_buffer_size()
-        await self.writer.drain()
+        try:
+            await self.writer.drain()
+        except OSError as error:  # which the reader keeps: with its traceback, and so all that is being sent
+            raise ConnectionResetError(str(error)) from None
         self.phase, self.deadline = before
 
     async def refuse(self, error: TinysvcError) -> None:
         """Answer a message that was not understood, and close."""
         self.keep_alive, self.minor, self.request = False, b"1", None
+        self._give_back_memory()
         if not self.gone:
             response = problem_response(error)
             head = self._head(response, b"content-length: %d\r\n" % len(response.content))

@@ -33,7 +33,7 @@ from .messages import request_id, route_name
 
 LOG_RATE = 1000
 """Log records that a worker sends in a second. The rest is counted and dropped: a loop that logs must not hold the
-server's event loop, which needs about 20 us for each."""
+server's event loop, which needs about 50 us for each."""
 
 MAX_LOG_TEXT = 16 * 1024
 """Characters of a log message, and of its traceback, that travel."""
@@ -74,7 +74,8 @@ class LogFields(NamedTuple):
 
 
 def forward_logs(send: Callable[[list[Any]], None], level: int) -> None:
-    """From now on the log records of this process go to `send`, as the LogFields of each.
+    """From now on the log records of this process go to `send`, as the LogFields of each; to stderr where it raises
+    OSError.
 
     The handlers that the author's modules have installed as they were imported are taken away: the server has imported
     the same modules and handles each record with the same handlers, once. (Kept here, they would write each line twice,
@@ -96,6 +97,8 @@ class _Forwarder(logging.Handler):
         super().__init__()
         self.replaced: list[logging.Handler] = []  # kept, for their files would warn that nobody has closed them
         self._send = send
+        self._stderr = logging.StreamHandler()
+        self._stderr.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
         self._second = 0
         self._count = 0  # records in that second
 
@@ -103,6 +106,8 @@ class _Forwarder(logging.Handler):
         try:
             if self._admits(int(monotonic())):
                 self._send(list(_fields(record)))
+        except OSError:  # the server does not listen any more, or we are in a forked child
+            self._stderr.handle(record)
         except Exception:
             self.handleError(record)  # as every handler does: a traceback on stderr, nothing for who has logged
 
@@ -261,11 +266,11 @@ def log_record(worker: int, pool: str, fields: Any) -> None:
     logger = _logger(told.name)
     level = min(max(told.level, 1), logging.CRITICAL)  # a logger remembers each level it is asked about
     if logger.isEnabledFor(level):
-        record = _record(logger, level, worker, pool, told)
         try:
-            logger.handle(record)
-        except Exception:  # in a filter of the author's: nobody who logs is here to be told
-            logging.NullHandler().handleError(record)
+            logger.handle(_record(logger, level, worker, pool, told))
+        except Exception:  # in a filter or a record factory of the author's: nobody who logs is here to be told
+            plain = logging.LogRecord(told.name, level, "", 0, told.message[:MAX_LOG_TEXT], (), None)
+            logging.NullHandler().handleError(plain)
 
 
 def _logger(name: str) -> logging.Logger:
@@ -290,7 +295,8 @@ def _record(logger: logging.Logger, level: int, worker: int, pool: str, told: Lo
     if extra["request_id"]:
         where.append(f"request {extra['request_id']}")
     message = f"{first} [{', '.join(where)}]{newline}{more}"
-    record = logger.makeRecord(name, level, path, told.lineno, message, (), None, function, extra)
+    record = logger.makeRecord(name, level, path, told.lineno, message, (), None, function)
+    vars(record).update(extra)  # as `extra=` it would raise where a record factory has set a request_id of its own
     record.exc_text = _INDENT + _lines(told.exception[-MAX_LOG_TEXT:]) if told.exception else None
     record.threadName, record.process, record.processName = _line(told.thread), told.process, where[0]
     if abs(told.created - time()) < MAX_CLOCK_SKEW:  # not so for what is not a number

@@ -405,14 +405,12 @@ class Link:
         self.arena = None  # it is the server's now
 
     def log(self, fields: list[Any]) -> None:
-        """A log record, between the other frames. It is dropped in a forked child, and in a signal handler that has
-        interrupted a frame half-way: there it would wait for itself."""
+        """A log record, between the other frames. OSError in a forked child, where the channel is closed, and in a
+        signal handler that has interrupted a frame half-way: there it would wait for itself."""
         if os.getpid() != self._pid or not self._lock.acquire(timeout=1.0):
-            return
+            raise BlockingIOError("the channel is not ours")
         try:
             self.channel.sendall(frame((0, LOG, fields, 0, 0)))
-        except OSError:
-            pass  # the server has gone, or the handler has closed our socket
         finally:
             self._lock.release()
 
