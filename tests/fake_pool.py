@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 from tinysvc.books import DONE, QUEUED, RUNNING, Job, Lane
@@ -34,14 +35,14 @@ class FakePool:
         if self.refusal is not None:
             raise self.refusal
         loop = asyncio.get_running_loop()
-        job = Job(len(self.jobs), lane or Lane(), timeout, loop.time(), key)
+        job = Job(len(self.jobs), lane or Lane(), timeout, monotonic(), key)
         job.future = loop.create_future()
         self.jobs.append(job)
         self.given[job] = meta, body
         return job
 
     def start(self, job: Job) -> None:
-        job.state, job.started = RUNNING, asyncio.get_running_loop().time()
+        job.state, job.started = RUNNING, monotonic()
 
     def end(self, job: Job, outcome: JobReply | PoolError) -> None:
         if job.state is QUEUED:
@@ -49,7 +50,7 @@ class FakePool:
         self._settle(job, outcome)
 
     def _settle(self, job: Job, outcome: JobReply | PoolError) -> None:
-        job.state, job.settled = DONE, asyncio.get_running_loop().time()
+        job.state, job.settled = DONE, monotonic()
         if job.future.done():
             pass  # cancelled by who waited
         elif isinstance(outcome, PoolError):

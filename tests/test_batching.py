@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -237,8 +238,8 @@ async def test_a_deadline_while_it_runs_is_each_one_s_own() -> None:
     to = batcher(pool, size=2, timeout=NEVER)
     late, good = submit(to, b"a", b"b")
     pool.start(pool.jobs[0])
-    late.deadline = asyncio.get_running_loop().time()
-    to._wake_at(late.deadline)
+    late.deadline = monotonic()
+    to._alarm.set(late.deadline)
     assert await outcome(late) is DeadlineExceeded
     assert not pool.abandoned
     answer(pool, pool.jobs[0])
@@ -309,8 +310,7 @@ async def test_after_the_loop_was_held_what_has_come_meanwhile_is_heard_first() 
     (item,) = submit(to, b"a")
     item.deadline = 0.0
     pool.start(pool.jobs[0])
-    to._alarm_at = asyncio.get_running_loop().time() - STALL - 1
-    to._ring()
+    to._on_alarm(STALL + 1)
     assert not item.settled
     answer(pool, pool.jobs[0])
     assert await outcome(item) == b"A"
@@ -380,7 +380,7 @@ def test_any_order_of_events(
             assert len(living()) <= workers
             assert all(len(pool.given[job][0][1]) <= size for job in pool.jobs)
         to._batch = Batch(size, 0.0)  # whoever still waits has waited long enough
-        to._go_on(asyncio.get_running_loop().time())
+        to._go_on(monotonic())
         while living():
             answer(pool, living()[0])
             await asyncio.sleep(0)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy
 import pytest
+import uvloop
 
 import jobs
 from conftest import wait_until, workers_below
@@ -252,3 +253,17 @@ async def test_a_fault_in_a_drain_ends_it_no_later(fault: Callable[[], Any], tmp
     assert isinstance(outcome, (WorkerDied, ValueError, DeadlineExceeded))
     assert await queued == 3  # by the successor
     await closing
+
+
+def test_deadlines_that_have_almost_come_under_uvloop() -> None:
+    """There a timer that is due at once is a handle without a time."""
+
+    async def main() -> None:
+        async with ProcessPoolExecutor(1) as pool:
+            for _ in range(4):
+                with pytest.raises(TimeoutError):
+                    await pool.run(jobs.spin, timeout=1e-9)
+            await assert_healthy(pool)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())

@@ -14,6 +14,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import httpx
@@ -131,8 +132,8 @@ async def fill(pool: ForeignPool, folder: Path) -> list[Job]:
 async def assert_healthy(pool: ForeignPool) -> None:
     replies = await asyncio.gather(*(pool.submit_frame(("upper",), b"%d a" % n).future for n in range(3)))
     assert [reply.body for reply in replies] == [b"%d A" % n for n in range(3)]
+    await until(lambda: not pool.zombies)  # an answer may come before the executor says that its zombies are over
     assert pool.ready == 2
-    assert pool.zombies == 0
 
 
 def noted(folder: Path, what: str) -> list[str]:
@@ -273,8 +274,8 @@ async def test_a_deadline_while_it_runs_leaves_a_zombie_that_holds_its_place(
     async with pool_in(executor, tmp_path) as pool:
         running = await fill(pool, tmp_path)
         for count, job in enumerate(running, 1):
-            job.deadline, job.timeout = asyncio.get_running_loop().time(), 0.25
-            pool._set_alarm(job.deadline)
+            job.deadline, job.timeout = monotonic(), 0.25
+            pool._alarm.set(job.deadline)
             with pytest.raises(DeadlineExceeded, match=r"ran past its deadline of 0.25 s"):
                 await job.future
             assert pool.zombies == count

@@ -23,11 +23,12 @@ import asyncio
 import math
 from collections import OrderedDict
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
 from .arena import BIG, Arena
 from .books import TICK, Job, Lane
-from .dispatcher import STALL, JobReply
+from .dispatcher import STALL, Alarm, JobReply
 from .errors import DeadlineExceeded, DeadlineInQueue, JobAbandoned, PoolError, QueueFull, RemoteError
 
 if TYPE_CHECKING:
@@ -79,20 +80,18 @@ class Batcher:
         self._unsettled: OrderedDict[Item, None] = OrderedDict()  # those that wait and those in a batch
         self._batches: dict[Job, list[Item]] = {}
         self._mean_run = 0.0  # seconds a batch runs; a moving average
-        self._alarm: asyncio.Handle | None = None
-        self._alarm_at = 0.0  # uvloop's handles do not tell, where the time has almost come
+        self._alarm = Alarm(self._on_alarm)
 
     # Requests come and go
 
     def submit_frame(self, meta: Any, body: bytes, *_: Any) -> Item:
         """As a pool has it; timeout, lane and key are the same for all of a route. QueueFull if too much waits."""
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = monotonic()
         waiting = len(self._waiting) + self._pool.waiting
         if not self._has_room() and waiting >= self._pool.queue_size:
             raise QueueFull(f"{waiting} jobs wait already; try again later", self._retry_after())
         deadline = math.inf if self._timeout is None else now + self._timeout
-        item = Item(meta, body, now, deadline, loop.create_future())
+        item = Item(meta, body, now, deadline, asyncio.get_running_loop().create_future())
         self._waiting[item] = self._unsettled[item] = None
         self._go_on(now)
         return item
@@ -116,7 +115,7 @@ class Batcher:
         if item.settled:
             return
         item.settled = True
-        now, job = asyncio.get_running_loop().time(), item.job
+        now, job = monotonic(), item.job
         started = job.started if job is not None and item.has_started else now
         item.queued, item.ran = started - item.admitted, now - started
         del self._unsettled[item]
@@ -147,11 +146,11 @@ class Batcher:
         self._end_late(self._waiting, now)
         while self._waiting and self._has_room():
             if len(self._waiting) < self._batch.size and self._due() > now:
-                self._wake_at(self._due())
+                self._alarm.set(self._due())
                 break
             self._send(self._take())
         if self._unsettled:
-            self._wake_at(max(next(iter(self._unsettled)).deadline, now + TICK))
+            self._alarm.set(max(next(iter(self._unsettled)).deadline, now + TICK))
 
     def _take(self) -> list[Item]:
         """The eldest that wait: as many as a batch holds."""
@@ -193,7 +192,7 @@ class Batcher:
         else:
             for item, outcome in zip(items, _outcomes(future.result(), len(items)), strict=True):
                 self._settle(item, outcome)
-        self._go_on(asyncio.get_running_loop().time())
+        self._go_on(monotonic())
 
     def _settle_all(self, items: list[Item], error: PoolError) -> None:
         for item in items:
@@ -205,17 +204,9 @@ class Batcher:
 
     # Time passes
 
-    def _wake_at(self, when: float) -> None:
-        if when < math.inf and (self._alarm is None or when < self._alarm_at):
-            if self._alarm is not None:
-                self._alarm.cancel()
-            self._alarm, self._alarm_at = asyncio.get_running_loop().call_at(when, self._ring), when
-
-    def _ring(self) -> None:
-        now, when = asyncio.get_running_loop().time(), self._alarm_at
-        self._alarm = None
-        held, now = now - when > STALL, max(now, when)  # the clock may be coarser than the alarm
-        if not held:  # else what the pool has sent meanwhile is read first
+    def _on_alarm(self, late: float) -> None:
+        now = monotonic()
+        if late <= STALL:  # else what the pool has sent meanwhile is read first
             self._end_late(self._unsettled, now)
         self._go_on(now)
 

@@ -6,18 +6,21 @@
 
 Everything here runs on the loop. The events (a job comes, a frame comes, a process ends, the alarm rings) are plain
 methods: each reads the clock, calls the books once, and is over; nothing awaits between a decision and its effect.
+The clock is `time.monotonic`; uvloop's own counts whole milliseconds.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import signal
 import socket
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Hashable
 from functools import partial
+from time import monotonic
 from typing import Any, NamedTuple
 
 from .arena import Arena
@@ -131,6 +134,31 @@ class JobStream:
             self._abandon()
 
 
+class Alarm:
+    """One timer for many deadlines, set to the earliest. `ring(late)` is told how many seconds ago that was."""
+
+    def __init__(self, ring: Callable[[float], None]) -> None:
+        self._ring = ring
+        self._when = math.inf
+        self._timer: asyncio.Handle | None = None
+
+    def set(self, when: float) -> None:
+        """Ring at this time of `time.monotonic`, if not earlier."""
+        if when < self._when:
+            self.cancel()
+            self._when = when
+            self._timer = asyncio.get_running_loop().call_later(max(0.0, when - monotonic()), self._on_time)
+
+    def cancel(self) -> None:
+        self._when = math.inf
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _on_time(self) -> None:
+        late, self._when = monotonic() - self._when, math.inf
+        self._ring(late)
+
+
 class Dispatcher:
     """One pool at work on one event loop. `books` may be read by everybody, and written by nobody else."""
 
@@ -153,7 +181,7 @@ class Dispatcher:
         self._max_result_size = max_result_size
         self._memory_limit = memory_limit
         self._gone = asyncio.Event()  # nothing of the pool is left
-        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm = Alarm(self._on_alarm)
         self._tasks: set[asyncio.Task[None]] = set()
         self._first_start: asyncio.Future[None]
         self._forkserver: Forkserver
@@ -170,7 +198,7 @@ class Dispatcher:
         self._forkserver = Forkserver(self._program, options, threads, self._on_end, self._on_forkserver_lost)
         try:
             await self._forkserver.start()
-            self.books.open(self.loop.time())
+            self.books.open(monotonic())
             await self._first_start
         except BaseException:
             await self.aclose(0)
@@ -185,7 +213,7 @@ class Dispatcher:
         try:
             await self.wait_until(lambda: not any(self.books.jobs()), timeout)
         finally:
-            self.books.close(self.loop.time())
+            self.books.close(monotonic())
             try:
                 if timeout != 0:
                     await self.wait_until(lambda: not self.books.workers, ORDERLY_END)
@@ -200,8 +228,7 @@ class Dispatcher:
             await self._forkserver.stop()
         for worker in list(self.books.workers.values()):
             self._on_end(worker.number, End(None, "was ended with the pool"))
-        if self._alarm is not None:
-            self._alarm.cancel()
+        self._alarm.cancel()
 
     async def wait_until(self, condition: Callable[[], bool], timeout: float | None = None) -> None:
         try:
@@ -225,7 +252,7 @@ class Dispatcher:
     ) -> Job:
         """A new job, running or queued. PoolError if it can be neither; TypeError if `meta` is not for MessagePack."""
         books = self.books
-        now = self.loop.time()
+        now = monotonic()
         job = Job(books.next_number(), lane or books.open_lane, timeout, now, key)
         job.kind = kind
         # The frame is made now: what cannot be encoded never takes a worker.
@@ -238,10 +265,10 @@ class Dispatcher:
         return job
 
     def abandon(self, job: Job, *, even_running: bool) -> None:
-        self.books.abandon(job, self.loop.time(), even_running=even_running)
+        self.books.abandon(job, monotonic(), even_running=even_running)
 
     def cancel(self, job: Job) -> None:
-        self.books.cancel(job, self.loop.time())
+        self.books.cancel(job, monotonic())
 
     # The books' hands
 
@@ -319,21 +346,15 @@ class Dispatcher:
             job.future.set_result(outcome)
 
     def wake_at(self, when: float) -> None:
-        if self._alarm is None or when < self._alarm.when():
-            if self._alarm is not None:
-                self._alarm.cancel()
-            self._alarm = self.loop.call_at(when, self._on_alarm)
+        self._alarm.set(when)
 
     # What happens
 
-    def _on_alarm(self) -> None:
-        assert self._alarm is not None
-        late = self.loop.time() - self._alarm.when()
-        self._alarm = None
+    def _on_alarm(self, late: float) -> None:
         if late > STALL:
-            self.wake_at(self.loop.time() + STALL_GRACE)
+            self.wake_at(monotonic() + STALL_GRACE)
         else:
-            self.books.tick(self.loop.time())
+            self.books.tick(monotonic())
 
     def _on_frame(self, worker: Worker, head: Any, body: bytes) -> None:
         if worker.state in (LEAVING, DYING):
@@ -347,7 +368,7 @@ class Dispatcher:
         if job is not None and kind == (RESULT if job.kind == HANDLE else PICKLED) and job.stream is None:
             content = body if not size else self._take_arena(worker, size)
             if content is not None:
-                self.books.done(worker, job, JobReply(meta, content), self.loop.time(), memory=memory)
+                self.books.done(worker, job, JobReply(meta, content), monotonic(), memory=memory)
         elif kind == LOG:
             log_record(worker.number, self.name, meta)
         elif kind == READY:
@@ -360,7 +381,7 @@ class Dispatcher:
             self._on_part(worker, job, kind, meta, body, memory)
 
     def _on_ready(self, worker: Worker) -> None:
-        if not self.books.became_ready(worker, self.loop.time()):
+        if not self.books.became_ready(worker, monotonic()):
             self._broke_the_rules(worker, "said a second time that it is ready")
         elif not self._first_start.done() and self.books.ready == self.books.size:
             self._first_start.set_result(None)
@@ -368,7 +389,7 @@ class Dispatcher:
 
     def _on_part(self, worker: Worker, job: Job, kind: Any, meta: Any, body: bytes, memory: int) -> None:
         """A frame about a job that is not its plain result: an error, or something of a stream."""
-        now = self.loop.time()
+        now = monotonic()
         if kind == CHUNK and job.stream is not None:
             job.stream.feed(body)
         elif kind == STREAM and job.stream is None:
@@ -402,10 +423,10 @@ class Dispatcher:
 
     def _broke_the_rules(self, worker: Worker, how: str) -> None:
         worker.link.channel.fail(how)
-        self.books.kill(worker, how, self.loop.time())
+        self.books.kill(worker, how, monotonic())
 
     def _on_closed(self, worker: Worker, broken_rule: str) -> None:
-        self.books.lost_channel(worker, self.loop.time(), broken_rule)
+        self.books.lost_channel(worker, monotonic(), broken_rule)
 
     def _on_end(self, number: int, end: End) -> None:
         """The process of worker `number` has ended, or could not be forked."""
@@ -419,7 +440,7 @@ class Dispatcher:
         how, _, report = f"worker {number} {manner}".partition("; ")
         unexpected = worker.job is None and not worker.why and worker.state is not LEAVING
         books, started = self.books, worker.started
-        books.died(worker, self.loop.time(), how, end.exit_code, f"; {report}" if report else "")
+        books.died(worker, monotonic(), how, end.exit_code, f"; {report}" if report else "")
         self.changed.set()
         if books.closing:
             pass
@@ -461,11 +482,11 @@ class Dispatcher:
             try:
                 await self._forkserver.start()
             except (WorkerStartError, OSError) as error:
-                books.start_failed(str(error), self.loop.time())
+                books.start_failed(str(error), monotonic())
                 log.error("the forkserver cannot start; trying again in %.1f s: %s", books.pause, error)
                 await asyncio.sleep(books.pause)
             else:
-                books.open(self.loop.time())
+                books.open(monotonic())
                 return
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:

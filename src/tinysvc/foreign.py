@@ -30,12 +30,13 @@ from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecu
 from contextlib import ExitStack
 from functools import partial
 from multiprocessing.util import Finalize
+from time import monotonic
 from typing import Any, NamedTuple
 
 from .arena import Arena
 from .books import START_LIMIT, Job, JobState, Lane
 from .cores import available_cores
-from .dispatcher import JobReply
+from .dispatcher import Alarm, JobReply
 from .errors import (
     DeadlineExceeded,
     DeadlineInQueue,
@@ -85,7 +86,7 @@ class ForeignPool:
         self._jobs_made = 0
         self._mean_run = 0.0  # seconds; a moving average
         self._refusal = ""  # why the executor took or lost a job the last time
-        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm = Alarm(self._on_alarm)
         self._closing = False
         self._loop: asyncio.AbstractEventLoop
 
@@ -142,8 +143,7 @@ class ForeignPool:
             for job in self._jobs():
                 self._withdraw(job)
                 self._settle(job, PoolClosed("the pool was shut down before the job ended"))
-            if self._alarm is not None:
-                self._alarm.cancel()
+            self._alarm.cancel()
             if self._cluster_watch is not None:
                 self._cluster_watch.cancel()
             await self._close_programs()
@@ -215,7 +215,7 @@ class ForeignPool:
         if self._closing:
             raise PoolClosed("the pool is shutting down")
         self._jobs_made += 1
-        job = Job(self._jobs_made, lane or self._open_lane, timeout, self._loop.time())
+        job = Job(self._jobs_made, lane or self._open_lane, timeout, monotonic())
         job.frame, job.body = payload
         job.future = self._loop.create_future()
         if self._has_place_for(job):
@@ -225,7 +225,7 @@ class ForeignPool:
         else:
             self._queue[job.number] = job
         if job.deadline < math.inf:
-            self._set_alarm(job.deadline)
+            self._alarm.set(job.deadline)
         return job
 
     def abandon(self, job: Job, *, even_running: bool) -> None:
@@ -265,7 +265,7 @@ class ForeignPool:
         self._refusal = ""
         self._queue.pop(job.number, None)
         self._handed[job.number] = job, handed
-        job.state, job.started = JobState.RUNNING, self._loop.time()
+        job.state, job.started = JobState.RUNNING, monotonic()
         job.lane.running += 1
         handed.add_done_callback(partial(self._tell_over, job))
 
@@ -284,7 +284,7 @@ class ForeignPool:
         """The executor is done with the job: its place is free."""
         del self._handed[job.number]
         job.lane.running -= 1
-        ran = self._loop.time() - job.started
+        ran = monotonic() - job.started
         self._mean_run += (ran - self._mean_run) / 10 if self._mean_run else ran
         self._settle(job, self._outcome(handed))
         self._hand_out()
@@ -305,7 +305,7 @@ class ForeignPool:
         if job.state is JobState.DONE:
             return
         self._queue.pop(job.number, None)
-        job.state, job.settled = JobState.DONE, self._loop.time()
+        job.state, job.settled = JobState.DONE, monotonic()
         if job.future.done():
             return
         if isinstance(outcome, Exception):
@@ -321,23 +321,14 @@ class ForeignPool:
 
     # Deadlines
 
-    def _set_alarm(self, when: float) -> None:
-        if self._alarm is None or when < self._alarm.when():
-            if self._alarm is not None:
-                self._alarm.cancel()
-            self._alarm = self._loop.call_at(when, self._ring)
-
-    def _ring(self) -> None:
+    def _on_alarm(self, late: float) -> None:
         """The earliest deadline has come, if its job is still there: end what is late and set the next alarm."""
-        self._alarm = None
-        now = self._loop.time()
+        now = monotonic()
         waited_for = [job for job in self._jobs() if job.state is not JobState.DONE]
         for job in waited_for:
             if job.deadline <= now:
                 self._expire(job)
-        next_deadline = min((job.deadline for job in waited_for if job.deadline > now), default=math.inf)
-        if next_deadline < math.inf:
-            self._set_alarm(next_deadline)
+        self._alarm.set(min((job.deadline for job in waited_for if job.deadline > now), default=math.inf))
 
     def _expire(self, job: Job) -> None:
         deadline = f"past its deadline of {job.timeout:g} s"

@@ -218,9 +218,10 @@ def _decoded(text: str) -> str:
 class Response:
     """One HTTP response.
 
-    `content`: bytes or str are sent as they are; None is an empty body; an iterator or async iterator is streamed; any
-    other value becomes JSON. `content_type` defaults to what fits the content. `headers` is a mapping or an iterable
-    of pairs; a name or value that could break out of its line is a ValueError, here and now (RFC 9110, 5.5).
+    `content`: bytes, a memoryview (of any size, it is not copied) and str are sent as they are; None is an empty body;
+    an iterator or async iterator is streamed; any other value becomes JSON. `content_type` defaults to what fits the
+    content. `headers` is a mapping or an iterable of pairs; a name or value that could break out of its line is a
+    ValueError, here and now (RFC 9110, 5.5).
     """
 
     __slots__ = ("content", "content_type", "headers", "status")

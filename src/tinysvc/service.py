@@ -23,7 +23,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .binding import Binder, ChunkStream, encode_result, open_resource
+from .binding import Binder, begin_stream, encode_result, open_resource
 from .cpu import cpu_handler
 from .endpoints import CpuProgram, Endpoint
 from .errors import (
@@ -288,7 +288,7 @@ def _log_line(error: BaseException) -> tuple[int, str]:
 
 def _io_handler(function: Callable[..., Any], binder: Binder, resources: Mapping[str, Any]) -> Handler:
     bind, needs_body = binder.bind, bool(binder.body_kind)
-    binds = bool(binder.parameters)
+    binds, stream_type = bool(binder.parameters), binder.stream_type
     is_coroutine = inspect.iscoroutinefunction(function)
     is_stream = inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function)
 
@@ -301,7 +301,9 @@ def _io_handler(function: Callable[..., Any], binder: Binder, resources: Mapping
         else:
             result = await _in_thread(partial(function, **arguments))
         response = encode_result(result)
-        return response if type(response.content) is bytes else await _begin_stream(response)
+        if type(response.content) is bytes or type(response.content) is memoryview:
+            return response
+        return await _begin_stream(response, stream_type)
 
     return handle
 
@@ -312,15 +314,11 @@ async def _in_thread(function: Callable[[], Any]) -> Any:
     return await run_sync(function)
 
 
-async def _begin_stream(response: Response) -> Response:
+async def _begin_stream(response: Response, stream_type: str) -> Response:
     items = response.content
     if isinstance(items, Iterator):
         items = _iterate_in_thread(items)
-    stream = ChunkStream(items)
-    content_type = await stream.begin()
-    response.content_type = response.content_type or content_type
-    response.content = stream
-    return response
+    return await begin_stream(response, items, stream_type)
 
 
 async def _iterate_in_thread(items: Iterator[Any]) -> AsyncIterator[Any]:
@@ -388,7 +386,7 @@ def binder_of(mounted: Mounted) -> Binder:
                 f"{name} comes from @{resources[name].kind}_resource, but this handler runs {where}; "
                 f"use @{route.kind}_resource for it",
             )
-    return Binder(route.function, route.parameters, names)
+    return Binder(route.function, route.parameters, names, batched=route.batch is not None)
 
 
 def _endpoint(mounted: Mounted) -> Endpoint:
