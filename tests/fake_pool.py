@@ -8,6 +8,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
+from tinysvc.arena import Arenas
 from tinysvc.books import DONE, QUEUED, RUNNING, Job, Lane
 from tinysvc.dispatcher import JobReply
 from tinysvc.errors import JobAbandoned, PoolError
@@ -22,6 +23,7 @@ class FakePool:
         self.refusal: Exception | None = None
         self.kills_at_once = True
         self.jobs: list[Job] = []
+        self.arenas = Arenas()
         self.given: dict[Job, tuple[Any, Any]] = {}
         self.abandoned: list[tuple[Job, bool]] = []
 

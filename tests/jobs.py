@@ -478,3 +478,25 @@ def close_standard_descriptors() -> str:
         os.close(descriptor)
     print("to nobody")
     return "printed"
+
+
+@contextmanager
+def keeping_program() -> Iterator[Handle]:
+    """It keeps something of each body, as a handler should not, and looks at all of it with each job."""
+    kept: list[Any] = []
+
+    def handle(meta: Any, body: bytes | memoryview) -> Reply:
+        if meta == "a part":
+            kept.append(memoryview(body)[10:20])
+        elif meta == "an array":
+            import numpy
+
+            kept.append(numpy.frombuffer(body, "u1"))
+        elif meta == "in an error":
+            part = memoryview(body)[10:20]
+            error = ValueError("kept")
+            kept.append(error)
+            raise error from ValueError(part)
+        return Reply([int(each[0]) for each in kept], b"")
+
+    yield handle

@@ -13,7 +13,7 @@ import pytest
 import batching_jobs
 from conftest import wait_until
 from fake_pool import FakePool, until
-from tinysvc.arena import BIG, Arena
+from tinysvc.arena import BIG, Arena, Arenas
 from tinysvc.cpu import cpu_handler, received, server_timing
 from tinysvc.dispatcher import JobReply
 from tinysvc.endpoints import CpuProgram, Endpoint
@@ -227,7 +227,7 @@ async def test_a_client_that_leaves_while_it_sends_leaves_no_arena() -> None:
         raise ProtocolError(400, "The request body was cut short.")
 
     with pytest.raises(ProtocolError):
-        await received(Request("POST", "/x", body=cut_short()))
+        await received(Request("POST", "/x", body=cut_short()), Arenas())
 
 
 @pytest.mark.parametrize(("size", "kind"), [(0, bytes), (BIG - 1, bytes), (BIG, Arena), (3 * BIG, Arena)])
@@ -237,7 +237,7 @@ async def test_what_a_body_is_received_in(size: int, kind: type) -> None:
         for start in range(0, size, 60_000):
             yield b"x" * min(60_000, size - start)
 
-    got = await received(Request("POST", "/x", body=body()))
+    got = await received(Request("POST", "/x", body=body()), Arenas())
     assert type(got) is kind
     assert (got.size if isinstance(got, Arena) else len(got)) == size
 

@@ -22,7 +22,7 @@ from test_executor import assert_healthy, exists, until
 from tinysvc.arena import BIG, Arena
 from tinysvc.books import CRASH_LIMIT
 from tinysvc.dispatcher import STALL
-from tinysvc.errors import DeadlineExceeded, JobRefused, NoWorkers, PoolClosed, WorkerDied
+from tinysvc.errors import DeadlineExceeded, JobRefused, NoWorkers, PoolClosed, RemoteError, WorkerDied
 from tinysvc.executor import ProcessPoolExecutor
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -105,6 +105,39 @@ async def test_a_crash_in_the_middle_of_big_results_leaves_nothing() -> None:
         assert sum(isinstance(result, WorkerDied) for result in results) == 1
         await assert_healthy(pool)
     assert set(os.listdir("/dev/shm")) <= before
+
+
+@pytest.mark.asyncio
+async def test_arenas_are_used_again_but_not_while_anybody_reads_them() -> None:
+    async with ProcessPoolExecutor(1, program=jobs.upper_program) as pool:
+        numbers, replies = set(), []
+        for n in range(20):
+            arena = pool.arenas.take()
+            numbers.add(os.fstat(arena.descriptor).st_ino)
+            arena.write(b"%c" % (97 + n) * (BIG + n))
+            replies.append(await pool.submit_frame("m", arena).future)
+            if n % 3 == 0:
+                replies[-1] = replies[-1]._replace(body=bytes(replies[-1].body))  # its mapping is gone now
+        assert len(numbers) == 1
+        for n, reply in enumerate(replies):
+            assert bytes(reply.body) == b"%c" % (65 + n) * (BIG + n)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("keeps", ["a part", "an array", "in an error", "nothing"])
+async def test_the_arena_of_a_body_that_a_handler_keeps_is_left_to_it(keeps: str) -> None:
+    async with ProcessPoolExecutor(1, program=jobs.keeping_program) as pool:
+        inodes = set()
+        for n in range(3):
+            arena = pool.arenas.take()
+            inodes.add(os.fstat(arena.descriptor).st_ino)
+            arena.write(b"%d" % n * BIG)
+            try:
+                reply = await pool.submit_frame(keeps, arena).future
+                assert reply.meta == [48 + number for number in range(n + 1)] * (keeps != "nothing")
+            except RemoteError:
+                assert keeps == "in an error"
+        assert len(inodes) == (1 if keeps == "nothing" else 3)
 
 
 # Workers are renewed

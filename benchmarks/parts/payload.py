@@ -69,6 +69,7 @@ def cases() -> list[Case]:
     bare = Peer(name="blocking sockets", command=[PYTHON, "bare_echo.py", "{port}"])
     found = [
         Case("tinysvc, 2 workers, `body: bytes`", mine),
+        Case("tinysvc, 2 workers, `body: memoryview`", mine, path="/echo-view"),
         Case(POOL, starlette),
         Case("Starlette, no pool: the loop echoes", starlette, path="/echo-here"),
         Case("blocking sockets, no loop, no pool", bare, has_heartbeat=False),

@@ -21,3 +21,8 @@ async def held() -> dict[str, float]:
 @cpu_route("/echo", methods=["POST"], timeout=60)
 def echo(body: bytes) -> bytes:
     return work.echo(body)
+
+
+@cpu_route("/echo-view", methods=["POST"], timeout=60)
+def echo_view(body: memoryview) -> memoryview:
+    return body

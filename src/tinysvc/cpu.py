@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
-from .arena import BIG, Arena
+from .arena import BIG, Arena, Arenas
 from .batching import Batcher, Item
 from .errors import PoolError
 from .messages import SAFE_METHODS, Handler, Request, Response
@@ -32,7 +32,7 @@ def cpu_handler(
     jobs: Any = Batcher(pool, number, route.batch, timeout, lane) if route.batch else pool
 
     async def handle(request: Request) -> Response:
-        body = await request.body() if batched or request.has_arrived else await received(request)
+        body = await request.body() if batched or request.has_arrived else await received(request, pool.arenas)
         method, path, query = request.method, request.raw_path, request.raw_query
         meta = (number, method, path, query, request.path_params, request.headers.raw, request.peer, request.id)
         key = (number, method, path, query, body) if type(body) is bytes else None
@@ -69,7 +69,7 @@ def server_timing(job: Job | Item | None) -> str:
     return f"queue;dur={job.queued * 1e3:.1f}, run;dur={job.ran * 1e3:.1f}"
 
 
-async def received(request: Request) -> bytes | Arena:
+async def received(request: Request, arenas: Arenas) -> bytes | Arena:
     """The body as it comes; a big one goes straight into an arena, and is never held here as a whole."""
     pieces: list[bytes] = []
     size = 0
@@ -78,12 +78,11 @@ async def received(request: Request) -> bytes | Arena:
         pieces.append(piece)
         size += len(piece)
         if size >= BIG:
-            return await _in_arena(pieces, stream)
+            return await _in_arena(arenas.take(), pieces, stream)
     return b"".join(pieces)
 
 
-async def _in_arena(pieces: list[bytes], rest: AsyncIterator[bytes]) -> Arena:
-    arena = Arena()
+async def _in_arena(arena: Arena, pieces: list[bytes], rest: AsyncIterator[bytes]) -> Arena:
     try:
         for piece in pieces:
             arena.write(piece)

@@ -17,13 +17,14 @@ import math
 import os
 import signal
 import socket
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Hashable
 from functools import partial
 from time import monotonic
 from typing import Any, NamedTuple
 
-from .arena import Arena
+from .arena import Arena, Arenas
 from .books import DYING, LEAVING, ORDERLY_END, STARTING, Books, Job, Lane, Worker
 from .cores import available_cores
 from .errors import RemoteError, WorkerStartError
@@ -36,6 +37,7 @@ from .worker import (
     ERROR,
     FAILED,
     HANDLE,
+    KEPT,
     LOG,
     PICKLED,
     READY,
@@ -181,6 +183,7 @@ class Dispatcher:
         self._max_result_size = max_result_size
         self._memory_limit = memory_limit
         self._gone = asyncio.Event()  # nothing of the pool is left
+        self.arenas = Arenas()
         self._alarm = Alarm(self._on_alarm)
         self._tasks: set[asyncio.Task[None]] = set()
         self._first_start: asyncio.Future[None]
@@ -229,6 +232,7 @@ class Dispatcher:
         for worker in list(self.books.workers.values()):
             self._on_end(worker.number, End(None, "was ended with the pool"))
         self._alarm.cancel()
+        self.arenas.close()
 
     async def wait_until(self, condition: Callable[[], bool], timeout: float | None = None) -> None:
         try:
@@ -318,13 +322,11 @@ class Dispatcher:
             descriptors.append(job.arena.descriptor)
         if channel.arena is None:
             try:
-                channel.arena = Arena()
+                channel.arena = channel.arenas.take()
                 descriptors.append(channel.arena.descriptor)
             except OSError:
                 pass  # out of descriptors: a big result then comes through the socket
         channel.send(job.frame, job.body, descriptors)
-        if job.arena is not None:
-            job.arena.close()
 
     def dismiss(self, worker: Worker) -> None:
         worker.link.channel.close()
@@ -335,7 +337,10 @@ class Dispatcher:
     def settle(self, job: Job, outcome: JobReply | Exception) -> None:
         self.changed.set()
         if job.arena is not None:
-            job.arena.close()  # if it was never sent
+            if job.kind == HANDLE and isinstance(outcome, JobReply):
+                self.arenas.give_back(job.arena)
+            else:
+                job.arena.close()
         if job.stream is not None:
             job.stream.end(outcome if isinstance(outcome, Exception) else None)
         elif job.future.done():
@@ -400,6 +405,9 @@ class Dispatcher:
             job.settled = now
             job.future.set_result(JobReply(meta, stream))
             job.stream = stream
+        elif kind == KEPT and job.arena is not None:
+            job.arena.close()
+            job.arena = None
         elif kind == END and job.stream is not None:
             self.books.done(worker, job, None, now, memory=memory)
         elif kind == ERROR and isinstance(meta, list) and len(meta) == 4:
@@ -419,7 +427,9 @@ class Dispatcher:
             self._broke_the_rules(worker, f"sent a result of {size} bytes in an arena that holds {held}")
             return None
         arena.size = size
-        return arena.view()  # type: ignore[no-any-return]
+        view: memoryview = arena.view()
+        weakref.finalize(view.obj, channel.arenas.give_back, arena).atexit = False  # when all have read it
+        return view
 
     def _broke_the_rules(self, worker: Worker, how: str) -> None:
         worker.link.channel.fail(how)

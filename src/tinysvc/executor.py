@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, Callable, Hashable
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
-from .arena import BIG, Arena
+from .arena import BIG, Arena, Arenas
 from .books import Job, Lane
 from .cores import available_cores
 from .dispatcher import Dispatcher, JobReply, JobStream, unpacked
@@ -160,7 +160,7 @@ class ProcessPoolExecutor(PlainExecutor):
     ) -> Job:
         """Hand `meta` (what MessagePack can carry) and `body` to the program. Await `job.future` for the JobReply.
 
-        An arena is closed when it has been sent, or never will be. `key` names what is asked: see books.CRASH_LIMIT.
+        An arena is the pool's from then on. `key` names what is asked: see books.CRASH_LIMIT.
         """
         return self._admit(HANDLE, meta, body, timeout, lane, key)
 
@@ -183,6 +183,11 @@ class ProcessPoolExecutor(PlainExecutor):
         """Nobody waits for `job` any more: take it from the queue; if it runs, kill it only if told to, and only if it
         does not end within the time that its worker's replacement takes."""
         self._dispatcher.abandon(job, even_running=even_running)
+
+    @property
+    def arenas(self) -> Arenas:
+        """Where to take an arena for `submit_frame` from: the pool gives it back when its job has ended."""
+        return self._dispatcher.arenas
 
     def lane(self, limit: int) -> Lane:
         """For `submit_frame`: jobs that are given this lane hold at most `limit` workers at a time."""

@@ -33,7 +33,7 @@ from multiprocessing.util import Finalize
 from time import monotonic
 from typing import Any, NamedTuple
 
-from .arena import Arena
+from .arena import Arena, Arenas
 from .books import START_LIMIT, Job, JobState, Lane
 from .cores import available_cores
 from .dispatcher import Alarm, JobReply
@@ -88,6 +88,7 @@ class ForeignPool:
         self._refusal = ""  # why the executor took or lost a job the last time
         self._alarm = Alarm(self._on_alarm)
         self._closing = False
+        self.arenas = Arenas()
         self._loop: asyncio.AbstractEventLoop
 
     # Life

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from multiprocessing import context, popen_spawn_posix, process, reduction, spawn, util
 from typing import Any, NamedTuple, cast
 
-from .arena import Arena
+from .arena import Arena, Arenas
 from .errors import WorkerStartError
 from .worker import COMMAND, FAILED, FORK, FRAME, KILL, READY, Program, WorkerOptions, decode
 
@@ -228,6 +228,7 @@ class Channel(asyncio.Protocol):
         self._closed = False
         self.transport: asyncio.Transport
         self.arena: Arena | None = None  # where the worker may put a big result
+        self.arenas = Arenas()  # where it has put others, which have been read
         self._why = ""
         self._pieces: list[bytes] = []
         self._held = 0  # bytes in _pieces
@@ -243,6 +244,7 @@ class Channel(asyncio.Protocol):
         self._closed = True
         if self.arena is not None:
             self.arena.close()
+        self.arenas.close()
         if hasattr(self, "transport"):
             self.transport.close()
 

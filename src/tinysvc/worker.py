@@ -47,7 +47,8 @@ FRAME = struct.Struct("!IQ")
 # says how much of it; its descriptor rides along, and behind it that of an empty arena for a big result.
 HANDLE, CALL, CALL_STREAM = range(3)
 # What a worker sends back: (number, kind, meta, size, memory held) and a body; the number is 0 before its first job.
-READY, FAILED, RESULT, PICKLED, ERROR, STREAM, CHUNK, END, LOG = range(9)
+READY, FAILED, RESULT, PICKLED, ERROR, STREAM, CHUNK, END, LOG, KEPT = range(10)
+# KEPT comes before the end of a job that still holds on to its body: that arena is not used again.
 
 # What the server asks of the forkserver: an operation and a worker's number. The worker's descriptors ride along with
 # FORK: its socket, an arena for its first big result, and one for its last words in a crash.
@@ -335,6 +336,8 @@ class Link:
     def __init__(self, channel: socket.socket, arena: Arena | None, options: WorkerOptions) -> None:
         self.channel = channel
         self.arena = arena
+        self.body: memoryview | None = None  # of the job at hand, if it came in an arena
+        self._mapping: Any = None
         self._max_result_size = options.max_result_size
         self._small = min(BIG, options.max_result_size + 1)
         self._measures_memory = options.measures_memory
@@ -362,7 +365,8 @@ class Link:
         if ancillary:
             descriptors = array("i", ancillary[0][2])
             if size:
-                body = Arena(descriptors.pop(0), size).view()
+                body = self.body = Arena(descriptors.pop(0), size).view()
+                self._mapping = self.body.obj
             if descriptors:
                 self.arena = Arena(descriptors[0])
         return (number, kind, meta), body
@@ -387,6 +391,9 @@ class Link:
     def send_result(self, number: int, kind: int, meta: Any, first: Any, *more: Any) -> None:
         """The pieces as one body. Where they are big, they go into the arena, if there is one."""
         if not more and len(first) < self._small:
+            if self.body is not None:
+                first = self._copied(first)
+                self.let_go_of_body(number)
             self.send(number, kind, meta, first)
             return
         length = len(first) + sum(map(len, more))
@@ -401,8 +408,30 @@ class Link:
         self.arena.size = 0  # where a write has failed half-way, begin again
         for piece in (first, *more):
             self.arena.write(piece)
+        if isinstance(first, memoryview):
+            first.release()
+        self.let_go_of_body(number)
         self.send(number, kind, meta, size=length)
         self.arena = None  # it is the server's now
+
+    @staticmethod
+    def _copied(content: Any) -> bytes:
+        """The content of a small result, which may be a part of the body."""
+        copy = bytes(content)
+        if isinstance(content, memoryview):
+            content.release()
+        return copy
+
+    def let_go_of_body(self, number: int) -> None:
+        """The job is done with its body. If something still looks at it, its arena is not used again."""
+        body, self.body = self.body, None
+        if body is not None:
+            try:
+                body.release()
+                self._mapping.close()
+            except BufferError:
+                self.send(number, KEPT)
+            self._mapping = None
 
     def log(self, fields: list[Any]) -> None:
         """A log record, between the other frames. OSError in a forked child, where the channel is closed, and in a
@@ -485,6 +514,7 @@ def send_stream(link: Link, number: int, meta: Any, chunks: Iterator[bytes]) -> 
     link.send(number, STREAM, meta)
     for chunk in chunks:
         link.send(number, CHUNK, None, chunk)
+    link.let_go_of_body(number)
     link.send(number, END)
 
 
@@ -492,6 +522,7 @@ def send_error(link: Link, number: int, kind: int, error: BaseException) -> bool
     """The error as text. After a MemoryError the worker leaves: what it still holds, nobody knows."""
     leaving = isinstance(error, MemoryError)
     body = b"" if kind == HANDLE else _pickled_error(error)
+    link.let_go_of_body(number)
     link.send(number, ERROR, (*error_text(error), leaving), body)
     return not leaving
 
