@@ -54,7 +54,7 @@ PIECE_OVERHEAD = 128
 SEPARATE_WRITE = 64 * KiB
 """A body longer than this is written beside its head, not copied behind it."""
 
-SLICE = 512 * KiB
+SLICE = 256 * KiB
 """Bytes of a big body that the kernel copies at once, in or out, in some 0.1 ms: then others have a turn."""
 
 CHUNKS_AT_ONCE = 2000
