@@ -52,7 +52,8 @@ class FakePool:
         self._settle(job, outcome)
 
     def _settle(self, job: Job, outcome: JobReply | PoolError) -> None:
-        job.state, job.settled = DONE, monotonic()
+        job.state = DONE
+        job.settle(monotonic())
         if job.future.done():
             pass  # cancelled by who waited
         elif isinstance(outcome, PoolError):

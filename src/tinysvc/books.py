@@ -109,6 +109,8 @@ class Job:
         "kind",
         "lane",
         "number",
+        "queued",
+        "ran",
         "settled",
         "started",
         "state",
@@ -126,6 +128,7 @@ class Job:
         self.admitted = now
         self.started = 0.0  # 0.0: never
         self.settled = 0.0  # when its answer was there, or began
+        self.queued = self.ran = 0.0  # seconds it waited, and ran until then; true as soon as it is settled
         self.state = QUEUED
         self.abandoned = False  # it runs on for a moment, though nobody waits for it
         self.worker: Worker | None = None
@@ -135,15 +138,11 @@ class Job:
         self.future: Any = None
         self.stream: Any = None
 
-    @property
-    def queued(self) -> float:
-        """Seconds it waited for a worker."""
-        return (self.started or self.settled) - self.admitted
-
-    @property
-    def ran(self) -> float:
-        """Seconds until its answer was there, or until its stream began; 0.0 if it never ran."""
-        return self.settled - self.started if self.started else 0.0
+    def settle(self, now: float) -> None:
+        """Its answer is there, or begins."""
+        self.settled = now
+        started = self.started or now
+        self.queued, self.ran = started - self.admitted, now - started
 
     def __repr__(self) -> str:
         return f"<Job {self.number} {self.state.value}>"
@@ -387,7 +386,8 @@ class Books:
         else:
             self._take_from_queue(job)
         job.state = DONE
-        job.settled = job.settled or now
+        if not job.settled:
+            job.settle(now)
         self.hands.settle(job, outcome)
 
     # Deadlines

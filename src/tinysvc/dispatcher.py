@@ -402,7 +402,7 @@ class Dispatcher:
             if job.future.done():
                 self.books.cancel(job, now)
                 return
-            job.settled = now
+            job.settle(now)
             job.future.set_result(JobReply(meta, stream))
             job.stream = stream
         elif kind == KEPT and job.arena is not None:

@@ -306,7 +306,8 @@ class ForeignPool:
         if job.state is JobState.DONE:
             return
         self._queue.pop(job.number, None)
-        job.state, job.settled = JobState.DONE, monotonic()
+        job.state = JobState.DONE
+        job.settle(monotonic())
         if job.future.done():
             return
         if isinstance(outcome, Exception):
