@@ -134,10 +134,7 @@ class Request:
     def id(self) -> str:
         """What the client calls this request in `X-Request-Id`, where that is a token; else a name of our own."""
         if not self._id:
-            given = [value for name, value in self.headers.raw if name == b"x-request-id"]
-            text = given[0].decode("latin-1") if len(given) == 1 else ""
-            is_good = text and len(text) <= MAX_REQUEST_ID and TOKEN.fullmatch(text)
-            self._id = text if is_good else f"{getrandbits(64):016x}"
+            self._id = self._given_id() or _PROCESS + str(next(_numbers))
         return self._id
 
     def _given_id(self) -> str:
