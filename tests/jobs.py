@@ -474,8 +474,7 @@ def fill_stdout() -> str:
 
 
 def close_standard_descriptors() -> str:
-    for descriptor in range(3):
-        os.close(descriptor)
+    os.closerange(0, 3)
     print("to nobody")
     return "printed"
 

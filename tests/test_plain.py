@@ -473,6 +473,7 @@ def test_ctrl_c_stops_what_runs(tmp_path: Path) -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
         if __name__ == "__main__":
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in the background
             path = sys.argv[0] + ".started"
             with ProcessPoolExecutor(1) as pool:
                 spinning = pool.submit(jobs.touch_and_spin, path)
