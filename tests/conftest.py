@@ -72,14 +72,19 @@ def _open_descriptors() -> set[str]:
     return found
 
 
+def _shared_memory() -> set[str]:
+    """Segments with a name. Semaphores are not counted: other programs on this machine make and remove them."""
+    return {name for name in os.listdir("/dev/shm") if not name.startswith("sem.")}
+
+
 @pytest.fixture
 def nothing_left() -> Iterator[None]:
     """After the test there is no process, no descriptor and no shared-memory segment more than before."""
-    shm = set(os.listdir("/dev/shm"))
+    shm = _shared_memory()
     children = set(descendants(os.getpid()))
     descriptors = _open_descriptors()
     yield
     gc.collect()
     wait_until(lambda: set(descendants(os.getpid())) <= children, "every child process has ended")
-    assert set(os.listdir("/dev/shm")) <= shm
+    assert _shared_memory() <= shm
     assert _open_descriptors() <= descriptors

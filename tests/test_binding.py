@@ -438,3 +438,11 @@ def test_an_odd_cookie_hides_no_other(others: str) -> None:
     def handler(session: Annotated[str, Cookie()]) -> None: ...
 
     assert bound(handler, "", {"cookie": f'{others}; session="s=1"'}) == {"session": "s=1"}
+
+
+def test_a_batch_without_a_list_is_refused() -> None:
+    def handler() -> list[int]:
+        return []
+
+    with pytest.raises(ConfigurationError, match=r"has batch=, but no parameter is a list"):
+        Binder(handler, batched=True)

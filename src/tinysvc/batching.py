@@ -192,6 +192,7 @@ class Batcher:
         else:
             for item, outcome in zip(items, _outcomes(future.result(), len(items)), strict=True):
                 self._settle(item, outcome)
+            self._pool.abandon(job, even_running=True)  # it is over, unless its answer was a stream
         self._go_on(monotonic())
 
     def _settle_all(self, items: list[Item], error: PoolError) -> None:

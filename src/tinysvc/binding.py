@@ -129,6 +129,12 @@ class Binder:
             else:
                 filled = self._share(parameter) if batched else parameter
                 self._gets.append((name, self._get(name, filled, name in path_parameters)))
+        if batched and not self._gets:
+            raise ConfigurationError.at(
+                function,
+                "has batch=, but no parameter is a list, so that nothing tells how many requests there are; "
+                "take one, as in requests: list[Request]",
+            )
 
     def _share(self, parameter: inspect.Parameter) -> inspect.Parameter:
         """One request's share of a list."""

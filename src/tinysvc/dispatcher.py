@@ -27,10 +27,10 @@ from typing import Any, NamedTuple
 from .arena import Arena, Arenas
 from .books import DYING, LEAVING, ORDERLY_END, STARTING, Books, Job, Lane, Worker
 from .cores import available_cores
-from .errors import RemoteError, WorkerStartError
+from .errors import PoolClosed, RemoteError, WorkerStartError
 from .processes import Channel, End, Forkserver
 from .settings import DEFAULT_POOL
-from .telling import log_record, manner_of_death
+from .telling import log_record, manner_of_death, one_line
 from .worker import (
     CHUNK,
     END,
@@ -201,6 +201,9 @@ class Dispatcher:
         self._forkserver = Forkserver(self._program, options, threads, self._on_end, self._on_forkserver_lost)
         try:
             await self._forkserver.start()
+            if self.books.closed:
+                await self._forkserver.stop()
+                raise PoolClosed("the pool was shut down while it started")
             self.books.open(monotonic())
             await self._first_start
         except BaseException:
@@ -217,6 +220,9 @@ class Dispatcher:
             await self.wait_until(lambda: not any(self.books.jobs()), timeout)
         finally:
             self.books.close(monotonic())
+            if not self._first_start.done():
+                self._first_start.set_exception(PoolClosed("the pool was shut down while it started"))
+                self._first_start.exception()  # nobody may be there to hear it
             try:
                 if timeout != 0:
                     await self.wait_until(lambda: not self.books.workers, ORDERLY_END)
@@ -329,7 +335,7 @@ class Dispatcher:
         channel.send(job.frame, job.body, descriptors)
 
     def dismiss(self, worker: Worker) -> None:
-        worker.link.channel.close()
+        worker.link.channel.leave()
 
     def kill(self, worker: Worker) -> None:
         self._forkserver.kill(worker.number)
@@ -427,11 +433,15 @@ class Dispatcher:
             self._broke_the_rules(worker, f"sent a result of {size} bytes in an arena that holds {held}")
             return None
         arena.size = size
-        view: memoryview = arena.view()
+        try:
+            view: memoryview = arena.view()
+        except OSError:  # out of descriptors: a mapping holds one
+            return memoryview(os.pread(arena.descriptor, size, 0))
         weakref.finalize(view.obj, channel.arenas.give_back, arena).atexit = False  # when all have read it
         return view
 
     def _broke_the_rules(self, worker: Worker, how: str) -> None:
+        how = one_line(how)
         worker.link.channel.fail(how)
         self.books.kill(worker, how, monotonic())
 
@@ -443,6 +453,8 @@ class Dispatcher:
         worker = self.books.workers.get(number)
         if worker is None:
             return
+        if end.exit_code is not None and end.exit_code < 0 and end.exit_code != -signal.SIGKILL:
+            worker.why = ""  # it had crashed before our SIGKILL came
         stack = self._last_words(worker)
         manner = end.text or manner_of_death(
             end.exit_code, worker.why, out_of_memory=end.out_of_memory, peak=end.peak, stack=stack

@@ -36,7 +36,7 @@ from typing import Any, NamedTuple, cast
 
 import httptools
 
-from .errors import HTTPError, ProtocolError, TinysvcError
+from .errors import HTTPError, JobAbandoned, ProtocolError, TinysvcError
 from .messages import FIELD_VALUE, SAFE_METHODS, Handler, Headers, Peer, Request, Response, problem_response
 from .settings import KiB, Settings
 
@@ -942,8 +942,8 @@ class Connection(asyncio.StreamReaderProtocol):
             self.transport.abort()
             raise
         except Exception as error:
-            if not isinstance(error, ProtocolError):  # that one is the client's: the stream read the request's body
-                log.error("%r: the stream failed half-way and was cut off", request, exc_info=error)
+            if not isinstance(error, (ProtocolError, JobAbandoned)):  # the client's: its body was bad, or it has gone
+                log.error("%r (%s): the stream failed half-way and was cut off", request, request.id, exc_info=error)
             self.transport.abort()
             raise ConnectionAbortedError("the stream failed") from error
         finally:

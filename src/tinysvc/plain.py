@@ -200,7 +200,7 @@ class Bridge:
 
     def _has_room(self) -> bool:
         books = self._dispatcher.books
-        return bool(books.idle) or books.waiting < books.queue_size
+        return books.closing or bool(books.idle) or books.waiting < books.queue_size
 
     async def _feed(self) -> None:
         """The queue is bounded, the inbox is not: go on whenever there is room."""

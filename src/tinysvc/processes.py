@@ -34,6 +34,10 @@ SEPARATE_WRITE = 64 * 1024
 """A body longer than this is written beside its frame's head, not copied behind it."""
 
 
+MAX_HEAD = 4 * 1024 * 1024
+"""Bytes of a frame's head: a batch has all its headers there, an error its texts."""
+
+
 class End(NamedTuple):
     """The end of a worker. `exit_code` is None, and `text` says why, where it could not even be forked; `peak` is the
     most memory it held, in bytes; `out_of_memory` whether the kernel has killed for want of it, None if that is not
@@ -248,6 +252,14 @@ class Channel(asyncio.Protocol):
         if hasattr(self, "transport"):
             self.transport.close()
 
+    def leave(self) -> None:
+        """As `close`, also where a forked child of the server holds our end open."""
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+        self.close()
+
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
             return
@@ -259,7 +271,7 @@ class Channel(asyncio.Protocol):
         position = 0
         while len(data) - position >= FRAME.size:
             head_length, body_length = FRAME.unpack_from(data, position)
-            if head_length + body_length > self._limit:
+            if head_length > MAX_HEAD or body_length > self._limit:
                 self.fail(f"sent {head_length + body_length} bytes; max_result_size is {self._limit}")
                 return
             body_start = position + FRAME.size + head_length

@@ -42,6 +42,7 @@ from .executor import ProcessPoolExecutor
 from .messages import Handler, Request, Response, problem_response
 from .routing import Resource, Route, Router, allow, recorded, unreachable
 from .settings import DEFAULT_POOL, Pool, Settings, read_pools
+from .telling import indented
 
 if TYPE_CHECKING:
     from .foreign import ForeignPool
@@ -266,7 +267,7 @@ class RunningService:
         """Log what the client must not know, and answer with what it may."""
         level, text = _log_line(error)
         if text:
-            log.log(level, "%s %s (request %s): %s", request.method, request.raw_path, request.id, text)
+            log.log(level, "%s %s (request %s): %s", request.method, request.raw_path, request.id, indented(text))
         return problem_response(error if isinstance(error, TinysvcError) else TinysvcError())
 
 

@@ -286,9 +286,9 @@ def _logger(name: str) -> logging.Logger:
 
 
 def _record(logger: logging.Logger, level: int, worker: int, pool: str, told: LogFields) -> logging.LogRecord:
-    name, path, function, route = map(_line, (told.name, told.pathname, told.function, told.route))
-    extra = {"worker": worker, "pool": pool, "request_id": _line(told.request_id), "route": route}
-    first, newline, more = _lines(_cut(told.message)).partition("\n")
+    name, path, function, route = map(one_line, (told.name, told.pathname, told.function, told.route))
+    extra = {"worker": worker, "pool": pool, "request_id": one_line(told.request_id), "route": route}
+    first, newline, more = indented(_cut(told.message)).partition("\n")
     where = [_worker(worker, pool)]
     if route:
         where.append(route)
@@ -297,8 +297,8 @@ def _record(logger: logging.Logger, level: int, worker: int, pool: str, told: Lo
     message = f"{first} [{', '.join(where)}]{newline}{more}"
     record = logger.makeRecord(name, level, path, told.lineno, message, (), None, function)
     vars(record).update(extra)  # as `extra=` it would raise where a record factory has set a request_id of its own
-    record.exc_text = _INDENT + _lines(told.exception[-MAX_LOG_TEXT:]) if told.exception else None
-    record.threadName, record.process, record.processName = _line(told.thread), told.process, where[0]
+    record.exc_text = _INDENT + indented(told.exception[-MAX_LOG_TEXT:]) if told.exception else None
+    record.threadName, record.process, record.processName = one_line(told.thread), told.process, where[0]
     if abs(told.created - time()) < MAX_CLOCK_SKEW:  # not so for what is not a number
         record.created, record.msecs = told.created, told.created % 1 * 1000 // 1
     return record
@@ -314,13 +314,13 @@ _INDENT = "    "
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 
 
-def _lines(text: str) -> str:
+def indented(text: str) -> str:
     """Text of which no line but the first stands at the margin, and none is moved there by a terminal."""
     text = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
     return text.replace("\n", f"\n{_INDENT}")
 
 
-def _line(text: str) -> str:
+def one_line(text: str) -> str:
     """Text for the middle of a line."""
     text = text[:MAX_LOG_NAME]
     return text if text.isprintable() else text.encode("unicode_escape").decode()
@@ -372,7 +372,7 @@ _OURS = tuple(
 def _authors_frames(stack: str) -> list[str]:
     """The frames of the last stack in faulthandler's text, without ours where one is the author's."""
     lines = stack.rpartition("Fatal Python error")[2].splitlines()
-    frames = [_line(line) for line in lines if line.startswith('  File "')]
+    frames = [one_line(line) for line in lines if line.startswith('  File "')]
     return [frame for frame in frames if not frame.startswith(_OURS)] or frames
 
 

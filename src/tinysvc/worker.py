@@ -16,6 +16,7 @@ worker is computing.
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import os
 import pickle
@@ -150,6 +151,7 @@ def forkserver_main(control_fd: int, program_file: Any) -> NoReturn:
         if stream is not None:
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     _die_with(control, True)
+    faulthandler.enable(all_threads=False)  # for a crash in the author's import
     shared = ExitStack()
     try:
         from multiprocessing import process, spawn
