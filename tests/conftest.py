@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -88,3 +89,10 @@ def nothing_left() -> Iterator[None]:
     wait_until(lambda: set(descendants(os.getpid())) <= children, "every child process has ended")
     assert _shared_memory() <= shm
     assert _open_descriptors() <= descriptors
+
+
+@pytest.fixture
+def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Nothing is logged as a warning or worse; a test that wants it takes it with `logged`."""
+    yield
+    assert [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING] == []

@@ -44,12 +44,26 @@ def test_the_order_of_sources() -> None:
         ({"pools": {"a b": Pool()}}, "a pool's name is made of .*, not 'a b'"),
         ({"pools": {"gpu": 2}}, r"the pool gpu takes Pool\(\.\.\.\) or a concurrent\.futures\.Executor, not 2"),
         ({"pools": 3}, "pools takes a mapping, as in {.*}, or a text, not 3"),
+        ({"half_close": 1}, r"half_close takes true or false, not 1 \(int\)"),
+        ({"unix_mode": "rw"}, "unix_mode takes octal digits, as in 660, not 'rw'"),
+        ({"ssl_key": "key.pem"}, "ssl_key and ssl_ca need an ssl_cert"),
+        ({"workers": 0}, "workers must be at least 1, not 0"),
         ({"max_jobs": -1}, "max_jobs must be at least 0, not -1"),
     ],
 )
 def test_a_wrong_option_is_named(options: dict[str, object], says: str) -> None:
     with pytest.raises(SettingsError, match=says):
         load_settings(options, {})
+
+
+@pytest.mark.parametrize(("word", "value"), [("1", True), ("Yes", True), ("false", False), ("OFF", False)])
+def test_a_variable_that_is_a_yes_or_a_no(word: str, value: bool) -> None:
+    assert load_settings({}, {"TINYSVC_HALF_CLOSE": word}).half_close is value
+
+
+def test_a_variable_that_is_neither() -> None:
+    with pytest.raises(SettingsError, match="TINYSVC_HALF_CLOSE takes true or false, not 'perhaps'"):
+        load_settings({}, {"TINYSVC_HALF_CLOSE": "perhaps"})
 
 
 def test_a_field_of_a_pool_is_checked() -> None:

@@ -36,12 +36,13 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("target", metavar="TARGET", help="a file, a folder, a module, or module:service")
     command.add_argument("--version", action="version", version=f"tinysvc {__version__}")
     for field in dataclasses.fields(Settings):
-        command.add_argument(
-            "--" + field.name.replace("_", "-"),
-            type=type(field.default),
-            metavar={int: "N", float: "SECONDS", str: "TEXT"}[type(field.default)],
-            help=f"{field.metadata['help']} (default: {field.default!r})",
-        )
+        flag, about = "--" + field.name.replace("_", "-"), f"{field.metadata['help']} (default: {field.default!r})"
+        kind = type(field.default)
+        if kind is bool:
+            command.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=about)
+        else:
+            metavar = {int: "N", float: "SECONDS", str: "TEXT"}[kind]
+            command.add_argument(flag, type=kind, metavar=metavar, help=about)
     return command
 
 

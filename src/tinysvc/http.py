@@ -10,10 +10,8 @@ the response. Two rules make it predictable.
 2. *A refusal ends the connection.* ProtocolError is answered once; then we stop writing, read what is still under way
    (so that the client sees the answer, not a reset) and close.
 
-The request line and the field lines have a grammar of our own below, as what llhttp (httptools) lets pass differs from
-release to release. llhttp takes the fields apart; what else RFC 9112 forbids is refused on top. A client repeats its
-header block from request to request, so the last block of a connection is kept: the same bytes mean the same fields
-and are not parsed again.
+What a head may say is heads.py's to judge. A client repeats its header block from request to request, so the last block
+of a connection is kept: the same bytes mean the same fields and are not parsed again.
 
 No task, timer or lock is made for a request. `Connections` looks once a second at the deadline that each connection
 carries, and renews the `Date` header.
@@ -23,7 +21,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
@@ -32,12 +29,12 @@ from functools import lru_cache
 from http import HTTPStatus
 from io import BytesIO
 from math import inf
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
-import httptools
-
+from .chunked import ChunkedDecoder
 from .errors import HTTPError, JobAbandoned, ProtocolError, TinysvcError
-from .messages import FIELD_VALUE, SAFE_METHODS, Handler, Headers, Peer, Request, Response, problem_response
+from .heads import FIELD_LINES, METHODS, NEVER_IN_HEAD, REQUEST_LINE, Framing, judge_request_line, parse_fields
+from .messages import FIELD_VALUE, SAFE_METHODS, Handler, Peer, Request, Response, problem_response
 from .settings import KiB, Settings
 
 log = logging.getLogger("tinysvc.http")
@@ -57,46 +54,11 @@ SEPARATE_WRITE = 64 * KiB
 SLICE = 256 * KiB
 """Bytes of a big body that the kernel copies at once, in or out, in some 0.1 ms: then others have a turn."""
 
-CHUNKS_AT_ONCE = 2000
-"""Chunks of a body taken apart in one turn of the loop: 1 ms, if somebody sends them as small as they can be."""
-
 MAX_DISCARD = 256 * KiB
 """Unread body bytes we swallow to keep a connection alive (Go's net/http does the same); more, and it is closed."""
 
-MAX_EXTENSIONS, MAX_ALL_EXTENSIONS = 256, 4 * KiB
-"""Extension bytes of one chunk, and of one whole body (CVE-2023-39326); nobody uses them but attackers."""
-
-MAX_CHUNK_LINE = 16 + MAX_EXTENSIONS + 2
-"""A chunk-size line: 16 hex digits, extensions, CRLF."""
-
 LINGER = 2.0
 """Seconds we read on after a refusal, so that the client gets the answer before the reset (cowboy: 1 s)."""
-
-METHODS = {m.encode(): m for m in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
-"""Methods a route can have. Another well-formed one is 501 (RFC 9110, 9.1)."""
-
-# RFC 9112, 3 request-line; RFC 3986, 3.3 and 3.4 for the target. Square brackets in a query are our one kindness:
-# `filter[name]=x` is everywhere. A path holds no control character, encoded or not: decoded, it would end up in
-# somebody's log or header. A query may, as a form's line ends do, but no NUL.
-_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
-_PATH = rb"/(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]++|%(?![01]|7[Ff])[0-9A-Fa-f]{2})*+"
-_QUERY = rb"(?:[A-Za-z0-9._~!$&'()*+,;=:@/?\[\]-]++|%(?!00)[0-9A-Fa-f]{2})*+"
-_ORIGIN_FORM = rb"(" + _PATH + rb")(?:\?(" + _QUERY + rb"))?"
-_REQUEST_LINE = re.compile(rb"(" + b"|".join(METHODS) + rb") " + _ORIGIN_FORM + rb" HTTP/1\.1\r\n")
-_PATH_AND_QUERY = re.compile(_ORIGIN_FORM)
-_ANY_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]++) HTTP/([0-9])\.([0-9])\r\n")
-# RFC 3986, 3.2.2: no user info, no path, no list. RFC 9112, 3.2 asks for exactly one Host.
-_HOST = re.compile(
-    rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})++)(?::([0-9]{0,5}))?", re.ASCII
-)
-_ABSOLUTE_FORM = re.compile(rb"https?://([^/?#]*)(" + _PATH + rb")?(?:\?(" + _QUERY + rb"))?", re.IGNORECASE)
-_NEVER_IN_HEAD = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?=[^\n])")
-# RFC 9112, 7.1 and 7.1.1, without the optional white space that RFC 9112 calls bad.
-_QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*+"'
-_EXTENSION = rb";" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?"
-_SMALL_CHUNKS = {b"%x\r\n" % size: size for size in range(1, 16)}  # most lines of who sends many: need no parsing
-_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})((?:" + _EXTENSION + rb")*+)\r\n")
-_FIELD_LINES = re.compile(rb"(?:" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*+\r\n)*+")
 
 _STATUS_LINES = {status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
 
@@ -106,203 +68,6 @@ _DRAINING = HTTPError(503, "The server is shutting down.", headers=_RETRY)
 
 IDLE, HEAD, BODY, HANDLER, WRITE, LINGERING = range(6)
 """The phases of a connection; `Connection.expire` says what a passed deadline means in each."""
-
-
-class Framing(NamedTuple):
-    """What a header block says, beyond its fields, about the message it belongs to."""
-
-    headers: Headers
-    host: bytes
-    minor: bytes  # of the version, HTTP/1.0 or HTTP/1.1
-    content_length: int
-    chunked: bool
-    keep_alive: bool
-    expect_continue: bool
-
-
-class FieldCollector:
-    """llhttp's callbacks: the fields of one header block, names in lower case."""
-
-    def __init__(self) -> None:
-        self.fields: list[tuple[bytes, bytes]] = []
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.fields.append((name.lower(), value.strip(b" \t")))
-
-
-def parse_fields(head: bytes, minor: bytes, settings: Settings) -> Framing:
-    """The header block of `head`, a whole request head. ProtocolError 400, 417 or 431."""
-    if not _FIELD_LINES.fullmatch(head, head.find(b"\n") + 1, len(head) - 2):  # older llhttp takes folds, and more
-        raise ProtocolError(400, "The header block is malformed (RFC 9112, 5).")
-    collector = FieldCollector()
-    try:
-        httptools.HttpRequestParser(collector).feed_data(head)
-    except httptools.HttpParserUpgrade:
-        pass  # an offer to change protocols, which a server may ignore (RFC 9110, 7.8)
-    except httptools.HttpParserError as error:
-        raise ProtocolError(400, f"The header block is malformed: {error}.") from None
-    fields = collector.fields
-    if len(fields) > settings.max_headers:
-        raise ProtocolError(431, f"{len(fields)} header fields came; at most {settings.max_headers} are taken.")
-    single: dict[bytes, bytes] = {}
-    connection: set[bytes] = set()
-    for name, value in fields:
-        if len(name) + len(value) > settings.max_header_field:
-            raise ProtocolError(431, f"A header field is longer than {settings.max_header_field} bytes.")
-        if name == b"connection":
-            connection.update(option.strip(b" \t").lower() for option in value.split(b","))
-        elif name in _ONLY_ONCE:
-            if name in single:
-                raise ProtocolError(400, f"The header {name.decode()} came twice.")
-            single[name] = value
-    host = single.get(b"host")
-    if host is None and minor == b"1":
-        raise ProtocolError(400, "The Host header is missing (RFC 9112, 3.2).")
-    if host is not None and not _host_is_valid(host):
-        raise ProtocolError(400, "The Host header is not one host with an optional port (RFC 9112, 3.2).")
-    length, coding = single.get(b"content-length"), single.get(b"transfer-encoding")
-    if length is not None and not _LENGTH.fullmatch(length):
-        raise ProtocolError(400, "Content-Length must be one decimal number, at most 18 digits, no leading zero.")
-    if coding is not None and (minor == b"0" or coding.lower() != b"chunked" or length is not None):
-        raise ProtocolError(400, "Transfer-Encoding must be 'chunked', on HTTP/1.1, without a Content-Length.")
-    expect = single.get(b"expect", b"").lower() if minor == b"1" else b""
-    if expect not in (b"", b"100-continue"):
-        raise ProtocolError(417, "The only expectation understood is 100-continue.")
-    return Framing(
-        headers=Headers(tuple(fields)),
-        host=host or b"",
-        minor=minor,
-        content_length=int(length or 0),
-        chunked=coding is not None,
-        keep_alive=b"close" not in connection and (minor == b"1" or b"keep-alive" in connection),
-        expect_continue=bool(expect),
-    )
-
-
-_LENGTH = re.compile(rb"0|[1-9][0-9]{0,17}")  # to others 010 is eight
-_ONLY_ONCE = frozenset({b"host", b"content-length", b"transfer-encoding", b"content-type", b"expect"})
-
-
-def _host_is_valid(host: bytes) -> bool:
-    match = _HOST.fullmatch(host)
-    return match is not None and int(match[1] or 0) <= 65535
-
-
-def judge_request_line(line: bytes) -> tuple[bytes, bytes, bytes | None, bytes, bytes]:
-    """Any request line: its method, path, query, minor version, and the authority of an absolute-form target.
-
-    ProtocolError 505 for a version other than 1.0 and 1.1, 501 for a method we do not have, 400 for the rest.
-    """
-    match = _ANY_REQUEST_LINE.match(line)
-    if match is None:
-        raise ProtocolError(400, "The request line is not 'METHOD target HTTP/1.1' (RFC 9112, 3).")
-    method, target, major, minor = match.groups()
-    if major != b"1" or minor not in b"01":
-        raise ProtocolError(505, "Only HTTP/1.0 and HTTP/1.1 are spoken here.")
-    if method not in METHODS:
-        raise ProtocolError(501, "The method is not one that is implemented here.")
-    if target == b"*" and method == b"OPTIONS":
-        return method, target, None, minor, b""
-    origin = _PATH_AND_QUERY.fullmatch(target)
-    if origin is not None:
-        return method, origin[1], origin[2], minor, b""
-    absolute = _ABSOLUTE_FORM.fullmatch(target)
-    if absolute is None:
-        raise ProtocolError(400, "The request target is not a path of legal characters (RFC 9112, 3.2).")
-    authority, path, query = absolute.groups()
-    if not _host_is_valid(authority):
-        raise ProtocolError(400, "The request target names no valid host.")
-    return method, path or b"/", query, minor, authority
-
-
-class ChunkedDecoder:
-    """The chunked transfer coding (RFC 9112, 7.1), without I/O: feed bytes, take the body's bytes out.
-
-    `rest` is None until the body is complete; then it holds the bytes behind it. Trailers are checked and dropped.
-    `has_more`: it stopped after CHUNKS_AT_ONCE and goes on when it is fed again, if only with b"".
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._buffer = b""  # the beginning of a line
-        self._chunk_left = 0  # bytes of the current chunk still to come, its CRLF included
-        self._room = settings.max_body_size  # for the chunks not yet announced
-        self._extension_bytes = 0
-        self._in_trailers = False
-        self._trailers = self._trailer_bytes = 0
-        self.rest: bytes | None = None
-        self.has_more = False
-
-    def feed(self, data: bytes) -> bytes:
-        """The body bytes in `data`. ProtocolError 400, 413 or 431."""
-        data = self._buffer + data if self._buffer else data
-        position, pieces, left, room = 0, [], self._chunk_left, self._room
-        self.has_more = False
-        while not self._in_trailers:
-            if left:
-                end = position + left - 2
-                piece, line_end = data[position:end], data[end : end + 2]
-                pieces.append(piece)
-                if line_end != b"\r\n":
-                    if not b"\r\n".startswith(line_end):
-                        raise ProtocolError(400, "A chunk is longer than it says.")
-                    position += len(piece)
-                    left -= len(piece)
-                    break
-                position, left = end + 2, 0
-                if len(pieces) > CHUNKS_AT_ONCE:
-                    self.has_more = True
-                    break
-            small = _SMALL_CHUNKS.get(data[position : position + 3], 0)
-            if 0 < small <= room:
-                position, left, room = position + 3, small + 2, room - small
-                continue
-            match = _CHUNK_LINE.match(data, position)
-            if match is None:
-                self._check_partial_line(data[position : position + MAX_CHUNK_LINE + 1])
-                break
-            digits, extensions = match.groups()
-            if extensions:
-                self._count_extensions(extensions)
-            position, size = match.end(), int(digits, 16)
-            if size == 0:
-                self._in_trailers = True
-            elif size > room:
-                raise ProtocolError(413, f"The body is longer than {self._settings.max_body_size} bytes.")
-            else:
-                room -= size
-                left = size + 2
-        self._chunk_left, self._room = left, room
-        self._buffer = data[position:]
-        if self._in_trailers:
-            self._take_trailers()
-        return b"".join(pieces)
-
-    def _check_partial_line(self, line: bytes) -> None:
-        if b"\n" in line or len(line) > MAX_CHUNK_LINE:
-            raise ProtocolError(400, "A chunk-size line is malformed (RFC 9112, 7.1).")
-
-    def _count_extensions(self, extensions: bytes) -> None:
-        self._extension_bytes += len(extensions)
-        if len(extensions) > MAX_EXTENSIONS or self._extension_bytes > MAX_ALL_EXTENSIONS:
-            raise ProtocolError(400, "There are too many chunk extensions.")
-
-    def _take_trailers(self) -> None:
-        buffer, position, settings = self._buffer, 0, self._settings
-        while self.rest is None:
-            end = buffer.find(b"\n", position) + 1 or len(buffer)
-            line, position = buffer[position:end], end
-            if self._trailer_bytes + len(line) > settings.max_header_size or self._trailers > settings.max_headers:
-                raise ProtocolError(431, "There are too many trailers.")
-            if line == b"\r\n":
-                self.rest = buffer[position:]
-            elif not line.endswith(b"\n"):
-                self._buffer = line
-                return
-            elif not _FIELD_LINES.fullmatch(line):
-                raise ProtocolError(400, "The trailers are malformed.")
-            self._trailer_bytes += len(line)
-            self._trailers += 1
 
 
 class BodyReader:
@@ -739,7 +504,7 @@ class Connection(asyncio.StreamReaderProtocol):
     def take_request(self) -> Request | None:
         """The next request in the buffer; None if its head is not complete. ProtocolError if it is refused."""
         buffer = self.buffer
-        line, framing = _REQUEST_LINE.match(buffer), self._known_framing
+        line, framing = REQUEST_LINE.match(buffer), self._known_framing
         if (
             line is not None
             and framing is not None
@@ -781,7 +546,7 @@ class Connection(asyncio.StreamReaderProtocol):
                 self._wait_for_rest(buffer)
             return None
         head = buffer[:end]
-        if len(head) > self._short_head or _REQUEST_LINE.match(head) is None:
+        if len(head) > self._short_head or REQUEST_LINE.match(head) is None:
             self._check_beginning(head)
         method, path, query, minor, authority = judge_request_line(head)
         framing = parse_fields(head, minor, self.settings)
@@ -812,7 +577,7 @@ class Connection(asyncio.StreamReaderProtocol):
                 raise ProtocolError(414, f"The request line is longer than {settings.max_request_line} bytes.")
             return
         if seen < line_end:
-            line = _REQUEST_LINE.match(head)
+            line = REQUEST_LINE.match(head)
             if line is None:
                 judge_request_line(head)
         end = line_end + settings.max_header_size
@@ -821,7 +586,7 @@ class Connection(asyncio.StreamReaderProtocol):
             raise ProtocolError(431, f"The header block is longer than {settings.max_header_size} bytes.")
 
     def _check_characters(self, head: bytes, start: int, end: int) -> None:
-        if _NEVER_IN_HEAD.search(head, start, end):
+        if NEVER_IN_HEAD.search(head, start, end):
             raise ProtocolError(400, "The request head holds a control character, or a line end that is not CR LF.")
 
     def _body_of(self, framing: Framing) -> bytes | BodyReader:
@@ -875,7 +640,7 @@ class Connection(asyncio.StreamReaderProtocol):
     def _more_lines(self, response: Response) -> bytes:
         """The response's own headers, and what the connection has to say."""
         lines = "".join([f"{name}: {value}\r\n" for name, value in response.headers]).encode("latin-1")
-        if lines.count(b"\n") != len(response.headers) or not _FIELD_LINES.fullmatch(lines):  # not by add_header
+        if lines.count(b"\n") != len(response.headers) or not FIELD_LINES.fullmatch(lines):  # not by add_header
             raise ValueError(f"the headers {response.headers!r} would not stay in their lines")
         if not self.keep_alive:
             lines += b"connection: close\r\n"

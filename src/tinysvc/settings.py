@@ -75,7 +75,15 @@ class Settings:
     host: str = _option("127.0.0.1", "address to listen on; 0.0.0.0 for all IPv4 interfaces")
     port: int = _option(8000, "port to listen on; 0 takes a free one")
     unix: str = _option("", "path of a Unix socket to listen on, instead of host and port")
+    unix_mode: str = _option("", 'permissions of the Unix socket, as in "660"; what the umask leaves if it is empty')
     backlog: int = _option(128, "connections the kernel may hold before they are accepted")
+    ssl_cert: str = _option("", "file with the certificate (PEM, with its chain): serve HTTPS; SIGHUP reads it again")
+    ssl_key: str = _option("", "file with the certificate's private key, if it is not in the same file")
+    ssl_ca: str = _option("", "file with the authorities of client certificates: who has none is refused")
+    proxy_headers: str = _option(
+        "", 'peers whose Forwarded or X-Forwarded-* is believed, as in "10.0.0.0/8 127.0.0.1 unix"; nobody\'s if empty'
+    )
+    workers: int = _option(1, "server processes that share the port, each with its share of the CPU workers")
     log_level: str = _option("info", "debug, info, warning or error")
 
     cpu_workers: int = _option(available_cores(), "worker processes for the cpu routes")
@@ -100,10 +108,17 @@ class Settings:
     )
     max_requests: int = _option(10_000, "requests answered on one connection before it is closed")
     max_connections: int = _option(_most_connections(), "open connections; the oldest idle one makes room, else 503")
+    max_pipelined: int = _option(
+        128 * KiB, "bytes that come while a request is handled and are held; the client keeps what is more"
+    )
+    max_io_requests: int = _option(0, "io requests at work at one time; more are answered 503; 0 for as many as come")
+    first_byte_timeout: float = _option(10.0, "time a new connection may be silent before it is closed")
     header_timeout: float = _option(10.0, "time for a whole request head, from its first byte, else 408")
     body_timeout: float = _option(30.0, "time between two pieces of a body, else 408")
+    min_body_rate: int = _option(500, "bytes a second that a body brings at least after its first 30 s, else 408")
     keep_alive_timeout: float = _option(15.0, "time an idle connection is kept open")
     write_timeout: float = _option(30.0, "time a client may read nothing of its answer before it is cut off")
+    half_close: bool = _option(False, "a client that ends its side still waits for its answer, and has not left")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "pools", read_pools(self.pools))
@@ -115,6 +130,10 @@ class Settings:
                 _check(field.name, value, kind, 1 if field.name in _AT_LEAST_ONE else 0)
         if self.port > 65535:
             raise SettingsError(f"port takes a number from 0 to 65535, not {self.port}")
+        if not re.fullmatch("[0-7]{0,4}", self.unix_mode):
+            raise SettingsError(f"unix_mode takes octal digits, as in 660, not {self.unix_mode!r}")
+        if (self.ssl_ca and not self.ssl_cert) or (self.ssl_key and not self.ssl_cert):
+            raise SettingsError("ssl_key and ssl_ca need an ssl_cert; name the file that holds the certificate")
         if self.log_level.lower() not in ("debug", "info", "warning", "error"):
             raise SettingsError(f"log_level takes debug, info, warning or error, not {self.log_level!r}")
 
@@ -125,18 +144,28 @@ class Settings:
         return default | (own.given() if isinstance(own, Pool) else {})
 
 
-_AT_LEAST_ONE = frozenset({"backlog", "cpu_workers", "max_requests", "max_connections", "max_header_field"})
+_AT_LEAST_ONE = frozenset(
+    {"backlog", "workers", "cpu_workers", "max_requests", "max_connections", "max_header_field", "max_pipelined"}
+)
+_WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
 def _check(name: str, value: Any, kind: type[Any], least: int) -> None:
     if type(value) is not kind:
         raise SettingsError(f"{name} takes {_a(kind)}, not {value!r} ({type(value).__name__})")
-    if kind is not str and not value >= least:
+    if kind in (int, float) and not value >= least:
         raise SettingsError(f"{name} must be at least {least}, not {value!r}")
 
 
 def _a(kind: type) -> str:
-    return {int: "a whole number", float: "a number", str: "a text"}[kind]
+    return {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}[kind]
+
+
+def read_bool(text: str) -> bool:
+    """ValueError for a word that is neither a yes nor a no."""
+    if text.lower() not in _WORDS:
+        raise ValueError(text)
+    return _WORDS[text.lower()]
 
 
 def _option_of(field: str) -> str:
@@ -229,7 +258,7 @@ def _variables(environ: Mapping[str, str]) -> dict[str, Any]:
             raise SettingsError(f"{variable} is no variable of tinysvc{_nearest(name, _FIELDS)}")
         kind: type = type(_FIELDS[name].default)
         try:
-            values[name] = kind(text)
+            values[name] = read_bool(text) if kind is bool else kind(text)
         except ValueError:
             raise SettingsError(f"{variable} takes {_a(kind)}, not {text!r}") from None
     return values

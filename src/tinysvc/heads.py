@@ -1,0 +1,144 @@
+"""The head of a request: its request line and its header block, judged as a whole. No I/O.
+
+The request line and the field lines have a grammar of our own, as what llhttp (httptools) lets pass differs from
+release to release. llhttp takes the fields apart; what else RFC 9112 forbids is refused on top.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+import httptools
+
+from .errors import ProtocolError
+from .messages import Headers
+from .settings import Settings
+
+METHODS = {m.encode(): m for m in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
+"""Methods a route can have. Another well-formed one is 501 (RFC 9110, 9.1)."""
+
+# RFC 9112, 3 request-line; RFC 3986, 3.3 and 3.4 for the target. Square brackets in a query are our one kindness:
+# `filter[name]=x` is everywhere. A path holds no control character, encoded or not: decoded, it would end up in
+# somebody's log or header. A query may, as a form's line ends do, but no NUL.
+TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
+_PATH = rb"/(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]++|%(?![01]|7[Ff])[0-9A-Fa-f]{2})*+"
+_QUERY = rb"(?:[A-Za-z0-9._~!$&'()*+,;=:@/?\[\]-]++|%(?!00)[0-9A-Fa-f]{2})*+"
+_ORIGIN_FORM = rb"(" + _PATH + rb")(?:\?(" + _QUERY + rb"))?"
+REQUEST_LINE = re.compile(rb"(" + b"|".join(METHODS) + rb") " + _ORIGIN_FORM + rb" HTTP/1\.1\r\n")
+_PATH_AND_QUERY = re.compile(_ORIGIN_FORM)
+_ANY_REQUEST_LINE = re.compile(rb"(" + TOKEN + rb") ([\x21-\x7e]++) HTTP/([0-9])\.([0-9])\r\n")
+# RFC 3986, 3.2.2: no user info, no path, no list. RFC 9112, 3.2 asks for exactly one Host.
+_HOST = re.compile(
+    rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})++)(?::([0-9]{0,5}))?", re.ASCII
+)
+_ABSOLUTE_FORM = re.compile(rb"https?://([^/?#]*)(" + _PATH + rb")?(?:\?(" + _QUERY + rb"))?", re.IGNORECASE)
+NEVER_IN_HEAD = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?=[^\n])")
+FIELD_LINES = re.compile(rb"(?:" + TOKEN + rb":[\t\x20-\x7e\x80-\xff]*+\r\n)*+")
+
+
+class Framing(NamedTuple):
+    """What a header block says, beyond its fields, about the message it belongs to."""
+
+    headers: Headers
+    host: bytes
+    minor: bytes  # of the version, HTTP/1.0 or HTTP/1.1
+    content_length: int
+    chunked: bool
+    keep_alive: bool
+    expect_continue: bool
+
+
+class FieldCollector:
+    """llhttp's callbacks: the fields of one header block, names in lower case."""
+
+    def __init__(self) -> None:
+        self.fields: list[tuple[bytes, bytes]] = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.fields.append((name.lower(), value.strip(b" \t")))
+
+
+def parse_fields(head: bytes, minor: bytes, settings: Settings) -> Framing:
+    """The header block of `head`, a whole request head. ProtocolError 400, 417 or 431."""
+    if not FIELD_LINES.fullmatch(head, head.find(b"\n") + 1, len(head) - 2):  # older llhttp takes folds, and more
+        raise ProtocolError(400, "The header block is malformed (RFC 9112, 5).")
+    collector = FieldCollector()
+    try:
+        httptools.HttpRequestParser(collector).feed_data(head)
+    except httptools.HttpParserUpgrade:
+        pass  # an offer to change protocols, which a server may ignore (RFC 9110, 7.8)
+    except httptools.HttpParserError as error:
+        raise ProtocolError(400, f"The header block is malformed: {error}.") from None
+    fields = collector.fields
+    if len(fields) > settings.max_headers:
+        raise ProtocolError(431, f"{len(fields)} header fields came; at most {settings.max_headers} are taken.")
+    single: dict[bytes, bytes] = {}
+    connection: set[bytes] = set()
+    for name, value in fields:
+        if len(name) + len(value) > settings.max_header_field:
+            raise ProtocolError(431, f"A header field is longer than {settings.max_header_field} bytes.")
+        if name == b"connection":
+            connection.update(option.strip(b" \t").lower() for option in value.split(b","))
+        elif name in _ONLY_ONCE:
+            if name in single:
+                raise ProtocolError(400, f"The header {name.decode()} came twice.")
+            single[name] = value
+    host = single.get(b"host")
+    if host is None and minor == b"1":
+        raise ProtocolError(400, "The Host header is missing (RFC 9112, 3.2).")
+    if host is not None and not _host_is_valid(host):
+        raise ProtocolError(400, "The Host header is not one host with an optional port (RFC 9112, 3.2).")
+    length, coding = single.get(b"content-length"), single.get(b"transfer-encoding")
+    if length is not None and not _LENGTH.fullmatch(length):
+        raise ProtocolError(400, "Content-Length must be one decimal number, at most 18 digits, no leading zero.")
+    if coding is not None and (minor == b"0" or coding.lower() != b"chunked" or length is not None):
+        raise ProtocolError(400, "Transfer-Encoding must be 'chunked', on HTTP/1.1, without a Content-Length.")
+    expect = single.get(b"expect", b"").lower() if minor == b"1" else b""
+    if expect not in (b"", b"100-continue"):
+        raise ProtocolError(417, "The only expectation understood is 100-continue.")
+    return Framing(
+        headers=Headers(tuple(fields)),
+        host=host or b"",
+        minor=minor,
+        content_length=int(length or 0),
+        chunked=coding is not None,
+        keep_alive=b"close" not in connection and (minor == b"1" or b"keep-alive" in connection),
+        expect_continue=bool(expect),
+    )
+
+
+_LENGTH = re.compile(rb"0|[1-9][0-9]{0,17}")  # to others 010 is eight
+_ONLY_ONCE = frozenset({b"host", b"content-length", b"transfer-encoding", b"content-type", b"expect"})
+
+
+def _host_is_valid(host: bytes) -> bool:
+    match = _HOST.fullmatch(host)
+    return match is not None and int(match[1] or 0) <= 65535
+
+
+def judge_request_line(line: bytes) -> tuple[bytes, bytes, bytes | None, bytes, bytes]:
+    """Any request line: its method, path, query, minor version, and the authority of an absolute-form target.
+
+    ProtocolError 505 for a version other than 1.0 and 1.1, 501 for a method we do not have, 400 for the rest.
+    """
+    match = _ANY_REQUEST_LINE.match(line)
+    if match is None:
+        raise ProtocolError(400, "The request line is not 'METHOD target HTTP/1.1' (RFC 9112, 3).")
+    method, target, major, minor = match.groups()
+    if major != b"1" or minor not in b"01":
+        raise ProtocolError(505, "Only HTTP/1.0 and HTTP/1.1 are spoken here.")
+    if method not in METHODS:
+        raise ProtocolError(501, "The method is not one that is implemented here.")
+    if target == b"*" and method == b"OPTIONS":
+        return method, target, None, minor, b""
+    origin = _PATH_AND_QUERY.fullmatch(target)
+    if origin is not None:
+        return method, origin[1], origin[2], minor, b""
+    absolute = _ABSOLUTE_FORM.fullmatch(target)
+    if absolute is None:
+        raise ProtocolError(400, "The request target is not a path of legal characters (RFC 9112, 3.2).")
+    authority, path, query = absolute.groups()
+    if not _host_is_valid(authority):
+        raise ProtocolError(400, "The request target names no valid host.")
+    return method, path or b"/", query, minor, authority

@@ -1,0 +1,204 @@
+"""Both ends of a connection, for the tests of HTTP: a server on this loop, and a client that believes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import re
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from typing import Any, NamedTuple, ParamSpec
+
+import pytest
+import uvloop
+from hypothesis import strategies as st
+
+from tinysvc.http import (
+    Connection,
+    Connections,
+)
+from tinysvc.messages import Handler
+from tinysvc.settings import Settings
+
+P = ParamSpec("P")
+
+GUARD = 30.0
+"""Seconds after which something is taken to hang."""
+
+
+def on_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """Run an async test on the loop that the server runs on."""
+
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        async def guarded() -> None:
+            async with asyncio.timeout(GUARD):
+                await test(*args, **kwargs)
+
+        uvloop.run(guarded())
+
+    return run
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The warnings and errors so far; they are then no fault any more."""
+    messages = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+    caplog.clear()
+    return messages
+
+
+@asynccontextmanager
+async def serving(handler: Handler, **options: Any) -> AsyncIterator[Server]:
+    """`handler` behind a TCP socket of this loop."""
+    connections = Connections(handler, Settings(**options))
+    listener = await asyncio.get_running_loop().create_server(connections, "127.0.0.1", 0)
+    try:
+        yield Server(connections, listener.sockets[0].getsockname()[1])
+    finally:
+        listener.close()
+        tasks = [connection.task for connection in connections.open]
+        connections.abort()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Server(NamedTuple):
+    connections: Connections
+    port: int
+
+    @property
+    def only(self) -> Connection:
+        (connection,) = self.connections.open
+        return connection
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[Client]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            yield Client(reader, writer)
+        finally:
+            writer.close()
+
+
+class Client(NamedTuple):
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    def send(self, data: bytes) -> None:
+        self.writer.write(data)
+
+    async def answer(self, *, head: bool = False) -> Answer:
+        answer = await read_answer(self.reader, head=head)
+        assert answer is not None, "the connection was closed"
+        return answer
+
+    async def ask(self, data: bytes) -> Answer:
+        self.send(data)
+        return await self.answer()
+
+    async def closed(self) -> bool:
+        """Wait for the end of what the server sends: true if nothing more came."""
+        try:
+            return await self.reader.read() == b""
+        except ConnectionResetError:
+            return True
+
+    def reset(self) -> None:
+        """Leave with a reset, not with an end of file."""
+        reset_on_close(self.writer.get_extra_info("socket"))
+        self.writer.transport.abort()
+
+
+def reset_on_close(sock: Any) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+class Answer(NamedTuple):
+    status: int
+    fields: dict[str, str]
+    body: bytes
+
+    @property
+    def closes(self) -> bool:
+        return self.fields.get("connection") == "close"
+
+
+async def read_answer(reader: asyncio.StreamReader, *, head: bool = False) -> Answer | None:
+    """One response, strictly: whatever is not well-formed is an AssertionError. None at the end."""
+    try:
+        block = await reader.readuntil(b"\r\n\r\n")
+    except asyncio.IncompleteReadError as error:
+        if error.partial:
+            raise
+        return None
+    first, *lines = block[:-4].decode("latin-1").split("\r\n")
+    status_line = re.fullmatch(r"HTTP/1\.1 ([1-5][0-9][0-9]) [A-Za-z' -]*", first)
+    assert status_line, first
+    status, fields = int(status_line[1]), dict[str, str]()
+    for line in lines:
+        field = re.fullmatch(r"([a-z0-9-]+): ([\t\x20-\x7e\x80-\xff]*)", line)
+        assert field, line
+        assert field[1] not in fields, line
+        fields[field[1]] = field[2]
+    framing = {"content-length", "transfer-encoding"} & fields.keys()
+    if status == 100:
+        assert fields == {}
+        return Answer(status, fields, b"")
+    assert re.fullmatch(r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT", fields["date"])
+    if status in (204, 304):
+        assert not framing
+        return Answer(status, fields, b"")
+    if head:
+        return Answer(status, fields, b"")
+    if not framing:
+        assert fields["connection"] == "close"
+        return Answer(status, fields, await reader.read())
+    assert len(framing) == 1
+    if "content-length" in fields:
+        return Answer(status, fields, await reader.readexactly(int(fields["content-length"])))
+    assert fields["transfer-encoding"] == "chunked"
+    body = b""
+    while size := int(await reader.readline(), 16):
+        body += await reader.readexactly(size)
+        assert await reader.readexactly(2) == b"\r\n"
+    assert await reader.readexactly(2) == b"\r\n"
+    return Answer(status, fields, body)
+
+
+async def parse_answers(data: bytes, *, head: bool = False) -> list[Answer]:
+    """All responses in what came until the end of a connection, but for a 100."""
+    reader = asyncio.StreamReader()
+    reader.feed_data(data)
+    reader.feed_eof()
+    answers = []
+    while answer := await read_answer(reader, head=head):
+        if answer.status != 100:
+            answers.append(answer)
+    return answers
+
+
+def get(path: str = "/", *fields: str, method: str = "GET") -> bytes:
+    return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: x", *fields, "", ""]).encode()
+
+
+def post(body: bytes, path: str = "/", *fields: str) -> bytes:
+    return get(path, f"Content-Length: {len(body)}", *fields, method="POST") + body
+
+
+def chunked(*pieces: bytes) -> bytes:
+    return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in (*pieces, b""))
+
+
+def post_chunked(*pieces: bytes, path: str = "/") -> bytes:
+    return get(path, "Transfer-Encoding: chunked", method="POST") + chunked(*pieces)
+
+
+def cut(data: bytes, places: list[int]) -> list[bytes]:
+    ends = sorted({place % (len(data) + 1) for place in places} | {0, len(data)})
+    return [data[a:b] for a, b in pairwise(ends)]
+
+
+PLACES = st.lists(st.integers(0, 2000), max_size=12)

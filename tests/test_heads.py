@@ -1,0 +1,36 @@
+"""heads.py by itself: what a request line and a header block say. What is refused on the wire is in test_wire.py."""
+
+from __future__ import annotations
+
+import pytest
+
+from tinysvc.errors import ProtocolError
+from tinysvc.heads import judge_request_line, parse_fields
+from tinysvc.settings import Settings
+
+
+def test_a_header_block_says_how_its_body_comes() -> None:
+    framing = parse_fields(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 12\r\nX-A:\t b \r\n\r\n", b"1", Settings())
+    assert (framing.content_length, framing.chunked, framing.keep_alive, framing.host) == (12, False, True, b"x")
+    assert list(framing.headers.raw) == [(b"host", b"x"), (b"content-length", b"12"), (b"x-a", b"b")]
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        (b"GET / HTTP/1.2\r\n", 505),
+        (b"FROB / HTTP/1.1\r\n", 501),
+        (b"GET * HTTP/1.1\r\n", 400),
+        (b"GET http://a@b/ HTTP/1.1\r\n", 400),
+        (b"GET  / HTTP/1.1\r\n", 400),
+    ],
+)
+def test_a_request_line_that_is_refused(line: bytes, status: int) -> None:
+    with pytest.raises(ProtocolError) as refused:
+        judge_request_line(line)
+    assert refused.value.status == status
+
+
+def test_an_absolute_target_is_taken_apart() -> None:
+    assert judge_request_line(b"GET http://h:80/p?q HTTP/1.1\r\n") == (b"GET", b"/p", b"q", b"1", b"h:80")
+    assert judge_request_line(b"OPTIONS * HTTP/1.0\r\n") == (b"OPTIONS", b"*", None, b"0", b"")
