@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tinysvc.errors import ProtocolError
-from tinysvc.heads import judge_request_line, parse_fields
+from tinysvc.heads import Start, field_lines, first_lines, judge_request_line, parse_fields, read_request_line
 from tinysvc.settings import Settings
 
 
@@ -32,5 +32,22 @@ def test_a_request_line_that_is_refused(line: bytes, status: int) -> None:
 
 
 def test_an_absolute_target_is_taken_apart() -> None:
-    assert judge_request_line(b"GET http://h:80/p?q HTTP/1.1\r\n") == (b"GET", b"/p", b"q", b"1", b"h:80")
-    assert judge_request_line(b"OPTIONS * HTTP/1.0\r\n") == (b"OPTIONS", b"*", None, b"0", b"")
+    assert judge_request_line(b"GET http://h:80/p?q HTTP/1.1\r\n") == Start("GET", "/p", "q", b"1", b"h:80")
+    assert judge_request_line(b"GET https://h HTTP/1.1\r\n") == Start("GET", "/", "", b"1", b"h")
+    assert judge_request_line(b"OPTIONS * HTTP/1.0\r\n") == Start("OPTIONS", "*", "", b"0", b"")
+
+
+def test_the_usual_request_line_is_read_as_any_other() -> None:
+    for line in (b"GET / HTTP/1.1", b"POST /a%20b?c=%0a&d[]=1 HTTP/1.1"):
+        assert read_request_line(line) == judge_request_line(line + b"\r\n")
+    for line in (b"GET / HTTP/1.0", b"FROB / HTTP/1.1", b"GET /\n HTTP/1.1", b"GET http://h/ HTTP/1.1", b""):
+        assert read_request_line(line) is None
+
+
+def test_what_would_not_stay_in_its_line_is_not_written() -> None:
+    assert field_lines([("x-a", "1"), ("x-b", "")]) == b"x-a: 1\r\nx-b: \r\n"
+    for headers in ([("x", "1\r\ny: 2")], [("x y", "1")], [("x", "\0")], [("date", "now")], [("Connection", "close")]):
+        with pytest.raises(ValueError, match=r"would not stay in their lines|written by the server"):
+            field_lines(headers)
+    with pytest.raises(ValueError, match="would not stay in its line"):
+        first_lines(200, "text/plain\r\nx: y")

@@ -35,13 +35,13 @@ from tinysvc.http import (
     HANDLER,
     IDLE,
     MAX_DISCARD,
-    MAX_HELD,
     READ_SIZE,
     SEPARATE_WRITE,
     SLICE,
     WRITE,
 )
 from tinysvc.messages import Handler, Request, Response
+from tinysvc.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
@@ -606,7 +606,7 @@ async def test_what_a_handler_does_not_read_yet_is_left_with_its_client() -> Non
         await called.wait()
         while server.only.transport.is_reading():
             await asyncio.sleep(0)
-        assert sum(map(len, server.only._held)) <= MAX_HELD + 256 * 1024  # what a loop reads at once
+        assert sum(map(len, server.only._held)) <= Settings().max_pipelined + 256 * 1024  # what a loop reads at once
         read.set()
         assert (await client.answer()).body == BIG * 3
 
@@ -655,7 +655,7 @@ def refused_for_memory(answer: Answer) -> bool:
 
 
 async def count(request: Request) -> Response:
-    return Response(b"%d" % sum([len(piece) async for piece in request.stream()]))
+    return Response(b"%d" % sum([len(piece) async for piece in request.stream(kept=True)]))
 
 
 @pytest.mark.parametrize("handler", [echo, count])
@@ -728,6 +728,16 @@ async def test_a_body_that_is_swallowed_needs_no_room() -> None:
             assert not (await client.ask(post(bytes(MAX_DISCARD)))).closes
 
 
+@on_loop
+async def test_a_body_that_streams_through_needs_no_room() -> None:
+    async def through(request: Request) -> Response:
+        return Response(b"%d" % sum([len(piece) async for piece in request.stream()]))
+
+    async with serving(through, max_body_memory=1) as server, server.client() as client:
+        assert (await client.ask(post(BIG))).body == b"%d" % len(BIG)
+        assert (await client.ask(post_chunked(BIG))).body == b"%d" % len(BIG)
+
+
 # The expectation
 
 
@@ -763,7 +773,7 @@ async def test_continue_is_not_said_when_the_handler_does_not_read(status: int) 
 @pytest.mark.parametrize(
     "data",
     [
-        get("/", "Content-Length: 101", method="POST"),
+        get("/", "Content-Length: 101", method="POST") + b"a",
         get("/", "Content-Length: 101", "Expect: 100-continue", method="POST"),
         get("/", "Transfer-Encoding: chunked", method="POST") + b"65\r\n",
     ],

@@ -8,88 +8,17 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
+from commands import HELLO, command, failed, served, tinysvc
 from conftest import descendants, wait_until, workers_below
 
 TESTS = Path(__file__).parent
 
-HELLO = """
-from tinysvc import cpu_route, io_route
-
-@io_route("/")
-async def root() -> dict:
-    return {"from": __name__}
-
-@cpu_route("/pid")
-def pid() -> int:
-    import os
-    return os.getpid()
-"""
-
 pytestmark = pytest.mark.usefixtures("nothing_left")
-
-
-class Served:
-    """A tinysvc command that has said where it listens."""
-
-    def __init__(self, process: subprocess.Popen[str], lines: list[str]) -> None:
-        self.process = process
-        self.lines = lines
-        self.url = lines[-1].removeprefix("listening on ")
-        self.pid = process.pid
-
-    def get(self, path: str) -> httpx.Response:
-        return httpx.get(self.url + path, timeout=20)
-
-
-@contextmanager
-def command(*arguments: str, cwd: Path, **variables: str) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, *arguments],
-        cwd=cwd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **variables},
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-@contextmanager
-def served(*arguments: str, cwd: Path, **variables: str) -> Iterator[Served]:
-    with command(*arguments, cwd=cwd, **variables) as process:
-        assert process.stdout is not None
-        lines = []
-        for line in process.stdout:
-            lines.append(line.rstrip("\n"))
-            if line.startswith("listening on "):
-                break
-        else:
-            process.wait()
-            assert process.stderr is not None
-            pytest.fail(f"it did not listen: {process.stderr.read()}")
-        yield Served(process, lines)
-
-
-def failed(*arguments: str, cwd: Path, **variables: str) -> tuple[int, str]:
-    """Exit status and standard error of a command that ends by itself."""
-    with command(*arguments, cwd=cwd, **variables) as process:
-        _, errors = process.communicate(timeout=30)
-        return process.returncode, errors
-
-
-def tinysvc(target: str, *arguments: str) -> tuple[str, ...]:
-    return ("-m", "tinysvc", target, "--port", "0", "--cpu-workers", "2", *arguments)
 
 
 @pytest.fixture

@@ -31,11 +31,12 @@ class ChunkedDecoder:
     `has_more`: it stopped after CHUNKS_AT_ONCE and goes on when it is fed again, if only with b"".
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, max_body_size: int | None = None) -> None:
         self._settings = settings
+        self._limit = settings.max_body_size if max_body_size is None else max_body_size
         self._buffer = b""  # the beginning of a line
         self._chunk_left = 0  # bytes of the current chunk still to come, its CRLF included
-        self._room = settings.max_body_size  # for the chunks not yet announced
+        self._room = self._limit  # for the chunks not yet announced
         self._extension_bytes = 0
         self._in_trailers = False
         self._trailers = self._trailer_bytes = 0
@@ -77,7 +78,7 @@ class ChunkedDecoder:
             if size == 0:
                 self._in_trailers = True
             elif size > room:
-                raise ProtocolError(413, f"The body is longer than {self._settings.max_body_size} bytes.")
+                raise ProtocolError(413, f"The body is longer than {self._limit} bytes.")
             else:
                 room -= size
                 left = size + 2

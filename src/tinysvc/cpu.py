@@ -73,7 +73,7 @@ async def received(request: Request, arenas: Arenas) -> bytes | Arena:
     """The body as it comes; a big one goes straight into an arena, and is never held here as a whole."""
     pieces: list[bytes] = []
     size = 0
-    stream = request.stream()
+    stream = request.stream(kept=True)
     async for piece in stream:
         pieces.append(piece)
         size += len(piece)

@@ -1,4 +1,4 @@
-"""The head of a request: its request line and its header block, judged as a whole. No I/O.
+"""The heads of messages: a request's, judged as a whole, and a response's, written. No I/O.
 
 The request line and the field lines have a grammar of our own, as what llhttp (httptools) lets pass differs from
 release to release. llhttp takes the fields apart; what else RFC 9112 forbids is refused on top.
@@ -7,16 +7,22 @@ release to release. llhttp takes the fields apart; what else RFC 9112 forbids is
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from functools import lru_cache
+from http import HTTPStatus
 from typing import NamedTuple
 
 import httptools
 
 from .errors import ProtocolError
-from .messages import Headers
+from .messages import FIELD_VALUE, SERVERS_OWN, Headers
 from .settings import Settings
 
 METHODS = {m.encode(): m for m in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
 """Methods a route can have. Another well-formed one is 501 (RFC 9110, 9.1)."""
+
+USUAL_LINE = 256
+"""Bytes of a request line that may be kept for the next request that begins with it."""
 
 # RFC 9112, 3 request-line; RFC 3986, 3.3 and 3.4 for the target. Square brackets in a query are our one kindness:
 # `filter[name]=x` is everywhere. A path holds no control character, encoded or not: decoded, it would end up in
@@ -25,7 +31,7 @@ TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
 _PATH = rb"/(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]++|%(?![01]|7[Ff])[0-9A-Fa-f]{2})*+"
 _QUERY = rb"(?:[A-Za-z0-9._~!$&'()*+,;=:@/?\[\]-]++|%(?!00)[0-9A-Fa-f]{2})*+"
 _ORIGIN_FORM = rb"(" + _PATH + rb")(?:\?(" + _QUERY + rb"))?"
-REQUEST_LINE = re.compile(rb"(" + b"|".join(METHODS) + rb") " + _ORIGIN_FORM + rb" HTTP/1\.1\r\n")
+_REQUEST_LINE = re.compile(rb"(" + b"|".join(METHODS) + rb") " + _ORIGIN_FORM + rb" HTTP/1\.1")
 _PATH_AND_QUERY = re.compile(_ORIGIN_FORM)
 _ANY_REQUEST_LINE = re.compile(rb"(" + TOKEN + rb") ([\x21-\x7e]++) HTTP/([0-9])\.([0-9])\r\n")
 # RFC 3986, 3.2.2: no user info, no path, no list. RFC 9112, 3.2 asks for exactly one Host.
@@ -37,12 +43,31 @@ NEVER_IN_HEAD = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?=[^
 FIELD_LINES = re.compile(rb"(?:" + TOKEN + rb":[\t\x20-\x7e\x80-\xff]*+\r\n)*+")
 
 
+class Start(NamedTuple):
+    """What a request line says."""
+
+    method: str
+    path: str
+    query: str
+    minor: bytes = b"1"  # of the version, HTTP/1.0 or HTTP/1.1
+    authority: bytes = b""  # of a target in absolute form
+
+
+@lru_cache(maxsize=1024)
+def read_request_line(line: bytes) -> Start | None:
+    """The usual request line: a known method, a path, HTTP/1.1; without its end. None for any other.
+
+    A service is asked for the same few things again and again, so what they mean is kept.
+    """
+    match = _REQUEST_LINE.fullmatch(line)
+    return match and Start(METHODS[match[1]], match[2].decode(), (match[3] or b"").decode())
+
+
 class Framing(NamedTuple):
     """What a header block says, beyond its fields, about the message it belongs to."""
 
     headers: Headers
     host: bytes
-    minor: bytes  # of the version, HTTP/1.0 or HTTP/1.1
     content_length: int
     chunked: bool
     keep_alive: bool
@@ -87,7 +112,7 @@ def parse_fields(head: bytes, minor: bytes, settings: Settings) -> Framing:
     host = single.get(b"host")
     if host is None and minor == b"1":
         raise ProtocolError(400, "The Host header is missing (RFC 9112, 3.2).")
-    if host is not None and not _host_is_valid(host):
+    if host is not None and not host_is_valid(host):
         raise ProtocolError(400, "The Host header is not one host with an optional port (RFC 9112, 3.2).")
     length, coding = single.get(b"content-length"), single.get(b"transfer-encoding")
     if length is not None and not _LENGTH.fullmatch(length):
@@ -100,7 +125,6 @@ def parse_fields(head: bytes, minor: bytes, settings: Settings) -> Framing:
     return Framing(
         headers=Headers(tuple(fields)),
         host=host or b"",
-        minor=minor,
         content_length=int(length or 0),
         chunked=coding is not None,
         keep_alive=b"close" not in connection and (minor == b"1" or b"keep-alive" in connection),
@@ -112,13 +136,14 @@ _LENGTH = re.compile(rb"0|[1-9][0-9]{0,17}")  # to others 010 is eight
 _ONLY_ONCE = frozenset({b"host", b"content-length", b"transfer-encoding", b"content-type", b"expect"})
 
 
-def _host_is_valid(host: bytes) -> bool:
+def host_is_valid(host: bytes) -> bool:
+    """Whether it is one host, with a port or without (RFC 9110, 7.2)."""
     match = _HOST.fullmatch(host)
     return match is not None and int(match[1] or 0) <= 65535
 
 
-def judge_request_line(line: bytes) -> tuple[bytes, bytes, bytes | None, bytes, bytes]:
-    """Any request line: its method, path, query, minor version, and the authority of an absolute-form target.
+def judge_request_line(line: bytes) -> Start:
+    """Any request line, with its end and whatever is behind it.
 
     ProtocolError 505 for a version other than 1.0 and 1.1, 501 for a method we do not have, 400 for the rest.
     """
@@ -130,15 +155,43 @@ def judge_request_line(line: bytes) -> tuple[bytes, bytes, bytes | None, bytes, 
         raise ProtocolError(505, "Only HTTP/1.0 and HTTP/1.1 are spoken here.")
     if method not in METHODS:
         raise ProtocolError(501, "The method is not one that is implemented here.")
+    name = METHODS[method]
     if target == b"*" and method == b"OPTIONS":
-        return method, target, None, minor, b""
+        return Start(name, "*", "", minor)
     origin = _PATH_AND_QUERY.fullmatch(target)
     if origin is not None:
-        return method, origin[1], origin[2], minor, b""
+        return Start(name, origin[1].decode(), (origin[2] or b"").decode(), minor)
     absolute = _ABSOLUTE_FORM.fullmatch(target)
     if absolute is None:
         raise ProtocolError(400, "The request target is not a path of legal characters (RFC 9112, 3.2).")
-    authority, path, query = absolute.groups()
-    if not _host_is_valid(authority):
+    authority, path, query = absolute.groups(b"")
+    if not host_is_valid(authority):
         raise ProtocolError(400, "The request target names no valid host.")
-    return method, path or b"/", query, minor, authority
+    return Start(name, path.decode() or "/", query.decode(), minor, authority)
+
+
+# Responses
+
+_STATUS_LINES = {status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
+
+
+@lru_cache(maxsize=256)
+def first_lines(status: int, content_type: str | None) -> bytes:
+    """The lines that most responses share. ValueError for a content type that would not stay in its line."""
+    status_line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
+    if content_type is None:
+        return status_line
+    if not FIELD_VALUE.fullmatch(content_type):
+        raise ValueError(f"the content type {content_type!r} would not stay in its line")
+    return b"%bcontent-type: %b\r\n" % (status_line, content_type.encode("latin-1"))
+
+
+def field_lines(headers: Sequence[tuple[str, str]]) -> bytes:
+    """A response's own header lines. ValueError for what would not stay in its line, or belongs to the server."""
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers]).encode("latin-1")
+    if lines.count(b"\n") != len(headers) or not FIELD_LINES.fullmatch(lines):  # not by add_header
+        raise ValueError(f"the headers {headers!r} would not stay in their lines")
+    for name, _ in headers:
+        if name.lower() in SERVERS_OWN and name != "content-length":
+            raise ValueError(f"the header {name!r} is written by the server")
+    return lines

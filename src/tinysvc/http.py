@@ -23,27 +23,32 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from email.utils import formatdate
-from functools import lru_cache
-from http import HTTPStatus
 from io import BytesIO
 from math import inf
 from typing import Any, cast
 
 from .chunked import ChunkedDecoder
 from .errors import HTTPError, JobAbandoned, ProtocolError, TinysvcError
-from .heads import FIELD_LINES, METHODS, NEVER_IN_HEAD, REQUEST_LINE, Framing, judge_request_line, parse_fields
-from .messages import FIELD_VALUE, SAFE_METHODS, Handler, Peer, Request, Response, problem_response
+from .heads import (
+    NEVER_IN_HEAD,
+    USUAL_LINE,
+    Framing,
+    Start,
+    field_lines,
+    first_lines,
+    judge_request_line,
+    parse_fields,
+    read_request_line,
+)
+from .messages import SAFE_METHODS, Handler, Peer, Request, Response, problem_response
 from .settings import KiB, Settings
 
 log = logging.getLogger("tinysvc.http")
 
 READ_SIZE = 64 * KiB
 """Bytes of pipelined requests that are looked at in one turn of the loop."""
-
-MAX_HELD = 128 * KiB
-"""Bytes held for a task that is busy with something else; more, and the client is not read from (as in asyncio)."""
 
 PIECE_OVERHEAD = 128
 """What a held piece counts beyond its bytes, as an object does: else a thousand small ones would cost too much."""
@@ -60,8 +65,6 @@ MAX_DISCARD = 256 * KiB
 LINGER = 2.0
 """Seconds we read on after a refusal, so that the client gets the answer before the reset (cowboy: 1 s)."""
 
-_STATUS_LINES = {status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
-
 _RETRY = [("retry-after", "1")]
 _OVERLOADED = HTTPError(503, "The server has too many open connections.", headers=_RETRY)
 _DRAINING = HTTPError(503, "The server is shutting down.", headers=_RETRY)
@@ -73,22 +76,49 @@ IDLE, HEAD, BODY, HANDLER, WRITE, LINGERING = range(6)
 class BodyReader:
     """A request body that has not arrived in full yet: an async iterator over its pieces.
 
-    Raises ProtocolError 413 when it is longer than `max_body_size` (at once if it says so itself), 408 when the
-    client stalls, 400 when it is cut short or malformed; and the same again when it is asked again, as nothing behind
-    a fault is looked at. It is its connection's `body` until it has been read to the end. What is handed out counts
-    as held (503 when there is no room for it) until the request ends.
+    Raises ProtocolError 413 when it is longer than `max_body_size` (if it says so itself, as soon as anything of it
+    comes), 408 when the client stalls, 400 when it is cut short or malformed; and the same again when it is asked
+    again, as nothing behind a fault is looked at. It is its connection's `body` until it has been read to the end. What
+    is kept counts as held (503 when there is no room for it) until the request ends.
+
+    A client has `body_timeout` seconds for the next piece, and on the whole so many more as its bytes take at
+    `min_body_rate`. Only the time counts in which somebody waits for it.
     """
 
     def __init__(self, connection: Connection, framing: Framing) -> None:
         self._connection = connection
         self._expected = -1 if framing.chunked else framing.content_length
         self._decoder = ChunkedDecoder(connection.settings) if framing.chunked else None
+        self._max_size = connection.settings.max_body_size
+        self._kept = False
         self._received = 0
+        self._waited = self._since = 0.0
         self._continue = framing.expect_continue
         self._finished = False
         self._error: ProtocolError | None = None
         self._pieces: deque[bytes] = deque()  # of the whole, when its length is not known
         self._whole: BytesIO | None = None
+
+    def limit(self, size: int) -> None:
+        """Take at most so many bytes. Nothing has been read yet."""
+        self._max_size = size
+        if self._decoder is not None:
+            self._decoder = ChunkedDecoder(self._connection.settings, size)
+
+    def keep(self) -> None:
+        """What is read from now on is held in memory until the request ends."""
+        self._kept = True
+
+    def start_clock(self, now: float) -> float:
+        """Somebody waits for the next piece from now on. The time at which it must be there."""
+        self._since = now
+        settings, patience = self._connection.settings, self._connection.settings.body_timeout
+        if settings.min_body_rate:
+            patience = min(patience, patience + self._received / settings.min_body_rate - self._waited)
+        return now + patience
+
+    def stop_clock(self, now: float) -> None:
+        self._waited += now - self._since
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -101,6 +131,7 @@ class BodyReader:
 
     async def whole(self) -> bytes:
         """All that has not been streamed yet, put together in steps. Who gave up half-way may ask again."""
+        self.keep()
         if self._expected < 0:
             while piece := await self._next_piece():
                 self._pieces.append(piece)
@@ -145,21 +176,34 @@ class BodyReader:
         if self._error is not None:
             raise self._error
         try:
-            self._check_length()
+            await self._check_length()
             piece = await self._receive()
-            self._connection.count_body(len(piece))
+            if self._kept:
+                self._connection.count_body(len(piece))
         except ProtocolError as error:
             self._error, self._whole = error, None
             self._pieces.clear()
             raise
         return piece
 
-    def _check_length(self) -> None:
-        """Refuse what is too long, or too much at this time, by its own words."""
-        limit = self._connection.settings.max_body_size
-        if self._expected > limit:
-            raise ProtocolError(413, f"The body has {self._expected} bytes; at most {limit} are taken.")
-        self._connection.check_room(self._expected - self._received)
+    async def _check_length(self) -> None:
+        """Refuse what is too long, or too much at this time, by its own words.
+
+        The answer waits until anything of the body comes: only then is somebody about to send too much.
+        """
+        connection = self._connection
+        if self._expected > self._max_size:
+            if not self._continue and not connection.has_bytes():
+                await self._wait_for_anything()
+            raise ProtocolError(413, f"The body has {self._expected} bytes; at most {self._max_size} are taken.")
+        if self._kept:
+            connection.check_room(self._expected - self._received)
+
+    async def _wait_for_anything(self) -> None:
+        try:
+            self._connection.buffer = await self._connection.receive_body(self)
+        except ProtocolError:
+            pass  # that it never came is the smaller fault
 
     async def _receive(self) -> bytes:
         connection, decoder = self._connection, self._decoder
@@ -172,7 +216,7 @@ class BodyReader:
                 await asyncio.sleep(0)
                 piece = self._take(b"")
             else:
-                piece = self._take(connection.buffer or await connection.receive_body())
+                piece = self._take(connection.buffer or await connection.receive_body(self))
             self._received += len(piece)
         return piece
 
@@ -192,7 +236,7 @@ class BodyReader:
 
     def is_discardable(self) -> bool:
         """Whether what is left may be swallowed: not too much, nothing wrong, and no 100 that the client waits for."""
-        bound = min(MAX_DISCARD, self._connection.settings.max_body_size)
+        bound = min(MAX_DISCARD, self._max_size)
         return self._error is None and not self._continue and self._expected - self._received <= bound
 
     async def discard(self) -> bool:
@@ -230,9 +274,9 @@ class Filler(asyncio.BufferedProtocol):
         connection = self._connection
         self._filled += count
         connection.transport.pause_reading()
-        connection.renew_body_deadline()
         try:
             self._reader.count(count)
+            connection.expect_more(self._reader)
         except ProtocolError as error:
             connection.fail(error)
         else:
@@ -278,8 +322,8 @@ class Connection(asyncio.StreamReaderProtocol):
         self.settings = connections.settings
         self.handler = connections.handler
         self.buffer = b""  # received, not yet taken
-        self.phase = HEAD  # a new connection has `header_timeout` for its first request
-        self.deadline = connections.now + self.settings.header_timeout
+        self.phase = IDLE
+        self.deadline = connections.now + self.settings.first_byte_timeout
         self.write_paused = False
         self.requests = 0
         self.ended = False  # no more bytes come, or are wanted
@@ -292,7 +336,7 @@ class Connection(asyncio.StreamReaderProtocol):
         self._forgiven = 0  # the request before which an empty line was skipped
         self._known_block = b""
         self._known_framing: Framing | None = None  # what the block means; None before the first
-        self._short_head = connections.short_head
+        self._longest_line = -1  # bytes of a request line that may stand before the block and is not too long
         self._unsent = 0
 
     # What the transport tells
@@ -330,7 +374,8 @@ class Connection(asyncio.StreamReaderProtocol):
 
     def eof_received(self) -> bool | None:
         self._end()
-        self._client_left()
+        if not self.settings.half_close:
+            self._client_left()
         return super().eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -342,8 +387,9 @@ class Connection(asyncio.StreamReaderProtocol):
 
     def _end(self) -> None:
         self.ended = True
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(False)
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(False)
 
     def _interrupt(self) -> None:
         """Whatever the task waits for from the client, it waits no longer: TimeoutError."""
@@ -377,10 +423,14 @@ class Connection(asyncio.StreamReaderProtocol):
                         break
                     continue
                 self.phase, self.deadline = HANDLER, inf
-                if not await self.respond(request, await self.handler(request)):  # no name outlives it: it may be big
+                rest = self.respond(request, await self.handler(request))  # no name for what may be big
+                if rest is not None and not await rest:
                     break
         except ProtocolError as error:
             await self.refuse(error)
+        except TimeoutError:
+            if self.phase == HEAD and self.buffer:
+                await self.refuse(ProtocolError(408, "The request head took too long to arrive."))
         except OSError as error:  # the network's: reset, timed out, unreachable
             log.debug("the connection with %s ended: %r", self.peer.client, error)
         except asyncio.CancelledError:
@@ -392,8 +442,14 @@ class Connection(asyncio.StreamReaderProtocol):
             self._give_back_memory()
             self.close()
 
-    async def receive_head(self) -> bool:
-        """Wait for more bytes of a head. False when the client, or its time, has gone."""
+    def receive_head(self) -> Awaitable[bool]:
+        """Wait for more bytes of a head. False when the client has gone, TimeoutError when its time has."""
+        if self.buffer or self._held or self.ended or self.connections.draining:
+            return self._receive_what_is_there()
+        self._waiter = waiter = self.connections.loop.create_future()
+        return waiter
+
+    async def _receive_what_is_there(self) -> bool:
         if self.gone or (self.connections.draining and not self.buffer):
             return False
         if self.buffer or self._held:
@@ -406,14 +462,7 @@ class Connection(asyncio.StreamReaderProtocol):
         if self.ended:
             return False
         self._waiter = self.connections.loop.create_future()
-        try:
-            return await self._waiter
-        except TimeoutError:
-            if self.phase == HEAD and self.buffer:
-                raise ProtocolError(408, "The request head took too long to arrive.") from None
-            return False
-        finally:
-            self._waiter = None
+        return await self._waiter
 
     async def read(self) -> bytes:
         """What has come, else what comes next; b"" at the end. TimeoutError when the deadline passes."""
@@ -434,11 +483,12 @@ class Connection(asyncio.StreamReaderProtocol):
         if data:
             self._held.append(data)
             self._held_size += len(data) + PIECE_OVERHEAD
-            if self._held_size > MAX_HELD and not self.gone:
+            if self._held_size > self.settings.max_pipelined and not self.gone:
                 self.transport.pause_reading()
 
     def _take_held(self) -> bytes:
-        data, paused = b"".join(self._held), self._held_size > MAX_HELD  # one piece, as is usual, is not copied
+        data = b"".join(self._held)  # one piece, as is usual, is not copied
+        paused = self._held_size > self.settings.max_pipelined
         self._held.clear()
         self._held_size = 0
         if paused and not self.gone:
@@ -457,13 +507,16 @@ class Connection(asyncio.StreamReaderProtocol):
             if not self.reader.at_eof():
                 self.transport.resume_reading()
 
-    def renew_body_deadline(self) -> None:
-        self.deadline = self.connections.now + self.settings.body_timeout
+    def expect_more(self, reader: BodyReader) -> None:
+        """Some of the body has come, and more is waited for."""
+        reader.stop_clock(self.connections.now)
+        self.deadline = reader.start_clock(self.connections.now)
 
     def fail(self, error: Exception) -> None:
         """Whatever the task waits for, it gets `error`."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_exception(error)
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(error)
 
     def put_back(self, data: bytes) -> None:
         """What stood behind a body is looked at next."""
@@ -486,16 +539,16 @@ class Connection(asyncio.StreamReaderProtocol):
         self.connections.body_memory -= self.body_memory
         self.body_memory = 0
 
-    async def receive_body(self) -> bytes:
+    async def receive_body(self, reader: BodyReader) -> bytes:
         """Wait for more bytes of a body. ProtocolError 400 or 408 when they do not come."""
         phase = self.phase, self.deadline
-        self.phase = BODY
-        self.renew_body_deadline()
+        self.phase, self.deadline = BODY, reader.start_clock(self.connections.now)
         try:
             data = await self.read()
         except TimeoutError:
             raise ProtocolError(408, "The request body took too long to arrive.") from None
         finally:
+            reader.stop_clock(self.connections.now)
             self.phase, self.deadline = phase
         if not data:
             raise ProtocolError(400, "The request body was cut short.")
@@ -503,40 +556,31 @@ class Connection(asyncio.StreamReaderProtocol):
 
     def take_request(self) -> Request | None:
         """The next request in the buffer; None if its head is not complete. ProtocolError if it is refused."""
-        buffer = self.buffer
-        line, framing = REQUEST_LINE.match(buffer), self._known_framing
+        line, _, rest = self.buffer.partition(b"\r\n")
+        block, framing = self._known_block, self._known_framing
         if (
-            line is not None
-            and framing is not None
-            and buffer.startswith(self._known_block, line.end())
-            and (end := line.end() + len(self._known_block)) <= self._short_head
+            framing is not None
+            and len(line) <= self._longest_line
+            and (rest == block or rest.startswith(block))
+            and (start := read_request_line(line)) is not None
         ):
-            method, path, query = line.groups()
+            self.buffer = rest[len(block) :]
         else:
             judged = self._judge_head()
             if judged is None:
                 return None
-            method, path, query, framing, end = judged
-            buffer = self.buffer
-        self.buffer = buffer[end:] if end < len(buffer) else b""
-        self._checked = 0
+            start, framing = judged
+        method, path, query, minor, _ = start
         self.requests += 1
         self.keep_alive = framing.keep_alive
-        self.minor = framing.minor
-        self.request = request = Request(
-            METHODS[method],
-            path.decode(),
-            query.decode() if query else "",
-            framing.headers,
-            self._body_of(framing) if framing.content_length or framing.chunked else b"",
-            None,
-            self.peer,
-        )
+        self.minor = minor
+        body = self._body_of(framing) if framing.content_length or framing.chunked else b""
+        self.request = request = Request(method, path, query, framing.headers, body, None, self.peer)
         return request
 
-    def _judge_head(self) -> tuple[bytes, bytes, bytes | None, Framing, int] | None:
-        """Method, path, query, framing and length of the head in the buffer; None if it is not complete."""
-        buffer = self.buffer
+    def _judge_head(self) -> tuple[Start, Framing] | None:
+        """What the head in the buffer says; None if it is not complete."""
+        buffer, connections = self.buffer, self.connections
         if buffer.startswith(b"\r\n") and self._forgiven <= self.requests:
             self._forgiven = self.requests + 1  # one empty line before a request is forgiven (RFC 9112, 2.2)
             buffer = self.buffer = buffer[2:]
@@ -546,15 +590,17 @@ class Connection(asyncio.StreamReaderProtocol):
                 self._wait_for_rest(buffer)
             return None
         head = buffer[:end]
-        if len(head) > self._short_head or REQUEST_LINE.match(head) is None:
-            self._check_beginning(head)
-        method, path, query, minor, authority = judge_request_line(head)
-        framing = parse_fields(head, minor, self.settings)
-        if authority and framing.host and framing.host.lower() != authority.lower():
+        self._check_beginning(head)
+        start = judge_request_line(head)
+        framing = parse_fields(head, start.minor, self.settings)
+        if start.authority and framing.host and framing.host.lower() != start.authority.lower():
             raise ProtocolError(400, "The request target and the Host header name different hosts.")
-        if minor == b"1":
+        if start.minor == b"1":
             self._known_block, self._known_framing = head[head.find(b"\n") + 1 :], framing
-        return method, path, query, framing, end
+            self._longest_line = min(USUAL_LINE, connections.short_head - len(self._known_block))
+        self.buffer = buffer[end:]
+        self._checked = 0
+        return start, framing
 
     def _wait_for_rest(self, buffer: bytes) -> None:
         """The beginning of a head is there: its time runs, and what is wrong with it already is said now."""
@@ -577,9 +623,7 @@ class Connection(asyncio.StreamReaderProtocol):
                 raise ProtocolError(414, f"The request line is longer than {settings.max_request_line} bytes.")
             return
         if seen < line_end:
-            line = REQUEST_LINE.match(head)
-            if line is None:
-                judge_request_line(head)
+            judge_request_line(head)
         end = line_end + settings.max_header_size
         self._check_characters(head, seen, end)
         if len(head) > end:
@@ -600,8 +644,28 @@ class Connection(asyncio.StreamReaderProtocol):
 
     # Answers
 
-    async def respond(self, request: Request, response: Response) -> bool:
-        """Write the response. True if the connection can take another request."""
+    def respond(self, request: Request, response: Response) -> Awaitable[bool] | None:
+        """Write the response. None if that was all, as it mostly is; else wait for the rest of the work.
+
+        The rest says whether the connection can take another request.
+        """
+        content = response.content
+        if (
+            type(content) is bytes
+            and len(content) < SEPARATE_WRITE
+            and self.body is None
+            and self.keep_alive
+            and self.requests < self.settings.max_requests
+            and not self.gone
+        ):
+            self._write_whole(request, response, content)
+            if not self.write_paused:
+                self._be_idle()
+                return None
+            return self._finish()
+        return self._respond(request, response)
+
+    async def _respond(self, request: Request, response: Response) -> bool:
         if self.gone:
             await _close_stream(response.content)
             return False
@@ -617,36 +681,27 @@ class Connection(asyncio.StreamReaderProtocol):
                 await self._write_slices(rest)
         else:
             await self._write_stream(request, response, content)
+        return await self._finish()
+
+    async def _finish(self) -> bool:
+        """Behind the response."""
         if self.write_paused:
             await self.drain()
-        self.request = None
-        if self.body_memory:
-            self._give_back_memory()
         body = self.body
         if self.keep_alive and (body is None or await body.discard()):
-            self.phase, self.deadline = IDLE, self.connections.now + self.settings.keep_alive_timeout
+            self._be_idle()
             return True
+        self.request = None
         if body is not None or self.buffer:
             await self.linger()
         return False
 
-    def _head(self, response: Response, framing: bytes) -> bytes:
-        """Status line and header block, up to and with the empty line."""
-        if response.headers or not self.keep_alive or self.minor == b"0":
-            framing += self._more_lines(response)
-        start = _first_lines(response.status, response.content_type)
-        return b"%b%b%b\r\n" % (start, framing, self.connections.date_line)
-
-    def _more_lines(self, response: Response) -> bytes:
-        """The response's own headers, and what the connection has to say."""
-        lines = "".join([f"{name}: {value}\r\n" for name, value in response.headers]).encode("latin-1")
-        if lines.count(b"\n") != len(response.headers) or not FIELD_LINES.fullmatch(lines):  # not by add_header
-            raise ValueError(f"the headers {response.headers!r} would not stay in their lines")
-        if not self.keep_alive:
-            lines += b"connection: close\r\n"
-        elif self.minor == b"0":
-            lines += b"connection: keep-alive\r\n"
-        return lines
+    def _be_idle(self) -> None:
+        """The request is done."""
+        self.request = None
+        if self.body_memory:
+            self._give_back_memory()
+        self.phase, self.deadline = IDLE, self.connections.idle_until
 
     def _write_whole(self, request: Request, response: Response, content: bytes | memoryview) -> memoryview | None:
         """The head, and the body if it is small. Returns the body if it is still to be written."""
@@ -656,20 +711,30 @@ class Connection(asyncio.StreamReaderProtocol):
         if type(content) is memoryview:
             content = content.cast("B")
         size = len(content)
-        bodiless = request.method == "HEAD"
-        more = self._more_lines(response) if response.headers or not self.keep_alive or self.minor == b"0" else b""
-        # One formatting for head and body: on the hot path each further one is a measurable part of the whole.
-        self.transport.write(
-            b"%bcontent-length: %d\r\n%b%b\r\n%b"
-            % (
-                _first_lines(response.status, response.content_type),
-                size,
-                more,
-                self.connections.date_line,
-                b"" if bodiless or size >= SEPARATE_WRITE else content,  # type: ignore[str-format]  # or a view
-            )
-        )
-        return memoryview(content) if size >= SEPARATE_WRITE and not bodiless else None
+        head = self._head(response, b"content-length: %d\r\n" % size)
+        if request.method == "HEAD":
+            self.transport.write(head)
+            return None
+        if size < SEPARATE_WRITE:
+            self.transport.write(head + content)
+            return None
+        self.transport.write(head)
+        return memoryview(content)
+
+    def _head(self, response: Response, framing: bytes) -> bytes:
+        """Status line and header block, up to and with the empty line."""
+        if response.headers or not self.keep_alive or self.minor == b"0":
+            framing += self._more_lines(response)
+        return first_lines(response.status, response.content_type) + framing + self.connections.last_lines
+
+    def _more_lines(self, response: Response) -> bytes:
+        """The response's own headers, and what the connection has to say."""
+        lines = field_lines(response.headers)
+        if not self.keep_alive:
+            lines += b"connection: close\r\n"
+        elif self.minor == b"0":
+            lines += b"connection: keep-alive\r\n"
+        return lines
 
     async def _write_slices(self, content: memoryview) -> None:
         """A big body, as fast as the client reads it: the transport never has more than a slice, nor a copy of one."""
@@ -684,10 +749,11 @@ class Connection(asyncio.StreamReaderProtocol):
                 await asyncio.sleep(0)
 
     async def _write_stream(self, request: Request, response: Response, content: AsyncIterator[bytes]) -> None:
-        """Chunked on HTTP/1.1, until the connection's end on HTTP/1.0. A stream that fails is cut off, not ended."""
+        """As long as it said; else chunked, or until the connection's end on HTTP/1.0. What fails is cut off."""
         never_a_body = response.status == 204 or response.status == 304
-        chunked = self.minor == b"1" and not never_a_body  # RFC 9112, 6.1
-        self.keep_alive = self.keep_alive and (chunked or never_a_body)
+        left = _declared_length(response, never_a_body)
+        chunked = left is None and self.minor == b"1" and not never_a_body  # RFC 9112, 6.1
+        self.keep_alive = self.keep_alive and (chunked or never_a_body or left is not None)
         try:
             self.writer.write(self._head(response, b"transfer-encoding: chunked\r\n" if chunked else b""))
             if never_a_body or request.method == "HEAD":
@@ -695,12 +761,18 @@ class Connection(asyncio.StreamReaderProtocol):
             async for piece in content:
                 if self.gone:
                     raise ConnectionResetError("the client left in the middle of a stream")
+                if left is not None:
+                    left -= len(piece)
+                    if left < 0:
+                        raise ValueError(f"the stream is longer than its content-length, by {-left} bytes or more")
                 part: Any
                 for part in (piece,) if len(piece) <= SLICE else _slices(piece):
                     if part:
                         self.writer.write(b"%x\r\n%b\r\n" % (len(part), part) if chunked else part)
                         if self.write_paused:
                             await self.drain()
+            if left:
+                raise ValueError(f"the stream is {left} bytes shorter than its content-length")
             if chunked:
                 self.writer.write(b"0\r\n\r\n")
         except (ConnectionError, asyncio.CancelledError):
@@ -788,15 +860,12 @@ class Connection(asyncio.StreamReaderProtocol):
         return f"<Connection {self.peer.client} {phase}, {self.requests} requests>"
 
 
-@lru_cache(maxsize=256)
-def _first_lines(status: int, content_type: str | None) -> bytes:
-    """The lines that most responses share."""
-    status_line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
-    if content_type is None:
-        return status_line
-    if not FIELD_VALUE.fullmatch(content_type):
-        raise ValueError(f"the content type {content_type!r} would not stay in its line")
-    return b"%bcontent-type: %b\r\n" % (status_line, content_type.encode("latin-1"))
+def _declared_length(response: Response, never_a_body: bool) -> int | None:
+    """What a stream says of its length, if it does. Where there is never a body, nobody is told."""
+    declared = [value for name, value in response.headers if name == "content-length"]
+    if declared and never_a_body:
+        response.headers = [field for field in response.headers if field[0] != "content-length"]
+    return int(declared[0]) if declared else None
 
 
 def _slices(content: bytes | memoryview) -> Iterator[memoryview]:
@@ -825,6 +894,7 @@ class Connections:
         self.scheme = scheme
         self.loop = asyncio.get_running_loop()
         self.draining = False
+        self._nobody_is_idle = False  # was found in this second
         self.open: dict[Connection, None] = {}  # in order of arrival
         self.short_head = min(settings.max_request_line, settings.max_header_size)  # too short to be too long
         self.body_memory = 0  # bytes of bodies that all requests hold, but for what comes whole with its head
@@ -837,7 +907,9 @@ class Connections:
     def _sweep(self) -> None:
         self._timer = self.loop.call_later(1, self._sweep)
         self.now = self.loop.time()
-        self.date_line = b"date: %b\r\n" % formatdate(time.time(), usegmt=True).encode()
+        self.idle_until = self.now + self.settings.keep_alive_timeout
+        self.last_lines = b"date: %b\r\n\r\n" % formatdate(time.time(), usegmt=True).encode()
+        self._nobody_is_idle = False
         for connection in [c for c in self.open if c.deadline < self.now]:
             connection.expire(self.now)
 
@@ -845,7 +917,10 @@ class Connections:
         self.open[connection] = None
         if len(self.open) <= self.settings.max_connections:
             return
-        if not any(other.phase == IDLE and other.end_when_idle() for other in self.open):
+        self._nobody_is_idle = self._nobody_is_idle or not any(
+            other.phase == IDLE and other.end_when_idle() for other in self.open
+        )
+        if self._nobody_is_idle:  # and for the rest of this second nobody is looked for: there may be thousands
             connection.refuse_all(_OVERLOADED)
             connection.deadline = self.now + LINGER  # for its request, so that waiting to be refused is no attack
 

@@ -25,6 +25,7 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that promise to change nothing (RFC 9110, 9.2.1): nobody is harmed when their work is stopped half-way."""
 
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
+_LENGTH = re.compile(r"0|[1-9][0-9]{0,17}")
 FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110, 5.5, as latin-1
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
@@ -92,11 +93,13 @@ class Request:
 
     `method` in capitals; `raw_path` and `raw_query` as they came on the wire (str, percent-encoded); `headers`;
     `path_params` (set by routing, decoded); `client` and `server`, the socket addresses of both ends as
-    `(host, port)`, or the socket's path where it is a Unix socket; `scheme`.
+    `(host, port)`, or the socket's path where it is a Unix socket; `scheme`; `host`, what the client calls the server.
+    Behind a trusted proxy (`proxy_headers`), client, scheme and host are those that the proxy saw.
     """
 
     __slots__ = (
         "_body",
+        "_host",
         "_id",
         "_query",
         "headers",
@@ -128,6 +131,7 @@ class Request:
         self.path_params = path_params
         self.peer = peer
         self._id = id
+        self._host: str | None = None
         self.on_disconnect: Callable[[], None] | None = None
 
     @property
@@ -157,6 +161,15 @@ class Request:
         return self.peer.scheme
 
     @property
+    def host(self) -> str:
+        """Host and, where it is written, port; empty if an HTTP/1.0 client did not say."""
+        return self.headers.get("host", "") if self._host is None else self._host
+
+    @host.setter
+    def host(self, host: str) -> None:
+        self._host = host
+
+    @property
     def path(self) -> str:
         """The path, percent-decoded. Routing does not use it: there `%2F` is data, not a separator."""
         return unquote(self.raw_path)
@@ -174,8 +187,19 @@ class Request:
         """Whether the whole body is here, so that `body()` waits for nothing."""
         return isinstance(self._body, (bytes, memoryview))
 
+    def limit_body(self, size: int) -> None:
+        """Take a body of at most `size` bytes, instead of the server's `max_body_size`: 413 for a longer one.
+
+        It must be called before anything of the body is read.
+        """
+        if isinstance(self._body, (bytes, memoryview)):
+            if len(self._body) > size:
+                raise HTTPError(413, f"The body has {len(self._body)} bytes; at most {size} are taken.")
+        elif limit := getattr(self._body, "limit", None):
+            limit(size)
+
     async def body(self) -> bytes:
-        """The whole body. 413 if it is larger than the server's `max_body_size`."""
+        """The whole body. 413 if it is larger than the server's, or the route's, `max_body_size`."""
         if isinstance(self._body, memoryview):
             self._body = bytes(self._body)
         elif not isinstance(self._body, bytes):
@@ -183,12 +207,17 @@ class Request:
             self._body = await whole() if whole else b"".join([chunk async for chunk in self._body])
         return self._body
 
-    async def stream(self) -> AsyncIterator[bytes]:
-        """The body, piece by piece as it arrives; it can be read once."""
+    async def stream(self, *, kept: bool = False) -> AsyncIterator[bytes]:
+        """The body, piece by piece as it arrives; it can be read once. No more comes than is read.
+
+        `kept`: the pieces stay in memory until the request ends, so that they count against `max_body_memory`.
+        """
         if isinstance(self._body, (bytes, memoryview)):
             if self._body:
                 yield await self.body()
             return
+        if kept and (keep := getattr(self._body, "keep", None)):
+            keep()
         async for chunk in self._body:
             yield chunk
 
@@ -221,7 +250,8 @@ class Response:
     `content`: bytes, a memoryview (of any size, it is not copied) and str are sent as they are; None is an empty body;
     an iterator or async iterator is streamed; any other value becomes JSON. `content_type` defaults to what fits the
     content. `headers` is a mapping or an iterable of pairs; a name or value that could break out of its line is a
-    ValueError, here and now (RFC 9110, 5.5).
+    ValueError, here and now (RFC 9110, 5.5). A stream whose length in bytes is known says so by
+    `headers={"content-length": "1000"}`; if it then yields more or less, the connection is cut off.
     """
 
     __slots__ = ("content", "content_type", "headers", "status")
@@ -248,12 +278,20 @@ class Response:
     def add_header(self, name: str, value: str) -> None:
         """Add one header line. ValueError for a bad name or value, and for the names the server itself writes."""
         name = name.lower()
-        if name in _OURS:
-            raise ValueError(f"the header {name!r} is written by the server; {_OURS[name]}")
+        if name in SERVERS_OWN and not (name == "content-length" and self._may_declare(value)):
+            raise ValueError(f"the header {name!r} is written by the server; {SERVERS_OWN[name]}")
         if name == "content-type":
             self.content_type = _checked(name, value)
         else:
             self.headers.append((name, _checked(name, value)))
+
+    def _may_declare(self, length: str) -> bool:
+        """Whether the content is a stream that can say its length."""
+        if not isinstance(self.content, (Iterator, AsyncIterator)):
+            return False
+        if not isinstance(length, str) or not _LENGTH.fullmatch(length) or "content-length" in dict(self.headers):
+            raise ValueError(f"content-length takes one decimal number of bytes, as text, not {length!r}")
+        return True
 
     def __repr__(self) -> str:
         return f"<Response {self.status} {self.content_type}>"
@@ -265,12 +303,13 @@ EVENTS = "text/event-stream; charset=utf-8"
 _COMMON_TYPES = frozenset({JSON, TEXT, OCTETS, NDJSON, HTML, PROBLEM, EVENTS})
 """Need no check, on the hot path."""
 
-_OURS = {
-    "content-length": "it follows from the content",
+SERVERS_OWN = {
+    "content-length": "it follows from the content, where that is no stream",
     "transfer-encoding": "return an iterator to stream",
     "connection": "keep-alive is the server's business",
     "date": "it is added to every response",
 }
+"""Headers that a handler does not set, and why."""
 
 
 def _checked(name: str, value: str) -> str:
