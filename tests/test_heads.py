@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tinysvc.errors import ProtocolError
-from tinysvc.heads import Start, field_lines, first_lines, judge_request_line, parse_fields, read_request_line
+from tinysvc.heads import field_lines, first_lines, judge_request_line, parse_fields, read_request_line
 from tinysvc.settings import Settings
 
 
@@ -32,9 +32,9 @@ def test_a_request_line_that_is_refused(line: bytes, status: int) -> None:
 
 
 def test_an_absolute_target_is_taken_apart() -> None:
-    assert judge_request_line(b"GET http://h:80/p?q HTTP/1.1\r\n") == Start("GET", "/p", "q", b"1", b"h:80")
-    assert judge_request_line(b"GET https://h HTTP/1.1\r\n") == Start("GET", "/", "", b"1", b"h")
-    assert judge_request_line(b"OPTIONS * HTTP/1.0\r\n") == Start("OPTIONS", "*", "", b"0", b"")
+    assert judge_request_line(b"GET http://h:80/p?q HTTP/1.1\r\n") == ("GET", "/p", "q", b"1", b"h:80")
+    assert judge_request_line(b"GET https://h HTTP/1.1\r\n") == ("GET", "/", "", b"1", b"h")
+    assert judge_request_line(b"OPTIONS * HTTP/1.0\r\n") == ("OPTIONS", "*", "", b"0", b"")
 
 
 def test_the_usual_request_line_is_read_as_any_other() -> None:

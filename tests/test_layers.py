@@ -18,7 +18,7 @@ FLOORS: list[list[set[str]]] = [  # floor -> groups; the groups of one floor do 
         {"binding"},
         {"executor", "plain", "dispatcher", "books", "processes", "worker", "telling", "foreign"},
     ],
-    [{"service", "cpu", "batching", "endpoints", "pages"}],
+    [{"service", "cpu", "batching", "endpoints", "pages", "limits"}],
     [{"server", "watchdog", "loading"}],
     [{"__main__"}, {"testing"}],
 ]

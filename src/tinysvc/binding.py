@@ -45,7 +45,7 @@ import orjson
 
 from .arena import BIG
 from .errors import BindingError, ConfigurationError, HTTPError, UnencodableResult
-from .messages import EVENTS, JSON, NDJSON, OCTETS, TEXT, Event, Request, Response
+from .messages import EVENTS, JSON, NDJSON, OCTETS, TEXT, Event, Request, Response, json_response
 
 Body = bytes | memoryview
 Get = Callable[[Request, Body], Any]
@@ -428,20 +428,24 @@ def _finished(response: Response) -> Response:
 
 def _json(result: Any) -> Response:
     try:
-        content = orjson.dumps(result, _other, _OPTIONS)
+        return json_response(orjson.dumps(result, _other, orjson.OPT_SERIALIZE_NUMPY))
+    except TypeError:
+        return _json_with_any_keys(result)
+
+
+def _json_with_any_keys(result: Any) -> Response:
+    """As orjson does more slowly; for what is none either way, UnencodableResult says why."""
+    try:
+        return json_response(orjson.dumps(result, _other, orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS))
     except TypeError as error:
         text = f"the handler's result, a {type(result).__qualname__}, cannot be encoded: {error.__cause__ or error}"
         raise UnencodableResult(text) from None
-    return Response(content, 200, (), JSON)
 
 
 def json_bytes(value: Any) -> bytes:
     """`value` as JSON by orjson: numpy, dataclasses, datetime, UUID, msgspec Structs and pydantic models included."""
     content: bytes = _json(value).content
     return content
-
-
-_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 
 
 def _other(value: Any) -> Any:

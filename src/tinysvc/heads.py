@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
-from typing import NamedTuple
 
 import httptools
 
@@ -43,14 +43,8 @@ NEVER_IN_HEAD = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?=[^
 FIELD_LINES = re.compile(rb"(?:" + TOKEN + rb":[\t\x20-\x7e\x80-\xff]*+\r\n)*+")
 
 
-class Start(NamedTuple):
-    """What a request line says."""
-
-    method: str
-    path: str
-    query: str
-    minor: bytes = b"1"  # of the version, HTTP/1.0 or HTTP/1.1
-    authority: bytes = b""  # of a target in absolute form
+Start = tuple[str, str, str, bytes, bytes]
+"""What a request line says: method, path, query, minor version, and the authority of a target in absolute form."""
 
 
 @lru_cache(maxsize=1024)
@@ -60,18 +54,20 @@ def read_request_line(line: bytes) -> Start | None:
     A service is asked for the same few things again and again, so what they mean is kept.
     """
     match = _REQUEST_LINE.fullmatch(line)
-    return match and Start(METHODS[match[1]], match[2].decode(), (match[3] or b"").decode())
+    return match and (METHODS[match[1]], match[2].decode(), (match[3] or b"").decode(), b"1", b"")
 
 
-class Framing(NamedTuple):
+@dataclass(slots=True)
+class Framing:
     """What a header block says, beyond its fields, about the message it belongs to."""
 
     headers: Headers
-    host: bytes
+    has_body: bool
+    keep_alive: bool
     content_length: int
     chunked: bool
-    keep_alive: bool
     expect_continue: bool
+    host: bytes
 
 
 class FieldCollector:
@@ -124,11 +120,12 @@ def parse_fields(head: bytes, minor: bytes, settings: Settings) -> Framing:
         raise ProtocolError(417, "The only expectation understood is 100-continue.")
     return Framing(
         headers=Headers(tuple(fields)),
-        host=host or b"",
+        has_body=length not in (None, b"0") or coding is not None,
+        keep_alive=b"close" not in connection and (minor == b"1" or b"keep-alive" in connection),
         content_length=int(length or 0),
         chunked=coding is not None,
-        keep_alive=b"close" not in connection and (minor == b"1" or b"keep-alive" in connection),
         expect_continue=bool(expect),
+        host=host or b"",
     )
 
 
@@ -157,17 +154,17 @@ def judge_request_line(line: bytes) -> Start:
         raise ProtocolError(501, "The method is not one that is implemented here.")
     name = METHODS[method]
     if target == b"*" and method == b"OPTIONS":
-        return Start(name, "*", "", minor)
+        return name, "*", "", minor, b""
     origin = _PATH_AND_QUERY.fullmatch(target)
     if origin is not None:
-        return Start(name, origin[1].decode(), (origin[2] or b"").decode(), minor)
+        return name, origin[1].decode(), (origin[2] or b"").decode(), minor, b""
     absolute = _ABSOLUTE_FORM.fullmatch(target)
     if absolute is None:
         raise ProtocolError(400, "The request target is not a path of legal characters (RFC 9112, 3.2).")
     authority, path, query = absolute.groups(b"")
     if not host_is_valid(authority):
         raise ProtocolError(400, "The request target names no valid host.")
-    return Start(name, path.decode() or "/", query.decode(), minor, authority)
+    return name, path.decode() or "/", query.decode(), minor, authority
 
 
 # Responses

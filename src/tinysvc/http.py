@@ -315,6 +315,24 @@ def _room_for(size: int) -> BytesIO:
 class Connection(asyncio.StreamReaderProtocol):
     """One client. `serve` is its task; the rest are its steps."""
 
+    __slots__ = (  # looked up faster than in a dict, and smaller
+        *(
+            "body",
+            "body_memory",
+            "buffer",
+            "connections",
+            "deadline",
+            "ended",
+            "gone",
+            "handler",
+            "keep_alive",
+            "minor",
+        ),
+        *("minor", "out_of_time", "peer", "phase", "reader", "request", "requests", "settings", "task", "transport"),
+        *("write_paused", "writer", "_checked", "_forgiven", "_held", "_held_size", "_known_block", "_known_framing"),
+        *("_longest_line", "_unsent", "_waiter"),
+    )
+
     def __init__(self, connections: Connections) -> None:
         self.reader = asyncio.StreamReader(loop=connections.loop)  # tells the writer of the end; the bytes are ours
         super().__init__(self.reader, loop=connections.loop)
@@ -335,8 +353,8 @@ class Connection(asyncio.StreamReaderProtocol):
         self._checked = 0  # bytes of an incomplete head that have been looked at
         self._forgiven = 0  # the request before which an empty line was skipped
         self._known_block = b""
-        self._known_framing: Framing | None = None  # what the block means; None before the first
-        self._longest_line = -1  # bytes of a request line that may stand before the block and is not too long
+        self._known_framing: Framing  # what the block means
+        self._longest_line = -1  # bytes that may stand before the block and are not too many; there is no block yet
         self._unsent = 0
 
     # What the transport tells
@@ -557,24 +575,23 @@ class Connection(asyncio.StreamReaderProtocol):
     def take_request(self) -> Request | None:
         """The next request in the buffer; None if its head is not complete. ProtocolError if it is refused."""
         line, _, rest = self.buffer.partition(b"\r\n")
-        block, framing = self._known_block, self._known_framing
+        block = self._known_block
         if (
-            framing is not None
-            and len(line) <= self._longest_line
+            len(line) <= self._longest_line
             and (rest == block or rest.startswith(block))
             and (start := read_request_line(line)) is not None
         ):
-            self.buffer = rest[len(block) :]
+            framing = self._known_framing
+            self.buffer = rest[len(block) :] if len(rest) > len(block) else b""
         else:
             judged = self._judge_head()
             if judged is None:
                 return None
             start, framing = judged
-        method, path, query, minor, _ = start
-        self.requests += 1
+        method, path, query, self.minor, _ = start
         self.keep_alive = framing.keep_alive
-        self.minor = minor
-        body = self._body_of(framing) if framing.content_length or framing.chunked else b""
+        self.requests += 1
+        body = self._body_of(framing) if framing.has_body else b""
         self.request = request = Request(method, path, query, framing.headers, body, None, self.peer)
         return request
 
@@ -592,10 +609,11 @@ class Connection(asyncio.StreamReaderProtocol):
         head = buffer[:end]
         self._check_beginning(head)
         start = judge_request_line(head)
-        framing = parse_fields(head, start.minor, self.settings)
-        if start.authority and framing.host and framing.host.lower() != start.authority.lower():
+        *_, minor, authority = start
+        framing = parse_fields(head, minor, self.settings)
+        if authority and framing.host and framing.host.lower() != authority.lower():
             raise ProtocolError(400, "The request target and the Host header name different hosts.")
-        if start.minor == b"1":
+        if minor == b"1":
             self._known_block, self._known_framing = head[head.find(b"\n") + 1 :], framing
             self._longest_line = min(USUAL_LINE, connections.short_head - len(self._known_block))
         self.buffer = buffer[end:]

@@ -132,7 +132,7 @@ class Request:
         self.peer = peer
         self._id = id
         self._host: str | None = None
-        self.on_disconnect: Callable[[], None] | None = None
+        self.on_disconnect: Callable[[], object] | None = None
 
     @property
     def id(self) -> str:
@@ -296,6 +296,15 @@ class Response:
     def __repr__(self) -> str:
         return f"<Response {self.status} {self.content_type}>"
 
+
+def json_response(content: bytes) -> Response:
+    """`content`, which is JSON, with status 200: what most handlers answer, and what needs no check."""
+    response = _new(Response)
+    response.content, response.status, response.content_type, response.headers = content, 200, JSON, []
+    return response
+
+
+_new = object.__new__
 
 JSON, TEXT, OCTETS = "application/json", "text/plain; charset=utf-8", "application/octet-stream"
 NDJSON, HTML, PROBLEM = "application/x-ndjson", "text/html; charset=utf-8", "application/problem+json"

@@ -48,7 +48,9 @@ class Route:
     timeout: float | None = None
     """Seconds; None is the server's `cpu_timeout`, 0 no deadline."""
     on_disconnect: Literal["cancel", "finish", None] = None
-    """What happens to a running job whose client has gone; None: cancel for GET and HEAD, finish for others."""
+    """What happens to a running handler whose client has gone; None: cancel for GET and HEAD, finish for others."""
+    max_body_size: int | None = None
+    """Bytes; None is the server's."""
     pool: str = "default"
     limit: int | None = None
     """How many workers of its pool it may hold at a time; None for all."""
@@ -100,17 +102,34 @@ class Resource:
     """Opened once, before the workers are forked, and inherited by each."""
 
 
-def io_route(path: str, *, methods: Sequence[str] = ("GET",)) -> Callable[[F], F]:
+def io_route(
+    path: str,
+    *,
+    methods: Sequence[str] = ("GET",),
+    on_disconnect: Literal["cancel", "finish", None] = None,
+    max_body_size: int | None = None,
+) -> Callable[[F], F]:
     """Serve `path` with a handler that waits: `async def` runs on the event loop, `def` in a thread.
 
     `{name}` in the path is one segment, `{name:path}` at its end the whole rest. The handler's other parameters are
-    filled from the query, the body and the service's resources. The function is returned untouched.
+    filled from the query, the body and the service's resources. `on_disconnect` is "cancel" or "finish", for a handler
+    whose client has gone; by default GET and HEAD are cancelled and other methods finish. A body may have
+    `max_body_size` bytes (None: the server's `max_body_size`). The function is returned untouched.
     """
 
     _check_called("io_route", path)
 
     def record(function: F) -> F:
-        _add(function, Route(path=path, methods=_methods(function, methods), function=function, kind="io"))
+        _check_options(function, on_disconnect, max_body_size)
+        route = Route(
+            path=path,
+            methods=_methods(function, methods),
+            function=function,
+            kind="io",
+            on_disconnect=on_disconnect,
+            max_body_size=max_body_size,
+        )
+        _add(function, route)
         return function
 
     return record
@@ -122,6 +141,7 @@ def cpu_route(
     methods: Sequence[str] = ("GET",),
     timeout: float | None = None,
     on_disconnect: Literal["cancel", "finish", None] = None,
+    max_body_size: int | None = None,
     pool: str = "default",
     limit: int | None = None,
     batch: Batch | None = None,
@@ -130,14 +150,16 @@ def cpu_route(
 
     `timeout` seconds after the request came, the job is killed and the client gets a 504 (None: the server's
     `cpu_timeout`; 0: never). `on_disconnect` is "cancel" or "finish", for a job whose client has gone; by default
-    GET and HEAD are cancelled and other methods finish. It runs in the `pool` of this name, on at most `limit` of its
-    workers at a time. With `batch` the handler takes and returns lists. The function is returned untouched.
+    GET and HEAD are cancelled and other methods finish. A body may have `max_body_size` bytes (None: the server's).
+    It runs in the `pool` of this name, on at most `limit` of its workers at a time. With `batch` the handler takes and
+    returns lists. The function is returned untouched.
     """
 
     _check_called("cpu_route", path)
 
     def record(function: F) -> F:
-        _check_cpu_options(function, timeout, on_disconnect, pool, limit)
+        _check_options(function, on_disconnect, max_body_size)
+        _check_cpu_options(function, timeout, pool, limit)
         if batch is not None:
             _check_batch(function, batch)
         route = Route(
@@ -147,6 +169,7 @@ def cpu_route(
             kind="cpu",
             timeout=timeout,
             on_disconnect=on_disconnect,
+            max_body_size=max_body_size,
             pool=pool,
             limit=limit,
             batch=batch,
@@ -230,13 +253,18 @@ def _methods(function: Callable[..., Any], methods: Sequence[str]) -> tuple[str,
     return tuple(method.upper() for method in methods)
 
 
-def _check_cpu_options(
-    function: Callable[..., Any], timeout: object, on_disconnect: object, pool: object, limit: object
-) -> None:
-    if timeout is not None and not _is_number(timeout):
-        raise ConfigurationError.at(function, f"timeout must be a number of seconds, 0 or more, not {timeout!r}")
+def _check_options(function: Callable[..., Any], on_disconnect: object, max_body_size: object) -> None:
     if on_disconnect not in (None, "cancel", "finish"):
         raise ConfigurationError.at(function, f'on_disconnect takes "cancel" or "finish", not {on_disconnect!r}')
+    if max_body_size is not None and (type(max_body_size) is not int or max_body_size < 0):
+        raise ConfigurationError.at(
+            function, f"max_body_size must be a whole number of bytes, 0 or more, not {max_body_size!r}"
+        )
+
+
+def _check_cpu_options(function: Callable[..., Any], timeout: object, pool: object, limit: object) -> None:
+    if timeout is not None and not _is_number(timeout):
+        raise ConfigurationError.at(function, f"timeout must be a number of seconds, 0 or more, not {timeout!r}")
     if not isinstance(pool, str) or not pool:
         raise ConfigurationError.at(function, f'pool takes the name of a pool, as in pool="training", not {pool!r}')
     if limit is not None and not _is_count(limit):
@@ -328,11 +356,12 @@ class Router(Generic[H]):
 
     def match(self, method: str, path: str) -> tuple[H, dict[str, str] | None]:
         """The target and the decoded parameters. HTTPError 404, or 405 with `Allow`."""
-        literal = self._literal.get(path)
-        if literal is not None:
-            target = literal.get(method) or (method == "HEAD" and literal.get("GET"))
-            if target:
-                return target, None
+        try:
+            return self._literal[path][method], None
+        except KeyError:
+            return self._search(method, path)
+
+    def _search(self, method: str, path: str) -> tuple[H, dict[str, str] | None]:
         values: list[str] = []
         segments = path.split("/")
         found = _find(self._root, segments, 1, method, values)

@@ -39,6 +39,7 @@ from .errors import (
     author_traceback,
 )
 from .executor import ProcessPoolExecutor
+from .limits import IoLimit, limited_body
 from .messages import Handler, Request, Response, problem_response
 from .routing import Resource, Route, Router, allow, recorded, unreachable
 from .settings import DEFAULT_POOL, Pool, Settings, read_pools
@@ -180,6 +181,7 @@ class RunningService:
         self.settings = settings
         self.router: Router[Handler] = Router()
         self.pools: list[ProcessPoolExecutor | ForeignPool] = []
+        self._io_limit = IoLimit(settings.max_io_requests) if settings.max_io_requests else None
 
     async def open(self, stack: AsyncExitStack, extra: Mapping[str, Handler]) -> None:
         """Check all, start the pools, open the io resources: a mistake is said before anything is open."""
@@ -196,12 +198,20 @@ class RunningService:
                     if function not in opened:
                         opened[function] = await _open_io_resource(stack, function)
                 values = {name: opened[function] for name, function in functions.items()}
-                self._add(each, _io_handler(each.route.function, binder, values))
+                self._add(each, self._io_handler_of(each.route, binder, values))
         for path, handler in extra.items():
             if not self.router.has("GET", path):
                 self.router.add(path, ("GET",), handler, handler)
 
+    def _io_handler_of(self, route: Route, binder: Binder, resources: Mapping[str, Any]) -> Handler:
+        handler = _io_handler(route.function, binder, resources)
+        if route.on_disconnect:
+            handler = _told_of_disconnect(handler, route.on_disconnect == "cancel")
+        return self._io_limit.around(handler) if self._io_limit else handler
+
     def _add(self, mounted: Mounted, handler: Handler) -> None:
+        if mounted.route.max_body_size is not None:
+            handler = limited_body(handler, mounted.route.max_body_size)
         self.router.add(mounted.path, mounted.route.methods, handler, mounted.route.function)
 
     def _add_pool(self, name: str, routes: list[Mounted]) -> None:
@@ -242,7 +252,8 @@ class RunningService:
         """Let the pools finish what runs and waits, for `timeout` seconds, then kill it."""
         await asyncio.gather(*(pool.aclose(timeout) for pool in self.pools))
 
-    async def __call__(self, request: Request) -> Response:
+    async def handle(self, request: Request) -> Response:
+        """What it is for. Never raises, but when the connection's task is cancelled."""
         try:
             handler, request.path_params = self.router.match(request.method, request.raw_path)
             return await handler(request)
@@ -262,6 +273,8 @@ class RunningService:
             return self._failed(request, RuntimeError("the handler raised CancelledError; nobody had cancelled it"))
         except BaseException as error:  # SystemExit and KeyboardInterrupt too: a handler must not end the server
             return self._failed(request, error)
+
+    __call__ = handle  # a Handler; a bound method is called sooner than an object
 
     def _failed(self, request: Request, error: BaseException) -> Response:
         """Log what the client must not know, and answer with what it may."""
@@ -288,23 +301,37 @@ def _log_line(error: BaseException) -> tuple[int, str]:
 
 
 def _io_handler(function: Callable[..., Any], binder: Binder, resources: Mapping[str, Any]) -> Handler:
+    """Bind, call, encode; what a handler has no need of is decided here, not at every request."""
     bind, needs_body = binder.bind, bool(binder.body_kind)
     binds, stream_type = bool(binder.parameters), binder.stream_type
-    is_coroutine = inspect.iscoroutinefunction(function)
+
+    async def arguments_of(request: Request) -> Mapping[str, Any]:
+        return bind(request, await request.body() if needs_body else b"", resources)
+
+    if inspect.iscoroutinefunction(function):
+
+        async def handle(request: Request) -> Response:
+            response = encode_result(await (function(**await arguments_of(request)) if binds else function()))
+            return response if type(response.content) is bytes else await _begin_stream(response, stream_type)
+
+        return handle
     is_stream = inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function)
 
+    async def handle_plain(request: Request) -> Response:
+        call = partial(function, **await arguments_of(request) if binds else {})
+        response = encode_result(call() if is_stream else await _in_thread(call))
+        return response if type(response.content) is bytes else await _begin_stream(response, stream_type)
+
+    return handle_plain
+
+
+def _told_of_disconnect(handler: Handler, cancels: bool) -> Handler:
+    """A handler whose route says what happens when its client leaves."""
+
     async def handle(request: Request) -> Response:
-        arguments = bind(request, await request.body() if needs_body else b"", resources) if binds else {}
-        if is_coroutine:
-            result = await function(**arguments)
-        elif is_stream:
-            result = function(**arguments)
-        else:
-            result = await _in_thread(partial(function, **arguments))
-        response = encode_result(result)
-        if type(response.content) is bytes or type(response.content) is memoryview:
-            return response
-        return await _begin_stream(response, stream_type)
+        task = asyncio.current_task()
+        request.on_disconnect = task.cancel if cancels and task is not None else lambda: None
+        return await handler(request)
 
     return handle
 
@@ -316,7 +343,10 @@ async def _in_thread(function: Callable[[], Any]) -> Any:
 
 
 async def _begin_stream(response: Response, stream_type: str) -> Response:
+    """What is not bytes: a view of many, as it is, or an iterator whose first item is fetched."""
     items = response.content
+    if type(items) is memoryview:
+        return response
     if isinstance(items, Iterator):
         items = _iterate_in_thread(items)
     return await begin_stream(response, items, stream_type)

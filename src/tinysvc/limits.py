@@ -1,0 +1,40 @@
+"""Limits on handlers, as handlers around them. What a route or a server does not limit has none around it."""
+
+from __future__ import annotations
+
+from .errors import HTTPError
+from .messages import Handler, Request, Response
+
+
+def limited_body(handler: Handler, size: int) -> Handler:
+    """`handler` with bodies of at most `size` bytes, whatever the server's `max_body_size`: 413 for a longer one."""
+
+    async def handle(request: Request) -> Response:
+        request.limit_body(size)
+        return await handler(request)
+
+    return handle
+
+
+class IoLimit:
+    """At most `limit` requests in the handlers put under it at one time; who comes then is told at once: 503."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.running = 0
+
+    def around(self, handler: Handler) -> Handler:
+        async def handle(request: Request) -> Response:
+            if self.running >= self.limit:
+                raise HTTPError(
+                    503,
+                    f"The server is at work on {self.limit} requests, as many as it may.",
+                    headers=[("retry-after", "1")],
+                )
+            self.running += 1
+            try:
+                return await handler(request)
+            finally:
+                self.running -= 1
+
+        return handle
