@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tinysvc.errors import ProtocolError
-from tinysvc.heads import field_lines, first_lines, judge_request_line, parse_fields, read_request_line
+from tinysvc.heads import field_lines, head_lines, judge_request_line, parse_fields, read_request_line
 from tinysvc.settings import Settings
 
 
@@ -50,4 +50,4 @@ def test_what_would_not_stay_in_its_line_is_not_written() -> None:
         with pytest.raises(ValueError, match=r"would not stay in their lines|written by the server"):
             field_lines(headers)
     with pytest.raises(ValueError, match="would not stay in its line"):
-        first_lines(200, "text/plain\r\nx: y")
+        head_lines(200, "text/plain\r\nx: y")

@@ -15,7 +15,7 @@ from http import HTTPStatus
 import httptools
 
 from .errors import ProtocolError
-from .messages import FIELD_VALUE, SERVERS_OWN, Headers
+from .messages import COMMON_TYPES, FIELD_VALUE, SERVERS_OWN, Headers
 from .settings import Settings
 
 METHODS = {m.encode(): m for m in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
@@ -173,7 +173,7 @@ _STATUS_LINES = {status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.en
 
 
 @lru_cache(maxsize=256)
-def first_lines(status: int, content_type: str | None) -> bytes:
+def head_lines(status: int, content_type: str | None) -> bytes:
     """The lines that most responses share. ValueError for a content type that would not stay in its line."""
     status_line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
     if content_type is None:
@@ -181,6 +181,15 @@ def first_lines(status: int, content_type: str | None) -> bytes:
     if not FIELD_VALUE.fullmatch(content_type):
         raise ValueError(f"the content type {content_type!r} would not stay in its line")
     return b"%bcontent-type: %b\r\n" % (status_line, content_type.encode("latin-1"))
+
+
+USUAL_FIRST_LINES = {content_type: head_lines(200, content_type) for content_type in COMMON_TYPES}
+"""What most responses begin with."""
+
+
+MANY = 2048
+LENGTH_LINES = [b"content-length: %d\r\n" % size for size in range(MANY)]
+"""Of small bodies: to write a number takes longer than to look it up."""
 
 
 def field_lines(headers: Sequence[tuple[str, str]]) -> bytes:

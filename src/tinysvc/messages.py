@@ -267,7 +267,7 @@ class Response:
             raise ValueError(f"a response takes a status from 200 to 599, not {status}")
         self.content = content
         self.status = status
-        if content_type is not None and content_type not in _COMMON_TYPES:
+        if content_type is not None and content_type not in COMMON_TYPES:
             _checked("content-type", content_type)
         self.content_type = content_type
         self.headers: list[tuple[str, str]] = []
@@ -309,7 +309,7 @@ _new = object.__new__
 JSON, TEXT, OCTETS = "application/json", "text/plain; charset=utf-8", "application/octet-stream"
 NDJSON, HTML, PROBLEM = "application/x-ndjson", "text/html; charset=utf-8", "application/problem+json"
 EVENTS = "text/event-stream; charset=utf-8"
-_COMMON_TYPES = frozenset({JSON, TEXT, OCTETS, NDJSON, HTML, PROBLEM, EVENTS})
+COMMON_TYPES = frozenset({JSON, TEXT, OCTETS, NDJSON, HTML, PROBLEM, EVENTS})
 """Need no check, on the hot path."""
 
 SERVERS_OWN = {
