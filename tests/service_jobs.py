@@ -64,3 +64,8 @@ def shared(forkserver: int) -> dict[str, int]:
 
 @cpu_route("/never", pool="training")
 def never(broken: None) -> None: ...
+
+
+@cpu_route("/measure", methods=["POST"], max_body_size=7)
+def measure(body: bytes) -> int:
+    return len(body)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import contextlib
 import gc
 import inspect
 import mmap
@@ -447,6 +448,51 @@ async def test_a_stream_may_read_the_body_it_answers() -> None:
         await client.reader.readuntil(b"a\r\n")
         client.send(b"zz\r\n")  # the client's own fault: nothing for the log
         assert await client.closed()
+
+
+def sized(stream: Stream, length: int, status: int = 200) -> Callable[[], Response]:
+    return lambda: Response(stream, status, {"content-length": str(length)}, content_type="text/plain")
+
+
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
+@on_loop
+async def test_a_stream_that_says_its_length_is_sent_so_long(version: str) -> None:
+    async with serving(answering(sized(Stream(b"hel", b"", b"lo"), 5))) as server, server.client() as client:
+        answer = await client.ask(f"GET / HTTP/{version}\r\nHost: x\r\nConnection: keep-alive\r\n\r\n".encode())
+        assert (answer.body, answer.fields["content-length"]) == (b"hello", "5")
+        assert "transfer-encoding" not in answer.fields
+        assert not answer.closes
+
+
+@pytest.mark.parametrize(
+    ("length", "came", "says"), [(9, b"hello", "4 bytes shorter"), (4, b"", "longer than its content-length, by 1")]
+)
+@on_loop
+async def test_a_stream_of_another_length_is_cut_off(
+    length: int, came: bytes, says: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    stream = Stream(b"hello")
+    async with serving(answering(sized(stream, length))) as server, server.client() as client:
+        client.send(get() + get())
+        head = await client.reader.readuntil(b"\r\n\r\n")
+        assert f"content-length: {length}\r\n".encode() in head
+        with contextlib.suppress(ConnectionResetError):
+            assert came.startswith(await client.reader.read())
+        await stream.ended.wait()
+    (error,) = [record.exc_info[1] for record in caplog.records if record.exc_info]
+    assert says in str(error)
+    assert [message[:15] for message in logged(caplog)] == ["<Request GET />"]
+
+
+@pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("GET", 204), ("GET", 304)])
+@on_loop
+async def test_where_there_is_no_body_its_length_may_be_said(method: str, status: int) -> None:
+    stream = Stream(b"hello")
+    async with serving(answering(sized(stream, 5, status))) as server, server.client() as client:
+        client.send(get(method=method))
+        answer = await client.answer(head=True)
+        assert answer.fields.get("content-length") == ("5" if status == 200 else None)
+        assert (answer.status, stream.closed) == (status, True)
 
 
 # Bodies
@@ -916,7 +962,7 @@ async def test_the_time_of_a_head_runs_from_its_first_byte_behind_another_reques
 
 @on_loop
 async def test_a_client_that_says_nothing_is_closed_without_an_answer() -> None:
-    async with serving(ok, header_timeout=0.01) as server, server.client() as client:
+    async with serving(ok, first_byte_timeout=0.01) as server, server.client() as client:
         assert await client.closed()
 
 
@@ -933,6 +979,66 @@ async def test_a_body_that_does_not_come_is_a_408() -> None:
         answer = await client.ask(get("/", "Content-Length: 5", method="POST") + b"hel")
         assert (answer.status, answer.closes) == (408, True)
         assert await client.closed()
+
+
+def tick(server: Server, seconds: float = 1.0) -> None:
+    """Let time pass: the clock of connections goes once a second, when they are looked at."""
+    server.connections.now += seconds
+    for connection in [c for c in server.connections.open if c.deadline < server.connections.now]:
+        connection.expire(server.connections.now)
+
+
+async def dripped(server: Server, client: Client, size: int, rate: int) -> int:
+    """How many bytes of a body could be sent, so many a second, until an answer came."""
+    client.send(get("/", f"Content-Length: {size}", method="POST"))
+    answer = asyncio.ensure_future(client.answer())
+    sent = 0
+    while sent < size and not answer.done():
+        client.send(bytes(rate))
+        sent += rate
+        while server.connections.open and not answer.done() and server.only.body and server.only.body._received < sent:
+            await asyncio.sleep(0)
+        tick(server)
+        for _ in range(10):
+            await asyncio.sleep(0)
+    assert (await answer).status == (200 if sent == size else 408)
+    return sent
+
+
+@pytest.mark.parametrize("size", [100_000, 1_000_000])  # the long one is received into its place
+@on_any_loop
+async def test_a_body_that_drips_is_given_up(size: int) -> None:
+    async with serving(echo, body_timeout=30, min_body_rate=500) as server, server.client() as client:
+        assert 30 * 100 <= await dripped(server, client, size, 100) < 45 * 100
+        assert await client.closed()
+
+
+@on_loop
+async def test_a_body_that_is_slow_but_not_too_slow_arrives() -> None:
+    async with serving(echo, body_timeout=5, min_body_rate=500) as server, server.client() as client:
+        assert await dripped(server, client, 50_000, 500) == 50_000
+    async with serving(echo, body_timeout=5, min_body_rate=0) as server, server.client() as client:
+        assert await dripped(server, client, 50, 1) == 50
+
+
+@on_loop
+async def test_a_handler_that_reads_slowly_costs_its_client_no_time() -> None:
+    read = asyncio.Event()
+
+    async def slow(request: Request) -> Response:
+        stream = request.stream()
+        first = await anext(stream)
+        await read.wait()
+        return Response(first + b"".join([piece async for piece in stream]))
+
+    async with serving(slow, body_timeout=5) as server, server.client() as client:
+        client.send(get("/", "Content-Length: 5", method="POST") + b"he")
+        while not (server.connections.open and server.only.body and server.only.body._received):
+            await asyncio.sleep(0)
+        for _ in range(100):
+            tick(server)
+        read.set()
+        assert (await client.ask(b"llo")).body == b"hello"
 
 
 @on_loop
@@ -1168,6 +1274,47 @@ async def test_a_half_closed_client_gets_its_answer() -> None:
         assert (await client.answer()).body == b"hello"
         assert (await client.answer()).status == 200
         assert await client.closed()
+
+
+@pytest.mark.parametrize("half_close", [True, False])
+@on_loop
+async def test_a_half_closed_client_waits_for_its_answer_if_the_server_says_so(half_close: bool) -> None:
+    called, go = asyncio.Event(), asyncio.Event()
+
+    async def slow(request: Request) -> Response:
+        called.set()
+        await go.wait()
+        return Response(b"late")
+
+    async with serving(slow, half_close=half_close) as server, server.client() as client:
+        client.send(get())
+        await called.wait()
+        client.writer.write_eof()
+        while not server.only.ended:
+            await asyncio.sleep(0)
+        go.set()
+        if half_close:
+            assert (await client.answer()).body == b"late"
+        assert await client.closed()
+
+
+@on_loop
+async def test_a_half_closed_client_that_leaves_altogether_is_noticed() -> None:
+    called, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def slow(request: Request) -> Response:
+        called.set()
+        try:
+            await forever()
+        finally:
+            cancelled.set()
+        raise AssertionError
+
+    async with serving(slow, half_close=True) as server, server.client() as client:
+        client.send(get())
+        await called.wait()
+        client.reset()
+        await cancelled.wait()
 
 
 @pytest.mark.parametrize("path", ["/", "/" + "a" * 29])  # 64 bytes long, it divides every power of two

@@ -112,6 +112,11 @@ def test_wrong_options_are_named() -> None:
         cpu_route("/", timeout=-1)(handler)
     with pytest.raises(ConfigurationError, match='takes "cancel" or "finish"'):
         cpu_route("/", on_disconnect="maybe")(handler)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match='takes "cancel" or "finish"'):
+        io_route("/", on_disconnect="maybe")(handler)  # type: ignore[arg-type]
+    for size in (-1, True, "1"):
+        with pytest.raises(ConfigurationError, match="max_body_size must be a whole number of bytes, 0 or more, not"):
+            io_route("/", max_body_size=size)(handler)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="is not a function"):
         io_resource(len)
     with pytest.raises(ConfigurationError, match="methods is empty"):

@@ -30,6 +30,7 @@ from tinysvc import (
     io_route,
 )
 from tinysvc.errors import WorkerStartError
+from tinysvc.server import Server
 from tinysvc.settings import Settings, SettingsError
 from tinysvc.testing import serving
 
@@ -620,3 +621,91 @@ def test_wrong_uses_of_the_decorators() -> None:
 def test_http_error_takes_an_error_status() -> None:
     with pytest.raises(ValueError, match="from 400 to 599, not 200"):
         HTTPError(200)
+
+
+# What a route says of its requests
+
+
+async def _held(request: Request, leave: asyncio.Event, ended: asyncio.Queue[str]) -> str:
+    ended.put_nowait("called")
+    try:
+        await leave.wait()
+    except asyncio.CancelledError:
+        ended.put_nowait("cancelled")
+        raise
+    ended.put_nowait("finished")
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("method", "on_disconnect", "end"),
+    [
+        ("GET", None, "cancelled"),
+        ("GET", "finish", "finished"),
+        ("POST", None, "finished"),
+        ("POST", "cancel", "cancelled"),
+    ],
+)
+@pytest.mark.asyncio
+async def test_an_io_route_says_what_happens_when_its_client_leaves(method: str, on_disconnect: Any, end: str) -> None:
+    leave, ended = asyncio.Event(), asyncio.Queue[str]()
+
+    @io_route("/", methods=[method], on_disconnect=on_disconnect)
+    async def held(request: Request) -> str:
+        return await _held(request, leave, ended)
+
+    async with asyncio.timeout(20), Server(Service(held), Settings(port=0)).listening() as url:
+        _, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+        writer.write(f"{method} / HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert await ended.get() == "called"
+        writer.transport.abort()
+        if end == "finished":
+            async with httpx.AsyncClient() as others:
+                for _ in range(3):  # meanwhile the server has seen it
+                    assert (await others.get(f"{url}/livez")).status_code == 200
+            leave.set()
+        assert await ended.get() == end
+
+
+@io_route("/small", methods=["POST"], max_body_size=5)
+async def small(body: bytes) -> int:
+    return len(body)
+
+
+@io_route("/plain", methods=["POST"])
+async def plain(body: bytes) -> int:
+    return len(body)
+
+
+@io_route("/big", methods=["POST"], max_body_size=1000)
+async def big(body: bytes) -> int:
+    return len(body)
+
+
+def test_a_route_may_take_smaller_and_bigger_bodies_than_the_server() -> None:
+    service = Service(small, plain, big, service_jobs.measure, max_body_size=100)
+    with serving(service) as url, httpx.Client(base_url=url, timeout=20) as client:
+        for path, limit in [("/small", 5), ("/plain", 100), ("/big", 1000), ("/measure", 7)]:
+            for size, status in [(limit, 200), (limit + 1, 413), (200_000, 413)]:
+                assert client.post(path, content=bytes(size)).status_code == status, (path, size)
+                assert client.post(path, content=iter([bytes(size)])).status_code == status, (path, size)
+
+
+@pytest.mark.asyncio
+async def test_more_io_requests_than_the_server_may_be_at_work_on_are_told_at_once() -> None:
+    leave, ended = asyncio.Event(), asyncio.Queue[str]()
+
+    @io_route("/held")
+    async def held(request: Request) -> str:
+        return await _held(request, leave, ended)
+
+    server = Server(Service(held), Settings(port=0, max_io_requests=2))
+    async with asyncio.timeout(20), server.listening() as url, httpx.AsyncClient(base_url=url, timeout=20) as client:
+        two = [asyncio.create_task(client.get("/held")) for _ in range(2)]
+        assert [await ended.get(), await ended.get()] == ["called", "called"]
+        refused = await client.get("/held")
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert (await client.get("/livez")).status_code == 200
+        leave.set()
+        assert {(await task).status_code for task in two} == {200}
+        assert (await client.get("/held")).status_code == 200

@@ -20,6 +20,7 @@ examples:
   python -m tinysvc examples                  a folder: every service in it, each under its own /name
   python -m tinysvc hello.py --port 0         on a free port
   python -m tinysvc hello.py --unix /tmp/hello.sock
+  python -m tinysvc hello.py --workers 4      four server processes; of 8 CPU workers, each has 2
 
 Every option can also be set as a variable: --cpu-workers is TINYSVC_CPU_WORKERS.
 """

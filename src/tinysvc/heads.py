@@ -183,7 +183,7 @@ def head_lines(status: int, content_type: str | None) -> bytes:
     return b"%bcontent-type: %b\r\n" % (status_line, content_type.encode("latin-1"))
 
 
-USUAL_FIRST_LINES = {content_type: head_lines(200, content_type) for content_type in COMMON_TYPES}
+USUAL_FIRST_LINES: dict[str | None, bytes] = {name: head_lines(200, name) for name in COMMON_TYPES}
 """What most responses begin with."""
 
 

@@ -65,6 +65,9 @@ SLICE = 256 * KiB
 MAX_DISCARD = 256 * KiB
 """Unread body bytes we swallow to keep a connection alive (Go's net/http does the same); more, and it is closed."""
 
+USUAL_BLOCK, USUAL_FIELDS = 2 * KiB, 32
+"""Bytes and fields of a header block that is kept for the next request; a browser sends half as much."""
+
 LINGER = 2.0
 """Seconds we read on after a refusal, so that the client gets the answer before the reset (cowboy: 1 s)."""
 
@@ -211,7 +214,7 @@ class BodyReader:
     async def _receive(self) -> bytes:
         connection, decoder = self._connection, self._decoder
         if self._continue and not connection.buffer:
-            connection.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._continue = False
         piece = b""
         while not piece and not self._finished:
@@ -356,8 +359,8 @@ class Connection(asyncio.StreamReaderProtocol):
         self._checked = 0  # bytes of an incomplete head that have been looked at
         self._forgiven = 0  # the request before which an empty line was skipped
         self._known_block = b""
-        self._known_framing: Framing  # what the block means
-        self._longest_line = -1  # bytes that may stand before the block and are not too many; there is no block yet
+        self._known_framing: Framing | None = None  # what the block means
+        self._longest_line = -1  # bytes that may stand before the block and are not too many
         self._unsent = 0
 
     # What the transport tells
@@ -462,12 +465,14 @@ class Connection(asyncio.StreamReaderProtocol):
         finally:
             self._give_back_memory()
             self.close()
+            del self.writer  # which knows us: so nothing of us waits for the garbage collector
 
     def receive_head(self) -> Awaitable[bool]:
         """Wait for more bytes of a head. False when the client has gone, TimeoutError when its time has."""
         if self.buffer or self._held or self.ended or self.connections.draining:
             return self._receive_what_is_there()
-        self._waiter = waiter = asyncio.Future()  # of the running loop; half as dear as to ask the loop for one
+        waiter: asyncio.Future[bool] = asyncio.Future()  # half as dear as to ask the loop for one
+        self._waiter = waiter
         return waiter
 
     async def _receive_what_is_there(self) -> bool:
@@ -579,12 +584,13 @@ class Connection(asyncio.StreamReaderProtocol):
         """The next request in the buffer; None if its head is not complete. ProtocolError if it is refused."""
         line, _, rest = self.buffer.partition(b"\r\n")
         block = self._known_block
+        framing = self._known_framing
         if (
-            len(line) <= self._longest_line
+            framing is not None
+            and len(line) <= self._longest_line
             and (rest == block or rest.startswith(block))
             and (start := read_request_line(line)) is not None
         ):
-            framing = self._known_framing
             self.buffer = rest[len(block) :] if len(rest) > len(block) else b""
         else:
             judged = self._judge_head()
@@ -600,7 +606,7 @@ class Connection(asyncio.StreamReaderProtocol):
 
     def _judge_head(self) -> tuple[Start, Framing] | None:
         """What the head in the buffer says; None if it is not complete."""
-        buffer, connections = self.buffer, self.connections
+        buffer = self.buffer
         if buffer.startswith(b"\r\n") and self._forgiven <= self.requests:
             self._forgiven = self.requests + 1  # one empty line before a request is forgiven (RFC 9112, 2.2)
             buffer = self.buffer = buffer[2:]
@@ -617,11 +623,18 @@ class Connection(asyncio.StreamReaderProtocol):
         if authority and framing.host and framing.host.lower() != authority.lower():
             raise ProtocolError(400, "The request target and the Host header name different hosts.")
         if minor == b"1":
-            self._known_block, self._known_framing = head[head.find(b"\n") + 1 :], framing
-            self._longest_line = min(USUAL_LINE, connections.short_head - len(self._known_block))
+            self._remember(head[head.find(b"\n") + 1 :], framing)
         self.buffer = buffer[end:]
         self._checked = 0
         return start, framing
+
+    def _remember(self, block: bytes, framing: Framing) -> None:
+        """What the usual block means. A long one is parsed each time, rather than held by ten thousand idle clients."""
+        if len(block) <= USUAL_BLOCK and len(framing.headers.raw) <= USUAL_FIELDS:
+            self._known_block, self._known_framing = block, framing
+            self._longest_line = min(USUAL_LINE, self.connections.short_head - len(block))
+        else:
+            self._known_block, self._known_framing = b"", None
 
     def _wait_for_rest(self, buffer: bytes) -> None:
         """The beginning of a head is there: its time runs, and what is wrong with it already is said now."""
@@ -780,7 +793,7 @@ class Connection(asyncio.StreamReaderProtocol):
         chunked = left is None and self.minor == b"1" and not never_a_body  # RFC 9112, 6.1
         self.keep_alive = self.keep_alive and (chunked or never_a_body or left is not None)
         try:
-            self.writer.write(self._head(response, b"transfer-encoding: chunked\r\n" if chunked else b""))
+            self.transport.write(self._head(response, b"transfer-encoding: chunked\r\n" if chunked else b""))
             if never_a_body or request.method == "HEAD":
                 return
             async for piece in content:
@@ -793,13 +806,13 @@ class Connection(asyncio.StreamReaderProtocol):
                 part: Any
                 for part in (piece,) if len(piece) <= SLICE else _slices(piece):
                     if part:
-                        self.writer.write(b"%x\r\n%b\r\n" % (len(part), part) if chunked else part)
+                        self.transport.write(b"%x\r\n%b\r\n" % (len(part), part) if chunked else part)
                         if self.write_paused:
                             await self.drain()
             if left:
                 raise ValueError(f"the stream is {left} bytes shorter than its content-length")
             if chunked:
-                self.writer.write(b"0\r\n\r\n")
+                self.transport.write(b"0\r\n\r\n")
         except (ConnectionError, asyncio.CancelledError):
             self.transport.abort()
             raise
@@ -829,7 +842,7 @@ class Connection(asyncio.StreamReaderProtocol):
         if not self.gone:
             response = problem_response(error)
             head = self._head(response, b"content-length: %d\r\n" % len(response.content))
-            self.writer.write(head + response.content)
+            self.transport.write(head + response.content)
             await self.linger()
 
     async def linger(self) -> None:
@@ -838,7 +851,7 @@ class Connection(asyncio.StreamReaderProtocol):
             return
         self.phase, self.deadline = LINGERING, self.connections.now + LINGER
         try:
-            self.writer.write_eof()
+            self.transport.write_eof()
             while await self.read():
                 pass
         except (OSError, RuntimeError):
@@ -848,7 +861,7 @@ class Connection(asyncio.StreamReaderProtocol):
         """Close once what was written is out; the sweep cuts off a client that does not read it."""
         self.phase, self.deadline = WRITE, self.connections.now + self.settings.write_timeout
         self._unsent = self.transport.get_write_buffer_size() if not self.gone else 0
-        self.writer.close()
+        self.transport.close()
 
     def expire(self, now: float) -> None:
         """The deadline has passed."""

@@ -1,0 +1,48 @@
+"""limits.py by itself: a handler is asked only for what is within its limit. Over HTTP: test_service.py."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tinysvc.errors import HTTPError
+from tinysvc.limits import IoLimit, limited_body
+from tinysvc.messages import Request, Response
+
+pytestmark = pytest.mark.asyncio
+
+
+async def echo(request: Request) -> Response:
+    return Response(await request.body())
+
+
+async def test_a_body_that_is_there_is_measured_at_once() -> None:
+    handler = limited_body(echo, 3)
+    assert (await handler(Request("POST", "/", body=b"abc"))).content == b"abc"
+    with pytest.raises(HTTPError, match="The body has 4 bytes; at most 3 are taken") as refused:
+        await handler(Request("POST", "/", body=memoryview(b"abcd")))
+    assert refused.value.status == 413
+
+
+async def test_a_place_is_free_again_however_its_request_ended() -> None:
+    limit = IoLimit(1)
+
+    async def fail(request: Request) -> Response:
+        raise LookupError
+
+    async def wait(request: Request) -> Response:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    for _ in range(3):
+        with pytest.raises(LookupError):
+            await limit.around(fail)(Request("GET", "/"))
+    waiting = asyncio.ensure_future(limit.around(wait)(Request("GET", "/")))
+    await asyncio.sleep(0)
+    with pytest.raises(HTTPError, match="at work on 1 requests") as refused:
+        await limit.around(echo)(Request("GET", "/"))
+    assert (refused.value.status, refused.value.headers) == (503, [("retry-after", "1")])
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert (await limit.around(echo)(Request("GET", "/"))).status == 200
