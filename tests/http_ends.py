@@ -17,11 +17,12 @@ import pytest
 import uvloop
 from hypothesis import strategies as st
 
+from tinysvc.bodies import SLICE
 from tinysvc.http import (
     Connection,
     Connections,
 )
-from tinysvc.messages import Handler
+from tinysvc.messages import Handler, Request, Response
 from tinysvc.settings import Settings
 
 P = ParamSpec("P")
@@ -180,6 +181,9 @@ async def parse_answers(data: bytes, *, head: bool = False) -> list[Answer]:
     return answers
 
 
+BIG = bytes(range(256)) * (9 * SLICE // 512 + 1)  # some slices, and half a one
+
+
 def get(path: str = "/", *fields: str, method: str = "GET") -> bytes:
     return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: x", *fields, "", ""]).encode()
 
@@ -202,3 +206,21 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
 
 
 PLACES = st.lists(st.integers(0, 2000), max_size=12)
+
+
+# Handlers
+
+
+async def ok(request: Request) -> Response:
+    return Response(b"ok")
+
+
+async def echo(request: Request) -> Response:
+    return Response(await request.body())
+
+
+def answering(make: Callable[[], Response]) -> Handler:
+    async def handler(request: Request) -> Response:
+        return make()
+
+    return handler

@@ -13,7 +13,7 @@ SOURCE = Path(tinysvc.__file__).parent
 FLOORS: list[list[set[str]]] = [  # floor -> groups; the groups of one floor do not know each other
     [{"errors", "messages", "settings", "cores", "arena"}],
     [
-        {"http", "heads", "chunked"},
+        {"http", "bodies", "heads", "chunked"},
         {"routing"},
         {"binding"},
         {"executor", "plain", "dispatcher", "books", "processes", "worker", "telling", "foreign"},

@@ -22,14 +22,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from email.utils import formatdate
-from io import BytesIO
 from math import inf
 from typing import Any, cast
 
-from .chunked import ChunkedDecoder
+from .bodies import READ_SIZE, SLICE, BodyReader
 from .errors import HTTPError, JobAbandoned, ProtocolError, TinysvcError
 from .heads import (
     LENGTH_LINES,
@@ -50,23 +48,17 @@ from .settings import KiB, Settings
 
 log = logging.getLogger("tinysvc.http")
 
-READ_SIZE = 64 * KiB
-"""Bytes of pipelined requests that are looked at in one turn of the loop."""
-
 PIECE_OVERHEAD = 128
 """What a held piece counts beyond its bytes, as an object does: else a thousand small ones would cost too much."""
 
 SEPARATE_WRITE = 64 * KiB
 """A body longer than this is written beside its head, not copied behind it."""
 
-SLICE = 256 * KiB
-"""Bytes of a big body that the kernel copies at once, in or out, in some 0.1 ms: then others have a turn."""
-
-MAX_DISCARD = 256 * KiB
-"""Unread body bytes we swallow to keep a connection alive (Go's net/http does the same); more, and it is closed."""
-
 USUAL_BLOCK, USUAL_FIELDS = 2 * KiB, 32
 """Bytes and fields of a header block that is kept for the next request; a browser sends half as much."""
+
+MAX_TURNED_AWAY = 16
+"""Connections over the limit, beside a tenth of it, that get their 503; who comes on top of them is just cut off."""
 
 LINGER = 2.0
 """Seconds we read on after a refusal, so that the client gets the answer before the reset (cowboy: 1 s)."""
@@ -77,245 +69,6 @@ _DRAINING = HTTPError(503, "The server is shutting down.", headers=_RETRY)
 
 IDLE, HEAD, BODY, HANDLER, WRITE, LINGERING = range(6)
 """The phases of a connection; `Connection.expire` says what a passed deadline means in each."""
-
-
-class BodyReader:
-    """A request body that has not arrived in full yet: an async iterator over its pieces.
-
-    Raises ProtocolError 413 when it is longer than `max_body_size` (if it says so itself, as soon as anything of it
-    comes), 408 when the client stalls, 400 when it is cut short or malformed; and the same again when it is asked
-    again, as nothing behind a fault is looked at. It is its connection's `body` until it has been read to the end. What
-    is kept counts as held (503 when there is no room for it) until the request ends.
-
-    A client has `body_timeout` seconds for the next piece, and on the whole so many more as its bytes take at
-    `min_body_rate`. Only the time counts in which somebody waits for it.
-    """
-
-    def __init__(self, connection: Connection, framing: Framing) -> None:
-        self._connection = connection
-        self._expected = -1 if framing.chunked else framing.content_length
-        self._decoder = ChunkedDecoder(connection.settings) if framing.chunked else None
-        self._max_size = connection.settings.max_body_size
-        self._kept = False
-        self._received = 0
-        self._waited = self._since = 0.0
-        self._continue = framing.expect_continue
-        self._finished = False
-        self._error: ProtocolError | None = None
-        self._pieces: deque[bytes] = deque()  # of the whole, when its length is not known
-        self._whole: BytesIO | None = None
-
-    def limit(self, size: int) -> None:
-        """Take at most so many bytes. Nothing has been read yet."""
-        self._max_size = size
-        if self._decoder is not None:
-            self._decoder = ChunkedDecoder(self._connection.settings, size)
-
-    def keep(self) -> None:
-        """What is read from now on is held in memory until the request ends."""
-        self._kept = True
-
-    def start_clock(self, now: float) -> float:
-        """Somebody waits for the next piece from now on. The time at which it must be there."""
-        self._since = now
-        settings, patience = self._connection.settings, self._connection.settings.body_timeout
-        if settings.min_body_rate:
-            patience = min(patience, patience + self._received / settings.min_body_rate - self._waited)
-        return now + patience
-
-    def stop_clock(self, now: float) -> None:
-        self._waited += now - self._since
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        piece = await self._next_piece()
-        if not piece:
-            raise StopAsyncIteration
-        return piece
-
-    async def whole(self) -> bytes:
-        """All that has not been streamed yet, put together in steps. Who gave up half-way may ask again."""
-        self.keep()
-        if self._expected < 0:
-            while piece := await self._next_piece():
-                self._pieces.append(piece)
-            self._whole = self._whole or _room_for(sum(map(len, self._pieces)))
-            await self._put_together(self._whole)
-        else:
-            piece = await self._next_piece()
-            self._whole = self._whole or _room_for(self._expected - self._received + len(piece))
-            while piece:
-                self._whole.write(piece)
-                piece = await self._fill(self._whole)
-        self._whole.truncate()
-        return self._whole.getvalue()
-
-    async def _fill(self, whole: BytesIO) -> bytes:
-        """The next piece, or the last one if there is much: then all before it is in `whole`."""
-        size = self._expected - self._received - READ_SIZE
-        if size < SLICE or self._connection.has_bytes():
-            return await self._next_piece()
-        filler = Filler(self, self._connection, whole, size)
-        try:
-            return await self._next_piece()
-        finally:
-            filler.close()
-
-    def count(self, size: int) -> None:
-        """So many bytes more were received."""
-        self._connection.count_body(size)
-        self._received += size
-
-    async def _put_together(self, whole: BytesIO) -> None:
-        """Write the pieces of a body that did not say its length."""
-        turn = SLICE
-        while self._pieces:
-            whole.write(self._pieces.popleft())
-            if whole.tell() >= turn:
-                turn = whole.tell() + SLICE
-                await asyncio.sleep(0)
-
-    async def _next_piece(self) -> bytes:
-        """The next piece; b"" behind the last one."""
-        if self._error is not None:
-            raise self._error
-        try:
-            await self._check_length()
-            piece = await self._receive()
-            if self._kept:
-                self._connection.count_body(len(piece))
-        except ProtocolError as error:
-            self._error, self._whole = error, None
-            self._pieces.clear()
-            raise
-        return piece
-
-    async def _check_length(self) -> None:
-        """Refuse what is too long, or too much at this time, by its own words.
-
-        The answer waits until anything of the body comes: only then is somebody about to send too much.
-        """
-        connection = self._connection
-        if self._expected > self._max_size:
-            if not self._continue and not connection.has_bytes():
-                await self._wait_for_anything()
-            raise ProtocolError(413, f"The body has {self._expected} bytes; at most {self._max_size} are taken.")
-        if self._kept:
-            connection.check_room(self._expected - self._received)
-
-    async def _wait_for_anything(self) -> None:
-        try:
-            self._connection.buffer = await self._connection.receive_body(self)
-        except ProtocolError:
-            pass  # that it never came is the smaller fault
-
-    async def _receive(self) -> bytes:
-        connection, decoder = self._connection, self._decoder
-        if self._continue and not connection.buffer:
-            connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        self._continue = False
-        piece = b""
-        while not piece and not self._finished:
-            if decoder is not None and decoder.has_more:
-                await asyncio.sleep(0)
-                piece = self._take(b"")
-            else:
-                piece = self._take(connection.buffer or await connection.receive_body(self))
-            self._received += len(piece)
-        return piece
-
-    def _take(self, data: bytes) -> bytes:
-        """The body's part of `data`; the rest goes back to the connection."""
-        connection, decoder = self._connection, self._decoder
-        connection.buffer = b""
-        if decoder is None:
-            left = self._expected - self._received
-            piece, rest = data[:left], data[left:] if len(data) >= left else None
-        else:
-            piece, rest = decoder.feed(data), decoder.rest
-        if rest is not None:
-            self._finished, connection.body = True, None
-            connection.put_back(rest)
-        return piece
-
-    def is_discardable(self) -> bool:
-        """Whether what is left may be swallowed: not too much, nothing wrong, and no 100 that the client waits for."""
-        bound = min(MAX_DISCARD, self._max_size)
-        return self._error is None and not self._continue and self._expected - self._received <= bound
-
-    async def discard(self) -> bool:
-        """Swallow what the handler did not read. False if that cannot be done."""
-        if not self.is_discardable():
-            return False
-        bound = self._received + MAX_DISCARD
-        try:
-            while await self._receive():
-                if self._received > bound:
-                    return False
-        except ProtocolError:
-            return False  # the request has its answer; a second one would belong to nothing
-        return True
-
-
-class Filler(asyncio.BufferedProtocol):
-    """Takes its connection's place while most of a long body arrives: the kernel writes it to where it is to be.
-
-    All else comes to the connection: the end of the body, what goes wrong, and the task that waits for either.
-    """
-
-    def __init__(self, reader: BodyReader, connection: Connection, whole: BytesIO, size: int) -> None:
-        self._reader, self._connection, self._whole = reader, connection, whole
-        self._room, self._filled = whole.getbuffer(), whole.tell()
-        self._end = self._filled + size
-        self._is_open = True
-        connection.switch(self)
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._room[self._filled : min(self._filled + SLICE, self._end)]
-
-    def buffer_updated(self, count: int) -> None:
-        """Some more has come; then others have a turn."""
-        connection = self._connection
-        self._filled += count
-        connection.transport.pause_reading()
-        try:
-            self._reader.count(count)
-            connection.expect_more(self._reader)
-        except ProtocolError as error:
-            connection.fail(error)
-        else:
-            connection.connections.loop.call_soon(self._go_on if self._filled < self._end else self.close)
-
-    def eof_received(self) -> bool | None:
-        return self._connection.eof_received()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._connection.connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        self._connection.pause_writing()
-
-    def resume_writing(self) -> None:
-        self._connection.resume_writing()
-
-    def _go_on(self) -> None:
-        if self._is_open and not self._connection.gone:
-            self._connection.transport.resume_reading()
-
-    def close(self) -> None:
-        """The connection is in its place again; once is enough."""
-        if self._is_open:
-            self._is_open = False
-            self._room.release()
-            self._whole.seek(self._filled)
-            self._connection.switch(self._connection)
-
-
-def _room_for(size: int) -> BytesIO:
-    """A file of `size` bytes that is filled in place: its whole value can be had without a copy."""
-    return BytesIO(bytes(size))  # memory that is not touched before it is written to
 
 
 class Connection(asyncio.StreamReaderProtocol):
@@ -525,11 +278,11 @@ class Connection(asyncio.StreamReaderProtocol):
         """Whether anything has come that was not taken."""
         return bool(self.buffer or self._held)
 
-    def switch(self, protocol: asyncio.BaseProtocol) -> None:
-        """Let `protocol` have what comes."""
+    def switch(self, protocol: asyncio.BaseProtocol | None) -> None:
+        """Let `protocol` have what comes; None: the connection itself again."""
         if not self.gone:
             self.transport.pause_reading()  # uvloop chooses its way to read when it begins
-            self.transport.set_protocol(protocol)
+            self.transport.set_protocol(protocol or self)
             if not self.reader.at_eof():
                 self.transport.resume_reading()
 
@@ -953,7 +706,11 @@ class Connections:
 
     def add(self, connection: Connection) -> None:
         self.open[connection] = None
-        if len(self.open) <= self.settings.max_connections:
+        most = self.settings.max_connections
+        if len(self.open) <= most:
+            return
+        if len(self.open) > most + most // 10 + MAX_TURNED_AWAY:
+            connection.transport.abort()
             return
         self._nobody_is_idle = self._nobody_is_idle or not any(
             other.phase == IDLE and other.end_when_idle() for other in self.open

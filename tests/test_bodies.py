@@ -1,0 +1,557 @@
+"""bodies.py over real sockets: a body whole or in pieces, how much of it is held, and how long it may take."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import pytest
+import uvloop
+
+from http_ends import (
+    BIG,
+    GUARD,
+    Answer,
+    Client,
+    P,
+    Server,
+    answering,
+    echo,
+    get,
+    ok,
+    on_loop,
+    post,
+    post_chunked,
+    serving,
+)
+from tinysvc.bodies import MAX_DISCARD, READ_SIZE
+from tinysvc.errors import ProtocolError
+from tinysvc.messages import Handler, Request, Response
+from tinysvc.settings import Settings
+
+pytestmark = pytest.mark.usefixtures("quiet")
+
+
+@pytest.mark.parametrize("framing", [post, post_chunked])
+@on_loop
+async def test_big_bodies_up_and_down(framing: Callable[[bytes], bytes]) -> None:
+    body = bytes(range(256)) * 20_000
+    async with serving(echo) as server, server.client() as client:
+        for _ in range(2):
+            assert (await client.ask(framing(body))).body == body
+
+
+@on_loop
+async def test_a_body_in_a_million_chunks() -> None:
+    async with serving(echo) as server, server.client() as client:
+        data = get("/", "Transfer-Encoding: chunked", method="POST") + b"1\r\na\r\n" * 2**20 + b"0\r\n\r\n"
+        assert len((await client.ask(data)).body) == 2**20
+
+
+def on_any_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run an async test on uvloop, and on asyncio's own loop: they read in ways of their own."""
+
+    async def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        async with asyncio.timeout(GUARD):
+            await test(*args, **kwargs)
+
+    @pytest.mark.parametrize("run_in", [uvloop.run, asyncio.run], ids=["uvloop", "asyncio"])
+    def run(run_in: Callable[[Coroutine[Any, Any, None]], None], *args: P.args, **kwargs: P.kwargs) -> None:
+        run_in(guarded(*args, **kwargs))
+
+    own = inspect.Parameter("run_in", inspect.Parameter.KEYWORD_ONLY)
+    named: Any = run
+    named.__signature__ = inspect.Signature([*inspect.signature(test).parameters.values(), own])
+    return cast("Callable[..., None]", named)
+
+
+@on_any_loop
+async def test_a_long_body_ends_where_it_says() -> None:
+    body, behind = BIG * 4, 2 * READ_SIZE // len(get("/behind"))
+    async with serving(echo) as server, server.client() as client:
+        for _ in range(2):
+            client.send(post(body) + get("/behind") + post(body) + get("/behind") * behind)
+            assert (await client.answer()).body == body
+            assert (await client.answer()).body == b""
+            assert (await client.answer()).body == body
+            for _ in range(behind):
+                assert (await client.answer()).body == b""
+
+
+@on_any_loop
+async def test_a_long_body_in_small_pieces() -> None:
+    async with serving(echo) as server, server.client() as client:
+        client.send(get("/", f"Content-Length: {len(BIG)}", method="POST"))
+        for start in range(0, len(BIG), 10_007):
+            client.send(BIG[start : start + 10_007])
+            await asyncio.sleep(0)
+        assert (await client.answer()).body == BIG
+
+
+@on_any_loop
+async def test_a_long_body_that_is_streamed_before_the_rest_of_it_is_read() -> None:
+    async def handler(request: Request) -> Response:
+        stream = request.stream()
+        first = await anext(stream)
+        await stream.aclose()  # type: ignore[attr-defined]
+        return Response(first + await request.body())
+
+    async with serving(handler) as server, server.client() as client:
+        for framing in (post, post_chunked):
+            assert (await client.ask(framing(BIG))).body == BIG
+
+
+@asynccontextmanager
+async def half_sent(server: Server) -> AsyncIterator[Client]:
+    """A client whose long body has come to the middle, and is waited for."""
+    async with server.client() as client:
+        client.send(get("/", f"Content-Length: {len(BIG)}", method="POST") + BIG[: len(BIG) // 2])
+        while not any(c.body and c.body._received == len(BIG) // 2 for c in server.connections.open):
+            await asyncio.sleep(0)
+        yield client
+
+
+@on_any_loop
+async def test_a_long_body_that_stalls_is_a_408() -> None:
+    async with serving(echo) as server, half_sent(server) as client:
+        server.only.expire(server.connections.now)
+        answer = await client.answer()
+        assert (answer.status, answer.closes) == (408, True)
+        assert await client.closed()
+
+
+@on_any_loop
+async def test_every_piece_of_a_long_body_renews_its_time() -> None:
+    async with serving(echo) as server, half_sent(server) as client:
+        server.only.deadline = 0.0
+        client.send(BIG[len(BIG) // 2 :][:1])
+        while not server.only.deadline:
+            await asyncio.sleep(0)
+        assert server.only.deadline > server.connections.now
+        assert (await client.ask(BIG[len(BIG) // 2 + 1 :])).body == BIG
+
+
+@pytest.mark.parametrize("how", ["end", "reset"])
+@on_any_loop
+async def test_a_long_body_cut_short_is_a_400_to_the_handler(how: str) -> None:
+    seen: asyncio.Queue[int] = asyncio.Queue()
+
+    async def notes(request: Request) -> Response:
+        for _ in range(2):
+            try:
+                await request.body()
+            except ProtocolError as error:
+                seen.put_nowait(error.status)
+        return Response(b"")
+
+    async with serving(notes) as server, half_sent(server) as client:
+        if how == "reset":
+            client.reset()
+        else:
+            client.writer.write_eof()
+        assert [await seen.get(), await seen.get()] == [400, 400]
+
+
+@pytest.mark.parametrize("framing", [post, post_chunked])
+@on_any_loop
+async def test_who_gives_up_a_long_body_half_way_may_ask_again(framing: Callable[[bytes], bytes]) -> None:
+    data, gave_up = framing(BIG), asyncio.Event()
+
+    async def impatient(request: Request) -> Response:
+        reading = asyncio.ensure_future(request.body())
+        while server.connections.body_memory < len(BIG) // 3:
+            await asyncio.sleep(0)
+        reading.cancel()
+        await asyncio.wait([reading])
+        gave_up.set()
+        return await echo(request)
+
+    async with serving(impatient) as server, server.client() as client:
+        client.send(data[: len(data) // 2])
+        await gave_up.wait()
+        assert (await client.ask(data[len(data) // 2 :])).body == BIG
+
+
+@on_any_loop
+async def test_what_a_handler_does_not_read_yet_is_left_with_its_client() -> None:
+    called, read = asyncio.Event(), asyncio.Event()
+
+    async def reads_late(request: Request) -> Response:
+        called.set()
+        await read.wait()
+        return await echo(request)
+
+    async with serving(reads_late) as server, server.client() as client:
+        client.send(post(BIG * 3))
+        await called.wait()
+        while server.only.transport.is_reading():
+            await asyncio.sleep(0)
+        assert sum(map(len, server.only._held)) <= Settings().max_pipelined + 256 * 1024  # what a loop reads at once
+        read.set()
+        assert (await client.answer()).body == BIG * 3
+
+
+@on_loop
+async def test_small_pieces_that_are_held_count_more_than_their_bytes() -> None:
+    called, read = asyncio.Event(), asyncio.Event()
+
+    async def reads_late(request: Request) -> Response:
+        called.set()
+        await read.wait()
+        return await echo(request)
+
+    async with serving(reads_late) as server, server.client() as client:
+        client.send(get("/", "Content-Length: 100000", method="POST"))
+        await called.wait()
+        count = 0
+        while server.only.transport.is_reading():
+            server.only.data_received(b"ab")
+            count += 1
+        assert count < 2000
+        read.set()
+        assert (await client.ask(b"ab" * (50_000 - count))).body == b"ab" * 50_000
+
+
+@on_loop
+async def test_a_drain_waits_for_a_body_that_is_under_way() -> None:
+    async with serving(echo) as server, half_sent(server) as client:
+        draining = asyncio.ensure_future(server.connections.drain(GUARD))
+        await asyncio.sleep(0)
+        assert not draining.done()
+        answer = await client.ask(BIG[len(BIG) // 2 :])
+        assert (answer.body, answer.closes) == (BIG, True)
+        assert await draining
+
+
+# How much memory all bodies take
+
+
+ROOM = 3 * len(BIG) // 2
+"""For one long body, not for two."""
+
+
+def refused_for_memory(answer: Answer) -> bool:
+    return (answer.status, answer.fields.get("retry-after"), answer.closes) == (503, "1", True)
+
+
+async def count(request: Request) -> Response:
+    return Response(b"%d" % sum([len(piece) async for piece in request.stream(kept=True)]))
+
+
+@pytest.mark.parametrize("handler", [echo, count])
+@on_any_loop
+async def test_a_body_there_is_no_room_for_is_refused_by_its_length(handler: Handler) -> None:
+    async with serving(handler, max_body_memory=ROOM) as server, half_sent(server) as first, server.client() as second:
+        assert refused_for_memory(await second.ask(get("/", f"Content-Length: {ROOM}", method="POST")))
+        assert await second.closed()
+        assert (await first.ask(BIG[len(BIG) // 2 :])).status == 200
+        assert (await first.ask(post(BIG))).status == 200
+        assert server.connections.body_memory == 0
+
+
+@pytest.mark.parametrize("handler", [echo, count])
+@on_any_loop
+async def test_a_body_whose_room_is_taken_meanwhile_is_refused(handler: Handler) -> None:
+    async with serving(handler, max_body_memory=ROOM) as server, half_sent(server) as first, server.client() as second:
+        second.send(get("/", f"Content-Length: {len(BIG)}", method="POST") + BIG[:-1])
+        first.send(BIG[len(BIG) // 2 : -1])
+        answers = {asyncio.ensure_future(client.answer()): client for client in (first, second)}
+        done, waiting = await asyncio.wait(answers, return_when=asyncio.FIRST_COMPLETED)
+        assert refused_for_memory(done.pop().result())
+        served = waiting.pop()
+        answers[served].send(BIG[-1:])
+        assert (await served).status == 200
+
+
+@on_any_loop
+async def test_a_chunked_body_there_is_no_room_for_is_refused() -> None:
+    async with serving(echo, max_body_memory=ROOM) as server, server.client() as first, server.client() as second:
+        assert refused_for_memory(await first.ask(post_chunked(BIG, BIG)))
+        assert (await second.ask(post_chunked(BIG))).body == BIG
+
+
+@on_loop
+async def test_memory_is_held_until_the_request_ends_and_no_longer() -> None:
+    answer = asyncio.Event()
+
+    async def slow(request: Request) -> Response:
+        body = await request.body()
+        await answer.wait()
+        return Response(body)
+
+    async with serving(slow, max_body_memory=ROOM) as server, server.client() as first, server.client() as second:
+        first.send(post(BIG))
+        while server.connections.body_memory < len(BIG):
+            await asyncio.sleep(0)
+        assert refused_for_memory(await second.ask(post(BIG)))
+        answer.set()
+        assert (await first.answer()).body == BIG
+        assert (await first.ask(post(BIG))).body == BIG
+        while server.connections.body_memory:
+            await asyncio.sleep(0)
+
+
+@on_any_loop
+async def test_memory_is_given_back_when_a_client_vanishes() -> None:
+    async with serving(echo, max_body_memory=ROOM) as server, half_sent(server) as client:
+        assert server.connections.body_memory == len(BIG) // 2
+        task = server.only.task
+        client.reset()
+        await task
+        assert server.connections.body_memory == 0
+
+
+@on_loop
+async def test_a_body_that_is_swallowed_needs_no_room() -> None:
+    async with serving(ok, max_body_memory=1) as server, server.client() as client:
+        for _ in range(2):
+            assert not (await client.ask(post(bytes(MAX_DISCARD)))).closes
+
+
+@on_loop
+async def test_a_body_that_streams_through_needs_no_room() -> None:
+    async def through(request: Request) -> Response:
+        return Response(b"%d" % sum([len(piece) async for piece in request.stream()]))
+
+    async with serving(through, max_body_memory=1) as server, server.client() as client:
+        assert (await client.ask(post(BIG))).body == b"%d" % len(BIG)
+        assert (await client.ask(post_chunked(BIG))).body == b"%d" % len(BIG)
+
+
+# The expectation
+
+
+@on_loop
+async def test_continue_is_said_when_the_handler_reads() -> None:
+    read = asyncio.Event()
+
+    async def reads_late(request: Request) -> Response:
+        await read.wait()
+        return await echo(request)
+
+    async with serving(reads_late) as server, server.client() as client:
+        client.send(get("/", "Expect: 100-continue", "Content-Length: 5", method="POST"))
+        while not server.connections.open or not server.only.request:
+            await asyncio.sleep(0)
+        assert server.only.transport.get_write_buffer_size() == 0
+        read.set()
+        assert (await client.answer()).status == 100
+        assert (await client.ask(b"hello")).body == b"hello"
+        assert (await client.ask(post(b"again"))).body == b"again"
+
+
+@pytest.mark.parametrize("status", [200, 403])
+@on_loop
+async def test_continue_is_not_said_when_the_handler_does_not_read(status: int) -> None:
+    async with serving(answering(lambda: Response(b"no", status))) as server, server.client() as client:
+        answer = await client.ask(get("/", "Expect: 100-continue", "Content-Length: 5", method="POST"))
+        assert (answer.status, answer.closes) == (status, True)
+        client.send(b"hello" + get())  # too late: whether this is a body or not cannot be known
+        assert await client.closed()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        get("/", "Content-Length: 101", method="POST") + b"a",
+        get("/", "Content-Length: 101", "Expect: 100-continue", method="POST"),
+        get("/", "Transfer-Encoding: chunked", method="POST") + b"65\r\n",
+    ],
+)
+@on_loop
+async def test_a_body_over_the_limit_is_not_waited_for(data: bytes) -> None:
+    async with serving(echo, max_body_size=100) as server, server.client() as client:
+        answer = await client.ask(data)
+        assert (answer.status, answer.closes) == (413, True)
+        assert await client.closed()
+
+
+@on_loop
+async def test_the_answer_to_a_body_over_the_limit_is_seen_by_a_client_that_sends_on() -> None:
+    async with serving(echo, max_body_size=100) as server, server.client() as client:
+        client.send(get("/", "Content-Length: 50000000", method="POST"))
+        for _ in range(20):
+            client.send(bytes(50_000))
+        assert (await client.answer()).status == 413
+
+
+@pytest.mark.parametrize("framing", [post, post_chunked])
+@on_loop
+async def test_an_unread_body_is_swallowed(framing: Callable[[bytes], bytes]) -> None:
+    async with serving(ok) as server, server.client() as client:
+        for _ in range(2):
+            assert not (await client.ask(framing(bytes(MAX_DISCARD)))).closes
+
+
+@on_loop
+async def test_an_unread_body_too_long_to_swallow_closes() -> None:
+    async with serving(ok) as server, server.client() as client:
+        answer = await client.ask(post(bytes(MAX_DISCARD + 1)))
+        assert (answer.status, answer.body, answer.closes) == (200, b"ok", True)
+        assert await client.closed()
+
+
+@on_loop
+async def test_an_unread_chunked_body_too_long_to_swallow_closes() -> None:
+    async with serving(ok) as server, server.client() as client:
+        answer = await client.ask(post_chunked(*[bytes(MAX_DISCARD // 2)] * 3))
+        assert answer.status == 200
+        assert await client.closed()
+
+
+@on_loop
+async def test_a_body_that_a_refusing_handler_did_not_read_closes() -> None:
+    async with serving(answering(lambda: Response(b"no", 403))) as server, server.client() as client:
+        answer = await client.ask(get("/", "Content-Length: 5", method="POST"))
+        assert (answer.status, answer.closes) == (403, True)
+
+
+@pytest.mark.parametrize("how", ["end", "reset"])
+@on_loop
+async def test_a_body_cut_short_is_a_400_to_the_handler(how: str) -> None:
+    seen: asyncio.Queue[int] = asyncio.Queue()
+
+    async def notes(request: Request) -> Response:
+        for _ in range(2):  # and it stays one
+            try:
+                await request.body()
+            except ProtocolError as error:
+                seen.put_nowait(error.status)
+        return Response(b"")
+
+    async with serving(notes) as server, server.client() as client:
+        client.send(get("/", "Content-Length: 5", method="POST") + b"hel")
+        while not server.connections.open or not server.only.body:
+            await asyncio.sleep(0)
+        if how == "reset":
+            client.reset()
+        else:
+            client.writer.write_eof()
+        assert [await seen.get(), await seen.get()] == [400, 400]
+
+
+@on_loop
+async def test_a_body_cut_short_by_a_reset_is_answered_to_nobody() -> None:
+    async with serving(echo) as server, server.client() as client:
+        client.send(get("/", "Content-Length: 5", method="POST") + b"hel")
+        while not server.connections.open or not server.only.body:
+            await asyncio.sleep(0)
+        task = server.only.task
+        client.reset()
+        await task
+
+
+@on_loop
+async def test_a_stream_that_forgives_a_bad_body_closes_behind_its_answer() -> None:
+    async def forgives(request: Request) -> AsyncIterator[bytes]:
+        try:
+            await request.body()
+        except ProtocolError as error:
+            yield str(error.status).encode()
+
+    async def handler(request: Request) -> Response:
+        return Response(forgives(request))
+
+    async with serving(handler) as server, server.client() as client:
+        data = get("/", "Transfer-Encoding: chunked", method="POST")
+        assert (await client.ask(data + b"zz\r\n" + get("/smuggled"))).body == b"400"
+        assert await client.closed()
+
+
+@on_loop
+async def test_a_handler_may_give_up_a_read_and_try_again() -> None:
+    gave_up = asyncio.Event()
+
+    async def impatient(request: Request) -> Response:
+        try:
+            async with asyncio.timeout(0):
+                await request.body()
+        except TimeoutError:
+            gave_up.set()
+        return await echo(request)
+
+    async with serving(impatient) as server, server.client() as client:
+        client.send(get("/", "Content-Length: 5", method="POST"))
+        await gave_up.wait()
+        assert (await client.ask(b"hello")).body == b"hello"
+
+
+# Time
+
+
+@on_loop
+async def test_a_body_that_does_not_come_is_a_408() -> None:
+    async with serving(echo, body_timeout=0.01) as server, server.client() as client:
+        answer = await client.ask(get("/", "Content-Length: 5", method="POST") + b"hel")
+        assert (answer.status, answer.closes) == (408, True)
+        assert await client.closed()
+
+
+def tick(server: Server, seconds: float = 1.0) -> None:
+    """Let time pass: the clock of connections goes once a second, when they are looked at."""
+    server.connections.now += seconds
+    for connection in [c for c in server.connections.open if c.deadline < server.connections.now]:
+        connection.expire(server.connections.now)
+
+
+async def dripped(server: Server, client: Client, size: int, rate: int) -> int:
+    """How many bytes of a body could be sent, so many a second, until an answer came."""
+    client.send(get("/", f"Content-Length: {size}", method="POST"))
+    answer = asyncio.ensure_future(client.answer())
+    sent = 0
+    while sent < size and not answer.done():
+        client.send(bytes(rate))
+        sent += rate
+        while server.connections.open and not answer.done() and server.only.body and server.only.body._received < sent:
+            await asyncio.sleep(0)
+        tick(server)
+        for _ in range(10):
+            await asyncio.sleep(0)
+    assert (await answer).status == (200 if sent == size else 408)
+    return sent
+
+
+@pytest.mark.parametrize("size", [100_000, 1_000_000])  # the long one is received into its place
+@on_any_loop
+async def test_a_body_that_drips_is_given_up(size: int) -> None:
+    async with serving(echo, body_timeout=30, min_body_rate=500) as server, server.client() as client:
+        assert 30 * 100 <= await dripped(server, client, size, 100) < 45 * 100
+        assert await client.closed()
+
+
+@on_loop
+async def test_a_body_that_is_slow_but_not_too_slow_arrives() -> None:
+    async with serving(echo, body_timeout=5, min_body_rate=500) as server, server.client() as client:
+        assert await dripped(server, client, 50_000, 500) == 50_000
+    async with serving(echo, body_timeout=5, min_body_rate=0) as server, server.client() as client:
+        assert await dripped(server, client, 50, 1) == 50
+
+
+@on_loop
+async def test_a_handler_that_reads_slowly_costs_its_client_no_time() -> None:
+    read = asyncio.Event()
+
+    async def slow(request: Request) -> Response:
+        stream = request.stream()
+        first = await anext(stream)
+        await read.wait()
+        return Response(first + b"".join([piece async for piece in stream]))
+
+    async with serving(slow, body_timeout=5) as server, server.client() as client:
+        client.send(get("/", "Content-Length: 5", method="POST") + b"he")
+        while not (server.connections.open and server.only.body and server.only.body._received):
+            await asyncio.sleep(0)
+        for _ in range(100):
+            tick(server)
+        read.set()
+        assert (await client.ask(b"llo")).body == b"hello"
+
+
+@on_loop
+async def test_an_unread_body_that_does_not_come_closes_without_a_second_answer() -> None:
+    async with serving(ok, body_timeout=0.01) as server, server.client() as client:
+        assert (await client.ask(get("/", "Content-Length: 5", method="POST") + b"hel")).status == 200
+        assert await client.closed()
