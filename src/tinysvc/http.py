@@ -21,10 +21,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from email.utils import formatdate
+from fcntl import ioctl
 from math import inf
+from termios import TIOCOUTQ
 from typing import Any, cast
 
 from .bodies import READ_SIZE, SLICE, BodyReader
@@ -75,22 +78,11 @@ class Connection(asyncio.StreamReaderProtocol):
     """One client. `serve` is its task; the rest are its steps."""
 
     __slots__ = (  # looked up faster than in a dict, and smaller
-        *(
-            "body",
-            "body_memory",
-            "buffer",
-            "connections",
-            "deadline",
-            "ended",
-            "gone",
-            "handler",
-            "keep_alive",
-            "minor",
-        ),
-        *("minor", "out_of_time", "peer", "phase", "reader", "request", "requests", "settings", "task", "transport"),
-        *("write_paused", "writer", "_checked", "_forgiven", "_held", "_held_size", "_known_block", "_known_framing"),
-        *("_longest_line", "_unsent", "_waiter"),
-    )
+        "body", "body_memory", "buffer", "connections", "deadline", "ended", "gone", "handler", "keep_alive", "minor",
+        "out_of_time", "peer", "phase", "reader", "request", "requests", "settings", "task", "transport", "write_paused",
+        "writer", "_checked", "_forgiven", "_held", "_held_size", "_known_block", "_known_framing", "_longest_line",
+        "_unsent", "_waiter",
+    )  # fmt: skip
 
     def __init__(self, connections: Connections) -> None:
         self.reader = asyncio.StreamReader(loop=connections.loop)  # tells the writer of the end; the bytes are ours
@@ -581,7 +573,7 @@ class Connection(asyncio.StreamReaderProtocol):
         """Wait until the client has read enough of what was written."""
         before = self.phase, self.deadline
         self.phase, self.deadline = WRITE, self.connections.now + self.settings.write_timeout
-        self._unsent = self.transport.get_write_buffer_size()
+        self._unsent = self._unread()
         try:
             await self.writer.drain()
         except OSError as error:  # which the reader keeps: with its traceback, and so all that is being sent
@@ -613,13 +605,24 @@ class Connection(asyncio.StreamReaderProtocol):
     def close(self) -> None:
         """Close once what was written is out; the sweep cuts off a client that does not read it."""
         self.phase, self.deadline = WRITE, self.connections.now + self.settings.write_timeout
-        self._unsent = self.transport.get_write_buffer_size() if not self.gone else 0
+        self._unsent = self._unread()
         self.transport.close()
+
+    def _unread(self) -> int:
+        """Bytes of our answers that the client's side has not got: here, and in the kernel's buffer, which is big."""
+        if self.gone:
+            return 0
+        size = self.transport.get_write_buffer_size()
+        try:
+            waiting = ioctl(self.transport.get_extra_info("socket").fileno(), TIOCOUTQ, bytes(4))
+        except OSError:
+            return size  # no socket that can say so
+        return size + int.from_bytes(waiting, sys.byteorder)
 
     def expire(self, now: float) -> None:
         """The deadline has passed."""
         if self.phase == WRITE:
-            unsent = self.transport.get_write_buffer_size()
+            unsent = self._unread()
             if unsent < self._unsent:
                 self._unsent, self.deadline = unsent, now + self.settings.write_timeout
             else:
