@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import re
 import signal
 import socket
@@ -321,3 +322,44 @@ def test_a_signal_while_starting_ends_it(folder: Path) -> None:
         wait_until((folder / "opening").exists, "the worker starts")
         process.terminate()
         assert process.wait(10) == 0
+
+
+# What a SIGHUP means
+
+
+def test_a_hangup_without_certificates_changes_nothing(folder: Path) -> None:
+    with served(*tinysvc("hello.py"), cwd=folder) as server:
+        server.process.send_signal(signal.SIGHUP)
+        assert server.process.stderr
+        assert next(iter(server.process.stderr)) == (
+            "INFO tinysvc: SIGHUP reads the certificates again; there are none, so nothing was done\n"
+        )
+        assert server.get("/").status_code == 200
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("before", ["", "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)"])
+def test_the_terminal_closes(folder: Path, workers: str, before: str) -> None:
+    """That ends the server in order; not under nohup, which ignores SIGHUP before us."""
+    main = f"{before}\nimport os, runpy, sys; os.login_tty(int(sys.argv.pop(1))); sys.stdout = open('said', 'w')\n"
+    (folder / "said").touch()
+    ours, theirs = pty.openpty()
+    arguments = [sys.executable, "-c", main + "runpy.run_module('tinysvc', run_name='__main__')", str(theirs)]
+    process = subprocess.Popen(
+        [*arguments, *tinysvc("hello.py", "--workers", workers)[2:]], cwd=folder, pass_fds=[theirs]
+    )
+    try:
+        os.close(theirs)
+        listening = re.compile("listening on (http:[^ \n]*)")
+        wait_until(lambda: listening.search((folder / "said").read_text()), "it listens")
+        os.kill(process.pid, signal.SIGHUP)  # while the terminal is there, it is no reason to end
+        url = listening.findall((folder / "said").read_text())[0]
+        assert httpx.get(url, timeout=20).status_code == 200
+        os.close(ours)
+        if before:
+            assert httpx.get(url, timeout=20).status_code == 200
+            process.terminate()
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +17,7 @@ import pytest
 
 import faulty
 from conftest import wait_until, workers_below
-from tinysvc import ConfigurationError, Service, io_route
+from tinysvc import ConfigurationError, Request, Service, io_route
 from tinysvc.server import Server, route_table
 from tinysvc.settings import Settings
 
@@ -103,6 +105,103 @@ async def test_a_drain_that_takes_too_long_is_cut_off(tmp_path: Path) -> None:
                 await asyncio.sleep(0.001)
         with pytest.raises(httpx.HTTPError):
             await request
+
+
+async def test_who_connects_as_the_drain_begins_is_not_left_waiting(tmp_path: Path) -> None:
+    """The kernel has taken the connection, and nobody will: it ends at once, although another request still runs."""
+    started, go = tmp_path / "started", tmp_path / "go"
+    server = Server(Service(faulty.io_wait), Settings(port=0))
+    async with httpx.AsyncClient(timeout=20) as client:
+        async with server.listening() as url:
+            request = asyncio.create_task(client.get(f"{url}/io-wait", params={"started": str(started), "go": str(go)}))
+            while not started.exists():
+                await asyncio.sleep(0.001)
+            port = int(url.rpartition(":")[2])
+            late = _connect(port)
+            late.sendall(ASK)
+            asyncio.get_running_loop().run_in_executor(None, _go_when_ended, late, go)
+        assert (await request).text == "done"
+        with pytest.raises(ConnectionRefusedError):
+            _connect(port)
+
+
+def _go_when_ended(connection: socket.socket, go: Path) -> None:
+    with connection:
+        try:
+            while connection.recv(4096):
+                pass
+        except ConnectionError:
+            pass
+        go.touch()
+
+
+async def test_several_listeners(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as unix:
+        unix.bind(str(tmp_path / "socket"))
+        server = Server(Service(own_livez), Settings(), [tcp, unix])
+        async with server.listening() as url:
+            assert server.urls == [url, f"unix:{tmp_path / 'socket'}"]
+            async with httpx.AsyncClient() as client:
+                assert (await client.get(url + "/livez")).text == "mine"
+            transport = httpx.AsyncHTTPTransport(uds=str(tmp_path / "socket"))
+            async with httpx.AsyncClient(transport=transport) as client:
+                assert (await client.get("http://x/livez")).text == "mine"
+    assert (tmp_path / "socket").exists()  # whoever has made it removes it
+
+
+async def test_an_address_on_which_another_begins_to_listen_meanwhile() -> None:
+    with socket.socket() as first, socket.socket() as second:
+        for each in (first, second):
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        first.bind(("127.0.0.1", 0))
+        second.bind(first.getsockname())
+        first.listen()
+        with pytest.raises(ConfigurationError, match=rf"cannot listen on 127.0.0.1:{first.getsockname()[1]}: "):
+            async with Server(Service(own_livez), Settings(), [second]).listening():
+                pass
+
+
+def _certify(path: Path) -> Path:
+    """A new certificate and its key, in one file."""
+    make = "openssl req -x509 -nodes -newkey ec -pkeyopt ec_paramgen_curve:P-256 -days 2 -subj /CN=localhost"
+    key = path.with_suffix(".key")
+    made = subprocess.run([*make.split(), "-keyout", key], check=True, capture_output=True, text=True)
+    path.write_text(key.read_text() + made.stdout)
+    return path
+
+
+@io_route("/scheme")
+async def scheme(request: Request) -> str:
+    return request.scheme
+
+
+async def test_https_and_new_certificates(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def seen() -> str:
+        return await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port), timeout=20)
+
+    caplog.set_level("INFO", "tinysvc")
+    certificate = _certify(tmp_path / "certificate.pem")
+    server = Server(Service(scheme), Settings(port=0, ssl_cert=str(certificate)))
+    async with server.listening() as url, httpx.AsyncClient(verify=False, timeout=20) as client:
+        assert url.startswith("https://127.0.0.1:")
+        port = int(url.rpartition(":")[2])
+        assert (await client.get(f"{url}/scheme")).text == "https"
+        first = await seen()
+        certificate.write_text("nonsense")
+        server.read_again()
+        assert await seen() == first
+        _certify(certificate)
+        server.read_again()
+        assert await seen() != first
+        assert (await client.get(f"{url}/scheme")).text == "https"  # on the connection that was there before
+    failure, success = (record for record in caplog.records if record.name == "tinysvc")
+    assert re.match(f"the certificates stay as they were: .*{certificate}", failure.getMessage())
+    assert (failure.levelname, success.getMessage()) == ("ERROR", "the certificates were read again")
+
+
+async def test_several_processes_are_not_for_a_server_in_a_program() -> None:
+    with pytest.raises(ConfigurationError, match=r"workers is 2, but .*: say workers=1 here"):
+        Server(Service(own_livez), Settings(workers=2))
 
 
 async def test_the_route_table() -> None:

@@ -78,10 +78,10 @@ class Connection(asyncio.StreamReaderProtocol):
     """One client. `serve` is its task; the rest are its steps."""
 
     __slots__ = (  # looked up faster than in a dict, and smaller
-        "body", "body_memory", "buffer", "connections", "deadline", "ended", "gone", "handler", "keep_alive", "minor",
-        "out_of_time", "peer", "phase", "reader", "request", "requests", "settings", "task", "transport", "write_paused",
-        "writer", "_checked", "_forgiven", "_held", "_held_size", "_known_block", "_known_framing", "_longest_line",
-        "_unsent", "_waiter",
+        "_checked", "_forgiven", "_held", "_held_size", "_known_block", "_known_framing", "_longest_line",
+        "_unsent", "_waiter", "body", "body_memory", "buffer", "connections", "deadline", "ended", "gone",
+        "handler", "keep_alive", "minor", "out_of_time", "peer", "phase", "reader", "request", "requests",
+        "settings", "task", "transport", "write_paused", "writer",
     )  # fmt: skip
 
     def __init__(self, connections: Connections) -> None:
