@@ -18,8 +18,8 @@ FLOORS: list[list[set[str]]] = [  # floor -> groups; the groups of one floor do 
         {"binding"},
         {"executor", "plain", "dispatcher", "books", "processes", "worker", "telling", "foreign"},
     ],
-    [{"service", "cpu", "batching", "endpoints", "pages", "limits"}],
-    [{"server", "watchdog", "loading"}],
+    [{"service", "cpu", "batching", "endpoints", "pages", "limits", "proxies"}],
+    [{"server", "supervisor", "sockets", "tls", "watchdog", "loading"}],
     [{"__main__"}, {"testing"}],
 ]
 PLACE = {

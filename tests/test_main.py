@@ -338,10 +338,13 @@ def test_a_hangup_without_certificates_changes_nothing(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-@pytest.mark.parametrize("before", ["", "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)"])
+@pytest.mark.parametrize("before", ["SIG_DFL", "SIG_IGN"])
 def test_the_terminal_closes(folder: Path, workers: str, before: str) -> None:
     """That ends the server in order; not under nohup, which ignores SIGHUP before us."""
-    main = f"{before}\nimport os, runpy, sys; os.login_tty(int(sys.argv.pop(1))); sys.stdout = open('said', 'w')\n"
+    main = (
+        f"import os, runpy, signal, sys; signal.signal(signal.SIGHUP, signal.{before}); "
+        "os.login_tty(int(sys.argv.pop(1))); sys.stdout = open('said', 'w'); "
+    )
     (folder / "said").touch()
     ours, theirs = pty.openpty()
     arguments = [sys.executable, "-c", main + "runpy.run_module('tinysvc', run_name='__main__')", str(theirs)]
@@ -356,7 +359,7 @@ def test_the_terminal_closes(folder: Path, workers: str, before: str) -> None:
         url = listening.findall((folder / "said").read_text())[0]
         assert httpx.get(url, timeout=20).status_code == 200
         os.close(ours)
-        if before:
+        if before == "SIG_IGN":
             assert httpx.get(url, timeout=20).status_code == 200
             process.terminate()
         assert process.wait(30) == 0

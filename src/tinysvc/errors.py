@@ -21,6 +21,7 @@ TinysvcError                   500
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -103,7 +104,7 @@ class BindingError(HTTPError):
 
 
 class UnencodableResult(TinysvcError):
-    """A handler returned, or yielded, a value that is neither bytes, text nor JSON."""
+    """A handler returned, or yielded, what is neither bytes, text nor JSON; or a stream of another length than said."""
 
 
 class ProtocolError(HTTPError):
@@ -236,3 +237,13 @@ def author_traceback(error: BaseException) -> str:
     if authors or isinstance(error, SyntaxError):  # that one names its place itself
         shown.stack = traceback.StackSummary.from_list(authors)
     return "".join(shown.format()).rstrip()
+
+
+INDENT = "    "
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def indented(text: str) -> str:
+    """Text for the log, of which no line but the first stands at the margin, and none is moved there by a terminal."""
+    text = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return text.replace("\n", f"\n{INDENT}")

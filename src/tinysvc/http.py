@@ -31,7 +31,15 @@ from termios import TIOCOUTQ
 from typing import Any, cast
 
 from .bodies import READ_SIZE, SLICE, BodyReader
-from .errors import HTTPError, JobAbandoned, ProtocolError, TinysvcError
+from .errors import (
+    HTTPError,
+    JobAbandoned,
+    ProtocolError,
+    TinysvcError,
+    UnencodableResult,
+    author_traceback,
+    indented,
+)
 from .heads import (
     LENGTH_LINES,
     MANY,
@@ -337,6 +345,7 @@ class Connection(asyncio.StreamReaderProtocol):
             and (start := read_request_line(line)) is not None
         ):
             self.buffer = rest[len(block) :] if len(rest) > len(block) else b""
+            self._checked = 0
         else:
             judged = self._judge_head()
             if judged is None:
@@ -547,7 +556,7 @@ class Connection(asyncio.StreamReaderProtocol):
                 if left is not None:
                     left -= len(piece)
                     if left < 0:
-                        raise ValueError(f"the stream is longer than its content-length, by {-left} bytes or more")
+                        raise UnencodableResult(f"the stream is {-left} bytes, or more, longer than its content-length")
                 part: Any
                 for part in (piece,) if len(piece) <= SLICE else _slices(piece):
                     if part:
@@ -555,7 +564,7 @@ class Connection(asyncio.StreamReaderProtocol):
                         if self.write_paused:
                             await self.drain()
             if left:
-                raise ValueError(f"the stream is {left} bytes shorter than its content-length")
+                raise UnencodableResult(f"the stream is {left} bytes shorter than its content-length")
             if chunked:
                 self.transport.write(b"0\r\n\r\n")
         except (ConnectionError, asyncio.CancelledError):
@@ -563,7 +572,8 @@ class Connection(asyncio.StreamReaderProtocol):
             raise
         except Exception as error:
             if not isinstance(error, (ProtocolError, JobAbandoned)):  # the client's: its body was bad, or it has gone
-                log.error("%r (%s): the stream failed half-way and was cut off", request, request.id, exc_info=error)
+                text = indented(author_traceback(error))
+                log.error("%r (%s): the stream failed half-way and was cut off: %s", request, request.id, text)
             self.transport.abort()
             raise ConnectionAbortedError("the stream failed") from error
         finally:
@@ -592,11 +602,12 @@ class Connection(asyncio.StreamReaderProtocol):
 
     async def linger(self) -> None:
         """Say that we are done and read on a while: a reset would take the answer from the client's hands."""
-        if self.gone or not self.transport.can_write_eof():
+        if self.gone:
             return
         self.phase, self.deadline = LINGERING, self.connections.now + LINGER
         try:
-            self.transport.write_eof()
+            if self.transport.can_write_eof():  # not over TLS
+                self.transport.write_eof()
             while await self.read():
                 pass
         except (OSError, RuntimeError):
@@ -615,8 +626,8 @@ class Connection(asyncio.StreamReaderProtocol):
         size = self.transport.get_write_buffer_size()
         try:
             waiting = ioctl(self.transport.get_extra_info("socket").fileno(), TIOCOUTQ, bytes(4))
-        except OSError:
-            return size  # no socket that can say so
+        except (OSError, AttributeError):  # no socket that can say so, or none any more, as over TLS
+            return size
         return size + int.from_bytes(waiting, sys.byteorder)
 
     def expire(self, now: float) -> None:
@@ -704,7 +715,8 @@ class Connections:
         self.idle_until = self.now + self.settings.keep_alive_timeout
         self.last_lines = b"date: %b\r\n\r\n" % formatdate(time.time(), usegmt=True).encode()
         self._nobody_is_idle = False
-        for connection in [c for c in self.open if c.deadline < self.now]:
+        late = self.now - 1  # deadlines are counted from the last sweep: none is early, some are two seconds late
+        for connection in [c for c in self.open if c.deadline < late]:
             connection.expire(self.now)
 
     def add(self, connection: Connection) -> None:

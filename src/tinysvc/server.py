@@ -1,75 +1,135 @@
-"""The server: sockets, signals, drain. The only place that has any of them.
+"""One server process: what starts it, what stops it. supervisor.py makes several of it.
 
 start    open the resources and the workers, then listen: who connects finds everything ready
 drain    stop listening, let requests and jobs under way finish, then close all in reverse
+hangup   read the certificates again; if it was our terminal that closed, drain
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
+import functools
 import logging
 import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
-from typing import Any, NoReturn
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .binding import json_bytes
 from .errors import ConfigurationError, WorkerStartError
 from .http import Connections
-from .loading import ImportFailed, TargetError, load_main, load_service
+from .loading import TargetError, load_main, load_service
 from .messages import JSON, Handler, Request, Response
 from .pages import index_page
 from .processes import refuse_while_importing
-from .service import ResourceFailed, RunningService, Service
+from .service import ResourceFailed, Service
 from .settings import Settings, SettingsError, load_settings
+from .sockets import listening_sockets, url_of
+from .tls import Certificates, certificates
 from .watchdog import watched
+
+if TYPE_CHECKING:
+    from .supervisor import Link
 
 log = logging.getLogger("tinysvc")
 
+FORESEEN = (ConfigurationError, ResourceFailed, WorkerStartError)
+"""What may keep a service from starting."""
+
 
 class Server:
-    """One server process for one service. `async with Server(...).listening() as url` serves until the block ends."""
+    """One server process for one service. `async with Server(...).listening() as url` serves until the block ends.
 
-    def __init__(self, service: Service, settings: Settings) -> None:
+    `listeners` are bound sockets that somebody else has made, and will close; it makes its own if there are none.
+    """
+
+    def __init__(self, service: Service, settings: Settings, listeners: Iterable[socket.socket] = ()) -> None:
+        if settings.workers > 1:
+            raise ConfigurationError(
+                f"workers is {settings.workers}, but a server inside another program is one process; "
+                "several are started by python -m tinysvc and by tinysvc.run(): say workers=1 here"
+            )
         self.service = service
         self.settings = settings
-        self.url = ""
+        self.listeners = list(listeners)
+        self.urls: list[str] = []
         self.draining = False
-        self._listener: asyncio.Server
+        self._certificates: Certificates | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it listens; empty until it does."""
+        return self.urls[0] if self.urls else ""
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[str]:
         """Serve while the block runs, then drain. Gives the URL."""
-        with _bound_socket(self.settings) as listener:
-            async with self.service.running(self.settings, self._own_pages()) as running:
-                self.running = running
-                connections = Connections(running, self.settings)
-                loop = asyncio.get_running_loop()
-                if listener.family == socket.AF_UNIX:
-                    server = await loop.create_unix_server(connections, sock=listener, backlog=self.settings.backlog)
-                else:
-                    server = await loop.create_server(connections, sock=listener, backlog=self.settings.backlog)
-                self.url = _url(listener)
-                with watched(loop):
-                    try:
-                        yield self.url
-                    finally:
-                        self.draining = True
-                        server.close()
-                        await self._drain(connections, running)
+        async with AsyncExitStack() as stack:
+            listeners = self.listeners or stack.enter_context(listening_sockets(self.settings, os.environ))
+            self._certificates = certificates(self.settings)
+            self.running = await stack.enter_async_context(self.service.running(self.settings, self._own_pages()))
+            scheme = "https" if self._certificates else "http"
+            connections = Connections(self._handler(), self.settings, scheme=scheme)
+            stack.push_async_callback(self._drain, connections)
+            for listener in listeners:
+                server = await self._listen(connections, listener)
+                stack.callback(server.close)
+            self.urls = [url_of(listener, scheme) for listener in listeners]
+            stack.enter_context(watched(asyncio.get_running_loop()))
+            try:
+                yield self.url
+            finally:
+                self.draining = True
 
-    async def _drain(self, connections: Connections, running: RunningService) -> None:
+    def _handler(self) -> Handler:
+        if not self.settings.proxy_headers:
+            return self.running.handle
+        from .proxies import behind_proxies  # only who stands behind one pays for the import
+
+        return behind_proxies(self.running.handle, self.settings.proxy_headers)
+
+    async def _listen(self, connections: Connections, listener: socket.socket) -> asyncio.AbstractServer:
+        loop, options = asyncio.get_running_loop(), dict[str, Any]()
+        create: Callable[..., Any] = loop.create_server
+        if listener.family == socket.AF_UNIX:
+            create = loop.create_unix_server
+            if sys.version_info >= (3, 13):
+                options["cleanup_socket"] = False  # its path belongs to who has bound it
+        if self._certificates:
+            options["ssl"] = self._certificates.context
+            options["ssl_handshake_timeout"] = max(0.1, self.settings.header_timeout)  # 0 would be an error
+            options["ssl_shutdown_timeout"] = max(0.1, self.settings.write_timeout)  # what is unsent counts in it
+        try:
+            server: asyncio.AbstractServer = await create(
+                connections, sock=listener, backlog=self.settings.backlog, **options
+            )
+        except OSError as error:  # two may bind one address, as long as neither listens
+            where = url_of(listener, "http").removeprefix("http://")
+            raise ConfigurationError(f"cannot listen on {where}: {error.strerror or error}") from None
+        return server
+
+    def read_again(self) -> None:
+        """What can change while we serve: the certificates."""
+        if self._certificates is None:
+            log.info("SIGHUP reads the certificates again; there are none, so nothing was done")
+            return
+        try:
+            self._certificates.reload()
+        except ConfigurationError as error:
+            log.error("the certificates stay as they were: %s", error)
+        else:
+            log.info("the certificates were read again")
+
+    async def _drain(self, connections: Connections) -> None:
         timeout, loop = self.settings.shutdown_timeout, asyncio.get_running_loop()
         end = loop.time() + timeout
         if not await connections.drain(timeout):
             log.warning("%d connections were cut off after %g s of draining", len(connections.open), timeout)
         connections.abort()
-        await running.drain(max(0.0, end - loop.time()))
+        await self.running.drain(max(0.0, end - loop.time()))
         await asyncio.sleep(0)  # let the cancelled connections' tasks end
 
     def _own_pages(self) -> dict[str, Handler]:
@@ -113,20 +173,54 @@ def run(target: str | Service, **options: Any) -> None:
 def run_loaded(load: Callable[[], Service], options: Mapping[str, Any]) -> None:
     """Load, serve, and turn every foreseen failure into its sentence and exit status."""
     _open_standard_descriptors()
+    load = functools.cache(load)
     try:
-        load_settings(options, os.environ)  # a wrong option is said before the author's code is imported
+        settings = load_settings(options, os.environ)  # a wrong option is said before the author's code is imported
+        if settings.workers == 1:
+            settings = load_settings(options, os.environ, load().options)
+        if settings.workers == 1:
+            _serve_alone(load(), settings)
+        else:
+            from .supervisor import supervise
+
+            supervise(functools.partial(_serve_beside_others, load, options), settings, _announce, terminal_watch())
+    except FORESEEN as error:
+        _exit(_status(error), error)
+
+
+def _serve_alone(service: Service, settings: Settings) -> None:
+    logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+    server = Server(service, settings)
+
+    def ready() -> None:
+        _announce(f"{route_table(service)}\nlistening on {' and '.join(server.urls)}")
+
+    _run(_serve_until_signal(server, ready))
+
+
+def _serve_beside_others(load: Callable[[], Service], options: Mapping[str, Any], link: Link) -> None:
+    """What a process does that a supervisor has forked."""
+    from .supervisor import share
+
+    try:
         service = load()
         settings = load_settings(options, os.environ, service.options)
-        logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
-        import uvloop
+        listeners = link.listeners(settings, route_table(service))
+        server = Server(service, share(settings), listeners)
+        _run(_serve_until_signal(server, link.ready, link.socket))
+    except FORESEEN as error:
+        link.failed(str(error), _status(error))
 
-        uvloop.run(_serve_until_signal(service, settings))
-    except ImportFailed as error:
-        _exit(3, error)
-    except (TargetError, SettingsError) as error:
-        _exit(2, error)
-    except (ConfigurationError, ResourceFailed, WorkerStartError) as error:
-        _exit(3, error)
+
+def _run(serving: Coroutine[Any, Any, None]) -> None:
+    import uvloop
+
+    uvloop.run(serving)
+
+
+def _status(error: Exception) -> int:
+    """2 where what was asked for is wrong, 3 where it cannot start; a server process has said which."""
+    return getattr(error, "exit_status", 2 if isinstance(error, (TargetError, SettingsError)) else 3)
 
 
 def _open_standard_descriptors() -> None:
@@ -143,27 +237,59 @@ def _exit(status: int, message: object) -> NoReturn:
     sys.exit(status)
 
 
-async def _serve_until_signal(service: Service, settings: Settings) -> None:
-    """The first SIGTERM or SIGINT drains; the second ends the process at once, and the forkserver kills the workers."""
-    task, stop, server = asyncio.current_task(), asyncio.Event(), Server(service, settings)
+async def _serve_until_signal(
+    server: Server, ready: Callable[[], None], supervisor: socket.socket | None = None
+) -> None:
+    """The first SIGTERM or SIGINT drains; the second ends the process at once, and the forkserver kills the workers.
+
+    With a supervisor each only drains: it is the supervisor who counts, as a service manager may send a signal to both
+    of us. When its end of the socket closes, it has died: drain.
+    """
+    task, stop, loop = asyncio.current_task(), asyncio.Event(), asyncio.get_running_loop()
+    terminal_closed = terminal_watch()
+
+    def end() -> None:
+        if not stop.is_set():
+            stop.set()
+            if not server.url and task is not None:  # still starting
+                task.cancel()
 
     def on_signal(number: int) -> None:
-        if stop.is_set():
+        if stop.is_set() and supervisor is None:
             os._exit(128 + number)
-        stop.set()
-        if not server.url and task is not None:  # still starting
-            task.cancel()
+        end()
 
-    loop = asyncio.get_running_loop()
+    def on_supervisor_gone() -> None:
+        assert supervisor is not None
+        loop.remove_reader(supervisor)
+        end()
+
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
+    loop.add_signal_handler(signal.SIGHUP, lambda: end() if terminal_closed() else server.read_again())
+    if supervisor is not None:
+        loop.add_reader(supervisor, on_supervisor_gone)
     try:
-        async with server.listening() as url:
-            _announce(f"{route_table(service)}\nlistening on {url}")
+        async with server.listening():
+            ready()
             await stop.wait()
     except asyncio.CancelledError:
         if not stop.is_set():
             raise
+
+
+def terminal_watch() -> Callable[[], bool]:
+    """A function that says whether our terminal has closed: a SIGHUP then means what it always has, but under nohup."""
+    watches = _has_terminal() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+    return lambda: watches and not _has_terminal()
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR))
+    except OSError:
+        return False
+    return True
 
 
 def _announce(text: str) -> None:
@@ -188,71 +314,3 @@ def route_table(service: Service) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
-
-
-@contextmanager
-def _bound_socket(settings: Settings) -> Iterator[socket.socket]:
-    """The listening socket, bound but not yet listening. ConfigurationError if the address cannot be had."""
-    if settings.unix:
-        with _bound_unix_socket(settings.unix) as listener:
-            yield listener
-        return
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except (OSError, UnicodeError) as error:
-        why = getattr(error, "strerror", "") or error
-        raise ConfigurationError(f"{settings.host!r} is no address of this machine: {why}") from None
-    with socket.socket(family, kind, protocol) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(address)
-        except OSError as error:
-            raise ConfigurationError(_cannot_bind(error, settings)) from None
-        yield listener
-
-
-def _cannot_bind(error: OSError, settings: Settings) -> str:
-    where = f"{settings.host}:{settings.port}"
-    if error.errno == errno.EADDRINUSE:
-        return f"cannot listen on {where}: another process does; stop it or choose --port (0 takes a free one)"
-    if error.errno == errno.EACCES:
-        return f"cannot listen on {where}: not permitted; choose --port above 1023"
-    return f"cannot listen on {where}: {error.strerror}"
-
-
-@contextmanager
-def _bound_unix_socket(path: str) -> Iterator[socket.socket]:
-    """A Unix socket at `path`. One that nobody listens on any more is replaced; a live one, or another file, is not."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        try:
-            if Path(path).is_socket():
-                _refuse_live_socket(path)
-                os.unlink(path)
-            listener.bind(path)
-        except OSError as error:
-            raise ConfigurationError(f"cannot listen on the Unix socket {path}: {error.strerror or error}") from None
-        try:
-            yield listener
-        finally:
-            Path(path).unlink(missing_ok=True)
-
-
-def _refuse_live_socket(path: str) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            return
-    raise ConfigurationError(
-        f"cannot listen on the Unix socket {path}: another process does; stop it or choose another"
-    )
-
-
-def _url(listener: socket.socket) -> str:
-    name = listener.getsockname()
-    if listener.family == socket.AF_UNIX:
-        return f"unix:{name}"
-    host = f"[{name[0]}]" if listener.family == socket.AF_INET6 else name[0]
-    return f"http://{host}:{name[1]}"

@@ -37,13 +37,13 @@ from .errors import (
     UnencodableResult,
     WorkerDied,
     author_traceback,
+    indented,
 )
 from .executor import ProcessPoolExecutor
 from .limits import IoLimit, limited_body
 from .messages import Handler, Request, Response, problem_response
 from .routing import Resource, Route, Router, allow, recorded, unreachable
 from .settings import DEFAULT_POOL, Pool, Settings, read_pools
-from .telling import indented
 
 if TYPE_CHECKING:
     from .foreign import ForeignPool
@@ -277,7 +277,9 @@ class RunningService:
     __call__ = handle  # a Handler; a bound method is called sooner than an object
 
     def _failed(self, request: Request, error: BaseException) -> Response:
-        """Log what the client must not know, and answer with what it may."""
+        """Log what the client must not know, and answer with what it may. ConnectionAbortedError if it has gone."""
+        if isinstance(error, JobAbandoned):
+            raise ConnectionAbortedError(str(error)) from None
         level, text = _log_line(error)
         if text:
             log.log(level, "%s %s (request %s): %s", request.method, request.raw_path, request.id, indented(text))
@@ -290,8 +292,6 @@ def _log_line(error: BaseException) -> tuple[int, str]:
         return logging.ERROR, str(error)
     if isinstance(error, (WorkerDied, JobRefused, DeadlineExceeded)):
         return logging.ERROR, f"{error.status}, {error}"
-    if isinstance(error, JobAbandoned):
-        return logging.DEBUG, f"{error.status}, {error}"
     if not isinstance(error, TinysvcError):
         return logging.ERROR, f"the handler failed\n{author_traceback(error)}"
     return logging.DEBUG, ""

@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from .errors import INDENT, indented
 from .messages import request_id, route_name
 
 LOG_RATE = 1000
@@ -297,7 +298,7 @@ def _record(logger: logging.Logger, level: int, worker: int, pool: str, told: Lo
     message = f"{first} [{', '.join(where)}]{newline}{more}"
     record = logger.makeRecord(name, level, path, told.lineno, message, (), None, function)
     vars(record).update(extra)  # as `extra=` it would raise where a record factory has set a request_id of its own
-    record.exc_text = _INDENT + indented(told.exception[-MAX_LOG_TEXT:]) if told.exception else None
+    record.exc_text = INDENT + indented(told.exception[-MAX_LOG_TEXT:]) if told.exception else None
     record.threadName, record.process, record.processName = one_line(told.thread), told.process, where[0]
     if abs(told.created - time()) < MAX_CLOCK_SKEW:  # not so for what is not a number
         record.created, record.msecs = told.created, told.created % 1 * 1000 // 1
@@ -308,16 +309,6 @@ def _worker(number: int, pool: str) -> str:
     from .settings import DEFAULT_POOL  # which workers need not load
 
     return f"worker {number}" if pool == DEFAULT_POOL else f"worker {number} of the pool {pool}"
-
-
-_INDENT = "    "
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
-
-
-def indented(text: str) -> str:
-    """Text of which no line but the first stands at the margin, and none is moved there by a terminal."""
-    text = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
-    return text.replace("\n", f"\n{_INDENT}")
 
 
 def one_line(text: str) -> str:

@@ -1,0 +1,214 @@
+"""Listening sockets: where they come from, and what they are called.
+
+A socket is bound here and listened on later, when everything behind it is ready. It comes from systemd, if the process
+was started by a socket of its (sd_listen_fds(3)); else from `unix`, or from `host` and `port`.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+import stat
+from collections.abc import Iterator, MutableMapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from .errors import ConfigurationError
+from .settings import Settings
+
+log = logging.getLogger("tinysvc")
+
+FIRST_INHERITED = 3
+"""The descriptor at which systemd begins (SD_LISTEN_FDS_START)."""
+
+
+@contextmanager
+def listening_sockets(
+    settings: Settings, environ: MutableMapping[str, str], *, reuse_port: bool = False
+) -> Iterator[list[socket.socket]]:
+    """The sockets to accept on, bound; they are closed at the end. ConfigurationError if an address cannot be had.
+
+    `reuse_port`: more processes will bind the same address, each by `rebound`.
+    """
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(each) for each in _inherited(environ)]
+        if sockets:
+            log.info("listening on what systemd hands over: %s", ", ".join(url_of(each, "http") for each in sockets))
+        elif settings.unix:
+            sockets = [stack.enter_context(_unix_socket(settings.unix, settings.unix_mode))]
+        else:
+            sockets = [stack.enter_context(_tcp_socket(settings, reuse_port))]
+        yield sockets
+
+
+def url_of(listener: socket.socket, scheme: str) -> str:
+    """As in "http://127.0.0.1:8000", "https://[::1]:8443" or "unix:/run/service.sock"."""
+    name = listener.getsockname()
+    if listener.family == socket.AF_UNIX:
+        return f"unix:{name if isinstance(name, str) else name.decode(errors='replace')}"
+    host = f"[{name[0]}]" if listener.family == socket.AF_INET6 else name[0]
+    return f"{scheme}://{host}:{name[1]}"
+
+
+def rebound(listener: socket.socket) -> socket.socket:
+    """The same address for one more process: a socket of its own where the kernel shares a port out, else this one."""
+    if listener.family == socket.AF_UNIX or not listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT):
+        return listener.dup()
+    another = socket.socket(listener.family, listener.type, listener.proto)
+    try:
+        _share_port(another)
+        another.bind(listener.getsockname())
+    except BaseException:
+        another.close()
+        raise
+    return another
+
+
+def _share_port(listener: socket.socket) -> None:
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+
+
+# TCP
+
+
+def _tcp_socket(settings: Settings, reuse_port: bool) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", "") or error
+        raise ConfigurationError(f"{settings.host!r} is no address of this machine: {why}") from None
+    if reuse_port and settings.port:
+        _refuse_taken_port(family, address)
+    listener = socket.socket(family, kind, protocol)
+    try:
+        if reuse_port:
+            _share_port(listener)
+        else:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise ConfigurationError(cannot_bind(error, settings)) from None
+    return listener
+
+
+def _refuse_taken_port(family: int, address: tuple[object, ...]) -> None:
+    """Two services of one user that both share their port would get each other's requests: the second is refused."""
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                where = f"{address[0]}:{address[1]}"
+                raise ConfigurationError(_taken(where)) from None
+
+
+def cannot_bind(error: OSError, settings: Settings) -> str:
+    """The sentence for an address that cannot be had, with the remedy."""
+    where = f"{settings.host}:{settings.port}"
+    if error.errno == errno.EADDRINUSE:
+        return _taken(where)
+    if error.errno == errno.EACCES:
+        return f"cannot listen on {where}: not permitted; choose --port above 1023"
+    return f"cannot listen on {where}: {error.strerror}"
+
+
+def _taken(where: str) -> str:
+    return f"cannot listen on {where}: another process does; stop it or choose --port (0 takes a free one)"
+
+
+# Unix
+
+
+@contextmanager
+def _unix_socket(path: str, mode: str) -> Iterator[socket.socket]:
+    """A Unix socket at `path`. One that nobody listens on any more is replaced; a live one, or another file, is not."""
+    maker = os.getpid()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        try:
+            if Path(path).is_socket():
+                _refuse_live_socket(path)
+                os.unlink(path)
+            _bind(listener, path, mode)
+            made = os.stat(path)
+        except OSError as error:
+            raise ConfigurationError(f"cannot listen on the Unix socket {path}: {error.strerror or error}") from None
+        try:
+            yield listener
+        finally:
+            if os.getpid() == maker:
+                _unlink(path, made)
+
+
+def _bind(listener: socket.socket, path: str, mode: str) -> None:
+    """Nobody may connect who may not later: the file never has other permissions."""
+    if not mode:
+        listener.bind(path)
+        return
+    before = os.umask(0o777 & ~int(mode, 8))
+    try:
+        listener.bind(path)
+    finally:
+        os.umask(before)
+
+
+def _unlink(path: str, made: os.stat_result) -> None:
+    """Remove the file, if it is still the one we made."""
+    try:
+        if os.path.samestat(os.stat(path), made):
+            os.unlink(path)
+    except OSError:
+        pass  # somebody else has removed it
+
+
+def _refuse_live_socket(path: str) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)  # one whose queue is full has an owner too
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return
+        except (TimeoutError, BlockingIOError):
+            pass
+    raise ConfigurationError(
+        f"cannot listen on the Unix socket {path}: another process does; stop it or choose another"
+    )
+
+
+# Sockets of systemd's
+
+
+def _inherited(environ: MutableMapping[str, str]) -> list[socket.socket]:
+    """What systemd has opened for this process; nobody below it finds the variables that say so."""
+    given = {name: environ.pop(name, "") for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")}
+    if given["LISTEN_PID"] != str(os.getpid()):
+        return []
+    count = given["LISTEN_FDS"]
+    if not (count.isascii() and count.isdecimal()):
+        raise ConfigurationError(f"LISTEN_FDS must be a number of sockets, as systemd sets it, not {count!r}")
+    return [_inherited_socket(FIRST_INHERITED + number) for number in range(int(count))]
+
+
+def _inherited_socket(descriptor: int) -> socket.socket:
+    try:
+        is_socket = stat.S_ISSOCK(os.fstat(descriptor).st_mode)
+    except OSError:
+        raise ConfigurationError(f"LISTEN_FDS names descriptor {descriptor}, but it is not open") from None
+    if is_socket:
+        listener = socket.socket(fileno=descriptor)
+        listener.set_inheritable(False)
+        if listener.type == socket.SOCK_STREAM and listener.family in _FAMILIES:
+            return listener
+        listener.detach()
+    raise ConfigurationError(
+        f"LISTEN_FDS names descriptor {descriptor}, which is no TCP or Unix stream socket; use ListenStream="
+    )
+
+
+_FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)

@@ -1,0 +1,199 @@
+"""sockets.py: where a listening socket comes from, and what is left of it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator, MutableMapping
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tinysvc.errors import ConfigurationError
+from tinysvc.settings import Settings
+from tinysvc.sockets import listening_sockets, rebound, url_of
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+def connect(listener: socket.socket) -> None:
+    with socket.socket(listener.family) as client:
+        client.settimeout(20)
+        client.connect(listener.getsockname())
+        listener.accept()[0].close()
+
+
+def test_tcp() -> None:
+    with listening_sockets(Settings(port=0), {}) as (listener,):
+        assert url_of(listener, "http") == f"http://127.0.0.1:{listener.getsockname()[1]}"
+        listener.listen()
+        connect(listener)
+    assert listener.fileno() == -1
+
+
+def test_ipv6() -> None:
+    try:
+        with listening_sockets(Settings(host="::1", port=0), {}) as (listener,):
+            assert url_of(listener, "https") == f"https://[::1]:{listener.getsockname()[1]}"
+    except ConfigurationError:
+        pytest.skip("this machine has no IPv6")
+
+
+@pytest.mark.parametrize("reuse_port", [False, True])
+def test_a_port_that_is_taken(reuse_port: bool) -> None:
+    with listening_sockets(Settings(port=0), {}, reuse_port=reuse_port) as (first,):
+        first.listen()
+        port = first.getsockname()[1]
+        says = rf"cannot listen on 127\.0\.0\.1:{port}: another process does; stop it or choose --port"
+        with pytest.raises(ConfigurationError, match=says):
+            listening_sockets(Settings(port=port), {}, reuse_port=reuse_port).__enter__()
+
+
+def test_an_address_that_is_none() -> None:
+    for host, says in [("203.0.113.1", "cannot listen on 203.0.113.1"), ("no.such.host.invalid", "no address of this")]:
+        with pytest.raises(ConfigurationError, match=says):
+            listening_sockets(Settings(host=host, port=0), {}).__enter__()
+
+
+def test_each_process_has_a_socket_of_its_own_on_a_shared_port() -> None:
+    with (
+        listening_sockets(Settings(port=0), {}, reuse_port=True) as (first,),
+        closing(rebound(first)) as second,
+        closing(rebound(first)) as third,
+    ):
+        assert first.getsockname() == second.getsockname() == third.getsockname()
+        second.listen()
+        for _ in range(5):  # the others do not listen, so that nobody is led to them
+            connect(second)
+
+
+# Unix sockets
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / "socket"
+    assert not (tmp_path / "socket").is_socket()
+
+
+@pytest.mark.parametrize("mode", ["600", "660", "777"])
+def test_a_unix_socket_has_its_mode_from_the_first_moment(
+    path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    class Bound(socket.socket):
+        def bind(self, address: object) -> None:
+            super().bind(address)  # type: ignore[arg-type]
+            seen.append(stat.S_IMODE(path.stat().st_mode))
+
+    monkeypatch.setattr("tinysvc.sockets.socket.socket", Bound)
+    umask = os.umask(0o22)
+    try:
+        with listening_sockets(Settings(unix=str(path), unix_mode=mode), {}) as (listener,):
+            assert url_of(listener, "http") == f"unix:{path}"
+            assert stat.S_IMODE(path.stat().st_mode) == int(mode, 8)
+    finally:
+        assert os.umask(umask) == 0o22
+    assert seen == [int(mode, 8)]
+
+
+def test_without_a_mode_the_umask_decides(path: Path) -> None:
+    umask = os.umask(0o77)
+    try:
+        with listening_sockets(Settings(unix=str(path)), {}):
+            assert stat.S_IMODE(path.stat().st_mode) == 0o700
+    finally:
+        os.umask(umask)
+
+
+def test_a_stale_unix_socket_is_replaced_and_a_live_one_is_not(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(path))
+    with listening_sockets(Settings(unix=str(path)), {}) as (listener,):
+        listener.listen()
+        connect(listener)
+        with pytest.raises(ConfigurationError, match=f"{path}: another process does; stop it or choose another"):
+            listening_sockets(Settings(unix=str(path)), {}).__enter__()
+        connect(listener)
+
+
+def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "precious"
+    path.write_text("precious")
+    with pytest.raises(ConfigurationError, match=f"cannot listen on the Unix socket {path}: Address already in use"):
+        listening_sockets(Settings(unix=str(path)), {}).__enter__()
+    assert path.read_text() == "precious"
+
+
+def test_the_socket_that_another_has_put_in_its_place_is_left_alone(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as successor:
+        with listening_sockets(Settings(unix=str(path)), {}):
+            path.unlink()
+            successor.bind(str(path))
+        assert path.is_socket()
+    path.unlink()
+
+
+def test_a_unix_socket_is_shared_by_processes_as_it_is(path: Path) -> None:
+    with (
+        listening_sockets(Settings(unix=str(path)), {}, reuse_port=True) as (first,),
+        closing(rebound(first)) as second,
+    ):
+        second.listen()
+        connect(first)
+
+
+# What systemd hands over
+
+PROGRAM = """
+import os, sys
+os.environ["LISTEN_PID"] = str(os.getpid())
+from tinysvc.settings import Settings
+from tinysvc.sockets import listening_sockets, url_of
+from tinysvc.errors import ConfigurationError
+try:
+    with listening_sockets(Settings(port=1), os.environ) as sockets:
+        print(*[url_of(each, "http") for each in sockets], *[each.get_inheritable() for each in sockets])
+        print([name for name in os.environ if name.startswith("LISTEN_")])
+except ConfigurationError as error:
+    print(error)
+"""
+
+
+def handed_over(count: str, *descriptors: int) -> str:
+    """What a process says that was started by systemd with these descriptors."""
+    moves = "".join(f"os.dup2({fd}, {1000 + n});" for n, fd in enumerate(descriptors))
+    moves += "".join(f"os.dup2({1000 + n}, {3 + n});" for n in range(len(descriptors)))
+    program = f"import os; os.environ['LISTEN_FDS'] = {count!r}; {moves}\n{PROGRAM}"
+    done = subprocess.run(
+        [sys.executable, "-c", program], pass_fds=descriptors, capture_output=True, text=True, check=True, timeout=30
+    )
+    return done.stdout
+
+
+def test_sockets_of_systemd_are_taken_and_nobody_below_is_told(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as unix:
+        unix.bind(str(tmp_path / "unix"))
+        said = handed_over("2", tcp.fileno(), unix.fileno())
+    assert said == f"http://127.0.0.1:{said.split()[0].rpartition(':')[2]} unix:{tmp_path / 'unix'} False False\n[]\n"
+    assert (tmp_path / "unix").is_socket()  # systemd's, not ours to remove
+
+
+def test_what_is_no_listening_socket_is_named() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams, open(os.devnull) as file:
+        for each in (datagrams, file):
+            assert "descriptor 3, which is no TCP or Unix stream socket" in handed_over("1", each.fileno())
+    assert "LISTEN_FDS names descriptor 3, but it is not open" in handed_over("1")
+    assert "LISTEN_FDS must be a number of sockets, as systemd sets it, not 'two'" in handed_over("two")
+
+
+def test_what_is_meant_for_another_process_is_not_taken() -> None:
+    environ: MutableMapping[str, str] = {"LISTEN_PID": "1", "LISTEN_FDS": "1", "HOME": "/"}
+    with listening_sockets(Settings(port=0), environ) as (listener,):
+        assert listener.getsockname()[0] == "127.0.0.1"
+    assert environ == {"HOME": "/"}
