@@ -1,0 +1,59 @@
+"""Fuzz the HTTP engine, guided by coverage (Atheris): `make fuzz`, or `python tests/fuzz/fuzz_http.py --seconds 60`.
+
+What else is given goes to libFuzzer (`-help=1` lists it). The corpus grows in a directory outside of the project; it
+begins with tests/wire. What is found lands in tests/fuzz/found, where tests/test_fuzz.py plays it again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import hashlib
+import importlib
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+FOUND = HERE / "found"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Fuzz the HTTP engine.")
+    parser.add_argument("--seconds", type=int, default=60, help="time it takes, if nothing is found")
+    parser.add_argument("--corpus", type=Path, default=Path(tempfile.gettempdir()) / "tinysvc-fuzz-corpus")
+    parser.add_argument("files", nargs="*", type=Path, help="inputs to play once, instead of new ones")
+    options, flags = parser.parse_known_args()
+    atheris: Any = importlib.import_module("atheris")  # it has no types, and is not everywhere
+    sys.path.insert(0, str(HERE.parent))
+    with atheris.instrument_imports(include=["tinysvc.http", "tinysvc.heads", "tinysvc.bodies", "tinysvc.chunked"]):
+        target: Any = importlib.import_module("fuzz.target")
+    words = write_corpus(options.corpus, target)
+    usual = [f"-max_total_time={options.seconds}", "-max_len=1500", "-timeout=10", "-rss_limit_mb=1024"]
+    usual += [f"-artifact_prefix={FOUND}/", f"-dict={words}"]
+    places = [*map(str, options.files or [options.corpus / "grown"])]
+    atheris.Setup([sys.argv[0], *usual, *flags, *places], target.check)
+    gc.freeze()  # the target collects what a run leaves, which is quick if that is all there is
+    gc.disable()
+    atheris.Fuzz()
+
+
+def write_corpus(place: Path, target: Any) -> Path:
+    """Write the wire cases, and libFuzzer's dictionary, whose path is returned."""
+    wire, corpus, words = importlib.import_module("test_wire"), place / "grown", place / "words"
+    corpus.mkdir(parents=True, exist_ok=True)
+    for number, case in enumerate(wire.CASES):
+        for data in target.seeds(case.sent, number):
+            (corpus / hashlib.sha1(data).hexdigest()).write_bytes(data)
+    words.write_text("".join(map(word, wire.FRAGMENTS)))
+    return words
+
+
+def word(fragment: bytes) -> str:
+    """A line of libFuzzer's dictionary."""
+    return '"' + "".join(f"\\x{byte:02x}" for byte in fragment) + '"\n'
+
+
+if __name__ == "__main__":
+    main()
