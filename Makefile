@@ -6,13 +6,14 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PORT ?= 8000
 
-.PHONY: help run test check format bench coverage clean
+.PHONY: help run test check format bench soak fuzz coverage clean
 
 help:
 	@echo "make run     set up and serve the examples on http://127.0.0.1:$(PORT)"
 	@echo "make test    set up and run the tests"
 	@echo "make check   lint, format check and types"
 	@echo "make bench   the side-by-side benchmarks (QUICK=1 for a quick run, ONLY=io for one part)"
+	@echo "make soak    ten minutes of everything at once (SECONDS=60 for one);  make fuzz  a minute of any bytes"
 	@echo "make format  let ruff format the code;  make coverage  the tests with coverage;  make clean"
 
 run: $(READY)
@@ -35,6 +36,13 @@ coverage: $(READY)
 
 bench: $(READY)
 	@$(PYTHON) benchmarks/run.py $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
+
+soak: $(READY)
+	@$(BIN)/python benchmarks/soak.py --seconds $(or $(SECONDS),600)
+
+fuzz: $(READY)
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check atheris
+	@$(BIN)/python tests/fuzz/fuzz_http.py --seconds $(or $(SECONDS),60)
 
 $(READY): pyproject.toml
 	@echo "setting up $(VENV) with $$($(PYTHON) --version)"

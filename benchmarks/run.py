@@ -24,7 +24,7 @@ from pathlib import Path
 
 from harness import ENVIRONMENT, HERE, PYTHON, ROOT, CannotMeasureError, Options, say
 
-PARTS = ("io", "cpu", "payload", "batch", "start", "faults")
+PARTS = ("io", "idle", "cpu", "payload", "batch", "start", "faults")
 REQUIREMENTS, OPTIONAL = HERE / "requirements.txt", HERE / "requirements-optional.txt"
 STAMP = ENVIRONMENT / ".ready"
 

@@ -1,0 +1,188 @@
+"""Connections that ask for nothing: what each costs, and whether those that do ask feel them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+import resource
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness import (
+    ENVIRONMENT,
+    CannotMeasureError,
+    Options,
+    Peer,
+    installed,
+    median,
+    ratios,
+    say,
+    spread,
+    started,
+    table,
+    tinysvc,
+    tree,
+    uvicorn,
+    wait_until,
+)
+
+from .cpu import ASKED_PER_SECOND, Steady, ask_steadily, awake
+
+TITLE = "idle: 10,000 connections that ask for nothing"
+COUNT = 10_000
+
+WARMING = 200
+"""Connections that come and go before memory is looked at for the first time."""
+
+PORTS_EACH = 10_000
+"""Connections from one client address, 127.0.0.x: Linux has some 28,000 ports for each."""
+
+REQUEST = b"GET /json HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: idle\r\nAccept: */*\r\n\r\n"
+
+COLUMNS = ["", "KiB each", "spread", "p99 ms", "p99 ms with them", "ratio", "spread", "p99 client late, ms", "failed"]
+
+
+@dataclasses.dataclass
+class Found:
+    """One peer, a value for each round."""
+
+    each: list[float] = dataclasses.field(default_factory=list)  # bytes
+    alone: list[Steady] = dataclasses.field(default_factory=list)
+    beside: list[Steady] = dataclasses.field(default_factory=list)
+
+
+def peers() -> list[Peer]:
+    patient = ["--max-connections", "12000", "--keep-alive-timeout", "600"]
+    found = [
+        Peer(name="tinysvc", command=tinysvc("tinysvc_io.py", *patient)),
+        Peer(name="raw ASGI on uvicorn", command=[*uvicorn("raw_asgi:app"), "--timeout-keep-alive", "600"]),
+    ]
+    if installed("granian"):
+        options = ["--interface", "rsgi", "--workers", "1", "--loop", "uvloop", "--http", "1", "--no-ws"]
+        command = [str(ENVIRONMENT / "bin" / "granian"), "--port", "{port}", "granian_rsgi:app", *options]
+        found.append(Peer(name="Granian RSGI, fixed reply", command=command))
+    return found
+
+
+def measure(options: Options) -> str:
+    seconds, count = options.choose(5, 2), options.choose(9, 3)
+    with many_descriptors(COUNT + 1000), started(servers := peers()):
+        found = {peer.name: Found() for peer in servers}
+        empty = {peer.name: warmed(peer) for peer in servers}
+        for number in range(count):
+            for peer in servers:
+                with awake(peer):
+                    one_round(peer, found[peer.name], empty[peer.name], seconds, idle_first=bool(number % 2))
+            last = ", ".join(f"{name} {each.each[-1] / 1024:.1f} KiB" for name, each in found.items())
+            say(f"  round {number + 1} of {count}: {last}")
+    return shown(found, seconds)
+
+
+@contextlib.contextmanager
+def many_descriptors(wanted: int) -> Iterator[None]:
+    """For us, and for the peers that are started meanwhile."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        raise CannotMeasureError(f"{wanted} descriptors are needed, but `ulimit -Hn` says {hard}; raise it")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def warmed(peer: Peer) -> int:
+    """What it holds before the first round, when all that is made once has been made."""
+    with awake(peer):
+        with idle(peer, WARMING):
+            pass
+        ask_steadily(peer, 1)
+        return memory(peer)
+
+
+def one_round(peer: Peer, found: Found, empty: int, seconds: int, *, idle_first: bool) -> None:
+    """The same steady requests without and with the idle connections: in turns these or those come first."""
+    if not idle_first:
+        found.alone.append(ask_steadily(peer, seconds))
+    with idle(peer, COUNT):
+        found.each.append((memory(peer) - empty) / COUNT)
+        found.beside.append(ask_steadily(peer, seconds))
+    if idle_first:
+        found.alone.append(ask_steadily(peer, seconds))
+
+
+@contextlib.contextmanager
+def idle(peer: Peer, count: int) -> Iterator[None]:
+    """So many connections that have made one request, and stay. Behind the block the peer has closed its ends too."""
+    before = descriptors(peer)
+    connections: list[socket.socket] = []
+    try:
+        connections.extend(connected(peer.port, f"127.0.0.{2 + number // PORTS_EACH}") for number in range(count))
+        yield
+        if any(map(has_ended, connections)):
+            raise CannotMeasureError(f"{peer.name} has closed some of its idle connections")
+    finally:
+        for connection in connections:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # no port stays in use
+            connection.close()
+    if not wait_until(lambda: descriptors(peer) <= before + WARMING, 30):
+        raise CannotMeasureError(f"{peer.name} still has {descriptors(peer)} descriptors, and had {before} before")
+
+
+def connected(port: int, source: str) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", port), 10, (source, 0))
+    connection.sendall(REQUEST)
+    answer = connection.recv(65536)
+    if not answer.startswith(b"HTTP/1.1 200"):
+        raise CannotMeasureError(f"an idle connection was answered {answer[:200]!r}")
+    connection.setblocking(False)
+    return connection
+
+
+def has_ended(connection: socket.socket) -> bool:
+    """Also of one whose answer came in two pieces: then something is left to read."""
+    try:
+        return connection.recv(65536) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
+
+
+def memory(peer: Peer) -> int:
+    """Bytes that its processes hold (RSS)."""
+    total = 0
+    for process in tree(peer.process.pid):
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        held = re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)
+        total += int(held[1]) * 1024 if held else 0
+    return total
+
+
+def descriptors(peer: Peer) -> int:
+    return sum(len(list(Path(f"/proc/{process.pid}/fd").iterdir())) for process in tree(peer.process.pid))
+
+
+def shown(found: dict[str, Found], seconds: int) -> str:
+    rows = [row(name, each) for name, each in found.items()]
+    return (
+        f"{COUNT:,} keep-alive connections, each of which has made one request with four header fields: how much more "
+        f"memory (RSS) all processes of the server hold than before the first of them, divided by their number; and an "
+        f"io route asked {ASKED_PER_SECOND} times a second (open loop, {seconds} s) without and with them, in turns. "
+        f"Nothing is pinned.\n\n{table(COLUMNS, rows)}\n"
+    )
+
+
+def row(name: str, found: Found) -> list[str]:
+    alone, beside = ([one["p99"] for one in each] for each in (found.alone, found.beside))
+    compared = ratios(beside, alone)
+    sizes = [each / 1024 for each in found.each]
+    late = [one["late"] for one in found.beside]
+    return [
+        *(name, median(sizes, "{:.1f}"), spread(sizes, "{:.1f}")),
+        *(median(alone, "{:.2f}"), median(beside, "{:.2f}"), median(compared, "{:.2f}"), spread(compared, "{:.2f}")),
+        *(median(late, "{:.2f}"), f"{sum(one['failed'] for one in (*found.alone, *found.beside)):.0f}"),
+    ]

@@ -1,0 +1,1013 @@
+"""Everything at once, for long: does the server stay what it was?
+
+One server process with two workers serves tests/soak_app.py, while this process is all its clients: honest ones, slow
+ones and rude ones, and somebody who kills a worker every other second. A *kind* of traffic is a function, and its
+decorator is its line in the table of what may come of it: statuses, a closed connection, an answer cut off half-way.
+At the end stands a verdict, as text and as exit status:
+
+- what came of every request is in its kind's line, and every body is the right one; what is not is shown with its bytes
+- the server's log has only lines of a kind that LOG_LINES names, and no traceback
+- no more answers were lost by dead workers than workers were killed
+- memory under load is flat once it is warm: behind the warming up (WARM), the median of the last third of the time is
+  at most SLACK above that of the first third; and so is what is held at rest, at the end
+- with all clients gone, there are as many descriptors, tasks and running generators as in the first such pause
+- SIGTERM: requests under way are answered, the exit status is 0, no process and no shared memory is left
+
+    python benchmarks/soak.py --seconds 600             what happens by chance follows from --seed, which is printed
+
+It needs the test extra (`make test` installs it).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import random
+import re
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+TESTS = Path(__file__).resolve().parents[1] / "tests"
+sys.path.insert(0, str(TESTS))
+
+import uvloop  # noqa: E402
+
+from conftest import descendants, workers_below  # noqa: E402 - where the tests keep them
+from http_ends import Answer, chunked, get, post, read_answer, reset_on_close  # noqa: E402
+from soak_app import BLOCK, block, checksum  # noqa: E402
+
+MiB = 2**20
+
+OPTIONS = {
+    "--cpu-workers": "2",
+    "--first-byte-timeout": "2",
+    "--header-timeout": "2",
+    "--body-timeout": "2",
+    "--write-timeout": "2",
+    "--keep-alive-timeout": "3",
+    "--shutdown-timeout": "20",
+}
+"""Patience is short, so that in a minute it has ended for many."""
+
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": "262144", "MALLOC_TRIM_THRESHOLD_": "262144"}
+"""Big blocks go back to the system at once. By default glibc keeps some 30 MiB more or less, which hides what leaks."""
+
+ACTORS = {"ordinary": 24, "slow": 24, "rude": 32}
+"""Clients at a time: the first keep two cores busy, the others mostly wait."""
+
+KILL_EVERY = 2.0
+"""Seconds between two killed workers, in the mean."""
+
+GUARD = 45.0
+"""Seconds after which something hangs: longer than anything here may last on a busy machine."""
+
+WARM = 60.0
+"""Seconds until memory must be flat; of a short run a third."""
+
+SLACK = {"server": 6 * MiB, "family": 32 * MiB}
+"""What memory may differ by chance: of the server by what clients have half sent and half read, of it with its workers
+also by two bodies of 16 MiB that are or are not at work."""
+
+MOST_SHOWN = 2
+"""Of each unexpected outcome, so many are shown with their bytes; all are counted."""
+
+
+# One client
+
+
+class Recorder(asyncio.StreamReader):
+    """What comes, with its beginning and its end kept for the report."""
+
+    def __init__(self) -> None:
+        super().__init__(limit=4 * MiB)
+        self.head = self.tail = b""
+
+    def feed_data(self, data: bytes) -> None:
+        self.head += data[: 400 - len(self.head)]
+        self.tail = (self.tail + data[-200:])[-200:]
+        super().feed_data(data)
+
+    def set_exception(self, exc: Exception) -> None:
+        """A reset: what came before it counts."""
+        self.feed_eof()
+
+
+class Client:
+    """One connection at a time, kept while both ends want it."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.writer: asyncio.StreamWriter | None = None
+        self.reader: Any = None
+        self.sent = b""
+
+    def bytes_seen(self) -> str:
+        """For the report: the beginning of what was sent, the beginning and the end of what came."""
+        came = f"{self.reader.head!r} ... {self.reader.tail!r}" if self.reader else "nothing"
+        return f"          sent {self.sent!r}\n          came {came}"
+
+    async def open(self, *, receive_buffer: int = 0) -> None:
+        """A new connection, in place of any other."""
+        self.close()
+        sock = socket.socket()
+        if receive_buffer:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        sock.setblocking(False)
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.sock_connect(sock, ("127.0.0.1", self.port))
+        except BaseException:
+            sock.close()
+            raise
+        self.reader = Recorder()
+        protocol = asyncio.StreamReaderProtocol(self.reader)
+        transport, _ = await loop.create_connection(lambda: protocol, sock=sock)
+        self.writer = asyncio.StreamWriter(transport, protocol, self.reader, loop)
+
+    def close(self, *, reset: bool = False) -> None:
+        if self.writer is not None:
+            if reset:
+                with contextlib.suppress(OSError):
+                    reset_on_close(self.writer.get_extra_info("socket"))
+            self.writer.transport.abort() if reset else self.writer.close()
+            self.writer = None
+
+    async def send(self, data: bytes) -> None:
+        if self.writer is None:
+            await self.open()
+        assert self.writer is not None
+        self.sent = (self.sent + data)[:500]
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def _read(self, *, head: bool = False) -> Answer | None:
+        try:
+            return await read_answer(self.reader, head=head)
+        except ValueError:  # the end came where a chunk's size should stand
+            if self.reader.at_eof():
+                raise ConnectionResetError("cut off between two chunks") from None
+            raise
+
+    async def answer(self, *, head: bool = False) -> Answer:
+        answer = await self._read(head=head)
+        if answer is None:
+            raise ConnectionResetError("closed")
+        if answer.closes:
+            self.close()
+        return answer
+
+    async def ask(self, data: bytes, *, head: bool = False) -> Answer:
+        self.sent = b""
+        await self.send(data)
+        return await self.answer(head=head)
+
+    async def end(self) -> str:
+        """Wait for the end of the connection: "closed", or the status of what comes first."""
+        answer = await self._read()
+        return "closed" if answer is None else said(answer)
+
+
+def said(answer: Answer) -> str:
+    """The status, and the name that a problem document has for it."""
+    kind = ""
+    if answer.fields.get("content-type") == "application/problem+json":
+        kind = json.loads(answer.body)["type"].removeprefix("about:blank").removeprefix("urn:tinysvc:")
+    return f"{answer.status} {kind}".rstrip()
+
+
+class Wrong(Exception):
+    """An answer that is well-formed, and says the wrong thing."""
+
+
+def right(answer: Answer, body: bytes) -> str:
+    if answer.status == 200 and answer.body != body:
+        raise Wrong(f"{len(body)} bytes {body[:80]!r} were expected, {len(answer.body)} came: {answer.body[:80]!r}")
+    return said(answer)
+
+
+def right_stream(answer: Answer, blocks: int) -> str:
+    if answer.status == 200 and zlib.crc32(answer.body) != checksum(blocks):
+        raise Wrong(f"{blocks} blocks were expected, {len(answer.body)} bytes with another checksum came")
+    return said(answer)
+
+
+# The table of kinds
+
+Script = Callable[[Client, random.Random], Awaitable[str]]
+
+
+class Kind(NamedTuple):
+    script: Script
+    weight: int
+    allowed: frozenset[str]
+
+
+KINDS: dict[str, dict[str, Kind]] = {group: {} for group in ACTORS}
+
+KILLED = "500 worker-died"
+CUT = "cut off"
+REFUSED = tuple(str(status) for status in (400, 413, 414, 417, 431, 501, 505))
+SERVED = ("200", "204", "404", "405", "415", "422")
+
+
+def kind(group: str, weight: int, *allowed: str) -> Callable[[Script], Script]:
+    """A kind of traffic, how often it comes among those of its group, and all that may come of it."""
+
+    def record(script: Script) -> Script:
+        KINDS[group][getattr(script, "__name__", "?")] = Kind(script, weight, frozenset(allowed))
+        return script
+
+    return record
+
+
+def some(rng: random.Random) -> str:
+    """A query that makes a request one of its kind: else three that a killed worker had would be a crash loop."""
+    return f"?n={rng.getrandbits(48)}"
+
+
+def order(rng: random.Random) -> tuple[bytes, bytes]:
+    lines = [rng.randrange(1000) / 4 for _ in range(rng.randrange(20))]
+    number = rng.randrange(10**6)
+    return (
+        json.dumps({"number": number, "lines": lines}).encode(),
+        b'{"number":%d,"sum":%s}' % (number, json.dumps(sum(lines)).encode()),
+    )
+
+
+JSON = "Content-Type: application/json"
+
+
+@kind("ordinary", 20, "200")
+async def io_get(client: Client, rng: random.Random) -> str:
+    return right(await client.ask(get(f"/io/wait/0{some(rng)}")), b'{"waited":0}')
+
+
+@kind("ordinary", 5, "200")
+async def io_waits(client: Client, rng: random.Random) -> str:
+    milliseconds = rng.randrange(50)
+    path = f"/{rng.choice(['io', 'thread'])}/wait/{milliseconds}"
+    return right(await client.ask(get(path)), b'{"waited":%d}' % milliseconds)
+
+
+@kind("ordinary", 10, "200")
+async def io_order(client: Client, rng: random.Random) -> str:
+    body, expected = order(rng)
+    return right(await client.ask(post(body, "/io/order", JSON)), expected)
+
+
+@kind("ordinary", 5, "422", "404", "405", "400")
+async def io_mistaken(client: Client, rng: random.Random) -> str:
+    requests = [
+        post(b'{"number": "x"}', "/io/order", JSON),
+        post(b"{", "/io/order", JSON),
+        get("/io/wait/soon"),
+        get("/nowhere"),
+        get("/io/order"),
+    ]
+    return said(await client.ask(rng.choice(requests)))
+
+
+@kind("ordinary", 3, "200")
+async def io_head(client: Client, rng: random.Random) -> str:
+    return said(await client.ask(get(f"/io/wait/0{some(rng)}", method="HEAD"), head=True))
+
+
+@kind("ordinary", 3, "200")
+async def io_last(client: Client, rng: random.Random) -> str:
+    old = b"GET /io/wait/1 HTTP/1.0\r\n\r\n"
+    answer = await client.ask(rng.choice([old, get("/io/wait/1", "Connection: close")]))
+    if not answer.closes:
+        raise Wrong("the connection was to be closed")
+    return right(answer, b'{"waited":1}')
+
+
+@kind("ordinary", 5, "200")
+async def io_pipelined(client: Client, rng: random.Random) -> str:
+    """Many requests in one piece; the answers come in order."""
+    orders = [order(rng) for _ in range(rng.randrange(2, 30))]
+    client.sent = b""
+    await client.send(b"".join(post(body, "/io/order", JSON) for body, _ in orders))
+    for _, expected in orders:
+        outcome = right(await client.answer(), expected)
+        if outcome != "200":
+            return outcome
+    return "200"
+
+
+@kind("ordinary", 4, "200")
+async def io_downloads(client: Client, rng: random.Random) -> str:
+    blocks = rng.choice([1, 3, 30])
+    path = rng.choice(["/io/download", "/io/declared", "/thread/download"])
+    return right_stream(await client.ask(get(f"{path}/{blocks}")), blocks)
+
+
+@kind("ordinary", 2, "200")
+async def io_uploads(client: Client, rng: random.Random) -> str:
+    blocks = rng.choice([1, 8, 64, 256])
+    client.sent = b""
+    if rng.random() < 0.5:
+        await client.send(get("/io/upload", "Transfer-Encoding: chunked", method="POST"))
+        for number in range(blocks):
+            await client.send(b"%x\r\n%b\r\n" % (BLOCK, block(number)))
+        await client.send(chunked())
+    else:
+        await client.send(get("/io/upload", f"Content-Length: {blocks * BLOCK}", method="POST"))
+        for number in range(blocks):
+            await client.send(block(number))
+    return right(await client.answer(), b'{"size":%d,"crc":%d}' % (blocks * BLOCK, checksum(blocks)))
+
+
+@kind("ordinary", 2, "200")
+async def io_expects(client: Client, rng: random.Random) -> str:
+    body, expected = order(rng)
+    fields = [JSON, f"Content-Length: {len(body)}", "Expect: 100-continue"]
+    answer = await client.ask(get("/io/order", *fields, method="POST"))
+    if answer.status != 100:
+        return f"{said(answer)} instead of 100"
+    await client.send(body)
+    return right(await client.answer(), expected)
+
+
+@kind("ordinary", 10, "200", KILLED)
+async def cpu_order(client: Client, rng: random.Random) -> str:
+    body, expected = order(rng)
+    return right(await client.ask(post(body, f"/cpu/order{some(rng)}", JSON)), expected)
+
+
+@kind("ordinary", 4, "200", KILLED)
+async def cpu_burns(client: Client, rng: random.Random) -> str:
+    milliseconds = rng.randrange(1, 20)
+    return right(await client.ask(get(f"/cpu/burn/{milliseconds}{some(rng)}")), b'{"burnt":%d}' % milliseconds)
+
+
+@kind("ordinary", 2, "200", KILLED)
+async def cpu_uploads(client: Client, rng: random.Random) -> str:
+    blocks = rng.choice([1, 3, 4, 5, 64, 256])
+    body = b"".join(map(block, range(blocks)))
+    if rng.random() < 0.2:
+        return right(await client.ask(post(body, f"/cpu/echo{some(rng)}")), body)
+    expected = b'{"size":%d,"crc":%d}' % (len(body), checksum(blocks))
+    return right(await client.ask(post(body, f"/cpu/upload{some(rng)}")), expected)
+
+
+@kind("ordinary", 2, "200", KILLED, CUT)
+async def cpu_downloads(client: Client, rng: random.Random) -> str:
+    blocks = rng.choice([1, 3, 30])
+    return right_stream(await client.ask(get(f"/cpu/download/{blocks}{some(rng)}")), blocks)
+
+
+@kind("ordinary", 6, "200", KILLED)
+async def cpu_batched(client: Client, rng: random.Random) -> str:
+    values = [rng.randrange(100) / 4 for _ in range(5)]
+    answer = await client.ask(post(json.dumps(values).encode(), f"/cpu/batch{some(rng)}", JSON))
+    return right(answer, json.dumps(sum(values)).encode())
+
+
+@kind("ordinary", 1, "418", KILLED)
+async def cpu_teapot(client: Client, rng: random.Random) -> str:
+    return said(await client.ask(get(f"/cpu/teapot{some(rng)}")))
+
+
+@kind("ordinary", 1, "200", "504 deadline-exceeded", "503 deadline-in-queue", KILLED)
+async def cpu_late(client: Client, rng: random.Random) -> str:
+    """About half of them miss their deadline of 200 ms."""
+    milliseconds = rng.choice([10, 400])
+    return right(await client.ask(get(f"/cpu/late/{milliseconds}{some(rng)}")), b'{"slept":%d}' % milliseconds)
+
+
+@kind("slow", 2, "200", "503 queue-full", KILLED)
+async def cpu_narrow(client: Client, rng: random.Random) -> str:
+    """More than one worker and a queue of two can take."""
+    milliseconds = rng.randrange(100, 300)
+    return right(await client.ask(get(f"/cpu/narrow/{milliseconds}{some(rng)}")), b'{"slept":%d}' % milliseconds)
+
+
+# The slow
+
+
+async def dribble(client: Client, rng: random.Random, data: bytes, pieces: int, pause: float) -> None:
+    places = sorted(rng.randrange(len(data) + 1) for _ in range(pieces - 1))
+    for begin, end in zip([0, *places], [*places, len(data)], strict=True):
+        await client.send(data[begin:end])
+        await asyncio.sleep(rng.random() * pause)
+
+
+@kind("slow", 3, "200", KILLED)
+async def slow_request(client: Client, rng: random.Random) -> str:
+    """Head and body in pieces; nobody's patience ends."""
+    body, expected = order(rng)
+    client.sent = b""
+    await dribble(client, rng, post(body, f"/{rng.choice(['io', 'cpu'])}/order{some(rng)}", JSON), 8, 0.2)
+    return right(await client.answer(), expected)
+
+
+@kind("slow", 2, "200", KILLED)
+async def slow_upload(client: Client, rng: random.Random) -> str:
+    blocks = rng.choice([4, 16])
+    path = rng.choice(["/io/upload", "/cpu/upload"])
+    client.sent = b""
+    await client.send(get(path + some(rng), f"Content-Length: {blocks * BLOCK}", method="POST"))
+    for number in range(blocks):
+        await client.send(block(number))
+        await asyncio.sleep(rng.random() * 0.2)
+    return right(await client.answer(), b'{"size":%d,"crc":%d}' % (blocks * BLOCK, checksum(blocks)))
+
+
+DOWNLOADS = ["/io/download", "/io/declared", "/thread/download", "/cpu/download"]
+
+
+@kind("slow", 3, "200", KILLED, CUT)
+async def slow_reader(client: Client, rng: random.Random) -> str:
+    """It reads on, now and then. Its kernel takes little for it."""
+    await client.open(receive_buffer=64 * 1024)
+    await client.send(get(f"{rng.choice(DOWNLOADS)}/40{some(rng)}"))
+    assert client.writer is not None
+    transport: Any = client.writer.transport
+    reading = asyncio.ensure_future(client.answer())
+    try:
+        while not reading.done():
+            transport.pause_reading()
+            await asyncio.sleep(rng.random() * 0.05)
+            if not reading.done():
+                transport.resume_reading()
+            await asyncio.sleep(0.002)
+        return right_stream(await reading, 40)
+    finally:
+        reading.cancel()
+
+
+@kind("slow", 1, CUT, KILLED)
+async def stalled_reader(client: Client, rng: random.Random) -> str:
+    """It reads nothing any more, until it is cut off."""
+    await client.open(receive_buffer=64 * 1024)
+    assert client.writer is not None
+    transport: Any = client.writer.transport
+    await client.send(get(f"{rng.choice(DOWNLOADS)}/200{some(rng)}"))
+    while not (client.reader.head or client.reader.at_eof()):  # it may have to wait for a worker
+        await asyncio.sleep(0.01)
+    transport.pause_reading()
+    await asyncio.sleep(10)  # twice write_timeout, as the kernel still takes some at first, and a sweep or two each
+    transport.resume_reading()
+    return said(await client.answer())
+
+
+@kind("slow", 1, "closed")
+async def silent(client: Client, rng: random.Random) -> str:
+    await client.open()
+    return await client.end()
+
+
+@kind("slow", 1, "closed")
+async def idle(client: Client, rng: random.Random) -> str:
+    await client.ask(get("/io/wait/0"))
+    return await client.end()
+
+
+@kind("slow", 2, "408")
+async def stalled_request(client: Client, rng: random.Random) -> str:
+    """A part of a request, and no more of it."""
+    body, _ = order(rng)
+    request = post(body, f"/{rng.choice(['io', 'cpu'])}/order", JSON)
+    await client.open()
+    await client.send(request[: rng.randrange(1, len(request))])
+    return await client.end()
+
+
+# The rude
+
+
+def any_request(rng: random.Random, most_blocks: int = 1000) -> bytes:
+    blocks = rng.choice([1, 5, 40])
+    body = b"".join(map(block, range(blocks)))
+    return rng.choice(
+        [
+            *(get(f"{path}/{rng.choice([1, 40, most_blocks])}{some(rng)}") for path in DOWNLOADS),
+            *(post(body, f"{path}{some(rng)}") for path in ("/io/upload", "/cpu/upload", "/cpu/echo", "/io/unread")),
+            *(post(order(rng)[0], f"{path}{some(rng)}", JSON) for path in ("/io/order", "/cpu/order")),
+            get(f"/io/wait/300{some(rng)}"),
+            get(f"/thread/wait/100{some(rng)}"),
+            get(f"/cpu/burn/50{some(rng)}"),
+            get(f"/cpu/late/400{some(rng)}"),
+            post(b"[1.5]", f"/cpu/batch{some(rng)}", JSON),
+            get("/io/wait/1") * 50,
+        ]
+    )
+
+
+@kind("rude", 4, "left", CUT)
+async def leave_in_request(client: Client, rng: random.Random) -> str:
+    request = any_request(rng)
+    await client.open()
+    await client.send(request[: rng.randrange(len(request) + 1)])
+    client.close(reset=rng.random() < 0.5)
+    return "left"
+
+
+@kind("rude", 4, "left", CUT)
+async def leave_in_answer(client: Client, rng: random.Random) -> str:
+    await client.open()
+    await client.send(any_request(rng))
+    await asyncio.sleep(rng.random() * rng.choice([0.001, 0.1]))
+    await client.reader.read(rng.choice([1, 1000, 200_000]))
+    client.close(reset=rng.random() < 0.5)
+    return "left"
+
+
+@kind("rude", 2, "left", CUT, "closed", *SERVED, KILLED, "503 deadline-in-queue", "504 deadline-exceeded", "400", "413")
+async def half_closed(client: Client, rng: random.Random) -> str:
+    """It says that this was all, somewhere in its request or behind it, and reads what comes."""
+    request = any_request(rng, most_blocks=40)
+    await client.open()
+    await client.send(request[: rng.choice([len(request), rng.randrange(len(request) + 1)])])
+    assert client.writer is not None
+    client.writer.write_eof()
+    return await client.end()
+
+
+@kind("rude", 2, "413", CUT)
+async def too_big(client: Client, rng: random.Random) -> str:
+    """CUT: it was still sending when the server had said all and read on for a while."""
+    path = rng.choice(["/io/order", "/cpu/upload"])
+    await client.open()
+    if rng.random() < 0.5:
+        await client.send(get(path, f"Content-Length: {16 * MiB + 1}", method="POST") + b"x")
+    else:
+        await client.send(get(path, "Transfer-Encoding: chunked", method="POST"))
+        with contextlib.suppress(ConnectionError):
+            for _ in range(257):
+                await client.send(b"%x\r\n%b\r\n" % (BLOCK, bytes(BLOCK)))
+    return await client.end()
+
+
+class WireCase(NamedTuple):
+    """Of tests/wire: bytes, and whether they are refused, and by what."""
+
+    sent: bytes
+    refusal: str
+    is_whole: bool
+
+
+def wire_cases() -> Iterator[WireCase]:
+    for file in sorted((TESTS / "wire").glob("*.http")):
+        for text in re.split(r"^= ", file.read_text(), flags=re.MULTILINE)[1:]:
+            first, *lines = text.split("\n")
+            words = first[: first.index(":")].split(" ")[:-1]
+            refusals = [word for word in words if word.isdigit() and word >= "400"]
+            sent = b"".join(unescaped(line) for line in lines if line and not line.startswith(("#", "< ")))
+            is_of_limits = file.stem == "limits" or {"413", "414", "431"} & {*refusals}  # those of the tests are others
+            if not is_of_limits and "head" not in words:
+                yield WireCase(sent, refusals[0] if refusals else "", not {"none", "eof"} & {*words})
+
+
+def unescaped(line: str) -> bytes:
+    whole = re.sub(r"\{(.+?)\*(\d+)\}", lambda match: match[1] * int(match[2]), line)
+    return whole.encode().decode("unicode_escape").encode("latin-1")
+
+
+WIRE_CASES = list(wire_cases())
+
+
+@kind("rude", 12, "as it should")
+async def malformed(client: Client, rng: random.Random) -> str:
+    """A case of tests/wire, in any pieces. Who is refused is refused with its status; others are served something."""
+    case = rng.choice(WIRE_CASES)
+    outcomes = await sent_and_heard(client, rng, case.sent)
+    wanted = {case.refusal or "closed"} | ({"408"} if not case.is_whole else set())
+    if outcomes[-2:] in (["404", "closed"], ["405", "closed"]):
+        return "as it should"  # nothing read its body, nor anything behind it
+    if outcomes[-1] in wanted and all(outcome in SERVED for outcome in outcomes[:-1]):
+        return "as it should"
+    return f"{outcomes}, not {wanted} at the end"
+
+
+FRAGMENTS = [
+    *(
+        b"\r\n",
+        b"\n",
+        b"\r",
+        b"\0",
+        b" ",
+        b"\t",
+        b":",
+        b";",
+        b"%00",
+        b"-",
+        b"\xff",
+        b"HTTP/1.1",
+        b"HTTP/2.0",
+        b"a" * 9000,
+    ),
+    *(
+        b"Content-Length: 5\r\n",
+        b"Transfer-Encoding: chunked\r\n",
+        b"Host: y\r\n",
+        b"X: a\r\n" * 120,
+        b"POST ",
+        b"FROB ",
+    ),
+    *(
+        b"0\r\n\r\n",
+        b"5\r\nhello\r\n",
+        b"Expect: x\r\n",
+        b"Connection: close\r\n",
+        b"ffffffff\r\n",
+        b"\x16\x03\x01\x02",
+    ),
+]
+
+
+@kind("rude", 12, "refused", "served", "closed", "served, then refused", "served, then closed")
+async def damaged(client: Client, rng: random.Random) -> str:
+    """Good requests with some of their bytes replaced."""
+    body, _ = order(rng)
+    good = [
+        get("/io/wait/1"),
+        post(body, "/io/order", JSON),
+        post(body, f"/cpu/order{some(rng)}", JSON),
+        get("/io/upload", "Transfer-Encoding: chunked", method="POST") + chunked(b"hello", b"you"),
+    ]
+    data = b"".join(rng.choice(good) for _ in range(rng.randrange(1, 4)))
+    for _ in range(rng.randrange(1, 4)):
+        place = rng.randrange(len(data) + 1)
+        data = data[:place] + rng.choice(FRAGMENTS) + data[place + rng.randrange(10) :]
+    outcomes = await sent_and_heard(client, rng, data)
+    served = [outcome for outcome in outcomes if outcome in (*SERVED, KILLED)]
+    others = outcomes[len(served) :]
+    if others and (len(others) > 1 or others[0] not in (*REFUSED, "408", "closed")):
+        return str(outcomes)
+    end = "" if not others else "closed" if others == ["closed"] else "refused"
+    return ", then ".join(["served"] * bool(served) + [end] * bool(end))
+
+
+async def sent_and_heard(client: Client, rng: random.Random, data: bytes) -> list[str]:
+    """What is answered until the connection ends, or nothing has come for a while."""
+    await client.open()
+    with contextlib.suppress(ConnectionError):
+        await dribble(client, rng, data, rng.choice([1, 1, 2, 5]), 0.01)
+    outcomes: list[str] = []
+    while not outcomes or outcomes[-1] in (*SERVED, KILLED):
+        try:
+            outcomes.append(await client.end())
+        except ConnectionResetError:
+            outcomes.append("closed")
+    return outcomes
+
+
+# The clients, all together
+
+
+class Traffic:
+    """All actors, and what came of what they did."""
+
+    def __init__(self, port: int, seed: int) -> None:
+        self.port, self.seed = port, seed
+        self.outcomes: dict[str, Counter[str]] = defaultdict(Counter)
+        self.unexpected: dict[str, list[str]] = defaultdict(list)  # what was seen each time
+        self.is_over = False
+        self._go = asyncio.Event()
+        self._acting = 0
+        self._calm = asyncio.Event()
+
+    async def act(self, group: str, number: int) -> None:
+        rng, client = random.Random(f"{self.seed} {group} {number}"), Client(self.port)
+        names = list(KINDS[group])
+        weights = [kind.weight for kind in KINDS[group].values()]
+        while not self.is_over:
+            if not self._go.is_set():
+                client.close()
+                self._count_acting(-1)
+                await self._go.wait()
+                self._count_acting(1)
+            else:
+                await self._play(client, rng, group, rng.choices(names, weights)[0])
+        client.close()
+
+    def _count_acting(self, more: int) -> None:
+        self._acting += more
+        if not self._acting:
+            self._calm.set()
+
+    async def _play(self, client: Client, rng: random.Random, group: str, name: str) -> None:
+        client.sent = b""
+        outcome, kind = "", KINDS[group][name]
+        try:
+            async with asyncio.timeout(GUARD):
+                outcome = await kind.script(client, rng)
+        except TimeoutError:
+            outcome = f"it hung for {GUARD:g} s"
+        except (ConnectionError, asyncio.IncompleteReadError) as error:
+            outcome = CUT if "Timeout" not in type(error).__name__ else repr(error)
+        except (AssertionError, ValueError, KeyError, Wrong) as error:
+            outcome = f"{type(error).__name__}: {error}"
+        self.outcomes[name][outcome] += 1
+        if outcome not in kind.allowed:
+            self.unexpected[f"{name}: {outcome}"].append(client.bytes_seen())
+        if group != "ordinary" or outcome not in kind.allowed or outcome == CUT:
+            client.close()
+
+    async def run(self) -> None:
+        actors = [(group, number) for group, count in ACTORS.items() for number in range(count)]
+        self._acting = len(actors)
+        async with asyncio.TaskGroup() as tasks:
+            for group, number in actors:
+                tasks.create_task(self.act(group, number))
+
+    async def pause(self) -> None:
+        """Let all come to the end of what they do, and hang up."""
+        self._calm.clear()
+        self._go.clear()
+        await self._calm.wait()
+
+    def go(self) -> None:
+        self._go.set()
+
+
+# The server
+
+
+class Sample(NamedTuple):
+    """What the server holds at one moment."""
+
+    when: float  # seconds since the start
+    server: int  # bytes of its own process (RSS)
+    family: int  # bytes of it, its forkserver and its workers, each page counted once (PSS)
+    descriptors: Counter[str]
+
+    def __str__(self) -> str:
+        held = f"{self.server / MiB:.1f} MiB, with its workers {self.family / MiB:.1f} MiB"
+        return f"{held}, {self.descriptors.total()} descriptors"
+
+
+class Server:
+    """The process under test, watched from outside."""
+
+    def __init__(self, folder: Path) -> None:
+        self.log = folder / "log"
+        self.samples: list[Sample] = []
+        self.killed = 0
+        self.began = time.monotonic()
+        command = [sys.executable, "-m", "tinysvc", "soak_app.py", "--port", "0"]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [*command, *(word for option in OPTIONS.items() for word in option)],
+                cwd=TESTS,
+                env={**MALLOC, **os.environ},
+                stdout=subprocess.PIPE,
+                stderr=log,
+            )
+        self.port = self._port()
+
+    def _port(self) -> int:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if found := re.match(rb"listening on http://127.0.0.1:(\d+)", line):
+                return int(found[1])
+        sys.exit(f"the server did not start:\n{self.log.read_text()}")
+
+    def sample(self) -> Sample:
+        pid = self.process.pid
+        family = [pid, *descendants(pid)]
+        return Sample(
+            time.monotonic() - self.began,
+            memory(pid, "Rss"),
+            sum(memory(each, "Pss") for each in family),
+            descriptors(pid),
+        )
+
+    async def watch(self) -> None:
+        while True:
+            await asyncio.sleep(0.5)
+            self.samples.append(await asyncio.to_thread(self.sample))
+
+    async def kill_workers(self, rng: random.Random) -> None:
+        while True:
+            await asyncio.sleep(rng.expovariate(1 / KILL_EVERY))
+            workers = await asyncio.to_thread(workers_below, self.process.pid)
+            if workers:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(rng.choice(workers), signal.SIGKILL)
+                    self.killed += 1
+
+    async def census(self) -> dict[str, int]:
+        """What it counts itself, as soon as that stands still: the last jobs have ended, the last clients are gone."""
+        client, seen = Client(self.port), [{"": 0}]
+        for _ in range(20):
+            await asyncio.sleep(1)
+            found = json.loads((await client.ask(get("/io/census"))).body)
+            objects = found.pop("objects")
+            ready = (await client.ask(get("/readyz"))).status
+            seen.append({**found, "ready": ready, **descriptors(self.process.pid)})
+            if seen[-1] == seen[-2] and ready == 200:
+                break
+        client.close()
+        return {**seen[-1], "objects": objects}
+
+
+def memory(pid: int, field: str) -> int:
+    """Bytes, by /proc/PID/smaps_rollup; 0 for a process that has ended."""
+    try:
+        found = re.search(rf"^{field}: +(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    return int(found[1]) * 1024 if found else 0
+
+
+def descriptors(pid: int) -> Counter[str]:
+    """How many there are of each kind."""
+    kinds: Counter[str] = Counter()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            kinds[re.sub(r"[\d\[\]]+| \(deleted\)|:|/memfd:", "", os.readlink(entry))] += 1
+    return kinds
+
+
+# The verdict
+
+LOG_LINES = {
+    "a deadline has passed": r"ERROR tinysvc: GET /cpu/late/\S+ .*: 504, the job ran past its deadline of 0\.2 s",
+    "a worker died in a job": r"ERROR tinysvc: [A-Z]+ /cpu/.*: 500, worker \d+ was killed by SIGKILL from outside.*",
+    "a worker died in a stream": r"ERROR tinysvc\.http: <Request GET /cpu/download/\d+> .*: the stream failed half-way "
+    r"and was cut off: tinysvc\.errors\.WorkerDied: worker \d+ was killed by SIGKILL from outside.*",
+    "a worker died": r"WARNING tinysvc\.executor: worker \d+ was killed by SIGKILL from outside the pool.*",
+}
+"""What the log may say, line by line, and what it means."""
+
+MAY_GROW = {"tinysvc": 12, "objects": 5000}
+"""By how much there may be more, at rest, than when warm: each of three pools keeps up to four arenas (memfd:tinysvc)
+for use again, and the caches of what was asked for often may have filled."""
+
+
+class Verdict:
+    """Sentences that hold, or do not."""
+
+    def __init__(self) -> None:
+        self.faults = 0
+
+    def say(self, holds: bool, sentence: str, more: str = "") -> None:
+        self.faults += not holds
+        print(f"{'  ok' if holds else ' NOT'}  {sentence}", flush=True)
+        if more and not holds:
+            print(more, flush=True)
+
+
+async def soak(seconds: float, seed: int, folder: Path) -> int:
+    """The number of faults."""
+    named_memory = set(os.listdir("/dev/shm"))
+    server, verdict = Server(folder), Verdict()
+    family = descendants(server.process.pid)
+    traffic, warm = Traffic(server.port, seed), min(WARM, seconds / 3)
+    print(f"{seconds:g} s of traffic with --seed {seed}; process {server.process.pid}, port {server.port}", flush=True)
+    try:
+        running = asyncio.ensure_future(traffic.run())
+        await disturbed(traffic, server, warm, random.Random(f"{seed} early"))
+        before = await server.census()
+        server.samples.clear()
+        await disturbed(traffic, server, seconds - warm, random.Random(f"{seed} late"))
+        after, last = await server.census(), server.sample()
+        family |= descendants(server.process.pid)
+        traffic.is_over = True
+        traffic.go()
+        await running
+        judge_outcomes(verdict, traffic, server.killed)
+        judge_memory(verdict, server.samples, last)
+        judge_census(verdict, before, after)
+        await judge_end(verdict, server)
+    finally:
+        server.process.kill()
+        server.process.wait()
+    verdict.say(not any(Path(f"/proc/{pid}").exists() for pid in family), "no process of it is left")
+    verdict.say(set(os.listdir("/dev/shm")) <= named_memory, "nor any shared memory")
+    judge_log(verdict, server.log.read_text().splitlines())
+    print(f"{verdict.faults} faults", flush=True)
+    return verdict.faults
+
+
+async def disturbed(traffic: Traffic, server: Server, seconds: float, rng: random.Random) -> None:
+    """So many seconds of traffic, while workers are killed and the server is watched; then all clients are gone."""
+    others = [asyncio.ensure_future(server.watch()), asyncio.ensure_future(server.kill_workers(rng))]
+    traffic.go()
+    await asyncio.sleep(seconds)
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    await traffic.pause()
+
+
+def judge_outcomes(verdict: Verdict, traffic: Traffic, killed: int) -> None:
+    lost = 0
+    for group, kinds in KINDS.items():
+        for name in kinds:
+            outcomes = traffic.outcomes[name]
+            lost += outcomes[KILLED] if name != "cpu_batched" else outcomes[KILLED] // 8
+            shown = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common(6))
+            print(f"      {group:9} {name:17} {shown}")
+    total = sum(outcomes.total() for outcomes in traffic.outcomes.values())
+    count = sum(map(len, traffic.unexpected.values()))
+    verdict.say(not count, f"{total} scenes, {count} of them with an outcome that their kind does not name")
+    for outcome, seen in traffic.unexpected.items():
+        print("\n".join([f"      {len(seen)} x {outcome}", *seen[:MOST_SHOWN]]))
+    unseen = [name for kinds in KINDS.values() for name in kinds if not traffic.outcomes[name]]
+    verdict.say(not unseen, "every kind was played", f"      but {unseen}")
+    verdict.say(lost <= killed, f"{lost} answers were lost to {killed} killed workers")
+
+
+def judge_memory(verdict: Verdict, samples: list[Sample], last: Sample) -> None:
+    """Under load, the medians of the first and the last third of the time behind the warming up; and at rest."""
+    third = max(1, len(samples) // 3)
+    for sample in samples[:: max(1, third // 4)]:
+        print(f"      after {sample.when:4.0f} s: {sample}")
+    for name, slack in SLACK.items():
+        held = [getattr(sample, name) for sample in samples]
+        warm, late, rest = statistics.median(held[:third]), statistics.median(held[-third:]), getattr(last, name)
+        shown = ", ".join(
+            f"{each / MiB:.1f} {when}" for each, when in ((warm, "warm"), (late, "late"), (rest, "at rest"))
+        )
+        verdict.say(max(late, rest) <= warm + slack, f"memory of the {name} is flat, in MiB: {shown}")
+
+
+def judge_census(verdict: Verdict, before: dict[str, int], after: dict[str, int]) -> None:
+    grown = {
+        what: f"{before.get(what, 0)} to {count}"
+        for what, count in after.items()
+        if count > before.get(what, 0) + MAY_GROW.get(what, 0)
+    }
+    counts = ", ".join(f"{count} {what}" for what, count in after.items())
+    verdict.say(not grown, f"at rest there are no more than when warm: {counts}", f"      grown: {grown}")
+    verdict.say(after["open"] == 0, "no generator and no reader is left at work")
+
+
+UPLOADED = b"".join(map(block, range(8)))
+LAST_REQUESTS = [
+    (get("/io/wait/1500"), b"", b'{"waited":1500}'),
+    (get("/thread/wait/1500"), b"", b'{"waited":1500}'),
+    (get("/cpu/burn/700"), b"", b'{"burnt":700}'),
+    (get("/io/download/100"), b"", b"".join(map(block, range(100)))),
+    (get("/cpu/download/100"), b"", b"".join(map(block, range(100)))),
+    *(
+        (post(UPLOADED, path)[:-1000], UPLOADED[-1000:], b'{"size":%d,"crc":%d}' % (8 * BLOCK, checksum(8)))
+        for path in ("/io/upload", "/cpu/upload")
+    ),
+]
+"""Under way when SIGTERM comes: what is sent before, what is sent after it, and what is answered."""
+
+
+async def judge_end(verdict: Verdict, server: Server) -> None:
+    idle, terminated = Client(server.port), asyncio.Event()
+    under_way = [
+        asyncio.ensure_future(last_request(Client(server.port), terminated, *request)) for request in LAST_REQUESTS
+    ]
+    tasks = 0
+    while tasks <= len(under_way):  # of the census a task, too
+        await asyncio.sleep(0.01)
+        tasks = json.loads((await idle.ask(get("/io/census"))).body)["tasks"]
+    server.process.terminate()
+    terminated.set()
+    found = await asyncio.gather(*under_way, return_exceptions=True)
+    verdict.say(set(found) == {"200"}, f"SIGTERM: the last {len(found)} requests are answered", f"      {found}")
+    verdict.say(await idle.end() == "closed", "an idle connection is closed")
+    status = await asyncio.to_thread(server.process.wait, 30)
+    verdict.say(status == 0, f"the exit status is {status}")
+
+
+async def last_request(client: Client, terminated: asyncio.Event, begin: bytes, rest: bytes, expected: bytes) -> str:
+    await client.open(receive_buffer=64 * 1024)
+    await client.send(begin)
+    await terminated.wait()
+    await client.send(rest)
+    outcome = right(await client.answer(), expected)
+    client.close()
+    return outcome
+
+
+def judge_log(verdict: Verdict, lines: list[str]) -> None:
+    kinds = Counter(next((kind for kind, form in LOG_LINES.items() if re.fullmatch(form, line)), "") for line in lines)
+    unknown = [line for line in lines if not any(re.fullmatch(form, line) for form in LOG_LINES.values())]
+    counts = ", ".join(f"{count} x {kind}" for kind, count in kinds.items() if kind)
+    more = "\n".join(f"      {line}" for line in unknown[:100])
+    verdict.say(not unknown, f"the log has {len(unknown)} lines of no known kind, and {counts or 'no other'}", more)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=600, help="of traffic; default: 600")
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="default: a new one")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="soak-") as folder:
+        return min(1, uvloop.run(soak(arguments.seconds, arguments.seed, Path(folder))))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,221 @@
+"""The service that is put under load for long (benchmarks/soak.py), and that streams without end (test_streaming.py).
+
+Every way through the server has a route. All blocks of a stream carry their number, so that one that is lost, doubled
+or moved changes the checksum.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+import time
+import zlib
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+from tinysvc import Batch, HTTPError, Pool, Request, Response, Service, cpu_route, io_route
+
+BLOCK = 64 * 1024
+ANY_SIZE = 1 << 40
+
+_FILLING = bytes(range(256)) * (BLOCK // 256 - 1) + bytes(248)
+
+
+def block(number: int) -> bytes:
+    """64 KiB that no other number has."""
+    return number.to_bytes(8, "big") + _FILLING
+
+
+@lru_cache(maxsize=64)
+def checksum(blocks: int) -> int:
+    """The CRC of a stream of so many blocks."""
+    crc = 0
+    for number in range(blocks):
+        crc = zlib.crc32(block(number), crc)
+    return crc
+
+
+class Gate:
+    """What streams through the service now, and how far it may go: a test lets it on step by step."""
+
+    def __init__(self) -> None:
+        self.limit = ANY_SIZE
+        self.streamed = 0  # bytes taken from the last upload, or made for the last download
+        self.open = 0  # generators and readers that have begun and not ended
+        self._raised = asyncio.Event()
+
+    def raise_to(self, limit: int) -> None:
+        self.limit = limit
+        self._raised.set()
+
+    async def pass_on(self, size: int) -> None:
+        """So many more bytes; waits while they are too many."""
+        self.streamed += size
+        while self.streamed > self.limit:
+            self._raised.clear()
+            await self._raised.wait()
+
+
+gate = Gate()
+
+# On the loop
+
+
+@io_route("/io/state")
+async def state() -> dict[str, int]:
+    return {"streamed": gate.streamed, "open": gate.open}
+
+
+@io_route("/io/census")
+async def census() -> dict[str, int]:
+    """What must not grow: tasks, generators and readers at work, and all objects that the collector knows."""
+    gc.collect()
+    return {"tasks": len(asyncio.all_tasks()), "open": gate.open, "objects": len(gc.get_objects())}
+
+
+@io_route("/io/limit/{size}", methods=["POST"])
+async def set_limit(size: int) -> None:
+    gate.raise_to(size)
+
+
+@io_route("/io/upload", methods=["POST"], max_body_size=ANY_SIZE)
+async def io_upload(request: Request) -> dict[str, int]:
+    """The size and the CRC of what came; read as fast as the gate allows."""
+    crc, size, gate.streamed = 0, 0, 0
+    gate.open += 1
+    try:
+        async for piece in request.stream():
+            crc, size = zlib.crc32(piece, crc), size + len(piece)
+            await gate.pass_on(len(piece))
+    finally:
+        gate.open -= 1
+    return {"size": size, "crc": crc}
+
+
+@io_route("/io/unread", methods=["POST"], max_body_size=ANY_SIZE)
+async def unread() -> dict[str, int]:
+    """It waits for the gate, and never looks at the body."""
+    gate.streamed = 0
+    gate.open += 1
+    try:
+        await gate.pass_on(1)
+    finally:
+        gate.open -= 1
+    return {"size": 0}
+
+
+@io_route("/io/download/{blocks}")
+async def io_download(blocks: int) -> AsyncIterator[bytes]:
+    gate.streamed = 0
+    gate.open += 1
+    try:
+        for number in range(blocks):
+            yield block(number)
+            await gate.pass_on(BLOCK)
+    finally:
+        gate.open -= 1
+
+
+@io_route("/io/declared/{blocks}")
+async def io_declared(blocks: int) -> Response:
+    """The same with a length that is said beforehand."""
+    return Response(io_download(blocks), headers={"content-length": str(blocks * BLOCK)})
+
+
+@io_route("/thread/download/{blocks}")
+def thread_download(blocks: int) -> Iterator[bytes]:
+    gate.streamed = 0
+    gate.open += 1
+    try:
+        for number in range(blocks):
+            yield block(number)
+            gate.streamed += BLOCK
+    finally:
+        gate.open -= 1
+
+
+@io_route("/io/wait/{milliseconds}")
+async def wait(milliseconds: int) -> dict[str, int]:
+    await asyncio.sleep(milliseconds / 1000)
+    return {"waited": milliseconds}
+
+
+@io_route("/thread/wait/{milliseconds}")
+def wait_in_thread(milliseconds: int) -> dict[str, int]:
+    time.sleep(milliseconds / 1000)
+    return {"waited": milliseconds}
+
+
+@io_route("/", methods=["GET", "POST"])
+async def root(request: Request) -> dict[str, int]:
+    """What requests that are made to be malformed are sent to: it reads their bodies."""
+    return {"size": len(await request.body())}
+
+
+@dataclass
+class Order:
+    number: int
+    lines: list[float]
+
+
+@io_route("/io/order", methods=["POST"])
+async def io_order(order: Order) -> dict[str, float]:
+    return {"number": order.number, "sum": sum(order.lines)}
+
+
+# In a worker
+
+
+@cpu_route("/cpu/order", methods=["POST"])
+def cpu_order(order: Order) -> dict[str, float]:
+    return {"number": order.number, "sum": sum(order.lines)}
+
+
+@cpu_route("/cpu/upload", methods=["POST"], timeout=60)
+def cpu_upload(body: bytes) -> dict[str, int]:
+    return {"size": len(body), "crc": zlib.crc32(body)}
+
+
+@cpu_route("/cpu/echo", methods=["POST"], timeout=60)
+def cpu_echo(body: memoryview) -> memoryview:
+    return body
+
+
+@cpu_route("/cpu/download/{blocks}", timeout=0, pool="streams")
+def cpu_download(blocks: int) -> Iterator[bytes]:
+    return map(block, range(blocks))
+
+
+@cpu_route("/cpu/burn/{milliseconds}")
+def burn(milliseconds: int) -> dict[str, int]:
+    end = time.process_time() + milliseconds / 1000
+    while time.process_time() < end:
+        pass
+    return {"burnt": milliseconds}
+
+
+@cpu_route("/cpu/late/{milliseconds}", timeout=0.2)
+def late(milliseconds: int) -> dict[str, int]:
+    time.sleep(milliseconds / 1000)
+    return {"slept": milliseconds}
+
+
+@cpu_route("/cpu/narrow/{milliseconds}", pool="narrow")
+def narrow(milliseconds: int) -> dict[str, int]:
+    time.sleep(milliseconds / 1000)
+    return {"slept": milliseconds}
+
+
+@cpu_route("/cpu/teapot")
+def teapot() -> None:
+    raise HTTPError(418, "A teapot makes no coffee.")
+
+
+@cpu_route("/cpu/batch", methods=["POST"], batch=Batch(size=8, wait=0.005))
+def batch(items: list[list[float]]) -> list[float]:
+    return [sum(values) for values in items]
+
+
+service = Service(sys.modules[__name__], pools={"narrow": Pool(workers=1, queue_size=2), "streams": Pool(workers=2)})
