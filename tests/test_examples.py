@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import re
@@ -22,11 +23,13 @@ import numpy
 import pytest
 from PIL import Image
 
+from conftest import wait_until
 from tinysvc import HTTPError, Request, Response
 from tinysvc.messages import Peer
 from tinysvc.testing import serving
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
+import blobs
 import hello
 import images
 import notes
@@ -35,7 +38,7 @@ import users
 import vectors
 
 EXAMPLES = Path(hello.__file__).parent
-NAMES = ["hello", "images", "notes", "text", "users", "vectors"]
+NAMES = ["blobs", "hello", "images", "notes", "text", "users", "vectors"]
 
 
 @pytest.fixture(scope="module")
@@ -61,13 +64,14 @@ def test_index_lists_every_route_with_a_link_or_a_curl_line(client: httpx.Client
     for path in ("/notes", "/text", "/users/measure"):
         assert f'<a href="{path}">' in page.text
     lines = re.findall(r"<pre>(curl .*?)</pre>", page.text)
-    assert len(lines) == page.text.count("<b class=") == 21
+    assert len(lines) == page.text.count("<b class=") == 23
     assert all(url in line for line in lines)
 
 
 @pytest.mark.parametrize(
     ("name", "path"),
     [
+        ("blobs", "/" + 64 * "0"),
         ("hello", "/Ada"),
         ("images", "/thumbnail"),
         ("notes", "/"),
@@ -77,7 +81,7 @@ def test_index_lists_every_route_with_a_link_or_a_curl_line(client: httpx.Client
 )
 def test_each_example_is_a_service_alone(name: str, path: str) -> None:
     with serving(str(EXAMPLES / f"{name}.py"), cpu_workers=1) as url:
-        expected = 405 if name == "images" else 200
+        expected = {"blobs": 404, "images": 405}.get(name, 200)
         assert httpx.get(url + path).status_code == expected
 
 
@@ -320,6 +324,45 @@ def test_without_pillow_the_rest_loads_and_images_say_what_to_install(monkeypatc
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(HTTPError, match=r"503 Pillow cannot be imported .* pip install 'tinysvc\[examples\]'"):
         fresh("images").thumbnail(b"")
+
+
+# blobs
+
+
+@pytest.fixture
+def blobs_client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[httpx.Client]:
+    monkeypatch.setenv("BLOBS", str(tmp_path / "new"))
+    with serving(blobs) as url, httpx.Client(base_url=url) as client:
+        yield client
+
+
+def test_blobs_go_in_and_come_out(blobs_client: httpx.Client, tmp_path: Path) -> None:
+    data = bytes(range(256)) * 5000
+    digest = hashlib.sha256(data).hexdigest()
+    for _ in range(2):
+        kept = blobs_client.post("/", content=iter([data[:7], data[7:]]))
+        assert (kept.status_code, kept.json()) == (201, {"digest": digest, "size": len(data)})
+    assert [path.name for path in (tmp_path / "new").iterdir()] == [digest]
+    fetched = blobs_client.get(kept.headers["location"])
+    assert fetched.content == data
+    assert fetched.headers["content-length"] == str(len(data))
+    assert fetched.headers["etag"] == f'"{digest}"'
+
+
+def test_blobs_are_asked_for_by_name_alone(blobs_client: httpx.Client, tmp_path: Path) -> None:
+    (tmp_path / "secret").touch()
+    assert blobs_client.get(f"/{64 * 'f'}").status_code == 404
+    for name in ("..%2fsecret", "x", 64 * "F", "unfinished-x"):
+        assert blobs_client.get(f"/{name}").status_code in (404, 422), name
+
+
+def test_a_blob_that_is_cut_off_is_not_kept(blobs_client: httpx.Client, tmp_path: Path) -> None:
+    port = blobs_client.base_url.port
+    assert port
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf of it")
+        wait_until(lambda: any((tmp_path / "new").iterdir()), "it has begun")
+    wait_until(lambda: not any((tmp_path / "new").iterdir()), "nothing is left")
 
 
 # notes
