@@ -592,12 +592,13 @@ class Connection(asyncio.StreamReaderProtocol):
 
     async def refuse(self, error: TinysvcError) -> None:
         """Answer a message that was not understood, and close."""
-        self.keep_alive, self.minor, self.request = False, b"1", None
+        request, self.request = self.request, None
+        self.keep_alive, self.minor = False, b"1"
         self._give_back_memory()
         if not self.gone:
             response = problem_response(error)
             head = self._head(response, b"content-length: %d\r\n" % len(response.content))
-            self.transport.write(head + response.content)
+            self.transport.write(head if request and request.method == "HEAD" else head + response.content)
             await self.linger()
 
     async def linger(self) -> None:
