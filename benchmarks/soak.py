@@ -36,7 +36,7 @@ import tempfile
 import time
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,6 +48,7 @@ import uvloop  # noqa: E402
 from conftest import descendants, workers_below  # noqa: E402 - where the tests keep them
 from http_ends import Answer, chunked, get, post, read_answer, reset_on_close  # noqa: E402
 from soak_app import BLOCK, block, checksum  # noqa: E402
+from test_wire import CASES, FRAGMENTS  # noqa: E402
 
 MiB = 2**20
 
@@ -552,32 +553,14 @@ async def too_big(client: Client, rng: random.Random) -> str:
     return await client.end()
 
 
-class WireCase(NamedTuple):
-    """Of tests/wire: bytes, and whether they are refused, and by what."""
+OF_LIMITS = {413, 414, 431}
+"""Refusals of what is too much. Here more is allowed than in the tests."""
 
-    sent: bytes
-    refusal: str
-    is_whole: bool
-
-
-def wire_cases() -> Iterator[WireCase]:
-    for file in sorted((TESTS / "wire").glob("*.http")):
-        for text in re.split(r"^= ", file.read_text(), flags=re.MULTILINE)[1:]:
-            first, *lines = text.split("\n")
-            words = first[: first.index(":")].split(" ")[:-1]
-            refusals = [word for word in words if word.isdigit() and word >= "400"]
-            sent = b"".join(unescaped(line) for line in lines if line and not line.startswith(("#", "< ")))
-            is_of_limits = file.stem == "limits" or {"413", "414", "431"} & {*refusals}  # those of the tests are others
-            if not is_of_limits and "head" not in words:
-                yield WireCase(sent, refusals[0] if refusals else "", not {"none", "eof"} & {*words})
-
-
-def unescaped(line: str) -> bytes:
-    whole = re.sub(r"\{(.+?)\*(\d+)\}", lambda match: match[1] * int(match[2]), line)
-    return whole.encode().decode("unicode_escape").encode("latin-1")
-
-
-WIRE_CASES = list(wire_cases())
+WIRE_CASES = [
+    case
+    for case in CASES
+    if not (case.name.startswith("limits-") or OF_LIMITS & {*case.statuses} or "head" in case.words)
+]
 
 
 @kind("rude", 12, "as it should")
@@ -585,7 +568,9 @@ async def malformed(client: Client, rng: random.Random) -> str:
     """A case of tests/wire, in any pieces. Who is refused is refused with its status; others are served something."""
     case = rng.choice(WIRE_CASES)
     outcomes = await sent_and_heard(client, rng, case.sent)
-    wanted = {case.refusal or "closed"} | ({"408"} if not case.is_whole else set())
+    wanted = {str(next((status for status in case.statuses if status >= 400), "closed"))}
+    if {"none", "eof"} & case.words:  # it is not whole
+        wanted.add("408")
     if outcomes[-2:] in (["404", "closed"], ["405", "closed"]):
         return "as it should"  # nothing read its body, nor anything behind it
     if outcomes[-1] in wanted and all(outcome in SERVED for outcome in outcomes[:-1]):
@@ -593,40 +578,7 @@ async def malformed(client: Client, rng: random.Random) -> str:
     return f"{outcomes}, not {wanted} at the end"
 
 
-FRAGMENTS = [
-    *(
-        b"\r\n",
-        b"\n",
-        b"\r",
-        b"\0",
-        b" ",
-        b"\t",
-        b":",
-        b";",
-        b"%00",
-        b"-",
-        b"\xff",
-        b"HTTP/1.1",
-        b"HTTP/2.0",
-        b"a" * 9000,
-    ),
-    *(
-        b"Content-Length: 5\r\n",
-        b"Transfer-Encoding: chunked\r\n",
-        b"Host: y\r\n",
-        b"X: a\r\n" * 120,
-        b"POST ",
-        b"FROB ",
-    ),
-    *(
-        b"0\r\n\r\n",
-        b"5\r\nhello\r\n",
-        b"Expect: x\r\n",
-        b"Connection: close\r\n",
-        b"ffffffff\r\n",
-        b"\x16\x03\x01\x02",
-    ),
-]
+MORE_FRAGMENTS = [b"a" * 9000, b"X: a\r\n" * 120, b"ffffffff\r\n", b"\x16\x03\x01\x02"]
 
 
 @kind("rude", 12, "refused", "served", "closed", "served, then refused", "served, then closed")
@@ -642,7 +594,7 @@ async def damaged(client: Client, rng: random.Random) -> str:
     data = b"".join(rng.choice(good) for _ in range(rng.randrange(1, 4)))
     for _ in range(rng.randrange(1, 4)):
         place = rng.randrange(len(data) + 1)
-        data = data[:place] + rng.choice(FRAGMENTS) + data[place + rng.randrange(10) :]
+        data = data[:place] + rng.choice(FRAGMENTS + MORE_FRAGMENTS) + data[place + rng.randrange(10) :]
     outcomes = await sent_and_heard(client, rng, data)
     served = [outcome for outcome in outcomes if outcome in (*SERVED, KILLED)]
     others = outcomes[len(served) :]

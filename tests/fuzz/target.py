@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from math import inf
 from typing import Any, NamedTuple, cast
 
+from http_ends import Answer
 from tinysvc import bodies, chunked, http
 from tinysvc.errors import HTTPError, ProtocolError
 from tinysvc.messages import Handler, Request, Response, problem_response
@@ -472,16 +473,6 @@ def plan(choices: bytes) -> Plan:
 
 
 # The run
-
-
-class Answer(NamedTuple):
-    status: int
-    fields: dict[str, str]
-    body: bytes
-
-    @property
-    def closes(self) -> bool:
-        return self.fields.get("connection") == "close"
 
 
 class Conversation:
