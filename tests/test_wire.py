@@ -14,11 +14,10 @@ import uvloop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from commands import served, tinysvc
 from http_ends import GUARD, PLACES, cut, get, on_loop, parse_answers, post, post_chunked
 from tinysvc.errors import ProtocolError
-from tinysvc.http import (
-    Connections,
-)
+from tinysvc.http import Connections
 from tinysvc.messages import Request, Response
 from tinysvc.settings import Settings
 
@@ -155,8 +154,58 @@ async def test_wire(case: Case, fed: str) -> None:
 
 
 def test_wire_cases_are_many_and_have_names_of_their_own() -> None:
-    assert len(CASES) >= 120
+    assert len(CASES) >= 300
     assert len({case.name for case in CASES}) == len(CASES)
+
+
+# The same, served without assertions
+
+SERVICE = """
+from test_wire import show
+from tinysvc import Request, Response, io_route
+
+ALL = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+
+@io_route("/", methods=ALL)
+async def root(request: Request) -> Response:
+    return await show(request)
+
+@io_route("/{rest:path}", methods=ALL)
+async def anything(request: Request, rest: str) -> Response:
+    return await show(request)
+"""
+
+
+@pytest.mark.parametrize("optimized", ["-O", "-OO"])
+def test_served_without_assertions(tmp_path: Path, optimized: str, nothing_left: None) -> None:
+    """No check of ours is an assert (CVE-2025-69227)."""
+    (tmp_path / "shows.py").write_text(SERVICE)
+    flags = [word for name, limit in LIMITS.items() for word in (f"--{name.replace('_', '-')}", str(limit))]
+    command = (optimized, *tinysvc("shows.py", *flags))
+    with served(*command, cwd=tmp_path, PYTHONPATH=str(Path(__file__).parent)) as server:
+        port = int(server.url.rpartition(":")[2])
+        found = uvloop.run(told_by(port))
+        server.process.terminate()
+        _, errors = server.process.communicate(timeout=30)
+    assert (server.process.returncode, errors) == (0, "")
+    assert found == {case.name: case.statuses for case in CASES}
+
+
+async def told_by(port: int) -> dict[str, list[int]]:
+    """The statuses of all cases; 200 stands for every success."""
+    few = asyncio.Semaphore(32)
+
+    async def ask(case: Case) -> list[int]:
+        async with few:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(case.sent)
+            if not case.closes:
+                writer.write_eof()
+            answers = await parse_answers(await asyncio.wait_for(reader.read(), GUARD), head="head" in case.words)
+            writer.close()
+        return [200 if answer.status < 400 else answer.status for answer in answers]
+
+    return dict(zip([case.name for case in CASES], await asyncio.gather(*map(ask, CASES)), strict=True))
 
 
 # Any bytes, any cuts
