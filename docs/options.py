@@ -30,6 +30,9 @@ COMPUTED = {
     "max_connections": "10,000, or 0.8 of the descriptor limit if that is less",
 }
 
+_SIZES = ("_size", "_line", "_field", "_memory", "_pipelined")
+_UNITS = [(1024 * MiB, "GiB"), (MiB, "MiB"), (KiB, "KiB")]
+
 
 def page() -> str:
     rows = []
@@ -43,8 +46,11 @@ def shown(name: str, value: object) -> str:
     """A default as a reader wants it: with its unit."""
     if isinstance(value, float):
         return f"{value:g} s"
-    if isinstance(value, int) and ("size" in name or "line" in name or "field" in name) and value >= KiB:
-        return f"{value // MiB} MiB" if value >= MiB else f"{value // KiB} KiB"
+    if isinstance(value, int) and value >= KiB and name.endswith(_SIZES):
+        unit, word = next((unit, word) for unit, word in _UNITS if value >= unit)
+        return f"{value // unit} {word}"
+    if isinstance(value, int) and value >= 10_000:
+        return f"{value:,}"
     return str(value) or "none"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
@@ -32,6 +33,18 @@ def test_the_python_blocks_run(page: Path, tmp_path: Path) -> None:
 def test_the_links_lead_somewhere(page: Path) -> None:
     for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
         assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+@pytest.mark.parametrize("name", ["options", "limits"])
+def test_the_page_is_what_its_script_writes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    script = importlib.import_module(name)
+    assert (ROOT / "docs" / f"{name}.md").read_text() == script.page(), f"run: python docs/{name}.py"
+
+
+def test_every_limit_is_on_its_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    assert importlib.import_module("limits").missing() == {"max_jobs"}  # a habit, not a bound
 
 
 def test_the_map_of_files_is_complete() -> None:

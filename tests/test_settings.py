@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import runpy
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -115,9 +113,3 @@ def test_an_executor_in_a_pools_place() -> None:
     assert load_settings({}, {}, service).pools == {"default": executor, "gpu": executor}
     settings = load_settings({"pools": "default gpu:workers=1"}, {}, service)
     assert settings.pools == {"gpu": Pool(workers=1)}  # the flag is stronger
-
-
-def test_the_page_of_options_is_what_the_table_says() -> None:
-    docs = Path(__file__).parent.parent / "docs"
-    page = runpy.run_path(str(docs / "options.py"))["page"]()
-    assert (docs / "options.md").read_text() == page, "run: python docs/options.py"
