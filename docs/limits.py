@@ -18,8 +18,8 @@ HEAD = """\
 
 Everything that a client can make bigger, longer or more has a bound. `max_header_size` is an option of `Service(...)`
 and `tinysvc.run(...)`, the flag `--max-header-size` and the variable `TINYSVC_MAX_HEADER_SIZE`, and so on;
-[options.md](options.md) lists the options that are no limits, too. Sizes are bytes, times are seconds. Only where it is said
-does 0 mean that there is no limit.
+[options.md](options.md) lists the options that are no limits, too. Sizes are bytes, times are seconds. Only
+where it is said does 0 mean that there is no limit.
 
 A limit holds however the bytes are cut, and for what is not complete yet as for what is. Times are looked at once a
 second: nothing is cut off early, and something at most two seconds late.
