@@ -262,6 +262,9 @@ class Binder:
                 detail, _, inner = str(error).partition(" - at `")
                 raise _Fault(inner.rstrip("`") or "$", detail) from None
             except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+                if coding := request.headers.get("content-encoding"):  # bodies are not unpacked here (RFC 9110, 12.5.3)
+                    text = f"The body must be JSON without a Content-Encoding, not {coding[:100]!r}."
+                    raise HTTPError(415, text, headers=[("accept-encoding", "identity")]) from None
                 raise HTTPError(400, f"The body is not JSON: {error}.") from None
             except ValueError as error:
                 raise _pydantic_errors(error) from None

@@ -1,0 +1,585 @@
+"""Attacks that servers have fallen for, on a served process, with assertions and without.
+
+Around each of them hold the same sentences (`Target`): the verdict does not depend on how the bytes are cut; a refusal
+closes, and nothing behind it is served; one bad request makes at most one line in the log; the next client is served;
+and at rest there are no more descriptors and no more tasks than before. Work that is linear in its input is asked for
+by `test_time_is_linear`. What is only a matter of bytes has its many variants in tests/wire.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from select import select
+from typing import Any
+
+import pytest
+import uvloop
+
+from commands import tinysvc
+from conftest import PROC, wait_until
+from http_ends import Answer, get, parse_answers, post, reset_on_close
+from tinysvc.chunked import ChunkedDecoder
+from tinysvc.heads import judge_request_line, parse_fields
+from tinysvc.messages import Request
+from tinysvc.settings import KiB, MiB, Settings
+
+TESTS = Path(__file__).parent
+OPTIONS = ("--first-byte-timeout", "1", "--header-timeout", "1", "--body-timeout", "1", "--write-timeout", "1")
+JSON = "Content-Type: application/json"
+CLOSE = "Connection: close"
+BEHIND = get("/smuggled")
+
+
+class Target:
+    """The process that is attacked, and what it was like before."""
+
+    def __init__(self, process: subprocess.Popen[str], log: Path, folder: Path) -> None:
+        self.process, self.log, self.folder = process, log, folder
+        assert process.stdout is not None
+        listening = next(line for line in process.stdout if line.startswith("listening on "))
+        self.port = int(listening.rpartition(":")[2])
+        self.tasks, self.descriptors = self.census()["tasks"], self._descriptors()
+
+    def connect(self) -> socket.socket:
+        connection = socket.create_connection(("127.0.0.1", self.port), 20)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connection
+
+    def told(self, *pieces: bytes) -> bytes:
+        """All that comes back until the server closes."""
+        with self.connect() as connection:
+            with suppress(ConnectionError):  # refused before all was sent
+                for piece in pieces:
+                    connection.sendall(piece)
+            return received(connection)
+
+    def ask(self, data: bytes) -> Answer:
+        """The one answer to a request that asks for the connection to be closed."""
+        (answer,) = answers(self.told(data))
+        return answer
+
+    def statuses(self, data: bytes) -> list[int]:
+        """How it is answered, whole and in pieces: always the same."""
+        ways = [[data], [data[i : i + 1] for i in range(min(len(data), 400))] + [data[400:]]]
+        ways += [[data[:cut], data[cut:]] for cut in range(1, min(len(data), 400), 29)]
+        found = [[answer.status for answer in answers(self.told(*pieces))] for pieces in ways]
+        assert all(each == found[0] for each in found), found
+        return found[0]
+
+    def census(self) -> dict[str, int]:
+        found: dict[str, int] = json.loads(self.ask(get("/census", CLOSE)).body)
+        return found
+
+    def memory(self) -> int:
+        found = re.search(r"^VmRSS:\s+(\d+) kB", (PROC / f"{self.process.pid}/status").read_text(), re.MULTILINE)
+        assert found
+        return int(found[1]) * KiB
+
+    def logged(self) -> list[str]:
+        return self.log.read_text().splitlines()
+
+    def _descriptors(self) -> int:
+        """But for the memory that the pool keeps for big bodies."""
+        found = 0
+        for entry in (PROC / f"{self.process.pid}/fd").iterdir():
+            with suppress(OSError):
+                found += "memfd:" not in os.readlink(entry)
+        return found
+
+    def is_as_before(self) -> bool:
+        return self.census()["tasks"] <= self.tasks and self._descriptors() <= self.descriptors
+
+
+def received(connection: socket.socket) -> bytes:
+    data = b""
+    with suppress(ConnectionError):
+        while piece := connection.recv(65536):
+            data += piece
+    return data
+
+
+def answers(data: bytes) -> list[Answer]:
+    return uvloop.run(parse_answers(data))
+
+
+@pytest.fixture(scope="module", params=["", "-O"], ids=["asserting", "optimized"])
+def process(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    folder = tmp_path_factory.mktemp("attacked")
+    command = [sys.executable, *filter(None, [request.param]), *tinysvc("threats_app", *OPTIONS)]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(TESTS)},
+        )
+    try:
+        target = Target(process, folder / "log", folder)
+        yield target
+        process.terminate()
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def target(process: Target) -> Iterator[Target]:
+    yield process
+    assert process.process.poll() is None, process.logged()
+    wait_until(process.is_as_before, "no more tasks and descriptors than before")
+    assert process.census()["smuggled"] == 0
+
+
+@pytest.fixture
+def silent(target: Target) -> Iterator[Target]:
+    """One whose log must not grow: what clients do wrong is theirs to know."""
+    before = target.logged()
+    yield target
+    assert target.logged() == before
+
+
+# Bytes that two readers understand differently
+
+HEAD = b"POST / HTTP/1.1\r\nHost: x\r\n"
+CHUNKS = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+AMBIGUOUS = {
+    "both-lengths-CVE-2023-47641": HEAD + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "two-lengths-CVE-2019-16792": HEAD + b"Content-Length: 5\r\nContent-Length: 0\r\n\r\nhello",
+    "length-list": HEAD + b"Content-Length: 5, 5\r\n\r\nhello",
+    "length-int-CVE-2023-47627": HEAD + b"Content-Length: 1_0\r\n\r\n0123456789",
+    "length-digits-CVE-2020-10735": HEAD + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n",
+    "unicode-digits-CVE-2025-69224": b"GET / HTTP/\xef\xbc\x91.1\r\nHost: x\r\n\r\n",
+    "coding-not-last-CVE-2024-1135": HEAD + b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+    "coding-padded-CVE-2019-16789": HEAD + b"Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
+    "coding-on-1-0": b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "fold-GHSA-8qpw-xqxj-h4r2": HEAD + b"Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n",
+    "space-before-colon": HEAD + b"Content-Length : 5\r\n\r\nhello",
+    "dotless-i": HEAD + b"Transfer-Encod\xc4\xb1ng: chunked\r\n\r\n0\r\n\r\n",
+    "bare-lf-CVE-2019-16785": HEAD + b"X: a\nContent-Length: 0\r\n\r\n",
+    "bare-cr-CVE-2023-37276": HEAD + b"X: a\rContent-Length: 0\r\n\r\n",
+    "nul": HEAD + b"X: a\x00b\r\n\r\n",
+    "bell": HEAD + b"X: a\x07\r\n\r\n",
+    "block-end": b"GET / HTTP/1.1\r\nHost: a\r\n\rZ" + BEHIND,
+    "chunk-int-CVE-2022-24761": CHUNKS + b"0x5\r\nhello\r\n0\r\n\r\n",
+    "chunk-end-CVE-2025-43859": CHUNKS + b"5\r\nAAAAAXX0\r\n\r\n",
+    "chunk-lf-CVE-2025-22871": CHUNKS + b"2;\nxx\r\n22\r\n0\r\n\r\n",
+    "chunk-extension-CVE-2025-55315": CHUNKS + b"1;a=\x01\r\nx\r\n0\r\n\r\n",
+    "trailer-without-end": CHUNKS + b"0\r\nX: a\nY: b\r\n\r\n",
+    "two-hosts-CVE-2026-34525": b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
+    "host-path-CVE-2026-48710": b"GET / HTTP/1.1\r\nHost: a/../admin\r\n\r\n",
+    "absolute-other-host": b"GET http://y/ HTTP/1.1\r\nHost: x\r\n\r\n",
+    "at-sign-target": b"GET @google.com HTTP/1.1\r\nHost: x\r\n\r\n",
+    "method-CVE-2023-49082": b"GET\x00 / HTTP/1.1\r\nHost: x\r\n\r\n",
+    "target-nul": b"GET /\x00 HTTP/1.1\r\nHost: x\r\n\r\n",
+    "fragment": b"GET /#a HTTP/1.1\r\nHost: x\r\n\r\n",
+    "tls": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+    "proxy": b"PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("name", AMBIGUOUS)
+def test_what_is_ambiguous_is_refused(silent: Target, name: str) -> None:
+    assert silent.statuses(AMBIGUOUS[name] + BEHIND) == [400]
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"GET / HTTP/2.0\r\nHost: x\r\n\r\n", 505),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+        (b"BREW / HTTP/1.1\r\nHost: x\r\n\r\n", 501),
+        (b"A" * 100_000 + b" / HTTP/1.1\r\nHost: x\r\n\r\n", 414),
+        (get("/", "Expect: a miracle"), 417),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: a\r\n" * 101 + b"\r\n", 431),
+    ],
+    ids=["version", "http2", "method", "long-method", "expectation", "fields"],
+)
+def test_what_is_not_spoken_is_refused_by_its_name(silent: Target, data: bytes, status: int) -> None:
+    assert silent.statuses(data + BEHIND) == [status]
+
+
+def test_data_behind_a_refusal_is_never_served(silent: Target) -> None:
+    """CVE-2024-49768: a race in waitress. In the same segment, and in a later one that comes as the server closes."""
+    bad = b"GET / HTTP/1.1\r\n\r\n"
+    for number in range(200):
+        pieces = [bad + BEHIND, BEHIND] if number % 2 else [bad, BEHIND]
+        assert [answer.status for answer in answers(silent.told(*pieces))] == [400]
+    for number in range(100):
+        pieces = [get("/", CLOSE) + BEHIND] if number % 2 else [get("/", CLOSE), BEHIND]
+        assert [answer.status for answer in answers(silent.told(*pieces))] == [200]
+
+
+# Too much
+
+
+@pytest.mark.parametrize(
+    ("head", "more", "status"),
+    [
+        (b"GET /", b"a" * 64, 414),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX: ", b"a" * 64, 431),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n", b"X: a\r\n", 431),
+        (CHUNKS + b"0\r\n", b"X: a\r\n", 431),
+        (CHUNKS + b"0\r\nX: ", b"a" * 64, 431),
+        (CHUNKS + b"1;", b"a" * 64, 400),
+        (CHUNKS, b"1;a=" + b"a" * 200 + b"\r\nx\r\n", 400),
+        (CHUNKS, b"%x\r\n%b\r\n" % (64 * KiB, bytes(64 * KiB)), 413),
+    ],
+    ids=["line", "field", "fields", "trailers", "trailer", "extension", "extensions-CVE-2023-39326", "body"],
+)
+def test_what_does_not_end_is_refused(silent: Target, head: bytes, more: bytes, status: int) -> None:
+    """CVE-2026-54277: limits hold across segments. A little at a time, long before it has all come."""
+    sent = 0
+    with silent.connect() as connection:
+        connection.sendall(head)
+        with suppress(ConnectionError):
+            while sent < 32 * MiB and not refused(connection):
+                connection.sendall(more)
+                sent += len(more)
+        assert [answer.status for answer in answers(received(connection))] == [status]
+    assert sent < 32 * MiB
+
+
+def refused(connection: socket.socket) -> bool:
+    connection.setblocking(False)
+    try:
+        connection.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    finally:
+        connection.settimeout(20)
+    return True
+
+
+def test_a_body_of_tiny_chunks(silent: Target) -> None:
+    """CVE-2025-69229: a byte a chunk, and others are served meanwhile."""
+    body = b"1\r\nx\r\n" * MiB + b"0\r\n\r\n"
+    before = silent.memory()
+    with silent.connect() as connection:
+        connection.sendall(get("/", "Transfer-Encoding: chunked", CLOSE, method="POST") + body[: len(body) // 2])
+        assert silent.ask(get("/", CLOSE)).status == 200
+        connection.sendall(body[len(body) // 2 :])
+        assert answers(received(connection))[0].body == b'{"size":%d}' % MiB
+    assert silent.memory() < before + 16 * MiB
+
+
+def test_a_flood_of_requests_whose_answers_nobody_reads(silent: Target) -> None:
+    """CVE-2026-54273, CVE-2024-41671: bounded memory, and answers in order for who reads in the end."""
+    before = silent.memory()
+    flood = memoryview(b"".join(get(f"/number/{number}") for number in range(300_000)))
+    with silent.connect() as connection:
+        sent = 0
+        connection.setblocking(False)
+        while select([], [connection], [], 0.2)[1]:  # until nothing moves any more
+            with suppress(BlockingIOError):
+                sent += connection.send(flood[sent : sent + 65536])
+        connection.settimeout(20)
+        assert sent < len(flood)
+        assert silent.memory() < before + 16 * MiB
+        data = b""
+        while len(data) < 200_000:
+            piece = connection.recv(65536)
+            assert piece
+            data += piece
+    numbers = [int(number) for number in re.findall(rb"\r\n\r\n(\d+)HTTP", data)]
+    assert numbers == list(range(len(numbers)))
+
+
+def test_what_is_read_slowly_is_not_kept(silent: Target) -> None:
+    """CVE-2024-12254: the buffer of a client that reads nothing has a bound; then the client is cut off."""
+    before = silent.memory()
+    connections = [silent.connect() for _ in range(8)]
+    for connection in connections:
+        connection.sendall(get("/endless"))
+    assert silent.ask(get("/", CLOSE)).status == 200
+    assert silent.memory() < before + 32 * MiB
+    wait_until(silent.is_as_before, "they are cut off")
+    for connection in connections:
+        connection.close()
+
+
+# Too slow
+
+
+@pytest.mark.parametrize(
+    ("data", "answer"),
+    [
+        (b"", []),
+        (b"GET / HT", [408]),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n", [408]),
+        (post(b"hello")[:-1], [408]),
+        (CHUNKS + b"5\r\nhe", [408]),
+        (get("/"), [200]),
+    ],
+    ids=["nothing", "line", "head", "body", "chunk", "idle"],
+)
+def test_who_is_slow_is_not_waited_for(silent: Target, data: bytes, answer: list[int]) -> None:
+    """A byte now and then is no progress for a head. Others are served meanwhile. `idle` leaves by itself."""
+    with silent.connect() as connection:
+        connection.sendall(data)
+        if answer == [200]:
+            connection.shutdown(socket.SHUT_WR)
+        assert silent.ask(get("/", CLOSE)).status == 200
+        assert [each.status for each in answers(received(connection))] == answer
+
+
+def test_a_head_in_drops_has_no_more_time(silent: Target) -> None:
+    with silent.connect() as connection:
+        head = iter(get("/", *(f"X-{number}: a" for number in range(50))))
+        for byte in head:
+            connection.sendall(bytes([byte]))
+            if silent.ask(get("/", CLOSE)).status and refused(connection):
+                break
+            time.sleep(0.05)
+        assert next(head, None) is not None
+        assert [each.status for each in answers(received(connection))] == [408]
+
+
+# Clients that vanish
+
+
+def test_clients_that_vanish_at_the_door(silent: Target) -> None:
+    """CVE-2024-49769."""
+    for _ in range(500):
+        connection = silent.connect()
+        reset_on_close(connection)
+        connection.close()
+
+
+@pytest.mark.parametrize("how", ["end", "reset"])
+def test_clients_that_vanish_at_each_byte(silent: Target, how: str) -> None:
+    request = post(b'{"number": 1}', "/order", JSON)
+    for sent in range(len(request)):
+        with closing(silent.connect()) as connection:
+            connection.sendall(request[:sent])
+            if how == "reset":
+                reset_on_close(connection)
+    for read in range(0, 300, 7):
+        with closing(silent.connect()) as connection:
+            connection.sendall(get("/big") if read % 2 else request)
+            if read:
+                connection.recv(read)
+            if how == "reset":
+                reset_on_close(connection)
+
+
+# What is believed
+
+
+def test_a_client_s_word_about_itself_is_not_taken(silent: Target) -> None:
+    """CVE-2016-1000111 (httpoxy): no proxy was named as trusted."""
+    fields = ["X-Forwarded-For: 10.0.0.1", "X-Forwarded-Proto: https", "Forwarded: for=10.0.0.1", "Proxy: http://evil"]
+    found = json.loads(silent.ask(get("/who", *fields, CLOSE)).body)
+    assert (found["client"][0], found["scheme"], found["proxies"]) == ("127.0.0.1", "http", [])
+
+
+def test_an_underscore_is_no_dash(silent: Target) -> None:
+    assert silent.ask(get("/alias", "X_Forwarded_For: 10.0.0.1", CLOSE)).body == b""
+
+
+@pytest.mark.parametrize("path", ["//evil.example/..", "/%5cevil.example", "/path", "//evil.example"])
+def test_nobody_is_sent_elsewhere(silent: Target, path: str) -> None:
+    """CVE-2021-21330: a slash too many is no reason for a redirect."""
+    answer = silent.ask(get(path, CLOSE))
+    assert answer.status in (400, 404)
+    assert "location" not in answer.fields
+
+
+def test_json_must_call_itself_so(silent: Target) -> None:
+    """CVE-2021-32677: a form on another site can send text/plain, but no JSON without asking first."""
+    for path in ("/order", "/cpu/order"):
+        for kind in ("text/plain", "application/x-www-form-urlencoded", 'multipart/form-data; boundary="a"'):
+            assert silent.ask(post(b'{"number": 1}', path, f"Content-Type: {kind}", CLOSE)).status == 415
+
+
+def test_a_semicolon_is_data(silent: Target) -> None:
+    """CVE-2020-28473."""
+    assert json.loads(silent.ask(get("/query?a=x;role=admin", CLOSE)).body) == {"a": "x;role=admin", "role": ""}
+
+
+def test_a_cookie_without_a_name_gives_nobody_one(silent: Target) -> None:
+    """CVE-2023-23934."""
+    found = json.loads(silent.ask(get("/cookie", "Cookie: =__Host-x=1; a=b", CLOSE)).body)
+    assert found == {"a": "b", "host": ""}
+
+
+# Bodies
+
+BOMBS = {
+    "deep-arrays": b"[" * 100_000,
+    "deep-objects": b'{"a":' * 100_000,
+    "infinite": b'{"number": 1e999999}',
+    "nan": b'{"number": NaN}',
+    "digits": b'{"number": ' + b"9" * 5000 + b"}",
+    "utf-16": '{"number": 1}'.encode("utf-16"),
+    "byte-order-mark": b'\xef\xbb\xbf{"number": 1}',
+    "not-utf-8": b'{"number": 1, "note": "\xff"}',
+    "surrogate": b'{"number": 1, "note": "\\ud800"}',
+    "empty": b" ",
+}
+
+
+@pytest.mark.parametrize("path", ["/order", "/cpu/order"])
+@pytest.mark.parametrize("name", BOMBS)
+def test_bad_json_is_the_client_s_fault(silent: Target, name: str, path: str) -> None:
+    """Never a 500, wherever it is read."""
+    assert silent.ask(post(BOMBS[name], path, JSON, CLOSE)).status in (400, 422)
+
+
+def test_many_equal_hashes_are_no_work(silent: Target) -> None:
+    note = json.dumps({str(number << 61): 0 for number in range(50_000)}).encode()
+    assert silent.ask(post(b'{"number": 1, "note": ' + note + b"}", "/order", JSON, CLOSE)).status == 200
+
+
+@pytest.mark.parametrize("coding", ["gzip", "gzip, gzip", "br"])
+def test_nothing_is_unpacked(silent: Target, coding: str) -> None:
+    """CVE-2025-69223: so there are no bombs."""
+    body = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03" + bytes(1000)
+    answer = silent.ask(post(body, "/order", JSON, f"Content-Encoding: {coding}", CLOSE))
+    assert (answer.status, answer.fields["accept-encoding"]) == (415, "identity")
+    assert silent.ask(post(body, "/", f"Content-Encoding: {coding}", CLOSE)).body == b'{"size":%d}' % len(body)
+
+
+def test_an_answer_before_the_body_closes(silent: Target) -> None:
+    """What comes late for a request that has its answer is no request of its own."""
+    head = get("/unread", f"Content-Length: {len(BEHIND)}", "Expect: 100-continue", CLOSE, method="POST")
+    assert silent.statuses(head) == [204]
+    assert [answer.status for answer in answers(silent.told(head, BEHIND))] == [204]
+    assert silent.ask(b"POST / HTTP/1.0\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhello").status == 200
+
+
+# What a handler does
+
+
+@pytest.mark.parametrize("where", ["name", "value", "type"])
+@pytest.mark.parametrize("text", ["a\r\nx-evil: y", "a\nx-evil: y", "a\rx-evil: y", "a\0", "\N{SNOWMAN}", ""])
+def test_no_answer_is_split(target: Target, where: str, text: str) -> None:
+    """CVE-2018-1000164, CVE-2020-7695."""
+    if not text and where != "name":
+        return
+    before = target.logged()
+    answer = target.ask(post(text.encode(), f"/split?where={where}", CLOSE))
+    assert answer.status == 500
+    assert "x-evil" not in answer.fields
+    assert len(starts(target.logged()[len(before) :])) == 1
+
+
+def starts(lines: list[str]) -> list[str]:
+    """The lines that begin a record; its traceback is indented."""
+    return [line for line in lines if not line.startswith(" ")]
+
+
+def test_there_is_no_body_where_there_must_be_none(silent: Target) -> None:
+    for status in (204, 304):
+        found = answers(silent.told(get(f"/empty/{status}") + get("/number/1", CLOSE)))
+        assert [(answer.status, answer.body) for answer in found] == [(status, b""), (200, b"1")]
+    data = silent.told(get("/empty/200", CLOSE, method="HEAD"))
+    assert data.endswith(b"\r\n\r\n")
+    assert b"smuggled" not in data
+
+
+@pytest.mark.parametrize("declared", [5, 9, 11, 1000])
+def test_a_body_of_another_length_is_cut_off(target: Target, declared: int) -> None:
+    before = target.logged()
+    data = target.told(get(f"/declared/{declared}") + BEHIND)
+    assert data.count(b"HTTP/1.1") <= 1
+    assert len(data.partition(b"\r\n\r\n")[2]) < max(declared, 10)
+    (line,) = target.logged()[len(before) :]
+    assert "content-length" in line
+
+
+@pytest.mark.parametrize("path", ["/fails", "/cpu/fails"])
+def test_an_error_keeps_its_secrets(target: Target, path: str) -> None:
+    """CVE-2016-10516, CVE-2022-31799; and CVE-2020-7694: what is logged of a request forges no line."""
+    before = target.logged()
+    answer = target.ask(get(path, "User-Agent: a\tb\xa0INFO forged \x85\u2028x".replace("\u2028", ""), CLOSE))
+    assert answer.status == 500
+    assert b"hunter2" not in answer.body
+    lines = target.logged()[len(before) :]
+    assert len(starts(lines)) == 1
+    assert "hunter2" in lines[-1]
+    assert not any(line.startswith("INFO") for line in lines)
+
+
+@pytest.mark.parametrize("kind", ["returned", "raised", "pickled"])
+def test_nothing_of_a_worker_s_is_run_in_the_server(target: Target, kind: str) -> None:
+    target.ask(get(f"/cpu/bomb/{kind}", CLOSE))
+    assert not (target.folder / f"by-{target.process.pid}").exists()
+
+
+def test_a_flood_of_bad_requests_is_no_flood_of_lines(silent: Target) -> None:
+    """CVE-2025-69230."""
+    for _ in range(300):
+        assert silent.told(b"\x00").startswith(b"HTTP/1.1 400 ")
+
+
+# Linear work
+
+SETTINGS = Settings(max_header_size=MiB, max_header_field=MiB, max_request_line=MiB, max_headers=10_000)
+COOKIE = Request("GET", "/")
+
+
+def decode_chunks(data: bytes) -> None:
+    ChunkedDecoder(SETTINGS).feed(data)
+
+
+def fields(data: bytes) -> None:
+    parse_fields(b"GET / HTTP/1.1\r\nHost: x\r\n" + data + b"\r\n\r\n", b"1", SETTINGS)
+
+
+LINEAR: dict[str, tuple[Callable[[bytes], Any], Callable[[int], bytes]]] = {
+    "path": (judge_request_line, lambda n: b"GET /" + b"%41" * n + b" HTTP/1.1\r\n"),
+    "path-that-fails-late": (judge_request_line, lambda n: b"GET /" + b"a" * n + b"\\ HTTP/1.1\r\n"),
+    "query-of-brackets": (judge_request_line, lambda n: b"GET /?" + b"[" * n + b"\x7f HTTP/1.1\r\n"),
+    "token": (judge_request_line, lambda n: b"!" * n + b"\x00"),
+    "field": (fields, lambda n: b"X: " + b"a" * n + b"\x10"),
+    "quotes-CVE-2024-24762": (fields, lambda n: b'Content-Type: a; !="' + b"\\" * n),
+    "parameters": (fields, lambda n: b"Content-Type: a" + b';"' * n),
+    "repeated-CVE-2025-67725": (fields, lambda n: b"\r\n".join([b"X: " + b"a" * 80] * (n // 80 + 1))),
+    "cookies-CVE-2024-52804": (fields, lambda n: b'Cookie: a="' + b"\\101" * n + b'"'),
+    "chunks": (decode_chunks, lambda n: b"1\r\nx\r\n" * n),
+    "extension-that-fails-late": (decode_chunks, lambda n: b'5;a="' + b"\\a" * min(n, 130) + b"\x01"),
+}
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_time_is_linear(name: str) -> None:
+    """Sixteen times as much takes at most some sixty times as long, where a square would be 256."""
+    read, make = LINEAR[name]
+
+    def fastest(data: bytes) -> float:
+        times = []
+        for _ in range(7):
+            begin = time.process_time_ns()
+            for _ in range(10):
+                with suppress(Exception):
+                    read(data)
+            times.append(time.process_time_ns() - begin)
+        return min(times)
+
+    fastest(make(1000))
+    assert fastest(make(32_000)) < 64 * max(fastest(make(2000)), 20_000)
+
+
+@pytest.mark.parametrize("pairs", ["a=b; " * 1500, 'a="' + "\\101" * 1900 + '"', "=; " * 2500, "a" * 8000])
+def test_cookies_of_any_kind_are_answered(silent: Target, pairs: str) -> None:
+    """CVE-2024-7592, CVE-2025-69230."""
+    assert silent.ask(get("/cookie", f"Cookie: {pairs}", CLOSE)).status == 200
+
+
+def test_queries_of_any_kind_are_answered(silent: Target) -> None:
+    assert silent.ask(get("/query?" + "a&" * 4000, CLOSE)).status == 400  # more fields than anybody fills in
+    assert silent.ask(get("/query?" + "a=" * 4000, CLOSE)).status == 200
+    assert silent.ask(get("/query?a=" + "%41" * 2600, CLOSE)).status == 200
+    assert silent.ask(get("/query?" + "a&" * 5000, CLOSE)).status == 414
