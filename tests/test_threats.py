@@ -32,7 +32,8 @@ from tinysvc.messages import Request
 from tinysvc.settings import KiB, MiB, Settings
 
 TESTS = Path(__file__).parent
-OPTIONS = ("--first-byte-timeout", "1", "--header-timeout", "1", "--body-timeout", "1", "--write-timeout", "1")
+PATIENCE = ("first-byte", "header", "body", "write")
+OPTIONS = [*(word for name in PATIENCE for word in (f"--{name}-timeout", "1")), "--max-requests", "1000000"]
 JSON = "Content-Type: application/json"
 CLOSE = "Connection: close"
 BEHIND = get("/smuggled")
