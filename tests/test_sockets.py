@@ -125,7 +125,7 @@ def test_a_stale_unix_socket_is_replaced_and_a_live_one_is_not(path: Path) -> No
 def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "precious"
     path.write_text("precious")
-    with pytest.raises(ConfigurationError, match=f"cannot listen on the Unix socket {path}: Address already in use"):
+    with pytest.raises(ConfigurationError, match=f"cannot listen on the Unix socket {path}: that is no socket"):
         listening_sockets(Settings(unix=str(path)), {}).__enter__()
     assert path.read_text() == "precious"
 

@@ -253,7 +253,7 @@ class RunningService:
         await asyncio.gather(*(pool.aclose(timeout) for pool in self.pools))
 
     async def handle(self, request: Request) -> Response:
-        """What it is for. Never raises, but when the connection's task is cancelled."""
+        """The answer to a request. It raises only if the client has gone, or the connection's task is cancelled."""
         try:
             handler, request.path_params = self.router.match(request.method, request.raw_path)
             return await handler(request)

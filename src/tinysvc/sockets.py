@@ -135,6 +135,8 @@ def _unix_socket(path: str, mode: str) -> Iterator[socket.socket]:
             if Path(path).is_socket():
                 _refuse_live_socket(path)
                 os.unlink(path)
+            elif os.path.lexists(path):
+                raise ConfigurationError(f"cannot listen on the Unix socket {path}: that is no socket; choose another path")
             _bind(listener, path, mode)
             made = os.stat(path)
         except OSError as error:
