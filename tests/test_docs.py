@@ -6,11 +6,13 @@ import importlib
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 import tinysvc
+from tinysvc.__main__ import parser
 from tinysvc.settings import Settings
 
 ROOT = Path(__file__).parent.parent
@@ -44,7 +46,26 @@ def test_the_page_is_what_its_script_writes(name: str, monkeypatch: pytest.Monke
 
 def test_every_limit_is_on_its_page(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "docs"))
-    assert importlib.import_module("limits").missing() == {"max_jobs"}  # a habit, not a bound
+    assert importlib.import_module("limits").missing() == set()
+
+
+@pytest.mark.parametrize("name", ["options", "limits"])
+def test_every_flag_and_variable_named_exists(name: str) -> None:
+    page = (ROOT / "docs" / f"{name}.md").read_text()
+    known = {field.name for field in fields(Settings)}
+    variables = re.findall(r"TINYSVC_([A-Z_]+)", page)
+    assert {variable.lower() for variable in variables} - known == set()
+    flags = re.findall(r"--[a-z][a-z-]*", page)
+    assert set(flags) - set(re.findall(r"--[a-z][a-z-]*", parser().format_help())) == set()
+    assert len(flags) >= len(variables) > 0
+
+
+@pytest.mark.parametrize("name", ["options", "limits"])
+def test_every_line_of_a_table_has_all_its_cells(name: str) -> None:
+    for table in re.findall(r"(?:^\|.*\n)+", (ROOT / "docs" / f"{name}.md").read_text(), re.MULTILINE):
+        widths = {line: line.count(" | ") for line in table.splitlines() if not line.startswith("|-")}
+        assert len(set(widths.values())) == 1, widths
+        assert "|  |" not in table
 
 
 def test_the_map_of_files_is_complete() -> None:

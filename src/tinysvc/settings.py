@@ -115,7 +115,9 @@ class Settings:
     first_byte_timeout: float = _option(10.0, "time a new connection may be silent before it is closed")
     header_timeout: float = _option(10.0, "time for a whole request head, from its first byte, else 408")
     body_timeout: float = _option(30.0, "time between two pieces of a body, else 408")
-    min_body_rate: int = _option(500, "bytes a second that a body brings at least after its first 30 s, else 408")
+    min_body_rate: int = _option(
+        500, "bytes a second that a body brings at least after its first 30 s, else 408; 0 for any"
+    )
     keep_alive_timeout: float = _option(15.0, "time an idle connection is kept open")
     write_timeout: float = _option(30.0, "time a client may read nothing of its answer before it is cut off")
     half_close: bool = _option(False, "a client that ends its side still waits for its answer, and has not left")

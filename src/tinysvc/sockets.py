@@ -136,7 +136,9 @@ def _unix_socket(path: str, mode: str) -> Iterator[socket.socket]:
                 _refuse_live_socket(path)
                 os.unlink(path)
             elif os.path.lexists(path):
-                raise ConfigurationError(f"cannot listen on the Unix socket {path}: that is no socket; choose another path")
+                raise ConfigurationError(
+                    f"cannot listen on the Unix socket {path}: that is no socket; choose another path"
+                )
             _bind(listener, path, mode)
             made = os.stat(path)
         except OSError as error:
