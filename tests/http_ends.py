@@ -17,8 +17,10 @@ import pytest
 import uvloop
 from hypothesis import strategies as st
 
+from tinysvc import http
 from tinysvc.bodies import SLICE
 from tinysvc.http import (
+    SWEEP,
     Connection,
     Connections,
 )
@@ -54,7 +56,8 @@ def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 @asynccontextmanager
 async def serving(handler: Handler, **options: Any) -> AsyncIterator[Server]:
-    """`handler` behind a TCP socket of this loop."""
+    """`handler` behind a TCP socket of this loop. Deadlines are looked at more often, so that nobody waits for them."""
+    http.SWEEP = 0.05
     connections = Connections(handler, Settings(**options))
     listener = await asyncio.get_running_loop().create_server(connections, "127.0.0.1", 0)
     try:
@@ -64,6 +67,7 @@ async def serving(handler: Handler, **options: Any) -> AsyncIterator[Server]:
         tasks = [connection.task for connection in connections.open]
         connections.abort()
         await asyncio.gather(*tasks, return_exceptions=True)
+        http.SWEEP = SWEEP
 
 
 class Server(NamedTuple):

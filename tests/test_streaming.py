@@ -27,7 +27,7 @@ from http_ends import chunked, get, reset_on_close
 from soak_app import ANY_SIZE, BLOCK, block, checksum
 from tinysvc.settings import MiB
 
-SIZE = int(os.environ.get("STREAMED_BYTES", 256 * MiB))
+SIZE = int(os.environ.get("STREAMED_BYTES", 128 * MiB))
 """Of a body; 2 GiB is STREAMED_BYTES=2147483648."""
 
 STEP = 8 * MiB

@@ -71,6 +71,9 @@ USUAL_BLOCK, USUAL_FIELDS = 2 * KiB, 32
 MAX_TURNED_AWAY = 16
 """Connections over the limit, beside a tenth of it, that get their 503; who comes on top of them is just cut off."""
 
+SWEEP = 1.0
+"""Seconds between two looks at all deadlines. One timer for all costs less than one for every request."""
+
 LINGER = 2.0
 """Seconds we read on after a refusal, so that the client gets the answer before the reset (cowboy: 1 s)."""
 
@@ -691,7 +694,7 @@ async def _close_stream(content: Any) -> None:
 class Connections:
     """All open connections of a server, and what they share. It is the protocol factory of its sockets.
 
-    Its sweep over their deadlines runs once a second from the beginning to `abort`.
+    Its sweep over their deadlines runs from the beginning to `abort`.
     """
 
     def __init__(self, handler: Handler, settings: Settings, *, scheme: str = "http") -> None:
@@ -711,12 +714,12 @@ class Connections:
         return Connection(self)
 
     def _sweep(self) -> None:
-        self._timer = self.loop.call_later(1, self._sweep)
+        self._timer = self.loop.call_later(SWEEP, self._sweep)
         self.now = self.loop.time()
         self.idle_until = self.now + self.settings.keep_alive_timeout
         self.last_lines = b"date: %b\r\n\r\n" % formatdate(time.time(), usegmt=True).encode()
         self._nobody_is_idle = False
-        late = self.now - 1  # deadlines are counted from the last sweep: none is early, some are two seconds late
+        late = self.now - SWEEP  # deadlines are counted from the last sweep: none is early, some are two sweeps late
         for connection in [c for c in self.open if c.deadline < late]:
             connection.expire(self.now)
 
