@@ -266,7 +266,7 @@ def test_a_slow_client(server: Served, ask: Ask, path: str) -> None:
 
 
 @DOWNLOADS
-@pytest.mark.parametrize("server", [["--write-timeout", "1"]], indirect=True)
+@pytest.mark.parametrize("server", [["--write-timeout", "0.1"]], indirect=True)
 def test_a_client_that_does_not_read(server: Served, ask: Ask, path: str) -> None:
     small(server, path)
     with little_memory(server), downloading(server, path) as (_, answer):
