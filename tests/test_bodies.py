@@ -343,6 +343,20 @@ async def test_continue_is_said_when_the_handler_reads() -> None:
         assert (await client.ask(post(b"again"))).body == b"again"
 
 
+@on_loop
+async def test_continue_is_never_said_in_the_middle_of_an_answer() -> None:
+    async def back(request: Request) -> Response:
+        return Response(request.stream(), headers={"content-length": "5"})
+
+    async with serving(back) as server, server.client() as client:
+        client.send(get("/", "Content-Length: 5", "Expect: 100-continue", method="POST"))
+        head = await client.reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 ")
+        assert b"connection: close\r\n" in head  # who knows whether the body will come?
+        client.send(b"hello")
+        assert await client.reader.read() == b"hello"
+
+
 @pytest.mark.parametrize("status", [200, 403])
 @on_loop
 async def test_continue_is_not_said_when_the_handler_does_not_read(status: int) -> None:

@@ -75,6 +75,8 @@ CASES = list(load_cases())
 
 async def show(request: Request) -> Response:
     """The application of the wire cases: it answers with what it saw."""
+    if request.raw_path == "/streamed":
+        return Response(request.stream())
     body = b""
     if request.raw_path == "/careless":
         try:

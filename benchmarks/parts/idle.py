@@ -62,6 +62,7 @@ def peers() -> list[Peer]:
     ]
     if installed("granian"):
         options = ["--interface", "rsgi", "--workers", "1", "--loop", "uvloop", "--http", "1", "--no-ws"]
+        options += ["--backlog", "16384", "--backpressure", "16384"]  # else it takes 1024
         command = [str(ENVIRONMENT / "bin" / "granian"), "--port", "{port}", "granian_rsgi:app", *options]
         found.append(Peer(name="Granian RSGI, fixed reply", command=command))
     return found
@@ -135,7 +136,10 @@ def idle(peer: Peer, count: int) -> Iterator[None]:
 def connected(port: int, source: str) -> socket.socket:
     connection = socket.create_connection(("127.0.0.1", port), 10, (source, 0))
     connection.sendall(REQUEST)
-    answer = connection.recv(65536)
+    try:
+        answer = connection.recv(65536)
+    except TimeoutError:
+        raise CannotMeasureError(f"an idle connection to port {port} got no answer in 10 s") from None
     if not answer.startswith(b"HTTP/1.1 200"):
         raise CannotMeasureError(f"an idle connection was answered {answer[:200]!r}")
     connection.setblocking(False)

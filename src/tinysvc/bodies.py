@@ -83,6 +83,10 @@ class BodyReader:
         if self._decoder is not None:
             self._decoder = ChunkedDecoder(self._connection.settings, size)
 
+    def begin_answer(self) -> None:
+        """The answer's head comes next: a 100 behind it would stand in its body (RFC 9110, 15.2)."""
+        self._continue = False
+
     def keep(self) -> None:
         """What is read from now on is held in memory until the request ends."""
         self._kept = True

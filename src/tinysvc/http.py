@@ -475,6 +475,8 @@ class Connection(asyncio.StreamReaderProtocol):
             body is not None and (response.status >= 400 or not body.is_discardable())
         ):
             self.keep_alive = False
+        if body is not None:
+            body.begin_answer()
         content = response.content
         if isinstance(content, (bytes, memoryview)):
             rest = self._write_whole(request, response, content)
