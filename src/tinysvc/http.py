@@ -159,6 +159,8 @@ class Connection(asyncio.StreamReaderProtocol):
         return super().eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None:
+            exc.__traceback__ = None  # as the reader keeps it, and with it what was being received
         super().connection_lost(exc)
         self.gone = True
         self.connections.discard(self)
@@ -591,7 +593,8 @@ class Connection(asyncio.StreamReaderProtocol):
         self._unsent = self._unread()
         try:
             await self.writer.drain()
-        except OSError as error:  # which the reader keeps: with its traceback, and so all that is being sent
+        except OSError as error:
+            error.__traceback__ = None  # as the reader keeps the error, and with it all that is being sent
             raise ConnectionResetError(str(error)) from None
         self.phase, self.deadline = before
 
