@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 import batching_jobs
 from conftest import wait_until
 from fake_pool import FakePool, until
+from tinysvc.adapter import cpu_handler
 from tinysvc.arena import BIG, Arena
 from tinysvc.batching import MAX_BATCH_BYTES, Batcher, Item
 from tinysvc.books import DONE, QUEUED, Job, Lane
-from tinysvc.cpu import cpu_handler
 from tinysvc.dispatcher import STALL, JobReply
 from tinysvc.endpoints import CpuProgram, Endpoint
 from tinysvc.errors import (

@@ -11,14 +11,14 @@ import tinysvc
 
 SOURCE = Path(tinysvc.__file__).parent
 FLOORS: list[list[set[str]]] = [  # floor -> groups; the groups of one floor do not know each other
-    [{"errors", "messages", "settings", "cores", "arena"}],
+    [{"errors", "messages", "settings", "cores", "arena", "codings"}],
     [
-        {"http", "bodies", "heads", "chunked"},
+        {"http", "bodies", "heads", "chunked", "sendfile"},
         {"routing"},
         {"binding"},
         {"executor", "plain", "dispatcher", "books", "processes", "worker", "telling", "foreign"},
     ],
-    [{"service", "cpu", "batching", "endpoints", "pages", "limits", "proxies"}],
+    [{"service", "adapter", "batching", "calls", "compression", "endpoints", "pages", "limits", "proxies", "websocket"}],
     [{"server", "supervisor", "sockets", "tls", "watchdog", "loading"}],
     [{"__main__"}, {"testing"}],
 ]

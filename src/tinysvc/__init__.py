@@ -13,10 +13,12 @@ from .messages import Event, Handler, Headers, Request, Response, request_id
 from .routing import Batch, cpu_resource, cpu_route, io_resource, io_route
 
 if TYPE_CHECKING:
+    from .calls import cpu
     from .executor import ProcessPoolExecutor
     from .server import run
     from .service import Service
     from .settings import Pool, Settings
+    from .websocket import SocketClosed, WebSocket
 
 __version__ = "0.1.0"
 
@@ -36,7 +38,10 @@ __all__ = [
     "Response",
     "Service",
     "Settings",
+    "SocketClosed",
     "TinysvcError",
+    "WebSocket",
+    "cpu",
     "cpu_resource",
     "cpu_route",
     "io_resource",
@@ -50,6 +55,9 @@ _ON_DEMAND = {
     "ProcessPoolExecutor": "executor",
     "Service": "service",
     "Settings": "settings",
+    "SocketClosed": "websocket",
+    "WebSocket": "websocket",
+    "cpu": "calls",
     "run": "server",
 }
 

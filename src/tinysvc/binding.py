@@ -4,6 +4,7 @@ All of it is decided at start-up: `Binder(function, ...)` reads the signature on
 the request path there is one small function a parameter. The rules, in this order:
 
     annotated `Request`                          the request
+    annotated with a class with `of_request`     what that makes of the request, as a WebSocket
     named in the path                            that segment, converted to its annotation
     named like a resource                        the resource
     Annotated[T, Query() | Header() | Cookie()]  that place
@@ -45,7 +46,7 @@ import orjson
 
 from .arena import BIG
 from .errors import BindingError, ConfigurationError, HTTPError, UnencodableResult
-from .messages import EVENTS, JSON, NDJSON, OCTETS, TEXT, Event, Request, Response, json_response
+from .messages import EVENTS, JSON, NDJSON, OCTETS, TEXT, Event, FileContent, Request, Response, json_response
 
 Body = bytes | memoryview
 Get = Callable[[Request, Body], Any]
@@ -168,6 +169,8 @@ class Binder:
         annotation = parameter.annotation
         if annotation is Request:
             return lambda request, body: request
+        if of_request := getattr(annotation, "of_request", None):
+            return lambda request, body: of_request(request)
         if annotation is parameter.empty and in_path:
             annotation = str
         if annotation is parameter.empty:
@@ -262,9 +265,6 @@ class Binder:
                 detail, _, inner = str(error).partition(" - at `")
                 raise _Fault(inner.rstrip("`") or "$", detail) from None
             except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-                if coding := request.headers.get("content-encoding"):  # bodies are not unpacked here (RFC 9110, 12.5.3)
-                    text = f"The body must be JSON without a Content-Encoding, not {coding[:100]!r}."
-                    raise HTTPError(415, text, headers=[("accept-encoding", "identity")]) from None
                 raise HTTPError(400, f"The body is not JSON: {error}.") from None
             except ValueError as error:
                 raise _pydantic_errors(error) from None
@@ -280,6 +280,11 @@ class Binder:
                 f"cannot read a value of type {annotation!r} for {place}; "
                 "use a dataclass, Struct, TypedDict, attrs or pydantic class, a standard type, or Any",
             ) from None
+
+
+def is_packed(request: Request) -> bool:
+    """Whether the body came with a Content-Encoding."""
+    return "content-encoding" in request.headers
 
 
 def signature_of(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
@@ -418,7 +423,9 @@ def encode_result(result: Any) -> Response:
 
 
 def _finished(response: Response) -> Response:
-    if not isinstance(response.content, (bytes, Iterator, AsyncIterator)):
+    if isinstance(response.content, FileContent):
+        response.content_type = response.content_type or OCTETS
+    elif not isinstance(response.content, (bytes, Iterator, AsyncIterator)):
         if response.content is None:
             response.content = b""
         else:

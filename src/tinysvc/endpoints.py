@@ -5,12 +5,14 @@ memory each costs.
 
     meta of a request   (number, method, path, query, path parameters, headers, peer, id)
             its reply   (status, content type, headers)
+    meta of a call      (number, None, lengths of the pickles); the body is (args, kwargs)
+            its reply   (lengths of the pickles, None), or (None, (status, detail, headers)) of an HTTPError
     meta of a batch     (number, [meta of each request], [length of each body]); the body is those of all
             its reply   [(length, reply, None) or (0, None, error's texts)], one for each; the body is those of all
 
-cpu.py and batching.py are at the other end. A request of a batch that fails, fails alone: what does not bind is not
-given to the handler; an exception among the results is one request's error; and when the handler raises for several,
-it is called again with each alone. So a handler with `batch=` must be safe to repeat.
+adapter.py, calls.py and batching.py are at the other end. A request of a batch that fails, fails alone: what does not
+bind is not given to the handler; an exception among the results is one request's error; and when the handler raises for
+several, it is called again with each alone. So a handler with `batch=` must be safe to repeat.
 """
 
 from __future__ import annotations
@@ -19,10 +21,12 @@ from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .binding import Binder, Body, encode_iterator, encode_result, open_resource
+from .binding import Binder, Body, encode_iterator, encode_result, is_packed, open_resource
+from .codings import pack, pack_pieces, packing, unpack_body
 from .errors import HTTPError, UnencodableResult
-from .messages import Headers, Peer, Request, Response, problem_response, request_id, route_name
-from .worker import Handle, Reply, error_text
+from .messages import FileContent, Headers, Peer, Request, Response, problem_response, request_id, route_name
+from .worker import Handle, Reply, error_text, unpack
+from .worker import pack as pickled
 
 if TYPE_CHECKING:
     from .routing import Batch
@@ -41,6 +45,10 @@ class Endpoint(NamedTuple):
     batch: Batch | None = None
     path: str = ""
     """The pattern of its path, where it finally stands."""
+    compress: bool = False
+    """Whether answers are compressed for clients that accept it."""
+    max_body_size: int = 16 * 1024 * 1024
+    """Bytes that a compressed body may unpack to."""
 
 
 class CpuProgram:
@@ -69,15 +77,18 @@ class CpuProgram:
     def __call__(self) -> Iterator[Handle]:
         with ExitStack() as stack:
             opened = dict(self._shared)
-            table: list[Handle] = []
+            table: list[tuple[Handle, Handle]] = []
             for endpoint in self.endpoints:
                 _open(stack, list(endpoint.resources.values()), opened)
                 values = {name: opened[function] for name, function in endpoint.resources.items()}
-                table.append(_one_at_a_time(endpoint, values) if endpoint.batch is None else _batched(endpoint, values))
+                make = _one_at_a_time if endpoint.batch is None else _batched
+                table.append((make(endpoint, values), _called(endpoint, values)))
 
             def handle(meta: Any, body: Body) -> Reply:
-                answer: Handle = table[meta[0]]
-                return answer(meta, body)
+                answer: Handle
+                call: Handle
+                answer, call = table[meta[0]]
+                return answer(meta, body) if meta[1] is not None else call(meta, body)
 
             yield handle
 
@@ -100,21 +111,56 @@ def _address(value: Any) -> Any:
 def _one_at_a_time(endpoint: Endpoint, resources: Values) -> Handle:
     function, path = endpoint.function, endpoint.path
     binder = Binder(function, endpoint.path_parameters, resources)
-    bind, stream_type = binder.bind, binder.stream_type
+    bind, stream_type, compress = binder.bind, binder.stream_type, endpoint.compress
+    typed, limit = binder.body_kind == "json", endpoint.max_body_size
 
     def handle(meta: Any, body: Body) -> Reply:
         request = _request(meta, body)
         request_id.set(request.id)
         route_name.set(f"{request.method} {path}")
         try:
+            if typed and is_packed(request):
+                body = unpack_body(request.headers["content-encoding"], body, limit)
             response = encode_result(function(**bind(request, body, resources)))
             content = response.content
+            if isinstance(content, FileContent):
+                raise UnencodableResult("a file is sent by an io_route only; return its bytes here, or yield them")
             if type(content) is not bytes and type(content) is not memoryview:
                 content = encode_iterator(response, stream_type)
+            if compress:
+                content = _compressed(request, response, content)
         except HTTPError as error:
             response = problem_response(error)
             content = response.content
         return Reply(_meta_of(response), content)
+
+    return handle
+
+
+def _compressed(request: Request, response: Response, content: Any) -> Any:
+    """The content as the response will have it; the response's headers tell how."""
+    response.content = content
+    coding = packing(request.headers.get("accept-encoding", ""), response)
+    if coding is None:
+        return content
+    return pack_pieces(coding, content) if isinstance(content, Iterator) else pack(coding, content)
+
+
+def _called(endpoint: Endpoint, resources: Values) -> Handle:
+    """The handler as a function, called from the server's own code."""
+
+    def handle(meta: Any, body: Body) -> Reply:
+        args, kwargs = unpack(meta[2], body)
+        route_name.set(f"call {endpoint.path}")
+        try:
+            result = endpoint.function(*args, **{**resources, **kwargs})
+        except HTTPError as error:
+            return Reply((None, (error.status, error.detail, list(error.headers))), b"")
+        if isinstance(result, Iterator):
+            name = endpoint.function.__qualname__
+            raise UnencodableResult(f"{name} streams, and only a request can take a stream; call what returns a value")
+        lengths, pieces = pickled(result)
+        return Reply((lengths, None), b"".join(pieces))
 
     return handle
 
@@ -128,7 +174,8 @@ def _meta_of(response: Response) -> tuple[int, str | None, list[tuple[str, str]]
 
 def _batched(endpoint: Endpoint, resources: Values) -> Handle:
     function, path = endpoint.function, endpoint.path
-    bind = Binder(function, endpoint.path_parameters, resources, batched=True).bind
+    binder = Binder(function, endpoint.path_parameters, resources, batched=True)
+    bind, typed, limit = binder.bind, binder.body_kind == "json", endpoint.max_body_size
 
     def handle(meta: Any, body: Body) -> Reply:
         _, metas, lengths = meta
@@ -138,6 +185,8 @@ def _batched(endpoint: Endpoint, resources: Values) -> Handle:
         bound: dict[int, Values] = {}
         for position, (request, part) in enumerate(zip(requests, _parts(body, lengths), strict=True)):
             try:
+                if typed and is_packed(request):
+                    part = unpack_body(request.headers["content-encoding"], part, limit)
                 bound[position] = bind(request, part, resources)
             except MemoryError:
                 raise
@@ -146,7 +195,8 @@ def _batched(endpoint: Endpoint, resources: Values) -> Handle:
         request_id.set(",".join(requests[position].id for position in bound))
         for position, result in zip(bound, _results(function, list(bound.values()), resources), strict=True):
             outcomes[position] = result
-        answers = [_answer(outcome) for outcome in outcomes]
+        packed_for = requests if endpoint.compress else [None] * len(requests)
+        answers = list(map(_answer, outcomes, packed_for))
         return Reply([meta for meta, _ in answers], b"".join([content for _, content in answers]))
 
     return handle
@@ -185,12 +235,13 @@ def _call(function: Callable[..., Any], bound: list[Values], resources: Values) 
     return list(results)
 
 
-def _answer(outcome: Any) -> tuple[tuple[int, Any, Any], Body]:
-    """One request's part of the reply, and of its body."""
+def _answer(outcome: Any, packed_for: Request | None) -> tuple[tuple[int, Any, Any], Body]:
+    """One request's part of the reply, and of its body; compressed for the request, if one is given."""
     if not isinstance(outcome, BaseException) or isinstance(outcome, HTTPError):
         try:
             response = problem_response(outcome) if isinstance(outcome, HTTPError) else _whole(outcome)
-            return (len(response.content), _meta_of(response), None), response.content
+            content = _compressed(packed_for, response, response.content) if packed_for else response.content
+            return (len(content), _meta_of(response), None), content
         except MemoryError:
             raise
         except Exception as error:

@@ -4,6 +4,7 @@ TinysvcError                   500
 ├── ConfigurationError         said at start-up, never to a client: what is wrong, where, and the remedy
 ├── HTTPError                  any status; raise it in a handler to answer with it
 │   ├── BindingError           422  the request does not fit the handler's parameters
+│   ├── NoRoute                404, 405  nothing is served at this path, or not by this method
 │   └── ProtocolError          4xx/5xx  the bytes are not acceptable HTTP/1.1; the connection closes
 ├── UnencodableResult          500  a handler returned what cannot be sent
 └── PoolError                  why a job has no result
@@ -101,6 +102,10 @@ class BindingError(HTTPError):
 
     def problem(self) -> dict[str, Any]:
         return {**super().problem(), "errors": [{"place": place, "detail": detail} for place, detail in self.faults]}
+
+
+class NoRoute(HTTPError):
+    """404, or 405 with `Allow`."""
 
 
 class UnencodableResult(TinysvcError):

@@ -133,7 +133,7 @@ class ProcessPoolExecutor(PlainExecutor):
 
         Big buffers in arguments and result (numpy arrays, say) are not pickled but shared.
         """
-        lengths, body = await _packed((function, args, kwargs))
+        lengths, body = await packed((function, args, kwargs))
         reply = await self._result(self._admit(CALL, lengths, body, timeout))
         return unpacked(reply)  # type: ignore[no-any-return]
 
@@ -141,7 +141,7 @@ class ProcessPoolExecutor(PlainExecutor):
         self, function: Callable[..., Any], /, *args: Any, timeout: float | None = None, **kwargs: Any
     ) -> AsyncGenerator[Any, None]:
         """Iterate over `function(*args, **kwargs)` in a worker. Closing the iterator early kills the job."""
-        lengths, body = await _packed((function, args, kwargs))
+        lengths, body = await packed((function, args, kwargs))
         reply = await self._result(self._admit(CALL_STREAM, lengths, body, timeout))
         assert isinstance(reply.body, JobStream)
         try:
@@ -194,7 +194,7 @@ class ProcessPoolExecutor(PlainExecutor):
         return self._dispatcher.books.lane(limit)
 
 
-async def _packed(value: Any) -> tuple[list[int], bytes | Arena]:
+async def packed(value: Any) -> tuple[list[int], bytes | Arena]:
     """`value` for its way to a worker: as bytes, or in an arena where it is big. That one a thread fills."""
     lengths, pieces = pack(value)
     if not lengths and len(pieces[0]) < BIG:

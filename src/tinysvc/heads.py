@@ -67,6 +67,7 @@ class Framing:
     content_length: int
     chunked: bool
     expect_continue: bool
+    upgrade: bool
     host: bytes
 
 
@@ -125,6 +126,7 @@ def parse_fields(head: bytes, minor: bytes, settings: Settings) -> Framing:
         content_length=int(length or 0),
         chunked=coding is not None,
         expect_continue=bool(expect),
+        upgrade=b"upgrade" in connection and minor == b"1" and length is None and coding is None,
         host=host or b"",
     )
 

@@ -28,7 +28,7 @@ from email.utils import formatdate
 from fcntl import ioctl
 from math import inf
 from termios import TIOCOUTQ
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from .bodies import READ_SIZE, SLICE, BodyReader
 from .errors import (
@@ -54,7 +54,8 @@ from .heads import (
     parse_fields,
     read_request_line,
 )
-from .messages import SAFE_METHODS, Handler, Peer, Request, Response, problem_response
+from .messages import SAFE_METHODS, FileContent, Handler, Peer, Request, Response, problem_response
+from .sendfile import FileCutShort, send_file
 from .settings import KiB, Settings
 
 log = logging.getLogger("tinysvc.http")
@@ -85,6 +86,16 @@ IDLE, HEAD, BODY, HANDLER, WRITE, LINGERING = range(6)
 """The phases of a connection; `Connection.expire` says what a passed deadline means in each."""
 
 
+class Upgraded(Protocol):
+    """What a connection becomes that changes protocols, beside being an asyncio.Protocol."""
+
+    def expire(self) -> None:
+        """The time is over that it was given."""
+
+    def go_away(self) -> None:
+        """The server is shutting down."""
+
+
 class Connection(asyncio.StreamReaderProtocol):
     """One client. `serve` is its task; the rest are its steps."""
 
@@ -92,7 +103,7 @@ class Connection(asyncio.StreamReaderProtocol):
         "_checked", "_forgiven", "_held", "_held_size", "_known_block", "_known_framing", "_longest_line",
         "_unsent", "_waiter", "body", "body_memory", "buffer", "connections", "deadline", "ended", "gone",
         "handler", "keep_alive", "minor", "out_of_time", "peer", "phase", "reader", "request", "requests",
-        "settings", "task", "transport", "write_paused", "writer",
+        "settings", "task", "transport", "upgraded", "write_paused", "writer",
     )  # fmt: skip
 
     def __init__(self, connections: Connections) -> None:
@@ -109,6 +120,7 @@ class Connection(asyncio.StreamReaderProtocol):
         self.ended = False  # no more bytes come, or are wanted
         self.out_of_time = False
         self.body_memory = 0  # bytes of the request's body that count as held
+        self.upgraded: Upgraded | None = None  # what the connection has become, if not HTTP any more
         self._waiter: asyncio.Future[bool] | None = None  # of the task, while it waits for bytes
         self._held: list[bytes] = []  # what came while the task did not wait, or much of it at once
         self._held_size = 0  # and what it counts
@@ -361,6 +373,8 @@ class Connection(asyncio.StreamReaderProtocol):
         self.requests += 1
         body = self._body_of(framing) if framing.has_body else b""
         self.request = request = Request(method, path, query, framing.headers, body, None, self.peer)
+        if framing.upgrade:
+            request.upgrade = self
         return request
 
     def _judge_head(self) -> tuple[Start, Framing] | None:
@@ -435,6 +449,20 @@ class Connection(asyncio.StreamReaderProtocol):
         self.body = BodyReader(self, framing)
         return self.body
 
+    # Another protocol
+
+    def upgrade(self, protocol: Upgraded) -> bytes:
+        """From now on `protocol` is told by the transport; what has come already is returned. For the handler of a
+        request, as long as it runs: when it has answered, the connection is closed."""
+        self.upgraded, self.request = protocol, None
+        rest, self.buffer = self.buffer + self._take_held(), b""
+        self.switch(cast(asyncio.Protocol, protocol))
+        return rest
+
+    def expect_within(self, seconds: float) -> None:
+        """Unless it says otherwise, `upgraded.expire` is called after so many seconds, or a little later."""
+        self.deadline = self.connections.now + seconds
+
     # Answers
 
     def respond(self, request: Request, response: Response) -> Awaitable[bool] | None:
@@ -469,8 +497,8 @@ class Connection(asyncio.StreamReaderProtocol):
         return None
 
     async def _respond(self, request: Request, response: Response) -> bool:
-        if self.gone:
-            await _close_stream(response.content)
+        if self.gone or self.upgraded is not None:
+            await _close_content(response.content)
             return False
         body = self.body
         if self.requests >= self.settings.max_requests or (
@@ -484,6 +512,8 @@ class Connection(asyncio.StreamReaderProtocol):
             rest = self._write_whole(request, response, content)
             if rest:
                 await self._write_slices(rest)
+        elif isinstance(content, FileContent):
+            await self._write_file(request, response, content)
         else:
             await self._write_stream(request, response, content)
         return await self._finish()
@@ -533,6 +563,8 @@ class Connection(asyncio.StreamReaderProtocol):
             lines += b"connection: close\r\n"
         elif self.minor == b"0":
             lines += b"connection: keep-alive\r\n"
+        elif response.status == 426:  # RFC 9110, 7.8
+            lines += b"connection: upgrade\r\n"
         return lines
 
     async def _write_slices(self, content: memoryview) -> None:
@@ -546,6 +578,22 @@ class Connection(asyncio.StreamReaderProtocol):
                 await self.drain()
             else:
                 await asyncio.sleep(0)
+
+    async def _write_file(self, request: Request, response: Response, content: FileContent) -> None:
+        never_a_body = response.status == 204 or response.status == 304
+        try:
+            self.transport.write(
+                self._head(response, b"" if never_a_body else b"content-length: %d\r\n" % content.size)
+            )
+            if not never_a_body and request.method != "HEAD":
+                self.request = None  # as above
+                await send_file(self, content)
+        except FileCutShort as error:
+            log.error("%r (%s): the answer was cut off: %s", request, request.id, error)
+            self.transport.abort()
+            raise ConnectionAbortedError("the file failed") from error
+        finally:
+            content.file.close()
 
     async def _write_stream(self, request: Request, response: Response, content: AsyncIterator[bytes]) -> None:
         """As long as it said; else chunked, or until the connection's end on HTTP/1.0. What fails is cut off."""
@@ -584,7 +632,7 @@ class Connection(asyncio.StreamReaderProtocol):
             self.transport.abort()
             raise ConnectionAbortedError("the stream failed") from error
         finally:
-            await _close_stream(content)
+            await _close_content(content)
 
     async def drain(self) -> None:
         """Wait until the client has read enough of what was written."""
@@ -647,8 +695,11 @@ class Connection(asyncio.StreamReaderProtocol):
                 self._unsent, self.deadline = unsent, now + self.settings.write_timeout
             else:
                 self.transport.abort()
+            return
+        self.deadline = inf
+        if self.upgraded is not None:
+            self.upgraded.expire()
         else:
-            self.deadline = inf
             self._interrupt()
 
     def refuse_all(self, error: HTTPError) -> None:
@@ -662,6 +713,8 @@ class Connection(asyncio.StreamReaderProtocol):
 
     def end_when_idle(self) -> bool:
         """Leave at once if nothing of a request has come and no answer is under way. True if so."""
+        if self.upgraded is not None:
+            self.upgraded.go_away()
         waits = self.phase <= HEAD and self._waiter is not None and not self._waiter.done() and not self.buffer
         if not waits and self.phase != LINGERING:
             return False
@@ -687,7 +740,10 @@ def _slices(content: bytes | memoryview) -> Iterator[memoryview]:
     return (view[start : start + SLICE] for start in range(0, len(view), SLICE))
 
 
-async def _close_stream(content: Any) -> None:
+async def _close_content(content: Any) -> None:
+    """Of a stream or a file that is not sent to its end."""
+    if isinstance(content, FileContent):
+        content.file.close()
     close = getattr(content, "aclose", None)
     if close is not None:
         try:

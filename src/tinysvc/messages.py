@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import count
 from random import getrandbits
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import unquote, unquote_plus
 
 import orjson
@@ -63,6 +63,14 @@ class Headers(Mapping[str, str]):
     def __getitem__(self, name: str) -> str:
         return ", ".join(self._decoded()[name.lower()])
 
+    def get(self, name: str, default: Any = None) -> Any:
+        """As a mapping has it; without an exception for what is not there, as most optional fields are not."""
+        lines = self._decoded().get(name.lower())
+        return default if lines is None else ", ".join(lines)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name.lower() in self._decoded()
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._decoded())
 
@@ -97,6 +105,9 @@ class Request:
     Behind a trusted proxy (`proxy_headers`), client, scheme and host are those that the proxy saw.
     """
 
+    upgrade: Any
+    """The connection, where the client offers to change protocols on it; else not set. See websocket.py."""
+
     __slots__ = (
         "_body",
         "_host",
@@ -109,6 +120,7 @@ class Request:
         "peer",
         "raw_path",
         "raw_query",
+        "upgrade",
     )
 
     def __init__(
@@ -248,10 +260,10 @@ class Response:
     """One HTTP response.
 
     `content`: bytes, a memoryview (of any size, it is not copied) and str are sent as they are; None is an empty body;
-    an iterator or async iterator is streamed; any other value becomes JSON. `content_type` defaults to what fits the
-    content. `headers` is a mapping or an iterable of pairs; a name or value that could break out of its line is a
-    ValueError, here and now (RFC 9110, 5.5). A stream whose length in bytes is known says so by
-    `headers={"content-length": "1000"}`; if it then yields more or less, the connection is cut off.
+    FileContent is sent from the file; an iterator or async iterator is streamed; any other value becomes JSON.
+    `content_type` defaults to what fits the content. `headers` is a mapping or an iterable of pairs; a name or value
+    that could break out of its line is a ValueError, here and now (RFC 9110, 5.5). A stream whose length in bytes is
+    known says so by `headers={"content-length": "1000"}`; if it then yields more or less, the connection is cut off.
     """
 
     __slots__ = ("content", "content_type", "headers", "status")
@@ -295,6 +307,26 @@ class Response:
 
     def __repr__(self) -> str:
         return f"<Response {self.status} {self.content_type}>"
+
+
+def add_vary(response: Response, *names: str) -> None:
+    """Add request headers to what the response depends on (RFC 9110, 12.5.5); those that stand there stay once."""
+    said = [part.strip() for name, value in response.headers if name == "vary" for part in value.split(",")]
+    known = {part.lower() for part in said}
+    said += [name for name in names if name.lower() not in known]
+    response.headers = [field for field in response.headers if field[0] != "vary"]
+    response.add_header("vary", "*" if "*" in known else ", ".join(said))
+
+
+class FileContent(NamedTuple):
+    """A response's content: `size` bytes of an open file, from `offset` on.
+
+    The kernel sends them where it can (sendfile). The server closes the file, whatever happens.
+    """
+
+    file: BinaryIO
+    offset: int
+    size: int
 
 
 def json_response(content: bytes) -> Response:
@@ -371,3 +403,6 @@ def problem_response(error: TinysvcError) -> Response:
 
 Handler = Callable[[Request], Awaitable[Response]]
 """Everything that answers has this shape: an io handler, the cpu adapter, middleware's `call_next`, a service."""
+
+Middleware = Callable[[Request, Handler], Awaitable[Response]]
+"""What stands around handlers: `async def m(request, call_next)`. `call_next` answers; it does not raise."""

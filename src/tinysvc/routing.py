@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, Generic, Literal, TypeVar, overload
 from urllib.parse import quote, unquote
 
-from .errors import ConfigurationError, HTTPError
+from .errors import ConfigurationError, NoRoute
 
 F = TypeVar("F", bound=Callable[..., Any])
 H = TypeVar("H")
@@ -355,7 +355,7 @@ class Router(Generic[H]):
         return method in self._literal.get(path, {})
 
     def match(self, method: str, path: str) -> tuple[H, dict[str, str] | None]:
-        """The target and the decoded parameters. HTTPError 404, or 405 with `Allow`."""
+        """The target and the decoded parameters. NoRoute 404, or 405 with `Allow`."""
         try:
             return self._literal[path][method], None
         except KeyError:
@@ -368,8 +368,8 @@ class Router(Generic[H]):
         if found is None:
             allowed = [other for other in ROUTABLE_METHODS if _find(self._root, segments, 1, other, [])]
             if allowed:
-                raise HTTPError(405, f"{method} is not served at this path.", headers=[("allow", allow(allowed))])
-            raise HTTPError(404, "Nothing is served at this path.")
+                raise NoRoute(405, f"{method} is not served at this path.", headers=[("allow", allow(allowed))])
+            raise NoRoute(404, "Nothing is served at this path.")
         target, names = found
         if "%" in path:
             values = [unquote(value) for value in values]

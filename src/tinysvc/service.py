@@ -17,14 +17,16 @@ import inspect
 import logging
 import sys
 import types
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .binding import Binder, begin_stream, encode_result, open_resource
-from .cpu import cpu_handler
+from .adapter import cpu_handler, timeout_of
+from .binding import Binder, begin_stream, encode_result, is_packed, open_resource
+from .calls import CpuCall, callable_here
+from .codings import unpack_body
 from .endpoints import CpuProgram, Endpoint
 from .errors import (
     ConfigurationError,
@@ -32,6 +34,7 @@ from .errors import (
     HTTPError,
     JobAbandoned,
     JobRefused,
+    NoRoute,
     RemoteError,
     TinysvcError,
     UnencodableResult,
@@ -41,9 +44,10 @@ from .errors import (
 )
 from .executor import ProcessPoolExecutor
 from .limits import IoLimit, limited_body
-from .messages import Handler, Request, Response, problem_response
+from .messages import FileContent, Handler, Middleware, Request, Response, problem_response
 from .routing import Resource, Route, Router, allow, recorded, unreachable
 from .settings import DEFAULT_POOL, Pool, Settings, read_pools
+from .websocket import WebSocket, socket_handler
 
 if TYPE_CHECKING:
     from .foreign import ForeignPool
@@ -57,13 +61,16 @@ class Mounted(NamedTuple):
     path: str
     route: Route
     service: Service
+    middleware: tuple[Middleware, ...] = ()
+    """From the outermost to the innermost."""
 
 
 class Service:
     """What is served: `parts` are decorated functions, modules that hold some, and other services.
 
     `prefix` stands before every path of it, as in "/notes". `pools` are those that its cpu routes name, as in
-    `{"training": Pool(workers=1)}`; any `concurrent.futures.Executor` may stand in a pool's place. `options` are fields
+    `{"training": Pool(workers=1)}`; any `concurrent.futures.Executor` may stand in a pool's place. `middleware` stands
+    around all that it answers, the first outermost: see messages.Middleware. `options` are fields
     of Settings, weaker than variables and flags. ConfigurationError for a part that holds nothing to serve, and for two
     resources, or two different pools, of one name.
     """
@@ -74,6 +81,7 @@ class Service:
         prefix: str = "",
         name: str = "",
         pools: Mapping[str, Pool | Executor] | None = None,
+        middleware: Iterable[Middleware] = (),
         **options: Any,
     ) -> None:
         if prefix and (not prefix.startswith("/") or prefix.endswith("/") or "{" in prefix):
@@ -81,6 +89,12 @@ class Service:
         self.prefix = prefix
         self.name = name
         self.pools = read_pools(pools or {})
+        self.middleware = tuple(middleware)
+        for each in self.middleware:
+            if not callable(each):
+                raise ConfigurationError(
+                    f"middleware takes functions, as in async def m(request, call_next), not {each!r}"
+                )
         self.options = {**options, "pools": self.pools}
         self.routes: list[Route] = []
         self.resources: dict[str, Resource] = {}
@@ -124,6 +138,8 @@ class Service:
             )
         imported: list[str] = []
         for value in list(vars(module).values()):
+            if getattr(value, "is_part_of_module", False):
+                self._add(value)
             for record in recorded(value) if isinstance(value, types.FunctionType) else ():
                 if isinstance(record, Resource) or value.__module__ == module.__name__:
                     _check_on_top(value, record)
@@ -144,19 +160,22 @@ class Service:
         if known.function is not record.function:
             raise ConfigurationError.at(record.function, f"there is another resource {record.name}; rename one")
 
-    def mounted(self, prefix: str = "") -> Iterator[Mounted]:
+    def mounted(self) -> Iterator[Mounted]:
         """Every route of this service and of those under it, with its whole path."""
-        prefix += self.prefix
-        for route in self.routes:
-            path = prefix + route.path
-            yield Mounted(path.rstrip("/") or "/" if prefix and route.path == "/" else path, route, self)
-        for mount in self.mounts:
-            yield from mount.mounted(prefix)
+        for service, prefix, middleware in self.services():
+            for route in service.routes:
+                path = prefix + route.path
+                path = path.rstrip("/") or "/" if prefix and route.path == "/" else path
+                yield Mounted(path, route, service, middleware)
 
-    def services(self) -> Iterator[Service]:
-        yield self
+    def services(
+        self, prefix: str = "", middleware: tuple[Middleware, ...] = ()
+    ) -> Iterator[tuple[Service, str, tuple[Middleware, ...]]]:
+        """This one and all under it, with the prefix and the middleware that each finally has."""
+        prefix, middleware = prefix + self.prefix, middleware + self.middleware
+        yield self, prefix, middleware
         for mount in self.mounts:
-            yield from mount.services()
+            yield from mount.services(prefix, middleware)
 
     @asynccontextmanager
     async def running(
@@ -181,6 +200,8 @@ class RunningService:
         self.settings = settings
         self.router: Router[Handler] = Router()
         self.pools: list[ProcessPoolExecutor | ForeignPool] = []
+        self.calls: dict[Callable[..., Any], CpuCall] = {}
+        self._where_no_route_is: dict[str, Handler] = {}  # prefix -> what middleware makes of it
         self._io_limit = IoLimit(settings.max_io_requests) if settings.max_io_requests else None
 
     async def open(self, stack: AsyncExitStack, extra: Mapping[str, Handler]) -> None:
@@ -190,6 +211,7 @@ class RunningService:
         for name, routes in _routes_by_pool(mounted, self.settings).items():
             self._add_pool(name, routes)
         await self._start_pools(stack)
+        stack.enter_context(callable_here(self.calls))
         opened: dict[Callable[..., Any], Any] = {}
         for each, binder in zip(mounted, binders, strict=True):
             if each.route.kind == "io":
@@ -198,13 +220,23 @@ class RunningService:
                     if function not in opened:
                         opened[function] = await _open_io_resource(stack, function)
                 values = {name: opened[function] for name, function in functions.items()}
-                self._add(each, self._io_handler_of(each.route, binder, values))
+                self._add(each, self._io_handler_of(each, binder, values))
         for path, handler in extra.items():
             if not self.router.has("GET", path):
                 self.router.add(path, ("GET",), handler, handler)
+        for _, prefix, middleware in self.service.services():
+            if middleware:
+                self._where_no_route_is[prefix] = self._within(middleware, self._no_route)
 
-    def _io_handler_of(self, route: Route, binder: Binder, resources: Mapping[str, Any]) -> Handler:
-        handler = _io_handler(route.function, binder, resources)
+    def _io_handler_of(self, mounted: Mounted, binder: Binder, resources: Mapping[str, Any]) -> Handler:
+        route = mounted.route
+        if socket := _socket_parameter(route, binder):
+            return socket_handler(route.function, socket, lambda request: binder.bind(request, b"", resources))
+        handler = _io_handler(route.function, binder, resources, _max_body_size(mounted, self.settings))
+        if self.settings.compress:
+            from .compression import compressed  # only who compresses pays for the import
+
+            handler = compressed(handler)
         if route.on_disconnect:
             handler = _told_of_disconnect(handler, route.on_disconnect == "cancel")
         return self._io_limit.around(handler) if self._io_limit else handler
@@ -212,15 +244,19 @@ class RunningService:
     def _add(self, mounted: Mounted, handler: Handler) -> None:
         if mounted.route.max_body_size is not None:
             handler = limited_body(handler, mounted.route.max_body_size)
+        if mounted.middleware:
+            handler = self._within(mounted.middleware, handler)
         self.router.add(mounted.path, mounted.route.methods, handler, mounted.route.function)
 
     def _add_pool(self, name: str, routes: list[Mounted]) -> None:
         """A pool, not yet started, and the handlers of its routes: its workers know of these only."""
-        pool = self._pool(name, CpuProgram([_endpoint(each) for each in routes]))
+        pool = self._pool(name, CpuProgram([_endpoint(each, self.settings) for each in routes]))
         self.pools.append(pool)
         for number, each in enumerate(routes):
             lane = pool.lane(each.route.limit) if each.route.limit else None
-            self._add(each, cpu_handler(pool, number, each.route, self.settings.cpu_timeout, lane))
+            default_timeout = self.settings.cpu_timeout
+            self._add(each, cpu_handler(pool, number, each.route, default_timeout, lane))
+            self.calls[each.route.function] = CpuCall(pool, number, timeout_of(each.route, default_timeout), lane)
 
     def _pool(self, name: str, program: CpuProgram) -> ProcessPoolExecutor | ForeignPool:
         executor = self.settings.pools.get(name)
@@ -257,24 +293,53 @@ class RunningService:
         try:
             handler, request.path_params = self.router.match(request.method, request.raw_path)
             return await handler(request)
-        except HTTPError as error:
-            if error.status == 405 and request.method == "OPTIONS":
+        except NoRoute as error:
+            around = self._handler_without_route(request.raw_path)
+            return await self._guarded(around, request) if around else self._answer_to(error, request)
+        except BaseException as error:  # SystemExit and KeyboardInterrupt too: a handler must not end the server
+            return self._answer_to(error, request)
+
+    __call__ = handle  # a Handler; a bound method is called sooner than an object
+
+    async def _guarded(self, handler: Handler, request: Request) -> Response:
+        try:
+            return await handler(request)
+        except BaseException as error:
+            return self._answer_to(error, request)
+
+    def _within(self, middleware: tuple[Middleware, ...], handler: Handler) -> Handler:
+        """`handler` with the middleware around it."""
+        for each in reversed(middleware):
+            handler = _around(each, partial(self._guarded, handler))
+        return handler
+
+    def _handler_without_route(self, path: str) -> Handler | None:
+        """Of the services that this path could belong to, the one with the longest prefix has its middleware asked."""
+        prefixes = [p for p in self._where_no_route_is if path == p or path.startswith(p + "/")]
+        return self._where_no_route_is[max(prefixes, key=len)] if prefixes else None
+
+    async def _no_route(self, request: Request) -> Response:
+        handler, _ = self.router.match(request.method, request.raw_path)
+        return await handler(request)
+
+    def _answer_to(self, error: BaseException, request: Request) -> Response:
+        """What the client gets for what a handler has raised."""
+        if isinstance(error, NoRoute) and request.method == "OPTIONS":
+            if error.status == 405:
                 return Response(b"", 204, error.headers)
             if request.raw_path == "*":
                 return Response(b"", 204, [("allow", allow(("GET", "POST", "PUT", "PATCH", "DELETE")))])
+        if isinstance(error, HTTPError):
             try:
                 return problem_response(error)
             except ValueError as bad_header:
                 return self._failed(request, bad_header)
-        except asyncio.CancelledError:
+        if isinstance(error, asyncio.CancelledError):
             task = asyncio.current_task()
             if task is not None and task.cancelling():
-                raise
+                raise error
             return self._failed(request, RuntimeError("the handler raised CancelledError; nobody had cancelled it"))
-        except BaseException as error:  # SystemExit and KeyboardInterrupt too: a handler must not end the server
-            return self._failed(request, error)
-
-    __call__ = handle  # a Handler; a bound method is called sooner than an object
+        return self._failed(request, error)
 
     def _failed(self, request: Request, error: BaseException) -> Response:
         """Log what the client must not know, and answer with what it may. ConnectionAbortedError if it has gone."""
@@ -297,16 +362,32 @@ def _log_line(error: BaseException) -> tuple[int, str]:
     return logging.DEBUG, ""
 
 
+def _around(middleware: Middleware, call_next: Handler) -> Handler:
+    async def handle(request: Request) -> Response:
+        response = await middleware(request, call_next)
+        if not isinstance(response, Response):
+            name = getattr(middleware, "__qualname__", type(middleware).__qualname__)
+            raise TypeError(f"the middleware {name} returned {response!r}; return a Response, as call_next does")
+        return response
+
+    return handle
+
+
 # Handlers on the loop
 
 
-def _io_handler(function: Callable[..., Any], binder: Binder, resources: Mapping[str, Any]) -> Handler:
+def _io_handler(
+    function: Callable[..., Any], binder: Binder, resources: Mapping[str, Any], max_body_size: int
+) -> Handler:
     """Bind, call, encode; what a handler has no need of is decided here, not at every request."""
-    bind, needs_body = binder.bind, bool(binder.body_kind)
+    bind, needs_body, typed = binder.bind, bool(binder.body_kind), binder.body_kind == "json"
     binds, stream_type = bool(binder.parameters), binder.stream_type
 
     async def arguments_of(request: Request) -> Mapping[str, Any]:
-        return bind(request, await request.body() if needs_body else b"", resources)
+        body = await request.body() if needs_body else b""
+        if typed and is_packed(request):
+            body = await _in_thread(partial(unpack_body, request.headers["content-encoding"], body, max_body_size))
+        return bind(request, body, resources)
 
     if inspect.iscoroutinefunction(function):
 
@@ -343,9 +424,9 @@ async def _in_thread(function: Callable[[], Any]) -> Any:
 
 
 async def _begin_stream(response: Response, stream_type: str) -> Response:
-    """What is not bytes: a view of many, as it is, or an iterator whose first item is fetched."""
+    """What is not bytes: a view of many, or a file, as it is; or an iterator whose first item is fetched."""
     items = response.content
-    if type(items) is memoryview:
+    if type(items) is memoryview or type(items) is FileContent:
         return response
     if isinstance(items, Iterator):
         items = _iterate_in_thread(items)
@@ -375,6 +456,16 @@ async def _open_io_resource(stack: AsyncExitStack, function: Callable[..., Any])
         return await value if inspect.isawaitable(value) else value
     except Exception as error:
         raise ResourceFailed(f"the resource {function.__name__} cannot be opened:\n{author_traceback(error)}") from None
+
+
+def _socket_parameter(route: Route, binder: Binder) -> str:
+    """The name of the parameter that takes the WebSocket; "" if there is none."""
+    name = next((name for name, each in binder.parameters.items() if each.annotation is WebSocket), "")
+    if name and (route.methods != ("GET",) or not inspect.iscoroutinefunction(route.function) or binder.body_kind):
+        raise ConfigurationError.at(
+            route.function, "takes a WebSocket, which begins with a GET without a body: make it async def, for GET only"
+        )
+    return name
 
 
 # Which routes run in which pool
@@ -420,7 +511,7 @@ def binder_of(mounted: Mounted) -> Binder:
     return Binder(route.function, route.parameters, names, batched=route.batch is not None)
 
 
-def _endpoint(mounted: Mounted) -> Endpoint:
+def _endpoint(mounted: Mounted, settings: Settings) -> Endpoint:
     function, resources = mounted.route.function, mounted.service.resources
     used = {
         name: resources[name]
@@ -435,7 +526,21 @@ def _endpoint(mounted: Mounted) -> Endpoint:
     for needed in (function, *functions.values()):
         _check_importable(needed)
     shared = frozenset(name for name, resource in used.items() if resource.shared)
-    return Endpoint(function, mounted.route.parameters, functions, shared, mounted.route.batch, mounted.path)
+    return Endpoint(
+        function,
+        mounted.route.parameters,
+        functions,
+        shared,
+        mounted.route.batch,
+        mounted.path,
+        settings.compress,
+        _max_body_size(mounted, settings),
+    )
+
+
+def _max_body_size(mounted: Mounted, settings: Settings) -> int:
+    size = mounted.route.max_body_size
+    return settings.max_body_size if size is None else size
 
 
 def _check_on_top(part: object, record: Route | Resource) -> None:

@@ -118,6 +118,10 @@ class Settings:
     min_body_rate: int = _option(
         500, "bytes a second that a body brings at least after its first 30 s, else 408; 0 for any"
     )
+    compress: bool = _option(False, "compress answers for clients that accept it (gzip; zstd and br where installed)")
+    max_message_size: int = _option(1 * MiB, "longest WebSocket message, unpacked, else it is closed with 1009")
+    ping_interval: float = _option(20.0, "time between two pings of a WebSocket client; 0 for no pings")
+    ping_timeout: float = _option(20.0, "time a WebSocket client may be silent after a ping before it is cut off")
     keep_alive_timeout: float = _option(15.0, "time an idle connection is kept open")
     write_timeout: float = _option(30.0, "time a client may read nothing of its answer before it is cut off")
     half_close: bool = _option(False, "a client that ends its side still waits for its answer, and has not left")

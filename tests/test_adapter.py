@@ -1,4 +1,4 @@
-"""cpu.py: the server's side of a cpu route, with a real pool, and with one whose jobs the test settles by hand."""
+"""adapter.py: the server's side of a cpu route, with a real pool, and with one whose jobs the test settles by hand."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 import batching_jobs
 from conftest import wait_until
 from fake_pool import FakePool, until
+from tinysvc.adapter import cpu_handler, received, server_timing
 from tinysvc.arena import BIG, Arena, Arenas
-from tinysvc.cpu import cpu_handler, received, server_timing
 from tinysvc.dispatcher import JobReply
 from tinysvc.endpoints import CpuProgram, Endpoint
 from tinysvc.errors import (

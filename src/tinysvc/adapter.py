@@ -27,7 +27,7 @@ def cpu_handler(
     pool: ProcessPoolExecutor | ForeignPool, number: int, route: Route, default_timeout: float, lane: Lane | None
 ) -> Handler:
     """What answers the route, whose endpoint has this number among those of its pool."""
-    timeout = (default_timeout if route.timeout is None else route.timeout) or None
+    timeout = timeout_of(route, default_timeout)
     batched = route.batch is not None
     jobs: Any = Batcher(pool, number, route.batch, timeout, lane) if route.batch else pool
 
@@ -60,6 +60,11 @@ def cpu_handler(
         return response
 
     return handle
+
+
+def timeout_of(route: Route, default: float) -> float | None:
+    """Seconds; None for no deadline."""
+    return (default if route.timeout is None else route.timeout) or None
 
 
 def server_timing(job: Job | Item | None) -> str:
