@@ -18,7 +18,12 @@ FLOORS: list[list[set[str]]] = [  # floor -> groups; the groups of one floor do 
         {"binding"},
         {"executor", "plain", "dispatcher", "books", "processes", "worker", "telling", "foreign"},
     ],
-    [{"service", "adapter", "batching", "calls", "compression", "endpoints", "pages", "limits", "proxies", "websocket"}],
+    [
+        {
+            *("service", "adapter", "batching", "calls", "endpoints", "pages"),
+            *("compression", "limits", "proxies", "websocket"),
+        }
+    ],
     [{"server", "supervisor", "sockets", "tls", "watchdog", "loading"}],
     [{"__main__"}, {"testing"}],
 ]

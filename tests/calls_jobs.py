@@ -1,0 +1,75 @@
+"""Handlers of cpu routes that are called as functions (test_calls.py)."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy
+
+from tinysvc import Batch, HTTPError, cpu_resource, cpu_route
+
+
+@dataclass
+class Features:
+    values: list[float]
+
+
+@cpu_resource
+def weights() -> list[float]:
+    return [0.5, 0.25]
+
+
+@cpu_route("/predict", methods=["POST"])
+def predict(features: Features, weights: list[float]) -> dict[str, float]:
+    return {"score": sum(w * v for w, v in zip(weights, features.values, strict=True))}
+
+
+@cpu_route("/where")
+def where(name: str = "") -> tuple[int, str]:
+    return os.getpid(), name
+
+
+@cpu_route("/fails/{how}")
+def fails(how: str) -> None:
+    if how == "http":
+        raise HTTPError(418, "no coffee", headers=[("x-pot", "tea")])
+    if how == "exits":
+        os._exit(7)
+    raise RuntimeError(how)
+
+
+@cpu_route("/slow", timeout=0.3)
+def slow() -> None:
+    time.sleep(60)
+
+
+@cpu_route("/waits/{path:path}", limit=1)
+def waits(path: str) -> int:
+    """Says that it runs, and runs until it is told to end."""
+    Path(path, str(os.getpid())).touch()
+    while not Path(path, "end").exists():
+        time.sleep(0.005)
+    return os.getpid()
+
+
+@cpu_route("/array", methods=["POST"])
+def doubled(array: list[float]) -> Any:
+    return numpy.asarray(array) * 2
+
+
+@cpu_route("/streams")
+def streams() -> Iterator[int]:
+    yield 1
+
+
+@cpu_route("/batched", batch=Batch(4))
+def batched(number: list[int]) -> list[int]:
+    return [n * 2 for n in number]
+
+
+def plain() -> None: ...

@@ -1,0 +1,138 @@
+"""calls.py: cpu handlers called from code on the event loop, in real workers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy
+import pytest
+
+import calls_jobs as jobs
+from http_ends import on_loop
+from tinysvc import ConfigurationError, HTTPError, Service, cpu, cpu_route, io_route
+from tinysvc.errors import DeadlineExceeded, QueueFull, RemoteError, WorkerDied
+from tinysvc.service import RunningService
+from tinysvc.settings import Settings
+from tinysvc.testing import serving
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+@asynccontextmanager
+async def running(*parts: Any, **options: Any) -> AsyncIterator[RunningService]:
+    service = Service(*(parts or [jobs]))
+    async with service.running(Settings(cpu_workers=2, **options)) as service_at_work:
+        yield service_at_work
+
+
+@on_loop
+async def test_values_go_in_and_come_out_and_resources_are_filled_in() -> None:
+    async with running():
+        assert await cpu(jobs.predict, jobs.Features([1, 2])) == {"score": 1.0}
+        assert await cpu(jobs.predict, features=jobs.Features([2, 2]), weights=[1, 1]) == {"score": 4}
+        pid, name = await cpu(jobs.where, name="x")
+        assert pid != os.getpid()
+        assert name == "x"
+        assert await cpu(jobs.batched, [1, 2, 3]) == [2, 4, 6]
+        big = await cpu(jobs.doubled, numpy.arange(200_000.0))
+        assert big[-1] == 399_998
+        assert big.shape == (200_000,)
+
+
+@on_loop
+async def test_what_goes_wrong_is_raised_here() -> None:
+    async with running(queue_size=0):
+        with pytest.raises(HTTPError) as caught:
+            await cpu(jobs.fails, "http")
+        assert str(caught.value) == "418 no coffee"
+        assert caught.value.headers == [("x-pot", "tea")]
+        with pytest.raises(RemoteError, match=r"RuntimeError: why(?s:.*)calls_jobs.py"):
+            await cpu(jobs.fails, "why")
+        with pytest.raises(WorkerDied, match="7"):
+            await cpu(jobs.fails, "exits")
+        with pytest.raises(DeadlineExceeded):
+            await cpu(jobs.slow)
+        with pytest.raises(RemoteError, match="streams streams, and only a request can take a stream"):
+            await cpu(jobs.streams)
+        with pytest.raises(RemoteError, match="TypeError"):
+            await cpu(jobs.predict, 1, 2, 3)
+
+
+@on_loop
+async def test_the_routes_limit_and_the_queue_hold(tmp_path: Path) -> None:
+    async with running(queue_size=1):
+        first, second = (asyncio.ensure_future(cpu(jobs.waits, str(tmp_path))) for _ in range(2))
+        while not list(tmp_path.iterdir()):
+            await asyncio.sleep(0.005)
+        assert (await cpu(jobs.where, "beside"))[1] == "beside"
+        with pytest.raises(QueueFull):
+            await cpu(jobs.waits, str(tmp_path))
+        assert len(list(tmp_path.iterdir())) == 1
+        (tmp_path / "end").touch()
+        await asyncio.gather(first, second)
+
+
+@on_loop
+async def test_who_is_cancelled_stops_the_job(tmp_path: Path) -> None:
+    async with running():
+        call = asyncio.ensure_future(cpu(jobs.waits, str(tmp_path)))
+        while not (started := list(tmp_path.iterdir())):
+            await asyncio.sleep(0.005)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        while Path("/proc", started[0].name).exists():
+            await asyncio.sleep(0.005)
+        assert (await cpu(jobs.where, "after"))[1] == "after"
+
+
+@on_loop
+async def test_in_a_foreign_executor() -> None:
+    with ThreadPoolExecutor(1) as executor:
+        service = Service(jobs.predict, jobs.weights, jobs.fails)
+        async with service.running(Settings(pools={"default": executor})):
+            assert await cpu(jobs.predict, jobs.Features([1, 2])) == {"score": 1.0}
+            with pytest.raises(HTTPError, match="no coffee"):
+                await cpu(jobs.fails, "http")
+
+
+@on_loop
+async def test_who_cannot_be_called_is_told_why() -> None:
+    async with running(jobs.where):
+        with pytest.raises(ConfigurationError, match=r"plain.*has no @cpu_route; give it one, or call it as it is"):
+            await cpu(jobs.plain)
+        with pytest.raises(ConfigurationError, match=r"fails.*not part of a service that runs on this event loop"):
+            await cpu(jobs.fails, "x")
+    with pytest.raises(ConfigurationError, match=r"where.*not part of a service"):
+        await cpu(jobs.where)
+
+
+@io_route("/asks/{how}")
+async def asks(how: str) -> Any:
+    return await cpu(jobs.fails, how)
+
+
+@io_route("/scores")
+async def scores() -> list[Any]:
+    return await asyncio.gather(*(cpu(jobs.predict, jobs.Features([i, i])) for i in range(8)))
+
+
+def test_from_a_handler_errors_answer_as_the_routes_own_would(caplog: pytest.LogCaptureFixture) -> None:
+    with serving(Service(asks, scores, jobs), cpu_workers=1) as url, httpx.Client(base_url=url) as client:
+        assert client.get("/scores").json() == [{"score": 0.75 * i} for i in range(8)]
+        for how in ("http", "exits", "why"):
+            called, asked = client.get(f"/asks/{how}"), client.get(f"/fails/{how}")
+            assert (called.status_code, called.json()) == (asked.status_code, asked.json())
+    assert sum("RuntimeError: why" in record.getMessage() for record in caplog.records) == 2
+
+
+def test_the_function_stays_a_function() -> None:
+    assert jobs.predict(jobs.Features([1, 2]), [1, 1]) == {"score": 3}
+    assert cpu_route("/x")(jobs.plain) is jobs.plain

@@ -1,0 +1,133 @@
+"""Middleware: `Service(middleware=[...])`, around routes, errors and what has no route."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tinysvc import ConfigurationError, HTTPError, Request, Response, Service, cpu_route, io_route
+from tinysvc.messages import Handler
+from tinysvc.testing import serving
+
+
+@io_route("/plain")
+async def plain() -> str:
+    return "plain"
+
+
+@io_route("/teapot")
+async def teapot() -> None:
+    raise HTTPError(418, "no coffee", headers=[("x-pot", "tea")])
+
+
+@io_route("/broken")
+async def broken() -> None:
+    raise RuntimeError("secret")
+
+
+@io_route("/things/{name}", methods=["PUT"])
+async def put_thing(name: str) -> str:
+    return name
+
+
+@cpu_route("/cpu")
+def cpu() -> str:
+    return "cpu"
+
+
+class Marked:
+    """Notes in a header which middleware an answer has passed, the innermost first."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    async def __call__(self, request: Request, call_next: Handler) -> Response:
+        response = await call_next(request)
+        response.add_header("x-passed", self.name)
+        return response
+
+
+async def refusing(request: Request, call_next: Handler) -> Response:
+    if "x-key" not in request.headers:
+        raise HTTPError(401, "say who you are")
+    return await call_next(request)
+
+
+async def wordless(request: Request, call_next: Handler) -> Response:
+    return "words"  # type: ignore[return-value]
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[httpx.Client]:
+    inner = Service(plain, teapot, broken, put_thing, cpu, prefix="/inner", middleware=[Marked("b"), Marked("c")])
+    locked = Service(plain, prefix="/locked", middleware=[Marked("e"), refusing])
+    odd = Service(plain, prefix="/odd", middleware=[wordless])
+    outer = Service(inner, locked, odd, Service(plain, prefix="/free"), middleware=[Marked("a")])
+    with (
+        serving(Service(outer, Service(plain, prefix="/beside"), prefix="/v1"), cpu_workers=1) as url,
+        httpx.Client(base_url=url, timeout=20) as client,
+    ):
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "passed"),
+    [
+        ("GET", "/v1/inner/plain", 200, "c, b, a"),
+        ("GET", "/v1/inner/cpu", 200, "c, b, a"),
+        ("HEAD", "/v1/inner/plain", 200, "c, b, a"),
+        ("GET", "/v1/inner/teapot", 418, "c, b, a"),
+        ("GET", "/v1/inner/broken", 500, "c, b, a"),
+        ("GET", "/v1/inner/nowhere", 404, "c, b, a"),
+        ("PUT", "/v1/inner/plain", 405, "c, b, a"),
+        ("OPTIONS", "/v1/inner/plain", 204, "c, b, a"),
+        ("PUT", "/v1/inner/things/one", 200, "c, b, a"),
+        ("GET", "/v1/free/plain", 200, "a"),
+        ("GET", "/v1/innerside", 404, "a"),
+        ("GET", "/v1/nowhere", 404, "a"),
+        ("GET", "/v1/locked/plain", 401, "e, a"),
+        ("GET", "/v1/locked/nowhere", 401, "e, a"),
+        ("GET", "/elsewhere", 404, None),
+        ("GET", "/livez", 200, None),
+    ],
+)
+def test_around_all_that_is_under_it(
+    client: httpx.Client, method: str, path: str, status: int, passed: str | None
+) -> None:
+    answer = client.request(method, path)
+    assert (answer.status_code, answer.headers.get("x-passed")) == (status, passed)
+
+
+def test_what_a_handler_raises_comes_as_a_response(client: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
+    answer = client.get("/v1/inner/teapot")
+    assert (answer.json()["detail"], answer.headers["x-pot"]) == ("no coffee", "tea")
+    caplog.clear()
+    with caplog.at_level(logging.ERROR):
+        assert "secret" not in client.get("/v1/inner/broken").text
+    (record,) = caplog.records
+    assert "RuntimeError: secret" in record.getMessage()
+
+
+def test_what_middleware_raises_is_answered(client: httpx.Client) -> None:
+    assert client.get("/v1/locked/plain").json()["detail"] == "say who you are"
+    assert client.get("/v1/locked/plain", headers={"x-key": "1"}).text == "plain"
+
+
+def test_what_is_no_response_is_named(client: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.clear()
+    assert client.get("/v1/odd/plain").status_code == 500
+    (record,) = caplog.records
+    assert "the middleware wordless returned 'words'; return a Response, as call_next does" in record.getMessage()
+
+
+def test_a_405_and_options_still_tell_what_is_allowed(client: httpx.Client) -> None:
+    for method in ("POST", "OPTIONS"):
+        assert client.request(method, "/v1/inner/plain").headers["allow"] == "GET, HEAD, OPTIONS"
+
+
+def test_what_cannot_be_middleware_is_said_at_once() -> None:
+    with pytest.raises(ConfigurationError, match=r"middleware takes functions, as in async def m.*not 'gzip'"):
+        Service(plain, middleware=["gzip"])  # type: ignore[list-item]

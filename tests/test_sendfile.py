@@ -1,0 +1,198 @@
+"""sendfile.py: a file as a body, whole, in part, to slow clients and to those that leave."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+import trustme
+
+from http_ends import get, logged, on_loop, read_answer, reset_on_close, serving
+from tinysvc import Response
+from tinysvc.http import Connections
+from tinysvc.messages import FileContent, Request
+from tinysvc.settings import KiB, MiB, Settings
+
+pytestmark = pytest.mark.usefixtures("quiet", "nothing_left")
+
+BIG = 9 * MiB
+"""More than the kernel holds of it while the client does not read."""
+
+
+class Files:
+    """A handler that answers with the file, and remembers what it has opened."""
+
+    def __init__(self, path: Path, offset: int = 0, size: int | None = None, status: int = 200) -> None:
+        self.path, self.offset, self.size, self.status = path, offset, size, status
+        self.opened: list[BinaryIO] = []
+
+    async def __call__(self, request: Request) -> Response:
+        file = open(self.path, "rb", buffering=0)  # noqa: SIM115
+        self.opened.append(file)
+        size = os.fstat(file.fileno()).st_size - self.offset if self.size is None else self.size
+        return Response(FileContent(file, self.offset, size), self.status)
+
+    def all_closed(self) -> bool:
+        return all(file.closed for file in self.opened)
+
+
+@pytest.fixture
+def big(tmp_path: Path) -> Path:
+    path = tmp_path / "big"
+    path.write_bytes(os.urandom(BIG))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("offset", "size"), [(0, None), (0, 0), (0, 1), (1, 100), (BIG - 5, 5), (256 * KiB, 256 * KiB), (7, BIG - 7)]
+)
+def test_what_is_asked_for_arrives(big: Path, offset: int, size: int | None) -> None:
+    files = Files(big, offset, size)
+
+    @on_loop
+    async def ask() -> None:
+        async with serving(files) as server, server.client() as client:
+            for _ in range(2):  # on one connection
+                answer = await client.ask(get("/"))
+                end = None if size is None else offset + size
+                assert answer.body == big.read_bytes()[offset:end]
+                assert answer.fields["content-length"] == str(len(answer.body))
+
+    ask()
+    assert files.all_closed()
+
+
+@pytest.mark.parametrize("status", [200, 204, 304])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_the_file_is_closed_also_where_no_body_is_sent(big: Path, method: str, status: int) -> None:
+    files = Files(big, status=status)
+
+    @on_loop
+    async def ask() -> None:
+        async with serving(files) as server, server.client() as client:
+            client.send(get("/").replace(b"GET", method.encode(), 1))
+            answer = await client.answer(head=method == "HEAD")
+            assert answer.status == status
+            assert (answer.body != b"") == (method == "GET" and status == 200)
+            assert ("content-length" in answer.fields) == (status == 200)
+            client.send(get("/"))
+            assert (await client.answer()).status == status
+
+    ask()
+    assert files.all_closed()
+
+
+@on_loop
+async def test_files_that_are_pipelined_come_in_order(tmp_path: Path) -> None:
+    async def handler(request: Request) -> Response:
+        path = tmp_path / request.raw_path[1:]
+        path.write_bytes(request.raw_path.encode() * 50_000)
+        return await Files(path)(request)
+
+    async with serving(handler) as server, server.client() as client:
+        client.send(b"".join(get(f"/{number}") for number in range(20)))
+        for number in range(20):
+            assert (await client.answer()).body == f"/{number}".encode() * 50_000
+
+
+@on_loop
+async def test_a_slow_client_holds_nobody_up_and_nothing_in_memory(big: Path) -> None:
+    async with serving(Files(big)) as server, server.client() as slow, server.client() as other:
+        slow.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        slow.send(get("/"))
+        connection = next(c for c in server.connections.open if c.peer.client == slow.writer.get_extra_info("sockname"))
+        while not connection.write_paused:
+            await asyncio.sleep(0)
+        assert connection.transport.get_write_buffer_size() == 0
+        assert (await other.ask(get("/"))).body == big.read_bytes()
+        slow.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        assert (await slow.answer()).body == big.read_bytes()
+
+
+@on_loop
+async def test_a_client_that_never_reads_is_cut_off(big: Path) -> None:
+    files = Files(big)
+    async with serving(files, write_timeout=0.2) as server, server.client() as client:
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        client.send(get("/"))
+        while not files.opened or not files.all_closed():
+            await asyncio.sleep(0.01)
+        while server.connections.open:
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("reset", [True, False])
+def test_a_client_that_leaves_in_the_middle(big: Path, reset: bool) -> None:
+    files = Files(big)
+
+    @on_loop
+    async def ask() -> None:
+        async with serving(files) as server:
+            async with server.client() as client:
+                client.send(get("/"))
+                await client.reader.readexactly(100_000)
+                if reset:
+                    reset_on_close(client.writer.get_extra_info("socket"))
+                    client.writer.transport.abort()
+            while server.connections.open:
+                await asyncio.sleep(0.01)
+            async with server.client() as client:
+                assert (await client.ask(get("/"))).status == 200
+
+    ask()
+    assert files.all_closed()
+
+
+def test_a_file_that_is_cut_short_cuts_the_answer_off(big: Path, caplog: pytest.LogCaptureFixture) -> None:
+    files = Files(big, size=BIG + 10)
+
+    @on_loop
+    async def ask() -> None:
+        async with serving(files) as server, server.client() as client:
+            client.send(get("/"))
+            with pytest.raises((asyncio.IncompleteReadError, ConnectionResetError)):
+                await read_answer(client.reader)
+
+    ask()
+    assert files.all_closed()
+    (message,) = logged(caplog)
+    assert "the answer was cut off: the file has ended 10 bytes too soon" in message
+
+
+@pytest.mark.parametrize("offset", [0, 12345])
+def test_without_sendfile_pieces_are_sent(big: Path, offset: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sendfile")
+    test_what_is_asked_for_arrives(big, offset, None)
+    test_a_client_that_leaves_in_the_middle(big, True)
+    test_a_client_that_never_reads_is_cut_off(big)
+
+
+def test_over_tls(big: Path) -> None:
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    files = Files(big, 3)
+
+    @on_loop
+    async def ask() -> None:
+        connections = Connections(files, Settings(), scheme="https")
+        listener = await asyncio.get_running_loop().create_server(connections, "127.0.0.1", 0, ssl=context)
+        reader, writer = await asyncio.open_connection(*listener.sockets[0].getsockname(), ssl=trusting)
+        writer.write(get("/"))
+        answer = await read_answer(reader)
+        assert answer is not None
+        assert answer.body == big.read_bytes()[3:]
+        writer.close()
+        listener.close()
+        while connections.open:
+            await asyncio.sleep(0.01)
+        connections.abort()
+
+    ask()
+    assert files.all_closed()
