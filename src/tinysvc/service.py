@@ -24,7 +24,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .adapter import cpu_handler, timeout_of
-from .binding import Binder, begin_stream, encode_result, is_packed, open_resource
+from .binding import Binder, begin_stream, encode_result, is_packed, open_resource, signature_of
 from .calls import CpuCall, callable_here
 from .codings import unpack_body
 from .endpoints import CpuProgram, Endpoint
@@ -521,6 +521,10 @@ def _endpoint(mounted: Mounted, settings: Settings) -> Endpoint:
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         raise ConfigurationError.at(
             function, "is async, but @cpu_route runs it in a worker, where nothing else waits; make it a plain def"
+        )
+    if any(each.annotation is WebSocket for each in signature_of(function).values()):
+        raise ConfigurationError.at(
+            function, "takes a WebSocket, which lives on the event loop; use @io_route, and await cpu(...) in it"
         )
     functions = {name: resource.function for name, resource in used.items()}
     for needed in (function, *functions.values()):

@@ -45,6 +45,9 @@ MAX_QUEUED_SIZE = 64 * KiB
 GRACE = 10.0
 """Seconds that the client has for its part of the closing handshake, and a handler whose client has gone to end."""
 
+LINGER = 2.0
+"""Seconds that a client which has broken the rules is read on, so that it gets our close frame."""
+
 MAX_REASON = 123
 """Bytes of UTF-8 in the reason of a close frame (RFC 6455, 5.5)."""
 
@@ -489,7 +492,7 @@ class SocketProtocol(asyncio.Protocol):
     def _end(self, close: Any) -> None:
         """The socket is closed from now on; the connection has some time to follow."""
         self.code, self.reason = close.code, close.reason
-        self.connection.expect_within(GRACE)
+        self.connection.expect_within(LINGER if self._ended else GRACE)
         self._wake()
 
     def _leave(self) -> None:
@@ -502,13 +505,14 @@ class SocketProtocol(asyncio.Protocol):
     def _finish(self) -> None:
         """All is said: the client is to close the connection, as it gets the end of ours."""
         self._ended = True
-        if not self.connection.gone:
-            if self.transport.can_write_eof():
-                self.transport.write_eof()
-                if self._flow_paused:
-                    self.transport.resume_reading()
-            else:
-                self.transport.close()  # TLS
+        if self.connection.gone:
+            return
+        if self.frames.close_rcvd is not None or not self.transport.can_write_eof():  # both have said it, or TLS
+            self.transport.close()
+            return
+        self.transport.write_eof()
+        if self._flow_paused:
+            self.transport.resume_reading()  # a reset would take the close frame from the client's hands
 
     async def lost(self) -> None:
         """Wait until the connection has ended; the sweep sees to it that it does."""
