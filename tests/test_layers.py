@@ -11,11 +11,11 @@ import tinysvc
 
 SOURCE = Path(tinysvc.__file__).parent
 FLOORS: list[list[set[str]]] = [  # floor -> groups; the groups of one floor do not know each other
-    [{"errors", "messages", "settings", "cores", "arena", "codings"}],
+    [{"errors", "messages", "events", "settings", "cores", "arena", "codings"}],
     [
         {"http", "bodies", "heads", "chunked", "sendfile"},
         {"routing"},
-        {"binding"},
+        {"binding", "results"},
         {"executor", "plain", "dispatcher", "books", "processes", "worker", "telling", "foreign"},
     ],
     [

@@ -15,7 +15,6 @@ from tinysvc.errors import HTTPError
 from tinysvc.messages import (
     MAX_QUERY_FIELDS,
     MAX_REQUEST_ID,
-    Event,
     Headers,
     Peer,
     Request,
@@ -121,34 +120,6 @@ def test_a_body_in_memory_that_is_shared_is_had_as_bytes() -> None:
     assert Request("POST", "/", body=memoryview(b"ab")).has_arrived
     assert Request("POST", "/", body=b"").has_arrived
     assert not Request("POST", "/", body=pieces()).has_arrived
-
-
-@pytest.mark.parametrize(
-    ("event", "encoded"),
-    [
-        (Event("a"), b"data: a\n\n"),
-        (Event(""), b"data: \n\n"),
-        (Event("a\nb\r\nc\rd\n"), b"data: a\ndata: b\ndata: c\ndata: d\ndata: \n\n"),
-        (Event(" a\v\x85\u2028b"), "data:  a\v\x85\u2028b\n\n".encode()),  # no other line ends
-        (Event({"a": "\n"}), b'data: {"a":"\\n"}\n\n'),
-        (Event(None, "tick", "7", 0), b"event: tick\nid: 7\nretry: 0\ndata: null\n\n"),
-    ],
-)
-def test_an_event(event: Event, encoded: bytes) -> None:
-    assert event.encode() == encoded
-
-
-@pytest.mark.parametrize("value", ["a\nb", "a\r", "\0", 1, None])
-def test_a_field_of_an_event_is_one_line(value: Any) -> None:
-    for name in ("event", "id"):
-        with pytest.raises(ValueError, match=f"the {name} of an Event must be one line .*; put .* into data"):
-            Event("", **{name: value})
-
-
-@pytest.mark.parametrize("retry", [-1, 1.5, "1", True])
-def test_retry_is_milliseconds(retry: Any) -> None:
-    with pytest.raises(ValueError, match="retry must be a whole number of milliseconds, as in retry=3000"):
-        Event("", retry=retry)
 
 
 def test_an_empty_body_streams_nothing() -> None:

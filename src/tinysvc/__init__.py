@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from .binding import Cookie, Header, Query
 from .errors import ConfigurationError, HTTPError, TinysvcError
-from .messages import Event, Handler, Headers, Request, Response, request_id
+from .events import Event, EventStream
+from .messages import Handler, Headers, Request, Response, request_id
 from .routing import Batch, cpu_resource, cpu_route, io_resource, io_route
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ __all__ = [
     "ConfigurationError",
     "Cookie",
     "Event",
+    "EventStream",
     "HTTPError",
     "Handler",
     "Header",

@@ -21,10 +21,11 @@ from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .binding import Binder, Body, encode_iterator, encode_result, is_packed, open_resource
+from .binding import Binder, Body, is_packed, open_resource
 from .codings import pack, pack_pieces, packing, unpack_body
 from .errors import HTTPError, UnencodableResult
 from .messages import FileContent, Headers, Peer, Request, Response, problem_response, request_id, route_name
+from .results import encode_iterator, encode_result
 from .worker import Handle, Reply, error_text, unpack
 from .worker import pack as pickled
 

@@ -54,7 +54,7 @@ from .heads import (
     parse_fields,
     read_request_line,
 )
-from .messages import SAFE_METHODS, FileContent, Handler, Peer, Request, Response, problem_response
+from .messages import EVENTS, SAFE_METHODS, FileContent, Handler, Peer, Request, Response, problem_response
 from .sendfile import FileCutShort, send_file
 from .settings import KiB, Settings
 
@@ -74,6 +74,9 @@ MAX_TURNED_AWAY = 16
 
 SWEEP = 1.0
 """Seconds between two looks at all deadlines. One timer for all costs less than one for every request."""
+
+HEARTBEAT = 15.0
+"""Seconds after which a silent stream of events gets a comment, as the standard advises (WHATWG HTML, 9.2.7)."""
 
 LINGER = 2.0
 """Seconds we read on after a refusal, so that the client gets the answer before the reset (cowboy: 1 s)."""
@@ -100,9 +103,9 @@ class Connection(asyncio.StreamReaderProtocol):
     """One client. `serve` is its task; the rest are its steps."""
 
     __slots__ = (  # looked up faster than in a dict, and smaller
-        "_checked", "_forgiven", "_held", "_held_size", "_known_block", "_known_framing", "_longest_line",
-        "_unsent", "_waiter", "body", "body_memory", "buffer", "connections", "deadline", "ended", "gone",
-        "handler", "keep_alive", "minor", "out_of_time", "peer", "phase", "reader", "request", "requests",
+        "_checked", "_forgiven", "_heartbeat", "_held", "_held_size", "_known_block", "_known_framing",
+        "_longest_line", "_unsent", "_waiter", "body", "body_memory", "buffer", "connections", "deadline",
+        "ended", "gone", "handler", "keep_alive", "minor", "out_of_time", "peer", "phase", "reader", "request", "requests",
         "settings", "task", "transport", "upgraded", "write_paused", "writer",
     )  # fmt: skip
 
@@ -130,6 +133,7 @@ class Connection(asyncio.StreamReaderProtocol):
         self._known_framing: Framing | None = None  # what the block means
         self._longest_line = -1  # bytes that may stand before the block and are not too many
         self._unsent = 0
+        self._heartbeat = b""  # what is sent while a stream has nothing to say
 
     # What the transport tells
 
@@ -460,7 +464,7 @@ class Connection(asyncio.StreamReaderProtocol):
         return rest
 
     def expect_within(self, seconds: float) -> None:
-        """Unless it says otherwise, `upgraded.expire` is called after so many seconds, or a little later."""
+        """Unless something else is said before, `expire` is called after so many seconds, or a little later."""
         self.deadline = self.connections.now + seconds
 
     # Answers
@@ -605,6 +609,9 @@ class Connection(asyncio.StreamReaderProtocol):
             self.transport.write(self._head(response, b"transfer-encoding: chunked\r\n" if chunked else b""))
             if never_a_body or request.method == "HEAD":
                 return
+            if response.content_type == EVENTS and left is None:
+                self._heartbeat = b"3\r\n:\n\n\r\n" if chunked else b":\n\n"
+                self.expect_within(HEARTBEAT)
             async for piece in content:
                 if self.gone:
                     raise ConnectionResetError("the client left in the middle of a stream")
@@ -618,6 +625,8 @@ class Connection(asyncio.StreamReaderProtocol):
                         self.transport.write(b"%x\r\n%b\r\n" % (len(part), part) if chunked else part)
                         if self.write_paused:
                             await self.drain()
+                if self._heartbeat:
+                    self.expect_within(HEARTBEAT)
             if left:
                 raise UnencodableResult(f"the stream is {left} bytes shorter than its content-length")
             if chunked:
@@ -632,6 +641,7 @@ class Connection(asyncio.StreamReaderProtocol):
             self.transport.abort()
             raise ConnectionAbortedError("the stream failed") from error
         finally:
+            self._heartbeat, self.deadline = b"", inf
             await _close_content(content)
 
     async def drain(self) -> None:
@@ -699,6 +709,9 @@ class Connection(asyncio.StreamReaderProtocol):
         self.deadline = inf
         if self.upgraded is not None:
             self.upgraded.expire()
+        elif self._heartbeat:
+            self.transport.write(self._heartbeat)
+            self.expect_within(HEARTBEAT)
         else:
             self._interrupt()
 

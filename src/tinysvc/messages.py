@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
 from itertools import count
 from random import getrandbits
 from typing import Any, BinaryIO, NamedTuple
@@ -359,40 +358,6 @@ def _checked(name: str, value: str) -> str:
     if not isinstance(value, str) or not FIELD_VALUE.fullmatch(value):
         raise ValueError(f"the value of header {name!r} must be one line of latin-1 text, not {value!r}")
     return value
-
-
-@dataclass(frozen=True)
-class Event:
-    """One server-sent event (WHATWG HTML, 9.2): a generator that yields these streams them to a browser's EventSource.
-
-    `data` is sent as it is if it is a str, else as JSON. `event` names its kind; the browser sends the `id` of the last
-    one it has seen as `Last-Event-ID` when it connects again, `retry` milliseconds after it was cut off.
-    """
-
-    data: Any
-    event: str = ""
-    id: str = ""
-    retry: int | None = None
-
-    def __post_init__(self) -> None:
-        for name, value in (("event", self.event), ("id", self.id)):
-            if not isinstance(value, str) or _ENDS_FIELD.search(value):
-                what = f"the {name} of an Event must be one line of text without NUL, not {value!r}"
-                raise ValueError(f"{what}; put what has several lines into data")
-        if self.retry is not None and (type(self.retry) is not int or self.retry < 0):
-            raise ValueError(f"retry must be a whole number of milliseconds, as in retry=3000, not {self.retry!r}")
-
-    def encode(self, to_json: Callable[[Any], bytes] = orjson.dumps) -> bytes:
-        """The event as it stands in the stream, with the empty line that ends it."""
-        text = self.data if isinstance(self.data, str) else to_json(self.data).decode()
-        fields = [("event", self.event), ("id", self.id), ("retry", "" if self.retry is None else self.retry)]
-        lines = [f"{name}: {value}\n" for name, value in fields if value != ""]
-        lines += [f"data: {line}\n" for line in _LINE_END.split(text)]
-        return ("".join(lines) + "\n").encode()
-
-
-_LINE_END = re.compile(r"\r\n|\r|\n")
-_ENDS_FIELD = re.compile(r"[\r\n\0]")
 
 
 def problem_response(error: TinysvcError) -> Response:

@@ -18,13 +18,13 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mappin
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from .binding import json_bytes
 from .errors import ConfigurationError, WorkerStartError
 from .http import Connections
 from .loading import TargetError, load_main, load_service
 from .messages import JSON, Handler, Request, Response
 from .pages import index_page
 from .processes import refuse_while_importing
+from .results import json_bytes
 from .service import ResourceFailed, Service
 from .settings import Settings, SettingsError, load_settings
 from .sockets import listening_sockets, url_of

@@ -24,7 +24,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .adapter import cpu_handler, timeout_of
-from .binding import Binder, begin_stream, encode_result, is_packed, open_resource, signature_of
+from .binding import Binder, is_packed, open_resource, signature_of
 from .calls import CpuCall, callable_here
 from .codings import unpack_body
 from .endpoints import CpuProgram, Endpoint
@@ -45,6 +45,7 @@ from .errors import (
 from .executor import ProcessPoolExecutor
 from .limits import IoLimit, limited_body
 from .messages import FileContent, Handler, Middleware, Request, Response, problem_response
+from .results import begin_stream, encode_result
 from .routing import Resource, Route, Router, allow, recorded, unreachable
 from .settings import DEFAULT_POOL, Pool, Settings, read_pools
 from .websocket import WebSocket, socket_handler

@@ -29,9 +29,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from .binding import json_bytes
 from .errors import HTTPError, TinysvcError, author_traceback, indented
 from .messages import Handler, Request, Response
+from .results import json_bytes
 from .settings import KiB, Settings
 
 log = logging.getLogger("tinysvc.websocket")

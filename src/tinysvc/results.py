@@ -1,0 +1,199 @@
+"""Results: what a handler returns, or yields -> a response, and the pieces of a stream.
+
+    Response                     as it is                    bytes, memoryview            octets
+    None                         204                         a generator, an iterator     a stream
+    str                          text                        anything else                JSON
+
+A stream takes its content type from the function's annotation, or else from its first item.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from itertools import chain
+from typing import Any
+
+import msgspec
+import orjson
+
+from .arena import BIG
+from .errors import UnencodableResult
+from .events import Event, EventStream
+from .messages import EVENTS, JSON, NDJSON, OCTETS, TEXT, FileContent, Response, json_response
+
+
+def encode_result(result: Any) -> Response:
+    """A handler's result as a Response whose content is bytes, a memoryview of many, or an iterator for a stream.
+
+    UnencodableResult names the type that could not be encoded.
+    """
+    encoder = _ENCODERS.get(type(result))
+    if encoder is not None:
+        return encoder(result)
+    if isinstance(result, Response):
+        return _finished(result)
+    if isinstance(result, (Iterator, AsyncIterator)):
+        return Response(result)
+    if isinstance(result, msgspec.Struct):
+        return Response(msgspec.json.encode(result), content_type=JSON)
+    return _json(result)
+
+
+def _finished(response: Response) -> Response:
+    if isinstance(response.content, FileContent):
+        response.content_type = response.content_type or OCTETS
+    elif not isinstance(response.content, (bytes, Iterator, AsyncIterator)):
+        if response.content is None:
+            response.content = b""
+        else:
+            whole = encode_result(response.content)
+            response.content, response.content_type = whole.content, response.content_type or whole.content_type
+    elif response.content_type is None and isinstance(response.content, bytes):
+        response.content_type = OCTETS
+    return response
+
+
+def _json(result: Any) -> Response:
+    try:
+        return json_response(orjson.dumps(result, _other, orjson.OPT_SERIALIZE_NUMPY))
+    except TypeError:
+        return _json_with_any_keys(result)
+
+
+def _json_with_any_keys(result: Any) -> Response:
+    """As orjson does more slowly; for what is none either way, UnencodableResult says why."""
+    try:
+        return json_response(orjson.dumps(result, _other, orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS))
+    except TypeError as error:
+        text = f"the handler's result, a {type(result).__qualname__}, cannot be encoded: {error.__cause__ or error}"
+        raise UnencodableResult(text) from None
+
+
+def json_bytes(value: Any) -> bytes:
+    """`value` as JSON by orjson: numpy, dataclasses, datetime, UUID, msgspec Structs and pydantic models included."""
+    content: bytes = _json(value).content
+    return content
+
+
+def _other(value: Any) -> Any:
+    """What orjson does not know."""
+    if isinstance(value, msgspec.Struct):
+        return msgspec.to_builtins(value)
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    if hasattr(value, "tolist"):  # a numpy array that is not contiguous, or of a type orjson does not know
+        return value.tolist()
+    return msgspec.to_builtins(value)
+
+
+def _octets(result: bytearray | memoryview) -> Response:
+    view = memoryview(result)
+    is_big = view.nbytes >= BIG and view.c_contiguous
+    return Response(view.cast("B") if is_big else view.tobytes(), content_type=OCTETS)
+
+
+_ENCODERS: dict[type, Callable[[Any], Response]] = {
+    dict: _json,
+    list: _json,
+    str: lambda text: Response(text.encode(), content_type=TEXT),
+    bytes: lambda octets: Response(octets, content_type=OCTETS),
+    bytearray: _octets,
+    memoryview: _octets,
+    type(None): lambda _: Response(b"", 204),
+    Response: _finished,
+}
+
+
+# Streams
+
+ITEM_TYPES = {Event: EVENTS, str: TEXT, bytes: OCTETS, bytearray: OCTETS, memoryview: OCTETS, Any: "", object: ""}
+"""The content type of a stream of such items; "" where the first one decides, and of other objects NDJSON."""
+
+_END: Any = object()
+
+
+def encode_chunk(item: Any) -> tuple[bytes, str]:
+    """One yielded item as bytes, and the content type of a stream that begins with it: objects become NDJSON lines."""
+    if isinstance(item, (bytes, bytearray, memoryview)):
+        return bytes(item), OCTETS
+    if isinstance(item, str):
+        return item.encode(), TEXT
+    if isinstance(item, Event):
+        return item.encode(json_bytes), EVENTS
+    return json_bytes(item) + b"\n", NDJSON
+
+
+def _chunk(item: Any) -> bytes:
+    return encode_chunk(item)[0]
+
+
+def _event_chunk(item: Any) -> bytes:
+    return encode_chunk(item if isinstance(item, Event) else Event(item))[0]
+
+
+def _first_chunk(item: Any, stream_type: str) -> tuple[bytes, str, Callable[[Any], bytes]]:
+    """Of a stream that begins with `item`: that one's bytes, the content type, and how the others become bytes."""
+    if item is _END:
+        return b"", stream_type or OCTETS, _chunk
+    if stream_type == EVENTS or isinstance(item, Event):
+        return _event_chunk(item), EVENTS, _event_chunk
+    chunk, content_type = encode_chunk(item)
+    return chunk, stream_type or content_type, _chunk
+
+
+def _give_type(response: Response, content_type: str) -> None:
+    response.content_type = response.content_type or content_type
+    if content_type == EVENTS and not any(name == "cache-control" for name, _ in response.headers):
+        response.add_header("cache-control", "no-cache")
+
+
+def encode_iterator(response: Response, stream_type: str = "") -> Iterator[bytes]:
+    """The chunks of a synchronous stream. The first item fails as a plain result would.
+
+    It also gives the content type, unless that is known from the function's annotation, `stream_type`.
+    """
+    items = iter(response.content)
+    if isinstance(response, EventStream):
+        _give_type(response, EVENTS)
+        return map(_event_chunk, items)
+    chunk, content_type, encode = _first_chunk(next(items, _END), stream_type)
+    _give_type(response, content_type)
+    return chain([chunk], map(encode, items))
+
+
+async def begin_stream(response: Response, items: AsyncIterator[Any], stream_type: str = "") -> Response:
+    """The response with the chunks of an asynchronous stream as its content: as `encode_iterator` has it."""
+    stream = ChunkStream(items, stream_type)
+    _give_type(response, EVENTS if isinstance(response, EventStream) else await stream.begin())
+    response.content = stream
+    return response
+
+
+class ChunkStream:
+    """The chunks of an asynchronous stream; `aclose` closes the author's generator, also when nothing was read."""
+
+    def __init__(self, items: AsyncIterator[Any], stream_type: str = "") -> None:
+        self._items = items
+        self._stream_type = stream_type
+        self._first: bytes | None = None
+        self._encode: Callable[[Any], bytes] = _event_chunk  # of a stream that does not wait for its first item
+
+    async def begin(self) -> str:
+        """Take the first item, so that it fails as a plain result would; returns the content type it asks for."""
+        first = await anext(self._items, _END)
+        self._first, content_type, self._encode = _first_chunk(first, self._stream_type)
+        return content_type
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._first is not None:
+            chunk, self._first = self._first, None
+            return chunk
+        return self._encode(await anext(self._items))
+
+    async def aclose(self) -> None:
+        close = getattr(self._items, "aclose", None)
+        if close is not None:
+            await close()
