@@ -20,7 +20,7 @@ FLOORS: list[list[set[str]]] = [  # floor -> groups; the groups of one floor do 
     ],
     [
         {
-            *("service", "adapter", "batching", "calls", "endpoints", "pages"),
+            *("service", "adapter", "batching", "caching", "calls", "endpoints", "pages"),
             *("compression", "limits", "proxies", "websocket"),
         }
     ],

@@ -11,7 +11,7 @@ from .binding import Cookie, Header, Query
 from .errors import ConfigurationError, HTTPError, TinysvcError
 from .events import Event, EventStream
 from .messages import Handler, Headers, Request, Response, request_id
-from .routing import Batch, cpu_resource, cpu_route, io_resource, io_route
+from .routing import Batch, Cache, cpu_resource, cpu_route, io_resource, io_route
 
 if TYPE_CHECKING:
     from .calls import cpu
@@ -25,6 +25,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Batch",
+    "Cache",
     "ConfigurationError",
     "Cookie",
     "Event",

@@ -110,6 +110,9 @@ class Binder:
         self.function = function
         self.body_kind: Literal["", "bytes", "json"] = ""
         self.resources: list[str] = []
+        self.takes_request = False
+        self.headers: list[str] = []
+        """Of which headers parameters are made."""
         self._gets: list[tuple[str, Get]] = []
         self._body_parameter = ""
         self.stream_type = stream_type_of(_hints(function).get("return"))
@@ -167,6 +170,7 @@ class Binder:
         """The rules of this module's docstring."""
         annotation = parameter.annotation
         if annotation is Request:
+            self.takes_request = True
             return lambda request, body: request
         if of_request := getattr(annotation, "of_request", None):
             return lambda request, body: of_request(request)
@@ -210,6 +214,8 @@ class Binder:
         where, values_of = _PLACES[type(marker)]
         field = marker.name or (name.replace("_", "-") if where == "header" else name)
         place = f"{where}.{field}"
+        if where in ("header", "cookie"):
+            self.headers.append(field if where == "header" else "cookie")
         self._check_decodable(place, annotation)
         takes_many = _comes_as_json(annotation)
         if takes_many and (where == "path" or not _is_list_of_scalars(annotation)):

@@ -105,8 +105,8 @@ class Connection(asyncio.StreamReaderProtocol):
     __slots__ = (  # looked up faster than in a dict, and smaller
         "_checked", "_forgiven", "_heartbeat", "_held", "_held_size", "_known_block", "_known_framing",
         "_longest_line", "_unsent", "_waiter", "body", "body_memory", "buffer", "connections", "deadline",
-        "ended", "gone", "handler", "keep_alive", "minor", "out_of_time", "peer", "phase", "reader", "request", "requests",
-        "settings", "task", "transport", "upgraded", "write_paused", "writer",
+        "ended", "gone", "handler", "keep_alive", "minor", "out_of_time", "peer", "phase", "reader", "request",
+        "requests", "settings", "task", "transport", "upgraded", "write_paused", "writer",
     )  # fmt: skip
 
     def __init__(self, connections: Connections) -> None:

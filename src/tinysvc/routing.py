@@ -37,6 +37,17 @@ class Batch:
     wait: float = 0.005
 
 
+@dataclass(frozen=True)
+class Cache:
+    """`cpu_route(..., cache=Cache(60))`: a result answers the same request for so many seconds.
+
+    `headers` names those that a result depends on beside the ones that the handler's parameters are filled from.
+    """
+
+    seconds: float
+    headers: Sequence[str] = ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Route:
     """One decorated handler: where it is reached and how it runs."""
@@ -55,6 +66,7 @@ class Route:
     limit: int | None = None
     """How many workers of its pool it may hold at a time; None for all."""
     batch: Batch | None = None
+    cache: Cache | None = None
     parameters: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -145,6 +157,7 @@ def cpu_route(
     pool: str = "default",
     limit: int | None = None,
     batch: Batch | None = None,
+    cache: float | Cache | None = None,
 ) -> Callable[[F], F]:
     """Serve `path` with a handler that computes: a plain `def`, run in a worker process.
 
@@ -152,7 +165,8 @@ def cpu_route(
     `cpu_timeout`; 0: never). `on_disconnect` is "cancel" or "finish", for a job whose client has gone; by default
     GET and HEAD are cancelled and other methods finish. A body may have `max_body_size` bytes (None: the server's).
     It runs in the `pool` of this name, on at most `limit` of its workers at a time. With `batch` the handler takes and
-    returns lists. The function is returned untouched.
+    returns lists. With `cache` a result is kept for so many seconds, and the same request computed once. The function
+    is returned untouched.
     """
 
     _check_called("cpu_route", path)
@@ -173,6 +187,7 @@ def cpu_route(
             pool=pool,
             limit=limit,
             batch=batch,
+            cache=_checked_cache(function, cache),
         )
         _add(function, route)
         return function
@@ -282,6 +297,22 @@ def _check_batch(function: Callable[..., Any], batch: object) -> None:
         )
     if inspect.isgeneratorfunction(function):
         raise ConfigurationError.at(function, "streams, but a batch is answered whole; return a list, or drop batch=")
+
+
+def _checked_cache(function: Callable[..., Any], cache: object) -> Cache | None:
+    """As a Cache, where it is only a number of seconds."""
+    found = cache if isinstance(cache, Cache) or cache is None else Cache(cache)  # type: ignore[arg-type]
+    if found is None:
+        return None
+    if not _is_number(found.seconds) or isinstance(found.seconds, bool) or not found.seconds > 0:
+        raise ConfigurationError.at(function, f"cache takes a number of seconds above 0, or a Cache, not {cache!r}")
+    if isinstance(found.headers, str) or not all(isinstance(name, str) for name in found.headers):
+        raise ConfigurationError.at(
+            function, f'the headers of a cache are a list of names, as in ["accept-language"], not {found.headers!r}'
+        )
+    if inspect.isgeneratorfunction(function):
+        raise ConfigurationError.at(function, "streams, but only a whole answer is kept; return one, or drop cache=")
+    return found
 
 
 def _is_count(value: object) -> bool:

@@ -51,6 +51,7 @@ from .settings import DEFAULT_POOL, Pool, Settings, read_pools
 from .websocket import WebSocket, socket_handler
 
 if TYPE_CHECKING:
+    from .caching import Results
     from .foreign import ForeignPool
 
 log = logging.getLogger("tinysvc")
@@ -201,6 +202,7 @@ class RunningService:
         self.settings = settings
         self.router: Router[Handler] = Router()
         self.pools: list[ProcessPoolExecutor | ForeignPool] = []
+        self._results: Results | None = None  # of routes with cache=
         self.calls: dict[Callable[..., Any], CpuCall] = {}
         self._where_no_route_is: dict[str, Handler] = {}  # prefix -> what middleware makes of it
         self._io_limit = IoLimit(settings.max_io_requests) if settings.max_io_requests else None
@@ -256,8 +258,23 @@ class RunningService:
         for number, each in enumerate(routes):
             lane = pool.lane(each.route.limit) if each.route.limit else None
             default_timeout = self.settings.cpu_timeout
-            self._add(each, cpu_handler(pool, number, each.route, default_timeout, lane))
+            handler = cpu_handler(pool, number, each.route, default_timeout, lane)
+            self._add(each, self._cached(each, handler) if each.route.cache else handler)
             self.calls[each.route.function] = CpuCall(pool, number, timeout_of(each.route, default_timeout), lane)
+
+    def _cached(self, mounted: Mounted, handler: Handler) -> Handler:
+        from .caching import CachedRoute, Results  # only who caches pays for the import
+
+        binder = binder_of(mounted)
+        assert mounted.route.cache is not None
+        if binder.takes_request and not mounted.route.cache.headers:
+            raise ConfigurationError.at(
+                mounted.route.function,
+                "has cache= and takes the Request, so that nobody can tell which of its headers matter; take them as "
+                'parameters (Annotated[str, Header()]), or name them: cache=Cache(60, headers=["accept"])',
+            )
+        self._results = self._results or Results(self.settings.max_cache_size)
+        return CachedRoute(handler, mounted.route, self._results, binder.headers, self.settings.compress)
 
     def _pool(self, name: str, program: CpuProgram) -> ProcessPoolExecutor | ForeignPool:
         executor = self.settings.pools.get(name)

@@ -95,6 +95,7 @@ class Settings:
     pools: Mapping[str, Pool | Executor] = _option(
         "", 'pools beside the default one, as in "training:workers=1,queue_size=2 gpu:workers=1"'
     )
+    max_cache_size: int = _option(64 * MiB, "bytes of results kept for cpu routes with cache=")
     max_result_size: int = _option(DEFAULT_MAX_RESULT_SIZE, "largest result a worker may send back")
     shutdown_timeout: float = _option(10.0, "time a drain may take before what still runs is killed")
 
