@@ -11,7 +11,7 @@ import tinysvc
 
 SOURCE = Path(tinysvc.__file__).parent
 FLOORS: list[list[set[str]]] = [  # floor -> groups; the groups of one floor do not know each other
-    [{"errors", "messages", "events", "settings", "cores", "arena", "codings"}],
+    [{"errors", "messages", "events", "settings", "cores", "arena", "codings", "conditional", "ranges"}],
     [
         {"http", "bodies", "heads", "chunked", "sendfile"},
         {"routing"},
@@ -21,7 +21,7 @@ FLOORS: list[list[set[str]]] = [  # floor -> groups; the groups of one floor do 
     [
         {
             *("service", "adapter", "batching", "caching", "calls", "endpoints", "pages"),
-            *("compression", "limits", "proxies", "websocket"),
+            *("compression", "limits", "proxies", "static", "websocket"),
         }
     ],
     [{"server", "supervisor", "sockets", "tls", "watchdog", "loading"}],

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .binding import Cookie, Header, Query
+from .conditional import precondition, validators
 from .errors import ConfigurationError, HTTPError, TinysvcError
 from .events import Event, EventStream
 from .messages import Handler, Headers, Request, Response, request_id
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from .server import run
     from .service import Service
     from .settings import Pool, Settings
+    from .static import StaticFiles
     from .websocket import SocketClosed, WebSocket
 
 __version__ = "0.1.0"
@@ -42,6 +44,7 @@ __all__ = [
     "Service",
     "Settings",
     "SocketClosed",
+    "StaticFiles",
     "TinysvcError",
     "WebSocket",
     "cpu",
@@ -49,8 +52,10 @@ __all__ = [
     "cpu_route",
     "io_resource",
     "io_route",
+    "precondition",
     "request_id",
     "run",
+    "validators",
 ]
 
 _ON_DEMAND = {
@@ -59,6 +64,7 @@ _ON_DEMAND = {
     "Service": "service",
     "Settings": "settings",
     "SocketClosed": "websocket",
+    "StaticFiles": "static",
     "WebSocket": "websocket",
     "cpu": "calls",
     "run": "server",

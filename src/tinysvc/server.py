@@ -148,7 +148,7 @@ class Server:
             return Response(json_bytes(content), 200 if ready else 503, content_type=JSON)
 
         pages: dict[str, Handler] = {"/livez": livez, "/readyz": readyz}
-        if len(list(self.service.services())) > 1:
+        if sum(not service.is_part_of_module for service, *_ in self.service.services()) > 1:
             pages["/"] = index_page(self.service.name or "tinysvc", self.service.mounted())
         return pages
 

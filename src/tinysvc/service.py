@@ -77,6 +77,9 @@ class Service:
     resources, or two different pools, of one name.
     """
 
+    is_part_of_module = False
+    """Whether a module that holds one at its top level serves it with its own routes, as it does static files."""
+
     def __init__(
         self,
         *parts: object,
@@ -140,7 +143,7 @@ class Service:
             )
         imported: list[str] = []
         for value in list(vars(module).values()):
-            if getattr(value, "is_part_of_module", False):
+            if isinstance(value, Service) and value.is_part_of_module:
                 self._add(value)
             for record in recorded(value) if isinstance(value, types.FunctionType) else ():
                 if isinstance(record, Resource) or value.__module__ == module.__name__:
