@@ -11,7 +11,21 @@ import tinysvc
 
 SOURCE = Path(tinysvc.__file__).parent
 FLOORS: list[list[set[str]]] = [  # floor -> groups; the groups of one floor do not know each other
-    [{"errors", "messages", "events", "settings", "cores", "arena", "codings", "conditional", "ranges"}],
+    [
+        {
+            "errors",
+            "messages",
+            "events",
+            "settings",
+            "cores",
+            "arena",
+            "codings",
+            "conditional",
+            "forms",
+            "query",
+            "ranges",
+        }
+    ],
     [
         {"http", "bodies", "heads", "chunked", "sendfile"},
         {"routing"},

@@ -13,15 +13,14 @@ from hypothesis import strategies as st
 
 from tinysvc.errors import HTTPError
 from tinysvc.messages import (
-    MAX_QUERY_FIELDS,
     MAX_REQUEST_ID,
     Headers,
     Peer,
     Request,
     Response,
-    parse_query,
     problem_response,
 )
+from tinysvc.query import MAX_QUERY_FIELDS, parse_query
 
 RAW = ((b"host", b"x"), (b"accept", b"a"), (b"x-name", b"caf\xe9"), (b"accept", b"b"))
 

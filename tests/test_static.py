@@ -264,7 +264,7 @@ def test_a_part_only_of_what_the_client_knows(client: httpx.Client) -> None:
     first = client.get("/static/digits.bin")
     tag, date = first.headers["etag"], first.headers["last-modified"]
     for condition, status in (
-        (tag, 206), (date, 206), ("W/" + tag, 200), ('"other"', 200), ("Sun, 06 Nov 1994 08:49:37 GMT", 200), ("x", 200),
+        (tag, 206), (date, 206), ("W/" + tag, 200), ('"other"', 200), ("Sun, 06 Nov 1994 08:49:37 GMT", 200), ("", 200),
     ):  # fmt: skip
         answer = client.get("/static/digits.bin", headers={"range": "bytes=0-1", "if-range": condition})
         assert answer.status_code == status, condition

@@ -7,10 +7,11 @@ there sooner without an event loop, a pool and an HTTP server of their own.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .binding import Cookie, Header, Query
+from .binding import Cookie, Form, Header, Query
 from .conditional import precondition, validators
 from .errors import ConfigurationError, HTTPError, TinysvcError
 from .events import Event, EventStream
+from .forms import FormData, UploadFile
 from .messages import Handler, Headers, Request, Response, request_id
 from .routing import Batch, Cache, cpu_resource, cpu_route, io_resource, io_route
 
@@ -32,6 +33,8 @@ __all__ = [
     "Cookie",
     "Event",
     "EventStream",
+    "Form",
+    "FormData",
     "HTTPError",
     "Handler",
     "Header",
@@ -46,6 +49,7 @@ __all__ = [
     "SocketClosed",
     "StaticFiles",
     "TinysvcError",
+    "UploadFile",
     "WebSocket",
     "cpu",
     "cpu_resource",

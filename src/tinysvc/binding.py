@@ -8,6 +8,8 @@ the request path there is one small function a parameter. The rules, in this ord
     named in the path                            that segment, converted to its annotation
     named like a resource                        the resource
     Annotated[T, Query() | Header() | Cookie()]  that place
+    `UploadFile`, or a list of them              the files of a form
+    Annotated[T, Form()]                         a field of a form; all of it, where T is a dataclass or the like
     annotated `bytes` or `memoryview`            the raw body; as a memoryview it is never copied
     a dataclass, Struct, TypedDict, attrs or     the body, as JSON
     pydantic class, dict, list, tuple, set
@@ -44,6 +46,7 @@ import msgspec
 
 from .errors import BindingError, ConfigurationError, HTTPError
 from .events import Event
+from .forms import FormData, UploadFile
 from .messages import EVENTS, JSON, NDJSON, Request
 from .results import ITEM_TYPES
 
@@ -74,13 +77,25 @@ class Cookie:
 
 
 @dataclasses.dataclass(frozen=True)
+class Form:
+    """`Annotated[T, Form()]`: from the body, which is a form: the field named like the parameter, or `name`.
+
+    Where T is a dataclass, Struct, TypedDict or attrs class, the whole form: its fields are T's, of which an
+    `UploadFile` is a file, and a list takes all values.
+    """
+
+    name: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Path:
     """A segment of the path: what a parameter named in it is filled from."""
 
     name: str | None = None
 
 
-_MARKERS = (Query, Header, Cookie)
+Marker = Path | Query | Header | Cookie | Form
+_MARKERS = (Query, Header, Cookie, Form)
 
 
 class _Fault(Exception):
@@ -108,7 +123,7 @@ class Binder:
         batched: bool = False,
     ) -> None:
         self.function = function
-        self.body_kind: Literal["", "bytes", "json"] = ""
+        self.body_kind: Literal["", "bytes", "json", "form"] = ""
         self.resources: list[str] = []
         self.takes_request = False
         self.headers: list[str] = []
@@ -190,7 +205,15 @@ class Binder:
         if in_path:
             return self._from_text(name, annotation, parameter.empty, Path())
         marker = _marker_in(annotation)
+        if isinstance(marker, Form) and _comes_as_json(annotation) and not _is_list_of_scalars(annotation):
+            self._claim_body(name, "form")
+            return self._from_form(name, annotation, default)
+        if UploadFile in (taken := _options(annotation)) or list[UploadFile] in taken:
+            self._claim_body(name, "form")
+            return _from_files(marker.name if isinstance(marker, Form) and marker.name else name, annotation, default)
         if marker is not None:
+            if isinstance(marker, Form):
+                self._claim_body(name, "form")
             return self._from_text(name, annotation, default, marker)
         for kind in _RAW:
             if kind in _options(annotation):
@@ -201,8 +224,8 @@ class Binder:
             return self._from_json(name, annotation, default)
         return self._from_text(name, annotation, default, Query())
 
-    def _claim_body(self, name: str, kind: Literal["bytes", "json"]) -> None:
-        if self._body_parameter:
+    def _claim_body(self, name: str, kind: Literal["bytes", "json", "form"]) -> None:
+        if self._body_parameter and not kind == self.body_kind == "form":
             raise ConfigurationError.at(
                 self.function,
                 f"both {self._body_parameter} and {name} ask for the body; "
@@ -210,7 +233,9 @@ class Binder:
             )
         self._body_parameter, self.body_kind = name, kind
 
-    def _from_text(self, name: str, annotation: Any, default: Any, marker: Path | Query | Header | Cookie) -> Get:
+    def _from_text(
+        self, name: str, annotation: Any, default: Any, marker: Path | Query | Header | Cookie | Form
+    ) -> Get:
         where, values_of = _PLACES[type(marker)]
         field = marker.name or (name.replace("_", "-") if where == "header" else name)
         place = f"{where}.{field}"
@@ -242,6 +267,37 @@ class Binder:
                 if not takes_many:
                     detail = detail.replace("got `str`", f"got {values[-1][:100]!r}")
                 raise _Fault(place + inner.rstrip("`"), detail) from None
+
+        return make
+
+    def _from_form(self, name: str, annotation: Any, default: Any) -> Get:
+        """The whole form as one value."""
+        kind = next(option for option in _options(annotation) if option is not type(None))
+        if not isinstance(kind, type) or not getattr(kind, "__annotations__", None):
+            raise ConfigurationError.at(
+                self.function,
+                f"form.{name} is a whole form, and {kind!r} has no fields; take a dataclass, Struct, TypedDict, attrs "
+                "class, or a parameter for each field",
+            )
+        self._check_decodable(f"form.{name}", kind)
+        many = {
+            field
+            for field, hint in typing.get_type_hints(kind, include_extras=True).items()
+            if list[UploadFile] in _options(hint) or _is_list_of_scalars(hint)
+        }
+
+        def make(request: Request, body: Body) -> Any:
+            form = _form_of(request)
+            if default is not inspect.Parameter.empty and not form.fields and not form.files:
+                return default
+            values = {
+                field: found if field in many else found[-1] for field, found in (form.fields | form.files).items()
+            }
+            try:
+                return msgspec.convert(values, kind, strict=False, dec_hook=_as_upload)
+            except msgspec.ValidationError as error:
+                detail, _, inner = str(error).partition(" - at `$")
+                raise _Fault("form" + inner.rstrip("`"), detail) from None
 
         return make
 
@@ -278,7 +334,7 @@ class Binder:
 
     def _check_decodable(self, place: str, annotation: Any) -> None:
         try:
-            msgspec.json.schema(annotation)
+            msgspec.json.schema(annotation, schema_hook=_schema_of_upload)
         except Exception:
             raise ConfigurationError.at(
                 self.function,
@@ -310,6 +366,43 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
         ) from None
 
 
+def _form_of(request: Request) -> FormData:
+    form = request.form_data
+    assert form is not None, "whoever binds has read the form"
+    return form
+
+
+def _from_files(field: str, annotation: Any, default: Any) -> Get:
+    takes_many = list[UploadFile] in _options(annotation)
+
+    def make(request: Request, body: Body) -> Any:
+        form = _form_of(request)
+        uploads = form.files.get(field)
+        if takes_many and (uploads or default is inspect.Parameter.empty):
+            return uploads or []
+        if uploads:
+            return uploads[-1]
+        if field in form.fields:
+            raise _Fault(f"form.{field}", "is a text, but a file was expected: send it with a filename")
+        if default is inspect.Parameter.empty:
+            raise _Fault(f"form.{field}", "is missing: a file was expected")
+        return default
+
+    return make
+
+
+def _as_upload(kind: type, value: Any) -> Any:
+    if kind is UploadFile and isinstance(value, UploadFile):
+        return value
+    raise ValueError("Expected a file" if kind is UploadFile else f"Expected `{kind.__name__}`")  # msgspec adds where
+
+
+def _schema_of_upload(kind: type) -> dict[str, Any]:
+    if kind is UploadFile:
+        return {"type": "string", "format": "binary"}
+    raise NotImplementedError
+
+
 _RAW: tuple[type[Body], ...] = (bytes, memoryview)
 
 
@@ -328,7 +421,7 @@ def _options(annotation: Any) -> tuple[Any, ...]:
     return get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
 
 
-def _marker_in(annotation: Any) -> Query | Header | Cookie | None:
+def _marker_in(annotation: Any) -> Query | Header | Cookie | Form | None:
     """The marker in `Annotated[T, marker]`, also in a union; `Header` counts as `Header()`."""
     for part in (annotation, *_options(annotation)):
         if get_origin(part) is Annotated:
@@ -372,17 +465,12 @@ def _comes_as_json(annotation: Any) -> bool:
     )
 
 
-def _cookie(request: Request, name: str) -> list[str]:
-    pairs = "; ".join(request.headers.get_all("cookie")).split(";")
-    found = (pair.strip().partition("=") for pair in pairs)  # RFC 6265, 5.4; one odd cookie does not hide the others
-    return [value.strip('"') for key, _, value in found if key == name][:1]  # the first has the longest path
-
-
 _PLACES: dict[type, tuple[str, Callable[[Request, str], list[str]]]] = {
     Path: ("path", lambda request, name: [request.path_params[name]]),  # type: ignore[index]
     Query: ("query", lambda request, name: request.query.get(name, [])),
     Header: ("header", lambda request, name: request.headers.get_all(name)),
-    Cookie: ("cookie", _cookie),
+    Cookie: ("cookie", lambda request, name: [request.cookies[name]] if name in request.cookies else []),
+    Form: ("form", lambda request, name: _form_of(request).fields.get(name, [])),
 }
 
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .binding import Binder, Body, is_packed, open_resource
 from .codings import pack, pack_pieces, packing, unpack_body
 from .errors import HTTPError, UnencodableResult
+from .forms import parse_form
 from .messages import FileContent, Headers, Peer, Request, Response, problem_response, request_id, route_name
 from .results import encode_iterator, encode_result
 from .worker import Handle, Reply, error_text, unpack
@@ -113,15 +114,14 @@ def _one_at_a_time(endpoint: Endpoint, resources: Values) -> Handle:
     function, path = endpoint.function, endpoint.path
     binder = Binder(function, endpoint.path_parameters, resources)
     bind, stream_type, compress = binder.bind, binder.stream_type, endpoint.compress
-    typed, limit = binder.body_kind == "json", endpoint.max_body_size
+    kind, limit = binder.body_kind, endpoint.max_body_size
 
     def handle(meta: Any, body: Body) -> Reply:
         request = _request(meta, body)
         request_id.set(request.id)
         route_name.set(f"{request.method} {path}")
         try:
-            if typed and is_packed(request):
-                body = unpack_body(request.headers["content-encoding"], body, limit)
+            body = _unpacked(request, body, kind, limit)
             response = encode_result(function(**bind(request, body, resources)))
             content = response.content
             if isinstance(content, FileContent):
@@ -136,6 +136,17 @@ def _one_at_a_time(endpoint: Endpoint, resources: Values) -> Handle:
         return Reply(_meta_of(response), content)
 
     return handle
+
+
+def _unpacked(request: Request, body: Body, kind: str, limit: int) -> Body:
+    """The body as the binder takes it: what is typed, before its Content-Encoding; a form beside the request."""
+    if kind in ("", "bytes"):
+        return body
+    if is_packed(request):
+        body = unpack_body(request.headers["content-encoding"], body, limit)
+    if kind == "form":
+        request.form_data = parse_form(request.headers.get("content-type", ""), body)
+    return body
 
 
 def _compressed(request: Request, response: Response, content: Any) -> Any:
@@ -176,7 +187,7 @@ def _meta_of(response: Response) -> tuple[int, str | None, list[tuple[str, str]]
 def _batched(endpoint: Endpoint, resources: Values) -> Handle:
     function, path = endpoint.function, endpoint.path
     binder = Binder(function, endpoint.path_parameters, resources, batched=True)
-    bind, typed, limit = binder.bind, binder.body_kind == "json", endpoint.max_body_size
+    bind, kind, limit = binder.bind, binder.body_kind, endpoint.max_body_size
 
     def handle(meta: Any, body: Body) -> Reply:
         _, metas, lengths = meta
@@ -186,9 +197,7 @@ def _batched(endpoint: Endpoint, resources: Values) -> Handle:
         bound: dict[int, Values] = {}
         for position, (request, part) in enumerate(zip(requests, _parts(body, lengths), strict=True)):
             try:
-                if typed and is_packed(request):
-                    part = unpack_body(request.headers["content-encoding"], part, limit)
-                bound[position] = bind(request, part, resources)
+                bound[position] = bind(request, _unpacked(request, part, kind, limit), resources)
             except MemoryError:
                 raise
             except Exception as error:  # also one of the author's own, of a __post_init__

@@ -7,15 +7,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from contextvars import ContextVar
 from itertools import count
 from random import getrandbits
-from typing import Any, BinaryIO, NamedTuple
-from urllib.parse import unquote, unquote_plus
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from urllib.parse import unquote
 
 import orjson
 
 from .errors import HTTPError, TinysvcError
+from .query import parse_query
 
-MAX_QUERY_FIELDS = 1000
-"""Fields a query string may hold; more is a 400. Without a bound, 100,000 times `a&` is a cheap attack."""
+if TYPE_CHECKING:
+    from .forms import FormData
 
 MAX_REQUEST_ID = 128
 """Characters of an X-Request-Id that we take over into our logs; a longer one is replaced."""
@@ -112,6 +113,7 @@ class Request:
         "_host",
         "_id",
         "_query",
+        "form_data",
         "headers",
         "method",
         "on_disconnect",
@@ -143,6 +145,7 @@ class Request:
         self.peer = peer
         self._id = id
         self._host: str | None = None
+        self.form_data: FormData | None = None  # once it has been read
         self.on_disconnect: Callable[[], object] | None = None
 
     @property
@@ -232,27 +235,24 @@ class Request:
         async for chunk in self._body:
             yield chunk
 
+    async def form(self) -> FormData:
+        """The fields and files of a form, urlencoded or multipart (RFC 7578), read as they come; once, then kept.
+
+        HTTPError 415 for a body that is no form, 400 for a malformed one, 413 for one over a limit: see forms.py.
+        """
+        if self.form_data is None:
+            from .forms import read_form
+
+            self.form_data = await read_form(self.headers.get("content-type", ""), self.stream())
+        return self.form_data
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        """The cookies by their names; of several the first, which has the longest path (RFC 6265, 5.4)."""
+        return parse_cookies(self.headers.get_all("cookie"))
+
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.raw_path}>"
-
-
-def parse_query(raw: str) -> dict[str, list[str]]:
-    """An `application/x-www-form-urlencoded` string as name -> values. Only `&` separates; `;` is data."""
-    fields: dict[str, list[str]] = {}
-    if not raw:
-        return fields
-    pairs = raw.split("&", MAX_QUERY_FIELDS)
-    if len(pairs) > MAX_QUERY_FIELDS:
-        raise HTTPError(400, f"The query string holds more than {MAX_QUERY_FIELDS} fields.")
-    for pair in pairs:
-        if pair:
-            name, _, value = pair.partition("=")
-            fields.setdefault(_decoded(name), []).append(_decoded(value))
-    return fields
-
-
-def _decoded(text: str) -> str:
-    return unquote_plus(text) if "%" in text or "+" in text else text
 
 
 class Response:
@@ -306,6 +306,16 @@ class Response:
 
     def __repr__(self) -> str:
         return f"<Response {self.status} {self.content_type}>"
+
+
+def parse_cookies(lines: Iterable[str]) -> dict[str, str]:
+    """The name-value pairs of Cookie headers. What is no pair is passed over: it does not hide the others."""
+    found: dict[str, str] = {}
+    for pair in ";".join(lines).split(";"):
+        name, equals, value = pair.strip(" \t").partition("=")
+        if equals and name:
+            found.setdefault(name.rstrip(" \t"), value.lstrip(" \t").strip('"'))
+    return found
 
 
 def add_vary(response: Response, *names: str) -> None:

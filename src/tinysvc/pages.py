@@ -51,7 +51,12 @@ def _sections(routes: list[Mounted], host: str) -> Iterable[str]:
         yield f"<pre>{curl_line(mounted, host)}</pre>"
 
 
-_DATA = {"": "", "bytes": " --data-binary @FILE", "json": " -H 'content-type: application/json' -d '{}'"}
+_DATA = {
+    "": "",
+    "form": " -F file=@FILE",
+    "bytes": " --data-binary @FILE",
+    "json": " -H 'content-type: application/json' -d '{}'",
+}
 
 
 def curl_line(mounted: Mounted, host: str) -> str:

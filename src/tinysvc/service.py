@@ -43,6 +43,7 @@ from .errors import (
     indented,
 )
 from .executor import ProcessPoolExecutor
+from .forms import parse_form
 from .limits import IoLimit, limited_body
 from .messages import FileContent, Handler, Middleware, Request, Response, problem_response
 from .results import begin_stream, encode_result
@@ -404,12 +405,22 @@ def _io_handler(
     bind, needs_body, typed = binder.bind, bool(binder.body_kind), binder.body_kind == "json"
     binds, stream_type = bool(binder.parameters), binder.stream_type
 
-    async def arguments_of(request: Request) -> Mapping[str, Any]:
+    async def with_form(request: Request) -> Mapping[str, Any]:
+        if is_packed(request):
+            header, body = request.headers["content-encoding"], await request.body()
+            whole = await _in_thread(partial(unpack_body, header, body, max_body_size))
+            request.form_data = await _in_thread(partial(parse_form, request.headers.get("content-type", ""), whole))
+        else:
+            await request.form()
+        return bind(request, b"", resources)
+
+    async def with_body(request: Request) -> Mapping[str, Any]:
         body = await request.body() if needs_body else b""
         if typed and is_packed(request):
             body = await _in_thread(partial(unpack_body, request.headers["content-encoding"], body, max_body_size))
         return bind(request, body, resources)
 
+    arguments_of = with_form if binder.body_kind == "form" else with_body
     if inspect.iscoroutinefunction(function):
 
         async def handle(request: Request) -> Response:

@@ -19,6 +19,7 @@ from .codings import choose
 from .conditional import precondition, validators
 from .errors import ConfigurationError, HTTPError
 from .messages import FileContent, Request, Response, add_vary
+from .query import CONTROL
 from .ranges import ManyParts, parts_of
 from .routing import io_route
 from .service import Service
@@ -165,7 +166,7 @@ def _is_plain(raw_path: str, path: str) -> bool:
         "%2f" not in raw
         and "\\" not in path
         and "\ufffd" not in path  # what was no UTF-8
-        and path.isprintable()
+        and not CONTROL.search(path)
         and not any(not segment or segment.startswith(".") for segment in segments)
     )
 

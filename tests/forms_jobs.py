@@ -1,0 +1,90 @@
+"""Handlers that take forms, on the loop and in workers (test_forms.py)."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from tinysvc import Form, Request, UploadFile, cpu_route, io_route
+
+
+@dataclass
+class Entry:
+    title: str
+    rating: Annotated[int, msgspec.Meta(ge=0)] = 0
+    tags: list[str] = field(default_factory=list)
+    photo: UploadFile | None = None
+    more: list[UploadFile] = field(default_factory=list)
+
+
+def described(upload: UploadFile) -> dict[str, Any]:
+    content = upload.read()
+    rest = {"filename": upload.filename, "type": upload.content_type, "size": upload.size, "pid": os.getpid()}
+    return rest | {"sum": sum(content), "length": len(content)}
+
+
+@io_route("/io/file", methods=["POST"])
+async def io_file(file: UploadFile, note: Annotated[str, Form()] = "-") -> Any:
+    return described(file) | {"note": note}
+
+
+@cpu_route("/cpu/file", methods=["POST"])
+def cpu_file(file: UploadFile, note: Annotated[str, Form()] = "-") -> Any:
+    return described(file) | {"note": note}
+
+
+@io_route("/io/files", methods=["POST"])
+async def io_files(files: list[UploadFile], numbers: Annotated[list[int], Form()] = []) -> Any:  # noqa: B006
+    return [[each.filename for each in files], numbers]
+
+
+@cpu_route("/cpu/files", methods=["POST"])
+def cpu_files(files: list[UploadFile], numbers: Annotated[list[int], Form()] = []) -> Any:  # noqa: B006
+    return [[each.filename for each in files], numbers]
+
+
+def told(entry: Entry) -> Any:
+    photos = [each.filename for each in ([entry.photo] if entry.photo else []) + entry.more]
+    return [entry.title, entry.rating, entry.tags, photos]
+
+
+@io_route("/io/entry", methods=["POST"])
+async def io_entry(entry: Annotated[Entry, Form()]) -> Any:
+    return told(entry)
+
+
+@cpu_route("/cpu/entry", methods=["POST"])
+def cpu_entry(entry: Annotated[Entry, Form()]) -> Any:
+    return told(entry)
+
+
+@io_route("/io/optional", methods=["POST"])
+async def io_optional(file: UploadFile | None = None, name: Annotated[str, Form("the-name")] = "nobody") -> Any:
+    return [file and file.filename, name]
+
+
+@cpu_route("/cpu/optional", methods=["POST"])
+def cpu_optional(file: UploadFile | None = None, name: Annotated[str, Form("the-name")] = "nobody") -> Any:
+    return [file and file.filename, name]
+
+
+@io_route("/io/form", methods=["POST"])
+async def io_form(request: Request) -> Any:
+    form = await request.form()
+    assert await request.form() is form
+    return [form.fields, {name: [each.filename for each in files] for name, files in form.files.items()}]
+
+
+@io_route("/io/fails", methods=["POST"])
+async def io_fails(file: UploadFile) -> None:
+    raise RuntimeError(f"with {file.filename}")
+
+
+@io_route("/io/thread", methods=["POST"])
+def io_thread(file: UploadFile, path: str) -> int:
+    file.save(path)
+    return Path(path).stat().st_size
