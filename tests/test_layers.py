@@ -21,6 +21,7 @@ FLOORS: list[list[set[str]]] = [  # floor -> groups; the groups of one floor do 
             "arena",
             "codings",
             "conditional",
+            "cookies",
             "forms",
             "query",
             "ranges",
@@ -35,7 +36,7 @@ FLOORS: list[list[set[str]]] = [  # floor -> groups; the groups of one floor do 
     [
         {
             *("service", "adapter", "batching", "caching", "calls", "endpoints", "pages"),
-            *("compression", "limits", "proxies", "static", "websocket"),
+            *("compression", "cors", "limits", "negotiation", "proxies", "security", "static", "websocket"),
         }
     ],
     [{"server", "supervisor", "sockets", "tls", "watchdog", "loading"}],

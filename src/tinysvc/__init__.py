@@ -17,7 +17,11 @@ from .routing import Batch, Cache, cpu_resource, cpu_route, io_resource, io_rout
 
 if TYPE_CHECKING:
     from .calls import cpu
+    from .cookies import SignedCookie, delete_cookie, set_cookie
+    from .cors import Cors
     from .executor import ProcessPoolExecutor
+    from .negotiation import accepted, link, negotiated, redirect
+    from .security import SecurityHeaders
     from .server import run
     from .service import Service
     from .settings import Pool, Settings
@@ -31,6 +35,7 @@ __all__ = [
     "Cache",
     "ConfigurationError",
     "Cookie",
+    "Cors",
     "Event",
     "EventStream",
     "Form",
@@ -44,34 +49,51 @@ __all__ = [
     "Query",
     "Request",
     "Response",
+    "SecurityHeaders",
     "Service",
     "Settings",
+    "SignedCookie",
     "SocketClosed",
     "StaticFiles",
     "TinysvcError",
     "UploadFile",
     "WebSocket",
+    "accepted",
     "cpu",
     "cpu_resource",
     "cpu_route",
+    "delete_cookie",
     "io_resource",
     "io_route",
+    "link",
+    "negotiated",
     "precondition",
+    "redirect",
     "request_id",
     "run",
+    "set_cookie",
     "validators",
 ]
 
 _ON_DEMAND = {
+    "Cors": "cors",
     "Pool": "settings",
     "ProcessPoolExecutor": "executor",
+    "SecurityHeaders": "security",
     "Service": "service",
     "Settings": "settings",
+    "SignedCookie": "cookies",
     "SocketClosed": "websocket",
     "StaticFiles": "static",
     "WebSocket": "websocket",
+    "accepted": "negotiation",
     "cpu": "calls",
+    "delete_cookie": "cookies",
+    "link": "negotiation",
+    "negotiated": "negotiation",
+    "redirect": "negotiation",
     "run": "server",
+    "set_cookie": "cookies",
 }
 
 

@@ -1,0 +1,140 @@
+"""cors.py: who may call, what a preflight is told, and what caches are told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tinysvc import ConfigurationError, Cors, HTTPError, Response, Service, io_route
+from tinysvc.testing import serving
+
+APP, PORT, DEEP = "https://app.example", "http://localhost:3000", "https://a.b.example.org"
+
+
+@io_route("/thing", methods=["GET", "PUT"])
+async def thing() -> Response:
+    return Response("thing", headers={"vary": "Accept", "x-total": "7"})
+
+
+@io_route("/fails")
+async def fails() -> None:
+    raise HTTPError(409, "taken")
+
+
+@io_route("/own", methods=["OPTIONS"])
+async def own() -> str:
+    return "own"
+
+
+def service(prefix: str, **options: Any) -> Service:
+    return Service(thing, fails, own, prefix=prefix, middleware=[Cors(**options)])
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[httpx.Client]:
+    named = [APP, PORT, "https://*.example.org", "null"]
+    parts = [
+        service(
+            "/named", origins=named, headers=["content-type", "x-a"], expose=["x-total"], credentials=True, max_age=5
+        ),
+        service("/any", origins=["*"], headers=["*"], methods=["GET", "PUT"]),
+        service("/plain", origins=[APP], headers=[]),
+    ]
+    with serving(Service(*parts)) as url, httpx.Client(base_url=url) as client:
+        yield client
+
+
+@pytest.mark.parametrize("origin", [APP, PORT, DEEP, "https://x.example.org", "HTTPS://App.Example", "null"])
+@pytest.mark.parametrize(("path", "status"), [("thing", 200), ("fails", 409), ("nowhere", 404)])
+def test_who_is_named_may_read(client: httpx.Client, origin: str, path: str, status: int) -> None:
+    answer = client.get(f"/named/{path}", headers={"origin": origin})
+    assert answer.status_code == status
+    assert answer.headers["access-control-allow-origin"] == origin
+    assert answer.headers["access-control-allow-credentials"] == "true"
+    assert answer.headers["access-control-expose-headers"] == "x-total"
+    assert "origin" in answer.headers["vary"]
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "https://evil.example", "http://app.example", "https://app.example:8443", "https://app.example.evil.example",
+        "https://xapp.example", "https://example.org", "https://evilexample.org", "https://x.example.org.evil.example",
+        "https://x.example.org:8443", "https://a/.example.org", "https://a@.example.org", "https://.example.org",
+        "https://..example.org", "https://a%2eexample.org", "", "*", "https://app.example/", "file://", "nul",
+    ],
+)  # fmt: skip
+def test_who_is_not_may_not(client: httpx.Client, origin: str) -> None:
+    answer = client.get("/named/thing", headers={"origin": origin})
+    assert answer.text == "thing"
+    assert not any(name.startswith("access-control-") for name in answer.headers)
+    assert answer.headers["vary"] == "Accept, origin"
+    asked = {"origin": origin, "access-control-request-method": "PUT"}
+    preflight = client.options("/named/thing", headers=asked)
+    assert not any(name.startswith("access-control-") for name in preflight.headers)
+
+
+def test_without_an_origin_caches_are_told_too(client: httpx.Client) -> None:
+    assert client.get("/named/thing").headers["vary"] == "Accept, origin"
+
+
+def test_a_preflight(client: httpx.Client) -> None:
+    asked = {"origin": APP, "access-control-request-method": "PUT", "access-control-request-headers": "x-a"}
+    for path in ("thing", "own", "nowhere"):
+        answer = client.options(f"/named/{path}", headers=asked)
+        assert (answer.status_code, answer.content) == (204, b"")
+        found = {name.removeprefix("access-control-"): v for name, v in answer.headers.items() if "access" in name}
+        assert found == {
+            "allow-origin": APP,
+            "allow-credentials": "true",
+            "allow-methods": "GET, HEAD, POST, PUT, PATCH, DELETE",
+            "allow-headers": "content-type, x-a",
+            "max-age": "5",
+        }
+        assert answer.headers["vary"] == "origin, access-control-request-method, access-control-request-headers"
+
+
+def test_any_origin(client: httpx.Client) -> None:
+    answer = client.get("/any/thing", headers={"origin": "https://who.ever"})
+    assert answer.headers["access-control-allow-origin"] == "*"
+    assert "access-control-allow-credentials" not in answer.headers
+    assert answer.headers["vary"] == "Accept"
+    asked = {"origin": APP, "access-control-request-method": "PUT", "access-control-request-headers": "x-b, x-c"}
+    preflight = client.options("/any/thing", headers=asked)
+    assert preflight.headers["access-control-allow-headers"] == "x-b, x-c"
+    assert preflight.headers["access-control-allow-methods"] == "GET, PUT"
+    assert preflight.headers["access-control-max-age"] == "600"
+
+
+def test_no_headers_are_none(client: httpx.Client) -> None:
+    asked = {"origin": APP, "access-control-request-method": "PUT"}
+    assert "access-control-allow-headers" not in client.options("/plain/thing", headers=asked).headers
+
+
+def test_options_that_are_no_preflight_reach_the_service(client: httpx.Client) -> None:
+    assert client.options("/named/own", headers={"origin": APP}).text == "own"
+    assert client.options("/named/thing").headers["allow"] == "GET, HEAD, OPTIONS, PUT"
+    assert client.options("/named/own", headers={"access-control-request-method": "PUT"}).text == "own"
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"origins": []}, "origins takes a list"),
+        ({"origins": APP}, "origins takes a list"),
+        ({"origins": ["*"], "credentials": True}, "lets any page act for your users; name them"),
+        *(({"origins": [origin]}, "is no origin") for origin in (
+            "https://app.example/", "app.example", "https://app.example/path", "https://", "", "https://*",
+            "https://a.*.example", "*.example.org", "https://*example.org", "https://a b", "https://\u00e9.example",
+        )),
+        ({"origins": [APP], "methods": "GET"}, "methods takes a list of names"),
+        ({"origins": [APP], "headers": ["a b"]}, "headers takes a list of names"),
+        ({"origins": [APP], "expose": ["a\r\nb"]}, "expose takes a list of names"),
+    ],
+)  # fmt: skip
+def test_what_no_browser_would_match_is_said_at_once(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        Cors(**options)
