@@ -97,6 +97,21 @@ def test_where_there_is_no_page(client: httpx.Client) -> None:
     assert client.get("/data", headers={"accept": PAGE}).status_code == 406
 
 
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [
+        (msgspec.msgpack.encode({"text": "x"}), 201),
+        (msgspec.msgpack.encode({"text": 1}), 422),
+        (b"\xc1", 400),
+        (b"\x81", 400),
+    ],
+)
+def test_a_body_may_be_messagepack(client: httpx.Client, content: bytes, status: int) -> None:
+    answer = client.post("/notes", content=content, headers={"content-type": PACK})
+    assert answer.status_code == status, answer.text
+    assert client.post("/notes", content=content, headers={"content-type": "text/plain"}).status_code == 415
+
+
 def test_links_and_locations(client: httpx.Client) -> None:
     answer = client.post("/notes", json={"text": "x"})
     assert answer.headers["link"] == '</notes?page=2>; rel="next"; title="the \\"2nd\\""'

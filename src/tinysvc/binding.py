@@ -11,7 +11,7 @@ the request path there is one small function a parameter. The rules, in this ord
     `UploadFile`, or a list of them              the files of a form
     Annotated[T, Form()]                         a field of a form; all of it, where T is a dataclass or the like
     annotated `bytes` or `memoryview`            the raw body; as a memoryview it is never copied
-    a dataclass, Struct, TypedDict, attrs or     the body, as JSON
+    a dataclass, Struct, TypedDict, attrs or     the body, as JSON (or MessagePack, if it says so)
     pydantic class, dict, list, tuple, set
     anything else that can be read from a text   the query
 
@@ -47,7 +47,7 @@ import msgspec
 from .errors import BindingError, ConfigurationError, HTTPError
 from .events import Event
 from .forms import FormData, UploadFile
-from .messages import EVENTS, JSON, NDJSON, Request
+from .messages import EVENTS, JSON, MESSAGEPACK, NDJSON, Request
 from .results import ITEM_TYPES
 
 Body = bytes | memoryview
@@ -304,29 +304,34 @@ class Binder:
     def _from_json(self, name: str, annotation: Any, default: Any) -> Get:
         pydantic = getattr(annotation, "model_validate_json", None)
         decode: Callable[[Body], Any]
+        unpack: Callable[[Body], Any] | None = None
         if pydantic is not None:
             decode = lambda body: pydantic(bytes(body))  # noqa: E731
         else:
             self._check_decodable(name, annotation)
             decode = msgspec.json.Decoder(annotation).decode
+            unpack = msgspec.msgpack.Decoder(annotation).decode
 
         def make(request: Request, body: Body) -> Any:
             if not body and default is not inspect.Parameter.empty:
                 return default
             content_type = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
+            read: Callable[[Body], Any] = decode
             if content_type != JSON and not content_type.endswith("+json"):
-                raise HTTPError(
-                    415, f"The body must be JSON with 'Content-Type: application/json', not {content_type!r}."
-                )
+                if content_type != MESSAGEPACK or unpack is None:
+                    text = f"The body must be JSON with 'Content-Type: application/json', not {content_type!r}."
+                    raise HTTPError(415, text, headers=[("accept", JSON)])
+                read = unpack
             if not body:
                 raise _Fault("$", "is missing: the request has no body; a JSON document was expected")
             try:
-                return decode(body)
+                return read(body)
             except msgspec.ValidationError as error:
                 detail, _, inner = str(error).partition(" - at `")
                 raise _Fault(inner.rstrip("`") or "$", detail) from None
             except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-                raise HTTPError(400, f"The body is not JSON: {error}.") from None
+                name = "JSON" if read is decode else "MessagePack"
+                raise HTTPError(400, f"The body is not {name}: {error}.") from None
             except ValueError as error:
                 raise _pydantic_errors(error) from None
 

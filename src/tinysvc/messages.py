@@ -349,7 +349,7 @@ _new = object.__new__
 
 JSON, TEXT, OCTETS = "application/json", "text/plain; charset=utf-8", "application/octet-stream"
 NDJSON, HTML, PROBLEM = "application/x-ndjson", "text/html; charset=utf-8", "application/problem+json"
-EVENTS = "text/event-stream; charset=utf-8"
+EVENTS, MESSAGEPACK = "text/event-stream; charset=utf-8", "application/msgpack"
 COMMON_TYPES = frozenset({JSON, TEXT, OCTETS, NDJSON, HTML, PROBLEM, EVENTS})
 """Need no check, on the hot path."""
 

@@ -13,10 +13,8 @@ import msgspec
 
 from .codings import weights_of
 from .errors import HTTPError
-from .messages import HTML, JSON, Request, Response, add_vary
+from .messages import HTML, JSON, MESSAGEPACK, Request, Response, add_vary
 from .results import json_bytes
-
-MESSAGEPACK = "application/msgpack"
 
 
 def accepted(request: Request, types: Sequence[str]) -> str:
