@@ -11,10 +11,21 @@ from options import COMPUTED, shown
 from tinysvc.batching import MAX_BATCH_BYTES
 from tinysvc.bodies import MAX_DISCARD
 from tinysvc.chunked import MAX_ALL_EXTENSIONS, MAX_EXTENSIONS
+from tinysvc.cookies import MAX_SIZE
 from tinysvc.dispatcher import STREAM_HIGH_WATER
-from tinysvc.http import LINGER
-from tinysvc.messages import MAX_QUERY_FIELDS
+from tinysvc.forms import (
+    MAX_BOUNDARY,
+    MAX_FIELDS_SIZE,
+    MAX_PART_HEADER,
+    MAX_PART_HEADERS,
+    MAX_PARTS,
+    SPOOL_SIZE,
+)
+from tinysvc.http import HEARTBEAT, LINGER
+from tinysvc.query import MAX_QUERY_FIELDS
+from tinysvc.ranges import MAX_RANGES
 from tinysvc.settings import Settings
+from tinysvc.websocket import GRACE, MAX_QUEUED, MAX_QUEUED_SIZE
 
 HEAD = """\
 # Limits
@@ -274,6 +285,48 @@ GROUPS = {
         Limit("jobs of one worker; 0 for any", "max_jobs", "the worker is replaced", "for libraries that leak"),
     ],
 }
+GROUPS["Forms, files and sockets"] = [
+    Limit(
+        "parts of a multipart form",
+        "",
+        "413",
+        "as fields of a query; empty parts are a cheap attack",
+        value=f"{MAX_PARTS:,}",
+    ),
+    Limit(
+        "fields of a form that are no files", "", "413", "they stay in memory", value=shown("_size", MAX_FIELDS_SIZE)
+    ),
+    Limit("one header line of a part", "", "413", "a name and a file's name", value=shown("_size", MAX_PART_HEADER)),
+    Limit("header lines of a part", "", "413", "RFC 7578 knows three", value=str(MAX_PART_HEADERS)),
+    Limit("boundary of a form", "", "400", "RFC 2046, 5.1.1", value=f"{MAX_BOUNDARY} characters"),
+    Limit(
+        "files of a form in memory", "", "they go to disk", "a thumbnail, not a film", value=shown("_size", SPOOL_SIZE)
+    ),
+    Limit("ranges in one request", "", "the whole file, 200", "readers ask for one or two", value=str(MAX_RANGES)),
+    Limit("a WebSocket message, also unpacked", "max_message_size", "closed with 1009", "as the websockets library"),
+    Limit(
+        "WebSocket messages that wait for their handler", "", "the client is not read", "same", value=str(MAX_QUEUED)
+    ),
+    Limit(
+        "bytes of them",
+        "",
+        "the client is not read",
+        "one message may be longer",
+        value=shown("_size", MAX_QUEUED_SIZE),
+    ),
+    Limit("time between pings; 0 for none", "ping_interval", "a ping", "as the websockets library; proxies wait 60 s"),
+    Limit("silence after a ping", "ping_timeout", "cut off", "same"),
+    Limit(
+        "goodbyes of a socket",
+        "",
+        "cut off, the handler cancelled",
+        "a page that closes answers at once",
+        value=f"{GRACE:g} s",
+    ),
+    Limit("silence of a stream of events", "", "a comment", "WHATWG HTML, 9.2.7", value=f"{HEARTBEAT:g} s"),
+    Limit("results that are kept", "max_cache_size", "the oldest goes", "beside models it is little"),
+    Limit("a cookie's name and value", "", "ValueError", "browsers drop longer ones", value=f"{MAX_SIZE:,} bytes"),
+]
 LIMITS = [limit for limits in GROUPS.values() for limit in limits]
 
 

@@ -38,7 +38,7 @@ import users
 import vectors
 
 EXAMPLES = Path(hello.__file__).parent
-NAMES = ["blobs", "hello", "images", "notes", "text", "users", "vectors"]
+NAMES = ["blobs", "chat", "gallery", "hello", "images", "live", "notes", "text", "users", "vectors"]
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_index_lists_every_route_with_a_link_or_a_curl_line(client: httpx.Client
     for path in ("/notes", "/text", "/users/measure"):
         assert f'<a href="{path}">' in page.text
     lines = re.findall(r"<pre>(curl .*?)</pre>", page.text)
-    assert len(lines) == page.text.count("<b class=") == 23
+    assert len(lines) == page.text.count("<b class=") == 33
     assert all(url in line for line in lines)
 
 
@@ -85,7 +85,7 @@ def test_each_example_is_a_service_alone(name: str, path: str) -> None:
         assert httpx.get(url + path).status_code == expected
 
 
-def test_every_example_is_tested_here() -> None:
+def test_every_example_is_tested() -> None:
     assert sorted(path.stem for path in EXAMPLES.glob("*.py")) == NAMES
 
 

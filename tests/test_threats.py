@@ -8,6 +8,7 @@ by `test_time_is_linear`. What is only a matter of bytes has its many variants i
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -451,13 +452,122 @@ def test_many_equal_hashes_are_no_work(silent: Target) -> None:
     assert silent.ask(post(b'{"number": 1, "note": ' + note + b"}", "/order", JSON, CLOSE)).status == 200
 
 
-@pytest.mark.parametrize("coding", ["gzip", "gzip, gzip", "br"])
-def test_nothing_is_unpacked(silent: Target, coding: str) -> None:
-    """CVE-2025-69223: so there are no bombs."""
-    body = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03" + bytes(1000)
-    answer = silent.ask(post(body, "/order", JSON, f"Content-Encoding: {coding}", CLOSE))
-    assert (answer.status, answer.fields["accept-encoding"]) == (415, "identity")
-    assert silent.ask(post(body, "/", f"Content-Encoding: {coding}", CLOSE)).body == b'{"size":%d}' % len(body)
+BOMB = gzip.compress(bytes(100 * MiB))
+
+
+@pytest.mark.parametrize("path", ["/order", "/cpu/order", "/upload", "/cpu/upload"])
+@pytest.mark.parametrize(
+    ("body", "coding", "status"),
+    [
+        (BOMB, "gzip", 413),
+        (gzip.compress(BOMB), "gzip, gzip", 415),
+        (gzip.compress(BOMB), "gzip", 400),
+        (BOMB[:-9], "gzip", 413),
+        (gzip.compress(b"x" * 1000)[:-9], "gzip", 400),
+        (b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03" + bytes(1000), "gzip", 400),
+        (bytes(1000), "br", 400),
+        (bytes(1000), "compress", 415),
+    ],
+    ids=["bomb", "nested", "bomb-in-bomb", "cut-bomb", "cut", "garbage", "br", "unknown"],
+)
+def test_bombs_do_not_go_off(silent: Target, path: str, body: bytes, coding: str, status: int) -> None:
+    """CVE-2025-69223."""
+    before = silent.memory()
+    kind = JSON if "order" in path else FORM
+    assert silent.ask(post(body, path, kind, f"Content-Encoding: {coding}", CLOSE)).status == status
+    assert silent.memory() - before < 40 * MiB
+    raw = silent.ask(post(body[:1000], "/", f"Content-Encoding: {coding}", CLOSE))
+    assert raw.body == b'{"size":%d}' % len(body[:1000])
+
+
+# Forms
+
+FORM = "Content-Type: multipart/form-data; boundary=b"
+PART = b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n'
+FILE = b'--b\r\nContent-Disposition: form-data; name="file"; filename="%s"\r\n\r\nx\r\n'
+FORMS = {
+    "many-parts-CVE-2023-25577": (FORM, (PART + b"\r\n") * 10_000 + b"--b--\r\n", 413),
+    "big-field-CVE-2024-47874": (FORM, PART + b"x" * (8 * MiB) + b"\r\n--b--\r\n", 413),
+    "many-fields-CVE-2025-69228": (FORM, (PART + b"x" * 10_000 + b"\r\n") * 500 + b"--b--\r\n", 413),
+    "line-ends-CVE-2023-46136": (FORM, b"\r" + b"\n\r" * (2 * MiB), 400),
+    "line-ends-in-a-file-CVE-2023-46136": (FORM, FILE % b"x" + b"\r\n" * (2 * MiB), 400),
+    "no-last-boundary-CVE-2024-30251": (FORM, FILE % b"x", 400),
+    "before-the-boundary-CVE-2024-53981": (FORM, b"x" * MiB + PART, 400),
+    "boundary-of-one-in-the-content": (FORM, PART + b"--b" * 100_000, 400),
+    "part-header-CVE-2026-34516": (FORM, b"--b\r\nX: " + b"x" * MiB, 413),
+    "content-type-CVE-2024-24762": ('Content-Type: application/x-www-form-urlencoded; !="' + "\\" * 7000, b"a=1", 422),
+    "content-type-semicolons": ("Content-Type: multipart/form-data" + ';"' * 3500, b"", 400),
+    "fields-CVE-2021-23336": ("Content-Type: application/x-www-form-urlencoded", b"a&" * 100_000, 400),
+    "filename-CVE-2026-24486": (FORM, FILE % b"../../etc/cron.d/x" + b"--b--\r\n", 200),
+    "filename-nul": (FORM, FILE % b"a\0b" + b"--b--\r\n", 400),
+}
+
+
+@pytest.mark.parametrize("path", ["/upload", "/cpu/upload"])
+@pytest.mark.parametrize("name", FORMS)
+def test_forms_are_bounded(silent: Target, name: str, path: str) -> None:
+    field, body, status = FORMS[name]
+    before = silent.memory()
+    answer = silent.ask(post(body, path, field, CLOSE))
+    assert answer.status == status, answer.body
+    assert silent.memory() - before < 40 * MiB
+    if status == 200:
+        assert json.loads(answer.body) == ["x", 1]
+
+
+# Files
+
+TRAVERSALS = [
+    "/static/..%2f..%2fetc%2fpasswd", "/static/%2e%2e/%2e%2e/etc/passwd", "/static/..%5c..%5cetc%5cpasswd",
+    "/static//etc/passwd", "/static/%2fetc%2fpasswd", "/static/.hidden", "/static/%c0%ae%c0%ae/etc/passwd",
+    "/static/link", "/static/folder-link/passwd", "/static/pipe", "/static/", "/static/NUL",
+    "/static/../threats_app.py",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", TRAVERSALS)
+def test_nothing_outside_a_folder_is_served(silent: Target, path: str) -> None:
+    """CVE-2017-16762, CVE-2023-29159, CVE-2024-23334, CVE-2025-69226, CVE-2024-42367, CVE-2025-66221."""
+    assert silent.ask(get("/static/file.txt", CLOSE)).body == b"file"
+    there, missing = silent.ask(get(path, CLOSE)), silent.ask(get("/static/certainly-not", CLOSE))
+    assert (there.status, there.body) == (missing.status, missing.body) == (404, missing.body)
+
+
+@pytest.mark.parametrize("ranges", ["0-0," * 1000 + "1-1", "0-," * 1000 + "0-", "-0", "3-1", "0-1,0-1", "\xd9\xa0-1"])
+def test_ranges_do_not_multiply(silent: Target, ranges: str) -> None:
+    """CVE-2025-62727, CVE-2025-69225."""
+    head = get("/static/file.txt", CLOSE)[:-2] + b"Range: bytes=" + ranges.encode("latin-1") + b"\r\n\r\n"
+    answer = silent.ask(head)
+    assert (answer.status, answer.body) in [(200, b"file"), (416, answer.body), (431, answer.body)]
+
+
+# WebSocket
+
+UPGRADE = [
+    "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    "Sec-WebSocket-Version: 13",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("frames", "code"),
+    [
+        (b"\x82\xff" + (16 * MiB).to_bytes(8) + bytes(4) + bytes(16 * MiB), 1009),
+        (b"\x82\x05hello", 1002),
+        (b"\xc2\x85" + bytes(4) + b"hello", 1002),
+        (b"\x81\x82" + bytes(4) + b"\xff\xff", 1007),
+        (b"\x02\x81" + bytes(4) + b"x" + (b"\x00\x81" + bytes(4) + b"x") * (MiB // 2) + b"\x88\x80" + bytes(4), 1002),
+    ],
+    ids=["big-CVE-2018-1000518", "unmasked", "unasked-compression", "utf-8", "tiny-fragments"],
+)
+def test_sockets_are_closed_for_what_is_not_allowed(silent: Target, frames: bytes, code: int) -> None:
+    """CVE-2026-54274."""
+    before = silent.memory()
+    head, _, frames_back = silent.told(get("/socket", *UPGRADE) + frames).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 101 ")
+    assert frames_back[0] == 0x88
+    assert int.from_bytes(frames_back[2:4]) == code
+    assert silent.memory() - before < 40 * MiB
 
 
 def test_an_answer_before_the_body_closes(silent: Target) -> None:

@@ -159,6 +159,28 @@ async def test_frames_may_come_byte_by_byte_and_many_at_once() -> None:
 
 
 @on_loop
+async def test_others_have_their_turn_while_many_frames_come() -> None:
+    turns = 0
+
+    @io_route("/turns")
+    async def count_turns(socket: WebSocket) -> None:
+        nonlocal turns
+        await socket.accept()
+        receiving = asyncio.ensure_future(socket.receive())
+        while not receiving.done():
+            turns += 1
+            await asyncio.sleep(0)
+        await socket.send(receiving.result())
+
+    count = 100_000
+    data = frame(BINARY, b"0", fin=False) + frame(CONT, b"x", fin=False) * count + frame(CONT, b"1")
+    async with socket(count_turns, "/turns") as each:
+        each.send(data)
+        assert await each.frame() == (BINARY, b"0" + b"x" * count + b"1")
+    assert turns > count // (websocket.TURN // 7 + websocket.MANY_FRAMES)
+
+
+@on_loop
 async def test_frames_may_come_with_the_handshake() -> None:
     async with served(echo) as server, server.client() as client:
         each = Socket(client)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
-from tinysvc import Cookie, Header, Request, Response, cpu_route, io_route
+from tinysvc import Cookie, Header, Request, Response, StaticFiles, UploadFile, WebSocket, cpu_route, io_route
 
 smuggled = 0
 SECRET = "hunter2"
@@ -52,6 +52,38 @@ async def io_order(order: Order) -> Order:
 @cpu_route("/cpu/order", methods=["POST"])
 def cpu_order(order: Order) -> Order:
     return order
+
+
+@io_route("/upload", methods=["POST"])
+async def io_upload(file: UploadFile) -> list[Any]:
+    return [file.filename, file.size]
+
+
+@cpu_route("/cpu/upload", methods=["POST"])
+def cpu_upload(file: UploadFile) -> list[Any]:
+    return [file.filename, file.size]
+
+
+@io_route("/socket")
+async def socket(socket: WebSocket) -> None:
+    async for message in socket:
+        await socket.send(message)
+
+
+def folder() -> str:
+    """What is in it, and what it is beside."""
+    path = Path.cwd() / "static"
+    if not path.exists():
+        path.mkdir()
+        (path / "file.txt").write_text("file")
+        (path / ".hidden").write_text(SECRET)
+        (path / "link").symlink_to("/etc/passwd")
+        (path / "folder-link").symlink_to("/etc")
+        os.mkfifo(path / "pipe")
+    return str(path)
+
+
+files = StaticFiles(folder())
 
 
 @io_route("/unread", methods=["POST"])

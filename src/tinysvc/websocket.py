@@ -42,6 +42,9 @@ MAX_QUEUED = 16
 MAX_QUEUED_SIZE = 64 * KiB
 """Bytes of them; one message may be longer."""
 
+TURN, MANY_FRAMES = 16 * KiB, 200
+"""Bytes that are looked at in one step, and frames in one turn of the loop: some 15 ms of them at most."""
+
 GRACE = 10.0
 """Seconds that the client has for its part of the closing handshake, and a handler whose client has gone to end."""
 
@@ -298,8 +301,8 @@ class SocketProtocol(asyncio.Protocol):
     """What the transport tells once it is upgraded; and all that a WebSocket does with it."""
 
     __slots__ = (
-        "_ended", "_flow_paused", "_kind", "_lost", "_messages", "_parts", "_pinged", "_size", "_waiter", "code",
-        "connection", "frames", "reason", "transport",
+        "_ended", "_flow_paused", "_kind", "_lost", "_messages", "_parts", "_pinged", "_rest", "_size", "_waiter",
+        "code", "connection", "frames", "reason", "transport",
     )  # fmt: skip
 
     def __init__(self, connection: Upgraded, frames: Any) -> None:
@@ -315,6 +318,7 @@ class SocketProtocol(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None  # of the handler, while it waits for a message
         self._lost: asyncio.Future[None] | None = None  # of who waits for the connection to end
         self._ended = False
+        self._rest = b""  # has come, and is looked at in the loop's next turn
         self._flow_paused = False
         self._pinged = False  # and the client has said nothing since
 
@@ -335,23 +339,47 @@ class SocketProtocol(asyncio.Protocol):
     # What the transport tells
 
     def data_received(self, data: bytes) -> None:
+        self._pinged = False
+        if len(data) <= TURN and not self._rest:
+            self._feed(data)
+        else:
+            self._rest += data
+            self._feed_rest()
+
+    def _feed_rest(self) -> None:
+        """As much as is no long work: a megabyte of frames of one byte would hold the loop for a second."""
+        rest, frames = self._rest, 0
+        position = 0
+        while position < len(rest) and frames < MANY_FRAMES:
+            frames += self._feed(rest[position : position + TURN])
+            position += TURN
+        self._rest = rest[position:]
+        self._regulate()
+        if self._rest:
+            asyncio.get_running_loop().call_soon(self._feed_rest)
+
+    def _feed(self, data: bytes) -> int:
+        """How many frames there were in it."""
         frames = self.frames
         frames.receive_data(data)
-        self._pinged = False
-        for frame in frames.events_received():
+        events = frames.events_received()
+        for frame in events:
             if not self.code:
                 self._take(frame)
         if frames.writes:
             self._write()
         if frames.close_sent is not None and not self.code:
             self._end(frames.close_rcvd or frames.close_sent)
+        return len(events)
 
     def eof_received(self) -> bool:
+        self._rest = b""
         self.frames.receive_eof()
         self._leave()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._rest = b""
         self.connection.connection_lost(exc)
         self._leave()
         if self._lost is not None:
@@ -424,8 +452,13 @@ class SocketProtocol(asyncio.Protocol):
         return message
 
     def _regulate(self) -> None:
-        """Read the client, or do not, by what waits for the handler and for the client."""
-        full = self._size > MAX_QUEUED_SIZE or len(self._messages) > MAX_QUEUED or self.connection.write_paused
+        """Read the client, or do not, by what waits for the handler, for the client and for us."""
+        full = bool(
+            self._size > MAX_QUEUED_SIZE
+            or len(self._messages) > MAX_QUEUED
+            or self.connection.write_paused
+            or self._rest
+        )
         if full != self._flow_paused and not self.connection.gone:
             self._flow_paused = full
             if full:
