@@ -24,7 +24,7 @@ from pathlib import Path
 
 from harness import ENVIRONMENT, HERE, PYTHON, ROOT, CannotMeasureError, Options, say
 
-PARTS = ("io", "idle", "cpu", "payload", "batch", "start", "faults")
+PARTS = ("io", "idle", "web", "cpu", "payload", "batch", "start", "faults")
 REQUIREMENTS, OPTIONAL = HERE / "requirements.txt", HERE / "requirements-optional.txt"
 STAMP = ENVIRONMENT / ".ready"
 
@@ -37,7 +37,7 @@ machine and command, as parts can be measured one by one.
 
 SHOWN_VERSIONS = (
     *("tinysvc", "uvloop", "httptools", "orjson", "msgspec", "numpy"),
-    *("uvicorn", "starlette", "fastapi", "granian", "litserve", "mosec"),
+    *("uvicorn", "starlette", "fastapi", "granian", "litserve", "mosec", "websockets"),
 )
 
 

@@ -63,7 +63,8 @@ def wait_until(condition: object, what: str, seconds: float = 20.0) -> None:
         time.sleep(0.005)
 
 
-def _open_descriptors() -> set[str]:
+def open_descriptors() -> set[str]:
+    """Those of this process, each with what it leads to."""
     found = set()
     for entry in (PROC / "self" / "fd").iterdir():
         try:
@@ -83,12 +84,12 @@ def nothing_left() -> Iterator[None]:
     """After the test there is no process, no descriptor and no shared-memory segment more than before."""
     shm = _shared_memory()
     children = set(descendants(os.getpid()))
-    descriptors = _open_descriptors()
+    descriptors = open_descriptors()
     yield
     gc.collect()
     wait_until(lambda: set(descendants(os.getpid())) <= children, "every child process has ended")
     assert _shared_memory() <= shm
-    assert _open_descriptors() <= descriptors
+    assert open_descriptors() <= descriptors
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 import forms_jobs as jobs
-from conftest import PROC, wait_until
+from conftest import PROC, open_descriptors, wait_until
 from tinysvc import ConfigurationError, Form, Service, UploadFile, forms, io_route
 from tinysvc.binding import Binder
 from tinysvc.errors import HTTPError
@@ -392,14 +392,8 @@ def test_in_a_thread(client: httpx.Client, tmp_path: Path) -> None:
     assert answer.json() == 2_000_000
 
 
-def temporary_files() -> list[str]:
-    links = []
-    for entry in (PROC / "self" / "fd").iterdir():
-        try:
-            links.append(os.readlink(entry))
-        except OSError:
-            pass
-    return [link for link in links if "(deleted)" in link and "memfd" not in link]
+def temporary_files() -> set[str]:
+    return {link for link in open_descriptors() if "(deleted)" in link and "memfd" not in link}
 
 
 @pytest.mark.skipif(not PROC.exists(), reason="needs /proc")

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from conftest import PROC, wait_until
+from conftest import PROC, open_descriptors, wait_until
 from http_ends import get
 from tinysvc import ConfigurationError, Service, StaticFiles, io_route
 from tinysvc.static import content_type_of
@@ -329,13 +329,7 @@ def test_content_types(name: str, content_type: str) -> None:
 @pytest.mark.skipif(not PROC.exists(), reason="needs /proc")
 def test_no_descriptor_stays_open(client: httpx.Client, url: str, folder: Path) -> None:
     def files() -> list[str]:
-        links = []
-        for entry in (PROC / "self" / "fd").iterdir():
-            try:
-                links.append(os.readlink(entry))
-            except OSError:
-                pass
-        return [link for link in links if str(folder) in link]
+        return [link for link in open_descriptors() if str(folder) in link]
 
     asked: list[tuple[str, str, dict[str, Any]]] = [
         (method, path, headers)

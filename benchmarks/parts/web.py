@@ -1,0 +1,190 @@
+"""A file beside nginx, an echo over WebSocket beside the websockets library, and what a thousand open streams cost."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness import (
+    ENVIRON,
+    HERE,
+    LOAD_CORE,
+    PYTHON,
+    SERVER_CORE,
+    SETTLE,
+    CannotMeasureError,
+    Load,
+    Options,
+    Peer,
+    median,
+    rate_table,
+    ratios,
+    rounds,
+    say,
+    spread,
+    started,
+    table,
+    tinysvc,
+    where,
+)
+
+from .cpu import awake
+from .idle import many_descriptors, memory
+
+TITLE = "web: files, WebSocket, open streams"
+FILE_SIZE = 1024 * 1024
+SOCKETS, STREAMS = 32, 1000
+HANDSHAKE = (
+    "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    "Sec-WebSocket-Version: 13\r\n"
+)
+
+
+def measure(options: Options) -> str:
+    with file_folder(), many_descriptors(STREAMS + 1000):
+        parts = [files(options), sockets(options), streams(options)]
+    return "\n".join(parts)
+
+
+@contextlib.contextmanager
+def file_folder() -> Iterator[None]:
+    """With the file; its name is told to the peers."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        (Path(folder) / "mebibyte").write_bytes(os.urandom(FILE_SIZE))
+        ENVIRON["BENCH_FOLDER"] = folder
+        yield
+
+
+def files(options: Options) -> str:
+    if shutil.which("nginx") is None:
+        return "Files were not measured: nginx is missing (apt-get install nginx).\n"
+    peers = [
+        Peer(name="tinysvc, StaticFiles", command=tinysvc("tinysvc_web.py"), pin=SERVER_CORE),
+        Peer(name="nginx, sendfile", command=[PYTHON, "nginx_files.py", "{port}"], pin=SERVER_CORE),
+    ]
+    load = Load(
+        script="get.lua",
+        path="/files/mebibyte",
+        connections=16,
+        seconds=options.choose(5, 2),
+        pin=LOAD_CORE,
+    )
+    with started(peers):
+        results = rounds(peers, load, options.choose(9, 3))
+    shown = rate_table(results, {"nginx, sendfile": "of nginx"})
+    return f"A file of 1 MiB, `{load}`. {where()}\n\n{shown}\n"
+
+
+def sockets(options: Options) -> str:
+    peers = [
+        Peer(name="tinysvc, WebSocket", command=tinysvc("tinysvc_web.py"), pin=SERVER_CORE),
+        Peer(name="websockets on uvloop", command=[PYTHON, "websockets_echo.py", "{port}"], pin=SERVER_CORE),
+    ]
+    seconds, rates = options.choose(5, 2), {peer.name: list[float]() for peer in peers}
+    with started(peers):
+        for number in range(options.choose(9, 3) + 1):
+            for peer in peers:
+                with awake(peer):
+                    rate = echoed(peer, seconds)
+                if number:
+                    rates[peer.name].append(rate)
+            say("  " + ", ".join(f"{name} {found[-1]:,.0f}/s" for name, found in rates.items() if found))
+    base = rates["websockets on uvloop"]
+    rows = [
+        [
+            name,
+            median(found),
+            spread(found),
+            median(ratios(found, base), "{:.2f}"),
+            spread(ratios(found, base), "{:.2f}"),
+        ]
+        for name, found in rates.items()
+    ]
+    shown = table(["", "messages/s", "spread", "of websockets", "spread"], rows)
+    return f"An echo of 64 bytes, {SOCKETS} sockets, each sends when the last has come back.\n\n{shown}\n"
+
+
+def echoed(peer: Peer, seconds: int) -> float:
+    command = [*LOAD_CORE, PYTHON, str(HERE / "socket_load.py"), str(peer.port), "/echo", str(SOCKETS), str(seconds)]
+    output = subprocess.run(command, capture_output=True, text=True, check=False)
+    if output.returncode:
+        raise CannotMeasureError(f"{peer.name}: {output.stderr[-500:]}")
+    found = json.loads(output.stdout)
+    time.sleep(SETTLE)
+    return float(found["messages"] / found["seconds"])
+
+
+def streams(options: Options) -> str:
+    rows = []
+    for name, path, fields in (("event streams", "/events", ""), ("WebSockets", "/socket", HANDSHAKE)):
+        peer = Peer(name=f"tinysvc, {name}", command=tinysvc("tinysvc_web.py"))
+        cores, each = list[float](), list[float]()
+        with started([peer]), awake(peer):
+            for _ in range(options.choose(5, 2)):
+                core, size = held_open(peer, path, fields, options.choose(10, 5))
+                cores.append(100 * core)
+                each.append(size / 1024)
+                say(f"  {name}: {core:.1%} of a core, {size / 1024:.1f} KiB each")
+        rows.append(
+            [name, median(cores, "{:.1f} %"), spread(cores, "{:.1f}"), median(each, "{:.1f}"), spread(each, "{:.1f}")]
+        )
+    shown = table([f"{STREAMS:,} open", "of one core", "spread", "KiB each", "spread"], rows)
+    return f"A message a second on each of {STREAMS:,} connections, all of them read.\n\n{shown}\n"
+
+
+def held_open(peer: Peer, path: str, fields: str, seconds: int) -> tuple[float, float]:
+    """The part of a core that they take, and the bytes of the server's memory that each takes."""
+    request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{fields}\r\n".encode()
+    warm = opened(peer, request, 20)
+    read_for(warm, 1)
+    for connection in warm:
+        connection.close()
+    time.sleep(1)
+    before = memory(peer)
+    connections = opened(peer, request, STREAMS)
+    try:
+        read_for(connections, 2)
+        begin, cpu = time.monotonic(), peer.cpu()
+        came = read_for(connections, seconds)
+        used, took = peer.cpu() - cpu, time.monotonic() - begin
+        expected = STREAMS * took
+        if not 0.8 * expected < came < 1.2 * expected:
+            raise CannotMeasureError(f"{came} messages came in {took:.1f} s, not some {expected:.0f}")
+        return used / took, (memory(peer) - before) / STREAMS
+    finally:
+        for connection in connections:
+            connection.close()
+
+
+def opened(peer: Peer, request: bytes, count: int) -> list[socket.socket]:
+    found = []
+    for _ in range(count):
+        connection = socket.create_connection(("127.0.0.1", peer.port), 10)
+        connection.sendall(request)
+        connection.setblocking(False)
+        found.append(connection)
+    return found
+
+
+def read_for(connections: list[socket.socket], seconds: float) -> int:
+    """Read all for so many seconds; how many messages came."""
+    came, end = 0, time.monotonic() + seconds
+    with selectors.DefaultSelector() as selector:
+        for connection in connections:
+            selector.register(connection, selectors.EVENT_READ)
+        while (left := end - time.monotonic()) > 0:
+            for key, _ in selector.select(left):
+                data = key.fileobj.recv(65536)  # type: ignore[union-attr]
+                if not data:
+                    raise CannotMeasureError("the server has closed a stream")
+                came += data.count(b'"number"')
+    return came
