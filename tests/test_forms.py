@@ -286,6 +286,8 @@ def test_without_the_library_it_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(RuntimeError, match=r"uploads need the multipart library .*; pip install 'tinysvc\[forms\]'"):
         FormParser(MULTIPART)
     assert FormParser(URLENCODED)
+    with pytest.raises(ConfigurationError, match=r"io_file .*pip install 'tinysvc\[forms\]'"):
+        Binder(jobs.io_file)
 
 
 # Bound to parameters, on a real server

@@ -521,6 +521,7 @@ UPGRADE, CONNECTION, SECRET = KEY
         ((*KEY, VERSION, "Origin: http://evil.example"), 403, "This page may not open"),
         ((*KEY, VERSION, "Origin: http://x:81"), 403, "This page may not open"),
         ((*KEY, VERSION, "Origin: null"), 403, "This page may not open"),
+        ((*KEY, VERSION, "Origin: http://[::1"), 403, "This page may not open"),
     ],
 )
 @on_loop
@@ -654,7 +655,7 @@ async def test_json_is_typed(opcode: int) -> None:
         assert payload[2:] == b"the message is not what was expected: Expected `int`, got `str` - at `$.y`"
 
 
-@pytest.mark.parametrize("sent", [b"[" * 100_000, b'"\xff"', b"", b"NaN"])
+@pytest.mark.parametrize("sent", [b'{"x": {"%s": 1}}' % (b"x" * 500), b"[" * 100_000, b'"\xff"', b"", b"NaN"])
 @on_loop
 async def test_what_is_no_json_closes(sent: bytes) -> None:
     async with socket(moves, "/moves") as each:
@@ -830,17 +831,15 @@ async def test_a_window_of_its_own_for_each_message() -> None:
         assert b"client_no_context_takeover" in each.head
 
 
-def test_without_the_library_it_is_named(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "websockets.http11", None)
+def test_without_the_library_it_is_said_at_start_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "websockets.server", None)
 
-    @on_loop
-    async def ask() -> None:
-        async with served(echo) as server, server.client() as client:
-            assert (await client.ask(get("/echo", *KEY, VERSION))).status == 500
+    async def start() -> None:
+        async with Service(echo).running(Settings()):
+            pass
 
-    ask()
-    (message,) = logged(caplog)
-    assert "pip install 'tinysvc[websocket]'" in message
+    with pytest.raises(ConfigurationError, match=r"echo .*pip install 'tinysvc\[websocket\]'"):
+        asyncio.run(start())
 
 
 def test_a_socket_in_a_worker_is_refused() -> None:

@@ -46,7 +46,7 @@ import msgspec
 
 from .errors import BindingError, ConfigurationError, HTTPError
 from .events import Event
-from .forms import FormData, UploadFile
+from .forms import FormData, UploadFile, missing_library
 from .messages import EVENTS, JSON, MESSAGEPACK, NDJSON, Request
 from .results import ITEM_TYPES
 
@@ -231,6 +231,8 @@ class Binder:
                 f"both {self._body_parameter} and {name} ask for the body; "
                 "put them into one dataclass, or take Annotated[..., Query()] for one",
             )
+        if kind == "form" and (missing := missing_library()):
+            raise ConfigurationError.at(self.function, missing)
         self._body_parameter, self.body_kind = name, kind
 
     def _from_text(

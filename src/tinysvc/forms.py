@@ -280,14 +280,22 @@ class _Part:
             raise _malformed(f"the field {self.name!r} is not UTF-8: {error.reason} at byte {error.start}") from None
 
 
+def missing_library() -> str:
+    """Why no multipart form can be read here; "" if one can."""
+    try:
+        import multipart  # noqa: F401
+    except ImportError as error:
+        return f"uploads need the multipart library ({error}); pip install 'tinysvc[forms]'"
+    return ""
+
+
 class _Multipart:
     """Makes fields and files of what the library tells: a part, its pieces, None at its end."""
 
     def __init__(self, form: FormData, spool: _Spool, boundary: bytes) -> None:
-        try:
-            from multipart import MultipartError, ParserLimitReached, PushMultipartParser
-        except ImportError as error:
-            raise RuntimeError(f"uploads need the multipart library ({error}); pip install 'tinysvc[forms]'") from None
+        if missing := missing_library():
+            raise RuntimeError(missing)
+        from multipart import MultipartError, ParserLimitReached, PushMultipartParser
 
         self._limit_reached, self._malformed = ParserLimitReached, MultipartError
         self._push = PushMultipartParser(

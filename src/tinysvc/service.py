@@ -49,7 +49,7 @@ from .messages import FileContent, Handler, Middleware, Request, Response, probl
 from .results import begin_stream, encode_result
 from .routing import Resource, Route, Router, allow, recorded, unreachable
 from .settings import DEFAULT_POOL, Pool, Settings, read_pools
-from .websocket import WebSocket, socket_handler
+from .websocket import WebSocket, missing_library, socket_handler
 
 if TYPE_CHECKING:
     from .caching import Results
@@ -497,6 +497,8 @@ def _socket_parameter(route: Route, binder: Binder) -> str:
         raise ConfigurationError.at(
             route.function, "takes a WebSocket, which begins with a GET without a body: make it async def, for GET only"
         )
+    if name and (missing := missing_library()):
+        raise ConfigurationError.at(route.function, missing)
     return name
 
 

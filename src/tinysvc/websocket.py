@@ -25,7 +25,6 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn, Protocol
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -174,6 +173,7 @@ class WebSocket:
             return await self._refuse(INVALID_DATA, f"the message is not what was expected: {error}")
 
     async def _refuse(self, code: int, reason: str) -> NoReturn:
+        reason = _shortened(reason)
         await self.close(code, reason)
         raise SocketClosed(code, reason)
 
@@ -229,17 +229,12 @@ class Handshake:
 
 def _check_handshake(request: Request) -> Handshake:
     """HTTPError 426 or 400 for a request that is none (RFC 6455, 4.2.1)."""
-    try:
-        from websockets.datastructures import Headers
-        from websockets.exceptions import InvalidHandshake, InvalidUpgrade
-        from websockets.http11 import Request as HandshakeRequest
-        from websockets.protocol import Protocol as Frames
-        from websockets.protocol import Side
-        from websockets.server import ServerProtocol
-    except ImportError as error:
-        raise RuntimeError(
-            f"WebSocket needs the websockets library ({error}); pip install 'tinysvc[websocket]'"
-        ) from None
+    from websockets.datastructures import Headers
+    from websockets.exceptions import InvalidHandshake, InvalidUpgrade
+    from websockets.http11 import Request as HandshakeRequest
+    from websockets.protocol import Protocol as Frames
+    from websockets.protocol import Side
+    from websockets.server import ServerProtocol
 
     fields = Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw])
     connection: Upgraded | None = getattr(request, "upgrade", None)
@@ -280,7 +275,7 @@ def _check_origin(request: Request, allowed: frozenset[str]) -> None:
     origin = request.headers.get("origin")
     if origin is None or "*" in allowed or origin in allowed:
         return
-    if urlsplit(origin).netloc.lower() != request.host.lower():
+    if origin.partition("://")[2].lower() != request.host.lower():
         raise HTTPError(403, "This page may not open a WebSocket here.")
 
 
@@ -518,7 +513,7 @@ class SocketProtocol(asyncio.Protocol):
         self._end(self.frames.close_sent)
 
     def _fail(self, code: int, reason: str) -> None:
-        self.frames.fail(code, reason[:MAX_REASON])
+        self.frames.fail(code, _shortened(reason))
         self._write()
         self._end(self.frames.close_sent)
 
@@ -576,6 +571,15 @@ class SocketProtocol(asyncio.Protocol):
 # The route
 
 
+def missing_library() -> str:
+    """Why no socket can be served here; "" if one can."""
+    try:
+        import websockets.server  # noqa: F401
+    except ImportError as error:
+        return f"WebSocket needs the websockets library ({error}); pip install 'tinysvc[websocket]'"
+    return ""
+
+
 def socket_handler(function: Callable[..., Any], name: str, bind: Callable[[Request], Mapping[str, Any]]) -> Handler:
     """What answers a route whose handler takes the socket as the parameter `name`."""
 
@@ -599,10 +603,15 @@ def socket_handler(function: Callable[..., Any], name: str, bind: Callable[[Requ
     return handle
 
 
+def _shortened(reason: str) -> str:
+    """As much of it as a close frame holds."""
+    return reason.encode()[:MAX_REASON].decode(errors="ignore")
+
+
 def _farewell(request: Request, error: Exception) -> tuple[int, str]:
     """Code and reason of the close frame for what a handler has raised; what the client must not know is logged."""
     if isinstance(error, HTTPError):
-        return POLICY, error.detail.encode()[:MAX_REASON].decode(errors="ignore")
+        return POLICY, _shortened(error.detail)
     text = str(error) if isinstance(error, TinysvcError) else f"the handler failed\n{author_traceback(error)}"
     log.error("%s %s (request %s): %s", request.method, request.raw_path, request.id, indented(text))
     return INTERNAL, ""
