@@ -15,6 +15,7 @@ import caching_jobs
 from conftest import wait_until
 from http_ends import on_loop
 from tinysvc import Cache, ConfigurationError, Request, Response, Service, cpu_route
+from tinysvc.arena import BIG
 from tinysvc.caching import OVERHEAD, CachedRoute, Kept, Results
 from tinysvc.messages import Headers
 from tinysvc.routing import recorded
@@ -198,16 +199,18 @@ async def test_what_fails_is_told_to_all_and_what_is_for_one_to_one(answer: Any)
         assert sorted(result.content for result in results) == [b"1", b"2", b"3"]  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize(("length", "answers"), [(None, [b"1", b"2"]), (BIG, [b"1", b"2"]), (1, [b"1", b"1"])])
 @on_loop
-async def test_a_big_body_is_not_read_for_its_key() -> None:
+async def test_a_big_body_is_not_read_for_its_key(length: int | None, answers: list[bytes]) -> None:
     async def pieces() -> Any:
         yield b"x"
 
     slow = Slow()
     slow.goes_on.set()
     route = cached(slow)
-    for expected in (b"1", b"2"):
-        assert (await route(Request("POST", "/x", body=pieces()))).content == expected
+    headers = Headers([(b"content-length", str(length).encode())] if length else [])
+    requests = [Request("POST", "/x", headers=headers, body=pieces()) for _ in answers]
+    assert [(await route(each)).content for each in requests] == answers
 
 
 @on_loop

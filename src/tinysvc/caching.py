@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import NamedTuple
 
+from .arena import BIG
 from .codings import choose, offered
 from .messages import SAFE_METHODS, Handler, Request, Response, add_vary
 from .routing import Route
@@ -112,8 +113,8 @@ class CachedRoute:
         self._flights: dict[Hashable, Flight] = {}
 
     async def __call__(self, request: Request) -> Response:
-        if not request.has_arrived:
-            return await self._handler(request)  # a big body: to read it into a key would take it from its arena
+        if not request.has_arrived and int(request.headers.get("content-length", BIG)) >= BIG:
+            return await self._handler(request)  # a big body goes straight to its arena, and not into a key
         body = await request.body()
         key = self._key(request, body)
         now = time.monotonic()
