@@ -128,6 +128,17 @@ def test_a_405_and_options_still_tell_what_is_allowed(client: httpx.Client) -> N
         assert client.request(method, "/v1/inner/plain").headers["allow"] == "GET, HEAD, OPTIONS"
 
 
+def test_services_side_by_side_without_a_prefix_keep_their_own() -> None:
+    one, other = Service(plain, middleware=[Marked("one")]), Service(teapot, middleware=[Marked("other")])
+    with serving(Service(one, other)) as url:
+        passed = {
+            (method, path): httpx.request(method, url + path).headers.get("x-passed")
+            for method in ("GET", "OPTIONS", "PUT")
+            for path in ("/plain", "/teapot")
+        }
+    assert passed == {key: "one" if "plain" in key[1] else "other" for key in passed}
+
+
 def test_what_cannot_be_middleware_is_said_at_once() -> None:
     with pytest.raises(ConfigurationError, match=r"middleware takes functions, as in async def m.*not 'gzip'"):
         Service(plain, middleware=["gzip"])  # type: ignore[list-item]

@@ -105,7 +105,9 @@ class BindingError(HTTPError):
 
 
 class NoRoute(HTTPError):
-    """404, or 405 with `Allow`."""
+    """404, or 405 with `Allow`; then `beside` is the target of another method at this path."""
+
+    beside: Any = None
 
 
 class UnencodableResult(TinysvcError):

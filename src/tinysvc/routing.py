@@ -397,9 +397,13 @@ class Router(Generic[H]):
         segments = path.split("/")
         found = _find(self._root, segments, 1, method, values)
         if found is None:
-            allowed = [other for other in ROUTABLE_METHODS if _find(self._root, segments, 1, other, [])]
+            allowed = {
+                other: found[0] for other in ROUTABLE_METHODS if (found := _find(self._root, segments, 1, other, []))
+            }
             if allowed:
-                raise NoRoute(405, f"{method} is not served at this path.", headers=[("allow", allow(allowed))])
+                error = NoRoute(405, f"{method} is not served at this path.", headers=[("allow", allow(allowed))])
+                error.beside = next(iter(allowed.values()))
+                raise error
             raise NoRoute(404, "Nothing is served at this path.")
         target, names = found
         if "%" in path:

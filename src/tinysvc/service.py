@@ -208,7 +208,8 @@ class RunningService:
         self.pools: list[ProcessPoolExecutor | ForeignPool] = []
         self._results: Results | None = None  # of routes with cache=
         self.calls: dict[Callable[..., Any], CpuCall] = {}
-        self._where_no_route_is: dict[str, Handler] = {}  # prefix -> what middleware makes of it
+        self._middleware_under: dict[str, tuple[Middleware, ...]] = {}  # prefix -> what is asked where no route is
+        self._middleware_of: dict[Handler, tuple[Middleware, ...]] = {}
         self._io_limit = IoLimit(settings.max_io_requests) if settings.max_io_requests else None
 
     async def open(self, stack: AsyncExitStack, extra: Mapping[str, Handler]) -> None:
@@ -233,7 +234,7 @@ class RunningService:
                 self.router.add(path, ("GET",), handler, handler)
         for _, prefix, middleware in self.service.services():
             if middleware:
-                self._where_no_route_is[prefix] = self._within(middleware, self._no_route)
+                self._middleware_under.setdefault(prefix, middleware)  # of two with one prefix it is the outer one's
 
     def _io_handler_of(self, mounted: Mounted, binder: Binder, resources: Mapping[str, Any]) -> Handler:
         route = mounted.route
@@ -253,6 +254,7 @@ class RunningService:
             handler = limited_body(handler, mounted.route.max_body_size)
         if mounted.middleware:
             handler = self._within(mounted.middleware, handler)
+            self._middleware_of[handler] = mounted.middleware
         self.router.add(mounted.path, mounted.route.methods, handler, mounted.route.function)
 
     def _add_pool(self, name: str, routes: list[Mounted]) -> None:
@@ -316,8 +318,10 @@ class RunningService:
             handler, request.path_params = self.router.match(request.method, request.raw_path)
             return await handler(request)
         except NoRoute as error:
-            around = self._handler_without_route(request.raw_path)
-            return await self._guarded(around, request) if around else self._answer_to(error, request)
+            middleware = self._middleware_without_route(error, request.raw_path)
+            if not middleware:
+                return self._answer_to(error, request)
+            return await self._guarded(self._within(middleware, self._no_route), request)
         except BaseException as error:  # SystemExit and KeyboardInterrupt too: a handler must not end the server
             return self._answer_to(error, request)
 
@@ -335,10 +339,12 @@ class RunningService:
             handler = _around(each, partial(self._guarded, handler))
         return handler
 
-    def _handler_without_route(self, path: str) -> Handler | None:
-        """Of the services that this path could belong to, the one with the longest prefix has its middleware asked."""
-        prefixes = [p for p in self._where_no_route_is if path == p or path.startswith(p + "/")]
-        return self._where_no_route_is[max(prefixes, key=len)] if prefixes else None
+    def _middleware_without_route(self, error: NoRoute, path: str) -> tuple[Middleware, ...]:
+        """That of the path's other methods; else of the service with the longest prefix that the path begins with."""
+        if error.beside is not None:
+            return self._middleware_of.get(error.beside, ())
+        prefixes = [p for p in self._middleware_under if path == p or path.startswith(p + "/")]
+        return self._middleware_under[max(prefixes, key=len)] if prefixes else ()
 
     async def _no_route(self, request: Request) -> Response:
         handler, _ = self.router.match(request.method, request.raw_path)
