@@ -17,7 +17,7 @@ from tinysvc.http import Connections
 from tinysvc.messages import FileContent, Request
 from tinysvc.settings import KiB, MiB, Settings
 
-pytestmark = pytest.mark.usefixtures("quiet", "nothing_left")
+pytestmark = pytest.mark.usefixtures("quiet")
 
 BIG = 9 * MiB
 """More than the kernel holds of it while the client does not read."""
@@ -125,6 +125,7 @@ async def test_a_client_that_never_reads_is_cut_off(big: Path) -> None:
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.usefixtures("nothing_left")
 @pytest.mark.parametrize("reset", [True, False])
 def test_a_client_that_leaves_in_the_middle(big: Path, reset: bool) -> None:
     files = Files(big)

@@ -39,7 +39,7 @@ from tinysvc.messages import Handler
 from tinysvc.routing import cpu_route
 from tinysvc.settings import KiB, MiB, Settings
 
-pytestmark = pytest.mark.usefixtures("quiet", "nothing_left")
+pytestmark = pytest.mark.usefixtures("quiet")
 
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 Frame = tuple[int, bytes]
@@ -133,6 +133,26 @@ async def echo(socket: WebSocket) -> None:
 
 
 SIZES = [0, 1, 125, 126, 127, 128, 65535, 65536]
+
+
+@pytest.mark.usefixtures("nothing_left")
+@on_loop
+async def test_however_a_socket_ends_nothing_is_left() -> None:
+    async with served(echo, compress=True) as server:
+        for end in (close(), frame(3), b"\xff", None, b""):
+            async with server.client() as client:
+                each = Socket(client)
+                await each.open("/echo", DEFLATE)
+                each.send(frame(TEXT, b"x"))
+                await each.frame()
+                if end is None:
+                    client.reset()
+                else:
+                    each.send(end)
+                    client.writer.write_eof()
+                    await each.all()
+        while server.connections.open or len(asyncio.all_tasks()) > 1:
+            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("opcode", [TEXT, BINARY])

@@ -129,8 +129,9 @@ def streams(options: Options) -> str:
         peer = Peer(name=f"tinysvc, {name}", command=tinysvc("tinysvc_web.py"))
         cores, each = list[float](), list[float]()
         with started([peer]), awake(peer):
+            empty = warmed(peer, path, fields)
             for _ in range(options.choose(5, 2)):
-                core, size = held_open(peer, path, fields, options.choose(10, 5))
+                core, size = held_open(peer, request(path, fields), empty, options.choose(10, 5))
                 cores.append(100 * core)
                 each.append(size / 1024)
                 say(f"  {name}: {core:.1%} of a core, {size / 1024:.1f} KiB each")
@@ -141,16 +142,23 @@ def streams(options: Options) -> str:
     return f"A message a second on each of {STREAMS:,} connections, all of them read.\n\n{shown}\n"
 
 
-def held_open(peer: Peer, path: str, fields: str, seconds: int) -> tuple[float, float]:
-    """The part of a core that they take, and the bytes of the server's memory that each takes."""
-    request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{fields}\r\n".encode()
-    warm = opened(peer, request, 20)
-    read_for(warm, 1)
-    for connection in warm:
+def request(path: str, fields: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{fields}\r\n".encode()
+
+
+def warmed(peer: Peer, path: str, fields: str) -> int:
+    """What it holds when all that is made once has been made."""
+    few = opened(peer, request(path, fields), 20)
+    read_for(few, 1)
+    for connection in few:
         connection.close()
-    time.sleep(1)
-    before = memory(peer)
-    connections = opened(peer, request, STREAMS)
+    time.sleep(SETTLE)
+    return memory(peer)
+
+
+def held_open(peer: Peer, asked: bytes, empty: int, seconds: int) -> tuple[float, float]:
+    """The part of a core that they take, and the bytes of the server's memory that each takes."""
+    connections = opened(peer, asked, STREAMS)
     try:
         read_for(connections, 2)
         begin, cpu = time.monotonic(), peer.cpu()
@@ -159,17 +167,17 @@ def held_open(peer: Peer, path: str, fields: str, seconds: int) -> tuple[float, 
         expected = STREAMS * took
         if not 0.8 * expected < came < 1.2 * expected:
             raise CannotMeasureError(f"{came} messages came in {took:.1f} s, not some {expected:.0f}")
-        return used / took, (memory(peer) - before) / STREAMS
+        return used / took, (memory(peer) - empty) / STREAMS
     finally:
         for connection in connections:
             connection.close()
 
 
-def opened(peer: Peer, request: bytes, count: int) -> list[socket.socket]:
+def opened(peer: Peer, asked: bytes, count: int) -> list[socket.socket]:
     found = []
     for _ in range(count):
         connection = socket.create_connection(("127.0.0.1", peer.port), 10)
-        connection.sendall(request)
+        connection.sendall(asked)
         connection.setblocking(False)
         found.append(connection)
     return found
