@@ -10,10 +10,11 @@ import asyncio
 import html
 from collections import defaultdict
 from typing import Annotated
+from urllib.parse import quote, unquote
 
 import msgspec
 
-from tinysvc import Response, WebSocket, io_route
+from tinysvc import Cookie, Request, Response, WebSocket, io_route, set_cookie
 
 MAX_WAITING = 100
 """Lines that may wait for one reader."""
@@ -63,9 +64,17 @@ async def send_all(socket: WebSocket, queue: asyncio.Queue[Line]) -> None:
 
 
 @io_route("/")
-async def page(room: Annotated[str, msgspec.Meta(min_length=1, max_length=40)] = "lobby") -> Response:
-    """The page; ?room= names another room."""
-    return Response(PAGE.replace("ROOM", html.escape(room, quote=True)), content_type="text/html; charset=utf-8")
+async def page(
+    request: Request,
+    room: Annotated[str, msgspec.Meta(max_length=40)] = "",
+    last: Annotated[str, msgspec.Meta(max_length=400), Cookie("room")] = "",
+) -> Response:
+    """The page; ?room= names a room, and without it the last one is remembered, by a cookie."""
+    name = room or unquote(last) or "lobby"
+    response = Response(PAGE.replace("ROOM", html.escape(name, quote=True)), content_type="text/html; charset=utf-8")
+    if room:
+        set_cookie(response, "room", quote(room, safe=""), max_age=30 * 86400, secure=request.scheme == "https")
+    return response
 
 
 PAGE = """<!doctype html>

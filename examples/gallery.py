@@ -14,6 +14,7 @@ import atexit
 import html
 import os
 import shutil
+import sys
 import tempfile
 from hashlib import sha256
 from io import BytesIO
@@ -22,7 +23,18 @@ from typing import Annotated
 
 import msgspec
 
-from tinysvc import HTTPError, Request, Response, StaticFiles, UploadFile, cpu_route, io_route, redirect
+from tinysvc import (
+    HTTPError,
+    Request,
+    Response,
+    SecurityHeaders,
+    Service,
+    StaticFiles,
+    UploadFile,
+    cpu_route,
+    io_route,
+    redirect,
+)
 from tinysvc import accepted as best_type
 
 try:  # here and not in the handlers: so it is loaded once, before the workers are forked, and they share it
@@ -142,3 +154,8 @@ PHOTOS
 </div>
 </html>
 """
+
+POLICY = "default-src 'self'; style-src 'unsafe-inline'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
+"""Of the usual policy only this is other: the page has its style in itself."""
+
+service = Service(sys.modules[__name__], middleware=[SecurityHeaders(content_security_policy=POLICY)])

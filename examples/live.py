@@ -3,19 +3,21 @@
     curl -N 'http://127.0.0.1:8000/live/primes?below=3000000'
     curl -N http://127.0.0.1:8000/live/ticks -H 'last-event-id: 41'
 
-The computation is a `cpu_route` that yields events. When the page is closed nobody listens any more, and it is stopped.
+Pages of any other origin may listen too (`Cors`). The computation is a `cpu_route` that yields events. When the page is
+closed nobody listens any more, and it is stopped.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Iterator
 from math import isqrt
 from typing import Annotated
 
 import msgspec
 
-from tinysvc import Event, EventStream, Header, Response, cpu_route, io_route
+from tinysvc import Cors, Event, EventStream, Header, Response, Service, cpu_route, io_route
 
 STEP = 50_000
 
@@ -111,3 +113,5 @@ document.querySelector("form").onsubmit = event => {
 </script>
 </html>
 """
+
+service = Service(sys.modules[__name__], middleware=[Cors(origins=["*"])])

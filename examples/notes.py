@@ -13,11 +13,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
+from html import escape
 from typing import Annotated
 
 import msgspec
 
-from tinysvc import HTTPError, Request, Response, io_resource, io_route
+from tinysvc import HTTPError, Request, Response, io_resource, io_route, negotiated, precondition, validators
 
 NoteId = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 
@@ -86,24 +88,23 @@ def newest(database: Database, limit: Annotated[int, msgspec.Meta(ge=1, le=100)]
 
 
 @io_route("/{note_id}")
-def read(note_id: NoteId, database: Database) -> Note:
-    """One note."""
+def read(request: Request, note_id: NoteId, database: Database) -> Response:
+    """One note, as JSON, MessagePack or a page; 304 for who has it already."""
     with database.transaction() as sql:
-        row = sql.execute("SELECT id, title, text FROM notes WHERE id = ?", (note_id,)).fetchone()
-    if row is None:
-        raise no_note(note_id)
-    return Note(*row)
+        note = found(sql, note_id)
+    if answer := precondition(request, etag=tag_of(note)):
+        return answer
+    response = negotiated(request, note, html=page_of)
+    response.headers += validators(etag=tag_of(note))
+    return response
 
 
 @io_route("/{note_id}", methods=["PUT"])
-def replace(note_id: NoteId, draft: Draft, database: Database) -> Note:
-    """Write a note anew."""
+def replace(request: Request, note_id: NoteId, draft: Draft, database: Database) -> Note:
+    """Write a note anew; with If-Match only what the client has read (else 412), so that nobody's words are lost."""
     with database.transaction() as sql:
-        changed = sql.execute(
-            "UPDATE notes SET title = ?, text = ? WHERE id = ?", (draft.title, draft.text, note_id)
-        ).rowcount
-    if not changed:
-        raise no_note(note_id)
+        precondition(request, etag=tag_of(found(sql, note_id)))
+        sql.execute("UPDATE notes SET title = ?, text = ? WHERE id = ?", (draft.title, draft.text, note_id))
     return Note(note_id, draft.title, draft.text)
 
 
@@ -114,6 +115,22 @@ def delete(note_id: NoteId, database: Database) -> None:
         deleted = sql.execute("DELETE FROM notes WHERE id = ?", (note_id,)).rowcount
     if not deleted:
         raise no_note(note_id)
+
+
+def found(sql: sqlite3.Connection, note_id: int) -> Note:
+    row = sql.execute("SELECT id, title, text FROM notes WHERE id = ?", (note_id,)).fetchone()
+    if row is None:
+        raise no_note(note_id)
+    return Note(*row)
+
+
+def tag_of(note: Note) -> str:
+    """An entity-tag: another one whenever the note is."""
+    return sha256(f"{note.title}\0{note.text}".encode()).hexdigest()[:16]
+
+
+def page_of(note: Note) -> str:
+    return f"<!doctype html><title>{escape(note.title)}</title><h1>{escape(note.title)}</h1><p>{escape(note.text)}"
 
 
 def no_note(note_id: int) -> HTTPError:

@@ -392,6 +392,20 @@ def test_notes_full_cycle(client: httpx.Client) -> None:
         assert answer.json()["detail"] == f"There is no note {created.json()['id']}."
 
 
+def test_a_note_is_read_and_written_on_conditions(notes_client: httpx.Client) -> None:
+    location = notes_client.post("/", json={"title": "<Milk>"}).headers["location"]
+    first = notes_client.get(location)
+    tag = first.headers["etag"]
+    assert notes_client.get(location, headers={"if-none-match": tag}).status_code == 304
+    page = notes_client.get(location, headers={"accept": "text/html"})
+    assert "<h1>&lt;Milk&gt;</h1>" in page.text
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    for status in (200, 412):  # the second writer has not seen what the first has written
+        answer = notes_client.put(location, json={"title": "Tea"}, headers={"if-match": tag})
+        assert answer.status_code == status
+    assert notes_client.get(location).headers["etag"] != tag
+
+
 def test_notes_are_listed_newest_first_searched_and_limited(notes_client: httpx.Client) -> None:
     for title, content in [("Milk", "buy"), ("Bread", "with 100% rye"), ("Oat milk", "not yet"), ("Rye", "")]:
         location = notes_client.post("/", json={"title": title, "text": content}).headers["location"]

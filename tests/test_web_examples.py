@@ -112,6 +112,14 @@ def test_a_room_s_name_is_text(client: httpx.Client) -> None:
     assert "<script>alert" not in page
 
 
+def test_the_room_is_remembered(url: str) -> None:
+    with httpx.Client(base_url=url) as client:
+        assert "<title>chat: lobby</title>" in client.get("/chat").text
+        answer = client.get("/chat", params={"room": "\u00fcber & co"})
+        assert answer.headers["cache-control"] == "no-store"
+        assert "<title>chat: \u00fcber &amp; co</title>" in client.get("/chat").text
+
+
 @needs_browser
 def test_chat_in_a_browser(url: str, browser: Page) -> None:
     ada, bob = (browser.tab(f"{url}/chat?room=tea") for _ in range(2))
@@ -156,7 +164,9 @@ def test_sieves() -> None:
 
 
 def test_ticks_go_on_where_they_were_cut_off(client: httpx.Client) -> None:
-    with client.stream("GET", "/live/ticks", headers={"last-event-id": "41"}) as answer:
+    headers = {"last-event-id": "41", "origin": "https://elsewhere.example"}
+    with client.stream("GET", "/live/ticks", headers=headers) as answer:
+        assert answer.headers["access-control-allow-origin"] == "*"
         assert next(answer.iter_text()) == "id: 42\nretry: 1000\ndata: 42\n\n"
 
 
@@ -190,7 +200,9 @@ def test_photos_come_and_are_shown(client: httpx.Client, folder: Path) -> None:
     assert jpeg.endswith(".jpg")
     assert png.endswith(".png")
     assert {jpeg, png} == {path.name for path in folder.iterdir()}
-    page = client.get("/gallery").text
+    answer = client.get("/gallery")
+    assert answer.headers["content-security-policy"].startswith("default-src 'self'; style-src")
+    page = answer.text
     for name in (jpeg, png):
         assert f'href="/gallery/originals/{name}"' in page
         first, again = (client.get(f"/gallery/thumbnails/{name}") for _ in range(2))
