@@ -75,6 +75,7 @@ class StaticFiles(Service):
             return self._answer(request, path)
 
         file.__doc__ = f"The files of {Path(root).name}/."
+        file.__qualname__ = f"StaticFiles({Path(root).name})"
         super().__init__(file, prefix=prefix, name=Path(root).name)
 
     def _answer(self, request: Request, path: str) -> Response:
