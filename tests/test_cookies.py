@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
@@ -110,6 +111,11 @@ def test_caches_are_told() -> None:
         (["a=; b"], {"a": ""}),
         (["=__Host-x=1; a=1"], {"a": "1"}),
         (["==x"], {}),
+        (
+            ["\xa0__Host-x=1; \x85__Host-x=2; \x0b__Host-x=3"],
+            {"\xa0__Host-x": "1", "\x85__Host-x": "2", "\x0b__Host-x": "3"},
+        ),
+        (['$Version=1; a="1; __Host-x=2"; a=3,__Host-y=4'], {"$Version": "1", "a": "1", "__Host-x": "2"}),
         ([" a = 1 ;;; "], {"a": "1"}),
         (['a="' + "\\" * 8000], {"a": "\\" * 8000}),
         (["x;" * 4000 + "a=1"], {"a": "1"}),
@@ -154,6 +160,23 @@ def test_what_was_signed_is_read_and_nothing_else(monkeypatch: pytest.MonkeyPatc
     assert session.read(asked(line)) is None
 
 
+@pytest.mark.parametrize("payload", [b"@@", b"eA", b"\xff", b".abc", b""])
+def test_what_is_well_signed_but_holds_no_json_is_not_read(payload: bytes) -> None:
+    session = SignedCookie("session", SECRET)
+    signed = session._serializer.make_signer(session._serializer.salt).sign(payload)
+    request = Request("GET", "/", headers=Headers([(b"cookie", b"session=" + signed)]))
+    assert session.read(request) is None
+
+
+def test_a_bad_one_is_one_line_in_the_log_without_its_value(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        assert SignedCookie("session", SECRET).read(asked("session=forged.by.me")) is None
+    (record,) = caplog.records
+    assert record.levelno == logging.DEBUG
+    assert record.getMessage().startswith("the cookie session of request ")
+    assert "forged" not in record.getMessage()
+
+
 def test_a_secret_is_renewed_by_putting_a_new_one_in_front() -> None:
     line = written(SignedCookie("s", OLD), 1)
     renewed = SignedCookie("s", [SECRET, OLD])
@@ -175,6 +198,20 @@ def test_options_and_deletion() -> None:
 def test_a_secret_that_can_be_guessed(secrets: Any) -> None:
     with pytest.raises(ConfigurationError, match="each secret of the cookie s has 16 characters or more"):
         SignedCookie("s", secrets)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        ("a b", {}, "an RFC 9110 token"),
+        ("__Host-s", {"path": "/x"}, "no domain only"),
+        ("s", {"secure": False, "same_site": "none"}, "secure=True only"),
+        ("s", {"max_age": 1.5}, "max_age takes a whole number"),
+    ],
+)
+def test_what_could_never_be_set_is_said_at_once(name: str, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        SignedCookie(name, SECRET, **options)
 
 
 def test_without_the_library_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,13 +24,18 @@ async def fails() -> None:
     raise HTTPError(409, "taken")
 
 
+@io_route("/says")
+async def says() -> Response:
+    return Response("says", headers={"access-control-allow-origin": PORT, "access-control-expose-headers": "x-own"})
+
+
 @io_route("/own", methods=["OPTIONS"])
 async def own() -> str:
     return "own"
 
 
 def service(prefix: str, **options: Any) -> Service:
-    return Service(thing, fails, own, prefix=prefix, middleware=[Cors(**options)])
+    return Service(thing, fails, says, own, prefix=prefix, middleware=[Cors(**options)])
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +46,10 @@ def client() -> Iterator[httpx.Client]:
             "/named", origins=named, headers=["content-type", "x-a"], expose=["x-total"], credentials=True, max_age=5
         ),
         service("/any", origins=["*"], headers=["*"], methods=["GET", "PUT"]),
-        service("/plain", origins=[APP], headers=[]),
+        service("/plain", origins=[APP], headers=[], methods=["get", "patch"]),
+        Service(
+            service("/within", origins=[PORT]), prefix="/twice", middleware=[Cors(origins=[APP, PORT], expose=["x-b"])]
+        ),
     ]
     with serving(Service(*parts)) as url, httpx.Client(base_url=url) as client:
         yield client
@@ -114,6 +122,31 @@ def test_no_headers_are_none(client: httpx.Client) -> None:
     assert "access-control-allow-headers" not in client.options("/plain/thing", headers=asked).headers
 
 
+def test_methods_are_in_capitals_as_browsers_compare_them(client: httpx.Client) -> None:
+    asked = {"origin": APP, "access-control-request-method": "PATCH"}
+    assert client.options("/plain/thing", headers=asked).headers["access-control-allow-methods"] == "GET, PATCH"
+
+
+@pytest.mark.parametrize(
+    ("path", "origin", "allowed", "exposed"),
+    [
+        ("/named/says", APP, [PORT], ["x-own"]),  # the handler's word, which this browser does not accept
+        ("/any/says", APP, [PORT], ["x-own"]),
+        ("/twice/within/thing", PORT, [PORT], []),  # the inner one's
+        ("/twice/within/thing", APP, [APP], ["x-b"]),  # of whom the inner one says nothing
+        ("/twice/within/thing", DEEP, [], []),
+    ],
+)
+def test_who_may_read_is_said_once(
+    client: httpx.Client, path: str, origin: str, allowed: list[str], exposed: list[str]
+) -> None:
+    answer = client.get(path, headers={"origin": origin})
+    assert answer.status_code == 200
+    assert answer.headers.get_list("access-control-allow-origin") == allowed
+    assert answer.headers.get_list("access-control-expose-headers") == exposed
+    assert len(answer.headers.get_list("vary")) == (0 if path.startswith("/any") else 1)
+
+
 def test_options_that_are_no_preflight_reach_the_service(client: httpx.Client) -> None:
     assert client.options("/named/own", headers={"origin": APP}).text == "own"
     assert client.options("/named/thing").headers["allow"] == "GET, HEAD, OPTIONS, PUT"
@@ -130,6 +163,13 @@ def test_options_that_are_no_preflight_reach_the_service(client: httpx.Client) -
             "https://app.example/", "app.example", "https://app.example/path", "https://", "", "https://*",
             "https://a.*.example", "*.example.org", "https://*example.org", "https://a b", "https://\u00e9.example",
         )),
+        *(({"origins": [origin]}, "has the port that browsers leave out") for origin in (
+            "https://app.example:443", "http://app.example:80", "HTTPS://[::1]:0443", "https://*.example.org:443",
+        )),
+        ({"origins": [APP], "max_age": -1}, "max_age takes a whole number of seconds"),
+        ({"origins": [APP], "max_age": "5\r\nx: y"}, "max_age takes a whole number of seconds"),
+        ({"origins": [APP], "methods": ["*"], "credentials": True}, "with credentials=True; name them"),
+        ({"origins": [APP], "expose": ["*"], "credentials": True}, "with credentials=True; name them"),
         ({"origins": [APP], "methods": "GET"}, "methods takes a list of names"),
         ({"origins": [APP], "headers": ["a b"]}, "headers takes a list of names"),
         ({"origins": [APP], "expose": ["a\r\nb"]}, "expose takes a list of names"),
@@ -138,3 +178,9 @@ def test_options_that_are_no_preflight_reach_the_service(client: httpx.Client) -
 def test_what_no_browser_would_match_is_said_at_once(options: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigurationError, match=says):
         Cors(**options)
+
+
+@pytest.mark.parametrize("origin", ["http://app.example:443", "https://app.example:80", "https://[::1]:8443"])
+def test_other_ports_are_origins_of_their_own(origin: str) -> None:
+    assert Cors(origins=[origin])._allows(origin)
+    assert not Cors(origins=[origin])._allows(origin.rpartition(":")[0])

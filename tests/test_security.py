@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tinysvc import Request, Response, SecurityHeaders
+from tinysvc import ConfigurationError, Request, Response, SecurityHeaders
 from tinysvc.messages import Peer
 from tinysvc.security import CONTENT_POLICY
 
@@ -40,6 +40,7 @@ def headers(response: Response, scheme: str = "http", **options: Any) -> dict[st
         (None, "http", {}, ALWAYS),
         ("text/html; charset=utf-8", "http", {}, ALWAYS | PAGE),
         ("text/html", "https", {}, ALWAYS | PAGE | HSTS),
+        ("Text/HTML", "http", {}, ALWAYS | PAGE),
         ("application/json", "https", {"hsts": 0}, ALWAYS),
         ("application/json", "https", {"hsts": 5}, ALWAYS | {"strict-transport-security": "max-age=5"}),
         ("text/html", "http", {"content_security_policy": ""}, ALWAYS),
@@ -65,3 +66,9 @@ def test_the_handler_has_its_own_word() -> None:
 def test_what_would_not_stay_in_its_line_is_refused_at_once() -> None:
     with pytest.raises(ValueError, match="the value of header 'referrer-policy' must be one line"):
         SecurityHeaders(referrer_policy="a\r\nb: c")
+
+
+@pytest.mark.parametrize("hsts", [-1, 1.5, True, "5"])
+def test_what_browsers_would_pass_over_is_refused_at_once(hsts: Any) -> None:
+    with pytest.raises(ConfigurationError, match="hsts takes a whole number of seconds"):
+        SecurityHeaders(hsts=hsts)

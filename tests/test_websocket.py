@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import ssl
 import struct
 import zlib
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -17,8 +18,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import trustme
 import wsproto
 from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosedError
+from websockets.typing import Origin
 from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, Pong, TextMessage
 from wsproto.events import Request as Handshake
 from wsproto.extensions import PerMessageDeflate
@@ -35,6 +39,7 @@ from tinysvc import (
     io_route,
     websocket,
 )
+from tinysvc.http import Connections
 from tinysvc.messages import Handler
 from tinysvc.routing import cpu_route
 from tinysvc.settings import KiB, MiB, Settings
@@ -812,6 +817,35 @@ async def test_the_client_of_wsproto(extension: dict[str, Any] | None) -> None:
         closed = await event()
         assert (closed.code, closed.reason) == (1001, "bye")
         writer.close()
+
+
+@on_loop
+async def test_over_tls() -> None:
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    async with Service(echo).running(Settings()) as running:
+        connections = Connections(running.handle, Settings(), scheme="https")
+        listener = await asyncio.get_running_loop().create_server(connections, "127.0.0.1", 0, ssl=context)
+        port = listener.sockets[0].getsockname()[1]
+        async with connect(
+            f"wss://localhost:{port}/echo", ssl=trusting, origin=Origin(f"https://localhost:{port}")
+        ) as it:
+            for message in ("text", os.urandom(300_000)):
+                await it.send(message)
+                assert await it.recv() == message
+        assert it.close_code == 1000
+        async with connect(f"wss://localhost:{port}/echo", ssl=trusting) as it:
+            it.transport.write(frame(3))
+            with pytest.raises(ConnectionClosedError):
+                await it.recv()
+            assert it.close_code == 1002
+        listener.close()
+        while connections.open:
+            await asyncio.sleep(0.01)
+        connections.abort()
 
 
 DEFLATE = "Sec-WebSocket-Extensions: permessage-deflate"

@@ -119,13 +119,14 @@ class SignedCookie:
 
     The first of `secrets` signs, all verify, so that a secret is renewed by putting a new one in front. `max_age`
     seconds after it was written it is no longer believed, whatever the browser does. `options` are those of set_cookie.
+    ConfigurationError for what set_cookie would refuse, for secrets that can be guessed, and without itsdangerous.
     """
 
     def __init__(
         self, name: str, secrets: str | Sequence[str], *, max_age: int = 14 * 86400, **options: Unpack[CookieOptions]
     ) -> None:
         try:
-            from itsdangerous import BadSignature, URLSafeTimedSerializer
+            from itsdangerous import BadData, URLSafeTimedSerializer
         except ImportError as error:
             raise ConfigurationError(
                 f"signed cookies need the itsdangerous library ({error}); pip install 'tinysvc[cookies]'"
@@ -136,10 +137,14 @@ class SignedCookie:
                 f"each secret of the cookie {name} has {MIN_SECRET} characters or more; "
                 'make one with: python -c "import secrets; print(secrets.token_urlsafe())"'
             )
+        try:
+            set_cookie(Response(), name, "", max_age=max_age, **options)
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from None
         self.name = name
         self.max_age = max_age
         self._options = options
-        self._bad_signature = BadSignature
+        self._bad_data = BadData
         self._serializer = URLSafeTimedSerializer(keys[::-1], salt=f"tinysvc.cookie.{name}", serializer=_Json)
 
     def write(self, response: Response, value: Any) -> None:
@@ -153,7 +158,7 @@ class SignedCookie:
             return None
         try:
             return self._serializer.loads(text, max_age=self.max_age)
-        except self._bad_signature as error:
+        except self._bad_data as error:  # also what was well signed but holds no JSON
             log.debug("the cookie %s of request %s is not believed: %s", self.name, request.id, type(error).__name__)
             return None
 

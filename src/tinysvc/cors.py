@@ -4,7 +4,8 @@
 
 A page of another origin may read an answer only if that says so; before anything but a plain GET, HEAD or form POST the
 browser asks (a *preflight*: OPTIONS with Access-Control-Request-Method). Nobody is refused here: without these headers
-a browser keeps the answer from the page.
+a browser keeps the answer from the page. An answer that itself says who may read it keeps its word: two such headers
+are none to a browser.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from .messages import TOKEN, Handler, Request, Response, add_vary
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?")
 _PATTERN = re.compile(r"[a-z][a-z0-9+.-]*://\*\.[a-z0-9._-]+(?::[0-9]{1,5})?")
+_DEFAULT_PORT = re.compile(r"http:.*:0*80|https:.*:0*443")  # browsers leave it out (WHATWG URL, 4.2)
 
 ASK = ("origin", "access-control-request-method", "access-control-request-headers")
 """What the answer to a preflight depends on."""
@@ -50,8 +52,12 @@ class Cors:
         for what, names in (("methods", methods), ("headers", headers), ("expose", expose)):
             if isinstance(names, str) or not all(TOKEN.fullmatch(name) for name in names):
                 raise ConfigurationError(f"{what} takes a list of names, not {names!r}")
+            if credentials and "*" in names and what != "headers":  # of those we echo what was asked for
+                raise ConfigurationError(f'browsers take {what}=["*"] by the letter with credentials=True; name them')
+        if type(max_age) is not int or max_age < 0:
+            raise ConfigurationError(f"max_age takes a whole number of seconds, not {max_age!r}")
         self._origins, self._patterns = _sorted_out(origins)
-        self._methods = ", ".join(methods)
+        self._methods = ", ".join(methods).upper()
         self._headers = ", ".join(headers)
         self._any_header = "*" in headers
         self._own = [("access-control-allow-credentials", "true")] if credentials else []
@@ -65,7 +71,8 @@ class Cors:
         response = await call_next(request)
         if not self._any:
             add_vary(response, "origin")
-        if origin and self._allows(origin):
+        says_itself = any(name == "access-control-allow-origin" for name, _ in response.headers)
+        if origin and not says_itself and self._allows(origin):
             response.headers += [self._allow(origin), *self._own, *self._expose]
         return response
 
@@ -100,6 +107,8 @@ def _sorted_out(origins: Sequence[str]) -> tuple[frozenset[str], list[re.Pattern
     exact, patterns = set(), []
     for origin in origins:
         text = origin.lower()
+        if _DEFAULT_PORT.fullmatch(text):
+            raise ConfigurationError(f"{origin!r} has the port that browsers leave out of an origin; leave it out too")
         if _PATTERN.fullmatch(text):
             before, after = map(re.escape, text.split("*"))
             patterns.append(re.compile(f"{before}(?:[a-z0-9_-]+\\.)*[a-z0-9_-]+{after}"))

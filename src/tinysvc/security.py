@@ -5,6 +5,7 @@ Service(site, middleware=[SecurityHeaders()])
 
 from __future__ import annotations
 
+from .errors import ConfigurationError
 from .messages import Handler, Request, Response
 
 CONTENT_POLICY = "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
@@ -31,6 +32,8 @@ class SecurityHeaders:
         opener_policy: str = "same-origin",
         resource_policy: str = "same-origin",
     ) -> None:
+        if type(hsts) is not int or hsts < 0:
+            raise ConfigurationError(f"hsts takes a whole number of seconds, 0 for none, not {hsts!r}")
         lines = {
             "x-content-type-options": "nosniff",
             "x-frame-options": frame_options,
@@ -47,7 +50,7 @@ class SecurityHeaders:
         response = await call_next(request)
         there = {name for name, _ in response.headers}
         response.headers += [line for line in self._always if line[0] not in there]
-        if (response.content_type or "").startswith("text/html"):
+        if (response.content_type or "").lower().startswith("text/html"):
             response.headers += [line for line in self._pages if line[0] not in there]
         if request.scheme == "https":
             response.headers += [line for line in self._secure if line[0] not in there]
