@@ -84,6 +84,13 @@ def test_head_has_the_headers_of_get(client: httpx.Client) -> None:
     assert {**head.headers, "date": ""} == {**get.headers, "date": ""}
 
 
+def test_a_response_that_its_author_keeps_is_not_written_into(client: httpx.Client) -> None:
+    answers = [raw(client, "/kept", accept) for accept in ("gzip", "identity", "gzip")]
+    assert [answer.headers.get("content-encoding") for answer, _ in answers] == ["gzip", None, "gzip"]
+    assert answers[1][1].decode() == jobs.BIG
+    assert answers[2][1] == answers[0][1]
+
+
 def test_errors_are_plain(client: httpx.Client) -> None:
     assert "content-encoding" not in client.get("/nowhere").headers
 

@@ -39,7 +39,11 @@ def encode_result(result: Any) -> Response:
     return _json(result)
 
 
-def _finished(response: Response) -> Response:
+def _finished(given: Response) -> Response:
+    """As it can be sent. Another one: the author may keep the one that was given, and what comes adds headers."""
+    response: Response = object.__new__(type(given))
+    response.content, response.status = given.content, given.status
+    response.content_type, response.headers = given.content_type, given.headers.copy()
     if isinstance(response.content, FileContent):
         response.content_type = response.content_type or OCTETS
     elif not isinstance(response.content, (bytes, Iterator, AsyncIterator)):
