@@ -166,6 +166,22 @@ def test_a_killed_job_makes_room_in_its_lane_for_an_idle_worker() -> None:
     assert second.state is JobState.RUNNING
 
 
+@pytest.mark.parametrize("how", ["cancel", "abandon"])
+def test_a_job_that_nobody_waits_for_makes_room_in_its_lane(how: str) -> None:
+    """Its worker had run its last job, and the successor is idle already: who waits does not wait for a process's end."""
+    table = Table(max_jobs=1)
+    lane = table.books.lane(1)
+    table.ready()
+    first, second = table.admit(lane=lane), table.admit(lane=lane)
+    table.ready(2)
+    table.now += 1
+    if how == "cancel":
+        table.books.cancel(first, table.now)
+    else:
+        table.books.abandon(first, table.now, even_running=True)
+    assert second.worker is table.books.workers[2]
+
+
 def test_a_spent_worker_leaves_when_its_successor_is_there() -> None:
     table = Table(max_jobs=2)
     table.ready()

@@ -310,6 +310,7 @@ class Books:
             job.deadline = min(job.deadline, job.started + self.mean_start)
             if job.deadline <= now:
                 self._expire(job, now)
+                self._dispatch(now)  # its lane has room again, and a successor of its worker may be idle
             else:
                 self.hands.wake_at(job.deadline)
 
