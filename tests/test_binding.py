@@ -14,9 +14,10 @@ from typing import Annotated, Any, Literal, TypedDict
 import msgspec
 import pytest
 
-from tinysvc.binding import Binder, Cookie, Header, Query, open_resource
+from tinysvc.binding import Binder, open_resource
 from tinysvc.errors import BindingError, ConfigurationError, HTTPError
 from tinysvc.messages import Headers, Request
+from tinysvc.places import Cookie, Header, Query
 
 
 class Colour(enum.Enum):

@@ -168,7 +168,7 @@ def test_a_killed_job_makes_room_in_its_lane_for_an_idle_worker() -> None:
 
 @pytest.mark.parametrize("how", ["cancel", "abandon"])
 def test_a_job_that_nobody_waits_for_makes_room_in_its_lane(how: str) -> None:
-    """Its worker had run its last job, and the successor is idle already: who waits does not wait for a process's end."""
+    """Its worker had run its last job, and the successor is idle already: who waits does not wait for an end."""
     table = Table(max_jobs=1)
     lane = table.books.lane(1)
     table.ready()

@@ -29,8 +29,8 @@ FLOORS: list[list[set[str]]] = [  # floor -> groups; the groups of one floor do 
     ],
     [
         {"http", "bodies", "heads", "chunked", "sendfile"},
-        {"routing"},
-        {"binding", "results"},
+        {"routing", "router"},
+        {"binding", "annotations", "places", "results"},
         {"executor", "plain", "dispatcher", "books", "processes", "worker", "telling", "foreign"},
     ],
     [

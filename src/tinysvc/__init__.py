@@ -7,12 +7,12 @@ there sooner without an event loop, a pool and an HTTP server of their own.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .binding import Cookie, Form, Header, Query
 from .conditional import precondition, validators
 from .errors import ConfigurationError, HTTPError, TinysvcError
 from .events import Event, EventStream
 from .forms import FormData, UploadFile
 from .messages import Handler, Headers, Request, Response, request_id
+from .places import ApiKey, Bearer, Cookie, Form, Header, Query
 from .routing import Batch, Cache, cpu_resource, cpu_route, io_resource, io_route
 
 if TYPE_CHECKING:
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "ApiKey",
     "Batch",
+    "Bearer",
     "Cache",
     "ConfigurationError",
     "Cookie",

@@ -3,11 +3,11 @@
 All of it is decided at start-up: `Binder(function, ...)` reads the signature once and says what cannot be served. On
 the request path there is one small function a parameter. The rules, in this order:
 
-    annotated `Request`                          the request
+    annotated `Request`, or called `request`     the request
     annotated with a class with `of_request`     what that makes of the request, as a WebSocket
     named in the path                            that segment, converted to its annotation
     named like a resource                        the resource
-    Annotated[T, Query() | Header() | Cookie()]  that place
+    Annotated[T, Query() | Header() | Cookie()]  that place; Bearer() and ApiKey() too, and 401 where nothing is there
     `UploadFile`, or a list of them              the files of a form
     Annotated[T, Form()]                         a field of a form; all of it, where T is a dataclass or the like
     annotated `bytes` or `memoryview`            the raw body; as a memoryview it is never copied
@@ -23,10 +23,7 @@ only a resource stays the one that it is.
 
 from __future__ import annotations
 
-import dataclasses
-import enum
 import inspect
-import types
 import typing
 from collections.abc import (
     AsyncGenerator,
@@ -40,14 +37,16 @@ from collections.abc import (
     Mapping,
 )
 from contextlib import AsyncExitStack, ExitStack, contextmanager
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 import msgspec
 
+from .annotations import comes_as_json, hints_of, is_list_of_scalars, options, signature_of
 from .errors import BindingError, ConfigurationError, HTTPError
 from .events import Event
-from .forms import FormData, UploadFile, missing_library
+from .forms import UploadFile, missing_library
 from .messages import EVENTS, JSON, MESSAGEPACK, NDJSON, Request
+from .places import MARKERS, ApiKey, Bearer, Form, Marker, Path, Query, form_of, marker_in, place_of, unauthorized
 from .results import ITEM_TYPES
 
 Body = bytes | memoryview
@@ -55,47 +54,18 @@ Get = Callable[[Request, Body], Any]
 """How one argument is made. Raises _Fault."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Query:
-    """`Annotated[T, Query()]`: from the query string, under the parameter's name or `name`. A list takes all values."""
+class Input(NamedTuple):
+    """What one parameter takes from a request."""
 
-    name: str | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Header:
-    """`Annotated[T, Header()]`: from the header named like the parameter, with dashes for underscores, or `name`."""
-
-    name: str | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Cookie:
-    """`Annotated[T, Cookie()]`: from the cookie named like the parameter, or `name`."""
-
-    name: str | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Form:
-    """`Annotated[T, Form()]`: from the body, which is a form: the field named like the parameter, or `name`.
-
-    Where T is a dataclass, Struct, TypedDict or attrs class, the whole form: its fields are T's, of which an
-    `UploadFile` is a file, and a list takes all values.
-    """
-
-    name: str | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Path:
-    """A segment of the path: what a parameter named in it is filled from."""
-
-    name: str | None = None
-
-
-Marker = Path | Query | Header | Cookie | Form
-_MARKERS = (Query, Header, Cookie, Form)
+    parameter: str
+    place: str
+    """path, query, header, cookie or form (a field of one); json, bytes or whole form for the body as one."""
+    field: str
+    """What it is called there; "" for a body."""
+    annotation: Any
+    default: Any
+    """inspect.Parameter.empty: it must be there."""
+    marker: Marker | None = None
 
 
 class _Fault(Exception):
@@ -126,11 +96,10 @@ class Binder:
         self.body_kind: Literal["", "bytes", "json", "form"] = ""
         self.resources: list[str] = []
         self.takes_request = False
-        self.headers: list[str] = []
-        """Of which headers parameters are made."""
+        self.inputs: list[Input] = []
         self._gets: list[tuple[str, Get]] = []
         self._body_parameter = ""
-        self.stream_type = stream_type_of(_hints(function).get("return"))
+        self.stream_type = stream_type_of(hints_of(function).get("return"))
         parameters = self.parameters = signature_of(function)
         for name in path_parameters:
             if name not in parameters:
@@ -166,6 +135,12 @@ class Binder:
             )
         return parameter.replace(annotation=items[0])
 
+    @property
+    def headers(self) -> list[str]:
+        """Of which headers parameters are made."""
+        places = [(each.place, each.field) for each in self.inputs if each.place in ("header", "cookie")]
+        return [field if place == "header" else "cookie" for place, field in places]
+
     def bind(self, request: Request, body: Body, resources: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments by name. BindingError with every fault; HTTPError 400 or 415 for a body that is not JSON."""
         arguments: dict[str, Any] = {}
@@ -184,7 +159,7 @@ class Binder:
     def _get(self, name: str, parameter: inspect.Parameter, in_path: bool) -> Get:
         """The rules of this module's docstring."""
         annotation = parameter.annotation
-        if annotation is Request:
+        if annotation is Request or (annotation is parameter.empty and name == "request" and not in_path):
             self.takes_request = True
             return lambda request, body: request
         if of_request := getattr(annotation, "of_request", None):
@@ -198,28 +173,31 @@ class Binder:
                 f"annotation that says more; annotate it, as in {name}: str, or declare a resource {name}",
             )
         default = parameter.default
-        if isinstance(default, _MARKERS) or default in _MARKERS:
+        if isinstance(default, MARKERS) or default in MARKERS:
             marker_name = getattr(default, "__name__", type(default).__name__)
             remedy = f"{name}: Annotated[str, {marker_name}()]"
             raise ConfigurationError.at(self.function, f"{name} has {default!r} as its default; write it as {remedy}")
         if in_path:
             return self._from_text(name, annotation, parameter.empty, Path())
-        marker = _marker_in(annotation)
-        if isinstance(marker, Form) and _comes_as_json(annotation) and not _is_list_of_scalars(annotation):
+        marker = marker_in(annotation)
+        if isinstance(marker, Form) and comes_as_json(annotation) and not is_list_of_scalars(annotation):
             self._claim_body(name, "form")
             return self._from_form(name, annotation, default)
-        if UploadFile in (taken := _options(annotation)) or list[UploadFile] in taken:
+        if UploadFile in (taken := options(annotation)) or list[UploadFile] in taken:
+            field = marker.name if isinstance(marker, Form) and marker.name else name
             self._claim_body(name, "form")
-            return _from_files(marker.name if isinstance(marker, Form) and marker.name else name, annotation, default)
+            self.inputs.append(Input(name, "form", field, annotation, default))
+            return _from_files(field, annotation, default)
         if marker is not None:
             if isinstance(marker, Form):
                 self._claim_body(name, "form")
             return self._from_text(name, annotation, default, marker)
         for kind in _RAW:
-            if kind in _options(annotation):
+            if kind in options(annotation):
                 self._claim_body(name, "bytes")
+                self.inputs.append(Input(name, "bytes", "", annotation, default))
                 return _from_raw(kind, default)
-        if _comes_as_json(annotation):
+        if comes_as_json(annotation):
             self._claim_body(name, "json")
             return self._from_json(name, annotation, default)
         return self._from_text(name, annotation, default, Query())
@@ -235,17 +213,13 @@ class Binder:
             raise ConfigurationError.at(self.function, missing)
         self._body_parameter, self.body_kind = name, kind
 
-    def _from_text(
-        self, name: str, annotation: Any, default: Any, marker: Path | Query | Header | Cookie | Form
-    ) -> Get:
-        where, values_of = _PLACES[type(marker)]
-        field = marker.name or (name.replace("_", "-") if where == "header" else name)
+    def _from_text(self, name: str, annotation: Any, default: Any, marker: Marker) -> Get:
+        where, field, values_of = place_of(marker, name)
         place = f"{where}.{field}"
-        if where in ("header", "cookie"):
-            self.headers.append(field if where == "header" else "cookie")
+        self.inputs.append(Input(name, where, field, annotation, default, marker))
         self._check_decodable(place, annotation)
-        takes_many = _comes_as_json(annotation)
-        if takes_many and (where == "path" or not _is_list_of_scalars(annotation)):
+        takes_many = comes_as_json(annotation)
+        if takes_many and (where == "path" or not is_list_of_scalars(annotation)):
             raise ConfigurationError.at(
                 self.function,
                 f"{place} is a text, or several outside the path, and {annotation!r} cannot be made of that; "
@@ -257,9 +231,11 @@ class Binder:
         def make(request: Request, body: Body) -> Any:
             values = values_of(request, field)
             if not values:
-                if default is inspect.Parameter.empty:
-                    raise _Fault(place, "is missing")
-                return default
+                if default is not inspect.Parameter.empty:
+                    return default
+                if isinstance(marker, (Bearer, ApiKey)):
+                    raise unauthorized(marker, where, field)
+                raise _Fault(place, "is missing")
             if is_text:
                 return values[-1]
             try:
@@ -274,7 +250,7 @@ class Binder:
 
     def _from_form(self, name: str, annotation: Any, default: Any) -> Get:
         """The whole form as one value."""
-        kind = next(option for option in _options(annotation) if option is not type(None))
+        kind = next(option for option in options(annotation) if option is not type(None))
         if not isinstance(kind, type) or not getattr(kind, "__annotations__", None):
             raise ConfigurationError.at(
                 self.function,
@@ -282,14 +258,15 @@ class Binder:
                 "class, or a parameter for each field",
             )
         self._check_decodable(f"form.{name}", kind)
+        self.inputs.append(Input(name, "whole form", "", kind, default))
         many = {
             field
             for field, hint in typing.get_type_hints(kind, include_extras=True).items()
-            if list[UploadFile] in _options(hint) or _is_list_of_scalars(hint)
+            if list[UploadFile] in options(hint) or is_list_of_scalars(hint)
         }
 
         def make(request: Request, body: Body) -> Any:
-            form = _form_of(request)
+            form = form_of(request)
             if default is not inspect.Parameter.empty and not form.fields and not form.files:
                 return default
             values = {
@@ -304,6 +281,7 @@ class Binder:
         return make
 
     def _from_json(self, name: str, annotation: Any, default: Any) -> Get:
+        self.inputs.append(Input(name, "json", "", annotation, default))
         pydantic = getattr(annotation, "model_validate_json", None)
         decode: Callable[[Body], Any]
         unpack: Callable[[Body], Any] | None = None
@@ -355,35 +333,11 @@ def is_packed(request: Request) -> bool:
     return "content-encoding" in request.headers
 
 
-def signature_of(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    """The parameters with their annotations resolved. ConfigurationError if one names what does not exist."""
-    hints = _hints(function)
-    return {
-        name: parameter.replace(annotation=hints.get(name, parameter.empty))
-        for name, parameter in inspect.signature(function).parameters.items()
-    }
-
-
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(function, include_extras=True)
-    except Exception as error:
-        raise ConfigurationError.at(
-            function, f"an annotation cannot be resolved: {error}; import or define it at the module's top level"
-        ) from None
-
-
-def _form_of(request: Request) -> FormData:
-    form = request.form_data
-    assert form is not None, "whoever binds has read the form"
-    return form
-
-
 def _from_files(field: str, annotation: Any, default: Any) -> Get:
-    takes_many = list[UploadFile] in _options(annotation)
+    takes_many = list[UploadFile] in options(annotation)
 
     def make(request: Request, body: Body) -> Any:
-        form = _form_of(request)
+        form = form_of(request)
         uploads = form.files.get(field)
         if takes_many and (uploads or default is inspect.Parameter.empty):
             return uploads or []
@@ -418,69 +372,6 @@ def _from_raw(kind: type[Body], default: Any) -> Get:
     return lambda request, body: kind(body) if body or default is inspect.Parameter.empty else default
 
 
-def _without_annotated(annotation: Any) -> Any:
-    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
-
-
-def _options(annotation: Any) -> tuple[Any, ...]:
-    """The types a value may have: those of a union, else the one."""
-    annotation = _without_annotated(annotation)
-    return get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
-
-
-def _marker_in(annotation: Any) -> Query | Header | Cookie | Form | None:
-    """The marker in `Annotated[T, marker]`, also in a union; `Header` counts as `Header()`."""
-    for part in (annotation, *_options(annotation)):
-        if get_origin(part) is Annotated:
-            for extra in get_args(part)[1:]:
-                if isinstance(extra, _MARKERS):
-                    return extra
-                if extra in _MARKERS:
-                    return extra()  # type: ignore[no-any-return]
-    return None
-
-
-def _is_list_of_scalars(annotation: Any) -> bool:
-    return all(
-        option is type(None)
-        or (
-            (get_origin(option) or option) in (list, tuple, set, frozenset)
-            and not any(_comes_as_json(item) for item in get_args(option) if item is not ...)
-        )
-        for option in map(_without_annotated, _options(annotation))
-    )
-
-
-_COLLECTIONS = (dict, list, tuple, set, frozenset, msgspec.Struct)
-
-
-def _comes_as_json(annotation: Any) -> bool:
-    """Whether a value of this type is a JSON document, not a text."""
-    options = _options(annotation)
-    if len(options) > 1:
-        return any(_comes_as_json(option) for option in options)
-    origin = get_origin(options[0]) or options[0]
-    if not isinstance(origin, type) or issubclass(origin, (str, bytes, bytearray, memoryview, enum.Enum)):
-        return False
-    return (
-        issubclass(origin, _COLLECTIONS)
-        or issubclass(origin, Collection)
-        or dataclasses.is_dataclass(origin)
-        or typing.is_typeddict(origin)
-        or hasattr(origin, "__attrs_attrs__")
-        or hasattr(origin, "model_validate_json")
-    )
-
-
-_PLACES: dict[type, tuple[str, Callable[[Request, str], list[str]]]] = {
-    Path: ("path", lambda request, name: [request.path_params[name]]),  # type: ignore[index]
-    Query: ("query", lambda request, name: request.query.get(name, [])),
-    Header: ("header", lambda request, name: request.headers.get_all(name)),
-    Cookie: ("cookie", lambda request, name: [request.cookies[name]] if name in request.cookies else []),
-    Form: ("form", lambda request, name: _form_of(request).fields.get(name, [])),
-}
-
-
 def _pydantic_errors(error: ValueError) -> BindingError:
     errors = getattr(error, "errors", None)
     if errors is None:
@@ -501,7 +392,7 @@ def stream_type_of(annotation: Any) -> str:
     """The content type of what a function yields that returns `Iterator[T]`; "" where the first item decides."""
     if get_origin(annotation) not in _STREAMS or not get_args(annotation):
         return ""
-    items = _options(get_args(annotation)[0])
+    items = options(get_args(annotation)[0])
     if Event in items:
         return EVENTS
     return ITEM_TYPES.get(items[0], NDJSON) if len(items) == 1 and not isinstance(items[0], typing.TypeVar) else ""

@@ -1,4 +1,4 @@
-"""Routes: the decorators that record them, path patterns, and the match of a path to a handler.
+"""Routes and resources: the decorators that record them.
 
 The decorators record and return the function untouched: it pickles by its name, and a test calls it as it is.
 """
@@ -8,21 +8,16 @@ from __future__ import annotations
 import inspect
 import re
 import types
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Generic, Literal, TypeVar, overload
-from urllib.parse import quote, unquote
+from typing import Any, Literal, TypeVar, overload
 
-from .errors import ConfigurationError, NoRoute
+from .errors import ConfigurationError
+from .router import PARAMETER, ROUTABLE_METHODS
 
 F = TypeVar("F", bound=Callable[..., Any])
-H = TypeVar("H")
 
-ROUTABLE_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD")
-"""HEAD and OPTIONS need no route: HEAD is answered from GET, OPTIONS with `Allow`."""
-
-_PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(:path)?\}")
 _RECORD = "__tinysvc__"
 
 
@@ -87,7 +82,7 @@ class Route:
         segments = self.path.split("/")
         names = []
         for position, segment in enumerate(segments):
-            parameter = _PARAMETER.fullmatch(segment)
+            parameter = PARAMETER.fullmatch(segment)
             if parameter is None:
                 if "{" in segment or "}" in segment:
                     remedy = "a parameter is a whole segment, {name}, or {name:path} at the end"
@@ -339,117 +334,3 @@ def _resource(function: Callable[..., Any], kind: Literal["io", "cpu"], shared: 
             function, "is async, but a cpu_resource is opened in a worker, where no loop runs; make it a plain def"
         )
     return Resource(name=function.__name__, function=function, kind=kind, shared=shared)
-
-
-class _Node(Generic[H]):
-    """One segment of the tree of paths: literal children first, then a parameter, then the rest."""
-
-    __slots__ = ("literals", "methods", "parameter", "rest")
-
-    def __init__(self) -> None:
-        self.literals: dict[str, _Node[H]] = {}
-        self.parameter: _Node[H] | None = None
-        self.rest: dict[str, tuple[H, tuple[str, ...]]] = {}
-        self.methods: dict[str, tuple[H, tuple[str, ...]]] = {}
-
-
-class Router(Generic[H]):
-    """A table of (path pattern, method) -> target. Its time depends on the path's segments, not on how many routes."""
-
-    def __init__(self) -> None:
-        self._root: _Node[H] = _Node()
-        self._literal: dict[str, dict[str, H]] = {}
-
-    def add(self, path: str, methods: Iterable[str], target: H, function: Callable[..., Any]) -> None:
-        """ConfigurationError if a path and method are taken already. GET takes HEAD too, unless HEAD has its own."""
-        node, names, rest = self._root, [], False
-        for segment in path.split("/")[1:]:
-            parameter = _PARAMETER.fullmatch(segment)
-            if parameter is None:
-                node = node.literals.setdefault(_as_registered(segment), _Node())
-                continue
-            names.append(parameter[1])
-            rest = bool(parameter[2])
-            if not rest:
-                node.parameter = node.parameter or _Node()
-                node = node.parameter
-        table = node.rest if rest else node.methods
-        for method in methods:
-            if method in table:
-                raise ConfigurationError.at(function, f"{method} {path} has a handler already; change path or methods")
-            table[method] = target, tuple(names)
-        if not names:
-            self._literal[quote(path, safe="/!$&'()*+,;=:@")] = {m: t for m, (t, _) in node.methods.items()}
-
-    def has(self, method: str, path: str) -> bool:
-        """Whether this very path, without parameters, has a target for the method."""
-        return method in self._literal.get(path, {})
-
-    def match(self, method: str, path: str) -> tuple[H, dict[str, str] | None]:
-        """The target and the decoded parameters. NoRoute 404, or 405 with `Allow`."""
-        try:
-            return self._literal[path][method], None
-        except KeyError:
-            return self._search(method, path)
-
-    def _search(self, method: str, path: str) -> tuple[H, dict[str, str] | None]:
-        values: list[str] = []
-        segments = path.split("/")
-        found = _find(self._root, segments, 1, method, values)
-        if found is None:
-            allowed = {
-                other: found[0] for other in ROUTABLE_METHODS if (found := _find(self._root, segments, 1, other, []))
-            }
-            if allowed:
-                error = NoRoute(405, f"{method} is not served at this path.", headers=[("allow", allow(allowed))])
-                error.beside = next(iter(allowed.values()))
-                raise error
-            raise NoRoute(404, "Nothing is served at this path.")
-        target, names = found
-        if "%" in path:
-            values = [unquote(value) for value in values]
-        return target, dict(zip(names, values))  # noqa: B905 - one value for each name, by construction
-
-
-def allow(methods: Iterable[str]) -> str:
-    """The value of `Allow` for a path with these methods (RFC 9110, 10.2.1)."""
-    given = set(methods) | {"OPTIONS"}
-    return ", ".join(sorted(given | {"HEAD"} if "GET" in given else given))
-
-
-def _find(
-    node: _Node[H], segments: list[str], position: int, method: str, values: list[str]
-) -> tuple[H, tuple[str, ...]] | None:
-    """The first leaf that fits path and method; `values` collects what its parameters matched.
-
-    Literals come before parameters, parameters before the rest. Where nothing fits, `values` is as it was.
-    """
-    if position == len(segments):
-        return _by_method(node.methods, method)
-    segment = segments[position]
-    literal = node.literals.get(segment)
-    if literal is None and "%" in segment:  # `%7E` and `~` are the same path (RFC 3986, 6.2.2.2)
-        literal = node.literals.get(_as_registered(unquote(segment)))
-    if literal is not None:
-        found = _find(literal, segments, position + 1, method, values)
-        if found is not None:
-            return found
-    if node.parameter is not None and segment:
-        values.append(segment)
-        found = _find(node.parameter, segments, position + 1, method, values)
-        if found is not None:
-            return found
-        values.pop()
-    found = _by_method(node.rest, method)
-    if found is not None:
-        values.append("/".join(segments[position:]))
-    return found
-
-
-def _by_method(table: dict[str, tuple[H, tuple[str, ...]]], method: str) -> tuple[H, tuple[str, ...]] | None:
-    return table.get(method) or (table.get("GET") if method == "HEAD" else None)
-
-
-def _as_registered(segment: str) -> str:
-    """A segment as the tree keeps it: percent-encoded where it must be."""
-    return quote(segment, safe="!$&'()*+,;=:@")

@@ -24,7 +24,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .adapter import cpu_handler, timeout_of
-from .binding import Binder, is_packed, open_resource, signature_of
+from .annotations import signature_of
+from .binding import Binder, is_packed, open_resource
 from .calls import CpuCall, callable_here
 from .codings import unpack_body
 from .endpoints import CpuProgram, Endpoint
@@ -47,7 +48,8 @@ from .forms import parse_form
 from .limits import IoLimit, limited_body
 from .messages import FileContent, Handler, Middleware, Request, Response, problem_response
 from .results import begin_stream, encode_result
-from .routing import Resource, Route, Router, allow, recorded, unreachable
+from .router import Router, allow
+from .routing import Resource, Route, recorded, unreachable
 from .settings import DEFAULT_POOL, Pool, Settings, read_pools
 from .websocket import WebSocket, missing_library, socket_handler
 

@@ -1,0 +1,86 @@
+"""Annotations: what the type of a parameter says of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import inspect
+import types
+import typing
+from collections.abc import Callable, Collection, Mapping
+from typing import Annotated, Any, Union, get_args, get_origin
+
+import msgspec
+
+from .errors import ConfigurationError
+
+
+def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations, resolved. ConfigurationError if one names what does not exist."""
+    try:
+        return typing.get_type_hints(function, include_extras=True)
+    except Exception as error:
+        raise ConfigurationError.at(
+            function, f"an annotation cannot be resolved: {error}; import or define it at the module's top level"
+        ) from None
+
+
+def signature_of(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """The parameters with their annotations resolved. ConfigurationError if one names what does not exist."""
+    hints = hints_of(function)
+    return {
+        name: parameter.replace(annotation=hints.get(name, parameter.empty))
+        for name, parameter in inspect.signature(function).parameters.items()
+    }
+
+
+def without_annotated(annotation: Any) -> Any:
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
+def options(annotation: Any) -> tuple[Any, ...]:
+    """The types a value may have: those of a union, else the one."""
+    annotation = without_annotated(annotation)
+    return get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+
+
+def extras(annotation: Any) -> list[Any]:
+    """What `Annotated` adds to a type, also to a member of a union."""
+    return [
+        extra
+        for part in (annotation, *options(annotation))
+        if get_origin(part) is Annotated
+        for extra in get_args(part)[1:]
+    ]
+
+
+def is_list_of_scalars(annotation: Any) -> bool:
+    return all(
+        option is type(None)
+        or (
+            (get_origin(option) or option) in (list, tuple, set, frozenset)
+            and not any(comes_as_json(item) for item in get_args(option) if item is not ...)
+        )
+        for option in map(without_annotated, options(annotation))
+    )
+
+
+_COLLECTIONS = (dict, list, tuple, set, frozenset, msgspec.Struct)
+
+
+def comes_as_json(annotation: Any) -> bool:
+    """Whether a value of this type is a JSON document, not a text."""
+    found = options(annotation)
+    if len(found) > 1:
+        return any(comes_as_json(option) for option in found)
+    origin = get_origin(found[0]) or found[0]
+    if not isinstance(origin, type) or issubclass(origin, (str, bytes, bytearray, memoryview, enum.Enum)):
+        return False
+    return (
+        issubclass(origin, _COLLECTIONS)
+        or issubclass(origin, Collection)
+        or dataclasses.is_dataclass(origin)
+        or typing.is_typeddict(origin)
+        or hasattr(origin, "__attrs_attrs__")
+        or hasattr(origin, "model_validate_json")
+    )
