@@ -162,7 +162,7 @@ def test_a_resource_is_opened_and_closed() -> None:
         log.append("closed")
 
     with ExitStack() as stack:
-        assert [open_resource(stack, plain), open_resource(stack, generator)] == ["plain", "generator"]
+        assert [open_resource(stack, plain, {}), open_resource(stack, generator, {})] == ["plain", "generator"]
         assert not log
     assert log == ["closed"]
 

@@ -19,6 +19,7 @@ from tinysvc.arena import BIG
 from tinysvc.caching import OVERHEAD, CachedRoute, Kept, Results
 from tinysvc.messages import Headers
 from tinysvc.routing import recorded
+from tinysvc.running import at_work
 from tinysvc.settings import Settings
 from tinysvc.testing import serving
 
@@ -271,5 +272,5 @@ def takes_request(request: Request) -> None: ...
 @on_loop
 async def test_who_takes_the_request_says_what_matters() -> None:
     with pytest.raises(ConfigurationError, match=r"takes_request.*cache=Cache\(60, headers=\[\"accept\"\]\)"):
-        async with Service(takes_request).running(Settings()):
+        async with at_work(Service(takes_request), Settings()):
             pass

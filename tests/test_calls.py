@@ -18,7 +18,7 @@ import calls_jobs as jobs
 from http_ends import on_loop
 from tinysvc import ConfigurationError, HTTPError, Service, cpu, cpu_route, io_route
 from tinysvc.errors import DeadlineExceeded, QueueFull, RemoteError, WorkerDied
-from tinysvc.service import RunningService
+from tinysvc.running import RunningService, at_work
 from tinysvc.settings import Settings
 from tinysvc.testing import serving
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 @asynccontextmanager
 async def running(*parts: Any, **options: Any) -> AsyncIterator[RunningService]:
     service = Service(*(parts or [jobs]))
-    async with service.running(Settings(cpu_workers=2, **options)) as service_at_work:
+    async with at_work(service, Settings(cpu_workers=2, **options)) as service_at_work:
         yield service_at_work
 
 
@@ -97,7 +97,7 @@ async def test_who_is_cancelled_stops_the_job(tmp_path: Path) -> None:
 async def test_in_a_foreign_executor() -> None:
     with ThreadPoolExecutor(1) as executor:
         service = Service(jobs.predict, jobs.weights, jobs.fails)
-        async with service.running(Settings(pools={"default": executor})):
+        async with at_work(service, Settings(pools={"default": executor})):
             assert await cpu(jobs.predict, jobs.Features([1, 2])) == {"score": 1.0}
             with pytest.raises(HTTPError, match="no coffee"):
                 await cpu(jobs.fails, "http")

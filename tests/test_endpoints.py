@@ -49,7 +49,7 @@ def handle() -> Iterator[Handle]:
 
 
 def meta(endpoint: int, **path: str) -> list[Any]:
-    return [endpoint, "POST", "/", "", path, [[b"x", b"y"], [b"x-add", b"1"]], NOBODY, "id"]
+    return [endpoint, "POST", "/", "", path, [[b"x", b"y"], [b"x-add", b"1"]], NOBODY, "id", None]
 
 
 def test_a_resource_is_opened_once_and_closed(handle: Handle) -> None:

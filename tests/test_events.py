@@ -13,6 +13,7 @@ import pytest
 import events_jobs as jobs
 from http_ends import get, on_loop, read_answer, serving
 from tinysvc import Event, EventStream, Service, http, io_route
+from tinysvc.running import at_work
 from tinysvc.settings import Settings
 from tinysvc.testing import serving as serving_service
 
@@ -75,7 +76,7 @@ async def waits() -> EventStream:
 @on_loop
 async def test_the_head_comes_at_once_and_comments_keep_the_stream_alive(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "HEARTBEAT", 0.1)
-    async with Service(waits).running(Settings()) as running, serving(running.handle) as server:
+    async with at_work(Service(waits), Settings()) as running, serving(running.handle) as server:
         async with server.client() as client:
             client.send(get("/waits"))
             head = await client.reader.readuntil(b"\r\n\r\n")
@@ -102,7 +103,7 @@ async def test_other_streams_get_no_comments(monkeypatch: pytest.MonkeyPatch) ->
         yield "b"
 
     async with (
-        Service(text).running(Settings()) as running,
+        at_work(Service(text), Settings()) as running,
         serving(running.handle) as server,
         server.client() as client,
     ):
@@ -125,7 +126,7 @@ async def test_between_events_the_time_starts_again(monkeypatch: pytest.MonkeyPa
             await asyncio.sleep(0.05)
 
     async with (
-        Service(ticks).running(Settings()) as running,
+        at_work(Service(ticks), Settings()) as running,
         serving(running.handle) as server,
         server.client() as client,
     ):

@@ -35,7 +35,8 @@ FLOORS: list[list[set[str]]] = [  # floor -> groups; the groups of one floor do 
     ],
     [
         {
-            *("service", "adapter", "batching", "caching", "calls", "endpoints", "pages"),
+            *("service", "running", "wiring", "resources", "iohandlers", "errorhandlers"),
+            *("adapter", "batching", "caching", "calls", "endpoints", "pages"),
             *("compression", "cors", "limits", "negotiation", "proxies", "security", "static", "websocket"),
         }
     ],

@@ -140,5 +140,5 @@ def test_services_side_by_side_without_a_prefix_keep_their_own() -> None:
 
 
 def test_what_cannot_be_middleware_is_said_at_once() -> None:
-    with pytest.raises(ConfigurationError, match=r"middleware takes functions, as in async def m.*not 'gzip'"):
+    with pytest.raises(ConfigurationError, match=r"middleware takes a list of functions.*not \['gzip'\]"):
         Service(plain, middleware=["gzip"])  # type: ignore[list-item]

@@ -30,6 +30,7 @@ from tinysvc import (
     io_route,
 )
 from tinysvc.errors import WorkerStartError
+from tinysvc.running import at_work
 from tinysvc.server import Server
 from tinysvc.settings import Settings, SettingsError
 from tinysvc.testing import serving
@@ -346,7 +347,7 @@ def test_a_route_holds_no_more_workers_than_its_limit(tmp_path: Path) -> None:
 async def test_a_drain_finishes_the_jobs_of_all_pools(tmp_path: Path) -> None:
     service = Service(service_jobs.train, service_jobs.narrow, service_jobs.curriculum, pools={"training": Pool()})
     go = tmp_path / "go"
-    async with service.running(Settings(cpu_workers=1, pools=service.pools)) as running:
+    async with at_work(service, Settings(cpu_workers=1, pools=service.pools)) as running:
         assert running.is_ready()
         asked = [
             asyncio.create_task(running(Request("GET", path, f"started={tmp_path / path[1:]}&go={go}")))
@@ -605,11 +606,6 @@ def test_wrong_uses_of_the_decorators() -> None:
         @cpu_resource
         async def late() -> None: ...
 
-    with pytest.raises(ConfigurationError, match="takes parameters"):
-
-        @io_resource
-        def needy(x: int) -> None: ...
-
     with pytest.raises(ConfigurationError, match="methods takes a list of names"):
         io_route("/", methods=None)(lambda: None)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="a number of seconds, 0 or more, not '2'"):
@@ -709,3 +705,25 @@ async def test_more_io_requests_than_the_server_may_be_at_work_on_are_told_at_on
         leave.set()
         assert {(await task).status_code for task in two} == {200}
         assert (await client.get("/held")).status_code == 200
+
+
+# Where a handler is served
+
+
+@io_route("/notes")
+@io_route("/notes/{id}")
+@io_route("/files/{path:path}")
+async def notes(id: int = 0, path: str = "") -> None: ...  # noqa: A002
+
+
+def test_url_for() -> None:
+    service = Service(Service(notes, prefix="/v1"), one)
+    assert service.url_for(one) == "/same"
+    assert service.url_for(notes) == "/v1/notes"
+    assert service.url_for(notes, id=7) == "/v1/notes/7"
+    assert service.url_for(notes, id="a/b c", tag=["x", "y&z"]) == "/v1/notes/a%2Fb%20c?tag=x&tag=y%26z"
+    assert service.url_for(notes, path="a/b c") == "/v1/files/a/b%20c"
+    with pytest.raises(ConfigurationError, match=r"two .*is served by no route of this service"):
+        service.url_for(two)
+    with pytest.raises(ConfigurationError, match=r"needs the path parameters of /\{a\}: a"):
+        Service(no_parameter).url_for(no_parameter)

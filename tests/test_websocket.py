@@ -42,6 +42,7 @@ from tinysvc import (
 from tinysvc.http import Connections
 from tinysvc.messages import Handler
 from tinysvc.routing import cpu_route
+from tinysvc.running import at_work
 from tinysvc.settings import KiB, MiB, Settings
 
 pytestmark = pytest.mark.usefixtures("quiet")
@@ -115,7 +116,7 @@ class Socket:
 @asynccontextmanager
 async def served(*handlers: Any, **options: Any) -> AsyncIterator[Server]:
     settings = Settings(**options)
-    async with Service(*handlers).running(settings) as running, serving(running.handle, **options) as server:
+    async with at_work(Service(*handlers), settings) as running, serving(running.handle, **options) as server:
         yield server
 
 
@@ -645,7 +646,7 @@ def test_where_a_socket_cannot_be_is_said_at_start_up(method: str) -> None:
         def handler(socket: WebSocket) -> None: ...  # type: ignore[misc]
 
     async def start() -> None:
-        async with Service(handler).running(Settings()):
+        async with at_work(Service(handler), Settings()):
             pass
 
     with pytest.raises(ConfigurationError, match=r"handler .*takes a WebSocket.*make it async def, for GET only"):
@@ -747,7 +748,7 @@ async def test_middleware_stands_around_a_socket() -> None:
         return await call_next(request)
 
     async with (
-        Service(echo, middleware=[guarded]).running(Settings()) as running,
+        at_work(Service(echo, middleware=[guarded]), Settings()) as running,
         serving(running.handle) as server,
         server.client() as client,
     ):
@@ -826,7 +827,7 @@ async def test_over_tls() -> None:
     authority.issue_cert("localhost").configure_cert(context)
     trusting = ssl.create_default_context()
     authority.configure_trust(trusting)
-    async with Service(echo).running(Settings()) as running:
+    async with at_work(Service(echo), Settings()) as running:
         connections = Connections(running.handle, Settings(), scheme="https")
         listener = await asyncio.get_running_loop().create_server(connections, "127.0.0.1", 0, ssl=context)
         port = listener.sockets[0].getsockname()[1]
@@ -889,7 +890,7 @@ def test_without_the_library_it_is_said_at_start_up(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(__import__("sys").modules, "websockets.server", None)
 
     async def start() -> None:
-        async with Service(echo).running(Settings()):
+        async with at_work(Service(echo), Settings()):
             pass
 
     with pytest.raises(ConfigurationError, match=r"echo .*pip install 'tinysvc\[websocket\]'"):
@@ -898,7 +899,7 @@ def test_without_the_library_it_is_said_at_start_up(monkeypatch: pytest.MonkeyPa
 
 def test_a_socket_in_a_worker_is_refused() -> None:
     async def start() -> None:
-        async with Service(in_worker).running(Settings()):
+        async with at_work(Service(in_worker), Settings()):
             pass
 
     with pytest.raises(ConfigurationError, match=r"in_worker.*WebSocket.*@io_route"):

@@ -34,7 +34,8 @@ def cpu_handler(
     async def handle(request: Request) -> Response:
         body = await request.body() if batched or request.has_arrived else await received(request, pool.arenas)
         method, path, query = request.method, request.raw_path, request.raw_query
-        meta = (number, method, path, query, request.path_params, request.headers.raw, request.peer, request.id)
+        values = request.resources
+        meta = (number, method, path, query, request.path_params, request.headers.raw, request.peer, request.id, values)
         key = (number, method, path, query, body) if type(body) is bytes else None
         job: Job | Item | None = None
         try:

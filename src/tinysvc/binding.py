@@ -6,7 +6,7 @@ the request path there is one small function a parameter. The rules, in this ord
     annotated `Request`, or called `request`     the request
     annotated with a class with `of_request`     what that makes of the request, as a WebSocket
     named in the path                            that segment, converted to its annotation
-    named like a resource                        the resource
+    named like a resource, without a marker      the resource
     Annotated[T, Query() | Header() | Cookie()]  that place; Bearer() and ApiKey() too, and 401 where nothing is there
     `UploadFile`, or a list of them              the files of a form
     Annotated[T, Form()]                         a field of a form; all of it, where T is a dataclass or the like
@@ -111,7 +111,7 @@ class Binder:
                 raise ConfigurationError.at(
                     function, f"cannot fill the parameter {parameter}; give every parameter a name of its own"
                 )
-            if name in resources and name not in path_parameters:
+            if name in resources and name not in path_parameters and marker_in(parameter.annotation) is None:
                 self.resources.append(name)
             else:
                 filled = self._share(parameter) if batched else parameter
@@ -159,7 +159,7 @@ class Binder:
     def _get(self, name: str, parameter: inspect.Parameter, in_path: bool) -> Get:
         """The rules of this module's docstring."""
         annotation = parameter.annotation
-        if annotation is Request or (annotation is parameter.empty and name == "request" and not in_path):
+        if is_request(parameter) and not in_path:
             self.takes_request = True
             return lambda request, body: request
         if of_request := getattr(annotation, "of_request", None):
@@ -328,6 +328,12 @@ class Binder:
             ) from None
 
 
+def is_request(parameter: inspect.Parameter) -> bool:
+    """Whether a parameter is the request itself: by its annotation or, without one, by its name."""
+    annotation = parameter.annotation
+    return annotation is Request or (annotation is parameter.empty and parameter.name == "request")
+
+
 def is_packed(request: Request) -> bool:
     """Whether the body came with a Content-Encoding."""
     return "content-encoding" in request.headers
@@ -401,8 +407,19 @@ def stream_type_of(annotation: Any) -> str:
 # Resources
 
 
-def open_resource(stack: ExitStack | AsyncExitStack, function: Callable[[], Any]) -> Any:
+def open_resource(stack: ExitStack | AsyncExitStack, function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
     """What a plain function returns, or what a generator yields; its rest is run when the stack closes."""
     if inspect.isgeneratorfunction(function):
-        return stack.enter_context(contextmanager(function)())
-    return function()
+        return stack.enter_context(contextmanager(function)(**arguments))
+    return function(**arguments)
+
+
+def resource_key(
+    function: Callable[..., Any], keys: Mapping[str, Any], values: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What makes an open resource the same as another, its function and what that was given; and its arguments.
+
+    `keys` and `values` are those of the resources before it, by their names.
+    """
+    needs = inspect.signature(function).parameters
+    return (function, *[keys[name] for name in needs]), {name: values[name] for name in needs}

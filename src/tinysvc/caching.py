@@ -4,10 +4,11 @@
                         under way?       ──> wait for it
                         else             ──> the handler, in a task that belongs to all who wait for it
 
-Two requests are the same when route, method, path, query, body and the headers that matter are: those that parameters
-of the handler are filled from, and those that `Cache` names. What fails is told to all who wait for it and never kept.
-A result that is for one client (it sets a cookie, or its Cache-Control says private or no-store), or that streams, is
-neither kept nor shared. What is kept has a bound in bytes; what was not asked for the longest goes first.
+Two requests are the same when route, method, path, query, body, the values of the request's own resources and the
+headers that matter are: those that parameters of the handler are filled from, and those that `Cache` names. What fails
+is told to all who wait for it and never kept. A result that is for one client (it sets a cookie, or its Cache-Control
+says private or no-store), or that streams, is neither kept nor shared. What is kept has a bound in bytes; what was not
+asked for the longest goes first.
 """
 
 from __future__ import annotations
@@ -131,7 +132,7 @@ class CachedRoute:
         given = tuple([tuple(request.headers.get_all(name)) for name in self._headers])
         coding = choose(request.headers.get("accept-encoding", ""), offered()) if self._packs else ""
         content = body if len(body) <= 64 else blake2b(body).digest()
-        return self, request.method, request.raw_path, request.raw_query, content, given, coding
+        return self, request.method, request.raw_path, request.raw_query, content, given, request.resources, coding
 
     def _start(self, key: Hashable, request: Request, body: bytes) -> Flight:
         """The request's twin is asked for, so that nothing happens to it when this client leaves."""
@@ -145,6 +146,7 @@ class CachedRoute:
             request.peer,
             request.id,
         )
+        twin.resources = request.resources
         flight = self._flights[key] = Flight(asyncio.create_task(self._compute(key, twin)))
         flight.task.add_done_callback(lambda task: self._over(key, flight))
         return flight

@@ -3,7 +3,7 @@
 A worker imports this, and neither the server nor the pool: the less it loads, the sooner it is there and the less
 memory each costs.
 
-    meta of a request   (number, method, path, query, path parameters, headers, peer, id)
+    meta of a request   (number, method, path, query, path parameters, headers, peer, id, pickled resources or None)
             its reply   (status, content type, headers)
     meta of a call      (number, None, lengths of the pickles); the body is (args, kwargs)
             its reply   (lengths of the pickles, None), or (None, (status, detail, headers)) of an HTTPError
@@ -17,12 +17,15 @@ several, it is called again with each alone. So a handler with `batch=` must be 
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import ExitStack, contextmanager
+from inspect import signature
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .binding import Binder, Body, is_packed, open_resource
+from .binding import Binder, Body, is_packed, open_resource, resource_key
 from .codings import pack, pack_pieces, packing, unpack_body
+from .errorhandlers import ErrorHandler, ErrorHandlers, answer_to
 from .errors import HTTPError, UnencodableResult
 from .forms import parse_form
 from .messages import FileContent, Headers, Peer, Request, Response, problem_response, request_id, route_name
@@ -42,6 +45,7 @@ class Endpoint(NamedTuple):
     function: Callable[..., Any]
     path_parameters: tuple[str, ...]
     resources: dict[str, Callable[..., Any]]
+    """Those that the worker opens, in the order of need; a Given is there already."""
     shared: frozenset[str] = frozenset()
     """Names of the resources that are opened in the forkserver."""
     batch: Batch | None = None
@@ -51,6 +55,9 @@ class Endpoint(NamedTuple):
     """Whether answers are compressed for clients that accept it."""
     max_body_size: int = 16 * 1024 * 1024
     """Bytes that a compressed body may unpack to."""
+    of_request: frozenset[str] = frozenset()
+    """Names of the resources whose values come with each request."""
+    error_handlers: dict[type[Exception], ErrorHandler] = {}  # noqa: RUF012 - nobody writes to it
 
 
 class CpuProgram:
@@ -62,7 +69,7 @@ class CpuProgram:
 
     def __init__(self, endpoints: list[Endpoint]) -> None:
         self.endpoints = endpoints
-        self._shared: dict[Callable[..., Any], Any] = {}
+        self._shared: dict[Any, Any] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return CpuProgram, (self.endpoints,)  # what is open stays in its process
@@ -71,7 +78,8 @@ class CpuProgram:
     def preload(self) -> Iterator[None]:
         with ExitStack() as stack:
             for endpoint in self.endpoints:
-                _open(stack, [endpoint.resources[name] for name in sorted(endpoint.shared)], self._shared)
+                shared = {name: f for name, f in endpoint.resources.items() if name in endpoint.shared}
+                _open(stack, shared, self._shared)
             yield
         self._shared.clear()
 
@@ -81,8 +89,7 @@ class CpuProgram:
             opened = dict(self._shared)
             table: list[tuple[Handle, Handle]] = []
             for endpoint in self.endpoints:
-                _open(stack, list(endpoint.resources.values()), opened)
-                values = {name: opened[function] for name, function in endpoint.resources.items()}
+                values = _open(stack, endpoint.resources, opened)
                 make = _one_at_a_time if endpoint.batch is None else _batched
                 table.append((make(endpoint, values), _called(endpoint, values)))
 
@@ -95,15 +102,23 @@ class CpuProgram:
             yield handle
 
 
-def _open(stack: ExitStack, functions: list[Callable[..., Any]], opened: dict[Callable[..., Any], Any]) -> None:
-    for function in functions:
-        if function not in opened:
-            opened[function] = open_resource(stack, function)
+def _open(stack: ExitStack, resources: dict[str, Callable[..., Any]], opened: dict[Any, Any]) -> dict[str, Any]:
+    """The values of these resources; what is open already stands in `opened`."""
+    keys: dict[str, Any] = {}
+    values: dict[str, Any] = {}
+    for name, function in resources.items():
+        key, arguments = resource_key(function, keys, values)
+        if key not in opened:
+            opened[key] = open_resource(stack, function, arguments)
+        keys[name], values[name] = key, opened[key]
+    return values
 
 
 def _request(meta: Any, body: Body) -> Request:
-    _, method, path, query, parameters, headers, peer, identity = meta
-    return Request(method, path, query, Headers(headers), body, parameters, Peer(*map(_address, peer)), identity)
+    _, method, path, query, parameters, headers, peer, identity, resources = meta
+    request = Request(method, path, query, Headers(headers), body, parameters, Peer(*map(_address, peer)), identity)
+    request.resources = resources
+    return request
 
 
 def _address(value: Any) -> Any:
@@ -112,9 +127,9 @@ def _address(value: Any) -> Any:
 
 def _one_at_a_time(endpoint: Endpoint, resources: Values) -> Handle:
     function, path = endpoint.function, endpoint.path
-    binder = Binder(function, endpoint.path_parameters, resources)
+    binder = Binder(function, endpoint.path_parameters, {*resources, *endpoint.of_request})
     bind, stream_type, compress = binder.bind, binder.stream_type, endpoint.compress
-    kind, limit = binder.body_kind, endpoint.max_body_size
+    kind, limit, error_handlers = binder.body_kind, endpoint.max_body_size, endpoint.error_handlers
 
     def handle(meta: Any, body: Body) -> Reply:
         request = _request(meta, body)
@@ -122,7 +137,8 @@ def _one_at_a_time(endpoint: Endpoint, resources: Values) -> Handle:
         route_name.set(f"{request.method} {path}")
         try:
             body = _unpacked(request, body, kind, limit)
-            response = encode_result(function(**bind(request, body, resources)))
+            values = resources if request.resources is None else {**resources, **pickle.loads(request.resources)}
+            response = encode_result(function(**bind(request, body, values)))
             content = response.content
             if isinstance(content, FileContent):
                 raise UnencodableResult("a file is sent by an io_route only; return its bytes here, or yield them")
@@ -130,12 +146,24 @@ def _one_at_a_time(endpoint: Endpoint, resources: Values) -> Handle:
                 content = encode_iterator(response, stream_type)
             if compress:
                 content = _compressed(request, response, content)
-        except HTTPError as error:
-            response = problem_response(error)
+        except MemoryError:  # nobody knows what is left; the worker is replaced
+            raise
+        except Exception as error:
+            answer = _answer_to(error, request, error_handlers)
+            if answer is None:
+                raise
+            response = answer
             content = response.content
         return Reply(_meta_of(response), content)
 
     return handle
+
+
+def _answer_to(error: Exception, request: Request, error_handlers: ErrorHandlers) -> Response | None:
+    """What the author's error handlers make of it, or the problem that it is; None if it is neither."""
+    if error_handlers and (response := answer_to(error, request, error_handlers)):
+        return response
+    return problem_response(error) if isinstance(error, HTTPError) else None
 
 
 def _unpacked(request: Request, body: Body, kind: str, limit: int) -> Body:
@@ -160,12 +188,13 @@ def _compressed(request: Request, response: Response, content: Any) -> Any:
 
 def _called(endpoint: Endpoint, resources: Values) -> Handle:
     """The handler as a function, called from the server's own code."""
+    own = {name: resources[name] for name in signature(endpoint.function).parameters if name in resources}
 
     def handle(meta: Any, body: Body) -> Reply:
         args, kwargs = unpack(meta[2], body)
         route_name.set(f"call {endpoint.path}")
         try:
-            result = endpoint.function(*args, **{**resources, **kwargs})
+            result = endpoint.function(*args, **{**own, **kwargs})
         except HTTPError as error:
             return Reply((None, (error.status, error.detail, list(error.headers))), b"")
         if isinstance(result, Iterator):
@@ -186,7 +215,8 @@ def _meta_of(response: Response) -> tuple[int, str | None, list[tuple[str, str]]
 
 def _batched(endpoint: Endpoint, resources: Values) -> Handle:
     function, path = endpoint.function, endpoint.path
-    binder = Binder(function, endpoint.path_parameters, resources, batched=True)
+    binder = Binder(function, endpoint.path_parameters, {*resources, *endpoint.of_request}, batched=True)
+    own = {name: resources[name] for name in binder.resources if name in resources}
     bind, kind, limit = binder.bind, binder.body_kind, endpoint.max_body_size
 
     def handle(meta: Any, body: Body) -> Reply:
@@ -197,16 +227,16 @@ def _batched(endpoint: Endpoint, resources: Values) -> Handle:
         bound: dict[int, Values] = {}
         for position, (request, part) in enumerate(zip(requests, _parts(body, lengths), strict=True)):
             try:
-                bound[position] = bind(request, _unpacked(request, part, kind, limit), resources)
+                values = own if request.resources is None else {**own, **pickle.loads(request.resources)}
+                bound[position] = bind(request, _unpacked(request, part, kind, limit), values)
             except MemoryError:
                 raise
             except Exception as error:  # also one of the author's own, of a __post_init__
                 outcomes[position] = error
         request_id.set(",".join(requests[position].id for position in bound))
-        for position, result in zip(bound, _results(function, list(bound.values()), resources), strict=True):
+        for position, result in zip(bound, _results(function, list(bound.values()), own), strict=True):
             outcomes[position] = result
-        packed_for = requests if endpoint.compress else [None] * len(requests)
-        answers = list(map(_answer, outcomes, packed_for))
+        answers = [_answer(endpoint, *each) for each in zip(outcomes, requests, strict=True)]
         return Reply([meta for meta, _ in answers], b"".join([content for _, content in answers]))
 
     return handle
@@ -245,18 +275,20 @@ def _call(function: Callable[..., Any], bound: list[Values], resources: Values) 
     return list(results)
 
 
-def _answer(outcome: Any, packed_for: Request | None) -> tuple[tuple[int, Any, Any], Body]:
-    """One request's part of the reply, and of its body; compressed for the request, if one is given."""
-    if not isinstance(outcome, BaseException) or isinstance(outcome, HTTPError):
-        try:
-            response = problem_response(outcome) if isinstance(outcome, HTTPError) else _whole(outcome)
-            content = _compressed(packed_for, response, response.content) if packed_for else response.content
-            return (len(content), _meta_of(response), None), content
-        except MemoryError:
-            raise
-        except Exception as error:
-            outcome = error
-    return (0, None, error_text(outcome)), b""
+def _answer(endpoint: Endpoint, outcome: Any, request: Request) -> tuple[tuple[int, Any, Any], Body]:
+    """One request's part of the reply, and of its body."""
+    try:
+        response = _whole(outcome) if not isinstance(outcome, BaseException) else None
+        if isinstance(outcome, Exception):
+            response = _answer_to(outcome, request, endpoint.error_handlers)
+        if response is None:
+            return (0, None, error_text(outcome)), b""
+        content = _compressed(request, response, response.content) if endpoint.compress else response.content
+        return (len(content), _meta_of(response), None), content
+    except MemoryError:
+        raise
+    except BaseException as error:
+        return (0, None, error_text(error)), b""
 
 
 def _whole(result: Any) -> Response:

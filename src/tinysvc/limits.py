@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from .errors import HTTPError
 from .messages import Handler, Request, Response
 
@@ -16,11 +18,27 @@ def limited_body(handler: Handler, size: int) -> Handler:
     return handle
 
 
+def limited_time(handler: Handler, timeout: float) -> Handler:
+    """`handler`, which is cancelled after `timeout` seconds: 504."""
+
+    async def handle(request: Request) -> Response:
+        try:
+            async with asyncio.timeout(timeout) as limit:
+                return await handler(request)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise HTTPError(504, f"The request was not answered within {timeout:g} s.") from None
+
+    return handle
+
+
 class IoLimit:
     """At most `limit` requests in the handlers put under it at one time; who comes then is told at once: 503."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, where: str = "the server") -> None:
         self.limit = limit
+        self.where = where[0].upper() + where[1:]
         self.running = 0
 
     def around(self, handler: Handler) -> Handler:
@@ -28,7 +46,7 @@ class IoLimit:
             if self.running >= self.limit:
                 raise HTTPError(
                     503,
-                    f"The server is at work on {self.limit} requests, as many as it may.",
+                    f"{self.where} is at work on {self.limit} requests, as many as it may.",
                     headers=[("retry-after", "1")],
                 )
             self.running += 1

@@ -121,6 +121,7 @@ class Request:
         "peer",
         "raw_path",
         "raw_query",
+        "resources",
         "upgrade",
     )
 
@@ -146,6 +147,9 @@ class Request:
         self._id = id
         self._host: str | None = None
         self.form_data: FormData | None = None  # once it has been read
+        self.resources: Any = (
+            None  # of a request that has some: their values by name, or for a worker the pickle of that
+        )
         self.on_disconnect: Callable[[], object] | None = None
 
     @property

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from html import escape
 
 from .messages import HTML, Handler, Request, Response
-from .service import Mounted, binder_of
+from .service import Mounted
+from .wiring import wiring_of
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --io: #1a7f5a; --cpu: #b4540a; }
@@ -64,5 +65,5 @@ def curl_line(mounted: Mounted, host: str) -> str:
     path = re.sub(r"\{(\w+)(:path)?\}", r"\1", mounted.path)
     method = mounted.route.methods[0]
     verb = "" if method == "GET" else f" -X {method}"
-    data = _DATA[binder_of(mounted).body_kind]
+    data = _DATA[wiring_of(mounted).binder.body_kind]
     return escape(f"curl{verb} 'http://{{host}}{path}'{data}", quote=False).replace("{host}", host)

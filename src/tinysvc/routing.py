@@ -5,15 +5,17 @@ The decorators record and return the function untouched: it pickles by its name,
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import re
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
 
 from .errors import ConfigurationError
+from .messages import Middleware
 from .router import PARAMETER, ROUTABLE_METHODS
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -43,6 +45,19 @@ class Cache:
     headers: Sequence[str] = ()
 
 
+class About(TypedDict, total=False):
+    """What a route says of itself in its documentation (OpenAPI); all of it may be left out."""
+
+    summary: str
+    """One line; else the first one of the docstring."""
+    tags: Sequence[str]
+    deprecated: bool
+    responses: Mapping[int, str]
+    """What else it answers, as in `{404: "There is no such note."}`; a 2xx stands in the place of 200."""
+    example: Any
+    """A body that it takes."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Route:
     """One decorated handler: where it is reached and how it runs."""
@@ -52,16 +67,18 @@ class Route:
     function: Callable[..., Any]
     kind: Literal["io", "cpu"]
     timeout: float | None = None
-    """Seconds; None is the server's `cpu_timeout`, 0 no deadline."""
+    """Seconds; None is the server's `cpu_timeout`, for an io route none; 0 is no deadline."""
     on_disconnect: Literal["cancel", "finish", None] = None
     """What happens to a running handler whose client has gone; None: cancel for GET and HEAD, finish for others."""
     max_body_size: int | None = None
     """Bytes; None is the server's."""
     pool: str = "default"
     limit: int | None = None
-    """How many workers of its pool it may hold at a time; None for all."""
+    """How many workers of its pool, or how many io requests at work, it may have at a time; None for any number."""
     batch: Batch | None = None
     cache: Cache | None = None
+    middleware: tuple[Middleware, ...] = ()
+    about: About = field(default_factory=About)
     parameters: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -107,34 +124,61 @@ class Resource:
     kind: Literal["io", "cpu"]
     shared: bool = False
     """Opened once, before the workers are forked, and inherited by each."""
+    of_request: bool = False
+    """Opened for every request, even if it takes nothing of it: it stands in the place of one that does."""
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """A resource that is there already, in the place of the function that opens one."""
+
+    value: Any
+
+    def __call__(self) -> Any:
+        return self.value
 
 
 def io_route(
     path: str,
     *,
     methods: Sequence[str] = ("GET",),
+    timeout: float | None = None,
     on_disconnect: Literal["cancel", "finish", None] = None,
     max_body_size: int | None = None,
+    limit: int | None = None,
+    middleware: Iterable[Middleware] = (),
+    **about: Unpack[About],
 ) -> Callable[[F], F]:
     """Serve `path` with a handler that waits: `async def` runs on the event loop, `def` in a thread.
 
     `{name}` in the path is one segment, `{name:path}` at its end the whole rest. The handler's other parameters are
-    filled from the query, the body and the service's resources. `on_disconnect` is "cancel" or "finish", for a handler
+    filled from the query, the body and the service's resources. After `timeout` seconds an `async def` handler is
+    cancelled and the client gets a 504 (None: never). `on_disconnect` is "cancel" or "finish", for a handler
     whose client has gone; by default GET and HEAD are cancelled and other methods finish. A body may have
-    `max_body_size` bytes (None: the server's `max_body_size`). The function is returned untouched.
+    `max_body_size` bytes (None: the server's `max_body_size`). More than `limit` requests at one time get a 503.
+    `middleware` stands around this route, within the service's. `about` is for its documentation: see About. The
+    function is returned untouched.
     """
 
     _check_called("io_route", path)
 
     def record(function: F) -> F:
-        _check_options(function, on_disconnect, max_body_size)
+        _check_options(function, on_disconnect, max_body_size, timeout, limit)
+        if timeout and not inspect.iscoroutinefunction(function):
+            raise ConfigurationError.at(
+                function, "has a timeout, but only an async def can be stopped on the way; make it one, or a cpu_route"
+            )
         route = Route(
             path=path,
             methods=_methods(function, methods),
             function=function,
             kind="io",
+            timeout=timeout,
             on_disconnect=on_disconnect,
             max_body_size=max_body_size,
+            limit=limit,
+            middleware=checked_middleware(middleware, function),
+            about=_checked_about(function, about),
         )
         _add(function, route)
         return function
@@ -153,6 +197,8 @@ def cpu_route(
     limit: int | None = None,
     batch: Batch | None = None,
     cache: float | Cache | None = None,
+    middleware: Iterable[Middleware] = (),
+    **about: Unpack[About],
 ) -> Callable[[F], F]:
     """Serve `path` with a handler that computes: a plain `def`, run in a worker process.
 
@@ -160,15 +206,16 @@ def cpu_route(
     `cpu_timeout`; 0: never). `on_disconnect` is "cancel" or "finish", for a job whose client has gone; by default
     GET and HEAD are cancelled and other methods finish. A body may have `max_body_size` bytes (None: the server's).
     It runs in the `pool` of this name, on at most `limit` of its workers at a time. With `batch` the handler takes and
-    returns lists. With `cache` a result is kept for so many seconds, and the same request computed once. The function
-    is returned untouched.
+    returns lists. With `cache` a result is kept for so many seconds, and the same request computed once. `middleware`
+    stands around this route, within the service's. `about` is for its documentation: see About. The function is
+    returned untouched.
     """
 
     _check_called("cpu_route", path)
 
     def record(function: F) -> F:
-        _check_options(function, on_disconnect, max_body_size)
-        _check_cpu_options(function, timeout, pool, limit)
+        _check_options(function, on_disconnect, max_body_size, timeout, limit)
+        _check_pool(function, pool)
         if batch is not None:
             _check_batch(function, batch)
         route = Route(
@@ -183,6 +230,8 @@ def cpu_route(
             limit=limit,
             batch=batch,
             cache=_checked_cache(function, cache),
+            middleware=checked_middleware(middleware, function),
+            about=_checked_about(function, about),
         )
         _add(function, route)
         return function
@@ -256,6 +305,13 @@ def unreachable(module: types.ModuleType) -> list[Callable[..., Any]]:
     ]
 
 
+_OPTIONS = [
+    *("methods", "timeout", "on_disconnect", "max_body_size", "limit", "middleware"),
+    *("pool", "batch", "cache"),
+    *About.__annotations__,
+]
+
+
 def _methods(function: Callable[..., Any], methods: Sequence[str]) -> tuple[str, ...]:
     methods = [methods] if isinstance(methods, str) else methods
     if not isinstance(methods, (list, tuple, set, frozenset)) or not all(isinstance(m, str) for m in methods):
@@ -263,22 +319,47 @@ def _methods(function: Callable[..., Any], methods: Sequence[str]) -> tuple[str,
     return tuple(method.upper() for method in methods)
 
 
-def _check_options(function: Callable[..., Any], on_disconnect: object, max_body_size: object) -> None:
+def _check_options(
+    function: Callable[..., Any], on_disconnect: object, max_body_size: object, timeout: object, limit: object
+) -> None:
     if on_disconnect not in (None, "cancel", "finish"):
         raise ConfigurationError.at(function, f'on_disconnect takes "cancel" or "finish", not {on_disconnect!r}')
     if max_body_size is not None and (type(max_body_size) is not int or max_body_size < 0):
         raise ConfigurationError.at(
             function, f"max_body_size must be a whole number of bytes, 0 or more, not {max_body_size!r}"
         )
-
-
-def _check_cpu_options(function: Callable[..., Any], timeout: object, pool: object, limit: object) -> None:
     if timeout is not None and not _is_number(timeout):
         raise ConfigurationError.at(function, f"timeout must be a number of seconds, 0 or more, not {timeout!r}")
+    if limit is not None and not _is_count(limit):
+        raise ConfigurationError.at(function, f"limit must be a whole number, 1 or more, not {limit!r}")
+
+
+def _check_pool(function: Callable[..., Any], pool: object) -> None:
     if not isinstance(pool, str) or not pool:
         raise ConfigurationError.at(function, f'pool takes the name of a pool, as in pool="training", not {pool!r}')
-    if limit is not None and not _is_count(limit):
-        raise ConfigurationError.at(function, f"limit must be a whole number of workers, 1 or more, not {limit!r}")
+
+
+def checked_middleware(middleware: object, function: Callable[..., Any] | None = None) -> tuple[Middleware, ...]:
+    """That of a service, or of the route of a function. ConfigurationError for what is no list of functions."""
+    found = tuple(middleware) if isinstance(middleware, Iterable) else (middleware,)
+    if not isinstance(middleware, Iterable) or not all(map(callable, found)):
+        sentence = f"middleware takes a list of functions, as in async def m(request, call_next), not {middleware!r}"
+        raise ConfigurationError.at(function, sentence) if function else ConfigurationError(sentence)
+    return found
+
+
+def _checked_about(function: Callable[..., Any], about: About) -> About:
+    for name in about:
+        if name not in About.__annotations__:
+            known = difflib.get_close_matches(name, _OPTIONS, 1)
+            remedy = f"did you mean {known[0]}?" if known else f"it knows {', '.join(_OPTIONS)}"
+            raise ConfigurationError.at(function, f"{name!r} is no option of a route; {remedy}")
+    for status in about.get("responses", ()):
+        if type(status) is not int or not 200 <= status <= 599:
+            raise ConfigurationError.at(function, f"responses takes statuses from 200 to 599, not {status!r}")
+    if isinstance(about.get("tags"), str):
+        raise ConfigurationError.at(function, f'tags is a list of names, as in ["users"], not {about["tags"]!r}')
+    return about
 
 
 def _check_batch(function: Callable[..., Any], batch: object) -> None:
@@ -327,8 +408,6 @@ def _check_called(decorator: str, path: object) -> None:
 def _resource(function: Callable[..., Any], kind: Literal["io", "cpu"], shared: bool = False) -> Resource:
     if not hasattr(function, "__code__"):
         raise ConfigurationError(f"{function!r} is not a function; decorate the function that opens the resource")
-    if function.__code__.co_argcount or function.__code__.co_kwonlyargcount:
-        raise ConfigurationError.at(function, "takes parameters, but a resource is opened without any; remove them")
     if kind == "cpu" and function.__code__.co_flags & (inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR):
         raise ConfigurationError.at(
             function, "is async, but a cpu_resource is opened in a worker, where no loop runs; make it a plain def"

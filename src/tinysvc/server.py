@@ -24,8 +24,10 @@ from .loading import TargetError, load_main, load_service
 from .messages import JSON, Handler, Request, Response
 from .pages import index_page
 from .processes import refuse_while_importing
+from .resources import ResourceFailed
 from .results import json_bytes
-from .service import ResourceFailed, Service
+from .running import at_work
+from .service import Service
 from .settings import Settings, SettingsError, load_settings
 from .sockets import listening_sockets, url_of
 from .tls import Certificates, certificates
@@ -70,7 +72,7 @@ class Server:
         async with AsyncExitStack() as stack:
             listeners = self.listeners or stack.enter_context(listening_sockets(self.settings, os.environ))
             self._certificates = certificates(self.settings)
-            self.running = await stack.enter_async_context(self.service.running(self.settings, self._own_pages()))
+            self.running = await stack.enter_async_context(at_work(self.service, self.settings, self._own_pages()))
             scheme = "https" if self._certificates else "http"
             connections = Connections(self._handler(), self.settings, scheme=scheme)
             stack.push_async_callback(self._drain, connections)

@@ -11,7 +11,7 @@ import dataclasses
 import difflib
 import re
 import resource
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Executor
 from typing import Any
 
@@ -210,7 +210,7 @@ def _fields_in(text: str, pool: str) -> dict[str, int]:
     for part in filter(None, text.split(",")):
         name, _, value = part.partition("=")
         if name not in known:
-            raise SettingsError(f"{name!r} is no option of the pool {pool}{_nearest(name, known)}")
+            raise SettingsError(f"{name!r} is no option of the pool {pool}{nearest(name, known)}")
         if name in fields:
             raise SettingsError(f"the pool {pool} has {name} twice; leave one out")
         try:
@@ -248,7 +248,7 @@ def load_settings(
                 pools[name] = _over(pools.get(name), pool)
     for name in values:
         if name not in _FIELDS:
-            raise SettingsError(f"{name!r} is no option of tinysvc{_nearest(name, _FIELDS)}")
+            raise SettingsError(f"{name!r} is no option of tinysvc{nearest(name, _FIELDS)}")
     return Settings(**values | {"pools": pools})
 
 
@@ -262,7 +262,7 @@ def _variables(environ: Mapping[str, str]) -> dict[str, Any]:
             continue
         name = variable.removeprefix("TINYSVC_").lower()
         if name not in _FIELDS:
-            raise SettingsError(f"{variable} is no variable of tinysvc{_nearest(name, _FIELDS)}")
+            raise SettingsError(f"{variable} is no variable of tinysvc{nearest(name, _FIELDS)}")
         kind: type = type(_FIELDS[name].default)
         try:
             values[name] = read_bool(text) if kind is bool else kind(text)
@@ -278,6 +278,8 @@ def _over(weaker: Pool | Executor | None, stronger: Pool | Executor) -> Pool | E
     return stronger
 
 
-def _nearest(name: str, names: Mapping[str, Any]) -> str:
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The end of a sentence about an unknown name."""
+    names = list(names)
     match = difflib.get_close_matches(name, names, 1)
     return f"; did you mean {match[0]}?" if match else f"; it knows {', '.join(names)}"

@@ -1,0 +1,82 @@
+"""Error handlers: what a service's author answers where a handler has raised, by the exception's type.
+
+They stand around the handlers of a service and of those inside it; the inner one's are asked first. What a cpu handler
+raises is answered in its worker, what befalls the job (QueueFull, WorkerDied, ...) in the server.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .errors import ConfigurationError, HTTPError, JobAbandoned, RemoteError, TinysvcError, author_traceback, indented
+from .messages import Handler, Request, Response, problem_response
+from .results import encode_result
+
+log = logging.getLogger("tinysvc")
+
+ErrorHandler = Callable[[Request, Any], Response | HTTPError]
+"""`def f(request, error)`: returns, or raises, what the client gets."""
+
+ErrorHandlers = Mapping[type[Exception], ErrorHandler]
+
+
+def checked(handlers: Mapping[Any, Any]) -> dict[type[Exception], ErrorHandler]:
+    """ConfigurationError for what is no type of exception, or no plain function."""
+    for kind, handler in handlers.items():
+        if not isinstance(kind, type) or not issubclass(kind, Exception):
+            raise ConfigurationError(
+                f"error_handlers takes types of exceptions, as in {{KeyError: missing}}, not {kind!r}"
+            )
+        if not callable(handler) or inspect.iscoroutinefunction(handler):
+            raise ConfigurationError(
+                f"the error handler of {kind.__name__} is a plain function, as in "
+                f"def missing(request, error): return Response(...), not {handler!r}; it may run in a worker"
+            )
+    return dict(handlers)
+
+
+def answer_to(error: Exception, request: Request, handlers: ErrorHandlers) -> Response | None:
+    """What the handler of the nearest type makes of it; None if there is none."""
+    handler = next((handlers[kind] for kind in type(error).__mro__ if kind in handlers), None)
+    if handler is None:
+        return None
+    answer: object
+    try:
+        answer = handler(request, error)
+    except HTTPError as raised:
+        answer = raised
+    response = problem_response(answer) if isinstance(answer, HTTPError) else answer
+    if not isinstance(response, Response):
+        name = getattr(handler, "__qualname__", repr(handler))
+        raise TypeError(f"the error handler {name} returned {answer!r}; return a Response or an HTTPError")
+    if response.status >= 500 and not isinstance(error, TinysvcError):  # a fault is a fault, however it is worded
+        shown = indented(author_traceback(error))
+        log.error(
+            "%s %s (request %s) is answered %d: %s",
+            request.method,
+            request.raw_path,
+            request.id,
+            response.status,
+            shown,
+        )
+    return encode_result(response)
+
+
+def with_error_handlers(handler: Handler, handlers: ErrorHandlers) -> Handler:
+    """`handler`, whose errors are answered. What a worker has raised, it has been asked about there."""
+
+    async def handle(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except (JobAbandoned, RemoteError):
+            raise
+        except Exception as error:
+            response = answer_to(error, request, handlers)
+            if response is None:
+                raise
+            return response
+
+    return handle

@@ -1,0 +1,257 @@
+"""Resources: what handlers ask for by name, opened in the order of need and closed in reverse.
+
+    once          a cpu_resource in each worker, before its first request; an io_resource when the server starts
+    of a request  an io_resource that takes something of the request, or asks for one that does: opened for every
+                  request whose handler needs it, closed when that is answered, after the last piece of a stream
+
+A cpu handler is given the resources of its request by value: they are opened on the event loop and sent to the worker.
+"""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Set
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
+from typing import Any
+
+from .annotations import signature_of
+from .binding import Binder, is_request, open_resource, resource_key
+from .errors import ConfigurationError, TinysvcError, UnencodableResult, author_traceback
+from .iohandlers import in_thread
+from .messages import Handler, Request, Response
+from .places import Form, marker_in
+from .routing import Given, Resource
+
+Resources = Mapping[str, Resource]
+
+
+class ResourceFailed(TinysvcError):
+    """An io_resource raised while it was opened; the message ends with the author's part of the traceback."""
+
+
+def in_order(names: Iterable[str], resources: Resources) -> dict[str, Resource]:
+    """These resources and all that they need, each behind what it needs.
+
+    ConfigurationError for a circle, a parameter that nothing fills, and a shared one that needs one that is not.
+    """
+    ordered: dict[str, Resource] = {}
+
+    def add(name: str, way: tuple[str, ...]) -> None:
+        if name in way:
+            circle = " -> ".join((*way[way.index(name) :], name))
+            raise ConfigurationError.at(resources[name].function, f"these resources need each other: {circle}; cut one")
+        if name not in ordered:
+            for need in needs_of(resources[name], resources):
+                add(need, (*way, name))
+            ordered[name] = resources[name]
+
+    for name in names:
+        add(name, ())
+    return ordered
+
+
+def of_request(ordered: Resources) -> set[str]:
+    """Which of them are opened for every request. `ordered` is as `in_order` returns it."""
+    found: set[str] = set()
+    for name, resource in ordered.items():
+        needs = needs_of(resource, ordered)
+        takes_more = not isinstance(resource.function, Given) and len(needs) < len(signature_of(resource.function))
+        if resource.of_request or takes_more or any(each in found for each in needs):
+            found.add(name)
+    return found
+
+
+def needs_of(resource: Resource, resources: Resources) -> list[str]:
+    """The resources that it asks for by name. ConfigurationError for a parameter that nothing fills."""
+    if isinstance(resource.function, Given):
+        return []
+    needs = []
+    for name, parameter in signature_of(resource.function).items():
+        other = resources.get(name)
+        if resource.kind == "io" and marker_in(parameter.annotation) is not None:
+            _check_no_body(resource, parameter)
+        elif other is not None and other.kind == resource.kind:
+            _check_shared(resource, other)
+            needs.append(name)
+        elif resource.kind == "cpu" or not is_request(parameter):
+            raise ConfigurationError.at(
+                resource.function, f"nothing fills its parameter {parameter}: {_remedy(resource)}"
+            )
+    return needs
+
+
+def _remedy(resource: Resource) -> str:
+    if resource.kind == "cpu":
+        return "a cpu_resource is opened once in each worker and can ask for other cpu_resources only"
+    return (
+        "there is no io_resource of this name; declare one, or take something of the request: request, "
+        "or a parameter annotated with Header(), Cookie(), Query(), Bearer() or ApiKey()"
+    )
+
+
+def _check_shared(resource: Resource, other: Resource) -> None:
+    if resource.shared and not other.shared:
+        raise ConfigurationError.at(
+            resource.function,
+            f"is shared, and so opened before the workers are there; {other.name}, which it asks for, is opened in "
+            f"each of them: make that @cpu_resource(shared=True) too",
+        )
+
+
+def _check_no_body(resource: Resource, parameter: inspect.Parameter) -> None:
+    if isinstance(marker_in(parameter.annotation), Form):
+        raise ConfigurationError.at(
+            resource.function, f"{parameter} is of the body, which is the handler's; take the form in the handler"
+        )
+
+
+async def open_once(stack: AsyncExitStack, resources: Resources, opened: dict[Any, Any]) -> dict[str, Any]:
+    """The values of io resources that the whole server has; what is open already stands in `opened`."""
+    keys: dict[str, Any] = {}
+    values: dict[str, Any] = {}
+    for name, resource in resources.items():
+        key, arguments = resource_key(resource.function, keys, values)
+        if key not in opened:
+            opened[key] = await _open(stack, resource.function, arguments)
+        keys[name], values[name] = key, opened[key]
+    return values
+
+
+async def _open(stack: AsyncExitStack, function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+    try:
+        if inspect.isasyncgenfunction(function):
+            return await stack.enter_async_context(asynccontextmanager(function)(**arguments))
+        value = open_resource(stack, function, arguments)
+        return await value if inspect.isawaitable(value) else value
+    except Exception as error:
+        raise ResourceFailed(f"the resource {function.__name__} cannot be opened:\n{author_traceback(error)}") from None
+
+
+Opener = Callable[[AsyncExitStack, dict[str, Any]], Awaitable[Any]]
+
+
+class Scope:
+    """The resources of a request, for one route: opened around its handler.
+
+    `names` are those that the handler itself asks for, `once` the values of what the whole server has.
+    """
+
+    def __init__(self, resources: Resources, names: Set[str], once: Mapping[str, Any], *, sent: bool) -> None:
+        known = {*resources, *once}
+        self._steps = [(name, _bound(each, known), _opener(each.function)) for name, each in resources.items()]
+        self._once = once
+        self._names = sorted(names & resources.keys())
+        self._sent = sent  # to a worker, by value
+
+    def around(self, handler: Handler) -> Handler:
+        async def handle(request: Request) -> Response:
+            stack = AsyncExitStack()
+            try:
+                values = await self._open(stack, request)
+                request.resources = self._pickled(values) if self._sent else values
+                response = await handler(request)
+            except BaseException as error:
+                await _close(stack, error)
+                raise  # whatever the resources made of it: what failed has failed
+            if isinstance(response.content, AsyncIterator):
+                response.content = OpenStream(response.content, stack)
+            else:
+                await stack.aclose()
+            return response
+
+        return handle
+
+    async def _open(self, stack: AsyncExitStack, request: Request) -> dict[str, Any]:
+        values = dict(self._once)
+        for name, bind, opener in self._steps:
+            values[name] = await opener(stack, bind(request, b"", values))
+        return values
+
+    def _pickled(self, values: Mapping[str, Any]) -> bytes:
+        try:
+            return pickle.dumps({name: values[name] for name in self._names})
+        except Exception as error:
+            names = ", ".join(self._names)
+            raise UnencodableResult(f"the resources {names} of a request cannot be sent to a worker: {error}") from None
+
+
+def _bound(resource: Resource, known: Set[str]) -> Callable[[Request, bytes, Mapping[str, Any]], dict[str, Any]]:
+    return (lambda *_: {}) if isinstance(resource.function, Given) else Binder(resource.function, (), known).bind
+
+
+def _opener(function: Callable[..., Any]) -> Opener:
+    """How a resource of a request is opened: what is `def` in a thread, as handlers are."""
+    if isinstance(function, Given):
+        return _given(function)
+    if inspect.isasyncgenfunction(function):
+        opened = asynccontextmanager(function)
+        return lambda stack, arguments: stack.enter_async_context(opened(**arguments))
+    if inspect.iscoroutinefunction(function):
+        return lambda stack, arguments: function(**arguments)
+    if inspect.isgeneratorfunction(function):
+        return _in_threads(function)
+    return lambda stack, arguments: in_thread(partial(function, **arguments))
+
+
+def _given(function: Callable[..., Any]) -> Opener:
+    async def enter(stack: AsyncExitStack, arguments: dict[str, Any]) -> Any:
+        return function()
+
+    return enter
+
+
+def _in_threads(function: Callable[..., Any]) -> Opener:
+    opened = contextmanager(function)
+
+    async def enter(stack: AsyncExitStack, arguments: dict[str, Any]) -> Any:
+        context = opened(**arguments)
+        value = await in_thread(context.__enter__)
+
+        async def leave(*error: Any) -> bool | None:
+            return await in_thread(partial(context.__exit__, *error))  # type: ignore[no-any-return]
+
+        stack.push_async_exit(leave)
+        return value
+
+    return enter
+
+
+class OpenStream:
+    """A stream that closes the resources of its request behind its last piece, or when it is cut off."""
+
+    def __init__(self, pieces: AsyncIterator[bytes], stack: AsyncExitStack) -> None:
+        self._pieces = pieces
+        self._stack = stack
+
+    def __aiter__(self) -> OpenStream:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await anext(self._pieces)
+        except StopAsyncIteration:
+            await self._stack.aclose()
+            raise
+        except BaseException as error:
+            await _close(self._stack, error)
+            raise
+
+    async def aclose(self) -> None:
+        """What is still open is told that the stream was cut off: to commit now would be wrong."""
+        cut_off = ConnectionAbortedError("the stream was cut off before its end")
+        try:
+            if close := getattr(self._pieces, "aclose", None):
+                await close()
+        finally:
+            await _close(self._stack, cut_off)
+
+
+async def _close(stack: AsyncExitStack, error: BaseException) -> None:
+    """Throw the error into the generators that are open; none of them swallows it, and another one is raised."""
+    try:
+        await stack.__aexit__(type(error), error, error.__traceback__)
+    except BaseException as other:
+        if other is not error:
+            raise

@@ -1,0 +1,343 @@
+"""A service at work: what serves it, with its resources open and its workers ready.
+
+The io/cpu fork is decided here, once a route, by building its handler:
+
+    io     bind -> await the function -> encode                          on the loop, or in a thread for `def`
+    cpu    request -> job -> [ bind -> function -> encode ] -> response  what stands in brackets happens in a worker
+                                                                         of the route's pool
+
+Around it stands what the route has asked for, and nothing else, from the outside:
+
+    middleware, a body's limit, error handlers, a limit, a deadline, the request's resources, compression, a cache
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import Executor
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from .adapter import cpu_handler, timeout_of
+from .calls import CpuCall, callable_here
+from .endpoints import CpuProgram
+from .errorhandlers import answer_to, with_error_handlers
+from .errors import (
+    ConfigurationError,
+    DeadlineExceeded,
+    HTTPError,
+    JobAbandoned,
+    JobRefused,
+    NoRoute,
+    RemoteError,
+    TinysvcError,
+    UnencodableResult,
+    WorkerDied,
+    author_traceback,
+    indented,
+)
+from .executor import ProcessPoolExecutor
+from .iohandlers import io_handler, told_of_disconnect
+from .limits import IoLimit, limited_body, limited_time
+from .messages import Handler, Middleware, Request, Response, problem_response
+from .resources import Scope, open_once
+from .router import Router, allow
+from .routing import Route
+from .service import Service
+from .settings import DEFAULT_POOL, Settings
+from .websocket import socket_handler
+from .wiring import Wiring, endpoint_of, max_body_size, socket_parameter, wiring_of
+
+if TYPE_CHECKING:
+    from .caching import Results
+    from .foreign import ForeignPool
+
+log = logging.getLogger("tinysvc")
+
+
+@asynccontextmanager
+async def at_work(
+    service: Service, settings: Settings, extra: Mapping[str, Handler] | None = None
+) -> AsyncIterator[RunningService]:
+    """Open the resources, start the workers and serve, until the context ends; then close all in reverse.
+
+    `extra` are handlers for GET on paths that the service itself leaves free. ConfigurationError for what is wrong
+    with a handler; WorkerStartError if a worker cannot be made ready.
+    """
+    stack = AsyncExitStack()
+    try:
+        running = RunningService(service, settings)
+        await running.open(stack, extra or {})
+        yield running
+    finally:
+        await (
+            stack.aclose()
+        )  # without an error: what is behind a resource's `yield` runs, whatever has failed elsewhere
+
+
+class RunningService:
+    """A service at work: a Handler, and what it has open."""
+
+    def __init__(self, service: Service, settings: Settings) -> None:
+        self.service = service
+        self.settings = settings
+        self.router: Router[Handler] = Router()
+        self.pools: list[ProcessPoolExecutor | ForeignPool] = []
+        self._results: Results | None = None  # of routes with cache=
+        self.calls: dict[Callable[..., Any], CpuCall] = {}
+        self._middleware_under: dict[str, tuple[Middleware, ...]] = {}  # prefix -> what is asked where no route is
+        self._middleware_of: dict[Handler, tuple[Middleware, ...]] = {}
+        self._io_limit = IoLimit(settings.max_io_requests) if settings.max_io_requests else None
+
+    async def open(self, stack: AsyncExitStack, extra: Mapping[str, Handler]) -> None:
+        """Check all, start the pools, open the io resources: a mistake is said before anything is open."""
+        wirings = [wiring_of(each) for each in self.service.mounted()]
+        _check_paths(wirings)
+        handlers: dict[int, Handler] = {}
+        for name, routes in _routes_by_pool(wirings, self.settings).items():
+            handlers |= self._add_pool(name, routes)
+        await self._start_pools(stack)
+        stack.enter_context(callable_here(self.calls))
+        opened: dict[Any, Any] = {}
+        for wiring in wirings:
+            values = await open_once(stack, wiring.once, opened)
+            is_cpu = wiring.mounted.route.kind == "cpu"
+            handler = handlers[id(wiring)] if is_cpu else self._io_handler(wiring, values)
+            self._add(wiring, self._scoped(wiring, handler, values))
+        for path, handler in extra.items():
+            if not self.router.has("GET", path):
+                self.router.add(path, ("GET",), handler, handler)
+        for each in self.service.services():
+            if each.middleware:  # of two with one prefix it is the outer one's
+                self._middleware_under.setdefault(each.prefix, each.middleware)
+
+    def _io_handler(self, wiring: Wiring, resources: Mapping[str, Any]) -> Handler:
+        route, binder, scoped = wiring.mounted.route, wiring.binder, bool(wiring.of_request)
+        if socket := socket_parameter(wiring):
+            return socket_handler(
+                route.function,
+                socket,
+                lambda request: binder.bind(request, b"", request.resources if scoped else resources),
+            )
+        limit = max_body_size(wiring.mounted, self.settings)
+        handler = io_handler(route.function, binder, resources, limit, scoped=scoped)
+        if self.settings.compress:
+            from .compression import compressed  # only who compresses pays for the import
+
+            handler = compressed(handler)
+        if route.on_disconnect:
+            handler = told_of_disconnect(handler, route.on_disconnect == "cancel")
+        return handler
+
+    def _scoped(self, wiring: Wiring, handler: Handler, once: Mapping[str, Any]) -> Handler:
+        """What the route has asked for around its handler, within its error handlers."""
+        route = wiring.mounted.route
+        if route.cache:
+            handler = self._cached(wiring, handler)
+        if wiring.of_request:
+            names = set(wiring.binder.resources)
+            handler = Scope(wiring.of_request, names, once, sent=route.kind == "cpu").around(handler)
+        if route.kind == "cpu":
+            return handler
+        if route.timeout:
+            handler = limited_time(handler, route.timeout)
+        if route.limit:
+            handler = IoLimit(route.limit, "this route").around(handler)
+        return self._io_limit.around(handler) if self._io_limit else handler
+
+    def _add(self, wiring: Wiring, handler: Handler) -> None:
+        mounted = wiring.mounted
+        if mounted.error_handlers:
+            handler = with_error_handlers(handler, mounted.error_handlers)
+        if mounted.route.max_body_size is not None:
+            handler = limited_body(handler, mounted.route.max_body_size)
+        if mounted.middleware:
+            handler = self._within(mounted.middleware, handler)
+            self._middleware_of[handler] = mounted.middleware
+        self.router.add(mounted.path, mounted.route.methods, handler, mounted.route.function)
+
+    def _add_pool(self, name: str, wirings: list[Wiring]) -> dict[int, Handler]:
+        """A pool, not yet started, and the handlers of its routes: its workers know of these only."""
+        pool = self._pool(name, CpuProgram([endpoint_of(each, self.settings) for each in wirings]))
+        self.pools.append(pool)
+        handlers = {}
+        for number, wiring in enumerate(wirings):
+            route, default_timeout = wiring.mounted.route, self.settings.cpu_timeout
+            lane = pool.lane(route.limit) if route.limit else None
+            handlers[id(wiring)] = cpu_handler(pool, number, route, default_timeout, lane)
+            self.calls[route.function] = CpuCall(pool, number, timeout_of(route, default_timeout), lane)
+        return handlers
+
+    def _cached(self, wiring: Wiring, handler: Handler) -> Handler:
+        from .caching import CachedRoute, Results  # only who caches pays for the import
+
+        binder, route = wiring.binder, wiring.mounted.route
+        assert route.cache is not None
+        if binder.takes_request and not route.cache.headers:
+            raise ConfigurationError.at(
+                route.function,
+                "has cache= and takes the Request, so that nobody can tell which of its headers matter; take them as "
+                'parameters (Annotated[str, Header()]), or name them: cache=Cache(60, headers=["accept"])',
+            )
+        self._results = self._results or Results(self.settings.max_cache_size)
+        return CachedRoute(handler, route, self._results, binder.headers, self.settings.compress)
+
+    def _pool(self, name: str, program: CpuProgram) -> ProcessPoolExecutor | ForeignPool:
+        executor = self.settings.pools.get(name)
+        told = self.settings.pool(name)
+        if isinstance(executor, Executor):
+            from .foreign import ForeignPool  # only who brings an executor pays for the import
+
+            return ForeignPool(executor, program, name=name, queue_size=told["queue_size"])
+        max_result_size = self.settings.max_result_size
+        return ProcessPoolExecutor(
+            told.pop("workers"), **told, max_result_size=max_result_size, program=program, name=name
+        )
+
+    async def _start_pools(self, stack: AsyncExitStack) -> None:
+        """All at the same time. If one fails, the others are closed and its error is the one that is raised."""
+        stack.push_async_callback(self.drain, 0.1)
+        try:
+            async with asyncio.TaskGroup() as starting:
+                for pool in self.pools:
+                    starting.create_task(pool.start())
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+
+    def is_ready(self) -> bool:
+        """Whether every pool has all its workers."""
+        return all(pool.ready >= pool.max_workers for pool in self.pools)
+
+    async def drain(self, timeout: float) -> None:
+        """Let the pools finish what runs and waits, for `timeout` seconds, then kill it."""
+        await asyncio.gather(*(pool.aclose(timeout) for pool in self.pools))
+
+    async def handle(self, request: Request) -> Response:
+        """The answer to a request. It raises only if the client has gone, or the connection's task is cancelled."""
+        try:
+            handler, request.path_params = self.router.match(request.method, request.raw_path)
+            return await handler(request)
+        except NoRoute as error:
+            middleware = self._middleware_without_route(error, request.raw_path)
+            if not middleware:
+                return self._answer_to(error, request)
+            return await self._guarded(self._within(middleware, self._no_route), request)
+        except BaseException as error:  # SystemExit and KeyboardInterrupt too: a handler must not end the server
+            return self._answer_to(error, request)
+
+    __call__ = handle  # a Handler; a bound method is called sooner than an object
+
+    async def _guarded(self, handler: Handler, request: Request) -> Response:
+        try:
+            return await handler(request)
+        except BaseException as error:
+            return self._answer_to(error, request)
+
+    def _within(self, middleware: tuple[Middleware, ...], handler: Handler) -> Handler:
+        """`handler` with the middleware around it."""
+        for each in reversed(middleware):
+            handler = _around(each, partial(self._guarded, handler))
+        return handler
+
+    def _middleware_without_route(self, error: NoRoute, path: str) -> tuple[Middleware, ...]:
+        """That of the path's other methods; else of the service with the longest prefix that the path begins with."""
+        if error.beside is not None:
+            return self._middleware_of.get(error.beside, ())
+        prefixes = [p for p in self._middleware_under if path == p or path.startswith(p + "/")]
+        return self._middleware_under[max(prefixes, key=len)] if prefixes else ()
+
+    async def _no_route(self, request: Request) -> Response:
+        handler, _ = self.router.match(request.method, request.raw_path)
+        return await handler(request)
+
+    def _answer_to(self, error: BaseException, request: Request) -> Response:
+        """What the client gets for what a handler has raised."""
+        if isinstance(error, NoRoute) and (handlers := self.service.error_handlers) and request.method != "OPTIONS":
+            try:
+                if response := answer_to(error, request, handlers):
+                    return response
+            except Exception as worse:
+                return self._failed(request, worse)
+        if isinstance(error, NoRoute) and request.method == "OPTIONS":
+            if error.status == 405:
+                return Response(b"", 204, error.headers)
+            if request.raw_path == "*":
+                return Response(b"", 204, [("allow", allow(("GET", "POST", "PUT", "PATCH", "DELETE")))])
+        if isinstance(error, HTTPError):
+            try:
+                return problem_response(error)
+            except ValueError as bad_header:
+                return self._failed(request, bad_header)
+        if isinstance(error, asyncio.CancelledError):
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise error
+            return self._failed(request, RuntimeError("the handler raised CancelledError; nobody had cancelled it"))
+        return self._failed(request, error)
+
+    def _failed(self, request: Request, error: BaseException) -> Response:
+        """Log what the client must not know, and answer with what it may. ConnectionAbortedError if it has gone."""
+        if isinstance(error, JobAbandoned):
+            raise ConnectionAbortedError(str(error)) from None
+        level, text = _log_line(error)
+        if text:
+            log.log(level, "%s %s (request %s): %s", request.method, request.raw_path, request.id, indented(text))
+        return problem_response(error if isinstance(error, TinysvcError) else TinysvcError())
+
+
+def _log_line(error: BaseException) -> tuple[int, str]:
+    """The level and the words for an error in the log; no words for what only says that there is much to do."""
+    if isinstance(error, (RemoteError, UnencodableResult)):
+        return logging.ERROR, str(error)
+    if isinstance(error, (WorkerDied, JobRefused, DeadlineExceeded)):
+        return logging.ERROR, f"{error.status}, {error}"
+    if not isinstance(error, TinysvcError):
+        return logging.ERROR, f"the handler failed\n{author_traceback(error)}"
+    return logging.DEBUG, ""
+
+
+def _around(middleware: Middleware, call_next: Handler) -> Handler:
+    async def handle(request: Request) -> Response:
+        response = await middleware(request, call_next)
+        if not isinstance(response, Response):
+            name = getattr(middleware, "__qualname__", type(middleware).__qualname__)
+            raise TypeError(f"the middleware {name} returned {response!r}; return a Response, as call_next does")
+        return response
+
+    return handle
+
+
+def _check_paths(wirings: list[Wiring]) -> None:
+    """ConfigurationError if two routes have one path and method."""
+    table: Router[None] = Router()
+    for wiring in wirings:
+        route = wiring.mounted.route
+        table.add(wiring.mounted.path, route.methods, None, route.function)
+
+
+# Which routes run in which pool
+
+
+def _routes_by_pool(wirings: list[Wiring], settings: Settings) -> dict[str, list[Wiring]]:
+    """The cpu routes of each pool that has any. ConfigurationError for a route in a pool that nobody has configured."""
+    known = {DEFAULT_POOL: None, **settings.pools}
+    routes: dict[str, list[Wiring]] = {}
+    for wiring in wirings:
+        route = wiring.mounted.route
+        if route.kind == "cpu":
+            _check_pool(route, known)
+            routes.setdefault(route.pool, []).append(wiring)
+    if unused := ", ".join(name for name in settings.pools if name not in routes):
+        log.warning("no cpu route is in these pools, so that nothing is started for them: %s", unused)
+    return routes
+
+
+def _check_pool(route: Route, known: Mapping[str, object]) -> None:
+    if route.pool not in known:
+        remedy = f'name one of these, or add Service(pools={{"{route.pool}": Pool(...)}}) or --pools {route.pool}'
+        raise ConfigurationError.at(
+            route.function, f"there is no pool {route.pool!r}; there is: {', '.join(known)}; {remedy}"
+        )

@@ -1,0 +1,149 @@
+"""What each route needs, found and checked before anything runs: a mistake is said at start-up, with its remedy."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from .annotations import signature_of
+from .binding import Binder
+from .endpoints import Endpoint
+from .errors import ConfigurationError
+from .places import marker_in
+from .resources import in_order, of_request
+from .routing import Given, Resource
+from .service import Mounted
+from .settings import Settings
+from .websocket import WebSocket, missing_library
+
+
+class Wiring(NamedTuple):
+    """A route with all that it needs; resources in the order of need."""
+
+    mounted: Mounted
+    binder: Binder
+    worker: dict[str, Resource]
+    """cpu resources."""
+    once: dict[str, Resource]
+    """io resources that the server opens once."""
+    of_request: dict[str, Resource]
+    """io resources that are opened for every request."""
+
+
+def wiring_of(mounted: Mounted) -> Wiring:
+    """ConfigurationError if the handler cannot be served."""
+    route, resources = mounted.route, mounted.service.resources
+    parameters = signature_of(route.function)
+    asked = [
+        name
+        for name, parameter in parameters.items()
+        if name in resources and name not in route.parameters and marker_in(parameter.annotation) is None
+    ]
+    own = in_order([name for name in asked if resources[name].kind == route.kind], resources)
+    others = in_order([name for name in asked if resources[name].kind == "io" != route.kind], resources)
+    sent = of_request(others)
+    for name in asked:
+        _check_side(mounted, name, parameters[name], name in own or name in sent)
+    filled = [name for name in asked if name in own or name in sent]
+    binder = Binder(route.function, route.parameters, filled, batched=route.batch is not None)
+    on_loop = own if route.kind == "io" else in_order([name for name in filled if name in sent], resources)
+    each = of_request(on_loop)
+    return Wiring(
+        mounted,
+        binder,
+        own if route.kind == "cpu" else {},
+        {name: resource for name, resource in on_loop.items() if name not in each},
+        {name: resource for name, resource in on_loop.items() if name in each},
+    )
+
+
+def _check_side(mounted: Mounted, name: str, parameter: inspect.Parameter, is_filled: bool) -> None:
+    if is_filled or parameter.annotation is not parameter.empty:
+        return
+    route, kind = mounted.route, mounted.service.resources[name].kind
+    where = "on the event loop" if route.kind == "io" else "in a worker process"
+    raise ConfigurationError.at(
+        route.function,
+        f"{name} comes from @{kind}_resource, but this handler runs {where}; use @{route.kind}_resource for it",
+    )
+
+
+def socket_parameter(wiring: Wiring) -> str:
+    """The name of the parameter that takes the WebSocket; "" if there is none."""
+    route, binder = wiring.mounted.route, wiring.binder
+    name = next((name for name, each in binder.parameters.items() if each.annotation is WebSocket), "")
+    if name and (route.methods != ("GET",) or not inspect.iscoroutinefunction(route.function) or binder.body_kind):
+        raise ConfigurationError.at(
+            route.function, "takes a WebSocket, which begins with a GET without a body: make it async def, for GET only"
+        )
+    if name and route.timeout:
+        raise ConfigurationError.at(route.function, "takes a WebSocket, which is open for long; leave out timeout")
+    if name and (missing := missing_library()):
+        raise ConfigurationError.at(route.function, missing)
+    return name
+
+
+def endpoint_of(wiring: Wiring, settings: Settings) -> Endpoint:
+    """A cpu route as its workers need it. ConfigurationError for what they cannot import, or that needs the loop."""
+    mounted, route = wiring.mounted, wiring.mounted.route
+    function = route.function
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise ConfigurationError.at(
+            function, "is async, but @cpu_route runs it in a worker, where nothing else waits; make it a plain def"
+        )
+    if any(each.annotation is WebSocket for each in signature_of(function).values()):
+        raise ConfigurationError.at(
+            function, "takes a WebSocket, which lives on the event loop; use @io_route, and await cpu(...) in it"
+        )
+    resources = {name: resource.function for name, resource in wiring.worker.items()}
+    for needed in (function, *resources.values(), *mounted.error_handlers.values()):
+        _check_picklable(needed) if isinstance(needed, Given) else _check_importable(needed)
+    return Endpoint(
+        function,
+        route.parameters,
+        resources,
+        frozenset(name for name, resource in wiring.worker.items() if resource.shared),
+        route.batch,
+        mounted.path,
+        settings.compress,
+        max_body_size(mounted, settings),
+        frozenset(wiring.of_request.keys() & wiring.binder.resources),
+        dict(mounted.error_handlers),
+    )
+
+
+def max_body_size(mounted: Mounted, settings: Settings) -> int:
+    size = mounted.route.max_body_size
+    return settings.max_body_size if size is None else size
+
+
+def _check_picklable(given: Given) -> None:
+    try:
+        pickle.dumps(given)
+    except Exception as error:
+        raise ConfigurationError(
+            f"what overrides a cpu_resource, {given.value!r}, cannot be sent to a worker: {error}; "
+            "give a function at a module's top level, which opens it there"
+        ) from None
+
+
+def _check_importable(function: Callable[..., Any]) -> None:
+    """A worker gets a function by its module and name, as pickle has it."""
+    name = function.__qualname__
+    if "<lambda>" in name or "<locals>" in name:
+        kind = "a lambda" if "<lambda>" in name else "defined inside another function"
+        raise ConfigurationError.at(
+            function, f"is {kind}, so that a worker cannot import it; define it with def at the module's top level"
+        )
+    found: Any = sys.modules.get(function.__module__)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if found is not function:
+        raise ConfigurationError.at(
+            function,
+            f"{function.__module__}.{name} is not this function, so that a worker would import another one; "
+            "put the tinysvc decorator on top of the others, and give every handler a name of its own",
+        )

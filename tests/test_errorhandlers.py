@@ -1,0 +1,118 @@
+"""errorhandlers.py: what a service's author answers for an exception, on the loop, in a worker and in a batch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+import resources_jobs
+from tinysvc import ConfigurationError, HTTPError, Request, Response, Service, io_route
+from tinysvc.errorhandlers import checked
+from tinysvc.errors import NoRoute, QueueFull
+from tinysvc.testing import serving
+
+
+def nowhere(request: Request, error: NoRoute) -> Response:
+    return Response({"nothing at": request.path}, error.status)
+
+
+def busy(request: Request, error: QueueFull) -> Response:
+    return Response("busy", 429, headers={"retry-after": "7"})
+
+
+def inner(request: Request, error: KeyError) -> Response:
+    return Response("inner", 404)
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[httpx.Client]:
+    routes = [resources_jobs.raises, resources_jobs.raises_too, resources_jobs.raise_together]
+    own = Service(resources_jobs.raises, prefix="/own", error_handlers={KeyError: inner})
+    service = Service(*routes, own, error_handlers={**resources_jobs.HANDLERS, NoRoute: nowhere, QueueFull: busy})
+    with serving(service, cpu_workers=1) as url, httpx.Client(base_url=url, timeout=20) as client:
+        yield client
+
+
+@pytest.mark.parametrize("where", ["io", "cpu", "all"])
+@pytest.mark.parametrize(
+    ("name", "status", "says"),
+    [
+        ("missing", 404, {"missing": "thing"}),
+        ("key", 409, {"detail": "KeyError"}),
+        ("teapot", 418, None),
+        ("gone", 410, {"detail": "gone"}),
+        ("disk", 500, None),
+        ("other", 500, {"status": 500}),
+        ("zero", 500, {"status": 500}),
+    ],
+)
+def test_errors_are_answered(
+    client: httpx.Client, where: str, name: str, status: int, says: dict[str, Any] | None
+) -> None:
+    answer = client.get(f"/{where}/{name}")
+    assert answer.status_code == status
+    if says is not None:
+        assert says.items() <= answer.json().items()
+    assert "secret" not in answer.text
+
+
+def test_an_answer_of_500_is_logged_all_the_same(client: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
+    assert client.get("/io/disk").text == "We are sorry."
+    assert "secret path" in caplog.text
+    assert "resources_jobs.py" in caplog.text
+    caplog.clear()
+    assert client.get("/io/key").status_code == 409
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_the_inner_services_handler_is_asked_first(client: httpx.Client) -> None:
+    assert client.get("/own/io/key").text == "inner"
+    assert client.get("/own/io/missing").status_code == 404
+
+
+def test_what_is_not_there_can_be_answered_too(client: httpx.Client) -> None:
+    assert client.get("/nothing").json() == {"nothing at": "/nothing"}
+    assert client.post("/io/key").status_code == 405
+    assert client.options("/io/key").headers["allow"] == "GET, HEAD, OPTIONS"
+
+
+def test_a_handler_that_is_none(client: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
+    assert client.get("/io/zero").status_code == 500
+    assert "the error handler broken_handler returned 'no response'; return a Response or an HTTPError" in caplog.text
+
+
+async def waits(request: Request, error: Exception) -> Response:
+    return Response()
+
+
+@pytest.mark.parametrize(
+    ("handlers", "says"),
+    [
+        ({404: nowhere}, r"types of exceptions, as in \{KeyError: missing\}, not 404"),
+        ({KeyboardInterrupt: nowhere}, "types of exceptions"),
+        ({KeyError: waits}, "the error handler of KeyError is a plain function.*may run in a worker"),
+        ({KeyError: "text"}, "is a plain function"),
+    ],
+)
+def test_wrong_ones_are_refused(handlers: dict[Any, Any], says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        checked(handlers)
+
+
+def test_one_that_a_worker_cannot_import() -> None:
+    service = Service(resources_jobs.raises_too, error_handlers={KeyError: lambda request, error: HTTPError(404)})
+    with pytest.raises(ConfigurationError, match=r"is a lambda.*define it with def"), serving(service):
+        pass
+
+
+def test_one_of_its_own_service_needs_no_worker() -> None:
+    @io_route("/")
+    async def fails() -> None:
+        raise KeyError("x")
+
+    with serving(Service(fails, error_handlers={KeyError: lambda request, error: HTTPError(404, "lambda")})) as url:
+        assert httpx.get(url).json()["detail"] == "lambda"

@@ -1,0 +1,308 @@
+"""resources.py: who needs whom, what is opened when, and what is closed when something fails."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+import resources_jobs
+from conftest import wait_until
+from tinysvc import ConfigurationError, Header, Query, Service, cpu_resource, cpu_route, io_resource, io_route
+from tinysvc.resources import ResourceFailed
+from tinysvc.testing import serving
+
+TOKEN = {"authorization": "Bearer secret"}
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    path = tmp_path_factory.mktemp("record") / "log"
+    path.touch()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RESOURCES_LOG", str(path))
+        yield path
+
+
+@pytest.fixture(scope="module")
+def url(record: Path) -> Iterator[str]:
+    with serving(resources_jobs, cpu_workers=1) as url:
+        assert record.read_text().split("\n") == ["config opens", "database opens", ""]
+        yield url
+    assert record.read_text().endswith("database closes\nconfig closes\n")
+
+
+@pytest.fixture
+def client(url: str, record: Path) -> Iterator[httpx.Client]:
+    record.write_text("")
+    with httpx.Client(base_url=url, timeout=20) as client:
+        yield client
+
+
+def lines(record: Path) -> list[str]:
+    return record.read_text().splitlines()
+
+
+def test_a_resource_of_the_request(client: httpx.Client) -> None:
+    assert client.get("/me", headers=TOKEN).json() == {"name": "ada", "database": "main"}
+    assert client.get("/me", headers={"authorization": "bEARER  secret"}).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/me", "/work", "/batch?n=1"])
+@pytest.mark.parametrize("header", [None, "Bearer", "Bearer wrong", "Basic secret", "secret"])
+def test_who_is_not_known_is_told_so(client: httpx.Client, path: str, header: str | None) -> None:
+    answer = client.get(path, headers={"authorization": header} if header else {})
+    assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+    assert "detail" in answer.json()
+
+
+def test_a_key_that_is_missing(client: httpx.Client) -> None:
+    assert client.get("/key", headers={"x-key": "k", "user-agent": "a"}).text == "a:k"
+    answer = client.get("/key")
+    assert (answer.status_code, answer.headers["www-authenticate"]) == (401, 'ApiKey header="x-key"')
+
+
+def test_each_is_opened_once_a_request_and_closed_in_reverse(client: httpx.Client, record: Path) -> None:
+    assert client.get("/twice", headers=TOKEN).json() == ["ada", "main/ada"]
+    assert lines(record) == ["user", "begin", "commit"]
+
+
+def test_an_error_of_the_handler_is_told_to_them(client: httpx.Client, record: Path) -> None:
+    assert client.get("/fails", headers=TOKEN).status_code == 409
+    assert lines(record) == ["user", "begin", "rollback HTTPError"]
+
+
+def test_a_resource_does_not_swallow_an_error(client: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
+    assert client.get("/swallowed").status_code == 500
+    assert "not to be swallowed" in caplog.text
+
+
+def test_they_stay_open_until_a_stream_has_ended(client: httpx.Client, record: Path) -> None:
+    with client.stream("GET", "/stream", headers=TOKEN) as answer:
+        assert "".join(answer.iter_text()) == "one main/ada"
+    assert lines(record) == ["user", "begin", "commit"]
+
+
+def test_a_stream_that_fails(client: httpx.Client, record: Path) -> None:
+    with pytest.raises(httpx.RemoteProtocolError):
+        client.get("/broken", headers=TOKEN)
+    assert lines(record) == ["user", "begin", "rollback LookupError"]
+
+
+def test_a_stream_whose_client_leaves(client: httpx.Client, record: Path) -> None:
+    with client.stream("GET", "/endless", headers=TOKEN) as answer:
+        assert next(answer.iter_text()) == "data: first\n\n"
+        assert lines(record) == ["user", "begin"]
+    wait_until(lambda: lines(record)[2:] == ["rollback CancelledError"], "the resource is closed")
+
+
+def test_a_def_runs_in_a_thread(client: httpx.Client, record: Path) -> None:
+    assert client.post("/threaded", content=b"x" * 3).text == "POST /threaded xxx"
+    assert lines(record) == ["thread begins", "thread ends"]
+
+
+def test_of_a_socket(client: httpx.Client, url: str, record: Path) -> None:
+    with connect(url.replace("http", "ws") + "/socket", additional_headers=TOKEN) as socket:
+        assert socket.recv(timeout=20) == "main/ada"
+    wait_until(lambda: lines(record) == ["user", "begin", "commit"], "the resource is closed")
+    with pytest.raises(InvalidStatus, match="401"):
+        connect(url.replace("http", "ws") + "/socket").close()
+
+
+def test_a_worker_is_given_those_of_the_request(client: httpx.Client) -> None:
+    assert client.get("/work", headers=TOKEN).json() == [[10, 20], "ada", "main"]
+
+
+def test_a_batch_is_given_each_requests_own(client: httpx.Client) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        answers = threads.map(lambda n: client.get(f"/batch?n={n}", headers=TOKEN).text, range(4))
+        assert list(answers) == [f"{n} ada 10" for n in range(4)]
+
+
+def test_what_is_cached_is_for_who_may_see_it(client: httpx.Client, record: Path) -> None:
+    def ask(key: str, **headers: str) -> httpx.Response:
+        return client.get("/cached", headers={"x-key": key, "user-agent": "a", **headers})
+
+    assert ask("1", **TOKEN).text == ask("1", **TOKEN).text == "ada a:1"
+    assert ask("2", **TOKEN).text == "ada a:2"
+    assert ask("1").status_code == 401
+    assert lines(record).count("computed") == 2
+
+
+def test_what_cannot_be_sent_to_a_worker(client: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
+    assert client.get("/unpicklable").status_code == 500
+    assert "the resources lock of a request cannot be sent to a worker" in caplog.text
+
+
+# What is wrong is said at start-up
+
+
+def said(*parts: Any) -> str:
+    with pytest.raises(ConfigurationError) as raised, serving(Service(*parts)):
+        pass
+    return str(raised.value)
+
+
+def resource(name: str, function: Any, kind: Any = io_resource) -> Any:
+    function.__name__ = name
+    return kind(function)
+
+
+@io_route("/")
+async def asks(a) -> None: ...  # type: ignore[no-untyped-def]
+
+
+def test_a_circle() -> None:
+    async def one(b): ...  # type: ignore[no-untyped-def]
+    async def two(c): ...  # type: ignore[no-untyped-def]
+    async def three(b): ...  # type: ignore[no-untyped-def]
+
+    found = said(asks, resource("a", one), resource("b", two), resource("c", three))
+    assert "these resources need each other: b -> c -> b; cut one" in found
+    assert "test_resources.py" in found
+
+
+def test_a_parameter_that_nothing_fills() -> None:
+    async def one(limit: int = 3) -> None: ...
+
+    assert "one" in (found := said(asks, resource("a", one)))
+    assert "nothing fills its parameter limit: int = 3: there is no io_resource of this name" in found
+
+
+def test_a_cpu_resource_asks_for_cpu_resources() -> None:
+    @cpu_resource
+    def a(request: Any) -> None: ...
+
+    @cpu_route("/")
+    def handler(a: Any) -> None: ...
+
+    assert "can ask for other cpu_resources only" in said(handler, a)
+
+
+def test_a_shared_one_needs_shared_ones() -> None:
+    @cpu_resource
+    def b() -> None: ...
+
+    @cpu_resource(shared=True)
+    def a(b: Any) -> None: ...
+
+    @cpu_route("/")
+    def handler(a: Any) -> None: ...
+
+    assert "b, which it asks for, is opened in each of them: make that @cpu_resource(shared=True) too" in said(
+        handler, a, b
+    )
+
+
+def test_what_was_opened_is_closed_when_a_later_one_fails() -> None:
+    closed = []
+
+    @io_resource
+    async def b() -> AsyncIterator[int]:
+        yield 1
+        closed.append("b")
+
+    @io_resource
+    async def a(b: int) -> int:
+        raise OSError("no database")
+
+    with (
+        pytest.raises(ResourceFailed, match=r"the resource a cannot be opened:\n(.*\n)+.*no database"),
+        serving(Service(asks, a, b)),
+    ):
+        pass
+    assert closed == ["b"]
+
+
+def test_what_is_not_annotated_is_not_of_the_request() -> None:
+    """Else a default would be the client's to choose."""
+
+    async def one(dsn: str = "sqlite://") -> None: ...
+
+    assert "nothing fills its parameter dsn" in said(asks, resource("a", one))
+
+
+# Override
+
+
+@io_resource
+async def greeting() -> str:
+    raise OSError("not in a test")
+
+
+@io_resource
+async def name(who: Annotated[str, Query()]) -> str:
+    return who
+
+
+@cpu_resource
+def model() -> int:
+    raise OSError("not in a test")
+
+
+@io_route("/greet")
+async def greet(greeting: str, name: str) -> str:
+    return f"{greeting} {name} {threading.current_thread().name[:7]}"
+
+
+@cpu_route("/score")
+def score(model: int, name: str) -> str:
+    return f"{model} {name}"
+
+
+def fake_model() -> Iterator[int]:
+    yield 7
+
+
+def test_override_by_values_and_by_functions() -> None:
+    service = Service(Service(greet, score, greeting, name, model, prefix="/v1"))
+
+    async def polite(request) -> str:  # type: ignore[no-untyped-def]
+        return f"dear {request.query['who'][0]}"
+
+    with serving(service.override(greeting="hi", name=polite, model=42), cpu_workers=1) as url:
+        assert httpx.get(f"{url}/v1/greet?who=ada").text == "hi dear ada tinysvc"
+        assert httpx.get(f"{url}/v1/score?who=ada").text == "42 dear ada"
+    with serving(service.override(greeting="hi", name="bob", model=fake_model), cpu_workers=1) as url:
+        assert httpx.get(f"{url}/v1/score").text == "7 bob"
+    with pytest.raises(ResourceFailed), serving(Service(greet, greeting, name)):
+        pass  # the service itself is as it was
+
+
+def test_override_names_what_there_is() -> None:
+    with pytest.raises(ConfigurationError, match=r"there is no resource 'greting'; did you mean greeting\?"):
+        Service(greet, greeting, name).override(greting=1)
+
+
+def test_an_override_that_does_not_pickle(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL)
+    with (
+        pytest.raises(
+            ConfigurationError,
+            match=r"overrides a cpu_resource, .*lock.*worker: .*give a function",
+        ),
+        serving(Service(score, name, model).override(model=threading.Lock(), name="x")),
+    ):
+        pass
+
+
+def test_a_header_is_named_like_its_parameter() -> None:
+    @io_resource
+    async def a(x_tenant: Annotated[str, Header()]) -> str:
+        return x_tenant
+
+    @io_route("/tenant")
+    async def tenant(a: str) -> str:
+        return a
+
+    with serving(Service(tenant, a)) as url:
+        assert httpx.get(f"{url}/tenant", headers={"x-tenant": "t"}).text == "t"
+        assert httpx.get(f"{url}/tenant").json()["errors"] == [{"place": "header.x-tenant", "detail": "is missing"}]

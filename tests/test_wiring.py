@@ -1,0 +1,37 @@
+"""wiring.py: what a route needs, found before anything runs. What is refused stands in test_service.py."""
+
+from __future__ import annotations
+
+import resources_jobs
+from tinysvc import Service
+from tinysvc.settings import Settings
+from tinysvc.wiring import Wiring, endpoint_of, wiring_of
+
+
+def wirings() -> dict[str, Wiring]:
+    found = map(wiring_of, Service(resources_jobs).mounted())
+    return {each.mounted.route.function.__name__: each for each in found}
+
+
+def test_resources_in_the_order_of_need() -> None:
+    twice, work = wirings()["twice"], wirings()["work"]
+    assert (list(twice.once), list(twice.of_request)) == (["database", "config"][::-1], ["user", "transaction"])
+    assert (list(work.worker), list(work.once), list(work.of_request)) == (
+        ["base", "scale", "weights"],
+        ["config", "database"],
+        ["user"],
+    )
+    assert work.binder.resources == ["weights", "user"]
+
+
+def test_an_endpoint_says_what_is_shared_and_what_comes_with_each_request() -> None:
+    endpoint = endpoint_of(wirings()["work"], Settings())
+    assert (list(endpoint.resources), endpoint.shared, endpoint.of_request) == (
+        ["base", "scale", "weights"],
+        frozenset({"base"}),
+        frozenset({"user"}),
+    )
+
+
+def test_a_route_without_resources_has_none() -> None:
+    assert not any(wirings()["raises"][2:])
