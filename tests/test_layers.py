@@ -30,17 +30,17 @@ FLOORS: list[list[set[str]]] = [  # floor -> groups; the groups of one floor do 
     [
         {"http", "bodies", "heads", "chunked", "sendfile"},
         {"routing", "router"},
-        {"binding", "annotations", "places", "results"},
+        {"binding", "annotations", "places", "results", "schemas"},
         {"executor", "plain", "dispatcher", "books", "processes", "worker", "telling", "foreign"},
     ],
     [
         {
-            *("service", "running", "wiring", "resources", "iohandlers", "errorhandlers"),
+            *("service", "running", "wiring", "resources", "iohandlers", "errorhandlers", "openapi"),
             *("adapter", "batching", "caching", "calls", "endpoints", "pages"),
             *("compression", "cors", "limits", "negotiation", "proxies", "security", "static", "websocket"),
         }
     ],
-    [{"server", "supervisor", "sockets", "tls", "watchdog", "loading"}],
+    [{"server", "tables", "supervisor", "sockets", "tls", "watchdog", "loading"}],
     [{"__main__"}, {"testing"}],
 ]
 PLACE = {

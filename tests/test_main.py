@@ -227,6 +227,33 @@ def test_a_wrong_variable_is_named(folder: Path, variables: dict[str, str], says
     assert failed("-m", "tinysvc", "hello.py", cwd=folder, **variables) == (2, f"tinysvc: {says}\n")
 
 
+@pytest.mark.parametrize(
+    ("flag", "says"),
+    [
+        ("--routes", r"GET +/ +io +hello\.root"),
+        ("--openapi", r'"operationId": "root"'),
+        ("--settings", r"port +8000 +default\n(.*\n)*queue_size +3 +TINYSVC_QUEUE_SIZE"),
+    ],
+)
+def test_what_is_shown_and_not_served(folder: Path, flag: str, says: str) -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "tinysvc", "hello.py", flag],
+        cwd=folder,
+        env={**os.environ, "TINYSVC_QUEUE_SIZE": "3"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=50,
+    )
+    assert re.search(says, shown.stdout)
+    assert shown.stderr == ""
+    assert "\x1b" not in shown.stdout  # it is no terminal
+
+
+def test_what_cannot_be_shown_is_said(folder: Path) -> None:
+    assert failed("-m", "tinysvc", "nothing.py", "--routes", cwd=folder)[0] == 2
+
+
 def test_help_and_version(folder: Path) -> None:
     out = subprocess.run([sys.executable, "-m", "tinysvc", "--help"], capture_output=True, text=True, check=True).stdout
     assert "python -m tinysvc examples" in out

@@ -18,7 +18,7 @@ import pytest
 import faulty
 from conftest import wait_until, workers_below
 from tinysvc import ConfigurationError, Request, Service, io_route
-from tinysvc.server import Server, route_table
+from tinysvc.server import Server
 from tinysvc.settings import Settings
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.usefixtures("nothing_left")]
@@ -202,12 +202,6 @@ async def test_https_and_new_certificates(tmp_path: Path, caplog: pytest.LogCapt
 async def test_several_processes_are_not_for_a_server_in_a_program() -> None:
     with pytest.raises(ConfigurationError, match=r"workers is 2, but .*: say workers=1 here"):
         Server(Service(own_livez), Settings(workers=2))
-
-
-async def test_the_route_table() -> None:
-    assert route_table(Service(faulty.io, faulty.predict, prefix="/p")) == (
-        "GET   /p/io/{number}  io   faulty.io\nPOST  /p/predict      cpu  faulty.predict"
-    )
 
 
 FEW = 64

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from . import __version__
 from .loading import load_service
-from .server import run_loaded
+from .server import run_loaded, show
 from .settings import Settings
 
 _EXAMPLES = """\
@@ -25,6 +25,12 @@ examples:
 Every option can also be set as a variable: --cpu-workers is TINYSVC_CPU_WORKERS.
 """
 
+SHOWN = {
+    "routes": "the routes",
+    "openapi": "the OpenAPI document",
+    "settings": "every option, its value and where that comes from",
+}
+
 
 def parser() -> argparse.ArgumentParser:
     """The flags are the fields of Settings."""
@@ -35,6 +41,8 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("target", metavar="TARGET", help="a file, a folder, a module, or module:service")
+    for what, about in SHOWN.items():
+        command.add_argument(f"--{what}", action="store_const", const=what, dest="show", help=f"print {about}, and end")
     command.add_argument("--version", action="version", version=f"tinysvc {__version__}")
     for field in dataclasses.fields(Settings):
         flag, about = "--" + field.name.replace("_", "-"), f"{field.metadata['help']} (default: {field.default!r})"
@@ -49,8 +57,11 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = vars(parser().parse_args(arguments))
-    target = options.pop("target")
-    run_loaded(lambda: load_service(target), options)
+    target, what = options.pop("target"), options.pop("show")
+    if what:
+        show(what, lambda: load_service(target), options)
+    else:
+        run_loaded(lambda: load_service(target), options)
 
 
 if __name__ == "__main__":

@@ -394,6 +394,10 @@ def _step(step: str | int) -> str:
 _STREAMS = (Iterator, Iterable, Generator, AsyncIterator, AsyncIterable, AsyncGenerator)
 
 
+def is_stream(annotation: Any) -> bool:
+    return (get_origin(annotation) or annotation) in _STREAMS
+
+
 def stream_type_of(annotation: Any) -> str:
     """The content type of what a function yields that returns `Iterator[T]`; "" where the first item decides."""
     if get_origin(annotation) not in _STREAMS or not get_args(annotation):

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from hashlib import blake2b
 from html import escape
 
-from .messages import HTML, Handler, Request, Response
-from .service import Mounted
-from .wiring import wiring_of
+import orjson
+
+from .conditional import precondition, validators
+from .messages import HTML, JSON, Handler, Request, Response
+from .openapi import document
+from .service import Mounted, Service
+from .settings import Settings
+from .wiring import Wiring, wiring_of
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --io: #1a7f5a; --cpu: #b4540a; }
@@ -19,6 +25,25 @@ pre { overflow-x: auto; margin: .3rem 0 1rem; padding: .5rem; border: 1px solid 
 b { font: 600 13px/1 monospace; color: #fff; padding: 2px 6px; border-radius: 4px; }
 .io { background: var(--io); } .cpu { background: var(--cpu); }
 """
+
+
+def documentation(service: Service, wirings: Iterable[Wiring], settings: Settings) -> dict[str, Handler]:
+    """What a service says of itself, by paths."""
+    content = openapi_json(service, wirings, settings)
+    etag = blake2b(content, digest_size=8).hexdigest()
+
+    async def openapi(request: Request) -> Response:
+        if answer := precondition(request, etag=etag):
+            return answer
+        return Response(content, 200, [*validators(etag=etag), ("cache-control", "no-cache")], JSON)
+
+    return {"/openapi.json": openapi}
+
+
+def openapi_json(service: Service, wirings: Iterable[Wiring], settings: Settings, *, indent: bool = False) -> bytes:
+    """The OpenAPI document; what an author gave as an example or default, and JSON does not know, becomes text."""
+    option = orjson.OPT_NON_STR_KEYS | (orjson.OPT_INDENT_2 if indent else 0)
+    return orjson.dumps(document(service, wirings, settings), default=str, option=option)
 
 
 def index_page(title: str, mounted: Iterable[Mounted]) -> Handler:

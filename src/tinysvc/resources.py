@@ -57,7 +57,7 @@ def of_request(ordered: Resources) -> set[str]:
     found: set[str] = set()
     for name, resource in ordered.items():
         needs = needs_of(resource, ordered)
-        takes_more = not isinstance(resource.function, Given) and len(needs) < len(signature_of(resource.function))
+        takes_more = len(needs) < len(inspect.signature(resource.function).parameters)
         if resource.of_request or takes_more or any(each in found for each in needs):
             found.add(name)
     return found
@@ -65,8 +65,8 @@ def of_request(ordered: Resources) -> set[str]:
 
 def needs_of(resource: Resource, resources: Resources) -> list[str]:
     """The resources that it asks for by name. ConfigurationError for a parameter that nothing fills."""
-    if isinstance(resource.function, Given):
-        return []
+    if isinstance(resource.function, Given) or not inspect.signature(resource.function).parameters:
+        return []  # whose annotation of what it returns nobody needs
     needs = []
     for name, parameter in signature_of(resource.function).items():
         other = resources.get(name)

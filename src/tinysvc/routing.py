@@ -52,8 +52,11 @@ class About(TypedDict, total=False):
     """One line; else the first one of the docstring."""
     tags: Sequence[str]
     deprecated: bool
-    responses: Mapping[int, str]
-    """What else it answers, as in `{404: "There is no such note."}`; a 2xx stands in the place of 200."""
+    responses: Mapping[int, Any]
+    """What else it answers: a sentence or a type, as in `{404: "There is no such note.", 201: Note}`.
+
+    A 2xx stands in the place of 200.
+    """
     example: Any
     """A body that it takes."""
 

@@ -96,6 +96,10 @@ class RunningService:
         """Check all, start the pools, open the io resources: a mistake is said before anything is open."""
         wirings = [wiring_of(each) for each in self.service.mounted()]
         _check_paths(wirings)
+        if self.settings.docs:
+            from .pages import documentation  # only who shows it pays for the import
+
+            extra = {**extra, **documentation(self.service, wirings, self.settings)}
         handlers: dict[int, Handler] = {}
         for name, routes in _routes_by_pool(wirings, self.settings).items():
             handlers |= self._add_pool(name, routes)

@@ -22,7 +22,7 @@ from .errors import ConfigurationError, WorkerStartError
 from .http import Connections
 from .loading import TargetError, load_main, load_service
 from .messages import JSON, Handler, Request, Response
-from .pages import index_page
+from .pages import index_page, openapi_json
 from .processes import refuse_while_importing
 from .resources import ResourceFailed
 from .results import json_bytes
@@ -30,8 +30,10 @@ from .running import at_work
 from .service import Service
 from .settings import Settings, SettingsError, load_settings
 from .sockets import listening_sockets, url_of
+from .tables import is_colourful, route_table, settings_table
 from .tls import Certificates, certificates
 from .watchdog import watched
+from .wiring import wiring_of
 
 if TYPE_CHECKING:
     from .supervisor import Link
@@ -172,6 +174,22 @@ def run(target: str | Service, **options: Any) -> None:
     run_loaded(load, options)
 
 
+def show(what: str, load: Callable[[], Service], options: Mapping[str, Any]) -> None:
+    """Print the `routes`, the `openapi` document or the `settings` of a service, and do not serve it."""
+    try:
+        service = load()
+        settings = load_settings(options, os.environ, service.options)
+        wirings = [wiring_of(mounted) for mounted in service.mounted()]
+    except FORESEEN as error:
+        _exit(_status(error), error)
+    if what == "routes":
+        _announce(_routes(service))
+    elif what == "settings":
+        _announce(settings_table(settings, options, os.environ, service.options))
+    else:
+        _announce(openapi_json(service, wirings, settings, indent=True).decode())
+
+
 def run_loaded(load: Callable[[], Service], options: Mapping[str, Any]) -> None:
     """Load, serve, and turn every foreseen failure into its sentence and exit status."""
     _open_standard_descriptors()
@@ -195,7 +213,7 @@ def _serve_alone(service: Service, settings: Settings) -> None:
     server = Server(service, settings)
 
     def ready() -> None:
-        _announce(f"{route_table(service)}\nlistening on {' and '.join(server.urls)}")
+        _announce(f"{_routes(service)}\nlistening on {' and '.join(server.urls)}")
 
     _run(_serve_until_signal(server, ready))
 
@@ -207,11 +225,15 @@ def _serve_beside_others(load: Callable[[], Service], options: Mapping[str, Any]
     try:
         service = load()
         settings = load_settings(options, os.environ, service.options)
-        listeners = link.listeners(settings, route_table(service))
+        listeners = link.listeners(settings, _routes(service))
         server = Server(service, share(settings), listeners)
         _run(_serve_until_signal(server, link.ready, link.socket))
     except FORESEEN as error:
         link.failed(str(error), _status(error))
+
+
+def _routes(service: Service) -> str:
+    return route_table(service, colour=is_colourful(sys.stdout))
 
 
 def _run(serving: Coroutine[Any, Any, None]) -> None:
@@ -299,20 +321,3 @@ def _announce(text: str) -> None:
         print(text, flush=True)
     except OSError:  # nobody reads our output: no reason not to serve
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the life of the process
-
-
-def route_table(service: Service) -> str:
-    """The routes, one a line: method, path, io or cpu, handler."""
-    rows = [
-        (
-            " ".join(m.route.methods),
-            m.path,
-            m.route.kind,
-            f"{m.route.function.__module__}.{m.route.function.__qualname__}",
-        )
-        for m in service.mounted()
-    ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import logging
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -31,6 +32,8 @@ class Mounted(NamedTuple):
     middleware: tuple[Middleware, ...] = ()
     """From the outermost to the innermost."""
     error_handlers: Mapping[type[Exception], ErrorHandler] = types.MappingProxyType({})
+    name: str = ""
+    """The service's, as its documentation has it."""
 
 
 class Placed(NamedTuple):
@@ -40,6 +43,7 @@ class Placed(NamedTuple):
     prefix: str
     middleware: tuple[Middleware, ...]
     error_handlers: dict[type[Exception], ErrorHandler]
+    name: str
 
 
 class Service:
@@ -70,6 +74,8 @@ class Service:
             raise ConfigurationError(f'prefix must begin with "/", not end with it, and hold no {{}}, not {prefix!r}')
         self.prefix = prefix
         self.name = name
+        self.description = ""
+        self.version = "0"
         self.pools = read_pools(pools or {})
         self.middleware = checked_middleware(middleware)
         self.error_handlers = checked(error_handlers or {})
@@ -114,6 +120,7 @@ class Service:
                 f"no name in the module {module.__name__} leads to this, so that it would not be served; "
                 "give every handler a name of its own, at the module's top level, with the tinysvc decorator on top",
             )
+        self._take_name(module)
         imported: list[str] = []
         for value in list(vars(module).values()):
             if isinstance(value, Service) and value.is_part_of_module:
@@ -129,6 +136,13 @@ class Service:
             name = f"{module.__name__} ({getattr(module, '__file__', 'no file')})"
             raise ConfigurationError(f"the module {name} has no function with @io_route or @cpu_route{hint}")
 
+    def _take_name(self, module: types.ModuleType) -> None:
+        """What the first module says of itself is what the service says of itself."""
+        if not self.description and not self.routes:
+            self.name = self.name or module.__name__.rpartition(".")[2]
+            self.description = inspect.cleandoc(module.__doc__ or "")
+            self.version = str(getattr(module, "__version__", self.version))
+
     def _add_record(self, record: Route | Resource) -> None:
         if isinstance(record, Route):
             if record not in self.routes:
@@ -140,16 +154,23 @@ class Service:
 
     def mounted(self) -> Iterator[Mounted]:
         """Every route of this service and of those under it, with its whole path."""
-        for service, prefix, middleware, error_handlers in self.services():
+        for service, prefix, middleware, error_handlers, name in self.services():
             for route in service.routes:
                 path = prefix + route.path
                 path = path.rstrip("/") or "/" if prefix and route.path == "/" else path
-                yield Mounted(path, route, service, middleware + route.middleware, error_handlers)
+                yield Mounted(path, route, service, middleware + route.middleware, error_handlers, name)
 
     def services(self, outer: Placed | None = None) -> Iterator[Placed]:
         """This one and all under it."""
-        prefix, middleware, handlers = (outer.prefix, outer.middleware, outer.error_handlers) if outer else ("", (), {})
-        placed = Placed(self, prefix + self.prefix, middleware + self.middleware, {**handlers, **self.error_handlers})
+        if outer is None:
+            outer = Placed(self, "", (), {}, "")
+        placed = Placed(
+            self,
+            outer.prefix + self.prefix,
+            outer.middleware + self.middleware,
+            {**outer.error_handlers, **self.error_handlers},
+            outer.name if self.is_part_of_module or not self.name else self.name,
+        )
         yield placed
         for mount in self.mounts:
             yield from mount.services(placed)

@@ -84,6 +84,7 @@ class Settings:
         "", 'peers whose Forwarded or X-Forwarded-* is believed, as in "10.0.0.0/8 127.0.0.1 unix"; nobody\'s if empty'
     )
     workers: int = _option(1, "server processes that share the port, each with its share of the CPU workers")
+    docs: bool = _option(True, "answer /openapi.json with what is served, and /docs with a page to try it")
     log_level: str = _option("info", "debug, info, warning or error")
 
     cpu_workers: int = _option(available_cores(), "worker processes for the cpu routes")
@@ -250,6 +251,20 @@ def load_settings(
         if name not in _FIELDS:
             raise SettingsError(f"{name!r} is no option of tinysvc{nearest(name, _FIELDS)}")
     return Settings(**values | {"pools": pools})
+
+
+def origins(
+    overrides: Mapping[str, Any], environ: Mapping[str, str], service_options: Mapping[str, Any]
+) -> dict[str, str]:
+    """Where the values come from that are not the defaults; of pools, everything that speaks of them."""
+    found: dict[str, str] = {}
+    sources = {"Service(...)": service_options, "": _variables(environ), "command line": overrides}
+    for origin, source in sources.items():
+        for name, value in source.items():
+            if value is not None and value != {}:
+                told = origin or f"TINYSVC_{name.upper()}"
+                found[name] = f"{found[name]}, {told}" if name == "pools" and name in found else told
+    return found
 
 
 _FIELDS = {field.name: field for field in dataclasses.fields(Settings)}

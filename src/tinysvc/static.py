@@ -21,7 +21,7 @@ from .errors import ConfigurationError, HTTPError
 from .messages import FileContent, Request, Response, add_vary
 from .query import CONTROL
 from .ranges import ManyParts, parts_of
-from .routing import io_route
+from .routing import About, io_route
 from .service import Service
 
 SIBLINGS = {"br": ".br", "zstd": ".zst", "gzip": ".gz"}
@@ -43,6 +43,17 @@ _MORE_TYPES = {
     ".ico": "image/x-icon",
 }
 _TEXTS = ("text/", "application/json", "application/manifest+json", "image/svg+xml", "application/xml")
+
+
+_RESPONSES = {
+    200: "The file.",
+    206: "The parts that were asked for.",
+    301: "It is a folder, whose name ends with a slash.",
+    304: "The client has it already.",
+    404: "There is no such file.",
+    412: "The file is not as the client expects.",
+    416: "The file has no such part.",
+}
 
 
 class StaticFiles(Service):
@@ -68,13 +79,13 @@ class StaticFiles(Service):
         self._cache_control = cache_control
         root = self.root
 
-        @io_route("/")
-        @io_route("/{path:path}")
+        about = About(summary=f"The files of {Path(root).name}/.", responses=_RESPONSES)
+
+        @io_route("/", **about)
+        @io_route("/{path:path}", **about)
         async def file(request: Request, path: str = "") -> Response:
-            """A file of the folder."""
             return self._answer(request, path)
 
-        file.__doc__ = f"The files of {Path(root).name}/."
         file.__qualname__ = f"StaticFiles({Path(root).name})"
         super().__init__(file, prefix=prefix, name=Path(root).name)
 

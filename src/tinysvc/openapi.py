@@ -1,0 +1,358 @@
+"""OpenAPI 3.1: what a service takes and answers, from the same signatures and types that bind its requests.
+
+    title, description   the module's name and docstring
+    an operation         each method of a route: docstring, parameters, body, answers; and what it may fail with
+    x-tinysvc            where it runs: io or cpu, its pool, timeout, limit, batch and cache
+
+All is made once, at start-up. What a handler raises by itself is for its author to say: `responses={404: "..."}`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from http import HTTPStatus
+from typing import Any, NamedTuple, get_args
+
+from .adapter import timeout_of
+from .annotations import comes_as_json, hints_of, is_list_of_scalars, options, without_annotated
+from .binding import Binder, Input, is_stream
+from .forms import MULTIPART, URLENCODED, UploadFile
+from .messages import JSON, OCTETS, PROBLEM, TEXT, Response
+from .places import ApiKey, Bearer
+from .routing import Given, Route
+from .schemas import ANYTHING, Schema, Schemas, with_default
+from .service import Service
+from .settings import Settings
+from .wiring import Wiring, socket_parameter
+
+VERSION = "3.1.0"
+
+PROBLEM_SCHEMA: Schema = {
+    "type": "object",
+    "title": "Problem",
+    "description": "What went wrong (RFC 9457).",
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "errors": {
+            "type": "array",
+            "description": "Each place that did not fit.",
+            "items": {
+                "type": "object",
+                "properties": {"place": {"type": "string"}, "detail": {"type": "string"}},
+                "required": ["place", "detail"],
+            },
+        },
+    },
+    "required": ["type", "title", "status"],
+}
+
+REASONS = {
+    400: "The body is malformed.",
+    401: "Who is asking has not been said, or is not known.",
+    403: "The socket was refused.",
+    413: "The body is too long.",
+    415: "The body is of another type.",
+    422: "Something does not fit: `errors` names every place.",
+    426: "This path speaks WebSocket only.",
+    503: "The service is busy, and says when to come again (`Retry-After`).",
+    504: "The work took longer than its deadline, and was stopped.",
+}
+
+
+def document(service: Service, wirings: Iterable[Wiring], settings: Settings) -> dict[str, Any]:
+    """The OpenAPI document of a service, whose routes these are."""
+    operations = [Operation(wiring, _inputs(wiring)) for wiring in wirings]
+    schemas = Schemas(_types(operations))
+    names = _operation_ids(operations)
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in operations:
+        for method in operation.route.methods:
+            path = re.sub(r":path\}", "}", operation.wiring.mounted.path)
+            described = _operation(operation, method, schemas, settings)
+            paths.setdefault(path, {})[method.lower()] = {"operationId": names[id(operation), method], **described}
+    return {
+        "openapi": VERSION,
+        "info": _info(service),
+        "tags": _tags(operations),
+        "paths": paths,
+        "components": _components(operations, schemas),
+    }
+
+
+class Operation(NamedTuple):
+    """A route with all that is taken from its requests, by its handler and by its resources."""
+
+    wiring: Wiring
+    inputs: list[Input]
+
+    @property
+    def route(self) -> Route:
+        return self.wiring.mounted.route
+
+    @property
+    def returns(self) -> Any:
+        """What the handler's annotation says; inspect.Parameter.empty if it says nothing. Of a batch, one of them."""
+        found = hints_of(self.route.function).get("return", inspect.Parameter.empty)
+        return (get_args(found) or [Any])[0] if self.route.batch else found
+
+    @property
+    def tags(self) -> list[str]:
+        return [self.wiring.mounted.name, *self.route.about.get("tags", ())]
+
+
+def _inputs(wiring: Wiring) -> list[Input]:
+    known = {*wiring.of_request, *wiring.once}
+    binders = [
+        Binder(resource.function, (), known)
+        for resource in wiring.of_request.values()
+        if not isinstance(resource.function, Given)
+    ]
+    return [each for binder in (wiring.binder, *binders) for each in binder.inputs]
+
+
+def _info(service: Service) -> dict[str, str]:
+    info = {"title": service.name or "tinysvc", "version": service.version}
+    return {**info, "description": service.description} if service.description else info
+
+
+def _tags(operations: list[Operation]) -> list[dict[str, str]]:
+    """Each service with what its module says of itself, then the authors' own."""
+    services = {each.wiring.mounted.name: each.wiring.mounted.service for each in operations}
+    names = dict.fromkeys([*services, *[tag for each in operations for tag in each.tags]])
+    described = {name: service.description for name, service in services.items() if service.description}
+    return [{"name": name, **({"description": described[name]} if name in described else {})} for name in names if name]
+
+
+def _operation_ids(operations: list[Operation]) -> dict[tuple[int, str], str]:
+    """The handler's name, with its service's and the method's where that is not enough."""
+    made: dict[tuple[int, str], list[str]] = {}
+    for each in operations:
+        function, service = each.route.function.__name__, each.wiring.mounted.name
+        path = re.sub(r"\W+", "_", each.wiring.mounted.path).strip("_")
+        for method in each.route.methods:
+            full = f"{service}_{function}" if service else function
+            made[id(each), method] = [function, full, f"{full}_{method.lower()}", f"{full}_{method.lower()}_{path}"]
+    counts = [Counter(names[level] for names in made.values()) for level in range(4)]
+    return {
+        key: next(name for name, count in zip(names, counts, strict=True) if count[name] == 1 or name is names[-1])
+        for key, names in made.items()
+    }
+
+
+def _operation(operation: Operation, method: str, schemas: Schemas, settings: Settings) -> dict[str, Any]:
+    route, about = operation.route, operation.route.about
+    summary, _, rest = (inspect.getdoc(route.function) or "").partition("\n")
+    parameters = [_parameter(each, schemas) for each in operation.inputs if _is_parameter(each)]
+    parts = {
+        "summary": about.get("summary", summary),
+        "description": rest.strip() if "summary" not in about else f"{summary}\n{rest}".strip(),
+        "tags": [tag for tag in operation.tags if tag],
+        "deprecated": about.get("deprecated", False),
+        "parameters": list({(each["in"], each["name"]): each for each in parameters}.values()),
+        "requestBody": _body(operation, schemas),
+        "security": _security(operation.inputs),
+    }
+    return {
+        **{name: part for name, part in parts.items() if part},
+        "responses": _responses(operation, schemas, settings),
+        "x-tinysvc": _where(route, settings),
+    }
+
+
+def _where(route: Route, settings: Settings) -> dict[str, Any]:
+    where: dict[str, Any] = {"kind": route.kind}
+    if route.kind == "cpu":
+        where["pool"] = route.pool
+    timeout = timeout_of(route, settings.cpu_timeout) if route.kind == "cpu" else route.timeout
+    facts = {
+        "timeout": timeout,
+        "limit": route.limit,
+        "batch": route.batch and {"size": route.batch.size, "wait": route.batch.wait},
+        "cache": route.cache and route.cache.seconds,
+    }
+    return where | {name: fact for name, fact in facts.items() if fact}
+
+
+# What goes in
+
+
+def _is_parameter(each: Input) -> bool:
+    return each.place in ("path", "query", "header", "cookie") and not isinstance(each.marker, (Bearer, ApiKey))
+
+
+def _parameter(each: Input, schemas: Schemas) -> dict[str, Any]:
+    required = each.place == "path" or each.default is inspect.Parameter.empty
+    schema = dict(schemas.of(each.annotation))
+    parameter = {"name": each.field, "in": each.place, "required": required}
+    if "description" in schema and "$ref" not in schema:
+        parameter["description"] = schema.pop("description")
+    return {**parameter, "schema": schema if required else with_default(schema, each.default)}
+
+
+def _body(operation: Operation, schemas: Schemas) -> dict[str, Any] | None:
+    body = [each for each in operation.inputs if each.place in ("json", "bytes", "form", "whole form")]
+    if not body:
+        return None
+    required = any(each.default is inspect.Parameter.empty for each in body)
+    if body[0].place == "bytes":
+        content: dict[str, Any] = {OCTETS: {"schema": ANYTHING}}
+    elif body[0].place == "json":
+        content = {JSON: {"schema": schemas.of(body[0].annotation)}}
+    else:
+        schema = schemas.of(body[0].annotation) if body[0].place == "whole form" else _form(body, schemas)
+        content = {kind: {"schema": schema} for kind in ([MULTIPART] if _has_files(body) else [MULTIPART, URLENCODED])}
+    if "example" in operation.route.about:
+        content = {kind: {**media, "example": operation.route.about["example"]} for kind, media in content.items()}
+    return {"content": content, "required": required}
+
+
+def _form(fields: list[Input], schemas: Schemas) -> Schema:
+    required = [each.field for each in fields if each.default is inspect.Parameter.empty]
+    properties = {each.field: with_default(schemas.of(each.annotation), each.default) for each in fields}
+    return {"type": "object", "properties": properties, **({"required": required} if required else {})}
+
+
+def _has_files(body: list[Input]) -> bool:
+    hints = [
+        hint
+        for each in body
+        for hint in (hints_of(each.annotation).values() if each.place == "whole form" else [each.annotation])
+    ]
+    return any({UploadFile, list[UploadFile]} & set(options(hint)) for hint in hints)
+
+
+def _security(inputs: Iterable[Input]) -> list[dict[str, list[str]]]:
+    """All of them together; nothing too, where each has a default."""
+    asked = [each for each in inputs if isinstance(each.marker, (Bearer, ApiKey))]
+    if not asked:
+        return []
+    together: dict[str, list[str]] = {_scheme_name(each): [] for each in asked}
+    optional = all(each.default is not inspect.Parameter.empty for each in asked)
+    return [together, {}] if optional else [together]
+
+
+def _scheme_name(each: Input) -> str:
+    return (each.marker.name if each.marker else None) or ("bearer" if isinstance(each.marker, Bearer) else each.field)
+
+
+def _components(operations: list[Operation], schemas: Schemas) -> dict[str, Any]:
+    schemes: dict[str, Any] = {}
+    for each in [each for operation in operations for each in operation.inputs]:
+        if isinstance(each.marker, Bearer):
+            schemes[_scheme_name(each)] = {"type": "http", "scheme": "bearer"}
+        elif isinstance(each.marker, ApiKey):
+            schemes[_scheme_name(each)] = {"type": "apiKey", "in": each.marker.place, "name": each.field}
+    found = {"schemas": {"Problem": PROBLEM_SCHEMA, **schemas.components}}
+    return {**found, "securitySchemes": schemes} if schemes else found
+
+
+# What comes out
+
+
+def _responses(operation: Operation, schemas: Schemas, settings: Settings) -> dict[str, Any]:
+    own = dict(operation.route.about.get("responses", {}))
+    found = {status: _problem(REASONS[status]) for status in _failures(operation, settings)}
+    if socket_parameter(operation.wiring):
+        found[101] = {"description": "A WebSocket is open."}
+    elif not any(status < 300 for status in own):
+        found |= _results(operation, schemas)
+    for status, what in own.items():
+        found[status] = _own_response(status, what, operation, schemas)
+    return {str(status): found[status] for status in sorted(found)}
+
+
+def _own_response(status: int, what: Any, operation: Operation, schemas: Schemas) -> dict[str, Any]:
+    """What the author says of a status: a sentence, or the type of the answer."""
+    if status >= 400:
+        return _problem(what if isinstance(what, str) else HTTPStatus(status).phrase)
+    response: dict[str, Any] = {"description": what if isinstance(what, str) else HTTPStatus(status).phrase}
+    if not isinstance(what, str):
+        response["content"] = {JSON: {"schema": schemas.of(what)}}
+    elif status < 300 and status != 204:
+        response["content"] = _content(operation, schemas)
+    return response
+
+
+def _results(operation: Operation, schemas: Schemas) -> dict[int, Any]:
+    kinds = options(operation.returns)
+    found: dict[int, Any] = {}
+    if type(None) in kinds:
+        found[204] = {"description": "Done; there is nothing to say."}
+    if content := _content(operation, schemas):
+        found[200] = {"description": "The answer.", "content": content}
+    return found
+
+
+def _content(operation: Operation, schemas: Schemas) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    for kind in options(operation.returns):
+        if kind is not type(None):
+            media, schema = _media(kind, operation, schemas)
+            content.setdefault(media, {"schema": schema})
+    return content
+
+
+_MEDIA: dict[Any, str] = {str: TEXT, bytes: OCTETS, bytearray: OCTETS, memoryview: OCTETS}
+
+
+def _media(kind: Any, operation: Operation, schemas: Schemas) -> tuple[str, Schema]:
+    """The content type of a result, and the schema of what is in it."""
+    kind = without_annotated(kind)
+    if is_stream(kind):
+        return operation.wiring.binder.stream_type.partition(";")[0] or "*/*", {"type": "string"}
+    if kind in (inspect.Parameter.empty, Any, object) or (isinstance(kind, type) and issubclass(kind, Response)):
+        return "*/*", ANYTHING
+    if kind in _MEDIA:
+        return _MEDIA[kind].partition(";")[0], {"type": "string"} if kind is str else ANYTHING
+    return JSON, schemas.of(kind)
+
+
+def _problem(description: str) -> dict[str, Any]:
+    reference = {"$ref": "#/components/schemas/Problem"}
+    return {"description": description, "content": {PROBLEM: {"schema": reference}}}
+
+
+def _failures(operation: Operation, settings: Settings) -> Iterator[int]:
+    """The statuses that it may be answered with before the handler is called, or in its place."""
+    inputs, route = operation.inputs, operation.route
+    places = {each.place for each in inputs}
+    if places & {"query", "json", "form", "whole form"}:
+        yield 400
+    if any(isinstance(each.marker, (Bearer, ApiKey)) for each in inputs):
+        yield 401
+    if places & {"json", "bytes", "form", "whole form"}:
+        yield 413
+    if places & {"json", "form", "whole form"}:
+        yield 415
+    if any(map(_can_be_wrong, inputs)):
+        yield 422
+    if socket_parameter(operation.wiring):
+        yield from (400, 403, 426)
+    if route.kind == "cpu" or route.limit or settings.max_io_requests:
+        yield 503
+    if "timeout" in _where(route, settings):
+        yield 504
+
+
+def _can_be_wrong(each: Input) -> bool:
+    if each.place == "bytes" or isinstance(each.marker, (Bearer, ApiKey)):
+        return False
+    texts = each.annotation is str or (is_list_of_scalars(each.annotation) and get_args(each.annotation) == (str,))
+    can_be_missing = each.place != "path" and each.default is inspect.Parameter.empty
+    return can_be_missing or not texts or comes_as_json(each.annotation)
+
+
+def _types(operations: Iterable[Operation]) -> Iterator[Any]:
+    """All that may have a schema."""
+    for operation in operations:
+        for each in operation.inputs:
+            yield each.annotation
+        yield from options(operation.returns)
+        own: Mapping[int, Any] = operation.route.about.get("responses", {})
+        yield from (what for what in own.values() if not isinstance(what, str))
