@@ -39,7 +39,7 @@ def folder() -> Iterator[Path]:
         yield path
 
 
-@io_route("/", methods=["POST"], max_body_size=LARGEST)
+@io_route("/", methods=["POST"], max_body_size=LARGEST, responses={201: "It is kept.", 413: "It is too big."})
 async def keep(request: Request, folder: Path) -> Response:
     """Take a file, whatever it is. The answer says what it is called."""
     digest, size = hashlib.sha256(), 0
@@ -54,7 +54,7 @@ async def keep(request: Request, folder: Path) -> Response:
     return Response({"digest": name, "size": size}, 201, {"location": f"{request.raw_path.rstrip('/')}/{name}"})
 
 
-@io_route("/{digest}")
+@io_route("/{digest}", responses={404: "There is no such file."})
 async def fetch(digest: Digest, folder: Path) -> Response:
     """A file, as it was sent. Its size is said beforehand, so that a client can tell if it gets less."""
     path = folder / digest

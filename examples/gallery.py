@@ -72,7 +72,13 @@ def _remove(path: str, owner: int) -> None:
 FOLDER = folder()
 
 
-@cpu_route("/photos", methods=["POST"], max_body_size=64 << 20, timeout=20.0)
+@cpu_route(
+    "/photos",
+    methods=["POST"],
+    max_body_size=64 << 20,
+    timeout=20.0,
+    responses={303: "They are in the gallery.", 507: "The gallery is full."},
+)
 def upload(request: Request, photos: list[UploadFile]) -> Response:
     """Keep JPEG and PNG photos, each under a name of our own: what the client calls it is only words."""
     if not photos:
@@ -101,7 +107,7 @@ def keep(photo: UploadFile) -> str:
     return name
 
 
-@cpu_route("/thumbnails/{name}", cache=60)
+@cpu_route("/thumbnails/{name}", cache=60, responses={404: "There is no such photo."})
 def thumbnail(name: Name) -> Response:
     """The photo, small. The same one is made once, however many ask for it."""
     try:

@@ -26,9 +26,10 @@ MAX_PIXELS = 50_000_000
 MODES = {"JPEG": "RGB", "PNG": "RGBA"}
 BROKEN = (OSError, SyntaxError, ValueError)  # what Pillow's decoders raise
 CHUNK = 64 * 1024
+REFUSED = {400: "The image is broken.", 413: "It has too many pixels.", 415: "It is neither JPEG nor PNG."}
 
 
-@cpu_route("/thumbnail", methods=["POST"], timeout=10.0)
+@cpu_route("/thumbnail", methods=["POST"], timeout=10.0, responses=REFUSED)
 def thumbnail(image: bytes, size: Annotated[int, msgspec.Meta(ge=1, le=1024), Query()] = 128) -> Response:
     """The image, made to fit into `size` x `size` pixels."""
     opened = open_image(image)
@@ -38,7 +39,7 @@ def thumbnail(image: bytes, size: Annotated[int, msgspec.Meta(ge=1, le=1024), Qu
     return image_response(pixels, opened)
 
 
-@cpu_route("/blur", methods=["POST"], timeout=10.0)
+@cpu_route("/blur", methods=["POST"], timeout=10.0, responses=REFUSED)
 def blur(image: bytes, radius: Annotated[int, msgspec.Meta(ge=1, le=100), Query()] = 4) -> Response:
     """The image, blurred over `radius` pixels."""
     opened = open_image(image)

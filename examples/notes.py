@@ -22,6 +22,7 @@ import msgspec
 from tinysvc import HTTPError, Request, Response, io_resource, io_route, negotiated, precondition, validators
 
 NoteId = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+NO_NOTE = {404: "There is no such note."}
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS notes (id INTEGER PRIMARY KEY AUTOINCREMENT, title TEXT NOT NULL, text TEXT NOT NULL)
@@ -70,7 +71,7 @@ def database() -> Iterator[Database]:
         yield Database(connection)
 
 
-@io_route("/", methods=["POST"])
+@io_route("/", methods=["POST"], responses={201: Note})
 def create(request: Request, draft: Draft, database: Database) -> Response:
     """Write a new note."""
     with database.transaction() as sql:
@@ -87,7 +88,7 @@ def newest(database: Database, limit: Annotated[int, msgspec.Meta(ge=1, le=100)]
     return [Note(*row) for row in rows]
 
 
-@io_route("/{note_id}")
+@io_route("/{note_id}", responses={200: Note, 304: "Nothing has changed.", **NO_NOTE, 406: "In none of these types."})
 def read(request: Request, note_id: NoteId, database: Database) -> Response:
     """One note, as JSON, MessagePack or a page; 304 for who has it already."""
     with database.transaction() as sql:
@@ -99,7 +100,7 @@ def read(request: Request, note_id: NoteId, database: Database) -> Response:
     return response
 
 
-@io_route("/{note_id}", methods=["PUT"])
+@io_route("/{note_id}", methods=["PUT"], responses={**NO_NOTE, 412: "It has been changed meanwhile."})
 def replace(request: Request, note_id: NoteId, draft: Draft, database: Database) -> Note:
     """Write a note anew; with If-Match only what the client has read (else 412), so that nobody's words are lost."""
     with database.transaction() as sql:
@@ -108,7 +109,7 @@ def replace(request: Request, note_id: NoteId, draft: Draft, database: Database)
     return Note(note_id, draft.title, draft.text)
 
 
-@io_route("/{note_id}", methods=["DELETE"])
+@io_route("/{note_id}", methods=["DELETE"], responses=NO_NOTE)
 def delete(note_id: NoteId, database: Database) -> None:
     """Throw a note away. Nothing is returned, so the answer is 204 No Content."""
     with database.transaction() as sql:

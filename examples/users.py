@@ -108,7 +108,7 @@ class Measurement:
     compute: Ways
 
 
-@io_route("/measure")
+@io_route("/measure", responses={503: "Somebody else is measuring."})
 def measure(
     request: Request,
     k: Annotated[int, msgspec.Meta(ge=1, le=200), Query()] = 40,

@@ -19,8 +19,9 @@ from typing import Any, NamedTuple, get_args
 from .adapter import timeout_of
 from .annotations import comes_as_json, hints_of, is_list_of_scalars, options, without_annotated
 from .binding import Binder, Input, is_stream
+from .events import EventStream
 from .forms import MULTIPART, URLENCODED, UploadFile
-from .messages import JSON, OCTETS, PROBLEM, TEXT, Response
+from .messages import EVENTS, JSON, OCTETS, PROBLEM, TEXT, Response
 from .places import ApiKey, Bearer
 from .routing import Given, Route
 from .schemas import ANYTHING, Schema, Schemas, with_default
@@ -52,8 +53,15 @@ PROBLEM_SCHEMA: Schema = {
     "required": ["type", "title", "status"],
 }
 
+EVENT_SCHEMA: Schema = {
+    "type": "object",
+    "title": "Event",
+    "description": "Each of the events (HTML, 9.2).",
+    "properties": {**{name: {"type": "string"} for name in ("event", "data", "id")}, "retry": {"type": "integer"}},
+}
+
 REASONS = {
-    400: "The body is malformed.",
+    400: "The request is malformed.",
     401: "Who is asking has not been said, or is not known.",
     403: "The socket was refused.",
     413: "The body is too long.",
@@ -182,7 +190,13 @@ def _where(route: Route, settings: Settings) -> dict[str, Any]:
 # What goes in
 
 
+NOT_DESCRIBED = frozenset({"accept", "content-type", "authorization", "host"})
+"""Headers that OpenAPI has other places for, or that follow from the address."""
+
+
 def _is_parameter(each: Input) -> bool:
+    if each.place == "header" and each.field.lower() in NOT_DESCRIBED:
+        return False
     return each.place in ("path", "query", "header", "cookie") and not isinstance(each.marker, (Bearer, ApiKey))
 
 
@@ -199,7 +213,7 @@ def _body(operation: Operation, schemas: Schemas) -> dict[str, Any] | None:
     body = [each for each in operation.inputs if each.place in ("json", "bytes", "form", "whole form")]
     if not body:
         return None
-    required = any(each.default is inspect.Parameter.empty for each in body)
+    required = any(each.default is inspect.Parameter.empty and each.place != "bytes" for each in body)
     if body[0].place == "bytes":
         content: dict[str, Any] = {OCTETS: {"schema": ANYTHING}}
     elif body[0].place == "json":
@@ -302,15 +316,22 @@ _MEDIA: dict[Any, str] = {str: TEXT, bytes: OCTETS, bytearray: OCTETS, memoryvie
 
 
 def _media(kind: Any, operation: Operation, schemas: Schemas) -> tuple[str, Schema]:
-    """The content type of a result, and the schema of what is in it."""
+    """The content type of a result, and the schema of what is in it; of a stream of events, of each."""
     kind = without_annotated(kind)
+    if isinstance(kind, type) and issubclass(kind, EventStream):
+        return _bare(EVENTS), EVENT_SCHEMA
     if is_stream(kind):
-        return operation.wiring.binder.stream_type.partition(";")[0] or "*/*", {"type": "string"}
+        media = _bare(operation.wiring.binder.stream_type) or "*/*"
+        return media, EVENT_SCHEMA if media == _bare(EVENTS) else {"type": "string"}
     if kind in (inspect.Parameter.empty, Any, object) or (isinstance(kind, type) and issubclass(kind, Response)):
         return "*/*", ANYTHING
     if kind in _MEDIA:
-        return _MEDIA[kind].partition(";")[0], {"type": "string"} if kind is str else ANYTHING
+        return _bare(_MEDIA[kind]), {"type": "string"} if kind is str else ANYTHING
     return JSON, schemas.of(kind)
+
+
+def _bare(media_type: str) -> str:
+    return media_type.partition(";")[0]
 
 
 def _problem(description: str) -> dict[str, Any]:
@@ -322,7 +343,7 @@ def _failures(operation: Operation, settings: Settings) -> Iterator[int]:
     """The statuses that it may be answered with before the handler is called, or in its place."""
     inputs, route = operation.inputs, operation.route
     places = {each.place for each in inputs}
-    if places & {"query", "json", "form", "whole form"}:
+    if places:
         yield 400
     if any(isinstance(each.marker, (Bearer, ApiKey)) for each in inputs):
         yield 401

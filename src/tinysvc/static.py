@@ -82,12 +82,15 @@ class StaticFiles(Service):
         about = About(summary=f"The files of {Path(root).name}/.", responses=_RESPONSES)
 
         @io_route("/", **about)
+        async def index(request: Request) -> Response:
+            return self._answer(request, "")
+
         @io_route("/{path:path}", **about)
-        async def file(request: Request, path: str = "") -> Response:
+        async def file(request: Request, path: str) -> Response:
             return self._answer(request, path)
 
-        file.__qualname__ = f"StaticFiles({Path(root).name})"
-        super().__init__(file, prefix=prefix, name=Path(root).name)
+        index.__qualname__ = file.__qualname__ = f"StaticFiles({Path(root).name})"
+        super().__init__(index, file, prefix=prefix, name=Path(root).name)
 
     def _answer(self, request: Request, path: str) -> Response:
         if not _is_plain(request.raw_path, path):
