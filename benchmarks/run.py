@@ -24,7 +24,7 @@ from pathlib import Path
 
 from harness import ENVIRONMENT, HERE, PYTHON, ROOT, CannotMeasureError, Options, say
 
-PARTS = ("io", "idle", "web", "cpu", "payload", "batch", "start", "faults")
+PARTS = ("io", "typed", "idle", "web", "cpu", "payload", "batch", "start", "faults")
 REQUIREMENTS, OPTIONAL = HERE / "requirements.txt", HERE / "requirements-optional.txt"
 STAMP = ENVIRONMENT / ".ready"
 
@@ -36,8 +36,8 @@ machine and command, as parts can be measured one by one.
 """
 
 SHOWN_VERSIONS = (
-    *("tinysvc", "uvloop", "httptools", "orjson", "msgspec", "numpy"),
-    *("uvicorn", "starlette", "fastapi", "granian", "litserve", "mosec", "websockets"),
+    *("tinysvc", "uvloop", "httptools", "orjson", "msgspec", "pydantic", "numpy"),
+    *("uvicorn", "starlette", "fastapi", "litestar", "blacksheep", "granian", "litserve", "mosec", "websockets"),
 )
 
 

@@ -1,5 +1,6 @@
 """The benchmarks still run. How fast anything is, no test says."""
 
+import importlib
 import json
 import socket
 import subprocess
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from conftest import wait_until
+from tinysvc.testing import serving
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 RUN = BENCHMARKS / "run.py"
@@ -73,3 +75,52 @@ def test_every_due_request_is_counted(bare_echo: str) -> None:
     assert found["asked"] == len(found["latencies"]) == len(found["lateness"]) == 20
     assert found["failures"] == {}
     assert isinstance(found["urgent"], bool)
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The part of this name."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module("parts.typed")
+
+
+def port_of(url: str) -> int:
+    return int(url.rpartition(":")[2])
+
+
+@pytest.mark.parametrize("peer", ["tinysvc_typed.py", "tinysvc_struct.py"])
+def test_typed_peers_answer_and_validate(typed: Any, peer: str) -> None:
+    with serving(str(BENCHMARKS / "peers" / peer)) as url:
+        typed.check(peer, port_of(url))
+
+
+LENIENT = """
+from tinysvc import io_route
+
+@io_route("/orders", methods=["POST"])
+async def place(order: dict) -> dict:
+    return {receipt!r}
+"""
+
+
+def test_a_peer_that_does_not_validate_is_not_compared(typed: Any, tmp_path: Path) -> None:
+    (tmp_path / "lenient.py").write_text(LENIENT.format(receipt=typed.receipt()))
+    with (
+        serving(str(tmp_path / "lenient.py")) as url,
+        pytest.raises(typed.CannotMeasureError, match=r"lenient: a 4xx .* does not validate is not comparable"),
+    ):
+        typed.check("lenient", port_of(url))
+
+
+def test_a_peer_with_another_total_is_not_compared(typed: Any, tmp_path: Path) -> None:
+    (tmp_path / "wrong.py").write_text(LENIENT.format(receipt={**typed.receipt(), "total": 1.0}))
+    with (
+        serving(str(tmp_path / "wrong.py")) as url,
+        pytest.raises(typed.CannotMeasureError, match="wrong: 200 with the receipt was expected"),
+    ):
+        typed.check("wrong", port_of(url))
+
+
+def test_the_order_is_about_a_kibibyte(typed: Any) -> None:
+    assert 1000 < len(typed.encoded(typed.order())) < 1048
+    assert typed.order()["lines"][typed.SPOILT]["quantity"] == 6

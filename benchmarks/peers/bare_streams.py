@@ -1,11 +1,14 @@
-"""The ceiling: asyncio streams on uvloop that answer whatever comes with fixed bytes and parse nothing."""
+"""The ceiling: asyncio streams on uvloop that answer whatever comes with fixed bytes and parse nothing.
+
+The bytes are a small JSON object, or, where a size is given, a JSON string of as many bytes.
+"""
 
 import asyncio
 import sys
 
 import uvloop
 
-BODY = b'{"message":"hello","answer":42}'
+BODY = b'"%b"' % (b"x" * (int(sys.argv[2]) - 2)) if sys.argv[2:] else b'{"message":"hello","answer":42}'
 REPLY = (
     b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
     b"date: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\n%b" % (len(BODY), BODY)
