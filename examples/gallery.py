@@ -77,7 +77,7 @@ FOLDER = folder()
     methods=["POST"],
     max_body_size=64 << 20,
     timeout=20.0,
-    responses={303: "They are in the gallery.", 507: "The gallery is full."},
+    responses={201: list[str], 303: "They are in the gallery.", 507: "The gallery is full."},
 )
 def upload(request: Request, photos: list[UploadFile]) -> Response:
     """Keep JPEG and PNG photos, each under a name of our own: what the client calls it is only words."""

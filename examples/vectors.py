@@ -1,7 +1,7 @@
-"""Which of 20,000 vectors are nearest? Inference in batches over shared memory, training in a pool of its own.
+"""Which of 20,000 vectors are nearest? Inference in batches over shared memory, training in a pool of its own. Try:
 
-Try: curl -d '{"values": [1, 0, 0, 0, 0, 0, 0, 0]}' -H 'content-type: application/json' http://127.0.0.1:8000/vectors
-     curl -N -X POST 'http://127.0.0.1:8000/vectors/clusters?count=5'
+curl -d '{"values": [1, 0, 0, 0, 0, 0, 0, 0]}' -H 'content-type: application/json' http://127.0.0.1:8000/vectors
+curl -N -X POST 'http://127.0.0.1:8000/vectors/clusters?count=5'
 """
 
 import sys

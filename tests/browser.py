@@ -12,10 +12,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from websockets.sync.client import ClientConnection, connect
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-"""None where there is no browser: then tests that need one are skipped."""
+"""None where there is no browser."""
+
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here; Debian: apt install chromium")
+
+KEYS: dict[str, dict[str, Any]] = {
+    "\n": {"key": "Enter", "text": "\r", "windowsVirtualKeyCode": 13},
+    "\t": {"key": "Tab", "windowsVirtualKeyCode": 9},
+    "\x1b": {"key": "Escape", "windowsVirtualKeyCode": 27},
+}
 
 
 class Page:
@@ -26,12 +35,16 @@ class Page:
         self._target = target
         self._session = session
         self._number = 0
+        self.events: list[dict[str, Any]] = []
+        """What has happened in this tab: requests, messages in the console, violations of the page's policy."""
 
     def tab(self, url: str) -> Page:
         """A new tab with this address."""
         target = self.ask("Target.createTarget", url="about:blank")["targetId"]
         session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         page = Page(self._connection, target, session)
+        for domain in ("Network", "Log", "Runtime"):
+            page.ask(f"{domain}.enable")
         page.ask("Page.navigate", url=url)
         page.until("document.readyState == 'complete' && location.href != 'about:blank'")
         return page
@@ -47,6 +60,8 @@ class Page:
         self._connection.send(json.dumps(message))
         while True:
             answer = json.loads(self._connection.recv(timeout=20))
+            if "method" in answer and answer.get("sessionId", "") == self._session:
+                self.events.append(answer)
             if answer.get("id") == self._number and answer.get("sessionId", "") == self._session:
                 assert "error" not in answer, answer
                 return answer["result"]
@@ -68,11 +83,24 @@ class Page:
         return str(self.run(f"document.querySelector({json.dumps(selector)}).innerText"))
 
     def type(self, text: str) -> None:
-        """As on a keyboard, into what has the focus; "\\n" is the enter key."""
+        """As on a keyboard, into what has the focus; "\\n" is the enter key, "\\t" goes to the next element."""
         for character in text:
-            key = {"key": "Enter", "text": "\r"} if character == "\n" else {"key": character, "text": character}
+            key = KEYS.get(character, {"key": character, "text": character})
             self.ask("Input.dispatchKeyEvent", type="keyDown", **key)
-            self.ask("Input.dispatchKeyEvent", type="keyUp", key=key["key"])
+            self.ask("Input.dispatchKeyEvent", type="keyUp", **{**key, "text": ""})
+
+    def choose_files(self, selector: str, *files: Path) -> None:
+        """As if these were chosen in the dialog of a file input."""
+        root = self.ask("DOM.getDocument")["root"]["nodeId"]
+        node = self.ask("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.ask("DOM.setFileInputFiles", nodeId=node, files=[str(file) for file in files])
+
+    def look(self, width: int = 1280, height: int = 900, scheme: str = "light") -> None:
+        """Be a screen of this size in CSS pixels, for who likes "light" or "dark"."""
+        self.ask(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 500
+        )
+        self.ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
 
 @contextmanager

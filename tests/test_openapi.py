@@ -307,6 +307,7 @@ async def socket(socket: WebSocket, room: str) -> None: ...
 def test_a_socket() -> None:
     found = operation(socket, path="/socket/{room}")
     assert set(found["responses"]) == {"101", "400", "403", "426"}
+    assert found["parameters"][0]["x-tinysvc"] == {"takes_slashes": True}
 
 
 @io_route("/limited", limit=3, timeout=2)

@@ -1,28 +1,51 @@
-"""pages.py: the index."""
+"""pages.py: the page and the document as they are answered; docs_page/ itself is tested in test_docs_page.py."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
+
+import httpx
 import pytest
 
 import faulty
-from tinysvc import Request, Service, io_route
-from tinysvc.messages import Headers
-from tinysvc.pages import index_page
+from tinysvc import Service, io_route
+from tinysvc.testing import serving
 
 
-@io_route("/a&b")
-async def odd() -> None:
-    """<b>bold</b>"""
+def test_the_page_runs_nothing_but_its_own_script_and_style() -> None:
+    with serving(Service(faulty.io)) as url:
+        answer = httpx.get(f"{url}/docs")
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    for tag in ("style", "script"):
+        (content,) = re.findall(rf"<{tag}[^>]*>(.*?)</{tag}>", answer.text, re.DOTALL)
+        assert f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'" in policy
+    assert not re.search(r"""(src|href)=["']?(https?:)?//""", answer.text)  # nothing from elsewhere
 
 
-@pytest.mark.asyncio
-async def test_each_route_has_a_line_and_nothing_is_html_by_accident() -> None:
-    service = Service(Service(faulty.io, faulty.predict, faulty.model, prefix="/faulty"), Service(odd, prefix="/odd"))
-    host = b'x:1"><script>'
-    response = await index_page("<title>", service.mounted())(Request("GET", "/", headers=Headers([(b"host", host)])))
-    html = response.content.decode()
-    assert "curl 'http://x:1&quot;&gt;&lt;script&gt;/faulty/io/number'" in html
-    assert "predict' -H 'content-type: application/json' -d '{}'</pre>" in html
-    assert '<b class="cpu">cpu</b> POST <code>/faulty/predict</code>' in html
-    assert "<script>" not in html
-    assert "&lt;b&gt;bold" in html
+@pytest.mark.parametrize("path", ["/docs", "/openapi.json"])
+def test_who_has_it_is_not_sent_it_again(path: str) -> None:
+    with serving(Service(faulty.io)) as url:
+        etag = httpx.get(url + path).headers["etag"]
+        again = httpx.get(url + path, headers={"if-none-match": etag})
+        assert (again.status_code, again.content) == (304, b"")
+        assert httpx.head(url + path).headers["etag"] == etag
+
+
+def test_a_folder_leads_to_its_page_unless_its_root_is_somebodys() -> None:
+    @io_route("/")
+    async def root() -> str:
+        return "mine"
+
+    several = [Service(faulty.io, prefix="/a"), Service(faulty.io, prefix="/b")]
+    with serving(Service(*several)) as url:
+        assert httpx.get(f"{url}/").headers["location"] == "docs"
+        assert httpx.get(f"{url}/", follow_redirects=True).url.path == "/docs"
+    with serving(Service(*several, root)) as url:
+        assert httpx.get(f"{url}/").text == "mine"
+    with serving(Service(*several), docs=False) as url:
+        assert httpx.get(f"{url}/").status_code == httpx.get(f"{url}/docs").status_code == 404

@@ -17,15 +17,13 @@ from PIL import Image
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from browser import CHROMIUM, Page, chromium
+from browser import Page, chromium, needs_browser
 from conftest import wait_until, workers_below
 from tinysvc.testing import serving
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 sys.path.insert(0, str(EXAMPLES))
 import live  # noqa: E402
-
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here; Debian: apt install chromium")
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +118,7 @@ def test_the_room_is_remembered(url: str) -> None:
         assert "<title>chat: \u00fcber &amp; co</title>" in client.get("/chat").text
 
 
+@pytest.mark.browser
 @needs_browser
 def test_chat_in_a_browser(url: str, browser: Page) -> None:
     ada, bob = (browser.tab(f"{url}/chat?room=tea") for _ in range(2))
@@ -170,6 +169,7 @@ def test_ticks_go_on_where_they_were_cut_off(client: httpx.Client) -> None:
         assert next(answer.iter_text()) == "id: 42\nretry: 1000\ndata: 42\n\n"
 
 
+@pytest.mark.browser
 @needs_browser
 def test_live_in_a_browser(url: str, browser: Page) -> None:
     page = browser.tab(f"{url}/live")
@@ -235,6 +235,7 @@ def test_what_is_not_there(client: httpx.Client, name: str) -> None:
     assert client.get(f"/gallery/thumbnails/{name}").status_code in (404, 422)
 
 
+@pytest.mark.browser
 @needs_browser
 def test_gallery_in_a_browser(url: str, browser: Page, tmp_path: Path) -> None:
     path = tmp_path / "green.jpg"

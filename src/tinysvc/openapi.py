@@ -156,7 +156,8 @@ def _operation_ids(operations: list[Operation]) -> dict[tuple[int, str], str]:
 def _operation(operation: Operation, method: str, schemas: Schemas, settings: Settings) -> dict[str, Any]:
     route, about = operation.route, operation.route.about
     summary, _, rest = (inspect.getdoc(route.function) or "").partition("\n")
-    parameters = [_parameter(each, schemas) for each in operation.inputs if _is_parameter(each)]
+    path = operation.wiring.mounted.path
+    parameters = [_parameter(each, path, schemas) for each in operation.inputs if _is_parameter(each)]
     parts = {
         "summary": about.get("summary", summary),
         "description": rest.strip() if "summary" not in about else f"{summary}\n{rest}".strip(),
@@ -200,10 +201,12 @@ def _is_parameter(each: Input) -> bool:
     return each.place in ("path", "query", "header", "cookie") and not isinstance(each.marker, (Bearer, ApiKey))
 
 
-def _parameter(each: Input, schemas: Schemas) -> dict[str, Any]:
+def _parameter(each: Input, path: str, schemas: Schemas) -> dict[str, Any]:
     required = each.place == "path" or each.default is inspect.Parameter.empty
     schema = dict(schemas.of(each.annotation))
-    parameter = {"name": each.field, "in": each.place, "required": required}
+    parameter: dict[str, Any] = {"name": each.field, "in": each.place, "required": required}
+    if f"{{{each.field}:path}}" in path:
+        parameter["x-tinysvc"] = {"takes_slashes": True}  # of which OpenAPI knows nothing
     if "description" in schema and "$ref" not in schema:
         parameter["description"] = schema.pop("description")
     return {**parameter, "schema": schema if required else with_default(schema, each.default)}

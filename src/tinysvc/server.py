@@ -22,7 +22,7 @@ from .errors import ConfigurationError, WorkerStartError
 from .http import Connections
 from .loading import TargetError, load_main, load_service
 from .messages import JSON, Handler, Request, Response
-from .pages import index_page, openapi_json
+from .pages import openapi_json, to_docs
 from .processes import refuse_while_importing
 from .resources import ResourceFailed
 from .results import json_bytes
@@ -152,8 +152,8 @@ class Server:
             return Response(json_bytes(content), 200 if ready else 503, content_type=JSON)
 
         pages: dict[str, Handler] = {"/livez": livez, "/readyz": readyz}
-        if sum(not service.is_part_of_module for service, *_ in self.service.services()) > 1:
-            pages["/"] = index_page(self.service.name or "tinysvc", self.service.mounted())
+        if self.settings.docs and sum(not service.is_part_of_module for service, *_ in self.service.services()) > 1:
+            pages["/"] = to_docs
         return pages
 
 

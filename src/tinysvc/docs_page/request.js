@@ -1,0 +1,132 @@
+// A request: made from what is filled in, said as a curl line, sent, and its answer read as it comes.
+
+/** {method, url, headers, body, curl}: `body` is for fetch, `curl` are the words that say the same to curl. */
+function requestOf(operation, fields, body) {
+  const request = { method: operation.method.toUpperCase(), headers: [], cookies: [], body: undefined, curl: [] };
+  let path = operation.path;
+  const query = [];
+  for (const { parameter, value } of fields) {
+    const { name, in: place } = parameter;
+    if (place === "path") path = path.replace(`{${name}}`, () => inPath(parameter, value));
+    else if (value === "" && !parameter.required) continue;
+    else if (place === "query") query.push(...valuesOf(parameter, value).map((each) => [name, each]));
+    else if (place === "header") request.headers.push([name, value]);
+    else if (place === "cookie") request.cookies.push(`${name}=${value}`);
+  }
+  authorize(operation, request, query);
+  request.url = new URL(path.replace(/^\//, ""), document.baseURI).href + (query.length ? `?${new URLSearchParams(query)}` : "");
+  if (body) Object.assign(request, { body: body.value(), curl: body.curl() });
+  if (body?.type) request.headers.push(["content-type", body.type]);
+  return request;
+}
+
+function inPath(parameter, value) {
+  const encoded = encodeURIComponent(value);
+  return parameter["x-tinysvc"]?.takes_slashes ? encoded.replaceAll("%2F", "/") : encoded;
+}
+
+function valuesOf(parameter, value) {
+  return typeOf(resolve(parameter.schema).schema) === "array" ? value.split("\n").filter(Boolean) : [value];
+}
+
+/** Add what the operation asks for, where it has been given. */
+function authorize(operation, request, query) {
+  for (const name of new Set((operation.security ?? []).flatMap(Object.keys))) {
+    const scheme = api.components.securitySchemes[name];
+    const secret = secrets.get(name);
+    if (!secret) continue;
+    if (scheme.type === "http") request.headers.push(["authorization", `Bearer ${secret}`]);
+    else if (scheme.in === "query") query.push([scheme.name, secret]);
+    else if (scheme.in === "cookie") request.cookies.push(`${scheme.name}=${secret}`);
+    else request.headers.push([scheme.name, secret]);
+  }
+}
+
+function curlLine(request) {
+  const words = ["curl"];
+  if (request.isStream) words.push("-N"); // lines as they come
+  if (request.method !== (request.curl.length ? "POST" : "GET")) words.push("-X", request.method);
+  words.push(quoted(request.url));
+  for (const [name, value] of request.headers) words.push("-H", quoted(`${name}: ${value}`));
+  if (request.cookies.length) words.push("-b", quoted(request.cookies.join("; ")));
+  return [...words, ...request.curl].join(" ");
+}
+
+/** As one word of a POSIX shell. */
+function quoted(text) {
+  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
+}
+
+/** Send it, and tell `show` of the head, then of each piece of the body as it comes; stops when `signal` says so. */
+async function send(request, show, signal) {
+  const started = performance.now();
+  const { url, method, headers, body } = request;
+  const response = await fetch(url, { method, headers, body, signal, cache: "no-store" });
+  show.head(response, performance.now() - started);
+  const type = response.headers.get("content-type") ?? "";
+  const size = await readBody(response, type, show, started);
+  show.end(size, performance.now() - started);
+}
+
+async function readBody(response, type, show, started) {
+  if (/event-stream|ndjson|jsonl/.test(type)) return readLines(response, type, show, started);
+  if (/^text\//.test(type)) return readPieces(response, show);
+  const blob = await response.blob();
+  if (/json/.test(type)) show.text(pretty(await blob.text()));
+  else if (/^image\//.test(type)) show.image(blob);
+  else if (blob.size) show.file(blob);
+  return blob.size;
+}
+
+async function readPieces(response, show) {
+  let size = 0;
+  const decoder = new TextDecoder();
+  for await (const bytes of chunks(response)) {
+    size += bytes.length;
+    show.text(decoder.decode(bytes, { stream: true }));
+  }
+  return size;
+}
+
+/** An event of an event stream (HTML, 9.2), or a line of JSON, at a time. */
+async function readLines(response, type, show, started) {
+  let size = 0;
+  let rest = "";
+  const end = /event-stream/.test(type) ? /\r?\n\r?\n/ : /\r?\n/;
+  const decoder = new TextDecoder();
+  for await (const bytes of chunks(response)) {
+    size += bytes.length;
+    const parts = (rest + decoder.decode(bytes, { stream: true })).split(end);
+    rest = parts.pop();
+    for (const part of parts.filter(Boolean)) show.line(part, performance.now() - started);
+  }
+  if (rest.trim()) show.line(rest, performance.now() - started);
+  return size;
+}
+
+async function* chunks(response) {
+  const reader = response.body.getReader(); // not every browser can iterate over a body
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    yield value;
+  }
+}
+
+/** JSON on several lines; as it came where that would lose digits, or it is not JSON. */
+function pretty(text) {
+  if (/\d{16}/.test(text)) return text;
+  try {
+    return JSON.stringify(JSON.parse(text), null, 2);
+  } catch {
+    return text;
+  }
+}
+
+/** [{name, duration}] of a Server-Timing header (W3C), in milliseconds. */
+function timings(header) {
+  return (header ?? "").split(",").flatMap((each) => {
+    const [, name, duration] = /^\s*([\w-]+).*?;\s*dur=([\d.]+)/.exec(each) ?? [];
+    return name ? [{ name, duration: Number(duration) }] : [];
+  });
+}

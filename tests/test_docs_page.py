@@ -1,0 +1,355 @@
+"""docs_page/: the page is looked at and used in a real browser, on a wide and a narrow screen, with the keyboard."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import docs_page_app
+from browser import Page, chromium, needs_browser
+from tinysvc import Service
+from tinysvc.testing import serving
+
+pytestmark = [pytest.mark.browser, needs_browser]
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    service = Service(*docs_page_app.parts, name="shop")
+    service.description = "Sells `things`."
+    with serving(service, cpu_workers=1) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with chromium(tmp_path_factory.mktemp("chromium")) as page:
+        yield page
+
+
+@pytest.fixture
+def page(browser: Page, url: str) -> Iterator[Page]:
+    page = browser.tab(f"{url}/docs")
+    page.look()
+    page.until("document.querySelector('.route')")
+    yield page
+    assert problems(page, url) == []
+    page.close()
+
+
+def problems(page: Page, url: str) -> list[Any]:
+    """Requests to anybody else, errors in the console and violations of the policy."""
+    page.run("0")  # what has happened until now has been told by then
+    sent = [each["params"]["request"]["url"] for each in page.events if each["method"] == "Network.requestWillBeSent"]
+    elsewhere = [each for each in sent if not each.startswith((url, "data:", "blob:"))]
+    thrown = [each for each in page.events if each["method"] == "Runtime.exceptionThrown"]
+    logged = [each for each in page.events if each["method"] == "Log.entryAdded"]
+    return elsewhere + thrown + [each for each in logged if each["params"]["entry"]["source"] != "network"]
+
+
+def opened(page: Page, name: str) -> str:
+    """Open a route; the selector of its form."""
+    page.run(f"document.getElementById('{name}').open = true")
+    page.until(f"document.querySelector('#{name} form')")
+    return f"#{name} form"
+
+
+def fill(page: Page, name: str, label: str, value: str) -> None:
+    """What a user types in: the label is what they see."""
+    page.run(f"""(() => {{
+        const label = [...document.querySelectorAll('#{name} label')].find(
+            (each) => each.firstChild.textContent === {json.dumps(label)});
+        const input = document.getElementById(label.htmlFor);
+        input.value = {json.dumps(value)};
+        input.dispatchEvent(new Event('input', {{bubbles: true}}));
+    }})()""")
+
+
+def send(page: Page, name: str) -> str:
+    """Send the form of a route; the answer's status."""
+    page.run(f"document.querySelector('#{name} form').requestSubmit()")
+    page.until(f"document.querySelector('#{name} .status b')")
+    return page.text(f"#{name} .status b")
+
+
+def answered(page: Page, name: str) -> Any:
+    page.until(f"document.querySelector('#{name} .content')?.textContent")
+    return json.loads(page.text(f"#{name} .content"))
+
+
+def curl(page: Page, name: str) -> str:
+    return page.text(f"#{name} .curl code")
+
+
+def by_curl(page: Page, name: str, folder: Path) -> str:
+    """What the curl line brings when it is pasted into a shell."""
+    if shutil.which("curl") is None:
+        pytest.skip("there is no curl here")
+    line = curl(page, name).replace("curl ", "curl -sS --max-time 20 ", 1)
+    return subprocess.run(["sh", "-c", line], cwd=folder, capture_output=True, text=True, check=True).stdout
+
+
+# What is seen
+
+
+def test_all_routes_are_listed_and_marked(page: Page) -> None:
+    assert page.text("h1") == "shop"
+    assert page.run("document.querySelector('#about code').textContent") == "things"
+    assert page.run("document.querySelectorAll('.route').length") == 12
+    assert page.run("[...document.querySelectorAll('.cpu .kind')].map(each => each.textContent)") == ["cpu"]
+    assert page.run("document.querySelectorAll('.io .kind').length") == 11
+    assert page.text("#square summary .path") == "/square/{x}"
+    assert page.text("#find .summary") == "Find an item. It is found:"
+
+
+def test_what_the_document_says_is_text(page: Page) -> None:
+    assert page.text("#odd .summary") == "deprecated <script>document.title='broken'</script> \"it's\" & <b>bold</b>"
+    assert page.run("getComputedStyle(document.querySelector('#odd .path')).textDecorationLine") == "line-through"
+    assert page.run("document.title") == "shop"
+    opened(page, "odd")
+    assert send(page, "odd") == "200 OK"
+    page.until("document.querySelector('#odd .content').textContent == '<b>odd</b>'")
+
+
+def test_a_route_says_where_it_runs_and_what_it_answers(page: Page) -> None:
+    opened(page, "square")
+    facts = page.text("#square .facts")
+    assert facts == "runs in a worker process of the pool “default” · stopped after 10 s · at most 4 at once"
+    assert page.text("#square .more summary") == "Answers: 200, 400, 422, 503, 504"
+    opened(page, "order")
+    assert "Item {" in page.text("#order .outline")
+    assert "kind: gift | own" in page.text("#order .outline")
+    assert "note?: text or nothing" in page.text("#order .outline")
+    opened(page, "find")
+    assert page.run("document.querySelectorAll('#find .opened li').length") == 2
+
+
+def test_filter(page: Page) -> None:
+    page.type("/")
+    assert page.run("document.activeElement.id") == "filter"
+    page.type("POST files")
+    shown = "[...document.querySelectorAll('.route:not([hidden])')].map(each => each.id)"
+    assert page.run(shown) == ["upload"]
+    assert page.text("#found") == "1 of 12 routes"
+    page.type("\x1b")
+    assert len(page.run(shown)) == 12
+
+
+def test_a_link_to_a_route(browser: Page, url: str) -> None:
+    page = browser.tab(f"{url}/docs#square")
+    page.until("document.querySelector('#square form')")
+    assert page.run("document.activeElement.closest('.route').id") == "square"
+    page.close()
+
+
+# What is tried
+
+
+def test_json_with_the_sample(page: Page, tmp_path: Path) -> None:
+    opened(page, "order")
+    sample = {"number": 1, "items": [{"name": "text", "count": 1, "parts": []}], "kind": "gift", "note": "text"}
+    assert json.loads(page.run("document.querySelector('#order textarea').value")) == sample
+    assert send(page, "order") == "200 OK"
+    assert answered(page, "order") == sample
+    assert json.loads(by_curl(page, "order", tmp_path)) == sample
+
+
+def test_a_problem(page: Page) -> None:
+    opened(page, "order")
+    fill(page, "order", "Body", '{"number": "one"}')
+    assert send(page, "order").startswith("422 ")
+    assert answered(page, "order")["errors"]
+
+
+def test_parameters(page: Page, tmp_path: Path) -> None:
+    opened(page, "find")
+    fill(page, "find", "number", "7")
+    fill(page, "find", "words", "a b\nit's & so")
+    fill(page, "find", "order", "down")
+    fill(page, "find", "x-tenant", '$HOME "x" \'')
+    expected = {"number": 7, "words": ["a b", "it's & so"], "order": "down", "tenant": '$HOME "x" \''}
+    assert send(page, "find") == "200 OK"
+    assert answered(page, "find") == expected
+    assert json.loads(by_curl(page, "find", tmp_path)) == expected
+    fill(page, "find", "session", "abc")
+    assert curl(page, "find").endswith(" -b session=abc")
+
+
+def test_a_path_keeps_its_slashes(page: Page) -> None:
+    opened(page, "path")
+    fill(page, "path", "path", "a/b c/ü")
+    assert send(page, "path") == "200 OK"
+    page.until("document.querySelector('#path .content').textContent == 'a/b c/ü'")
+    assert curl(page, "path").endswith("/files/a/b%20c/%C3%BC")
+
+
+def test_the_time_in_queue_and_worker_is_drawn(page: Page) -> None:
+    opened(page, "square")
+    fill(page, "square", "x", "12")
+    assert send(page, "square") == "200 OK"
+    assert answered(page, "square") == 144
+    assert page.run("[...document.querySelectorAll('#square .timing dt')].map(e => e.textContent)") == ["queue", "run"]
+    assert page.run("document.querySelector('#square .bar').style.width").endswith("%")
+
+
+def test_files(page: Page, tmp_path: Path) -> None:
+    for name in ("a.txt", "b c.txt"):
+        (tmp_path / name).write_text(name)
+    opened(page, "upload")
+    page.choose_files("#upload input[type=file]", tmp_path / "a.txt", tmp_path / "b c.txt")
+    fill(page, "upload", "title", "new")
+    assert send(page, "upload") == "200 OK"
+    assert answered(page, "upload") == {"new a.txt": 5, "new b c.txt": 7}
+    assert json.loads(by_curl(page, "upload", tmp_path)) == {"new a.txt": 5, "new b c.txt": 7}
+
+
+@pytest.mark.parametrize("media", ["application/x-www-form-urlencoded", "multipart/form-data"])
+def test_a_form(page: Page, tmp_path: Path, media: str) -> None:
+    opened(page, "names")
+    fill(page, "names", "sent as", media)
+    number = page.run("document.querySelector('#names select').selectedIndex")
+    page.run(f"""(() => {{
+        const shown = [...document.querySelectorAll('#names form > div > div:not(.field)')][{number}];
+        shown.querySelector('input').value = 'Ada & co';
+        shown.querySelector('input').dispatchEvent(new Event('input', {{bubbles: true}}));
+    }})()""")
+    assert send(page, "names") == "200 OK"
+    page.until("document.querySelector('#names .content').textContent == 'Ada & co is 3'")
+    assert by_curl(page, "names", tmp_path) == "Ada & co is 3"
+
+
+def test_any_bytes(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "some").write_bytes(b"\xff\x00")
+    opened(page, "raw")
+    fill(page, "raw", "Body", "some text")
+    assert send(page, "raw") == "200 OK"
+    assert by_curl(page, "raw", tmp_path) == "some text"
+    page.choose_files("#raw input[type=file]", tmp_path / "some")
+    assert send(page, "raw") == "200 OK"
+    page.until("document.querySelector('#raw [download]')")
+    assert page.text("#raw .status").endswith("2 B")
+
+
+def test_a_stream_is_shown_as_it_comes_and_stopped(page: Page) -> None:
+    opened(page, "lines")
+    assert send(page, "lines") == "200 OK"
+    page.until("document.querySelectorAll('#lines li').length > 3")
+    assert page.text("#lines .lines li:nth-child(2) span") == '{"number":1}'
+    page.run("document.querySelectorAll('#lines .actions button')[1].click()")
+    page.until("document.querySelector('#lines .status').textContent.endsWith('Stopped.')")
+    assert page.run("document.querySelectorAll('#lines .actions button')[1].disabled")
+    assert "-N" in curl(page, "lines")
+
+
+def test_events(page: Page) -> None:
+    opened(page, "events")
+    assert send(page, "events") == "200 OK"
+    page.until("document.querySelectorAll('#events li').length == 3")
+    assert page.text("#events .lines li:nth-child(3) span") == "event: tick\ndata: number 2"
+
+
+def test_a_picture(page: Page) -> None:
+    opened(page, "picture")
+    assert send(page, "picture") == "200 OK"
+    page.until("document.querySelector('#picture img')?.naturalWidth == 40")
+
+
+def test_who_is_asking(page: Page) -> None:
+    opened(page, "me")
+    assert send(page, "me").startswith("401 ")
+    page.run("document.getElementById('authorize').click()")
+    page.type("secret")
+    page.run("document.querySelector('dialog button').click()")
+    assert send(page, "me") == "200 OK"
+    page.until("document.querySelector('#me .content').textContent == 'SECRET'")
+    assert "'authorization: Bearer secret'" in curl(page, "me")
+
+
+def test_no_answer(page: Page) -> None:
+    opened(page, "square")
+    page.ask("Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=-1, uploadThroughput=-1)
+    page.run("document.querySelector('#square form').requestSubmit()")
+    page.until("document.querySelector('#square .status').textContent.startsWith('No answer: ')")
+
+
+# How it is seen and reached
+
+
+def test_with_the_keyboard_only(page: Page) -> None:
+    page.type("/square\t")
+    page.until("document.activeElement.matches('#authorize')")
+    for _ in range(20):
+        page.type("\t")
+        if page.run("document.activeElement.closest('#square') !== null"):
+            break
+    page.type("\n")
+    page.until("document.querySelector('#square form')")
+    page.type("\t")
+    page.run("document.activeElement.select()")
+    page.type("9\n")
+    page.until("document.querySelector('#square .content')?.textContent == '81'")
+    page.type("\t")
+    assert page.run("document.activeElement.textContent") == "Send"
+    assert page.run("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+
+LEAST_CONTRAST = """
+(() => {
+  const context = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+  const rgb = (colour) => {
+    context.clearRect(0, 0, 1, 1); context.fillStyle = colour; context.fillRect(0, 0, 1, 1);
+    return [...context.getImageData(0, 0, 1, 1).data];
+  };
+  const light = (colour) => {
+    const [r, g, b] = rgb(colour).map(
+      (each) => each / 255 <= 0.04045 ? each / 255 / 12.92 : ((each / 255 + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const ground = (element) => {
+    for (; element; element = element.parentElement) {
+      const colour = getComputedStyle(element).backgroundColor;
+      if (rgb(colour)[3] === 255) return colour;
+    }
+    return 'white';
+  };
+  let least = [99, ''];
+  for (const element of document.querySelectorAll('body *')) {
+    const isText = [...element.childNodes].some((each) => each.nodeType === 3 && each.textContent.trim());
+    if (!isText || !element.checkVisibility() || element.disabled) continue;
+    const [one, other] = [light(getComputedStyle(element).color), light(ground(element))];
+    const ratio = (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
+    if (ratio < least[0]) least = [ratio, element.outerHTML.slice(0, 80)];
+  }
+  return least;
+})()
+"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 360])
+def test_light_and_dark_wide_and_narrow(page: Page, scheme: str, width: int) -> None:
+    """The contrast of every text is 4.5 or more (WCAG 2.2, 1.4.3), and nothing stands out at the side."""
+    page.look(width, 740, scheme)
+    for name in ("find", "order", "square", "upload", "events", "me"):
+        opened(page, name)
+        send(page, name)
+        page.run(f"document.querySelectorAll('#{name} .more').forEach(each => each.open = true)")
+    ratio, where = page.run(LEAST_CONTRAST)
+    assert ratio >= 4.5, where
+    assert page.run("document.documentElement.scrollWidth") <= width
+    assert page.run("document.documentElement.clientWidth") > width - 30
+    light = page.run("getComputedStyle(document.body).backgroundColor") == "rgb(250, 250, 248)"
+    assert light == (scheme == "light")
+
+
+def test_every_input_has_a_name(page: Page) -> None:
+    for name in page.run("[...document.querySelectorAll('.route')].map(each => each.id)"):
+        opened(page, name)
+    unnamed = "[...document.querySelectorAll('input, select, textarea')].filter(each => !each.labels.length)"
+    assert page.run(f"{unnamed}.map(each => each.outerHTML)") == []
