@@ -274,7 +274,7 @@ function copyButton(source) {
 // What is filled in
 
 /** {element, read}: a labelled input. */
-function field(name, given, { required, note, input }) {
+function field(name, given, { required, note, place, input }) {
   const id = `field-${++numbers}`;
   input.id = id;
   if (note) input.setAttribute("aria-describedby", `${id}-note`);
@@ -282,7 +282,7 @@ function field(name, given, { required, note, input }) {
   return h(
     "div",
     { class: "field" },
-    h("label", { for: id }, name, mark, h("small", {}, inWords(given))),
+    h("label", { for: id }, name, mark, h("small", {}, [place, inWords(given)].filter(Boolean).join(": "))),
     h("div", {}, input, note ? h("p", { class: "note", id: `${id}-note` }, inline(note)) : ""),
   );
 }
@@ -290,9 +290,9 @@ function field(name, given, { required, note, input }) {
 function parameterField(parameter) {
   const { name, in: place, required, description, schema = {} } = parameter;
   const input = inputFor(schema, required, parameter.example);
-  const where = place === "cookie" ? "a cookie: in the curl line only, as a browser sends its own" : place === "path" ? "" : `in the ${place}`;
-  const note = [description ?? resolve(schema).schema.description, where].filter(Boolean).join("; ");
-  return { element: field(name, schema, { required, note, input }), read: () => ({ parameter, value: input.value }) };
+  const remark = place === "cookie" ? "In the curl line only: a browser sends the cookies that it has." : "";
+  const note = [description ?? resolve(schema).schema.description, remark].filter(Boolean).join(" ");
+  return { element: field(name, schema, { required, note, place, input }), read: () => ({ parameter, value: input.value }) };
 }
 
 /** A select where there are choices, lines for a list, else a line of text: also what is wrong may be tried. */
@@ -306,7 +306,7 @@ function inputFor(given, required, example) {
     return h("select", {}, required ? "" : h("option", { value: "" }, fallback === undefined ? "" : `default: ${fallback}`), options);
   }
   const isList = typeOf(schema) === "array";
-  const placeholder = isList ? "one on each line" : fallback === undefined || fallback === null ? "" : `default: ${fallback}`;
+  const placeholder = isList ? "one on each line" : (fallback ?? "") === "" ? "" : `default: ${fallback}`;
   const input = h(isList ? "textarea" : "input", { placeholder, autocomplete: "off", spellcheck: "false", rows: isList ? 2 : undefined });
   if (/integer|number/.test(typeOf(schema))) input.inputMode = "decimal";
   input.value = filled === undefined || filled === null ? "" : isList ? filled.join("\n") : filled;
