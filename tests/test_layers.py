@@ -41,7 +41,7 @@ FLOORS: list[list[set[str]]] = [  # floor -> groups; the groups of one floor do 
         }
     ],
     [{"server", "tables", "supervisor", "sockets", "tls", "watchdog", "loading"}],
-    [{"__main__"}, {"testing"}],
+    [{"__main__"}, {"testing"}, {"pytest_plugin"}],
 ]
 PLACE = {
     name: (floor, number)

@@ -1,4 +1,4 @@
-"""testing.py: a real server for synchronous tests."""
+"""testing.py: a real server for tests, which fail where a handler has failed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import httpx
 import pytest
 
 import faulty
-from tinysvc import ConfigurationError, Service, cpu_route
+from tinysvc import ConfigurationError, HTTPError, Service, cpu_route, io_route
+from tinysvc.errors import RemoteError
 from tinysvc.testing import serving
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -32,3 +33,63 @@ def test_what_keeps_it_from_starting_is_raised() -> None:
 def test_an_error_of_the_test_is_the_tests() -> None:
     with pytest.raises(ZeroDivisionError), serving(Service(faulty.io)):
         1 / 0  # noqa: B018
+
+
+# What handlers raise
+
+
+@io_route("/fails/{what}")
+async def fails(what: str) -> None:
+    raise KeyError(what)
+
+
+@io_route("/refuses")
+async def refuses() -> None:
+    raise HTTPError(503, "Not now.")
+
+
+@cpu_route("/computes-wrong")
+def computes_wrong() -> float:
+    return 1 / 0
+
+
+def test_what_a_handler_raises_is_raised_in_the_test() -> None:
+    with pytest.raises(KeyError, match="it") as raised, serving(Service(fails)) as url:
+        assert httpx.get(f"{url}/fails/it").status_code == 500
+    assert raised.traceback[-1].name == "fails"
+
+
+def test_of_a_worker_too() -> None:
+    told = pytest.raises(RemoteError, match=r"in computes_wrong(.|\n)*ZeroDivisionError")
+    with told, serving(Service(computes_wrong), cpu_workers=1) as url:
+        assert httpx.get(f"{url}/computes-wrong").status_code == 500
+
+
+def test_several() -> None:
+    with pytest.raises(ExceptionGroup) as raised, serving(Service(fails)) as url:
+        assert {httpx.get(f"{url}/fails/{what}").status_code for what in ("one", "other")} == {500}
+    assert [error.args for error in raised.value.exceptions] == [("one",), ("other",)]
+
+
+def test_they_are_notes_of_what_the_test_raises_itself() -> None:
+    with pytest.raises(httpx.HTTPStatusError) as raised, serving(Service(fails)) as url:
+        httpx.get(f"{url}/fails/it").raise_for_status()
+    (note,) = raised.value.__notes__
+    assert note.startswith("a handler failed meanwhile:\nTraceback")
+    assert note.endswith("KeyError: 'it'")
+
+
+def test_a_test_of_the_500_itself() -> None:
+    with serving(Service(fails), raise_errors=False) as url:
+        assert httpx.get(f"{url}/fails/it").json()["status"] == 500
+
+
+def test_what_is_answered_on_purpose_is_no_error() -> None:
+    with serving(Service(refuses)) as url:
+        assert httpx.get(f"{url}/refuses").status_code == 503
+        assert httpx.get(f"{url}/nowhere").status_code == 404
+
+
+def test_each_server_has_its_own() -> None:
+    with serving(Service(faulty.io)) as one, pytest.raises(KeyError), serving(Service(fails)) as other:
+        assert (httpx.get(f"{one}/io/1").status_code, httpx.get(f"{other}/fails/it").status_code) == (200, 500)

@@ -53,15 +53,9 @@ def answer_to(error: Exception, request: Request, handlers: ErrorHandlers) -> Re
         name = getattr(handler, "__qualname__", repr(handler))
         raise TypeError(f"the error handler {name} returned {answer!r}; return a Response or an HTTPError")
     if response.status >= 500 and not isinstance(error, TinysvcError):  # a fault is a fault, however it is worded
+        words = "%s %s (request %s) is answered %d: %s"
         shown = indented(author_traceback(error))
-        log.error(
-            "%s %s (request %s) is answered %d: %s",
-            request.method,
-            request.raw_path,
-            request.id,
-            response.status,
-            shown,
-        )
+        log.error(words, request.method, request.raw_path, request.id, response.status, shown, extra={"error": error})
     return encode_result(response)
 
 

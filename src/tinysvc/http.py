@@ -593,7 +593,7 @@ class Connection(asyncio.StreamReaderProtocol):
                 self.request = None  # as above
                 await send_file(self, content)
         except FileCutShort as error:
-            log.error("%r (%s): the answer was cut off: %s", request, request.id, error)
+            log.error("%r (%s): the answer was cut off: %s", request, request.id, error, extra={"error": error})
             self.transport.abort()
             raise ConnectionAbortedError("the file failed") from error
         finally:
@@ -637,7 +637,8 @@ class Connection(asyncio.StreamReaderProtocol):
         except Exception as error:
             if not isinstance(error, (ProtocolError, JobAbandoned)):  # the client's: its body was bad, or it has gone
                 text = indented(author_traceback(error))
-                log.error("%r (%s): the stream failed half-way and was cut off: %s", request, request.id, text)
+                words = "%r (%s): the stream failed half-way and was cut off: %s"
+                log.error(words, request, request.id, text, extra={"error": error})
             self.transport.abort()
             raise ConnectionAbortedError("the stream failed") from error
         finally:

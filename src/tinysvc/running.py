@@ -288,7 +288,8 @@ class RunningService:
             raise ConnectionAbortedError(str(error)) from None
         level, text = _log_line(error)
         if text:
-            log.log(level, "%s %s (request %s): %s", request.method, request.raw_path, request.id, indented(text))
+            words = "%s %s (request %s): %s"
+            log.log(level, words, request.method, request.raw_path, request.id, indented(text), extra={"error": error})
         return problem_response(error if isinstance(error, TinysvcError) else TinysvcError())
 
 

@@ -1,8 +1,12 @@
-"""For tests: `serving(service)`, a real server on a free port, in a thread of its own."""
+"""For tests: `serving(service)`, a real server on a free port, in a thread of its own.
+
+pytest has it as the fixture `tinysvc_serve` too.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 import types
@@ -10,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from .errors import author_traceback
 from .loading import load_service
 from .server import Server
 from .service import Service
@@ -19,15 +24,25 @@ __all__ = ["serving"]
 
 
 @contextmanager
-def serving(target: str | Service | types.ModuleType, **options: Any) -> Iterator[str]:
+def serving(target: str | Service | types.ModuleType, *, raise_errors: bool = True, **options: Any) -> Iterator[str]:
     """Serve `target` (a Service, a module, or what the command line takes) while the block runs; gives the base URL.
 
     It is the real server with real workers, on a free port of 127.0.0.1, so that synchronous and asynchronous tests use
     it alike. `options` are fields of Settings. What keeps the server from starting is raised here.
+
+    What a handler has raised, and the client has got a 500 for, is raised where the block ends: the exception itself,
+    or an ExceptionGroup of several; what comes from a worker is a RemoteError. If the block ends with an error of its
+    own, they are notes of that. Not so with `raise_errors=False`, for a test of the 500 itself.
     """
     service = load_service(target)
     settings = load_settings({"port": 0, "cpu_workers": 2, **options}, os.environ, service.options)
     server = Server(service, settings)
+    with _in_a_thread(server) as thread, _faults_of(thread, raised=raise_errors):
+        yield server.url
+
+
+@contextmanager
+def _in_a_thread(server: Server) -> Iterator[threading.Thread]:
     started = threading.Event()
     stop: asyncio.Event
     loop: asyncio.AbstractEventLoop
@@ -55,10 +70,40 @@ def serving(target: str | Service | types.ModuleType, **options: Any) -> Iterato
     started.wait()
     try:
         if not failure:
-            yield server.url
+            yield thread
     finally:
         if not failure:
             loop.call_soon_threadsafe(stop.set)
         thread.join()
     if failure:
         raise failure[0]
+
+
+class _Faults(logging.Handler):
+    """Collects the errors that the server in this thread has answered 500 for, which it logs."""
+
+    def __init__(self, thread: threading.Thread) -> None:
+        super().__init__(logging.ERROR)
+        self._thread = thread.ident
+        self.found: list[Exception] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = getattr(record, "error", None)
+        if record.thread == self._thread and isinstance(error, Exception) and getattr(error, "status", 500) == 500:
+            self.found.append(error)
+
+
+@contextmanager
+def _faults_of(thread: threading.Thread, *, raised: bool) -> Iterator[None]:
+    faults, log = _Faults(thread), logging.getLogger("tinysvc")
+    log.addHandler(faults)
+    try:
+        yield
+    except BaseException as error:
+        for fault in faults.found:
+            error.add_note(f"a handler failed meanwhile:\n{author_traceback(fault)}")
+        raise
+    finally:
+        log.removeHandler(faults)
+    if raised and faults.found:
+        raise faults.found[0] if len(faults.found) == 1 else ExceptionGroup("handlers failed", faults.found)

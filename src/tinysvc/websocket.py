@@ -613,5 +613,6 @@ def _farewell(request: Request, error: Exception) -> tuple[int, str]:
     if isinstance(error, HTTPError):
         return POLICY, _shortened(error.detail)
     text = str(error) if isinstance(error, TinysvcError) else f"the handler failed\n{author_traceback(error)}"
-    log.error("%s %s (request %s): %s", request.method, request.raw_path, request.id, indented(text))
+    words = "%s %s (request %s): %s"
+    log.error(words, request.method, request.raw_path, request.id, indented(text), extra={"error": error})
     return INTERNAL, ""
