@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 
-from .annotations import options, without_annotated
 from .forms import UploadFile
 
 Schema = dict[str, Any]
@@ -26,23 +25,37 @@ class Schemas:
     """
 
     def __init__(self, types: Iterable[Any]) -> None:
-        known = [each for each in _distinct(types) if _is_describable(each)]
-        self._pydantic = [each for each in known if _is_pydantic(each)]
-        described = [each for each in known if each not in self._pydantic]
-        schemas, self.components = msgspec.json.schema_components(described, schema_hook=_schema_of, ref_template=REF)
-        self._found: list[tuple[Any, Schema]] = list(zip(described, map(_cleaned, schemas), strict=True))
-        self.components = {name: _cleaned(schema) for name, schema in self.components.items()}
-        for model in self._pydantic:
-            self._found.append((model, self._of_model(model)))
+        self._models: dict[str, Schema] = {}  # pydantic's
+        known = [each for each in _distinct(types) if self._is_describable(each)]
+        schemas, components = msgspec.json.schema_components(known, schema_hook=self._schema_of, ref_template=REF)
+        self._found = list(zip(known, map(_cleaned, schemas), strict=True))
+        self.components = {name: _cleaned(schema) for name, schema in {**components, **self._models}.items()}
 
     def of(self, annotation: Any) -> Schema:
         """The schema, or a reference to it."""
         return next((schema for each, schema in self._found if each == annotation), ANYTHING)
 
+    def _is_describable(self, annotation: Any) -> bool:
+        try:
+            msgspec.json.schema(annotation, schema_hook=self._schema_of)
+        except Exception:
+            return False
+        return True
+
+    def _schema_of(self, kind: Any) -> Schema:
+        """Of what msgspec does not know."""
+        if kind is UploadFile:
+            return {"type": "string", "format": "binary"}
+        if hasattr(kind, "model_json_schema"):
+            return self._of_model(kind)
+        if hasattr(kind, "tolist"):  # an array
+            return {"type": "array"}
+        raise NotImplementedError
+
     def _of_model(self, model: Any) -> Schema:
         schema = model.model_json_schema(ref_template=REF.replace("{name}", "{model}"))
-        self.components |= schema.pop("$defs", {})
-        self.components[model.__name__] = schema
+        self._models |= schema.pop("$defs", {})
+        self._models[model.__name__] = schema
         return {"$ref": REF.format(name=model.__name__)}
 
 
@@ -62,33 +75,6 @@ def _distinct(types: Iterable[Any]) -> list[Any]:
         if each not in found:
             found.append(each)
     return found
-
-
-def _is_pydantic(annotation: Any) -> bool:
-    return hasattr(without_annotated(annotation), "model_json_schema")
-
-
-def _is_describable(annotation: Any) -> bool:
-    if _is_pydantic(annotation):
-        return True
-    try:
-        msgspec.json.schema(annotation, schema_hook=_schema_of)
-    except Exception:
-        return False
-    return True
-
-
-def _schema_of(kind: type) -> Schema:
-    """Of what msgspec does not know."""
-    if kind is UploadFile:
-        return {"type": "string", "format": "binary"}
-    if kind in (complex, type(...)):
-        raise NotImplementedError
-    if any(_is_pydantic(option) for option in options(kind)):
-        return dict(kind.model_json_schema())  # type: ignore[attr-defined]
-    if hasattr(kind, "tolist"):  # an array
-        return {"type": "array"}
-    raise NotImplementedError
 
 
 def _cleaned(schema: Any) -> Any:

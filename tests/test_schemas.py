@@ -1,0 +1,91 @@
+"""schemas.py: what documents of these types look like; as parts of a whole document see test_openapi.py."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import attrs
+import msgspec
+import numpy
+import pydantic
+import pytest
+
+from tinysvc.schemas import ANYTHING, Schemas, with_default
+
+
+@dataclass
+class Tree:
+    leaves: list[Tree] = field(default_factory=list)
+
+
+class Struct(msgspec.Struct):
+    """Said by its author."""
+
+    x: int
+
+
+@attrs.define
+class Attrs:
+    x: int
+
+
+class Inner(pydantic.BaseModel):
+    x: int
+
+
+class Outer(pydantic.BaseModel):
+    inner: Inner
+
+
+class Unknown:
+    pass
+
+
+def reference(name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+@pytest.mark.parametrize("kind", [Tree, Struct, Attrs, Outer])
+def test_a_named_type_stands_among_the_components(kind: type) -> None:
+    schemas = Schemas([kind, list[kind]])  # type: ignore[valid-type]
+    assert schemas.of(kind) == reference(kind.__name__)
+    assert schemas.of(list[kind]) == {"type": "array", "items": reference(kind.__name__)}  # type: ignore[valid-type]
+    assert schemas.components[kind.__name__]["type"] == "object"
+
+
+def test_what_holds_itself() -> None:
+    leaves = Schemas([Tree]).components["Tree"]["properties"]["leaves"]
+    assert leaves["items"] == reference("Tree")
+
+
+def test_models_inside_of_models() -> None:
+    components = Schemas([dict[str, Outer]]).components
+    assert components["Outer"]["properties"]["inner"] == reference("Inner")
+    assert components["Inner"]["properties"]["x"]["type"] == "integer"
+
+
+def test_only_what_an_author_has_written_is_a_description() -> None:
+    components = Schemas([Tree, Struct]).components
+    assert "description" not in components["Tree"]
+    assert components["Struct"]["description"] == "Said by its author."
+
+
+@pytest.mark.parametrize("kind", [Unknown, list[Unknown], complex, Any])
+def test_what_nobody_can_describe_is_anything(kind: Any) -> None:
+    assert Schemas([kind, int]).of(kind) == ANYTHING
+    assert Schemas([int]).of(kind) == ANYTHING
+
+
+def test_bounds_and_arrays() -> None:
+    bounded = Annotated[int, msgspec.Meta(ge=1, description="How many.")]
+    schemas = Schemas([bounded, numpy.ndarray])
+    assert schemas.of(bounded) == {"type": "integer", "minimum": 1, "description": "How many."}
+    assert schemas.of(numpy.ndarray) == {"type": "array"}
+
+
+def test_defaults() -> None:
+    assert with_default({}, inspect.Parameter.empty) == {}
+    assert with_default({}, Struct(1)) == {"default": {"x": 1}}
+    assert with_default({}, Unknown()) == {}
