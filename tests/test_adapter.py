@@ -50,7 +50,7 @@ def handler(pool: Any, function: Callable[..., Any] = batching_jobs.whoami, **op
     numbers = [endpoint.function for endpoint in ENDPOINTS]
     options = {"timeout": 0, **options}
     route = Route(path="/x", methods=("GET", "POST"), function=function, kind="cpu", **options)
-    return cpu_handler(pool, numbers.index(function), route, 30.0, None)
+    return cpu_handler(pool, numbers.index(function), route, route.path, 30.0, None)
 
 
 def pool_of(workers: int = 1, **options: Any) -> ProcessPoolExecutor:

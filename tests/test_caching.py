@@ -27,7 +27,10 @@ from tinysvc.testing import serving
 @pytest.fixture
 def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
     monkeypatch.setenv("CACHING_JOBS_FOLDER", str(tmp_path))
-    with serving(caching_jobs, cpu_workers=2, max_cache_size=1_000_000) as url, httpx.Client(base_url=url) as client:
+    with (
+        serving(caching_jobs, cpu_workers=2, max_cache_size=1_000_000, raise_errors=False) as url,
+        httpx.Client(base_url=url) as client,
+    ):
         yield client
 
 

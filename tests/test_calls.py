@@ -125,7 +125,10 @@ async def scores() -> list[Any]:
 
 
 def test_from_a_handler_errors_answer_as_the_routes_own_would(caplog: pytest.LogCaptureFixture) -> None:
-    with serving(Service(asks, scores, jobs), cpu_workers=1) as url, httpx.Client(base_url=url) as client:
+    with (
+        serving(Service(asks, scores, jobs), cpu_workers=1, raise_errors=False) as url,
+        httpx.Client(base_url=url) as client,
+    ):
         assert client.get("/scores").json() == [{"score": 0.75 * i} for i in range(8)]
         for how in ("http", "exits", "why"):
             called, asked = client.get(f"/asks/{how}"), client.get(f"/fails/{how}")

@@ -72,7 +72,7 @@ def test_the_request_is_whole(handle: Handle) -> None:
 def test_faults_of_the_request_and_errors_are_answers(handle: Handle) -> None:
     assert handle(meta(2, number="7"), b"").body == b'{"number":7}'
     assert handle(meta(2, number="x"), b"").meta[0] == 422
-    assert handle(meta(4), b"").meta == (409, "application/problem+json", [("x-why", "test")])
+    assert handle(meta(4), b"").meta == (409, "application/problem+json", [("x-why", "test")], None)
 
 
 def test_a_generator_is_a_stream(handle: Handle) -> None:

@@ -514,7 +514,7 @@ async def test_forks_of_the_server_are_warned_of() -> None:
 @pytest.fixture(scope="module")
 def client(executor: Executor) -> Iterator[httpx.Client]:
     with (
-        serving(Service(foreign_jobs, pools={"default": executor})) as url,
+        serving(Service(foreign_jobs, pools={"default": executor}), raise_errors=False) as url,
         httpx.Client(base_url=url, timeout=20) as client,
     ):
         yield client

@@ -296,7 +296,7 @@ def test_without_the_library_it_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.fixture(scope="module")
 def client() -> Iterator[httpx.Client]:
     with (
-        serving(jobs, cpu_workers=1, max_body_size=20_000_000) as url,
+        serving(jobs, cpu_workers=1, max_body_size=20_000_000, raise_errors=False) as url,
         httpx.Client(base_url=url, timeout=20) as client,
     ):
         yield client

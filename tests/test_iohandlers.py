@@ -49,7 +49,7 @@ async def with_middleware() -> str:
 
 
 def test_a_deadline_on_the_loop(caplog: pytest.LogCaptureFixture) -> None:
-    with serving(Service(late, own_timeout)) as url:
+    with serving(Service(late, own_timeout), raise_errors=False) as url:
         answer = httpx.get(f"{url}/late")
         assert (answer.status_code, answer.json()["detail"]) == (504, "The request was not answered within 0.05 s.")
         assert ended == ["late"]

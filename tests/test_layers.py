@@ -36,7 +36,7 @@ FLOORS: list[list[set[str]]] = [  # floor -> groups; the groups of one floor do 
     [
         {
             *("service", "running", "wiring", "resources", "iohandlers", "errorhandlers", "openapi"),
-            *("adapter", "batching", "caching", "calls", "endpoints", "pages"),
+            *("adapter", "hints", "batching", "caching", "calls", "endpoints", "pages"),
             *("compression", "cors", "limits", "negotiation", "proxies", "security", "static", "websocket"),
         }
     ],

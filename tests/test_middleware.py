@@ -67,7 +67,9 @@ def client() -> Iterator[httpx.Client]:
     odd = Service(plain, prefix="/odd", middleware=[wordless])
     outer = Service(inner, locked, odd, Service(plain, prefix="/free"), middleware=[Marked("a")])
     with (
-        serving(Service(outer, Service(plain, prefix="/beside"), prefix="/v1"), cpu_workers=1) as url,
+        serving(
+            Service(outer, Service(plain, prefix="/beside"), prefix="/v1"), cpu_workers=1, raise_errors=False
+        ) as url,
         httpx.Client(base_url=url, timeout=20) as client,
     ):
         yield client

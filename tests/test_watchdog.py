@@ -6,8 +6,8 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -16,56 +16,102 @@ from conftest import wait_until
 from tinysvc import Service, io_route, watchdog
 from tinysvc.server import Server
 from tinysvc.settings import Settings
-from tinysvc.watchdog import LIMIT, watched
+from tinysvc.watchdog import LIMIT, PAUSE, watched
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [r.getMessage() for r in caplog.records if r.name == "tinysvc" and r.levelno == logging.WARNING]
+    return [r.getMessage() for r in caplog.records if "holds the event loop" in r.getMessage()]
 
 
 def watching() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "tinysvc-watchdog"]
 
 
-def more_is_said(caplog: pytest.LogCaptureFixture, already: int) -> bool:
-    return len(said(caplog)) > already
+let_go: threading.Event
 
 
-let_go: Callable[[], bool]
-
-
-@io_route("/hold")
-async def holds_the_loop() -> str:
-    wait_until(let_go, "it was said")
+@io_route("/hold/{how}")
+async def holds_the_loop(how: str) -> str:
+    if how == "here":
+        wait_until(let_go.is_set, "it was said")
+    else:
+        deeper()
     return "done"
 
 
-@pytest.mark.asyncio
-async def test_a_handler_that_holds_the_loop_is_named(caplog: pytest.LogCaptureFixture) -> None:
+def deeper() -> None:
+    wait_until(let_go.is_set, "it was said")
+
+
+class LetGo(logging.Handler):
+    """Ends what holds the loop as soon as that has been said."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "holds the event loop" in record.getMessage():
+            let_go.set()
+
+
+@pytest.fixture
+def lets_go(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     global let_go
+    let_go = threading.Event()
+    caplog.set_level(logging.INFO, "tinysvc")
+    handler = LetGo()
+    logging.getLogger("tinysvc").addHandler(handler)
+    yield
+    logging.getLogger("tinysvc").removeHandler(handler)
+
+
+def line_of(text: str) -> int:
+    return 1 + next(number for number, line in enumerate(Path(__file__).read_text().splitlines()) if text in line)
+
+
+@pytest.mark.asyncio
+async def test_the_route_that_holds_the_loop_is_named(caplog: pytest.LogCaptureFixture, lets_go: None) -> None:
     async with (
-        Server(Service(holds_the_loop), Settings(port=0)).listening() as url,
+        Server(Service(Service(holds_the_loop, prefix="/v1")), Settings(port=0)).listening() as url,
         httpx.AsyncClient(base_url=url, timeout=20) as client,
     ):
-        for already in (0, 2):
-            let_go = partial(more_is_said, caplog, already)
-            assert (await client.get("/hold")).text == "done"
-            while len(said(caplog)) < already + 2:
+        for how, line in (("here", 'wait_until(let_go.is_set, "it was said")'), ("deeper", "        deeper()")):
+            let_go.clear()
+            caplog.clear()
+            assert (await client.get(f"/v1/hold/{how}")).text == "done"
+            while "the event loop is free again" not in caplog.text:
                 await asyncio.sleep(0)
-            first, last = said(caplog)[already:]
-            assert "the event loop has been held for 0." in first
-            assert "in holds_the_loop" in first
-            assert "/tinysvc/http.py" not in first
-            assert "asyncio/" not in first
-            assert "the event loop is free again" in last
+            (text,) = said(caplog)
+            assert text.startswith("GET /v1/hold/{how} holds the event loop, for 0.")
+            assert f" at {__file__}:{line_of(line)}: nobody else is served" in text
+            assert "Make it @cpu_route" in text
+            assert "in holds_the_loop" in text
+            assert ("in deeper" in text) == (how == "deeper")
+            assert "/tinysvc/http.py" not in text
+            assert "asyncio/" not in text
         assert len(watching()) == 1
-    assert len(said(caplog)) == 4
     assert not watching()
+
+
+@io_route("/sleep")
+async def sleeps() -> None:
+    time.sleep(LIMIT + 4 * PAUSE)  # the fault itself
+
+
+@pytest.mark.asyncio
+async def test_one_place_is_told_of_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "tinysvc")
+    async with (
+        Server(Service(sleeps), Settings(port=0)).listening() as url,
+        httpx.AsyncClient(base_url=url, timeout=20) as client,
+    ):
+        for times in (1, 2):
+            while caplog.text.count("the event loop is free again") < times:  # the machine may be late for one
+                await client.get("/sleep")
+                await asyncio.sleep(PAUSE)
+    assert len(said(caplog)) == 1
 
 
 @pytest.mark.asyncio
 async def test_it_is_said_once_however_long_it_takes(caplog: pytest.LogCaptureFixture) -> None:
-    with watched(asyncio.get_running_loop()):
+    with watched(asyncio.get_running_loop(), {}):
         wait_until(lambda: said(caplog), "it was said")
         time.sleep(4 * LIMIT)  # the fault itself
         assert len(said(caplog)) == 1
@@ -73,7 +119,7 @@ async def test_it_is_said_once_however_long_it_takes(caplog: pytest.LogCaptureFi
 
 @pytest.mark.asyncio
 async def test_it_ends_while_the_loop_is_held(caplog: pytest.LogCaptureFixture) -> None:
-    with watched(asyncio.get_running_loop()):
+    with watched(asyncio.get_running_loop(), {}):
         wait_until(lambda: said(caplog), "it was said")
     assert not watching()
 
@@ -99,7 +145,7 @@ async def test_a_process_that_was_stopped_is_nobody_s_fault(
 ) -> None:
     clocks = Clocks(wall=10.0, cpu=0.1)
     monkeypatch.setattr(watchdog, "time", clocks)
-    with watched(asyncio.get_running_loop()):
+    with watched(asyncio.get_running_loop(), {}):
         wait_until(lambda: clocks.looks >= 6, "it has looked a few times")
     assert said(caplog) == []
 
@@ -109,7 +155,7 @@ async def test_who_keeps_even_the_watchdog_from_running_is_named(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watchdog, "time", Clocks(wall=10.0, cpu=9.0))
-    with watched(asyncio.get_running_loop()):
+    with watched(asyncio.get_running_loop(), {}):
         wait_until(lambda: said(caplog), "it was said")
     assert "test_who_keeps_even_the_watchdog_from_running_is_named" in said(caplog)[0]
 
@@ -121,7 +167,7 @@ async def test_a_loop_that_is_not_held_is_left_alone(
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
     monkeypatch.setattr(watchdog, "PAUSE", 0.0)
-    with watched(loop):
+    with watched(loop, {}):
         for _ in range(100):
             loop.call_soon(asked.set)
             await asked.wait()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .arena import BIG, Arena, Arenas
 from .batching import Batcher, Item
 from .errors import PoolError
+from .hints import Sample
 from .messages import SAFE_METHODS, Handler, Request, Response
 
 if TYPE_CHECKING:
@@ -24,14 +25,22 @@ if TYPE_CHECKING:
 
 
 def cpu_handler(
-    pool: ProcessPoolExecutor | ForeignPool, number: int, route: Route, default_timeout: float, lane: Lane | None
+    pool: ProcessPoolExecutor | ForeignPool,
+    number: int,
+    route: Route,
+    path: str,
+    default_timeout: float,
+    lane: Lane | None,
 ) -> Handler:
-    """What answers the route, whose endpoint has this number among those of its pool."""
+    """What answers the route at this path, whose endpoint has this number among those of its pool."""
     timeout = timeout_of(route, default_timeout)
     batched = route.batch is not None
     jobs: Any = Batcher(pool, number, route.batch, timeout, lane) if route.batch else pool
 
+    sample: Sample | None = Sample(f"{route.methods[0]} {path}")
+
     async def handle(request: Request) -> Response:
+        nonlocal sample
         body = await request.body() if batched or request.has_arrived else await received(request, pool.arenas)
         method, path, query = request.method, request.raw_path, request.raw_query
         values = request.resources
@@ -55,7 +64,9 @@ def cpu_handler(
                 body.close()
             error.headers = [*error.headers, ("server-timing", server_timing(job))]
             raise
-        status, content_type, headers = reply.meta
+        status, content_type, headers, work = reply.meta
+        if sample and work is not None and sample.is_full_with(work, job.ran):
+            sample = None
         response = Response(reply.body, status, headers, content_type)
         response.headers.append(("server-timing", server_timing(job)))
         return response

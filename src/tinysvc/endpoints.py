@@ -21,6 +21,7 @@ import pickle
 from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import ExitStack, contextmanager
 from inspect import signature
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .binding import Binder, Body, is_packed, open_resource, resource_key
@@ -132,6 +133,7 @@ def _one_at_a_time(endpoint: Endpoint, resources: Values) -> Handle:
     kind, limit, error_handlers = binder.body_kind, endpoint.max_body_size, endpoint.error_handlers
 
     def handle(meta: Any, body: Body) -> Reply:
+        begin = perf_counter()
         request = _request(meta, body)
         request_id.set(request.id)
         route_name.set(f"{request.method} {path}")
@@ -154,7 +156,8 @@ def _one_at_a_time(endpoint: Endpoint, resources: Values) -> Handle:
                 raise
             response = answer
             content = response.content
-        return Reply(_meta_of(response), content)
+        work = perf_counter() - begin if type(content) is bytes else None  # of a stream, most is still to be done
+        return Reply(_meta_of(response, work), content)
 
     return handle
 
@@ -206,8 +209,9 @@ def _called(endpoint: Endpoint, resources: Values) -> Handle:
     return handle
 
 
-def _meta_of(response: Response) -> tuple[int, str | None, list[tuple[str, str]]]:
-    return response.status, response.content_type, response.headers
+def _meta_of(response: Response, work: float | None = None) -> tuple[int, str | None, list[tuple[str, str]], Any]:
+    """Head of the response; and the seconds that were worked for it, where that is known."""
+    return response.status, response.content_type, response.headers, work
 
 
 # Batches

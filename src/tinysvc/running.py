@@ -96,13 +96,13 @@ class RunningService:
         """Check all, start the pools, open the io resources: a mistake is said before anything is open."""
         wirings = [wiring_of(each) for each in self.service.mounted()]
         _check_paths(wirings)
+        handlers: dict[int, Handler] = {}
+        for name, routes in _routes_by_pool(wirings, self.settings).items():
+            handlers |= self._add_pool(name, routes)
         if self.settings.docs:
             from .pages import documentation  # only who shows it pays for the import
 
             extra = {**extra, **documentation(self.service, wirings, self.settings)}
-        handlers: dict[int, Handler] = {}
-        for name, routes in _routes_by_pool(wirings, self.settings).items():
-            handlers |= self._add_pool(name, routes)
         await self._start_pools(stack)
         stack.enter_context(callable_here(self.calls))
         opened: dict[Any, Any] = {}
@@ -171,7 +171,7 @@ class RunningService:
         for number, wiring in enumerate(wirings):
             route, default_timeout = wiring.mounted.route, self.settings.cpu_timeout
             lane = pool.lane(route.limit) if route.limit else None
-            handlers[id(wiring)] = cpu_handler(pool, number, route, default_timeout, lane)
+            handlers[id(wiring)] = cpu_handler(pool, number, route, wiring.mounted.path, default_timeout, lane)
             self.calls[route.function] = CpuCall(pool, number, timeout_of(route, default_timeout), lane)
         return handlers
 

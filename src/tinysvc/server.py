@@ -32,7 +32,7 @@ from .settings import Settings, SettingsError, load_settings
 from .sockets import listening_sockets, url_of
 from .tables import is_colourful, route_table, settings_table
 from .tls import Certificates, certificates
-from .watchdog import watched
+from .watchdog import names_of, watched
 from .wiring import wiring_of
 
 if TYPE_CHECKING:
@@ -82,7 +82,8 @@ class Server:
                 server = await self._listen(connections, listener)
                 stack.callback(server.close)
             self.urls = [url_of(listener, scheme) for listener in listeners]
-            stack.enter_context(watched(asyncio.get_running_loop()))
+            routes = ((f"{each.route.methods[0]} {each.path}", each.route.function) for each in self.service.mounted())
+            stack.enter_context(watched(asyncio.get_running_loop(), names_of(routes)))
             try:
                 yield self.url
             finally:

@@ -11,7 +11,7 @@ import os
 import threading
 import types
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from .errors import author_traceback
@@ -37,7 +37,7 @@ def serving(target: str | Service | types.ModuleType, *, raise_errors: bool = Tr
     service = load_service(target)
     settings = load_settings({"port": 0, "cpu_workers": 2, **options}, os.environ, service.options)
     server = Server(service, settings)
-    with _in_a_thread(server) as thread, _faults_of(thread, raised=raise_errors):
+    with _in_a_thread(server) as thread, _raised_of(thread) if raise_errors else nullcontext():
         yield server.url
 
 
@@ -94,7 +94,7 @@ class _Faults(logging.Handler):
 
 
 @contextmanager
-def _faults_of(thread: threading.Thread, *, raised: bool) -> Iterator[None]:
+def _raised_of(thread: threading.Thread) -> Iterator[None]:
     faults, log = _Faults(thread), logging.getLogger("tinysvc")
     log.addHandler(faults)
     try:
@@ -105,5 +105,5 @@ def _faults_of(thread: threading.Thread, *, raised: bool) -> Iterator[None]:
         raise
     finally:
         log.removeHandler(faults)
-    if raised and faults.found:
+    if faults.found:
         raise faults.found[0] if len(faults.found) == 1 else ExceptionGroup("handlers failed", faults.found)

@@ -11,24 +11,30 @@ time went by. Where CPU time did go by, a handler kept the interpreter's lock, a
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from types import FrameType
+from types import CodeType, FrameType
+from typing import Any
 
 from .errors import _HIDDEN
 
 log = logging.getLogger("tinysvc")
 
-LIMIT = 0.25
-"""Seconds the loop may be held by one handler: half of what a person notices, and a hundred times what others need."""
+LIMIT = 0.1
+"""Seconds the loop may be held by one handler: a person begins to notice, others need a hundredth."""
 
-PAUSE = 0.25
-"""Seconds between two questions: rare enough to cost nothing."""
+PAUSE = 0.05
+"""Seconds between two questions: rare enough to cost next to nothing. What holds the loop for LIMIT + PAUSE is always
+seen, what holds it for LIMIT often."""
+
+QUIET = 60.0
+"""Seconds in which the same place is not told of again."""
 
 OVERSLEPT = 2 * LIMIT
 """A wait of LIMIT that took so long, in seconds, was not the thread's own doing."""
@@ -38,10 +44,12 @@ _LOOP = ("/asyncio/runners.py", "/asyncio/base_events.py", "/asyncio/events.py")
 
 
 class Watchdog:
-    """The watching thread of one loop."""
+    """The watching thread of one loop; `routes` are the names of what it may find there, by their code."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, routes: Mapping[CodeType, str]) -> None:
         self._loop = loop
+        self._routes = routes
+        self._told: dict[tuple[str, int], float] = {}  # file and line -> when
         self._loop_thread = threading.get_ident()
         self._alive = threading.Event()
         self._stopped = threading.Event()
@@ -73,14 +81,35 @@ class Watchdog:
         return slept < OVERSLEPT or time.process_time() - used > slept / 2
 
     def _tell(self, begin: float) -> None:
-        log.warning(
-            "the event loop has been held for %.2f s so far; nobody else is served meanwhile. Await what takes long, "
-            "make the handler a plain `def`, or a cpu_route if it computes. It is at:\n%s",
-            time.monotonic() - begin,
-            author_stack(sys._current_frames().get(self._loop_thread)),
-        )
+        frame = sys._current_frames().get(self._loop_thread)
+        culprit, file, line = self._place(frame)
+        if begin - self._told.get((file, line), -QUIET) >= QUIET:
+            self._told[file, line] = begin
+            log.warning(
+                "%s holds the event loop, for %.2f s so far, at %s:%d: nobody else is served meanwhile. Make it "
+                "@cpu_route if it computes; make it a plain `def`, or await, if it waits.\n%s",
+                *(culprit, time.monotonic() - begin, file, line),
+                author_stack(frame),
+            )
+        del frame  # it holds what the handler holds
         self._alive.wait()
-        log.warning("the event loop is free again; it was held for %.2f s", time.monotonic() - begin)
+        log.info("the event loop is free again; it was held for %.2f s", time.monotonic() - begin)
+
+    def _place(self, frame: FrameType | None) -> tuple[str, str, int]:
+        """Who holds the loop, and the line that it is at: the route's own, or the innermost of what is no route."""
+        innermost = frame
+        while frame is not None and frame.f_code not in self._routes:
+            frame = frame.f_back
+        found = frame or innermost
+        if found is None:
+            return "something", "?", 0
+        return self._routes.get(found.f_code, "something"), found.f_code.co_filename, found.f_lineno
+
+
+def names_of(routes: Iterable[tuple[str, Callable[..., Any]]]) -> dict[CodeType, str]:
+    """The names of routes by the code that runs in them."""
+    functions = ((name, inspect.unwrap(function)) for name, function in routes)
+    return {function.__code__: name for name, function in functions if inspect.isfunction(function)}
 
 
 def author_stack(frame: FrameType | None) -> str:
@@ -92,9 +121,9 @@ def author_stack(frame: FrameType | None) -> str:
 
 
 @contextmanager
-def watched(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+def watched(loop: asyncio.AbstractEventLoop, routes: Mapping[CodeType, str]) -> Iterator[None]:
     """A watchdog while the block runs. Enter and leave it in the loop's own thread."""
-    watchdog = Watchdog(loop)
+    watchdog = Watchdog(loop, routes)
     try:
         yield
     finally:
