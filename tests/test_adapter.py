@@ -179,7 +179,7 @@ async def test_what_becomes_of_the_job_of_a_gone_client(method: str, on_disconne
     request.on_disconnect()
     assert pool.abandoned == [(pool.jobs[0], even_running)]
     if not even_running:
-        pool.end(pool.jobs[0], JobReply((200, None, []), b"done"))
+        pool.end(pool.jobs[0], JobReply((200, None, [], None), b"done"))
         assert (await answer).content == b"done"
     else:
         with pytest.raises(JobAbandoned):
@@ -206,7 +206,7 @@ async def test_jobs_that_ask_the_same_have_the_same_key() -> None:
     first, second, third = [job.key for job in pool.jobs]
     assert first == second != third
     for job in pool.jobs:
-        pool.end(job, JobReply((200, None, []), b""))
+        pool.end(job, JobReply((200, None, [], None), b""))
     await asyncio.gather(*answers)
 
 

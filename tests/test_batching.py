@@ -53,7 +53,7 @@ def submit(to: Batcher, *bodies: bytes) -> list[Item]:
 def answer(pool: FakePool, job: Job) -> None:
     """As endpoints.py does, with each body in capitals."""
     (_, _, lengths), body = pool.given[job]
-    pool.end(job, JobReply([(length, [200, None, []], None) for length in lengths], body.upper()))
+    pool.end(job, JobReply([(length, [200, None, [], None], None) for length in lengths], body.upper()))
 
 
 async def outcome(item: Item) -> Any:

@@ -53,7 +53,9 @@ def meta(endpoint: int, **path: str) -> list[Any]:
 
 
 def test_a_resource_is_opened_once_and_closed(handle: Handle) -> None:
-    assert handle(meta(0), b"ab") == ((200, "application/json", []), b'{"size":6}')
+    (*head, work), body = handle(meta(0), b"ab")
+    assert (head, body) == ([200, "application/json", []], b'{"size":6}')
+    assert work > 0
     assert opened == ["opened"]
 
 
@@ -64,7 +66,7 @@ def test_the_resource_was_closed() -> None:
 
 
 def test_the_request_is_whole(handle: Handle) -> None:
-    (status, content_type, headers), body = handle(meta(1), b"")
+    (status, content_type, headers, _), body = handle(meta(1), b"")
     assert (status, content_type, headers) == (201, "application/json", [("x-a", "b")])
     assert orjson.loads(bytes(body)) == [["127.0.0.1", 1], "/a/socket", "POST", "y"]  # type: ignore[arg-type]
 
@@ -72,7 +74,7 @@ def test_the_request_is_whole(handle: Handle) -> None:
 def test_faults_of_the_request_and_errors_are_answers(handle: Handle) -> None:
     assert handle(meta(2, number="7"), b"").body == b'{"number":7}'
     assert handle(meta(2, number="x"), b"").meta[0] == 422
-    assert handle(meta(4), b"").meta == (409, "application/problem+json", [("x-why", "test")], None)
+    assert handle(meta(4), b"").meta[:3] == (409, "application/problem+json", [("x-why", "test")])
 
 
 def test_a_generator_is_a_stream(handle: Handle) -> None:

@@ -11,7 +11,16 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .errors import ConfigurationError, HTTPError, JobAbandoned, RemoteError, TinysvcError, author_traceback, indented
+from .errors import (
+    ConfigurationError,
+    HTTPError,
+    JobAbandoned,
+    RemoteError,
+    TinysvcError,
+    author_traceback,
+    indented,
+    notice,
+)
 from .messages import Handler, Request, Response, problem_response
 from .results import encode_result
 
@@ -53,9 +62,10 @@ def answer_to(error: Exception, request: Request, handlers: ErrorHandlers) -> Re
         name = getattr(handler, "__qualname__", repr(handler))
         raise TypeError(f"the error handler {name} returned {answer!r}; return a Response or an HTTPError")
     if response.status >= 500 and not isinstance(error, TinysvcError):  # a fault is a fault, however it is worded
+        notice(error)
         words = "%s %s (request %s) is answered %d: %s"
         shown = indented(author_traceback(error))
-        log.error(words, request.method, request.raw_path, request.id, response.status, shown, extra={"error": error})
+        log.error(words, request.method, request.raw_path, request.id, response.status, shown)
     return encode_result(response)
 
 

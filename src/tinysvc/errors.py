@@ -246,6 +246,15 @@ def author_traceback(error: BaseException) -> str:
     return "".join(shown.format()).rstrip()
 
 
+noticed_by: list[Callable[[BaseException], None]] = []
+"""Called for each error of a handler that is not an answer on purpose, in the thread where it came up: for tests."""
+
+
+def notice(error: BaseException) -> None:
+    for each in noticed_by:
+        each(error)
+
+
 INDENT = "    "
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 

@@ -39,6 +39,7 @@ from .errors import (
     UnencodableResult,
     author_traceback,
     indented,
+    notice,
 )
 from .heads import (
     LENGTH_LINES,
@@ -593,7 +594,8 @@ class Connection(asyncio.StreamReaderProtocol):
                 self.request = None  # as above
                 await send_file(self, content)
         except FileCutShort as error:
-            log.error("%r (%s): the answer was cut off: %s", request, request.id, error, extra={"error": error})
+            notice(error)
+            log.error("%r (%s): the answer was cut off: %s", request, request.id, error)
             self.transport.abort()
             raise ConnectionAbortedError("the file failed") from error
         finally:
@@ -636,9 +638,10 @@ class Connection(asyncio.StreamReaderProtocol):
             raise
         except Exception as error:
             if not isinstance(error, (ProtocolError, JobAbandoned)):  # the client's: its body was bad, or it has gone
+                notice(error)
                 text = indented(author_traceback(error))
                 words = "%r (%s): the stream failed half-way and was cut off: %s"
-                log.error(words, request, request.id, text, extra={"error": error})
+                log.error(words, request, request.id, text)
             self.transport.abort()
             raise ConnectionAbortedError("the stream failed") from error
         finally:

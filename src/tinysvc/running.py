@@ -38,6 +38,7 @@ from .errors import (
     WorkerDied,
     author_traceback,
     indented,
+    notice,
 )
 from .executor import ProcessPoolExecutor
 from .iohandlers import io_handler, told_of_disconnect
@@ -286,10 +287,11 @@ class RunningService:
         """Log what the client must not know, and answer with what it may. ConnectionAbortedError if it has gone."""
         if isinstance(error, JobAbandoned):
             raise ConnectionAbortedError(str(error)) from None
+        notice(error)
         level, text = _log_line(error)
         if text:
             words = "%s %s (request %s): %s"
-            log.log(level, words, request.method, request.raw_path, request.id, indented(text), extra={"error": error})
+            log.log(level, words, request.method, request.raw_path, request.id, indented(text))
         return problem_response(error if isinstance(error, TinysvcError) else TinysvcError())
 
 

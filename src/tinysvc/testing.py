@@ -6,7 +6,6 @@ pytest has it as the fixture `tinysvc_serve` too.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import threading
 import types
@@ -14,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from .errors import author_traceback
+from .errors import author_traceback, noticed_by
 from .loading import load_service
 from .server import Server
 from .service import Service
@@ -79,31 +78,23 @@ def _in_a_thread(server: Server) -> Iterator[threading.Thread]:
         raise failure[0]
 
 
-class _Faults(logging.Handler):
-    """Collects the errors that the server in this thread has answered 500 for, which it logs."""
-
-    def __init__(self, thread: threading.Thread) -> None:
-        super().__init__(logging.ERROR)
-        self._thread = thread.ident
-        self.found: list[Exception] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        error = getattr(record, "error", None)
-        if record.thread == self._thread and isinstance(error, Exception) and getattr(error, "status", 500) == 500:
-            self.found.append(error)
-
-
 @contextmanager
 def _raised_of(thread: threading.Thread) -> Iterator[None]:
-    faults, log = _Faults(thread), logging.getLogger("tinysvc")
-    log.addHandler(faults)
+    """Collects what the server in this thread answers 500 for."""
+    faults: list[BaseException] = []
+
+    def collect(error: BaseException) -> None:
+        if threading.get_ident() == thread.ident and getattr(error, "status", 500) == 500:
+            faults.append(error)
+
+    noticed_by.append(collect)
     try:
         yield
     except BaseException as error:
-        for fault in faults.found:
+        for fault in faults:
             error.add_note(f"a handler failed meanwhile:\n{author_traceback(fault)}")
         raise
     finally:
-        log.removeHandler(faults)
-    if faults.found:
-        raise faults.found[0] if len(faults.found) == 1 else ExceptionGroup("handlers failed", faults.found)
+        noticed_by.remove(collect)
+    if faults:
+        raise faults[0] if len(faults) == 1 else BaseExceptionGroup("handlers failed", faults)

@@ -28,7 +28,7 @@ from typing import Any, NoReturn, Protocol
 
 import msgspec
 
-from .errors import HTTPError, TinysvcError, author_traceback, indented
+from .errors import HTTPError, TinysvcError, author_traceback, indented, notice
 from .messages import Handler, Request, Response
 from .results import json_bytes
 from .settings import KiB, Settings
@@ -612,7 +612,8 @@ def _farewell(request: Request, error: Exception) -> tuple[int, str]:
     """Code and reason of the close frame for what a handler has raised; what the client must not know is logged."""
     if isinstance(error, HTTPError):
         return POLICY, _shortened(error.detail)
+    notice(error)
     text = str(error) if isinstance(error, TinysvcError) else f"the handler failed\n{author_traceback(error)}"
     words = "%s %s (request %s): %s"
-    log.error(words, request.method, request.raw_path, request.id, indented(text), extra={"error": error})
+    log.error(words, request.method, request.raw_path, request.id, indented(text))
     return INTERNAL, ""
