@@ -29,7 +29,7 @@ from .results import json_bytes
 from .running import at_work
 from .service import Service
 from .settings import Settings, SettingsError, load_settings
-from .sockets import listening_sockets, url_of
+from .sockets import RELOADER, listening_sockets, url_of
 from .tables import is_colourful, route_table, settings_table
 from .tls import Certificates, certificates
 from .watchdog import names_of, watched
@@ -197,9 +197,16 @@ def run_loaded(load: Callable[[], Service], options: Mapping[str, Any]) -> None:
     load = functools.cache(load)
     try:
         settings = load_settings(options, os.environ)  # a wrong option is said before the author's code is imported
-        if settings.workers == 1:
+        if RELOADER in os.environ:
+            _serve_for_a_reloader(load, options)
+            return
+        if settings.workers == 1 and not settings.reload:
             settings = load_settings(options, os.environ, load().options)
-        if settings.workers == 1:
+        if settings.reload:
+            from .reload import reload
+
+            reload(settings, _announce, terminal_watch())
+        elif settings.workers == 1:
             _serve_alone(load(), settings)
         else:
             from .supervisor import supervise
@@ -217,6 +224,13 @@ def _serve_alone(service: Service, settings: Settings) -> None:
         _announce(f"{_routes(service)}\nlistening on {' and '.join(server.urls)}")
 
     _run(_serve_until_signal(server, ready))
+
+
+def _serve_for_a_reloader(load: Callable[[], Service], options: Mapping[str, Any]) -> None:
+    from .reload import link_to_reloader, telling_folders
+
+    link = link_to_reloader()
+    _serve_beside_others(lambda: telling_folders(link, load), options, link)
 
 
 def _serve_beside_others(load: Callable[[], Service], options: Mapping[str, Any], link: Link) -> None:

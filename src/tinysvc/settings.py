@@ -84,6 +84,7 @@ class Settings:
         "", 'peers whose Forwarded or X-Forwarded-* is believed, as in "10.0.0.0/8 127.0.0.1 unix"; nobody\'s if empty'
     )
     workers: int = _option(1, "server processes that share the port, each with its share of the CPU workers")
+    reload: bool = _option(False, "serve the new version when the code changes: for development")
     docs: bool = _option(True, "answer /openapi.json with what is served, and /docs with a page to try it")
     log_level: str = _option("info", "debug, info, warning or error")
 

@@ -20,6 +20,9 @@ from .settings import Settings
 
 log = logging.getLogger("tinysvc")
 
+RELOADER = "_TINYSVC_RELOADER"
+"""The variable with the descriptor of the link over which a reloader gives a server process its sockets."""
+
 FIRST_INHERITED = 3
 """The descriptor at which systemd begins (SD_LISTEN_FDS_START)."""
 

@@ -426,7 +426,7 @@ class Link:
         start_log(settings)
         _die_with(self.socket, False)
         told = {name: value for name, value in vars(settings).items() if name != "pools"}
-        self._tell(settings=told, routes=routes)
+        self.tell(settings=told, routes=routes)
         _, descriptors, _, _ = socket.recv_fds(self.socket, 1, MAX_LISTENERS)
         if not descriptors:  # the supervisor has gone
             raise SystemExit
@@ -435,14 +435,14 @@ class Link:
             return [rebound(listener) for listener in shared]
 
     def ready(self) -> None:
-        self._tell(ready=True)
+        self.tell(ready=True)
 
     def failed(self, message: str, exit_status: int) -> NoReturn:
         """End the process; what it says is said by the supervisor, once."""
-        self._tell(failed=(message, exit_status))
+        self.tell(failed=(message, exit_status))
         raise SystemExit(exit_status)
 
-    def _tell(self, **line: object) -> None:
+    def tell(self, **line: object) -> None:
         with suppress(OSError):  # the supervisor has gone: the next read, or the loop, says so
             self.socket.sendall(json.dumps(line).encode() + b"\n")
 

@@ -1,0 +1,271 @@
+"""`--reload`: while one writes it, the service is replaced when its code changes, and serves on meanwhile.
+
+    reloader ──exec──> server process of the version that serves
+        └─────exec───> server process of the next one; when it is ready it takes the place, and the other drains
+
+The reloader runs no code of the author's: each version is the same command line in a fresh interpreter, in a session of
+its own, so that nothing of the last one is left in it. It has the address: the versions accept from one and the same
+socket, which they are given over their links, as a supervisor's processes are. So nobody is refused or cut off, and
+where no version serves, because the first one is wrong or the last one has died, who asks is answered by the next.
+
+A server process tells the folders of the author's modules, also of those that could not be imported; the reloader looks
+there for files of Python that change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import sysconfig
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from traceback import walk_tb
+from typing import Any
+
+from .errors import ConfigurationError
+from .service import Service
+from .settings import Settings
+from .sockets import RELOADER, listening_sockets, url_of
+from .supervisor import LATE, Link, ProcessFailed, _end_in_words, start_log
+from .worker import _die_with
+
+log = logging.getLogger("tinysvc")
+
+OURS = str(Path(__file__).parent)
+LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")} | {OURS})
+"""Folders whose modules are not the author's."""
+
+
+def reload(settings: Settings, announce: Callable[[str], None], terminal_closed: Callable[[], bool]) -> None:
+    """Serve, and serve anew at each change, until a signal comes. ProcessFailed if there is nothing to wait for."""
+    try:
+        import watchfiles  # noqa: F401
+    except ImportError:
+        raise ConfigurationError("--reload needs the library watchfiles: pip install 'tinysvc[reload]'") from None
+    start_log(settings)
+    asyncio.run(Reloader(settings, announce, terminal_closed).run())
+
+
+class Version:
+    """A server process with one state of the code."""
+
+    def __init__(self, process: asyncio.subprocess.Process, link: socket.socket) -> None:
+        self.process = process
+        self.link = link
+        self.folders: set[str] = set()
+        self.failure: ProcessFailed | None = None
+
+    async def lines(self) -> AsyncIterator[dict[str, Any]]:
+        """What it tells, until it has ended."""
+        reader, writer = await asyncio.open_connection(sock=self.link.dup())
+        try:
+            while line := await reader.readline():
+                yield json.loads(line)
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+    def end(self, number: int = signal.SIGTERM) -> None:
+        with suppress(ProcessLookupError):
+            self.process.send_signal(number)
+
+
+class Reloader:
+    """Who serves, who is to serve next, and what is watched."""
+
+    def __init__(
+        self, settings: Settings, announce: Callable[[str], None], terminal_closed: Callable[[], bool]
+    ) -> None:
+        self.settings = settings
+        self.announce = announce
+        self.terminal_closed = terminal_closed
+        self.serving: Version | None = None
+        self.next: Version | None = None
+        self.listeners: list[socket.socket] = []
+        self.routes = ""
+        self.failure: ProcessFailed | None = None
+        self._lives: dict[Version, asyncio.Task[None]] = {}
+        self._sockets = ExitStack()
+        self._over = asyncio.Event()
+        self._elsewhere = asyncio.Event()  # other folders are to be watched
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.add_signal_handler(number, self._on_signal, number)
+        watching = asyncio.create_task(self._watch())
+        try:
+            await self._start()
+            await self._over.wait()
+        finally:
+            watching.cancel()
+            self._sockets.close()
+            await self._end()
+        if self.failure:
+            raise self.failure
+
+    def _on_signal(self, number: int) -> None:
+        if number == signal.SIGHUP and not self.terminal_closed():
+            for version in self._lives:
+                version.end(number)  # to read the certificates again
+        elif self._over.is_set():
+            for version in self._lives:
+                version.end(signal.SIGKILL)
+        self._over.set()
+
+    async def _end(self) -> None:
+        for version in self._lives:
+            version.end()
+        if self._lives:
+            await asyncio.wait(self._lives.values(), timeout=self.settings.shutdown_timeout + LATE)
+        for version in self._lives:
+            log.error("killed, as it did not end in time: %d", version.process.pid)
+            version.end(signal.SIGKILL)
+        if self._lives:
+            await asyncio.wait(self._lives.values())
+
+    def _fail(self, failure: ProcessFailed) -> None:
+        self.failure = failure
+        self._over.set()
+
+    # Versions
+
+    async def _start(self) -> None:
+        """The next version. One that has not come so far as to serve is given up for it."""
+        if self.next:
+            self.next.end(signal.SIGKILL)
+            await asyncio.wait([self._lives[self.next]])
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *sys.orig_argv[1:],
+                pass_fds=[theirs.fileno()],
+                env={**os.environ, RELOADER: str(theirs.fileno()), "PYTHONDONTWRITEBYTECODE": "1"},
+                start_new_session=True,  # a Ctrl-C at the terminal comes to the reloader alone
+            )
+        self.next = version = Version(process, ours)
+        self._lives[version] = asyncio.create_task(self._live(version))
+
+    async def _live(self, version: Version) -> None:
+        """From its beginning to its end."""
+        with version.link:
+            async for told in version.lines():
+                self._on_told(version, told)
+            exit_code = await version.process.wait()
+        del self._lives[version]
+        self._on_end(version, exit_code)
+
+    def _on_told(self, version: Version, told: dict[str, Any]) -> None:
+        if "folders" in told:
+            version.folders = set(told["folders"])
+            self._elsewhere.set()
+        elif "failed" in told:
+            version.failure = ProcessFailed(*told["failed"])
+        elif "settings" in told:
+            self._give_listeners(version, Settings(**told["settings"]), told["routes"])
+        elif version is self.next:
+            self._promote(version)
+
+    def _give_listeners(self, version: Version, settings: Settings, routes: str) -> None:
+        self.routes = routes
+        if not self.listeners:
+            self.settings = settings
+            try:
+                self.listeners = self._sockets.enter_context(listening_sockets(settings, os.environ))
+            except ConfigurationError as error:
+                self._fail(ProcessFailed(str(error), 3))
+                return
+        with suppress(OSError):  # it has died
+            socket.send_fds(version.link, [b" "], [listener.fileno() for listener in self.listeners])
+
+    def _promote(self, version: Version) -> None:
+        """It serves: who did so until now may go."""
+        before, self.serving, self.next = self.serving, version, None
+        if before:
+            before.end()
+        scheme = "https" if self.settings.ssl_cert else "http"
+        urls = " and ".join(url_of(listener, scheme) for listener in self.listeners)
+        self.announce(f"{self.routes}\nlistening on {urls} and reloading what changes")
+
+    def _on_end(self, version: Version, exit_code: int) -> None:
+        why = str(version.failure) if version.failure else f"the process {_end_in_words(exit_code)}"
+        if version is self.next and not self._over.is_set():
+            self.next = None
+            if version.failure and not version.folders and not self.listeners:  # it is not the code that is wrong
+                self._fail(version.failure)
+            elif exit_code != -signal.SIGKILL or version.failure:
+                log.error("%s\n%s", why, "the last version serves on" if self.serving else "waiting for a change")
+        elif version is self.serving:
+            self.serving = None
+            if not self._over.is_set():
+                log.error("%s; waiting for a change, and who asks waits too", why)
+
+    # Changes
+
+    def _watched(self) -> set[str]:
+        return {folder for version in self._lives for folder in version.folders if os.path.isdir(folder)}
+
+    async def _watch(self) -> None:
+        from watchfiles import PythonFilter, awatch
+
+        while True:
+            await self._elsewhere.wait()
+            self._elsewhere = asyncio.Event()
+            if not (watched := self._watched()):
+                continue
+            changes = awatch(*watched, watch_filter=PythonFilter(), stop_event=self._elsewhere, recursive=False)
+            async for each in changes:
+                names = sorted({Path(path).name for _, path in each})
+                log.info("%s changed; starting the new version", ", ".join(names))
+                await self._start()
+
+
+# In a server process
+
+
+def link_to_reloader() -> Link:
+    """The link of a server process that a reloader has started; its children do not find it."""
+    link = Link(socket.socket(fileno=int(os.environ.pop(RELOADER))))
+    link.socket.set_inheritable(False)
+    _die_with(link.socket, True)
+    return link
+
+
+def telling_folders(link: Link, load: Callable[[], Service]) -> Service:
+    """What `load` returns or raises. The reloader is told what to watch, whichever it is."""
+    try:
+        service = load()
+    except BaseException as error:
+        link.tell(folders=folders(error))
+        raise
+    link.tell(folders=folders())
+    return service
+
+
+def folders(error: BaseException | None = None) -> list[str]:
+    """The folders of all modules of the author's, and of the files that an error has come by."""
+    modules = [module for module in list(sys.modules.values()) if _is_authors(getattr(module, "__file__", None))]
+    packages = [path for module in modules for path in getattr(module, "__path__", ())]
+    files = [*(module.__file__ for module in modules), *filter(_is_authors, _files_of(error))]
+    below = [folder for package in packages for folder, _, _ in os.walk(package) if "__pycache__" not in folder]
+    return sorted({*below, *(str(Path(str(file)).resolve().parent) for file in files)})
+
+
+def _is_authors(file: str | None) -> bool:
+    return bool(file) and os.path.exists(str(file)) and not str(file).startswith(LIBRARIES)
+
+
+def _files_of(error: BaseException | None) -> Iterator[str]:
+    while error is not None:
+        if isinstance(error, SyntaxError) and error.filename:
+            yield error.filename
+        yield from (frame.f_code.co_filename for frame, _ in walk_tb(error.__traceback__))
+        error = error.__cause__ or error.__context__
