@@ -40,7 +40,7 @@ FLOORS: list[list[set[str]]] = [  # floor -> groups; the groups of one floor do 
             *("compression", "cors", "limits", "negotiation", "proxies", "security", "static", "websocket"),
         }
     ],
-    [{"server", "tables", "supervisor", "reload", "sockets", "tls", "watchdog", "loading"}],
+    [{"server", "tables", "supervisor", "reload", "sockets", "tls", "watchdog", "loading", "scaffold"}],
     [{"__main__"}, {"testing"}, {"pytest_plugin"}],
 ]
 PLACE = {

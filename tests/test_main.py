@@ -67,10 +67,8 @@ def test_a_folder_with_an_index(folder: Path) -> None:
         assert server.get("/hello").json() == {"from": "hello"}
         assert server.get("/second").json() == {"from": "second"}
         assert server.get("/second/pid").json() in workers_below(server.pid)
-        index = server.get("/")
-        assert index.headers["content-type"] == "text/html; charset=utf-8"
-        assert '<a href="/second/pid">' in index.text
-        assert f"curl '{server.url}/hello/pid'" in index.text
+        assert server.get("/").headers["location"] == "docs"
+        assert "/second/pid" in server.get("/openapi.json").json()["paths"]
 
 
 def test_a_script_run_as_main(folder: Path) -> None:

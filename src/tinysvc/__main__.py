@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from . import __version__
+from .errors import ConfigurationError
 from .loading import load_service
 from .server import run_loaded, show
 from .settings import Settings
@@ -20,6 +21,8 @@ examples:
   python -m tinysvc examples                  a folder: every service in it, each under its own /name
   python -m tinysvc hello.py --port 0         on a free port
   python -m tinysvc hello.py --unix /tmp/hello.sock
+  python -m tinysvc hello.py --reload         and the new version, when the file changes
+  python -m tinysvc --new hello               a service to begin with, with tests and a Dockerfile
   python -m tinysvc hello.py --workers 4      four server processes; of 8 CPU workers, each has 2
 
 Every option can also be set as a variable: --cpu-workers is TINYSVC_CPU_WORKERS.
@@ -40,7 +43,8 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.add_argument("target", metavar="TARGET", help="a file, a folder, a module, or module:service")
+    command.add_argument("target", metavar="TARGET", nargs="?", help="a file, a folder, a module, or module:service")
+    command.add_argument("--new", metavar="NAME", help="write a small, whole service to the folder NAME, and end")
     for what, about in SHOWN.items():
         command.add_argument(f"--{what}", action="store_const", const=what, dest="show", help=f"print {about}, and end")
     command.add_argument("--version", action="version", version=f"tinysvc {__version__}")
@@ -56,12 +60,27 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    options = vars(parser().parse_args(arguments))
-    target, what = options.pop("target"), options.pop("show")
-    if what:
+    command = parser()
+    options = vars(command.parse_args(arguments))
+    target, what, new = options.pop("target"), options.pop("show"), options.pop("new")
+    if bool(target) == bool(new):
+        command.error("name one TARGET to serve, or --new NAME")
+    if new:
+        write_new(new)
+    elif what:
         show(what, lambda: load_service(target), options)
     else:
         run_loaded(lambda: load_service(target), options)
+
+
+def write_new(name: str) -> None:
+    from .scaffold import create
+
+    try:
+        print(create(name))
+    except ConfigurationError as error:
+        print(f"tinysvc: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":
