@@ -12,23 +12,37 @@ from pathlib import Path
 import pytest
 
 import tinysvc
+from console import HAS_CURL, terminal
 from tinysvc.__main__ import parser
 from tinysvc.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(python|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_python_blocks_run(page: Path, tmp_path: Path) -> None:
+def test_the_blocks_run(page: Path, tmp_path: Path) -> None:
     """A block that begins with `# name.py` is written to that file; the others run, in the folder of the files."""
-    for number, block in enumerate(BLOCK.findall(page.read_text())):
-        name = re.match(r"# (\w+\.py)\n", block)
-        (tmp_path / (name[1] if name else f"block{number}.txt")).write_text(block)
-        if not name:
-            code = f"exec(open('block{number}.txt').read())"
-            subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=50)
+    blocks = BLOCK.findall(page.read_text())
+    if not HAS_CURL and any("curl " in block for kind, block in blocks if kind == "console"):
+        pytest.skip("there is no curl here")
+    with terminal(tmp_path) as console:
+        for kind, block in blocks:
+            name = re.match(r"# ([\w/]+\.py)\n", block)
+            if kind == "console":
+                console.type(block)
+            elif name:
+                (tmp_path / name[1]).parent.mkdir(exist_ok=True)
+                (tmp_path / name[1]).write_text(block)
+            else:
+                run_python(block, tmp_path)
+
+
+def run_python(block: str, folder: Path) -> None:
+    (folder / "block.txt").write_text(block)
+    code = "exec(open('block.txt').read())"
+    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, timeout=50)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

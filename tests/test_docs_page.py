@@ -21,8 +21,7 @@ pytestmark = [pytest.mark.browser, needs_browser]
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    service = Service(*docs_page_app.parts, name="shop")
-    service.description = "Sells `things`."
+    service = Service(*docs_page_app.parts, name="shop", description="Sells `things`.")
     with serving(service, cpu_workers=1) as url:
         yield url
 

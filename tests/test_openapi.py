@@ -1,4 +1,4 @@
-"""openapi.py and schemas.py: the document is valid, says what is true, and the examples answer as theirs says."""
+"""openapi.py: the document is valid, says what is true, and the examples answer as theirs says."""
 
 from __future__ import annotations
 
@@ -334,6 +334,16 @@ def test_every_operation_has_a_name_of_its_own() -> None:
     assert len(set(names)) == len(names) == 7
     assert "limited" in names
     assert {each["tags"][0] for path in paths.values() for each in path.values()} == {"x", "y"}
+
+
+def test_what_the_whole_is_called() -> None:
+    assert described(limited)["info"] == {"title": "tinysvc", "version": "0"}
+    service = Service(limited, name="shop", description="Sells.", version="1.2")
+    info = document(service, map(wiring_of, service.mounted()), Settings())["info"]
+    assert info == {"title": "shop", "description": "Sells.", "version": "1.2"}
+    service = Service(sys.modules[__name__], name="tests")
+    assert (service.name, service.version) == ("tests", "0")
+    assert service.description.startswith("openapi.py: the document")
 
 
 # As it is served

@@ -49,7 +49,8 @@ class Placed(NamedTuple):
 class Service:
     """What is served: `parts` are decorated functions, modules that hold some, and other services.
 
-    `prefix` stands before every path of it, as in "/notes". `pools` are those that its cpu routes name, as in
+    `prefix` stands before every path of it, as in "/notes". What OpenAPI says of it (`name`, `description`, `version`) is
+    by default what its first module says: its name, docstring and `__version__`. `pools` are those that its cpu routes name, as in
     `{"training": Pool(workers=1)}`; any `concurrent.futures.Executor` may stand in a pool's place. `middleware` stands
     around all that it answers, the first outermost: see messages.Middleware. `error_handlers` say what a client gets
     for an exception of a type: `def missing(request, error)` returns a Response or an HTTPError. `options` are fields
@@ -65,6 +66,8 @@ class Service:
         *parts: object,
         prefix: str = "",
         name: str = "",
+        description: str = "",
+        version: str = "",
         pools: Mapping[str, Pool | Executor] | None = None,
         middleware: Iterable[Middleware] = (),
         error_handlers: Mapping[type[Exception], ErrorHandler] | None = None,
@@ -74,8 +77,8 @@ class Service:
             raise ConfigurationError(f'prefix must begin with "/", not end with it, and hold no {{}}, not {prefix!r}')
         self.prefix = prefix
         self.name = name
-        self.description = ""
-        self.version = "0"
+        self.description = description
+        self.version = version or "0"
         self.pools = read_pools(pools or {})
         self.middleware = checked_middleware(middleware)
         self.error_handlers = checked(error_handlers or {})
@@ -141,7 +144,8 @@ class Service:
         if not self.description and not self.routes:
             self.name = self.name or module.__name__.rpartition(".")[2]
             self.description = inspect.cleandoc(module.__doc__ or "")
-            self.version = str(getattr(module, "__version__", self.version))
+            if self.version == "0":
+                self.version = str(getattr(module, "__version__", "0"))
 
     def _add_record(self, record: Route | Resource) -> None:
         if isinstance(record, Route):
