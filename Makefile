@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PORT ?= 8000
 
-.PHONY: help run test check format bench soak fuzz coverage clean
+.PHONY: help run test check docs format bench soak fuzz coverage clean
 
 help:
 	@echo "make run     set up and serve the examples on http://127.0.0.1:$(PORT)"
 	@echo "make test    set up and run the tests"
 	@echo "make check   lint, format check and types"
+	@echo "make docs    the documentation as a site, in site/"
 	@echo "make bench   the side-by-side benchmarks (QUICK=1 for a quick run, ONLY=io for one part)"
 	@echo "make soak    ten minutes of everything at once (SECONDS=60 for one);  make fuzz  a minute of any bytes"
 	@echo "make format  let ruff format the code;  make coverage  the tests with coverage;  make clean"
@@ -27,6 +28,15 @@ test: $(READY)
 check: $(READY)
 	@echo "checking lint, format and types"
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+docs: $(VENV)/.docs
+	@echo "building the site"
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet && echo "it is in site/: open site/index.html"
+
+$(VENV)/.docs: $(READY)
+	@echo "setting up what builds the site"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@
 
 format: $(READY)
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
@@ -52,4 +62,4 @@ $(READY): pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .venv-bench .pytest_cache .mypy_cache .ruff_cache dist .coverage* .hypothesis
+	rm -rf $(VENV) site .venv-bench .pytest_cache .mypy_cache .ruff_cache dist .coverage* .hypothesis

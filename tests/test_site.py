@@ -1,0 +1,52 @@
+"""The site: it is built without a warning, asks nobody else, and has every public name."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tinysvc
+
+ROOT = Path(__file__).parent.parent
+
+pytestmark = pytest.mark.skipif(
+    not importlib.util.find_spec("mkdocstrings"), reason="mkdocs is not there; make docs installs it"
+)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    built = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(folder)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        check=False,
+    )
+    assert (built.returncode, built.stdout + built.stderr) == (0, "")
+    return folder
+
+
+def test_all_pages_are_there(site: Path) -> None:
+    assert {page.stem for page in site.glob("*.html")} == {page.stem for page in (ROOT / "docs").glob("*.md")} | {"404"}
+    assert not list(site.glob("*.py"))
+
+
+def test_it_asks_nobody_else(site: Path) -> None:
+    for page in site.glob("*.html"):
+        asked = re.findall(r"<(?:script|img|link)[^>]*(?:src|href)=\"?(?:https?:)?//[^\" >]+", page.read_text())
+        assert asked == [], page.name
+
+
+def test_every_public_name_is_in_the_reference(site: Path) -> None:
+    page = (site / "reference.html").read_text()
+    for name in [*tinysvc.__all__, "serving", "tinysvc_serve"]:
+        assert re.search(rf'id="tinysvc\.[\w.]+\.{name}"', page), name
