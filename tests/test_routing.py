@@ -44,7 +44,7 @@ def test_wrong_options_are_named() -> None:
     [
         ({"pool": ""}, "pool takes the name of a pool, as in pool=\"training\", not ''"),
         ({"pool": None}, "pool takes the name of a pool"),
-        ({"limit": 0}, "limit must be a whole number of workers, 1 or more, not 0"),
+        ({"limit": 0}, "limit must be a whole number, 1 or more, not 0"),
         ({"limit": True}, "limit must be a whole number"),
         ({"limit": 1.5}, "limit must be a whole number"),
         ({"batch": 32}, r"batch takes a Batch, as in batch=Batch\(size=32\), not 32"),

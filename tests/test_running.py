@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import httpx
 import pytest
 
 from tinysvc import HTTPError, Request, Response, Service, io_resource, io_route
 from tinysvc.messages import Handler
 from tinysvc.running import at_work
 from tinysvc.settings import Settings
-from tinysvc.testing import serving
 
 order: list[str] = []
 
@@ -41,13 +39,14 @@ async def permission(request: Request) -> None:
 async def handler(permission: None, body: bytes) -> None: ...
 
 
-def test_the_order_around_a_handler() -> None:
+@pytest.mark.asyncio
+async def test_the_order_around_a_handler() -> None:
     service = Service(handler, permission, middleware=[outer], error_handlers={PermissionError: refused})
-    with serving(service) as url:
-        assert httpx.post(url, content=b"12345").status_code == 403
+    async with at_work(service, Settings()) as running:
+        assert (await running(Request("POST", "/", body=b"12345"))).status == 403
         assert order == ["outer", "inner", "resource", "error handler", "answer 403"]
         order.clear()
-        assert httpx.post(url, content=b"123456").status_code == 413
+        assert (await running(Request("POST", "/", body=b"123456"))).status == 413
         assert order == ["outer", "inner", "answer 413"]
 
 

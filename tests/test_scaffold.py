@@ -61,8 +61,8 @@ def test_make_test(new: Path) -> None:
     (paths / "all.pth").write_text("\n".join(path for path in sys.path if path))
     (new / ".venv" / ".ready").touch()
     said = run(new, "make", "test", PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
-    assert said.startswith("running the tests\n")
-    assert "4 passed" in said or "...." in said
+    assert "running the tests\n" in said
+    assert "4 passed" in said
 
 
 @pytest.mark.parametrize("tool", ["ruff check", "ruff format --check", "mypy --strict"])

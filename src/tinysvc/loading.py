@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import sysconfig
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,14 @@ from .service import Service
 
 BUNDLED = Path(__file__).parent / "examples"
 """Where a wheel carries the examples, so that `python -m tinysvc examples` works in an empty folder."""
+
+
+LIBRARIES = (
+    "<frozen ",
+    *{sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")},
+    str(Path(__file__).parent),
+)
+"""How the names of files begin that no author of a service has written."""
 
 
 class TargetError(ConfigurationError):
@@ -50,6 +59,11 @@ def load_service(target: str | Service | types.ModuleType) -> Service:
     if path.suffix == ".py" or "/" in target:
         raise TargetError(f"there is no file or folder {target!r} in {Path.cwd()}")
     return _service_in(_import_module(name), attribute)
+
+
+def is_authors(file: str) -> bool:
+    """Whether this file is a part of the service, and not of a library, of Python or of tinysvc."""
+    return not file.startswith(LIBRARIES)
 
 
 def load_main(name: str) -> Service:

@@ -21,7 +21,6 @@ import os
 import signal
 import socket
 import sys
-import sysconfig
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -29,6 +28,7 @@ from traceback import walk_tb
 from typing import Any
 
 from .errors import ConfigurationError
+from .loading import is_authors
 from .service import Service
 from .settings import Settings
 from .sockets import RELOADER, listening_sockets, url_of
@@ -36,10 +36,6 @@ from .supervisor import LATE, Link, ProcessFailed, _end_in_words, start_log
 from .worker import _die_with
 
 log = logging.getLogger("tinysvc")
-
-OURS = str(Path(__file__).parent)
-LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")} | {OURS})
-"""Folders whose modules are not the author's."""
 
 
 def reload(settings: Settings, announce: Callable[[str], None], terminal_closed: Callable[[], bool]) -> None:
@@ -252,15 +248,15 @@ def telling_folders(link: Link, load: Callable[[], Service]) -> Service:
 
 def folders(error: BaseException | None = None) -> list[str]:
     """The folders of all modules of the author's, and of the files that an error has come by."""
-    modules = [module for module in list(sys.modules.values()) if _is_authors(getattr(module, "__file__", None))]
+    modules = [module for module in list(sys.modules.values()) if _is_there(getattr(module, "__file__", None))]
     packages = [path for module in modules for path in getattr(module, "__path__", ())]
-    files = [*(module.__file__ for module in modules), *filter(_is_authors, _files_of(error))]
+    files = [*(module.__file__ for module in modules), *filter(_is_there, _files_of(error))]
     below = [folder for package in packages for folder, _, _ in os.walk(package) if "__pycache__" not in folder]
     return sorted({*below, *(str(Path(str(file)).resolve().parent) for file in files)})
 
 
-def _is_authors(file: str | None) -> bool:
-    return bool(file) and os.path.exists(str(file)) and not str(file).startswith(LIBRARIES)
+def _is_there(file: str | None) -> bool:
+    return file is not None and is_authors(file) and os.path.exists(file)
 
 
 def _files_of(error: BaseException | None) -> Iterator[str]:

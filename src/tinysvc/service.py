@@ -49,13 +49,13 @@ class Placed(NamedTuple):
 class Service:
     """What is served: `parts` are decorated functions, modules that hold some, and other services.
 
-    `prefix` stands before every path of it, as in "/notes". `name`, `description` and `version` are what OpenAPI says of
-    it, by default what its first module says: its name, docstring and `__version__`. `pools` are those that its cpu
-    routes name, as in `{"training": Pool(workers=1)}`; any `concurrent.futures.Executor` may stand in a pool's place. `middleware` stands
-    around all that it answers, the first outermost: see messages.Middleware. `error_handlers` say what a client gets
-    for an exception of a type: `def missing(request, error)` returns a Response or an HTTPError. `options` are fields
-    of Settings, weaker than variables and flags. ConfigurationError for a part that holds nothing to serve, and for two
-    resources, or two different pools, of one name.
+    `prefix` stands before every path, as in "/notes". `name`, `description` and `version` are what OpenAPI says of
+    it; by default its first module's name, docstring and `__version__`. `pools` are those that its cpu routes name, as
+    in `{"training": Pool(workers=1)}`; any `concurrent.futures.Executor` may stand in a pool's place. `middleware`
+    stands around all that it answers, the first outermost: see messages.Middleware. `error_handlers` say what a client
+    gets for an exception of a type: `def missing(request, error)` returns a Response or an HTTPError. `options` are
+    fields of Settings, weaker than variables and flags. ConfigurationError for a part that holds nothing to serve, and
+    for two resources, or two different pools, of one name.
     """
 
     is_part_of_module = False

@@ -5,7 +5,8 @@ leaves a callback with the loop; if it has not run after LIMIT, the stack of the
 time that is said is a little less than the truth, as the handler began before the loop was asked.
 
 A process that was stopped (SIGSTOP, a paused container) is nobody's fault: the thread slept too long itself, and no CPU
-time went by. Where CPU time did go by, a handler kept the interpreter's lock, and with it this thread.
+time went by. Where CPU time did go by, a handler kept the interpreter's lock, and with it this thread. On a busy machine
+what the loop's thread has waited for a CPU, as Linux tells, does not count.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 from .errors import _HIDDEN
+from .loading import is_authors
 
 log = logging.getLogger("tinysvc")
 
@@ -50,7 +52,7 @@ class Watchdog:
         self._loop = loop
         self._routes = routes
         self._told: dict[tuple[str, int], float] = {}  # file and line -> when
-        self._loop_thread = threading.get_ident()
+        self._loop_thread, self._loop_thread_of_kernel = threading.get_ident(), threading.get_native_id()
         self._alive = threading.Event()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="tinysvc-watchdog", daemon=True)
@@ -73,19 +75,32 @@ class Watchdog:
                 self._tell(begin)
 
     def _is_held(self, begin: float) -> bool:
-        """Whether the loop, and not the whole process, stood still for LIMIT."""
-        used = time.process_time()
-        if self._alive.wait(LIMIT):
-            return False
-        slept = time.monotonic() - begin
-        return slept < OVERSLEPT or time.process_time() - used > slept / 2
+        """Whether the loop stood still for LIMIT, and neither the whole process nor the machine was the reason."""
+        used, waited = time.process_time(), self._waited_for_a_cpu()
+        while not self._alive.wait(LIMIT):
+            slept = time.monotonic() - begin
+            if slept >= OVERSLEPT and time.process_time() - used <= slept / 2:
+                return False
+            if slept - (self._waited_for_a_cpu() - waited) >= LIMIT:
+                return True
+        return False
+
+    def _waited_for_a_cpu(self) -> float:
+        """Seconds, since it began, that the loop's thread could have run and was not let; 0 where no kernel tells."""
+        try:
+            with open(f"/proc/self/task/{self._loop_thread_of_kernel}/schedstat") as file:
+                return int(file.read().split()[1]) / 1e9
+        except (OSError, IndexError):
+            return 0.0
 
     def _tell(self, begin: float) -> None:
         frame = sys._current_frames().get(self._loop_thread)
         culprit, file, line = self._place(frame)
+        is_mendable = bool(file)  # by the author
         if begin - self._told.get((file, line), -QUIET) >= QUIET:
             self._told[file, line] = begin
-            log.warning(
+            log.log(
+                logging.WARNING if is_mendable else logging.DEBUG,
                 "%s holds the event loop, for %.2f s so far, at %s:%d: nobody else is served meanwhile. Make it "
                 "@cpu_route if it computes; make it a plain `def`, or await, if it waits.\n%s",
                 *(culprit, time.monotonic() - begin, file, line),
@@ -93,17 +108,19 @@ class Watchdog:
             )
         del frame  # it holds what the handler holds
         self._alive.wait()
-        log.info("the event loop is free again; it was held for %.2f s", time.monotonic() - begin)
+        held = time.monotonic() - begin
+        log.log(logging.INFO if is_mendable else logging.DEBUG, "the event loop is free again, after %.2f s", held)
 
     def _place(self, frame: FrameType | None) -> tuple[str, str, int]:
-        """Who holds the loop, and the line that it is at: the route's own, or the innermost of what is no route."""
-        innermost = frame
-        while frame is not None and frame.f_code not in self._routes:
+        """Who holds the loop, in which file and line: the route, or the innermost of what is no library; "" if none."""
+        found = None
+        while frame is not None and not frame.f_code.co_filename.endswith(_LOOP):
+            if name := self._routes.get(frame.f_code):
+                return name, frame.f_code.co_filename, frame.f_lineno
+            if found is None and is_authors(frame.f_code.co_filename):
+                found = frame
             frame = frame.f_back
-        found = frame or innermost
-        if found is None:
-            return "something", "?", 0
-        return self._routes.get(found.f_code, "something"), found.f_code.co_filename, found.f_lineno
+        return ("something", found.f_code.co_filename, found.f_lineno) if found else ("something", "", 0)
 
 
 def names_of(routes: Iterable[tuple[str, Callable[..., Any]]]) -> dict[CodeType, str]:
