@@ -38,6 +38,10 @@ def io_handler(
 
         return handle
     is_stream = inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function)
+    if not is_stream:
+        from anyio.to_thread import current_default_thread_limiter
+
+        current_default_thread_limiter()  # loads what runs threads: the first request must not wait for that
 
     async def handle_plain(request: Request) -> Response:
         call = partial(function, **await arguments_of(request) if binds else {})

@@ -5,8 +5,8 @@ leaves a callback with the loop; if it has not run after LIMIT, the stack of the
 time that is said is a little less than the truth, as the handler began before the loop was asked.
 
 A process that was stopped (SIGSTOP, a paused container) is nobody's fault: the thread slept too long itself, and no CPU
-time went by. Where CPU time did go by, a handler kept the interpreter's lock, and with it this thread. On a busy machine
-what the loop's thread has waited for a CPU, as Linux tells, does not count.
+time went by. Where CPU time did go by, a handler kept the interpreter's lock, and with it this thread. What
+the loop's thread has waited for a CPU on a busy machine, as Linux tells, does not count.
 """
 
 from __future__ import annotations
