@@ -23,7 +23,7 @@ import pytest
 from PIL import Image
 
 from conftest import wait_until
-from tinysvc import HTTPError, Request, Response
+from tinysvc import HTTPError, Request, Response, Service
 from tinysvc.messages import Peer
 from tinysvc.testing import serving
 
@@ -31,13 +31,14 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 import blobs
 import hello
 import images
+import members
 import notes
 import text
 import users
 import vectors
 
 EXAMPLES = Path(hello.__file__).parent
-NAMES = ["blobs", "chat", "gallery", "hello", "images", "live", "notes", "text", "users", "vectors"]
+NAMES = ["blobs", "chat", "gallery", "hello", "images", "live", "members", "notes", "text", "users", "vectors"]
 
 
 @pytest.fixture(scope="module")
@@ -635,3 +636,30 @@ def test_vectors_handlers_are_plain_functions() -> None:
     assert [found.index for found in vectors.nearest(queries, table)][1] == 0
     with pytest.raises(HTTPError, match="501"):
         vectors.nearest(queries, None)
+
+
+# Members
+
+
+def test_a_member_signs_in_and_is_known(client: httpx.Client) -> None:
+    answer = client.post("/members/tokens", json={"name": "ada", "password": "lovelace"})
+    token = answer.json()["token"]
+    assert client.get("/members/me", headers={"authorization": f"Bearer {token}"}).json() == {"name": "ada"}
+    forged = token.replace("ada", "grace")
+    for wrong in (forged, token[:-1], "a", "ada.1.x", "ada.nan."):
+        refused = client.get("/members/me", headers={"authorization": f"Bearer {wrong}"})
+        assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+
+
+@pytest.mark.parametrize("name", ["ada", "nobody"])
+def test_who_does_not_know_the_password_is_no_member(client: httpx.Client, name: str) -> None:
+    answer = client.post("/members/tokens", json={"name": name, "password": "guess"})
+    assert (answer.status_code, answer.json()["detail"]) == (401, "Name or password are wrong.")
+
+
+def test_a_token_grows_old() -> None:
+    old = members.signed("ada", "1", b"secret")
+    service = Service(members).override(secret=b"secret")
+    with serving(service, cpu_workers=1) as url:
+        for token, status in ((old, 401), (members.signed("ada", "1e12", b"secret"), 200)):
+            assert httpx.get(f"{url}/me", headers={"authorization": f"Bearer {token}"}).status_code == status

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from contextvars import ContextVar
 from itertools import count
 from random import getrandbits
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar, overload
 from urllib.parse import unquote
 
 import orjson
@@ -33,6 +33,9 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 route_name: ContextVar[str] = ContextVar("route_name", default="")
 """In a worker: method and path pattern of the request it is at work on, as in "POST /predict"."""
+
+
+T = TypeVar("T")
 
 
 class Headers(Mapping[str, str]):
@@ -63,7 +66,13 @@ class Headers(Mapping[str, str]):
     def __getitem__(self, name: str) -> str:
         return ", ".join(self._decoded()[name.lower()])
 
-    def get(self, name: str, default: Any = None) -> Any:
+    @overload
+    def get(self, name: str, /) -> str | None: ...
+    @overload
+    def get(self, name: str, /, default: str) -> str: ...
+    @overload
+    def get(self, name: str, /, default: T) -> str | T: ...
+    def get(self, name: str, /, default: Any = None) -> Any:
         """As a mapping has it; without an exception for what is not there, as most optional fields are not."""
         lines = self._decoded().get(name.lower())
         return default if lines is None else ", ".join(lines)

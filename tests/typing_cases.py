@@ -1,0 +1,104 @@
+"""What annotations promise. Nothing here runs: mypy checks it with all tests, and pyright in test_typing.py.
+
+Each ignored error is one that must be found: both say so if it is not.
+"""
+
+# pyright: reportUnnecessaryTypeIgnoreComment=true, reportUnusedCoroutine=false
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, assert_type
+
+from tinysvc import (
+    Batch,
+    Bearer,
+    Event,
+    HTTPError,
+    Pool,
+    Request,
+    Response,
+    Service,
+    Settings,
+    WebSocket,
+    cpu,
+    cpu_resource,
+    cpu_route,
+    io_resource,
+    io_route,
+)
+from tinysvc.testing import serving
+
+
+@io_route("/hello/{name}", timeout=1.0, limit=3, tags=["a"], responses={404: "None.", 201: int})
+async def hello(name: str) -> int:
+    return len(name)
+
+
+@cpu_route("/square/{x}", timeout=1.0, batch=None)
+def square(x: int) -> int:
+    return x * x
+
+
+@cpu_route("/events")
+def events() -> Iterator[Event]:
+    yield Event("one")
+
+
+@io_resource
+async def user(token: Annotated[str, Bearer()]) -> str:
+    return token
+
+
+@cpu_resource(shared=True)
+def model() -> float:
+    return 1.0
+
+
+async def a_decorated_function_stays_what_it_was() -> None:
+    assert_type(await hello("Ada"), int)
+    assert_type(square(2), int)
+    assert_type(events(), Iterator[Event])
+    assert_type(await user("t"), str)
+    assert_type(model(), float)
+    await hello(1)  # type: ignore[arg-type]
+    square("two")  # type: ignore[arg-type]
+    square()  # type: ignore[call-arg]
+
+
+async def so_does_one_that_is_called_in_a_worker() -> None:
+    assert_type(await cpu(square, 2), int)
+
+
+def options_have_types() -> None:
+    io_route("/x", methods=["GET", "POST"])
+    io_route("/x", timeout="1")  # type: ignore[arg-type]
+    io_route("/x", batch=Batch())  # type: ignore[call-arg]
+    cpu_route("/x", batch=Batch(8, 0.1), pool="training")
+    cpu_route("/x", pool=Pool())  # type: ignore[arg-type]
+    Settings(port="80")  # type: ignore[arg-type]
+    Settings(prot=80)  # type: ignore[call-arg]
+
+
+async def around(request: Request, call_next: Any) -> Response:
+    assert_type(request.headers.get("accept"), str | None)
+    assert_type(request.path_params, dict[str, str] | None)
+    return Response(b"", 204)
+
+
+def missing(request: Request, error: KeyError) -> HTTPError:
+    return HTTPError(404)
+
+
+def services() -> None:
+    service = Service(hello, Service(square, prefix="/x"), middleware=[around], error_handlers={KeyError: missing})
+    assert_type(service.override(user="ada"), Service)
+    assert_type(service.url_for(hello, name="Ada"), str)
+    with serving(service) as url:
+        assert_type(url, str)
+    Service(middleware=[missing])  # type: ignore[list-item]
+
+
+async def sockets(socket: WebSocket) -> None:
+    async for message in socket:
+        assert_type(message, str | bytes)
