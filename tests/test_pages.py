@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 import faulty
-from tinysvc import Service, io_route
+from tinysvc import Handler, Request, Response, Service, io_route
 from tinysvc.testing import serving
 
 
@@ -34,6 +34,16 @@ def test_who_has_it_is_not_sent_it_again(path: str) -> None:
         again = httpx.get(url + path, headers={"if-none-match": etag})
         assert (again.status_code, again.content) == (304, b"")
         assert httpx.head(url + path).headers["etag"] == etag
+
+
+async def nobody(request: Request, call_next: Handler) -> Response:
+    return Response(b"", 401)
+
+
+def test_they_stand_behind_the_middleware_of_the_service() -> None:
+    with serving(Service(faulty.io, middleware=[nobody])) as url:
+        statuses = [httpx.get(url + path).status_code for path in ("/docs", "/openapi.json", "/livez")]
+    assert statuses == [401, 401, 200]
 
 
 def test_a_folder_leads_to_its_page_unless_its_root_is_somebodys() -> None:

@@ -103,7 +103,9 @@ class RunningService:
         if self.settings.docs:
             from .pages import documentation  # only who shows it pays for the import
 
-            extra = {**extra, **documentation(self.service, wirings, self.settings)}
+            told = documentation(self.service, wirings, self.settings)
+            within = self.service.middleware  # who may not ask the service may not ask what it is
+            extra = {**extra, **{path: self._within(within, handler) for path, handler in told.items()}}
         await self._start_pools(stack)
         stack.enter_context(callable_here(self.calls))
         opened: dict[Any, Any] = {}

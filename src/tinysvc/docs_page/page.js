@@ -149,7 +149,7 @@ function narrow(wanted) {
 }
 
 function openLinked() {
-  const target = byId(decodeURIComponent(location.hash.slice(1)));
+  const target = byId(location.hash.slice(1)); // an operation's name is that of a function
   if (!target?.matches(".route")) return;
   target.open = true;
   target.scrollIntoView();
