@@ -23,7 +23,7 @@ run: $(READY)
 
 test: $(READY)
 	@echo "running the tests"
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 check: $(READY)
 	@echo "checking lint, format and types"

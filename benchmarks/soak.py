@@ -795,6 +795,7 @@ LOG_LINES = {
     r"( by SIGKILL from outside|: it could not be given a job: \[Errno 32\]).*",
     "a worker died in a stream": r"ERROR tinysvc\.http: <Request GET /cpu/download/\d+> .*: the stream failed half-way "
     r"and was cut off: tinysvc\.errors\.WorkerDied: worker \d+ was killed by SIGKILL from outside.*",
+    "a hint": r"INFO tinysvc: a hint: [A-Z]+ /\S+ works for .*",
     "a worker died": r"WARNING tinysvc\.executor: worker \d+ was killed by SIGKILL from outside the pool.*",
 }
 """What the log may say, line by line, and what it means."""

@@ -373,8 +373,12 @@ def test_what_is_optional(client: httpx.Client, way: str) -> None:
         ({"content-type": MULTIPART}, b"x", 400),
         ({"content-type": MULTIPART}, part(b"") * 2000 + END, 413),
         ({"content-type": MULTIPART}, upload(bytes(21_000_000)) + END, 413),
-        ({"content-type": MULTIPART, "content-encoding": "gzip"}, gzip.compress(upload(b"x", name="file") + END), 200),
-        ({"content-type": MULTIPART, "content-encoding": "gzip"}, gzip.compress(bytes(30_000_000)), 413),
+        (
+            {"content-type": MULTIPART, "content-encoding": "gzip"},
+            gzip.compress(upload(b"x", name="file") + END, mtime=0),
+            200,
+        ),
+        ({"content-type": MULTIPART, "content-encoding": "gzip"}, gzip.compress(bytes(30_000_000), mtime=0), 413),
         ({"content-type": MULTIPART, "content-encoding": "gzip"}, b"x", 400),
     ],
 )

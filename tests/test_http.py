@@ -887,7 +887,7 @@ async def test_clients_that_vanish_leave_no_trace() -> None:
 
 
 @on_loop
-async def test_drain_closes_idle_and_silent_connections_at_once() -> None:
+async def test_drain_closes_idle_connections_at_once_and_silent_ones_soon() -> None:
     async with serving(ok) as server, server.client() as idle, server.client() as silent:
         await idle.ask(get())
         while len(server.connections.open) < 2:
@@ -895,6 +895,18 @@ async def test_drain_closes_idle_and_silent_connections_at_once() -> None:
         assert await server.connections.drain(GUARD)
         assert await idle.closed()
         assert await silent.closed()
+
+
+@on_loop
+async def test_who_was_accepted_just_before_the_drain_is_answered() -> None:
+    async with serving(ok) as server, server.client() as new:
+        while not server.connections.open:
+            await asyncio.sleep(0)
+        draining = asyncio.ensure_future(server.connections.drain(GUARD))
+        await asyncio.sleep(0)
+        answer = await new.ask(get())
+        assert (answer.status, answer.closes) == (200, True)
+        assert await draining
 
 
 @on_loop

@@ -376,7 +376,7 @@ def test_it_can_be_left_out_or_be_somebody_elses() -> None:
         assert httpx.get(f"{url}/openapi.json").text == "mine"
 
 
-CASES = int(os.environ.get("SCHEMATHESIS_CASES", "8"))
+CASES = int(os.environ.get("SCHEMATHESIS_CASES", "4"))
 """Of each operation; more for a longer look."""
 
 NOT_ASKED = r"/users/(measure|chart)|/chat/rooms/|/hello/primes/|/live/ticks"

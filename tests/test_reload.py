@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -139,6 +140,25 @@ def test_packages_and_what_is_new_in_them(folder: Path) -> None:
         until_version(server, "new")
 
 
+def test_many_folders_and_routes(folder: Path) -> None:
+    """What a server process tells of them is one line each, and a long one."""
+    for number in range(1200):
+        (folder / "package" / f"folder-with-a-longish-name-{number:05}").mkdir(parents=True)
+    (folder / "package" / "__init__.py").touch()
+    more = """
+import package
+for n in range(900):
+    @io_route(f'/a/route/with/a/longish/path/so/that/it/adds/up/{n}')
+    async def f() -> None: ...
+    globals()[f'f{n}'] = f
+    del f
+"""
+    write(folder / "service.py", SERVICE + more)
+    with reloading(folder, "--workers", "2") as server:
+        until_version(server, 1)
+        assert server.get("/readyz").json()["pools"]["default"]["workers"] == 2  # all of them in one process
+
+
 def test_edits_within_one_second_of_one_size(folder: Path) -> None:
     with reloading(folder) as server:
         for version in (2, 3, 4):
@@ -146,24 +166,26 @@ def test_edits_within_one_second_of_one_size(folder: Path) -> None:
             until_version(server, version)
 
 
-@pytest.mark.parametrize(
-    ("fault", "said"),
-    [
-        ("VERSION = = 2", "SyntaxError"),
-        ("VERSION = 1 / 0", "ZeroDivisionError"),
-        ("os._exit(9)\nVERSION = 2", "the process ended with status 9"),
-        ("VERSION = 2\n@io_route('/x')\nasync def odd(nothing: object()) -> None: ...", "odd"),
-        ("VERSION = 2\n@io_resource\nasync def bad():\n    raise OSError('no model')\n    yield\n"
-         "@io_route('/bad')\nasync def uses(bad) -> None: ...", "no model"),
-    ],
-)  # fmt: skip
-def test_a_version_that_cannot_start_leaves_the_last_one_serving(folder: Path, fault: str, said: str) -> None:
+FAULTS = {
+    "VERSION = = 2": "SyntaxError",
+    "VERSION = 1 / 0": "ZeroDivisionError",
+    "os._exit(9)\nVERSION = 2": "the process ended with status 9",
+    "os.kill(os.getpid(), 9)\nVERSION = 2": "the process was ended by SIGKILL",
+    "VERSION = 2\n@io_route('/x')\nasync def odd(nothing: object()) -> None: ...": "odd",
+    "VERSION = 2\n@io_resource\nasync def bad():\n    raise OSError('no model')\n    yield\n"
+    "@io_route('/bad')\nasync def uses(bad) -> None: ...": "no model",
+}
+
+
+def test_a_version_that_cannot_start_leaves_the_last_one_serving(folder: Path) -> None:
     with reloading(folder) as server:
-        edit(folder, "VERSION = 1", fault)
-        heard(server, said)
-        heard(server, "the last version serves on")
-        assert server.get("/").json()[0] == 1
-        edit(folder, fault, "VERSION = 3")
+        right = (folder / "service.py").read_text()
+        for fault, said in FAULTS.items():
+            write(folder / "service.py", right.replace("VERSION = 1", fault))
+            heard(server, said)
+            heard(server, "the last version serves on")
+            assert server.get("/").json()[0] == 1
+        write(folder / "service.py", right.replace("VERSION = 1", "VERSION = 3"))
         until_version(server, 3)
 
 
@@ -213,6 +235,34 @@ def test_a_change_while_a_version_starts(folder: Path) -> None:
         until_version(server, 3)
 
 
+def test_a_version_that_is_ready_when_it_is_given_up(folder: Path) -> None:
+    """The reloader sleeps while both happens: the version that serves must not be ended for one that is killed."""
+    waits = """VERSION = 2
+@io_resource
+async def slow():
+    import asyncio
+    pathlib.Path('going').touch()
+    while not os.path.exists('go'):
+        await asyncio.sleep(0.01)
+    yield
+    pathlib.Path('gone').touch()
+@io_route('/slow')
+async def waits(slow) -> None:
+    pass
+"""
+    with reloading(folder) as server:
+        until_version(server, 1)
+        edit(folder, "VERSION = 1", waits)
+        wait_until((folder / "going").exists, "it starts")
+        os.kill(server.pid, signal.SIGSTOP)
+        (folder / "go").touch()
+        edit(folder, "VERSION = 2", "VERSION = = 3")
+        time.sleep(1)  # both are on their way; if not, nothing is tested, and nothing fails
+        os.kill(server.pid, signal.SIGCONT)
+        heard(server, "the last version serves on")
+        assert server.get("/").json()[0] in (1, 2)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_ends_while_a_version_starts(folder: Path, number: int) -> None:
     with served(*tinysvc("service.py", "--reload"), cwd=folder) as server:
@@ -253,6 +303,14 @@ def test_a_unix_socket(folder: Path) -> None:
             edit(folder, "VERSION = 1", "VERSION = 2")
             wait_until(lambda: client.get("http://x/", headers={"connection": "close"}).json()[0] == 2, "it serves")
     assert not (folder / "s").exists()
+
+
+def test_where_nothing_can_be_watched(folder: Path) -> None:
+    broken = "PythonFilter = object\nasync def awatch(*_, **__):\n    raise OSError(28, 'no watch left')\n    yield\n"
+    (folder / "watchfiles.py").write_text(broken)
+    status, errors = failed(*tinysvc("service.py", "--reload"), cwd=folder)
+    assert status == 3
+    assert "tinysvc: --reload cannot watch the code: [Errno 28] no watch left\n" in errors
 
 
 def test_without_watchfiles(folder: Path) -> None:

@@ -62,7 +62,7 @@ RESULTS: list[tuple[Any, int, bytes, str | None]] = [
 ]
 
 
-@pytest.mark.parametrize(("result", "status", "content", "content_type"), RESULTS, ids=repr)
+@pytest.mark.parametrize(("result", "status", "content", "content_type"), RESULTS)
 def test_results(result: Any, status: int, content: bytes, content_type: str | None) -> None:
     response = encode_result(result)
     assert (response.status, response.content, response.content_type) == (status, content, content_type)
@@ -125,7 +125,7 @@ STREAMS: list[tuple[Any, Any, bytes, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("annotation", "function", "content", "content_type"), STREAMS, ids=repr)
+@pytest.mark.parametrize(("annotation", "function", "content", "content_type"), STREAMS)
 @pytest.mark.asyncio
 async def test_the_type_of_a_stream(annotation: Any, function: Any, content: bytes, content_type: str) -> None:
     def annotated() -> Any: ...

@@ -65,7 +65,7 @@ def test_make_test(new: Path) -> None:
     assert "4 passed" in said
 
 
-@pytest.mark.parametrize("tool", ["ruff check", "ruff format --check", "mypy --strict"])
+@pytest.mark.parametrize("tool", ["ruff check", "ruff format --check"])
 def test_it_is_as_tools_want_it(new: Path, tool: str) -> None:
     name, *arguments = tool.split()
     run(new, sys.executable, "-m", name, *arguments, ".")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-SECONDS = float(os.environ.get("SOAK_SECONDS", 25))
+SECONDS = float(os.environ.get("SOAK_SECONDS", 12))
 """Of traffic; some 15 more pass before and behind it."""
 
 SOAK = Path(__file__).parents[1] / "benchmarks" / "soak.py"

@@ -82,6 +82,9 @@ HEARTBEAT = 15.0
 LINGER = 2.0
 """Seconds we read on after a refusal, so that the client gets the answer before the reset (cowboy: 1 s)."""
 
+ON_ITS_WAY = 0.25
+"""Seconds in which a connection that was accepted just before the server drains may bring its first request."""
+
 _RETRY = [("retry-after", "1")]
 _OVERLOADED = HTTPError(503, "The server has too many open connections.", headers=_RETRY)
 _DRAINING = HTTPError(503, "The server is shutting down.", headers=_RETRY)
@@ -251,7 +254,7 @@ class Connection(asyncio.StreamReaderProtocol):
         return waiter
 
     async def _receive_what_is_there(self) -> bool:
-        if self.gone or (self.connections.draining and not self.buffer):
+        if self.gone or (self.connections.draining and not (self.buffer or self.is_new())):
             return False
         if self.buffer or self._held:
             await asyncio.sleep(0)  # who pipelines finds the next bytes there already; others want a turn too
@@ -728,6 +731,14 @@ class Connection(asyncio.StreamReaderProtocol):
         self.handler = refuse
         self.requests = self.settings.max_requests
 
+    def is_new(self) -> bool:
+        """Whether it has not brought a request yet, and may."""
+        return self.request is None and self.phase <= HEAD and self.connections.hears_new
+
+    def answer_one(self) -> None:
+        """Close behind the next answer."""
+        self.requests = self.settings.max_requests - 1
+
     def end_when_idle(self) -> bool:
         """Leave at once if nothing of a request has come and no answer is under way. True if so."""
         if self.upgraded is not None:
@@ -781,6 +792,7 @@ class Connections:
         self.scheme = scheme
         self.loop = asyncio.get_running_loop()
         self.draining = False
+        self.hears_new = True  # who was accepted is heard, also for a moment of draining
         self._nobody_is_idle = False  # was found in this second
         self.open: dict[Connection, None] = {}  # in order of arrival
         self.short_head = min(settings.max_request_line, settings.max_header_size)  # too short to be too long
@@ -825,8 +837,12 @@ class Connections:
         """Let requests under way finish, take no new ones. False if some were still there after `timeout` seconds."""
         self.draining = True
         for connection in list(self.open):
-            connection.refuse_all(_DRAINING)
-            connection.end_when_idle()
+            if connection.requests == 0 and not connection.buffer and connection.is_new():
+                connection.answer_one()
+            else:
+                connection.refuse_all(_DRAINING)
+                connection.end_when_idle()
+        waiting = self.loop.call_later(ON_ITS_WAY, self._end_new)
         try:
             if self.open:
                 self._empty.clear()
@@ -834,7 +850,14 @@ class Connections:
                     await self._empty.wait()
         except TimeoutError:
             return False
+        finally:
+            waiting.cancel()
         return True
+
+    def _end_new(self) -> None:
+        self.hears_new = False
+        for connection in list(self.open):
+            connection.end_when_idle()
 
     def abort(self) -> None:
         """Cut off every connection and stop the sweep."""

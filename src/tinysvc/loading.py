@@ -28,10 +28,11 @@ BUNDLED = Path(__file__).parent / "examples"
 
 LIBRARIES = (
     "<frozen ",
-    *{sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")},
-    str(Path(__file__).parent),
+    *{f"{sysconfig.get_path(name)}/" for name in ("stdlib", "platstdlib", "purelib", "platlib", "scripts")},
+    f"{Path(__file__).parent}/",
 )
-"""How the names of files begin that no author of a service has written."""
+"""How the names of files begin that no author of a service has written: the slash, as `tinysvc_shop` may stand beside
+`tinysvc`; the scripts, as `tinysvc` is one."""
 
 
 class TargetError(ConfigurationError):

@@ -37,6 +37,9 @@ from .worker import _die_with
 
 log = logging.getLogger("tinysvc")
 
+LONGEST_LINE = 64 * 1024 * 1024
+"""Bytes a server process may tell at once; 1000 folders or routes are more than the 64 KiB that asyncio reads."""
+
 
 def reload(settings: Settings, announce: Callable[[str], None], terminal_closed: Callable[[], bool]) -> None:
     """Serve, and serve anew at each change, until a signal comes. ProcessFailed if there is nothing to wait for."""
@@ -59,7 +62,7 @@ class Version:
 
     async def lines(self) -> AsyncIterator[dict[str, Any]]:
         """What it tells, until it has ended."""
-        reader, writer = await asyncio.open_connection(sock=self.link.dup())
+        reader, writer = await asyncio.open_connection(sock=self.link.dup(), limit=LONGEST_LINE)
         try:
             while line := await reader.readline():
                 yield json.loads(line)
@@ -91,6 +94,7 @@ class Reloader:
         self._sockets = ExitStack()
         self._over = asyncio.Event()
         self._elsewhere = asyncio.Event()  # other folders are to be watched
+        self._looking: set[tuple[str, int]] = set()  # where it is looked now
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -135,9 +139,9 @@ class Reloader:
 
     async def _start(self) -> None:
         """The next version. One that has not come so far as to serve is given up for it."""
-        if self.next:
-            self.next.end(signal.SIGKILL)
-            await asyncio.wait([self._lives[self.next]])
+        given_up, self.next = self.next, None  # from here on it may say that it is ready: nobody listens
+        if given_up:
+            given_up.end()
         ours, theirs = socket.socketpair()
         with theirs:
             process = await asyncio.create_subprocess_exec(
@@ -162,7 +166,8 @@ class Reloader:
     def _on_told(self, version: Version, told: dict[str, Any]) -> None:
         if "folders" in told:
             version.folders = set(told["folders"])
-            self._elsewhere.set()
+            if not self._watched() <= self._looking:  # else keep the watcher: changes are lost while it is made anew
+                self._elsewhere.set()
         elif "failed" in told:
             version.failure = ProcessFailed(*told["failed"])
         elif "settings" in told:
@@ -197,7 +202,7 @@ class Reloader:
             self.next = None
             if version.failure and not version.folders and not self.listeners:  # it is not the code that is wrong
                 self._fail(version.failure)
-            elif exit_code != -signal.SIGKILL or version.failure:
+            else:
                 log.error("%s\n%s", why, "the last version serves on" if self.serving else "waiting for a change")
         elif version is self.serving:
             self.serving = None
@@ -206,10 +211,18 @@ class Reloader:
 
     # Changes
 
-    def _watched(self) -> set[str]:
-        return {folder for version in self._lives for folder in version.folders if os.path.isdir(folder)}
+    def _watched(self) -> set[tuple[str, int]]:
+        """Folders and their inodes: one that was removed and made again is another, and is to be watched anew."""
+        folders = {folder for version in self._lives for folder in version.folders}
+        return {(folder, os.stat(folder).st_ino) for folder in folders if os.path.isdir(folder)}
 
     async def _watch(self) -> None:
+        try:
+            await self._start_at_changes()
+        except OSError as error:  # too many watched folders, say: nobody would look for changes from here on
+            self._fail(ProcessFailed(f"--reload cannot watch the code: {error}", 3))
+
+    async def _start_at_changes(self) -> None:
         from watchfiles import PythonFilter, awatch
 
         while True:
@@ -217,7 +230,9 @@ class Reloader:
             self._elsewhere = asyncio.Event()
             if not (watched := self._watched()):
                 continue
-            changes = awatch(*watched, watch_filter=PythonFilter(), stop_event=self._elsewhere, recursive=False)
+            self._looking = watched
+            folders = [folder for folder, _ in watched]
+            changes = awatch(*folders, watch_filter=PythonFilter(), stop_event=self._elsewhere, recursive=False)
             async for each in changes:
                 names = sorted({Path(path).name for _, path in each})
                 log.info("%s changed; starting the new version", ", ".join(names))

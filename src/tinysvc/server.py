@@ -230,7 +230,8 @@ def _serve_for_a_reloader(load: Callable[[], Service], options: Mapping[str, Any
     from .reload import link_to_reloader, telling_folders
 
     link = link_to_reloader()
-    _serve_beside_others(lambda: telling_folders(link, load), options, link)
+    alone = {**options, "workers": 1}  # a reloader has one process for each version, with all the CPU workers
+    _serve_beside_others(lambda: telling_folders(link, load), alone, link)
 
 
 def _serve_beside_others(load: Callable[[], Service], options: Mapping[str, Any], link: Link) -> None:
