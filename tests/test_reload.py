@@ -121,6 +121,9 @@ def test_what_changes_is_served_and_nobody_is_refused_meanwhile(folder: Path) ->
         wait_until((folder / "closed-1").exists, "the old version has closed its resources")
         assert server.get("/worker").json()[0] == 2
         wait_until(lambda: len(workers_below(server.pid)) <= 2, "the old workers are gone")
+        server.process.send_signal(signal.SIGHUP)  # certificates would be read again
+        heard(server, "SIGHUP reads the certificates again; there are none")
+        assert until_version(server, 2)[3] == new_pid
 
 
 def test_a_module_that_the_service_imports(folder: Path) -> None:

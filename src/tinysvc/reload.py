@@ -71,7 +71,7 @@ class Version:
         finally:
             writer.close()
 
-    def end(self, number: int = signal.SIGTERM) -> None:
+    def signal(self, number: int) -> None:
         with suppress(ProcessLookupError):
             self.process.send_signal(number)
 
@@ -113,21 +113,22 @@ class Reloader:
 
     def _on_signal(self, number: int) -> None:
         if number == signal.SIGHUP and not self.terminal_closed():
+            if self.serving:
+                self.serving.signal(number)  # to read the certificates again; who only starts does so anyway
+            return
+        if self._over.is_set():
             for version in self._lives:
-                version.end(number)  # to read the certificates again
-        elif self._over.is_set():
-            for version in self._lives:
-                version.end(signal.SIGKILL)
+                version.signal(signal.SIGKILL)
         self._over.set()
 
     async def _end(self) -> None:
         for version in self._lives:
-            version.end()
+            version.signal(signal.SIGTERM)
         if self._lives:
             await asyncio.wait(self._lives.values(), timeout=self.settings.shutdown_timeout + LATE)
         for version in self._lives:
             log.error("killed, as it did not end in time: %d", version.process.pid)
-            version.end(signal.SIGKILL)
+            version.signal(signal.SIGKILL)
         if self._lives:
             await asyncio.wait(self._lives.values())
 
@@ -141,7 +142,7 @@ class Reloader:
         """The next version. One that has not come so far as to serve is given up for it."""
         given_up, self.next = self.next, None  # from here on it may say that it is ready: nobody listens
         if given_up:
-            given_up.end()
+            given_up.signal(signal.SIGTERM)
         ours, theirs = socket.socketpair()
         with theirs:
             process = await asyncio.create_subprocess_exec(
@@ -191,7 +192,7 @@ class Reloader:
         """It serves: who did so until now may go."""
         before, self.serving, self.next = self.serving, version, None
         if before:
-            before.end()
+            before.signal(signal.SIGTERM)
         scheme = "https" if self.settings.ssl_cert else "http"
         urls = " and ".join(url_of(listener, scheme) for listener in self.listeners)
         self.announce(f"{self.routes}\nlistening on {urls} and reloading what changes")
