@@ -30,6 +30,13 @@ def io_handler(
         _with_form(bind, max_body_size) if binder.body_kind == "form" else _with_body(bind, binder, max_body_size)
     )
     binds, stream_type = bool(binder.parameters), binder.stream_type
+    if inspect.iscoroutinefunction(function) and binds and not binder.body_kind:
+
+        async def handle_parameters(request: Request) -> Response:
+            response = encode_result(await function(**bind(request, b"")))
+            return response if type(response.content) is bytes else await _begin_stream(response, stream_type)
+
+        return handle_parameters
     if inspect.iscoroutinefunction(function):
 
         async def handle(request: Request) -> Response:

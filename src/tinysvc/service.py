@@ -7,6 +7,7 @@ import dataclasses
 import inspect
 import logging
 import types
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from typing import Any, NamedTuple
@@ -84,6 +85,7 @@ class Service:
         self.error_handlers = checked(error_handlers or {})
         self.options = {**options, "pools": self.pools}
         self.routes: list[Route] = []
+        self._alike = defaultdict[tuple[str, tuple[str, ...]], list[Route]](list)  # only these can be one and the same
         self.resources: dict[str, Resource] = {}
         self.mounts: list[Service] = []
         for part in parts:
@@ -149,7 +151,9 @@ class Service:
 
     def _add_record(self, record: Route | Resource) -> None:
         if isinstance(record, Route):
-            if record not in self.routes:
+            alike = self._alike[record.path, record.methods]
+            if record not in alike:
+                alike.append(record)
                 self.routes.append(record)
             return
         known = self.resources.setdefault(record.name, record)

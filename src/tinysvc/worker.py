@@ -187,6 +187,11 @@ def _die_with(control: socket.socket, on: bool) -> None:
         fcntl.fcntl(control, fcntl.F_SETOWN, os.getpid())
         flags = fcntl.fcntl(control, fcntl.F_GETFL)
         fcntl.fcntl(control, fcntl.F_SETFL, flags | os.O_ASYNC if on else flags & ~os.O_ASYNC)
+        if on:
+            other_end = select.poll()
+            other_end.register(control, 0)  # POLLHUP comes unasked
+            if other_end.poll(0):  # it closed before we looked: no signal will come
+                signal.raise_signal(signal.SIGIO)
 
 
 class Forkserver:
