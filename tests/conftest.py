@@ -19,18 +19,12 @@ PROC = Path("/proc")
 
 def descendants(pid: int) -> dict[int, str]:
     """The live processes below `pid`, with their command lines, and all that ever were in a session of theirs."""
-    parents: dict[int, int] = {}
-    for entry in PROC.glob("[0-9]*"):
-        try:
-            fields = (entry / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if fields[0] != "Z":
-            parents[int(entry.name)] = int(fields[1])
+    all_there = {int(entry.name): _stat(int(entry.name)) for entry in PROC.glob("[0-9]*")}
+    parents = {child: int(fields[1]) for child, fields in all_there.items() if fields[0] not in ("", "Z")}
     found: dict[int, str] = {}
     grown = True
     while grown:
-        new = [child for child, parent in parents.items() if (parent == pid or parent in found) and child not in found]
+        new = [child for child, above in parents.items() if (above == pid or above in found) and child not in found]
         for child in new:
             try:
                 found[child] = (PROC / str(child) / "cmdline").read_bytes().replace(b"\0", b" ").decode()
@@ -43,15 +37,24 @@ def descendants(pid: int) -> dict[int, str]:
 def workers_below(pid: int) -> list[int]:
     """The worker processes of the server or pool in process `pid`: the children of its forkserver."""
     forkservers = [child for child, line in descendants(pid).items() if "forkserver_main" in line]
-    tops = [child for child in forkservers if _parent(child) == pid]
-    return sorted(child for top in tops for child in descendants(top) if _parent(child) == top)
+    tops = [child for child in forkservers if parent(child) == pid]
+    return sorted(child for top in tops for child in descendants(top) if parent(child) == top)
 
 
-def _parent(pid: int) -> int:
+def parent(pid: int) -> int:
+    return int(_stat(pid)[1])
+
+
+def is_alive(pid: int) -> bool:
+    return _stat(pid)[0] not in ("", "Z")
+
+
+def _stat(pid: int) -> list[str]:
+    """State, parent, and what else the kernel tells of a process behind its name; of one that has ended, "" and 0."""
     try:
-        return int((PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
+        return (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return 0
+        return ["", "0"]
 
 
 def wait_until(condition: object, what: str, seconds: float = 20.0) -> None:
@@ -89,7 +92,10 @@ def nothing_left() -> Iterator[None]:
     gc.collect()
     wait_until(lambda: set(descendants(os.getpid())) <= children, "every child process has ended")
     assert _shared_memory() <= shm
-    assert open_descriptors() <= descriptors
+    try:
+        wait_until(lambda: open_descriptors() <= descriptors, "no descriptor is left")
+    except AssertionError:
+        pytest.fail(f"left open: {open_descriptors() - descriptors}")
 
 
 @pytest.fixture

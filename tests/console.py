@@ -17,7 +17,7 @@ ADDRESS = "http://127.0.0.1:8000"
 """Where the docs say that a server listens; here it is on a free port."""
 
 TYPED = re.compile(r"^\$ (.*)$", re.MULTILINE)
-SERVES = re.compile(r"python -m tinysvc (?!.*--(routes|openapi|settings|new|version|help))(.*)")
+SERVES = re.compile(r"python -m tinysvc (?!.*--(routes|openapi|settings|bench|new|version|help))(.*)")
 
 HAS_CURL = shutil.which("curl") is not None
 

@@ -25,6 +25,7 @@ FLOORS: list[list[set[str]]] = [  # floor -> groups; the groups of one floor do 
             "forms",
             "query",
             "ranges",
+            "samples",
         }
     ],
     [
@@ -41,7 +42,9 @@ FLOORS: list[list[set[str]]] = [  # floor -> groups; the groups of one floor do 
         }
     ],
     [{"server", "tables", "supervisor", "reload", "sockets", "tls", "watchdog", "loading", "scaffold"}],
-    [{"__main__"}, {"testing"}, {"pytest_plugin"}],
+    [{"testing"}],
+    [{"bench"}, {"pytest_plugin"}],
+    [{"__main__"}],
 ]
 PLACE = {
     name: (floor, number)

@@ -29,15 +29,11 @@ import pytest
 import jobs
 import plain_contract
 import plain_jobs
-from conftest import descendants, wait_until
+from conftest import descendants, is_alive, wait_until
 from tinysvc import ProcessPoolExecutor
 from tinysvc.errors import RemoteError, WorkerDied, WorkerStartError
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
-
-
-def is_alive(pid: int) -> bool:
-    return pid in descendants(os.getpid())
 
 
 # Results

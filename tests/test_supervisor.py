@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from commands import Served, command, failed, served, tinysvc
-from conftest import PROC, descendants, wait_until, workers_below
+from conftest import PROC, descendants, is_alive, parent, wait_until, workers_below
 from tinysvc.settings import Pool, Settings
 from tinysvc.supervisor import HEALTHY, LONGEST_PAUSE, Place, share
 
@@ -61,18 +61,7 @@ def two(*arguments: str) -> tuple[str, ...]:
 
 
 def children(pid: int) -> list[int]:
-    return sorted(child for child in descendants(pid) if _stat(child)[1] == str(pid))
-
-
-def _stat(pid: int) -> list[str]:
-    try:
-        return (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ["", "0"]
-
-
-def alive(pid: int) -> bool:
-    return _stat(pid)[0] not in ("", "Z")
+    return sorted(child for child in descendants(pid) if parent(child) == pid)
 
 
 def said(server: Served) -> str:
@@ -101,14 +90,14 @@ def answerers(server: Served) -> set[int]:
 
 
 def _answerer(port: int) -> int:
-    """0 if it dies, or drains, with this connection in its queue."""
-    with socket.create_connection(("127.0.0.1", port), 20) as connection:
-        try:
+    """0 if it dies, or stops to listen, with this connection in its queue or on its way there."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), 20) as connection:
             connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             answer = connection.recv(4096)
-            return int(answer.rpartition(b"\r\n")[2]) if answer.startswith(b"HTTP/1.1 200 ") else 0
-        except ConnectionError:
-            return 0
+    except ConnectionError:
+        return 0
+    return int(answer.rpartition(b"\r\n")[2]) if answer.startswith(b"HTTP/1.1 200 ") else 0
 
 
 @contextmanager
@@ -131,7 +120,7 @@ def family() -> Iterator[list[int]]:
     """Processes that must be gone at the end, wherever they were left."""
     pids: list[int] = []
     yield pids
-    wait_until(lambda: not any(map(alive, pids)), "all that belonged to it has ended")
+    wait_until(lambda: not any(map(is_alive, pids)), "all that belonged to it has ended")
 
 
 # All is well
@@ -186,7 +175,7 @@ def test_a_unix_socket_is_shared_and_removed_at_the_end(folder: Path) -> None:
 
         first = ask()
         os.kill(first, signal.SIGTERM)  # only this one drains; its address is the others' too
-        wait_until(lambda: not alive(first), "it has ended")
+        wait_until(lambda: not is_alive(first), "it has ended")
         assert ask() in children(server.pid)
         server.process.terminate()
         said(server)
@@ -225,7 +214,7 @@ def test_a_process_that_dies_is_replaced_and_the_others_serve_meanwhile(folder: 
             os.kill(first, signal.SIGKILL)
             while first in children(server.pid):
                 assert client.get("/").json() == second
-        wait_until(lambda: not any(map(alive, workers)), "its workers are gone")
+        wait_until(lambda: not any(map(is_alive, workers)), "its workers are gone")
         both = wait_for_both(server, without=first)
         assert second in both
         server.process.terminate()
@@ -369,7 +358,7 @@ def test_a_signal_drains_all_and_exits_0(folder: Path, number: signal.Signals) -
         for pid in (*both, server.pid):  # a service manager may send it to all of them: that is no second signal
             os.kill(pid, number)
         wait_until(lambda: refuses(port), "nobody listens any more")
-        assert all(map(alive, both))
+        assert all(map(is_alive, both))
         go.touch()
         for connection in busy:
             with connection:

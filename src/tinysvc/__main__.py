@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from . import __version__
 from .errors import ConfigurationError
 from .loading import load_service
-from .server import run_loaded, show
+from .server import failures_told, run_loaded, show
 from .settings import Settings
 
 _EXAMPLES = """\
@@ -47,6 +49,11 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--new", metavar="NAME", help="write a small, whole service to the folder NAME, and end")
     for what, about in SHOWN.items():
         command.add_argument(f"--{what}", action="store_const", const=what, dest="show", help=f"print {about}, and end")
+    command.add_argument(
+        "--bench",
+        action="store_true",
+        help="measure whether the io routes stay flat while the cpu routes are saturated, by made-up requests, and end",
+    )
     command.add_argument("--version", action="version", version=f"tinysvc {__version__}")
     for field in dataclasses.fields(Settings):
         flag, about = "--" + field.name.replace("_", "-"), f"{field.metadata['help']} (default: {field.default!r})"
@@ -62,11 +69,13 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> None:
     command = parser()
     options = vars(command.parse_args(arguments))
-    target, what, new = options.pop("target"), options.pop("show"), options.pop("new")
+    target, what, new, is_bench = (options.pop(name) for name in ("target", "show", "new", "bench"))
     if bool(target) == bool(new):
         command.error("name one TARGET to serve, or --new NAME")
     if new:
         write_new(new)
+    elif is_bench:
+        measure(target, options)
     elif what:
         show(what, lambda: load_service(target), options)
     else:
@@ -81,6 +90,14 @@ def write_new(name: str) -> None:
     except ConfigurationError as error:
         print(f"tinysvc: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def measure(target: str, options: Mapping[str, Any]) -> None:
+    from .bench import bench
+
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    with failures_told():
+        print(bench(load_service(target), options))
 
 
 if __name__ == "__main__":

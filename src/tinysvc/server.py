@@ -14,8 +14,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .errors import ConfigurationError, WorkerStartError
@@ -175,14 +175,21 @@ def run(target: str | Service, **options: Any) -> None:
     run_loaded(load, options)
 
 
+@contextmanager
+def failures_told() -> Iterator[None]:
+    """What is foreseen to go wrong in the block is said in its sentence, and ends the process with its status."""
+    try:
+        yield
+    except FORESEEN as error:
+        _exit(_status(error), error)
+
+
 def show(what: str, load: Callable[[], Service], options: Mapping[str, Any]) -> None:
     """Print the `routes`, the `openapi` document or the `settings` of a service, and do not serve it."""
-    try:
+    with failures_told():
         service = load()
         settings = load_settings(options, os.environ, service.options)
         wirings = [wiring_of(mounted) for mounted in service.mounted()]
-    except FORESEEN as error:
-        _exit(_status(error), error)
     if what == "routes":
         _announce(_routes(service))
     elif what == "settings":
@@ -195,7 +202,7 @@ def run_loaded(load: Callable[[], Service], options: Mapping[str, Any]) -> None:
     """Load, serve, and turn every foreseen failure into its sentence and exit status."""
     _open_standard_descriptors()
     load = functools.cache(load)
-    try:
+    with failures_told():
         settings = load_settings(options, os.environ)  # a wrong option is said before the author's code is imported
         if RELOADER in os.environ:
             _serve_for_a_reloader(load, options)
@@ -212,8 +219,6 @@ def run_loaded(load: Callable[[], Service], options: Mapping[str, Any]) -> None:
             from .supervisor import supervise
 
             supervise(functools.partial(_serve_beside_others, load, options), settings, _announce, terminal_watch())
-    except FORESEEN as error:
-        _exit(_status(error), error)
 
 
 def _serve_alone(service: Service, settings: Settings) -> None:

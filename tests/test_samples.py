@@ -1,0 +1,154 @@
+"""Requests made of an OpenAPI document: those of the examples are answered, and each kind of schema has a value."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tinysvc.loading import load_service
+from tinysvc.openapi import document
+from tinysvc.samples import NoSample, Sample, samples, value_of
+from tinysvc.settings import Settings
+from tinysvc.testing import serving
+from tinysvc.wiring import wiring_of
+
+SERVICE = """
+import datetime, enum, uuid
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import msgspec
+
+from tinysvc import Bearer, EventStream, Header, Service, UploadFile, WebSocket, cpu_route, io_resource, io_route
+
+class Colour(enum.Enum):
+    RED = "red"
+
+@dataclass
+class Node:
+    name: Annotated[str, msgspec.Meta(min_length=6, max_length=8)]
+    when: Annotated[datetime.datetime, msgspec.Meta(tz=True)]
+    identity: uuid.UUID
+    colour: Colour
+    size: Annotated[int, msgspec.Meta(ge=10, multiple_of=4)]
+    share: Annotated[float, msgspec.Meta(gt=0, lt=1)]
+    pair: tuple[int, str]
+    words: Annotated[list[str], msgspec.Meta(min_length=2)]
+    below: "Node | None"
+    others: "list[Node]"
+    note: str = "left out"
+
+@cpu_route("/nodes", methods=["POST"])
+def nodes(node: Node) -> Node:
+    return node
+
+@cpu_route("/bytes", methods=["POST"])
+def octets(body: bytes) -> int:
+    return len(body)
+
+@cpu_route("/predict", methods=["POST"], example={"values": [1.5]})
+def predict(document: dict) -> dict:
+    return document
+
+@io_route("/find/{number}/{word}")
+async def find(
+    number: int, word: str, limit: int, x_token: Annotated[str, Header()], colour: Colour = Colour.RED
+) -> dict:
+    return {"number": number, "word": word, "limit": limit, "token": x_token, "colour": colour.value}
+
+@io_route("/ticks")
+async def ticks() -> EventStream:
+    raise NotImplementedError
+
+@io_route("/talk")
+async def talk(socket: WebSocket) -> None:
+    raise NotImplementedError
+
+@io_route("/photos", methods=["POST"])
+async def photos(photo: UploadFile) -> str:
+    raise NotImplementedError
+
+@io_resource
+async def user(token: Annotated[str, Bearer()]) -> str:
+    return token
+
+@io_route("/me")
+async def me(user: str) -> str:
+    return user
+"""
+
+
+def made_for(target: Path) -> tuple[dict[str, Sample], dict[str, str]]:
+    service = load_service(str(target))
+    made, left_out = samples(document(service, [wiring_of(mounted) for mounted in service.mounted()], Settings()))
+    return {sample.route: sample for sample in made}, left_out
+
+
+def test_what_is_made_is_answered(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(SERVICE)
+    made, _ = made_for(tmp_path / "shop.py")
+    assert set(made) == {"POST /nodes", "POST /bytes", "POST /predict", "GET /find/{number}/{word}"}
+    assert {sample.kind for sample in made.values()} == {"io", "cpu"}
+    with serving(str(tmp_path / "shop.py")) as url:
+        answers = {
+            route: httpx.request(s.method, url + s.target, headers=s.headers, content=s.body)
+            for route, s in made.items()
+        }
+    assert {route: answer.status_code for route, answer in answers.items()} == dict.fromkeys(made, 200)
+    assert answers["POST /predict"].json() == {"values": [1.5]}
+    assert answers["POST /bytes"].json() == 1024
+    assert answers["GET /find/{number}/{word}"].json() == {
+        "number": 1,
+        "word": "text",
+        "limit": 1,
+        "token": "text",
+        "colour": "red",
+    }
+    assert answers["POST /nodes"].json()["size"] == 12
+
+
+def test_what_cannot_be_made_has_a_reason(tmp_path: Path) -> None:
+    (tmp_path / "booth.py").write_text(SERVICE)
+    _, left_out = made_for(tmp_path / "booth.py")
+    assert left_out == {
+        "GET /ticks": "it is a stream",
+        "GET /talk": "it is a WebSocket",
+        "POST /photos": "its body is a form (multipart/form-data)",
+        "GET /me": "it asks who is there",
+    }
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        ({"type": "integer", "minimum": 7}, 7),
+        ({"type": "integer", "exclusiveMaximum": 0}, -1),
+        ({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}, 0.5),
+        ({"type": "integer", "minimum": 5, "multipleOf": 4}, 8),
+        ({"type": ["string", "null"], "format": "date"}, "2026-01-31"),
+        ({"anyOf": [{"type": "null"}, {"type": "boolean"}]}, True),
+        ({"examples": ["mine"], "type": "string"}, "mine"),
+        ({"const": 3}, 3),
+        ({"enum": ["a", "b"]}, "a"),
+        ({"default": [1], "type": "array"}, [1]),
+        ({"type": "array", "prefixItems": [{"type": "integer"}, {"type": "string"}]}, [1, "text"]),
+        ({}, "text"),
+    ],
+)
+def test_a_value_of_each_kind(schema: dict[str, Any], value: object) -> None:
+    assert value_of(schema, {}) == value
+    assert type(value_of(schema, {})) is type(value)
+
+
+def test_what_holds_itself_ends() -> None:
+    tree = {"$ref": "#/components/schemas/Tree"}
+    schemas = {
+        "Tree": {"type": "object", "required": ["below"], "properties": {"below": {"type": "array", "items": tree}}}
+    }
+    assert value_of(tree, {"components": {"schemas": schemas}}) == {"below": []}
+    schemas["Tree"]["properties"] = {"below": tree}
+    with pytest.raises(NoSample, match="Tree holds itself"):
+        value_of(tree, {"components": {"schemas": schemas}})
