@@ -26,7 +26,9 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-ENVIRONMENT = ROOT / ".venv-bench"
+ENVIRONMENT = Path(os.environ.get("BENCH_ENVIRONMENT") or ROOT / ".venv-bench")
+"""Where tinysvc and its peers are installed; a test names its own."""
+
 PYTHON = str(ENVIRONMENT / "bin" / "python")
 ENVIRON = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "TINYSVC_"))}
 """What peers are started with: PYTHONDONTWRITEBYTECODE alone would make an editable tinysvc compile at every start."""
@@ -45,15 +47,19 @@ SERVER_CORE = ["taskset", "-c", str(CORES[0])] if PINNED else []
 LOAD_CORE = ["taskset", "-c", str(CORES[1])] if PINNED else []
 
 
+MISSED = "Missed:"
+
+
 class CannotMeasureError(Exception):
     """A number that would be wrong is not written down."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """How long to measure."""
+    """How long to measure, and where the results go."""
 
     quick: bool
+    output: Path
 
     def choose(self, full: int, quick: int) -> int:
         return quick if self.quick else full
@@ -207,6 +213,16 @@ def started(peers: Sequence[Peer]) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def served_files(contents: dict[str, bytes]) -> Iterator[None]:
+    """A folder with these files, while the block runs; the peers find it in $BENCH_FOLDER."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        for name, content in contents.items():
+            (Path(folder) / name).write_bytes(content)
+        ENVIRON["BENCH_FOLDER"] = folder
+        yield
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -243,9 +259,19 @@ def tinysvc(file: str, *options: str) -> list[str]:
     return [PYTHON, "-m", "tinysvc", file, "--port", "{port}", *options]
 
 
-def installed(program: str) -> bool:
+def granian(app: str, *options: str) -> list[str]:
+    """Its own protocol, RSGI, which its documentation calls the fastest; one worker."""
+    command = [str(ENVIRONMENT / "bin" / "granian"), "--port", "{port}", "--interface", "rsgi", "--workers", "1"]
+    return [*command, "--loop", "uvloop", "--http", "1", "--no-ws", *options, app]
+
+
+def with_environment(name: str, value: int, command: Sequence[str]) -> list[str]:
+    return ["env", f"{name}={value}", *command]
+
+
+def installed(package: str) -> bool:
     """Whether an optional peer could be installed: requirements-optional.txt."""
-    return (ENVIRONMENT / "bin" / program).exists()
+    return any(ENVIRONMENT.glob(f"lib/python*/site-packages/{package.lower()}"))
 
 
 def mosec(file: str, *options: str) -> list[str]:
@@ -267,9 +293,14 @@ class Load:
 
     def command(self, port: int | str) -> list[str]:
         return [
-            *(*self.pin, "wrk", "-t1", f"-c{self.connections}", f"-d{self.seconds}s"),
+            *(*self.pin, "wrk", "-t1", f"-c{self.connections}", f"-d{self.seconds}s", "--timeout", "10s"),
             *("-s", str(HERE / "wrk" / self.script), f"http://127.0.0.1:{port}{self.path}"),
         ]
+
+    @property
+    def settle(self) -> float:
+        """Seconds to finish what was under way; so many connections are not closed in no time."""
+        return SETTLE * (1 + self.connections / 1_000)
 
     def __str__(self) -> str:
         return " ".join(self.command("PORT")).replace(f"{ROOT}/", "")
@@ -303,8 +334,14 @@ def put_under_load(peer: Peer, load: Load) -> Measured:
         count, seconds = parse_wrk(output.stdout)
     except CannotMeasureError as error:
         raise CannotMeasureError(f"{peer.name}: {error}") from None
-    time.sleep(SETTLE)
+    time.sleep(load.settle)
     return Measured(count / seconds, (peer.cpu() - before) / count)
+
+
+def warm_up(peer: Peer, load: Load) -> None:
+    """What comes of it does not matter."""
+    subprocess.run(load.command(peer.port), capture_output=True, check=False)
+    time.sleep(load.settle)
 
 
 def rounds(peers: Sequence[Peer], load: Load, count: int) -> dict[str, list[Measured]]:
@@ -318,10 +355,11 @@ def rounds_of(cases: dict[str, tuple[Peer, Load]], count: int) -> dict[str, list
     for number in range(count + 1):
         for name, (peer, load) in cases.items():
             peer.thaw()
-            measured = put_under_load(peer, load if number else dataclasses.replace(load, seconds=1))
-            peer.freeze()
             if number:
-                results[name].append(measured)
+                results[name].append(put_under_load(peer, load))
+            else:
+                warm_up(peer, dataclasses.replace(load, seconds=1))
+            peer.freeze()
         if number:
             so_far = ", ".join(f"{name} {values[-1].rate:,.0f}/s" for name, values in results.items())
             say(f"  round {number} of {count}: {so_far}")
@@ -343,6 +381,24 @@ def median(values: Sequence[float], form: str = "{:,.0f}") -> str:
 def spread(values: Sequence[float], form: str = "{:,.0f}") -> str:
     """The worst and the best: with so few rounds, a percentile would only look like more."""
     return f"{form.format(min(values))}-{form.format(max(values))}"
+
+
+def bar(what: str, found: Sequence[float], *, least: float = 0.0, most: float = 0.0, why: str = "") -> str:
+    """A line that says whether the median is what it is meant to be; run.py puts those that are not at the head.
+
+    `why` is what is known of the reason, for the day on which it is missed.
+    """
+    value = statistics.median(found)
+    is_met = value >= least if least else value <= most
+    meant = f"at least {least:g}" if least else f"at most {most:g}"
+    reason = "" if is_met or not why else f" {why}"
+    shown = f"{value:.2f} ({spread(found, '{:.2f}')})"
+    return f"- {'Met:' if is_met else MISSED} {what}: {shown}, meant is {meant}.{reason}"
+
+
+def rates_to(results: dict[str, list[Measured]], name: str, base: str) -> list[float]:
+    """Requests a second of one peer to those of another, round by round."""
+    return ratios([each.rate for each in results[name]], [each.rate for each in results[base]])
 
 
 def rate_table(results: dict[str, list[Measured]], baselines: dict[str, str]) -> str:
@@ -373,6 +429,32 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     ]
     rule = "|" + "|".join("-" * (w + 2) if not i else "-" * (w + 1) + ":" for i, w in enumerate(widths))
     return "\n".join(f"{line} |" for line in [lines[0]]) + f"\n{rule}|\n" + "\n".join(f"{line} |" for line in lines[1:])
+
+
+# Charts
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    name: str
+    x: list[float]
+    y: list[float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Panel:
+    title: str
+    lines: list[Line]
+
+
+def draw(file: str, panels: Sequence[Panel], *, x: str, y: str, options: Options, log_x: bool = False) -> str:
+    """Panels side by side, in charts/; by matplotlib, in the peers' environment. What shows them in Markdown."""
+    chart = {"panels": [dataclasses.asdict(panel) for panel in panels], "x": x, "y": y, "log_x": log_x}
+    target = options.output.parent / "charts" / file
+    target.parent.mkdir(exist_ok=True)
+    command = [PYTHON, str(HERE / "charts.py"), str(target)]
+    subprocess.run(command, input=json.dumps(chart), text=True, env=ENVIRON, check=True)
+    return f"![{', '.join(panel.title for panel in panels)}](charts/{file})\n"
 
 
 def where() -> str:

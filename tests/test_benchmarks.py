@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -18,19 +19,17 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 RUN = BENCHMARKS / "run.py"
 
 
-@pytest.mark.timeout(45)
 def test_a_part_is_measured_and_written_down(tmp_path: Path) -> None:
     results = tmp_path / "RESULTS.md"
-    results.write_text("<!-- part io -->\n## measured before\n")
-    command = [sys.executable, str(RUN), "--no-setup", "--quick", "--only", "start", "--output", str(results)]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=40)
-    if ran.returncode == 2:
-        pytest.skip(ran.stderr.strip())
+    results.write_text("<!-- part io -->\n## measured before\n\n- Missed: something.\n")
+    command = [sys.executable, str(RUN), "--quick", "--only", "start", "--output", str(results)]
+    ran = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "BENCH_ENVIRONMENT": sys.prefix})
     assert ran.returncode == 0, ran.stderr
     text = results.read_text()
     assert text.startswith("# Results\n")
-    assert "## measured before" in text
+    assert text.index("\n- something.\n") < text.index("## measured before")  # what is missed comes first
     assert "| import tinysvc |" in text
+    assert "| tinysvc, a shared resource" in text
     assert "python3 benchmarks/run.py --only start --quick" in text
 
 
@@ -75,6 +74,48 @@ def test_every_due_request_is_counted(bare_echo: str) -> None:
     assert found["asked"] == len(found["latencies"]) == len(found["lateness"]) == 20
     assert found["failures"] == {}
     assert isinstance(found["urgent"], bool)
+
+
+def test_all_who_come_at_once_are_counted(bare_echo: str) -> None:
+    found = ask("burst.py", bare_echo, "20", "/json", "/json")
+    assert len(found["latencies"]) == 20
+    assert found["latencies"] == sorted(found["latencies"])
+    assert found["latencies"][0] > 0
+
+
+def test_a_refusal_ends_the_burst(tmp_path: Path) -> None:
+    (tmp_path / "nothing.py").write_text("from tinysvc import io_route\n@io_route('/')\nasync def f() -> None: ...\n")
+    with serving(str(tmp_path / "nothing.py")) as url:
+        command = [sys.executable, str(BENCHMARKS / "burst.py"), str(port_of(url)), "2", "/json"]
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert ran.returncode
+    assert "200 was expected for /json, not b'HTTP/1.1 404" in ran.stderr
+
+
+def test_a_chart_is_drawn(tmp_path: Path) -> None:
+    line = {"x": [1, 10, 100], "y": [1.0, 0.5, 0.25]}
+    panels = [{"title": "routes", "lines": [{"name": "`tinysvc`", **line}, {"name": "other", **line}]}]
+    chart = json.dumps({"panels": panels, "x": "how many", "y": "requests", "log_x": True})
+    command = [sys.executable, str(BENCHMARKS / "charts.py"), str(tmp_path / "chart.svg")]
+    subprocess.run(command, input=chart, text=True, check=True, timeout=50)
+    svg = (tmp_path / "chart.svg").read_text()
+    assert [word in svg for word in ("routes", "tinysvc", "other", "how many", "requests")] == [True] * 5
+
+
+@pytest.mark.parametrize(
+    ("found", "limits", "line"),
+    [
+        ([2.0, 3.0, 4.0], {"least": 3}, "- Met: it: 3.00 (2.00-4.00), meant is at least 3."),
+        ([2.0, 2.9, 4.0], {"least": 3, "why": "Rust."}, "- Missed: it: 2.90 (2.00-4.00), meant is at least 3. Rust."),
+        ([2.0, 3.0, 4.0], {"most": 3}, "- Met: it: 3.00 (2.00-4.00), meant is at most 3."),
+        ([2.0, 3.1, 4.0], {"most": 3}, "- Missed: it: 3.10 (2.00-4.00), meant is at most 3."),
+    ],
+)
+def test_a_bar_is_met_or_missed(
+    monkeypatch: pytest.MonkeyPatch, found: list[float], limits: dict[str, Any], line: str
+) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    assert importlib.import_module("harness").bar("it", found, **limits) == line
 
 
 @pytest.fixture

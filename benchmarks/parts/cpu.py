@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import statistics
@@ -20,14 +21,16 @@ from harness import (
     Measured,
     Options,
     Peer,
+    bar,
     installed,
     median,
     mosec,
     own_python,
     put_under_load,
     rate_table,
+    rates_to,
     ratios,
-    rounds,
+    rounds_of,
     say,
     spread,
     started,
@@ -78,29 +81,50 @@ def measure(options: Options) -> str:
     return "\n".join(text)
 
 
+LOOP = "FastAPI, `async def`"
+"""The same server as THREADS; what it computes, it computes on its event loop."""
+
+RUST = "Its server is written in Rust, and on few cores server, workers and load compete for them."
+
+
 def no_op(servers: Sequence[Peer], options: Options) -> str:
     """POST a small JSON body to a route that does nothing."""
-    load = Load(script="post.lua", path="/noop", connections=16, seconds=options.choose(2, 1))
-    results = rounds(servers, load, options.choose(7, 3))
+    text = []
     baselines = {POOL: "ratio to Starlette", **({MOSEC: "ratio to mosec"} if installed("mosec") else {})}
-    shown = rate_table(results, baselines)
-    return f"No-op POST with a small JSON body, 16 connections:\n\n{shown}\n\n`{load}`\n"
+    for connections in (1, 16):
+        load = Load(script="post.lua", path="/noop", connections=connections, seconds=options.choose(2, 1))
+        results = rounds_of(on_the_loop_too(servers, load), options.choose(7, 3))
+        many = f"{connections} connection{'s' * (connections > 1)}"
+        text += [f"No-op POST with a small JSON body, {many}:\n", rate_table(results, baselines), f"\n`{load}`\n"]
+        if connections > 1:
+            text.append(bar(f"no-op, tinysvc to {POOL}", rates_to(results, TINYSVC, POOL), least=3.5))
+            if MOSEC in results:
+                text.append(bar("no-op, tinysvc to mosec", rates_to(results, TINYSVC, MOSEC), least=1.7, why=RUST))
+    return "\n".join([*text, ""])
+
+
+def on_the_loop_too(servers: Sequence[Peer], load: Load) -> dict[str, tuple[Peer, Load]]:
+    """All peers under this load; and FastAPI once more, by the handler that nobody has moved off the loop."""
+    cases = {peer.name: (peer, load) for peer in servers}
+    return cases | {LOOP: (cases[THREADS][0], dataclasses.replace(load, path=f"{load.path}-here"))}
 
 
 def twenty_milliseconds(servers: Sequence[Peer], options: Options) -> str:
     """20 ms of CPU time a request, against two processes that do the same and serve nobody."""
     load = Load(script="post.lua", path="/burn", connections=16, seconds=options.choose(5, 2))
-    results: dict[str, list[Measured]] = {BARE: [], **{peer.name: [] for peer in servers}}
+    cases = on_the_loop_too(servers, load)
+    results: dict[str, list[Measured]] = {BARE: [], **{name: [] for name in cases}}
     count = options.choose(5, 2)
     for number in range(count):
         results[BARE].append(two_bare_processes(load.seconds))
-        for peer in servers:
+        for name, (peer, own_load) in cases.items():
             with awake(peer):
-                results[peer.name].append(put_under_load(peer, load))
+                results[name].append(put_under_load(peer, own_load))
         so_far = ", ".join(f"{name} {values[-1].rate:,.1f}/s" for name, values in results.items())
         say(f"  round {number + 1} of {count}: {so_far}")
     shown = rate_table(results, {BARE: "ratio"})
-    return f"20 ms of CPU time per request, 16 connections:\n\n{shown}\n\n`{load}`\n"
+    reached = bar("20 ms, tinysvc to two processes without a server", rates_to(results, TINYSVC, BARE), least=0.95)
+    return f"20 ms of CPU time per request, 16 connections:\n\n{shown}\n\n`{load}`\n\n{reached}\n"
 
 
 def two_bare_processes(seconds: float) -> Measured:
@@ -138,12 +162,14 @@ def neighbours(servers: Sequence[Peer], options: Options) -> str:
         say(f"  p99 idle and saturated in round {number + 1} of {count}: {last}")
     shown = table(STEADY_COLUMNS, [row for name in idle for row in steady_rows(name, idle[name], busy[name])])
     urgent = all(one["urgent"] for each in (*idle.values(), *busy.values()) for one in each)
+    compared = ratios([one["p99"] for one in busy[TINYSVC]], [one["p99"] for one in idle[TINYSVC]])
     return (
         f"An io route asked {ASKED_PER_SECOND} times a second (open loop, {seconds} s a round) while the cpu route is "
         f"idle, and while 16 connections keep it saturated with 20 ms jobs:\n\n{shown}\n\n"
         f"`python benchmarks/open_loop.py PORT {ASKED_PER_SECOND} {seconds} GET /json`"
         f"{', for mosec its own `GET /`' if installed('mosec') else ''}; "
-        f"{'the client went before all others (SCHED_FIFO)' if urgent else 'the client had no priority'}.\n"
+        f"{'the client went before all others (SCHED_FIFO)' if urgent else 'the client had no priority'}.\n\n"
+        f"{bar('p99 of an io route, tinysvc saturated to idle', compared, most=5)}\n"
     )
 
 

@@ -19,6 +19,7 @@ from harness import (
     CannotMeasureError,
     Options,
     Peer,
+    bar,
     command_line,
     median,
     own_python,
@@ -68,11 +69,13 @@ def killed_workers(options: Options) -> str:
         asked, failed = sum(kill.asked for kill in each), sum(kill.failed for kill in each)
         rows.append([name, str(len(each)), *recovery, f"{failed:,} of {asked:,}"])
         say(f"  {name}: {', '.join(rows[-1][1:])}")
+    recoveries = [kill.recovery * 1e3 for kill in kills if kill.recovery is not None]
     columns = ["`kill -9` of a busy worker", "kills", "kill to ready, ms", "spread", "requests of others that failed"]
     return table(columns, rows) + (
         "\n\nReady: `/readyz` says so with all workers (tinysvc), or a no-op job is answered again (the other). "
         "Others: an io route at 200/s and a no-op cpu route at 100/s, on connections of their own. The request whose "
-        "worker is killed is not among them; it cannot succeed.\n"
+        "worker is killed is not among them; it cannot succeed.\n\n"
+        f"{bar('kill to ready, ms', recoveries, most=50)}\n"
     )
 
 

@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness import (
-    ENVIRONMENT,
     CannotMeasureError,
     Options,
     Peer,
+    bar,
+    granian,
     installed,
     median,
     ratios,
@@ -61,10 +62,8 @@ def peers() -> list[Peer]:
         Peer(name="raw ASGI on uvicorn", command=[*uvicorn("raw_asgi:app"), "--timeout-keep-alive", "600"]),
     ]
     if installed("granian"):
-        options = ["--interface", "rsgi", "--workers", "1", "--loop", "uvloop", "--http", "1", "--no-ws"]
-        options += ["--backlog", "16384", "--backpressure", "16384"]  # else it takes 1024
-        command = [str(ENVIRONMENT / "bin" / "granian"), "--port", "{port}", "granian_rsgi:app", *options]
-        found.append(Peer(name="Granian RSGI, fixed reply", command=command))
+        many = ["--backlog", "16384", "--backpressure", "16384"]  # else it takes 1024
+        found.append(Peer(name="Granian, RSGI", command=granian("granian_rsgi:app", *many)))
     return found
 
 
@@ -171,18 +170,24 @@ def descriptors(peer: Peer) -> int:
 
 
 def shown(found: dict[str, Found], seconds: int) -> str:
-    rows = [row(name, each) for name, each in found.items()]
+    rows, ours = [row(name, each) for name, each in found.items()], found["tinysvc"]
     return (
         f"{COUNT:,} keep-alive connections, each of which has made one request with four header fields: how much more "
         f"memory (RSS) all processes of the server hold than before the first of them, divided by their number; and an "
         f"io route asked {ASKED_PER_SECOND} times a second (open loop, {seconds} s) without and with them, in turns. "
-        f"Nothing is pinned.\n\n{table(COLUMNS, rows)}\n"
+        f"Nothing is pinned.\n\n{table(COLUMNS, rows)}\n\n"
+        f"{bar('an idle connection, KiB', [each / 1024 for each in ours.each], most=12)}\n"
+        f"{bar('p99 of the others, with them to without', p99_ratios(ours), most=1.2)}\n"
     )
+
+
+def p99_ratios(found: Found) -> list[float]:
+    return ratios([one["p99"] for one in found.beside], [one["p99"] for one in found.alone])
 
 
 def row(name: str, found: Found) -> list[str]:
     alone, beside = ([one["p99"] for one in each] for each in (found.alone, found.beside))
-    compared = ratios(beside, alone)
+    compared = p99_ratios(found)
     sizes = [each / 1024 for each in found.each]
     late = [one["late"] for one in found.beside]
     return [

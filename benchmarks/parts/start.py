@@ -2,15 +2,44 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import re
 import statistics
 import subprocess
 import time
+from pathlib import Path
 
-from harness import ENVIRON, HERE, PYTHON, CannotMeasureError, Options, median, say, spread, table
+from harness import (
+    ENVIRON,
+    HERE,
+    PYTHON,
+    CannotMeasureError,
+    Options,
+    Peer,
+    bar,
+    installed,
+    median,
+    mosec,
+    ratios,
+    request,
+    say,
+    spread,
+    started,
+    table,
+    tinysvc,
+    tree,
+    uvicorn,
+    with_environment,
+)
 
-TITLE = "start: import and listen"
+from .cpu import awake
 
-IMPORTS = {"import tinysvc": "import tinysvc", "import fastapi": "import fastapi", "bare python": "pass"}
+TITLE = "start: import, listen, and what a model takes"
+
+SUM = 50_000_000
+"""What the model of ones adds up to: its number of floats, four bytes each."""
+
+FASTAPI = "import fastapi"
 SERVICES = {
     "one io and one cpu route": "tinysvc_small.py",
     "the same, and `import numpy`": "tinysvc_numpy.py",
@@ -18,33 +47,36 @@ SERVICES = {
 
 
 def measure(options: Options) -> str:
-    return f"{imports(options)}\n{listening(options)}"
+    return f"{imports(options)}\n{listening(options)}\n{model_memory()}"
 
 
 def imports(options: Options) -> str:
     """Wall time of a whole `python -c`, in turns; bare python's median is taken off."""
-    times: dict[str, list[float]] = {name: [] for name in IMPORTS}
-    for number in range(options.choose(41, 9) + 1):
-        for name, code in IMPORTS.items():
+    codes = {"import tinysvc": "import tinysvc", FASTAPI: "import fastapi", "bare python": "pass"}
+    if not installed("fastapi"):
+        del codes[FASTAPI]
+    times: dict[str, list[float]] = {name: [] for name in codes}
+    for number in range(options.choose(41, 7) + 1):
+        for name, code in codes.items():
             begin = time.perf_counter()
             subprocess.run([PYTHON, "-c", code], check=True, cwd=HERE, env=ENVIRON)
             if number:  # the first one only fills the file cache
                 times[name].append((time.perf_counter() - begin) * 1e3)
     bare = statistics.median(times["bare python"])
     say("  " + ", ".join(f"{name} {statistics.median(each):.0f} ms" for name, each in times.items()))
-    base = statistics.median(times["import fastapi"]) - bare
-    rows = []
-    for name, each in times.items():
-        net = statistics.median(each) - bare
-        shown = ["", ""] if name == "bare python" else [f"{net:.0f}", f"{net / base:.2f}"]
-        rows.append([name, median(each), spread(each), *shown])
-    return table(["", "ms", "spread", "without bare python, ms", "ratio to fastapi"], rows) + "\n"
+    net = {name: [one - bare for one in each] for name, each in times.items()}
+    rows = [[name, median(each), spread(each), median(net[name])] for name, each in times.items()]
+    shown = table(["", "ms", "spread", "without bare python, ms"], rows) + "\n"
+    if FASTAPI not in times:
+        return shown
+    compared = bar("import tinysvc to import fastapi", ratios(net["import tinysvc"], net[FASTAPI]), most=0.5)
+    return f"{shown}\n{compared}\n"
 
 
 def listening(options: Options) -> str:
     """From the command to the line `listening on ...`; by then the workers are ready."""
     times: dict[str, list[float]] = {name: [] for name in SERVICES}
-    for number in range(options.choose(15, 4) + 1):
+    for number in range(options.choose(15, 3) + 1):
         for name, file in SERVICES.items():
             seconds = until_listening(file)
             if number:
@@ -52,7 +84,41 @@ def listening(options: Options) -> str:
     say("  " + ", ".join(f"{name} {statistics.median(each):.0f} ms" for name, each in times.items()))
     rows = [[name, median(each), spread(each)] for name, each in times.items()]
     shown = table(["from the command to `listening on`, 2 workers ready", "ms", "spread"], rows)
-    return f"{shown}\n\n`python -m tinysvc FILE --port 0 --cpu-workers 2`\n"
+    reached = bar("ms to listening, one io and one cpu route", next(iter(times.values())), most=500)
+    return f"{shown}\n\n`python -m tinysvc FILE --port 0 --cpu-workers 2`\n\n{reached}\n"
+
+
+def model_memory() -> str:
+    """The same 200 MB of floats for two workers, by each peer's own means, when each worker has used them."""
+    commands = {
+        "tinysvc, a resource of each worker": tinysvc("tinysvc_big.py", "--cpu-workers", "2"),
+        "tinysvc, a shared resource": with_environment("SHARED", 1, tinysvc("tinysvc_big.py", "--cpu-workers", "2")),
+    }
+    if installed("uvicorn"):
+        commands["Starlette + ProcessPoolExecutor(2)"] = uvicorn("starlette_big:app")
+    if installed("mosec"):
+        commands["mosec, 2 workers"] = mosec("mosec_big.py")
+    rows = []
+    for name, command in commands.items():
+        peer = Peer(name=name, command=command, probe=("POST", "/sum", b"{}"), answer={"sum": SUM})
+        with started([peer]), awake(peer):
+            use_all_workers(peer)
+            held = sorted((proportional(process.pid) / 1e6 for process in tree(peer.process.pid)), reverse=True)
+        rows.append([name, f"{sum(held):,.0f}", ", ".join(f"{each:,.0f}" for each in held)])
+        say(f"  {name}: {rows[-1][1]} MB")
+    shown = table(["a model of 200 MB, 2 workers", "MB in all", "of each process"], rows)
+    return f"{shown}\n\nProportional set size: what n processes share counts an n-th in each.\n"
+
+
+def use_all_workers(peer: Peer) -> None:
+    with concurrent.futures.ThreadPoolExecutor(8) as clients:
+        list(clients.map(lambda _: request(peer.port, "POST", "/sum", b"{}"), range(40)))
+
+
+def proportional(pid: int) -> int:
+    """Bytes that it holds (PSS)."""
+    found = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
 
 
 def until_listening(file: str) -> float:

@@ -18,7 +18,9 @@ from harness import (
     Measured,
     Options,
     Peer,
+    bar,
     median,
+    rates_to,
     ratios,
     request,
     rounds,
@@ -45,7 +47,7 @@ BARS = {
 """How many times as many requests as this peer tinysvc is meant to answer."""
 
 COLUMNS = [
-    *("", "requests/s", "spread", "tinysvc, dataclasses / it", "spread", "bar"),
+    *("", "requests/s", "spread", "tinysvc, dataclasses / it", "spread"),
     *("tinysvc, Structs / it", "server CPU µs/request"),
 ]
 
@@ -115,7 +117,9 @@ def measure(options: Options) -> str:
                 check(peer.name, peer.port)
         results = rounds(servers, load, options.choose(9, 5))
     sizes = f"{len(encoded(order())):,} bytes of JSON in, {len(encoded(receipt()))} out"
-    return f"{where()} {sizes}, 64 connections:\n\n{shown(results)}\n\n`{load}`\n"
+    of_it = {name: rates_to(results, DATACLASSES, name) for name in BARS}
+    bars = [bar(f"typed, tinysvc to {name}", of_it[name], least=least) for name, least in BARS.items()]
+    return "\n".join([f"{where()} {sizes}, 64 connections:\n", shown(results), f"\n`{load}`\n", *bars, ""])
 
 
 def check(name: str, port: int) -> None:
@@ -148,8 +152,7 @@ def shown(results: dict[str, list[Measured]]) -> str:
 def compared(name: str, rates: dict[str, list[float]]) -> list[str]:
     of_it = ratios(rates[DATACLASSES], rates[name])
     with_structs = ratios(rates[STRUCTS], rates[name])
-    bar = str(BARS.get(name, "-"))
-    return [median(of_it, "{:.2f}"), spread(of_it, "{:.2f}"), bar, median(with_structs, "{:.2f}")]
+    return [median(of_it, "{:.2f}"), spread(of_it, "{:.2f}"), median(with_structs, "{:.2f}")]
 
 
 def median_cpu(measured: Sequence[Measured]) -> str:

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import selectors
 import shutil
 import socket
 import subprocess
-import tempfile
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 from harness import (
-    ENVIRON,
     HERE,
     LOAD_CORE,
     PYTHON,
@@ -25,11 +20,14 @@ from harness import (
     Load,
     Options,
     Peer,
+    bar,
     median,
     rate_table,
+    rates_to,
     ratios,
     rounds,
     say,
+    served_files,
     spread,
     started,
     table,
@@ -50,18 +48,9 @@ HANDSHAKE = (
 
 
 def measure(options: Options) -> str:
-    with file_folder(), many_descriptors(STREAMS + 1000):
+    with served_files({"mebibyte": os.urandom(FILE_SIZE)}), many_descriptors(STREAMS + 1000):
         parts = [files(options), sockets(options), streams(options)]
     return "\n".join(parts)
-
-
-@contextlib.contextmanager
-def file_folder() -> Iterator[None]:
-    """With the file; its name is told to the peers."""
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        (Path(folder) / "mebibyte").write_bytes(os.urandom(FILE_SIZE))
-        ENVIRON["BENCH_FOLDER"] = folder
-        yield
 
 
 def files(options: Options) -> str:
@@ -81,7 +70,8 @@ def files(options: Options) -> str:
     with started(peers):
         results = rounds(peers, load, options.choose(9, 3))
     shown = rate_table(results, {"nginx, sendfile": "of nginx"})
-    return f"A file of 1 MiB, `{load}`. {where()}\n\n{shown}\n"
+    reached = bar("a file of 1 MiB, tinysvc to nginx", rates_to(results, peers[0].name, peers[1].name), least=0.5)
+    return f"A file of 1 MiB, `{load}`. {where()}\n\n{shown}\n\n{reached}\n"
 
 
 def sockets(options: Options) -> str:
@@ -110,7 +100,8 @@ def sockets(options: Options) -> str:
         for name, found in rates.items()
     ]
     shown = table(["", "messages/s", "spread", "of websockets", "spread"], rows)
-    return f"An echo of 64 bytes, {SOCKETS} sockets, each sends when the last has come back.\n\n{shown}\n"
+    reached = bar("an echo, tinysvc to websockets", ratios(rates["tinysvc, WebSocket"], base), least=1.3)
+    return f"An echo of 64 bytes, {SOCKETS} sockets, each sends when the last has come back.\n\n{shown}\n\n{reached}\n"
 
 
 def echoed(peer: Peer, seconds: int) -> float:
@@ -124,7 +115,7 @@ def echoed(peer: Peer, seconds: int) -> float:
 
 
 def streams(options: Options) -> str:
-    rows = []
+    rows, bars = [], []
     for name, path, fields in (("event streams", "/events", ""), ("WebSockets", "/socket", HANDSHAKE)):
         peer = Peer(name=f"tinysvc, {name}", command=tinysvc("tinysvc_web.py"))
         cores, each = list[float](), list[float]()
@@ -138,8 +129,10 @@ def streams(options: Options) -> str:
         rows.append(
             [name, median(cores, "{:.1f} %"), spread(cores, "{:.1f}"), median(each, "{:.1f}"), spread(each, "{:.1f}")]
         )
+        bars += [bar(f"{name}, % of one core", cores, most=15), bar(f"{name}, KiB each", each, most=30)]
     shown = table([f"{STREAMS:,} open", "of one core", "spread", "KiB each", "spread"], rows)
-    return f"A message a second on each of {STREAMS:,} connections, all of them read.\n\n{shown}\n"
+    head = f"A message a second on each of {STREAMS:,} connections, all of them read.\n"
+    return "\n".join([head, shown + "\n", *bars, ""])
 
 
 def request(path: str, fields: str) -> bytes:

@@ -1,4 +1,4 @@
-"""The ceiling: asyncio streams on uvloop that answer whatever comes with fixed bytes and parse nothing.
+"""The ceiling: asyncio streams on uvloop that answer each empty line with fixed bytes and parse nothing.
 
 The bytes are a small JSON object, or, where a size is given, a JSON string of as many bytes.
 """
@@ -16,8 +16,8 @@ REPLY = (
 
 
 async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while await reader.read(65536):
-        writer.write(REPLY)
+    while data := await reader.read(65536):
+        writer.write(REPLY * data.count(b"\r\n\r\n"))
     writer.close()
 
 

@@ -1,8 +1,10 @@
 """FastAPI: return types, which it serialises in Rust, as its documentation advises; CPU work in `def`, in threads."""
 
 import work
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 from pydantic import BaseModel
+
+BLOB = b"x" * 65536
 
 app = FastAPI()
 
@@ -10,6 +12,12 @@ app = FastAPI()
 class Message(BaseModel):
     message: str
     answer: int
+
+
+class Found(BaseModel):
+    item: int
+    limit: int
+    q: str
 
 
 class Document(BaseModel):
@@ -22,9 +30,32 @@ async def message() -> Message:
     return Message(message="hello", answer=42)
 
 
+@app.get("/items/{item}")
+async def find(item: int, limit: int, q: str) -> Found:
+    return Found(item=item, limit=limit, q=q)
+
+
+@app.get("/blob")
+async def blob() -> Response:
+    return Response(BLOB, media_type="application/octet-stream")
+
+
 @app.post("/noop")
 def noop(document: Document) -> Document:
     work.noop({})
+    return document
+
+
+@app.post("/noop-here")
+async def noop_here(document: Document) -> Document:
+    work.noop({})
+    return document
+
+
+@app.post("/burn-here")
+async def burn_here(document: Document) -> Document:
+    """On the loop, as it is written when nobody thinks of it."""
+    work.burn({})
     return document
 
 

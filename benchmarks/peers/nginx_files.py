@@ -18,6 +18,7 @@ http {{
   server {{
     listen 127.0.0.1:{sys.argv[1]};
     location = /json {{ default_type application/json; return 200 '{{"message":"hello","answer":42}}'; }}
+    location = /blob {{ default_type application/octet-stream; alias {os.environ["BENCH_FOLDER"]}/blob; }}
     location /files/ {{ alias {os.environ["BENCH_FOLDER"]}/; }}
   }}
 }}

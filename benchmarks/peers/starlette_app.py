@@ -1,6 +1,7 @@
-"""Starlette with orjson, as its documentation shows; CPU work goes to a ProcessPoolExecutor of two workers."""
+"""Starlette with orjson, as its documentation shows; CPU work in a ProcessPoolExecutor of 2 workers, or $WORKERS."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import asynccontextmanager
@@ -14,6 +15,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+BLOB = b"x" * 65536
+
 
 class OrjsonResponse(JSONResponse):
     def render(self, content: Any) -> bytes:
@@ -22,6 +25,15 @@ class OrjsonResponse(JSONResponse):
 
 async def message(request: Request) -> OrjsonResponse:
     return OrjsonResponse({"message": "hello", "answer": 42})
+
+
+async def find(request: Request) -> OrjsonResponse:
+    query = request.query_params
+    return OrjsonResponse({"item": request.path_params["item"], "limit": int(query["limit"]), "q": query["q"]})
+
+
+async def blob(request: Request) -> Response:
+    return Response(BLOB, media_type="application/octet-stream")
 
 
 async def noop(request: Request) -> OrjsonResponse:
@@ -64,13 +76,15 @@ async def hold(request: Request) -> OrjsonResponse:
 @asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
     app.state.heartbeat = Heartbeat()
-    with ProcessPoolExecutor(2) as app.state.pool:
+    with ProcessPoolExecutor(int(os.environ.get("WORKERS", "2"))) as app.state.pool:
         yield
 
 
 app = Starlette(
     routes=[
         Route("/json", message),
+        Route("/items/{item:int}", find),
+        Route("/blob", blob),
         Route("/noop", noop, methods=["POST"]),
         Route("/burn", burn, methods=["POST"]),
         Route("/echo", echo, methods=["POST"]),

@@ -6,6 +6,9 @@ from typing import Any
 
 SECONDS = 0.020
 
+TURN = 0.050
+"""Seconds that one user's request waits, or computes, in the part `kusers`."""
+
 
 def noop(document: dict[str, Any]) -> dict[str, Any]:
     return document
@@ -16,11 +19,20 @@ def echo(body: bytes) -> bytes:
 
 
 def burn(document: dict[str, Any]) -> dict[str, Any]:
-    """Use 20 ms of CPU time, however long that takes on a busy machine."""
-    end = time.thread_time() + SECONDS
+    spend(SECONDS)
+    return document
+
+
+def compute() -> dict[str, bool]:
+    spend(TURN)
+    return {"computed": True}
+
+
+def spend(seconds: float) -> None:
+    """Use so much CPU time, however long that takes on a busy machine."""
+    end = time.thread_time() + seconds
     while time.thread_time() < end:
         pass
-    return document
 
 
 def endless() -> None:

@@ -1,0 +1,59 @@
+"""Draw one chart, for light and dark pages alike.
+
+python charts.py FILE.svg < chart.json      {"panels": [{"title", "lines": [{"name", "x", "y"}]}], "x", "y", "log_x"}
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import matplotlib
+
+matplotlib.use("svg")
+
+from matplotlib import pyplot
+
+INK = "#7a828e"  # legible on white and on black
+COLOURS = ("#0a84d6", "#e08a00", "#b455c8", "#d6403c", "#3a9d5d")
+
+STYLE = {
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "svg.hashsalt": "tinysvc",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+
+
+def main(file: str) -> None:
+    chart = json.load(sys.stdin)
+    panels = chart["panels"]
+    names = list(dict.fromkeys(line["name"] for panel in panels for line in panel["lines"]))
+    with pyplot.rc_context(STYLE):
+        figure, axes = pyplot.subplots(1, len(panels), figsize=(4.2 * len(panels), 3.6), squeeze=False)
+        for axis, panel in zip(axes[0], panels, strict=True):
+            for number, line in enumerate(panel["lines"]):
+                look = {"color": COLOURS[names.index(line["name"])], "linewidth": 3 - number / 2}
+                axis.plot(line["x"], line["y"], label=line["name"].replace("`", ""), **look)
+            axis.set_title(panel["title"], fontsize=10)
+            axis.set_xlabel(chart["x"])
+            axis.set_ylim(bottom=0)
+            axis.grid(color=INK, alpha=0.2)
+            if chart["log_x"]:
+                axis.set_xscale("log")
+        axes[0][0].set_ylabel(chart["y"])
+        shown = {line.get_label(): line for axis in axes[0] for line in axis.lines}
+        figure.legend(shown.values(), shown, loc="outside lower center", ncols=len(shown), frameon=False)
+        figure.tight_layout(rect=(0, 0.08, 1, 1))
+        figure.savefig(file, transparent=True, metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,100 @@
+"""K users ask at the same instant: how long the k-th of them waits, where requests wait and where they compute."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+import subprocess
+
+from harness import (
+    HERE,
+    CannotMeasureError,
+    Line,
+    Options,
+    Panel,
+    Peer,
+    draw,
+    own_python,
+    say,
+    started,
+    table,
+    tinysvc,
+    uvicorn,
+)
+
+from .cpu import awake
+
+TITLE = "kusers: the k-th of 64 users who come at once"
+USERS = 64
+SHOWN = (1, 2, 4, 8, 16, 32, 64)
+CHART = "kusers.svg"
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What is counted, and what others ask at the same time."""
+
+    title: str
+    path: str
+    beside: str = ""
+
+
+WAITING = Case("each waits 50 ms", "wait")
+COMPUTING = Case("each computes 50 ms", "compute")
+MIXED = Case("each waits 50 ms, while 64 others compute", "wait", "compute")
+CASES = (WAITING, COMPUTING, MIXED)
+
+THREADS, LOOP = "FastAPI, `def`", "FastAPI, `async def`"
+PREFIX = {LOOP: "/async/"}
+
+
+def peers() -> list[Peer]:
+    commands = {
+        "tinysvc, 2 workers": tinysvc("tinysvc_kusers.py", "--cpu-workers", "2"),
+        "Starlette + ProcessPoolExecutor(2)": uvicorn("starlette_kusers:app"),
+        THREADS: uvicorn("fastapi_kusers:app"),
+        LOOP: uvicorn("fastapi_kusers:app"),
+    }
+    probes = {name: (PREFIX.get(name, "/") + "wait") for name in commands}
+    return [
+        Peer(name=name, command=command, probe=("GET", probes[name], b""), answer={"waited": True})
+        for name, command in commands.items()
+    ]
+
+
+def measure(options: Options) -> str:
+    servers, count = peers(), options.choose(7, 3)
+    found = {(case.title, peer.name): list[list[float]]() for case in CASES for peer in servers}
+    with started(servers):
+        for number in range(count):
+            for case in CASES:
+                for peer in servers:
+                    with awake(peer):
+                        found[case.title, peer.name].append(burst(peer, case))
+            last = ", ".join(f"{peer.name} {found[MIXED.title, peer.name][-1][-1] * 1e3:,.0f} ms" for peer in servers)
+            say(f"  round {number + 1} of {count}: the last who waits while others compute: {last}")
+    typical = {key: [statistics.median(kth) * 1e3 for kth in zip(*each, strict=True)] for key, each in found.items()}
+    text = [f"{USERS} connections are open, then all ask at once. Milliseconds until the k-th has the answer.\n"]
+    panels = []
+    for case in CASES:
+        curves = {peer.name: typical[case.title, peer.name] for peer in servers}
+        rows = [[name, *(f"{curve[k - 1]:,.0f}" for k in SHOWN)] for name, curve in curves.items()]
+        text += [f"{case.title.capitalize()}:\n", table(["", *(f"k = {k}" for k in SHOWN)], rows) + "\n"]
+        panels.append(
+            Panel(case.title, [Line(name, list(range(1, USERS + 1)), curve) for name, curve in curves.items()])
+        )
+    image = draw(CHART, panels, x="the k-th of 64 users", y="milliseconds until the answer", options=options)
+    return "\n".join([*text, f"`python benchmarks/burst.py PORT {USERS} PATH [BESIDE]`; nothing is pinned.\n", image])
+
+
+def burst(peer: Peer, case: Case) -> list[float]:
+    """Seconds of each user, the quickest first."""
+    prefix = PREFIX.get(peer.name, "/")
+    paths = [prefix + path for path in (case.path, case.beside) if path]
+    command = [own_python(), str(HERE / "burst.py"), str(peer.port), str(USERS), *paths]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    if ran.returncode:
+        raise CannotMeasureError(f"{peer.name}: {ran.stderr[-500:]}")
+    latencies: list[float] = json.loads(ran.stdout)["latencies"]
+    return latencies
