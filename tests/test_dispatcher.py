@@ -307,9 +307,10 @@ async def test_a_pool_that_is_closed_while_it_starts(turns: int) -> None:
     start = asyncio.create_task(pool.start())
     for _ in range(turns):
         await asyncio.sleep(0.002)
+    had_started = start.done()  # on a fast machine
     await pool.aclose()
-    with pytest.raises((PoolClosed, RuntimeError)):
-        await start
+    (outcome,) = await asyncio.gather(start, return_exceptions=True)
+    assert had_started or isinstance(outcome, (PoolClosed, RuntimeError))
 
 
 @pytest.mark.asyncio

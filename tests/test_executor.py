@@ -203,7 +203,7 @@ async def test_a_deadline_kills_the_whole_process_group(tmp_path: Path) -> None:
     async with ProcessPoolExecutor(1) as pool:
         job = asyncio.create_task(pool.run(jobs.start_subprocess_and_spin, str(tmp_path / "started"), timeout=30))
         await exists(tmp_path / "started")
-        assert any("sleep" in line for line in descendants(os.getpid()).values())
+        await until(lambda: any("sleep 3600" in line for line in descendants(os.getpid()).values()))
         job.cancel()
         with pytest.raises(asyncio.CancelledError):
             await job
