@@ -121,7 +121,10 @@ def command_line(pid: int) -> str:
 
 @dataclasses.dataclass(kw_only=True)
 class Peer:
-    """One server. `command` gets the port in place of {port}. What is sent to `probe` must be answered by `answer`."""
+    """One server. What is sent to `probe` must be answered by `answer`.
+
+    In `command`, {port} stands for its port, and {folder} for a folder of its own, which it may fill.
+    """
 
     name: str
     command: Sequence[str]
@@ -133,9 +136,9 @@ class Peer:
 
     def start(self) -> None:
         self.port = free_port()
-        command = [*self.pin, *(word.format(port=self.port) for word in self.command)]
         self.log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop()
         self.folder = tempfile.TemporaryDirectory(prefix="bench-")  # for what a killed peer would leave in /tmp
+        command = [*self.pin, *(word.format(port=self.port, folder=self.folder.name) for word in self.command)]
         self.process = subprocess.Popen(
             command,
             cwd=HERE / "peers",
@@ -265,13 +268,18 @@ def granian(app: str, *options: str) -> list[str]:
     return [*command, "--loop", "uvloop", "--http", "1", "--no-ws", *options, app]
 
 
-def with_environment(name: str, value: int, command: Sequence[str]) -> list[str]:
+def with_environment(name: str, value: object, command: Sequence[str]) -> list[str]:
     return ["env", f"{name}={value}", *command]
 
 
 def installed(package: str) -> bool:
     """Whether an optional peer could be installed: requirements-optional.txt."""
     return any(ENVIRONMENT.glob(f"lib/python*/site-packages/{package.lower()}"))
+
+
+def bentoml(app: str) -> list[str]:
+    serve = [str(ENVIRONMENT / "bin" / "bentoml"), "serve", app, "--host", "127.0.0.1", "--port", "{port}"]
+    return with_environment("BENTOML_DO_NOT_TRACK", True, with_environment("BENTOML_HOME", "{folder}", serve))
 
 
 def mosec(file: str, *options: str) -> list[str]:

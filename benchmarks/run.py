@@ -25,6 +25,9 @@ from pathlib import Path
 from harness import ENVIRONMENT, HERE, MISSED, PYTHON, ROOT, CannotMeasureError, Options, say
 
 PARTS = ("io", "typed", "kusers", "cpu", "batch", "payload", "web", "idle", "start", "scale", "faults")
+QUICK = ("io", "cpu", "start")
+"""What a quick run measures where no part is named: all in two minutes."""
+
 WITHOUT_WRK = {"kusers", "start", "faults"}
 
 REQUIREMENTS, OPTIONAL = HERE / "requirements.txt", HERE / "requirements-optional.txt"
@@ -40,18 +43,21 @@ machine and command, as parts can be measured one by one.
 SHOWN_VERSIONS = (
     *("tinysvc", "uvloop", "httptools", "orjson", "msgspec", "pydantic", "numpy"),
     *("uvicorn", "starlette", "fastapi", "litestar", "blacksheep", "granian", "aiohttp", "sanic", "robyn"),
-    *("litserve", "mosec", "websockets"),
+    *("litserve", "mosec", "bentoml", "websockets"),
 )
 
 
 def main() -> None:
     arguments = parse_arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the peers are ended as after Ctrl-C
-    if shutil.which("wrk") is None and not WITHOUT_WRK.issuperset(arguments.only or PARTS):
+    parts = arguments.only or (QUICK if arguments.quick else PARTS)
+    output = arguments.output or HERE / ("quick" if arguments.quick else "") / "RESULTS.md"
+    output.parent.mkdir(exist_ok=True)
+    if shutil.which("wrk") is None and not WITHOUT_WRK.issuperset(parts):
         stop("wrk, the load generator, is missing; install it with: apt-get install wrk")
     set_up(may_install=not arguments.no_setup)
-    options = Options(quick=arguments.quick, output=arguments.output)
-    for name in arguments.only or PARTS:
+    options = Options(quick=arguments.quick, output=output)
+    for name in parts:
         part = importlib.import_module(f"parts.{name}")
         say(f"{part.TITLE}")
         load, begin = os.getloadavg()[0], time.monotonic()
@@ -61,17 +67,21 @@ def main() -> None:
             print(f"{name}: {error}", file=sys.stderr)
             sys.exit(1)
         notes = provenance(name, options, load, time.monotonic() - begin)
-        write_section(arguments.output, name, f"## {part.TITLE}\n\n{text}\n{notes}")
-        say(f"  written to {arguments.output}")
+        write_section(output, name, f"## {part.TITLE}\n\n{text}\n{notes}")
+        say(f"  written to {output}")
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--quick", action="store_true", help="fewer and shorter rounds: about five minutes, rougher numbers"
+        "--quick",
+        action="store_true",
+        help=f"fewer, shorter rounds of {', '.join(QUICK)}, or of the parts that are named: two minutes, rough numbers",
     )
     parser.add_argument("--only", action="append", choices=PARTS, help="this part only; may be given again")
-    parser.add_argument("--output", type=Path, default=HERE / "RESULTS.md", help="default: benchmarks/RESULTS.md")
+    parser.add_argument(
+        "--output", type=Path, help="default: benchmarks/RESULTS.md; of a quick run benchmarks/quick/RESULTS.md"
+    )
     parser.add_argument(
         "--no-setup", action="store_true", help="never install; end with status 2 if something is missing"
     )

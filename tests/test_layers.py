@@ -41,7 +41,7 @@ FLOORS: list[list[set[str]]] = [  # floor -> groups; the groups of one floor do 
             *("compression", "cors", "limits", "negotiation", "proxies", "security", "static", "websocket"),
         }
     ],
-    [{"server", "tables", "supervisor", "reload", "sockets", "tls", "watchdog", "loading", "scaffold"}],
+    [{"server", "tables", "supervisor", "reload", "sockets", "tls", "watchdog", "slices", "loading", "scaffold"}],
     [{"testing"}],
     [{"bench"}, {"pytest_plugin"}],
     [{"__main__"}],

@@ -10,6 +10,7 @@ from harness import (
     Load,
     Options,
     Peer,
+    bentoml,
     installed,
     mosec,
     rate_table,
@@ -22,6 +23,7 @@ TITLE = "batch: a model, one by one and 32 at a time"
 
 VECTOR = struct.pack("<f", 1.0) * 1024
 IN_JSON = b'{"values":"%b"}' % base64.b64encode(VECTOR)
+IN_LIST = b'{"values":["%b"]}' % base64.b64encode(VECTOR)
 FOUND = 550
 """What the model says of it: whoever computes something else is not compared."""
 
@@ -37,11 +39,14 @@ def peers() -> list[tuple[Peer, str]]:
     if installed("litserve"):
         command = [PYTHON, "litserve_model.py", "{port}"]
         found.append((asked_for_vector("LitServe", command, IN_JSON), "vector-json.lua"))
+    if installed("bentoml"):
+        command = bentoml("bentoml_model:Model")
+        found.append((asked_for_vector("BentoML", command, IN_LIST, answer=[FOUND]), "vector-list.lua"))
     return found
 
 
-def asked_for_vector(name: str, command: list[str], body: bytes) -> Peer:
-    return Peer(name=name, command=command, probe=("POST", ROUTES["batches"], body), answer=FOUND)
+def asked_for_vector(name: str, command: list[str], body: bytes, answer: object = FOUND) -> Peer:
+    return Peer(name=name, command=command, probe=("POST", ROUTES["batches"], body), answer=answer)
 
 
 def measure(options: Options) -> str:
@@ -56,8 +61,8 @@ def measure(options: Options) -> str:
         results = rounds_of(cases, options.choose(7, 3))
     baselines = {f"{asked[0][0].name}, {how}": f"ratio to tinysvc, {how}" for how in ROUTES}
     load = cases["tinysvc, batches"][1]
-    missing = [program for program in ("mosec", "litserve") if not installed(program)]
-    note = f"\n{' and '.join(missing)} not installed here and left out.\n" if missing else ""
+    missing = [name for name in ("mosec", "LitServe", "BentoML") if not installed(name)]
+    note = f"\nNot installed here and left out: {', '.join(missing)}.\n" if missing else ""
     return (
         "Three matrices of 1024 x 1024 in numpy, one thread; 4 KiB in, a number out; 2 workers, 64 connections; "
         f"batches of at most 32, waiting at most 5 ms:\n\n{rate_table(results, baselines)}\n\n`{load}`\n{note}"

@@ -22,6 +22,7 @@ from harness import (
     Options,
     Peer,
     bar,
+    bentoml,
     installed,
     median,
     mosec,
@@ -41,11 +42,13 @@ from harness import (
 
 TITLE = "cpu: work in processes"
 TINYSVC, POOL, THREADS = "tinysvc, 2 workers", "Starlette + ProcessPoolExecutor(2)", "FastAPI, `def` in threads"
-MOSEC = "mosec, 2 workers"
+MOSEC, LITSERVE, BENTOML = "mosec, 2 workers", "LitServe, 2 workers", "BentoML, 2 workers"
 BARE = "two processes, no server"
 
-IO_PATH = {MOSEC: "/"}
-"""What stands for an io route where /json does not: mosec has none, but answers this from Rust, by itself."""
+QUICK = (TINYSVC, POOL, MOSEC)
+
+IO_PATH = {MOSEC: "/", LITSERVE: "/health", BENTOML: "/livez"}
+"""What stands for an io route where there is none: what the server says of its health, which asks no model."""
 
 ASKED_PER_SECOND = 500
 
@@ -65,33 +68,44 @@ def peers() -> list[Peer]:
         Peer(name=POOL, command=uvicorn("starlette_app:app")),
         Peer(name=THREADS, command=uvicorn("fastapi_app:app")),
     ]
-    if installed("mosec"):
-        probe = ("POST", "/noop", json.dumps(ANSWER).encode())
-        found.append(Peer(name=MOSEC, command=mosec("mosec_app.py"), probe=probe))
-    return found
+    commands = {
+        MOSEC: mosec("mosec_app.py"),
+        LITSERVE: [PYTHON, "litserve_app.py", "{port}"],
+        BENTOML: bentoml("bentoml_app:App"),
+    }
+    probe = ("POST", "/noop", json.dumps(ANSWER).encode())
+    return found + [Peer(name=name, command=commands[name], probe=probe) for name in commands if is_installed(name)]
+
+
+def is_installed(name: str) -> bool:
+    return installed(name.partition(",")[0])
 
 
 def measure(options: Options) -> str:
-    servers = peers()
+    servers = [peer for peer in peers() if not options.quick or peer.name in QUICK]
     text = ["Nothing is pinned: server, workers and load share all cores.\n"]
     with started(servers):
         text += [part(servers, options) for part in (no_op, twenty_milliseconds, neighbours)]
-    if not installed("mosec"):
-        text.append("mosec is not installed here and was left out.\n")
+    missing = [name.partition(",")[0] for name in (MOSEC, LITSERVE, BENTOML) if not is_installed(name)]
+    if missing:
+        text.append(f"Not installed here and left out: {', '.join(missing)}.\n")
     return "\n".join(text)
 
 
 LOOP = "FastAPI, `async def`"
 """The same server as THREADS; what it computes, it computes on its event loop."""
 
-RUST = "Its server is written in Rust, and on few cores server, workers and load compete for them."
+RUST = (
+    "Its server is written in Rust and has several threads; tinysvc's is one event loop in Python, which is busy nearly "
+    "all the time here. The rest is the kernel's: for both, a request wakes two processes."
+)
 
 
 def no_op(servers: Sequence[Peer], options: Options) -> str:
     """POST a small JSON body to a route that does nothing."""
     text = []
-    baselines = {POOL: "ratio to Starlette", **({MOSEC: "ratio to mosec"} if installed("mosec") else {})}
-    for connections in (1, 16):
+    baselines = {POOL: "ratio to Starlette", **({MOSEC: "ratio to mosec"} if is_installed(MOSEC) else {})}
+    for connections in (16,) if options.quick else (1, 16):
         load = Load(script="post.lua", path="/noop", connections=connections, seconds=options.choose(2, 1))
         results = rounds_of(on_the_loop_too(servers, load), options.choose(7, 3))
         many = f"{connections} connection{'s' * (connections > 1)}"
@@ -104,8 +118,10 @@ def no_op(servers: Sequence[Peer], options: Options) -> str:
 
 
 def on_the_loop_too(servers: Sequence[Peer], load: Load) -> dict[str, tuple[Peer, Load]]:
-    """All peers under this load; and FastAPI once more, by the handler that nobody has moved off the loop."""
+    """All peers under this load; FastAPI, if there, once more, by the handler that nobody has moved off the loop."""
     cases = {peer.name: (peer, load) for peer in servers}
+    if THREADS not in cases:
+        return cases
     return cases | {LOOP: (cases[THREADS][0], dataclasses.replace(load, path=f"{load.path}-here"))}
 
 
@@ -161,13 +177,14 @@ def neighbours(servers: Sequence[Peer], options: Options) -> str:
         last = ", ".join(f"{name} {idle[name][-1]['p99']:.1f} and {busy[name][-1]['p99']:.1f} ms" for name in idle)
         say(f"  p99 idle and saturated in round {number + 1} of {count}: {last}")
     shown = table(STEADY_COLUMNS, [row for name in idle for row in steady_rows(name, idle[name], busy[name])])
+    others = ", ".join(f"`{IO_PATH[name]}` of {name.partition(',')[0]}" for name in idle if name in IO_PATH)
     urgent = all(one["urgent"] for each in (*idle.values(), *busy.values()) for one in each)
     compared = ratios([one["p99"] for one in busy[TINYSVC]], [one["p99"] for one in idle[TINYSVC]])
     return (
         f"An io route asked {ASKED_PER_SECOND} times a second (open loop, {seconds} s a round) while the cpu route is "
         f"idle, and while 16 connections keep it saturated with 20 ms jobs:\n\n{shown}\n\n"
         f"`python benchmarks/open_loop.py PORT {ASKED_PER_SECOND} {seconds} GET /json`"
-        f"{', for mosec its own `GET /`' if installed('mosec') else ''}; "
+        f"{others and f', in its place {others}'}; "
         f"{'the client went before all others (SCHED_FIFO)' if urgent else 'the client had no priority'}.\n\n"
         f"{bar('p99 of an io route, tinysvc saturated to idle', compared, most=5)}\n"
     )

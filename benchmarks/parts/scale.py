@@ -41,6 +41,8 @@ JOBS = (1, 10, 100, 1_000, 10_000)
 ROOM = 12_000
 """Connections and waiting jobs that a peer is told to take."""
 
+POOL = "Starlette + ProcessPoolExecutor"
+
 Rates = dict[str, dict[int, list[float]]]
 """Peer -> how many of what -> requests a second, round by round."""
 
@@ -127,7 +129,7 @@ def workers(options: Options) -> tuple[str, Rates]:
     for count in WORKERS:
         ours = tinysvc("tinysvc_cpu.py", "--cpu-workers", str(count))
         theirs = with_environment("WORKERS", count, uvicorn("starlette_app:app"))
-        for name, command in (("tinysvc", ours), ("Starlette + ProcessPoolExecutor", theirs)):
+        for name, command in (("tinysvc", ours), (POOL, theirs)):
             cases[name, count] = (Peer(name=f"{name}, {count} workers", command=command), load)
     with started([peer for peer, _ in cases.values()]):
         rates = closed_loops(cases, options)
@@ -145,6 +147,7 @@ def jobs(options: Options) -> tuple[str, Rates]:
     full = ["--cpu-workers", "2", "--queue-size", str(ROOM), "--max-connections", str(ROOM), "--backlog", "16384"]
     servers = [
         Peer(name="tinysvc", command=tinysvc("tinysvc_small.py", *full)),
+        Peer(name=f"{POOL}(2)", command=[*uvicorn("starlette_app:app"), "--backlog", "16384"]),
     ]
     rates: Rates = {peer.name: {count: [] for count in JOBS} for peer in servers}
     with started(servers):

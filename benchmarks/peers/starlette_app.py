@@ -42,6 +42,13 @@ async def noop(request: Request) -> OrjsonResponse:
     return OrjsonResponse(await loop.run_in_executor(request.app.state.pool, work.noop, document))
 
 
+async def square(request: Request) -> OrjsonResponse:
+    loop = asyncio.get_running_loop()
+    return OrjsonResponse(
+        await loop.run_in_executor(request.app.state.pool, work.square, request.path_params["number"])
+    )
+
+
 async def burn(request: Request) -> OrjsonResponse:
     document = orjson.loads(await request.body())
     loop = asyncio.get_running_loop()
@@ -86,6 +93,7 @@ app = Starlette(
         Route("/items/{item:int}", find),
         Route("/blob", blob),
         Route("/noop", noop, methods=["POST"]),
+        Route("/square/{number:int}", square),
         Route("/burn", burn, methods=["POST"]),
         Route("/echo", echo, methods=["POST"]),
         Route("/echo-here", echo_here, methods=["POST"]),

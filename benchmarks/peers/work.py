@@ -14,6 +14,10 @@ def noop(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
+def square(number: int) -> int:
+    return number * number
+
+
 def echo(body: bytes) -> bytes:
     return body
 

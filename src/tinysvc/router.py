@@ -64,10 +64,10 @@ class Router(Generic[H]):
 
     def match(self, method: str, path: str) -> tuple[H, dict[str, str] | None]:
         """The target and the decoded parameters. NoRoute 404, or 405 with `Allow`."""
-        try:
-            return self._literal[path][method], None
-        except KeyError:
-            return self._search(method, path)
+        methods = self._literal.get(path)
+        if methods is not None and method in methods:
+            return methods[method], None
+        return self._search(method, path)
 
     def _search(self, method: str, path: str) -> tuple[H, dict[str, str] | None]:
         values: list[str] = []

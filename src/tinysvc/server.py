@@ -29,6 +29,7 @@ from .results import json_bytes
 from .running import at_work
 from .service import Service
 from .settings import Settings, SettingsError, load_settings
+from .slices import shorten_slice
 from .sockets import RELOADER, listening_sockets, url_of
 from .tables import is_colourful, route_table, settings_table
 from .tls import Certificates, certificates
@@ -84,6 +85,8 @@ class Server:
             self.urls = [url_of(listener, scheme) for listener in listeners]
             routes = ((f"{each.route.methods[0]} {each.path}", each.route.function) for each in self.service.mounted())
             stack.enter_context(watched(asyncio.get_running_loop(), names_of(routes)))
+            if self.running.pools:
+                shorten_slice()
             try:
                 yield self.url
             finally:

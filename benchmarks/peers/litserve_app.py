@@ -1,0 +1,27 @@
+"""LitServe: an API for each route, with two workers each, and its fast queue."""
+
+import sys
+from typing import Any
+
+import litserve
+import work
+
+
+class Noop(litserve.LitAPI):
+    def setup(self, device: str) -> None:
+        pass
+
+    def predict(self, document: dict[str, Any]) -> dict[str, Any]:
+        return work.noop(document)
+
+
+class Burn(Noop):
+    def predict(self, document: dict[str, Any]) -> dict[str, Any]:
+        return work.burn(document)
+
+
+if __name__ == "__main__":
+    routes = [Noop(api_path="/noop"), Burn(api_path="/burn")]
+    server = litserve.LitServer(routes, accelerator="cpu", workers_per_device=2, fast_queue=True)
+    quiet = {"log_level": "warning", "access_log": False, "generate_client_file": False}
+    server.run(host="127.0.0.1", port=int(sys.argv[1]), num_api_servers=1, **quiet)
