@@ -96,8 +96,8 @@ LOOP = "FastAPI, `async def`"
 """The same server as THREADS; what it computes, it computes on its event loop."""
 
 RUST = (
-    "Its server is written in Rust and has several threads; tinysvc's is one event loop in Python, which is busy nearly "
-    "all the time here. The rest is the kernel's: for both, a request wakes two processes."
+    "Its server is written in Rust and has several threads; tinysvc's is one event loop in Python, which is busy "
+    "nearly all the time here. The rest is the kernel's: for both, a request wakes two processes."
 )
 
 
