@@ -30,6 +30,8 @@ QUICK = ("io", "cpu", "start")
 
 WITHOUT_WRK = {"kusers", "start", "faults"}
 
+WRITTEN = ("RESULTS.md", "charts")
+
 REQUIREMENTS, OPTIONAL = HERE / "requirements.txt", HERE / "requirements-optional.txt"
 STAMP = ENVIRONMENT / ".ready"
 
@@ -143,12 +145,17 @@ def provenance(name: str, options: Options, load: float, seconds: float) -> str:
 
 
 def commit() -> str:
-    """Which tinysvc it was."""
+    """Which tinysvc it was, and whether more than the results has changed since."""
     try:
-        describe = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
-        return "commit " + subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
+        name = git("rev-parse", "--short", "HEAD")
+        is_changed = git("status", "--porcelain", "--", ".", *(f":!{HERE / written}" for written in WRITTEN))
     except (OSError, subprocess.CalledProcessError):
         return "an unknown commit"
+    return f"commit {name}{', with changes' if is_changed else ''}"
+
+
+def git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def machine() -> str:
