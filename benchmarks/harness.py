@@ -320,6 +320,7 @@ class Measured:
 
     rate: float  # requests per second
     cpu: float  # seconds of the server's CPU time per request
+    load: float = 0.0  # cores that the load generator used: at 1 it is the limit, and no server
 
 
 def parse_wrk(output: str) -> tuple[int, float]:
@@ -334,8 +335,9 @@ def parse_wrk(output: str) -> tuple[int, float]:
 
 
 def put_under_load(peer: Peer, load: Load) -> Measured:
-    before = peer.cpu()
+    before, ours = peer.cpu(), children_cpu()
     output = subprocess.run(load.command(peer.port), capture_output=True, text=True, check=False)
+    used = children_cpu() - ours
     if output.returncode:
         raise CannotMeasureError(f"wrk failed: {output.stderr}")
     try:
@@ -343,7 +345,13 @@ def put_under_load(peer: Peer, load: Load) -> Measured:
     except CannotMeasureError as error:
         raise CannotMeasureError(f"{peer.name}: {error}") from None
     time.sleep(load.settle)
-    return Measured(count / seconds, (peer.cpu() - before) / count)
+    return Measured(count / seconds, (peer.cpu() - before) / count, used / seconds)
+
+
+def children_cpu() -> float:
+    """Seconds of CPU time that the processes which we started have used, of those that have ended."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def warm_up(peer: Peer, load: Load) -> None:
@@ -416,9 +424,10 @@ def rate_table(results: dict[str, list[Measured]], baselines: dict[str, str]) ->
         rates = [each.rate for each in results[name]]
         compared = [cell for base in baselines for cell in ratio_cells(name, rates, base, results)]
         cpu = [each.cpu * 1e6 for each in results[name]]
-        rows.append([name, median(rates), spread(rates), *compared, median(cpu)])
+        wrk = [each.load * 100 for each in results[name]]
+        rows.append([name, median(rates), spread(rates), *compared, median(cpu), median(wrk) if any(wrk) else ""])
     headings = [cell for heading in baselines.values() for cell in (heading, "spread")]
-    return table(["", "requests/s", "spread", *headings, "server CPU µs/request"], rows)
+    return table(["", "requests/s", "spread", *headings, "server CPU µs/request", "wrk, % of a core"], rows)
 
 
 def ratio_cells(name: str, rates: Sequence[float], base: str, results: dict[str, list[Measured]]) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 import statistics
 import subprocess
 import time
@@ -23,6 +22,7 @@ from harness import (
     Peer,
     bar,
     bentoml,
+    children_cpu,
     installed,
     median,
     mosec,
@@ -145,12 +145,10 @@ def twenty_milliseconds(servers: Sequence[Peer], options: Options) -> str:
 
 def two_bare_processes(seconds: float) -> Measured:
     command = [PYTHON, "-c", BARE_LOOP, str(seconds)]
-    before = os.times()
+    before = children_cpu()
     running = [subprocess.Popen(command, cwd=HERE / "peers", env=ENVIRON, stdout=subprocess.PIPE) for _ in range(2)]
     rate = sum(float(process.communicate()[0]) for process in running)
-    after = os.times()
-    used = after.children_user - before.children_user + after.children_system - before.children_system
-    return Measured(rate, used / (rate * seconds))
+    return Measured(rate, (children_cpu() - before) / (rate * seconds))
 
 
 STEADY_COLUMNS = [

@@ -48,7 +48,7 @@ BARS = {
 
 COLUMNS = [
     *("", "requests/s", "spread", "tinysvc, dataclasses / it", "spread"),
-    *("tinysvc, Structs / it", "server CPU µs/request"),
+    *("tinysvc, Structs / it", "server CPU µs/request", "wrk, % of a core"),
 ]
 
 SCRIPT, PATH = "order.lua", "/orders"
@@ -143,7 +143,7 @@ def shown(results: dict[str, list[Measured]]) -> str:
     """Fastest first, with how many times as many requests tinysvc answers, and how many are meant."""
     rates = {name: [each.rate for each in measured] for name, measured in results.items()}
     rows = [
-        [name, median(rates[name]), spread(rates[name]), *compared(name, rates), median_cpu(results[name])]
+        [name, median(rates[name]), spread(rates[name]), *compared(name, rates), *cpu_cells(results[name])]
         for name in sorted(results, key=lambda name: -statistics.median(rates[name]))
     ]
     return table(COLUMNS, rows)
@@ -155,5 +155,5 @@ def compared(name: str, rates: dict[str, list[float]]) -> list[str]:
     return [median(of_it, "{:.2f}"), spread(of_it, "{:.2f}"), median(with_structs, "{:.2f}")]
 
 
-def median_cpu(measured: Sequence[Measured]) -> str:
-    return median([each.cpu * 1e6 for each in measured])
+def cpu_cells(measured: Sequence[Measured]) -> list[str]:
+    return [median([each.cpu * 1e6 for each in measured]), median([each.load * 100 for each in measured])]
