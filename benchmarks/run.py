@@ -30,7 +30,7 @@ QUICK = ("io", "cpu", "start")
 
 WITHOUT_WRK = {"kusers", "start", "faults"}
 
-WRITTEN = ("RESULTS.md", "charts")
+WRITTEN = ("benchmarks/RESULTS.md", "benchmarks/charts")
 
 REQUIREMENTS, OPTIONAL = HERE / "requirements.txt", HERE / "requirements-optional.txt"
 STAMP = ENVIRONMENT / ".ready"
@@ -148,7 +148,7 @@ def commit() -> str:
     """Which tinysvc it was, and whether more than the results has changed since."""
     try:
         name = git("rev-parse", "--short", "HEAD")
-        is_changed = git("status", "--porcelain", "--", ".", *(f":!{HERE / written}" for written in WRITTEN))
+        is_changed = git("status", "--porcelain", "--", ".", *(f":!{written}" for written in WRITTEN))
     except (OSError, subprocess.CalledProcessError):
         return "an unknown commit"
     return f"commit {name}{', with changes' if is_changed else ''}"
