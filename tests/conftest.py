@@ -16,6 +16,13 @@ uvloop.new_event_loop().close()  # the first one opens a pipe for signals that s
 
 PROC = Path("/proc")
 
+LONGEST = ("test_soak", "test_benchmarks", "test_bench")
+"""The files of which one test takes long: they begin first, so that none runs alone at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
+
 
 def descendants(pid: int) -> dict[int, str]:
     """The live processes below `pid`, with their command lines, and all that ever were in a session of theirs."""

@@ -109,7 +109,10 @@ def _steady(address: Address, io: Sequence[Sample]) -> Delays:
     receiver, sender = multiprocessing.Pipe(duplex=False)
     with receiver, sender, _process(_send_delays, sender, address, io):
         if not receiver.poll(SECONDS + LATE + 2 * PATIENCE):
-            raise ConfigurationError(f"the io routes did not answer within {SECONDS + LATE + 2 * PATIENCE:g} s")
+            raise ConfigurationError(
+                f"the io routes did not answer within {SECONDS + LATE + 2 * PATIENCE:g} s; the log names what holds "
+                "the event loop, if something does"
+            )
         delays: Delays = receiver.recv()
         return delays
 
@@ -126,7 +129,9 @@ def _saturated(address: Address, cpu: Sequence[Sample], clients: int) -> Iterato
         end = time.monotonic() + PATIENCE
         while not count.value:
             if time.monotonic() > end:
-                raise ConfigurationError(f"no cpu route has answered within {PATIENCE:g} s")
+                raise ConfigurationError(
+                    f"no cpu route has answered within {PATIENCE:g} s; give one an example= that takes less"
+                )
             time.sleep(0.01)
         yield count
 

@@ -249,7 +249,7 @@ class Connection(asyncio.StreamReaderProtocol):
         """Wait for more bytes of a head. False when the client has gone, TimeoutError when its time has."""
         if self.buffer or self._held or self.ended or self.connections.draining:
             return self._receive_what_is_there()
-        waiter: asyncio.Future[bool] = asyncio.Future()  # half as dear as to ask the loop for one
+        waiter: asyncio.Future[bool] = self.connections.loop.create_future()
         self._waiter = waiter
         return waiter
 

@@ -196,7 +196,7 @@ class WebSocket:
 
     async def __anext__(self) -> str | bytes:
         try:
-            return await self.receive()
+            return await (self._protocol or await self._opened()).receive()
         except SocketClosed:
             raise StopAsyncIteration from None
 
@@ -296,14 +296,15 @@ class SocketProtocol(asyncio.Protocol):
     """What the transport tells once it is upgraded; and all that a WebSocket does with it."""
 
     __slots__ = (
-        "_ended", "_flow_paused", "_kind", "_lost", "_messages", "_parts", "_pinged", "_rest", "_size", "_waiter",
-        "code", "connection", "frames", "reason", "transport",
+        "_ended", "_flow_paused", "_kind", "_loop", "_lost", "_messages", "_parts", "_pinged", "_rest", "_size",
+        "_waiter", "code", "connection", "frames", "reason", "transport",
     )  # fmt: skip
 
     def __init__(self, connection: Upgraded, frames: Any) -> None:
         self.connection = connection
         self.frames = frames
         self.transport = connection.transport
+        self._loop = asyncio.get_running_loop()
         self.code = 0  # of the close frame; 0 while the socket is open
         self.reason = ""
         self._messages: deque[str | bytes] = deque()  # that the handler has not taken
@@ -351,7 +352,7 @@ class SocketProtocol(asyncio.Protocol):
         self._rest = rest[position:]
         self._regulate()
         if self._rest:
-            asyncio.get_running_loop().call_soon(self._feed_rest)
+            self._loop.call_soon(self._feed_rest)
 
     def _feed(self, data: bytes) -> int:
         """How many frames there were in it."""
@@ -381,7 +382,7 @@ class SocketProtocol(asyncio.Protocol):
             if not self._lost.done():
                 self._lost.set_result(None)
         else:
-            asyncio.get_running_loop().call_later(GRACE, self.connection.task.cancel)  # if it does not notice
+            self._loop.call_later(GRACE, self.connection.task.cancel)  # if it does not notice
 
     def pause_writing(self) -> None:
         self.connection.pause_writing()
@@ -435,7 +436,7 @@ class SocketProtocol(asyncio.Protocol):
                 raise SocketClosed(self.code, self.reason)
             if self._waiter is not None:
                 raise RuntimeError("somebody waits for this socket's next message already; let one task receive")
-            self._waiter = asyncio.Future()
+            self._waiter = self._loop.create_future()
             try:
                 await self._waiter
             finally:
@@ -546,7 +547,7 @@ class SocketProtocol(asyncio.Protocol):
         """Wait until the connection has ended; the sweep sees to it that it does."""
         if not self.connection.gone:
             if self._lost is None:
-                self._lost = asyncio.get_running_loop().create_future()
+                self._lost = self._loop.create_future()
             await asyncio.shield(self._lost)
 
     # What the connection's sweep and the server's end ask for
