@@ -1,9 +1,9 @@
 """Many users ask at the same instant: how long does the k-th of them wait?
 
-    python burst.py PORT USERS PATH [BESIDE]      prints one JSON object
+    python burst.py PORT USERS METHOD PATH [METHOD BESIDE]      prints one JSON object
 
 All connections are open before the first byte is sent. With BESIDE as many others ask for that path just before, and
-only those who ask for PATH are counted.
+only those who ask for PATH are counted. A POST carries `{}`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from open_loop import content_length
 PATIENCE = 60.0
 
 
-async def ask(port: int, path: str, ready: asyncio.Barrier) -> float:
+async def ask(port: int, method: str, path: str, ready: asyncio.Barrier) -> float:
     """Seconds from the start of all to the whole answer."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         await ready.wait()
         begin = time.perf_counter()
-        writer.write(f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n\r\n".encode())
+        body = "content-type: application/json\r\ncontent-length: 2\r\n\r\n{}" if method == "POST" else "\r\n"
+        writer.write(f"{method} {path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n{body}".encode())
         head = await reader.readuntil(b"\r\n\r\n")
         await reader.readexactly(content_length(head))
     finally:
@@ -34,14 +35,14 @@ async def ask(port: int, path: str, ready: asyncio.Barrier) -> float:
     return time.perf_counter() - begin
 
 
-async def main(port: str, users: str, path: str, beside: str = "") -> None:
+async def main(port: str, users: str, method: str, path: str, *beside: str) -> None:
     count = int(users)
     ready = asyncio.Barrier(count * 2 if beside else count)
     async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
         if beside:
             for _ in range(count):
-                group.create_task(ask(int(port), beside, ready))
-        counted = [group.create_task(ask(int(port), path, ready)) for _ in range(count)]
+                group.create_task(ask(int(port), *beside, ready))
+        counted = [group.create_task(ask(int(port), method, path, ready)) for _ in range(count)]
     print(json.dumps({"latencies": sorted(task.result() for task in counted)}))
 
 

@@ -15,7 +15,7 @@ matplotlib.use("svg")
 from matplotlib import pyplot
 
 INK = "#7a828e"  # legible on white and on black
-COLOURS = ("#0a84d6", "#e08a00", "#b455c8", "#d6403c", "#3a9d5d")
+COLOURS = ("#0a84d6", "#e08a00", "#b455c8", "#d6403c", "#3a9d5d", "#8a6d3b", "#e377a8")
 
 STYLE = {
     "text.color": INK,

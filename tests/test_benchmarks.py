@@ -77,7 +77,7 @@ def test_every_due_request_is_counted(bare_echo: str) -> None:
 
 
 def test_all_who_come_at_once_are_counted(bare_echo: str) -> None:
-    found = ask("burst.py", bare_echo, "20", "/json", "/json")
+    found = ask("burst.py", bare_echo, "20", "GET", "/json", "POST", "/json")
     assert len(found["latencies"]) == 20
     assert found["latencies"] == sorted(found["latencies"])
     assert found["latencies"][0] > 0
@@ -86,7 +86,7 @@ def test_all_who_come_at_once_are_counted(bare_echo: str) -> None:
 def test_a_refusal_ends_the_burst(tmp_path: Path) -> None:
     (tmp_path / "nothing.py").write_text("from tinysvc import io_route\n@io_route('/')\nasync def f() -> None: ...\n")
     with serving(str(tmp_path / "nothing.py")) as url:
-        command = [sys.executable, str(BENCHMARKS / "burst.py"), str(port_of(url)), "2", "/json"]
+        command = [sys.executable, str(BENCHMARKS / "burst.py"), str(port_of(url)), "2", "GET", "/json"]
         ran = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert ran.returncode
     assert "200 was expected for /json, not b'HTTP/1.1 404" in ran.stderr

@@ -68,13 +68,18 @@ def peers() -> list[Peer]:
         Peer(name=POOL, command=uvicorn("starlette_app:app")),
         Peer(name=THREADS, command=uvicorn("fastapi_app:app")),
     ]
+    probe = ("POST", "/noop", json.dumps(ANSWER).encode())
+    return found + [Peer(name=name, command=command, probe=probe) for name, command in model_servers().items()]
+
+
+def model_servers() -> dict[str, list[str]]:
+    """How those are started that are installed here."""
     commands = {
-        MOSEC: mosec("mosec_app.py"),
+        MOSEC: mosec("mosec_app.py", "--timeout", "60000"),  # ms; its default of 3 s is short for the k-th user
         LITSERVE: [PYTHON, "litserve_app.py", "{port}"],
         BENTOML: bentoml("bentoml_app:App"),
     }
-    probe = ("POST", "/noop", json.dumps(ANSWER).encode())
-    return found + [Peer(name=name, command=commands[name], probe=probe) for name in commands if is_installed(name)]
+    return {name: command for name, command in commands.items() if is_installed(name)}
 
 
 def is_installed(name: str) -> bool:

@@ -23,7 +23,7 @@ from harness import (
     uvicorn,
 )
 
-from .cpu import awake
+from .cpu import awake, model_servers
 
 TITLE = "kusers: the k-th of 64 users who come at once"
 USERS = 64
@@ -33,20 +33,21 @@ CHART = "kusers.svg"
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What is counted, and what others ask at the same time."""
+    """What the users do."""
 
     title: str
-    path: str
-    beside: str = ""
+    asks: tuple[str, ...]
+    """A path, and what others ask for meanwhile."""
 
 
-WAITING = Case("each waits 50 ms", "wait")
-COMPUTING = Case("each computes 50 ms", "compute")
-MIXED = Case("each waits 50 ms, while 64 others compute", "wait", "compute")
+WAITING = Case("each waits 50 ms", ("wait",))
+COMPUTING = Case("each computes 50 ms", ("compute",))
+MIXED = Case("each waits 50 ms, while 64 others compute", ("wait", "compute"))
 CASES = (WAITING, COMPUTING, MIXED)
 
 THREADS, LOOP = "FastAPI, `def`", "FastAPI, `async def`"
 PREFIX = {LOOP: "/async/"}
+METHOD = {"wait": "GET", "compute": "POST"}
 
 
 def peers() -> list[Peer]:
@@ -63,13 +64,20 @@ def peers() -> list[Peer]:
     ]
 
 
+def who_compute() -> list[Peer]:
+    """Those which serve models only, and have no handler that could wait beside."""
+    probe, answer = ("POST", "/compute", b"{}"), {"computed": True}
+    return [Peer(name=name, command=command, probe=probe, answer=answer) for name, command in model_servers().items()]
+
+
 def measure(options: Options) -> str:
-    servers, count = peers(), options.choose(7, 3)
-    found = {(case.title, peer.name): list[list[float]]() for case in CASES for peer in servers}
-    with started(servers):
+    servers, models, count = peers(), who_compute(), options.choose(7, 3)
+    asked = {case: servers + models if case is COMPUTING else servers for case in CASES}
+    found = {(case.title, peer.name): list[list[float]]() for case in CASES for peer in asked[case]}
+    with started(servers + models):
         for number in range(count):
             for case in CASES:
-                for peer in servers:
+                for peer in asked[case]:
                     with awake(peer):
                         found[case.title, peer.name].append(burst(peer, case))
             last = ", ".join(f"{peer.name} {found[MIXED.title, peer.name][-1][-1] * 1e3:,.0f} ms" for peer in servers)
@@ -78,21 +86,23 @@ def measure(options: Options) -> str:
     text = [f"{USERS} connections are open, then all ask at once. Milliseconds until the k-th has the answer.\n"]
     panels = []
     for case in CASES:
-        curves = {peer.name: typical[case.title, peer.name] for peer in servers}
+        curves = {peer.name: typical[case.title, peer.name] for peer in asked[case]}
         rows = [[name, *(f"{curve[k - 1]:,.0f}" for k in SHOWN)] for name, curve in curves.items()]
         text += [f"{case.title.capitalize()}:\n", table(["", *(f"k = {k}" for k in SHOWN)], rows) + "\n"]
         panels.append(
             Panel(case.title, [Line(name, list(range(1, USERS + 1)), curve) for name, curve in curves.items()])
         )
     image = draw(CHART, panels, x="the k-th of 64 users", y="milliseconds until the answer", options=options)
-    return "\n".join([*text, f"`python benchmarks/burst.py PORT {USERS} PATH [BESIDE]`; nothing is pinned.\n", image])
+    return "\n".join(
+        [*text, f"`python benchmarks/burst.py PORT {USERS} METHOD PATH [METHOD BESIDE]`; nothing is pinned.\n", image]
+    )
 
 
 def burst(peer: Peer, case: Case) -> list[float]:
     """Seconds of each user, the quickest first."""
     prefix = PREFIX.get(peer.name, "/")
-    paths = [prefix + path for path in (case.path, case.beside) if path]
-    command = [own_python(), str(HERE / "burst.py"), str(peer.port), str(USERS), *paths]
+    asks = [word for path in case.asks for word in (METHOD[path], prefix + path)]
+    command = [own_python(), str(HERE / "burst.py"), str(peer.port), str(USERS), *asks]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     if ran.returncode:
         raise CannotMeasureError(f"{peer.name}: {ran.stderr[-500:]}")

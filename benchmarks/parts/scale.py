@@ -166,7 +166,7 @@ def jobs(options: Options) -> tuple[str, Rates]:
 
 def burst(peer: Peer, users: int) -> float:
     """Seconds until the last has its answer."""
-    command = [own_python(), str(HERE / "burst.py"), str(peer.port), str(users), "/square/7"]
+    command = [own_python(), str(HERE / "burst.py"), str(peer.port), str(users), "GET", "/square/7"]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     if ran.returncode:
         raise CannotMeasureError(f"{peer.name}, {users} users: {ran.stderr[-500:]}")

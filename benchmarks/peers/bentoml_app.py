@@ -15,3 +15,7 @@ class App:
     @bentoml.api(route="/burn")
     def burn(self, document: dict[str, Any], /) -> dict[str, Any]:
         return work.burn(document)
+
+    @bentoml.api(route="/compute")
+    def compute(self, document: dict[str, Any], /) -> dict[str, bool]:
+        return work.compute()

@@ -15,7 +15,7 @@ def wait() -> dict[str, bool]:
     return {"waited": True}
 
 
-@app.get("/compute")
+@app.post("/compute")
 def compute() -> dict[str, bool]:
     return work.compute()
 
@@ -26,6 +26,6 @@ async def wait_on_loop() -> dict[str, bool]:
     return {"waited": True}
 
 
-@app.get("/async/compute")
+@app.post("/async/compute")
 async def compute_on_loop() -> dict[str, bool]:
     return work.compute()

@@ -20,8 +20,13 @@ class Burn(Noop):
         return work.burn(document)
 
 
+class Compute(Noop):
+    def predict(self, document: dict[str, Any]) -> dict[str, Any]:
+        return {**work.compute()}
+
+
 if __name__ == "__main__":
-    routes = [Noop(api_path="/noop"), Burn(api_path="/burn")]
+    routes = [Noop(api_path="/noop"), Burn(api_path="/burn"), Compute(api_path="/compute")]
     server = litserve.LitServer(routes, accelerator="cpu", workers_per_device=2, fast_queue=True)
     quiet = {"log_level": "warning", "access_log": False, "generate_client_file": False}
     server.run(host="127.0.0.1", port=int(sys.argv[1]), num_api_servers=1, **quiet)

@@ -25,6 +25,11 @@ class Burn(JSONWorker):
         return work.burn(data)
 
 
+class Compute(JSONWorker):
+    def forward(self, data: dict[str, Any]) -> dict[str, bool]:
+        return work.compute()
+
+
 class Echo(Worker):
     resp_mime_type = "application/octet-stream"
 
@@ -40,6 +45,6 @@ class Echo(Worker):
 
 if __name__ == "__main__":
     server = Server()
-    for worker, route in ((Noop, "/noop"), (Burn, "/burn"), (Echo, "/echo")):
+    for worker, route in ((Noop, "/noop"), (Burn, "/burn"), (Compute, "/compute"), (Echo, "/echo")):
         server.append_worker(worker, num=2, route=route)
     server.run()

@@ -28,4 +28,4 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
 
 
-app = Starlette(routes=[Route("/wait", wait), Route("/compute", compute)], lifespan=lifespan)
+app = Starlette(routes=[Route("/wait", wait), Route("/compute", compute, methods=["POST"])], lifespan=lifespan)

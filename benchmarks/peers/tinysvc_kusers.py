@@ -13,6 +13,6 @@ async def wait() -> dict[str, bool]:
     return {"waited": True}
 
 
-@cpu_route("/compute")
+@cpu_route("/compute", methods=["POST"])
 def compute() -> dict[str, bool]:
     return work.compute()
