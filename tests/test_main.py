@@ -215,7 +215,7 @@ def test_a_used_port_is_named_and_the_other_server_unharmed(folder: Path) -> Non
 @pytest.mark.parametrize(
     ("variables", "says"),
     [
-        ({"TINYSVC_CPU_WORKER": "2"}, "TINYSVC_CPU_WORKER is no variable of tinysvc; did you mean cpu_workers?"),
+        ({"TINYSVC_HOTS": "::1"}, "TINYSVC_HOTS is no variable of tinysvc; did you mean TINYSVC_HOST?"),
         ({"TINYSVC_PORT": "many"}, "TINYSVC_PORT takes a whole number, not 'many'"),
         ({"TINYSVC_QUEUE_SIZE": "-1"}, "queue_size must be at least 0, not -1"),
         ({"TINYSVC_POOLS": "gpu:worker=1"}, "'worker' is no option of the pool gpu; did you mean workers?"),
@@ -223,6 +223,20 @@ def test_a_used_port_is_named_and_the_other_server_unharmed(folder: Path) -> Non
 )
 def test_a_wrong_variable_is_named(folder: Path, variables: dict[str, str], says: str) -> None:
     assert failed("-m", "tinysvc", "hello.py", cwd=folder, **variables) == (2, f"tinysvc: {says}\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--porrt", "1"], "--porrt is no option; did you mean --port?"),
+        (["--cpu-worker=2"], "--cpu-worker is no option; did you mean --cpu-workers?"),
+        (["--rotes"], "--rotes is no option; did you mean --routes?"),
+        (["other.py"], "other.py is one TARGET too many; a folder serves all that is in it"),
+    ],
+)
+def test_a_wrong_option_is_named(folder: Path, words: list[str], says: str) -> None:
+    usage = "usage: python -m tinysvc [OPTION ...] TARGET\n"
+    assert failed("-m", "tinysvc", "hello.py", *words, cwd=folder) == (2, f"{usage}tinysvc: error: {says}\n")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from . import __version__
 from .errors import ConfigurationError
 from .loading import load_service
 from .server import failures_told, run_loaded, show
-from .settings import Settings
+from .settings import Settings, nearest
 
 _EXAMPLES = """\
 examples:
@@ -41,6 +41,8 @@ def parser() -> argparse.ArgumentParser:
     """The flags are the fields of Settings."""
     command = argparse.ArgumentParser(
         prog="tinysvc",
+        usage="python -m tinysvc [OPTION ...] TARGET",
+        allow_abbrev=False,  # a new option would change what an abbreviation means
         description="Serve io_route handlers on the event loop and cpu_route handlers in worker processes.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -56,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--version", action="version", version=f"tinysvc {__version__}")
     for field in dataclasses.fields(Settings):
-        flag, about = "--" + field.name.replace("_", "-"), f"{field.metadata['help']} (default: {field.default!r})"
+        flag, about = _flag(field.name), f"{field.metadata['help']} (default: {field.default!r})"
         kind = type(field.default)
         if kind is bool:
             command.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=about)
@@ -68,7 +70,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     command = parser()
-    options = vars(command.parse_args(arguments))
+    found, unknown = command.parse_known_args(arguments)
+    if unknown:
+        command.error(_no_option(unknown[0]))
+    options = vars(found)
     target, what, new, is_bench = (options.pop(name) for name in ("target", "show", "new", "bench"))
     if bool(target) == bool(new):
         command.error("name one TARGET to serve, or --new NAME")
@@ -80,6 +85,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         show(what, lambda: load_service(target), options)
     else:
         run_loaded(lambda: load_service(target), options)
+
+
+def _no_option(word: str) -> str:
+    if not word.startswith("-"):
+        return f"{word} is one TARGET too many; a folder serves all that is in it"
+    known = [*SHOWN, "new", "bench", "version", *(field.name for field in dataclasses.fields(Settings))]
+    flag = word.partition("=")[0]
+    return f"{flag} is no option{nearest(flag.lstrip('-').replace('-', '_'), known, _flag)}"
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def write_new(name: str) -> None:

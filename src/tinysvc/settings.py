@@ -11,7 +11,7 @@ import dataclasses
 import difflib
 import re
 import resource
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from typing import Any
 
@@ -263,12 +263,16 @@ def origins(
     for origin, source in sources.items():
         for name, value in source.items():
             if value is not None and value != {}:
-                told = origin or f"TINYSVC_{name.upper()}"
+                told = origin or _variable(name)
                 found[name] = f"{found[name]}, {told}" if name == "pools" and name in found else told
     return found
 
 
 _FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
+
+
+def _variable(name: str) -> str:
+    return f"TINYSVC_{name.upper()}"
 
 
 def _variables(environ: Mapping[str, str]) -> dict[str, Any]:
@@ -278,7 +282,7 @@ def _variables(environ: Mapping[str, str]) -> dict[str, Any]:
             continue
         name = variable.removeprefix("TINYSVC_").lower()
         if name not in _FIELDS:
-            raise SettingsError(f"{variable} is no variable of tinysvc{nearest(name, _FIELDS)}")
+            raise SettingsError(f"{variable} is no variable of tinysvc{nearest(name, _FIELDS, _variable)}")
         kind: type = type(_FIELDS[name].default)
         try:
             values[name] = read_bool(text) if kind is bool else kind(text)
@@ -294,8 +298,8 @@ def _over(weaker: Pool | Executor | None, stronger: Pool | Executor) -> Pool | E
     return stronger
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
-    """The end of a sentence about an unknown name."""
+def nearest(name: str, names: Iterable[str], written: Callable[[str], str] = str) -> str:
+    """The end of a sentence about an unknown name; `written` says how a known one is spelled there."""
     names = list(names)
     match = difflib.get_close_matches(name, names, 1)
-    return f"; did you mean {match[0]}?" if match else f"; it knows {', '.join(names)}"
+    return f"; did you mean {written(match[0])}?" if match else f"; it knows {', '.join(map(written, names))}"
