@@ -6,6 +6,7 @@ python charts.py FILE.svg < chart.json      {"panels": [{"title", "lines": [{"na
 from __future__ import annotations
 
 import json
+import math
 import sys
 
 import matplotlib
@@ -15,6 +16,7 @@ matplotlib.use("svg")
 from matplotlib import pyplot
 
 INK = "#7a828e"  # legible on white and on black
+LEGEND_COLUMNS = 4
 COLOURS = ("#0a84d6", "#e08a00", "#b455c8", "#d6403c", "#3a9d5d", "#8a6d3b", "#e377a8")
 
 STYLE = {
@@ -37,10 +39,12 @@ def main(file: str) -> None:
     panels = chart["panels"]
     names = list(dict.fromkeys(line["name"] for panel in panels for line in panel["lines"]))
     with pyplot.rc_context(STYLE):
-        figure, axes = pyplot.subplots(1, len(panels), figsize=(4.2 * len(panels), 3.6), squeeze=False)
+        legend = 0.3 * math.ceil(len(names) / LEGEND_COLUMNS)  # inches
+        height = 3.3 + legend
+        figure, axes = pyplot.subplots(1, len(panels), figsize=(4.2 * len(panels), height), squeeze=False)
         for axis, panel in zip(axes[0], panels, strict=True):
             for number, line in enumerate(panel["lines"]):
-                look = {"color": COLOURS[names.index(line["name"])], "linewidth": 3 - number / 2}
+                look = {"color": COLOURS[names.index(line["name"])], "linewidth": max(1.0, 3 - number / 2)}
                 axis.plot(line["x"], line["y"], label=line["name"].replace("`", ""), **look)
             axis.set_title(panel["title"], fontsize=10)
             axis.set_xlabel(chart["x"])
@@ -50,8 +54,8 @@ def main(file: str) -> None:
                 axis.set_xscale("log")
         axes[0][0].set_ylabel(chart["y"])
         shown = {line.get_label(): line for axis in axes[0] for line in axis.lines}
-        figure.legend(shown.values(), shown, loc="outside lower center", ncols=len(shown), frameon=False)
-        figure.tight_layout(rect=(0, 0.08, 1, 1))
+        figure.legend(shown.values(), shown, loc="lower center", ncols=LEGEND_COLUMNS, frameon=False)
+        figure.tight_layout(rect=(0, legend / height, 1, 1))
         figure.savefig(file, transparent=True, metadata={"Date": None})
 
 
