@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import selectors
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +19,7 @@ import pytest
 from commands import Served, command, failed, served, tinysvc
 from conftest import PROC, descendants, is_alive, parent, wait_until, workers_below
 from tinysvc.settings import Pool, Settings
-from tinysvc.supervisor import HEALTHY, LONGEST_PAUSE, Place, share
+from tinysvc.supervisor import HEALTHY, LONGEST_PAUSE, Place, Supervisor, share
 
 TESTS = Path(__file__).parent
 SERVICE = """
@@ -318,6 +321,22 @@ def test_a_mistake_is_said_once(folder: Path, name: str) -> None:
     assert re.fullmatch("tinysvc: " + says, errors, re.DOTALL), errors
     assert errors.count("tinysvc: ") == 1
     assert got == status
+
+
+def test_a_process_whose_failure_is_heard_after_its_end() -> None:
+    """The others are ended for it; it cannot be told any more."""
+    process = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
+    process.wait()
+    signals, link = socket.socketpair(), socket.socketpair()
+    with signals[0], signals[1], link[0], link[1]:
+        supervisor = Supervisor(lambda _: None, Settings(workers=2), print, lambda: False, signals)
+        place = supervisor.places[0]
+        link[0].setblocking(False)
+        place.taken(process.pid, link[0])
+        supervisor._selector.register(link[0], selectors.EVENT_READ)
+        link[1].send(b'{"failed": ["no data", 3]}\n')
+        supervisor._on_end(place, 3)
+        assert (str(supervisor.failure), supervisor.ending, place.pid) == ("no data", True, 0)
 
 
 def test_a_target_that_is_none(folder: Path) -> None:

@@ -296,10 +296,10 @@ class Supervisor:
                         self._on_end(place, os.waitstatus_to_exitcode(ended[1]))
 
     def _on_end(self, place: Place, exit_code: int) -> None:
+        pid, place.pid = place.pid, 0  # its last words may be what ends the others: it is past being told
         while place.link.fileno() >= 0 and self._hear(place):
-            pass  # its last words
+            pass
         self._forget(place)
-        pid, place.pid = place.pid, 0
         if place.failure and self.announced:
             self._lost(place, f"server process {pid} cannot start: {place.failure}")
         else:
