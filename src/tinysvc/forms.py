@@ -106,6 +106,7 @@ class _Spool:
         self._size = 0
         self._uploads: list[UploadFile] = []
         self._pending: list[tuple[SpooledTemporaryFile[bytes], bytes]] = []
+        self._closed = False
 
     def write(self, upload: UploadFile, data: bytes) -> None:
         upload.size += len(data)
@@ -120,15 +121,20 @@ class _Spool:
         self._uploads.append(upload)
 
     def close(self) -> None:
+        self._closed = True
         for upload in self._uploads:
             upload.close()
 
     def flush(self) -> None:
         pending, self._pending = self._pending, []
         self.unwritten = 0
-        for file, data in pending:
-            file.rollover()  # to disk, if it is not there
-            file.write(data)
+        try:
+            for file, data in pending:
+                file.rollover()  # to disk, if it is not there
+                file.write(data)
+        finally:
+            if self._closed:  # meanwhile, as the client has gone: what this thread has opened since is its to close
+                self.close()
 
 
 class FormParser:
