@@ -199,9 +199,31 @@ async def test_a_worker_in_the_hands_of_a_debugger_is_passed_over() -> None:
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize(("job", "how"), [(jobs.kill_self, "SIGKILL"), (partial(jobs.exit_now, 0), "status 0")])
+async def test_how_a_worker_ended_is_told_though_it_is_told_late(job: Callable[[], Any], how: str) -> None:
+    """On a busy machine the pool kills one that has ended already, as nobody could say so in time."""
+    async with ProcessPoolExecutor(1) as pool:
+        [worker] = pool._dispatcher.books.workers.values()
+        forkserver = forkserver_of_this_process()
+        os.kill(forkserver, signal.SIGSTOP)
+        try:
+            ended = asyncio.create_task(pool.run(job))
+            await until(lambda: worker.why != "")
+        finally:
+            os.kill(forkserver, signal.SIGCONT)
+        with pytest.raises(WorkerDied, match=how):
+            await ended
+        await assert_healthy(pool)
+
+
+def forkserver_of_this_process() -> int:
+    return next(child for child, line in descendants(os.getpid()).items() if "forkserver_main" in line)
+
+
+@pytest.mark.asyncio
 async def test_a_flood_of_signals_harms_nobody() -> None:
     async with ProcessPoolExecutor(2) as pool:
-        forkserver = next(child for child, line in descendants(os.getpid()).items() if "forkserver_main" in line)
+        forkserver = forkserver_of_this_process()
         flood = subprocess.Popen(["sh", "-c", f"while kill -CHLD {forkserver} {os.getpid()}; do :; done"])
         try:
             assert await asyncio.gather(*(pool.run(jobs.echo, n) for n in range(300))) == list(range(300))

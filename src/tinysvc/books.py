@@ -47,6 +47,9 @@ START_LIMIT = 600.0
 SILENT_END = 0.1
 """Seconds between the end of a worker's channel and of its process; one that takes longer is killed."""
 
+WENT_ON = "closed its socket and went on"
+"""Why it is killed then. On a busy machine it may have ended nonetheless, and nobody has said so in time."""
+
 ORDERLY_END = 2.0
 """Seconds a worker that leaves gets to close its resources."""
 
@@ -428,7 +431,7 @@ class Books:
         elif worker.state is LEAVING:
             self.kill(worker, f"took longer than {ORDERLY_END:g} s to close its resources", now)
         elif not worker.why:
-            self.kill(worker, "closed its socket and went on", now)
+            self.kill(worker, WENT_ON, now)
         else:  # the kernel cannot end it, or a debugger holds it: go on without it
             worker.until, worker.counted = math.inf, False
             if worker.job is not None:

@@ -25,7 +25,7 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 from .arena import Arena, Arenas
-from .books import DYING, LEAVING, ORDERLY_END, STARTING, Books, Job, Lane, Worker
+from .books import DYING, LEAVING, ORDERLY_END, STARTING, WENT_ON, Books, Job, Lane, Worker
 from .cores import available_cores
 from .errors import PoolClosed, RemoteError, WorkerStartError
 from .processes import Channel, End, Forkserver
@@ -453,8 +453,8 @@ class Dispatcher:
         worker = self.books.workers.get(number)
         if worker is None:
             return
-        if end.exit_code is not None and end.exit_code < 0 and end.exit_code != -signal.SIGKILL:
-            worker.why = ""  # it had crashed before our SIGKILL came
+        if end.exit_code is not None and not end.killed and (end.exit_code < 0 or worker.why == WENT_ON):
+            worker.why = ""  # it had ended before our SIGKILL came, and not as we had closed its channel
         stack = self._last_words(worker)
         manner = end.text or manner_of_death(
             end.exit_code, worker.why, out_of_memory=end.out_of_memory, peak=end.peak, stack=stack
@@ -495,7 +495,7 @@ class Dispatcher:
         log.error("the forkserver has died, and the workers with it; starting another")
         self.books.lost_forkserver()
         for number in list(self.books.workers):
-            self._on_end(number, End(-signal.SIGKILL))
+            self._on_end(number, End(-signal.SIGKILL, killed=True))
         self._spawn(self._restart_forkserver())
 
     async def _restart_forkserver(self) -> None:

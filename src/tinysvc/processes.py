@@ -41,12 +41,13 @@ MAX_HEAD = 4 * 1024 * 1024
 class End(NamedTuple):
     """The end of a worker. `exit_code` is None, and `text` says why, where it could not even be forked; `peak` is the
     most memory it held, in bytes; `out_of_memory` whether the kernel has killed for want of it, None if that is not
-    known."""
+    known; `killed` whether it was `Forkserver.kill` that ended it."""
 
     exit_code: int | None
     text: str = ""
     peak: int = 0
     out_of_memory: bool | None = None
+    killed: bool = False
 
 
 class Forkserver:
@@ -149,9 +150,9 @@ class Forkserver:
             end = FRAME.size + FRAME.unpack_from(self._buffer)[0]
             if len(self._buffer) < end:
                 break
-            event, number, text, peak, out_of_memory = decode(self._buffer[FRAME.size : end])
+            event, number, text, *more = decode(self._buffer[FRAME.size : end])
             self._buffer = self._buffer[end:]
-            self._told(number, event, text, End(None if text else event, text, peak, out_of_memory))
+            self._told(number, event, text, End(None if text else event, text, *more))
 
     def _told(self, number: int, event: int, text: str, end: End) -> None:
         if number:

@@ -166,12 +166,12 @@ def forkserver_main(control_fd: int, program_file: Any) -> NoReturn:
         if hasattr(program, "preload"):
             shared.enter_context(program.preload())
     except BaseException as error:
-        control.sendall(frame((FAILED, 0, _text(author_traceback(error)), 0, None)))
+        control.sendall(frame((FAILED, 0, _text(author_traceback(error)))))
         _leave(3)
     finally:
         program_file.close()
     _die_with(control, False)
-    control.sendall(frame((READY, 0, "", 0, None)))
+    control.sendall(frame((READY, 0, "")))
     gc.collect()
     gc.freeze()  # what is loaded now is shared by all workers: keep the collector from writing into it
     Forkserver(control, program, options).serve()
@@ -197,7 +197,8 @@ def _die_with(control: socket.socket, on: bool) -> None:
 class Forkserver:
     """The loop of the forkserver: commands come in, ends of workers go out.
 
-    An end is told as (exit code, worker's number, text, peak memory in bytes, whether the kernel ran out of memory).
+    An end is told as (exit code, worker's number, text, peak memory in bytes, whether the kernel ran out of memory,
+    whether it was a command that killed the worker).
     """
 
     def __init__(self, control: socket.socket, program: Program, options: WorkerOptions) -> None:
@@ -207,6 +208,7 @@ class Forkserver:
         self.out_of_memory = OomCounter()
         self.pid = os.getpid()
         self.pids: dict[int, int] = {}  # worker's number -> pid, until reaped
+        self.killed: set[int] = set()  # numbers of those that were alive when the command came
         self.wakeup, self._wakeup_writer = socket.socketpair()
         self._die_with_parent = _parent_watch()
         for end in (self.wakeup, self._wakeup_writer):
@@ -239,7 +241,8 @@ class Forkserver:
         operation, number = COMMAND.unpack(command)
         if operation == FORK:
             self.fork(number, descriptors)
-        elif number in self.pids:
+        elif number in self.pids and not _has_ended(self.pids[number]):
+            self.killed.add(number)
             _kill_group(self.pids[number])
         return True
 
@@ -284,21 +287,32 @@ class Forkserver:
 
     def reap(self) -> None:
         for number, pid in list(self.pids.items()):
-            if hasattr(os, "waitid"):  # macOS has it since Python 3.13
-                if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-                    continue
+            has_ended = _has_ended(pid)
+            if has_ended is False:
+                continue
+            if has_ended:
                 _kill_group(pid)  # its children; the pid is still ours, as it has not been reaped
             ended, status, usage = os.wait4(pid, os.WNOHANG)
             if not ended:
                 continue
             del self.pids[number]
-            self.tell(os.waitstatus_to_exitcode(status), number, "", peak_bytes(usage), self.out_of_memory.grew())
+            exit_code = os.waitstatus_to_exitcode(status)
+            killed = number in self.killed and exit_code == -signal.SIGKILL
+            self.killed.discard(number)
+            self.tell(exit_code, number, "", peak_bytes(usage), self.out_of_memory.grew(), killed)
 
-    def tell(self, event: int, number: int, text: str, peak: int = 0, out_of_memory: bool | None = None) -> None:
+    def tell(self, event: int, number: int, text: str, *more: Any) -> None:
         try:
-            self.control.sendall(frame((event, number, text, peak, out_of_memory)))
+            self.control.sendall(frame((event, number, text, *more)))
         except OSError:
             pass  # the server has gone; the next read says so
+
+
+def _has_ended(pid: int) -> bool | None:
+    """Whether a child has ended and waits to be reaped; None where that cannot be seen: on macOS before Python 3.13."""
+    if not hasattr(os, "waitid"):
+        return None
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def _kill_group(pid: int) -> None:
