@@ -500,6 +500,17 @@ async def test_a_head_that_does_not_come_is_a_408(sent: bytes) -> None:
 
 
 @on_loop
+async def test_a_head_whose_time_is_over_as_some_of_it_comes_is_a_408() -> None:
+    async with serving(ok) as server, server.client() as client:
+        client.send(b"GET")
+        while not (server.connections.open and server.only.buffer):
+            await asyncio.sleep(0)
+        server.only.data_received(b" /")
+        server.only.expire(0)  # in the same turn of the loop
+        assert (await client.answer()).status == 408
+
+
+@on_loop
 async def test_the_time_of_a_head_runs_from_its_first_byte_behind_another_request() -> None:
     async with serving(ok, header_timeout=0.01, keep_alive_timeout=1000) as server, server.client() as client:
         assert (await client.ask(get() + b"GET /")).status == 200

@@ -263,16 +263,21 @@ class Connection(asyncio.StreamReaderProtocol):
             self.buffer += data[:READ_SIZE]
             self._hold(data[READ_SIZE:])
             return True
+        self._check_time()
         if self.ended:
             return False
         self._waiter = self.connections.loop.create_future()
         return await self._waiter
 
-    async def read(self) -> bytes:
-        """What has come, else what comes next; b"" at the end. TimeoutError when the deadline passes."""
+    def _check_time(self) -> None:
+        """TimeoutError if the deadline has passed while the task did not wait for bytes."""
         if self.out_of_time:
             self.out_of_time = False
             raise TimeoutError
+
+    async def read(self) -> bytes:
+        """What has come, else what comes next; b"" at the end. TimeoutError when the deadline passes."""
+        self._check_time()
         if not (self.has_bytes() or self.gone or self.reader.at_eof()):
             self._waiter = self.connections.loop.create_future()
             try:
