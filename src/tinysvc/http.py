@@ -488,7 +488,6 @@ class Connection(asyncio.StreamReaderProtocol):
             response.status == 200
             and type(content) is bytes
             and len(content) < SEPARATE_WRITE
-            and not response.headers
             and self.keep_alive
             and self.minor == b"1"
             and self.body is None
@@ -502,7 +501,8 @@ class Connection(asyncio.StreamReaderProtocol):
         connections, size = self.connections, len(content)
         first_lines = USUAL_FIRST_LINES.get(response.content_type) or head_lines(200, response.content_type)
         length_line = LENGTH_LINES[size] if size < MANY else b"content-length: %d\r\n" % size
-        self.transport.write(b"".join((first_lines, length_line, connections.last_lines, content)))
+        own_lines = field_lines(response.headers) if response.headers else b""
+        self.transport.write(b"".join((first_lines, length_line, own_lines, connections.last_lines, content)))
         if self.write_paused or self.body_memory:
             return self._finish()
         self.request = None
