@@ -253,8 +253,12 @@ def request(port: int, method: str, path: str, body: bytes = b"", timeout: float
 
 
 def uvicorn(app: str) -> list[str]:
-    """The form its documentation gives for speed: uvloop, httptools, no access log."""
+    """The form its documentation gives for speed: uvloop, httptools, no access log.
+
+    And it does not look for a proxy's headers, which it would by default; tinysvc looks for none either.
+    """
     options = ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]
+    options += ["--no-proxy-headers"]
     return [PYTHON, "-m", "uvicorn", app, "--port", "{port}", *options]
 
 

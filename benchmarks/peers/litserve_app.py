@@ -1,4 +1,4 @@
-"""LitServe: an API for each route, with two workers each, and its fast queue."""
+"""LitServe: an API for each route, with two workers each, its fast queue, and as many HTTP processes as it advises."""
 
 import sys
 from typing import Any
@@ -29,4 +29,4 @@ if __name__ == "__main__":
     routes = [Noop(api_path="/noop"), Burn(api_path="/burn"), Compute(api_path="/compute")]
     server = litserve.LitServer(routes, accelerator="cpu", workers_per_device=2, fast_queue=True)
     quiet = {"log_level": "warning", "access_log": False, "generate_client_file": False}
-    server.run(host="127.0.0.1", port=int(sys.argv[1]), num_api_servers=1, **quiet)
+    server.run(host="127.0.0.1", port=int(sys.argv[1]), **quiet)

@@ -40,4 +40,4 @@ if __name__ == "__main__":
     ]
     server = litserve.LitServer(routes, accelerator="cpu", workers_per_device=2, fast_queue=True)
     quiet = {"log_level": "warning", "access_log": False, "generate_client_file": False}
-    server.run(host="127.0.0.1", port=int(sys.argv[1]), num_api_servers=1, **quiet)
+    server.run(host="127.0.0.1", port=int(sys.argv[1]), **quiet)

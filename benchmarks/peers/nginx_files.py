@@ -12,7 +12,7 @@ folder = Path(tempfile.mkdtemp())
 daemon off; master_process off; pid {folder}/pid; error_log {folder}/errors;
 events {{ worker_connections 1024; }}
 http {{
-  access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000;
+  access_log off; sendfile on; tcp_nopush on; open_file_cache max=16; keepalive_requests 1000000;
   client_body_temp_path {folder}; proxy_temp_path {folder}; fastcgi_temp_path {folder};
   uwsgi_temp_path {folder}; scgi_temp_path {folder};
   server {{

@@ -1,4 +1,7 @@
-"""Robyn, a server in Rust: one process, one worker. It writes JSON by orjson, and leaves %20 in a query as it is."""
+"""Robyn, a server in Rust: one process, one worker; `def`, which it advises for handlers that wait for nothing.
+
+It writes JSON by orjson, and leaves %20 in a query as it is.
+"""
 
 import logging
 import sys
@@ -12,12 +15,12 @@ app = Robyn(__file__)
 
 
 @app.get("/json")
-async def message(request: Request) -> dict[str, object]:
+def message() -> dict[str, object]:
     return {"message": "hello", "answer": 42}
 
 
 @app.get("/items/:item")
-async def find(request: Request) -> dict[str, object]:
+def find(request: Request) -> dict[str, object]:
     query = request.query_params
     return {
         "item": int(request.path_params["item"]),
@@ -27,7 +30,7 @@ async def find(request: Request) -> dict[str, object]:
 
 
 @app.get("/blob")
-async def blob(request: Request) -> Response:
+def blob() -> Response:
     return Response(200, {"content-type": "application/octet-stream"}, BLOB)
 
 
