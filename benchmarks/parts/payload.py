@@ -7,7 +7,7 @@ import json
 import math
 import statistics
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from harness import (
     ANSWER,
@@ -17,6 +17,7 @@ from harness import (
     CannotMeasureError,
     Options,
     Peer,
+    bar,
     installed,
     median,
     mosec,
@@ -32,9 +33,18 @@ from harness import (
 )
 
 TITLE = "payload: 16 MiB in, 16 MiB out"
-POOL = "Starlette + ProcessPoolExecutor(2)"
+TINYSVC, POOL = "tinysvc", "Starlette + ProcessPoolExecutor(2)"
 
 SIZE, CONNECTIONS = 16 * 2**20, 8
+
+COPIES = (
+    "A body is copied in and out of the sockets, and each way once more for the worker; Starlette without any pool is "
+    "itself not far above the bar."
+)
+TURNS = (
+    "Each step is short, 256 KiB at most, but in one turn of the loop all eight connections may have theirs, in and "
+    "out; and to give back the memory of a body takes 2 ms by itself."
+)
 
 COLUMNS = [
     *("", "MB/s", "spread", "ratio", "spread"),
@@ -64,7 +74,7 @@ class Echoed:
 
 
 def cases() -> list[Case]:
-    mine = Peer(name="tinysvc", command=tinysvc("tinysvc_payload.py", "--cpu-workers", "2"))
+    mine = Peer(name=TINYSVC, command=tinysvc("tinysvc_payload.py", "--cpu-workers", "2"))
     starlette = Peer(name="Starlette", command=uvicorn("starlette_app:app"))
     bare = Peer(name="blocking sockets", command=[PYTHON, "bare_echo.py", "{port}"])
     found = [
@@ -94,7 +104,8 @@ def measure(options: Options) -> str:
                     results[case.name].append(echoed)
             last = ", ".join(f"{name} {each[-1].rate:,.0f} MB/s" for name, each in results.items() if each)
             say(f"  round {number} of {count}: {last}")
-    return shown(asked, results) + f"\n\n`python {' '.join(load('PORT', 'PATH', seconds)[1:])}`\n"
+    command = " ".join(load("PORT", "PATH", seconds)[1:])
+    return "\n".join([shown(asked, results), f"\n`python {command}`\n", *bars(asked, results), ""])
 
 
 def echo(case: Case, seconds: int) -> Echoed:
@@ -134,6 +145,16 @@ def shown(asked: Sequence[Case], results: dict[str, list[Echoed]]) -> str:
         f"POST of 16 MiB to a route that returns them, {CONNECTIONS} connections. MB are the bytes that came in; as "
         f"many went out. Nothing is pinned; the client used {client} s of CPU time per GB.\n\n{table(COLUMNS, rows)}"
     )
+
+
+def bars(asked: Sequence[Case], results: dict[str, list[Echoed]]) -> Iterator[str]:
+    for case in asked:
+        if case.peer.name == TINYSVC:
+            each = results[case.name]
+            of_pool = ratios([one.rate for one in each], [one.rate for one in results[POOL]])
+            yield bar(f"bytes a second, {case.name} to {POOL}", of_pool, least=2.5, why=COPIES)
+            used = [one.used for one in each]
+            yield bar(f"loop held by its own CPU time at most, ms, {case.name}", used, most=5, why=TURNS)
 
 
 def row(case: Case, each: list[Echoed], baseline: list[Echoed]) -> list[str]:
