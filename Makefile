@@ -47,7 +47,7 @@ coverage: $(READY)
 	@$(BIN)/coverage erase && $(BIN)/coverage run -m pytest $(ARGS) && $(BIN)/coverage combine -q && $(BIN)/coverage report
 
 bench: $(READY)
-	@$(PYTHON) benchmarks/run.py $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
+	@$(PYTHON) benchmarks/run.py $(if $(QUICK),--quick) $(addprefix --only=,$(ONLY))
 
 soak: $(READY)
 	@$(BIN)/python benchmarks/soak.py --seconds $(or $(SECONDS),600)

@@ -148,20 +148,25 @@ class Peer:
             stderr=self.log,
             start_new_session=True,
         )
+        try:
+            self._await_answer(command)
+        except BaseException:  # also Ctrl-C: nobody else knows of it yet
+            self.stop()
+            raise
+
+    def _await_answer(self, command: Sequence[str]) -> None:
         deadline = time.monotonic() + 30
         while not self._answers():
             if self.process.poll() is not None or time.monotonic() > deadline:
-                said = self._said()
-                self.stop()
-                raise CannotMeasureError(f"{self.name} did not start: {' '.join(command)}\n{said}")
+                raise CannotMeasureError(f"{self.name} did not start: {' '.join(command)}\n{self._said()}")
             time.sleep(0.02)
 
     def _answers(self) -> bool:
         try:
             status, body = request(self.port, *self.probe)
-        except (OSError, http.client.HTTPException):
+            return status == 200 and json.loads(body) == self.answer
+        except (OSError, http.client.HTTPException, ValueError):
             return False
-        return status == 200 and json.loads(body) == self.answer
 
     def _said(self) -> str:
         self.log.seek(0)

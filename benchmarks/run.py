@@ -28,7 +28,7 @@ PARTS = ("io", "typed", "kusers", "cpu", "batch", "payload", "web", "idle", "sta
 QUICK = ("io", "cpu", "start")
 """What a quick run measures where no part is named: all in two minutes."""
 
-WITHOUT_WRK = {"kusers", "start", "faults"}
+WITHOUT_WRK = {"kusers", "payload", "idle", "start", "faults"}
 
 WRITTEN = ("benchmarks/RESULTS.md", "benchmarks/charts")
 
@@ -51,7 +51,8 @@ SHOWN_VERSIONS = (
 
 def main() -> None:
     arguments = parse_arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the peers are ended as after Ctrl-C
+    for number in (signal.SIGTERM, signal.SIGHUP):  # so that the peers are ended as after Ctrl-C
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     parts = arguments.only or (QUICK if arguments.quick else PARTS)
     output = arguments.output or HERE / ("quick" if arguments.quick else "") / "RESULTS.md"
     output.parent.mkdir(exist_ok=True)
@@ -108,8 +109,8 @@ def set_up(*, may_install: bool) -> None:
     if not may_install:
         stop(f"{ENVIRONMENT.name} is not set up, or not for these requirements; `make bench` does that")
     say(f"setting up {ENVIRONMENT.name} with Python {platform.python_version()} (once)")
-    venv.create(ENVIRONMENT, clear=True, with_pip=True)
     try:
+        venv.create(ENVIRONMENT, clear=True, with_pip=True)
         install("--editable", str(ROOT), "--requirement", str(REQUIREMENTS))
     except subprocess.CalledProcessError as error:
         stop(f"pip could not set up {ENVIRONMENT.name} (status {error.returncode}); what it said stands above")
@@ -204,4 +205,7 @@ def read_sections(output: Path) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -111,18 +111,93 @@ def test_a_chart_is_drawn(tmp_path: Path) -> None:
         ([2.0, 3.1, 4.0], {"most": 3}, "- Missed: it: 3.10 (2.00-4.00), meant is at most 3."),
     ],
 )
-def test_a_bar_is_met_or_missed(
-    monkeypatch: pytest.MonkeyPatch, found: list[float], limits: dict[str, Any], line: str
-) -> None:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    assert importlib.import_module("harness").bar("it", found, **limits) == line
+def test_a_bar_is_met_or_missed(harness: Any, found: list[float], limits: dict[str, Any], line: str) -> None:
+    assert harness.bar("it", found, **limits) == line
 
 
 @pytest.fixture
-def typed(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The part of this name."""
+def harness(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What all parts share."""
     monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module("harness")
+
+
+@pytest.fixture
+def typed(harness: Any) -> Any:
+    """The part of this name."""
     return importlib.import_module("parts.typed")
+
+
+@pytest.mark.usefixtures("harness")
+def test_every_part_can_be_measured() -> None:
+    for name in importlib.import_module("run").PARTS:
+        part = importlib.import_module(f"parts.{name}")
+        assert part.TITLE.startswith(f"{name}: ")
+        assert callable(part.measure)
+
+
+@pytest.mark.parametrize("file", sorted(path.name for path in (BENCHMARKS / "peers").glob("tinysvc_*.py")))
+def test_our_peers_still_serve(monkeypatch: pytest.MonkeyPatch, file: str) -> None:
+    monkeypatch.setenv("ROUTES", "10")
+    with serving(str(BENCHMARKS / "peers" / file), cpu_workers=1) as url:
+        assert _listens(port_of(url))
+
+
+WRK = """Running 2s test @ http://127.0.0.1:1/json
+  1 threads and 64 connections
+{errors}  188988 requests in {took}, 30.28MB read
+Requests/sec:  94494.00
+"""
+
+
+@pytest.mark.parametrize(("took", "seconds"), [("2.00s", 2.0), ("500.00ms", 0.5), ("1.50m", 90.0)])
+def test_what_wrk_says_is_read(harness: Any, took: str, seconds: float) -> None:
+    assert harness.parse_wrk(WRK.format(errors="", took=took)) == (188988, seconds)
+
+
+@pytest.mark.parametrize(
+    "line", ["  Non-2xx or 3xx responses: 5\n", "  Socket errors: connect 0, read 5, write 0, timeout 0\n"]
+)
+def test_an_error_that_wrk_saw_ends_the_run(harness: Any, line: str) -> None:
+    with pytest.raises(harness.CannotMeasureError, match=line.strip()):
+        harness.parse_wrk(WRK.format(errors=line, took="2.00s"))
+
+
+def test_a_ratio_is_made_of_two_numbers_of_one_round(harness: Any) -> None:
+    rates = {"a": [10.0, 20.0, 90.0], "b": [5.0, 10.0, 10.0]}
+    results = {name: [harness.Measured(rate, 1e-5) for rate in each] for name, each in rates.items()}
+    assert harness.rates_to(results, "a", "b") == [2.0, 2.0, 9.0]
+    assert [
+        [cell.strip() for cell in line.split("|")[1:5]]
+        for line in harness.rate_table(results, {"b": "ratio"}).splitlines()[2:]
+    ] == [["a", "20", "10-90", "2.00"], ["b", "10", "5-10", "1.00 (baseline)"]]
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_a_peer_that_does_not_start_is_named_with_what_it_said(harness: Any) -> None:
+    peer = harness.Peer(name="it", command=[sys.executable, "-c", "exit('no such route')"])
+    with pytest.raises(harness.CannotMeasureError, match=r"it did not start: .*\nno such route"):
+        peer.start()
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_a_peer_is_ended_by_an_interrupt_while_it_starts(harness: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    peer = harness.Peer(name="it", command=[sys.executable, "-m", "http.server", "{port}", "--bind", "127.0.0.1"])
+    answers: list[bytes] = []
+
+    def asked(port: int, *_: object) -> tuple[int, bytes]:
+        wait_until(lambda: _listens(port), "the peer listens")
+        if answers:
+            raise KeyboardInterrupt
+        answers.append(request(port, "GET", "/")[1])
+        return 200, answers[0]
+
+    request = harness.request
+    monkeypatch.setattr(harness, "request", asked)
+    with pytest.raises(KeyboardInterrupt):
+        peer.start()
+    assert answers[0].startswith(b"<!DOCTYPE")  # no JSON, so that it was asked again
+    assert not _listens(peer.port)
 
 
 def port_of(url: str) -> int:
