@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import re
 import resource
 import socket
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,8 +38,8 @@ COUNT = 10_000
 WARMING = 200
 """Connections that come and go before memory is looked at for the first time."""
 
-PORTS_EACH = 10_000
-"""Connections from one client address, 127.0.0.x: Linux has some 28,000 ports for each."""
+SOURCES = (f"127.0.{number // 256}.{number % 256}" for number in itertools.count(2))
+"""A client address for each lot of connections: Linux has some 28,000 ports for each, and keeps them for a minute."""
 
 REQUEST = b"GET /json HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: idle\r\nAccept: */*\r\n\r\n"
 
@@ -116,17 +116,19 @@ def one_round(peer: Peer, found: Found, empty: int, seconds: int, *, idle_first:
 
 @contextlib.contextmanager
 def idle(peer: Peer, count: int) -> Iterator[None]:
-    """So many connections that have made one request, and stay. Behind the block the peer has closed its ends too."""
-    before = descriptors(peer)
+    """So many connections that have made one request, and stay. Behind the block the peer has closed its ends too.
+
+    They are closed, not reset: uvicorn keeps a connection that was reset until its keep-alive time is over.
+    """
+    before, source = descriptors(peer), next(SOURCES)
     connections: list[socket.socket] = []
     try:
-        connections.extend(connected(peer.port, f"127.0.0.{2 + number // PORTS_EACH}") for number in range(count))
+        connections.extend(connected(peer.port, source) for _ in range(count))
         yield
         if any(map(has_ended, connections)):
             raise CannotMeasureError(f"{peer.name} has closed some of its idle connections")
     finally:
         for connection in connections:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # no port stays in use
             connection.close()
     if not wait_until(lambda: descriptors(peer) <= before + WARMING, 30):
         raise CannotMeasureError(f"{peer.name} still has {descriptors(peer)} descriptors, and had {before} before")
