@@ -90,7 +90,7 @@ def peers() -> list[Peer]:
     if shutil.which("nginx"):
         commands[NGINX] = [PYTHON, "nginx_files.py", "{port}"]
     if installed("granian"):
-        commands[GRANIAN] = granian("granian_rsgi:app")
+        commands[GRANIAN] = granian("granian_rsgi:app", "--http1-pipeline-flush")
     for name in OPTIONAL[2:]:
         if installed(name):
             commands[name] = [PYTHON, f"{name.lower()}_io.py", "{port}", *FLAGS.get(name, ())]

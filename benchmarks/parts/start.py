@@ -39,6 +39,13 @@ TITLE = "start: import, listen, and what a model takes"
 SUM = 50_000_000
 """What the model of ones adds up to: its number of floats, four bytes each."""
 
+SHARED = {
+    "tinysvc, a shared resource, 1 worker": "1",
+    "tinysvc, a shared resource, 2 workers": "2",
+    "tinysvc, a shared resource, 4 workers": "4",
+}
+"""Rows of the model's table -> workers."""
+
 FASTAPI = "import fastapi"
 SERVICES = {
     "one io and one cpu route": "tinysvc_small.py",
@@ -89,25 +96,27 @@ def listening(options: Options) -> str:
 
 
 def model_memory() -> str:
-    """The same 200 MB of floats for two workers, by each peer's own means, when each worker has used them."""
-    commands = {
-        "tinysvc, a resource of each worker": tinysvc("tinysvc_big.py", "--cpu-workers", "2"),
-        "tinysvc, a shared resource": with_environment("SHARED", 1, tinysvc("tinysvc_big.py", "--cpu-workers", "2")),
-    }
+    """The same 200 MB of floats for all workers, by each peer's own means, when each worker has used them."""
+    commands = {"tinysvc, a resource of each, 2 workers": tinysvc("tinysvc_big.py", "--cpu-workers", "2")}
+    for shared, workers in SHARED.items():
+        commands[shared] = with_environment("SHARED", 1, tinysvc("tinysvc_big.py", "--cpu-workers", workers))
     if installed("uvicorn"):
         commands["Starlette + ProcessPoolExecutor(2)"] = uvicorn("starlette_big:app")
     if installed("mosec"):
         commands["mosec, 2 workers"] = mosec("mosec_big.py")
-    rows = []
+    rows, total = [], {}
     for name, command in commands.items():
         peer = Peer(name=name, command=command, probe=("POST", "/sum", b"{}"), answer={"sum": SUM})
         with started([peer]), awake(peer):
             use_all_workers(peer)
             held = sorted((proportional(process.pid) / 1e6 for process in tree(peer.process.pid)), reverse=True)
-        rows.append([name, f"{sum(held):,.0f}", ", ".join(f"{each:,.0f}" for each in held)])
+        total[name] = sum(held)
+        rows.append([name, f"{total[name]:,.0f}", ", ".join(f"{each:,.0f}" for each in held)])
         say(f"  {name}: {rows[-1][1]} MB")
-    shown = table(["a model of 200 MB, 2 workers", "MB in all", "of each process"], rows)
-    return f"{shown}\n\nProportional set size: what n processes share counts an n-th in each.\n"
+    shown = table(["a model of 200 MB", "MB in all", "of each process"], rows)
+    one, *_, four = (total[name] for name in SHARED)
+    reached = bar("four workers that share a model to one, MB more", [four - one], most=60)
+    return f"{shown}\n\nProportional set size: what n processes share counts an n-th in each.\n\n{reached}\n"
 
 
 def use_all_workers(peer: Peer) -> None:

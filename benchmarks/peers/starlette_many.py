@@ -1,15 +1,16 @@
-"""Starlette: $ROUTES routes, each with a parameter."""
+"""Starlette: $ROUTES routes, each with a parameter; JSON by orjson."""
 
 import os
 
+import orjson
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 from starlette.routing import Route
 
 
-async def find(request: Request) -> JSONResponse:
-    return JSONResponse({"item": request.path_params["item"]})
+async def find(request: Request) -> Response:
+    return Response(orjson.dumps({"item": request.path_params["item"]}), media_type="application/json")
 
 
 PATHS = [f"/part{number}/items/{{item:int}}" for number in range(int(os.environ["ROUTES"]))]
