@@ -16,7 +16,7 @@ matplotlib.use("svg")
 from matplotlib import pyplot
 
 INK = "#7a828e"  # legible on white and on black
-LEGEND_COLUMNS = 4
+MOST_IN_A_ROW = 3  # of panels; where there are more, two are, so that their text can be read on a page
 COLOURS = ("#0a84d6", "#e08a00", "#b455c8", "#d6403c", "#3a9d5d", "#8a6d3b", "#e377a8")
 
 STYLE = {
@@ -39,10 +39,12 @@ def main(file: str) -> None:
     panels = chart["panels"]
     names = list(dict.fromkeys(line["name"] for panel in panels for line in panel["lines"]))
     with pyplot.rc_context(STYLE):
-        legend = 0.3 * math.ceil(len(names) / LEGEND_COLUMNS)  # inches
-        height = 3.3 + legend
-        figure, axes = pyplot.subplots(1, len(panels), figsize=(4.2 * len(panels), height), squeeze=False)
-        for axis, panel in zip(axes[0], panels, strict=True):
+        columns = len(panels) if len(panels) <= MOST_IN_A_ROW else 2
+        rows = math.ceil(len(panels) / columns)
+        legend = 0.3 * math.ceil(len(names) / columns)  # inches
+        height = 3.3 * rows + legend
+        figure, axes = pyplot.subplots(rows, columns, figsize=(4.2 * columns, height), squeeze=False)
+        for axis, panel in zip(axes.flat, panels, strict=True):
             for number, line in enumerate(panel["lines"]):
                 look = {"color": COLOURS[names.index(line["name"])], "linewidth": max(1.0, 3 - number / 2)}
                 axis.plot(line["x"], line["y"], label=line["name"].replace("`", ""), **look)
@@ -52,9 +54,10 @@ def main(file: str) -> None:
             axis.grid(color=INK, alpha=0.2)
             if chart["log_x"]:
                 axis.set_xscale("log")
-        axes[0][0].set_ylabel(chart["y"])
-        shown = {line.get_label(): line for axis in axes[0] for line in axis.lines}
-        figure.legend(shown.values(), shown, loc="lower center", ncols=LEGEND_COLUMNS, frameon=False)
+        for axis in axes[:, 0]:
+            axis.set_ylabel(chart["y"])
+        shown = {line.get_label(): line for axis in axes.flat for line in axis.lines}
+        figure.legend(shown.values(), shown, loc="lower center", ncols=columns, frameon=False)
         figure.tight_layout(rect=(0, legend / height, 1, 1))
         figure.savefig(file, transparent=True, metadata={"Date": None})
 

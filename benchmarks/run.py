@@ -33,6 +33,7 @@ WITHOUT_WRK = {"kusers", "payload", "idle", "start", "faults"}
 WRITTEN = ("benchmarks/RESULTS.md", "benchmarks/charts")
 
 REQUIREMENTS, OPTIONAL = HERE / "requirements.txt", HERE / "requirements-optional.txt"
+CONSTRAINTS = HERE / "constraints.txt"
 STAMP = ENVIRONMENT / ".ready"
 
 HEAD = """\
@@ -125,12 +126,22 @@ def set_up(*, may_install: bool) -> None:
 def fingerprint() -> str:
     """All that decides what is installed; tinysvc itself is editable and always the checkout's."""
     dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    wanted = [REQUIREMENTS.read_text(), OPTIONAL.read_text(), *dependencies]
+    wanted = [*(file.read_text() for file in (REQUIREMENTS, OPTIONAL, CONSTRAINTS)), *dependencies]
     return f"{sys.base_prefix} {platform.python_version()} {hashlib.sha256(repr(wanted).encode()).hexdigest()}\n"
 
 
 def install(*arguments: str) -> None:
-    subprocess.run([PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments], check=True)
+    command = [
+        PYTHON,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--constraint",
+        str(CONSTRAINTS),
+    ]
+    subprocess.run([*command, *arguments], check=True)
 
 
 # The results

@@ -55,7 +55,7 @@ def measure(options: Options) -> str:
             introduction, rates = subject(options)
             text += [f"{introduction}\n", shown(title, rates) + "\n"]
             panels.append(Panel(title, [relative(name, each) for name, each in rates.items()]))
-    x, y = "how many", "requests per second, to the fewest"
+    x, y = "how many", "rate, 1 = with the fewest"
     return "\n".join([*text, draw("scale.svg", panels, x=x, y=y, options=options, log_x=True)])
 
 
