@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -493,3 +494,13 @@ def where() -> str:
 def own_python() -> str:
     """The interpreter for our own clients: the one that runs this."""
     return sys.executable
+
+
+def found_by(file: str, peer: Peer, *arguments: object, python: Sequence[str] = ()) -> dict[str, Any]:
+    """What one of our own clients says of this peer; CannotMeasureError with its last words if it fails."""
+    command = [*(python or [own_python()]), str(HERE / file), str(peer.port), *map(str, arguments)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    if ran.returncode:
+        raise CannotMeasureError(f"{peer.name}: {ran.stderr[-500:]}")
+    found: dict[str, Any] = json.loads(ran.stdout)
+    return found

@@ -34,6 +34,13 @@ def test_a_part_is_measured_and_written_down(tmp_path: Path) -> None:
 
 
 @pytest.fixture
+def harness(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What all parts share."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module("harness")
+
+
+@pytest.fixture
 def bare_echo() -> Iterator[str]:
     """Its port; it answers a POST with as many bytes, and a GET with a little JSON."""
     with socket.socket() as probe:
@@ -83,13 +90,14 @@ def test_all_who_come_at_once_are_counted(bare_echo: str) -> None:
     assert found["latencies"][0] > 0
 
 
-def test_a_refusal_ends_the_burst(tmp_path: Path) -> None:
+def test_a_refusal_ends_the_burst(harness: Any, tmp_path: Path) -> None:
     (tmp_path / "nothing.py").write_text("from tinysvc import io_route\n@io_route('/')\nasync def f() -> None: ...\n")
     with serving(str(tmp_path / "nothing.py")) as url:
-        command = [sys.executable, str(BENCHMARKS / "burst.py"), str(port_of(url)), "2", "GET", "/json"]
-        ran = subprocess.run(command, capture_output=True, text=True, timeout=30)
-    assert ran.returncode
-    assert "200 was expected for /json, not b'HTTP/1.1 404" in ran.stderr
+        peer = harness.Peer(name="it", command=[], port=port_of(url))
+        with pytest.raises(
+            harness.CannotMeasureError, match=r"it: (?s:.*)200 was expected for /json, not b'HTTP/1.1 404"
+        ):
+            harness.found_by("burst.py", peer, 2, "GET", "/json")
 
 
 def test_a_chart_is_drawn(tmp_path: Path) -> None:
@@ -113,13 +121,6 @@ def test_a_chart_is_drawn(tmp_path: Path) -> None:
 )
 def test_a_bar_is_met_or_missed(harness: Any, found: list[float], limits: dict[str, Any], line: str) -> None:
     assert harness.bar("it", found, **limits) == line
-
-
-@pytest.fixture
-def harness(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """What all parts share."""
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("harness")
 
 
 @pytest.fixture

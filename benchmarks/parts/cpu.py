@@ -23,10 +23,10 @@ from harness import (
     bar,
     bentoml,
     children_cpu,
+    found_by,
     installed,
     median,
     mosec,
-    own_python,
     put_under_load,
     rate_table,
     rates_to,
@@ -227,10 +227,8 @@ def saturated(peer: Peer, seconds: int) -> Iterator[None]:
 
 
 def ask_steadily(peer: Peer, seconds: float) -> Steady:
-    asked = [str(peer.port), str(ASKED_PER_SECOND), str(seconds), "GET", IO_PATH.get(peer.name, "/json")]
-    command = [own_python(), str(HERE / "open_loop.py"), *asked]
-    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found = json.loads(output)
+    path = IO_PATH.get(peer.name, "/json")
+    found = found_by("open_loop.py", peer, ASKED_PER_SECOND, seconds, "GET", path)
     if len(found["latencies"]) < 100:
         raise CannotMeasureError(f"{peer.name} answered {len(found['latencies'])} of {found['asked']} requests")
     return {

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import statistics
-import subprocess
 
 from harness import (
-    HERE,
-    CannotMeasureError,
     Line,
     Options,
     Panel,
     Peer,
     draw,
-    own_python,
+    found_by,
     say,
     started,
     table,
@@ -102,9 +98,5 @@ def burst(peer: Peer, case: Case) -> list[float]:
     """Seconds of each user, the quickest first."""
     prefix = PREFIX.get(peer.name, "/")
     asks = [word for path in case.asks for word in (METHOD[path], prefix + path)]
-    command = [own_python(), str(HERE / "burst.py"), str(peer.port), str(USERS), *asks]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
-    if ran.returncode:
-        raise CannotMeasureError(f"{peer.name}: {ran.stderr[-500:]}")
-    latencies: list[float] = json.loads(ran.stdout)["latencies"]
+    latencies: list[float] = found_by("burst.py", peer, USERS, *asks)["latencies"]
     return latencies

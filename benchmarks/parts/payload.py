@@ -6,22 +6,19 @@ import dataclasses
 import json
 import math
 import statistics
-import subprocess
 from collections.abc import Iterator, Sequence
 
 from harness import (
     ANSWER,
-    HERE,
     PYTHON,
-    ROOT,
     CannotMeasureError,
     Options,
     Peer,
     bar,
+    found_by,
     installed,
     median,
     mosec,
-    own_python,
     ratios,
     request,
     say,
@@ -104,7 +101,7 @@ def measure(options: Options) -> str:
                     results[case.name].append(echoed)
             last = ", ".join(f"{name} {each[-1].rate:,.0f} MB/s" for name, each in results.items() if each)
             say(f"  round {number} of {count}: {last}")
-    command = " ".join(load("PORT", "PATH", seconds)[1:])
+    command = f"benchmarks/echo_load.py PORT PATH {SIZE} {CONNECTIONS} {seconds}"
     return "\n".join([shown(asked, results), f"\n`python {command}`\n", *bars(asked, results), ""])
 
 
@@ -113,10 +110,8 @@ def echo(case: Case, seconds: int) -> Echoed:
     try:
         take_heartbeat(case)
         before = case.peer.cpu()
-        command = load(case.peer.port, case.path, seconds)
-        output = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout
+        found = found_by("echo_load.py", case.peer, case.path, SIZE, CONNECTIONS, seconds)
         held = take_heartbeat(case)
-        found = json.loads(output)
         if found["failures"]:
             raise CannotMeasureError(f"{case.name}: {'; '.join(set(found['failures']))}")
         moved = found["done"] * SIZE
@@ -130,11 +125,6 @@ def take_heartbeat(case: Case) -> dict[str, float]:
     if not case.has_heartbeat:
         return {"held": math.nan, "used": math.nan}
     return dict(json.loads(request(case.peer.port, "GET", "/held")[1]))
-
-
-def load(port: int | str, path: str, seconds: int) -> list[str]:
-    script = str((HERE / "echo_load.py").relative_to(ROOT))
-    return [own_python(), script, str(port), path, str(SIZE), str(CONNECTIONS), str(seconds)]
 
 
 def shown(asked: Sequence[Case], results: dict[str, list[Echoed]]) -> str:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import statistics
-import subprocess
 
 from harness import (
-    HERE,
     LOAD_CORE,
     SERVER_CORE,
-    CannotMeasureError,
     Line,
     Load,
     Options,
     Panel,
     Peer,
     draw,
+    found_by,
     median,
-    own_python,
     ratios,
     rounds_of,
     say,
@@ -166,11 +162,7 @@ def jobs(options: Options) -> tuple[str, Rates]:
 
 def burst(peer: Peer, users: int) -> float:
     """Seconds until the last has its answer."""
-    command = [own_python(), str(HERE / "burst.py"), str(peer.port), str(users), "GET", "/square/7"]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
-    if ran.returncode:
-        raise CannotMeasureError(f"{peer.name}, {users} users: {ran.stderr[-500:]}")
-    return float(json.loads(ran.stdout)["latencies"][-1])
+    return float(found_by("burst.py", peer, users, "GET", "/square/7")["latencies"][-1])
 
 
 SUBJECTS = {

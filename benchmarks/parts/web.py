@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import selectors
 import shutil
 import socket
-import subprocess
 import time
 
 from harness import (
-    HERE,
     LOAD_CORE,
     PYTHON,
     SERVER_CORE,
@@ -21,6 +18,7 @@ from harness import (
     Options,
     Peer,
     bar,
+    found_by,
     median,
     rate_table,
     rates_to,
@@ -109,11 +107,8 @@ def sockets(options: Options) -> str:
 
 
 def echoed(peer: Peer, seconds: int) -> float:
-    command = [*LOAD_CORE, PYTHON, str(HERE / "socket_load.py"), str(peer.port), "/echo", str(SOCKETS), str(seconds)]
-    output = subprocess.run(command, capture_output=True, text=True, check=False)
-    if output.returncode:
-        raise CannotMeasureError(f"{peer.name}: {output.stderr[-500:]}")
-    found = json.loads(output.stdout)
+    python = [*LOAD_CORE, PYTHON]  # the client needs uvloop
+    found = found_by("socket_load.py", peer, "/echo", SOCKETS, seconds, python=python)
     time.sleep(SETTLE)
     return float(found["messages"] / found["seconds"])
 
