@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from typing import Annotated, Any, Literal, TypedDict
 
 import msgspec
+import pydantic
 import pytest
 
 from tinysvc.binding import Binder, open_resource
@@ -203,6 +204,25 @@ def test_pydantic_models_where_installed() -> None:
     with pytest.raises(BindingError) as raised:
         bound(handler, body=b"bad")
     assert raised.value.faults == [("$.a[1]", "wrong")]
+
+
+class Model(pydantic.BaseModel):
+    x: int
+
+
+def test_what_is_made_of_pydantic_models() -> None:
+    def handler(models: list[Model]) -> None: ...
+    def optional(model: Model | None = None) -> None: ...
+    def mixed(models: list[Model | Request]) -> None: ...
+
+    assert bound(handler, body=b'[{"x": 1}]') == {"models": [Model(x=1)]}
+    with pytest.raises(BindingError) as raised:
+        bound(handler, body=b'[{"x": 1}, {}]')
+    assert raised.value.faults == [("$[1].x", "Field required")]
+    assert bound(optional) == {"model": None}
+    assert bound(optional, body=b'{"x": 1}') == {"model": Model(x=1)}
+    with pytest.raises(ConfigurationError, match=r"cannot read a value of type .* for models; use a dataclass"):
+        Binder(mixed)
 
 
 def test_too_many_query_fields() -> None:

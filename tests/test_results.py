@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import pydantic
 import pytest
 
 from tinysvc.arena import BIG
@@ -34,6 +35,10 @@ class Struct(msgspec.Struct):
     x: int
 
 
+class Model(pydantic.BaseModel):
+    x: int = pydantic.Field(alias="theX")
+
+
 RESULTS: list[tuple[Any, int, bytes, str | None]] = [
     (None, 204, b"", None),
     ("é", 200, "é".encode(), "text/plain; charset=utf-8"),
@@ -50,6 +55,7 @@ RESULTS: list[tuple[Any, int, bytes, str | None]] = [
     (Point(1), 200, b'{"x":1}', "application/json"),
     (Struct(1), 200, b'{"x":1}', "application/json"),
     ([Struct(1), {2}], 200, b'[{"x":1},[2]]', "application/json"),
+    ([Model(theX=1)], 200, b'[{"theX":1}]', "application/json"),
     (Colour.RED, 200, b'"red"', "application/json"),
     (uuid.UUID(int=1), 200, b'"00000000-0000-0000-0000-000000000001"', "application/json"),
     (datetime.date(2026, 1, 2), 200, b'"2026-01-02"', "application/json"),

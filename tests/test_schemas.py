@@ -39,6 +39,15 @@ class Outer(pydantic.BaseModel):
     inner: Inner
 
 
+class Node(pydantic.BaseModel):
+    next: Node | None = None
+
+
+def namesake(base: type) -> Any:
+    """Another Inner."""
+    return type("Inner", (base,), {"__annotations__": {"y": str}, "__module__": "elsewhere"})
+
+
 class Unknown:
     pass
 
@@ -66,6 +75,21 @@ def test_models_inside_of_models() -> None:
     assert components["Inner"]["properties"]["x"]["type"] == "integer"
 
 
+def test_a_model_that_holds_itself() -> None:
+    schemas = Schemas([Node])
+    assert schemas.of(Node) == reference("Node")
+    assert schemas.components["Node"]["properties"]["next"]["anyOf"][0] == reference("Node")
+
+
+@pytest.mark.parametrize("base", [pydantic.BaseModel, msgspec.Struct])
+def test_types_of_one_name_are_kept_apart(base: type) -> None:
+    other = namesake(base)
+    schemas = Schemas([Inner, other, Outer])
+    found = [schemas.components[schemas.of(kind)["$ref"].rpartition("/")[2]] for kind in (Inner, other)]
+    assert [list(each["properties"]) for each in found] == [["x"], ["y"]]
+    assert schemas.components[schemas.of(Outer)["$ref"].rpartition("/")[2]]["properties"]["inner"] == schemas.of(Inner)
+
+
 def test_only_what_an_author_has_written_is_a_description() -> None:
     components = Schemas([Tree, Struct]).components
     assert "description" not in components["Tree"]
@@ -89,3 +113,4 @@ def test_defaults() -> None:
     assert with_default({}, inspect.Parameter.empty) == {}
     assert with_default({}, Struct(1)) == {"default": {"x": 1}}
     assert with_default({}, Unknown()) == {}
+    assert with_default({}, float("inf")) == {}

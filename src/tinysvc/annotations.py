@@ -65,6 +65,11 @@ def is_list_of_scalars(annotation: Any) -> bool:
     )
 
 
+def holds_model(annotation: Any) -> bool:
+    """Whether it is a pydantic model, or made of some, as in `list[Model]` or `Model | None`."""
+    return hasattr(annotation, "model_validate_json") or any(map(holds_model, get_args(annotation)))
+
+
 _COLLECTIONS = (dict, list, tuple, set, frozenset, msgspec.Struct)
 
 

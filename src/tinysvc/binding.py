@@ -41,7 +41,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 import msgspec
 
-from .annotations import comes_as_json, hints_of, is_list_of_scalars, options, signature_of
+from .annotations import comes_as_json, hints_of, holds_model, is_list_of_scalars, options, signature_of
 from .errors import BindingError, ConfigurationError, HTTPError
 from .events import Event
 from .forms import UploadFile, missing_library
@@ -282,11 +282,11 @@ class Binder:
 
     def _from_json(self, name: str, annotation: Any, default: Any) -> Get:
         self.inputs.append(Input(name, "json", "", annotation, default))
-        pydantic = getattr(annotation, "model_validate_json", None)
         decode: Callable[[Body], Any]
         unpack: Callable[[Body], Any] | None = None
-        if pydantic is not None:
-            decode = lambda body: pydantic(bytes(body))  # noqa: E731
+        if holds_model(annotation):
+            validate = self._by_pydantic(name, annotation)
+            decode = lambda body: validate(bytes(body))  # noqa: E731
         else:
             self._check_decodable(name, annotation)
             decode = msgspec.json.Decoder(annotation).decode
@@ -321,11 +321,25 @@ class Binder:
         try:
             msgspec.json.schema(annotation, schema_hook=_schema_of_upload)
         except Exception:
-            raise ConfigurationError.at(
-                self.function,
-                f"cannot read a value of type {annotation!r} for {place}; "
-                "use a dataclass, Struct, TypedDict, attrs or pydantic class, a standard type, or Any",
-            ) from None
+            raise self._not_decodable(place, annotation) from None
+
+    def _by_pydantic(self, place: str, annotation: Any) -> Any:
+        """What reads a model, or what is made of some."""
+        if validate := getattr(annotation, "model_validate_json", None):
+            return validate
+        from pydantic import TypeAdapter
+
+        try:
+            return TypeAdapter(annotation).validate_json
+        except Exception:
+            raise self._not_decodable(place, annotation) from None
+
+    def _not_decodable(self, place: str, annotation: Any) -> ConfigurationError:
+        return ConfigurationError.at(
+            self.function,
+            f"cannot read a value of type {annotation!r} for {place}; "
+            "use a dataclass, Struct, TypedDict, attrs or pydantic class, a standard type, or Any",
+        )
 
 
 def is_request(parameter: inspect.Parameter) -> bool:

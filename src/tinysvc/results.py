@@ -84,7 +84,7 @@ def _other(value: Any) -> Any:
     if isinstance(value, msgspec.Struct):
         return msgspec.to_builtins(value)
     if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json")
+        return value.model_dump(mode="json", by_alias=True)
     if hasattr(value, "tolist"):  # a numpy array that is not contiguous, or of a type orjson does not know
         return value.tolist()
     return msgspec.to_builtins(value)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -25,11 +26,13 @@ class Schemas:
     """
 
     def __init__(self, types: Iterable[Any]) -> None:
-        self._models: dict[str, Schema] = {}  # pydantic's
+        self._references: dict[Any, Schema] = {}  # to pydantic's models
         known = [each for each in _distinct(types) if self._is_describable(each)]
+        _, named = msgspec.json.schema_components(known, schema_hook=self._schema_of)
+        models = self._describe_models(named)
         schemas, components = msgspec.json.schema_components(known, schema_hook=self._schema_of, ref_template=REF)
         self._found = list(zip(known, map(_cleaned, schemas), strict=True))
-        self.components = {name: _cleaned(schema) for name, schema in {**components, **self._models}.items()}
+        self.components = {name: _cleaned(schema) for name, schema in {**components, **models}.items()}
 
     def of(self, annotation: Any) -> Schema:
         """The schema, or a reference to it."""
@@ -47,16 +50,28 @@ class Schemas:
         if kind is UploadFile:
             return {"type": "string", "format": "binary"}
         if hasattr(kind, "model_json_schema"):
-            return self._of_model(kind)
+            if kind not in self._references:
+                kind.model_json_schema()  # raises where JSON Schema cannot say it
+                self._references[kind] = {"type": "object"}  # until all are known
+            return self._references[kind]
         if hasattr(kind, "tolist"):  # an array
             return {"type": "array"}
         raise NotImplementedError
 
-    def _of_model(self, model: Any) -> Schema:
-        schema = model.model_json_schema(ref_template=REF.replace("{name}", "{model}"))
-        self._models |= schema.pop("$defs", {})
-        self._models[model.__name__] = schema
-        return {"$ref": REF.format(name=model.__name__)}
+    def _describe_models(self, taken: Container[str]) -> dict[str, Schema]:
+        """All models by their names. Pydantic tells apart those of one name, and we those that msgspec calls so too."""
+        if not self._references:
+            return {}
+        from pydantic.json_schema import models_json_schema
+
+        for template in ("{model}", "pydantic.{model}"):
+            inputs: Any = [(model, "validation") for model in self._references]
+            references, found = models_json_schema(inputs, ref_template=REF.format(name=template))
+            models = {template.format(model=name): schema for name, schema in found["$defs"].items()}
+            if not any(name in taken for name in models):
+                break
+        self._references = {model: reference for (model, _), reference in references.items()}
+        return models
 
 
 def with_default(schema: Schema, default: Any) -> Schema:
@@ -64,9 +79,10 @@ def with_default(schema: Schema, default: Any) -> Schema:
     if default is inspect.Parameter.empty:
         return schema
     try:
-        return {**schema, "default": msgspec.to_builtins(default)}
+        said: Schema = _cleaned({**schema, "default": msgspec.to_builtins(default)})
     except (TypeError, ValueError):
         return schema
+    return said
 
 
 def _distinct(types: Iterable[Any]) -> list[Any]:
@@ -78,13 +94,14 @@ def _distinct(types: Iterable[Any]) -> list[Any]:
 
 
 def _cleaned(schema: Any) -> Any:
-    """Without the titles and descriptions that msgspec takes from what every dataclass has by itself."""
+    """Without the descriptions that every dataclass has by itself, and without infinities, which JSON cannot say."""
     if isinstance(schema, Mapping):
         description = schema.get("description", "")
         return {
             key: _cleaned(value)
             for key, value in schema.items()
             if not (key == "description" and isinstance(description, str) and _is_signature(schema, description))
+            and not (isinstance(value, float) and not math.isfinite(value))
         }
     return [_cleaned(each) for each in schema] if isinstance(schema, list) else schema
 
