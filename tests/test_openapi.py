@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,6 +31,7 @@ from tinysvc import (
     ApiKey,
     Batch,
     Bearer,
+    ConfigurationError,
     Cookie,
     Event,
     EventStream,
@@ -213,6 +215,7 @@ def test_where_it_runs() -> None:
         (AsyncIterator[Item], "200", "application/x-ndjson"),
         (AsyncIterator[str], "200", "text/plain"),
         (AsyncIterator, "200", "*/*"),
+        (list[Model], "200", "application/json"),
         (httpx.Client, "200", "application/json"),
     ],
 )
@@ -228,10 +231,59 @@ def test_results(annotation: Any, status: str, media: str | None) -> None:
 
 def test_one_of_several_results() -> None:
     @io_route("/")
-    async def handler() -> Item | str | None: ...
+    async def handler() -> Item | str | int | None: ...
 
     assert set(operation(handler)["responses"]) == {"200", "204"}
-    assert set(operation(handler)["responses"]["200"]["content"]) == {"application/json", "text/plain"}
+    content = operation(handler)["responses"]["200"]["content"]
+    assert set(content) == {"application/json", "text/plain"}
+    assert content["application/json"]["schema"] == {
+        "anyOf": [{"$ref": "#/components/schemas/Item"}, {"type": "integer"}]
+    }
+
+
+def test_the_lines_of_a_stream() -> None:
+    @io_route("/")
+    async def handler() -> AsyncIterator[Item]:
+        yield Item("nail")
+
+    found = described(handler)
+    assert found["paths"]["/"]["get"]["responses"]["200"]["content"]["application/x-ndjson"]["schema"] == {
+        "type": "string",
+        "contentMediaType": "application/x-ndjson",
+        "contentSchema": {"$ref": "#/components/schemas/Item"},
+    }
+
+
+def test_what_an_author_says_of_failures() -> None:
+    @io_route("/", responses={HTTPStatus.CONFLICT: Item, 422: Item, 499: int, 404: "None.", 204: None})
+    async def handler(x: int) -> None: ...
+
+    responses = operation(handler)["responses"]
+    assert {status: list(said.get("content", {})) for status, said in responses.items()} == {
+        "204": [],
+        "400": ["application/problem+json"],
+        "404": ["application/problem+json"],
+        "409": ["application/json"],
+        "422": ["application/problem+json", "application/json"],
+        "499": ["application/json"],
+    }
+    assert responses["409"]["description"] == "Conflict"
+    with pytest.raises(ConfigurationError, match=r"responses takes a sentence or a type, as in .*, not \{'model': "):
+        io_route("/", responses={404: {"model": Item}})(handler)
+
+
+@dataclass
+class Problem:
+    answer: int
+
+
+def test_an_author_may_have_a_problem_too() -> None:
+    @io_route("/", methods=["POST"])
+    async def handler(problem: Problem) -> None: ...
+
+    schemas = described(handler)["components"]["schemas"]
+    assert set(schemas) == {"Problem", "tinysvc.Problem"}
+    assert set(schemas["Problem"]["properties"]) == {"answer"}
 
 
 @dataclass
@@ -298,6 +350,11 @@ def test_keys_that_may_be_missing() -> None:
     }
     assert found["paths"]["/keys"]["get"]["security"] == [{"x-key": [], "k": []}, {}]
     assert [each["name"] for each in found["paths"]["/keys"]["get"]["parameters"]] == ["q"]
+
+    @io_route("/")
+    async def both(token: Annotated[str, Bearer()], key: Annotated[str, ApiKey("x-key")] = "") -> None: ...
+
+    assert operation(both)["security"] == [{"bearer": [], "x-key": []}, {"bearer": []}]
 
 
 @io_route("/socket/{room:path}")

@@ -13,7 +13,7 @@ import inspect
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from http import HTTPStatus
+from http.client import responses as phrases
 from typing import Any, NamedTuple, get_args
 
 from .adapter import timeout_of
@@ -21,10 +21,10 @@ from .annotations import comes_as_json, hints_of, is_list_of_scalars, options, w
 from .binding import Binder, Input, is_stream
 from .events import EventStream
 from .forms import MULTIPART, URLENCODED, UploadFile
-from .messages import EVENTS, JSON, OCTETS, PROBLEM, TEXT, Response
+from .messages import EVENTS, JSON, NDJSON, OCTETS, PROBLEM, TEXT, Response
 from .places import ApiKey, Bearer
 from .routing import Given, Route
-from .schemas import ANYTHING, Schema, Schemas, with_default
+from .schemas import ANYTHING, REF, Schema, Schemas, with_default
 from .service import Service
 from .settings import Settings
 from .wiring import Wiring, socket_parameter
@@ -141,7 +141,7 @@ def _operation_ids(operations: list[Operation]) -> dict[tuple[int, str], str]:
     """The handler's name, with its service's and the method's where that is not enough."""
     made: dict[tuple[int, str], list[str]] = {}
     for each in operations:
-        function, service = each.route.function.__name__, each.wiring.mounted.name
+        function, service = each.route.function.__name__, re.sub(r"\W+", "_", each.wiring.mounted.name)
         path = re.sub(r"\W+", "_", each.wiring.mounted.path).strip("_")
         for method in each.route.methods:
             full = f"{service}_{function}" if service else function
@@ -245,13 +245,11 @@ def _has_files(body: list[Input]) -> bool:
 
 
 def _security(inputs: Iterable[Input]) -> list[dict[str, list[str]]]:
-    """All of them together; nothing too, where each has a default."""
+    """All of them together; or only those without a default, which may be none."""
     asked = [each for each in inputs if isinstance(each.marker, (Bearer, ApiKey))]
-    if not asked:
-        return []
-    together: dict[str, list[str]] = {_scheme_name(each): [] for each in asked}
-    optional = all(each.default is not inspect.Parameter.empty for each in asked)
-    return [together, {}] if optional else [together]
+    needed = [each for each in asked if each.default is inspect.Parameter.empty]
+    ways: list[dict[str, list[str]]] = [{_scheme_name(each): [] for each in some} for some in (asked, needed)]
+    return ways[: 1 if asked == needed else 2] if asked else []
 
 
 def _scheme_name(each: Input) -> str:
@@ -265,7 +263,7 @@ def _components(operations: list[Operation], schemas: Schemas) -> dict[str, Any]
             schemes[_scheme_name(each)] = {"type": "http", "scheme": "bearer"}
         elif isinstance(each.marker, ApiKey):
             schemes[_scheme_name(each)] = {"type": "apiKey", "in": each.marker.place, "name": each.field}
-    found = {"schemas": {"Problem": PROBLEM_SCHEMA, **schemas.components}}
+    found = {"schemas": {_problem_name(schemas): PROBLEM_SCHEMA, **schemas.components}}
     return {**found, "securitySchemes": schemes} if schemes else found
 
 
@@ -274,26 +272,29 @@ def _components(operations: list[Operation], schemas: Schemas) -> dict[str, Any]
 
 def _responses(operation: Operation, schemas: Schemas, settings: Settings) -> dict[str, Any]:
     own = dict(operation.route.about.get("responses", {}))
-    found = {status: _problem(REASONS[status]) for status in _failures(operation, settings)}
+    found = {status: _problem(REASONS[status], schemas) for status in _failures(operation, settings)}
     if socket_parameter(operation.wiring):
         found[101] = {"description": "A WebSocket is open."}
     elif not any(status < 300 for status in own):
         found |= _results(operation, schemas)
     for status, what in own.items():
-        found[status] = _own_response(status, what, operation, schemas)
+        found[int(status)] = _own_response(status, what, found.get(status, {}), operation, schemas)
     return {str(status): found[status] for status in sorted(found)}
 
 
-def _own_response(status: int, what: Any, operation: Operation, schemas: Schemas) -> dict[str, Any]:
-    """What the author says of a status: a sentence, or the type of the answer."""
-    if status >= 400:
-        return _problem(what if isinstance(what, str) else HTTPStatus(status).phrase)
-    response: dict[str, Any] = {"description": what if isinstance(what, str) else HTTPStatus(status).phrase}
+def _own_response(
+    status: int, what: Any, ours: Mapping[str, Any], operation: Operation, schemas: Schemas
+) -> dict[str, Any]:
+    """What the author says of a status, a sentence or the type of the answer; the problem of ours stays beside it."""
+    if what in (None, type(None)):
+        return {"description": phrases.get(status, str(status))}
     if not isinstance(what, str):
-        response["content"] = {JSON: {"schema": schemas.of(what)}}
-    elif status < 300 and status != 204:
-        response["content"] = _content(operation, schemas)
-    return response
+        content = {**ours.get("content", {}), JSON: {"schema": schemas.of(what)}}
+        return {"description": ours.get("description") or phrases.get(status, str(status)), "content": content}
+    if status >= 400:
+        return _problem(what, schemas)
+    content = _content(operation, schemas) if status < 300 and status != 204 else {}
+    return {"description": what, **({"content": content} if content else {})}
 
 
 def _results(operation: Operation, schemas: Schemas) -> dict[int, Any]:
@@ -307,12 +308,11 @@ def _results(operation: Operation, schemas: Schemas) -> dict[int, Any]:
 
 
 def _content(operation: Operation, schemas: Schemas) -> dict[str, Any]:
-    content: dict[str, Any] = {}
-    for kind in options(operation.returns):
-        if kind is not type(None):
-            media, schema = _media(kind, operation, schemas)
-            content.setdefault(media, {"schema": schema})
-    return content
+    kinds = [kind for kind in options(operation.returns) if kind is not type(None)]
+    found: dict[str, list[Schema]] = {}
+    for media, schema in [_media(kind, operation, schemas) for kind in kinds]:
+        found.setdefault(media, []).append(schema)
+    return {media: {"schema": each[0] if len(each) == 1 else {"anyOf": each}} for media, each in found.items()}
 
 
 _MEDIA: dict[Any, str] = {str: TEXT, bytes: OCTETS, bytearray: OCTETS, memoryview: OCTETS}
@@ -325,7 +325,7 @@ def _media(kind: Any, operation: Operation, schemas: Schemas) -> tuple[str, Sche
         return _bare(EVENTS), EVENT_SCHEMA
     if is_stream(kind):
         media = _bare(operation.wiring.binder.stream_type) or "*/*"
-        return media, EVENT_SCHEMA if media == _bare(EVENTS) else {"type": "string"}
+        return media, EVENT_SCHEMA if media == _bare(EVENTS) else _text(operation, schemas)
     if kind in (inspect.Parameter.empty, Any, object) or (isinstance(kind, type) and issubclass(kind, Response)):
         return "*/*", ANYTHING
     if kind in _MEDIA:
@@ -333,13 +333,32 @@ def _media(kind: Any, operation: Operation, schemas: Schemas) -> tuple[str, Sche
     return JSON, schemas.of(kind)
 
 
+def _text(operation: Operation, schemas: Schemas) -> Schema:
+    """Of a stream; where it is one of JSON lines, `contentSchema` says what each of them is."""
+    text: Schema = {"type": "string"}
+    if operation.wiring.binder.stream_type != NDJSON:
+        return text
+    return {**text, "contentMediaType": NDJSON, "contentSchema": schemas.of(_item(operation))}
+
+
+def _item(operation: Operation) -> Any:
+    """What a line of the stream is."""
+    is_lines = operation.wiring.binder.stream_type == NDJSON
+    return get_args(operation.returns)[0] if is_lines else Any
+
+
 def _bare(media_type: str) -> str:
     return media_type.partition(";")[0]
 
 
-def _problem(description: str) -> dict[str, Any]:
-    reference = {"$ref": "#/components/schemas/Problem"}
+def _problem(description: str, schemas: Schemas) -> dict[str, Any]:
+    reference = {"$ref": REF.format(name=_problem_name(schemas))}
     return {"description": description, "content": {PROBLEM: {"schema": reference}}}
+
+
+def _problem_name(schemas: Schemas) -> str:
+    """Ours yields to an author's."""
+    return "tinysvc.Problem" if "Problem" in schemas.components else "Problem"
 
 
 def _failures(operation: Operation, settings: Settings) -> Iterator[int]:
@@ -378,5 +397,6 @@ def _types(operations: Iterable[Operation]) -> Iterator[Any]:
         for each in operation.inputs:
             yield each.annotation
         yield from options(operation.returns)
+        yield _item(operation)
         own: Mapping[int, Any] = operation.route.about.get("responses", {})
         yield from (what for what in own.values() if not isinstance(what, str))

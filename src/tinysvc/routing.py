@@ -357,9 +357,12 @@ def _checked_about(function: Callable[..., Any], about: About) -> About:
             known = difflib.get_close_matches(name, _OPTIONS, 1)
             remedy = f"did you mean {known[0]}?" if known else f"it knows {', '.join(_OPTIONS)}"
             raise ConfigurationError.at(function, f"{name!r} is no option of a route; {remedy}")
-    for status in about.get("responses", ()):
-        if type(status) is not int or not 200 <= status <= 599:
+    for status, what in about.get("responses", {}).items():
+        if not isinstance(status, int) or not 200 <= status <= 599:
             raise ConfigurationError.at(function, f"responses takes statuses from 200 to 599, not {status!r}")
+        if isinstance(what, Mapping):
+            remedy = 'as in {404: "There is none.", 201: Item}'
+            raise ConfigurationError.at(function, f"responses takes a sentence or a type, {remedy}, not {what!r}")
     if isinstance(about.get("tags"), str):
         raise ConfigurationError.at(function, f'tags is a list of names, as in ["users"], not {about["tags"]!r}')
     return about
