@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import inspect
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -62,6 +63,44 @@ def test_a_named_type_stands_among_the_components(kind: type) -> None:
     assert schemas.of(kind) == reference(kind.__name__)
     assert schemas.of(list[kind]) == {"type": "array", "items": reference(kind.__name__)}  # type: ignore[valid-type]
     assert schemas.components[kind.__name__]["type"] == "object"
+
+
+class Tagged(msgspec.Struct, tag=True):
+    at: datetime.datetime
+
+
+class Other(msgspec.Struct, tag=True):
+    at: str
+
+
+class Row(msgspec.Struct, array_like=True):
+    number: int
+    at: datetime.datetime | None = None
+
+
+@dataclass
+class Times:
+    at: Annotated[datetime.datetime, msgspec.Meta(description="When.")]
+    day: datetime.date
+    alarms: dict[str, list[datetime.time]]
+    pair: tuple[int, datetime.datetime]
+    either: int | Other | Tagged | None
+    row: Row
+    until: Annotated[datetime.datetime, msgspec.Meta(tz=False)] | None = None
+    next: Times | None = None
+
+
+def test_times_have_their_formats() -> None:
+    schemas = Schemas([list[Times], datetime.datetime])
+    found = schemas.components["Times"]["properties"]
+    moment = {"type": "string", "format": "date-time"}
+    assert schemas.of(datetime.datetime) == moment
+    assert found["at"] == {**moment, "description": "When."}
+    assert found["alarms"]["additionalProperties"]["items"] == {"type": "string", "format": "time"}
+    assert found["pair"]["prefixItems"][1] == found["until"]["anyOf"][0] == moment
+    assert schemas.components["Row"]["prefixItems"][1]["anyOf"][0] == moment
+    assert schemas.components["Tagged"]["properties"]["at"] == moment
+    assert schemas.components["Other"]["properties"]["at"] == {"type": "string"}
 
 
 def test_what_holds_itself() -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
+from msgspec import inspect as inspection
 
 from .forms import UploadFile
 
@@ -31,6 +32,8 @@ class Schemas:
         _, named = msgspec.json.schema_components(known, schema_hook=self._schema_of)
         models = self._describe_models(named)
         schemas, components = msgspec.json.schema_components(known, schema_hook=self._schema_of, ref_template=REF)
+        for schema, info in zip(schemas, inspection.multi_type_info(known), strict=True):
+            _say_times(schema, info, dict(components))
         self._found = list(zip(known, map(_cleaned, schemas), strict=True))
         self.components = {name: _cleaned(schema) for name, schema in {**components, **models}.items()}
 
@@ -72,6 +75,46 @@ class Schemas:
                 break
         self._references = {model: reference for (model, _), reference in references.items()}
         return models
+
+
+def _say_times(schema: Schema, info: inspection.Type, unseen: dict[str, Schema]) -> None:
+    """Give dates with times, and times, their formats. Msgspec gives them only where there must be an offset."""
+    info = _bare(info)
+    if "$ref" in schema:
+        schema = unseen.pop(schema["$ref"].rpartition("/")[2], {})
+    if isinstance(info, (inspection.DateTimeType, inspection.TimeType)):
+        schema.setdefault("format", "date-time" if isinstance(info, inspection.DateTimeType) else "time")
+    for inner, inner_info in _inside(schema, info) if schema else ():
+        _say_times(inner, inner_info, unseen)
+
+
+def _inside(schema: Schema, info: inspection.Type) -> Iterator[tuple[Schema, inspection.Type]]:
+    """The schemas in a schema, each with what it is made from, as msgspec orders them."""
+    if isinstance(info, inspection.UnionType):
+        options = [one for each in schema["anyOf"] for one in each.get("anyOf", [each])]
+        yield from zip(options, sorted(info.types, key=_place_in_union), strict=True)
+    elif fields := getattr(info, "fields", ()):
+        properties = schema.get("properties", {})
+        inner = schema.get("prefixItems") or [properties[each.encode_name] for each in fields]
+        yield from zip(inner, [each.type for each in fields], strict=True)
+    elif isinstance(info, inspection.TupleType):
+        yield from zip(schema.get("prefixItems", ()), info.item_types, strict=True)
+    elif isinstance(info, inspection.CollectionType) and "items" in schema:
+        yield schema["items"], info.item_type
+    elif isinstance(info, inspection.DictType) and "additionalProperties" in schema:
+        yield schema["additionalProperties"], info.value_type
+
+
+def _place_in_union(info: inspection.Type) -> tuple[bool, bool]:
+    info = _bare(info)
+    is_struct = isinstance(info, inspection.StructType) and not info.array_like
+    return isinstance(info, inspection.NoneType), is_struct
+
+
+def _bare(info: inspection.Type) -> inspection.Type:
+    while isinstance(info, inspection.Metadata):
+        info = info.type
+    return info
 
 
 def with_default(schema: Schema, default: Any) -> Schema:
