@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from msgspec import Meta
+
 from tinysvc import (
     Bearer,
     Cookie,
@@ -145,5 +147,24 @@ async def me(user: str) -> str:
 async def odd() -> str:
     return "<b>odd</b>"
 
+
+@io_route("/version", methods=["HEAD"], tags=["about"])
+async def version(x_ids: Annotated[list[str], Header()]) -> Response:
+    return Response(headers=[("x-got", " ".join(x_ids))])
+
+
+@io_route("/filter")
+async def filter(ids: list[int], limit: Annotated[int, Meta(ge=1, le=9)] = 5) -> list[int]:
+    """Some of *them*, **as you like**: *args and **kwargs, `a*b`."""
+    return ids[:limit]
+
+
+@io_route("/items", methods=["POST"], tags=["stock"])
+async def items(items: list[Item]) -> AsyncIterator[Item]:
+    for item in items:
+        yield item
+
+
+odd_parts = (version, filter, items)
 
 parts = (find, order, square, upload, names, raw, path, lines, events, picture, me, odd, user)

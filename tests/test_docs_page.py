@@ -42,6 +42,22 @@ def page(browser: Page, url: str) -> Iterator[Page]:
     page.close()
 
 
+@pytest.fixture(scope="module")
+def odd_url() -> Iterator[str]:
+    service = Service(*docs_page_app.odd_parts, name="odd", description="One.")
+    with serving(Service(service, Service(*docs_page_app.parts, name="shop", prefix="/shop"), name="both")) as url:
+        yield url
+
+
+@pytest.fixture
+def odd(browser: Page, odd_url: str) -> Iterator[Page]:
+    page = browser.tab(f"{odd_url}/docs")
+    page.until("document.querySelector('.route')")
+    yield page
+    assert problems(page, odd_url) == []
+    page.close()
+
+
 def problems(page: Page, url: str) -> list[Any]:
     """Requests to anybody else, errors in the console and violations of the policy."""
     page.run("0")  # what has happened until now has been told by then
@@ -99,7 +115,7 @@ def by_curl(page: Page, name: str, folder: Path) -> str:
 
 def test_all_routes_are_listed_and_marked(page: Page) -> None:
     assert page.text("h1") == "shop"
-    assert page.run("document.querySelector('#about code').textContent") == "things"
+    assert page.run("document.querySelector('#page-about code').textContent") == "things"
     assert page.run("document.querySelectorAll('.route').length") == 12
     assert page.run("[...document.querySelectorAll('.cpu .kind')].map(each => each.textContent)") == ["cpu"]
     assert page.run("document.querySelectorAll('.io .kind').length") == 11
@@ -131,11 +147,11 @@ def test_a_route_says_where_it_runs_and_what_it_answers(page: Page) -> None:
 
 def test_filter(page: Page) -> None:
     page.type("/")
-    assert page.run("document.activeElement.id") == "filter"
+    assert page.run("document.activeElement.id") == "page-filter"
     page.type("POST files")
     shown = "[...document.querySelectorAll('.route:not([hidden])')].map(each => each.id)"
     assert page.run(shown) == ["upload"]
-    assert page.text("#found") == "1 of 12 routes"
+    assert page.text("#page-found") == "1 of 12 routes"
     page.type("\x1b")
     assert len(page.run(shown)) == 12
 
@@ -147,7 +163,68 @@ def test_a_link_to_a_route(browser: Page, url: str) -> None:
     page.close()
 
 
+def test_routes_stand_under_their_service_and_tag(odd: Page) -> None:
+    headings = (
+        "[...document.querySelectorAll('h2:not(dialog *), h3')].map(each => each.localName + ' ' + each.textContent)"
+    )
+    assert odd.run(headings) == ["h2 odd", "h3 about", "h3 stock", "h2 shop"]
+    assert odd.run("[...document.querySelectorAll('nav a')].map(each => each.textContent)") == [
+        "odd",
+        "about",
+        "stock",
+        "shop",
+    ]
+    assert odd.run("document.getElementById('items').closest('section').firstChild.textContent") == "stock"
+    odd.run("document.querySelector('nav .h3 a').click()")
+    assert odd.run("document.querySelector(':target').textContent") == "about"
+
+
+def test_emphasis(odd: Page) -> None:
+    said = "Some of <em>them</em>, <strong>as you like</strong>: *args and **kwargs, <code>a*b</code>."
+    assert odd.run("document.querySelector('#filter .summary').innerHTML") == said
+
+
 # What is tried
+
+
+def test_what_is_wrong_is_said_at_each_input(page: Page) -> None:
+    opened(page, "find")
+    fill(page, "find", "number", "one")
+    assert send(page, "find").startswith("422 ")
+    page.until("document.querySelector('#find .fault')")
+    assert page.text("#find .fault") == "Expected int, got 'one'"
+    assert page.run("document.querySelector('#find [aria-invalid=true]').dataset.place") == "path.number"
+    opened(page, "order")
+    fill(page, "order", "Body", '{"number": "one"}')
+    assert send(page, "order").startswith("422 ")
+    page.until("document.querySelector('#order textarea[aria-invalid=true]')")
+    assert page.text("#order .fault") == "$.number: Expected int, got str"
+    fill(page, "find", "number", "1")
+    send(page, "find")
+    page.until("document.querySelector('#find .content')?.textContent.includes('\"number\": 1')")
+    assert not page.run("document.querySelector('#find .fault, #find [aria-invalid=true]')")
+
+
+def test_the_lines_of_a_header_and_a_head(odd: Page, tmp_path: Path) -> None:
+    opened(odd, "version")
+    fill(odd, "version", "x-ids", "a b\nc")
+    assert send(odd, "version") == "200 OK"
+    assert "x-got: a b, c" in odd.run("document.querySelector('#version .more pre').textContent")
+    assert "x-got: a b c" in by_curl(odd, "version", tmp_path)
+
+
+def test_a_body_that_a_browser_does_not_send(odd: Page, tmp_path: Path) -> None:
+    opened(odd, "filter")
+    fill(odd, "filter", "Body", "[1,\n2]")
+    fill(odd, "filter", "limit", "1")
+    assert send(odd, "filter").startswith("422 ")
+    assert by_curl(odd, "filter", tmp_path) == "[1]"
+
+
+def test_the_lines_of_a_stream_are_described(odd: Page) -> None:
+    opened(odd, "items")
+    odd.run("document.querySelector('#items .opened > .more').open = true")
+    assert odd.text("#items .more td pre").startswith("lines of Item {")
 
 
 def test_json_with_the_sample(page: Page, tmp_path: Path) -> None:
@@ -198,14 +275,14 @@ def test_the_time_in_queue_and_worker_is_drawn(page: Page) -> None:
 
 
 def test_files(page: Page, tmp_path: Path) -> None:
-    for name in ("a.txt", "b c.txt"):
+    for name in ("a.txt", "b c.txt", "it's;d,é.txt"):
         (tmp_path / name).write_text(name)
     opened(page, "upload")
-    page.choose_files("#upload input[type=file]", tmp_path / "a.txt", tmp_path / "b c.txt")
+    page.choose_files("#upload input[type=file]", *sorted(tmp_path.iterdir()))
     fill(page, "upload", "title", "new")
     assert send(page, "upload") == "200 OK"
-    assert answered(page, "upload") == {"new a.txt": 5, "new b c.txt": 7}
-    assert json.loads(by_curl(page, "upload", tmp_path)) == {"new a.txt": 5, "new b c.txt": 7}
+    assert answered(page, "upload") == {"new a.txt": 5, "new b c.txt": 7, "new it's;d,é.txt": 13}
+    assert json.loads(by_curl(page, "upload", tmp_path)) == {"new a.txt": 5, "new b c.txt": 7, "new it's;d,é.txt": 13}
 
 
 @pytest.mark.parametrize("media", ["application/x-www-form-urlencoded", "multipart/form-data"])
@@ -262,7 +339,7 @@ def test_a_picture(page: Page) -> None:
 def test_who_is_asking(page: Page) -> None:
     opened(page, "me")
     assert send(page, "me").startswith("401 ")
-    page.run("document.getElementById('authorize').click()")
+    page.run("document.getElementById('page-authorize').click()")
     page.type("secret")
     page.run("document.querySelector('dialog button').click()")
     assert send(page, "me") == "200 OK"
@@ -282,7 +359,7 @@ def test_no_answer(page: Page) -> None:
 
 def test_with_the_keyboard_only(page: Page) -> None:
     page.type("/square\t")
-    page.until("document.activeElement.matches('#authorize')")
+    page.until("document.activeElement.matches('#page-authorize')")
     for _ in range(20):
         page.type("\t")
         if page.run("document.activeElement.closest('#square') !== null"):

@@ -3,6 +3,8 @@
 const MOST_LINES = 500; // of a stream; older ones leave the page, however long it runs
 const LONGEST_TEXT = 200_000; // characters of one answer
 
+// An operation has its name as its id, which is a function's: what else has an id has one with a dash.
+
 let api = {}; // the OpenAPI document
 let numbers = 0; // of elements that need a name
 const secrets = new Map(); // of security schemes, by name
@@ -29,21 +31,21 @@ async function start() {
     if (!response.ok) throw new Error(`${response.status} ${response.statusText}`);
     api = await response.json();
   } catch (error) {
-    byId("found").textContent = `openapi.json could not be read: ${error.message}`;
+    byId("page-found").textContent = `openapi.json could not be read: ${error.message}`;
     return;
   }
   const { title, version, description } = api.info;
-  document.title = byId("title").textContent = title;
-  byId("version").textContent = version && version !== "0" ? version : "";
-  byId("about").append(...prose(description));
-  for (const section of sections()) byId("routes").append(section);
+  document.title = byId("page-title").textContent = title;
+  byId("page-version").textContent = version && version !== "0" ? version : "";
+  byId("page-about").append(...prose(description));
+  for (const section of sections()) byId("page-routes").append(section);
   prepareFilter();
   prepareSecrets();
   openLinked();
   addEventListener("hashchange", openLinked);
 }
 
-/** Simple Markdown as elements: paragraphs, lists, indented blocks, `code`. Anything else stays as it was written. */
+/** Simple Markdown as elements: paragraphs, lists, indented blocks, `code`, *emphasis*; else it stays as it was written. */
 function prose(text) {
   const blocks = (text ?? "").split(/\n\s*\n/).filter((block) => block.trim());
   return blocks.map((block) => {
@@ -55,7 +57,11 @@ function prose(text) {
 }
 
 function inline(text) {
-  return text.split(/`([^`]+)`/).map((part, index) => (index % 2 ? h("code", {}, part) : part));
+  return text.split(/(`[^`]+`|\*\*[^\s*`](?:[^*`]*[^\s*`])?\*\*|(?<![*\w])\*[^\s*`](?:[^*`]*[^\s*`])?\*(?!\*))/).map((part, index) => {
+    if (index % 2 === 0) return part;
+    if (part.startsWith("`")) return h("code", {}, part.slice(1, -1));
+    return part.startsWith("**") ? h("strong", {}, part.slice(2, -2)) : h("em", {}, part.slice(1, -1));
+  });
 }
 
 // The list
@@ -66,29 +72,41 @@ function operations() {
   );
 }
 
-/** One for each tag, in the document's order. An operation stands under the first of its tags that has a section. */
+/** One for each service, and in it one for each tag; the only service's name is the page's. */
 function sections() {
-  const groups = new Map((api.tags ?? []).map((tag) => [tag.name, { ...tag, operations: [] }]));
-  for (const operation of operations()) {
-    const name = operation.tags?.[0] ?? "";
-    if (!groups.has(name)) groups.set(name, { name, operations: [] });
-    groups.get(name).operations.push(operation);
-  }
-  const found = [...groups.values()].filter((group) => group.operations.length);
-  if (found.length > 1) listSections(found);
-  return found.map((group) => section(group, found.length > 1));
+  const services = grouped(operations(), 0);
+  const isAlone = services.length === 1;
+  const found = services.flatMap(([service, routes]) => {
+    const tags = grouped(routes, 1);
+    const parts = tags.map(([tag, members]) => section(tag, isAlone ? "h2" : "h3", `tag-${service}-${tag}`, members.map(route)));
+    return isAlone ? parts : section(service || "others", "h2", `tag-${service}-`, parts);
+  });
+  listSections(found.flatMap((each) => [each, ...each.querySelectorAll("section")]));
+  return found;
 }
 
-function listSections(groups) {
+/** [[tag, operations]], by the tag at this place of each; those without one first. */
+function grouped(operations, place) {
+  const groups = new Map([["", []]]);
+  for (const operation of operations) {
+    const tag = operation.tags?.[place] ?? "";
+    groups.set(tag, [...(groups.get(tag) ?? []), operation]);
+  }
+  return [...groups].filter(([, members]) => members.length);
+}
+
+function section(name, level, id, content) {
+  const about = (api.tags ?? []).find((tag) => tag.name === name)?.description;
+  const heading = name ? [h(level, { id, tabindex: "-1" }, name), h("div", { class: "about" }, prose(about))] : "";
+  return h("section", {}, heading, content);
+}
+
+function listSections(found) {
+  const headings = found.map((each) => each.firstElementChild).filter((each) => each.matches("h2, h3"));
+  if (headings.length < 2) return;
   const nav = document.querySelector("nav");
   nav.hidden = false;
-  nav.append(h("ul", {}, groups.map(({ name }) => h("li", {}, h("a", { href: `#tag-${name}` }, name || "others")))));
-}
-
-function section({ name, description, operations }, isNamed) {
-  const heading = isNamed ? h("h2", { id: `tag-${name}`, tabindex: "-1" }, name || "others") : "";
-  const about = isNamed ? h("div", { class: "about" }, prose(description)) : "";
-  return h("section", {}, heading, about, operations.map(route));
+  nav.append(h("ul", {}, headings.map(({ id, localName, textContent }) => h("li", { class: localName }, h("a", { href: `#${id}` }, textContent)))));
 }
 
 /** A line of the list, which opens to the whole; that is made when it is opened first. */
@@ -127,7 +145,7 @@ function breakable(path) {
 }
 
 function prepareFilter() {
-  const filter = byId("filter");
+  const filter = byId("page-filter");
   filter.addEventListener("input", () => narrow(filter.value.toLowerCase().split(/\s+/)));
   filter.addEventListener("keydown", (event) => {
     if (event.key === "Escape") narrow([(filter.value = "")]);
@@ -145,11 +163,11 @@ function narrow(wanted) {
   for (const each of routes) each.hidden = !wanted.every((word) => each.dataset.words.includes(word));
   for (const each of document.querySelectorAll("section")) each.hidden = !each.querySelector(".route:not([hidden])");
   const shown = routes.filter((each) => !each.hidden).length;
-  byId("found").textContent = wanted.some(Boolean) ? `${shown} of ${routes.length} routes` : "";
+  byId("page-found").textContent = wanted.some(Boolean) ? `${shown} of ${routes.length} routes` : "";
 }
 
 function openLinked() {
-  const target = byId(location.hash.slice(1)); // an operation's name is that of a function
+  const target = byId(decodeURIComponent(location.hash.slice(1)));
   if (!target?.matches(".route")) return;
   target.open = true;
   target.scrollIntoView();
@@ -158,9 +176,9 @@ function openLinked() {
 
 function prepareSecrets() {
   const schemes = Object.entries(api.components?.securitySchemes ?? {});
-  const button = byId("authorize");
+  const button = byId("page-authorize");
   button.hidden = !schemes.length;
-  button.addEventListener("click", () => byId("secrets").showModal());
+  button.addEventListener("click", () => byId("page-secrets").showModal());
   for (const [name, scheme] of schemes) {
     const id = `secret-${name}`;
     const place = scheme.type === "http" ? `${scheme.scheme} token` : `key in the ${scheme.in} ${scheme.name}`;
@@ -244,7 +262,9 @@ function sendButtons(read, answer) {
     event.preventDefault();
     running?.abort();
     const mine = (running = new AbortController());
-    const show = answer.next();
+    const form = event.target;
+    const show = { ...answer.next(), faults: (errors) => mark(form, errors) };
+    mark(form, []);
     stop.disabled = false;
     try {
       await send(read(), show, mine.signal);
@@ -254,6 +274,20 @@ function sendButtons(read, answer) {
     if (running === mine) stop.disabled = true;
   }
   return { elements: [go, stop], send: onsubmit };
+}
+
+/** Say at each input what the service finds wrong with it: at `query.limit`, or at `$` what is wrong with `$.items[3]`. */
+function mark(form, errors) {
+  for (const each of form.querySelectorAll(".fault")) each.remove();
+  for (const input of form.querySelectorAll("[data-place]")) {
+    const here = input.dataset.place;
+    const mine = errors.filter(({ place }) => place.startsWith(here) && /^([.[]|$)/.test(place.slice(here.length)));
+    input.setAttribute("aria-invalid", String(mine.length > 0));
+    if (!mine.length) continue;
+    const said = mine.map(({ place, detail }) => (place === here ? detail : `${place}: ${detail}`)).join("\n");
+    input.setAttribute("aria-describedby", `${input.id}-note ${input.id}-fault`);
+    input.after(h("p", { class: "fault", id: `${input.id}-fault` }, inline(said)));
+  }
 }
 
 function copyButton(source) {
@@ -277,6 +311,7 @@ function copyButton(source) {
 function field(name, given, { required, note, place, input }) {
   const id = `field-${++numbers}`;
   input.id = id;
+  input.dataset.place = `${place ?? "form"}.${name}`;
   if (note) input.setAttribute("aria-describedby", `${id}-note`);
   const mark = required ? h("abbr", { class: "required", title: "required" }, "*") : "";
   return h(
@@ -329,19 +364,20 @@ function bodyChoice(bodies) {
 /** {media, element, type, value, curl}: `type` is left to the browser where only it knows the whole. */
 function bodyOf([media, content], operation) {
   if (/^multipart|urlencoded/.test(media)) return formBody(media, resolve(content.schema).schema);
-  return (/json/.test(media) ? jsonBody : rawBody)(media, content, operation.requestBody.required);
+  if (!/json/.test(media)) return rawBody(media, content, operation.requestBody.required);
+  return jsonBody(media, content, hasNoBody(operation.method) ? "In the curl line only: a browser sends no body with this method." : "");
 }
 
-function jsonBody(media, { schema = {}, example, examples }) {
+function jsonBody(media, { schema = {}, example, examples }, remark) {
   const filled = example ?? Object.values(examples ?? {})[0]?.value ?? sample(schema) ?? null;
   const id = `field-${++numbers}`;
-  const text = h("textarea", { id, spellcheck: "false", class: "code" });
+  const text = h("textarea", { id, spellcheck: "false", class: "code", "data-place": "$" });
   text.value = JSON.stringify(filled, null, 2);
   text.rows = Math.min(Math.max(text.value.split("\n").length + 1, 4), 20);
   const element = h(
     "div",
     { class: "body" },
-    h("div", {}, h("label", { for: id }, "Body", h("small", {}, media)), text),
+    h("div", {}, h("label", { for: id }, "Body", h("small", {}, media)), text, remark && h("p", { class: "note" }, remark)),
     h("pre", { class: "outline" }, outline(schema)),
   );
   // in JSON, a line break can only stand between two words
@@ -389,8 +425,13 @@ function formBody(media, schema) {
 }
 
 function curlField(isMultipart, name, value) {
-  if (value instanceof File) return ["-F", quoted(`${name}=@${value.name}`)];
+  if (value instanceof File) return ["-F", quoted(`${name}=@${inForm(value.name)}`)];
   return [isMultipart ? "--form-string" : "--data-urlencode", quoted(`${name}=${value}`)];
+}
+
+/** A file's name as -F of curl has it, where "," and ";" would end it. */
+function inForm(name) {
+  return /[,;"\\]/.test(name) ? `"${name.replace(/["\\]/g, "\\$&")}"` : name;
 }
 
 // The answer
@@ -432,12 +473,13 @@ function answerParts(status, parts) {
     },
     line(piece, elapsed) {
       if (!lines) parts.append((lines = h("ol", { class: "lines", tabindex: "0", "aria-label": "stream" })));
+      const isRead = lines.scrollTop + lines.clientHeight < lines.scrollHeight - 40; // who scrolls back is left there
       lines.append(h("li", {}, h("time", {}, `${(elapsed / 1000).toFixed(2)} s`), h("span", {}, piece)));
       if (++shown > MOST_LINES) lines.firstChild.remove();
-      lines.scrollTop = lines.scrollHeight;
+      if (!isRead) lines.scrollTop = lines.scrollHeight;
     },
     image(blob) {
-      parts.append(h("img", { src: URL.createObjectURL(blob), alt: "the answer" }));
+      parts.append(h("div", {}, h("img", { src: URL.createObjectURL(blob), alt: "the answer" })));
     },
     file(blob) {
       const link = { href: URL.createObjectURL(blob), download: "answer" };

@@ -10,7 +10,7 @@ function requestOf(operation, fields, body) {
     if (place === "path") path = path.replace(`{${name}}`, () => inPath(parameter, value));
     else if (value === "" && !parameter.required) continue;
     else if (place === "query") query.push(...valuesOf(parameter, value).map((each) => [name, each]));
-    else if (place === "header") request.headers.push([name, value]);
+    else if (place === "header") request.headers.push(...valuesOf(parameter, value).map((each) => [name, each]));
     else if (place === "cookie") request.cookies.push(`${name}=${value}`);
   }
   authorize(operation, request, query);
@@ -45,9 +45,10 @@ function authorize(operation, request, query) {
 function curlLine(request) {
   const words = ["curl"];
   if (request.isStream) words.push("-N"); // lines as they come
-  if (request.method !== (request.curl.length ? "POST" : "GET")) words.push("-X", request.method);
+  if (request.method === "HEAD") words.push("-I"); // with -X it would wait for a body
+  else if (request.method !== (request.curl.length ? "POST" : "GET")) words.push("-X", request.method);
   words.push(quoted(request.url));
-  for (const [name, value] of request.headers) words.push("-H", quoted(`${name}: ${value}`));
+  for (const [name, value] of request.headers) words.push("-H", quoted(value ? `${name}: ${value}` : `${name};`));
   if (request.cookies.length) words.push("-b", quoted(request.cookies.join("; ")));
   return [...words, ...request.curl].join(" ");
 }
@@ -57,10 +58,16 @@ function quoted(text) {
   return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }
 
+/** Whether a browser sends no body with this method. */
+function hasNoBody(method) {
+  return /^(get|head)$/i.test(method);
+}
+
 /** Send it, and tell `show` of the head, then of each piece of the body as it comes; stops when `signal` says so. */
 async function send(request, show, signal) {
   const started = performance.now();
-  const { url, method, headers, body } = request;
+  const { url, method, headers } = request;
+  const body = hasNoBody(method) ? undefined : request.body;
   const response = await fetch(url, { method, headers, body, signal, cache: "no-store" });
   show.head(response, performance.now() - started);
   const type = response.headers.get("content-type") ?? "";
@@ -72,6 +79,7 @@ async function readBody(response, type, show, started) {
   if (/event-stream|ndjson|jsonl/.test(type)) return readLines(response, type, show, started);
   if (/^text\//.test(type)) return readPieces(response, show);
   const blob = await response.blob();
+  if (/problem\+json/.test(type)) show.faults(faultsOf(await blob.text()));
   if (/json/.test(type)) show.text(pretty(await blob.text()));
   else if (/^image\//.test(type)) show.image(blob);
   else if (blob.size) show.file(blob);
@@ -110,6 +118,15 @@ async function* chunks(response) {
     const { done, value } = await reader.read();
     if (done) return;
     yield value;
+  }
+}
+
+/** The `errors` of a problem that name a place. */
+function faultsOf(text) {
+  try {
+    return JSON.parse(text).errors.filter(({ place }) => typeof place === "string");
+  } catch {
+    return []; // an author's problem may have others, or none
   }
 }
 

@@ -46,7 +46,7 @@ function bounds(schema) {
   else if (!huge(maximum)) said.push(`at most ${maximum}`);
   if (exclusiveMinimum !== undefined) said.push(`more than ${exclusiveMinimum}`);
   if (exclusiveMaximum !== undefined) said.push(`less than ${exclusiveMaximum}`);
-  if (minLength) said.push(`${minLength} characters or more`);
+  if (minLength) said.push(minLength === 1 ? "not empty" : `${minLength} characters or more`);
   if (maxLength !== undefined) said.push(`${maxLength} characters or fewer`);
   if (pattern) said.push(`like ${pattern}`);
   return said;
@@ -61,6 +61,7 @@ function outline(given, indent = "", above = []) {
   const { schema, name } = resolve(given);
   if (name && above.includes(name)) return name; // it holds itself
   const inside = name ? [...above, name] : above;
+  if (schema.contentSchema) return `lines of ${outline(schema.contentSchema, indent, inside)}`;
   if (alternatives(schema)) return alternatives(schema).map((each) => outline(each, indent, inside)).join(" or ");
   if (typeOf(schema) === "array" && schema.items) return `list of ${outline(schema.items, indent, inside)}`;
   if (typeOf(schema) !== "object" || !schema.properties) return inWords(given);
