@@ -154,7 +154,7 @@ async def version(x_ids: Annotated[list[str], Header()]) -> Response:
 
 
 @io_route("/filter")
-async def filter(ids: list[int], limit: Annotated[int, Meta(ge=1, le=9)] = 5) -> list[int]:
+async def about(ids: list[int], limit: Annotated[int, Meta(ge=1, le=9)] = 5) -> list[int]:
     """Some of *them*, **as you like**: *args and **kwargs, `a*b`."""
     return ids[:limit]
 
@@ -165,6 +165,6 @@ async def items(items: list[Item]) -> AsyncIterator[Item]:
         yield item
 
 
-odd_parts = (version, filter, items)
+odd_parts = (version, about, items)
 
 parts = (find, order, square, upload, names, raw, path, lines, events, picture, me, odd, user)

@@ -181,7 +181,7 @@ def test_routes_stand_under_their_service_and_tag(odd: Page) -> None:
 
 def test_emphasis(odd: Page) -> None:
     said = "Some of <em>them</em>, <strong>as you like</strong>: *args and **kwargs, <code>a*b</code>."
-    assert odd.run("document.querySelector('#filter .summary').innerHTML") == said
+    assert odd.run("document.querySelector('#about .summary').innerHTML") == said
 
 
 # What is tried
@@ -214,11 +214,11 @@ def test_the_lines_of_a_header_and_a_head(odd: Page, tmp_path: Path) -> None:
 
 
 def test_a_body_that_a_browser_does_not_send(odd: Page, tmp_path: Path) -> None:
-    opened(odd, "filter")
-    fill(odd, "filter", "Body", "[1,\n2]")
-    fill(odd, "filter", "limit", "1")
-    assert send(odd, "filter").startswith("422 ")
-    assert by_curl(odd, "filter", tmp_path) == "[1]"
+    opened(odd, "about")
+    fill(odd, "about", "Body", "[1,\n2]")
+    fill(odd, "about", "limit", "1")
+    assert send(odd, "about").startswith("422 ")
+    assert by_curl(odd, "about", tmp_path) == "[1]"
 
 
 def test_the_lines_of_a_stream_are_described(odd: Page) -> None:

@@ -16,7 +16,7 @@ from tinysvc.testing import serving
 from tinysvc.wiring import wiring_of
 
 SERVICE = """
-import datetime, enum, uuid
+import datetime, decimal, enum, uuid
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -31,6 +31,9 @@ class Colour(enum.Enum):
 class Node:
     name: Annotated[str, msgspec.Meta(min_length=6, max_length=8)]
     when: Annotated[datetime.datetime, msgspec.Meta(tz=True)]
+    since: datetime.datetime
+    opens: datetime.time
+    price: decimal.Decimal
     identity: uuid.UUID
     colour: Colour
     size: Annotated[int, msgspec.Meta(ge=10, multiple_of=4)]

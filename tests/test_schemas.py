@@ -96,7 +96,7 @@ def test_times_have_their_formats() -> None:
     moment = {"type": "string", "format": "date-time"}
     assert schemas.of(datetime.datetime) == moment
     assert found["at"] == {**moment, "description": "When."}
-    assert found["alarms"]["additionalProperties"]["items"] == {"type": "string", "format": "time"}
+    assert found["alarms"]["additionalProperties"]["items"] == {"type": "string", "format": "partial-time"}
     assert found["pair"]["prefixItems"][1] == found["until"]["anyOf"][0] == moment
     assert schemas.components["Row"]["prefixItems"][1]["anyOf"][0] == moment
     assert schemas.components["Tagged"]["properties"]["at"] == moment

@@ -16,7 +16,9 @@ Schema = Mapping[str, Any]
 TEXTS = {
     "date": "2026-01-31",
     "date-time": "2026-01-31T12:00:00Z",
-    "time": "12:00:00",
+    "time": "12:00:00Z",
+    "partial-time": "12:00:00",
+    "decimal": "1.5",
     "duration": "PT1M",
     "email": "ada@example.org",
     "uri": "https://example.org/",

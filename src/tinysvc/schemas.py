@@ -78,12 +78,15 @@ class Schemas:
 
 
 def _say_times(schema: Schema, info: inspection.Type, unseen: dict[str, Schema]) -> None:
-    """Give dates with times, and times, their formats. Msgspec gives them only where there must be an offset."""
+    """Give a datetime and a time their formats, which msgspec leaves out where an offset may be there or not.
+
+    A time is one without: only such a one can be answered.
+    """
     info = _bare(info)
     if "$ref" in schema:
         schema = unseen.pop(schema["$ref"].rpartition("/")[2], {})
     if isinstance(info, (inspection.DateTimeType, inspection.TimeType)):
-        schema.setdefault("format", "date-time" if isinstance(info, inspection.DateTimeType) else "time")
+        schema.setdefault("format", "date-time" if isinstance(info, inspection.DateTimeType) else "partial-time")
     for inner, inner_info in _inside(schema, info) if schema else ():
         _say_times(inner, inner_info, unseen)
 

@@ -64,6 +64,7 @@ function outline(given, indent = "", above = []) {
   if (schema.contentSchema) return `lines of ${outline(schema.contentSchema, indent, inside)}`;
   if (alternatives(schema)) return alternatives(schema).map((each) => outline(each, indent, inside)).join(" or ");
   if (typeOf(schema) === "array" && schema.items) return `list of ${outline(schema.items, indent, inside)}`;
+  if (schema.additionalProperties?.constructor === Object && !schema.properties) return `{ any key: ${outline(schema.additionalProperties, indent, inside)} }`;
   if (typeOf(schema) !== "object" || !schema.properties) return inWords(given);
   const required = schema.required ?? [];
   const lines = Object.entries(schema.properties).map(([field, inner]) => {
@@ -124,7 +125,9 @@ function sampleNumber({ minimum, exclusiveMinimum, maximum, exclusiveMaximum, mu
 const TEXTS = {
   date: "2026-01-31",
   "date-time": "2026-01-31T12:00:00Z",
-  time: "12:00:00",
+  time: "12:00:00Z",
+  "partial-time": "12:00:00",
+  decimal: "1.5",
   duration: "PT1M",
   email: "ada@example.org",
   uri: "https://example.org/",
