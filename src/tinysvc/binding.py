@@ -338,7 +338,8 @@ class Binder:
         return ConfigurationError.at(
             self.function,
             f"cannot read a value of type {annotation!r} for {place}; "
-            "use a dataclass, Struct, TypedDict, attrs or pydantic class, a standard type, or Any",
+            "use a dataclass, Struct, TypedDict or attrs class, a standard type, or Any; "
+            "a pydantic class is read from a JSON body, and stands in no other class than pydantic's",
         )
 
 
