@@ -44,7 +44,7 @@ def page(browser: Page, url: str) -> Iterator[Page]:
 
 @pytest.fixture(scope="module")
 def odd_url() -> Iterator[str]:
-    service = Service(*docs_page_app.odd_parts, name="odd", description="One.")
+    service = Service(*docs_page_app.odd_parts, name="odd", description="https://example.org/" + "long" * 99)
     with serving(Service(service, Service(*docs_page_app.parts, name="shop", prefix="/shop"), name="both")) as url:
         yield url
 
@@ -422,6 +422,11 @@ def test_light_and_dark_wide_and_narrow(page: Page, scheme: str, width: int) -> 
     assert page.run("document.documentElement.clientWidth") > width - 30
     light = page.run("getComputedStyle(document.body).backgroundColor") == "rgb(250, 250, 248)"
     assert light == (scheme == "light")
+
+
+def test_a_long_word_is_broken(odd: Page) -> None:
+    odd.look(360, 740)
+    assert odd.run("document.documentElement.scrollWidth") <= 360
 
 
 def test_every_input_has_a_name(page: Page) -> None:
