@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
@@ -165,6 +165,15 @@ async def items(items: list[Item]) -> AsyncIterator[Item]:
         yield item
 
 
-odd_parts = (version, about, items)
+@io_route("/maybe", methods=["POST"])
+async def maybe(
+    ids: Annotated[list[int] | None, Query()] = None,
+    way: Literal["up", "down"] | None = None,
+    photo: UploadFile | None = None,
+) -> dict[str, Any]:
+    return {"ids": ids, "way": way, "photo": photo and photo.size}
+
+
+odd_parts = (version, about, items, maybe)
 
 parts = (find, order, square, upload, names, raw, path, lines, events, picture, me, odd, user)

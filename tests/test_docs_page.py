@@ -221,6 +221,20 @@ def test_a_body_that_a_browser_does_not_send(odd: Page, tmp_path: Path) -> None:
     assert by_curl(odd, "about", tmp_path) == "[1]"
 
 
+def test_what_may_be_nothing(odd: Page, tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("four")
+    opened(odd, "maybe")
+    assert send(odd, "maybe") == "200 OK"
+    assert answered(odd, "maybe") == {"ids": None, "way": None, "photo": None}
+    fill(odd, "maybe", "ids", "1\n2")
+    fill(odd, "maybe", "way", "up")
+    odd.choose_files("#maybe input[type=file]", tmp_path / "a")
+    send(odd, "maybe")
+    odd.until("document.querySelector('#maybe .content')?.textContent.includes('\"photo\": 4')")
+    expected = {"ids": [1, 2], "way": "up", "photo": 4}
+    assert answered(odd, "maybe") == json.loads(by_curl(odd, "maybe", tmp_path)) == expected
+
+
 def test_the_lines_of_a_stream_are_described(odd: Page) -> None:
     opened(odd, "items")
     odd.run("document.querySelector('#items .opened > .more').open = true")

@@ -243,7 +243,7 @@ function trial(operation) {
   const buttons = sendButtons(() => read(), answer);
   const form = h(
     "form",
-    { oninput: update, onsubmit: buttons.send, onkeydown: (event) => event.ctrlKey && event.key === "Enter" && form.requestSubmit() },
+    { oninput: update, onsubmit: buttons.send, onkeydown: (event) => (event.ctrlKey || event.metaKey) && event.key === "Enter" && form.requestSubmit() },
     fields.map((field) => field.element),
     chosen.element,
     h("div", { class: "actions" }, buttons.elements),
@@ -332,7 +332,7 @@ function parameterField(parameter) {
 
 /** A select where there are choices, lines for a list, else a line of text: also what is wrong may be tried. */
 function inputFor(given, required, example) {
-  const { schema } = resolve(given);
+  const schema = withoutNull(given);
   const filled = example ?? (required ? sample(given) : undefined);
   const offered = typeOf(schema) === "boolean" ? ["true", "false"] : choices(schema);
   const fallback = given.default ?? schema.default;
@@ -404,8 +404,8 @@ function formBody(media, schema) {
   const isMultipart = media.startsWith("multipart");
   const fields = Object.entries(schema.properties ?? {}).map(([name, given]) => {
     const required = (schema.required ?? []).includes(name);
-    const inner = resolve(given).schema;
-    const item = typeOf(inner) === "array" ? resolve(inner.items ?? {}).schema : inner;
+    const inner = withoutNull(given);
+    const item = typeOf(inner) === "array" ? withoutNull(inner.items ?? {}) : inner;
     const input = isFile(item) ? h("input", { type: "file", multiple: item !== inner }) : inputFor(given, required);
     const values = () => {
       if (input.files) return [...input.files];

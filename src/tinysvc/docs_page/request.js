@@ -26,7 +26,7 @@ function inPath(parameter, value) {
 }
 
 function valuesOf(parameter, value) {
-  return typeOf(resolve(parameter.schema).schema) === "array" ? value.split("\n").filter(Boolean) : [value];
+  return typeOf(withoutNull(parameter.schema)) === "array" ? value.split("\n").filter(Boolean) : [value];
 }
 
 /** Add what the operation asks for, where it has been given. */

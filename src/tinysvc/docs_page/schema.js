@@ -25,6 +25,13 @@ function alternatives(schema) {
   return schema.anyOf ?? schema.oneOf;
 }
 
+/** The schema itself; of one that may also be nothing, the rest. */
+function withoutNull(given) {
+  const { schema } = resolve(given);
+  const others = (alternatives(schema) ?? []).filter((each) => resolve(each).schema.type !== "null");
+  return others.length === 1 ? withoutNull(others[0]) : schema;
+}
+
 /** A short text such as "integer, 1 to 10", "list of Item", "up | down". */
 function inWords(given) {
   const { schema, name } = resolve(given);
