@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import enum
+import math
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Iterator
 from typing import Any
@@ -50,6 +51,13 @@ RESULTS: list[tuple[Any, int, bytes, str | None]] = [
     ({"a": [1, None]}, 200, b'{"a":[1,null]}', "application/json"),
     ([1], 200, b"[1]", "application/json"),
     (7, 200, b"7", "application/json"),
+    (2**70, 200, b"1180591620717411303424", "application/json"),
+    (
+        {"é": {2: 2**70, "at": Point(-(2**64))}},
+        200,
+        b'{"\xc3\xa9":{"2":1180591620717411303424,"at":{"x":-18446744073709551616}}}',
+        "application/json",
+    ),
     (True, 200, b"true", "application/json"),
     ({1: "a"}, 200, b'{"1":"a"}', "application/json"),
     (Point(1), 200, b'{"x":1}', "application/json"),
@@ -74,7 +82,9 @@ def test_results(result: Any, status: int, content: bytes, content_type: str | N
     assert (response.status, response.content, response.content_type) == (status, content, content_type)
 
 
-@pytest.mark.parametrize("value", [object(), {"a": object()}, lambda: 1, 2**70, "\ud800"])
+@pytest.mark.parametrize(
+    "value", [object(), {"a": object()}, lambda: 1, [2**70, object()], [2**70, math.nan], "\ud800"]
+)
 def test_what_cannot_be_encoded_is_named(value: Any) -> None:
     with pytest.raises((UnencodableResult, UnicodeEncodeError)):
         encode_result(value)
