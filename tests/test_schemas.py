@@ -153,3 +153,31 @@ def test_defaults() -> None:
     assert with_default({}, Struct(1)) == {"default": {"x": 1}}
     assert with_default({}, Unknown()) == {}
     assert with_default({}, float("inf")) == {}
+
+
+class First(msgspec.Struct, tag=1, array_like=True):
+    at: datetime.datetime
+
+
+class Second(msgspec.Struct, tag=2, array_like=True):
+    at: datetime.time
+    note: str = ""
+
+
+class Third(msgspec.Struct, tag="third"):
+    at: datetime.datetime | None = None
+
+
+class Fourth(msgspec.Struct, tag="fourth", rename="camel"):
+    was_at: list[datetime.datetime] | dict[str, datetime.datetime] | datetime.time
+
+
+def test_times_are_said_wherever_they_stand() -> None:
+    when, clock = {"type": "string", "format": "date-time"}, {"type": "string", "format": "partial-time"}
+    schemas = Schemas([First | Second, Third | Fourth | None, tuple[str, datetime.datetime], set[int] | None])
+    assert schemas.components["First"]["prefixItems"][1] == when
+    assert schemas.components["Second"]["prefixItems"][1:] == [clock, {"type": "string", "default": ""}]
+    assert schemas.components["Third"]["properties"]["at"]["anyOf"][0] == when
+    many, by_name, one = schemas.components["Fourth"]["properties"]["wasAt"]["anyOf"]
+    assert (many["items"], by_name["additionalProperties"], one) == (when, when, clock)
+    assert schemas.of(tuple[str, datetime.datetime])["prefixItems"] == [{"type": "string"}, when]

@@ -32,8 +32,9 @@ class Schemas:
         _, named = msgspec.json.schema_components(known, schema_hook=self._schema_of)
         models = self._describe_models(named)
         schemas, components = msgspec.json.schema_components(known, schema_hook=self._schema_of, ref_template=REF)
-        for schema, info in zip(schemas, inspection.multi_type_info(known), strict=True):
-            _say_times(schema, info, dict(components))
+        infos = inspection.multi_type_info(known)
+        _say_times(zip(schemas, infos, strict=True))
+        _say_times(zip(components.values(), _named(infos, {}).values(), strict=True))
         self._found = list(zip(known, map(_cleaned, schemas), strict=True))
         self.components = {name: _cleaned(schema) for name, schema in {**components, **models}.items()}
 
@@ -77,29 +78,29 @@ class Schemas:
         return models
 
 
-def _say_times(schema: Schema, info: inspection.Type, unseen: dict[str, Schema]) -> None:
+def _say_times(pairs: Iterable[tuple[Schema, inspection.Type]]) -> None:
     """Give a datetime and a time their formats, which msgspec leaves out where an offset may be there or not.
 
-    A time is one without: only such a one can be answered.
+    A time is one without: only such a one can be answered. What has a name is looked at by itself.
     """
-    info = _bare(info)
-    if "$ref" in schema:
-        schema = unseen.pop(schema["$ref"].rpartition("/")[2], {})
-    if isinstance(info, (inspection.DateTimeType, inspection.TimeType)):
-        schema.setdefault("format", "date-time" if isinstance(info, inspection.DateTimeType) else "partial-time")
-    for inner, inner_info in _inside(schema, info) if schema else ():
-        _say_times(inner, inner_info, unseen)
+    for schema, kind in pairs:
+        info = _bare(kind)
+        if "$ref" in schema:
+            continue
+        if isinstance(info, _TEXTS):
+            schema.setdefault("format", "date-time" if isinstance(info, inspection.DateTimeType) else "partial-time")
+        _say_times(_inside(schema, info))
 
 
 def _inside(schema: Schema, info: inspection.Type) -> Iterator[tuple[Schema, inspection.Type]]:
-    """The schemas in a schema, each with what it is made from, as msgspec orders them."""
+    """The schemas in a schema, each with what it is made from."""
     if isinstance(info, inspection.UnionType):
-        options = [one for each in schema["anyOf"] for one in each.get("anyOf", [each])]
-        yield from zip(options, sorted(info.types, key=_place_in_union), strict=True)
+        yield from _options_with_times(schema, info)
     elif fields := getattr(info, "fields", ()):
-        properties = schema.get("properties", {})
-        inner = schema.get("prefixItems") or [properties[each.encode_name] for each in fields]
-        yield from zip(inner, [each.type for each in fields], strict=True)
+        if "prefixItems" in schema:  # behind a tag
+            yield from zip(schema["prefixItems"][-len(fields) :], [each.type for each in fields], strict=True)
+        else:
+            yield from [(schema["properties"][each.encode_name], each.type) for each in fields]
     elif isinstance(info, inspection.TupleType):
         yield from zip(schema.get("prefixItems", ()), info.item_types, strict=True)
     elif isinstance(info, inspection.CollectionType) and "items" in schema:
@@ -108,10 +109,43 @@ def _inside(schema: Schema, info: inspection.Type) -> Iterator[tuple[Schema, ins
         yield schema["additionalProperties"], info.value_type
 
 
-def _place_in_union(info: inspection.Type) -> tuple[bool, bool]:
-    info = _bare(info)
-    is_struct = isinstance(info, inspection.StructType) and not info.array_like
-    return isinstance(info, inspection.NoneType), is_struct
+def _options_with_times(schema: Schema, info: inspection.UnionType) -> Iterator[tuple[Schema, inspection.Type]]:
+    """The options of a union that may hold a time: a text, an array, an object; msgspec reads at most one of each."""
+    kinds = {"string": _TEXTS, "array": _ARRAYS, "object": _OBJECTS}
+    for option in schema.get("anyOf", ()):
+        made_from = [each for each in info.types if isinstance(_bare(each), kinds.get(option.get("type"), ()))]
+        if len(made_from) == 1:
+            yield option, made_from[0]
+
+
+_TEXTS = (inspection.DateTimeType, inspection.TimeType)
+_ARRAYS = (inspection.CollectionType, inspection.TupleType)
+_OBJECTS = (inspection.DictType,)
+
+
+def _named(infos: Iterable[inspection.Type], found: dict[Any, inspection.Type]) -> dict[Any, inspection.Type]:
+    """What has a name of its own among these and in them, in the order of msgspec's components."""
+    for info in map(_bare, infos):
+        if not (isinstance(info, _NAMED) and info.cls in found):
+            if isinstance(info, _NAMED):
+                found[info.cls] = info
+            _named(_parts(info), found)
+    return found
+
+
+def _parts(info: Any) -> list[inspection.Type]:
+    single = [getattr(info, name) for name in ("item_type", "key_type", "value_type") if hasattr(info, name)]
+    fields = [each.type for each in getattr(info, "fields", ())]
+    return [*fields, *single, *getattr(info, "item_types", ()), *getattr(info, "types", ())]
+
+
+_NAMED = (
+    inspection.StructType,
+    inspection.TypedDictType,
+    inspection.DataclassType,
+    inspection.NamedTupleType,
+    inspection.EnumType,
+)
 
 
 def _bare(info: inspection.Type) -> inspection.Type:
