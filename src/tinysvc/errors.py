@@ -227,12 +227,15 @@ _HIDDEN = (
     "<frozen runpy",
     "/importlib/__init__.py",
     "/multiprocessing/spawn.py",
+    "/anyio/to_thread.py",
+    "/anyio/_backends/_asyncio.py",  # in whose threads a `def` handler of an io route runs
     f"python{sys.version_info.major}.{sys.version_info.minor}/contextlib.py",
 )
 
 
 def author_traceback(error: BaseException) -> str:
-    """The traceback as text, from the author's first frame on: ours and the import system's are left out.
+    """The traceback as text, from the author's first frame on: ours and the import system's are left out, also of the
+    errors that it came from.
 
     An error of which no frame is the author's is shown whole: then it is ours, or the interpreter's. Errors of this
     module say all in their sentence.
@@ -240,10 +243,18 @@ def author_traceback(error: BaseException) -> str:
     if isinstance(error, TinysvcError):
         return "".join(traceback.format_exception_only(error)).rstrip()
     shown = traceback.TracebackException.from_exception(error)
+    chain: list[tuple[traceback.TracebackException | None, BaseException | None]] = [(shown, error)]
+    for each, raised in chain:
+        if each and raised:
+            _leave_authors(each, raised)
+            chain += (each.__cause__, raised.__cause__), (each.__context__, raised.__context__)
+    return "".join(shown.format()).rstrip()
+
+
+def _leave_authors(shown: traceback.TracebackException, error: BaseException) -> None:
     authors = [frame for frame in shown.stack if not any(hidden in frame.filename for hidden in _HIDDEN)]
     if authors or isinstance(error, SyntaxError):  # that one names its place itself
         shown.stack = traceback.StackSummary.from_list(authors)
-    return "".join(shown.format()).rstrip()
 
 
 noticed_by: list[Callable[[BaseException], None]] = []

@@ -37,7 +37,7 @@ from typing import Any, NamedTuple, NoReturn
 import msgspec
 
 from .arena import BIG, Arena
-from .errors import author_traceback
+from .errors import TinysvcError, author_traceback
 from .telling import OomCounter, forward_logs, peak_bytes, watch_crashes, whole_lines
 
 # A frame: the lengths of its head and its body; the head in MessagePack; the body, raw. MessagePack holds only data:
@@ -549,7 +549,7 @@ def send_error(link: Link, number: int, kind: int, error: BaseException) -> bool
 
 
 def error_text(error: BaseException) -> tuple[str, str, str]:
-    """The name of its type, its message and its traceback."""
+    """The name of its type, its message and its traceback; none of an error of ours, which says all in its message."""
     try:
         message = str(error)
     except BaseException:
@@ -557,7 +557,8 @@ def error_text(error: BaseException) -> tuple[str, str, str]:
     name = type(error).__qualname__
     if type(error).__module__ not in ("builtins", "__main__"):
         name = f"{type(error).__module__}.{name}"
-    return _text(name), _text(message), _text(author_traceback(error))
+    shown = "" if isinstance(error, TinysvcError) else author_traceback(error)
+    return _text(name), _text(message), _text(shown)
 
 
 def _text(text: str) -> str:
