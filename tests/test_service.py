@@ -501,7 +501,7 @@ async def two() -> None: ...
         ([star], r"star .*cannot fill the parameter \*args"),
         ([wrong_side, on_cpu], "wrong_side .*on_cpu comes from @cpu_resource.*use @io_resource"),
         ([wrong_side_too, on_io], "wrong_side_too .*on_io comes from @io_resource.*worker process"),
-        ([one, two], "two .*GET /same has a handler already"),
+        ([one, two], r"two .*GET /same has a handler already, .*one \(.*test_service.py:\d+\); change path or methods"),
         ([cpu_route("/")(lambda: None)], "lambda.*define it with def at the module's top level"),
         ([42], "42 is none of them"),
     ],

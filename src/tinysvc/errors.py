@@ -68,10 +68,14 @@ class ConfigurationError(TinysvcError):
     @classmethod
     def at(cls, function: Callable[..., Any], sentence: str) -> ConfigurationError:
         """An error about `function`, with the file and line where it is defined."""
-        code = getattr(function, "__code__", None)
-        name = getattr(function, "__qualname__", repr(function))
-        place = f" ({code.co_filename}:{code.co_firstlineno})" if code else ""
-        return cls(f"{name}{place}: {sentence}")
+        return cls(f"{place_of(function)}: {sentence}")
+
+
+def place_of(function: object) -> str:
+    """The name of a function, and the file and line where it is defined."""
+    code = getattr(function, "__code__", None)
+    name = getattr(function, "__qualname__", repr(function))
+    return f"{name} ({code.co_filename}:{code.co_firstlineno})" if code else name
 
 
 class HTTPError(TinysvcError):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote, unquote
 
-from .errors import ConfigurationError, NoRoute
+from .errors import ConfigurationError, NoRoute, place_of
 
 H = TypeVar("H")
 
@@ -53,7 +53,8 @@ class Router(Generic[H]):
         table = node.rest if rest else node.methods
         for method in methods:
             if method in table:
-                raise ConfigurationError.at(function, f"{method} {path} has a handler already; change path or methods")
+                taken = f"{method} {path} has a handler already, {place_of(table[method][0])}"
+                raise ConfigurationError.at(function, f"{taken}; change path or methods")
             table[method] = target, tuple(names)
         if not names:
             self._literal[quote(path, safe="/!$&'()*+,;=:@")] = {m: t for m, (t, _) in node.methods.items()}

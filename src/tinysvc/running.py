@@ -321,10 +321,10 @@ def _around(middleware: Middleware, call_next: Handler) -> Handler:
 
 def _check_paths(wirings: list[Wiring]) -> None:
     """ConfigurationError if two routes have one path and method."""
-    table: Router[None] = Router()
+    table: Router[Callable[..., Any]] = Router()
     for wiring in wirings:
         route = wiring.mounted.route
-        table.add(wiring.mounted.path, route.methods, None, route.function)
+        table.add(wiring.mounted.path, route.methods, route.function, route.function)
 
 
 # Which routes run in which pool
