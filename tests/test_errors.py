@@ -59,8 +59,10 @@ def test_a_traceback_begins_at_the_authors_code() -> None:
 async def test_so_it_does_in_a_thread_and_for_what_it_came_from() -> None:
     from tinysvc.iohandlers import in_thread
 
+    nothing: dict[str, int] = {}
+
     async def in_ours() -> None:
-        await in_thread(lambda: {}["missing"])
+        await in_thread(lambda: nothing["missing"])
 
     try:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 import time
@@ -141,6 +142,24 @@ def test_packages_and_what_is_new_in_them(folder: Path) -> None:
         until_version(server, "old")
         write(package / "inner" / "more.py", "VALUE = 'new'\n")
         until_version(server, "new")
+
+
+def test_a_folder_that_goes_and_comes_again(folder: Path) -> None:
+    """As where another branch, which has not got it, is checked out for a while."""
+    services = folder / "services"
+    services.mkdir()
+    write(services / "one.py", SERVICE)
+    with served(*tinysvc("services", "--reload"), cwd=folder, PYTHONPATH=str(folder)) as server:
+        shutil.rmtree(services)
+        heard(server, "the last version serves on")
+        assert server.get("/one").json()[0] == 1
+        services.mkdir()
+        write(services / "one.py", SERVICE.replace("VERSION = 1", "VERSION = 2"))
+        wait_until(lambda: server.get("/one").json()[0] == 2, "version 2 serves")
+        write(services / "one.py", SERVICE.replace("VERSION = 1", "VERSION = 3"))
+        wait_until(lambda: server.get("/one").json()[0] == 3, "version 3 serves")
+        server.process.terminate()
+        assert server.process.wait(20) == 0
 
 
 def test_many_folders_and_routes(folder: Path) -> None:

@@ -40,6 +40,9 @@ log = logging.getLogger("tinysvc")
 LONGEST_LINE = 64 * 1024 * 1024
 """Bytes a server process may tell at once; 1000 folders or routes are more than the 64 KiB that asyncio reads."""
 
+LOOK_AGAIN = 1000
+"""Milliseconds after which it is looked whether a folder that was gone is there again: nobody would say so."""
+
 
 def reload(settings: Settings, announce: Callable[[str], None], terminal_closed: Callable[[], bool]) -> None:
     """Serve, and serve anew at each change, until a signal comes. ProcessFailed if there is nothing to wait for."""
@@ -48,6 +51,7 @@ def reload(settings: Settings, announce: Callable[[str], None], terminal_closed:
     except ImportError:
         raise ConfigurationError("--reload needs the library watchfiles: pip install 'tinysvc[reload]'") from None
     start_log(settings)
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)  # what has changed is said here
     asyncio.run(Reloader(settings, announce, terminal_closed).run())
 
 
@@ -94,7 +98,8 @@ class Reloader:
         self._sockets = ExitStack()
         self._over = asyncio.Event()
         self._elsewhere = asyncio.Event()  # other folders are to be watched
-        self._looking: set[tuple[str, int]] = set()  # where it is looked now
+        self._told: set[str] = set()  # the folders that are to be watched
+        self._looking: set[str] = set()  # those of them that are
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -212,10 +217,11 @@ class Reloader:
 
     # Changes
 
-    def _watched(self) -> set[tuple[str, int]]:
-        """Folders and their inodes: one that was removed and made again is another, and is to be watched anew."""
-        folders = {folder for version in self._lives for folder in version.folders}
-        return {(folder, os.stat(folder).st_ino) for folder in folders if os.path.isdir(folder)}
+    def _watched(self) -> set[str]:
+        """The folders that are there, of those that the living versions have told; if none lives, the last ones."""
+        told = {folder for version in self._lives for folder in version.folders}
+        self._told = told or self._told
+        return {folder for folder in self._told if os.path.isdir(folder)}
 
     async def _watch(self) -> None:
         try:
@@ -226,18 +232,39 @@ class Reloader:
     async def _start_at_changes(self) -> None:
         from watchfiles import PythonFilter, awatch
 
+        is_python = PythonFilter()
+
+        def is_code(change: Any, path: str) -> bool:
+            if change.name == "deleted":  # a folder that is made again is another, and is to be watched anew
+                self._looking.discard(path)
+            return is_python(change, path)
+
         while True:
             await self._elsewhere.wait()
             self._elsewhere = asyncio.Event()
             if not (watched := self._watched()):
                 continue
             self._looking = watched
-            folders = [folder for folder, _ in watched]
-            changes = awatch(*folders, watch_filter=PythonFilter(), stop_event=self._elsewhere, recursive=False)
+            changes = awatch(
+                *watched,
+                watch_filter=is_code,
+                stop_event=self._elsewhere,
+                recursive=False,
+                rust_timeout=LOOK_AGAIN,
+                yield_on_timeout=True,
+            )
             async for each in changes:
-                names = sorted({Path(path).name for _, path in each})
-                log.info("%s changed; starting the new version", ", ".join(names))
-                await self._start()
+                if paths := [path for _, path in each] or self._come_again():
+                    names = sorted({Path(path).name for path in paths})
+                    log.info("%s changed; starting the new version", ", ".join(names))
+                    await self._start()
+
+    def _come_again(self) -> set[str]:
+        """Folders that were gone and are there again; from now on they are watched anew."""
+        folders = self._watched() - self._looking
+        if folders:
+            self._elsewhere.set()
+        return folders
 
 
 # In a server process
