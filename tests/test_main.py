@@ -276,6 +276,14 @@ def test_help_and_version(folder: Path) -> None:
     assert re.fullmatch(r"tinysvc [0-9.]+\n", out)
 
 
+def test_what_a_handler_prints_is_seen_at_once(folder: Path) -> None:
+    (folder / "printing.py").write_text(HELLO + "\n@io_route('/print')\nasync def p() -> None:\n    print('printed')\n")
+    with served(*tinysvc("printing.py"), cwd=folder, PYTHONUNBUFFERED="") as server:
+        server.get("/print")
+        assert server.process.stdout is not None
+        assert server.process.stdout.readline() == "printed\n"
+
+
 # How it ends
 
 
@@ -320,6 +328,8 @@ def test_a_second_signal_ends_it_at_once(folder: Path) -> None:
             with socket.create_connection((host, int(port)), 20) as idle:
                 server.process.terminate()
                 assert idle.recv(1) == b""  # it has begun to drain
+            assert server.process.stderr is not None
+            assert any("still at work: 1; they have 3600 s" in line for line in server.process.stderr)
             server.process.terminate()
             assert server.process.wait(30) == 128 + signal.SIGTERM
         wait_until(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in family), "nothing is left", 2)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import io
 import logging
 import os
 import signal
@@ -43,6 +44,9 @@ log = logging.getLogger("tinysvc")
 
 FORESEEN = (ConfigurationError, ResourceFailed, WorkerStartError)
 """What may keep a service from starting."""
+
+TELL_AFTER = 1.0
+"""Seconds of draining after which it is said what is waited for: who has pressed Ctrl-C wonders."""
 
 
 class Server:
@@ -134,11 +138,19 @@ class Server:
     async def _drain(self, connections: Connections) -> None:
         timeout, loop = self.settings.shutdown_timeout, asyncio.get_running_loop()
         end = loop.time() + timeout
+        telling = loop.call_later(TELL_AFTER, self._tell_of_draining, connections)
         if not await connections.drain(timeout):
             log.warning("%d connections were cut off after %g s of draining", len(connections.open), timeout)
+        telling.cancel()
         connections.abort()
         await self.running.drain(max(0.0, end - loop.time()))
         await asyncio.sleep(0)  # let the cancelled connections' tasks end
+
+    def _tell_of_draining(self, connections: Connections) -> None:
+        log.info(
+            "draining: connections that are still at work: %d; they have %g s in all, or until the next signal",
+            *(len(connections.open), self.settings.shutdown_timeout),
+        )
 
     def _own_pages(self) -> dict[str, Handler]:
         """What the server answers itself where the service leaves the path free."""
@@ -204,6 +216,8 @@ def show(what: str, load: Callable[[], Service], options: Mapping[str, Any]) -> 
 def run_loaded(load: Callable[[], Service], options: Mapping[str, Any]) -> None:
     """Load, serve, and turn every foreseen failure into its sentence and exit status."""
     _open_standard_descriptors()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # what a handler prints is seen at once, also in a file or a pipe
     load = functools.cache(load)
     with failures_told():
         settings = load_settings(options, os.environ)  # a wrong option is said before the author's code is imported
