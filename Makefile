@@ -33,7 +33,7 @@ check: $(READY)
 
 docs: $(VENV)/.docs
 	@echo "building the site"
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet && echo "it is in site/: open site/index.html"
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet && echo "it is in site/: open site/index.html (to search in it: $(PYTHON) -m http.server -d site)"
 
 $(VENV)/.docs: $(READY)
 	@echo "setting up what builds the site"

@@ -37,7 +37,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_all_pages_are_there(site: Path) -> None:
     assert {page.stem for page in site.glob("*.html")} == {page.stem for page in (ROOT / "docs").glob("*.md")} | {"404"}
-    assert not list(site.glob("*.py"))
+    assert not list(site.rglob("*.py*"))
 
 
 def test_it_asks_nobody_else(site: Path) -> None:

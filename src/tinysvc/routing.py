@@ -51,7 +51,9 @@ class About(TypedDict, total=False):
     summary: str
     """One line; else the first one of the docstring."""
     tags: Sequence[str]
+    """Groups in which it is shown."""
     deprecated: bool
+    """Whether clients should no longer use it."""
     responses: Mapping[int, Any]
     """What else it answers: a sentence or a type, as in `{404: "There is no such note.", 201: Note}`.
 
@@ -245,7 +247,9 @@ def cpu_route(
 def io_resource(function: F) -> F:
     """Open something once, when the server starts, for the io handlers that name it as a parameter.
 
-    The function takes nothing and returns it, or yields it once and closes it behind the `yield`; `def` or `async def`.
+    The function returns it, or yields it once and closes it behind the `yield`; `def` or `async def`. Its parameters
+    are other resources, by their names. If it takes something of the request (`Request`, `Header()`, `Bearer()`, ...),
+    or a resource that does, it is opened for each request that asks for it, and a cpu handler may ask for it too.
     """
     _add(function, _resource(function, "io"))
     return function
@@ -262,7 +266,8 @@ def cpu_resource(*, shared: bool = False) -> Callable[[F], F]: ...
 def cpu_resource(function: F | None = None, *, shared: bool = False) -> F | Callable[[F], F]:
     """Open something once in each worker, before its first request, for the cpu handlers that name it as a parameter.
 
-    The function takes nothing and returns it, or yields it once and closes it behind the `yield`; a plain `def`.
+    The function returns it, or yields it once and closes it behind the `yield`; a plain `def`. Its parameters are other
+    such resources, by their names.
     With `@cpu_resource(shared=True)` it is opened once, before the workers are forked, and its memory is theirs until
     they write to it: for what is big and only read. Threads and connections do not survive the fork; they need a plain
     one.
