@@ -107,6 +107,7 @@ def test_the_image(new: Path) -> None:
         ("1a", "a service is a Python module, which cannot be called '1a'; say 'a'"),
         ("my.x", "cannot be called 'my.x'; say 'my_x'"),
         ("größe", "cannot be called 'größe'; say 'gr_e'"),
+        (".", r"cannot be called '\.'; say 'service'"),
         ("...", "cannot be called '...'; say 'service'"),
         ("class", "the name class is a keyword of Python; call it 'class-service', say"),
         ("json", r"the name json is taken by \S+json\S+; call it 'json-service', say"),

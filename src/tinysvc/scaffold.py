@@ -40,7 +40,7 @@ Name a version that an index has before you build the image.
 def create(name: str) -> str:
     """Write a new service to the folder `name`; what to say of it. ConfigurationError if it cannot be, and is not."""
     folder = Path(name)
-    module = _module_name(folder.name)
+    module = _module_name(folder.name or name)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigurationError(f"{folder} exists, and is not an empty folder; choose another name, or remove it")
     draft = folder.with_name(f".{folder.name}.{os.getpid()}")
