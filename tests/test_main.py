@@ -316,6 +316,37 @@ def test_a_signal_drains_and_exits_0(folder: Path, number: signal.Signals) -> No
         assert server.process.wait(30) == 0
 
 
+CLOSING = """
+from tinysvc import io_resource, io_route
+
+@io_resource
+async def database():
+    yield "open"
+    raise OSError("not to be closed")
+
+@io_route("/")
+async def root(database: str) -> str:
+    return database
+"""
+
+
+@pytest.mark.parametrize(("way", "status"), [("--no-reload", 3), ("--workers=2", 0), ("--reload", 0)])
+def test_a_resource_that_cannot_be_closed_is_told_from_the_author_s_line_on(
+    folder: Path, way: str, status: int
+) -> None:
+    (folder / "closing.py").write_text(CLOSING)
+    with served(*tinysvc("closing.py", way), cwd=folder) as server:
+        server.process.terminate()
+        _, errors = server.process.communicate(timeout=30)
+        assert server.process.returncode == status
+    said = (
+        "the resource database cannot be closed:\nTraceback (most recent call last):\n"
+        f'  File "{folder / "closing.py"}", line 7, in database\n    raise OSError("not to be closed")\n'
+    )
+    assert said in errors
+    assert "/tinysvc/" not in errors
+
+
 def test_a_second_signal_ends_it_at_once(folder: Path) -> None:
     with served(*tinysvc(str(TESTS / "faulty.py"), "--shutdown-timeout", "3600"), cwd=folder) as server:
         started = folder / "started"

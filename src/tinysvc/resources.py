@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 import pickle
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Set
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Set
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any
@@ -28,7 +28,7 @@ Resources = Mapping[str, Resource]
 
 
 class ResourceFailed(TinysvcError):
-    """An io_resource raised while it was opened; the message ends with the author's part of the traceback."""
+    """An io_resource raised while it was opened or closed; the message ends with the author's part of the traceback."""
 
 
 def in_order(names: Iterable[str], resources: Resources) -> dict[str, Resource]:
@@ -120,13 +120,28 @@ async def open_once(stack: AsyncExitStack, resources: Resources, opened: dict[An
 
 
 async def _open(stack: AsyncExitStack, function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
-    try:
+    own = AsyncExitStack()
+    with _told(function, "opened"):
         if inspect.isasyncgenfunction(function):
-            return await stack.enter_async_context(asynccontextmanager(function)(**arguments))
-        value = open_resource(stack, function, arguments)
-        return await value if inspect.isawaitable(value) else value
+            value = await own.enter_async_context(asynccontextmanager(function)(**arguments))
+        else:
+            value = open_resource(own, function, arguments)
+            value = await value if inspect.isawaitable(value) else value
+    stack.push_async_callback(_close_own, function, own)
+    return value
+
+
+async def _close_own(function: Callable[..., Any], own: AsyncExitStack) -> None:
+    with _told(function, "closed"):
+        await own.aclose()
+
+
+@contextmanager
+def _told(function: Callable[..., Any], what: str) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:
-        raise ResourceFailed(f"the resource {function.__name__} cannot be opened:\n{author_traceback(error)}") from None
+        raise ResourceFailed(f"the resource {function.__name__} cannot be {what}:\n{author_traceback(error)}") from None
 
 
 Opener = Callable[[AsyncExitStack, dict[str, Any]], Awaitable[Any]]
