@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 
-from tinysvc import ConfigurationError, Request, Response, Service, io_route
+from conftest import wait_until
+from tinysvc import ConfigurationError, Request, Response, Service, io_resource, io_route
+from tinysvc.iohandlers import in_thread
 from tinysvc.messages import Handler
 from tinysvc.testing import serving
 
@@ -77,6 +81,113 @@ def test_middleware_of_one_route() -> None:
         assert "x-stamped" not in httpx.get(f"{url}/nothing").headers
 
 
+def test_the_traceback_of_a_thread_begins_with_the_authors_code(caplog: pytest.LogCaptureFixture) -> None:
+    @io_route("/")
+    def broken() -> None:
+        raise LookupError("here")
+
+    with serving(Service(broken), raise_errors=False) as url:
+        assert httpx.get(url).status_code == 500
+    (record,) = caplog.records
+    assert record.getMessage().count("  File ") == 1
+    assert "LookupError: here" in record.getMessage()
+
+
 def test_a_thread_cannot_be_stopped() -> None:
     with pytest.raises(ConfigurationError, match="only an async def can be stopped on the way"):
         io_route("/", timeout=1)(narrow)
+
+
+# A client that leaves while a thread works for it
+
+happened: list[str] = []
+tasks: list[asyncio.Task[None]] = []
+begun, go_on = threading.Event(), threading.Event()
+
+
+def works(what: str) -> None:
+    begun.set()
+    go_on.wait(20)
+    happened.append(what)
+
+
+@io_resource
+async def used(request: Request) -> AsyncIterator[str]:
+    task = asyncio.current_task()
+    assert task is not None
+    tasks.append(task)
+    try:
+        yield "used"
+    finally:
+        happened.append("what it used is closed")
+
+
+@io_resource
+def opened(used: str) -> Iterator[str]:
+    works("it is opened")
+    try:
+        yield used
+    finally:
+        happened.append("it is closed")
+
+
+@io_route("/whole")
+def whole(used: str) -> None:
+    works("the handler ends")
+
+
+@io_route("/pieces")
+def pieces(used: str) -> Iterator[str]:
+    try:
+        yield "first"
+        works("a piece is made")
+        yield "second"
+    finally:
+        happened.append("the generator is closed")
+
+
+@io_route("/opens")
+async def opens(opened: str) -> None:
+    happened.append("never")
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/whole", ["the handler ends"]),
+        ("/pieces", ["a piece is made", "the generator is closed"]),
+        ("/opens", ["it is opened", "it is closed"]),
+    ],
+)
+def test_a_thread_is_waited_for_before_what_it_uses_is_closed(path: str, expected: list[str]) -> None:
+    for each in (happened, tasks, begun, go_on):
+        each.clear()
+    with serving(Service(whole, pieces, opens, used, opened)) as url:
+        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as client:
+            client.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+            assert begun.wait(20)
+        wait_until(lambda: tasks[0].cancelling(), "the server knows that the client has gone")
+        assert happened == []
+        go_on.set()
+        wait_until(lambda: tasks[0].done(), "the request has ended")
+    assert happened == [*expected, "what it used is closed"]
+
+
+def test_what_has_not_begun_when_its_client_leaves_never_does() -> None:
+    async def check() -> None:
+        from anyio.to_thread import current_default_thread_limiter
+
+        current_default_thread_limiter().total_tokens = 1
+        stop = threading.Event()
+        first = asyncio.create_task(in_thread(lambda: stop.wait(20)))
+        second = asyncio.create_task(in_thread(lambda: happened.append("second")))
+        await asyncio.sleep(0)
+        second.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await second
+        stop.set()
+        assert await first
+
+    happened.clear()
+    asyncio.run(check())
+    assert happened == []

@@ -102,9 +102,24 @@ def told_of_disconnect(handler: Handler, cancels: bool) -> Handler:
 
 
 async def in_thread(function: Callable[[], Any]) -> Any:
+    """What `function` returns. Who is cancelled waits for a thread that has begun: what it uses must stay open so long.
+
+    One that has not begun, never does.
+    """
     from anyio.to_thread import run_sync  # only services with `def` handlers pay for the import
 
-    return await run_sync(function)
+    turn = [function]  # whoever pops it comes first: the thread or the cancellation
+    work = asyncio.ensure_future(run_sync(lambda: turn.pop()()))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        try:
+            turn.pop()
+        except IndexError:
+            await asyncio.wait([work])
+        else:
+            work.cancel()
+        raise
 
 
 async def _begin_stream(response: Response, stream_type: str) -> Response:
@@ -125,4 +140,4 @@ async def _iterate_in_thread(items: Iterator[Any]) -> AsyncIterator[Any]:
     finally:
         close = getattr(items, "close", None)
         if close is not None:
-            close()
+            await in_thread(close)

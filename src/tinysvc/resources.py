@@ -222,13 +222,16 @@ def _in_threads(function: Callable[..., Any]) -> Opener:
 
     async def enter(stack: AsyncExitStack, arguments: dict[str, Any]) -> Any:
         context = opened(**arguments)
-        value = await in_thread(context.__enter__)
 
         async def leave(*error: Any) -> bool | None:
             return await in_thread(partial(context.__exit__, *error))  # type: ignore[no-any-return]
 
-        stack.push_async_exit(leave)
-        return value
+        def open_it() -> Any:
+            value = context.__enter__()
+            stack.push_async_exit(leave)  # here, as a client that leaves meanwhile ends the waiting for the value
+            return value
+
+        return await in_thread(open_it)
 
     return enter
 
