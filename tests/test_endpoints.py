@@ -27,6 +27,11 @@ def weight() -> Iterator[int]:
     opened.append("closed")
 
 
+def heavy(weight: int) -> Iterator[int]:
+    yield weight
+    raise OSError("cannot be closed")
+
+
 def double(body: bytes, weight: int) -> Any:
     return {"size": len(body) * weight}
 
@@ -46,6 +51,15 @@ def handle() -> Iterator[Handle]:
     ]
     with CpuProgram(endpoints)() as handle:
         yield handle
+
+
+def test_each_resource_is_closed_though_another_cannot_be() -> None:
+    opened.clear()
+    endpoints = [Endpoint(double, (), {"weight": weight, "heavy": heavy})]
+    with pytest.raises(OSError, match="cannot be closed"), CpuProgram(endpoints)():
+        pass
+    assert opened == ["opened", "closed"]
+    opened.clear()
 
 
 def meta(endpoint: int, **path: str) -> list[Any]:

@@ -223,6 +223,58 @@ def test_what_was_opened_is_closed_when_a_later_one_fails() -> None:
     assert closed == ["b"]
 
 
+ends: list[str] = []
+
+
+@io_resource
+async def last() -> AsyncIterator[int]:
+    yield 1
+    ends.append("last")
+    raise LookupError("last cannot be closed")
+
+
+@io_resource
+def middle(last: int) -> Iterator[int]:
+    yield 2
+    ends.append("middle")
+    raise OSError("middle cannot be closed")
+
+
+@io_resource
+async def first(middle: int) -> AsyncIterator[int]:
+    yield 3
+    ends.append("first")
+
+
+@io_resource
+async def unopened(first: int) -> AsyncIterator[int]:
+    raise ValueError("cannot be opened")
+    yield first
+
+
+@io_route("/")
+async def wants_first(first: int) -> None: ...
+
+
+@io_route("/")
+async def wants_all(unopened: int) -> None: ...
+
+
+@pytest.mark.parametrize(("handler", "error"), [(wants_first, ExceptionGroup), (wants_all, ResourceFailed)])
+def test_each_is_closed_though_others_cannot_be(
+    handler: Any, error: type[Exception], caplog: pytest.LogCaptureFixture
+) -> None:
+    ends.clear()
+    with pytest.raises(error), serving(Service(handler, first, middle, last, unopened)):
+        pass
+    assert ends == ["first", "middle", "last"]
+    of_middle, of_last = [record.getMessage() for record in caplog.records]
+    assert of_middle.startswith("the resource middle cannot be closed:\n")
+    assert of_middle.endswith("OSError: middle cannot be closed")
+    assert of_last.endswith("LookupError: last cannot be closed")
+    assert of_middle.count("  File ") == of_last.count("  File ") == 1
+
+
 def test_what_is_not_annotated_is_not_of_the_request() -> None:
     """Else a default would be the client's to choose."""
 

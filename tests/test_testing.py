@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import httpx
 import pytest
 
 import faulty
-from tinysvc import ConfigurationError, HTTPError, Service, cpu_route, io_route
+from tinysvc import ConfigurationError, HTTPError, Service, cpu_route, io_resource, io_route
 from tinysvc.errors import RemoteError
 from tinysvc.testing import serving
 
@@ -75,7 +77,7 @@ def test_they_are_notes_of_what_the_test_raises_itself() -> None:
     with pytest.raises(httpx.HTTPStatusError) as raised, serving(Service(fails)) as url:
         httpx.get(f"{url}/fails/it").raise_for_status()
     (note,) = raised.value.__notes__
-    assert note.startswith("a handler failed meanwhile:\nTraceback")
+    assert note.startswith("the server failed meanwhile:\nTraceback")
     assert note.endswith("KeyError: 'it'")
 
 
@@ -88,6 +90,24 @@ def test_what_is_answered_on_purpose_is_no_error() -> None:
     with serving(Service(refuses)) as url:
         assert httpx.get(f"{url}/refuses").status_code == 503
         assert httpx.get(f"{url}/nowhere").status_code == 404
+
+
+@io_resource
+async def unclosable() -> AsyncIterator[int]:
+    yield 1
+    raise OSError("cannot be closed")
+
+
+@io_route("/uses")
+async def uses(unclosable: int) -> int:
+    return unclosable
+
+
+def test_what_cannot_be_closed_is_raised_too() -> None:
+    with pytest.raises(OSError, match="cannot be closed"), serving(Service(uses, unclosable)) as url:
+        assert httpx.get(f"{url}/uses").text == "1"
+    with serving(Service(uses, unclosable), raise_errors=False) as url:
+        assert httpx.get(f"{url}/uses").text == "1"
 
 
 def test_each_server_has_its_own() -> None:

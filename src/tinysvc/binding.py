@@ -427,10 +427,16 @@ def stream_type_of(annotation: Any) -> str:
 
 
 def open_resource(stack: ExitStack | AsyncExitStack, function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
-    """What a plain function returns, or what a generator yields; its rest is run when the stack closes."""
-    if inspect.isgeneratorfunction(function):
-        return stack.enter_context(contextmanager(function)(**arguments))
-    return function(**arguments)
+    """What a plain function returns, or what a generator yields; its rest is run when the stack closes.
+
+    It is told of no error: what is behind the `yield` runs, whatever has failed elsewhere.
+    """
+    if not inspect.isgeneratorfunction(function):
+        return function(**arguments)
+    context = contextmanager(function)(**arguments)
+    value = context.__enter__()
+    stack.callback(context.__exit__, None, None, None)
+    return value
 
 
 def resource_key(

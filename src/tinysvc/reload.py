@@ -63,7 +63,6 @@ class Version:
         self.link = link
         self.folders: set[str] = set()
         self.failure: ProcessFailed | None = None
-        self.has_served = False
 
     async def lines(self) -> AsyncIterator[dict[str, Any]]:
         """What it tells, until it has ended."""
@@ -197,7 +196,6 @@ class Reloader:
     def _promote(self, version: Version) -> None:
         """It serves: who did so until now may go."""
         before, self.serving, self.next = self.serving, version, None
-        version.has_served = True
         if before:
             before.signal(signal.SIGTERM)
         scheme = "https" if self.settings.ssl_cert else "http"
@@ -212,11 +210,10 @@ class Reloader:
                 self._fail(version.failure)
             else:
                 log.error("%s\n%s", why, "the last version serves on" if self.serving else "waiting for a change")
-        elif version is self.serving and not self._over.is_set():
+        elif version is self.serving:
             self.serving = None
-            log.error("%s; waiting for a change, and who asks waits too", why)
-        elif version.has_served and version.failure:
-            log.error("%s", why)  # a resource could not be closed, say
+            if not self._over.is_set():
+                log.error("%s; waiting for a change, and who asks waits too", why)
 
     # Changes
 

@@ -10,25 +10,35 @@ A cpu handler is given the resources of its request by value: they are opened on
 from __future__ import annotations
 
 import inspect
+import logging
 import pickle
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Set
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any
 
 from .annotations import signature_of
 from .binding import Binder, is_request, open_resource, resource_key
-from .errors import ConfigurationError, TinysvcError, UnencodableResult, author_traceback
+from .errors import (
+    ConfigurationError,
+    TinysvcError,
+    UnencodableResult,
+    author_traceback,
+    indented,
+    notice,
+)
 from .iohandlers import in_thread
 from .messages import Handler, Request, Response
 from .places import Form, marker_in
 from .routing import Given, Resource
 
+log = logging.getLogger("tinysvc")
+
 Resources = Mapping[str, Resource]
 
 
 class ResourceFailed(TinysvcError):
-    """An io_resource raised while it was opened or closed; the message ends with the author's part of the traceback."""
+    """An io_resource raised while it was opened; the message ends with the author's part of the traceback."""
 
 
 def in_order(names: Iterable[str], resources: Resources) -> dict[str, Resource]:
@@ -121,27 +131,26 @@ async def open_once(stack: AsyncExitStack, resources: Resources, opened: dict[An
 
 async def _open(stack: AsyncExitStack, function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
     own = AsyncExitStack()
-    with _told(function, "opened"):
+    try:
         if inspect.isasyncgenfunction(function):
             value = await own.enter_async_context(asynccontextmanager(function)(**arguments))
         else:
             value = open_resource(own, function, arguments)
             value = await value if inspect.isawaitable(value) else value
-    stack.push_async_callback(_close_own, function, own)
+    except Exception as error:
+        raise ResourceFailed(f"the resource {function.__name__} cannot be opened:\n{author_traceback(error)}") from None
+    stack.push_async_callback(_close_told, function, own)
     return value
 
 
-async def _close_own(function: Callable[..., Any], own: AsyncExitStack) -> None:
-    with _told(function, "closed"):
-        await own.aclose()
-
-
-@contextmanager
-def _told(function: Callable[..., Any], what: str) -> Iterator[None]:
+async def _close_told(function: Callable[..., Any], own: AsyncExitStack) -> None:
+    """What fails is said here, and the others are closed all the same."""
     try:
-        yield
+        await own.aclose()
     except Exception as error:
-        raise ResourceFailed(f"the resource {function.__name__} cannot be {what}:\n{author_traceback(error)}") from None
+        notice(error)
+        words = f"the resource {function.__name__} cannot be closed:\n{author_traceback(error)}"
+        log.error("%s", indented(words))
 
 
 Opener = Callable[[AsyncExitStack, dict[str, Any]], Awaitable[Any]]

@@ -74,9 +74,8 @@ async def at_work(
         await running.open(stack, extra or {})
         yield running
     finally:
-        await (
-            stack.aclose()
-        )  # without an error: what is behind a resource's `yield` runs, whatever has failed elsewhere
+        # Without an error: what is behind a resource's `yield` runs, whatever has failed elsewhere.
+        await stack.aclose()
 
 
 class RunningService:

@@ -300,9 +300,7 @@ class Supervisor:
         while place.link.fileno() >= 0 and self._hear(place):
             pass
         self._forget(place)
-        if place.failure and self.ending and not self.failure:
-            log.warning("server process %d: %s", pid, place.failure)  # a resource could not be closed, say
-        elif place.failure and self.announced:
+        if place.failure and self.announced:
             self._lost(place, f"server process {pid} cannot start: {place.failure}")
         else:
             self._lost(place, f"server process {pid} {_end_in_words(exit_code)}", exit_code)

@@ -9,7 +9,7 @@ import asyncio
 import os
 import threading
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -20,6 +20,8 @@ from .service import Service
 from .settings import load_settings
 
 __all__ = ["serving"]
+
+Told = Callable[[BaseException], None]
 
 
 @contextmanager
@@ -36,12 +38,13 @@ def serving(target: str | Service | types.ModuleType, *, raise_errors: bool = Tr
     service = load_service(target)
     settings = load_settings({"port": 0, "cpu_workers": 2, **options}, os.environ, service.options)
     server = Server(service, settings)
-    with _in_a_thread(server) as thread, _raised_of(thread) if raise_errors else nullcontext():
+    with _raised() if raise_errors else nullcontext(_passed_over) as told, _in_a_thread(server, told):
         yield server.url
 
 
 @contextmanager
-def _in_a_thread(server: Server) -> Iterator[threading.Thread]:
+def _in_a_thread(server: Server, told: Told) -> Iterator[None]:
+    """Serve in a thread of its own until the block ends; `told` is called with what fails in it."""
     started = threading.Event()
     stop: asyncio.Event
     loop: asyncio.AbstractEventLoop
@@ -64,37 +67,46 @@ def _in_a_thread(server: Server) -> Iterator[threading.Thread]:
         finally:
             started.set()
 
-    thread = threading.Thread(target=body, name="tinysvc-serving")
-    thread.start()
-    started.wait()
+    def collect(error: BaseException) -> None:
+        if threading.current_thread() is thread:
+            told(error)
+
+    thread = threading.Thread(target=body, name="tinysvc-serving", daemon=True)  # Ctrl-C ends a start that hangs
+    noticed_by.append(collect)
     try:
-        if not failure:
-            yield thread
+        thread.start()
+        started.wait()
+        try:
+            if not failure:
+                yield
+        finally:
+            if not failure:
+                loop.call_soon_threadsafe(stop.set)
+            thread.join()
     finally:
-        if not failure:
-            loop.call_soon_threadsafe(stop.set)
-        thread.join()
+        noticed_by.remove(collect)
     if failure:
         raise failure[0]
 
 
 @contextmanager
-def _raised_of(thread: threading.Thread) -> Iterator[None]:
-    """Collects what the server in this thread answers 500 for."""
+def _raised() -> Iterator[Told]:
+    """Raises where the block ends what its function was told of: what is answered 500, and what cannot be closed."""
     faults: list[BaseException] = []
 
     def collect(error: BaseException) -> None:
-        if threading.get_ident() == thread.ident and getattr(error, "status", 500) == 500:
+        if getattr(error, "status", 500) == 500:
             faults.append(error)
 
-    noticed_by.append(collect)
     try:
-        yield
+        yield collect
     except BaseException as error:
         for fault in faults:
-            error.add_note(f"a handler failed meanwhile:\n{author_traceback(fault)}")
+            error.add_note(f"the server failed meanwhile:\n{author_traceback(fault)}")
         raise
-    finally:
-        noticed_by.remove(collect)
     if faults:
-        raise faults[0] if len(faults) == 1 else BaseExceptionGroup("handlers failed", faults)
+        raise faults[0] if len(faults) == 1 else BaseExceptionGroup("the server failed", faults)
+
+
+def _passed_over(error: BaseException) -> None:
+    """Of what a test does not want to be told."""
