@@ -482,6 +482,14 @@ async def wrong_side(on_cpu) -> None: ...  # type: ignore[no-untyped-def]
 def wrong_side_too(on_io) -> None: ...  # type: ignore[no-untyped-def]
 
 
+@io_route("/")
+async def wrong_side_typed(on_cpu: int) -> None: ...
+
+
+@cpu_route("/")
+def wrong_side_too_typed(on_io: dict[str, int]) -> None: ...
+
+
 @io_route("/same")
 async def one() -> None: ...
 
@@ -502,6 +510,9 @@ async def two() -> None: ...
         ([wrong_side, on_cpu], "wrong_side .*on_cpu comes from @cpu_resource.*use @io_resource"),
         ([wrong_side_too, on_io], "wrong_side_too .*on_io comes from @io_resource.*worker process"),
         ([one, two], r"two .*GET /same has a handler already, .*one \(.*test_service.py:\d+\); change path or methods"),
+        ([wrong_side_typed, on_cpu], "wrong_side_typed .*on_cpu comes from @cpu_resource.*or rename the parameter"),
+        ([wrong_side_too_typed, on_io], "wrong_side_too_typed .*on_io comes from @io_resource.*use @cpu_resource"),
+        ([wrong_side_typed], r"on_cpu is a resource of its module.*name it too.*Service\(wrong_side_typed, on_cpu\)"),
         ([cpu_route("/")(lambda: None)], "lambda.*define it with def at the module's top level"),
         ([42], "42 is none of them"),
     ],

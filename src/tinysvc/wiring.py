@@ -14,7 +14,7 @@ from .endpoints import Endpoint
 from .errors import ConfigurationError
 from .places import marker_in
 from .resources import in_order, of_request
-from .routing import Given, Resource
+from .routing import Given, Resource, recorded
 from .service import Mounted
 from .settings import Settings
 from .websocket import WebSocket, missing_library
@@ -36,20 +36,21 @@ class Wiring(NamedTuple):
 def wiring_of(mounted: Mounted) -> Wiring:
     """ConfigurationError if the handler cannot be served."""
     route, resources = mounted.route, mounted.service.resources
-    parameters = signature_of(route.function)
-    asked = [
+    named = [
         name
-        for name, parameter in parameters.items()
-        if name in resources and name not in route.parameters and marker_in(parameter.annotation) is None
+        for name, parameter in signature_of(route.function).items()
+        if name not in route.parameters and marker_in(parameter.annotation) is None
     ]
+    _check_none_forgotten(mounted, named)
+    asked = [name for name in named if name in resources]
     own = in_order([name for name in asked if resources[name].kind == route.kind], resources)
     others = in_order([name for name in asked if resources[name].kind == "io" != route.kind], resources)
     sent = of_request(others)
     for name in asked:
-        _check_side(mounted, name, parameters[name], name in own or name in sent)
-    filled = [name for name in asked if name in own or name in sent]
-    binder = Binder(route.function, route.parameters, filled, batched=route.batch is not None)
-    on_loop = own if route.kind == "io" else in_order([name for name in filled if name in sent], resources)
+        if name not in own and name not in sent:
+            raise _on_the_other_side(mounted, name)
+    binder = Binder(route.function, route.parameters, asked, batched=route.batch is not None)
+    on_loop = own if route.kind == "io" else in_order([name for name in asked if name in sent], resources)
     each = of_request(on_loop)
     return Wiring(
         mounted,
@@ -60,14 +61,26 @@ def wiring_of(mounted: Mounted) -> Wiring:
     )
 
 
-def _check_side(mounted: Mounted, name: str, parameter: inspect.Parameter, is_filled: bool) -> None:
-    if is_filled or parameter.annotation is not parameter.empty:
-        return
+def _check_none_forgotten(mounted: Mounted, names: list[str]) -> None:
+    """Else the client would fill what its module has as a resource: `user: User` from the body, say."""
+    function = mounted.route.function
+    for name in names:
+        there = recorded(function.__globals__.get(name))
+        if name not in mounted.service.resources and any(isinstance(each, Resource) for each in there):
+            raise ConfigurationError.at(
+                function,
+                f"its parameter {name} is a resource of its module, but none of this service, so that the client would "
+                f"fill it; name it too, as in Service({function.__name__}, {name}), or rename one of the two",
+            )
+
+
+def _on_the_other_side(mounted: Mounted, name: str) -> ConfigurationError:
     route, kind = mounted.route, mounted.service.resources[name].kind
     where = "on the event loop" if route.kind == "io" else "in a worker process"
-    raise ConfigurationError.at(
+    return ConfigurationError.at(
         route.function,
-        f"{name} comes from @{kind}_resource, but this handler runs {where}; use @{route.kind}_resource for it",
+        f"{name} comes from @{kind}_resource, but this handler runs {where}; use @{route.kind}_resource for it, "
+        "or rename the parameter, if it is the client's",
     )
 
 
