@@ -80,6 +80,23 @@ def test_what_is_not_there_can_be_answered_too(client: httpx.Client) -> None:
     assert client.options("/io/key").headers["allow"] == "GET, HEAD, OPTIONS"
 
 
+def nowhere_inside(request: Request, error: NoRoute) -> Response:
+    return Response("nowhere inside", error.status)
+
+
+def test_each_service_answers_for_what_is_not_there_under_its_prefix() -> None:
+    inside = Service(resources_jobs.raises, prefix="/inside", error_handlers={NoRoute: nowhere_inside})
+    with serving(Service(inside, prefix="/v1", error_handlers={NoRoute: nowhere})) as url:
+        for path, text in {
+            "/v1/inside/nothing": "nowhere inside",
+            "/v1/inside": "nowhere inside",
+            "/v1/insider": '{"nothing at":"/v1/insider"}',
+        }.items():
+            assert (httpx.get(url + path).status_code, httpx.get(url + path).text) == (404, text)
+        assert httpx.post(f"{url}/v1/inside/io/key").text == "nowhere inside"
+        assert httpx.get(f"{url}/v2").json()["status"] == 404
+
+
 def test_a_handler_that_is_none(client: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
     assert client.get("/io/zero").status_code == 500
     assert "the error handler broken_handler returned 'no response'; return a Response or an HTTPError" in caplog.text
@@ -96,6 +113,8 @@ async def waits(request: Request, error: Exception) -> Response:
         ({KeyboardInterrupt: nowhere}, "types of exceptions"),
         ({KeyError: waits}, "the error handler of KeyError is a plain function.*may run in a worker"),
         ({KeyError: "text"}, "is a plain function"),
+        ({KeyError: lambda error: None}, r"is a plain function, as in def missing\(request, error\)"),
+        ([KeyError], r"error_handlers takes a mapping, as in \{KeyError: missing\}, not \[<class 'KeyError'>\]"),
     ],
 )
 def test_wrong_ones_are_refused(handlers: dict[Any, Any], says: str) -> None:

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import re
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
 import httpx
 import pytest
 
-from tinysvc import ConfigurationError, HTTPError, Request, Response, Service, cpu_route, io_route
+from tinysvc import (
+    ConfigurationError,
+    Cors,
+    Event,
+    EventStream,
+    HTTPError,
+    Request,
+    Response,
+    Service,
+    cpu_route,
+    io_route,
+)
 from tinysvc.messages import Handler
 from tinysvc.testing import serving
 
@@ -60,12 +73,17 @@ async def wordless(request: Request, call_next: Handler) -> Response:
     return "words"  # type: ignore[return-value]
 
 
+def hasty(request: Request, call_next: Handler) -> Response:
+    return Response()
+
+
 @pytest.fixture(scope="module")
 def client() -> Iterator[httpx.Client]:
     inner = Service(plain, teapot, broken, put_thing, cpu, prefix="/inner", middleware=[Marked("b"), Marked("c")])
     locked = Service(plain, prefix="/locked", middleware=[Marked("e"), refusing])
     odd = Service(plain, prefix="/odd", middleware=[wordless])
-    outer = Service(inner, locked, odd, Service(plain, prefix="/free"), middleware=[Marked("a")])
+    plain_def = Service(plain, prefix="/hasty", middleware=[hasty])  # type: ignore[list-item]
+    outer = Service(inner, locked, odd, plain_def, Service(plain, prefix="/free"), middleware=[Marked("a")])
     with (
         serving(
             Service(outer, Service(plain, prefix="/beside"), prefix="/v1"), cpu_workers=1, raise_errors=False
@@ -118,11 +136,84 @@ def test_what_middleware_raises_is_answered(client: httpx.Client) -> None:
     assert client.get("/v1/locked/plain", headers={"x-key": "1"}).text == "plain"
 
 
-def test_what_is_no_response_is_named(client: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("/v1/odd/plain", "the middleware wordless returned 'words'; return a Response, as call_next does"),
+        ("/v1/hasty/plain", "the middleware hasty is no async def; write async def hasty(request, call_next)"),
+    ],
+)
+def test_what_is_no_response_is_named(
+    client: httpx.Client, caplog: pytest.LogCaptureFixture, path: str, says: str
+) -> None:
     caplog.clear()
-    assert client.get("/v1/odd/plain").status_code == 500
+    assert client.get(path).status_code == 500
     (record,) = caplog.records
-    assert "the middleware wordless returned 'words'; return a Response, as call_next does" in record.getMessage()
+    assert says in record.getMessage()
+
+
+async def events() -> AsyncIterator[Event | dict[str, int]]:
+    yield Event("one")
+    yield {"two": 2}
+
+
+MADE: dict[str, Callable[[], Response]] = {
+    "text": lambda: Response("no", 403),
+    "json": lambda: Response({"no": 1}, 403),
+    "none": lambda: Response(None, 403),
+    "octets": lambda: Response(bytearray(b"no"), 403),
+    "pieces": lambda: Response(iter(["n", "o"]), 403, content_type="text/csv"),
+    "lines": lambda: Response((line async for line in events()), 403),
+    "events": lambda: EventStream(events()),
+}
+
+
+async def shut(request: Request, call_next: Handler) -> Response:
+    return MADE[request.query["what"][0]]()
+
+
+async def loud(request: Request, call_next: Handler) -> Response:
+    response = await call_next(request)
+    pieces = response.content
+
+    async def louder() -> AsyncIterator[bytes]:
+        async for piece in pieces:
+            yield piece.upper()
+
+    response.content = louder()
+    return response
+
+
+@io_route("/events")
+async def streams() -> EventStream:
+    return EventStream(events())
+
+
+@cpu_route("/pieces")
+def pieces() -> Iterator[str]:
+    yield from ("one", "two")
+
+
+def test_what_it_answers_itself_is_encoded_as_a_handlers_result_is() -> None:
+    with serving(Service(plain, middleware=[Marked("outer"), shut])) as url:
+        answers = {what: httpx.get(f"{url}/plain?what={what}") for what in MADE}
+    assert {answer.headers["x-passed"] for answer in answers.values()} == {"outer"}
+    stream = 'data: one\n\ndata: {"two":2}\n\n'
+    assert {w: (a.status_code, a.text, a.headers.get("content-type", "")[:16]) for w, a in answers.items()} == {
+        "text": (403, "no", "text/plain; char"),
+        "json": (403, '{"no":1}', "application/json"),
+        "none": (403, "", ""),
+        "octets": (403, "no", "application/octe"),
+        "pieces": (403, "no", "text/csv"),
+        "lines": (403, stream, "text/event-strea"),
+        "events": (200, stream, "text/event-strea"),
+    }
+
+
+def test_a_stream_may_be_changed_on_its_way() -> None:
+    with serving(Service(streams, pieces, middleware=[loud]), cpu_workers=1) as url:
+        assert httpx.get(f"{url}/events").text == 'DATA: ONE\n\nDATA: {"TWO":2}\n\n'
+        assert httpx.get(f"{url}/pieces").text == "ONETWO"
 
 
 def test_a_405_and_options_still_tell_what_is_allowed(client: httpx.Client) -> None:
@@ -141,6 +232,8 @@ def test_services_side_by_side_without_a_prefix_keep_their_own() -> None:
     assert passed == {key: "one" if "plain" in key[1] else "other" for key in passed}
 
 
-def test_what_cannot_be_middleware_is_said_at_once() -> None:
-    with pytest.raises(ConfigurationError, match=r"middleware takes a list of functions.*not \['gzip'\]"):
-        Service(plain, middleware=["gzip"])  # type: ignore[list-item]
+@pytest.mark.parametrize("wrong", ["gzip", Cors, lambda request: None])
+def test_what_cannot_be_middleware_is_said_at_once(wrong: Any) -> None:
+    says = re.escape(f"middleware takes a list of functions, as in async def m(request, call_next), not {[wrong]!r}")
+    with pytest.raises(ConfigurationError, match=says):
+        Service(plain, middleware=[wrong])

@@ -23,6 +23,7 @@ from .errors import (
 )
 from .messages import Handler, Request, Response, problem_response
 from .results import encode_result
+from .routing import takes_two
 
 log = logging.getLogger("tinysvc")
 
@@ -34,12 +35,14 @@ ErrorHandlers = Mapping[type[Exception], ErrorHandler]
 
 def checked(handlers: Mapping[Any, Any]) -> dict[type[Exception], ErrorHandler]:
     """ConfigurationError for what is no type of exception, or no plain function."""
+    if not isinstance(handlers, Mapping):
+        raise ConfigurationError(f"error_handlers takes a mapping, as in {{KeyError: missing}}, not {handlers!r}")
     for kind, handler in handlers.items():
         if not isinstance(kind, type) or not issubclass(kind, Exception):
             raise ConfigurationError(
                 f"error_handlers takes types of exceptions, as in {{KeyError: missing}}, not {kind!r}"
             )
-        if not callable(handler) or inspect.iscoroutinefunction(handler):
+        if not takes_two(handler) or inspect.iscoroutinefunction(handler):
             raise ConfigurationError(
                 f"the error handler of {kind.__name__} is a plain function, as in "
                 f"def missing(request, error): return Response(...), not {handler!r}; it may run in a worker"

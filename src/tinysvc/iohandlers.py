@@ -109,9 +109,9 @@ async def in_thread(function: Callable[[], Any]) -> Any:
     from anyio.to_thread import run_sync  # only services with `def` handlers pay for the import
 
     turn = [function]  # whoever pops it comes first: the thread or the cancellation
-    work = asyncio.ensure_future(run_sync(lambda: turn.pop()()))
+    work = asyncio.ensure_future(run_sync(lambda: _outcome(turn.pop())))
     try:
-        return await asyncio.shield(work)
+        result, error = await asyncio.shield(work)
     except asyncio.CancelledError:
         try:
             turn.pop()
@@ -120,12 +120,33 @@ async def in_thread(function: Callable[[], Any]) -> Any:
         else:
             work.cancel()
         raise
+    if error is None:
+        return result
+    try:
+        raise error
+    finally:
+        del error  # which leads to this frame
+
+
+def _outcome(function: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+    """What it returns, or raises: the SystemExit of a task would end the loop."""
+    try:
+        return function(), None
+    except BaseException as error:
+        return None, error
+
+
+async def finished(response: Response) -> Response:
+    """What middleware returns, as it can be sent: what it has from `call_next` is so already."""
+    if isinstance(response.content, (bytes, AsyncIterator)) and not inspect.isasyncgen(response.content):
+        return response
+    return await _begin_stream(encode_result(response), "")
 
 
 async def _begin_stream(response: Response, stream_type: str) -> Response:
     """What is not bytes: a view of many, or a file, as it is; or an iterator whose first item is fetched."""
     items = response.content
-    if type(items) is memoryview or type(items) is FileContent:
+    if isinstance(items, (bytes, memoryview, FileContent)):
         return response
     if isinstance(items, Iterator):
         items = _iterate_in_thread(items)

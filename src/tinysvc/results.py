@@ -143,7 +143,8 @@ def _chunk(item: Any) -> bytes:
 
 
 def _event_chunk(item: Any) -> bytes:
-    return encode_chunk(item if isinstance(item, Event) else Event(item))[0]
+    """Bytes are events that somebody has encoded, as middleware has them from `call_next`."""
+    return encode_chunk(item if isinstance(item, (Event, bytes)) else Event(item))[0]
 
 
 def _first_chunk(item: Any, stream_type: str) -> tuple[bytes, str, Callable[[Any], bytes]]:

@@ -350,10 +350,23 @@ def _check_pool(function: Callable[..., Any], pool: object) -> None:
 def checked_middleware(middleware: object, function: Callable[..., Any] | None = None) -> tuple[Middleware, ...]:
     """That of a service, or of the route of a function. ConfigurationError for what is no list of functions."""
     found = tuple(middleware) if isinstance(middleware, Iterable) else (middleware,)
-    if not isinstance(middleware, Iterable) or not all(map(callable, found)):
+    if not isinstance(middleware, Iterable) or not all(map(takes_two, found)):
         sentence = f"middleware takes a list of functions, as in async def m(request, call_next), not {middleware!r}"
         raise ConfigurationError.at(function, sentence) if function else ConfigurationError(sentence)
     return found
+
+
+def takes_two(function: object) -> bool:
+    """Whether it can be called with two arguments, as middleware and error handlers are; a class makes something."""
+    if not callable(function) or isinstance(function, type):
+        return False
+    try:
+        inspect.signature(function).bind(None, None)
+    except TypeError:
+        return False
+    except ValueError:  # it is written in C, and does not say
+        pass
+    return True
 
 
 def _checked_about(function: Callable[..., Any], about: About) -> About:

@@ -19,12 +19,12 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .adapter import cpu_handler, timeout_of
 from .calls import CpuCall, callable_here
 from .endpoints import CpuProgram
-from .errorhandlers import answer_to, with_error_handlers
+from .errorhandlers import ErrorHandlers, answer_to, with_error_handlers
 from .errors import (
     ConfigurationError,
     DeadlineExceeded,
@@ -41,7 +41,7 @@ from .errors import (
     notice,
 )
 from .executor import ProcessPoolExecutor
-from .iohandlers import io_handler, told_of_disconnect
+from .iohandlers import finished, io_handler, told_of_disconnect
 from .limits import IoLimit, limited_body, limited_time
 from .messages import Handler, Middleware, Request, Response, problem_response
 from .resources import Scope, open_once
@@ -57,6 +57,8 @@ if TYPE_CHECKING:
     from .foreign import ForeignPool
 
 log = logging.getLogger("tinysvc")
+
+T = TypeVar("T")
 
 
 @asynccontextmanager
@@ -89,6 +91,7 @@ class RunningService:
         self._results: Results | None = None  # of routes with cache=
         self.calls: dict[Callable[..., Any], CpuCall] = {}
         self._middleware_under: dict[str, tuple[Middleware, ...]] = {}  # prefix -> what is asked where no route is
+        self._error_handlers_under: dict[str, ErrorHandlers] = {}  # prefix -> the same
         self._middleware_of: dict[Handler, tuple[Middleware, ...]] = {}
         self._io_limit = IoLimit(settings.max_io_requests) if settings.max_io_requests else None
 
@@ -119,6 +122,8 @@ class RunningService:
         for each in self.service.services():
             if each.middleware:  # of two with one prefix it is the outer one's
                 self._middleware_under.setdefault(each.prefix, each.middleware)
+            if each.error_handlers:
+                self._error_handlers_under.setdefault(each.prefix, each.error_handlers)
 
     def _io_handler(self, wiring: Wiring, resources: Mapping[str, Any]) -> Handler:
         route, binder, scoped = wiring.mounted.route, wiring.binder, bool(wiring.of_request)
@@ -252,8 +257,7 @@ class RunningService:
         """That of the path's other methods; else of the service with the longest prefix that the path begins with."""
         if error.beside is not None:
             return self._middleware_of.get(error.beside, ())
-        prefixes = [p for p in self._middleware_under if path == p or path.startswith(p + "/")]
-        return self._middleware_under[max(prefixes, key=len)] if prefixes else ()
+        return _nearest(self._middleware_under, path) or ()
 
     async def _no_route(self, request: Request) -> Response:
         handler, _ = self.router.match(request.method, request.raw_path)
@@ -261,9 +265,9 @@ class RunningService:
 
     def _answer_to(self, error: BaseException, request: Request) -> Response:
         """What the client gets for what a handler has raised."""
-        if isinstance(error, NoRoute) and (handlers := self.service.error_handlers) and request.method != "OPTIONS":
+        if isinstance(error, NoRoute) and request.method != "OPTIONS":
             try:
-                if response := answer_to(error, request, handlers):
+                if response := answer_to(error, request, _nearest(self._error_handlers_under, request.raw_path) or {}):
                     return response
             except Exception as worse:
                 return self._failed(request, worse)
@@ -296,6 +300,12 @@ class RunningService:
         return problem_response(error if isinstance(error, TinysvcError) else TinysvcError())
 
 
+def _nearest(by_prefix: Mapping[str, T], path: str) -> T | None:
+    """What stands under the longest prefix that the path begins with."""
+    prefixes = [prefix for prefix in by_prefix if path == prefix or path.startswith(prefix + "/")]
+    return by_prefix[max(prefixes, key=len)] if prefixes else None
+
+
 def _log_line(error: BaseException) -> tuple[int, str]:
     """The level and the words for an error in the log; no words for what only says that there is much to do."""
     if isinstance(error, (RemoteError, UnencodableResult)):
@@ -308,12 +318,16 @@ def _log_line(error: BaseException) -> tuple[int, str]:
 
 
 def _around(middleware: Middleware, call_next: Handler) -> Handler:
+    name = getattr(middleware, "__qualname__", type(middleware).__qualname__)
+
     async def handle(request: Request) -> Response:
-        response = await middleware(request, call_next)
+        answer: Any = middleware(request, call_next)
+        if isinstance(answer, Response):
+            raise TypeError(f"the middleware {name} is no async def; write async def {name}(request, call_next)")
+        response = await answer
         if not isinstance(response, Response):
-            name = getattr(middleware, "__qualname__", type(middleware).__qualname__)
             raise TypeError(f"the middleware {name} returned {response!r}; return a Response, as call_next does")
-        return response
+        return response if type(response.content) is bytes else await finished(response)
 
     return handle
 
