@@ -301,5 +301,7 @@ def _over(weaker: Pool | Executor | None, stronger: Pool | Executor) -> Pool | E
 def nearest(name: str, names: Iterable[str], written: Callable[[str], str] = str) -> str:
     """The end of a sentence about an unknown name; `written` says how a known one is spelled there."""
     names = list(names)
+    if not names:
+        return ""
     match = difflib.get_close_matches(name, names, 1)
     return f"; did you mean {written(match[0])}?" if match else f"; it knows {', '.join(map(written, names))}"
