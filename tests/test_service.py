@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
+import enum
 import json
 import logging
 import os
@@ -10,7 +12,7 @@ import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
 import pytest
@@ -22,6 +24,7 @@ from tinysvc import (
     ConfigurationError,
     HTTPError,
     Pool,
+    Query,
     Request,
     Service,
     cpu_resource,
@@ -730,6 +733,23 @@ async def test_more_io_requests_than_the_server_may_be_at_work_on_are_told_at_on
 async def notes(id: int = 0, path: str = "") -> None: ...  # noqa: A002
 
 
+class Colour(enum.Enum):
+    RED = "red"
+
+
+@io_route("/at/{when}/{colour}/{sure}")
+async def at(when: datetime.datetime, colour: Colour, sure: bool, also: Annotated[list[Colour], Query()]) -> list[Any]:
+    return [when, colour, sure, also]
+
+
+def test_a_url_says_what_the_handler_reads() -> None:
+    service = Service(at)
+    when = datetime.datetime(2020, 1, 2, 3, 4, tzinfo=datetime.UTC)
+    path = service.url_for(at, when=when, colour=Colour.RED, sure=True, also=[Colour.RED, Colour.RED])
+    with serving(service) as url:
+        assert httpx.get(url + path).json() == ["2020-01-02T03:04:00+00:00", "red", True, ["red", "red"]]
+
+
 def test_url_for() -> None:
     service = Service(Service(notes, prefix="/v1"), one)
     assert service.url_for(one) == "/same"
@@ -737,6 +757,7 @@ def test_url_for() -> None:
     assert service.url_for(notes, id=7) == "/v1/notes/7"
     assert service.url_for(notes, id="a/b c", tag=["x", "y&z"]) == "/v1/notes/a%2Fb%20c?tag=x&tag=y%26z"
     assert service.url_for(notes, path="a/b c") == "/v1/files/a/b%20c"
+    assert service.url_for(notes, handler="a", q=None) == "/v1/notes?handler=a"
     with pytest.raises(ConfigurationError, match=r"two .*is served by no route of this service"):
         service.url_for(two)
     with pytest.raises(ConfigurationError, match=r"needs the path parameters of /\{a\}: a"):

@@ -13,6 +13,8 @@ from concurrent.futures import Executor
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
+import msgspec
+
 from .errorhandlers import ErrorHandler, checked
 from .errors import ConfigurationError
 from .messages import Middleware
@@ -216,9 +218,11 @@ class Service:
             resource = dataclasses.replace(resource, function=Given(replacement))
         return dataclasses.replace(resource, of_request=of_each)
 
-    def url_for(self, handler: Callable[..., Any], **parameters: Any) -> str:
+    def url_for(self, handler: Callable[..., Any], /, **parameters: Any) -> str:
         """The path at which this service serves `handler`, with these path parameters; the others become the query.
 
+        Values are written as they are read (an Enum by its value, a datetime as in ISO 8601); a query's None is left
+        out. Of several places it is the one with most of the parameters in its path, the first of these.
         ConfigurationError if it serves no such handler, or if a path parameter is missing.
         """
         routes = [each for each in self.mounted() if each.route.function is handler]
@@ -229,8 +233,10 @@ class Service:
             missing = ", ".join(name for name in routes[0].route.parameters if name not in parameters)
             raise ConfigurationError.at(handler, f"url_for needs the path parameters of {routes[0].path}: {missing}")
         mounted = max(fitting, key=lambda each: len(each.route.parameters))
-        query = urlencode({k: v for k, v in parameters.items() if k not in mounted.route.parameters}, doseq=True)
-        path = "/".join(_filled(segment, parameters) for segment in mounted.path.split("/"))
+        texts = {name: _text(value) for name, value in parameters.items()}
+        rest = {k: text for k, text in texts.items() if k not in mounted.route.parameters and parameters[k] is not None}
+        query = urlencode(rest, doseq=True)
+        path = "/".join(_filled(segment, texts) for segment in mounted.path.split("/"))
         return f"{path}?{query}" if query else path
 
 
@@ -238,7 +244,15 @@ def _filled(segment: str, parameters: Mapping[str, Any]) -> str:
     parameter = PARAMETER.fullmatch(segment)
     if parameter is None:
         return quote(segment)
-    return quote(str(parameters[parameter[1]]), safe="/" if parameter[2] else "")
+    return quote(parameters[parameter[1]], safe="/" if parameter[2] else "")
+
+
+def _text(value: Any) -> Any:
+    """As it stands in a path or a query; of several, a list."""
+    plain = msgspec.to_builtins(value, enc_hook=str)
+    if isinstance(plain, (list, tuple)):
+        return [_text(each) for each in plain]
+    return str(plain).lower() if isinstance(plain, bool) else str(plain)
 
 
 def _check_on_top(part: object, record: Route | Resource) -> None:
