@@ -13,7 +13,7 @@ HEAD = """\
 Every option of a server, in one table: it is a flag (`--cpu-workers`), a variable (`TINYSVC_CPU_WORKERS`), an argument
 of `tinysvc.run(...)` and of `Service(...)`. Where several are given, the command line or `run` is stronger than the
 variable, and the variable stronger than `Service`. A wrong or unknown one ends the start with a sentence and exit
-status 2.
+status 2. Times are given in seconds, sizes in bytes, as plain numbers: `--max-body-size 1048576`.
 
 `pools` configures the pools that routes name, as in `cpu_route("/fit", pool="training")`. In `Service(...)` and
 `run(...)` it is a mapping, `pools={"training": Pool(workers=1, queue_size=2)}`, or the text that the flag takes. A

@@ -217,12 +217,15 @@ def test_a_used_port_is_named_and_the_other_server_unharmed(folder: Path) -> Non
     [
         ({"TINYSVC_HOTS": "::1"}, "TINYSVC_HOTS is no variable of tinysvc; did you mean TINYSVC_HOST?"),
         ({"TINYSVC_PORT": "many"}, "TINYSVC_PORT takes a whole number, not 'many'"),
-        ({"TINYSVC_QUEUE_SIZE": "-1"}, "queue_size must be at least 0, not -1"),
+        ({"TINYSVC_QUEUE_SIZE": "-1"}, "queue_size must be at least 0, not -1 (TINYSVC_QUEUE_SIZE)"),
         ({"TINYSVC_POOLS": "gpu:worker=1"}, "'worker' is no option of the pool gpu; did you mean workers?"),
     ],
 )
 def test_a_wrong_variable_is_named(folder: Path, variables: dict[str, str], says: str) -> None:
     assert failed("-m", "tinysvc", "hello.py", cwd=folder, **variables) == (2, f"tinysvc: {says}\n")
+
+
+UNITS = "sizes are bytes, times are seconds"
 
 
 @pytest.mark.parametrize(
@@ -231,6 +234,8 @@ def test_a_wrong_variable_is_named(folder: Path, variables: dict[str, str], says
         (["--porrt", "1"], "--porrt is no option; did you mean --port?"),
         (["--cpu-worker=2"], "--cpu-worker is no option; did you mean --cpu-workers?"),
         (["--rotes"], "--rotes is no option; did you mean --routes?"),
+        (["--max-body-size=1MiB"], f"argument --max-body-size: takes a whole number, not '1MiB'; {UNITS}"),
+        (["--port", "x"], "argument --port: takes a whole number, not 'x'"),
         (["other.py"], "other.py is one TARGET too many; a folder serves all that is in it"),
     ],
 )

@@ -54,6 +54,30 @@ def test_a_wrong_option_is_named(options: dict[str, object], says: str) -> None:
         load_settings(options, {})
 
 
+@pytest.mark.parametrize(
+    ("environ", "service", "says"),
+    [
+        ({"TINYSVC_PORT": "70000"}, {"port": 1}, r"not 70000 \(TINYSVC_PORT\)$"),
+        ({}, {"port": 70000}, r"not 70000 \(Service\(\.\.\.\)\)$"),
+        ({"TINYSVC_SSL_KEY": "a.pem"}, {}, r"ssl_key and ssl_ca need an ssl_cert.* \(TINYSVC_SSL_KEY\)$"),
+        (
+            {"TINYSVC_MAX_BODY_SIZE": "16MiB"},
+            {},
+            "TINYSVC_MAX_BODY_SIZE takes a whole number, not '16MiB'; sizes are b",
+        ),
+        ({"TINYSVC_PORT": "x"}, {}, "TINYSVC_PORT takes a whole number, not 'x'$"),
+    ],
+)
+def test_where_a_wrong_one_comes_from(environ: dict[str, str], service: dict[str, Any], says: str) -> None:
+    with pytest.raises(SettingsError, match=says):
+        load_settings({}, environ, service)
+
+
+def test_what_the_command_line_overrides_is_not_blamed() -> None:
+    with pytest.raises(SettingsError, match=r"not 70000$"):
+        load_settings({"port": 70000}, {"TINYSVC_PORT": "1"})
+
+
 @pytest.mark.parametrize(("word", "value"), [("1", True), ("Yes", True), ("false", False), ("OFF", False)])
 def test_a_variable_that_is_a_yes_or_a_no(word: str, value: bool) -> None:
     assert load_settings({}, {"TINYSVC_HALF_CLOSE": word}).half_close is value

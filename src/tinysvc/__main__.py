@@ -7,13 +7,14 @@ import dataclasses
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from . import __version__
 from .errors import ConfigurationError
 from .loading import load_service
 from .server import failures_told, run_loaded, show
-from .settings import Settings, nearest
+from .settings import Settings, nearest, takes
 
 _EXAMPLES = """\
 examples:
@@ -64,8 +65,15 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=about)
         else:
             metavar = {int: "N", float: "SECONDS", str: "TEXT"}[kind]
-            command.add_argument(flag, type=kind, metavar=metavar, help=about)
+            command.add_argument(flag, type=partial(_read, kind), metavar=metavar, help=about)
     return command
+
+
+def _read(kind: type, text: str) -> Any:
+    try:
+        return kind(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(takes(kind, text)) from None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

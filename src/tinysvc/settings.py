@@ -251,7 +251,14 @@ def load_settings(
     for name in values:
         if name not in _FIELDS:
             raise SettingsError(f"{name!r} is no option of tinysvc{nearest(name, _FIELDS)}")
-    return Settings(**values | {"pools": pools})
+    try:
+        return Settings(**values | {"pools": pools})
+    except SettingsError as error:
+        option = str(error).partition(" ")[0]  # with which all these sentences begin
+        origin = origins({}, environ, service_options or {}).get(option)
+        if origin is None or overrides.get(option) is not None:
+            raise  # of the command line nobody need be told where it is
+        raise SettingsError(f"{error} ({origin})") from None
 
 
 def origins(
@@ -287,8 +294,14 @@ def _variables(environ: Mapping[str, str]) -> dict[str, Any]:
         try:
             values[name] = read_bool(text) if kind is bool else kind(text)
         except ValueError:
-            raise SettingsError(f"{variable} takes {_a(kind)}, not {text!r}") from None
+            raise SettingsError(f"{variable} {takes(kind, text)}") from None
     return values
+
+
+def takes(kind: type, text: str) -> str:
+    """The end of a sentence about a text that is no value of this kind."""
+    has_unit = kind in (int, float) and text[:1].isdigit()
+    return f"takes {_a(kind)}, not {text!r}" + ("; sizes are bytes, times are seconds" if has_unit else "")
 
 
 def _over(weaker: Pool | Executor | None, stronger: Pool | Executor) -> Pool | Executor:
