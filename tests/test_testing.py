@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
@@ -30,6 +33,35 @@ def test_two_servers_side_by_side() -> None:
 def test_what_keeps_it_from_starting_is_raised() -> None:
     with pytest.raises(ConfigurationError, match="is a lambda"), serving(Service(cpu_route("/")(lambda: None))):
         pass
+
+
+@pytest.mark.parametrize("wrong", [faulty.io, [faulty.io], None])
+def test_what_cannot_be_served_is_said(wrong: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"is served, not .*; of functions make a Service"), serving(wrong):
+        pass
+
+
+HANGS = """
+import asyncio, os, signal
+from tinysvc import Service, io_resource, io_route
+from tinysvc.testing import serving
+
+@io_resource
+async def never():
+    os.kill(os.getpid(), signal.SIGINT)
+    await asyncio.sleep(3600)
+
+@io_route("/")
+async def waits(never): ...
+
+with serving(Service(waits, never)):
+    pass
+"""
+
+
+def test_ctrl_c_ends_a_start_that_hangs() -> None:
+    ended = subprocess.run([sys.executable, "-c", HANGS], capture_output=True, text=True, timeout=50, check=False)
+    assert ended.stderr.endswith("KeyboardInterrupt\n")
 
 
 def test_an_error_of_the_test_is_the_tests() -> None:

@@ -49,6 +49,11 @@ def load_service(target: str | Service | types.ModuleType) -> Service:
         return target
     if isinstance(target, types.ModuleType):
         return _service_of(target)
+    if not isinstance(target, str):
+        raise TargetError(
+            f"a Service, a module, or the name of a file, folder or module is served, not {target!r}; "
+            "of functions make a Service(...)"
+        )
     name, _, attribute = target.partition(":")
     path = Path(name)
     if path.is_dir() and name:
