@@ -152,6 +152,12 @@ async def socket(socket: WebSocket, transaction: str) -> None:
     await socket.send(transaction)
 
 
+@io_route("/socket-fails")
+async def socket_fails(socket: WebSocket, transaction: str) -> None:
+    await socket.send(transaction)
+    raise LookupError("after it was accepted")
+
+
 @cpu_resource
 def weights(scale: int) -> Iterator[list[int]]:
     yield [scale, 2 * scale]

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import httpx
 import pytest
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.sync.client import connect
 
 import resources_jobs
@@ -116,6 +116,15 @@ def test_of_a_socket(client: httpx.Client, url: str, record: Path) -> None:
     wait_until(lambda: lines(record) == ["user", "begin", "commit"], "the resource is closed")
     with pytest.raises(InvalidStatus, match="401"):
         connect(url.replace("http", "ws") + "/socket").close()
+
+
+def test_of_a_socket_whose_handler_fails(url: str, record: Path) -> None:
+    record.write_text("")
+    with connect(url.replace("http", "ws") + "/socket-fails", additional_headers=TOKEN) as socket:
+        assert socket.recv(timeout=20) == "main/ada"
+        with pytest.raises(ConnectionClosedError, match="1011"):
+            socket.recv(timeout=20)
+    wait_until(lambda: lines(record) == ["user", "begin", "rollback LookupError"], "the resource is closed")
 
 
 def test_a_worker_is_given_those_of_the_request(client: httpx.Client) -> None:

@@ -321,6 +321,16 @@ class Response:
         return f"<Response {self.status} {self.content_type}>"
 
 
+class Failed(Response):
+    """To nobody, as the connection is over; `error` is what the handler has raised, for its request's resources."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(b"", 204)
+        self.error = error
+
+
 def parse_cookies(lines: Iterable[str]) -> dict[str, str]:
     """The name-value pairs of Cookie headers. What is no pair is passed over: it does not hide the others."""
     found: dict[str, str] = {}

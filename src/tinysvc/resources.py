@@ -28,7 +28,7 @@ from .errors import (
     notice,
 )
 from .iohandlers import in_thread
-from .messages import Handler, Request, Response
+from .messages import Failed, Handler, Request, Response
 from .places import Form, marker_in
 from .routing import Given, Resource
 
@@ -179,7 +179,9 @@ class Scope:
             except BaseException as error:
                 await _close(stack, error)
                 raise  # whatever the resources made of it: what failed has failed
-            if isinstance(response.content, AsyncIterator):
+            if isinstance(response, Failed):
+                await _close(stack, response.error)
+            elif isinstance(response.content, AsyncIterator):
                 response.content = OpenStream(response.content, stack)
             else:
                 await stack.aclose()

@@ -29,7 +29,7 @@ from typing import Any, NoReturn, Protocol
 import msgspec
 
 from .errors import HTTPError, TinysvcError, author_traceback, indented, notice
-from .messages import Handler, Request, Response
+from .messages import Failed, Handler, Request, Response
 from .results import json_bytes
 from .settings import KiB, Settings
 
@@ -587,7 +587,7 @@ def socket_handler(function: Callable[..., Any], name: str, bind: Callable[[Requ
     async def handle(request: Request) -> Response:
         arguments = bind(request)
         socket: WebSocket = arguments[name]
-        code, reason = NORMAL, ""
+        response, code, reason = Response(b"", 204), NORMAL, ""  # to nobody: the connection knows that it is over
         try:
             await function(**arguments)
         except SocketClosed:
@@ -595,11 +595,11 @@ def socket_handler(function: Callable[..., Any], name: str, bind: Callable[[Requ
         except Exception as error:
             if not socket.accepted:
                 raise
-            code, reason = _farewell(request, error)
+            response, (code, reason) = Failed(error), _farewell(request, error)
         if not socket.accepted:
             raise HTTPError(403, "The WebSocket was not accepted.")
         await socket.close(code, reason)
-        return Response(b"", 204)  # to nobody: the connection knows that it is over
+        return response
 
     return handle
 
