@@ -434,6 +434,15 @@ def test_pools_that_are_none() -> None:
         Service(one, pools={"gpu": 1})  # type: ignore[dict-item]
 
 
+@pytest.mark.parametrize(
+    ("word", "meant"), [("midleware", "middleware"), ("error_handler", "error_handlers"), ("prot", "port")]
+)
+def test_a_mistyped_keyword_is_said_at_once(word: str, meant: str) -> None:
+    keyword: dict[str, Any] = {word: []}
+    with pytest.raises(SettingsError, match=rf"Service\(...\) takes no '{word}'; did you mean {meant}\?"):
+        Service(one, **keyword)
+
+
 # What is wrong with a handler is said at start-up
 
 

@@ -266,7 +266,7 @@ noticed_by: list[Callable[[BaseException], None]] = []
 
 
 def notice(error: BaseException) -> None:
-    for each in noticed_by:
+    for each in noticed_by.copy():  # another thread may serve, and end, meanwhile
         each(error)
 
 

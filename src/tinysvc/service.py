@@ -21,7 +21,7 @@ from .messages import Middleware
 from .resources import in_order, of_request
 from .router import PARAMETER
 from .routing import Given, Resource, Route, checked_middleware, recorded, unreachable
-from .settings import Pool, nearest, read_pools
+from .settings import Pool, Settings, SettingsError, nearest, read_pools
 
 log = logging.getLogger("tinysvc")
 
@@ -76,6 +76,7 @@ class Service:
         error_handlers: Mapping[type[Exception], ErrorHandler] | None = None,
         **options: Any,
     ) -> None:
+        _check_keywords(options)
         if prefix and (not prefix.startswith("/") or prefix.endswith("/") or "{" in prefix):
             raise ConfigurationError(f'prefix must begin with "/", not end with it, and hold no {{}}, not {prefix!r}')
         self.prefix = prefix
@@ -238,6 +239,15 @@ class Service:
         query = urlencode(rest, doseq=True)
         path = "/".join(_filled(segment, texts) for segment in mounted.path.split("/"))
         return f"{path}?{query}" if query else path
+
+
+def _check_keywords(options: Mapping[str, Any]) -> None:
+    """SettingsError: a mistyped `middleware=` must not be taken for an option that somebody else looks at."""
+    fields = [field.name for field in dataclasses.fields(Settings)]
+    known = [name for name in inspect.signature(Service).parameters if name not in ("parts", "options")]
+    for name in options:
+        if name not in fields:
+            raise SettingsError(f"Service(...) takes no {name!r}{nearest(name, [*known, *fields])}")
 
 
 def _filled(segment: str, parameters: Mapping[str, Any]) -> str:
