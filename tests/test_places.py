@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import pytest
 
-from tinysvc import ApiKey, Bearer, Cookie, Form, Header, Query, Request
+from tinysvc import ApiKey, Bearer, ConfigurationError, Cookie, Form, Header, Query, Request
 from tinysvc.messages import Headers
 from tinysvc.places import Marker, marker_in, place_of
 
@@ -58,3 +58,8 @@ def test_tokens(value: bytes, tokens: list[str]) -> None:
 )
 def test_markers(annotation: Any, marker: Marker | None) -> None:
     assert marker_in(annotation) == marker
+
+
+def test_an_api_key_stands_in_one_of_three_places() -> None:
+    with pytest.raises(ConfigurationError, match='a "header", a "cookie" or the "query", not in \'body\''):
+        ApiKey("k", "body")  # type: ignore[arg-type]

@@ -197,6 +197,16 @@ def test_a_cpu_resource_asks_for_cpu_resources() -> None:
     assert "can ask for other cpu_resources only" in said(handler, a)
 
 
+def test_an_io_resource_asks_for_io_resources() -> None:
+    @cpu_resource
+    def b() -> None: ...
+
+    @io_resource
+    async def a(b: Any) -> None: ...
+
+    assert "b: Any: that is a cpu_resource, which is opened in the workers" in said(asks, a, b)
+
+
 def test_a_shared_one_needs_shared_ones() -> None:
     @cpu_resource
     def b() -> None: ...

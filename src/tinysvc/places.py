@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from .annotations import extras
-from .errors import HTTPError
+from .errors import ConfigurationError, HTTPError
 from .forms import FormData
 from .messages import Request
 
@@ -72,6 +72,10 @@ class ApiKey:
 
     name: str | None = "x-api-key"
     place: Literal["header", "cookie", "query"] = "header"
+
+    def __post_init__(self) -> None:
+        if self.place not in ("header", "cookie", "query"):
+            raise ConfigurationError(f'an ApiKey stands in a "header", a "cookie" or the "query", not in {self.place!r}')
 
 
 Marker = Query | Header | Cookie | Form | Path | Bearer | ApiKey

@@ -87,12 +87,14 @@ def needs_of(resource: Resource, resources: Resources) -> list[str]:
             needs.append(name)
         elif resource.kind == "cpu" or not is_request(parameter):
             raise ConfigurationError.at(
-                resource.function, f"nothing fills its parameter {parameter}: {_remedy(resource)}"
+                resource.function, f"nothing fills its parameter {parameter}: {_remedy(resource, other)}"
             )
     return needs
 
 
-def _remedy(resource: Resource) -> str:
+def _remedy(resource: Resource, other: Resource | None) -> str:
+    if resource.kind == "io" and other is not None:
+        return "that is a cpu_resource, which is opened in the workers; make it an io_resource, or ask for it there"
     if resource.kind == "cpu":
         return "a cpu_resource is opened once in each worker and can ask for other cpu_resources only"
     return (
