@@ -342,6 +342,15 @@ async def keys(
 ) -> None: ...
 
 
+@io_route("/one-key")
+async def one_key(token: Annotated[str, Bearer()], key: Annotated[str, ApiKey("x-key")] = "") -> None: ...
+
+
+def test_a_key_of_two_that_may_be_missing() -> None:
+    found = described(one_key)["paths"]["/one-key"]["get"]
+    assert found["security"] == [{"bearer": [], "x-key": []}, {"bearer": []}]
+
+
 def test_keys_that_may_be_missing() -> None:
     found = described(keys)
     assert found["components"]["securitySchemes"] == {

@@ -75,7 +75,8 @@ class ApiKey:
 
     def __post_init__(self) -> None:
         if self.place not in ("header", "cookie", "query"):
-            raise ConfigurationError(f'an ApiKey stands in a "header", a "cookie" or the "query", not in {self.place!r}')
+            where = 'a "header", a "cookie" or the "query"'
+            raise ConfigurationError(f"an ApiKey stands in {where}, not in {self.place!r}")
 
 
 Marker = Query | Header | Cookie | Form | Path | Bearer | ApiKey
