@@ -298,7 +298,7 @@ MISTAKES = {
     "option": (
         SERVICE + "import tinysvc\nservice = tinysvc.Service(closed, root, prot=1)\n",
         2,
-        r"'prot' is no option .*\n",
+        r"Service\(...\) takes no 'prot'; did you mean port\?\n",
     ),
     "dies": (
         "import os\nos._exit(7)\n",

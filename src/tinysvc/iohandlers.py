@@ -125,7 +125,7 @@ async def in_thread(function: Callable[[], Any]) -> Any:
     try:
         raise error
     finally:
-        del error  # which leads to this frame
+        del error, work  # which lead to this frame
 
 
 def _outcome(function: Callable[[], Any]) -> tuple[Any, BaseException | None]:
