@@ -51,7 +51,7 @@ async def keep(request: Request, folder: Path) -> Response:
                 await file.write(piece)
         name = digest.hexdigest()
         path.rename(folder / name)
-    return Response({"digest": name, "size": size}, 201, {"location": f"{request.raw_path.rstrip('/')}/{name}"})
+    return Response({"digest": name, "size": size}, 201, {"location": request.url_for(fetch, digest=name)})
 
 
 @io_route("/{digest}", responses={404: "There is no such file."})

@@ -77,7 +77,7 @@ def create(request: Request, draft: Draft, database: Database) -> Response:
     with database.transaction() as sql:
         cursor = sql.execute("INSERT INTO notes (title, text) VALUES (?, ?)", (draft.title, draft.text))
     note = Note(cursor.lastrowid or 0, draft.title, draft.text)
-    return Response(note, 201, {"location": f"{request.raw_path.rstrip('/')}/{note.id}"})
+    return Response(note, 201, {"location": request.url_for(read, note_id=note.id)})
 
 
 @io_route("/")

@@ -453,7 +453,9 @@ def test_notes_of_many_threads_are_all_kept(monkeypatch: pytest.MonkeyPatch) -> 
 
     def write(database: notes.Database) -> None:
         for number in range(25):
-            notes.create(Request("POST", "/"), notes.Draft(f"note {number}"), database)
+            request = Request("POST", "/")
+            request.served_by = Service(notes)
+            notes.create(request, notes.Draft(f"note {number}"), database)
 
     with contextmanager(notes.database)() as database:
         writers = [threading.Thread(target=write, args=[database]) for _ in range(8)]

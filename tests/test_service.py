@@ -759,6 +759,26 @@ def test_a_url_says_what_the_handler_reads() -> None:
         assert httpx.get(url + path).json() == ["2020-01-02T03:04:00+00:00", "red", True, ["red", "red"]]
 
 
+@io_route("/here")
+def here(request: Request) -> str:
+    return request.url_for(here, page=2)
+
+
+@cpu_route("/there")
+def there(request: Request) -> str:
+    return request.url_for(here)
+
+
+def test_a_handler_knows_where_others_are_served_whatever_stands_around_it() -> None:
+    inner = Service(here, there, prefix="/inner")
+    assert inner.url_for(here) == "/inner/here"
+    with serving(Service(inner, prefix="/outer"), cpu_workers=1, raise_errors=False) as url:
+        assert httpx.get(f"{url}/outer/inner/here").text == "/outer/inner/here?page=2"
+        assert httpx.get(f"{url}/outer/inner/there").status_code == 500
+    with pytest.raises(RuntimeError, match="call it in an @io_route"):
+        there(Request("GET", "/there"))
+
+
 def test_url_for() -> None:
     service = Service(Service(notes, prefix="/v1"), one)
     assert service.url_for(one) == "/same"

@@ -117,6 +117,9 @@ class Request:
     upgrade: Any
     """The connection, where the client offers to change protocols on it; else not set. See websocket.py."""
 
+    served_by: Any
+    """What knows where handlers are served: set on the event loop; in the test of a function, a Service will do."""
+
     __slots__ = (
         "_body",
         "_host",
@@ -131,6 +134,7 @@ class Request:
         "raw_path",
         "raw_query",
         "resources",
+        "served_by",
         "upgrade",
     )
 
@@ -258,6 +262,20 @@ class Request:
 
             self.form_data = await read_form(self.headers.get("content-type", ""), self.stream())
         return self.form_data
+
+    def url_for(self, handler: Callable[..., Any], /, **parameters: Any) -> str:
+        """The path at which the whole service that got this request serves `handler`: see Service.url_for.
+
+        RuntimeError in a worker process, which knows its own routes only.
+        """
+        served_by = getattr(self, "served_by", None)
+        if served_by is None:
+            raise RuntimeError(
+                "request.url_for knows no routes here; call it in an @io_route, where they are served; "
+                "in the test of a function set request.served_by = Service(...)"
+            )
+        url: str = served_by.url_for(handler, **parameters)
+        return url
 
     @property
     def cookies(self) -> dict[str, str]:

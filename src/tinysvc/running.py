@@ -47,7 +47,7 @@ from .messages import Handler, Middleware, Request, Response, problem_response
 from .resources import Scope, open_once
 from .router import Router, allow
 from .routing import Route
-from .service import Service
+from .service import Mounted, Service, url_of
 from .settings import DEFAULT_POOL, Settings
 from .websocket import socket_handler
 from .wiring import Wiring, endpoint_of, max_body_size, socket_parameter, wiring_of
@@ -90,6 +90,7 @@ class RunningService:
         self.pools: list[ProcessPoolExecutor | ForeignPool] = []
         self._results: Results | None = None  # of routes with cache=
         self.calls: dict[Callable[..., Any], CpuCall] = {}
+        self._places: dict[Callable[..., Any], list[Mounted]] = {}
         self._middleware_under: dict[str, tuple[Middleware, ...]] = {}  # prefix -> what is asked where no route is
         self._error_handlers_under: dict[str, ErrorHandlers] = {}  # prefix -> the same
         self._middleware_of: dict[Handler, tuple[Middleware, ...]] = {}
@@ -112,6 +113,7 @@ class RunningService:
         stack.enter_context(callable_here(self.calls))
         opened: dict[Any, Any] = {}
         for wiring in wirings:
+            self._places.setdefault(wiring.mounted.route.function, []).append(wiring.mounted)
             values = await open_once(stack, wiring.once, opened)
             is_cpu = wiring.mounted.route.kind == "cpu"
             handler = handlers[id(wiring)] if is_cpu else self._io_handler(wiring, values)
@@ -228,6 +230,7 @@ class RunningService:
 
     async def handle(self, request: Request) -> Response:
         """The answer to a request. It raises only if the client has gone, or the connection's task is cancelled."""
+        request.served_by = self
         try:
             handler, request.path_params = self.router.match(request.method, request.raw_path)
             return await handler(request)
@@ -240,6 +243,10 @@ class RunningService:
             return self._answer_to(error, request)
 
     __call__ = handle  # a Handler; a bound method is called sooner than an object
+
+    def url_for(self, handler: Callable[..., Any], /, **parameters: Any) -> str:
+        """For Request.url_for."""
+        return url_of(handler, self._places.get(handler, ()), parameters)
 
     async def _guarded(self, handler: Handler, request: Request) -> Response:
         try:

@@ -8,7 +8,7 @@ import inspect
 import logging
 import types
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
@@ -224,21 +224,26 @@ class Service:
 
         Values are written as they are read (an Enum by its value, a datetime as in ISO 8601); a query's None is left
         out. Of several places it is the one with most of the parameters in its path, the first of these.
-        ConfigurationError if it serves no such handler, or if a path parameter is missing.
+        ConfigurationError if it serves no such handler, or if a path parameter is missing. What stands around this
+        service only `Request.url_for` knows.
         """
-        routes = [each for each in self.mounted() if each.route.function is handler]
-        if not routes:
-            raise ConfigurationError.at(handler, "is served by no route of this service; url_for has no path for it")
-        fitting = [each for each in routes if set(each.route.parameters) <= parameters.keys()]
-        if not fitting:
-            missing = ", ".join(name for name in routes[0].route.parameters if name not in parameters)
-            raise ConfigurationError.at(handler, f"url_for needs the path parameters of {routes[0].path}: {missing}")
-        mounted = max(fitting, key=lambda each: len(each.route.parameters))
-        texts = {name: _text(value) for name, value in parameters.items()}
-        rest = {k: text for k, text in texts.items() if k not in mounted.route.parameters and parameters[k] is not None}
-        query = urlencode(rest, doseq=True)
-        path = "/".join(_filled(segment, texts) for segment in mounted.path.split("/"))
-        return f"{path}?{query}" if query else path
+        return url_of(handler, [each for each in self.mounted() if each.route.function is handler], parameters)
+
+
+def url_of(handler: Callable[..., Any], places: Sequence[Mounted], parameters: Mapping[str, Any]) -> str:
+    """See Service.url_for. `places` are those where the handler is served."""
+    if not places:
+        raise ConfigurationError.at(handler, "is served by no route of this service; url_for has no path for it")
+    fitting = [each for each in places if set(each.route.parameters) <= parameters.keys()]
+    if not fitting:
+        missing = ", ".join(name for name in places[0].route.parameters if name not in parameters)
+        raise ConfigurationError.at(handler, f"url_for needs the path parameters of {places[0].path}: {missing}")
+    mounted = max(fitting, key=lambda each: len(each.route.parameters))
+    texts = {name: _text(value) for name, value in parameters.items()}
+    rest = {k: text for k, text in texts.items() if k not in mounted.route.parameters and parameters[k] is not None}
+    query = urlencode(rest, doseq=True)
+    path = "/".join(_filled(segment, texts) for segment in mounted.path.split("/"))
+    return f"{path}?{query}" if query else path
 
 
 def _check_keywords(options: Mapping[str, Any]) -> None:
