@@ -799,6 +799,7 @@ LOG_LINES = {
     "a worker died in a stream": r"ERROR tinysvc\.http: <Request GET /cpu/download/\d+> .*: the stream failed half-way "
     r"and was cut off: tinysvc\.errors\.WorkerDied: worker \d+ was killed by SIGKILL from outside.*",
     "a hint": r"INFO tinysvc: a hint: [A-Z]+ /\S+ works for .*",
+    "what a drain waits for": r"INFO tinysvc: draining: connections that are still at work: \d+; .*",
     "a worker died": r"WARNING tinysvc\.executor: worker \d+ was killed by SIGKILL from outside the pool.*",
     "the loop was held for less than a second": r"WARNING tinysvc: .* holds the event loop, for 0\.\d+ s so far, .*",
     "where it was": r'  File ".*", line \d+, in \S+|    .*',
