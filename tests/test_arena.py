@@ -8,7 +8,7 @@ import tempfile
 
 import pytest
 
-from tinysvc.arena import Arena
+from tinysvc.arena import KEPT_ARENAS, Arena, Arenas
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -62,3 +62,17 @@ def test_without_memfd_an_unlinked_file_serves(monkeypatch: pytest.MonkeyPatch) 
     assert bytes(arena.view()) == b"abc"
     assert set(os.listdir(tempfile.gettempdir())) <= before
     arena.close()
+
+
+def test_of_arenas_that_are_kept_the_spare_ones_are_closed_one_at_a_time() -> None:
+    arenas = Arenas()
+    for arena in [Arena() for _ in range(3)]:
+        arenas.give_back(arena)
+    assert not arenas.trim()  # nobody has said yet which of them are needed
+    arenas.give_back(arenas.take())
+    assert [arenas.trim(), arenas.trim(), arenas.trim(), arenas.trim()] == [True, True, True, False]
+    assert len(arenas) == 0
+    for arena in [Arena() for _ in range(KEPT_ARENAS + 1)]:
+        arenas.give_back(arena)
+    assert len(arenas) == KEPT_ARENAS
+    arenas.close()

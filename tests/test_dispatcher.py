@@ -19,6 +19,7 @@ import uvloop
 import jobs
 from conftest import wait_until, workers_below
 from test_executor import assert_healthy, exists, until
+from tinysvc import dispatcher
 from tinysvc.arena import BIG, Arena
 from tinysvc.books import CRASH_LIMIT
 from tinysvc.dispatcher import STALL
@@ -106,7 +107,8 @@ async def test_a_crash_in_the_middle_of_big_results_leaves_nothing() -> None:
 
 
 @pytest.mark.asyncio
-async def test_arenas_are_used_again_but_not_while_anybody_reads_them() -> None:
+async def test_arenas_are_used_again_but_not_while_anybody_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatcher, "SPARE", 3600)
     async with ProcessPoolExecutor(1, program=jobs.upper_program) as pool:
         numbers, replies = set(), []
         for n in range(20):
@@ -119,6 +121,20 @@ async def test_arenas_are_used_again_but_not_while_anybody_reads_them() -> None:
         assert len(numbers) == 1
         for n, reply in enumerate(replies):
             assert bytes(reply.body) == b"%c" % (65 + n) * (BIG + n)
+
+
+@pytest.mark.asyncio
+async def test_arenas_that_nobody_needs_any_more_are_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatcher, "SPARE", 0.01)
+    async with ProcessPoolExecutor(2, program=jobs.upper_program) as pool:
+        before = len(os.listdir("/dev/fd"))
+        arenas = [pool.arenas.take() for _ in range(6)]
+        for arena in arenas:
+            arena.write(b"a" * BIG)
+        replies = await asyncio.gather(*(pool.submit_frame("m", arena).future for arena in arenas))
+        await until(lambda: all(arena.descriptor == -1 for arena in arenas))
+        await asyncio.to_thread(replies.clear)  # the last to let go of a result may be another thread
+        await until(lambda: len(os.listdir("/dev/fd")) <= before)
 
 
 @pytest.mark.asyncio

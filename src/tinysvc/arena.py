@@ -13,9 +13,12 @@ BIG = 256 * 1024
 """Bytes from which a body travels in an arena. Below it a copy costs less than a descriptor and its page faults."""
 
 
-KEPT_SIZE, KEPT_ARENAS = 16 * 1024 * 1024, 4
-"""The largest arena that is kept for use again, and how many are. New memory for 16 MiB costs four times what it costs
-to write them, and giving it back as much again, all at once."""
+KEPT_SIZE, KEPT_ARENAS = 16 * 1024 * 1024, 16
+"""The largest arena that is kept for use again, and how many are at most. New memory for 16 MiB costs four times what it
+costs to write them, and giving it back as much again, 2 ms at once."""
+
+SPARE = 0.25
+"""Seconds in which a kept arena was not needed before it is given back; of several, one in each."""
 
 
 class Arena:
@@ -71,15 +74,30 @@ def _anonymous_file() -> int:
 
 
 class Arenas:
-    """A few arenas kept for use again, whose memory is there already. Whoever was lent one may see what comes next."""
+    """Arenas kept for use again, whose memory is there already. Whoever was lent one may see what comes next."""
 
     def __init__(self) -> None:
         self._kept: list[Arena] = []
+        self._spare = 0  # how many of them nobody has needed since the last trim
         self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._kept)
 
     def take(self) -> Arena:
         """An empty arena. OSError if there is none and none can be made."""
-        return self._kept.pop() if self._kept else Arena()
+        if not self._kept:
+            return Arena()
+        arena = self._kept.pop()
+        self._spare = min(self._spare, len(self._kept))
+        return arena
+
+    def trim(self) -> bool:
+        """Close one that nobody has needed since the last call. False if there was none."""
+        has_spare, self._spare = self._spare > 0, len(self._kept)
+        if has_spare:
+            self.take().close()
+        return has_spare
 
     def give_back(self, arena: Arena) -> None:
         """Nobody reads or writes it any more."""

@@ -24,7 +24,7 @@ from functools import partial
 from time import monotonic
 from typing import Any, NamedTuple
 
-from .arena import Arena, Arenas
+from .arena import SPARE, Arena, Arenas
 from .books import DYING, LEAVING, ORDERLY_END, STARTING, WENT_ON, Books, Job, Lane, Worker
 from .cores import available_cores
 from .errors import PoolClosed, RemoteError, WorkerStartError
@@ -185,6 +185,7 @@ class Dispatcher:
         self._gone = asyncio.Event()  # nothing of the pool is left
         self.arenas = Arenas()
         self._alarm = Alarm(self._on_alarm)
+        self._trimming: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._first_start: asyncio.Future[None]
         self._forkserver: Forkserver
@@ -238,6 +239,8 @@ class Dispatcher:
         for worker in list(self.books.workers.values()):
             self._on_end(worker.number, End(None, "was ended with the pool"))
         self._alarm.cancel()
+        if self._trimming is not None:
+            self._trimming.cancel()
         self.arenas.close()
 
     async def wait_until(self, condition: Callable[[], bool], timeout: float | None = None) -> None:
@@ -345,6 +348,7 @@ class Dispatcher:
         if job.arena is not None:
             if job.kind == HANDLE and isinstance(outcome, JobReply):
                 self.arenas.give_back(job.arena)
+                self._trim_later()
             else:
                 job.arena.close()
         if job.stream is not None:
@@ -358,6 +362,26 @@ class Dispatcher:
 
     def wake_at(self, when: float) -> None:
         self._alarm.set(when)
+
+    # Memory that is kept for the next big body
+
+    def _was_read(self, arenas: Arenas, arena: Arena) -> None:
+        """All have let go of a big result, the last of them in whatever thread."""
+        arenas.give_back(arena)
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self._trim_later)
+
+    def _trim_later(self) -> None:
+        if self._trimming is None and not self.books.closed:
+            self._trimming = self.loop.call_later(SPARE, self._trim)
+
+    def _trim(self) -> None:
+        self._trimming = None
+        links = [worker.link for worker in self.books.workers.values() if worker.link is not None]
+        kept = [self.arenas, *(link.channel.arenas for link in links)]
+        any(each.trim() for each in kept)  # one at a time
+        if any(map(len, kept)):
+            self._trim_later()
 
     # What happens
 
@@ -437,7 +461,7 @@ class Dispatcher:
             view: memoryview = arena.view()
         except OSError:  # out of descriptors: a mapping holds one
             return memoryview(os.pread(arena.descriptor, size, 0))
-        weakref.finalize(view.obj, channel.arenas.give_back, arena).atexit = False  # when all have read it
+        weakref.finalize(view.obj, self._was_read, channel.arenas, arena).atexit = False
         return view
 
     def _broke_the_rules(self, worker: Worker, how: str) -> None:
