@@ -237,3 +237,32 @@ def test_what_cannot_be_middleware_is_said_at_once(wrong: Any) -> None:
     says = re.escape(f"middleware takes a list of functions, as in async def m(request, call_next), not {[wrong]!r}")
     with pytest.raises(ConfigurationError, match=says):
         Service(plain, middleware=[wrong])
+
+
+async def streams_it(request: Request, call_next: Handler) -> Response:
+    size = sum([len(piece) async for piece in request.stream()])
+    response = await call_next(request)
+    response.headers.append(("x-size", str(size)))
+    return response
+
+
+@io_route("/read", methods=["POST"])
+async def read_size(body: bytes) -> int:
+    return len(body)
+
+
+@cpu_route("/cpu", methods=["POST"])
+def cpu_size(body: bytes) -> int:
+    return len(body)
+
+
+@pytest.mark.parametrize("path", ["/read", "/cpu"])
+def test_a_body_that_middleware_has_streamed_is_not_taken_for_empty(
+    path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = Service(read_size, cpu_size, middleware=[streams_it])
+    with serving(service, cpu_workers=1, raise_errors=False) as url:
+        assert httpx.post(url + path, content=b"").json() == 0
+        answer = httpx.post(url + path, content=bytes(500_000))
+    assert (answer.status_code, answer.headers["x-size"]) == (500, "500000")
+    assert "was streamed to its end, and is not kept" in caplog.text

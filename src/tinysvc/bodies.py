@@ -72,7 +72,7 @@ class BodyReader:
         self._received = 0
         self._waited = self._since = 0.0
         self._continue = framing.expect_continue
-        self._finished = False
+        self._finished = self._is_streamed = False
         self._error: ProtocolError | None = None
         self._pieces: deque[bytes] = deque()  # of the whole, when its length is not known
         self._whole: BytesIO | None = None
@@ -103,16 +103,27 @@ class BodyReader:
         self._waited += now - self._since
 
     def __aiter__(self) -> AsyncIterator[bytes]:
+        self._check_is_there()
         return self
 
     async def __anext__(self) -> bytes:
         piece = await self._next_piece()
         if not piece:
+            self._is_streamed = self._received > 0
             raise StopAsyncIteration
         return piece
 
+    def _check_is_there(self) -> None:
+        """RuntimeError for who would take a body for empty that another has streamed to its end."""
+        if self._is_streamed:
+            raise RuntimeError(
+                "the request's body was streamed to its end, and is not kept; who reads it before others do "
+                "(a middleware, say) calls await request.body() instead, which keeps it"
+            )
+
     async def whole(self) -> bytes:
         """All that has not been streamed yet, put together in steps. Who gave up half-way may ask again."""
+        self._check_is_there()
         self.keep()
         if self._expected < 0:
             while piece := await self._next_piece():

@@ -239,7 +239,8 @@ class Request:
         return self._body
 
     async def stream(self, *, kept: bool = False) -> AsyncIterator[bytes]:
-        """The body, piece by piece as it arrives; it can be read once. No more comes than is read.
+        """The body, piece by piece as it arrives; it can be read once, then it is a RuntimeError. No more comes than is
+        read.
 
         `kept`: the pieces stay in memory until the request ends, so that they count against `max_body_memory`.
         """
