@@ -14,8 +14,8 @@ BIG = 256 * 1024
 
 
 KEPT_SIZE, KEPT_ARENAS = 16 * 1024 * 1024, 16
-"""The largest arena that is kept for use again, and how many are at most. New memory for 16 MiB costs four times what it
-costs to write them, and giving it back as much again, 2 ms at once."""
+"""The largest arena that is kept for use again, and how many are at most. New memory for 16 MiB costs four times what
+it costs to write them, and giving it back as much again, 2 ms at once."""
 
 SPARE = 0.25
 """Seconds in which a kept arena was not needed before it is given back; of several, one in each."""
