@@ -38,7 +38,8 @@ FLOORS: list[list[set[str]]] = [  # floor -> groups; the groups of one floor do 
         {
             *("service", "running", "wiring", "resources", "iohandlers", "errorhandlers", "openapi"),
             *("adapter", "hints", "batching", "caching", "calls", "endpoints", "pages"),
-            *("compression", "cors", "limits", "negotiation", "proxies", "security", "static", "websocket"),
+            *("compression", "cors", "limits", "middleware", "negotiation", "proxies", "security", "static"),
+            "websocket",
         }
     ],
     [{"server", "tables", "supervisor", "reload", "sockets", "tls", "watchdog", "slices", "loading", "scaffold"}],

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -266,3 +268,71 @@ def test_a_body_that_middleware_has_streamed_is_not_taken_for_empty(
         answer = httpx.post(url + path, content=bytes(500_000))
     assert (answer.status_code, answer.headers["x-size"]) == (500, "500000")
     assert "was streamed to its end, and is not kept" in caplog.text
+
+
+# What call_next gave is closed, whatever comes of it
+
+endless_closed = threading.Event()
+
+
+@io_route("/endless", methods=["POST"])
+async def endless() -> AsyncIterator[str]:
+    try:
+        while True:
+            yield "piece "
+            await asyncio.sleep(0)
+    finally:
+        endless_closed.set()
+
+
+@io_route("/sized", methods=["POST"])
+async def sized() -> Response:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"12345"
+
+    return Response(pieces(), headers={"content-length": "5"})
+
+
+async def louder(request: Request, call_next: Handler) -> Response:
+    response = await call_next(request)
+    quiet = response.content
+
+    async def loud() -> AsyncIterator[bytes]:
+        async for piece in quiet:
+            yield piece.upper()
+
+    response.content = loud()
+    return response
+
+
+async def instead(request: Request, call_next: Handler) -> Response:
+    await call_next(request)
+    return Response(b"no", 403)
+
+
+async def failing(request: Request, call_next: Handler) -> Response:
+    await call_next(request)
+    raise HTTPError(409, "no")
+
+
+async def longer(request: Request, call_next: Handler) -> Response:
+    response = await call_next(request)
+    response.content = b"".join([piece async for piece in response.content]) + b"67"
+    return response
+
+
+@pytest.mark.parametrize(("middleware", "status"), [(louder, 200), (instead, 403), (failing, 409)])
+def test_a_stream_is_closed_whatever_middleware_makes_of_it(middleware: Any, status: int) -> None:
+    endless_closed.clear()
+    with serving(Service(endless, middleware=[Marked("outer"), middleware])) as url:
+        with httpx.stream("POST", f"{url}/endless") as answer:
+            assert answer.status_code == status
+            if status == 200:
+                assert next(answer.iter_text()).startswith("PIECE ")
+        assert endless_closed.wait(20)
+
+
+def test_the_length_is_that_of_what_is_sent() -> None:
+    with serving(Service(sized, middleware=[longer])) as url:
+        answer = httpx.post(f"{url}/sized")
+    assert (answer.text, answer.headers.get_list("content-length")) == ("1234567", ["7"])

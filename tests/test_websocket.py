@@ -501,6 +501,7 @@ async def test_a_draining_server_goes_away() -> None:
     ("error", "frame_payload", "line"),
     [
         (RuntimeError("secret"), b"\x03\xf3", "RuntimeError: secret"),
+        (SystemExit("secret"), b"\x03\xf3", "SystemExit: secret"),
         (HTTPError(409, "taken" * 100), b"\x03\xf0" + (b"taken" * 25)[:123], ""),
         (TimeoutError("too slow"), b"\x03\xf3", "TimeoutError: too slow"),
         (SocketClosed(1000), b"\x03\xe8", ""),

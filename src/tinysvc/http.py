@@ -467,7 +467,7 @@ class Connection(asyncio.StreamReaderProtocol):
     def upgrade(self, protocol: Upgraded) -> bytes:
         """From now on `protocol` is told by the transport; what has come already is returned. For the handler of a
         request, as long as it runs: when it has answered, the connection is closed."""
-        self.upgraded, self.request = protocol, None
+        self.upgraded, self.request, self.keep_alive = protocol, None, False
         rest, self.buffer = self.buffer + self._take_held(), b""
         self.switch(cast(asyncio.Protocol, protocol))
         return rest
@@ -511,7 +511,7 @@ class Connection(asyncio.StreamReaderProtocol):
 
     async def _respond(self, request: Request, response: Response) -> bool:
         if self.gone or self.upgraded is not None:
-            await _close_content(response.content)
+            await close_content(response.content)
             return False
         body = self.body
         if self.requests >= self.settings.max_requests or (
@@ -644,7 +644,7 @@ class Connection(asyncio.StreamReaderProtocol):
         except (ConnectionError, asyncio.CancelledError):
             self.transport.abort()
             raise
-        except Exception as error:
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # no handler ends the server
             if not isinstance(error, (ProtocolError, JobAbandoned)):  # the client's: its body was bad, or it has gone
                 notice(error)
                 text = indented(author_traceback(error))
@@ -654,7 +654,7 @@ class Connection(asyncio.StreamReaderProtocol):
             raise ConnectionAbortedError("the stream failed") from error
         finally:
             self._heartbeat, self.deadline = b"", inf
-            await _close_content(content)
+            await close_content(content)
 
     async def drain(self) -> None:
         """Wait until the client has read enough of what was written."""
@@ -773,7 +773,7 @@ def _slices(content: bytes | memoryview) -> Iterator[memoryview]:
     return (view[start : start + SLICE] for start in range(0, len(view), SLICE))
 
 
-async def _close_content(content: Any) -> None:
+async def close_content(content: Any) -> None:
     """Of a stream or a file that is not sent to its end."""
     if isinstance(content, FileContent):
         content.file.close()

@@ -239,8 +239,9 @@ class Request:
         return self._body
 
     async def stream(self, *, kept: bool = False) -> AsyncIterator[bytes]:
-        """The body, piece by piece as it arrives; it can be read once, then it is a RuntimeError. No more comes than is
-        read.
+        """The body, piece by piece as it arrives. No more comes than is read.
+
+        It can be read once: who reads one again that did not come whole with its head, gets a RuntimeError.
 
         `kept`: the pieces stay in memory until the request ends, so that they count against `max_body_memory`.
         """
@@ -345,7 +346,7 @@ class Failed(Response):
 
     __slots__ = ("error",)
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: BaseException) -> None:
         super().__init__(b"", 204)
         self.error = error
 

@@ -41,9 +41,10 @@ from .errors import (
     notice,
 )
 from .executor import ProcessPoolExecutor
-from .iohandlers import finished, io_handler, told_of_disconnect
+from .iohandlers import io_handler, told_of_disconnect
 from .limits import IoLimit, limited_body, limited_time
 from .messages import Handler, Middleware, Request, Response, problem_response
+from .middleware import around
 from .resources import Scope, open_once
 from .router import Router, allow
 from .routing import Route
@@ -257,7 +258,7 @@ class RunningService:
     def _within(self, middleware: tuple[Middleware, ...], handler: Handler) -> Handler:
         """`handler` with the middleware around it."""
         for each in reversed(middleware):
-            handler = _around(each, partial(self._guarded, handler))
+            handler = around(each, partial(self._guarded, handler))
         return handler
 
     def _middleware_without_route(self, error: NoRoute, path: str) -> tuple[Middleware, ...]:
@@ -315,28 +316,13 @@ def _nearest(by_prefix: Mapping[str, T], path: str) -> T | None:
 
 def _log_line(error: BaseException) -> tuple[int, str]:
     """The level and the words for an error in the log; no words for what only says that there is much to do."""
-    if isinstance(error, (RemoteError, UnencodableResult)):
+    if isinstance(error, (RemoteError, UnencodableResult, ConfigurationError)):
         return logging.ERROR, str(error)
     if isinstance(error, (WorkerDied, JobRefused, DeadlineExceeded)):
         return logging.ERROR, f"{error.status}, {error}"
     if not isinstance(error, TinysvcError):
         return logging.ERROR, f"the handler failed\n{author_traceback(error)}"
     return logging.DEBUG, ""
-
-
-def _around(middleware: Middleware, call_next: Handler) -> Handler:
-    name = getattr(middleware, "__qualname__", type(middleware).__qualname__)
-
-    async def handle(request: Request) -> Response:
-        answer: Any = middleware(request, call_next)
-        if isinstance(answer, Response):
-            raise TypeError(f"the middleware {name} is no async def; write async def {name}(request, call_next)")
-        response = await answer
-        if not isinstance(response, Response):
-            raise TypeError(f"the middleware {name} returned {response!r}; return a Response, as call_next does")
-        return response if type(response.content) is bytes else await finished(response)
-
-    return handle
 
 
 def _check_paths(wirings: list[Wiring]) -> None:

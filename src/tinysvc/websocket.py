@@ -592,7 +592,7 @@ def socket_handler(function: Callable[..., Any], name: str, bind: Callable[[Requ
             await function(**arguments)
         except SocketClosed:
             pass
-        except Exception as error:
+        except (Exception, SystemExit, KeyboardInterrupt) as error:
             if not socket.accepted:
                 raise
             response, (code, reason) = Failed(error), _farewell(request, error)
@@ -609,7 +609,7 @@ def _shortened(reason: str) -> str:
     return reason.encode()[:MAX_REASON].decode(errors="ignore")
 
 
-def _farewell(request: Request, error: Exception) -> tuple[int, str]:
+def _farewell(request: Request, error: BaseException) -> tuple[int, str]:
     """Code and reason of the close frame for what a handler has raised; what the client must not know is logged."""
     if isinstance(error, HTTPError):
         return POLICY, _shortened(error.detail)
