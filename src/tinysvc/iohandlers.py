@@ -6,6 +6,7 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from functools import partial
+from threading import Lock
 from typing import Any
 
 from .binding import Binder, is_packed
@@ -34,14 +35,14 @@ def io_handler(
 
         async def handle_parameters(request: Request) -> Response:
             response = encode_result(await function(**bind(request, b"")))
-            return response if type(response.content) is bytes else await _begin_stream(response, stream_type)
+            return response if type(response.content) is bytes else await begin_result(response, stream_type)
 
         return handle_parameters
     if inspect.iscoroutinefunction(function):
 
         async def handle(request: Request) -> Response:
             response = encode_result(await (function(**await arguments_of(request)) if binds else function()))
-            return response if type(response.content) is bytes else await _begin_stream(response, stream_type)
+            return response if type(response.content) is bytes else await begin_result(response, stream_type)
 
         return handle
     is_stream = inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function)
@@ -53,7 +54,7 @@ def io_handler(
     async def handle_plain(request: Request) -> Response:
         call = partial(function, **await arguments_of(request) if binds else {})
         response = encode_result(call() if is_stream else await in_thread(call))
-        return response if type(response.content) is bytes else await _begin_stream(response, stream_type)
+        return response if type(response.content) is bytes else await begin_result(response, stream_type)
 
     return handle_plain
 
@@ -101,24 +102,26 @@ def told_of_disconnect(handler: Handler, cancels: bool) -> Handler:
     return handle
 
 
-async def in_thread(function: Callable[[], Any]) -> Any:
+async def in_thread(function: Callable[[], Any], *, always: bool = False) -> Any:
     """What `function` returns. Who is cancelled waits for a thread that has begun: what it uses must stay open so long.
 
-    One that has not begun, never does.
+    One that has not begun, never does; but with `always` it does all the same, in a thread beside those that handlers
+    wait for: what closes a resource.
     """
-    from anyio.to_thread import run_sync  # only services with `def` handlers pay for the import
+    from anyio import CancelScope, CapacityLimiter  # only services with `def` handlers pay for the import
+    from anyio.to_thread import run_sync
 
-    turn = [function]  # whoever pops it comes first: the thread or the cancellation
-    work = asyncio.ensure_future(run_sync(lambda: _outcome(turn.pop())))
+    turn = Lock()  # whoever has it came first: the thread or the cancellation
+    limiter = CapacityLimiter(1) if always else None
+    work = asyncio.ensure_future(run_sync(partial(_outcome, function, turn), limiter=limiter))
     try:
         result, error = await asyncio.shield(work)
     except asyncio.CancelledError:
-        try:
-            turn.pop()
-        except IndexError:
-            await asyncio.wait([work])
-        else:
+        if not always and turn.acquire(blocking=False):
             work.cancel()
+        else:
+            with CancelScope(shield=True):  # a scope of anyio's cancels again and again
+                await asyncio.wait([work])
         raise
     if error is None:
         return result
@@ -128,23 +131,18 @@ async def in_thread(function: Callable[[], Any]) -> Any:
         del error, work  # which lead to this frame
 
 
-def _outcome(function: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+def _outcome(function: Callable[[], Any], turn: Lock) -> tuple[Any, BaseException | None]:
     """What it returns, or raises: the SystemExit of a task would end the loop."""
+    if not turn.acquire(blocking=False):
+        return None, None  # to nobody
     try:
         return function(), None
     except BaseException as error:
         return None, error
 
 
-async def finished(response: Response) -> Response:
-    """What middleware returns, as it can be sent: what it has from `call_next` is so already."""
-    if isinstance(response.content, (bytes, AsyncIterator)) and not inspect.isasyncgen(response.content):
-        return response
-    return await _begin_stream(encode_result(response), "")
-
-
-async def _begin_stream(response: Response, stream_type: str) -> Response:
-    """What is not bytes: a view of many, or a file, as it is; or an iterator whose first item is fetched."""
+async def begin_result(response: Response, stream_type: str) -> Response:
+    """A result as it can be sent: bytes and files as they are, of an iterator the first item is fetched."""
     items = response.content
     if isinstance(items, (bytes, memoryview, FileContent)):
         return response
@@ -161,4 +159,4 @@ async def _iterate_in_thread(items: Iterator[Any]) -> AsyncIterator[Any]:
     finally:
         close = getattr(items, "close", None)
         if close is not None:
-            await in_thread(close)
+            await in_thread(close, always=True)

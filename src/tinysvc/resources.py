@@ -133,6 +133,7 @@ async def open_once(stack: AsyncExitStack, resources: Resources, opened: dict[An
 
 async def _open(stack: AsyncExitStack, function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
     own = AsyncExitStack()
+    stack.push_async_callback(_close_told, function, own)
     try:
         if inspect.isasyncgenfunction(function):
             value = await own.enter_async_context(asynccontextmanager(function)(**arguments))
@@ -141,7 +142,6 @@ async def _open(stack: AsyncExitStack, function: Callable[..., Any], arguments: 
             value = await value if inspect.isawaitable(value) else value
     except Exception as error:
         raise ResourceFailed(f"the resource {function.__name__} cannot be opened:\n{author_traceback(error)}") from None
-    stack.push_async_callback(_close_told, function, own)
     return value
 
 
@@ -237,7 +237,7 @@ def _in_threads(function: Callable[..., Any]) -> Opener:
         context = opened(**arguments)
 
         async def leave(*error: Any) -> bool | None:
-            return await in_thread(partial(context.__exit__, *error))  # type: ignore[no-any-return]
+            return await in_thread(partial(context.__exit__, *error), always=True)  # type: ignore[no-any-return]
 
         def open_it() -> Any:
             value = context.__enter__()
