@@ -58,6 +58,18 @@ RESULTS: list[tuple[Any, int, bytes, str | None]] = [
         b'{"\xc3\xa9":{"2":1180591620717411303424,"at":{"x":-18446744073709551616}}}',
         "application/json",
     ),
+    (
+        [2**70, math.nan, {1, 2}, Struct(2**65)],
+        200,
+        b'[1180591620717411303424,null,[1,2],{"x":36893488147419103232}]',
+        "application/json",
+    ),
+    (
+        {datetime.date(2026, 1, 2): 2**70, 2**65: None, True: 1.5},
+        200,
+        b'{"2026-01-02":1180591620717411303424,"36893488147419103232":null,"true":1.5}',
+        "application/json",
+    ),
     (True, 200, b"true", "application/json"),
     ({1: "a"}, 200, b'{"1":"a"}', "application/json"),
     (Point(1), 200, b'{"x":1}', "application/json"),
@@ -83,7 +95,7 @@ def test_results(result: Any, status: int, content: bytes, content_type: str | N
 
 
 @pytest.mark.parametrize(
-    "value", [object(), {"a": object()}, lambda: 1, [2**70, object()], [2**70, math.nan], "\ud800"]
+    "value", [object(), {"a": object()}, lambda: 1, [2**70, object()], [2**70, "\ud800"], "\ud800"]
 )
 def test_what_cannot_be_encoded_is_named(value: Any) -> None:
     with pytest.raises((UnencodableResult, UnicodeEncodeError)):
