@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
@@ -208,6 +208,20 @@ def test_an_http_error_in_a_worker_is_an_answer(client: httpx.Client) -> None:
         "conflict in a worker",
         "test",
     )
+
+
+@io_route("/leaves")
+async def leaves() -> AsyncIterator[str]:
+    yield "a"
+    raise SystemExit(7)
+
+
+def test_a_stream_does_not_end_the_server(caplog: pytest.LogCaptureFixture) -> None:
+    with serving(Service(leaves, one), raise_errors=False) as url:
+        with pytest.raises(httpx.RemoteProtocolError):
+            httpx.get(f"{url}/leaves")
+        assert httpx.get(f"{url}/same").is_success
+    assert caplog.text.count("SystemExit: 7") == 1
 
 
 @pytest.mark.parametrize("path", ["/fault/print", "/fault/signals"])
@@ -777,6 +791,33 @@ def test_a_handler_knows_where_others_are_served_whatever_stands_around_it() -> 
         assert httpx.get(f"{url}/outer/inner/there").status_code == 500
     with pytest.raises(RuntimeError, match="call it in an @io_route"):
         there(Request("GET", "/there"))
+
+
+@io_route("/lost")
+def lost(request: Request) -> str:
+    return request.url_for(one)
+
+
+def test_what_is_wrong_with_a_url_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with serving(Service(lost), raise_errors=False) as url:
+        assert httpx.get(f"{url}/lost").status_code == 500
+    assert "is served by no route of this service; url_for has no path for it" in caplog.text
+
+
+@io_route("/{rest:path}")
+async def anywhere(rest: str) -> str:
+    return rest
+
+
+def test_a_url_leads_to_no_other_host() -> None:
+    service = Service(anywhere)
+    path = service.url_for(anywhere, rest="/evil.example/x")
+    assert path == "/%2Fevil.example/x"
+    with serving(service) as url:
+        assert httpx.get(url + path).text == "/evil.example/x"
+    for value in (None, ["a"]):
+        with pytest.raises(ConfigurationError, match=r"needs the path parameters of .*: rest"):
+            service.url_for(anywhere, rest=value)
 
 
 def test_url_for() -> None:

@@ -234,9 +234,10 @@ def url_of(handler: Callable[..., Any], places: Sequence[Mounted], parameters: M
     """See Service.url_for. `places` are those where the handler is served."""
     if not places:
         raise ConfigurationError.at(handler, "is served by no route of this service; url_for has no path for it")
-    fitting = [each for each in places if set(each.route.parameters) <= parameters.keys()]
+    single = {name for name, value in parameters.items() if value is not None and not isinstance(value, (list, tuple))}
+    fitting = [each for each in places if single.issuperset(each.route.parameters)]
     if not fitting:
-        missing = ", ".join(name for name in places[0].route.parameters if name not in parameters)
+        missing = ", ".join(name for name in places[0].route.parameters if name not in single)
         raise ConfigurationError.at(handler, f"url_for needs the path parameters of {places[0].path}: {missing}")
     mounted = max(fitting, key=lambda each: len(each.route.parameters))
     texts = {name: _text(value) for name, value in parameters.items()}
@@ -259,7 +260,8 @@ def _filled(segment: str, parameters: Mapping[str, Any]) -> str:
     parameter = PARAMETER.fullmatch(segment)
     if parameter is None:
         return quote(segment)
-    return quote(parameters[parameter[1]], safe="/" if parameter[2] else "")
+    value = quote(parameters[parameter[1]], safe="/" if parameter[2] else "")
+    return value.replace("/", "%2F", 1) if value.startswith("/") else value  # "//host" would lead elsewhere
 
 
 def _text(value: Any) -> Any:

@@ -65,13 +65,18 @@ def _check_none_forgotten(mounted: Mounted, names: list[str]) -> None:
     """Else the client would fill what its module has as a resource: `user: User` from the body, say."""
     function = mounted.route.function
     for name in names:
-        there = recorded(function.__globals__.get(name))
-        if name not in mounted.service.resources and any(isinstance(each, Resource) for each in there):
-            raise ConfigurationError.at(
-                function,
-                f"its parameter {name} is a resource of its module, but none of this service, so that the client would "
-                f"fill it; name it too, as in Service({function.__name__}, {name}), or rename one of the two",
-            )
+        if name in mounted.service.resources:
+            continue
+        for each in recorded(function.__globals__.get(name)):
+            if isinstance(each, Resource):
+                remedy = f"name it too, as in Service({function.__name__}, {name}), or rename one of the two"
+                if each.name != name:
+                    remedy = f"call the parameter {each.name}, as the resource is called"
+                raise ConfigurationError.at(
+                    function,
+                    f"its parameter {name} is a resource of its module, but none of this service by that name, so that "
+                    f"the client would fill it; {remedy}",
+                )
 
 
 def _on_the_other_side(mounted: Mounted, name: str) -> ConfigurationError:
