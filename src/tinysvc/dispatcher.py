@@ -20,6 +20,7 @@ import socket
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Hashable
+from contextlib import suppress
 from functools import partial
 from time import monotonic
 from typing import Any, NamedTuple
@@ -368,8 +369,9 @@ class Dispatcher:
     def _was_read(self, arenas: Arenas, arena: Arena) -> None:
         """All have let go of a big result, the last of them in whatever thread."""
         arenas.give_back(arena)
-        if not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(self._trim_later)
+        if self._trimming is None and not self.books.closed:
+            with suppress(RuntimeError):  # the loop has ended, and the pool with it
+                self.loop.call_soon_threadsafe(self._trim_later)
 
     def _trim_later(self) -> None:
         if self._trimming is None and not self.books.closed:

@@ -242,7 +242,9 @@ class Reloader:
         while True:
             await self._elsewhere.wait()
             self._elsewhere = asyncio.Event()
-            if not (watched := self._watched()):
+            if not (watched := self._watched()):  # nobody would say that one of them is there again
+                await asyncio.sleep(LOOK_AGAIN / 1000)
+                self._elsewhere.set()
                 continue
             self._looking = watched
             changes = awatch(

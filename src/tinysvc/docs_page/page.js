@@ -41,8 +41,8 @@ async function start() {
   for (const section of sections()) byId("page-routes").append(section);
   prepareFilter();
   prepareSecrets();
-  openLinked();
   addEventListener("hashchange", openLinked);
+  openLinked();
 }
 
 /** Simple Markdown as elements: paragraphs, lists, indented blocks, `code`, *emphasis*; else it stays as it was written. */
