@@ -360,14 +360,27 @@ def test_keys_that_may_be_missing() -> None:
     assert found["paths"]["/keys"]["get"]["security"] == [{"x-key": [], "k": []}, {}]
     assert [each["name"] for each in found["paths"]["/keys"]["get"]["parameters"]] == ["q"]
 
-    @io_route("/")
-    async def both(token: Annotated[str, Bearer()], key: Annotated[str, ApiKey("x-key")] = "") -> None: ...
-
-    assert operation(both)["security"] == [{"bearer": [], "x-key": []}, {"bearer": []}]
-
 
 @io_route("/socket/{room:path}")
 async def socket(socket: WebSocket, room: str) -> None: ...
+
+
+@io_route("/things/{first}/parts/{second}")
+async def read_part(first: int, second: str) -> None: ...
+
+
+@io_route("/things/{thing}/parts/{part}", methods=["PUT"])
+async def put_part(part: str, thing: int, first: str) -> None: ...
+
+
+def test_paths_that_differ_in_the_names_of_parameters_only_are_one() -> None:
+    ((path, operations),) = described(read_part, put_part)["paths"].items()
+    assert path == "/things/{first}/parts/{second}"
+    assert [(each["name"], each["in"]) for each in operations["put"]["parameters"]] == [
+        ("second", "path"),
+        ("first", "path"),
+        ("first", "query"),
+    ]
 
 
 def test_a_socket() -> None:

@@ -79,10 +79,16 @@ def document(service: Service, wirings: Iterable[Wiring], settings: Settings) ->
     schemas = Schemas(_types(operations))
     names = _operation_ids(operations)
     paths: dict[str, dict[str, Any]] = {}
+    first: dict[str, str] = {}  # path without the names of its parameters -> with those of its first route
     for operation in operations:
+        own = re.sub(r":path\}", "}", operation.wiring.mounted.path)
+        path = first.setdefault(_PARAMETER.sub("{}", own), own)
         for method in operation.route.methods:
-            path = re.sub(r":path\}", "}", operation.wiring.mounted.path)
             described = _operation(operation, method, schemas, settings)
+            _rename(
+                described.get("parameters", ()),
+                dict(zip(_PARAMETER.findall(own), _PARAMETER.findall(path), strict=True)),
+            )
             paths.setdefault(path, {})[method.lower()] = {"operationId": names[id(operation), method], **described}
     return {
         "openapi": VERSION,
@@ -91,6 +97,16 @@ def document(service: Service, wirings: Iterable[Wiring], settings: Settings) ->
         "paths": paths,
         "components": _components(operations, schemas),
     }
+
+
+_PARAMETER = re.compile(r"\{(\w+)\}")
+
+
+def _rename(parameters: Iterable[dict[str, Any]], names: Mapping[str, str]) -> None:
+    """Paths that differ in the names of their parameters only are one path (OpenAPI 3.1, Paths Object)."""
+    for each in parameters:
+        if each["in"] == "path":
+            each["name"] = names[each["name"]]
 
 
 class Operation(NamedTuple):
