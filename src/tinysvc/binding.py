@@ -292,16 +292,20 @@ class Binder:
             decode = msgspec.json.Decoder(annotation).decode
             unpack = msgspec.msgpack.Decoder(annotation).decode
 
+        def decoder_of(content_type: str) -> Callable[[Body], Any]:
+            kind = content_type.partition(";")[0].strip().lower()
+            if kind == JSON or kind.endswith("+json"):
+                return decode
+            if kind != MESSAGEPACK or unpack is None:
+                text = f"The body must be JSON with 'Content-Type: application/json', not {kind!r}."
+                raise HTTPError(415, text, headers=[("accept", JSON)])
+            return unpack
+
         def make(request: Request, body: Body) -> Any:
             if not body and default is not inspect.Parameter.empty:
                 return default
-            content_type = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
-            read: Callable[[Body], Any] = decode
-            if content_type != JSON and not content_type.endswith("+json"):
-                if content_type != MESSAGEPACK or unpack is None:
-                    text = f"The body must be JSON with 'Content-Type: application/json', not {content_type!r}."
-                    raise HTTPError(415, text, headers=[("accept", JSON)])
-                read = unpack
+            content_type = request.headers.get("content-type", JSON)
+            read = decode if content_type == JSON else decoder_of(content_type)
             if not body:
                 raise _Fault("$", "is missing: the request has no body; a JSON document was expected")
             try:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -20,7 +21,7 @@ import orjson
 from .arena import BIG
 from .errors import UnencodableResult
 from .events import Event, EventStream
-from .messages import EVENTS, JSON, NDJSON, OCTETS, TEXT, FileContent, Response, json_response
+from .messages import EVENTS, NDJSON, OCTETS, TEXT, FileContent, Response, json_response
 
 
 def encode_result(result: Any) -> Response:
@@ -28,16 +29,8 @@ def encode_result(result: Any) -> Response:
 
     UnencodableResult names the type that could not be encoded.
     """
-    encoder = _ENCODERS.get(type(result))
-    if encoder is not None:
-        return encoder(result)
-    if isinstance(result, Response):
-        return _finished(result)
-    if isinstance(result, (Iterator, AsyncIterator)):
-        return Response(result)
-    if isinstance(result, msgspec.Struct):
-        return Response(msgspec.json.encode(result), content_type=JSON)
-    return _json(result)
+    kind = type(result)
+    return (_ENCODERS.get(kind) or _encoder_of(kind))(result)  # type: ignore[arg-type]  # a class is hashable
 
 
 def _finished(given: Response) -> Response:
@@ -133,6 +126,20 @@ _ENCODERS: dict[type, Callable[[Any], Response]] = {
     type(None): lambda _: Response(b"", 204),
     Response: _finished,
 }
+
+
+@lru_cache(maxsize=256)
+def _encoder_of(kind: type) -> Callable[[Any], Response]:
+    """That of a type of the author's, or of another library's."""
+    if issubclass(kind, Response):
+        return _finished
+    if issubclass(kind, (Iterator, AsyncIterator)):
+        return Response
+    return _struct if issubclass(kind, msgspec.Struct) else _json
+
+
+def _struct(result: msgspec.Struct) -> Response:
+    return json_response(msgspec.json.encode(result))
 
 
 # Streams
