@@ -265,7 +265,7 @@ GROUPS = {
             "bytes of a worker's stream that nobody has read",
             "",
             "its generator waits",
-            "two slices of a big body",
+            "one slice of a big body",
             value=shown("_size", STREAM_HIGH_WATER),
         ),
         Limit(

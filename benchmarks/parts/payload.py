@@ -38,7 +38,7 @@ COPIES = (
     "A body is copied in and out of the sockets, and each way once more for the worker; Starlette without any pool is "
     "itself not far above the bar."
 )
-TURNS = "Each step is short, 128 KiB at most, but in one turn of the loop all eight connections may have theirs."
+TURNS = "Each step is short, 256 KiB at most, but in one turn of the loop all eight connections may have theirs."
 
 COLUMNS = [
     *("", "MB/s", "spread", "ratio", "spread"),

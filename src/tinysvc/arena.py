@@ -13,7 +13,7 @@ BIG = 256 * 1024
 """Bytes from which a body travels in an arena. Below it a copy costs less than a descriptor and its page faults."""
 
 
-KEPT_SIZE, KEPT_ARENAS = 16 * 1024 * 1024, 8
+KEPT_SIZE, KEPT_ARENAS = 16 * 1024 * 1024, 16
 """The largest arena that is kept for use again, and how many are at most. New memory for 16 MiB costs four times what
 it costs to write them, and giving it back as much again, 2 ms at once."""
 
