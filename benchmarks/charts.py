@@ -46,7 +46,7 @@ def main(file: str) -> None:
         figure, axes = pyplot.subplots(rows, columns, figsize=(4.2 * columns, height), squeeze=False)
         for axis, panel in zip(axes.flat, panels, strict=True):
             for number, line in enumerate(panel["lines"]):
-                look = {"color": COLOURS[names.index(line["name"])], "linewidth": max(1.0, 3 - number / 2)}
+                look = {"color": COLOURS[names.index(line["name"])], "linewidth": max(1.0, 6 - 2 * number)}
                 axis.plot(line["x"], line["y"], label=line["name"].replace("`", ""), **look)
             axis.set_title(panel["title"], fontsize=10)
             axis.set_xlabel(chart["x"])
