@@ -963,9 +963,9 @@ async def last_request(client: Client, terminated: asyncio.Event, begin: bytes, 
 
 def judge_log(verdict: Verdict, lines: list[str]) -> None:
     kinds = Counter(next((kind for kind, form in LOG_LINES.items() if re.fullmatch(form, line)), "") for line in lines)
-    unknown = [line for line in lines if not any(re.fullmatch(form, line) for form in LOG_LINES.values())]
+    unknown = [n for n, line in enumerate(lines) if not any(re.fullmatch(form, line) for form in LOG_LINES.values())]
     counts = ", ".join(f"{count} x {kind}" for kind, count in kinds.items() if kind)
-    more = "\n".join(f"      {line}" for line in unknown[:100])
+    more = "\n".join(f"      {line}" for number in unknown[:20] for line in lines[number : number + 12])
     verdict.say(not unknown, f"the log has {len(unknown)} lines of no known kind, and {counts or 'no other'}", more)
 
 

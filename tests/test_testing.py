@@ -43,6 +43,7 @@ def test_what_cannot_be_served_is_said(wrong: Any) -> None:
 
 HANGS = """
 import asyncio, os, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started the tests in the background
 from tinysvc import Service, io_resource, io_route
 from tinysvc.testing import serving
 
