@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 import jobs
+from tinysvc.descendants import new_mark
 from tinysvc.errors import WorkerStartError
 from tinysvc.processes import Channel, Forkserver
 from tinysvc.worker import FRAME, WorkerOptions, frame
 
-OPTIONS = WorkerOptions(30, 1 << 20, False, 0)
+OPTIONS = WorkerOptions(30, 1 << 20, False, 0, new_mark())
 
 
 class Transport:

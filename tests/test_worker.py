@@ -18,6 +18,7 @@ import pytest
 
 import jobs
 from tinysvc.arena import BIG, Arena
+from tinysvc.descendants import new_mark
 from tinysvc.processes import Channel
 from tinysvc.worker import (
     CALL,
@@ -47,7 +48,7 @@ from tinysvc.worker import (
     work,
 )
 
-OPTIONS = WorkerOptions(log_level=30, max_result_size=1_000_000, measures_memory=False, memory_limit=0)
+OPTIONS = WorkerOptions(log_level=30, max_result_size=1_000_000, measures_memory=False, memory_limit=0, mark=new_mark())
 
 
 class Server:

@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 from .arena import SPARE, Arena, Arenas
 from .books import DYING, LEAVING, ORDERLY_END, STARTING, WENT_ON, Books, Job, Lane, Worker
 from .cores import available_cores
+from .descendants import new_mark
 from .errors import PoolClosed, RemoteError, WorkerStartError
 from .processes import Channel, End, Forkserver
 from .settings import DEFAULT_POOL
@@ -198,7 +199,7 @@ class Dispatcher:
         self.loop = asyncio.get_running_loop()
         self._first_start = self.loop.create_future()
         level = logging.getLogger().getEffectiveLevel()
-        options = WorkerOptions(level, self._max_result_size, self.books.max_memory > 0, self._memory_limit)
+        options = WorkerOptions(level, self._max_result_size, self.books.max_memory > 0, self._memory_limit, new_mark())
         threads = max(1, available_cores() // self.books.size)
         self._forkserver = Forkserver(self._program, options, threads, self._on_end, self._on_forkserver_lost)
         try:

@@ -19,6 +19,7 @@ from multiprocessing import context, popen_spawn_posix, process, reduction, spaw
 from typing import Any, NamedTuple, cast
 
 from .arena import Arena, Arenas
+from .descendants import kill_marked
 from .errors import WorkerStartError
 from .worker import COMMAND, FAILED, FORK, FRAME, KILL, READY, Program, WorkerOptions, decode
 
@@ -64,6 +65,7 @@ class Forkserver:
     ) -> None:
         self._on_end = on_end
         self._on_lost = on_lost
+        self._mark = options.mark
         self._pickles, self._inherited = _pickles(program, options)
         self._environment = {**dict.fromkeys(_THREAD_VARIABLES, str(threads)), **os.environ}
         self._buffer = b""
@@ -168,6 +170,8 @@ class Forkserver:
         self._loop.remove_reader(self._control)
         self._control.close()
         exit_code = self._process.wait()  # its socket is closed: it has ended, or does within microseconds
+        if exit_code:
+            kill_marked(self._mark)  # it could not do so itself
         if not self._ready.done():
             self._ready.set_exception(
                 WorkerStartError(f"the forkserver ended at its start, with exit code {exit_code}")

@@ -5,7 +5,7 @@
 
 The *forkserver* is a fresh interpreter that has loaded the program (the author's modules) once. It does nothing but
 fork workers, kill them and tell how they ended. It is the workers' parent, so a number is never mistaken for a recycled
-pid: it kills only what it has not reaped, and it kills the whole process group of a worker before it reaps it.
+pid: it kills only what it has not reaped, and with a worker it kills all that its jobs have started (descendants.py).
 
 A *worker* has one socket and one job at a time: read a frame, work, write a frame. It never sees a listening socket.
 
@@ -37,6 +37,16 @@ from typing import Any, NamedTuple, NoReturn
 import msgspec
 
 from .arena import BIG, Arena
+from .descendants import (
+    LAST_LOOKS,
+    LOOK_AGAIN,
+    adopt_orphans,
+    bury_orphans,
+    kill_all_below,
+    kill_group,
+    mark_worker,
+    strays,
+)
 from .errors import TinysvcError, author_traceback
 from .telling import OomCounter, forward_logs, peak_bytes, watch_crashes, whole_lines
 
@@ -90,6 +100,7 @@ class WorkerOptions(NamedTuple):
     max_result_size: int
     measures_memory: bool
     memory_limit: int
+    mark: int  # of the pool, for what its jobs start
 
 
 @contextmanager
@@ -176,6 +187,7 @@ def forkserver_main(control_fd: int, program_file: Any) -> NoReturn:
     gc.freeze()  # what is loaded now is shared by all workers: keep the collector from writing into it
     Forkserver(control, program, options).serve()
     _close(shared.close)
+    kill_all_below()
     _leave(0)  # also past a thread that a module of the author's has started
 
 
@@ -215,6 +227,7 @@ class Forkserver:
             end.setblocking(False)
 
     def serve(self) -> None:
+        adopt_orphans()
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._wakeup_writer.fileno(), warn_on_full_buffer=False)
         try:
@@ -222,14 +235,23 @@ class Forkserver:
                 self.reap()
         finally:
             signal.set_wakeup_fd(-1)
-            for pid in self.pids.values():
-                _kill_group(pid)
+            self._kill_all()
+
+    def _kill_all(self) -> None:
+        for pid in self.pids.values():
+            kill_group(pid)
+        for _ in range(LAST_LOOKS):
+            self.reap()
+            if not self.pids and not bury_orphans(self.options.mark, {}):
+                return
+            time.sleep(LOOK_AGAIN)
 
     def take_command_or_wait(self) -> bool:
         """Do one command if there is one. False when the server has gone."""
         readable, _, _ = select.select([self.control, self.wakeup], [], [])
         if self.wakeup in readable:
             self.wakeup.recv(4096)
+            bury_orphans(self.options.mark, self.pids)
         if self.control not in readable:
             return True
         try:
@@ -243,7 +265,7 @@ class Forkserver:
             self.fork(number, descriptors)
         elif number in self.pids and not _has_ended(self.pids[number]):
             self.killed.add(number)
-            _kill_group(self.pids[number])
+            kill_group(self.pids[number])
         return True
 
     def fork(self, number: int, descriptors: list[int]) -> None:
@@ -262,7 +284,7 @@ class Forkserver:
             return
         status = 1
         try:
-            self._become_worker()
+            self._become_worker(number)
             channel, result_arena, last_words = descriptors
             link = Link(socket.socket(fileno=channel), Arena(result_arena), self.options)
             watch_crashes(last_words)
@@ -272,8 +294,9 @@ class Forkserver:
         finally:
             _leave(status)
 
-    def _become_worker(self) -> None:
+    def _become_worker(self, number: int) -> None:
         os.setsid()
+        mark_worker(self.options.mark, number)
         self._die_with_parent(self.pid)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -290,13 +313,14 @@ class Forkserver:
             has_ended = _has_ended(pid)
             if has_ended is False:
                 continue
-            if has_ended:
-                _kill_group(pid)  # its children; the pid is still ours, as it has not been reaped
+            if has_ended:  # the pid is still ours, as it has not been reaped
+                kill_group(pid, strays(self.pids.values()))
             ended, status, usage = os.wait4(pid, os.WNOHANG)
             if not ended:
                 continue
             del self.pids[number]
             exit_code = os.waitstatus_to_exitcode(status)
+            bury_orphans(self.options.mark, self.pids)
             killed = number in self.killed and exit_code == -signal.SIGKILL
             self.killed.discard(number)
             self.tell(exit_code, number, "", peak_bytes(usage), self.out_of_memory.grew(), killed)
@@ -313,14 +337,6 @@ def _has_ended(pid: int) -> bool | None:
     if not hasattr(os, "waitid"):
         return None
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-
-
-def _kill_group(pid: int) -> None:
-    for kill in (os.killpg, os.kill):  # the group does not exist yet in the instant between fork and setsid
-        try:
-            kill(pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):  # macOS answers EPERM for a group of zombies
-            pass
 
 
 def _parent_watch() -> Callable[[int], None]:
