@@ -11,7 +11,8 @@ At the end stands a verdict, as text and as exit status:
 - memory under load is flat once it is warm: behind the warming up (WARM), the median of the last third of the time is
   at most SLACK above that of the first third; and so is what is held at rest, at the end
 - with all clients gone, there are as many descriptors, tasks and running generators as in the first such pause
-- SIGTERM: requests under way are answered, the exit status is 0, no process and no shared memory is left
+- SIGTERM: requests under way are answered, what has no end is ended soon and in order, the exit status is 0, no process
+  and no shared memory is left
 
     python benchmarks/soak.py --seconds 600             what happens by chance follows from --seed, which is printed
 
@@ -44,10 +45,12 @@ TESTS = Path(__file__).resolve().parents[1] / "tests"
 sys.path.insert(0, str(TESTS))
 
 import uvloop  # noqa: E402
+from websockets.asyncio.client import ClientConnection, connect  # noqa: E402
+from websockets.exceptions import WebSocketException  # noqa: E402
 
 from conftest import descendants, workers_below  # noqa: E402 - where the tests keep them
 from http_ends import Answer, chunked, get, post, read_answer, reset_on_close  # noqa: E402
-from soak_app import BLOCK, block, checksum  # noqa: E402
+from soak_app import ANY_SIZE, BLOCK, block, checksum  # noqa: E402
 from test_wire import CASES, FRAGMENTS  # noqa: E402
 
 MiB = 2**20
@@ -399,6 +402,123 @@ async def cpu_narrow(client: Client, rng: random.Random) -> str:
     return right(await client.ask(get(f"/cpu/narrow/{milliseconds}{some(rng)}")), b'{"slept":%d}' % milliseconds)
 
 
+# Forms, files, events, lines and sockets
+
+
+def multipart(rng: random.Random, fields: list[tuple[str, bytes]]) -> tuple[str, bytes]:
+    """The content type and the body of a form; a field whose name has a filename behind it is a file."""
+    boundary = f"{rng.getrandbits(64):x}"
+    parts = [
+        b"--%b\r\nContent-Disposition: form-data; name=%b\r\n\r\n%b\r\n" % (boundary.encode(), name.encode(), value)
+        for name, value in fields
+    ]
+    return f"Content-Type: multipart/form-data; boundary={boundary}", b"".join(parts) + f"--{boundary}--\r\n".encode()
+
+
+@kind("ordinary", 2, "200", KILLED)
+async def form_uploads(client: Client, rng: random.Random) -> str:
+    """Of one block, of more than stays in memory, and of more than a worker is given without shared memory."""
+    blocks = rng.choice([1, 8, 64])
+    content, note = b"".join(map(block, range(blocks))), f"{rng.random()}"
+    kind, body = multipart(rng, [('"note"', note.encode()), ('"file"; filename="a.bin"', content)])
+    expected = b'{"size":%d,"crc":%d,"note":"%b"}' % (len(content), checksum(blocks), note.encode())
+    path = f"/{rng.choice(['io', 'cpu'])}/form{some(rng)}"
+    return right(await client.ask(post(body, path, kind)), expected)
+
+
+@kind("ordinary", 3, "200", KILLED)
+async def form_fields(client: Client, rng: random.Random) -> str:
+    body, expected = order(rng)
+    values = json.loads(body)
+    pairs = [("number", str(values["number"])), *(("lines", str(line)) for line in values["lines"] or [0.0])]
+    expected = expected if values["lines"] else expected.replace(b'"sum":0}', b'"sum":0.0}')
+    if rng.random() < 0.5:
+        kind = "Content-Type: application/x-www-form-urlencoded"
+        body = "&".join(f"{name}={value}" for name, value in pairs).encode()
+    else:
+        kind, body = multipart(rng, [(f'"{name}"', value.encode()) for name, value in pairs])
+    path = f"/{rng.choice(['io', 'cpu'])}/fields{some(rng)}"
+    return right(await client.ask(post(body, path, kind)), expected)
+
+
+FILE_BLOCKS = 20
+FILE = b"".join(map(block, range(FILE_BLOCKS)))
+"""What stands in the file that is asked for, whole and in parts."""
+
+
+@kind("ordinary", 4, "200", "206", "304", "404", "416")
+async def files(client: Client, rng: random.Random) -> str:
+    """Whole, from a place to a place, the last bytes, parts that there are not, what the client has already."""
+    size, path = len(FILE), "/files/file.bin"
+    begin = rng.randrange(size)
+    end = min(size, begin + rng.choice([1, 1000, size]))
+    match rng.randrange(6):
+        case 0:
+            return right(await client.ask(get(path)), FILE)
+        case 1:
+            answer, expected = await client.ask(get(path, f"Range: bytes={begin}-{end - 1}")), FILE[begin:end]
+        case 2:
+            answer, expected = await client.ask(get(path, f"Range: bytes=-{size - begin}")), FILE[begin:]
+        case 3:
+            tag = (await client.ask(get(path, method="HEAD"), head=True)).fields["etag"]
+            return said(await client.ask(get(path, f"If-None-Match: {tag}")))
+        case 4:
+            return said(await client.ask(get(f"/files/{begin}.bin")))
+        case _:
+            return said(await client.ask(get(path, f"Range: bytes={size}-")))
+    if answer.status != 206 or answer.body != expected:
+        raise Wrong(
+            f"{len(expected)} bytes from {begin} on were expected, {answer.status} came with {len(answer.body)}"
+        )
+    return said(answer)
+
+
+def event(number: int) -> bytes:
+    return b'id: %d\ndata: {"n":%d}\n\n' % (number, number)
+
+
+def line(number: int) -> bytes:
+    return b'{"n":%d}\n' % number
+
+
+UNITS = {
+    **{f"/{side}/events": event for side in ("io", "thread", "cpu")},
+    **{f"/{side}/lines": line for side in ("io", "thread", "cpu")},
+}
+"""What a stream is made of, by its path."""
+
+
+@kind("ordinary", 3, "200", KILLED, CUT)
+async def events_and_lines(client: Client, rng: random.Random) -> str:
+    path, count = rng.choice([*UNITS]), rng.choice([1, 10, 200])
+    expected = b"".join(map(UNITS[path], range(count)))
+    return right(await client.ask(get(f"{path}/{count}{some(rng)}")), expected)
+
+
+async def connected(client: Client) -> ClientConnection:
+    return await connect(f"ws://127.0.0.1:{client.port}/io/socket", proxy=None, ping_interval=None)
+
+
+@kind("ordinary", 2, "closed with 1000")
+async def sockets(client: Client, rng: random.Random) -> str:
+    """Messages in bunches; each comes back, in its order."""
+    talk = await connected(client)
+    try:
+        for _ in range(rng.randrange(1, 5)):
+            messages: list[str | bytes] = [
+                rng.choice(["", "ü" * rng.randrange(1000), block(rng.randrange(9)), json.dumps(rng.random())])
+                for _ in range(rng.randrange(1, 12))
+            ]
+            for message in messages:
+                await talk.send(message)
+            for message in messages:
+                if (came := await talk.recv()) != message:
+                    raise Wrong(f"{message[:80]!r} was sent, {came[:80]!r} came back")
+    finally:
+        await talk.close()
+    return f"closed with {talk.close_code}"
+
+
 # The slow
 
 
@@ -501,6 +621,8 @@ def any_request(rng: random.Random, most_blocks: int = 1000) -> bytes:
             *(get(f"{path}/{rng.choice([1, 40, most_blocks])}{some(rng)}") for path in DOWNLOADS),
             *(post(body, f"{path}{some(rng)}") for path in ("/io/upload", "/cpu/upload", "/cpu/echo", "/io/unread")),
             *(post(order(rng)[0], f"{path}{some(rng)}", JSON) for path in ("/io/order", "/cpu/order")),
+            *(get(f"{path}/200{some(rng)}&pause=0.001") for path in UNITS),
+            get("/files/file.bin"),
             get(f"/io/wait/300{some(rng)}"),
             get(f"/thread/wait/100{some(rng)}"),
             get(f"/cpu/burn/50{some(rng)}"),
@@ -527,6 +649,43 @@ async def leave_in_answer(client: Client, rng: random.Random) -> str:
     await asyncio.sleep(rng.random() * rng.choice([0.001, 0.1]))
     await client.reader.read(rng.choice([1, 1000, 200_000]))
     client.close(reset=rng.random() < 0.5)
+    return "left"
+
+
+@kind("rude", 3, "left", KILLED, CUT)
+async def leave_in_stream(client: Client, rng: random.Random) -> str:
+    """It has heard the first items of a stream without end."""
+    path = rng.choice([*UNITS])
+    wanted = b"".join(map(UNITS[path], range(rng.choice([1, 3]))))
+    await client.open()
+    await client.send(get(f"{path}/{ANY_SIZE}{some(rng)}&pause={rng.choice([0.001, 0.05])}"))
+    if not (head := await client.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200"):
+        return "left" if head.startswith(b"HTTP/1.1 500") else repr(head)
+    came = b""
+    while len(came) < len(wanted):
+        if not (size := int(await client.reader.readline(), 16)):
+            raise Wrong(f"{path} is without end, and ended behind {came!r}")
+        came += (await client.reader.readexactly(size + 2))[:-2]
+    if not came.startswith(wanted):
+        raise Wrong(f"{wanted!r} was expected, {came!r} came")
+    client.close(reset=rng.random() < 0.5)
+    return "left"
+
+
+@kind("rude", 1, "left")
+async def leave_socket(client: Client, rng: random.Random) -> str:
+    """It has sent messages, has read some of what came back, and says nothing of closing."""
+    talk = await connected(client)
+    messages = [block(number) for number in range(rng.randrange(6))]
+    for message in messages:
+        await talk.send(message)
+    for message in messages[: rng.randrange(6)]:
+        if await talk.recv() != message:
+            raise Wrong("another message came back")
+    if rng.random() < 0.5:
+        reset_on_close(talk.transport.get_extra_info("socket"))
+    talk.transport.abort()
+    await talk.wait_closed()
     return "left"
 
 
@@ -666,7 +825,7 @@ class Traffic:
             outcome = f"it hung for {GUARD:g} s"
         except (ConnectionError, asyncio.IncompleteReadError) as error:
             outcome = CUT if "Timeout" not in type(error).__name__ else repr(error)
-        except (AssertionError, ValueError, KeyError, Wrong) as error:
+        except (AssertionError, ValueError, KeyError, Wrong, WebSocketException) as error:
             outcome = f"{type(error).__name__}: {error}"
         self.outcomes[name][outcome] += 1
         if outcome not in kind.allowed:
@@ -711,6 +870,7 @@ class Server:
     """The process under test, watched from outside."""
 
     def __init__(self, folder: Path) -> None:
+        (folder / "file.bin").write_bytes(FILE)
         self.log = folder / "log"
         self.samples: list[Sample] = []
         self.killed = 0
@@ -720,7 +880,7 @@ class Server:
             self.process = subprocess.Popen(
                 [*command, *(word for option in OPTIONS.items() for word in option)],
                 cwd=TESTS,
-                env={**MALLOC, **os.environ},
+                env={**MALLOC, **os.environ, "SOAK_FILES": str(folder)},
                 stdout=subprocess.PIPE,
                 stderr=log,
             )
@@ -796,8 +956,10 @@ LOG_LINES = {
     "a deadline has passed": r"ERROR tinysvc: GET /cpu/late/\S+ .*: 504, the job ran past its deadline of 0\.2 s",
     "a worker died in a job": r"ERROR tinysvc: [A-Z]+ /cpu/.*: 500, worker \d+ was killed"
     r"( by SIGKILL from outside|: it could not be given a job: \[Errno 32\]).*",
-    "a worker died in a stream": r"ERROR tinysvc\.http: <Request GET /cpu/download/\d+> .*: the stream failed half-way "
-    r"and was cut off: tinysvc\.errors\.WorkerDied: worker \d+ was killed by SIGKILL from outside.*",
+    "a worker died in a stream": r"ERROR tinysvc\.http: <Request GET /cpu/(?:download|events|lines)/\d+> .*: "
+    r"the stream failed half-way and was cut off: tinysvc\.errors\.WorkerDied: worker \d+ was killed by SIGKILL.*",
+    "a worker died as it began": r"(ERROR tinysvc\.executor: )?worker \d+ was killed by SIGKILL from outside the pool"
+    r"(; trying again in 0\.1 s)?",
     "a hint": r"INFO tinysvc: a hint: [A-Z]+ /\S+ works for .*",
     "what a drain waits for": r"INFO tinysvc: draining: connections that are still at work: \d+; .*",
     "a worker died": r"WARNING tinysvc\.executor: worker \d+ was killed by SIGKILL from outside the pool.*",
@@ -933,22 +1095,48 @@ LAST_REQUESTS = [
 """Under way when SIGTERM comes: what is sent before, what is sent after it, and what is answered."""
 
 
+SOON = 5.0
+"""Seconds in which a drain ends what has no end of its own: much less than it may take for all others."""
+
+
 async def judge_end(verdict: Verdict, server: Server) -> None:
     idle, terminated = Client(server.port), asyncio.Event()
+    endings = [await begin_talk(server.port)]
+    at_rest = json.loads((await idle.ask(get("/io/census"))).body)["tasks"]
     under_way = [
         asyncio.ensure_future(last_request(Client(server.port), terminated, *request)) for request in LAST_REQUESTS
     ]
     tasks = 0
-    while tasks <= len(under_way):  # of the census a task, too
+    while tasks < at_rest + len(under_way):
         await asyncio.sleep(0.01)
         tasks = json.loads((await idle.ask(get("/io/census"))).body)["tasks"]
     server.process.terminate()
     terminated.set()
+    ends = await asyncio.gather(*endings, return_exceptions=True)
+    verdict.say(set(ends) == {ENDED}, f"SIGTERM: the {len(ends)} without an end are ended", f"      {ends}")
     found = await asyncio.gather(*under_way, return_exceptions=True)
-    verdict.say(set(found) == {"200"}, f"SIGTERM: the last {len(found)} requests are answered", f"      {found}")
+    verdict.say(set(found) == {"200"}, f"the last {len(found)} requests are answered", f"      {found}")
     verdict.say(await idle.end() == "closed", "an idle connection is closed")
     status = await asyncio.to_thread(server.process.wait, 30)
     verdict.say(status == 0, f"the exit status is {status}")
+
+
+ENDED = "ended in order"
+
+
+async def begin_talk(port: int) -> Awaitable[str]:
+    """A WebSocket at work; gives what comes of it when the server drains."""
+    talk = await connected(Client(port))
+    await talk.send("before")
+    if await talk.recv() != "before":
+        raise Wrong("another message came back")
+
+    async def rest() -> str:
+        async with asyncio.timeout(SOON):
+            await talk.wait_closed()
+        return ENDED if talk.close_code == 1001 else f"closed with {talk.close_code}"
+
+    return rest()
 
 
 async def last_request(client: Client, terminated: asyncio.Event, begin: bytes, rest: bytes, expected: bytes) -> str:

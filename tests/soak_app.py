@@ -9,14 +9,31 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
+import os
 import sys
 import time
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Annotated
 
-from tinysvc import Batch, HTTPError, Pool, Request, Response, Service, cpu_route, io_route
+from tinysvc import (
+    Batch,
+    Event,
+    EventStream,
+    Form,
+    HTTPError,
+    Pool,
+    Request,
+    Response,
+    Service,
+    StaticFiles,
+    UploadFile,
+    WebSocket,
+    cpu_route,
+    io_route,
+)
 
 BLOCK = 64 * 1024
 ANY_SIZE = 1 << 40
@@ -171,6 +188,79 @@ async def io_order(order: Order) -> dict[str, float]:
     return {"number": order.number, "sum": sum(order.lines)}
 
 
+@io_route("/io/fields", methods=["POST"])
+async def io_fields(order: Annotated[Order, Form()]) -> dict[str, float]:
+    return {"number": order.number, "sum": sum(order.lines)}
+
+
+def of_file(file: UploadFile, note: str) -> dict[str, int | str]:
+    """The size and the CRC of an uploaded file, read in pieces; and the field beside it."""
+    crc, size = 0, 0
+    while piece := file.read(BLOCK):
+        crc, size = zlib.crc32(piece, crc), size + len(piece)
+    return {"size": size, "crc": crc, "note": note}
+
+
+@io_route("/io/form", methods=["POST"], max_body_size=ANY_SIZE)
+async def io_form(file: UploadFile, note: Annotated[str, Form()]) -> dict[str, int | str]:
+    return of_file(file, note)
+
+
+async def io_numbers(count: int, pause: float) -> AsyncIterator[int]:
+    gate.open += 1
+    try:
+        for number in range(count):
+            yield number
+            await asyncio.sleep(pause)
+    finally:
+        gate.open -= 1
+
+
+def numbers(count: int, pause: float) -> Iterator[int]:
+    gate.open += 1
+    try:
+        for number in range(count):
+            yield number
+            time.sleep(pause)
+    finally:
+        gate.open -= 1
+
+
+@io_route("/io/events/{count}")
+async def io_events(count: int, pause: float = 0) -> EventStream:
+    return EventStream(Event({"n": number}, id=str(number)) async for number in io_numbers(count, pause))
+
+
+@io_route("/thread/events/{count}")
+def thread_events(count: int, pause: float = 0) -> EventStream:
+    return EventStream(Event({"n": number}, id=str(number)) for number in numbers(count, pause))
+
+
+@io_route("/io/lines/{count}")
+async def io_lines(count: int, pause: float = 0) -> AsyncIterator[dict[str, int]]:
+    async for number in io_numbers(count, pause):
+        yield {"n": number}
+
+
+@io_route("/thread/lines/{count}")
+def thread_lines(count: int, pause: float = 0) -> Iterator[dict[str, int]]:
+    for number in numbers(count, pause):
+        yield {"n": number}
+
+
+@io_route("/io/socket")
+async def echo(socket: WebSocket) -> None:
+    """Every message comes back."""
+    gate.open += 1
+    try:
+        async for message in socket:
+            await socket.send(message)
+    finally:
+        gate.open -= 1
+
+
+files = StaticFiles(os.environ.get("SOAK_FILES", os.path.dirname(__file__)), prefix="/files")
+
 # In a worker
 
 
@@ -192,6 +282,27 @@ def cpu_echo(body: memoryview) -> memoryview:
 @cpu_route("/cpu/download/{blocks}", timeout=0, pool="streams")
 def cpu_download(blocks: int) -> Iterator[bytes]:
     return map(block, range(blocks))
+
+
+@cpu_route("/cpu/fields", methods=["POST"])
+def cpu_fields(order: Annotated[Order, Form()]) -> dict[str, float]:
+    return {"number": order.number, "sum": sum(order.lines)}
+
+
+@cpu_route("/cpu/form", methods=["POST"], timeout=60)
+def cpu_form(file: UploadFile, note: Annotated[str, Form()]) -> dict[str, int | str]:
+    return of_file(file, note)
+
+
+@cpu_route("/cpu/events/{count}", timeout=0, pool="streams")
+def cpu_events(count: int, pause: float = 0) -> EventStream:
+    return EventStream(Event({"n": number}, id=str(number)) for number in numbers(count, pause))
+
+
+@cpu_route("/cpu/lines/{count}", timeout=0, pool="streams")
+def cpu_lines(count: int, pause: float = 0) -> Iterator[dict[str, int]]:
+    for number in numbers(count, pause):
+        yield {"n": number}
 
 
 @cpu_route("/cpu/burn/{milliseconds}")
