@@ -168,7 +168,7 @@ def test_a_killed_job_makes_room_in_its_lane_for_an_idle_worker() -> None:
 
 @pytest.mark.parametrize("how", ["cancel", "abandon"])
 def test_a_job_that_nobody_waits_for_makes_room_in_its_lane(how: str) -> None:
-    """Its worker had run its last job, and the successor is idle already: who waits does not wait for an end."""
+    """The worker had run its last job and its successor is idle: the next job starts when the killed worker has ended."""
     table = Table(max_jobs=1)
     lane = table.books.lane(1)
     table.ready()
@@ -179,6 +179,8 @@ def test_a_job_that_nobody_waits_for_makes_room_in_its_lane(how: str) -> None:
         table.books.cancel(first, table.now)
     else:
         table.books.abandon(first, table.now, even_running=True)
+    assert second.state is JobState.QUEUED
+    table.died(1)
     assert second.worker is table.books.workers[2]
 
 
@@ -256,6 +258,45 @@ def test_failed_starts_pause_and_refuse_who_waits() -> None:
     table.ready()
     assert len(table.books.workers) == 2  # the others follow at once
     assert table.admit().state is JobState.RUNNING
+
+
+def test_successor_takes_no_job_while_the_pool_is_at_work() -> None:
+    table = Table(max_jobs=1)
+    table.ready()
+    first, second = table.admit(), table.admit()
+    table.ready(2)
+    third = table.admit()
+    assert (first.state, second.state, third.state) == (JobState.RUNNING, JobState.QUEUED, JobState.QUEUED)
+    assert len(table.books.workers) == 2
+    table.done(first)
+    assert second.worker is table.books.workers[2]
+    assert third.state is JobState.QUEUED
+
+
+def test_workers_that_die_early_again_and_again_start_after_growing_pauses() -> None:
+    table = Table()
+    pauses = []
+    for number in range(1, 20):
+        since = table.now
+        while not table.books.workers:
+            table.at(table.notes.alarm - table.now)
+        pauses.append(round(table.now - since, 6))
+        table.ready(number)
+        table.died(number)
+    assert pauses[: books_module.EARLY_ENDS] == [0.0] * books_module.EARLY_ENDS
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == books_module.LONGEST_PAUSE
+    with pytest.raises(NoWorkers):
+        table.admit()
+
+
+def test_early_ends_that_lie_far_apart_cost_no_pause() -> None:
+    table = Table()
+    for number in range(1, 10):
+        table.ready(number)
+        table.died(number)
+        assert number + 1 in table.books.workers
+        table.now += 60
 
 
 def test_who_ends_in_silence_is_killed_and_who_cannot_be_killed_is_passed_over() -> None:
@@ -524,8 +565,18 @@ class AnyOrder(RuleBasedStateMachine):
     @invariant()
     def nobody_idles_while_a_job_could_run(self) -> None:
         books = self.books
-        if books.idle:
+        if books.idle and len(books.at_work) < books.size:
             assert not [lane for lane in books.lanes if lane.waiting and lane.running < lane.limit]
+
+    @invariant()
+    def no_more_are_at_work_than_there_are_places(self) -> None:
+        books = self.books
+        assert len(books.at_work) <= books.size
+        assert books.at_work <= set(books.workers.values())
+        for worker in books.workers.values():
+            assert worker.state is not WorkerState.BUSY or worker in books.at_work
+        given_up = [each for each in books.workers.values() if each.state is WorkerState.DYING and not each.counted]
+        assert len(books.workers) - len(given_up) <= books_module.PROCESSES_PER_PLACE * books.size
 
     @invariant()
     def time_is_watched(self) -> None:

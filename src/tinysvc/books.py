@@ -14,6 +14,7 @@ Two state machines and two rules predict all that follows.
    result cannot reach another job, and a fresh worker is never blamed for its predecessor: they have different numbers.
 2. A place in the pool is free only when its worker has ended. A worker that is `counted` holds a place; one that is
    being renewed, or that the kernel cannot end, holds none, and so its successor may start beside it.
+3. At most `size` workers are at work, counted or not: a successor takes no job while that would make one more.
 
 Every event (a job comes, a frame comes, a process ends, time passes, somebody leaves) is one method. It changes the
 books and then tells the `Hands` what to do; hands return at once and never call back into the books.
@@ -40,6 +41,13 @@ from .errors import (
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 30.0
 """Seconds before a worker that could not be started is tried again; doubled each time."""
+
+EARLY_END, EARLY_ENDS = 10.0, 3
+"""A worker that dies without a job within so many seconds of being ready ended early. From this many such ends in a
+row on, the next worker starts after a pause, as one that could not be started."""
+
+PROCESSES_PER_PLACE = 3
+"""Processes that a place may have at a time: one that works, its successor, and one that closes its resources."""
 
 START_LIMIT = 600.0
 """Seconds a worker may take to be ready: models are large, but none that takes ten minutes comes back at all."""
@@ -227,6 +235,7 @@ class Books:
         self.max_memory = max_memory
         self.workers: dict[int, Worker] = {}
         self.idle: list[Worker] = []
+        self.at_work: set[Worker] = set()  # those whose process may still run a job, whether it is settled or not
         self.open_lane = Lane()
         self.lanes = [self.open_lane]
         self.waiting = 0  # jobs, over all lanes
@@ -237,6 +246,8 @@ class Books:
         self.mean_run = 0.0  # seconds; moving averages
         self.mean_start = 0.0
         self._resume_at = 0.0  # no worker is started before
+        self._early_ends = 0  # in a row
+        self._last_early_end = -math.inf
         self._crashes: dict[int, deque[float]] = {}  # hash of a job's key -> when it crashed workers
         self._crashes_until = 0.0
         self._jobs_made = self._workers_made = 0
@@ -279,7 +290,7 @@ class Books:
         if self._crashes:
             self._refuse_crash_loop(job, now)
         lane = job.lane
-        if self.idle and lane.running < lane.limit:
+        if self.idle and lane.running < lane.limit and len(self.at_work) < self.size:
             self._assign(self.idle.pop(), job, now)
         elif self.failures and not self.ready:
             raise NoWorkers(f"no worker is alive: {self.last_failure}", math.ceil(self.pause))
@@ -334,6 +345,7 @@ class Books:
         """The worker has sent the end of the job it holds. `memory`: bytes it holds now; `poisoned`: it must go."""
         self.mean_run = _mean(self.mean_run, now - job.started)
         self._finish(job, outcome, now)
+        self.at_work.discard(worker)
         if self.max_memory and memory > self.max_memory:
             self._renew(worker, now)
         if poisoned:
@@ -348,6 +360,7 @@ class Books:
 
     def _assign(self, worker: Worker, job: Job, now: float) -> None:
         worker.state, worker.job = BUSY, job
+        self.at_work.add(worker)
         worker.jobs += 1
         job.state, job.worker, job.started = RUNNING, worker, now
         job.lane.running += 1
@@ -358,7 +371,7 @@ class Books:
 
     def _dispatch(self, now: float) -> None:
         """Idle workers take what waits: no worker idles while a job could run."""
-        while self.waiting and self.idle and (job := self._next()) is not None:
+        while self.waiting and self.idle and len(self.at_work) < self.size and (job := self._next()) is not None:
             if job.deadline <= now:
                 self._expire(job, now)
             else:
@@ -434,6 +447,7 @@ class Books:
             self.kill(worker, WENT_ON, now)
         else:  # the kernel cannot end it, or a debugger holds it: go on without it
             worker.until, worker.counted = math.inf, False
+            self.at_work.discard(worker)
             if worker.job is not None:
                 self._finish(worker.job, WorkerDied(f"worker {worker.number} was killed: it {worker.why}"), now)
 
@@ -450,7 +464,7 @@ class Books:
             return False
         self.failures, self.last_failure, self._resume_at = 0, "", 0.0
         self.mean_start = _mean(self.mean_start, now - worker.since)
-        worker.state, worker.started, worker.until = IDLE, True, math.inf
+        worker.state, worker.started, worker.since, worker.until = IDLE, True, now, math.inf
         self.idle.append(worker)
         self._let_renewed_go(now)
         self._fill_up(now)
@@ -462,7 +476,10 @@ class Books:
         if self.workers.pop(worker.number, None) is None:
             return
         self._take_from_idle(worker)
+        self.at_work.discard(worker)
         job = worker.job
+        if job is None and worker.started and not worker.why and worker.state is not LEAVING:
+            self._note_early_end(worker, how, now)
         if job is not None:
             if not worker.why:
                 self._note_crash(job, now)
@@ -510,6 +527,16 @@ class Books:
             for job in list(self.queued()):
                 self._finish(job, NoWorkers(f"no worker is alive: {text}", math.ceil(self.pause)), now)
 
+    def _note_early_end(self, worker: Worker, how: str, now: float) -> None:
+        """A worker that was ready has died without a job: pause if that happens again and again."""
+        if now - self._last_early_end > EARLY_END + LONGEST_PAUSE:
+            self._early_ends = 0
+        if now - worker.since < EARLY_END and not self.closed:
+            self._early_ends, self._last_early_end = self._early_ends + 1, now
+            if self._early_ends >= EARLY_ENDS:
+                self.failures = max(self.failures, self._early_ends - EARLY_ENDS)
+                self._start_failed(how, now)
+
     def _renew(self, worker: Worker, now: float) -> None:
         """It goes on until a successor is there, which may start at once."""
         worker.counted = False
@@ -545,7 +572,9 @@ class Books:
     def _place_is_free(self) -> bool:
         counted = [worker for worker in self.workers.values() if worker.counted]
         one_at_a_time = self.failures and any(worker.state is STARTING for worker in counted)
-        return len(counted) < self.size and not one_at_a_time
+        given_up = sum(worker.state is DYING and not worker.counted for worker in self.workers.values())
+        too_many = len(self.workers) - given_up >= PROCESSES_PER_PLACE * self.size
+        return len(counted) < self.size and not one_at_a_time and not too_many
 
     def lost_forkserver(self) -> None:
         """All workers die with it; `died` follows for each."""
