@@ -31,6 +31,29 @@ def test_a_request_line_that_is_refused(line: bytes, status: int) -> None:
     assert refused.value.status == status
 
 
+@pytest.mark.parametrize(
+    ("target", "named", "remedy"),
+    [
+        (b"/Zo\xc3\xab", "ë", "%C3%AB"),
+        (b"/\xe9", "\\xe9", "%E9"),
+        (b"/100%", "%", "%25"),
+        (b"/a\\b", "\\", "%5C"),
+        (b"/a#b", "#", "%23"),
+        (b"/?a#b", "#", "%23"),
+        (b"http://h/a\\b", "\\", "%5C"),
+        (b"/a%0Ab", "%0A", "control character"),
+        (b"/?a=%00", "%00", "control character"),
+        (b"/a b", "space", "%20"),
+    ],
+)
+def test_a_refused_target_names_the_character_and_its_escape(target: bytes, named: str, remedy: str) -> None:
+    with pytest.raises(ProtocolError) as refused:
+        judge_request_line(b"GET " + target + b" HTTP/1.1\r\n")
+    assert refused.value.status == 400
+    assert named in refused.value.detail
+    assert remedy in refused.value.detail
+
+
 def test_an_absolute_target_is_taken_apart() -> None:
     assert judge_request_line(b"GET http://h:80/p?q HTTP/1.1\r\n") == ("GET", "/p", "q", b"1", b"h:80")
     assert judge_request_line(b"GET https://h HTTP/1.1\r\n") == ("GET", "/", "", b"1", b"h")

@@ -24,16 +24,28 @@ METHODS = {m.encode(): m for m in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELET
 USUAL_LINE = 256
 """Bytes of a request line that may be kept for the next request that begins with it."""
 
-# RFC 9112, 3 request-line; RFC 3986, 3.3 and 3.4 for the target. Square brackets in a query are our one kindness:
-# `filter[name]=x` is everywhere. A path holds no control character, encoded or not: decoded, it would end up in
-# somebody's log or header. A query may, as a form's line ends do, but no NUL.
+# RFC 9112, 3 request-line; RFC 3986, 3.3 and 3.4 for the target. Clients follow the WHATWG URL standard instead, and
+# leave more characters as they are: browsers, OkHttp and httpx send | ^ ` { } [ ] \ and a bare % in a query, curl and
+# PHP raw UTF-8. In a query all are taken, as nginx, Node and Go take them: nothing there decides about a route or the
+# framing. In a path those are taken, as their escapes, that have one meaning only. A backslash is a slash to browsers,
+# and bytes beyond ASCII have no known encoding. A path holds no control character, encoded or not: decoded, it would
+# end up in a log or a header. A query may, as line ends of a form do, but no NUL.
 TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
-_PATH = rb"/(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]++|%(?![01]|7[Ff])[0-9A-Fa-f]{2})*+"
-_QUERY = rb"(?:[A-Za-z0-9._~!$&'()*+,;=:@/?\[\]-]++|%(?!00)[0-9A-Fa-f]{2})*+"
-_ORIGIN_FORM = rb"(" + _PATH + rb")(?:\?(" + _QUERY + rb"))?"
-_REQUEST_LINE = re.compile(rb"(" + b"|".join(METHODS) + rb") " + _ORIGIN_FORM + rb" HTTP/1\.1")
-_PATH_AND_QUERY = re.compile(_ORIGIN_FORM)
-_ANY_REQUEST_LINE = re.compile(rb"(" + TOKEN + rb") ([\x21-\x7e]++) HTTP/([0-9])\.([0-9])\r\n")
+_ESCAPE = rb"%(?![01]|7[Ff])[0-9A-Fa-f]{2}"
+_USUAL_PATH = rb"/(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]++|" + _ESCAPE + rb")*+"
+_USUAL_QUERY = rb"(?:[!\"$&-~]++|%(?!00))*+"
+_PATH = rb"/(?:[!\"$&->@-\[\]-~]++|" + _ESCAPE + rb")*+"
+_QUERY = rb"(?:[!\"$&-~\x80-\xff]++|%(?!00))*+"
+_METHOD = b"|".join(METHODS)
+_REQUEST_LINE = re.compile(rb"(" + _METHOD + rb") (" + _USUAL_PATH + rb")(?:\?(" + _USUAL_QUERY + rb"))? HTTP/1\.1")
+_PATH_AND_QUERY = re.compile(rb"(" + _PATH + rb")(?:\?(" + _QUERY + rb"))?")
+_LEGAL_BEGINNING = re.compile(rb"(?:https?://[^/?#]*+)?(?:" + _PATH + rb")?(?:\?" + _QUERY + rb")?", re.IGNORECASE)
+_BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
+_ONE_CHARACTER = re.compile(
+    rb"%[0-9A-Fa-f]{2}|[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}|."
+)
+_TO_ESCAPE = re.compile(rb"[\"<>\[\]^`{|}\x80-\xff]")
+_ANY_REQUEST_LINE = re.compile(rb"(" + TOKEN + rb") ([\x21-\x7e\x80-\xff]++) HTTP/([0-9])\.([0-9])\r\n")
 # RFC 3986, 3.2.2: no user info, no path, no list. RFC 9112, 3.2 asks for exactly one Host.
 _HOST = re.compile(
     rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})++)(?::([0-9]{0,5}))?", re.ASCII
@@ -83,8 +95,11 @@ class FieldCollector:
 
 def parse_fields(head: bytes, minor: bytes, settings: Settings) -> Framing:
     """The header block of `head`, a whole request head. ProtocolError 400, 417 or 431."""
-    if not FIELD_LINES.fullmatch(head, head.find(b"\n") + 1, len(head) - 2):  # older llhttp takes folds, and more
+    line_end = head.find(b"\n") + 1
+    if not FIELD_LINES.fullmatch(head, line_end, len(head) - 2):  # older llhttp takes folds, and more
         raise ProtocolError(400, "The header block is malformed (RFC 9112, 5).")
+    if not head.isascii():  # llhttp refuses a query beyond ASCII; the request line is judged already
+        head = b"GET / HTTP/1.%b\r\n%b" % (minor, head[line_end:])
     collector = FieldCollector()
     try:
         httptools.HttpRequestParser(collector).feed_data(head)
@@ -148,7 +163,8 @@ def judge_request_line(line: bytes) -> Start:
     """
     match = _ANY_REQUEST_LINE.match(line)
     if match is None:
-        raise ProtocolError(400, "The request line is not 'METHOD target HTTP/1.1' (RFC 9112, 3).")
+        remedy = " A space in the target is written as %20." if line.partition(b"\r\n")[0].count(b" ") > 2 else ""
+        raise ProtocolError(400, f"The request line is not 'METHOD target HTTP/1.1' (RFC 9112, 3).{remedy}")
     method, target, major, minor = match.groups()
     if major != b"1" or minor not in b"01":
         raise ProtocolError(505, "Only HTTP/1.0 and HTTP/1.1 are spoken here.")
@@ -159,14 +175,40 @@ def judge_request_line(line: bytes) -> Start:
         return name, "*", "", minor, b""
     origin = _PATH_AND_QUERY.fullmatch(target)
     if origin is not None:
-        return name, origin[1].decode(), (origin[2] or b"").decode(), minor, b""
+        return name, _escaped(origin[1]), _query_text(origin[2] or b""), minor, b""
     absolute = _ABSOLUTE_FORM.fullmatch(target)
     if absolute is None:
-        raise ProtocolError(400, "The request target is not a path of legal characters (RFC 9112, 3.2).")
+        raise ProtocolError(400, _fault_of(target))
     authority, path, query = absolute.groups(b"")
     if not host_is_valid(authority):
         raise ProtocolError(400, "The request target names no valid host.")
-    return name, path.decode() or "/", query.decode(), minor, authority
+    return name, _escaped(path) or "/", _query_text(query), minor, authority
+
+
+def _escaped(text: bytes) -> str:
+    return _TO_ESCAPE.sub(_escape_of, text).decode()
+
+
+def _query_text(query: bytes) -> str:
+    """The query as it came, but for bytes beyond ASCII: those are escaped, as a browser would have done."""
+    return query.decode() if query.isascii() else _BEYOND_ASCII.sub(_escape_of, query).decode()
+
+
+def _escape_of(found: re.Match[bytes]) -> bytes:
+    return b"".join([b"%%%02X" % byte for byte in found[0]])
+
+
+def _fault_of(target: bytes) -> str:
+    """The sentence for a target that is refused: it names the first bad character, and how to write that."""
+    legal = _LEGAL_BEGINNING.match(target)
+    if not legal or not legal[0] or target[legal.end() :] == b"":
+        return "The request target is not a path that begins with / (RFC 9112, 3.2)."
+    fault = _ONE_CHARACTER.match(target, legal.end())
+    assert fault is not None  # it matches any byte
+    if len(fault[0]) == 3 and fault[0].startswith(b"%"):
+        return f"The request target holds {fault[0].decode()}, a control character; none is taken there, even escaped."
+    shown = fault[0].decode(errors="backslashreplace")
+    return f"The request target holds the character {shown} as it is; write it as {_escape_of(fault).decode()}."
 
 
 # Responses
