@@ -9,7 +9,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-from tinysvc import Batch, Cache, Cookie, Header, HTTPError, Request, Response, cpu_route
+from tinysvc import (
+    ApiKey,
+    Batch,
+    Bearer,
+    Cache,
+    Cookie,
+    Header,
+    HTTPError,
+    Request,
+    Response,
+    cpu_route,
+    io_resource,
+)
 
 FOLDER = Path(os.environ.get("CACHING_JOBS_FOLDER", "/nonexistent"))
 
@@ -40,6 +52,56 @@ def by_cookie(user: Annotated[str, Cookie()] = "") -> int:
     return ran()
 
 
+@io_resource
+async def session_user(session: Annotated[str, Cookie()]) -> str:
+    return "user of " + session
+
+
+@io_resource
+async def user(session_user: str) -> str:
+    return session_user
+
+
+@io_resource
+async def partner(key: Annotated[str, ApiKey("x-api-key")]) -> str:
+    return "partner " + key
+
+
+@io_resource
+async def token_user(token: Annotated[str, Bearer()]) -> str:
+    return "user of " + token
+
+
+@io_resource
+async def visitor(request: Request) -> str:
+    return request.headers.get("x-visitor", "")
+
+
+@cpu_route("/by-user", cache=60)
+def by_user(user: str) -> str:
+    return user
+
+
+@cpu_route("/by-partner", cache=60)
+def by_partner(partner: str) -> str:
+    return partner
+
+
+@cpu_route("/by-token", cache=60)
+def by_token(token_user: str) -> str:
+    return token_user
+
+
+@cpu_route("/public-by-token", cache=60)
+def public_by_token(token: Annotated[str, Bearer()]) -> Response:
+    return Response(token, headers={"cache-control": "public, max-age=5"})
+
+
+@cpu_route("/by-visitor", cache=60)
+def by_visitor(visitor: str) -> str:
+    return visitor
+
+
 @cpu_route("/gated/{name}", cache=60)
 def gated(name: str) -> int:
     count = ran()
@@ -57,6 +119,9 @@ def answers(kind: str) -> Any:
         "private": lambda: Response(str(count), headers={"cache-control": "private, max-age=9"}),
         "no-store": lambda: Response(str(count), headers={"cache-control": "no-store"}),
         "stream": lambda: Response(iter([str(count)])),
+        "public-cookie": lambda: Response(
+            str(count), headers={"set-cookie": "a=b", "cache-control": "public, s-maxage=9, max-age=5"}
+        ),
         "own": lambda: Response(str(count), 201, headers={"cache-control": "public, max-age=5", "x-a": "b"}),
         "big": lambda: f"{count} " + "x" * 1_000_000,
         "none": lambda: None,

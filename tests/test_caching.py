@@ -66,6 +66,32 @@ def test_headers_that_matter(client: httpx.Client) -> None:
     assert [client.get("/by-cookie", headers={"cookie": f"user={name}"}).text for name in "aba"] == ["4", "5", "4"]
 
 
+@pytest.mark.parametrize(
+    ("path", "headers", "vary", "control"),
+    [
+        ("/by-user", {"cookie": "session=a"}, "cookie", "max-age=60"),
+        ("/by-partner", {"x-api-key": "a"}, "x-api-key", "max-age=60"),
+        ("/by-token", {"authorization": "Bearer a"}, "authorization", "private, max-age=60"),
+        ("/by-visitor", {}, "", "private, max-age=60"),
+        ("/number/token", {"authorization": "Bearer a"}, "", "private, max-age=60"),
+        ("/public-by-token", {"authorization": "Bearer a"}, "authorization", "private, max-age=5"),
+    ],
+)
+def test_a_shared_cache_learns_what_an_answer_depends_on(
+    client: httpx.Client, path: str, headers: dict[str, str], vary: str, control: str
+) -> None:
+    for _ in range(2):
+        answer = client.get(path, headers=headers)
+        assert answer.status_code == 200
+        assert answer.headers.get("vary", "") == vary
+        assert answer.headers["cache-control"] == control
+
+
+def test_an_answer_with_a_cookie_is_never_public(client: httpx.Client) -> None:
+    answer = client.get("/answers/public-cookie")
+    assert answer.headers["cache-control"] == "private, max-age=5"
+
+
 def test_it_is_kept_as_long_as_was_said(client: httpx.Client) -> None:
     wait_until(lambda: client.get("/brief").text == "3", "it was computed three times")
 

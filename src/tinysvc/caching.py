@@ -103,7 +103,17 @@ class Flight:
 class CachedRoute:
     """`handler`, asked once for what is the same."""
 
-    def __init__(self, handler: Handler, route: Route, results: Results, headers: Sequence[str], packs: bool) -> None:
+    def __init__(
+        self,
+        handler: Handler,
+        route: Route,
+        results: Results,
+        headers: Sequence[str],
+        packs: bool,
+        *,
+        vary: Sequence[str] = (),
+        private: bool = False,
+    ) -> None:
         assert route.cache is not None
         self._handler = handler
         self._seconds = route.cache.seconds
@@ -111,6 +121,9 @@ class CachedRoute:
         self._results = results
         self._headers = tuple(sorted({name.lower() for name in (*headers, *route.cache.headers)}))
         self._packs = packs
+        # Caches in front of this one know nothing of resources: they must see each header that a resource reads.
+        self._vary = tuple(sorted({name.lower() for name in (*self._headers, *vary)}))
+        self._private = private or "authorization" in self._vary
         self._flights: dict[Hashable, Flight] = {}
 
     async def __call__(self, request: Request) -> Response:
@@ -118,6 +131,12 @@ class CachedRoute:
             return await self._handler(request)  # a big body goes straight to its arena, and not into a key
         body = await request.body()
         key = self._key(request, body)
+        response = await self._result(key, request, body)
+        if "authorization" in request.headers:  # RFC 9111, 3.5; some shared caches keep such an answer all the same
+            make_private(response)
+        return response
+
+    async def _result(self, key: Hashable, request: Request, body: bytes) -> Response:
         now = time.monotonic()
         if kept := self._results.get(key, now):
             return kept.response(now)
@@ -174,12 +193,16 @@ class CachedRoute:
     async def _compute(self, key: Hashable, request: Request) -> Landed:
         response = await self._handler(request)
         content, now = response.content, time.monotonic()
-        if not isinstance(content, (bytes, memoryview)) or not _is_for_all(response):
-            return response, None
-        if self._headers:
-            add_vary(response, *self._headers)
-        if not any(name == "cache-control" for name, _ in response.headers):
+        if self._vary:
+            add_vary(response, *self._vary)
+        shared = isinstance(content, (bytes, memoryview)) and _is_for_all(response)
+        if shared and not any(name == "cache-control" for name, _ in response.headers):
             response.headers.append(("cache-control", f"max-age={self._seconds:.0f}"))
+        if self._private or any(name == "set-cookie" for name, _ in response.headers):
+            make_private(response)
+        if not shared:
+            return response, None
+        assert isinstance(content, (bytes, memoryview))
         headers = [field for field in response.headers if field[0] != "server-timing"]  # that was of this once
         kept = Kept(response.status, headers, response.content_type, bytes(content), now, now + self._seconds)
         self._results.put(key, kept)
@@ -191,3 +214,13 @@ def _is_for_all(response: Response) -> bool:
         name == "set-cookie" or (name == "cache-control" and ("private" in value or "no-store" in value))
         for name, value in response.headers
     )
+
+
+def make_private(response: Response) -> None:
+    """Let no shared cache keep the response (RFC 9111, 5.2.2.7), whatever its Cache-Control says so far."""
+    said = [part.strip() for name, value in response.headers if name == "cache-control" for part in value.split(",")]
+    kept = [part for part in said if part and not part.lower().startswith(("public", "s-maxage"))]
+    if not any(part.lower() in ("private", "no-store") for part in kept):
+        kept.insert(0, "private")
+    response.headers = [field for field in response.headers if field[0] != "cache-control"]
+    response.headers.append(("cache-control", ", ".join(kept)))

@@ -103,6 +103,18 @@ def _remedy(resource: Resource, other: Resource | None) -> str:
     )
 
 
+def read_by(resources: Resources, known: Set[str]) -> tuple[list[str], bool]:
+    """The headers that the resources of a request read, and whether they may read more, as with the Request."""
+    headers: list[str] = []
+    reads_more = False
+    for resource in resources.values():
+        if not isinstance(resource.function, Given):
+            binder = Binder(resource.function, (), known)
+            headers += binder.headers
+            reads_more = reads_more or binder.takes_request
+    return headers, reads_more
+
+
 def _check_shared(resource: Resource, other: Resource) -> None:
     if resource.shared and not other.shared:
         raise ConfigurationError.at(

@@ -45,7 +45,7 @@ from .iohandlers import io_handler, told_of_disconnect
 from .limits import IoLimit, limited_body, limited_time
 from .messages import Handler, Middleware, Request, Response, problem_response
 from .middleware import around
-from .resources import Scope, open_once
+from .resources import Scope, open_once, read_by
 from .router import Router, allow
 from .routing import Route
 from .service import Mounted, Service, url_of
@@ -197,7 +197,10 @@ class RunningService:
                 'parameters (Annotated[str, Header()]), or name them: cache=Cache(60, headers=["accept"])',
             )
         self._results = self._results or Results(self.settings.max_cache_size)
-        return CachedRoute(handler, route, self._results, binder.headers, self.settings.compress)
+        vary, private = read_by(wiring.of_request, {*wiring.once, *wiring.of_request})
+        return CachedRoute(
+            handler, route, self._results, binder.headers, self.settings.compress, vary=vary, private=private
+        )
 
     def _pool(self, name: str, program: CpuProgram) -> ProcessPoolExecutor | ForeignPool:
         executor = self.settings.pools.get(name)
