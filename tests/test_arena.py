@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import tempfile
@@ -62,6 +63,35 @@ def test_without_memfd_an_unlinked_file_serves(monkeypatch: pytest.MonkeyPatch) 
     assert bytes(arena.view()) == b"abc"
     assert set(os.listdir(tempfile.gettempdir())) <= before
     arena.close()
+
+
+def refuse(*_: object, **__: object) -> int:
+    raise PermissionError(errno.EPERM, "refused by the sandbox")
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="there is no memfd_create to refuse")
+@pytest.mark.parametrize("refused", ["memfd_create", "sealing", "fcntl"])
+def test_an_arena_where_the_sandbox_refuses_a_call(refused: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    create = os.memfd_create
+    if refused == "memfd_create":
+        monkeypatch.setattr(os, "memfd_create", refuse)
+    elif refused == "sealing":
+        monkeypatch.setattr(
+            os, "memfd_create", lambda name, flags: refuse() if flags & os.MFD_ALLOW_SEALING else create(name, flags)
+        )
+    else:
+        monkeypatch.setattr("fcntl.fcntl", refuse)
+    arena = Arena()
+    arena.write(b"abc")
+    assert bytes(arena.view()) == b"abc"
+    arena.close()
+
+
+def test_where_no_file_can_be_made_the_error_names_both_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "memfd_create", refuse, raising=False)
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    with pytest.raises(OSError, match=r"memfd_create failed \(refused.*temporary file \(refused.*TMPDIR"):
+        Arena()
 
 
 def test_of_arenas_that_are_kept_the_spare_ones_are_closed_one_at_a_time() -> None:

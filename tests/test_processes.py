@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import resource
+import subprocess
+import sys
+import textwrap
 import unittest.mock
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +19,7 @@ import jobs
 from tinysvc.descendants import new_mark
 from tinysvc.errors import WorkerStartError
 from tinysvc.processes import Channel, Forkserver
-from tinysvc.worker import FRAME, WorkerOptions, frame
+from tinysvc.worker import FRAME, WorkerOptions, frame, plain_program
 
 OPTIONS = WorkerOptions(30, 1 << 20, False, 0, new_mark())
 
@@ -112,3 +118,56 @@ async def test_blas_threads_are_limited_unless_the_user_set_them(monkeypatch: py
     async with ProcessPoolExecutor(os.cpu_count()) as pool:
         assert await pool.run(os.getenv, "OMP_NUM_THREADS") == "1"
         assert await pool.run(os.getenv, "MKL_NUM_THREADS") == "7"
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.EMFILE, errno.EPERM])
+@pytest.mark.parametrize("call", ["socket.socketpair", "subprocess.Popen", "tinysvc.processes.anonymous_file"])
+@pytest.mark.asyncio
+@pytest.mark.usefixtures("nothing_left")
+async def test_a_call_that_is_refused_is_one_sentence(call: str, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    forkserver = Forkserver(plain_program, OPTIONS, 1, lambda *_: None, lambda: None)
+    monkeypatch.setattr(call, refuse)
+    with pytest.raises(WorkerStartError, match=f"no forkserver can be started: .*{os.strerror(number)}"):
+        await forkserver.start()
+
+
+@pytest.mark.skipif(resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 1200, reason="so many files cannot be opened")
+def test_a_pool_in_a_process_with_more_than_1024_open_files(tmp_path: Path) -> None:
+    program = """
+        import os, resource
+        from tinysvc import ProcessPoolExecutor
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1200,) * 2)
+        files = [os.dup(1) for _ in range(1030)]
+        with ProcessPoolExecutor(1) as pool:
+            print(pool.submit(abs, -7).result())
+    """
+    assert python(program, tmp_path) == (0, "7\n", "")
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
+def test_a_pool_in_a_process_whose_standard_streams_are_closed(closed: tuple[int, ...], tmp_path: Path) -> None:
+    program = f"""
+        import os, sys
+        for descriptor in {closed}:
+            os.close(descriptor)
+            setattr(sys, ("stdin", "stdout", "stderr")[descriptor], None)
+        from tinysvc import ProcessPoolExecutor
+        with ProcessPoolExecutor(1) as pool:
+            pool.submit(print, "from a worker").result()
+            open("result", "w").write(str(pool.submit(abs, -7).result()))
+    """
+    status, output, _ = python(program, tmp_path)
+    assert status == 0
+    assert (tmp_path / "result").read_text() == "7"
+    assert output == ("" if 1 in closed else "from a worker\n")
+
+
+def python(program: str, folder: Path) -> tuple[int, str, str]:
+    """Exit status, output and errors of a program."""
+    guarded = 'if __name__ == "__main__":\n' + textwrap.indent(textwrap.dedent(program), "    ")
+    (folder / "program.py").write_text(guarded)
+    done = subprocess.run([sys.executable, "program.py"], cwd=folder, capture_output=True, text=True, timeout=30)
+    return done.returncode, done.stdout, done.stderr

@@ -327,12 +327,43 @@ def test_a_unix_socket(folder: Path) -> None:
     assert not (folder / "s").exists()
 
 
-def test_where_nothing_can_be_watched(folder: Path) -> None:
-    broken = "PythonFilter = object\nasync def awatch(*_, **__):\n    raise OSError(28, 'no watch left')\n    yield\n"
-    (folder / "watchfiles.py").write_text(broken)
-    status, errors = failed(*tinysvc("service.py", "--reload"), cwd=folder)
-    assert status == 3
-    assert "tinysvc: --reload cannot watch the code: [Errno 28] no watch left\n" in errors
+REFUSING = """
+import sys
+folder = sys.path.pop(0)
+del sys.modules["watchfiles"]
+import watchfiles
+sys.path.insert(0, folder)
+watch = watchfiles.awatch
+calls = 0
+
+async def awatch(*paths, **options):
+    global calls
+    calls += 1
+    if calls > {free}:
+        raise {error}
+    async for changes in watch(*paths, **options):
+        yield changes
+
+watchfiles.awatch = awatch
+"""
+
+
+@pytest.mark.parametrize("error", ["OSError(28, 'no watch left')", "RuntimeError('Too many open files')"])
+@pytest.mark.parametrize("free", [0, 1])
+def test_where_the_system_reports_no_changes_the_files_are_polled(folder: Path, error: str, free: int) -> None:
+    """From the beginning, or when a new folder is to be watched."""
+    (folder / "watchfiles.py").write_text(REFUSING.format(error=error, free=free))
+    (folder / "more").mkdir()
+    (folder / "more" / "__init__.py").touch()
+    with reloading(folder) as server:
+        until_version(server, 1)
+        if free:
+            edit(folder, "VERSION = 1", "import more\nVERSION = 2")
+            until_version(server, 2)
+        heard(server, "WATCHFILES_FORCE_POLLING")
+        for version in range(free + 2, free + 5):
+            edit(folder, f"VERSION = {version - 1}", f"VERSION = {version}")
+            until_version(server, version)
 
 
 def test_without_watchfiles(folder: Path) -> None:

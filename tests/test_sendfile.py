@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import ssl
 from pathlib import Path
@@ -170,6 +171,49 @@ def test_without_sendfile_pieces_are_sent(big: Path, offset: int, monkeypatch: p
     test_what_is_asked_for_arrives(big, offset, None)
     test_a_client_that_leaves_in_the_middle(big, True)
     test_a_client_that_never_reads_is_cut_off(big)
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSOCK])
+@pytest.mark.parametrize("calls", [0, 3])
+def test_where_sendfile_is_refused_pieces_are_sent(
+    big: Path, number: int, calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, sendfile = calls, os.sendfile
+
+    def refuse(*arguments: int) -> int:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError(number, os.strerror(number))
+        return sendfile(*arguments)
+
+    monkeypatch.setattr(os, "sendfile", refuse)
+    test_what_is_asked_for_arrives(big, 7, None)
+    left = calls
+    test_a_client_that_leaves_in_the_middle(big, True)
+
+
+def test_a_file_that_cannot_be_read_is_logged(
+    big: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: int) -> bytes:
+        raise OSError(errno.EIO, "the disk is broken")
+
+    monkeypatch.delattr(os, "sendfile")
+    monkeypatch.setattr(os, "pread", broken)
+    files = Files(big)
+
+    @on_loop
+    async def ask() -> None:
+        async with serving(files) as server, server.client() as client:
+            client.send(get("/"))
+            with pytest.raises((asyncio.IncompleteReadError, ConnectionResetError)):
+                await read_answer(client.reader)
+
+    ask()
+    assert files.all_closed()
+    (message,) = logged(caplog)
+    assert "the file cannot be read: [Errno 5] the disk is broken" in message
 
 
 def test_over_tls(big: Path) -> None:

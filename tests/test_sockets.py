@@ -197,3 +197,13 @@ def test_what_is_meant_for_another_process_is_not_taken() -> None:
     with listening_sockets(Settings(port=0), environ) as (listener,):
         assert listener.getsockname()[0] == "127.0.0.1"
     assert environ == {"HOME": "/"}
+
+
+def test_where_the_port_cannot_be_shared_all_accept_from_one_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a sandbox knows no SO_REUSEPORT."""
+    monkeypatch.setattr(socket, "SO_REUSEPORT", 12345)
+    with listening_sockets(Settings(port=0), {}, reuse_port=True) as (listener,), rebound(listener) as another:
+        assert another.getsockname() == listener.getsockname()
+        listener.listen()
+        with socket.create_connection(listener.getsockname()), another.accept()[0]:
+            pass

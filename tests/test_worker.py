@@ -264,3 +264,17 @@ def test_who_dies_with_its_server_also_dies_if_that_has_died_already(when: str) 
     )
     ended = subprocess.run([sys.executable, "-c", code, when], timeout=20, check=False)
     assert ended.returncode == -signal.SIGIO
+
+
+def test_a_body_that_finds_no_free_descriptor_fails_its_job_alone() -> None:
+    """The kernel then drops the descriptor of the body: nothing of it arrives."""
+    ours, theirs = socket.socketpair()
+    with ours:
+        link = Link(theirs, None, OPTIONS)
+        ours.sendall(frame((7, HANDLE, None, BIG)))
+        assert link.receive() is None
+        theirs.close()
+        data = b"".join(iter(lambda: ours.recv(4096), b""))
+    number, kind, (name, text, _, leaving), *_ = decode(data[FRAME.size :])
+    assert (number, kind, name, leaving) == (7, ERROR, "OSError", True)
+    assert "cannot receive the job's body" in text

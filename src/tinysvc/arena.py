@@ -6,8 +6,10 @@ elsewhere): nothing is left in `/dev/shm` or `/tmp`, whoever dies. Its descripto
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
+from contextlib import suppress
 
 BIG = 256 * 1024
 """Bytes from which a body travels in an arena. Below it a copy costs less than a descriptor and its page faults."""
@@ -30,7 +32,8 @@ class Arena:
     __slots__ = ("descriptor", "size")
 
     def __init__(self, descriptor: int | None = None, size: int = 0) -> None:
-        self.descriptor = _anonymous_file() if descriptor is None else descriptor
+        self.descriptor = -1  # for __del__, where none can be had
+        self.descriptor = anonymous_file() if descriptor is None else descriptor
         self.size = size
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -60,16 +63,36 @@ class Arena:
         return f"<Arena {self.size} bytes>"
 
 
-def _anonymous_file() -> int:
-    if not hasattr(os, "memfd_create"):
-        import tempfile
+def anonymous_file() -> int:
+    """A descriptor of a new file without a name. OSError, with both reasons, where the system allows none."""
+    try:
+        return _memory_file()
+    except OSError as error:
+        refusal = f"memfd_create failed ({error.strerror or error})"
+    import tempfile
 
-        with tempfile.TemporaryFile() as file:
+    try:
+        with tempfile.TemporaryFile(buffering=0) as file:
             return os.dup(file.fileno())
-    descriptor = os.memfd_create("tinysvc", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    except OSError as error:
+        remedy = "allow memfd_create, or mount a writable /tmp, or name a writable folder in TMPDIR"
+        where = f"{refusal}, and so did a temporary file ({error.strerror or error}); {remedy}"
+        raise OSError(error.errno, f"no anonymous file can be made: {where}") from None
+
+
+def _memory_file() -> int:
+    if not hasattr(os, "memfd_create"):
+        raise OSError(errno.ENOSYS, "this system has none")
+    try:
+        descriptor = os.memfd_create("tinysvc", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise
+        return os.memfd_create("tinysvc", os.MFD_CLOEXEC)  # a kernel or a sandbox without seals
     import fcntl
 
-    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)  # a mapping of what was cut off is a SIGBUS
+    with suppress(OSError):  # the same
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)  # a mapping of what was cut off is a SIGBUS
     return descriptor
 
 

@@ -48,6 +48,7 @@ from .worker import (
     Program,
     WorkerOptions,
     frame,
+    open_standard_streams,
     unpack,
 )
 
@@ -178,6 +179,7 @@ class Dispatcher:
         max_memory: int,
         memory_limit: int,
     ) -> None:
+        open_standard_streams()  # before a loop takes the number of one
         self.name = name
         self.books = Books(self, size, queue_size, max_jobs, max_memory)
         self.changed = asyncio.Event()  # set whenever a job or a worker has ended, or a worker is ready

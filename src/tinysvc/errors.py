@@ -22,6 +22,7 @@ TinysvcError                   500
 
 from __future__ import annotations
 
+import errno
 import re
 import sys
 import traceback
@@ -198,6 +199,21 @@ class JobRefused(PoolError):
     @property
     def public(self) -> str:
         return self.message
+
+
+_RAISE = {
+    errno.EAGAIN: "raise the limit of processes (pids.max of the container, or ulimit -u)",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "close files: the whole machine has too many open",
+    errno.ENOMEM: "give it more memory",
+    errno.ENOSPC: "free some space",
+}
+
+
+def refused_call(call: str, error: OSError) -> str:
+    """The end of a sentence about a call that the system has refused, with the remedy where there is a usual one."""
+    remedy = _RAISE.get(error.errno or 0, "")
+    return f"{call} failed: {error.strerror or error}" + (f"; {remedy}" if remedy else "")
 
 
 class WorkerStartError(PoolError):

@@ -13,14 +13,13 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from multiprocessing import context, popen_spawn_posix, process, reduction, spawn, util
 from typing import Any, NamedTuple, cast
 
-from .arena import Arena, Arenas
+from .arena import Arena, Arenas, anonymous_file
 from .descendants import kill_marked
-from .errors import WorkerStartError
+from .errors import WorkerStartError, refused_call
 from .worker import COMMAND, FAILED, FORK, FRAME, KILL, READY, Program, WorkerOptions, decode
 
 _BOOT = (
@@ -76,10 +75,17 @@ class Forkserver:
     async def start(self) -> None:
         """Start the process and wait until it has loaded the program. WorkerStartError with its traceback if not."""
         self._loop = asyncio.get_running_loop()
-        self._control, theirs = socket.socketpair()
+        try:
+            self._control, theirs = socket.socketpair()
+        except OSError as error:
+            raise WorkerStartError(f"no forkserver can be started: {refused_call('socketpair', error)}") from None
         self._control.setblocking(False)
         try:
             self._process = self._start_process(theirs)
+        except OSError as error:
+            self._control.close()
+            call = f"starting {spawn.get_executable()}" if error.filename else "fork"
+            raise WorkerStartError(f"no forkserver can be started: {refused_call(call, error)}") from None
         except BaseException:
             self._control.close()
             raise
@@ -96,7 +102,11 @@ class Forkserver:
             raise
 
     def _start_process(self, control: socket.socket) -> subprocess.Popen[bytes]:
-        with tempfile.TemporaryFile() as program:
+        try:
+            descriptor = anonymous_file()
+        except OSError as error:
+            raise WorkerStartError(f"no forkserver can be started: {error.strerror}") from None
+        with open(descriptor, "w+b") as program:
             program.write(self._pickles)
             program.seek(0)
             boot = _BOOT.format(program=program.fileno(), control=control.fileno())

@@ -21,7 +21,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from traceback import walk_tb
@@ -42,6 +42,27 @@ LONGEST_LINE = 64 * 1024 * 1024
 
 LOOK_AGAIN = 1000
 """Milliseconds after which it is looked whether a folder that was gone is there again: nobody would say so."""
+
+CANNOT_WATCH = (
+    "--reload: the system refuses to watch the code (%s); looking at its files every %g s instead, as "
+    "WATCHFILES_FORCE_POLLING=1 does. Raise fs.inotify.max_user_instances and max_user_watches to see changes at once"
+)
+
+
+POLL_PAUSE = 0.5
+"""Seconds between two looks at the files where the system does not report changes."""
+
+
+def _states(folders: Iterable[str]) -> set[tuple[str, tuple[int, ...]]]:
+    """The files of Python in these folders, each with what changes when it is written."""
+    found: set[tuple[str, tuple[int, ...]]] = set()
+    for folder in folders:
+        with suppress(OSError):  # it, or the file, was removed in this moment
+            for entry in os.scandir(folder):
+                if entry.name.endswith((".py", ".pyx", ".pyd")):
+                    state = entry.stat()
+                    found.add((entry.path, (state.st_mtime_ns, state.st_size, state.st_ino)))
+    return found
 
 
 def reload(settings: Settings, announce: Callable[[str], None], terminal_closed: Callable[[], bool]) -> None:
@@ -100,6 +121,7 @@ class Reloader:
         self._elsewhere = asyncio.Event()  # other folders are to be watched
         self._told: set[str] = set()  # the folders that are to be watched
         self._looking: set[str] = set()  # those of them that are
+        self._polls = False  # whether the system has refused to report changes
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -224,12 +246,27 @@ class Reloader:
         return {folder for folder in self._told if os.path.isdir(folder)}
 
     async def _watch(self) -> None:
-        try:
-            await self._start_at_changes()
-        except OSError as error:  # too many watched folders, say: nobody would look for changes from here on
-            self._fail(ProcessFailed(f"--reload cannot watch the code: {error}", 3))
+        """Start the next version at each change, by whatever way the system lets us see one."""
+        while True:
+            await self._elsewhere.wait()
+            self._elsewhere = asyncio.Event()
+            if not (watched := self._watched()):  # nobody would say that one of them is there again
+                await asyncio.sleep(LOOK_AGAIN / 1000)
+                self._elsewhere.set()
+                continue
+            self._looking = watched
+            try:
+                await (self._poll if self._polls else self._start_at_changes)(watched)
+            except FileNotFoundError:  # a folder was removed in this moment
+                await asyncio.sleep(LOOK_AGAIN / 1000)
+                self._elsewhere.set()
+            except (OSError, RuntimeError) as error:  # watchfiles has a RuntimeError of its own for some
+                log.warning(CANNOT_WATCH, error, POLL_PAUSE)
+                self._polls = True
+                self._elsewhere.set()
 
-    async def _start_at_changes(self) -> None:
+    async def _start_at_changes(self, watched: set[str]) -> None:
+        """Until other folders are to be watched. OSError or RuntimeError where the system refuses to watch these."""
         from watchfiles import PythonFilter, awatch
 
         is_python = PythonFilter()
@@ -239,27 +276,32 @@ class Reloader:
                 self._looking.discard(path)
             return is_python(change, path)
 
-        while True:
-            await self._elsewhere.wait()
-            self._elsewhere = asyncio.Event()
-            if not (watched := self._watched()):  # nobody would say that one of them is there again
-                await asyncio.sleep(LOOK_AGAIN / 1000)
-                self._elsewhere.set()
-                continue
-            self._looking = watched
-            changes = awatch(
-                *watched,
-                watch_filter=is_code,
-                stop_event=self._elsewhere,
-                recursive=False,
-                rust_timeout=LOOK_AGAIN,
-                yield_on_timeout=True,
-            )
-            async for each in changes:
-                if paths := [path for _, path in each] or self._come_again():
-                    names = sorted({Path(path).name for path in paths})
-                    log.info("%s changed; starting the new version", ", ".join(names))
-                    await self._start()
+        changes = awatch(
+            *watched,
+            watch_filter=is_code,
+            stop_event=self._elsewhere,
+            recursive=False,
+            rust_timeout=LOOK_AGAIN,
+            yield_on_timeout=True,
+        )
+        async for each in changes:
+            if paths := [path for _, path in each] or self._come_again():
+                await self._start_for(paths)
+
+    async def _start_for(self, changed: Iterable[str]) -> None:
+        names = sorted({Path(path).name for path in changed})
+        log.info("%s changed; starting the new version", ", ".join(names))
+        await self._start()
+
+    async def _poll(self, watched: set[str]) -> None:
+        """As `_start_at_changes`, by looking. Not by watchfiles: it misses the second of two edits in one second."""
+        seen = _states(watched)
+        while not self._elsewhere.is_set():
+            await asyncio.sleep(POLL_PAUSE)
+            before, seen = seen, _states(watched)
+            if changed := {path for path, _ in before ^ seen} or self._come_again():
+                self._looking &= self._watched()
+                await self._start_for(changed)
 
     def _come_again(self) -> set[str]:
         """Folders that were gone and are there again; from now on they are watched anew."""

@@ -9,11 +9,14 @@ socket takes no more, writing is paused. Over TLS, and where there is no sendfil
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from typing import Protocol
 
 from .bodies import SLICE
 from .messages import FileContent
+
+log = logging.getLogger("tinysvc")
 
 
 class Sink(Protocol):
@@ -29,21 +32,27 @@ class Sink(Protocol):
 
 
 class FileCutShort(Exception):
-    """The file has become shorter than it was when its length was told."""
+    """The file cannot be read to the end that its length has promised."""
 
 
 async def send_file(sink: Sink, content: FileContent) -> None:
     """Send it all, behind what was written before. ConnectionResetError if the client leaves; FileCutShort."""
     transport = sink.transport
     if transport.get_extra_info("sslcontext") is not None or not hasattr(os, "sendfile"):
-        await _send_pieces(sink, content)
+        await _send_pieces(sink, content, 0)
         return
     await _written_out(sink)
-    descriptor = os.dup(transport.get_extra_info("socket").fileno())
     try:
-        await _send_by_kernel(sink, content, descriptor)
+        descriptor = os.dup(transport.get_extra_info("socket").fileno())
+    except OSError:  # out of descriptors
+        await _send_pieces(sink, content, 0)
+        return
+    try:
+        sent = await _send_by_kernel(sink, content, descriptor)
     finally:
         os.close(descriptor)
+    if sent < content.size:
+        await _send_pieces(sink, content, sent)
 
 
 async def _written_out(sink: Sink) -> None:
@@ -57,7 +66,8 @@ async def _written_out(sink: Sink) -> None:
         sink.transport.set_write_buffer_limits(high, low)
 
 
-async def _send_by_kernel(sink: Sink, content: FileContent, descriptor: int) -> None:
+async def _send_by_kernel(sink: Sink, content: FileContent, descriptor: int) -> int:
+    """How many bytes were sent: fewer than all where the kernel, a sandbox or the file system has no sendfile."""
     source, offset, left = content.file.fileno(), content.offset, content.size
     while left:
         try:
@@ -65,6 +75,11 @@ async def _send_by_kernel(sink: Sink, content: FileContent, descriptor: int) -> 
         except BlockingIOError:
             await _writable(sink, descriptor)
             continue
+        except ConnectionError:
+            raise
+        except OSError as error:
+            log.debug("sendfile failed (%s); the file is read and written instead", error)
+            break
         if not sent:
             raise FileCutShort(f"the file has ended {left} bytes too soon")
         offset += sent
@@ -72,6 +87,7 @@ async def _send_by_kernel(sink: Sink, content: FileContent, descriptor: int) -> 
         if left:
             await asyncio.sleep(0)  # others have a turn
             _check_there(sink)
+    return content.size - left
 
 
 async def _writable(sink: Sink, descriptor: int) -> None:
@@ -90,10 +106,13 @@ async def _writable(sink: Sink, descriptor: int) -> None:
         resume()
 
 
-async def _send_pieces(sink: Sink, content: FileContent) -> None:
-    source, offset, left = content.file.fileno(), content.offset, content.size
+async def _send_pieces(sink: Sink, content: FileContent, sent: int) -> None:
+    source, offset, left = content.file.fileno(), content.offset + sent, content.size - sent
     while left:
-        piece = os.pread(source, min(left, SLICE), offset)
+        try:
+            piece = os.pread(source, min(left, SLICE), offset)
+        except OSError as error:  # a broken disk, say: not the client's connection
+            raise FileCutShort(f"the file cannot be read: {error}") from error
         if not piece:
             raise FileCutShort(f"the file has ended {left} bytes too soon")
         _check_there(sink)

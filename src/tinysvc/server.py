@@ -15,11 +15,12 @@ import os
 import signal
 import socket
 import sys
+import traceback
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from .errors import ConfigurationError, WorkerStartError
+from .errors import ConfigurationError, WorkerStartError, refused_call
 from .http import Connections
 from .loading import TargetError, load_main, load_service
 from .messages import JSON, Handler, Request, Response
@@ -36,6 +37,7 @@ from .tables import is_colourful, route_table, settings_table
 from .tls import Certificates, certificates
 from .watchdog import names_of, watched
 from .wiring import wiring_of
+from .worker import open_standard_streams
 
 if TYPE_CHECKING:
     from .supervisor import Link
@@ -197,10 +199,19 @@ def failures_told() -> Iterator[None]:
         yield
     except FORESEEN as error:
         _exit(_status(error), error)
+    except OSError as error:  # what an author's code raises is one of those above
+        _exit(3, cannot_start(error))
+
+
+def cannot_start(error: OSError) -> str:
+    """The sentence for a call of ours that the system has refused, with the line of code that made it."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"cannot serve: {refused_call(frame.line or frame.name, error)} (in {frame.filename}, line {frame.lineno})"
 
 
 def show(what: str, load: Callable[[], Service], options: Mapping[str, Any]) -> None:
     """Print the `routes`, the `openapi` document or the `settings` of a service, and do not serve it."""
+    open_standard_streams()
     with failures_told():
         service = load()
         settings = load_settings(options, os.environ, service.options)
@@ -215,7 +226,7 @@ def show(what: str, load: Callable[[], Service], options: Mapping[str, Any]) -> 
 
 def run_loaded(load: Callable[[], Service], options: Mapping[str, Any]) -> None:
     """Load, serve, and turn every foreseen failure into its sentence and exit status."""
-    _open_standard_descriptors()
+    open_standard_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # what a handler prints is seen at once, also in a file or a pipe
     load = functools.cache(load)
@@ -268,6 +279,8 @@ def _serve_beside_others(load: Callable[[], Service], options: Mapping[str, Any]
         _run(_serve_until_signal(server, link.ready, link.socket))
     except FORESEEN as error:
         link.failed(str(error), _status(error))
+    except OSError as error:
+        link.failed(cannot_start(error), 3)
 
 
 def _routes(service: Service) -> str:
@@ -283,15 +296,6 @@ def _run(serving: Coroutine[Any, Any, None]) -> None:
 def _status(error: Exception) -> int:
     """2 where what was asked for is wrong, 3 where it cannot start; a server process has said which."""
     return getattr(error, "exit_status", 2 if isinstance(error, (TargetError, SettingsError)) else 3)
-
-
-def _open_standard_descriptors() -> None:
-    """If one was closed by who started us, no socket of ours may take its number."""
-    for descriptor in range(3):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
 
 
 def _exit(status: int, message: object) -> NoReturn:

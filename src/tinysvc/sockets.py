@@ -12,7 +12,7 @@ import os
 import socket
 import stat
 from collections.abc import Iterator, MutableMapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from .errors import ConfigurationError
@@ -57,7 +57,7 @@ def url_of(listener: socket.socket, scheme: str) -> str:
 
 def rebound(listener: socket.socket) -> socket.socket:
     """The same address for one more process: a socket of its own where the kernel shares a port out, else this one."""
-    if listener.family == socket.AF_UNIX or not listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT):
+    if listener.family == socket.AF_UNIX or not _shares_port(listener):
         return listener.dup()
     another = socket.socket(listener.family, listener.type, listener.proto)
     try:
@@ -71,7 +71,15 @@ def rebound(listener: socket.socket) -> socket.socket:
 
 def _share_port(listener: socket.socket) -> None:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    with suppress(OSError):  # a sandbox refuses it: then all processes accept from this one socket
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+
+
+def _shares_port(listener: socket.socket) -> bool:
+    try:
+        return bool(listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT))
+    except OSError:
+        return False
 
 
 # TCP

@@ -153,8 +153,24 @@ def unpack(lengths: Sequence[int], body: bytes | memoryview) -> Any:
 # In the forkserver
 
 
+def open_standard_streams() -> None:
+    """Where the parent of this process has closed standard streams (a daemon, cron), write to and read from nothing.
+
+    Else a socket of ours takes the number of one, and a print of anybody's goes into it, or fails.
+    """
+    for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            if os.open(os.devnull, os.O_RDWR) == descriptor:  # the lowest that is free
+                os.set_inheritable(descriptor, True)  # for the forkserver
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - for the life of the process
+
+
 def forkserver_main(control_fd: int, program_file: Any) -> NoReturn:
     """Load the program, then fork, kill and reap until the server is gone. `program_file` holds its pickles."""
+    open_standard_streams()
     control = socket.socket(fileno=control_fd)
     control.set_inheritable(False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -225,6 +241,9 @@ class Forkserver:
         self._die_with_parent = _parent_watch()
         for end in (self.wakeup, self._wakeup_writer):
             end.setblocking(False)
+        self._poll = select.poll()  # select() knows no descriptor above 1023, and the server may have many open
+        for end in (self.control, self.wakeup):
+            self._poll.register(end, select.POLLIN)
 
     def serve(self) -> None:
         adopt_orphans()
@@ -248,11 +267,11 @@ class Forkserver:
 
     def take_command_or_wait(self) -> bool:
         """Do one command if there is one. False when the server has gone."""
-        readable, _, _ = select.select([self.control, self.wakeup], [], [])
-        if self.wakeup in readable:
+        readable = {descriptor for descriptor, _ in self._poll.poll()}
+        if self.wakeup.fileno() in readable:
             self.wakeup.recv(4096)
             bury_orphans(self.options.mark, self.pids)
-        if self.control not in readable:
+        if self.control.fileno() not in readable:
             return True
         try:
             command, descriptors, _, _ = socket.recv_fds(self.control, COMMAND.size, FORK_DESCRIPTORS)
@@ -384,6 +403,7 @@ class Link:
     def receive(self) -> tuple[Any, bytes | memoryview] | None:
         """The next frame's head and body; None at the end of the channel."""
         data, ancillary, _, _ = self.channel.recvmsg(65536, _TWO_DESCRIPTORS, _CLOSE_ON_EXEC)
+        descriptors = array("i", ancillary[0][2]) if ancillary else array("i")
         while len(data) < FRAME.size:
             more = self.channel.recv(65536)
             if not more:
@@ -399,14 +419,25 @@ class Link:
         body_start = FRAME.size + head_length
         number, kind, meta, size = decode(data[FRAME.size : body_start])
         body: bytes | memoryview = data[body_start:]
-        if ancillary:
-            descriptors = array("i", ancillary[0][2])
-            if size:
+        if size:
+            try:
                 body = self.body = Arena(descriptors.pop(0), size).view()
-                self._mapping = self.body.obj
-            if descriptors:
-                self.arena = Arena(descriptors[0])
+            except (IndexError, OSError):  # no descriptor is free, to receive that of the body or to map it
+                self.send_no_descriptor(number)
+                return None
+            self._mapping = self.body.obj
+        if descriptors:
+            self.arena = Arena(descriptors[0])
         return (number, kind, meta), body
+
+    def send_no_descriptor(self, number: int) -> None:
+        """The job's body cannot be read: an error for this job, and the worker, which has leaked them, is replaced."""
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        text = (
+            f"the worker cannot receive the job's body: all its {limit} file descriptors are open. An earlier job has "
+            "left files or sockets open: close them, or raise the limit (ulimit -n)"
+        )
+        self.send(number, ERROR, ("OSError", text, "", True))
 
     def _receive_rest(self, data: bytes, total: int) -> bytes | None:
         whole = bytearray(total)
