@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tinysvc import Request, Response, Service, io_route
+from tinysvc import Request, Response, Service, cpu_route, io_route
 from tinysvc.conditional import precondition, read_date, tags_in, validators
 from tinysvc.errors import HTTPError
 from tinysvc.messages import Headers
@@ -17,6 +17,10 @@ from tinysvc.testing import serving
 
 THEN = 784111777  # Sun, 06 Nov 1994 08:49:37 GMT
 DATE, EARLIER, LATER = (f"Sun, 06 Nov 1994 08:49:{second} GMT" for second in (37, 36, 38))
+
+
+NONE, MATCH = "if_none_match", "if_match"
+SINCE, UNTIL = "if_modified_since", "if_unmodified_since"
 
 
 def ask(method: str, etag: str, last_modified: Any, **headers: str) -> int:
@@ -31,10 +35,6 @@ def ask(method: str, etag: str, last_modified: Any, **headers: str) -> int:
     assert answer.headers == validators(etag=etag, last_modified=last_modified)
     assert answer.content == b""
     return answer.status
-
-
-NONE, MATCH = "if_none_match", "if_match"
-SINCE, UNTIL = "if_modified_since", "if_unmodified_since"
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ SINCE, UNTIL = "if_modified_since", "if_unmodified_since"
         ("PUT", "a", None, {MATCH: '"b"'}, 412),
         ("PUT", "a", None, {MATCH: '"b", "a"'}, 200),
         ("PUT", "W/a", None, {MATCH: 'W/"a"'}, 412),
-        ("PUT", "a", None, {MATCH: 'W/"a"'}, 412),
+        ("PUT", "a", None, {MATCH: 'W/"a"'}, 200),
         ("PUT", "a", None, {MATCH: "*"}, 200),
         ("PUT", "", None, {MATCH: "*"}, 412),
         ("DELETE", "", None, {MATCH: '"a"'}, 412),
@@ -144,3 +144,36 @@ def test_on_the_wire(client: httpx.Client) -> None:
     assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", '"v1"')
     assert client.put("/note", headers={"if-match": '"v0"'}).status_code == 412
     assert client.put("/note", headers={"if-match": '"v1"'}).status_code == 200
+
+
+TEXT = "all work and no play makes Jack a dull boy. " * 100
+
+
+@io_route("/text", methods=["GET", "PUT"])
+async def text(request: Request) -> Response:
+    if answer := precondition(request, etag="v1"):
+        return answer
+    return Response(TEXT, headers=validators(etag="v1"), content_type="text/markdown")
+
+
+@cpu_route("/cpu-text", methods=["GET", "PUT"])
+def cpu_text(request: Request) -> Response:
+    if answer := precondition(request, etag="v1"):
+        return answer
+    return Response(TEXT, headers=validators(etag="v1"), content_type="text/markdown")
+
+
+@pytest.mark.parametrize("path", ["/text", "/cpu-text"])
+@pytest.mark.parametrize("accept", ["gzip", "identity"])
+@pytest.mark.parametrize("compress", [True, False])
+def test_a_304_has_the_fields_of_its_200(path: str, accept: str, compress: bool) -> None:
+    with serving(Service(text, cpu_text), compress=compress, cpu_workers=1) as url:
+        fresh = httpx.get(url + path, headers={"accept-encoding": accept})
+        tag = fresh.headers["etag"]
+        kept = httpx.get(url + path, headers={"accept-encoding": accept, "if-none-match": tag})
+        assert kept.status_code == 304
+        assert "content-type" not in kept.headers
+        assert kept.headers["etag"] == tag == ('W/"v1"' if compress and accept == "gzip" else '"v1"')
+        assert kept.headers.get("vary") == fresh.headers.get("vary")
+        assert httpx.put(url + path, headers={"if-match": tag}).status_code == 200
+        assert httpx.put(url + path, headers={"if-match": tag.replace("v1", "v0")}).status_code == 412

@@ -17,7 +17,7 @@ from functools import cache
 from typing import Any, NamedTuple, Protocol
 
 from .errors import HTTPError
-from .messages import Response, add_vary
+from .messages import Request, Response, add_vary
 
 MIN_SIZE = 1024
 """Bytes below which compression saves nothing: the whole answer fits into one or two packets anyway (nginx: 20)."""
@@ -178,11 +178,14 @@ _QVALUE = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")  # RFC 9110, 12.4.2
 # Answers
 
 
-def packing(accept: str, response: Response) -> Coding | None:
+def packing(request: Request, response: Response) -> Coding | None:
     """The coding for a response whose content is bytes or a stream; None to leave it as it is.
 
     The response then has the headers that tell of it. A content that differs by Accept-Encoding says so (Vary).
     """
+    if response.status == 304:
+        _complete_not_modified(request, response)
+    accept = request.headers.get("accept-encoding", "")
     size = getattr(response.content, "__len__", None)
     if (
         not TYPES.match(response.content_type or "")
@@ -199,6 +202,16 @@ def packing(accept: str, response: Response) -> Coding | None:
     response.headers = [_weakened(*field) for field in response.headers if field[0] != "content-length"]
     response.headers.append(("content-encoding", name))
     return coding_of(name)
+
+
+def _complete_not_modified(request: Request, response: Response) -> None:
+    """Give a 304 the Vary and the entity-tag of its 200 (RFC 9110, 15.4.5), which had been compressed if the client
+    has the weak tag. Vary may be one too many: the type and the size of the 200 are not known here."""
+    tags = [value for name, value in response.headers if name == "etag"]
+    if tags:
+        add_vary(response, "accept-encoding")
+        if f"W/{tags[0]}" in request.headers.get("if-none-match", ""):
+            response.headers = [_weakened(*field) for field in response.headers]
 
 
 def _weakened(name: str, value: str) -> tuple[str, str]:

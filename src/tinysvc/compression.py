@@ -26,7 +26,7 @@ def compressed(handler: Handler) -> Handler:
         response = await handler(request)
         content = response.content
         if isinstance(content, (bytes, memoryview, AsyncIterator)):
-            coding = packing(request.headers.get("accept-encoding", ""), response)
+            coding = packing(request, response)
             if coding is not None:
                 response.content = (
                     PackedStream(coding, content)

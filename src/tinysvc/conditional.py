@@ -82,11 +82,14 @@ def _seconds(moment: float | datetime | None) -> int | None:
 
 
 def _has(header: str, tag: str, *, weak: bool) -> bool:
-    """Whether the tag is in the list; weakly, a weak one is equal to a strong one (RFC 9110, 8.8.3.2)."""
+    """Whether the tag is in the list; weakly, a weak one is equal to a strong one (RFC 9110, 8.8.3.2).
+
+    The strong comparison takes the weak form of a tag that is strong here: such a tag was weakened on its way, by our
+    compression or a proxy's, and still names the same state. Else no client behind a compression could write.
+    """
     if not tag or (not weak and tag.startswith("W/")):
         return False
-    tags = tags_in(header)
-    return any(other.removeprefix("W/") == tag.removeprefix("W/") for other in tags) if weak else tag in tags
+    return any(other.removeprefix("W/") == tag.removeprefix("W/") for other in tags_in(header))
 
 
 def tags_in(header: str) -> list[str]:

@@ -183,7 +183,7 @@ def _unpacked(request: Request, body: Body, kind: str, limit: int) -> Body:
 def _compressed(request: Request, response: Response, content: Any) -> Any:
     """The content as the response will have it; the response's headers tell how."""
     response.content = content
-    coding = packing(request.headers.get("accept-encoding", ""), response)
+    coding = packing(request, response)
     if coding is None:
         return content
     return pack_pieces(coding, content) if isinstance(content, Iterator) else pack(coding, content)

@@ -637,6 +637,8 @@ class Connection(asyncio.StreamReaderProtocol):
                             await self.drain()
                 if self._heartbeat:
                     self.expect_within(HEARTBEAT)
+            if self.gone:  # nothing is wrong with the stream, and a write would fail
+                raise ConnectionResetError("the client disconnected before the end of a stream")
             if left:
                 raise UnencodableResult(f"the stream is {left} bytes shorter than its content-length")
             if chunked:

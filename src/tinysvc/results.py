@@ -46,7 +46,7 @@ def _finished(given: Response) -> Response:
         else:
             whole = encode_result(response.content)
             response.content, response.content_type = whole.content, response.content_type or whole.content_type
-    elif response.content_type is None and isinstance(response.content, bytes):
+    elif response.content_type is None and isinstance(response.content, bytes) and response.status not in (204, 304):
         response.content_type = OCTETS
     return response
 
