@@ -168,7 +168,7 @@ def test_a_killed_job_makes_room_in_its_lane_for_an_idle_worker() -> None:
 
 @pytest.mark.parametrize("how", ["cancel", "abandon"])
 def test_a_job_that_nobody_waits_for_makes_room_in_its_lane(how: str) -> None:
-    """The worker had run its last job and its successor is idle: the next job starts when the killed worker has ended."""
+    """The worker had run its last job, its successor is idle: the next job starts when the killed worker has ended."""
     table = Table(max_jobs=1)
     lane = table.books.lane(1)
     table.ready()

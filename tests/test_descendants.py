@@ -9,7 +9,6 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from pickle import PicklingError
 from typing import Any, NamedTuple
 
 import httpx
@@ -79,10 +80,10 @@ FAULTS = [
     Fault(jobs.raise_memory_error, MemoryError),
     Fault(jobs.overflow, RecursionError, "maximum recursion depth"),
     # Its result cannot travel
-    Fault(jobs.return_lambda, (AttributeError, RemoteError), "lambda"),
+    Fault(jobs.return_lambda, (AttributeError, PicklingError, RemoteError), "lambda"),
     Fault(jobs.return_bomb, RemoteError, "unpickled"),
     Fault(jobs.return_too_much, ValueError, "max_result_size is 67108864"),
-    Fault(jobs.return_too_deep, RecursionError, "recursion"),
+    Fault(jobs.return_too_deep, RecursionError, "while pickling"),
     # It does what it should not, and nobody is harmed
     Fault(jobs.start_thread_and_return, "started"),
     Fault(jobs.change_signals_and_folder, "changed"),

@@ -37,6 +37,6 @@ def can_run() -> bool:
 def test_pyright_finds_what_it_must_and_nothing_else() -> None:
     if not can_run():
         pytest.skip(f"pyright cannot be run here: {pyright('--version').stderr.strip()[-200:]}")
-    said = json.loads(pyright("--outputjson").stdout)
+    said = json.loads(pyright("--outputjson", "--pythonpath", sys.executable).stdout)
     assert said["generalDiagnostics"] == []
     assert said["summary"]["filesAnalyzed"] == 1 + len(list((ROOT / "examples").glob("*.py")))
