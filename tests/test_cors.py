@@ -105,6 +105,13 @@ def test_a_preflight(client: httpx.Client) -> None:
         assert answer.headers["vary"] == "origin, access-control-request-method, access-control-request-headers"
 
 
+def test_json_and_tokens_may_be_sent_by_default() -> None:
+    with serving(Service(thing, middleware=[Cors(origins=[APP])])) as url:
+        asked = {"origin": APP, "access-control-request-method": "POST"}
+        answer = httpx.options(f"{url}/thing", headers=asked)
+        assert answer.headers["access-control-allow-headers"] == "content-type, authorization"
+
+
 def test_any_origin(client: httpx.Client) -> None:
     answer = client.get("/any/thing", headers={"origin": "https://who.ever"})
     assert answer.headers["access-control-allow-origin"] == "*"

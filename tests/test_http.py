@@ -385,6 +385,21 @@ async def test_a_client_that_leaves_in_mid_stream_closes_it(method: str, how: st
 
 
 @on_loop
+async def test_a_disconnect_before_the_end_of_a_stream_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def until_it_is_lost() -> None:
+        while server.connections.open:  # noqa: ASYNC110 - of the server, which has no event for it
+            await asyncio.sleep(0)
+
+    stream = Stream(b"first", last=until_it_is_lost)
+    async with streaming(stream) as server, server.client() as client:
+        client.send(get(method="POST"))
+        await client.reader.readuntil(b"first")
+        client.reset()
+        await stream.ended.wait()
+    assert logged(caplog) == []
+
+
+@on_loop
 async def test_a_client_that_leaves_a_silent_stream_closes_it() -> None:
     stream = Stream(b"first", last=forever)
     async with streaming(stream) as server, server.client() as client:

@@ -571,6 +571,20 @@ async def test_an_old_client_or_a_body_gets_no_socket() -> None:
 
 
 @on_loop
+async def test_a_content_length_of_zero_is_no_body() -> None:
+    async with socket(echo, "/echo", "Content-Length: 0") as each:
+        each.send(frame(TEXT, b"a"))
+        assert await each.frame() == (TEXT, b"a")
+
+
+@on_loop
+async def test_head_does_not_switch_protocols() -> None:
+    async with served(echo) as server, server.client() as client:
+        client.send(get("/echo", *KEY, VERSION, method="HEAD") + get("/echo"))
+        assert [(await client.answer(head=True)).status, (await client.answer()).status] == [426, 426]
+
+
+@on_loop
 async def test_elsewhere_an_offer_to_upgrade_is_ignored() -> None:
     @io_route("/plain")
     async def plain() -> str:
@@ -581,7 +595,10 @@ async def test_elsewhere_an_offer_to_upgrade_is_ignored() -> None:
             assert (await client.ask(get("/plain", *KEY, VERSION))).body == b"plain"
 
 
-@pytest.mark.parametrize("origin", ["http://x", "https://x", "https://app.example", None])
+@pytest.mark.parametrize(
+    "origin",
+    ["http://x", "https://x", "http://x:80", "https://x:443", "https://app.example", "https://App.example:443", None],
+)
 @on_loop
 async def test_origins_that_may(origin: str | None) -> None:
     @io_route("/mine")

@@ -17,6 +17,9 @@ MAX_EXTENSIONS, MAX_ALL_EXTENSIONS = 256, 4 * KiB
 MAX_CHUNK_LINE = 16 + MAX_EXTENSIONS + 2
 """A chunk-size line: 16 hex digits, extensions, CRLF."""
 
+FRAMING = (b"content-length", b"transfer-encoding")
+"""Fields that are refused in a trailer: another program could take them for the framing of the message."""
+
 # RFC 9112, 7.1 and 7.1.1, without the optional white space that RFC 9112 calls bad.
 _QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*+"'
 _EXTENSION = rb";" + TOKEN + rb"(?:=(?:" + TOKEN + rb"|" + _QUOTED + rb"))?"
@@ -111,5 +114,7 @@ class ChunkedDecoder:
                 return
             elif not FIELD_LINES.fullmatch(line):
                 raise ProtocolError(400, "The trailers are malformed.")
+            elif line.partition(b":")[0].lower() in FRAMING:
+                raise ProtocolError(400, "A trailer is Content-Length or Transfer-Encoding (RFC 9110, 6.5.1).")
             self._trailer_bytes += len(line)
             self._trailers += 1

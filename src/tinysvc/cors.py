@@ -28,7 +28,8 @@ class Cors:
     """Middleware that lets pages of `origins` call what is under it.
 
     An origin is exact ("https://app.example"), a pattern for all hosts below one ("https://*.example.org"), "null", or
-    "*" for any. `methods` and `headers` are what a page may send beside the simple ones (`headers=["*"]` for any),
+    "*" for any. `methods` and `headers` are what a page may send beside the simple ones (`headers=["*"]` for any; by default
+    content-type and authorization),
     `expose` the response headers that it may read. `credentials` allows cookies and HTTP authentication, and needs
     origins that are named. A browser keeps the answer to a preflight for `max_age` seconds. ConfigurationError for what
     no browser would match.
@@ -39,7 +40,7 @@ class Cors:
         *,
         origins: Sequence[str],
         methods: Sequence[str] = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"),
-        headers: Sequence[str] = ("content-type",),
+        headers: Sequence[str] = ("content-type", "authorization"),
         expose: Sequence[str] = (),
         credentials: bool = False,
         max_age: int = 600,

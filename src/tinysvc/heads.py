@@ -116,6 +116,8 @@ def parse_fields(head: bytes, minor: bytes, settings: Settings) -> Framing:
         if len(name) + len(value) > settings.max_header_field:
             raise ProtocolError(431, f"A header field is longer than {settings.max_header_field} bytes.")
         if name == b"connection":
+            if not _OPTIONS.fullmatch(value):
+                raise ProtocolError(400, "The Connection header is not a list of tokens (RFC 9110, 7.6.1).")
             connection.update(option.strip(b" \t").lower() for option in value.split(b","))
         elif name in _ONLY_ONCE:
             if name in single:
@@ -141,11 +143,12 @@ def parse_fields(head: bytes, minor: bytes, settings: Settings) -> Framing:
         content_length=int(length or 0),
         chunked=coding is not None,
         expect_continue=bool(expect),
-        upgrade=b"upgrade" in connection and minor == b"1" and length is None and coding is None,
+        upgrade=b"upgrade" in connection and minor == b"1" and length in (None, b"0") and coding is None,
         host=host or b"",
     )
 
 
+_OPTIONS = re.compile(rb"[ \t]*+(?:" + TOKEN + rb")?[ \t]*+(?:,[ \t]*+(?:" + TOKEN + rb")?[ \t]*+)*+")
 _LENGTH = re.compile(rb"0|[1-9][0-9]{0,17}")  # to others 010 is eight
 _ONLY_ONCE = frozenset({b"host", b"content-length", b"transfer-encoding", b"content-type", b"expect"})
 
@@ -153,7 +156,7 @@ _ONLY_ONCE = frozenset({b"host", b"content-length", b"transfer-encoding", b"cont
 def host_is_valid(host: bytes) -> bool:
     """Whether it is one host, with a port or without (RFC 9110, 7.2)."""
     match = _HOST.fullmatch(host)
-    return match is not None and int(match[1] or 0) <= 65535
+    return match is not None and 0 < int(match[1] or 80) <= 65535
 
 
 def judge_request_line(line: bytes) -> Start:

@@ -240,7 +240,7 @@ def _check_handshake(request: Request) -> Handshake:
     connection: Upgraded | None = getattr(request, "upgrade", None)
     protocol = ServerProtocol(extensions=_extensions(connection), logger=_library)
     try:
-        if connection is None:
+        if connection is None or request.method != "GET":  # RFC 6455, 4.1
             raise InvalidUpgrade("Connection")
         accept_key, extensions, _ = protocol.process_request(HandshakeRequest(request.raw_path, fields))
     except InvalidUpgrade:
@@ -275,8 +275,24 @@ def _check_origin(request: Request, allowed: frozenset[str]) -> None:
     origin = request.headers.get("origin")
     if origin is None or "*" in allowed or origin in allowed:
         return
-    if origin.partition("://")[2].lower() != request.host.lower():
+    scheme, _, host = origin.lower().partition("://")
+    own, came = _without_default_port(scheme, request.host.lower()), _without_default_port(scheme, host)
+    if came != own and f"{scheme}://{came}" not in {_normal_origin(each) for each in allowed}:
         raise HTTPError(403, "This page may not open a WebSocket here.")
+
+
+def _normal_origin(origin: str) -> str:
+    scheme, mark, host = origin.lower().partition("://")
+    return scheme + mark + _without_default_port(scheme, host)
+
+
+def _without_default_port(scheme: str, host: str) -> str:
+    """The host, without the port that its scheme has anyway: most browsers leave that out, others write it."""
+    name, _, port = host.rpartition(":")
+    return name if name and port in ("", _DEFAULT_PORTS.get(scheme)) else host
+
+
+_DEFAULT_PORTS = {"http": "80", "ws": "80", "https": "443", "wss": "443"}
 
 
 def _agreed(request: Request, subprotocols: Sequence[str]) -> str:
