@@ -387,7 +387,7 @@ async def test_a_client_that_leaves_in_mid_stream_closes_it(method: str, how: st
 @on_loop
 async def test_a_disconnect_before_the_end_of_a_stream_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     async def until_it_is_lost() -> None:
-        while server.connections.open:  # noqa: ASYNC110 - of the server, which has no event for it
+        while server.connections.open:
             await asyncio.sleep(0)
 
     stream = Stream(b"first", last=until_it_is_lost)
@@ -692,6 +692,7 @@ async def test_too_many_connections_are_answered_503() -> None:
             answer = await b.ask(get())
             assert (answer.status, answer.closes) == (503, True)
             assert answer.fields["retry-after"] == "1"
+            assert answer.fields["x-request-id"] in answer.body.decode()
         async with server.client() as c:  # says nothing
             assert await c.closed()
         leave.set()

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from typing import Any
+
+import httpx
+import orjson
 import pytest
 
-from tinysvc import HTTPError, Request, Response, Service, io_resource, io_route
+from tinysvc import HTTPError, Request, Response, Service, cpu_route, io_resource, io_route
 from tinysvc.messages import Handler
 from tinysvc.running import at_work
 from tinysvc.settings import Settings
+from tinysvc.testing import serving
 
 order: list[str] = []
 
@@ -59,3 +65,42 @@ async def test_a_service_at_work_answers_without_a_socket() -> None:
     async with at_work(Service(hello), Settings()) as running:
         assert (await running(Request("GET", "/hello"))).content == b"hello"
         assert (await running(Request("GET", "/other"))).status == 404
+
+
+@io_route("/io/{kind}")
+async def io_fails(kind: str) -> Any:
+    return failing(kind)
+
+
+@cpu_route("/cpu/{kind}")
+def cpu_fails(kind: str) -> Any:
+    return failing(kind)
+
+
+@cpu_route("/slow", timeout=0.05)
+def slow() -> None:
+    time.sleep(60)
+
+
+def failing(kind: str) -> Any:
+    if kind == "raised":
+        raise HTTPError(503, "later")
+    if kind == "returned":
+        return Response("later", 503)
+    if kind == "encoded":
+        return object()
+    raise RuntimeError(kind)
+
+
+PATHS = [f"/{side}/{kind}" for side in ("io", "cpu") for kind in ("raised", "returned", "encoded", "bug")]
+
+
+def test_every_5xx_carries_the_id_of_its_request() -> None:
+    with serving(Service(io_fails, cpu_fails, slow), cpu_workers=1, raise_errors=False) as url:
+        for path in (*PATHS, "/slow"):
+            answer = httpx.get(url + path, headers={"x-request-id": "mine"})
+            assert answer.status_code >= 500
+            assert answer.headers.get_list("x-request-id") == ["mine"]
+            assert path.endswith("returned") or orjson.loads(answer.content)["request_id"] == "mine"
+            assert httpx.get(url + path).headers["x-request-id"]
+        assert "x-request-id" not in httpx.get(f"{url}/nowhere").headers

@@ -28,11 +28,10 @@ class Cors:
     """Middleware that lets pages of `origins` call what is under it.
 
     An origin is exact ("https://app.example"), a pattern for all hosts below one ("https://*.example.org"), "null", or
-    "*" for any. `methods` and `headers` are what a page may send beside the simple ones (`headers=["*"]` for any; by default
-    content-type and authorization),
-    `expose` the response headers that it may read. `credentials` allows cookies and HTTP authentication, and needs
-    origins that are named. A browser keeps the answer to a preflight for `max_age` seconds. ConfigurationError for what
-    no browser would match.
+    "*" for any. `methods` and `headers` are what a page may send beside the simple ones (by default the headers
+    content-type and authorization; `headers=["*"]` for any), `expose` the response headers that it may read.
+    `credentials` allows cookies and HTTP authentication, and needs origins that are named. A browser keeps the answer
+    to a preflight for `max_age` seconds. ConfigurationError for what no browser would match.
     """
 
     def __init__(

@@ -166,7 +166,7 @@ def _answer_to(error: Exception, request: Request, error_handlers: ErrorHandlers
     """What the author's error handlers make of it, or the problem that it is; None if it is neither."""
     if error_handlers and (response := answer_to(error, request, error_handlers)):
         return response
-    return problem_response(error) if isinstance(error, HTTPError) else None
+    return problem_response(error, request) if isinstance(error, HTTPError) else None
 
 
 def _unpacked(request: Request, body: Body, kind: str, limit: int) -> Body:

@@ -60,7 +60,7 @@ def answer_to(error: Exception, request: Request, handlers: ErrorHandlers) -> Re
         answer = handler(request, error)
     except HTTPError as raised:
         answer = raised
-    response = problem_response(answer) if isinstance(answer, HTTPError) else answer
+    response = problem_response(answer, request) if isinstance(answer, HTTPError) else answer
     if not isinstance(response, Response):
         name = getattr(handler, "__qualname__", repr(handler))
         raise TypeError(f"the error handler {name} returned {answer!r}; return a Response or an HTTPError")

@@ -55,7 +55,17 @@ from .heads import (
     parse_fields,
     read_request_line,
 )
-from .messages import EVENTS, SAFE_METHODS, FileContent, Handler, Peer, Request, Response, problem_response
+from .messages import (
+    EVENTS,
+    SAFE_METHODS,
+    FileContent,
+    Handler,
+    Peer,
+    Request,
+    Response,
+    name_request,
+    problem_response,
+)
 from .sendfile import FileCutShort, send_file
 from .settings import KiB, Settings
 
@@ -513,6 +523,8 @@ class Connection(asyncio.StreamReaderProtocol):
         if self.gone or self.upgraded is not None:
             await close_content(response.content)
             return False
+        if response.status >= 500:
+            name_request(response, request)
         body = self.body
         if self.requests >= self.settings.max_requests or (
             body is not None and (response.status >= 400 or not body.is_discardable())
@@ -676,7 +688,7 @@ class Connection(asyncio.StreamReaderProtocol):
         self.keep_alive, self.minor = False, b"1"
         self._give_back_memory()
         if not self.gone:
-            response = problem_response(error)
+            response = problem_response(error, request or Request("GET", "/"))
             head = self._head(response, b"content-length: %d\r\n" % len(response.content))
             self.transport.write(head if request and request.method == "HEAD" else head + response.content)
             await self.linger()
@@ -733,7 +745,7 @@ class Connection(asyncio.StreamReaderProtocol):
         """Answer the next request, if there is one, with `error`, and close behind it."""
 
         async def refuse(request: Request) -> Response:
-            return problem_response(error)
+            return problem_response(error, request)
 
         self.handler = refuse
         self.requests = self.settings.max_requests

@@ -413,10 +413,21 @@ def _checked(name: str, value: str) -> str:
     return value
 
 
-def problem_response(error: TinysvcError) -> Response:
-    """The error as `application/problem+json` (RFC 9457)."""
-    content = orjson.dumps(error.problem())
-    return Response(content, error.status, error.headers, content_type=PROBLEM)
+def problem_response(error: TinysvcError, request: Request | None = None) -> Response:
+    """The error as `application/problem+json` (RFC 9457); a 5xx names its request, as the log does."""
+    members = error.problem()
+    if error.status >= 500 and request is not None:
+        members["request_id"] = request.id
+    response = Response(orjson.dumps(members), error.status, error.headers, content_type=PROBLEM)
+    if error.status >= 500 and request is not None:
+        name_request(response, request)
+    return response
+
+
+def name_request(response: Response, request: Request) -> None:
+    """Let the response carry the id of its request, unless it has one."""
+    if not any(name.lower() == "x-request-id" for name, _ in response.headers):
+        response.headers.append(("x-request-id", request.id))
 
 
 Handler = Callable[[Request], Awaitable[Response]]

@@ -289,7 +289,7 @@ class RunningService:
                 return Response(b"", 204, [("allow", allow(("GET", "POST", "PUT", "PATCH", "DELETE")))])
         if isinstance(error, HTTPError):
             try:
-                return problem_response(error)
+                return problem_response(error, request)
             except ValueError as bad_header:
                 return self._failed(request, bad_header)
         if isinstance(error, asyncio.CancelledError):
@@ -308,7 +308,7 @@ class RunningService:
         if text:
             words = "%s %s (request %s): %s"
             log.log(level, words, request.method, request.raw_path, request.id, indented(text))
-        return problem_response(error if isinstance(error, TinysvcError) else TinysvcError())
+        return problem_response(error if isinstance(error, TinysvcError) else TinysvcError(), request)
 
 
 def _nearest(by_prefix: Mapping[str, T], path: str) -> T | None:
