@@ -770,7 +770,7 @@ def test_a_url_says_what_the_handler_reads() -> None:
     when = datetime.datetime(2020, 1, 2, 3, 4, tzinfo=datetime.UTC)
     path = service.url_for(at, when=when, colour=Colour.RED, sure=True, also=[Colour.RED, Colour.RED])
     with serving(service) as url:
-        assert httpx.get(url + path).json() == ["2020-01-02T03:04:00+00:00", "red", True, ["red", "red"]]
+        assert httpx.get(url + path).json() == ["2020-01-02T03:04:00Z", "red", True, ["red", "red"]]
 
 
 @io_route("/here")

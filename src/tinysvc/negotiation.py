@@ -6,15 +6,16 @@ return negotiated(request, notes, html=page_of)         JSON, MessagePack, or a 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
 from .codings import weights_of
+from .encoding import json_bytes, plain
 from .errors import HTTPError
 from .messages import HTML, JSON, MESSAGEPACK, Request, Response, add_vary
-from .results import json_bytes
 
 
 def accepted(request: Request, types: Sequence[str]) -> str:
@@ -50,7 +51,9 @@ def negotiated(
     if kind == JSON:
         response = Response(json_bytes(value), status, content_type=JSON)
     elif kind == MESSAGEPACK:
-        response = Response(msgspec.msgpack.encode(value), status, content_type=MESSAGEPACK)
+        response = Response(
+            msgspec.msgpack.encode(plain(value, keep=(datetime, bytes))), status, content_type=MESSAGEPACK
+        )
     else:
         assert html is not None
         response = Response(html(value).encode(), status, content_type=HTML)

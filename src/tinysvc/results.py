@@ -9,17 +9,16 @@ A stream takes its content type from the function's annotation, or else from its
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import lru_cache
 from itertools import chain
 from typing import Any
 
 import msgspec
-import orjson
+from msgspec import inspect as inspection
 
 from .arena import BIG
-from .errors import UnencodableResult
+from .encoding import json_bytes
 from .events import Event, EventStream
 from .messages import EVENTS, NDJSON, OCTETS, TEXT, FileContent, Response, json_response
 
@@ -52,62 +51,7 @@ def _finished(given: Response) -> Response:
 
 
 def _json(result: Any) -> Response:
-    try:
-        return json_response(orjson.dumps(result, _other, orjson.OPT_SERIALIZE_NUMPY))
-    except TypeError:
-        return _json_with_any_keys(result)
-
-
-def _json_with_any_keys(result: Any) -> Response:
-    """As orjson does more slowly; for what is none either way, UnencodableResult says why."""
-    try:
-        return json_response(orjson.dumps(result, _other, orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS))
-    except TypeError as error:
-        why = str(error.__cause__ or error)
-    if "64-bit" in why:
-        try:
-            return json_response(json.dumps(_plain(result), separators=(",", ":"), ensure_ascii=False).encode())
-        except (TypeError, ValueError) as error:
-            why = str(error)
-    raise UnencodableResult(f"the handler's result, a {type(result).__qualname__}, cannot be encoded: {why}")
-
-
-def _plain(value: Any) -> Any:
-    """What the standard library encodes as orjson would, much more slowly: JSON has no longest integer, orjson has."""
-    if isinstance(value, (int, str)):
-        return value
-    if isinstance(value, Mapping):
-        return {_plain_key(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
-    try:
-        return orjson.loads(orjson.dumps(value, _other, orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS))
-    except TypeError:
-        return _plain(_other(value))
-
-
-def _plain_key(key: Any) -> str:
-    if isinstance(key, int) and not isinstance(key, bool):
-        return str(int(key))
-    (name,) = orjson.loads(orjson.dumps({key: None}, option=orjson.OPT_NON_STR_KEYS))
-    return str(name)
-
-
-def json_bytes(value: Any) -> bytes:
-    """`value` as JSON by orjson: numpy, dataclasses, datetime, UUID, msgspec Structs and pydantic models included."""
-    content: bytes = _json(value).content
-    return content
-
-
-def _other(value: Any) -> Any:
-    """What orjson does not know."""
-    if isinstance(value, msgspec.Struct):
-        return msgspec.to_builtins(value)
-    if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json", by_alias=True)
-    if hasattr(value, "tolist"):  # a numpy array that is not contiguous, or of a type orjson does not know
-        return value.tolist()
-    return msgspec.to_builtins(value)
+    return json_response(json_bytes(result))
 
 
 def _octets(result: bytearray | memoryview) -> Response:
@@ -135,11 +79,52 @@ def _encoder_of(kind: type) -> Callable[[Any], Response]:
         return _finished
     if issubclass(kind, (Iterator, AsyncIterator)):
         return Response
-    return _struct if issubclass(kind, msgspec.Struct) else _json
+    return _struct if issubclass(kind, msgspec.Struct) and _is_simple(kind) else _json
 
 
 def _struct(result: msgspec.Struct) -> Response:
-    return json_response(msgspec.json.encode(result))
+    """Several times as fast, where it makes no difference."""
+    try:
+        return json_response(msgspec.json.encode(result))
+    except (TypeError, ValueError):  # a value of another type than the class says
+        return _json(result)
+
+
+def _is_simple(kind: Any) -> bool:
+    """Whether msgspec alone writes such values as the table would: Structs of texts, numbers and the like."""
+    try:
+        waiting, seen = [inspection.type_info(kind)], set()
+    except Exception:  # an annotation that cannot be read
+        return False
+    while waiting:
+        info: Any = waiting.pop()
+        if isinstance(info, inspection.StructType):
+            if info.cls not in seen:
+                seen.add(info.cls)
+                waiting += [field.type for field in info.fields]
+        elif isinstance(info, (inspection.ListType, inspection.VarTupleType)):
+            waiting.append(info.item_type)
+        elif isinstance(info, inspection.UnionType):
+            waiting += info.types
+        elif isinstance(info, inspection.DictType) and isinstance(info.key_type, inspection.StrType):
+            waiting.append(info.value_type)
+        elif isinstance(info, inspection.Metadata):
+            waiting.append(info.type)
+        elif not isinstance(info, _SIMPLE):
+            return False
+    return True
+
+
+_SIMPLE = (
+    inspection.NoneType,
+    inspection.BoolType,
+    inspection.IntType,
+    inspection.FloatType,
+    inspection.StrType,
+    inspection.LiteralType,
+    inspection.DateTimeType,
+    inspection.UUIDType,
+)
 
 
 # Streams

@@ -20,6 +20,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterat
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from .encoding import json_bytes
 from .errors import ConfigurationError, WorkerStartError, refused_call
 from .http import Connections
 from .loading import TargetError, load_main, load_service
@@ -27,7 +28,6 @@ from .messages import JSON, Handler, Request, Response
 from .pages import openapi_json, to_docs
 from .processes import refuse_while_importing
 from .resources import ResourceFailed
-from .results import json_bytes
 from .running import at_work
 from .service import Service
 from .settings import Settings, SettingsError, load_settings

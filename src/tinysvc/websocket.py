@@ -28,9 +28,9 @@ from typing import Any, NoReturn, Protocol
 
 import msgspec
 
+from .encoding import json_bytes
 from .errors import HTTPError, TinysvcError, author_traceback, indented, notice
 from .messages import Failed, Handler, Request, Response
-from .results import json_bytes
 from .settings import KiB, Settings
 
 log = logging.getLogger("tinysvc.websocket")
