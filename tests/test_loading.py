@@ -108,3 +108,33 @@ def test_a_service_in_a_file(tmp_path: Path) -> None:
     assert paths(load_service("several.py:app")) == ["/app"]
     with pytest.raises(TargetError, match="it has: app; name one of these, or leave out ':nothing'"):
         load_service("several.py:nothing")
+
+
+def test_of_a_folder_tests_and_what_is_no_service_are_not_imported(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text(ROUTE)
+    for name in ("test_a", "a_test", "conftest", "setup"):
+        (tmp_path / f"{name}.py").write_text(ROUTE + "raise SystemExit(name)\n")
+    (tmp_path / "script.py").write_text("raise SystemExit('not a service')\n")
+    assert paths(load_service(".", strict=True)) == ["/a"]
+
+
+FAILING = {
+    "import nothing_of_this_name": "it imports nothing_of_this_name, which is not installed; pip install",
+    "1 / 0": "ZeroDivisionError: division by zero",
+    "@io_route('/x')\nasync def odd(nothing: object()) -> None: ...": "odd (",
+}
+
+
+@pytest.mark.parametrize("fault", FAILING)
+def test_a_file_of_a_folder_that_fails_is_left_out_with_a_line(
+    fault: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a.py").write_text(ROUTE)
+    (tmp_path / "b.py").write_text(ROUTE + fault + "\n")
+    assert paths(load_service(".")) == ["/a"]
+    (message,) = caplog.messages
+    assert message.startswith("b.py is not served: ")
+    assert FAILING[fault] in message
+    assert "\n" not in message
+    with pytest.raises(ConfigurationError):
+        load_service(".", strict=True)

@@ -19,7 +19,7 @@ import jobs
 from tinysvc.descendants import new_mark
 from tinysvc.errors import WorkerStartError
 from tinysvc.processes import Channel, Forkserver
-from tinysvc.worker import FRAME, WorkerOptions, frame, plain_program
+from tinysvc.worker import FRAME, STARTING, WorkerOptions, frame, plain_program
 
 OPTIONS = WorkerOptions(30, 1 << 20, False, 0, new_mark())
 
@@ -171,3 +171,62 @@ def python(program: str, folder: Path) -> tuple[int, str, str]:
     (folder / "program.py").write_text(guarded)
     done = subprocess.run([sys.executable, "program.py"], cwd=folder, capture_output=True, text=True, timeout=30)
     return done.returncode, done.stdout, done.stderr
+
+
+HANDLERS_IN_MAIN = """
+import sys
+import tinysvc
+
+@tinysvc.cpu_route("/cpu")
+def cpu() -> str:
+    return "cpu"
+
+if __name__ == "__main__":
+    tinysvc.run(__name__, port=0)
+"""
+
+
+@pytest.mark.parametrize("words", [["-m", "app"], ["app"], ["-"], ["-c", HANDLERS_IN_MAIN]])
+def test_handlers_that_workers_cannot_import_are_one_sentence(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "__main__.py").write_text(HANDLERS_IN_MAIN)
+    done = subprocess.run(
+        [sys.executable, *words], input=HANDLERS_IN_MAIN, cwd=tmp_path, capture_output=True, text=True, timeout=30
+    )
+    assert (done.returncode, done.stdout) == (3, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("tinysvc: cpu (")
+    assert "move it to another module" in line
+
+
+def test_a_pool_of_an_interactive_program_runs_what_can_be_imported(tmp_path: Path) -> None:
+    program = textwrap.dedent("""
+        from tinysvc import ProcessPoolExecutor
+        def double(x):
+            return 2 * x
+        with ProcessPoolExecutor(1) as pool:
+            print(pool.submit(pow, 2, 3).result())
+            print(pool.submit(double, 2).exception())
+    """)
+    done = subprocess.run(
+        [sys.executable, "-"], input=program, cwd=tmp_path, capture_output=True, text=True, timeout=30
+    )
+    result, sentence = done.stdout.splitlines()
+    assert result == "8"
+    assert "move it to another module" in sentence
+
+
+@pytest.mark.parametrize("how", ["frozen", "started", "unknown"])
+@pytest.mark.asyncio
+async def test_a_program_that_is_its_own_executable_does_not_start_itself(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if how == "frozen":
+        monkeypatch.setattr(sys, "frozen", True, raising=False)
+    elif how == "started":  # by a program that took it for Python
+        monkeypatch.setenv(STARTING, "1")
+    else:
+        monkeypatch.setattr("multiprocessing.spawn.get_executable", lambda: None)
+    forkserver = Forkserver(plain_program, OPTIONS, 1, lambda *_: None, lambda: None)
+    with pytest.raises(WorkerStartError, match="needs new Python processes, and this program's executable"):
+        await forkserver.start()

@@ -24,7 +24,7 @@ def test_the_order_of_sources() -> None:
         ({"zzz": 1}, "'zzz' is no option of tinysvc; it knows host, port"),
         ({"port": "80"}, r"port takes a whole number, not '80' \(str\)"),
         ({"port": 65536}, "port takes a number from 0 to 65535, not 65536"),
-        ({"cpu_workers": 0}, "cpu_workers must be at least 1, not 0"),
+        ({"cpu_workers": -1}, "cpu_workers must be at least 0, not -1"),
         ({"log_level": "loud"}, "log_level takes debug, info, warning or error, not 'loud'"),
         ({"host": 1}, "host takes a text, not 1"),
         ({"header_timeout": -0.5}, "header_timeout must be at least 0, not -0.5"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -14,7 +15,8 @@ from . import __version__
 from .errors import ConfigurationError
 from .loading import load_service
 from .server import failures_told, run_loaded, show
-from .settings import Settings, nearest, takes
+from .service import Service
+from .settings import Settings, load_settings, nearest, takes
 
 _EXAMPLES = """\
 examples:
@@ -90,9 +92,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif is_bench:
         measure(target, options)
     elif what:
-        show(what, lambda: load_service(target), options)
+        show(what, lambda: _load(target, options), options)
     else:
-        run_loaded(lambda: load_service(target), options)
+        run_loaded(lambda: _load(target, options), options)
+
+
+def _load(target: str, options: Mapping[str, Any]) -> Service:
+    return load_service(target, strict=load_settings(options, os.environ).strict)
 
 
 def _no_option(word: str) -> str:
@@ -122,7 +128,7 @@ def measure(target: str, options: Mapping[str, Any]) -> None:
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     with failures_told():
-        print(bench(load_service(target), options))
+        print(bench(_load(target, options), options))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from .books import Job, Lane
 from .cores import available_cores
 from .dispatcher import Dispatcher, JobReply, JobStream, unpacked
 from .plain import PlainExecutor
+from .processes import refuse_unimportable
 from .settings import DEFAULT_MAX_RESULT_SIZE, DEFAULT_QUEUE_SIZE
 from .worker import CALL, CALL_STREAM, HANDLE, Program, pack, plain_program
 
@@ -133,6 +134,7 @@ class ProcessPoolExecutor(PlainExecutor):
 
         Big buffers in arguments and result (numpy arrays, say) are not pickled but shared.
         """
+        refuse_unimportable(function)
         lengths, body = await packed((function, args, kwargs))
         reply = await self._result(self._admit(CALL, lengths, body, timeout))
         return unpacked(reply)  # type: ignore[no-any-return]
@@ -141,6 +143,7 @@ class ProcessPoolExecutor(PlainExecutor):
         self, function: Callable[..., Any], /, *args: Any, timeout: float | None = None, **kwargs: Any
     ) -> AsyncGenerator[Any, None]:
         """Iterate over `function(*args, **kwargs)` in a worker. Closing the iterator early kills the job."""
+        refuse_unimportable(function)
         lengths, body = await packed((function, args, kwargs))
         reply = await self._result(self._admit(CALL_STREAM, lengths, body, timeout))
         assert isinstance(reply.body, JobStream)

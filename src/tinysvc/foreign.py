@@ -259,7 +259,7 @@ class ForeignPool:
     def _hand(self, job: Job) -> None:
         """Give the executor the job; NoWorkers if it refuses."""
         try:
-            handed = self._submit(job.frame, job.body)
+            handed = self._submit_job(job)
         except Exception as error:  # it is broken or shut down, or cannot start another worker
             self._refusal = f"the executor takes no jobs: {_named(error)}"
             raise NoWorkers(self._refusal) from error
@@ -269,6 +269,9 @@ class ForeignPool:
         job.state, job.started = JobState.RUNNING, monotonic()
         job.lane.running += 1
         handed.add_done_callback(partial(self._tell_over, job))
+
+    def _submit_job(self, job: Job) -> Future[Any]:
+        return self._submit(job.frame, job.body)
 
     def _submit(self, meta: bytes | None, body: bytes) -> Future[Outcome]:
         # The program itself, not its pickle: loky and Dask know how to send functions of `__main__`.

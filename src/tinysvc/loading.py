@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import sys
 import sysconfig
 import types
@@ -21,6 +22,9 @@ from typing import Any
 from .errors import ConfigurationError, author_traceback
 from .routing import Route, recorded
 from .service import Service
+from .wiring import wiring_of
+
+log = logging.getLogger("tinysvc")
 
 BUNDLED = Path(__file__).parent / "examples"
 """Where a wheel carries the examples, so that `python -m tinysvc examples` works in an empty folder."""
@@ -43,8 +47,11 @@ class ImportFailed(ConfigurationError):
     """The author's module raised while it was imported; the message ends with the author's part of the traceback."""
 
 
-def load_service(target: str | Service | types.ModuleType) -> Service:
-    """The service that `target` names. TargetError, ImportFailed, or another ConfigurationError."""
+def load_service(target: str | Service | types.ModuleType, *, strict: bool = False) -> Service:
+    """The service that `target` names. TargetError, ImportFailed, or another ConfigurationError.
+
+    `strict`: a file of a folder that cannot be served is an error, not a warning.
+    """
     if isinstance(target, Service):
         return target
     if isinstance(target, types.ModuleType):
@@ -57,11 +64,11 @@ def load_service(target: str | Service | types.ModuleType) -> Service:
     name, _, attribute = target.partition(":")
     path = Path(name)
     if path.is_dir() and name:
-        return _load_folder(path)
+        return _load_folder(path, strict)
     if path.is_file():
         return _service_in(_import_file(path), attribute)
     if target == "examples" and BUNDLED.is_dir():
-        return _load_folder(BUNDLED)
+        return _load_folder(BUNDLED, strict)
     if path.suffix == ".py" or "/" in target:
         raise TargetError(f"there is no file or folder {target!r} in {Path.cwd()}")
     return _service_in(_import_module(name), attribute)
@@ -129,20 +136,46 @@ def _import_file(path: Path) -> types.ModuleType:
     return module
 
 
-def _load_folder(folder: Path) -> Service:
-    """Every service in the folder under its file's name; files without a decorated function are passed over."""
-    services = []
+def _load_folder(folder: Path, strict: bool) -> Service:
+    """Every service in the folder under its file's name. A file that cannot be served is left out with a warning, or
+    is fatal if `strict`."""
+    services, failures = [], []
     for path in sorted(folder.resolve().glob("*.py")):
-        if path.stem.startswith("_"):
+        if not _may_serve(path):
             continue
-        module = _import_file(path)
-        if not _serves(module):
-            continue
-        service = _service_of(module)
-        services.append(Service(service, prefix=f"/{path.stem}", name=path.stem))
+        try:
+            module = _import_file(path)
+            if _serves(module):
+                service = Service(_service_of(module), prefix=f"/{path.stem}", name=path.stem)
+                for mounted in service.mounted():
+                    wiring_of(mounted)
+                services.append(service)
+        except ConfigurationError as error:
+            if strict:
+                raise
+            failures.append(f"{path.name} is not served: {_in_a_line(error)}")
     if not services:
-        raise TargetError(f"no file in the folder {folder} has a function with @io_route or @cpu_route")
+        why = "".join(f"\n{failure}" for failure in failures)
+        raise TargetError(f"no file in the folder {folder} has a function with @io_route or @cpu_route{why}")
+    for failure in failures:
+        log.warning("%s", failure)
     return Service(*services, name=folder.resolve().name)
+
+
+def _may_serve(path: Path) -> bool:
+    """Whether the file is worth an import: tests, private modules and what never speaks of routes are not."""
+    name = path.stem
+    if name.startswith(("_", "test_")) or name.endswith("_test") or name in ("conftest", "setup", "noxfile"):
+        return False
+    text = path.read_bytes()
+    return any(word in text for word in (b"tinysvc", b"route", b"Service"))
+
+
+def _in_a_line(error: ConfigurationError) -> str:
+    cause = error.__context__
+    if isinstance(error, ImportFailed) and isinstance(cause, ModuleNotFoundError) and cause.name:
+        return f"it imports {cause.name}, which is not installed; pip install {cause.name.partition('.')[0]}"
+    return str(error).strip().splitlines()[-1] if isinstance(error, ImportFailed) else str(error).partition("\n")[0]
 
 
 def _serves(module: types.ModuleType) -> bool:

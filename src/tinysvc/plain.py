@@ -32,6 +32,7 @@ from typing import Any, ParamSpec, TypeVar
 from .books import Job, JobState
 from .dispatcher import Dispatcher, JobReply, unpacked
 from .errors import NoWorkers, PoolClosed, RemoteError, WorkerDied, WorkerStartError
+from .processes import refuse_unimportable
 from .worker import CALL, call_each
 
 P = ParamSpec("P")
@@ -97,6 +98,7 @@ class Bridge:
         self._refuse_if_closed()  # at once: in a forked child the lock may be held for ever
         future: JobFuture[T] = JobFuture(self)
         try:
+            refuse_unimportable(fn)
             future.call = dumps((fn, args, kwargs), HIGHEST_PROTOCOL)
         except Exception as error:
             future.set_exception(error)

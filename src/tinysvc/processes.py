@@ -7,6 +7,7 @@ as an asyncio protocol: frames in both directions, read and written by the event
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import pickle
 import signal
@@ -19,8 +20,8 @@ from typing import Any, NamedTuple, cast
 
 from .arena import Arena, Arenas, anonymous_file
 from .descendants import kill_marked
-from .errors import WorkerStartError, refused_call
-from .worker import COMMAND, FAILED, FORK, FRAME, KILL, READY, Program, WorkerOptions, decode
+from .errors import ConfigurationError, WorkerStartError, refused_call
+from .worker import COMMAND, FAILED, FORK, FRAME, KILL, READY, STARTING, Program, WorkerOptions, decode
 
 _BOOT = (
     "import pickle, sys; program = open({program}, 'rb'); sys.path[:] = pickle.load(program); "
@@ -66,7 +67,7 @@ class Forkserver:
         self._on_lost = on_lost
         self._mark = options.mark
         self._pickles, self._inherited = _pickles(program, options)
-        self._environment = {**dict.fromkeys(_THREAD_VARIABLES, str(threads)), **os.environ}
+        self._environment = {STARTING: "1", **dict.fromkeys(_THREAD_VARIABLES, str(threads)), **os.environ}
         self._buffer = b""
         self._ready: asyncio.Future[None]
         self._ended: asyncio.Future[None]
@@ -75,6 +76,7 @@ class Forkserver:
     async def start(self) -> None:
         """Start the process and wait until it has loaded the program. WorkerStartError with its traceback if not."""
         self._loop = asyncio.get_running_loop()
+        refuse_frozen("a pool of workers")
         try:
             self._control, theirs = socket.socketpair()
         except OSError as error:
@@ -209,15 +211,56 @@ def _pickles(program: Program, options: WorkerOptions) -> tuple[bytes, list[int]
     the descriptors that what it runs inherits."""
     refuse_while_importing()
     preparation = spawn.get_preparation_data("forkserver")
+    if not _imports_main():  # as `python -`, whose file is said to be "<stdin>"
+        preparation.pop("init_main_from_path", None)
     preparation["authkey"] = bytes(preparation["authkey"])
     path = [os.getcwd() if entry == "" else entry for entry in sys.path]
     heir = _Heir()
     context.set_spawning_popen(heir)  # type: ignore[arg-type]
     try:
         pickles = [pickle.dumps(value) for value in (path, preparation, options)]
-        return b"".join((*pickles, reduction.ForkingPickler.dumps(program))), heir.descriptors
+        buffer = io.BytesIO()
+        _ProgramPickler(buffer).dump(program)
+        return b"".join((*pickles, buffer.getbuffer())), heir.descriptors
     finally:
         context.set_spawning_popen(None)
+
+
+class _ProgramPickler(reduction.ForkingPickler):
+    def reducer_override(self, value: Any) -> Any:
+        refuse_unimportable(value)
+        return NotImplemented
+
+
+def refuse_unimportable(function: Any) -> None:
+    """ConfigurationError for a function or class of a `__main__` that workers cannot import as multiprocessing does."""
+    function = getattr(function, "func", function)  # of a functools.partial
+    if getattr(function, "__module__", "") == "__main__" and hasattr(function, "__qualname__") and not _imports_main():
+        raise ConfigurationError.at(
+            function,
+            "workers cannot import the program that this is defined in (a package's __main__, a zipapp, a notebook, "
+            "python -c or an interactive session); move it to another module that workers can import, a .py file",
+        )
+
+
+def _imports_main() -> bool:
+    main = sys.modules["__main__"]
+    name = getattr(getattr(main, "__spec__", None), "name", None)
+    if name is not None:
+        return not f".{name}".endswith(".__main__")
+    path = getattr(main, "__file__", None) or ""
+    return os.path.isfile(path) and os.path.basename(path) not in ("ipython", "ipython.py")
+
+
+def refuse_frozen(what: str) -> None:
+    """WorkerStartError where `sys.executable` is not Python: it would start the program again, and so without end."""
+    executable = os.fsdecode(spawn.get_executable() or "")
+    if getattr(sys, "frozen", False) or STARTING in os.environ or not executable:
+        os.environ.pop(STARTING, None)
+        raise WorkerStartError(
+            f"{what} needs new Python processes, and this program's executable ({executable or 'unknown'}) is the "
+            "program itself, as in a frozen one; serve it with python, or run its cpu handlers with cpu_workers=0"
+        )
 
 
 def refuse_while_importing() -> None:

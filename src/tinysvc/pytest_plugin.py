@@ -10,10 +10,17 @@ import pytest
 
 @pytest.fixture
 def tinysvc_serve() -> Iterator[Callable[..., str]]:
-    """Serve services until the test ends, as in `url = tinysvc_serve(service)`: see tinysvc.testing.serving.
+    """Serve services until the test ends, as in `url = tinysvc_serve(service)`: see tinysvc.testing.serving."""
+    yield from _serve()
 
-    Where one server is for several tests, write a fixture of that scope around `serving`.
-    """
+
+@pytest.fixture(scope="module")
+def tinysvc_serve_module() -> Iterator[Callable[..., str]]:
+    """The same until the last test of the module has ended: for fixtures of that scope."""
+    yield from _serve()
+
+
+def _serve() -> Iterator[Callable[..., str]]:
     from tinysvc.testing import serving  # only tests that serve pay for the import
 
     with ExitStack() as stack:

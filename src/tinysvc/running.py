@@ -209,6 +209,10 @@ class RunningService:
             from .foreign import ForeignPool  # only who brings an executor pays for the import
 
             return ForeignPool(executor, program, name=name, queue_size=told["queue_size"])
+        if not self.settings.cpu_workers:
+            from .inprocess import InProcessPool  # only who debugs pays for the import
+
+            return InProcessPool(program, name=name, queue_size=told["queue_size"])
         max_result_size = self.settings.max_result_size
         return ProcessPoolExecutor(
             told.pop("workers"), **told, max_result_size=max_result_size, program=program, name=name

@@ -85,10 +85,13 @@ class Settings:
     )
     workers: int = _option(1, "server processes that share the port, each with its share of the CPU workers")
     reload: bool = _option(False, "serve the new version when the code changes: for development")
+    strict: bool = _option(False, "a file of a served folder that cannot be served is an error, not a warning")
     docs: bool = _option(True, "answer /openapi.json with what is served, and /docs with a page to try it")
     log_level: str = _option("info", "debug, info, warning or error")
 
-    cpu_workers: int = _option(available_cores(), "worker processes for the cpu routes")
+    cpu_workers: int = _option(
+        available_cores(), "worker processes for the cpu routes; 0 runs them in a thread, for debugging"
+    )
     cpu_timeout: float = _option(30.0, "deadline of a cpu route that sets none; 0 for no deadline")
     queue_size: int = _option(DEFAULT_QUEUE_SIZE, "jobs that may wait for a worker; more are answered 503")
     max_jobs: int = _option(0, "jobs after which a worker is replaced; 0 for never")
@@ -154,7 +157,7 @@ class Settings:
 
 
 _AT_LEAST_ONE = frozenset(
-    {"backlog", "workers", "cpu_workers", "max_requests", "max_connections", "max_header_field", "max_pipelined"}
+    {"backlog", "workers", "max_requests", "max_connections", "max_header_field", "max_pipelined"}
 )
 _WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 

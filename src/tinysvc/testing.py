@@ -36,7 +36,8 @@ def serving(target: str | Service | types.ModuleType, *, raise_errors: bool = Tr
     own, they are notes of that. Not so with `raise_errors=False`, for a test of the 500 itself.
     """
     service = load_service(target)
-    settings = load_settings({"port": 0, "cpu_workers": 2, **options}, os.environ, service.options)
+    workers = None if "TINYSVC_CPU_WORKERS" in os.environ else 2
+    settings = load_settings({"port": 0, "cpu_workers": workers, **options}, os.environ, service.options)
     server = Server(service, settings)
     with _raised() if raise_errors else nullcontext(_passed_over) as told, _in_a_thread(server, told):
         yield server.url

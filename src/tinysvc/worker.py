@@ -70,6 +70,9 @@ FORK_DESCRIPTORS = 3
 MAX_ERROR_TEXT = 64 * 1024
 """Characters of an error's message or traceback that travel; of a longer one, the end."""
 
+STARTING = "_TINYSVC_STARTING"
+"""A variable that only a new forkserver finds. A program that finds it was started in the place of Python."""
+
 _CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 _TWO_DESCRIPTORS = socket.CMSG_SPACE(2 * struct.calcsize("i"))
 
@@ -170,6 +173,7 @@ def open_standard_streams() -> None:
 
 def forkserver_main(control_fd: int, program_file: Any) -> NoReturn:
     """Load the program, then fork, kill and reap until the server is gone. `program_file` holds its pickles."""
+    os.environ.pop(STARTING, None)
     open_standard_streams()
     control = socket.socket(fileno=control_fd)
     control.set_inheritable(False)

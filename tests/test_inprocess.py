@@ -1,0 +1,149 @@
+"""inprocess.py: cpu_workers=0, every kind of cpu route in a thread of the server."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tinysvc import Batch, HTTPError, Service, cpu, cpu_resource, cpu_route, io_route
+from tinysvc.testing import serving
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+closed: list[int] = []
+streamed: list[int] = []
+go_on = threading.Event()
+
+
+@cpu_resource
+def opened() -> Iterator[int]:
+    yield threading.get_ident()
+    closed.append(threading.get_ident())
+
+
+@cpu_resource(shared=True)
+def shared() -> Iterator[str]:
+    yield "shared"
+
+
+@cpu_route("/thread")
+def thread(opened: int, shared: str) -> list[object]:
+    return [opened == threading.get_ident(), threading.current_thread() is not threading.main_thread(), shared]
+
+
+@cpu_route("/double", batch=Batch(8))
+def double(number: list[int]) -> list[int]:
+    return [2 * each for each in number]
+
+
+@cpu_route("/length", methods=["POST"])
+def length(body: bytes) -> int:
+    return len(body)
+
+
+@cpu_route("/echo", methods=["POST"])
+def echo(body: bytes) -> bytes:
+    return bytes(body)
+
+
+@cpu_route("/endless")
+def endless() -> Iterator[bytes]:
+    try:
+        for number in range(10**9):
+            streamed.append(number)
+            yield b"x" * 100_000
+    finally:
+        closed.append(-1)
+
+
+@cpu_route("/stream")
+def stream() -> Iterator[bytes]:
+    yield b"a"
+    yield b"b"
+
+
+@cpu_route("/wrong")
+def wrong() -> None:
+    raise ValueError("wrong")
+
+
+@cpu_route("/refused")
+def refused() -> None:
+    raise HTTPError(418, "teapot")
+
+
+@cpu_route("/slow", timeout=0.05)
+def slow() -> None:
+    go_on.wait(20)
+
+
+@io_route("/call")
+async def call(number: int) -> int:
+    return (await cpu(length, b"x" * number)) + 1
+
+
+HANDLERS = (opened, shared, thread, double, length, echo, endless, stream, wrong, refused, slow, call)
+
+
+@pytest.fixture
+def service() -> Service:
+    closed.clear()
+    go_on.clear()
+    return Service(*HANDLERS)
+
+
+def test_every_kind_of_handler_runs_in_one_thread_of_the_server(
+    service: Service, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(service, cpu_workers=0) as url, httpx.Client(base_url=url) as client:
+        assert client.get("/thread").json() == [True, True, "shared"]
+        assert client.get("/double?number=4").json() == 8
+        assert client.get("/stream").content == b"ab"
+        assert client.get("/refused").status_code == 418
+        assert client.get("/call?number=5").json() == 6
+        assert client.get("/readyz").json()["pools"]["default"]["workers"] == 1
+        for size in (10, 3_000_000):
+            assert client.post("/length", content=b"x" * size).json() == size
+            assert client.post("/echo", content=b"x" * size).content == b"x" * size
+        assert client.get("/double?number=no").status_code == 422
+        monkeypatch.setattr(length, "__code__", (lambda body: -1).__code__)
+        assert client.post("/length", content=b"x").json() == -1
+    assert len(closed) == 1
+    assert "run in a thread of the server" in caplog.text
+
+
+def test_what_a_handler_raises_is_raised_by_the_test(service: Service) -> None:
+    with pytest.raises(Exception, match="ValueError: wrong"), serving(service, cpu_workers=0) as url:
+        assert httpx.get(f"{url}/wrong").status_code == 500
+
+
+def test_a_deadline_answers_and_the_job_runs_on(service: Service) -> None:
+    with serving(service, cpu_workers=0) as url:
+        assert httpx.get(f"{url}/slow").status_code == 504
+        go_on.set()
+        assert httpx.get(f"{url}/thread").status_code == 200
+
+
+def test_a_stream_is_held_back_and_ends_with_its_client(service: Service) -> None:
+    with serving(service, cpu_workers=0) as url:
+        with httpx.stream("GET", f"{url}/endless") as answer:
+            next(answer.iter_raw())
+        end = time.monotonic() + 20
+        while -1 not in closed:
+            assert time.monotonic() < end
+            time.sleep(0.005)
+        assert httpx.get(f"{url}/thread").status_code == 200
+
+
+def broken() -> None:
+    raise OSError("no model")
+
+
+def test_a_resource_that_cannot_be_opened_is_said_at_the_start() -> None:
+    service = Service(*HANDLERS).override(opened=broken)
+    with pytest.raises(Exception, match="no model"), serving(service, cpu_workers=0):
+        pass
