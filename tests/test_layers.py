@@ -33,7 +33,18 @@ FLOORS: list[list[set[str]]] = [  # floor -> groups; the groups of one floor do 
         {"http", "bodies", "heads", "chunked", "sendfile"},
         {"routing", "router"},
         {"binding", "annotations", "places", "results", "schemas"},
-        {"executor", "plain", "dispatcher", "books", "processes", "worker", "descendants", "telling", "foreign", "inprocess"},
+        {
+            "executor",
+            "plain",
+            "dispatcher",
+            "books",
+            "processes",
+            "worker",
+            "descendants",
+            "telling",
+            "foreign",
+            "inprocess",
+        },
     ],
     [
         {
