@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import importlib
 import sys
+import tempfile
+import time
 import unittest
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from tinysvc import ProcessPoolExecutor
@@ -25,10 +28,23 @@ GROUPS = {
 }
 
 _PRIVATE = "reads private attributes of the standard library's class"
+_NEW = "calls a method that the standard library has from Python 3.14 on, and this pool does not have"
 _ONE_JOB = "asks that this breaks the whole pool; here it fails one job, with its own error"
 
 LEFT_OUT = {
     "test_killed_child": _ONE_JOB,
+    "test_broken_process_pool_traceback": _PRIVATE,
+    "test_gc_during_max_tasks_worker_exit_gh152967": _PRIVATE,
+    "test_shutdown_no_wait_max_tasks_gh119592": _PRIVATE,
+    "test_force_shutdown_during_max_tasks_worker_exit": _PRIVATE,
+    "test_failed_worker_replacement_breaks_pool": _PRIVATE,
+    "test_terminate_workers": _NEW,
+    "test_kill_workers": _NEW,
+    "test_force_shutdown_workers_invalid_op": _PRIVATE,
+    "test_force_shutdown_workers": _PRIVATE,
+    "test_force_shutdown_workers_dead_workers": _PRIVATE,
+    "test_force_shutdown_workers_not_started_yet": _PRIVATE,
+    "test_force_shutdown_workers_stops_pool": _PRIVATE,
     "test_error_at_task_unpickle": _ONE_JOB,
     "test_exit_at_task_unpickle": _ONE_JOB,
     "test_error_during_result_unpickle_in_result_handler": _ONE_JOB,
@@ -51,12 +67,35 @@ class Renamed(ProcessPoolExecutor):
         super().__init__(max_workers, max_jobs=options.pop("max_tasks_per_child", 0), **options)
 
 
+class FileEvent:
+    """An event that other processes see: a file that appears."""
+
+    def __init__(self, folder: str) -> None:
+        self.path = Path(folder) / "set"
+
+    def set(self) -> None:
+        self.path.touch()
+
+    def wait(self) -> None:
+        while not self.path.exists():
+            time.sleep(0.005)
+
+
+def create_event(case: unittest.TestCase) -> FileEvent:
+    """From Python 3.14 on, each executor's test case makes the events for CPython's tests."""
+    return FileEvent(case.enterContext(tempfile.TemporaryDirectory()))
+
+
 @cache
 def case_of(group: str) -> type[unittest.TestCase]:
     module, mixin = GROUPS[group]
     cpython: Any = importlib.import_module(f"test.test_concurrent_futures.{module}")
     util = importlib.import_module("test.test_concurrent_futures.util")
-    members: dict[str, Any] = {"__module__": __name__, "executor_type": ProcessPoolExecutor}
+    members: dict[str, Any] = {
+        "__module__": __name__,
+        "executor_type": ProcessPoolExecutor,
+        "create_event": create_event,
+    }
     if group in ("processes", "faults"):
         members |= {"executor_type": Renamed, "ctx": "forkserver"}
     if group == "shutdown":
