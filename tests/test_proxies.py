@@ -7,11 +7,13 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from http_ends import get, on_loop, read_answer, serving
+from tinysvc import Service, io_route, redirect, testing
 from tinysvc.errors import ConfigurationError
 from tinysvc.heads import host_is_valid
 from tinysvc.http import Connections
@@ -365,3 +367,27 @@ async def test_on_sockets_of_both_kinds(tmp_path: Path) -> None:
     listener.close()
     await connection.task
     connections.abort()
+
+
+@io_route("/item/{n}")
+async def item(n: int) -> int:
+    return n
+
+
+@io_route("/go")
+async def go(request: Request) -> Response:
+    return redirect(request.url_for(item, n=3))
+
+
+@pytest.mark.parametrize(
+    ("prefix", "root"),
+    [("/shop", "/shop"), ("/a/shop/", "/a/shop"), ("//evil.example", ""), ("/a/..", ""), ("shop", ""), ("/a\\b", "")],
+)
+@pytest.mark.parametrize("trusted", [True, False])
+def test_addresses_begin_with_the_prefix_of_a_trusted_proxy(prefix: str, root: str, trusted: bool) -> None:
+    root = root if trusted else ""
+    with testing.serving(Service(item, go), proxy_headers="127.0.0.1" if trusted else "10.0.0.1") as url:
+        headers = {"x-forwarded-prefix": prefix}
+        assert httpx.get(f"{url}/go", headers=headers).headers["location"] == f"{root}/item/3"
+        servers = httpx.get(f"{url}/openapi.json", headers=headers).json().get("servers")
+        assert servers == ([{"url": root}] if root else None)

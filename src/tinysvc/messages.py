@@ -120,6 +120,9 @@ class Request:
     served_by: Any
     """What knows where handlers are served: set on the event loop; in the test of a function, a Service will do."""
 
+    root_path: str
+    """The prefix that a trusted proxy takes off each path (`X-Forwarded-Prefix`); not set where there is none."""
+
     __slots__ = (
         "_body",
         "_host",
@@ -134,6 +137,7 @@ class Request:
         "raw_path",
         "raw_query",
         "resources",
+        "root_path",
         "served_by",
         "upgrade",
     )
@@ -268,6 +272,8 @@ class Request:
     def url_for(self, handler: Callable[..., Any], /, **parameters: Any) -> str:
         """The path at which the whole service that got this request serves `handler`: see Service.url_for.
 
+        It begins with the prefix that a trusted proxy has taken off.
+
         RuntimeError in a worker process, which knows its own routes only.
         """
         served_by = getattr(self, "served_by", None)
@@ -277,7 +283,7 @@ class Request:
                 "in the test of a function set request.served_by = Service(...)"
             )
         url: str = served_by.url_for(handler, **parameters)
-        return url
+        return getattr(self, "root_path", "") + url
 
     @property
     def cookies(self) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from hashlib import blake2b, sha256
 from pathlib import Path
 
@@ -28,7 +29,18 @@ POLICY = (
 
 def documentation(service: Service, wirings: Iterable[Wiring], settings: Settings) -> dict[str, Handler]:
     """What a service says of itself, by paths."""
-    return {"/openapi.json": _fixed(openapi_json(service, wirings, settings), JSON), "/docs": docs_page()}
+    content = openapi_json(service, wirings, settings)
+    as_it_is = _fixed(content, JSON)
+
+    @lru_cache(maxsize=16)
+    def behind(root_path: str) -> Handler:
+        return _fixed(orjson.dumps({**orjson.loads(content), "servers": [{"url": root_path}]}), JSON)
+
+    async def described(request: Request) -> Response:
+        root_path = getattr(request, "root_path", "")
+        return await (behind(root_path) if root_path else as_it_is)(request)
+
+    return {"/openapi.json": described, "/docs": docs_page()}
 
 
 def openapi_json(service: Service, wirings: Iterable[Wiring], settings: Settings, *, indent: bool = False) -> bytes:

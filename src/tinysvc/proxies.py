@@ -59,6 +59,9 @@ def behind_proxies(handler: Handler, peers: str) -> Handler:
             request.peer = Peer(seen.client or peer.client, peer.server, seen.scheme or peer.scheme)
             if seen.host:
                 request.host = seen.host
+            prefix = request.headers.get("x-forwarded-prefix", "").rstrip("/")
+            if _PREFIX.fullmatch(prefix):
+                request.root_path = prefix
         return await handler(request)
 
     return handle
@@ -66,6 +69,10 @@ def behind_proxies(handler: Handler, peers: str) -> Handler:
 
 def _is_unix(peer: Peer) -> bool:
     return isinstance(peer.server, (str, bytes))  # the client's end has no name, nor has that of a client who has left
+
+
+# A path of plain segments: it becomes the beginning of addresses, where `//host` would be another host.
+_PREFIX = re.compile(r"(?:/(?!\.\.?(?:/|$))[A-Za-z0-9._~-]{1,100}){1,16}")
 
 
 # Who is trusted
