@@ -22,6 +22,7 @@ import numpy
 import pytest
 from PIL import Image
 
+from commands import failed, served
 from conftest import wait_until
 from tinysvc import HTTPError, Request, Response, Service
 from tinysvc.messages import Peer
@@ -665,3 +666,25 @@ def test_a_token_grows_old() -> None:
     with serving(service, cpu_workers=1) as url:
         for token, status in ((old, 401), (members.signed("ada", "1e12", b"secret"), 200)):
             assert httpx.get(f"{url}/me", headers={"authorization": f"Bearer {token}"}).status_code == status
+
+
+def test_without_optional_libraries_the_other_examples_are_served(tmp_path: Path) -> None:
+    """As after a bare `pip install tinysvc`."""
+    for name in ("multipart", "websockets"):
+        (tmp_path / f"{name}.py").write_text(f"raise ImportError('no {name}')\n")
+    with served("-m", "tinysvc", str(EXAMPLES), "--port", "0", cwd=tmp_path, PYTHONPATH=str(tmp_path)) as server:
+        assert server.get("/hello/world").status_code == 200
+        assert server.get("/gallery").status_code == 404
+        server.process.terminate()
+        _, errors = server.process.communicate(timeout=20)
+    left_out = [line for line in errors.splitlines() if "is not served" in line]
+    assert len(left_out) == 2
+    assert left_out[0].startswith("chat.py is not served: ")
+    assert left_out[0].endswith("pip install 'tinysvc[websocket]'")
+    assert left_out[1].endswith("pip install 'tinysvc[forms]'")
+    status, errors = failed(
+        "-m", "tinysvc", str(EXAMPLES), "--strict", "--port", "0", cwd=tmp_path, PYTHONPATH=str(tmp_path)
+    )
+    assert status == 3
+    assert errors.startswith("tinysvc: ")
+    assert "pip install 'tinysvc[websocket]'" in errors

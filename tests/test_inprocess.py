@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+import unittest.mock
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -147,3 +149,20 @@ def test_a_resource_that_cannot_be_opened_is_said_at_the_start() -> None:
     service = Service(*HANDLERS).override(opened=broken)
     with pytest.raises(Exception, match="no model"), serving(service, cpu_workers=0):
         pass
+
+
+def test_handlers_and_resources_that_no_worker_could_import() -> None:
+    calls: list[int] = []
+
+    @cpu_route("/local")
+    def local(number: int, opened: Any) -> int:
+        calls.append(number)
+        return int(opened.score(number))
+
+    fake = unittest.mock.Mock()
+    fake.score.return_value = 7
+    service = Service(local, opened).override(opened=fake)
+    with serving(service, cpu_workers=0) as url:
+        assert httpx.get(f"{url}/local?number=3").json() == 7
+    assert calls == [3]
+    fake.score.assert_called_once_with(3)

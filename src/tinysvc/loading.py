@@ -22,7 +22,7 @@ from typing import Any
 from .errors import ConfigurationError, author_traceback
 from .routing import Route, recorded
 from .service import Service
-from .wiring import wiring_of
+from .wiring import check
 
 log = logging.getLogger("tinysvc")
 
@@ -148,7 +148,7 @@ def _load_folder(folder: Path, strict: bool) -> Service:
             if _serves(module):
                 service = Service(_service_of(module), prefix=f"/{path.stem}", name=path.stem)
                 for mounted in service.mounted():
-                    wiring_of(mounted)
+                    check(mounted)
                 services.append(service)
         except ConfigurationError as error:
             if strict:

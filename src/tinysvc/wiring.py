@@ -6,6 +6,7 @@ import inspect
 import pickle
 import sys
 from collections.abc import Callable
+from concurrent.futures import Executor
 from typing import Any, NamedTuple
 
 from .annotations import signature_of
@@ -117,7 +118,8 @@ def endpoint_of(wiring: Wiring, settings: Settings) -> Endpoint:
             function, "takes a WebSocket, which lives on the event loop; use @io_route, and await cpu(...) in it"
         )
     resources = {name: resource.function for name, resource in wiring.worker.items()}
-    for needed in (function, *resources.values(), *mounted.error_handlers.values()):
+    in_thread = not settings.cpu_workers and not isinstance(settings.pools.get(route.pool), Executor)
+    for needed in () if in_thread else (function, *resources.values(), *mounted.error_handlers.values()):
         _check_picklable(needed) if isinstance(needed, Given) else _check_importable(needed)
     return Endpoint(
         function,
@@ -165,3 +167,12 @@ def _check_importable(function: Callable[..., Any]) -> None:
             f"{function.__module__}.{name} is not this function, so that a worker would import another one; "
             "put the tinysvc decorator on top of the others, and give every handler a name of its own",
         )
+
+
+def check(mounted: Mounted) -> None:
+    """ConfigurationError for what can be known to be wrong with a route before anything is open."""
+    wiring = wiring_of(mounted)
+    if mounted.route.kind == "cpu":
+        endpoint_of(wiring, Settings())
+    else:
+        socket_parameter(wiring)
