@@ -116,7 +116,7 @@ def parse_fields(head: bytes, minor: bytes, settings: Settings) -> Framing:
         if len(name) + len(value) > settings.max_header_field:
             raise ProtocolError(431, f"A header field is longer than {settings.max_header_field} bytes.")
         if name == b"connection":
-            if not _OPTIONS.fullmatch(value):
+            if value != b"keep-alive" and not _OPTIONS.fullmatch(value):  # it is the usual one
                 raise ProtocolError(400, "The Connection header is not a list of tokens (RFC 9110, 7.6.1).")
             connection.update(option.strip(b" \t").lower() for option in value.split(b","))
         elif name in _ONLY_ONCE:
