@@ -17,6 +17,7 @@ FLOORS: list[list[set[str]]] = [  # floor -> groups; the groups of one floor do 
             "messages",
             "events",
             "settings",
+            "forks",
             "cores",
             "encoding",
             "arena",
@@ -54,7 +55,21 @@ FLOORS: list[list[set[str]]] = [  # floor -> groups; the groups of one floor do 
             "websocket",
         }
     ],
-    [{"server", "tables", "supervisor", "reload", "sockets", "tls", "watchdog", "slices", "loading", "scaffold"}],
+    [
+        {
+            "server",
+            "tables",
+            "supervisor",
+            "reload",
+            "sockets",
+            "notify",
+            "tls",
+            "watchdog",
+            "slices",
+            "loading",
+            "scaffold",
+        }
+    ],
     [{"testing"}],
     [{"bench"}, {"pytest_plugin"}],
     [{"__main__"}],

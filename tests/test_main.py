@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -449,3 +450,68 @@ def test_the_terminal_closes(folder: Path, workers: str, before: str) -> None:
     finally:
         process.kill()
         process.wait()
+
+
+SIGNALLED = """
+import asyncio, pathlib, time
+from collections.abc import AsyncIterator, Iterator
+from tinysvc import Event, cpu_route, io_route
+
+@cpu_route("/slow", methods=["POST"])
+def slow() -> str:
+    pathlib.Path("begun").touch()
+    while not pathlib.Path("go").exists():
+        time.sleep(0.01)
+    return "done"
+
+@io_route("/events")
+async def events() -> AsyncIterator[Event]:
+    while True:
+        yield Event("tick")
+        await asyncio.sleep(3600)
+
+@io_route("/lines")
+async def lines() -> AsyncIterator[dict]:
+    while True:
+        yield {"tick": 1}
+        await asyncio.sleep(3600)
+
+@cpu_route("/cpu-lines")
+def cpu_lines() -> Iterator[dict]:
+    while True:
+        yield {"tick": 1}
+        time.sleep(3600)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_signal_to_every_process_drains_as_one_to_the_server_does(number: int, workers: str, tmp_path: Path) -> None:
+    (tmp_path / "service.py").write_text(SIGNALLED)
+    with (
+        served(*tinysvc("service.py", "--workers", workers), cwd=tmp_path) as server,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        answer = threads.submit(httpx.post, server.url + "/slow", timeout=60)
+        wait_until((tmp_path / "begun").exists, "the job runs")
+        for pid in [*descendants(server.pid), server.pid]:
+            os.kill(pid, number)
+        (tmp_path / "go").touch()
+        assert answer.result().text == "done"
+        assert server.process.wait(30) == 0
+
+
+@pytest.mark.parametrize("path", ["/events", "/lines", "/cpu-lines"])
+@pytest.mark.parametrize("options", [(), ("--compress",)], ids=["plain", "compressed"])
+def test_a_drain_ends_endless_streams_in_order(path: str, options: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "service.py").write_text(SIGNALLED)
+    long = ("--shutdown-timeout", "3600", *options)
+    with (
+        served(*tinysvc("service.py", *long), cwd=tmp_path) as server,
+        httpx.stream("GET", server.url + path, timeout=30) as response,
+    ):
+        pieces = response.iter_bytes()
+        assert b"tick" in next(pieces)
+        server.process.terminate()
+        assert list(pieces) == []  # and no error
+        assert server.process.wait(30) == 0

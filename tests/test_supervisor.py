@@ -235,7 +235,7 @@ def test_one_that_was_asked_to_end_is_replaced_too(folder: Path) -> None:
         os.kill(first, signal.SIGTERM)
         wait_for_both(server, without=first)
         server.process.terminate()
-        assert f"server process {first} ended with status 0; another one starts in its place" in said(server)
+        assert f"server process {first} ended with status 0; another one starts in 1.0 s" in said(server)
         assert (folder / f"closed-{first}").exists()
 
 

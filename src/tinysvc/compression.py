@@ -64,6 +64,13 @@ class PackedStream:
             return self._packer.flush()
         return await _done(partial(self._pack, piece), len(piece))
 
+    def tail(self) -> bytes:
+        """The end of the coding, where the stream is ended from outside."""
+        if self._ended:
+            return b""
+        self._ended = True
+        return self._packer.flush()
+
     def _pack(self, piece: bytes) -> bytes:
         return self._packer.compress(piece) + self._send_on(self._packer)
 

@@ -30,6 +30,7 @@ from math import inf
 from termios import TIOCOUTQ
 from typing import Any, Protocol, cast
 
+from . import forks
 from .bodies import READ_SIZE, SLICE, BodyReader
 from .errors import (
     HTTPError,
@@ -57,6 +58,7 @@ from .heads import (
 )
 from .messages import (
     EVENTS,
+    NDJSON,
     SAFE_METHODS,
     FileContent,
     Handler,
@@ -89,6 +91,9 @@ SWEEP = 1.0
 HEARTBEAT = 15.0
 """Seconds after which a silent stream of events gets a comment, as the standard advises (WHATWG HTML, 9.2.7)."""
 
+LIVE = frozenset({EVENTS, NDJSON})
+"""Content types of streams that may have no end: a drain ends them in order, as it closes WebSockets."""
+
 LINGER = 2.0
 """Seconds we read on after a refusal, so that the client gets the answer before the reset (cowboy: 1 s)."""
 
@@ -118,9 +123,9 @@ class Connection(asyncio.StreamReaderProtocol):
 
     __slots__ = (  # looked up faster than in a dict, and smaller
         "_checked", "_forgiven", "_heartbeat", "_held", "_held_size", "_known_block", "_known_framing",
-        "_longest_line", "_unsent", "_waiter", "body", "body_memory", "buffer", "connections", "deadline",
-        "ended", "gone", "handler", "keep_alive", "minor", "out_of_time", "peer", "phase", "reader", "request",
-        "requests", "settings", "task", "transport", "upgraded", "write_paused", "writer",
+        "_longest_line", "_streams", "_unsent", "_waiter", "body", "body_memory", "buffer", "connections", "deadline",
+        "ended", "ends_stream", "gone", "handler", "keep_alive", "minor", "out_of_time", "peer", "phase", "reader",
+        "request", "requests", "settings", "task", "transport", "upgraded", "write_paused", "writer",
     )  # fmt: skip
 
     def __init__(self, connections: Connections) -> None:
@@ -136,6 +141,8 @@ class Connection(asyncio.StreamReaderProtocol):
         self.requests = 0
         self.ended = False  # no more bytes come, or are wanted
         self.out_of_time = False
+        self._streams = False  # events or lines, which may have no end
+        self.ends_stream = False  # as the server drains
         self.body_memory = 0  # bytes of the request's body that count as held
         self.upgraded: Upgraded | None = None  # what the connection has become, if not HTTP any more
         self._waiter: asyncio.Future[bool] | None = None  # of the task, while it waits for bytes
@@ -520,6 +527,8 @@ class Connection(asyncio.StreamReaderProtocol):
         return None
 
     async def _respond(self, request: Request, response: Response) -> bool:
+        if forks.in_child:
+            forks.end_of_child()
         if self.gone or self.upgraded is not None:
             await close_content(response.content)
             return False
@@ -627,6 +636,7 @@ class Connection(asyncio.StreamReaderProtocol):
         left = _declared_length(response, never_a_body)
         chunked = left is None and self.minor == b"1" and not never_a_body  # RFC 9112, 6.1
         self.keep_alive = self.keep_alive and (chunked or never_a_body or left is not None)
+        live = left is None and response.content_type in LIVE
         try:
             self.transport.write(self._head(response, b"transfer-encoding: chunked\r\n" if chunked else b""))
             if never_a_body or request.method == "HEAD":
@@ -634,6 +644,7 @@ class Connection(asyncio.StreamReaderProtocol):
             if response.content_type == EVENTS and left is None:
                 self._heartbeat = b"3\r\n:\n\n\r\n" if chunked else b":\n\n"
                 self.expect_within(HEARTBEAT)
+            self._streams = live
             async for piece in content:
                 if self.gone:
                     raise ConnectionResetError("the client left in the middle of a stream")
@@ -649,13 +660,26 @@ class Connection(asyncio.StreamReaderProtocol):
                             await self.drain()
                 if self._heartbeat:
                     self.expect_within(HEARTBEAT)
+                if live and self.connections.draining:
+                    if tail := _tail(content):
+                        self.transport.write(b"%x\r\n%b\r\n" % (len(tail), tail) if chunked else tail)
+                    break
             if self.gone:  # nothing is wrong with the stream, and a write would fail
                 raise ConnectionResetError("the client disconnected before the end of a stream")
             if left:
                 raise UnencodableResult(f"the stream is {left} bytes shorter than its content-length")
             if chunked:
                 self.transport.write(b"0\r\n\r\n")
-        except (ConnectionError, asyncio.CancelledError):
+        except asyncio.CancelledError:
+            if not self.ends_stream or self.transport.is_closing():
+                self.transport.abort()
+                raise
+            self.task.uncancel()
+            if tail := _tail(content):
+                self.transport.write(b"%x\r\n%b\r\n" % (len(tail), tail) if chunked else tail)
+            if chunked:
+                self.transport.write(b"0\r\n\r\n")
+        except ConnectionError:
             self.transport.abort()
             raise
         except (Exception, SystemExit, KeyboardInterrupt) as error:  # no handler ends the server
@@ -667,7 +691,7 @@ class Connection(asyncio.StreamReaderProtocol):
             self.transport.abort()
             raise ConnectionAbortedError("the stream failed") from error
         finally:
-            self._heartbeat, self.deadline = b"", inf
+            self._streams, self._heartbeat, self.deadline = False, b"", inf
             await close_content(content)
 
     async def drain(self) -> None:
@@ -754,6 +778,12 @@ class Connection(asyncio.StreamReaderProtocol):
         """Whether it has not brought a request yet, and may."""
         return self.request is None and self.phase <= HEAD and self.connections.hears_new
 
+    def end_stream(self) -> None:
+        """Close a stream of events or lines in order: the generator, then the response."""
+        if self._streams and not self.ends_stream:
+            self.ends_stream = True
+            self.task.cancel()
+
     def answer_one(self) -> None:
         """Close behind the next answer."""
         self.requests = self.settings.max_requests - 1
@@ -780,6 +810,11 @@ def _declared_length(response: Response, never_a_body: bool) -> int | None:
     if declared and never_a_body:
         response.headers = [field for field in response.headers if field[0] != "content-length"]
     return int(declared[0]) if declared else None
+
+
+def _tail(content: Any) -> bytes:
+    """What a compressed stream that is ended still has to send."""
+    return content.tail() if hasattr(content, "tail") else b""
 
 
 def _slices(content: bytes | memoryview) -> Iterator[memoryview]:
@@ -817,6 +852,7 @@ class Connections:
         self.short_head = min(settings.max_request_line, settings.max_header_size)  # too short to be too long
         self.body_memory = 0  # bytes of bodies that all requests hold, but for what comes whole with its head
         self._empty = asyncio.Event()
+        forks.not_for_children(self, Connections._left_to_the_parent)
         self._sweep()
 
     def __call__(self) -> Connection:
@@ -847,6 +883,13 @@ class Connections:
             connection.refuse_all(_OVERLOADED)
             connection.deadline = self.now + LINGER  # for its request, so that waiting to be refused is no attack
 
+    def _left_to_the_parent(self) -> list[int]:
+        """In a forked child: nothing is answered there."""
+        for connection in self.open:
+            connection.gone = True
+        sockets = [connection.transport.get_extra_info("socket") for connection in self.open]
+        return [sock.fileno() for sock in sockets if sock is not None]
+
     def discard(self, connection: Connection) -> None:
         self.open.pop(connection, None)
         if not self.open:
@@ -856,6 +899,7 @@ class Connections:
         """Let requests under way finish, take no new ones. False if some were still there after `timeout` seconds."""
         self.draining = True
         for connection in list(self.open):
+            connection.end_stream()
             if connection.requests == 0 and not connection.buffer and connection.is_new():
                 connection.answer_one()
             else:

@@ -9,6 +9,7 @@ from functools import partial
 from threading import Lock
 from typing import Any
 
+from . import forks
 from .binding import Binder, is_packed
 from .codings import unpack_body
 from .forms import parse_form
@@ -136,9 +137,14 @@ def _outcome(function: Callable[[], Any], turn: Lock) -> tuple[Any, BaseExceptio
     if not turn.acquire(blocking=False):
         return None, None  # to nobody
     try:
-        return function(), None
+        result = function()
     except BaseException as error:
+        if forks.in_child:
+            forks.end_of_child(error)
         return None, error
+    if forks.in_child:
+        forks.end_of_child()
+    return result, None
 
 
 async def begin_result(response: Response, stream_type: str) -> Response:

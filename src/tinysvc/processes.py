@@ -21,7 +21,8 @@ from typing import Any, NamedTuple, cast
 from .arena import Arena, Arenas, anonymous_file
 from .descendants import kill_marked
 from .errors import ConfigurationError, WorkerStartError, refused_call
-from .worker import COMMAND, FAILED, FORK, FRAME, KILL, READY, STARTING, Program, WorkerOptions, decode
+from .forks import not_for_children
+from .worker import COMMAND, FAILED, FORK, FRAME, KILL, OF_THE_SERVER, READY, STARTING, Program, WorkerOptions, decode
 
 _BOOT = (
     "import pickle, sys; program = open({program}, 'rb'); sys.path[:] = pickle.load(program); "
@@ -82,6 +83,7 @@ class Forkserver:
         except OSError as error:
             raise WorkerStartError(f"no forkserver can be started: {refused_call('socketpair', error)}") from None
         self._control.setblocking(False)
+        not_for_children(self, lambda forkserver: [forkserver._control.fileno()])
         try:
             self._process = self._start_process(theirs)
         except OSError as error:
@@ -113,13 +115,17 @@ class Forkserver:
             program.seek(0)
             boot = _BOOT.format(program=program.fileno(), control=control.fileno())
             flags = util._args_from_interpreter_flags()  # type: ignore[attr-defined]  # -O, -W, -X as ours
-            return subprocess.Popen(
-                [spawn.get_executable(), *flags, "-c", boot],
-                pass_fds=(program.fileno(), control.fileno(), *self._inherited),
-                stdin=subprocess.DEVNULL,
-                env=self._environment,
-                start_new_session=True,
-            )
+            held = signal.pthread_sigmask(signal.SIG_BLOCK, OF_THE_SERVER)  # until it has handlers for them
+            try:
+                return subprocess.Popen(
+                    [spawn.get_executable(), *flags, "-c", boot],
+                    pass_fds=(program.fileno(), control.fileno(), *self._inherited),
+                    stdin=subprocess.DEVNULL,
+                    env=self._environment,
+                    start_new_session=True,
+                )
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
     def fork(self, number: int, descriptors: Sequence[int]) -> None:
         """Fork worker `number` with these FORK_DESCRIPTORS. The answer is its READY frame, or `on_end`."""
@@ -288,6 +294,7 @@ class Channel(asyncio.Protocol):
         self._on_closed = on_closed
         self._limit = limit
         self._closed = False
+        not_for_children(self, lambda channel: [channel._socket.fileno()])
         self.transport: asyncio.Transport
         self.arena: Arena | None = None  # where the worker may put a big result
         self.arenas = Arenas()  # where it has put others, which have been read

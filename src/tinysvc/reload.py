@@ -29,6 +29,7 @@ from typing import Any
 
 from .errors import ConfigurationError
 from .loading import is_authors
+from .notify import notify
 from .service import Service
 from .settings import Settings
 from .sockets import RELOADER, listening_sockets, url_of
@@ -132,6 +133,7 @@ class Reloader:
             await self._start()
             await self._over.wait()
         finally:
+            notify("STOPPING=1")
             watching.cancel()
             self._sockets.close()
             await self._end()

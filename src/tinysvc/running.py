@@ -21,6 +21,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from . import forks
 from .adapter import cpu_handler, timeout_of
 from .calls import CpuCall, callable_here
 from .endpoints import CpuProgram
@@ -280,6 +281,8 @@ class RunningService:
 
     def _answer_to(self, error: BaseException, request: Request) -> Response:
         """What the client gets for what a handler has raised."""
+        if forks.in_child:
+            forks.end_of_child(error)
         if isinstance(error, NoRoute) and request.method != "OPTIONS":
             try:
                 if response := answer_to(error, request, _nearest(self._error_handlers_under, request.raw_path) or {}):

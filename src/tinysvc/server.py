@@ -12,6 +12,7 @@ import functools
 import io
 import logging
 import os
+import select
 import signal
 import socket
 import sys
@@ -22,9 +23,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from .encoding import json_bytes
 from .errors import ConfigurationError, WorkerStartError, refused_call
+from .forks import end_of_child, not_for_children, reset_signals
 from .http import Connections
 from .loading import TargetError, load_main, load_service
 from .messages import JSON, Handler, Request, Response
+from .notify import notify, take_address
 from .pages import openapi_json, to_docs
 from .processes import refuse_while_importing
 from .resources import ResourceFailed
@@ -88,6 +91,9 @@ class Server:
             for listener in listeners:
                 server = await self._listen(connections, listener)
                 stack.callback(server.close)
+            self._listening = listeners
+            self._loop = asyncio.get_running_loop()
+            not_for_children(self, Server._left_to_the_parent)
             self.urls = [url_of(listener, scheme) for listener in listeners]
             routes = ((f"{each.route.methods[0]} {each.path}", each.route.function) for each in self.service.mounted())
             stack.enter_context(watched(asyncio.get_running_loop(), names_of(routes)))
@@ -97,6 +103,12 @@ class Server:
                 yield self.url
             finally:
                 self.draining = True
+
+    def _left_to_the_parent(self) -> list[int]:
+        """In a forked child: it does not listen, and the loop has nothing to wait for and ends the child."""
+        _replace_poll(self._loop)
+        self._loop.call_soon(end_of_child)
+        return [listener.fileno() for listener in self._listening]
 
     def _handler(self) -> Handler:
         if not self.settings.proxy_headers:
@@ -229,6 +241,7 @@ def run_loaded(load: Callable[[], Service], options: Mapping[str, Any]) -> None:
     open_standard_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # what a handler prints is seen at once, also in a file or a pipe
+    take_address(os.environ)
     load = functools.cache(load)
     with failures_told():
         settings = load_settings(options, os.environ)  # a wrong option is said before the author's code is imported
@@ -240,13 +253,15 @@ def run_loaded(load: Callable[[], Service], options: Mapping[str, Any]) -> None:
         if settings.reload:
             from .reload import reload
 
-            reload(settings, _announce, terminal_watch())
+            reload(settings, _announce_ready, terminal_watch())
         elif settings.workers == 1:
             _serve_alone(load(), settings)
         else:
             from .supervisor import supervise
 
-            supervise(functools.partial(_serve_beside_others, load, options), settings, _announce, terminal_watch())
+            supervise(
+                functools.partial(_serve_beside_others, load, options), settings, _announce_ready, terminal_watch()
+            )
 
 
 def _serve_alone(service: Service, settings: Settings) -> None:
@@ -254,7 +269,7 @@ def _serve_alone(service: Service, settings: Settings) -> None:
     server = Server(service, settings)
 
     def ready() -> None:
-        _announce(f"{_routes(service)}\nlistening on {' and '.join(server.urls)}")
+        _announce_ready(f"{_routes(service)}\nlistening on {' and '.join(server.urls)}")
 
     _run(_serve_until_signal(server, ready))
 
@@ -281,6 +296,17 @@ def _serve_beside_others(load: Callable[[], Service], options: Mapping[str, Any]
         link.failed(str(error), _status(error))
     except OSError as error:
         link.failed(cannot_start(error), 3)
+
+
+def _replace_poll(loop: asyncio.AbstractEventLoop) -> None:
+    """A forked child shares the list of what the loop waits for: give it one of its own, which is empty."""
+    if not hasattr(select, "epoll"):
+        return  # kqueue is not inherited
+    selector = getattr(loop, "_selector", None)
+    find = getattr(loop, "_get_backend_id", None) or getattr(selector, "fileno", None)
+    if find is not None and (descriptor := find()) >= 0:
+        with select.epoll() as own:
+            os.dup2(own.fileno(), descriptor, inheritable=False)
 
 
 def _routes(service: Service) -> str:
@@ -317,6 +343,8 @@ async def _serve_until_signal(
     def end() -> None:
         if not stop.is_set():
             stop.set()
+            if supervisor is None:
+                notify("STOPPING=1")
             if not server.url and task is not None:  # still starting
                 task.cancel()
 
@@ -330,6 +358,7 @@ async def _serve_until_signal(
         loop.remove_reader(supervisor)
         end()
 
+    not_for_children(stop, _without_signals)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
     loop.add_signal_handler(signal.SIGHUP, lambda: end() if terminal_closed() else server.read_again())
@@ -344,6 +373,13 @@ async def _serve_until_signal(
             raise
 
 
+def _without_signals(_: object) -> tuple[int, ...]:
+    """In a forked child: signals that it gets are its own."""
+    signal.set_wakeup_fd(-1)
+    reset_signals((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
+    return ()
+
+
 def terminal_watch() -> Callable[[], bool]:
     """A function that says whether our terminal has closed: a SIGHUP then means what it always has, but under nohup."""
     watches = _has_terminal() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
@@ -356,6 +392,11 @@ def _has_terminal() -> bool:
     except OSError:
         return False
     return True
+
+
+def _announce_ready(text: str) -> None:
+    _announce(text)
+    notify("READY=1")
 
 
 def _announce(text: str) -> None:

@@ -39,6 +39,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NoReturn
 
 from .errors import ConfigurationError
+from .forks import not_for_children
+from .notify import notify
 from .settings import Pool, Settings
 from .sockets import listening_sockets, rebound, url_of
 from .worker import _die_with
@@ -47,6 +49,13 @@ log = logging.getLogger("tinysvc")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 """Seconds before a process is replaced that has died again; the first time it is replaced at once."""
+
+TOLD_TO_END = (0, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP)
+"""Ends of a process that was told to end. If the whole service was told so, the supervisor's own signal comes within a
+moment: until then the process is not replaced."""
+
+MOMENT = 1.0
+"""Seconds of it."""
 
 HEALTHY = 10.0
 """Seconds of life after which a process's death is a first one again."""
@@ -216,6 +225,7 @@ class Supervisor:
         """Let all drain and end. Of a shared socket our end is closed too: who connects must not be left waiting."""
         if not self.ending:
             self.ending = True
+            notify("STOPPING=1")
             self._kill_at = time.monotonic() + self.settings.shutdown_timeout + LATE
             self._sockets.close()
             self._pass_on(signal.SIGTERM)
@@ -310,10 +320,12 @@ class Supervisor:
         if self.ending:
             if not self.failure and exit_code not in (0, -signal.SIGTERM, -signal.SIGKILL):
                 log.warning("%s while it drained", why)
+        elif not self.announced and exit_code in TOLD_TO_END[1:]:
+            self._end()
         elif not self.announced:
             self._fail(ProcessFailed(f"cannot start: {why}", 3))
         else:
-            pause = place.pause()
+            pause = max(place.pause(), MOMENT if exit_code in TOLD_TO_END else 0.0)
             place.due = time.monotonic() + pause
             log.error("%s; another one starts %s", why, f"in {pause:.1f} s" if pause else "in its place")
 
@@ -420,6 +432,7 @@ class Link:
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
+        not_for_children(self, lambda link: [link.socket.fileno()])
 
     def listeners(self, settings: Settings, routes: str) -> list[socket.socket]:
         """Tell what is served, and get the sockets for it. From here on the process logs as its settings say."""

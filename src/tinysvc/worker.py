@@ -36,6 +36,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 
+from . import forks
 from .arena import BIG, Arena
 from .descendants import (
     LAST_LOOKS,
@@ -66,6 +67,9 @@ READY, FAILED, RESULT, PICKLED, ERROR, STREAM, CHUNK, END, LOG, KEPT = range(10)
 COMMAND = struct.Struct("!cI")
 FORK, KILL = b"f", b"k"
 FORK_DESCRIPTORS = 3
+
+OF_THE_SERVER = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Signals that the server acts on. A service manager or a terminal may send them to every process."""
 
 MAX_ERROR_TEXT = 64 * 1024
 """Characters of an error's message or traceback that travel; of a longer one, the end."""
@@ -177,7 +181,7 @@ def forkserver_main(control_fd: int, program_file: Any) -> NoReturn:
     open_standard_streams()
     control = socket.socket(fileno=control_fd)
     control.set_inheritable(False)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _leave_signals_to_the_server()
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
@@ -209,6 +213,18 @@ def forkserver_main(control_fd: int, program_file: Any) -> NoReturn:
     _close(shared.close)
     kill_all_below()
     _leave(0)  # also past a thread that a module of the author's has started
+
+
+def _leave_signals_to_the_server() -> None:
+    """With a handler, not SIG_IGN: what a job starts with exec would ignore them, too."""
+    for number in OF_THE_SERVER:
+        signal.signal(number, _left_to_the_server)
+        signal.siginterrupt(number, False)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, OF_THE_SERVER)  # blocked since before the exec
+
+
+def _left_to_the_server(number: int, frame: Any) -> None:
+    """The server drains, and ends us when that is done."""
 
 
 def _die_with(control: socket.socket, on: bool) -> None:
@@ -402,7 +418,13 @@ class Link:
         self._small = min(BIG, options.max_result_size + 1)
         self._measures_memory = options.measures_memory
         self._lock = threading.Lock()  # other threads of the worker may log
+        forks.not_for_children(self, Link._left_to_the_parent)
         self._pid = os.getpid()
+
+    def _left_to_the_parent(self) -> list[int]:
+        """In a child that a job has forked: signals end it, as a child of any program."""
+        forks.reset_signals(each for each in OF_THE_SERVER if signal.getsignal(each) is _left_to_the_server)
+        return [self.channel.fileno()]
 
     def receive(self) -> tuple[Any, bytes | memoryview] | None:
         """The next frame's head and body; None at the end of the channel."""
@@ -557,6 +579,8 @@ def do_job(link: Link, handle: Handle, number: int, kind: int, meta: Any, body: 
     try:
         if kind == HANDLE:
             reply_meta, content = handle(meta, body)
+            if forks.in_child:
+                forks.end_of_child()
             if isinstance(content, memoryview):
                 content = content.cast("B")  # its length in bytes
             if isinstance(content, (bytes, bytearray, memoryview)):
@@ -566,6 +590,8 @@ def do_job(link: Link, handle: Handle, number: int, kind: int, meta: Any, body: 
         else:
             function, args, kwargs = unpack(meta, body)
             result = function(*args, **kwargs)
+            if forks.in_child:
+                forks.end_of_child()
             if kind == CALL:
                 lengths, pieces = pack(result)
                 link.send_result(number, PICKLED, lengths, *pieces)
@@ -573,10 +599,14 @@ def do_job(link: Link, handle: Handle, number: int, kind: int, meta: Any, body: 
                 pickles = (pickle.dumps(item, pickle.HIGHEST_PROTOCOL) for item in result)
                 send_stream(link, number, None, pickles)
     except OSError as error:
+        if forks.in_child:
+            forks.end_of_child(error)
         if link.is_closed():
             raise
         return send_error(link, number, kind, error)
     except BaseException as error:
+        if forks.in_child:
+            forks.end_of_child(error)
         return send_error(link, number, kind, error)
     return True
 

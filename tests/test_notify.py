@@ -1,0 +1,61 @@
+"""notify.py: what systemd is told, by one process, by a supervisor and by a reloader."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from commands import served, tinysvc
+from tinysvc import notify
+
+SERVICE = """
+import os
+from tinysvc import cpu_route
+
+@cpu_route("/address")
+def address() -> str:
+    return os.environ.get("NOTIFY_SOCKET", "none")
+"""
+
+
+@pytest.fixture
+def receiver() -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(30)
+        yield sock
+
+
+@pytest.mark.parametrize("options", [(), ("--workers", "2"), ("--reload",)], ids=["alone", "workers", "reload"])
+def test_the_start_and_the_end_are_reported(options: tuple[str, ...], receiver: socket.socket, tmp_path: Path) -> None:
+    (tmp_path / "service.py").write_text(SERVICE)
+    address = str(tmp_path / "n")
+    receiver.bind(address)
+    with served(*tinysvc("service.py", *options), cwd=tmp_path, NOTIFY_SOCKET=address) as server:
+        assert receiver.recv(4096) == b"READY=1"
+        assert server.get("/address").text == "none"
+        server.process.terminate()
+        assert receiver.recv(4096) == b"STOPPING=1"
+        assert server.process.wait(30) == 0
+
+
+def test_an_abstract_socket_is_found(receiver: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    receiver.bind(b"")  # the kernel chooses an abstract name
+    monkeypatch.setattr(notify, "_address", "")
+    environ = {"NOTIFY_SOCKET": "@" + receiver.getsockname()[1:].decode()}
+    notify.take_address(environ)
+    notify.notify("READY=1")
+    assert receiver.recv(4096) == b"READY=1"
+    assert environ == {}
+
+
+def test_without_an_address_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notify, "_address", "")
+    notify.notify("READY=1")
+
+
+def test_a_receiver_that_has_gone_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notify, "_address", str(tmp_path / "none"))
+    notify.notify("READY=1")
