@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -88,3 +89,28 @@ async def io_fails(file: UploadFile) -> None:
 def io_thread(file: UploadFile, path: str) -> int:
     file.save(path)
     return Path(path).stat().st_size
+
+
+def _in_pieces(file: Any) -> Iterator[bytes]:
+    while piece := file.read(100_000):
+        yield piece
+
+
+@io_route("/io/pieces", methods=["POST"])
+def io_pieces(file: UploadFile) -> Iterator[bytes]:
+    return _in_pieces(file.file)
+
+
+@io_route("/io/lines", methods=["POST"])
+async def io_lines(file: UploadFile) -> Iterator[bytes]:
+    return (line for line in file.file)
+
+
+@cpu_route("/cpu/pieces", methods=["POST"])
+def cpu_pieces(file: UploadFile) -> Iterator[bytes]:
+    return _in_pieces(file.file)
+
+
+@cpu_route("/cpu/lines", methods=["POST"])
+def cpu_lines(file: UploadFile) -> Iterator[bytes]:
+    return (line for line in file.file)

@@ -484,3 +484,10 @@ def test_the_marker_has_no_place_as_a_default() -> None:
 
 def test_limits_are_as_documented() -> None:
     assert (forms.MAX_PARTS, forms.MAX_PART_HEADERS, forms.MAX_BOUNDARY) == (1000, 8, 70)
+
+
+@pytest.mark.parametrize("path", ["/io/pieces", "/io/lines", "/cpu/pieces", "/cpu/lines"])
+def test_upload_that_a_stream_reads_lives_until_its_end(client: httpx.Client, path: str) -> None:
+    for content in (b"line\n" * 10, (b"x" * 9999 + b"\n") * (SPOOL_SIZE // 10_000 + 20)):
+        answer = client.post(path, files={"file": ("x.txt", content)})
+        assert answer.content == content

@@ -22,6 +22,7 @@ FLOORS: list[list[set[str]]] = [  # floor -> groups; the groups of one floor do 
             "encoding",
             "arena",
             "codings",
+            "contexts",
             "conditional",
             "cookies",
             "forms",

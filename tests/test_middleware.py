@@ -265,9 +265,34 @@ def test_a_body_that_middleware_has_streamed_is_not_taken_for_empty(
     service = Service(read_size, cpu_size, middleware=[streams_it])
     with serving(service, cpu_workers=1, raise_errors=False) as url:
         assert httpx.post(url + path, content=b"").json() == 0
-        answer = httpx.post(url + path, content=bytes(500_000))
-    assert (answer.status_code, answer.headers["x-size"]) == (500, "500000")
-    assert "was streamed to its end, and is not kept" in caplog.text
+        for size in (1, 500_000):  # with its head, and in pieces
+            answer = httpx.post(url + path, content=bytes(size))
+            assert (answer.status_code, answer.headers["x-size"]) == (500, str(size))
+    assert caplog.text.count("was streamed before, and is not kept") == 2
+
+
+async def reads_behind(request: Request, call_next: Handler) -> Response:
+    response = await call_next(request)
+    response.headers.append(("x-size", str(len(await request.body()))))
+    return response
+
+
+@io_route("/ignore", methods=["POST"])
+async def ignore() -> int:
+    return -1
+
+
+@pytest.mark.parametrize("path", ["/read", "/cpu", "/ignore"])
+def test_body_is_read_behind_call_next(path: str) -> None:
+    def pieces(size: int) -> Iterator[bytes]:
+        for _ in range(size // 1000):
+            yield bytes(1000)
+
+    with serving(Service(read_size, cpu_size, ignore, middleware=[reads_behind]), cpu_workers=1) as url:
+        for size in (1000, 100_000):
+            for content in (bytes(size), pieces(size)):
+                answer = httpx.post(url + path, content=content)
+                assert (answer.status_code, answer.headers["x-size"]) == (200, str(size))
 
 
 # What call_next gave is closed, whatever comes of it

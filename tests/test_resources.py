@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +18,7 @@ from websockets.sync.client import connect
 
 import resources_jobs
 from conftest import wait_until
-from tinysvc import ConfigurationError, Header, Query, Service, cpu_resource, cpu_route, io_resource, io_route
+from tinysvc import ConfigurationError, Header, Query, Request, Service, cpu_resource, cpu_route, io_resource, io_route
 from tinysvc.resources import ResourceFailed
 from tinysvc.testing import serving
 
@@ -378,3 +380,123 @@ def test_a_header_is_named_like_its_parameter() -> None:
     with serving(Service(tenant, a)) as url:
         assert httpx.get(f"{url}/tenant", headers={"x-tenant": "t"}).text == "t"
         assert httpx.get(f"{url}/tenant").json()["errors"] == [{"place": "header.x-tenant", "detail": "is missing"}]
+
+
+# A client that disconnects while resources close
+
+
+closing_log: list[str] = []
+may_close: threading.Event
+
+
+@io_resource
+async def slow_to_close(request: Request) -> AsyncIterator[str]:
+    yield "open"
+    closing_log.append("closing")
+    await asyncio.to_thread(may_close.wait, 20)
+    closing_log.append("closed")
+
+
+@io_resource
+def slow_thread(request: Request) -> Iterator[str]:
+    yield "open"
+    closing_log.append("closing")
+    may_close.wait(20)
+    closing_log.append("closed")
+
+
+@io_route("/slow")
+async def slow(slow_to_close: str) -> str:
+    return slow_to_close
+
+
+@io_route("/slow-thread")
+def slow_in_thread(slow_thread: str) -> str:
+    return slow_thread
+
+
+@io_route("/slow-stream")
+async def slow_stream(slow_to_close: str) -> AsyncIterator[str]:
+    yield slow_to_close
+
+
+@io_route("/slow-timeout", timeout=0.05)
+async def slow_timeout(slow_to_close: str) -> str:
+    return slow_to_close
+
+
+@cpu_route("/slow-cpu")
+def slow_cpu(slow_to_close: str) -> str:
+    return slow_to_close
+
+
+@pytest.mark.parametrize("path", ["/slow", "/slow-thread", "/slow-stream", "/slow-timeout", "/slow-cpu"])
+def test_cleanup_runs_to_its_end_when_the_client_disconnects(path: str) -> None:
+    global may_close
+    may_close = threading.Event()
+    closing_log.clear()
+    routes = slow, slow_in_thread, slow_stream, slow_timeout, slow_cpu
+    with serving(Service(*routes, slow_to_close, slow_thread), cpu_workers=1, raise_errors=False) as url:
+        host, port = url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as client:
+            client.sendall(f"GET {path} HTTP/1.1\r\nhost: a\r\n\r\n".encode())
+            wait_until(lambda: "closing" in closing_log, "the resource closes")
+        for _ in range(3):  # by then the server has seen the disconnect
+            assert httpx.get(f"{url}/livez").status_code == 200
+        may_close.set()
+        wait_until(lambda: "closed" in closing_log, "the resource has closed")
+    assert closing_log == ["closing", "closed"]
+
+
+def test_deadline_of_a_route_does_not_cancel_cleanup() -> None:
+    global may_close
+    may_close = threading.Event()
+    closing_log.clear()
+    with serving(Service(slow_timeout, slow_to_close)) as url:
+        timer = threading.Timer(0.3, may_close.set)  # long after the deadline
+        timer.start()
+        assert httpx.get(f"{url}/slow-timeout").text == "open"
+        timer.join()
+    assert closing_log == ["closing", "closed"]
+
+
+@io_resource
+async def exits(request: Request) -> AsyncIterator[str]:
+    try:
+        yield "open"
+    finally:
+        raise SystemExit(3)
+
+
+@io_route("/exits")
+async def exiting(exits: str) -> str:
+    return exits
+
+
+@io_route("/exits-stream")
+async def exiting_stream(exits: str) -> AsyncIterator[str]:
+    yield exits
+    await asyncio.sleep(0)
+    while True:
+        yield "x" * 65536
+
+
+@io_resource
+async def exits_at_once() -> AsyncIterator[str]:
+    yield "once"
+    raise SystemExit(4)
+
+
+@io_route("/once")
+async def once(exits_at_once: str) -> str:
+    return exits_at_once
+
+
+def test_system_exit_in_cleanup_does_not_end_the_server(caplog: pytest.LogCaptureFixture) -> None:
+    with serving(Service(exiting, exiting_stream, once, exits, exits_at_once), raise_errors=False) as url:
+        assert httpx.get(f"{url}/exits").status_code == 500
+        with httpx.stream("GET", f"{url}/exits-stream") as answer:
+            next(answer.iter_bytes())
+        wait_until(lambda: "while it was closed" in caplog.text, "the stream is closed")
+        assert httpx.get(f"{url}/once").text == "once"
+    assert "the resource exits_at_once cannot be closed" in caplog.text

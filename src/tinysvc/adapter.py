@@ -96,7 +96,9 @@ async def received(request: Request, arenas: Arenas) -> bytes | Arena:
         size += len(piece)
         if size >= BIG:
             return await _in_arena(arenas.take(), pieces, stream)
-    return b"".join(pieces)
+    body = b"".join(pieces)
+    request.keep_body(body)
+    return body
 
 
 async def _in_arena(arena: Arena, pieces: list[bytes], rest: AsyncIterator[bytes]) -> Arena:

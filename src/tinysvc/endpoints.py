@@ -20,6 +20,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import ExitStack, contextmanager
+from contextvars import copy_context
 from inspect import signature
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,7 +29,7 @@ from .binding import Binder, Body, is_packed, open_resource, resource_key
 from .codings import pack, pack_pieces, packing, unpack_body
 from .errorhandlers import ErrorHandler, ErrorHandlers, answer_to
 from .errors import HTTPError, UnencodableResult
-from .forms import parse_form
+from .forms import FormData, parse_form
 from .messages import FileContent, Headers, Peer, Request, Response, problem_response, request_id, route_name
 from .results import encode_iterator, encode_result
 from .worker import Handle, Reply, error_text, unpack
@@ -146,6 +147,8 @@ def _one_at_a_time(endpoint: Endpoint, resources: Values) -> Handle:
                 raise UnencodableResult("a file is sent by an io_route only; return its bytes here, or yield them")
             if type(content) is not bytes and type(content) is not memoryview:
                 content = encode_iterator(response, stream_type)
+                if request.form_data is not None:
+                    content = _holding(request.form_data, content)
             if compress:
                 content = _compressed(request, response, content)
         except MemoryError:  # nobody knows what is left; the worker is replaced
@@ -160,6 +163,11 @@ def _one_at_a_time(endpoint: Endpoint, resources: Values) -> Handle:
         return Reply(_meta_of(response, work), content)
 
     return handle
+
+
+def _holding(form: FormData, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The pieces. Until the last one the form is held: an UploadFile closes its file when nothing holds it."""
+    yield from pieces
 
 
 def _answer_to(error: Exception, request: Request, error_handlers: ErrorHandlers) -> Response | None:
@@ -258,7 +266,7 @@ def _results(function: Callable[..., Any], bound: list[Values], resources: Value
     if not bound:
         return []
     try:
-        return _call(function, bound, resources)
+        return copy_context().run(_call, function, bound, resources)  # a second call begins as the first
     except MemoryError:  # nobody knows what is left; the worker is replaced
         raise
     except BaseException as error:

@@ -28,6 +28,7 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from contextvars import copy_context
 from functools import partial
 from multiprocessing.util import Finalize
 from time import monotonic
@@ -386,10 +387,14 @@ def _answer(key: str, program: Program, meta: bytes | None, body: bytes) -> Outc
         handle = _open(key, program)
         if meta is None:
             return b"", b""
-        reply = handle(decode(meta), body)
-        return encode(reply.meta), _whole(reply.body)
+        return copy_context().run(_handled, handle, meta, body)  # so the next job does not see its variables
     except BaseException as error:  # SystemExit too: the process is not the handler's to end
         return _Failure(*error_text(error))
+
+
+def _handled(handle: Handle, meta: bytes, body: bytes) -> tuple[bytes, bytes]:
+    reply = handle(decode(meta), body)
+    return encode(reply.meta), _whole(reply.body)
 
 
 def _open(key: str, program: Program) -> Handle:

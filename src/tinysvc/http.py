@@ -24,6 +24,7 @@ import logging
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextvars import copy_context
 from email.utils import formatdate
 from fcntl import ioctl
 from math import inf
@@ -32,6 +33,7 @@ from typing import Any, Protocol, cast
 
 from . import forks
 from .bodies import READ_SIZE, SLICE, BodyReader
+from .contexts import differs_from
 from .errors import (
     HTTPError,
     JobAbandoned,
@@ -169,7 +171,7 @@ class Connection(asyncio.StreamReaderProtocol):
         self.body: BodyReader | None = None  # what is left of the request's body
         self.gone = False
         self.connections.add(self)
-        self.task = self.connections.loop.create_task(self.serve())
+        self._begin_task()
 
     def data_received(self, data: bytes) -> None:
         """To the task, if it waits for bytes; else, and if it is much, it is held, and the client held back."""
@@ -232,8 +234,14 @@ class Connection(asyncio.StreamReaderProtocol):
 
     # The life of the connection
 
+    def _begin_task(self) -> None:
+        """Serve in a new task, with a context of its own."""
+        connections = self.connections
+        self.task = connections.loop.create_task(self.serve(), context=connections.context.copy())
+
     async def serve(self) -> None:
         """Take, call, write, until someone closes; one place that recovers."""
+        context, goes_on = self.connections.context, False
         try:
             while True:
                 request = self.take_request() if self.buffer else None
@@ -244,6 +252,9 @@ class Connection(asyncio.StreamReaderProtocol):
                 self.phase, self.deadline = HANDLER, inf
                 rest = self.respond(request, await self.handler(request))  # no name for what may be big
                 if rest is not None and not await rest:
+                    break
+                if differs_from(context):  # the next request must not see the variables that this one has set
+                    goes_on = True
                     break
         except ProtocolError as error:
             await self.refuse(error)
@@ -258,9 +269,12 @@ class Connection(asyncio.StreamReaderProtocol):
             log.exception("%r failed; this is a bug in tinysvc", self)
             await self.refuse(TinysvcError())
         finally:
-            self._give_back_memory()
-            self.close()
-            del self.writer  # which knows us: so nothing of us waits for the garbage collector
+            if goes_on:
+                self._begin_task()
+            else:
+                self._give_back_memory()
+                self.close()
+                del self.writer  # which knows us: so nothing of us waits for the garbage collector
 
     def receive_head(self) -> Awaitable[bool]:
         """Wait for more bytes of a head. False when the client has gone, TimeoutError when its time has."""
@@ -830,7 +844,7 @@ async def close_content(content: Any) -> None:
     if close is not None:
         try:
             await close()
-        except Exception:
+        except (Exception, SystemExit, KeyboardInterrupt):  # no handler ends the server
             log.exception("%r failed while it was closed", content)
 
 
@@ -845,6 +859,7 @@ class Connections:
         self.settings = settings
         self.scheme = scheme
         self.loop = asyncio.get_running_loop()
+        self.context = copy_context()  # that each request begins with
         self.draining = False
         self.hears_new = True  # who was accepted is heard, also for a moment of draining
         self._nobody_is_idle = False  # was found in this second

@@ -12,6 +12,7 @@ from typing import Any
 from . import forks
 from .binding import Binder, is_packed
 from .codings import unpack_body
+from .contexts import Threads
 from .forms import parse_form
 from .messages import FileContent, Handler, Request, Response
 from .results import begin_stream, encode_result
@@ -114,7 +115,8 @@ async def in_thread(function: Callable[[], Any], *, always: bool = False) -> Any
 
     turn = Lock()  # whoever has it came first: the thread or the cancellation
     limiter = CapacityLimiter(1) if always else None
-    work = asyncio.ensure_future(run_sync(partial(_outcome, function, turn), limiter=limiter))
+    threads = Threads.of(asyncio.current_task())
+    work = asyncio.ensure_future(run_sync(partial(_outcome, threads.within(function), turn), limiter=limiter))
     try:
         result, error = await asyncio.shield(work)
     except asyncio.CancelledError:
@@ -123,7 +125,9 @@ async def in_thread(function: Callable[[], Any], *, always: bool = False) -> Any
         else:
             with CancelScope(shield=True):  # a scope of anyio's cancels again and again
                 await asyncio.wait([work])
+            threads.copy_back()
         raise
+    threads.copy_back()
     if error is None:
         return result
     try:

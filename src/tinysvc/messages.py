@@ -127,7 +127,9 @@ class Request:
         "_body",
         "_host",
         "_id",
+        "_is_kept",
         "_query",
+        "_taken",
         "form_data",
         "headers",
         "method",
@@ -158,6 +160,8 @@ class Request:
         self.raw_query = raw_query
         self.headers = Headers() if headers is None else headers
         self._body = body
+        self._is_kept = False  # whether `body` was asked for it
+        self._taken = False  # whether some of the body was streamed, and is not kept
         self._query: dict[str, list[str]] | None = None
         self.path_params = path_params
         self.peer = peer
@@ -234,29 +238,49 @@ class Request:
             limit(size)
 
     async def body(self) -> bytes:
-        """The whole body. 413 if it is larger than the server's, or the route's, `max_body_size`."""
+        """The whole body, which is then kept. 413 if it is larger than the server's, or the route's, `max_body_size`.
+
+        RuntimeError if some of it was streamed before.
+        """
+        self._check_not_taken()
         if isinstance(self._body, memoryview):
             self._body = bytes(self._body)
         elif not isinstance(self._body, bytes):
             whole = getattr(self._body, "whole", None)  # what a connection reads puts itself together, in steps
             self._body = await whole() if whole else b"".join([chunk async for chunk in self._body])
+        self._is_kept = True
         return self._body
+
+    def _check_not_taken(self) -> None:
+        """The same error whether the body came whole with its head or in pieces: never a part of it, by chance."""
+        if self._taken:
+            raise RuntimeError(
+                "some of the request's body was streamed before, and is not kept; where several read it (middleware "
+                "and a handler, say), the first one calls await request.body(), which keeps it"
+            )
 
     async def stream(self, *, kept: bool = False) -> AsyncIterator[bytes]:
         """The body, piece by piece as it arrives. No more comes than is read.
 
-        It can be read once: who reads one again that did not come whole with its head, gets a RuntimeError.
+        It can be read once: RuntimeError for a second reader, unless `body()` keeps it.
 
         `kept`: the pieces stay in memory until the request ends, so that they count against `max_body_memory`.
         """
+        self._check_not_taken()
         if isinstance(self._body, (bytes, memoryview)):
             if self._body:
-                yield await self.body()
+                self._taken = not self._is_kept
+                yield bytes(self._body)
             return
         if kept and (keep := getattr(self._body, "keep", None)):
             keep()
         async for chunk in self._body:
+            self._taken = True
             yield chunk
+
+    def keep_body(self, body: bytes) -> None:
+        """What was streamed, put together: others may read it again."""
+        self._body, self._taken, self._is_kept = body, False, True
 
     async def form(self) -> FormData:
         """The fields and files of a form, urlencoded or multipart (RFC 7578), read as they come; once, then kept.

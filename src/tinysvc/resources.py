@@ -14,11 +14,13 @@ import logging
 import pickle
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Set
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextvars import copy_context
 from functools import partial
 from typing import Any
 
 from .annotations import signature_of
 from .binding import Binder, is_request, open_resource, resource_key
+from .contexts import restore
 from .errors import (
     ConfigurationError,
     TinysvcError,
@@ -28,6 +30,7 @@ from .errors import (
     notice,
 )
 from .iohandlers import in_thread
+from .limits import limited_time
 from .messages import Failed, Handler, Request, Response
 from .places import Form, marker_in
 from .routing import Given, Resource
@@ -161,7 +164,7 @@ async def _close_told(function: Callable[..., Any], own: AsyncExitStack) -> None
     """What fails is said here, and the others are closed all the same."""
     try:
         await own.aclose()
-    except Exception as error:
+    except (Exception, SystemExit, KeyboardInterrupt) as error:
         notice(error)
         words = f"the resource {function.__name__} cannot be closed:\n{author_traceback(error)}"
         log.error("%s", indented(words))
@@ -176,32 +179,51 @@ class Scope:
     `names` are those that the handler itself asks for, `once` the values of what the whole server has.
     """
 
-    def __init__(self, resources: Resources, names: Set[str], once: Mapping[str, Any], *, sent: bool) -> None:
+    def __init__(
+        self,
+        resources: Resources,
+        names: Set[str],
+        once: Mapping[str, Any],
+        *,
+        sent: bool,
+        timeout: float | None = None,
+    ) -> None:
         known = {*resources, *once}
         self._steps = [(name, _bound(each, known), _opener(each.function)) for name, each in resources.items()]
         self._once = once
         self._names = sorted(names & resources.keys())
         self._sent = sent  # to a worker, by value
+        self._timeout = timeout
 
     def around(self, handler: Handler) -> Handler:
         async def handle(request: Request) -> Response:
             stack = AsyncExitStack()
             try:
-                values = await self._open(stack, request)
-                request.resources = self._pickled(values) if self._sent else values
-                response = await handler(request)
+                if self._timeout is None:
+                    response = await self._answer(stack, handler, request)
+                else:  # around this only: the deadline does not cancel what closes
+                    response = await limited_time(partial(self._answer, stack, handler), self._timeout)(request)
             except BaseException as error:
+                _keep_from_cancelling(request)
                 await _close(stack, error)
                 raise  # whatever the resources made of it: what failed has failed
+            if isinstance(response.content, AsyncIterator):
+                stack.callback(_keep_from_cancelling, request)  # the first that it does when it closes
+                response.content = OpenStream(response.content, stack)
+                return response
+            _keep_from_cancelling(request)
             if isinstance(response, Failed):
                 await _close(stack, response.error)
-            elif isinstance(response.content, AsyncIterator):
-                response.content = OpenStream(response.content, stack)
             else:
                 await stack.aclose()
             return response
 
         return handle
+
+    async def _answer(self, stack: AsyncExitStack, handler: Handler, request: Request) -> Response:
+        values = await self._open(stack, request)
+        request.resources = self._pickled(values) if self._sent else values
+        return await handler(request)
 
     async def _open(self, stack: AsyncExitStack, request: Request) -> dict[str, Any]:
         values = dict(self._once)
@@ -215,6 +237,15 @@ class Scope:
         except Exception as error:
             names = ", ".join(self._names)
             raise UnencodableResult(f"the resources {names} of a request cannot be sent to a worker: {error}") from None
+
+
+def _keep_from_cancelling(request: Request) -> None:
+    """Its resources close now, and the client's disconnect does not cancel that: half a commit helps nobody."""
+    request.on_disconnect = _do_nothing
+
+
+def _do_nothing() -> None:
+    pass
 
 
 def _bound(resource: Resource, known: Set[str]) -> Callable[[Request, bytes, Mapping[str, Any]], dict[str, Any]]:
@@ -267,11 +298,19 @@ class OpenStream:
     def __init__(self, pieces: AsyncIterator[bytes], stack: AsyncExitStack) -> None:
         self._pieces = pieces
         self._stack = stack
+        self._context = copy_context()  # as the handler has left it
+        self._goes_on = False
 
     def __aiter__(self) -> OpenStream:
         return self
 
+    def _restore_context(self) -> None:
+        if not self._goes_on:
+            self._goes_on = True
+            restore(self._context)
+
     async def __anext__(self) -> bytes:
+        self._restore_context()
         try:
             return await anext(self._pieces)
         except StopAsyncIteration:
@@ -283,6 +322,7 @@ class OpenStream:
 
     async def aclose(self) -> None:
         """What is still open is told that the stream was cut off: to commit now would be wrong."""
+        self._restore_context()
         cut_off = ConnectionAbortedError("the stream was cut off before its end")
         try:
             if close := getattr(self._pieces, "aclose", None):

@@ -10,6 +10,7 @@ A stream takes its content type from the function's annotation, or else from its
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextvars import copy_context
 from functools import lru_cache
 from itertools import chain
 from typing import Any
@@ -18,6 +19,7 @@ import msgspec
 from msgspec import inspect as inspection
 
 from .arena import BIG
+from .contexts import restore
 from .encoding import json_bytes
 from .events import Event, EventStream
 from .messages import EVENTS, NDJSON, OCTETS, TEXT, FileContent, Response, json_response
@@ -200,12 +202,15 @@ class ChunkStream:
         self._items = items
         self._stream_type = stream_type
         self._first: bytes | None = None
+        self._context = copy_context()  # as the handler has left it
+        self._goes_on = False
         self._encode: Callable[[Any], bytes] = _event_chunk  # of a stream that does not wait for its first item
 
     async def begin(self) -> str:
         """Take the first item, so that it fails as a plain result would; returns the content type it asks for."""
         first = await anext(self._items, _END)
         self._first, content_type, self._encode = _first_chunk(first, self._stream_type)
+        self._context = copy_context()
         return content_type
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -215,9 +220,16 @@ class ChunkStream:
         if self._first is not None:
             chunk, self._first = self._first, None
             return chunk
+        self._restore_context()
         return self._encode(await anext(self._items))
 
+    def _restore_context(self) -> None:
+        if not self._goes_on:
+            self._goes_on = True
+            restore(self._context)
+
     async def aclose(self) -> None:
+        self._restore_context()
         close = getattr(self._items, "aclose", None)
         if close is not None:
             await close()

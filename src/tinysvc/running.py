@@ -154,10 +154,12 @@ class RunningService:
             handler = self._cached(wiring, handler)
         if wiring.of_request:
             names = set(wiring.binder.resources)
-            handler = Scope(wiring.of_request, names, once, sent=route.kind == "cpu").around(handler)
+            timeout = route.timeout if route.kind == "io" else None
+            scope = Scope(wiring.of_request, names, once, sent=route.kind == "cpu", timeout=timeout or None)
+            handler = scope.around(handler)
         if route.kind == "cpu":
             return handler
-        if route.timeout:
+        if route.timeout and not wiring.of_request:
             handler = limited_time(handler, route.timeout)
         if route.limit:
             handler = IoLimit(route.limit, "this route").around(handler)

@@ -191,6 +191,12 @@ class WebSocket:
         protocol.close(code, reason)
         await protocol.lost()
 
+    async def end(self, code: int, reason: str) -> None:
+        """Close behind the handler. From now on nothing cancels its task."""
+        await self.close(code, reason)
+        assert self._protocol is not None
+        self._protocol.handler_ended = True
+
     def __aiter__(self) -> AsyncIterator[str | bytes]:
         return self
 
@@ -313,7 +319,7 @@ class SocketProtocol(asyncio.Protocol):
 
     __slots__ = (
         "_ended", "_flow_paused", "_kind", "_loop", "_lost", "_messages", "_parts", "_pinged", "_rest", "_size",
-        "_waiter", "code", "connection", "frames", "reason", "transport",
+        "_waiter", "code", "connection", "frames", "handler_ended", "reason", "transport",
     )  # fmt: skip
 
     def __init__(self, connection: Upgraded, frames: Any) -> None:
@@ -333,6 +339,7 @@ class SocketProtocol(asyncio.Protocol):
         self._rest = b""  # has come, and is looked at in the loop's next turn
         self._flow_paused = False
         self._pinged = False  # and the client has said nothing since
+        self.handler_ended = False
 
     def begin(self, response: bytes) -> None:
         if self.connection.gone:
@@ -398,7 +405,11 @@ class SocketProtocol(asyncio.Protocol):
             if not self._lost.done():
                 self._lost.set_result(None)
         else:
-            self._loop.call_later(GRACE, self.connection.task.cancel)  # if it does not notice
+            self._loop.call_later(GRACE, self._cancel_handler)  # if it does not notice
+
+    def _cancel_handler(self) -> None:
+        if not self.handler_ended:  # what closes its resources is not cancelled
+            self.connection.task.cancel()
 
     def pause_writing(self) -> None:
         self.connection.pause_writing()
@@ -614,7 +625,7 @@ def socket_handler(function: Callable[..., Any], name: str, bind: Callable[[Requ
             response, (code, reason) = Failed(error), _farewell(request, error)
         if not socket.accepted:
             raise HTTPError(403, "The WebSocket was not accepted.")
-        await socket.close(code, reason)
+        await socket.end(code, reason)
         return response
 
     return handle

@@ -32,6 +32,7 @@ import warnings
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextvars import copy_context
 from typing import Any, NamedTuple, NoReturn
 
 import msgspec
@@ -557,7 +558,8 @@ def work(link: Link, program: Program) -> int:
         link.send(0, READY)
         while (received := link.receive()) is not None:
             (number, kind, meta), body = received
-            if not do_job(link, handle, number, kind, meta, body):
+            # In a context of its own: the next job does not see the variables that this one sets.
+            if not copy_context().run(do_job, link, handle, number, kind, meta, body):
                 break
             del received, body  # a big one is unmapped before the next comes
     except OSError:
