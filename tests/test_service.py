@@ -8,7 +8,6 @@ import enum
 import json
 import logging
 import os
-import signal
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
