@@ -15,10 +15,10 @@ from tinysvc.cookies import MAX_SIZE
 from tinysvc.dispatcher import STREAM_HIGH_WATER
 from tinysvc.forms import (
     MAX_BOUNDARY,
-    MAX_FIELDS_SIZE,
     MAX_PART_HEADER,
     MAX_PART_HEADERS,
     MAX_PARTS,
+    MAX_PREAMBLE,
     SPOOL_SIZE,
 )
 from tinysvc.http import HEARTBEAT, LINGER
@@ -290,12 +290,10 @@ GROUPS["Forms, files and sockets"] = [
         "parts of a multipart form",
         "",
         "413",
-        "as fields of a query; empty parts are a cheap attack",
+        "fields, too; their size is max_body_size's; empty parts are a cheap attack",
         value=f"{MAX_PARTS:,}",
     ),
-    Limit(
-        "fields of a form that are no files", "", "413", "they stay in memory", value=shown("_size", MAX_FIELDS_SIZE)
-    ),
+    Limit("bytes before the first boundary", "", "400", "nobody reads them", value=shown("_size", MAX_PREAMBLE)),
     Limit("one header line of a part", "", "413", "a name and a file's name", value=shown("_size", MAX_PART_HEADER)),
     Limit("header lines of a part", "", "413", "RFC 7578 knows three", value=str(MAX_PART_HEADERS)),
     Limit("boundary of a form", "", "400", "RFC 2046, 5.1.1", value=f"{MAX_BOUNDARY} characters"),

@@ -34,7 +34,7 @@ FLOORS: list[list[set[str]]] = [  # floor -> groups; the groups of one floor do 
     [
         {"http", "bodies", "heads", "chunked", "sendfile"},
         {"routing", "router"},
-        {"binding", "annotations", "places", "results", "schemas"},
+        {"binding", "annotations", "places", "results", "schemas", "formvalues"},
         {
             "executor",
             "plain",

@@ -44,7 +44,8 @@ import msgspec
 from .annotations import comes_as_json, hints_of, holds_model, is_list_of_scalars, options, signature_of
 from .errors import BindingError, ConfigurationError, HTTPError
 from .events import Event
-from .forms import UploadFile, missing_library
+from .forms import JsonText, UploadFile, missing_library
+from .formvalues import FormFault, FormFields, decoded, normal_text, normal_texts, texts_of
 from .messages import EVENTS, JSON, MESSAGEPACK, NDJSON, Request
 from .places import MARKERS, ApiKey, Bearer, Form, Marker, Path, Query, form_of, marker_in, place_of, unauthorized
 from .results import ITEM_TYPES
@@ -216,6 +217,8 @@ class Binder:
     def _from_text(self, name: str, annotation: Any, default: Any, marker: Marker) -> Get:
         where, field, values_of = place_of(marker, name)
         place = f"{where}.{field}"
+        if where == "form" and options(annotation) == (bool,) and default is inspect.Parameter.empty:
+            default = False  # a checkbox that is not ticked
         self.inputs.append(Input(name, where, field, annotation, default, marker))
         self._check_decodable(place, annotation)
         takes_many = comes_as_json(annotation)
@@ -227,6 +230,17 @@ class Binder:
             )
         is_text = annotation is str
         convert = msgspec.convert
+        if where == "form":
+            values_of = lambda request, name: texts_of(form_of(request), name)  # noqa: E731
+
+        def normal(values: list[str], error: msgspec.ValidationError) -> Any:
+            """The value, as a browser may write it: see formvalues.py."""
+            found: Any = normal_texts(values, annotation) if takes_many else normal_text(values[-1], annotation)
+            if found is None and type(None) not in options(annotation):
+                if default is inspect.Parameter.empty:
+                    raise error
+                return default
+            return convert(found, annotation, strict=False)
 
         def make(request: Request, body: Body) -> Any:
             values = values_of(request, field)
@@ -239,8 +253,13 @@ class Binder:
             if is_text:
                 return values[-1]
             try:
-                return convert(values if takes_many else values[-1], annotation, strict=False)
-            except msgspec.ValidationError as error:
+                try:
+                    return convert(values if takes_many else values[-1], annotation, strict=False)
+                except msgspec.ValidationError as error:
+                    if where not in ("form", "query"):
+                        raise
+                    return normal(values, error)
+            except msgspec.DecodeError as error:
                 detail, _, inner = str(error).partition(" - at `$")
                 if not takes_many:
                     detail = detail.replace("got `str`", f"got {values[-1][:100]!r}")
@@ -259,22 +278,26 @@ class Binder:
             )
         self._check_decodable(f"form.{name}", kind)
         self.inputs.append(Input(name, "whole form", "", kind, default))
-        many = {
-            field
-            for field, hint in typing.get_type_hints(kind, include_extras=True).items()
-            if list[UploadFile] in options(hint) or is_list_of_scalars(hint)
-        }
+        fields = FormFields(kind)
+
+        def convert(values: Any, *, strict: bool = False) -> Any:
+            return msgspec.convert(values, kind, strict=strict, dec_hook=_as_upload)
 
         def make(request: Request, body: Body) -> Any:
             form = form_of(request)
             if default is not inspect.Parameter.empty and not form.fields and not form.files:
                 return default
-            values = {
-                field: found if field in many else found[-1] for field, found in (form.fields | form.files).items()
-            }
             try:
-                return msgspec.convert(values, kind, strict=False, dec_hook=_as_upload)
-            except msgspec.ValidationError as error:
+                if name not in fields.names and (whole := texts_of(form, name)) and isinstance(whole[-1], JsonText):
+                    return convert(decoded(whole[-1]), strict=True)  # in a part of its own
+                values = fields.values(form)
+                try:
+                    return convert(values)
+                except msgspec.ValidationError:
+                    return convert(fields.normal(values))
+            except FormFault as error:
+                raise _Fault(f"form.{error.field}", error.detail) from None
+            except msgspec.DecodeError as error:
                 detail, _, inner = str(error).partition(" - at `$")
                 raise _Fault("form" + inner.rstrip("`"), detail) from None
 

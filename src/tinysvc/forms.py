@@ -11,12 +11,15 @@ body's own limit.
 
 from __future__ import annotations
 
+import codecs
+import re
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from .errors import HTTPError
 from .query import CONTROL, parse_query
@@ -29,11 +32,11 @@ SPOOL_SIZE = 1 * MiB
 FLUSH_SIZE = 256 * KiB
 """Bytes that wait for the disk before a thread is sent there."""
 
-MAX_PARTS = 1000
-"""Fields and files of a form, as many as a query may have; more is a 413. Empty parts are a cheap attack."""
+MAX_PARTS = 10_000
+"""Fields and files of a form (Tomcat: 10,000); more is a 413. Empty parts are a cheap attack."""
 
-MAX_FIELDS_SIZE = 1 * MiB
-"""Bytes of all fields that are no files, which stay in memory (Django: 2.5 MiB)."""
+MAX_PREAMBLE = 4 * KiB
+"""Bytes before the first boundary, which nobody reads (RFC 2046, 5.1.1)."""
 
 MAX_PART_HEADER = 4 * KiB
 """Bytes of one header line of a part: a name, and a file's name."""
@@ -63,6 +66,11 @@ class UploadFile:
         self.size = 0
         self.file: SpooledTemporaryFile[bytes] = SpooledTemporaryFile()  # noqa: SIM115 - closed by __del__
 
+    @property
+    def is_json(self) -> bool:
+        """Whether the client says that it is a JSON document."""
+        return _is_json(self.content_type)
+
     def read(self, size: int = -1) -> bytes:
         """The next `size` bytes; all that are left if it is negative."""
         return self.file.read(size)
@@ -83,6 +91,17 @@ class UploadFile:
 
     def __repr__(self) -> str:
         return f"<UploadFile {self.name}: {self.filename!r}, {self.size} bytes of {self.content_type}>"
+
+
+class JsonText(str):
+    """The text of a part that says it is a JSON document."""
+
+    __slots__ = ()
+
+
+def _is_json(content_type: str) -> bool:
+    kind = content_type.partition(";")[0].strip().lower()
+    return kind == "application/json" or kind.endswith("+json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +168,9 @@ class FormParser:
         kind, parameters = _parameters(content_type)
         self._reader: _Multipart | _Urlencoded
         if kind == MULTIPART:
-            self._reader = _Multipart(self._form, self._spool, _boundary(parameters))
+            self._reader = _Multipart(self._form, self._spool, parameters)
         elif kind == URLENCODED:
-            self._reader = _Urlencoded(self._form)
+            self._reader = _Urlencoded(self._form, _codec(parameters.get("charset", ""), "form"))
         else:
             what = f"not {kind[:100]!r}" if kind else "but it does not say what it is"
             raise HTTPError(415, f"The body must be a form, {MULTIPART} or {URLENCODED}, {what}.")
@@ -162,6 +181,11 @@ class FormParser:
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
         if kind is not None:
             self._spool.close()
+
+    @property
+    def held(self) -> int:
+        """Bytes of fields, which stay in memory."""
+        return self._reader.held
 
     @property
     def unwritten(self) -> int:
@@ -186,16 +210,21 @@ class FormParser:
         return self._form
 
 
-async def read_form(content_type: str, pieces: AsyncIterator[bytes]) -> FormData:
-    """A form, on the event loop."""
+async def read_form(
+    content_type: str, pieces: AsyncIterator[bytes], keep: Callable[[], object] | None = None
+) -> FormData:
+    """A form, on the event loop. `keep` is called when its fields are big: what comes then counts as held."""
     from anyio.to_thread import run_sync
 
     with FormParser(content_type) as parser:
         async for piece in pieces:
             parser.feed(piece)
+            if keep and parser.held > SPOOL_SIZE:
+                keep()
             if parser.unwritten >= FLUSH_SIZE:
                 await run_sync(parser.flush)
-        return parser.finish() if not parser.unwritten else await run_sync(parser.finish)
+        is_quick = not parser.unwritten and parser.held <= SPOOL_SIZE
+        return parser.finish() if is_quick else await run_sync(parser.finish)
 
 
 def parse_form(content_type: str, body: bytes | memoryview) -> FormData:
@@ -217,28 +246,39 @@ def _parameters(content_type: str) -> tuple[str, dict[str, str]]:
     return kind.strip(" \t").lower(), parameters
 
 
+_CODECS = re.compile(r"ascii|utf-8(-sig)?|iso8859-\d+|cp125\d|koi8-[ru]|shift_jis|euc_(jp|kr)|gbk|gb2312|gb18030|big5")
+"""Those that browsers know (WHATWG Encoding), by Python's names; others are slow, or are none of text."""
+
+
+def _codec(charset: str, what: str) -> str:
+    """Python's name of a declared charset; ASCII is read as UTF-8, which holds it."""
+    try:
+        name = codecs.lookup(charset or "utf-8").name
+    except (LookupError, ValueError):
+        name = ""
+    if not _CODECS.fullmatch(name):
+        raise _malformed(f"the {what} has the charset {charset[:100]!r}, which is not supported; send UTF-8")
+    return "utf-8" if name == "ascii" else name
+
+
 class _Urlencoded:
-    def __init__(self, form: FormData) -> None:
+    def __init__(self, form: FormData, codec: str) -> None:
         self._form = form
+        self._codec = codec
         self._pieces: list[bytes] = []
-        self._size = 0
+        self.held = 0
 
     def feed(self, data: bytes) -> None:
-        self._size += len(data)
-        if self._size > MAX_FIELDS_SIZE:
-            raise _too_much(f"{MAX_FIELDS_SIZE} bytes of fields")
+        self.held += len(data)
         self._pieces.append(data)
 
     def finish(self) -> None:
         try:
-            text = b"".join(self._pieces).decode()
+            text = b"".join(self._pieces).decode(self._codec)
         except UnicodeDecodeError as error:
-            raise HTTPError(400, f"The form is not UTF-8: {error.reason} at byte {error.start}.") from None
-        self._form.fields.update(parse_query(text, "form"))
-
-
-def _too_much(what: str) -> HTTPError:
-    return HTTPError(413, f"The form has more than {what}.")
+            name = "UTF-8" if self._codec == "utf-8" else self._codec
+            raise HTTPError(400, f"The form is not {name}: {error.reason} at byte {error.start}.") from None
+        self._form.fields.update(parse_query(text, "form", MAX_PARTS, self._codec))
 
 
 # Multipart
@@ -250,40 +290,73 @@ def _boundary(parameters: dict[str, str]) -> bytes:
         raise HTTPError(
             400, f"The Content-Type must name a boundary of 1 to {MAX_BOUNDARY} characters, not {boundary[:100]!r}."
         )
-    if parameters.get("charset", "utf-8").lower() not in ("utf-8", "utf8"):
-        raise HTTPError(400, f"The form must be UTF-8, not {parameters['charset'][:100]!r}.")
     return boundary.encode()
 
 
 class _Part:
-    """One part while it comes: a file, or a field."""
+    """One part while it comes: a file, or a field. `charset` is that of a field that does not say its own."""
 
-    def __init__(self, segment: Any) -> None:
-        for name, value in segment.headerlist:
+    def __init__(self, segment: Any, charset: str) -> None:
+        headers = {name: _header_text(value, charset) for name, value in segment.headerlist}
+        for header, value in headers.items():
             if CONTROL.search(value):
-                raise _malformed(f"the header {name} of a part holds a control character")
+                raise _malformed(f"the header {header} of a part holds a control character")
         if not segment.name:
             raise _malformed("a part has no name")
-        if CONTROL.search(segment.name + (segment.filename or "")):
+        name, filename = _header_text(segment.name, charset), segment.filename
+        if filename is not None:
+            filename = _header_text(filename, charset)
+        if "filename*" in headers["Content-Disposition"].lower():
+            filename = _extended_name(headers["Content-Disposition"], filename or "")
+        if CONTROL.search(name + (filename or "")):
             raise _malformed("the name of a part, or of its file, holds a control character")
-        encoding = segment.header("Content-Transfer-Encoding", "binary").lower()
+        encoding = headers.get("Content-Transfer-Encoding", "binary").strip().lower()
         if encoding not in ("binary", "8bit", "7bit"):
             raise _malformed(f"a part has the Content-Transfer-Encoding {encoding[:100]!r}, which no form has any more")
-        self.name: str = segment.name
+        self.name = name
         self.pieces: list[bytes] = []
         self.upload: UploadFile | None = None
-        content_type = segment.header("Content-Type", "")
-        charset = _parameters(content_type)[1].get("charset", "utf-8")
-        if segment.filename is not None:
-            self.upload = UploadFile(self.name, _basename(segment.filename), content_type or "application/octet-stream")
-        elif charset.lower() not in ("utf-8", "utf8", "us-ascii"):
-            raise _malformed(f"the field {self.name!r} must be UTF-8, not {charset[:100]!r}")
+        content_type = headers.get("Content-Type", "").strip()
+        self._is_json = _is_json(content_type)
+        if filename is not None:
+            self.upload = UploadFile(name, _basename(filename), content_type or "application/octet-stream")
+        else:
+            given = _parameters(content_type)[1].get("charset", "utf-8" if self._is_json else charset)
+            self._codec = _codec(given, f"field {name!r}")
 
     def text(self) -> str:
         try:
-            return b"".join(self.pieces).decode()
+            text = b"".join(self.pieces).decode(self._codec)
         except UnicodeDecodeError as error:
-            raise _malformed(f"the field {self.name!r} is not UTF-8: {error.reason} at byte {error.start}") from None
+            codec = "UTF-8" if self._codec == "utf-8" else self._codec
+            raise _malformed(f"the field {self.name!r} is not {codec}: {error.reason} at byte {error.start}") from None
+        return JsonText(text.removeprefix("\ufeff")) if self._is_json else text
+
+
+def _header_text(latin: str, charset: str) -> str:
+    """A header, which the library has read byte by byte: UTF-8, as browsers write it, or the form's charset."""
+    octets = latin.encode("latin-1")
+    try:
+        return octets.decode()
+    except UnicodeDecodeError:
+        return octets.decode(_codec(charset, "form") if charset not in ("", "utf-8") else "cp1252", "replace")
+
+
+def _extended_name(disposition: str, otherwise: str) -> str:
+    """The file's name as `filename*` has it (RFC 8187), which goes before `filename` (RFC 6266, 4.3)."""
+    for parameter in _PARAMETER.findall(disposition):
+        key, _, value = parameter.partition("=")
+        if key.strip(" \t").lower() == "filename*":
+            charset, _, rest = value.strip(' \t"').partition("'")
+            encoded = rest.partition("'")[2]  # behind the language
+            try:
+                return unquote_to_bytes(encoded).decode(_codec(charset, "file's name"))
+            except UnicodeDecodeError:
+                return otherwise
+    return otherwise
+
+
+_PARAMETER = re.compile(r"""(?:"(?:[^"\\]|\\.)*"|[^;"])+""")
 
 
 def missing_library() -> str:
@@ -298,31 +371,40 @@ def missing_library() -> str:
 class _Multipart:
     """Makes fields and files of what the library tells: a part, its pieces, None at its end."""
 
-    def __init__(self, form: FormData, spool: _Spool, boundary: bytes) -> None:
+    def __init__(self, form: FormData, spool: _Spool, parameters: dict[str, str]) -> None:
         if missing := missing_library():
             raise RuntimeError(missing)
         from multipart import MultipartError, ParserLimitReached, PushMultipartParser
 
+        boundary = _boundary(parameters)
+        self._charset = parameters.get("charset", "utf-8")
+        _codec(self._charset, "form")
         self._limit_reached, self._malformed = ParserLimitReached, MultipartError
         self._push = PushMultipartParser(
-            boundary, max_header_size=MAX_PART_HEADER, max_header_count=MAX_PART_HEADERS, max_segment_count=MAX_PARTS
+            boundary,
+            max_header_size=MAX_PART_HEADER,
+            max_header_count=MAX_PART_HEADERS,
+            max_segment_count=MAX_PARTS,
+            header_charset="latin-1",
         )
         self._form, self._spool = form, spool
-        self._first_line = b"--" + boundary
-        self._beginning: bytes | None = b""  # until enough has come to tell that it is the boundary
+        self._first_line = b"\r\n--" + boundary
+        self._beginning: bytes | None = b"\r\n"  # until the first boundary has come
+        self._has_preamble = False  # and no part yet
         self._part: _Part | None = None
-        self._fields_size = 0
+        self.held = 0
 
     def feed(self, data: bytes) -> None:
         if self._beginning is not None:
             data = self._beginning + data
-            first = data.removeprefix(b"\r\n")
-            if not self._first_line.startswith(first[: len(self._first_line)]) and data != b"\r":
-                raise _malformed("it does not begin with the boundary")
-            if len(first) < len(self._first_line):
+            start = data.find(self._first_line, 0, MAX_PREAMBLE + len(self._first_line))
+            if start < 0:
+                if len(data) >= MAX_PREAMBLE + len(self._first_line):
+                    raise _malformed(f"no boundary stands in its first {MAX_PREAMBLE} bytes")
                 self._beginning = data
                 return
-            self._beginning = None
+            self._beginning, data = None, data[start + 2 :]
+            self._has_preamble = start > 0
         try:
             for event in self._push.parse(data):
                 self._take(event)
@@ -333,6 +415,8 @@ class _Multipart:
             raise _malformed(str(error)) from None
 
     def finish(self) -> None:
+        if self._beginning is not None or self._has_preamble:  # parts between other boundaries are no preamble
+            raise _malformed("the boundary of its Content-Type begins no part")
         try:
             self._push.close()
         except self._malformed as error:
@@ -341,7 +425,8 @@ class _Multipart:
     def _take(self, event: Any) -> None:
         part = self._part
         if part is None:
-            self._part = part = _Part(event)
+            self._part = part = _Part(event, self._charset)
+            self._has_preamble = False
             if part.upload is not None:
                 self._spool.open(part.upload)
         elif event is None:
@@ -350,15 +435,16 @@ class _Multipart:
         elif part.upload is not None:
             self._spool.write(part.upload, bytes(event))
         else:
-            self._fields_size += len(event)
-            if self._fields_size > MAX_FIELDS_SIZE:
-                raise _too_much(f"{MAX_FIELDS_SIZE} bytes of fields that are no files")
+            self.held += len(event)
             part.pieces.append(bytes(event))
 
     def _end(self, part: _Part) -> None:
         upload = part.upload
         if upload is None:
-            self._form.fields.setdefault(part.name, []).append(part.text())
+            text = part.text()
+            self._form.fields.setdefault(part.name, []).append(text)
+            if part.name == "_charset_":  # of the fields behind it (RFC 7578, 4.6)
+                self._charset = text
         elif upload.size or upload.filename:  # else a file input in which nothing was chosen
             self._form.files.setdefault(part.name, []).append(upload)
 

@@ -290,7 +290,8 @@ class Request:
         if self.form_data is None:
             from .forms import read_form
 
-            self.form_data = await read_form(self.headers.get("content-type", ""), self.stream())
+            keep = getattr(self._body, "keep", None)
+            self.form_data = await read_form(self.headers.get("content-type", ""), self.stream(), keep)
         return self.form_data
 
     def url_for(self, handler: Callable[..., Any], /, **parameters: Any) -> str:
