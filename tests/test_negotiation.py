@@ -129,6 +129,8 @@ def test_links_and_locations(client: httpx.Client) -> None:
         ("https://example.org/x?y=1#z", "https://example.org/x?y=1#z"),
         ("HTTP://example.org", "HTTP://example.org"),
         ("/time/12:30", "/time/12:30"),
+        ("/a?b=\\c|d^{e}`100%", "/a?b=%5Cc%7Cd%5E%7Be%7D%60100%"),
+        ("/a#\\", "/a#%5C"),
     ],
 )
 def test_where_a_redirect_leads(client: httpx.Client, to: str, location: str) -> None:

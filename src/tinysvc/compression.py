@@ -23,6 +23,7 @@ def compressed(handler: Handler) -> Handler:
     """`handler`, with answers in the best coding that the client accepts."""
 
     async def handle(request: Request) -> Response:
+        request.compresses = True
         response = await handler(request)
         content = response.content
         if isinstance(content, (bytes, memoryview, AsyncIterator)):

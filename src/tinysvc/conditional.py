@@ -33,7 +33,9 @@ def precondition(request: Request, *, etag: str = "", last_modified: float | dat
     exists = bool(tag) or modified is not None
     if_match, if_none_match = request.headers.get("if-match"), request.headers.get("if-none-match")
     if if_match is not None:
-        if not (if_match.strip() == "*" and exists) and not _has(if_match, tag, weak=False):
+        # Our compression weakens a strong tag, which still names the same state: clients could not write otherwise.
+        weakened = getattr(request, "compresses", False) and not tag.startswith("W/")
+        if not (if_match.strip() == "*" and exists) and not _has(if_match, tag, weak=weakened):
             raise _failed("If-Match")
     elif modified is not None and modified > (read_date(request.headers.get("if-unmodified-since")) or inf):
         raise _failed("If-Unmodified-Since")
@@ -82,14 +84,11 @@ def _seconds(moment: float | datetime | None) -> int | None:
 
 
 def _has(header: str, tag: str, *, weak: bool) -> bool:
-    """Whether the tag is in the list; weakly, a weak one is equal to a strong one (RFC 9110, 8.8.3.2).
-
-    The strong comparison takes the weak form of a tag that is strong here: such a tag was weakened on its way, by our
-    compression or a proxy's, and still names the same state. Else no client behind a compression could write.
-    """
+    """Whether the tag is in the list; weakly, a weak one is equal to a strong one (RFC 9110, 8.8.3.2)."""
     if not tag or (not weak and tag.startswith("W/")):
         return False
-    return any(other.removeprefix("W/") == tag.removeprefix("W/") for other in tags_in(header))
+    tags = tags_in(header)
+    return any(other.removeprefix("W/") == tag.removeprefix("W/") for other in tags) if weak else tag in tags
 
 
 def tags_in(header: str) -> list[str]:

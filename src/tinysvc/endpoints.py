@@ -116,10 +116,12 @@ def _open(stack: ExitStack, resources: dict[str, Callable[..., Any]], opened: di
     return values
 
 
-def _request(meta: Any, body: Body) -> Request:
+def _request(meta: Any, body: Body, compresses: bool) -> Request:
     _, method, path, query, parameters, headers, peer, identity, resources = meta
     request = Request(method, path, query, Headers(headers), body, parameters, Peer(*map(_address, peer)), identity)
     request.resources = resources
+    if compresses:
+        request.compresses = True
     return request
 
 
@@ -135,7 +137,7 @@ def _one_at_a_time(endpoint: Endpoint, resources: Values) -> Handle:
 
     def handle(meta: Any, body: Body) -> Reply:
         begin = perf_counter()
-        request = _request(meta, body)
+        request = _request(meta, body, compress)
         request_id.set(request.id)
         route_name.set(f"{request.method} {path}")
         try:
@@ -233,7 +235,9 @@ def _batched(endpoint: Endpoint, resources: Values) -> Handle:
 
     def handle(meta: Any, body: Body) -> Reply:
         _, metas, lengths = meta
-        requests = [_request(each, part) for each, part in zip(metas, _parts(body, lengths), strict=True)]
+        requests = [
+            _request(each, part, endpoint.compress) for each, part in zip(metas, _parts(body, lengths), strict=True)
+        ]
         route_name.set(f"{requests[0].method} {path}")
         outcomes: list[Any] = [None] * len(requests)
         bound: dict[int, Values] = {}

@@ -123,6 +123,9 @@ class Request:
     root_path: str
     """The prefix that a trusted proxy takes off each path (`X-Forwarded-Prefix`); not set where there is none."""
 
+    compresses: bool
+    """Set where the response may be compressed, which weakens its entity-tag; see conditional.py."""
+
     __slots__ = (
         "_body",
         "_host",
@@ -130,6 +133,7 @@ class Request:
         "_is_kept",
         "_query",
         "_taken",
+        "compresses",
         "form_data",
         "headers",
         "method",

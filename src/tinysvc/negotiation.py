@@ -5,6 +5,7 @@ return negotiated(request, notes, html=page_of)         JSON, MessagePack, or a 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
@@ -65,8 +66,8 @@ def redirect(location: str, status: int = 303) -> Response:
     """Send the client to another address: of this service ("/notes/7", "?page=2"), or a whole one ("https://...").
 
     303 has it ask with GET; 307 and 308 with the same method, 308 for good. ValueError for what a browser could take
-    for another host than it looks like ("//evil.example", a backslash, a control character), and for other schemes: so
-    what a client has sent can be given here, after a look at whether it begins with "/".
+    for another host than it looks like ("//evil.example", a backslash in the path, a control character), and for other
+    schemes: so what a client has sent can be given here, after a look at whether it begins with "/".
     """
     if status not in (301, 302, 303, 307, 308):
         raise ValueError(f"a redirect has the status 301, 302, 303, 307 or 308, not {status!r}")
@@ -80,7 +81,7 @@ def checked_location(location: str) -> str:
     if (
         not location
         or location != location.strip()
-        or "\\" in location
+        or "\\" in re.split("[?#]", location, maxsplit=1)[0]  # a slash to browsers; behind the path it is data
         or any(ord(character) < 32 or ord(character) == 127 for character in location)
         or location.startswith("//")
         or (has_scheme and (scheme.lower() not in ("http", "https") or not rest.startswith("//")))
