@@ -29,6 +29,7 @@ FLOORS: list[list[set[str]]] = [  # floor -> groups; the groups of one floor do 
             "query",
             "ranges",
             "samples",
+            "shadows",
         }
     ],
     [

@@ -4,16 +4,19 @@ What only a server needs is imported when it is asked for: workers import the au
 there sooner without an event loop, a pool and an HTTP server of their own.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from .shadows import named
 
-from .conditional import precondition, validators
-from .errors import ConfigurationError, HTTPError, TinysvcError
-from .events import Event, EventStream
-from .forms import FormData, UploadFile
-from .messages import Handler, Headers, Request, Response, request_id
-from .places import ApiKey, Bearer, Cookie, Form, Header, Query
-from .routing import Batch, Cache, cpu_resource, cpu_route, io_resource, io_route
+with named():
+    from importlib import import_module
+    from typing import TYPE_CHECKING, Any
+
+    from .conditional import precondition, validators
+    from .errors import ConfigurationError, HTTPError, TinysvcError
+    from .events import Event, EventStream
+    from .forms import FormData, UploadFile
+    from .messages import Handler, Headers, Request, Response, request_id
+    from .places import ApiKey, Bearer, Cookie, Form, Header, Query
+    from .routing import Batch, Cache, cpu_resource, cpu_route, io_resource, io_route
 
 if TYPE_CHECKING:
     from .calls import cpu

@@ -22,6 +22,7 @@ from typing import Any
 from .errors import ConfigurationError, author_traceback
 from .routing import Route, recorded
 from .service import Service
+from .shadows import LATER, sentence, shadowing
 from .wiring import check
 
 log = logging.getLogger("tinysvc")
@@ -189,6 +190,9 @@ def _serves(module: types.ModuleType) -> bool:
 def _on_path(folder: Path) -> None:
     entry = str(folder.resolve())
     if entry not in sys.path:
+        if shadowing([entry]):
+            for name in LATER:  # what they need, they get from Python
+                importlib.import_module(name)
         sys.path.insert(0, entry)
 
 
@@ -200,5 +204,7 @@ def _guarded(load: Callable[[], Any], what: str) -> types.ModuleType:
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             raise
-        raise ImportFailed(f"importing {what} failed:\n{author_traceback(error)}") from None
+        text = f"importing {what} failed:\n{author_traceback(error)}"
+        shadows = [sentence(file, name) for name, file in shadowing(sys.path).items() if file in text]
+        raise ImportFailed("\n".join((text, *shadows))) from None
     return module

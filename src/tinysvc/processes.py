@@ -22,11 +22,14 @@ from .arena import Arena, Arenas, anonymous_file
 from .descendants import kill_marked
 from .errors import ConfigurationError, WorkerStartError, refused_call
 from .forks import not_for_children
+from .shadows import shadowing, stdlib_first
 from .worker import COMMAND, FAILED, FORK, FRAME, KILL, OF_THE_SERVER, READY, STARTING, Program, WorkerOptions, decode
 
 _BOOT = (
-    "import pickle, sys; program = open({program}, 'rb'); sys.path[:] = pickle.load(program); "
-    "from tinysvc.worker import forkserver_main; forkserver_main({control}, program)"
+    "import sys; sys.path[:] = [folder for folder in sys.path if folder]; "
+    "import pickle; program = open({program}, 'rb'); sys.path[:], path, first = pickle.load(program); "
+    "[__import__(name) for name in first]; from tinysvc.worker import forkserver_main; sys.path[:] = path; "
+    "forkserver_main({control}, program)"
 )
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -221,10 +224,11 @@ def _pickles(program: Program, options: WorkerOptions) -> tuple[bytes, list[int]
         preparation.pop("init_main_from_path", None)
     preparation["authkey"] = bytes(preparation["authkey"])
     path = [os.getcwd() if entry == "" else entry for entry in sys.path]
+    paths = (stdlib_first(path), path, ("tinysvc.endpoints",)) if shadowing(path) else (path, path, ())
     heir = _Heir()
     context.set_spawning_popen(heir)  # type: ignore[arg-type]
     try:
-        pickles = [pickle.dumps(value) for value in (path, preparation, options)]
+        pickles = [pickle.dumps(value) for value in (paths, preparation, options)]
         buffer = io.BytesIO()
         _ProgramPickler(buffer).dump(program)
         return b"".join((*pickles, buffer.getbuffer())), heir.descriptors
