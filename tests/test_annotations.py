@@ -9,8 +9,16 @@ from typing import Annotated, Any, TypedDict
 import msgspec
 import pytest
 
-from tinysvc import ConfigurationError, Header
-from tinysvc.annotations import comes_as_json, extras, is_list_of_scalars, options, signature_of
+from tinysvc import Header
+from tinysvc.annotations import (
+    Unresolved,
+    comes_as_json,
+    extras,
+    is_list_of_scalars,
+    options,
+    signature_of,
+    unresolved_at,
+)
 
 
 @dataclass
@@ -59,5 +67,6 @@ def test_what_annotated_adds() -> None:
 def test_an_annotation_that_names_nothing() -> None:
     def handler(x: Nothing) -> None: ...  # type: ignore[name-defined]  # noqa: F821
 
-    with pytest.raises(ConfigurationError, match=r"handler .*an annotation cannot be resolved.*import or define it"):
-        signature_of(handler)
+    hint = signature_of(handler)["x"].annotation
+    assert hint == Unresolved("Nothing", "name 'Nothing' is not defined")
+    assert "defined; import or define it" in str(unresolved_at(handler, "x", hint))

@@ -524,3 +524,7 @@ def test_upload_that_a_stream_reads_lives_until_its_end(client: httpx.Client, pa
     for content in (b"line\n" * 10, (b"x" * 9999 + b"\n") * (SPOOL_SIZE // 10_000 + 20)):
         answer = client.post(path, files={"file": ("x.txt", content)})
         assert answer.content == content
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name() -> None:
+    assert parse_form("application/x-www-form-urlencoded", b"\xef\xbb\xbfa=1").fields == {"a": ["1"]}

@@ -35,7 +35,7 @@ FLOORS: list[list[set[str]]] = [  # floor -> groups; the groups of one floor do 
     [
         {"http", "bodies", "heads", "chunked", "sendfile"},
         {"routing", "router"},
-        {"binding", "annotations", "places", "results", "schemas", "formvalues"},
+        {"binding", "aliases", "annotations", "formvalues", "mismatches", "places", "results", "schemas"},
         {
             "executor",
             "plain",

@@ -492,3 +492,26 @@ def test_the_examples_answer_as_their_document_says(url: str, mode: schemathesis
             continue  # it takes nothing that could be wrong
         tested += 1
     assert tested > 10
+
+
+class Odd:
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@io_route("/big/{key}")
+async def with_big_default(key: str, limit: int = 2**64) -> int:
+    """Say it."""
+    return limit
+
+
+@io_route("/odd/{key}", methods=["POST"], example=Odd())
+async def with_odd_example(key: str, item: Item) -> None: ...
+
+
+def test_the_document_never_stops_a_service(caplog: pytest.LogCaptureFixture) -> None:
+    with serving(Service(with_big_default, with_odd_example)) as url:
+        paths = httpx.get(f"{url}/openapi.json").json()["paths"]
+    assert paths["/big/{key}"]["get"]["parameters"][1]["schema"]["default"] == 2**64
+    assert paths["/odd/{key}"]["post"]["parameters"][0]["name"] == "key"
+    assert "POST /odd/{key} is described by its path alone" in caplog.text

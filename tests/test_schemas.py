@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import inspect
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic, TypeVar
 
 import attrs
 import msgspec
@@ -181,3 +182,23 @@ def test_times_are_said_wherever_they_stand() -> None:
     many, by_name, one = schemas.components["Fourth"]["properties"]["wasAt"]["anyOf"]
     assert (many["items"], by_name["additionalProperties"], one) == (when, when, clock)
     assert schemas.of(tuple[str, datetime.datetime])["prefixItems"] == [{"type": "string"}, when]
+
+
+T = TypeVar("T")
+
+
+class Page(msgspec.Struct, Generic[T]):
+    items: list[T]
+
+
+def test_generics_of_two_classes_of_one_name() -> None:
+    one, other = (dataclasses.make_dataclass("Item", [(name, int)]) for name in ("a", "b"))
+    one.__module__, other.__module__ = "one", "other"
+    schemas = Schemas([Page[one], Page[other], int])  # type: ignore[valid-type]
+    items = []
+    for page in (Page[one], Page[other]):  # type: ignore[valid-type]
+        name = schemas.of(page)["$ref"].rpartition("/")[2]
+        item = schemas.components[name]["properties"]["items"]["items"]["$ref"].rpartition("/")[2]
+        items += list(schemas.components[item]["properties"])
+    assert items == ["a", "b"]
+    assert schemas.of(int) == {"type": "integer"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import inspect
+import sys
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping
@@ -12,21 +13,64 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 import msgspec
 
+from .aliases import evaluated, without_aliases
 from .errors import ConfigurationError
 
 
+@dataclasses.dataclass(frozen=True)
+class Unresolved:
+    """Stands for an annotation that names what does not exist while the service runs."""
+
+    text: str
+    reason: str
+
+
 def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
-    """The annotations, resolved. ConfigurationError if one names what does not exist."""
+    """The annotations, resolved and without aliases.
+
+    A parameter's that names what does not exist is an `Unresolved`; a result's is left out, as nothing needs it.
+    """
     try:
-        return typing.get_type_hints(function, include_extras=True)
-    except Exception as error:
-        raise ConfigurationError.at(
-            function, f"an annotation cannot be resolved: {error}; import or define it at the module's top level"
-        ) from None
+        found = typing.get_type_hints(function, include_extras=True)
+    except Exception:
+        found = _each_resolved(function)
+    return {name: without_aliases(hint) for name, hint in found.items()}
+
+
+def _each_resolved(function: Callable[..., Any]) -> dict[str, Any]:
+    inner = inspect.unwrap(function)
+    namespace = getattr(inner, "__globals__", None) or vars(sys.modules.get(inner.__module__, types))
+    found = {}
+    for name, hint in _written(inner).items():
+        try:
+            found[name] = evaluated(hint, namespace, getattr(inner, "__type_params__", ()))
+        except Exception as error:
+            if name != "return":
+                found[name] = Unresolved(getattr(hint, "__forward_arg__", None) or str(hint), str(error))
+    return found
+
+
+def _written(function: Callable[..., Any]) -> Mapping[str, Any]:
+    """The annotations as they are written: Python 3.14 evaluates them when they are asked for."""
+    try:
+        return function.__annotations__
+    except NameError:
+        import annotationlib  # type: ignore[import-not-found, unused-ignore]
+
+        found: Mapping[str, Any] = annotationlib.get_annotations(function, format=annotationlib.Format.FORWARDREF)
+        return found
+
+
+def unresolved_at(function: Callable[..., Any], name: str, hint: Unresolved) -> ConfigurationError:
+    return ConfigurationError.at(
+        function,
+        f"the annotation {hint.text} of the parameter {name} cannot be resolved: {hint.reason}; import or define it at "
+        "the module's top level, not under `if TYPE_CHECKING:`, as the parameter is read by its type",
+    )
 
 
 def signature_of(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    """The parameters with their annotations resolved. ConfigurationError if one names what does not exist."""
+    """The parameters with their annotations resolved, as `hints_of` has them."""
     hints = hints_of(function)
     return {
         name: parameter.replace(annotation=hints.get(name, parameter.empty))

@@ -13,7 +13,7 @@ the request path there is one small function a parameter. The rules, in this ord
     annotated `bytes` or `memoryview`            the raw body; as a memoryview it is never copied
     a dataclass, Struct, TypedDict, attrs or     the body, as JSON (or MessagePack, if it says so)
     pydantic class, dict, list, tuple, set
-    anything else that can be read from a text   the query
+    anything else that can be read from a text   the query; for GET and HEAD also a list of such
 
 Conversion and its errors are msgspec's.
 
@@ -36,17 +36,29 @@ from collections.abc import (
     Iterator,
     Mapping,
 )
-from contextlib import AsyncExitStack, ExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 import msgspec
 
-from .annotations import comes_as_json, hints_of, holds_model, is_list_of_scalars, options, signature_of
+from .aliases import decode_hook, is_again, readable_fields
+from .annotations import (
+    Unresolved,
+    comes_as_json,
+    hints_of,
+    holds_model,
+    is_list_of_scalars,
+    options,
+    signature_of,
+    unresolved_at,
+    without_annotated,
+)
 from .errors import BindingError, ConfigurationError, HTTPError
 from .events import Event
 from .forms import JsonText, UploadFile, missing_library
 from .formvalues import FormFault, FormFields, decoded, normal_text, normal_texts, texts_of
 from .messages import EVENTS, JSON, MESSAGEPACK, NDJSON, Request
+from .mismatches import MAX_MISMATCHES, mismatches
 from .places import MARKERS, ApiKey, Bearer, Form, Marker, Path, Query, form_of, marker_in, place_of, unauthorized
 from .results import ITEM_TYPES
 
@@ -70,10 +82,10 @@ class Input(NamedTuple):
 
 
 class _Fault(Exception):
-    """One parameter that could not be filled."""
+    """One parameter that could not be filled: each place of it with a detail."""
 
-    def __init__(self, place: str, detail: str) -> None:
-        self.place_and_detail = place, detail
+    def __init__(self, *faults: tuple[str, str]) -> None:
+        self.faults = faults
 
 
 class Binder:
@@ -82,7 +94,8 @@ class Binder:
     `resources` are the names that resources are known by; their values are given to `bind`. ConfigurationError for a
     signature that cannot be served. `body_kind` says what `bind` takes the body for, if it takes it at all;
     `stream_type` is the content type of what the function yields, where its annotation says so. With `batched`, `bind`
-    makes one request's share of the lists.
+    makes one request's share of the lists. Without `has_body`, as for GET, a list of texts or
+    numbers is from the query.
     """
 
     def __init__(
@@ -92,11 +105,13 @@ class Binder:
         resources: Collection[str] = (),
         *,
         batched: bool = False,
+        has_body: bool = True,
     ) -> None:
         self.function = function
         self.body_kind: Literal["", "bytes", "json", "form"] = ""
         self.resources: list[str] = []
         self.takes_request = False
+        self._has_body = has_body
         self.inputs: list[Input] = []
         self._gets: list[tuple[str, Get]] = []
         self._body_parameter = ""
@@ -126,6 +141,8 @@ class Binder:
 
     def _share(self, parameter: inspect.Parameter) -> inspect.Parameter:
         """One request's share of a list."""
+        if isinstance(parameter.annotation, Unresolved):
+            raise unresolved_at(self.function, parameter.name, parameter.annotation)
         items = get_args(parameter.annotation)
         if get_origin(parameter.annotation) is not list or parameter.default is not parameter.empty:
             name = parameter.name
@@ -150,7 +167,7 @@ class Binder:
             try:
                 arguments[name] = get(request, body)
             except _Fault as fault:
-                faults.append(fault.place_and_detail)
+                faults += fault.faults
         if faults:
             raise BindingError(faults)
         for name in self.resources:
@@ -163,7 +180,9 @@ class Binder:
         if is_request(parameter) and not in_path:
             self.takes_request = True
             return lambda request, body: request
-        if of_request := getattr(annotation, "of_request", None):
+        if isinstance(annotation, Unresolved):
+            raise unresolved_at(self.function, name, annotation)
+        if of_request := getattr(without_annotated(annotation), "of_request", None):
             return lambda request, body: of_request(request)
         if annotation is parameter.empty and in_path:
             annotation = str
@@ -198,7 +217,7 @@ class Binder:
                 self._claim_body(name, "bytes")
                 self.inputs.append(Input(name, "bytes", "", annotation, default))
                 return _from_raw(kind, default)
-        if comes_as_json(annotation):
+        if comes_as_json(annotation) and (self._has_body or not is_list_of_scalars(annotation)):
             self._claim_body(name, "json")
             return self._from_json(name, annotation, default)
         return self._from_text(name, annotation, default, Query())
@@ -242,6 +261,16 @@ class Binder:
                 return default
             return convert(found, annotation, strict=False)
 
+        def wrong(values: list[str], error: msgspec.DecodeError) -> list[tuple[str, str]]:
+            value: Any = values if takes_many else values[-1]
+            if not isinstance(error, msgspec.ValidationError):
+                return [(place, str(error))]
+            if takes_many and where in ("form", "query"):
+                with suppress(msgspec.DecodeError):
+                    value = normal_texts(values, annotation)
+            found = mismatches(value, annotation, error, root=place, strict=False, is_query=where == "query")
+            return [(place, _with_text(detail, values, takes_many)) for place, detail in found]
+
         def make(request: Request, body: Body) -> Any:
             values = values_of(request, field)
             if not values:
@@ -249,7 +278,7 @@ class Binder:
                     return default
                 if isinstance(marker, (Bearer, ApiKey)):
                     raise unauthorized(marker, where, field)
-                raise _Fault(place, "is missing")
+                raise _Fault((place, "is missing"))
             if is_text:
                 return values[-1]
             try:
@@ -260,17 +289,15 @@ class Binder:
                         raise
                     return normal(values, error)
             except msgspec.DecodeError as error:
-                detail, _, inner = str(error).partition(" - at `$")
-                if not takes_many:
-                    detail = detail.replace("got `str`", f"got {values[-1][:100]!r}")
-                raise _Fault(place + inner.rstrip("`"), detail) from None
+                raise _Fault(*wrong(values, error)) from None
 
         return make
 
     def _from_form(self, name: str, annotation: Any, default: Any) -> Get:
         """The whole form as one value."""
         kind = next(option for option in options(annotation) if option is not type(None))
-        if not isinstance(kind, type) or not getattr(kind, "__annotations__", None):
+        origin = get_origin(kind) or kind
+        if not isinstance(origin, type) or not getattr(origin, "__annotations__", None):
             raise ConfigurationError.at(
                 self.function,
                 f"form.{name} is a whole form, and {kind!r} has no fields; take a dataclass, Struct, TypedDict, attrs "
@@ -287,19 +314,25 @@ class Binder:
             form = form_of(request)
             if default is not inspect.Parameter.empty and not form.fields and not form.files:
                 return default
+            values: Any = None
+            is_text = True
             try:
                 if name not in fields.names and (whole := texts_of(form, name)) and isinstance(whole[-1], JsonText):
-                    return convert(decoded(whole[-1]), strict=True)  # in a part of its own
+                    values, is_text = decoded(whole[-1]), False  # in a part of its own
+                    return convert(values, strict=True)
                 values = fields.values(form)
                 try:
                     return convert(values)
                 except msgspec.ValidationError:
-                    return convert(fields.normal(values))
+                    values = fields.normal(values)
+                    return convert(values)
             except FormFault as error:
-                raise _Fault(f"form.{error.field}", error.detail) from None
+                raise _Fault((f"form.{error.field}", error.detail)) from None
             except msgspec.DecodeError as error:
-                detail, _, inner = str(error).partition(" - at `$")
-                raise _Fault("form" + inner.rstrip("`"), detail) from None
+                if values is None or not isinstance(error, msgspec.ValidationError):
+                    raise _Fault(("form", str(error))) from None
+                found = mismatches(values, kind, error, root="form", strict=not is_text, dec_hook=_as_upload)
+            raise _Fault(*found)
 
         return make
 
@@ -308,12 +341,12 @@ class Binder:
         decode: Callable[[Body], Any]
         unpack: Callable[[Body], Any] | None = None
         if holds_model(annotation):
-            validate = self._by_pydantic(name, annotation)
-            decode = lambda body: validate(bytes(body))  # noqa: E731
+            decode = _by_msgspec_and(self._by_pydantic(name, annotation))
         else:
             self._check_decodable(name, annotation)
-            decode = msgspec.json.Decoder(annotation).decode
-            unpack = msgspec.msgpack.Decoder(annotation).decode
+            with readable_fields(annotation):
+                decode = msgspec.json.Decoder(annotation, dec_hook=decode_hook).decode
+                unpack = msgspec.msgpack.Decoder(annotation, dec_hook=decode_hook).decode
 
         def decoder_of(content_type: str) -> Callable[[Body], Any]:
             kind = content_type.partition(";")[0].strip().lower()
@@ -330,25 +363,35 @@ class Binder:
             content_type = request.headers.get("content-type", JSON)
             read = decode if content_type == JSON else decoder_of(content_type)
             if not body:
-                raise _Fault("$", "is missing: the request has no body; a JSON document was expected")
+                raise _Fault(("$", "is missing: the request has no body; a JSON document was expected"))
+            if body[0] == BYTE_ORDER_MARK[0] and body[:3] == BYTE_ORDER_MARK and read is decode:
+                body = body[3:]  # a parser may ignore it (RFC 8259, 8.1)
             try:
                 return read(body)
             except msgspec.ValidationError as error:
-                detail, _, inner = str(error).partition(" - at `")
-                raise _Fault(inner.rstrip("`") or "$", detail) from None
+                found = _mismatches_in(body, annotation, error, is_json=read is decode)
             except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-                name = "JSON" if read is decode else "MessagePack"
-                raise HTTPError(400, f"The body is not {name}: {error}.") from None
+                raise _not_read(body, error, is_json=read is decode) from None
             except ValueError as error:
                 raise _pydantic_errors(error) from None
+            raise _Fault(*found)
 
         return make
 
     def _check_decodable(self, place: str, annotation: Any) -> None:
+        seen: set[Any] = set()
+
+        def schema_of(kind: Any) -> dict[str, Any]:
+            if is_again(kind) and kind not in seen:
+                seen.add(kind)
+                msgspec.json.schema(kind.value(), schema_hook=schema_of)
+            return {"type": "object"} if is_again(kind) else _schema_of_upload(kind)
+
         try:
-            msgspec.json.schema(annotation, schema_hook=_schema_of_upload)
-        except Exception:
-            raise self._not_decodable(place, annotation) from None
+            with readable_fields(annotation):
+                msgspec.json.schema(annotation, schema_hook=schema_of)
+        except Exception as error:
+            raise self._not_decodable(place, annotation, error) from None
 
     def _by_pydantic(self, place: str, annotation: Any) -> Any:
         """What reads a model, or what is made of some."""
@@ -358,10 +401,18 @@ class Binder:
 
         try:
             return TypeAdapter(annotation).validate_json
-        except Exception:
-            raise self._not_decodable(place, annotation) from None
+        except Exception as error:
+            raise self._not_decodable(place, annotation, error) from None
 
-    def _not_decodable(self, place: str, annotation: Any) -> ConfigurationError:
+    def _not_decodable(self, place: str, annotation: Any, error: Exception) -> ConfigurationError:
+        reason = str(error).partition("\n")[0].partition(" - type `")[0]
+        if "must be tagged" in reason or "more than one" in reason:
+            return ConfigurationError.at(
+                self.function,
+                f"cannot read a value of type {annotation!r} for {place}: {reason}; make the classes of the union "
+                "msgspec Structs with a tag, which says in each document of which class it is: "
+                "class Cat(msgspec.Struct, tag=True)",
+            )
         return ConfigurationError.at(
             self.function,
             f"cannot read a value of type {annotation!r} for {place}; "
@@ -372,7 +423,9 @@ class Binder:
 
 def is_request(parameter: inspect.Parameter) -> bool:
     """Whether a parameter is the request itself: by its annotation or, without one, by its name."""
-    annotation = parameter.annotation
+    annotation = without_annotated(parameter.annotation)
+    if isinstance(annotation, Unresolved) and annotation.text.rpartition(".")[2] == "Request":
+        annotation = parameter.empty
     return annotation is Request or (annotation is parameter.empty and parameter.name == "request")
 
 
@@ -392,15 +445,17 @@ def _from_files(field: str, annotation: Any, default: Any) -> Get:
         if uploads:
             return uploads[-1]
         if field in form.fields:
-            raise _Fault(f"form.{field}", "is a text, but a file was expected: send it with a filename")
+            raise _Fault((f"form.{field}", "is a text, but a file was expected: send it with a filename"))
         if default is inspect.Parameter.empty:
-            raise _Fault(f"form.{field}", "is missing: a file was expected")
+            raise _Fault((f"form.{field}", "is missing: a file was expected"))
         return default
 
     return make
 
 
 def _as_upload(kind: type, value: Any) -> Any:
+    if is_again(kind):
+        return decode_hook(kind, value)
     if kind is UploadFile and isinstance(value, UploadFile):
         return value
     raise ValueError("Expected a file" if kind is UploadFile else f"Expected `{kind.__name__}`")  # msgspec adds where
@@ -420,11 +475,51 @@ def _from_raw(kind: type[Body], default: Any) -> Get:
     return lambda request, body: kind(body) if body or default is inspect.Parameter.empty else default
 
 
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+def _by_msgspec_and(validate: Callable[[bytes], Any]) -> Callable[[Body], Any]:
+    """msgspec reads the document first, so that what is no JSON (NaN, say) is refused alike for all types."""
+
+    def decode(body: Body) -> Any:
+        msgspec.json.decode(body)
+        return validate(bytes(body))
+
+    return decode
+
+
+def _mismatches_in(
+    body: Body, annotation: Any, error: msgspec.ValidationError, *, is_json: bool
+) -> list[tuple[str, str]]:
+    """All that does not fit. HTTPError 400 if the body is malformed behind the first place that does not fit."""
+    decode = msgspec.json.decode if is_json else msgspec.msgpack.decode
+    try:
+        value = decode(body)
+    except msgspec.ValidationError:  # a number that no float can be
+        return mismatches(None, Any, error)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as malformed:
+        raise _not_read(body, malformed, is_json=is_json) from None
+    return mismatches(value, annotation, error, dec_hook=decode_hook)
+
+
+def _not_read(body: Body, error: Exception, *, is_json: bool) -> HTTPError:
+    start = bytes(body[:2])
+    if is_json and (start in (b"\xff\xfe", b"\xfe\xff") or b"\0" in start):
+        return HTTPError(400, "The body is not JSON: it is UTF-16 or UTF-32; send it as UTF-8 (RFC 8259, 8.1).")
+    return HTTPError(400, f"The body is not {'JSON' if is_json else 'MessagePack'}: {error}.")
+
+
+def _with_text(detail: str, values: list[str], takes_many: bool) -> str:
+    return detail if takes_many else detail.replace("got `str`", f"got {values[-1][:100]!r}")
+
+
 def _pydantic_errors(error: ValueError) -> BindingError:
     errors = getattr(error, "errors", None)
     if errors is None:
         return BindingError([("$", str(error))])
-    return BindingError([("$" + "".join(_step(step) for step in e["loc"]), e["msg"]) for e in errors()])
+    return BindingError(
+        [("$" + "".join(_step(step) for step in e["loc"]), e["msg"]) for e in errors()[:MAX_MISMATCHES]]
+    )
 
 
 def _step(step: str | int) -> str:
@@ -437,11 +532,13 @@ _STREAMS = (Iterator, Iterable, Generator, AsyncIterator, AsyncIterable, AsyncGe
 
 
 def is_stream(annotation: Any) -> bool:
+    annotation = without_annotated(annotation)
     return (get_origin(annotation) or annotation) in _STREAMS
 
 
 def stream_type_of(annotation: Any) -> str:
     """The content type of what a function yields that returns `Iterator[T]`; "" where the first item decides."""
+    annotation = without_annotated(annotation)
     if get_origin(annotation) not in _STREAMS or not get_args(annotation):
         return ""
     items = options(get_args(annotation)[0])

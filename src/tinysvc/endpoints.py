@@ -60,6 +60,8 @@ class Endpoint(NamedTuple):
     of_request: frozenset[str] = frozenset()
     """Names of the resources whose values come with each request."""
     error_handlers: dict[type[Exception], ErrorHandler] = {}  # noqa: RUF012 - nobody writes to it
+    has_body: bool = True
+    """Whether one of its methods has a body."""
 
 
 class CpuProgram:
@@ -131,7 +133,8 @@ def _address(value: Any) -> Any:
 
 def _one_at_a_time(endpoint: Endpoint, resources: Values) -> Handle:
     function, path = endpoint.function, endpoint.path
-    binder = Binder(function, endpoint.path_parameters, {*resources, *endpoint.of_request})
+    names = {*resources, *endpoint.of_request}
+    binder = Binder(function, endpoint.path_parameters, names, has_body=endpoint.has_body)
     bind, stream_type, compress = binder.bind, binder.stream_type, endpoint.compress
     kind, limit, error_handlers = binder.body_kind, endpoint.max_body_size, endpoint.error_handlers
 
@@ -229,7 +232,8 @@ def _meta_of(response: Response, work: float | None = None) -> tuple[int, str | 
 
 def _batched(endpoint: Endpoint, resources: Values) -> Handle:
     function, path = endpoint.function, endpoint.path
-    binder = Binder(function, endpoint.path_parameters, {*resources, *endpoint.of_request}, batched=True)
+    names = {*resources, *endpoint.of_request}
+    binder = Binder(function, endpoint.path_parameters, names, batched=True, has_body=endpoint.has_body)
     own = {name: resources[name] for name in binder.resources if name in resources}
     bind, kind, limit = binder.bind, binder.body_kind, endpoint.max_body_size
 

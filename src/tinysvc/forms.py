@@ -278,7 +278,7 @@ class _Urlencoded:
         except UnicodeDecodeError as error:
             name = "UTF-8" if self._codec == "utf-8" else self._codec
             raise HTTPError(400, f"The form is not {name}: {error.reason} at byte {error.start}.") from None
-        self._form.fields.update(parse_query(text, "form", MAX_PARTS, self._codec))
+        self._form.fields.update(parse_query(text.removeprefix("\ufeff"), "form", MAX_PARTS, self._codec))
 
 
 # Multipart

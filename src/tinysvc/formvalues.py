@@ -13,12 +13,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from datetime import datetime, time
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin
 
 import msgspec
 from msgspec import inspect as inspection
 
-from .annotations import comes_as_json, is_list_of_scalars, options
+from .aliases import readable_fields
+from .annotations import comes_as_json, hints_of, is_list_of_scalars, options
 from .forms import FormData, JsonText, UploadFile
 
 _WORDS = {"on": "true", "yes": "true", "off": "false", "no": "false"}
@@ -87,8 +88,9 @@ class FormFields:
     """The fields of a class that is a whole form."""
 
     def __init__(self, kind: Any) -> None:
-        hints = get_type_hints(kind, include_extras=True)
-        info: Any = inspection.type_info(kind)
+        hints = hints_of(get_origin(kind) or kind)
+        with readable_fields(kind):
+            info: Any = inspection.type_info(kind)
         self._fields = [(each.encode_name, hints[each.name], each.required) for each in info.fields]
         self.names = frozenset(name for name, _, _ in self._fields)
 

@@ -10,11 +10,15 @@ All is made once, at start-up. What a handler raises by itself is for its author
 from __future__ import annotations
 
 import inspect
+import json
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from http.client import responses as phrases
 from typing import Any, NamedTuple, get_args
+
+import orjson
 
 from .adapter import timeout_of
 from .annotations import comes_as_json, hints_of, is_list_of_scalars, options, without_annotated
@@ -28,6 +32,8 @@ from .schemas import ANYTHING, REF, Schema, Schemas, with_default
 from .service import Service
 from .settings import Settings
 from .wiring import Wiring, socket_parameter
+
+log = logging.getLogger("tinysvc")
 
 VERSION = "3.1.0"
 
@@ -84,7 +90,7 @@ def document(service: Service, wirings: Iterable[Wiring], settings: Settings) ->
         own = re.sub(r":path\}", "}", operation.wiring.mounted.path)
         path = first.setdefault(_PARAMETER.sub("{}", own), own)
         for method in operation.route.methods:
-            described = _operation(operation, method, schemas, settings)
+            described = _as_far_as_possible(operation, method, schemas, settings)
             _rename(
                 described.get("parameters", ()),
                 dict(zip(_PARAMETER.findall(own), _PARAMETER.findall(path), strict=True)),
@@ -123,7 +129,7 @@ class Operation(NamedTuple):
     def returns(self) -> Any:
         """What the handler's annotation says; inspect.Parameter.empty if it says nothing. Of a batch, one of them."""
         found = hints_of(self.route.function).get("return", inspect.Parameter.empty)
-        return (get_args(found) or [Any])[0] if self.route.batch else found
+        return (get_args(without_annotated(found)) or [Any])[0] if self.route.batch else found
 
     @property
     def tags(self) -> list[str]:
@@ -188,6 +194,33 @@ def _operation(operation: Operation, method: str, schemas: Schemas, settings: Se
         "responses": _responses(operation, schemas, settings),
         "x-tinysvc": _where(route, settings),
     }
+
+
+def _as_far_as_possible(operation: Operation, method: str, schemas: Schemas, settings: Settings) -> dict[str, Any]:
+    """What cannot be described, or not be said in JSON, is described less: the document never stops a service."""
+    try:
+        described = _operation(operation, method, schemas, settings)
+        as_json(described)
+    except Exception as error:
+        path = operation.wiring.mounted.path
+        log.warning("OpenAPI: %s %s is described by its path alone: %s: %s", method, path, type(error).__name__, error)
+        names = _PARAMETER.findall(path.replace(":path}", "}"))
+        parameters = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
+        described = {
+            **({"parameters": parameters} if parameters else {}),
+            "responses": {"200": {"description": "The answer."}},
+            "x-tinysvc": _where(operation.route, settings),
+        }
+    return described
+
+
+def as_json(value: Any, *, indent: bool = False) -> bytes:
+    """`value` as JSON, in which an author's examples and defaults that JSON does not know become texts."""
+    try:
+        option = orjson.OPT_NON_STR_KEYS | (orjson.OPT_INDENT_2 if indent else 0)
+        return orjson.dumps(value, default=str, option=option)
+    except TypeError:  # an integer of more than 64 bits, for one
+        return json.dumps(value, default=str, indent=2 if indent else None).encode()
 
 
 def _where(route: Route, settings: Settings) -> dict[str, Any]:
@@ -360,7 +393,7 @@ def _text(operation: Operation, schemas: Schemas) -> Schema:
 def _item(operation: Operation) -> Any:
     """What a line of the stream is."""
     is_lines = operation.wiring.binder.stream_type == NDJSON
-    return get_args(operation.returns)[0] if is_lines else Any
+    return get_args(without_annotated(operation.returns))[0] if is_lines else Any
 
 
 def _bare(media_type: str) -> str:

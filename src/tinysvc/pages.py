@@ -12,7 +12,7 @@ import orjson
 
 from .conditional import precondition, validators
 from .messages import HTML, JSON, Handler, Request, Response
-from .openapi import document
+from .openapi import as_json, document
 from .service import Service
 from .settings import Settings
 from .wiring import Wiring
@@ -45,8 +45,7 @@ def documentation(service: Service, wirings: Iterable[Wiring], settings: Setting
 
 def openapi_json(service: Service, wirings: Iterable[Wiring], settings: Settings, *, indent: bool = False) -> bytes:
     """The OpenAPI document; what an author gave as an example or default, and JSON does not know, becomes text."""
-    option = orjson.OPT_NON_STR_KEYS | (orjson.OPT_INDENT_2 if indent else 0)
-    return orjson.dumps(document(service, wirings, settings), default=str, option=option)
+    return as_json(document(service, wirings, settings), indent=indent)
 
 
 def docs_page() -> Handler:

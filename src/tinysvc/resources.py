@@ -18,7 +18,7 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any
 
-from .annotations import signature_of
+from .annotations import Unresolved, signature_of, unresolved_at
 from .binding import Binder, is_request, open_resource, resource_key
 from .contexts import restore
 from .errors import (
@@ -89,6 +89,8 @@ def needs_of(resource: Resource, resources: Resources) -> list[str]:
             _check_shared(resource, other)
             needs.append(name)
         elif resource.kind == "cpu" or not is_request(parameter):
+            if isinstance(parameter.annotation, Unresolved):
+                raise unresolved_at(resource.function, name, parameter.annotation)
             raise ConfigurationError.at(
                 resource.function, f"nothing fills its parameter {parameter}: {_remedy(resource, other)}"
             )

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import math
-from collections.abc import Container, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from typing import Any, get_args
 
 import msgspec
 from msgspec import inspect as inspection
 
+from .aliases import is_again, readable_fields
 from .forms import UploadFile
+
+log = logging.getLogger("tinysvc")
 
 Schema = dict[str, Any]
 
@@ -28,15 +32,58 @@ class Schemas:
 
     def __init__(self, types: Iterable[Any]) -> None:
         self._references: dict[Any, Schema] = {}  # to pydantic's models
+        self._again: dict[Any, str] = {}  # aliases inside of themselves, with their names
+        self._found: list[tuple[Any, Schema]] = []
+        self.components: dict[str, Schema] = {}
         known = [each for each in _distinct(types) if self._is_describable(each)]
-        _, named = msgspec.json.schema_components(known, schema_hook=self._schema_of)
-        models = self._describe_models(named)
-        schemas, components = msgspec.json.schema_components(known, schema_hook=self._schema_of, ref_template=REF)
-        infos = inspection.multi_type_info(known)
-        _say_times(zip(schemas, infos, strict=True))
-        _say_times(zip(components.values(), _named(infos, {}).values(), strict=True))
-        self._found = list(zip(known, map(_cleaned, schemas), strict=True))
-        self.components = {name: _cleaned(schema) for name, schema in {**components, **models}.items()}
+        known += [each for kind in list(self._again) if (each := kind.value()) not in known]
+        with readable_fields(*known):
+            for group in self._groups(known):
+                try:
+                    self._add(group)
+                except Exception as error:
+                    log.warning("OpenAPI: the types %s are left out: %s", ", ".join(map(str, group)), error)
+        for kind, name in self._again.items():
+            self.components[name] = self.of(kind.value())
+
+    def _groups(self, known: list[Any]) -> Iterator[list[Any]]:
+        """All types at once; where msgspec cannot name them together, in as few groups as it needs."""
+        while known:
+            group: list[Any] = []
+            if _can_be_named(known, self._schema_of):
+                group = known
+            else:
+                for each in known:
+                    if _can_be_named([*group, each], self._schema_of):
+                        group.append(each)
+            yield group
+            left = [each for each in known if each not in group]
+            known = left if group else []
+
+    def _add(self, group: list[Any]) -> None:
+        prefix = self._prefix(group)
+        reference = REF.format(name=prefix + "{name}")
+        _, named = msgspec.json.schema_components(group, schema_hook=self._schema_of)
+        models = {} if self.components else self._describe_models(named)
+        schemas, components = msgspec.json.schema_components(group, schema_hook=self._schema_of, ref_template=reference)
+        try:
+            infos = inspection.multi_type_info(group)
+            _say_times(zip(schemas, infos, strict=True))
+            _say_times(zip(components.values(), _named(infos, {}).values(), strict=True))
+        except Exception:
+            log.warning("OpenAPI: the formats of times are left out", exc_info=True)
+        self._found += zip(group, map(_cleaned, schemas), strict=True)
+        components = {prefix + name: schema for name, schema in components.items()}
+        self.components |= {name: _cleaned(schema) for name, schema in {**components, **models}.items()}
+
+    def _prefix(self, group: list[Any]) -> str:
+        """What tells the names of this group from those of the others: a module, as msgspec does it, or a number."""
+        if not self.components:
+            return ""
+        inner = [part for each in group for part in (*get_args(each), each)]
+        modules = [getattr(part, "__module__", "") for part in inner]
+        prefixes = [f"{module}." for module in modules] + [f"{number}." for number in range(2, 1000)]
+        return next(each for each in prefixes if not any(name.startswith(each) for name in self.components))
 
     def of(self, annotation: Any) -> Schema:
         """The schema, or a reference to it."""
@@ -44,13 +91,16 @@ class Schemas:
 
     def _is_describable(self, annotation: Any) -> bool:
         try:
-            msgspec.json.schema(annotation, schema_hook=self._schema_of)
+            with readable_fields(annotation):
+                msgspec.json.schema(annotation, schema_hook=self._schema_of)
         except Exception:
             return False
         return True
 
     def _schema_of(self, kind: Any) -> Schema:
         """Of what msgspec does not know."""
+        if is_again(kind):
+            return self._reference_to(kind)
         if kind is UploadFile:
             return {"type": "string", "format": "binary"}
         if hasattr(kind, "model_json_schema"):
@@ -61,6 +111,16 @@ class Schemas:
         if hasattr(kind, "tolist"):  # an array
             return {"type": "array"}
         raise NotImplementedError
+
+    def _reference_to(self, kind: Any) -> Schema:
+        if kind not in self._again:
+            names, number = set(self._again.values()), 1
+            while (name := f"alias.{kind.__name__}{number if number > 1 else ''}") in names:
+                number += 1
+            self._again[kind] = name
+            with readable_fields(kind):
+                msgspec.json.schema(kind.value(), schema_hook=self._schema_of)
+        return {"$ref": REF.format(name=self._again[kind])}
 
     def _describe_models(self, taken: Container[str]) -> dict[str, Schema]:
         """All models by their names. Pydantic tells apart those of one name, and we those that msgspec calls so too."""
@@ -76,6 +136,14 @@ class Schemas:
                 break
         self._references = {model: reference for (model, _), reference in references.items()}
         return models
+
+
+def _can_be_named(types: list[Any], schema_of: Callable[[Any], Schema]) -> bool:
+    try:
+        msgspec.json.schema_components(types, schema_hook=schema_of)
+    except Exception:
+        return False
+    return True
 
 
 def _say_times(pairs: Iterable[tuple[Schema, inspection.Type]]) -> None:
@@ -160,7 +228,7 @@ def with_default(schema: Schema, default: Any) -> Schema:
         return schema
     try:
         said: Schema = _cleaned({**schema, "default": msgspec.to_builtins(default)})
-    except (TypeError, ValueError):
+    except Exception:
         return schema
     return said
 

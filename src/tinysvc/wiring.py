@@ -5,11 +5,11 @@ from __future__ import annotations
 import inspect
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from typing import Any, NamedTuple
 
-from .annotations import signature_of
+from .annotations import signature_of, without_annotated
 from .binding import Binder
 from .endpoints import Endpoint
 from .errors import ConfigurationError
@@ -50,7 +50,9 @@ def wiring_of(mounted: Mounted) -> Wiring:
     for name in asked:
         if name not in own and name not in sent:
             raise _on_the_other_side(mounted, name)
-    binder = Binder(route.function, route.parameters, asked, batched=route.batch is not None)
+    binder = Binder(
+        route.function, route.parameters, asked, batched=route.batch is not None, has_body=has_body(route.methods)
+    )
     on_loop = own if route.kind == "io" else in_order([name for name in asked if name in sent], resources)
     each = of_request(on_loop)
     return Wiring(
@@ -93,7 +95,8 @@ def _on_the_other_side(mounted: Mounted, name: str) -> ConfigurationError:
 def socket_parameter(wiring: Wiring) -> str:
     """The name of the parameter that takes the WebSocket; "" if there is none."""
     route, binder = wiring.mounted.route, wiring.binder
-    name = next((name for name, each in binder.parameters.items() if each.annotation is WebSocket), "")
+    sockets = [name for name, each in binder.parameters.items() if without_annotated(each.annotation) is WebSocket]
+    name = sockets[0] if sockets else ""
     if name and (route.methods != ("GET",) or not inspect.iscoroutinefunction(route.function) or binder.body_kind):
         raise ConfigurationError.at(
             route.function, "takes a WebSocket, which begins with a GET without a body: make it async def, for GET only"
@@ -113,7 +116,7 @@ def endpoint_of(wiring: Wiring, settings: Settings) -> Endpoint:
         raise ConfigurationError.at(
             function, "is async, but @cpu_route runs it in a worker, where nothing else waits; make it a plain def"
         )
-    if any(each.annotation is WebSocket for each in signature_of(function).values()):
+    if any(without_annotated(each.annotation) is WebSocket for each in signature_of(function).values()):
         raise ConfigurationError.at(
             function, "takes a WebSocket, which lives on the event loop; use @io_route, and await cpu(...) in it"
         )
@@ -132,7 +135,13 @@ def endpoint_of(wiring: Wiring, settings: Settings) -> Endpoint:
         max_body_size(mounted, settings),
         frozenset(wiring.of_request.keys() & wiring.binder.resources),
         dict(mounted.error_handlers),
+        has_body(route.methods),
     )
+
+
+def has_body(methods: Iterable[str]) -> bool:
+    """Whether a request with one of these methods may have a body that means something (RFC 9110, 9.3.1)."""
+    return any(method not in ("GET", "HEAD") for method in methods)
 
 
 def max_body_size(mounted: Mounted, settings: Settings) -> int:

@@ -1,0 +1,224 @@
+"""Every place of a value that does not fit its type, as (place, detail); msgspec alone names the first one only.
+
+This is the slow way: it is taken when msgspec has refused a value, and walks through the value beside its type. What it
+cannot judge, a rule of the author's in `__post_init__` for example, it leaves to msgspec's own error.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections import abc
+from collections.abc import Callable
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
+
+import msgspec
+
+from .aliases import is_again, substituted
+from .annotations import hints_of
+
+MAX_MISMATCHES = 100
+"""Places that one answer names."""
+
+MAX_VALUES = 20_000
+"""Values that are looked at: about 20 ms of the event loop."""
+
+Mismatch = tuple[str, str]
+
+
+def mismatches(
+    value: Any,
+    annotation: Any,
+    first: msgspec.ValidationError,
+    *,
+    root: str = "$",
+    strict: bool = True,
+    dec_hook: Callable[[type, Any], Any] | None = None,
+    is_query: bool = False,
+) -> list[Mismatch]:
+    """All that is wrong with a value that msgspec has refused with the error `first`, which is always among them."""
+    walk = _Walk(strict, dec_hook, is_query)
+    try:
+        walk.visit(value, annotation, root)
+    except _Enough:
+        pass
+    except RecursionError:
+        walk.found.clear()
+    detail, _, place = str(first).partition(" - at `$")
+    if not any(each.startswith(detail) for _, each in walk.found):
+        walk.found.insert(0, (root + place.removesuffix("`"), detail))
+    return walk.found[:MAX_MISMATCHES]
+
+
+def explained(detail: str, value: Any, reads: Callable[[str], bool], *, is_query: bool = False) -> str:
+    """msgspec's reason with what came, where it does not say that; and with the remedy for a `+` in a query."""
+    if not isinstance(value, str):
+        return detail
+    if "got `str`" in detail:
+        return detail
+    if detail.startswith("Invalid") and repr(value)[1:-1] not in detail:
+        detail = f"{detail}, got {value[:100]!r}"
+    before, space, after = value.rpartition(" ")
+    if is_query and space and reads(f"{before}+{after}"):
+        detail += "; a '+' in a query stands for a space: write it as %2B"
+    return detail
+
+
+class _Enough(Exception):
+    """No more is looked at."""
+
+
+class _Field(NamedTuple):
+    name: str
+    annotation: Any
+    required: bool
+
+
+class _Walk:
+    def __init__(self, strict: bool, dec_hook: Callable[[type, Any], Any] | None, is_query: bool) -> None:
+        self.found: list[Mismatch] = []
+        self._strict = strict
+        self._dec_hook = dec_hook
+        self._is_query = is_query
+        self._left = MAX_VALUES
+
+    def visit(self, value: Any, annotation: Any, place: str) -> None:
+        self._left -= 1
+        if self._left < 0 or len(self.found) >= MAX_MISMATCHES:
+            raise _Enough
+        kind = _member(value, annotation)
+        before, left = len(self.found), self._left
+        if kind is None or not self._visit_parts(value, kind, place):
+            self._check(value, annotation, place)
+        elif len(self.found) == before:
+            self._left -= left - self._left  # the whole is read once more
+            self._check(value, annotation, place)
+
+    def _visit_parts(self, value: Any, kind: Any, place: str) -> bool:
+        """Look at what a value is made of; False if it is not made of anything."""
+        origin, arguments = get_origin(kind) or kind, get_args(kind)
+        if is_again(origin):
+            self.visit(value, origin.value(), place)
+        elif isinstance(value, list) and origin in (list, set, frozenset, *_SEQUENCES):
+            for index, each in enumerate(value):
+                self.visit(each, arguments[0] if arguments else Any, f"{place}[{index}]")
+        elif isinstance(value, list) and origin is tuple and arguments:
+            several = arguments[:1] * len(value) if arguments[-1] is ... else arguments
+            for index, (each, item) in enumerate(zip(value, several, strict=False)):
+                self.visit(each, item, f"{place}[{index}]")
+        elif isinstance(value, dict) and origin in (dict, *_MAPPINGS):
+            for key, each in value.items():
+                self.visit(each, arguments[1] if arguments else Any, f"{place}.{str(key)[:100]}")
+        elif isinstance(value, dict) and (fields := _fields(origin, kind)) is not None:
+            self._visit_fields(value, fields, place)
+        else:
+            return False
+        return True
+
+    def _visit_fields(self, value: dict[str, Any], fields: list[_Field], place: str) -> None:
+        for name, annotation, required in fields:
+            if name in value:
+                self.visit(value[name], annotation, f"{place}.{name}")
+            elif required:
+                self.found.append((place, f"Object missing required field `{name}`"))
+
+    def _check(self, value: Any, annotation: Any, place: str) -> None:
+        try:
+            self._convert(value, annotation)
+        except msgspec.ValidationError as error:
+            detail, _, inner = str(error).partition(" - at `$")
+            if not inner:
+                detail = explained(detail, value, lambda text: self._reads(text, annotation), is_query=self._is_query)
+            self.found.append((place + inner.removesuffix("`"), detail))
+        except Exception:
+            pass
+
+    def _convert(self, value: Any, annotation: Any) -> None:
+        msgspec.convert(value, annotation, strict=self._strict, dec_hook=self._dec_hook)
+
+    def _reads(self, text: str, annotation: Any) -> bool:
+        try:
+            self._convert(text, annotation)
+        except Exception:
+            return False
+        return True
+
+
+_SEQUENCES = (abc.Sequence, abc.MutableSequence, abc.Collection, abc.Set, abc.MutableSet)
+_MAPPINGS = (abc.Mapping, abc.MutableMapping)
+
+
+def _member(value: Any, annotation: Any) -> Any:
+    """The type that a value must have; of a union the only one that it can be, None if that is not known."""
+    while get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) not in (Union, types.UnionType):
+        return annotation
+    options = [_member(value, each) for each in get_args(annotation)]
+    if isinstance(value, dict):
+        options = [each for each in options if each is not None and _is_object(each)]
+        if len(options) > 1:
+            options = [each for each in options if _has_tag(value, get_origin(each) or each)]
+    elif isinstance(value, list):
+        options = [each for each in options if each is not None and _is_array(each)]
+    else:
+        return None
+    return options[0] if len(options) == 1 else None
+
+
+def _is_object(kind: Any) -> bool:
+    origin = get_origin(kind) or kind
+    return is_again(origin) or origin in (dict, *_MAPPINGS) or _fields(origin, kind) is not None
+
+
+def _is_array(kind: Any) -> bool:
+    origin = get_origin(kind) or kind
+    return is_again(origin) or origin in (list, tuple, set, frozenset, *_SEQUENCES)
+
+
+def _has_tag(value: dict[str, Any], kind: Any) -> bool:
+    config = getattr(kind, "__struct_config__", None)
+    return config is not None and config.tag_field is not None and value.get(config.tag_field) == config.tag
+
+
+def _fields(origin: Any, kind: Any) -> list[_Field] | None:
+    """The fields of a class as they are called in a document; None if it has none."""
+    names = _names(origin)
+    if names is None:
+        return None
+    parameters = dict(zip(getattr(origin, "__parameters__", ()), get_args(kind), strict=False))
+    hints = {name: substituted(_bare(hint), parameters) for name, hint in hints_of(origin).items()}
+    return [_Field(encoded, hints.get(name, Any), required) for name, encoded, required in names]
+
+
+def _bare(hint: Any) -> Any:
+    """A hint without what only says whether the field must be there."""
+    while get_origin(hint) in (typing.Required, typing.NotRequired, typing.ClassVar, typing.Final):
+        hint = get_args(hint)[0]
+    return hint
+
+
+def _names(kind: Any) -> list[tuple[str, str, bool]] | None:
+    """Each field's name, its name in a document, and whether it must be there."""
+    if not isinstance(kind, type):
+        return None
+    if issubclass(kind, msgspec.Struct):
+        if kind.__struct_config__.array_like:
+            return None
+        defaults = kind.__struct_defaults__
+        missing = len(kind.__struct_fields__) - len(defaults)
+        needed = [True] * missing + [default is msgspec.NODEFAULT for default in defaults]
+        return list(zip(kind.__struct_fields__, kind.__struct_encode_fields__, needed, strict=True))
+    if dataclasses.is_dataclass(kind):
+        return [
+            (each.name, each.name, each.default is dataclasses.MISSING is each.default_factory)
+            for each in dataclasses.fields(kind)
+            if each.init
+        ]
+    if typing.is_typeddict(kind):
+        required = vars(kind)["__required_keys__"]
+        return [(name, name, name in required) for name in typing.get_type_hints(kind)]
+    if (own := getattr(kind, "__attrs_attrs__", None)) is not None:
+        return [(each.name, each.name, repr(each.default) == "NOTHING") for each in own if each.init]
+    return None
