@@ -138,3 +138,16 @@ def test_a_file_of_a_folder_that_fails_is_left_out_with_a_line(
     assert "\n" not in message
     with pytest.raises(ConfigurationError):
         load_service(".", strict=True)
+
+
+def test_a_handler_that_is_missing_from_the_service_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    more = "@io_route('/more')\nasync def more() -> None: ...\nfrom tinysvc import Service\n"
+    (tmp_path / "a.py").write_text(ROUTE + more + "service = Service(root)\n")
+    assert paths(load_service("a.py")) == ["/"]
+    (message,) = caplog.messages
+    assert message.startswith(f"more ({tmp_path / 'a.py'}:")
+    assert "is not part of the service of its module: name it in the Service(...)" in message
+    caplog.clear()
+    (tmp_path / "b.py").write_text(ROUTE + more + "service = Service(Service(root), Service(more))\n")
+    load_service("b.py")
+    assert not caplog.messages

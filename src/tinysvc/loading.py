@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .errors import ConfigurationError, author_traceback
+from .errors import ConfigurationError, author_traceback, place_of
 from .routing import Route, recorded
 from .service import Service
 from .shadows import LATER, sentence, shadowing
@@ -89,7 +89,17 @@ def load_main(name: str) -> Service:
 
 def _service_of(module: types.ModuleType) -> Service:
     service = getattr(module, "service", None)
-    return service if isinstance(service, Service) else Service(module)
+    if not isinstance(service, Service):
+        return Service(module)
+    served = {mounted.route.function for mounted in service.mounted()}
+    for function in vars(module).values():
+        if _has_route(function, module) and function not in served:
+            log.warning(
+                "%s has a route, but is not part of the service of its module: name it in the Service(...), or remove "
+                "its decorator",
+                place_of(function),
+            )
+    return service
 
 
 def _service_in(module: types.ModuleType, attribute: str) -> Service:
@@ -181,10 +191,14 @@ def _in_a_line(error: ConfigurationError) -> str:
 
 def _serves(module: types.ModuleType) -> bool:
     return isinstance(getattr(module, "service", None), Service) or any(
-        isinstance(record, Route) and getattr(value, "__module__", "") == module.__name__
-        for value in vars(module).values()
-        for record in recorded(value)
+        _has_route(value, module) for value in vars(module).values()
     )
+
+
+def _has_route(value: Any, module: types.ModuleType) -> bool:
+    """Whether it is a handler that the module defines."""
+    defined_here = getattr(value, "__module__", "") == module.__name__
+    return defined_here and any(isinstance(record, Route) for record in recorded(value))
 
 
 def _on_path(folder: Path) -> None:
