@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +11,19 @@ import httpx
 import msgspec
 import pytest
 
-from tinysvc import Request, Response, Service, accepted, io_route, link, negotiated, redirect
-from tinysvc.errors import HTTPError
+from tinysvc import (
+    HTTPError,
+    Request,
+    Response,
+    Service,
+    accepted,
+    attachment,
+    cpu_route,
+    io_route,
+    link,
+    negotiated,
+    redirect,
+)
 from tinysvc.messages import Headers
 from tinysvc.testing import serving
 
@@ -157,3 +169,73 @@ def test_where_it_does_not(client: httpx.Client, to: str) -> None:
 def test_what_is_no_redirect(status: Any) -> None:
     with pytest.raises(ValueError, match="a redirect has the status 301"):
         redirect("/", status)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("a b.pdf", 'attachment; filename="a b.pdf"'),
+        ("тест.pdf", "attachment; filename=\"____.pdf\"; filename*=UTF-8''%D1%82%D0%B5%D1%81%D1%82.pdf"),
+        ("ü", "attachment; filename=\"_\"; filename*=UTF-8''%C3%BC"),
+        ('a"b%41.txt', "attachment; filename=\"a_b_41.txt\"; filename*=UTF-8''a%22b%2541.txt"),
+        ("../\\a\r\nX: y\0", 'attachment; filename=".._" "_a__X: y_"'.replace('" "', "")),
+        ("\udcff", 'attachment; filename="?"'),
+        ("it's;", 'attachment; filename="it\'s;"'),
+    ],
+)
+def test_attachment_takes_any_name(name: str, value: str) -> None:
+    assert attachment(name) == ("content-disposition", value)
+    assert Response(b"", headers=[attachment(name)]).headers == [("content-disposition", value)]
+    assert attachment(name, inline=True)[1].startswith("inline; filename=")
+
+
+@cpu_route("/download")
+def download() -> Response:
+    return Response(b"x", headers=[attachment("тест.pdf")])
+
+
+def test_attachment_from_a_worker() -> None:
+    with serving(Service(download), cpu_workers=1) as url:
+        assert httpx.get(f"{url}/download").headers["content-disposition"] == attachment("тест.pdf")[1]
+
+
+def test_link_parameter_in_any_letters() -> None:
+    assert link("/a", "next", title="é") == ("link", "</a>; rel=\"next\"; title*=UTF-8''%C3%A9")
+
+
+@io_route("/assigned")
+async def assigned() -> Response:
+    response = Response(b"x")
+    response.headers = [("content-disposition", 'attachment; filename="тест"')]
+    return response
+
+
+@io_route("/typed")
+async def typed_in_letters() -> Response:
+    response = Response(b"x")
+    response.content_type = "text/ж"
+    return response
+
+
+@io_route("/raised")
+async def raised_with_letters() -> None:
+    raise HTTPError(400, headers=[("x-name", "ж")])
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/assigned", ["content-disposition", "'т'", "filename*=UTF-8''"]),
+        ("/typed", ["content-type", "'ж'"]),
+        ("/raised", ["x-name", "'ж'", "raised_with_letters"]),
+    ],
+)
+def test_header_in_other_letters_is_a_500_that_names_it(
+    path: str, words: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    service = Service(assigned, typed_in_letters, raised_with_letters)
+    with serving(service, raise_errors=False) as url:
+        assert httpx.get(url + path).status_code == 500
+    logged = "\n".join(logging.Formatter().format(record) for record in caplog.records)
+    assert [word for word in words if word not in logged] == []
+    assert "bug in tinysvc" not in logged

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .cookies import SignedCookie, delete_cookie, set_cookie
     from .cors import Cors
     from .executor import ProcessPoolExecutor
-    from .negotiation import accepted, link, negotiated, redirect
+    from .negotiation import accepted, attachment, link, negotiated, redirect
     from .security import SecurityHeaders
     from .server import run
     from .service import Service
@@ -64,6 +64,7 @@ __all__ = [
     "UploadFile",
     "WebSocket",
     "accepted",
+    "attachment",
     "cpu",
     "cpu_resource",
     "cpu_route",
@@ -92,6 +93,7 @@ _ON_DEMAND = {
     "StaticFiles": "static",
     "WebSocket": "websocket",
     "accepted": "negotiation",
+    "attachment": "negotiation",
     "cpu": "calls",
     "delete_cookie": "cookies",
     "link": "negotiation",

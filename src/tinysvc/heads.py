@@ -14,8 +14,8 @@ from http import HTTPStatus
 
 import httptools
 
-from .errors import ProtocolError
-from .messages import COMMON_TYPES, FIELD_VALUE, SERVERS_OWN, Headers
+from .errors import ProtocolError, UnencodableResult
+from .messages import COMMON_TYPES, FIELD_VALUE, SERVERS_OWN, Headers, bad_header_value
 from .settings import Settings
 
 METHODS = {m.encode(): m for m in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
@@ -221,12 +221,12 @@ _STATUS_LINES = {status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.en
 
 @lru_cache(maxsize=256)
 def head_lines(status: int, content_type: str | None) -> bytes:
-    """The lines that most responses share. ValueError for a content type that would not stay in its line."""
+    """The lines that most responses share. UnencodableResult for a content type that cannot stand there."""
     status_line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
     if content_type is None:
         return status_line
     if not FIELD_VALUE.fullmatch(content_type):
-        raise ValueError(f"the content type {content_type!r} would not stay in its line")
+        raise UnencodableResult(bad_header_value("content-type", content_type))
     return b"%bcontent-type: %b\r\n" % (status_line, content_type.encode("latin-1"))
 
 
@@ -240,11 +240,22 @@ LENGTH_LINES = [b"content-length: %d\r\n" % size for size in range(MANY)]
 
 
 def field_lines(headers: Sequence[tuple[str, str]]) -> bytes:
-    """A response's own header lines. ValueError for what would not stay in its line, or belongs to the server."""
-    lines = "".join([f"{name}: {value}\r\n" for name, value in headers]).encode("latin-1")
-    if lines.count(b"\n") != len(headers) or not FIELD_LINES.fullmatch(lines):  # not by add_header
-        raise ValueError(f"the headers {headers!r} would not stay in their lines")
+    """A response's own header lines. UnencodableResult for what cannot stand there."""
+    try:
+        lines = "".join([f"{name}: {value}\r\n" for name, value in headers]).encode("latin-1")
+        is_good = lines.count(b"\n") == len(headers) and FIELD_LINES.fullmatch(lines)
+    except UnicodeEncodeError:
+        lines, is_good = b"", None
+    if not is_good:  # it came by assignment
+        raise UnencodableResult(_bad_field(headers))
     for name, _ in headers:
         if name.lower() in SERVERS_OWN and name != "content-length":
-            raise ValueError(f"the header {name!r} is written by the server")
+            raise UnencodableResult(f"the header {name!r} is written by the server; {SERVERS_OWN[name.lower()]}")
     return lines
+
+
+def _bad_field(headers: Sequence[tuple[str, str]]) -> str:
+    for name, value in headers:
+        if not isinstance(value, str) or not FIELD_VALUE.fullmatch(value):
+            return bad_header_value(name, value)
+    return f"the headers {headers!r} would not stay in their lines"

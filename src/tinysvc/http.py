@@ -265,7 +265,10 @@ class Connection(asyncio.StreamReaderProtocol):
             log.debug("the connection with %s ended: %r", self.peer.client, error)
         except asyncio.CancelledError:
             pass  # the client left, or the server cut us off; whoever did it has said so
-        except Exception:  # of the handler or its headers: nothing has been written yet
+        except UnencodableResult as error:  # of the response's headers: nothing has been written yet
+            log.error("%r: the answer cannot be sent: %s", self.request, error)
+            await self.refuse(TinysvcError())
+        except Exception:  # of the handler: nothing has been written yet
             log.exception("%r failed; this is a bug in tinysvc", self)
             await self.refuse(TinysvcError())
         finally:

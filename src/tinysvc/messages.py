@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from contextvars import ContextVar
 from itertools import count
 from random import getrandbits
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, SupportsIndex, TypeVar, overload
 from urllib.parse import unquote
 
 import orjson
@@ -349,7 +349,7 @@ class Response:
         if content_type is not None and content_type not in COMMON_TYPES:
             _checked("content-type", content_type)
         self.content_type = content_type
-        self.headers: list[tuple[str, str]] = []
+        self.headers: list[tuple[str, str]] = HeaderLines()
         if headers:
             for name, value in headers.items() if isinstance(headers, Mapping) else headers:
                 self.add_header(name, value)
@@ -362,7 +362,7 @@ class Response:
         if name == "content-type":
             self.content_type = _checked(name, value)
         else:
-            self.headers.append((name, _checked(name, value)))
+            self.headers.append((name, value))
 
     def _may_declare(self, length: str) -> bool:
         """Whether the content is a stream that can say its length."""
@@ -419,7 +419,7 @@ class FileContent(NamedTuple):
 def json_response(content: bytes) -> Response:
     """`content`, which is JSON, with status 200: what most handlers answer, and what needs no check."""
     response = _new(Response)
-    response.content, response.status, response.content_type, response.headers = content, 200, JSON, []
+    response.content, response.status, response.content_type, response.headers = content, 200, JSON, HeaderLines()
     return response
 
 
@@ -444,8 +444,57 @@ def _checked(name: str, value: str) -> str:
     if not isinstance(name, str) or not TOKEN.fullmatch(name):
         raise ValueError(f"a header name must be an RFC 9110 token, not {name!r}")
     if not isinstance(value, str) or not FIELD_VALUE.fullmatch(value):
-        raise ValueError(f"the value of header {name!r} must be one line of latin-1 text, not {value!r}")
+        raise ValueError(bad_header_value(name, value))
     return value
+
+
+def bad_header_value(name: str, value: object) -> str:
+    """The sentence for a value that cannot stand in a header: it names the character, and how to write it."""
+    if not isinstance(value, str):
+        return f"the value of the header {name!r} must be text, not {value!r}"
+    bad = next((character for character in value if not FIELD_VALUE.fullmatch(character)), "")
+    if bad <= "\xff":
+        return f"the value of the header {name!r} must be one line of text, but holds {bad!r}: {value!r}"
+    remedy = "percent-encode it as parameters do, in name*=UTF-8''..."
+    if name.lower() == "content-disposition":
+        remedy = "take headers=[attachment(\"name\")], which writes filename*=UTF-8''..."
+    return (
+        f"the value of the header {name!r} holds {bad!r}, and headers are Latin-1: {value!r}; {remedy} (RFC 6266, 8187)"
+    )
+
+
+class HeaderLines(list[tuple[str, str]]):
+    """A response's header lines; what cannot stand in a header is a ValueError where it is added."""
+
+    __slots__ = ()
+
+    def append(self, line: tuple[str, str]) -> None:
+        super().append(_checked_line(line))
+
+    def insert(self, index: SupportsIndex, line: tuple[str, str]) -> None:
+        super().insert(index, _checked_line(line))
+
+    def extend(self, lines: Iterable[tuple[str, str]]) -> None:
+        super().extend([_checked_line(line) for line in lines])
+
+    def __iadd__(self, lines: Iterable[tuple[str, str]]) -> HeaderLines:  # type: ignore[override,misc]
+        self.extend(lines)
+        return self
+
+    def __setitem__(self, index: Any, new: Any) -> None:
+        new = [_checked_line(line) for line in new] if isinstance(index, slice) else _checked_line(new)
+        super().__setitem__(index, new)
+
+    def copy(self) -> HeaderLines:
+        new = HeaderLines()
+        list.extend(new, self)
+        return new
+
+
+def _checked_line(line: tuple[str, str]) -> tuple[str, str]:
+    name, value = line
+    _checked(name, value)
+    return line
 
 
 def problem_response(error: TinysvcError, request: Request | None = None) -> Response:

@@ -17,6 +17,7 @@ from .codings import weights_of
 from .encoding import json_bytes, plain
 from .errors import HTTPError
 from .messages import HTML, JSON, MESSAGEPACK, Request, Response, add_vary
+from .query import CONTROL
 
 
 def accepted(request: Request, types: Sequence[str]) -> str:
@@ -95,8 +96,29 @@ def checked_location(location: str) -> str:
 
 def link(address: str, rel: str, **parameters: str) -> tuple[str, str]:
     """A Link header (RFC 8288), as in `headers=[link("/notes?page=2", "next")]`; parameters are quoted."""
-    more = "".join(f'; {name}="{_quoted(value)}"' for name, value in {"rel": rel, **parameters}.items())
+    more = "".join(_parameter(name, value) for name, value in {"rel": rel, **parameters}.items())
     return "link", f"<{checked_location(address)}>{more}"
+
+
+def attachment(filename: str, *, inline: bool = False) -> tuple[str, str]:
+    """A Content-Disposition header (RFC 6266), as in `headers=[attachment("Übersicht 2024.pdf")]`: saved as a file.
+
+    Any name can be given. Old clients get a plain one beside it. `inline`: shown by the browser, if it can, and saved
+    under this name.
+    """
+    name = "".join("_" if CONTROL.match(sign) or sign in "/\\" else sign for sign in filename)
+    name = name.encode(errors="replace").decode()
+    plain_name = "".join(sign if sign.isascii() and sign not in '"%' else "_" for sign in name)
+    value = f'{"inline" if inline else "attachment"}; filename="{plain_name}"'
+    if name != plain_name:
+        value += "; filename*=UTF-8''" + quote(name, safe="!#$&+^`|")
+    return "content-disposition", value
+
+
+def _parameter(name: str, value: str) -> str:
+    if value.isascii():
+        return f'; {name}="{_quoted(value)}"'
+    return f"; {name}*=UTF-8''{quote(value, safe='')}"  # RFC 8288, 3.4.1
 
 
 def _quoted(text: str) -> str:
