@@ -28,6 +28,7 @@ from typing import Any, NoReturn, Protocol
 
 import msgspec
 
+from .aliases import decode_hook, without_aliases
 from .encoding import json_bytes
 from .errors import HTTPError, TinysvcError, author_traceback, indented, notice
 from .messages import Failed, Handler, Request, Response
@@ -168,7 +169,7 @@ class WebSocket:
         """The next message, text or binary, decoded as JSON of this type: else the socket is closed with 1007."""
         message = await self.receive()
         try:
-            return msgspec.json.decode(message, type=type)
+            return msgspec.json.decode(message, type=without_aliases(type), dec_hook=decode_hook)
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
             return await self._refuse(INVALID_DATA, f"the message is not what was expected: {error}")
 
