@@ -38,7 +38,7 @@ from tinysvc import (
 from tinysvc import accepted as best_type
 
 try:  # here and not in the handlers: so it is loaded once, before the workers are forked, and they share it
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 except ImportError as error:
     missing = f"Pillow cannot be imported ({error}); pip install 'tinysvc[examples]'"
 else:
@@ -97,6 +97,8 @@ def keep(photo: UploadFile) -> str:
         if image.width * image.height > MAX_PIXELS:
             raise HTTPError(413, f"{photo.filename} has more than {MAX_PIXELS:,} pixels.")
         image.load()
+    except UnidentifiedImageError:
+        raise HTTPError(415, f"{photo.filename} is no JPEG or PNG photo.") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise HTTPError(415, f"{photo.filename} is no JPEG or PNG photo: {error}.") from None
     if sum(1 for _ in FOLDER.iterdir()) >= MAX_PHOTOS:
@@ -111,14 +113,17 @@ def keep(photo: UploadFile) -> str:
 def thumbnail(name: Name) -> Response:
     """The photo, small. The same one is made once, however many ask for it."""
     try:
-        image = Image.open(FOLDER / name)
+        image: Image.Image = Image.open(FOLDER / name)
     except FileNotFoundError:
         raise HTTPError(404, "There is no such photo.") from None
     image.draft("RGB", (2 * THUMBNAIL, 2 * THUMBNAIL))
+    profile = image.info.get("icc_profile") if image.mode in ("RGB", "RGBA", "P") else None  # others do not fit RGB
+    if image.mode.startswith("I"):  # 16 bits of grey; `convert` alone makes all that is above 255 white
+        image = image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
     small = ImageOps.exif_transpose(image.convert("RGB"))
     small.thumbnail((THUMBNAIL, THUMBNAIL))
     file = BytesIO()
-    small.save(file, "JPEG", quality=80)
+    small.save(file, "JPEG", quality=80, icc_profile=profile)
     return Response(file.getvalue(), content_type="image/jpeg")
 
 

@@ -66,9 +66,22 @@ def open_image(data: bytes) -> Image.Image:
 def decode(image: Image.Image) -> Image.Image:
     """The pixels, upright: cameras store how they were held beside the picture (EXIF), and that is lost on the way."""
     try:
-        return ImageOps.exif_transpose(image.convert(MODES[format_of(image)]))
+        return ImageOps.exif_transpose(eight_bits(image).convert(MODES[format_of(image)]))
     except BROKEN as error:
         raise broken(error) from None
+
+
+def eight_bits(image: Image.Image) -> Image.Image:
+    """Scans and depth maps have 16 bits of grey. Pillow's `convert` makes all that is above 255 white."""
+    if not image.mode.startswith("I"):
+        return image
+    return image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
+
+
+def profile_of(image: Image.Image) -> bytes | None:
+    """The colour profile, without which the numbers are other colours; that of grey or CMYK does not fit RGB."""
+    profile: bytes | None = image.info.get("icc_profile")
+    return profile if image.mode in ("RGB", "RGBA", "P") else None
 
 
 def broken(error: Exception) -> HTTPError:
@@ -84,7 +97,7 @@ def image_response(pixels: Image.Image, original: Image.Image) -> Response:
 
     def chunks() -> Iterator[bytes]:
         file = BytesIO()
-        pixels.save(file, format_of(original))
+        pixels.save(file, format_of(original), icc_profile=profile_of(original))
         file.seek(0)
         while chunk := file.read(CHUNK):
             yield chunk

@@ -20,7 +20,7 @@ from typing import Any
 import httpx
 import numpy
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from commands import failed, served
 from conftest import wait_until
@@ -688,3 +688,30 @@ def test_without_optional_libraries_the_other_examples_are_served(tmp_path: Path
     assert status == 3
     assert errors.startswith("tinysvc: ")
     assert "pip install 'tinysvc[websocket]'" in errors
+
+
+def ramp_of_16_bits() -> bytes:
+    file = BytesIO()
+    Image.fromarray(numpy.arange(65536, dtype=numpy.uint16).reshape(256, 256)).save(file, "PNG")
+    return file.getvalue()
+
+
+def with_profile(mode: str) -> tuple[bytes, bytes]:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    file = BytesIO()
+    Image.new(mode, (30, 20)).save(file, "JPEG", icc_profile=profile)
+    return file.getvalue(), profile
+
+
+@pytest.mark.parametrize("route", ["thumbnail", "blur"])
+def test_a_16_bit_ramp_stays_a_ramp(client: httpx.Client, route: str) -> None:
+    image = opened(client.post(f"/images/{route}", content=ramp_of_16_bits()))
+    assert 120 < numpy.asarray(image.convert("L")).mean() < 135
+
+
+@pytest.mark.parametrize("route", ["thumbnail", "blur"])
+def test_a_colour_profile_is_kept_where_it_fits(client: httpx.Client, route: str) -> None:
+    for mode, is_kept in (("RGB", True), ("CMYK", False), ("L", False)):
+        content, profile = with_profile(mode)
+        answer = opened(client.post(f"/images/{route}", content=content))
+        assert answer.info.get("icc_profile") == (profile if is_kept else None)
