@@ -515,3 +515,23 @@ def test_the_document_never_stops_a_service(caplog: pytest.LogCaptureFixture) ->
     assert paths["/big/{key}"]["get"]["parameters"][1]["schema"]["default"] == 2**64
     assert paths["/odd/{key}"]["post"]["parameters"][0]["name"] == "key"
     assert "POST /odd/{key} is described by its path alone" in caplog.text
+
+
+class Cat(msgspec.Struct, tag=True):
+    lives: int
+
+
+class Dog(msgspec.Struct, tag=True):
+    age: int
+
+
+@io_route("/pets", methods=["POST"])
+async def pets(pet: Cat | Dog) -> Cat | Dog | None:
+    return pet
+
+
+def test_a_union_is_described_alike_in_request_and_response() -> None:
+    found = operation(pets, path="/pets", method="post")
+    schema = found["requestBody"]["content"]["application/json"]["schema"]
+    assert schema["discriminator"]
+    assert found["responses"]["200"]["content"]["application/json"]["schema"] == schema

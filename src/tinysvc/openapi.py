@@ -16,7 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from http.client import responses as phrases
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, Union, get_args
 
 import orjson
 
@@ -361,6 +361,8 @@ def _content(operation: Operation, schemas: Schemas) -> dict[str, Any]:
     found: dict[str, list[Schema]] = {}
     for media, schema in [_media(kind, operation, schemas) for kind in kinds]:
         found.setdefault(media, []).append(schema)
+    if list(found) == [JSON] and len(kinds) > 1 and (whole := schemas.of(_union(kinds))):
+        return {JSON: {"schema": whole}}  # as a body of this type, with what tells its members apart
     return {media: {"schema": each[0] if len(each) == 1 else {"anyOf": each}} for media, each in found.items()}
 
 
@@ -446,6 +448,12 @@ def _types(operations: Iterable[Operation]) -> Iterator[Any]:
         for each in operation.inputs:
             yield each.annotation
         yield from options(operation.returns)
+        if len(kinds := [kind for kind in options(operation.returns) if kind is not type(None)]) > 1:
+            yield _union(kinds)
         yield _item(operation)
         own: Mapping[int, Any] = operation.route.about.get("responses", {})
         yield from (what for what in own.values() if not isinstance(what, str))
+
+
+def _union(kinds: Iterable[Any]) -> Any:
+    return Union[tuple(kinds)]  # noqa: UP007 - of as many as there are
