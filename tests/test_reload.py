@@ -371,3 +371,11 @@ def test_without_watchfiles(folder: Path) -> None:
     status, errors = failed(*tinysvc("service.py", "--reload"), cwd=folder)
     assert status == 3
     assert errors == "tinysvc: --reload needs the library watchfiles: pip install 'tinysvc[reload]'\n"
+
+
+def test_a_frozen_program_does_not_start_itself(folder: Path) -> None:
+    run = "import sys\nimport tinysvc\nsys.frozen = True\ntinysvc.run(__name__, reload=True)\n"
+    write(folder / "service.py", SERVICE + run)
+    status, errors = failed("service.py", cwd=folder)
+    assert status == 3
+    assert errors.startswith("tinysvc: --reload needs new Python processes")

@@ -30,6 +30,7 @@ from typing import Any
 from .errors import ConfigurationError
 from .loading import is_authors
 from .notify import notify
+from .processes import refuse_frozen
 from .service import Service
 from .settings import Settings
 from .sockets import RELOADER, listening_sockets, url_of
@@ -72,6 +73,7 @@ def reload(settings: Settings, announce: Callable[[str], None], terminal_closed:
         import watchfiles  # noqa: F401
     except ImportError:
         raise ConfigurationError("--reload needs the library watchfiles: pip install 'tinysvc[reload]'") from None
+    refuse_frozen("--reload")
     start_log(settings)
     logging.getLogger("watchfiles").setLevel(logging.WARNING)  # what has changed is said here
     asyncio.run(Reloader(settings, announce, terminal_closed).run())
