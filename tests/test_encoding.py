@@ -102,7 +102,7 @@ VALUES: list[tuple[Any, Any]] = [
     (np.int64(3), 3),
     (np.bool_(True), True),
     (np.bytes_(b"ab"), "YWI="),
-    (np.datetime64("NaT"), None),
+    (np.datetime64("NaT", "s"), None),
     (np.array([1, np.inf]), [1.0, None]),
     (np.arange(3, dtype=">i4"), [0, 1, 2]),
     (np.arange(4)[::2], [0, 2]),
