@@ -27,7 +27,7 @@ GROUPS = {
     "faults": ("test_deadlock", "ExecutorDeadlockTest"),
 }
 
-_PRIVATE = "reads private attributes of the standard library's class"
+_PRIVATE = "reads or replaces private parts of the standard library's pool"
 _NEW = "calls a method that the standard library has from Python 3.14 on, and this pool does not have"
 _ONE_JOB = "asks that this breaks the whole pool; here it fails one job, with its own error"
 
@@ -41,10 +41,10 @@ LEFT_OUT = {
     "test_terminate_workers": _NEW,
     "test_kill_workers": _NEW,
     "test_force_shutdown_workers_invalid_op": _PRIVATE,
-    "test_force_shutdown_workers": _PRIVATE,
-    "test_force_shutdown_workers_dead_workers": _PRIVATE,
-    "test_force_shutdown_workers_not_started_yet": _PRIVATE,
-    "test_force_shutdown_workers_stops_pool": _PRIVATE,
+    "test_force_shutdown_workers": _NEW,
+    "test_force_shutdown_workers_dead_workers": _NEW,
+    "test_force_shutdown_workers_not_started_yet": _NEW,
+    "test_force_shutdown_workers_stops_pool": _NEW,
     "test_error_at_task_unpickle": _ONE_JOB,
     "test_exit_at_task_unpickle": _ONE_JOB,
     "test_error_during_result_unpickle_in_result_handler": _ONE_JOB,
