@@ -108,9 +108,11 @@ def _service_in(module: types.ModuleType, attribute: str) -> Service:
         return _service_of(module)
     service = getattr(module, attribute, None)
     if not isinstance(service, Service):
-        there = ", ".join(key for key, value in vars(module).items() if isinstance(value, Service)) or "none"
-        remedy = f"name one of these, or leave out ':{attribute}' to serve the module's own routes"
-        raise TargetError(f"{module.__name__} has no Service called {attribute!r}; it has: {there}; {remedy}")
+        there = ", ".join(key for key, value in vars(module).items() if isinstance(value, Service))
+        remedy = f"leave out ':{attribute}' to serve the module's own routes"
+        if there:
+            remedy = f"name one of those that it has ({there}), or {remedy}"
+        raise TargetError(f"{module.__name__} has no Service called {attribute!r}; {remedy}")
     return service
 
 

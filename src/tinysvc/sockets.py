@@ -127,6 +127,8 @@ def cannot_bind(error: OSError, settings: Settings) -> str:
         return _taken(where)
     if error.errno == errno.EACCES:
         return f"cannot listen on {where}: not permitted; choose --port above 1023"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"cannot listen on {where}: this machine has no such address; choose --host (0.0.0.0 takes all)"
     return f"cannot listen on {where}: {error.strerror}"
 
 
