@@ -251,6 +251,13 @@ GROUPS = {
             "they wait for others, and only these know how many are too many",
             "- | none | none | none",
         ),
+        Limit(
+            "background tasks; 0 for any",
+            "max_background",
+            "503 with Retry-After",
+            "they wait for others, as io requests do, and nobody sees them grow",
+            "- | none | none | none",
+        ),
         Limit("server processes", "workers", "-", "one event loop is seldom too few", "1 | 1 | 1 | 1"),
         Limit("worker processes of the default pool", "cpu_workers", "jobs wait", "more would take turns on the cores"),
         Limit("jobs that wait for a worker", "queue_size", "503 with Retry-After", "who waits longer has given up"),

@@ -8,11 +8,13 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
 import pytest
+from anyio import create_task_group
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.sync.client import connect
 
@@ -500,3 +502,102 @@ def test_system_exit_in_cleanup_does_not_end_the_server(caplog: pytest.LogCaptur
         wait_until(lambda: "while it was closed" in caplog.text, "the stream is closed")
         assert httpx.get(f"{url}/once").text == "once"
     assert "the resource exits_at_once cannot be closed" in caplog.text
+
+
+# Task groups
+
+
+class Lost(Exception):
+    pass
+
+
+async def lose() -> None:
+    raise Lost
+
+
+@io_resource
+async def group() -> AsyncIterator[asyncio.TaskGroup]:
+    async with asyncio.TaskGroup() as group:
+        yield group
+
+
+@io_resource
+async def anyio_group() -> AsyncIterator[Any]:
+    async with create_task_group() as group:
+        yield group
+
+
+@io_route("/asyncio")
+async def fails_in_group(group: asyncio.TaskGroup) -> str:
+    group.create_task(lose())
+    return "begun"
+
+
+@io_route("/anyio")
+async def fails_in_anyio_group(anyio_group: Any) -> str:
+    anyio_group.start_soon(lose)
+    return "begun"
+
+
+@io_route("/cancel")
+async def cancels_group(anyio_group: Any) -> str:
+    anyio_group.cancel_scope.cancel()
+    return "begun"
+
+
+@io_route("/other")
+async def other() -> str:
+    return "other"
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "words"),
+    [("asyncio", "group", "failed"), ("anyio", "anyio_group", "failed"), ("cancel", "anyio_group", "was cancelled")],
+)
+def test_a_task_group_that_fails_does_not_end_the_server(
+    path: str, name: str, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = Service(fails_in_group, fails_in_anyio_group, cancels_group, other, group, anyio_group)
+    with serving(service, raise_errors=False) as url:
+        assert httpx.get(f"{url}/readyz").status_code == 200
+        assert httpx.get(f"{url}/{path}").text == "begun"
+        wait_until(lambda: httpx.get(f"{url}/readyz").status_code == 503, "the resource is lost")
+        assert httpx.get(f"{url}/readyz").json()["lost_resources"] == [name]
+        assert httpx.get(f"{url}/other").text == "other"
+    errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert len(errors) == 1
+    assert errors[0].startswith(f"the resource {name} {words}, and is closed while the server runs")
+    assert ("in lose" in errors[0]) == (words == "failed")
+
+
+def test_a_task_group_waits_for_its_tasks_when_the_server_ends() -> None:
+    done: list[str] = []
+
+    async def work() -> None:
+        await asyncio.sleep(0.1)
+        done.append("work")
+
+    @io_route("/")
+    async def handler(group: asyncio.TaskGroup) -> None:
+        group.create_task(work())
+
+    with serving(Service(handler, group)) as url:
+        assert httpx.get(url).status_code == 204
+    assert done == ["work"]
+
+
+def test_variables_of_a_resource_are_seen_by_requests() -> None:
+    tenant: ContextVar[str] = ContextVar("tenant")
+
+    @io_resource
+    async def sets() -> AsyncIterator[None]:
+        token = tenant.set("acme")
+        yield
+        tenant.reset(token)
+
+    @io_route("/")
+    async def handler(sets: None) -> str:
+        return tenant.get()
+
+    with serving(Service(handler, sets)) as url:
+        assert httpx.get(url).text == "acme"

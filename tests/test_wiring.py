@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from types import FunctionType
+from typing import Any
+
+import pytest
+
 import resources_jobs
-from tinysvc import Service
+from tinysvc import ConfigurationError, Service, cpu_route, io_route
 from tinysvc.settings import Settings
 from tinysvc.wiring import Wiring, endpoint_of, wiring_of
 
@@ -35,3 +41,25 @@ def test_an_endpoint_says_what_is_shared_and_what_comes_with_each_request() -> N
 
 def test_a_route_without_resources_has_none() -> None:
     assert not any(wirings()["raises"][2:])
+
+
+def _yields() -> Any:
+    yield
+
+
+async def _yields_async() -> Any:
+    yield
+
+
+def _returns_an_iterator() -> Iterator[str]:
+    return iter("ab")
+
+
+@pytest.mark.parametrize("function", [_yields, _yields_async, _returns_an_iterator])
+@pytest.mark.parametrize("route", [io_route, cpu_route])
+def test_a_stream_cannot_finish_without_its_client(function: Any, route: Any) -> None:
+    handler = FunctionType(function.__code__, globals(), function.__name__)
+    handler.__annotations__ = function.__annotations__
+    route("/", on_disconnect="finish")(handler)
+    with pytest.raises(ConfigurationError, match='on_disconnect="finish", but it streams'):
+        wiring_of(next(Service(handler).mounted()))

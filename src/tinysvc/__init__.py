@@ -19,6 +19,7 @@ with named():
     from .routing import Batch, Cache, cpu_resource, cpu_route, io_resource, io_route
 
 if TYPE_CHECKING:
+    from .background import Background
     from .calls import cpu
     from .cookies import SignedCookie, delete_cookie, set_cookie
     from .cors import Cors
@@ -35,6 +36,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ApiKey",
+    "Background",
     "Batch",
     "Bearer",
     "Cache",
@@ -82,6 +84,7 @@ __all__ = [
 ]
 
 _ON_DEMAND = {
+    "Background": "background",
     "Cors": "cors",
     "Pool": "settings",
     "ProcessPoolExecutor": "executor",

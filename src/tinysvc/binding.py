@@ -429,6 +429,11 @@ def is_request(parameter: inspect.Parameter) -> bool:
     return annotation is Request or (annotation is parameter.empty and parameter.name == "request")
 
 
+def fills_resource(parameter: inspect.Parameter) -> bool:
+    """Whether a parameter of a resource is made of the request without a marker."""
+    return is_request(parameter) or getattr(parameter.annotation, "for_resources", False)
+
+
 def is_packed(request: Request) -> bool:
     """Whether the body came with a Content-Encoding."""
     return "content-encoding" in request.headers

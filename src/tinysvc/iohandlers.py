@@ -104,17 +104,17 @@ def told_of_disconnect(handler: Handler, cancels: bool) -> Handler:
     return handle
 
 
-async def in_thread(function: Callable[[], Any], *, always: bool = False) -> Any:
+async def in_thread(function: Callable[[], Any], *, always: bool = False, limiter: Any = None) -> Any:
     """What `function` returns. Who is cancelled waits for a thread that has begun: what it uses must stay open so long.
 
     One that has not begun, never does; but with `always` it does all the same, in a thread beside those that handlers
-    wait for: what closes a resource.
+    wait for: what closes a resource. `limiter` is anyio's, in the place of the one of all handlers.
     """
     from anyio import CancelScope, CapacityLimiter  # only services with `def` handlers pay for the import
     from anyio.to_thread import run_sync
 
     turn = Lock()  # whoever has it came first: the thread or the cancellation
-    limiter = CapacityLimiter(1) if always else None
+    limiter = CapacityLimiter(1) if always else limiter
     threads = Threads.of(asyncio.current_task())
     work = asyncio.ensure_future(run_sync(partial(_outcome, threads.within(function), turn), limiter=limiter))
     try:

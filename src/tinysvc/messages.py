@@ -120,6 +120,9 @@ class Request:
     served_by: Any
     """What knows where handlers are served: set on the event loop; in the test of a function, a Service will do."""
 
+    background: Any
+    """The tasks that run after the answer, where the route takes them; else not set. See background.py."""
+
     root_path: str
     """The prefix that a trusted proxy takes off each path (`X-Forwarded-Prefix`); not set where there is none."""
 
@@ -133,6 +136,7 @@ class Request:
         "_is_kept",
         "_query",
         "_taken",
+        "background",
         "compresses",
         "form_data",
         "headers",

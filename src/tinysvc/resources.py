@@ -9,17 +9,18 @@ A cpu handler is given the resources of its request by value: they are opened on
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 import pickle
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Set
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from functools import partial
 from typing import Any
 
 from .annotations import Unresolved, signature_of, unresolved_at
-from .binding import Binder, is_request, open_resource, resource_key
+from .binding import Binder, fills_resource, open_resource, resource_key
 from .contexts import restore
 from .errors import (
     ConfigurationError,
@@ -88,7 +89,7 @@ def needs_of(resource: Resource, resources: Resources) -> list[str]:
         elif other is not None and other.kind == resource.kind:
             _check_shared(resource, other)
             needs.append(name)
-        elif resource.kind == "cpu" or not is_request(parameter):
+        elif resource.kind == "cpu" or not fills_resource(parameter):
             if isinstance(parameter.annotation, Unresolved):
                 raise unresolved_at(resource.function, name, parameter.annotation)
             raise ConfigurationError.at(
@@ -136,24 +137,33 @@ def _check_no_body(resource: Resource, parameter: inspect.Parameter) -> None:
         )
 
 
-async def open_once(stack: AsyncExitStack, resources: Resources, opened: dict[Any, Any]) -> dict[str, Any]:
-    """The values of io resources that the whole server has; what is open already stands in `opened`."""
+async def open_once(
+    stack: AsyncExitStack, resources: Resources, opened: dict[Any, Any], lost: set[str]
+) -> dict[str, Any]:
+    """The values of io resources that the whole server has; what is open already stands in `opened`.
+
+    The names of those that end before the server does are added to `lost`.
+    """
     keys: dict[str, Any] = {}
     values: dict[str, Any] = {}
     for name, resource in resources.items():
         key, arguments = resource_key(resource.function, keys, values)
         if key not in opened:
-            opened[key] = await _open(stack, resource.function, arguments)
+            opened[key] = await _open(stack, resource.function, arguments, lost)
         keys[name], values[name] = key, opened[key]
     return values
 
 
-async def _open(stack: AsyncExitStack, function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+async def _open(
+    stack: AsyncExitStack, function: Callable[..., Any], arguments: Mapping[str, Any], lost: set[str]
+) -> Any:
     own = AsyncExitStack()
     stack.push_async_callback(_close_told, function, own)
     try:
         if inspect.isasyncgenfunction(function):
-            value = await own.enter_async_context(asynccontextmanager(function)(**arguments))
+            held = HeldOpen(function, arguments, lost)
+            own.push_async_callback(held.close)
+            value = await held.open()
         else:
             value = open_resource(own, function, arguments)
             value = await value if inspect.isawaitable(value) else value
@@ -162,14 +172,71 @@ async def _open(stack: AsyncExitStack, function: Callable[..., Any], arguments: 
     return value
 
 
+class HeldOpen:
+    """An async generator that is open in a task of its own.
+
+    A task group, or a time-out, around its `yield` cancels the task that has entered it: that must not be the server's.
+    """
+
+    def __init__(self, function: Callable[..., Any], arguments: Mapping[str, Any], lost: set[str]) -> None:
+        self._function = function
+        self._arguments = arguments
+        self._lost = lost
+        self._opened: asyncio.Future[tuple[Any, Context]] = asyncio.get_running_loop().create_future()
+        self._closing = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def open(self) -> Any:
+        """Its value. Raises what the generator raises before its `yield`."""
+        self._task = asyncio.create_task(self._hold())
+        value, context = await self._opened
+        restore(context)  # the variables that it has set are those of the server
+        return value
+
+    async def _hold(self) -> None:
+        try:
+            async with asynccontextmanager(self._function)(**self._arguments) as value:
+                if not self._opened.done():
+                    self._opened.set_result((value, copy_context()))
+                    await self._closing.wait()
+        except BaseException as error:  # SystemExit, too: it would end the loop
+            if not self._opened.done():
+                self._opened.set_exception(error)
+            elif self._closing.is_set():
+                _tell_failure(self._function, "cannot be closed", error)
+            else:
+                self._lose("failed, and is closed while the server runs", error)
+        else:
+            if not self._closing.is_set():
+                self._lose("was cancelled, and is closed while the server runs", None)
+
+    def _lose(self, words: str, error: BaseException | None) -> None:
+        self._lost.add(self._function.__name__)
+        _tell_failure(self._function, words, error)
+
+    async def close(self) -> None:
+        """Close the generator in its task, and wait for it."""
+        self._closing.set()
+        if self._task is not None:
+            if not self._opened.done() or self._opened.cancelled():
+                self._task.cancel()
+            await asyncio.wait([self._task])
+
+
+def _tell_failure(function: Callable[..., Any], words: str, error: BaseException | None) -> None:
+    text = f"the resource {function.__name__} {words}"
+    if error is not None:
+        notice(error)
+        text += f":\n{author_traceback(error)}"
+    log.error("%s", indented(text))
+
+
 async def _close_told(function: Callable[..., Any], own: AsyncExitStack) -> None:
     """What fails is said here, and the others are closed all the same."""
     try:
         await own.aclose()
     except (Exception, SystemExit, KeyboardInterrupt) as error:
-        notice(error)
-        words = f"the resource {function.__name__} cannot be closed:\n{author_traceback(error)}"
-        log.error("%s", indented(words))
+        _tell_failure(function, "cannot be closed", error)
 
 
 Opener = Callable[[AsyncExitStack, dict[str, Any]], Awaitable[Any]]
@@ -321,6 +388,10 @@ class OpenStream:
         except BaseException as error:
             await _close(self._stack, error)
             raise
+
+    def tail(self) -> bytes:
+        """What a compressed stream that is ended still has to send."""
+        return self._pieces.tail() if hasattr(self._pieces, "tail") else b""
 
     async def aclose(self) -> None:
         """What is still open is told that the stream was cut off: to commit now would be wrong."""

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import forks
 from .adapter import cpu_handler, timeout_of
+from .background import Background, BackgroundTasks
 from .calls import CpuCall, callable_here
 from .endpoints import CpuProgram
 from .errorhandlers import ErrorHandlers, answer_to, with_error_handlers
@@ -52,7 +53,7 @@ from .routing import Route
 from .service import Mounted, Service, url_of
 from .settings import DEFAULT_POOL, Settings
 from .websocket import socket_handler
-from .wiring import Wiring, endpoint_of, max_body_size, socket_parameter, wiring_of
+from .wiring import Wiring, endpoint_of, max_body_size, socket_parameter, takes, wiring_of
 
 if TYPE_CHECKING:
     from .caching import Results
@@ -97,6 +98,8 @@ class RunningService:
         self._error_handlers_under: dict[str, ErrorHandlers] = {}  # prefix -> the same
         self._middleware_of: dict[Handler, tuple[Middleware, ...]] = {}
         self._io_limit = IoLimit(settings.max_io_requests) if settings.max_io_requests else None
+        self.lost_resources: set[str] = set()  # names of those that have ended on their own
+        self.background = BackgroundTasks(settings.max_background)
 
     async def open(self, stack: AsyncExitStack, extra: Mapping[str, Handler]) -> None:
         """Check all, start the pools, open the io resources: a mistake is said before anything is open."""
@@ -116,7 +119,7 @@ class RunningService:
         opened: dict[Any, Any] = {}
         for wiring in wirings:
             self._places.setdefault(wiring.mounted.route.function, []).append(wiring.mounted)
-            values = await open_once(stack, wiring.once, opened)
+            values = await open_once(stack, wiring.once, opened, self.lost_resources)
             is_cpu = wiring.mounted.route.kind == "cpu"
             handler = handlers[id(wiring)] if is_cpu else self._io_handler(wiring, values)
             self._add(wiring, self._scoped(wiring, handler, values))
@@ -157,10 +160,12 @@ class RunningService:
             timeout = route.timeout if route.kind == "io" else None
             scope = Scope(wiring.of_request, names, once, sent=route.kind == "cpu", timeout=timeout or None)
             handler = scope.around(handler)
+        if route.kind == "io" and route.timeout and not wiring.of_request:
+            handler = limited_time(handler, route.timeout)
+        if takes(Background, wiring):
+            handler = self.background.around(handler)
         if route.kind == "cpu":
             return handler
-        if route.timeout and not wiring.of_request:
-            handler = limited_time(handler, route.timeout)
         if route.limit:
             handler = IoLimit(route.limit, "this route").around(handler)
         return self._io_limit.around(handler) if self._io_limit else handler
@@ -232,12 +237,16 @@ class RunningService:
             raise errors.exceptions[0] from None
 
     def is_ready(self) -> bool:
-        """Whether every pool has all its workers."""
-        return all(pool.ready >= pool.max_workers for pool in self.pools)
+        """Whether every pool has all its workers, and every resource is open."""
+        return not self.lost_resources and all(pool.ready >= pool.max_workers for pool in self.pools)
 
     async def drain(self, timeout: float) -> None:
-        """Let the pools finish what runs and waits, for `timeout` seconds, then kill it."""
-        await asyncio.gather(*(pool.aclose(timeout) for pool in self.pools))
+        """Let the background tasks, then the pools, finish what they have within `timeout` seconds; kill the rest."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout
+        await self.background.drain(timeout)
+        left = max(0.0, end - loop.time())
+        await asyncio.gather(*(pool.aclose(left) for pool in self.pools))
 
     async def handle(self, request: Request) -> Response:
         """The answer to a request. It raises only if the client has gone, or the connection's task is cancelled."""

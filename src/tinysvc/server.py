@@ -178,7 +178,12 @@ class Server:
                 for pool in self.running.pools
             }
             ready = not self.draining and self.running.is_ready()
-            content = {"status": "draining" if self.draining else "ready" if ready else "not ready", "pools": pools}
+            content: dict[str, Any] = {
+                "status": "draining" if self.draining else "ready" if ready else "not ready",
+                "pools": pools,
+            }
+            if self.running.lost_resources:
+                content["lost_resources"] = sorted(self.running.lost_resources)
             return Response(json_bytes(content), 200 if ready else 503, content_type=JSON)
 
         pages: dict[str, Handler] = {"/livez": livez, "/readyz": readyz}

@@ -118,6 +118,9 @@ class Settings:
         128 * KiB, "bytes that come while a request is handled and are held; the client keeps what is more"
     )
     max_io_requests: int = _option(0, "io requests at work at one time; more are answered 503; 0 for as many as come")
+    max_background: int = _option(
+        1000, "tasks that run after answers, or wait for them; requests that add more are answered 503; 0 for any"
+    )
     first_byte_timeout: float = _option(10.0, "time a new connection may be silent before it is closed")
     header_timeout: float = _option(10.0, "time for a whole request head, from its first byte, else 408")
     body_timeout: float = _option(30.0, "time between two pieces of a body, else 408")

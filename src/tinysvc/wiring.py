@@ -7,15 +7,16 @@ import pickle
 import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
-from .annotations import signature_of, without_annotated
-from .binding import Binder
+from .annotations import hints_of, signature_of, without_annotated
+from .background import Background
+from .binding import Binder, is_stream
 from .endpoints import Endpoint
 from .errors import ConfigurationError
 from .places import marker_in
 from .resources import in_order, of_request
-from .routing import Given, Resource, recorded
+from .routing import Given, Resource, Route, recorded
 from .service import Mounted
 from .settings import Settings
 from .websocket import WebSocket, missing_library
@@ -50,6 +51,7 @@ def wiring_of(mounted: Mounted) -> Wiring:
     for name in asked:
         if name not in own and name not in sent:
             raise _on_the_other_side(mounted, name)
+    _check_can_finish(route)
     binder = Binder(
         route.function, route.parameters, asked, batched=route.batch is not None, has_body=has_body(route.methods)
     )
@@ -62,6 +64,29 @@ def wiring_of(mounted: Mounted) -> Wiring:
         {name: resource for name, resource in on_loop.items() if name not in each},
         {name: resource for name, resource in on_loop.items() if name in each},
     )
+
+
+def takes(kind: type, wiring: Wiring) -> bool:
+    """Whether the handler, or a resource of its requests, has a parameter of this type."""
+    functions = [wiring.mounted.route.function, *(each.function for each in wiring.of_request.values())]
+    return any(
+        kind in (each.annotation, *get_args(each.annotation))
+        for function in functions
+        if not isinstance(function, Given)
+        for each in signature_of(function).values()
+    )
+
+
+def _check_can_finish(route: Route) -> None:
+    """A stream has nobody to write to when its client disconnects: it is closed at its next piece."""
+    function = route.function
+    makes_stream = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+    if route.on_disconnect == "finish" and (makes_stream or is_stream(hints_of(function).get("return"))):
+        raise ConfigurationError.at(
+            function,
+            'has on_disconnect="finish", but it streams, and a stream is closed when its client disconnects; leave '
+            "on_disconnect out, and do what must be finished in a task: background: Background",
+        )
 
 
 def _check_none_forgotten(mounted: Mounted, names: list[str]) -> None:
@@ -119,6 +144,12 @@ def endpoint_of(wiring: Wiring, settings: Settings) -> Endpoint:
     if any(without_annotated(each.annotation) is WebSocket for each in signature_of(function).values()):
         raise ConfigurationError.at(
             function, "takes a WebSocket, which lives on the event loop; use @io_route, and await cpu(...) in it"
+        )
+    if any(Background in (each.annotation, *get_args(each.annotation)) for each in signature_of(function).values()):
+        raise ConfigurationError.at(
+            function,
+            "takes Background, but @cpu_route runs it in a worker, and the tasks run on the event loop of the server; "
+            "take it in an @io_route, and await cpu(...) in it, or in an @io_resource of the request",
         )
     resources = {name: resource.function for name, resource in wiring.worker.items()}
     in_thread = not settings.cpu_workers and not isinstance(settings.pools.get(route.pool), Executor)
