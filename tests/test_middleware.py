@@ -361,3 +361,32 @@ def test_the_length_is_that_of_what_is_sent() -> None:
     with serving(Service(sized, middleware=[longer])) as url:
         answer = httpx.post(f"{url}/sized")
     assert (answer.text, answer.headers.get_list("content-length")) == ("1234567", ["7"])
+
+
+@cpu_route("/length", methods=["POST"])
+def length(body: bytes) -> int:
+    return len(body)
+
+
+@io_route("/io-length", methods=["POST"])
+async def io_length(body: bytes) -> int:
+    return len(body)
+
+
+async def reads_form(request: Request, call_next: Handler) -> Response:
+    fields = (await request.form()).fields
+    response = await call_next(request)
+    response.add_header("x-size", str(len(fields["a"][0])))
+    return response
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("size", [10, 100_000, 900_000])
+def test_a_handler_reads_the_body_of_a_form_that_middleware_has_parsed(size: int, chunked: bool) -> None:
+    body = b"a=" + b"x" * size
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    with serving(Service(length, io_length, middleware=[reads_form]), cpu_workers=1) as url:
+        for path in ("length", "io-length"):
+            content: Any = iter([body[:5], body[5:]]) if chunked else body
+            answer = httpx.post(f"{url}/{path}", content=content, headers=headers)
+            assert (answer.text, answer.headers["x-size"]) == (str(size + 2), str(size))

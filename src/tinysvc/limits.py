@@ -18,6 +18,16 @@ def limited_body(handler: Handler, size: int) -> Handler:
     return handle
 
 
+def with_kept_form(handler: Handler) -> Handler:
+    """`handler`, within which `request.form()` keeps the body for those that read it as bytes."""
+
+    async def handle(request: Request) -> Response:
+        request.keeps_form = True
+        return await handler(request)
+
+    return handle
+
+
 def limited_time(handler: Handler, timeout: float) -> Handler:
     """`handler`, which is cancelled after `timeout` seconds: 504."""
 

@@ -126,6 +126,9 @@ class Request:
     root_path: str
     """The prefix that a trusted proxy takes off each path (`X-Forwarded-Prefix`); not set where there is none."""
 
+    keeps_form: bool
+    """Set where the handler reads the body of a form that middleware may have parsed: `form()` keeps the body, too."""
+
     compresses: bool
     """Set where the response may be compressed, which weakens its entity-tag; see conditional.py."""
 
@@ -140,6 +143,7 @@ class Request:
         "compresses",
         "form_data",
         "headers",
+        "keeps_form",
         "method",
         "on_disconnect",
         "path_params",
@@ -298,6 +302,8 @@ class Request:
         if self.form_data is None:
             from .forms import read_form
 
+            if getattr(self, "keeps_form", False):
+                await self.body()
             keep = getattr(self._body, "keep", None)
             self.form_data = await read_form(self.headers.get("content-type", ""), self.stream(), keep)
         return self.form_data

@@ -44,7 +44,7 @@ from .errors import (
 )
 from .executor import ProcessPoolExecutor
 from .iohandlers import io_handler, told_of_disconnect
-from .limits import IoLimit, limited_body, limited_time
+from .limits import IoLimit, limited_body, limited_time, with_kept_form
 from .messages import Handler, Middleware, Request, Response, problem_response
 from .middleware import around
 from .resources import Scope, open_once, read_by
@@ -178,6 +178,8 @@ class RunningService:
             handler = limited_body(handler, mounted.route.max_body_size)
         if mounted.middleware:
             handler = self._within(mounted.middleware, handler)
+            if mounted.route.kind == "cpu" or wiring.binder.body_kind in ("bytes", "json"):
+                handler = with_kept_form(handler)
             self._middleware_of[handler] = mounted.middleware
         self.router.add(mounted.path, mounted.route.methods, handler, mounted.route.function)
 
