@@ -13,13 +13,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from http_ends import get, on_loop, read_answer, serving
-from tinysvc import Service, io_route, redirect, testing
+from tinysvc import Service, cpu_route, io_route, link, redirect, testing
 from tinysvc.errors import ConfigurationError
 from tinysvc.heads import host_is_valid
 from tinysvc.http import Connections
 from tinysvc.messages import Headers, Peer, Request, Response
 from tinysvc.proxies import MAX_PROXIES, behind_proxies, trust
-from tinysvc.settings import Settings
+from tinysvc.settings import Settings, SettingsError
 
 PROXIES = "10.0.0.0/8 2001:db8::/32 unix"
 PROXY = ("10.0.0.1", 40000)
@@ -391,3 +391,53 @@ def test_addresses_begin_with_the_prefix_of_a_trusted_proxy(prefix: str, root: s
         assert httpx.get(f"{url}/go", headers=headers).headers["location"] == f"{root}/item/3"
         servers = httpx.get(f"{url}/openapi.json", headers=headers).json().get("servers")
         assert servers == ([{"url": root}] if root else None)
+
+
+@io_route("/to")
+async def to(request: Request, where: str) -> Response:
+    return Response(b"", 201, headers=[("location", where), link(where, "next")])
+
+
+@cpu_route("/cpu-go")
+def cpu_go() -> Response:
+    return redirect("/item/3")
+
+
+@pytest.mark.parametrize("options", [{"root_path": "/shop"}, {"root_path": "/x", "proxy_headers": "127.0.0.1"}])
+def test_every_generated_address_begins_with_the_root_path(options: dict[str, Any]) -> None:
+    several = [Service(item, go, to, cpu_go), Service(item, prefix="/more", name="more")]
+    headers = {"x-forwarded-prefix": "/shop"}
+    with testing.serving(Service(*several), cpu_workers=1, **options) as url:
+
+        def location(path: str) -> str:
+            return httpx.get(url + path, headers=headers).headers["location"]
+
+        assert location("/go") == location("/cpu-go") == "/shop/item/3"
+        assert location("/") == "/shop/docs"
+        assert httpx.get(f"{url}/openapi.json", headers=headers).json()["servers"] == [{"url": "/shop"}]
+
+
+@pytest.mark.parametrize(
+    ("where", "location"),
+    [
+        ("/item/3?next=/a", "/shop/item/3?next=/a"),
+        ("/", "/shop/"),
+        ("/shop", "/shop"),
+        ("/shop/item", "/shop/item"),
+        ("/shop?a", "/shop?a"),
+        ("/shops", "/shop/shops"),
+        ("item/3", "item/3"),
+        ("https://example.org/x", "https://example.org/x"),
+    ],
+)
+def test_a_path_of_the_service_gets_the_root_path_once(where: str, location: str) -> None:
+    with testing.serving(Service(to), root_path="/shop") as url:
+        answer = httpx.get(f"{url}/to", params={"where": where})
+    assert answer.headers["location"] == location
+    assert answer.headers["link"] == f'<{location}>; rel="next"'
+
+
+@pytest.mark.parametrize("wrong", ["shop", "/", "/shop/", "//evil.example", "/a/..", "/a b"])
+def test_a_wrong_root_path_is_refused_at_the_start(wrong: str) -> None:
+    with pytest.raises(SettingsError, match="root_path takes a path"):
+        Settings(root_path=wrong)

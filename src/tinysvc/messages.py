@@ -124,7 +124,7 @@ class Request:
     """The tasks that run after the answer, where the route takes them; else not set. See background.py."""
 
     root_path: str
-    """The prefix that a trusted proxy takes off each path (`X-Forwarded-Prefix`); not set where there is none."""
+    """The prefix that a proxy takes off each path (`root_path`, `X-Forwarded-Prefix`); empty if there is none."""
 
     keeps_form: bool
     """Set where the handler reads the body of a form that middleware may have parsed: `form()` keeps the body, too."""
@@ -177,6 +177,7 @@ class Request:
         self._query: dict[str, list[str]] | None = None
         self.path_params = path_params
         self.peer = peer
+        self.root_path = ""
         self._id = id
         self._host: str | None = None
         self.form_data: FormData | None = None  # once it has been read
@@ -311,7 +312,7 @@ class Request:
     def url_for(self, handler: Callable[..., Any], /, **parameters: Any) -> str:
         """The path at which the whole service that got this request serves `handler`: see Service.url_for.
 
-        It begins with the prefix that a trusted proxy has taken off.
+        It begins with the `root_path`.
 
         RuntimeError in a worker process, which knows its own routes only.
         """
@@ -322,7 +323,7 @@ class Request:
                 "in the test of a function set request.served_by = Service(...)"
             )
         url: str = served_by.url_for(handler, **parameters)
-        return getattr(self, "root_path", "") + url
+        return self.root_path + url
 
     @property
     def cookies(self) -> dict[str, str]:

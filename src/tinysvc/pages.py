@@ -37,15 +37,15 @@ def documentation(service: Service, wirings: Iterable[Wiring], settings: Setting
         return _fixed(orjson.dumps({**orjson.loads(content), "servers": [{"url": root_path}]}), JSON)
 
     async def described(request: Request) -> Response:
-        root_path = getattr(request, "root_path", "")
-        return await (behind(root_path) if root_path else as_it_is)(request)
+        return await (behind(request.root_path) if request.root_path else as_it_is)(request)
 
     return {"/openapi.json": described, "/docs": docs_page()}
 
 
 def openapi_json(service: Service, wirings: Iterable[Wiring], settings: Settings, *, indent: bool = False) -> bytes:
     """The OpenAPI document; what an author gave as an example or default, and JSON does not know, becomes text."""
-    return as_json(document(service, wirings, settings), indent=indent)
+    servers = {"servers": [{"url": settings.root_path}]} if settings.root_path else {}
+    return as_json({**document(service, wirings, settings), **servers}, indent=indent)
 
 
 def docs_page() -> Handler:
@@ -58,8 +58,8 @@ def docs_page() -> Handler:
 
 
 async def to_docs(request: Request) -> Response:
-    """The way from `/` to the page; relative, so that it holds behind a proxy's prefix."""
-    return Response(b"", 307, [("location", "docs")])
+    """The way from `/` to the page. Without a known prefix it is relative, to hold behind any."""
+    return Response(b"", 307, [("location", f"{request.root_path}/docs" if request.root_path else "docs")])
 
 
 def _digest(text: str) -> str:

@@ -18,13 +18,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from copy import copy
+from functools import lru_cache, partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
 
 from .heads import host_is_valid
 from .messages import TOKEN, Handler, Peer, Request, Response
-from .settings import SettingsError
+from .settings import ROOT_PATH, SettingsError
 
 MAX_PROXIES = 32
 """Addresses of a list that are looked at: nobody has so many proxies in a row, and it bounds the work."""
@@ -43,8 +44,10 @@ class Seen(NamedTuple):
     host: str | None = None
 
 
-def behind_proxies(handler: Handler, peers: str) -> Handler:
+def behind_proxies(handler: Handler, peers: str, root_path: str = "") -> Handler:
     """`handler`, for requests whose client, scheme and host are those that the proxies `peers` have seen.
+
+    `root_path` is the prefix that a proxy has taken off the paths, unless a trusted one names another.
 
     `peers` are addresses, networks and the word `unix`, as in "10.0.0.0/8 ::1 unix". From anybody else the headers of
     proxies are data and change nothing. SettingsError for a word that is none of these.
@@ -53,16 +56,18 @@ def behind_proxies(handler: Handler, peers: str) -> Handler:
     trusts_unix = "unix" in peers.split()
 
     async def handle(request: Request) -> Response:
-        peer = request.peer
+        peer, prefix = request.peer, root_path
         if is_trusted(peer.client[0]) if isinstance(peer.client, tuple) else trusts_unix and _is_unix(peer):
             seen = what_proxies_say(request, is_trusted)
             request.peer = Peer(seen.client or peer.client, peer.server, seen.scheme or peer.scheme)
             if seen.host:
                 request.host = seen.host
-            prefix = request.headers.get("x-forwarded-prefix", "").rstrip("/")
-            if _PREFIX.fullmatch(prefix):
-                request.root_path = prefix
-        return await handler(request)
+            said = request.headers.get("x-forwarded-prefix", "").rstrip("/")
+            prefix = said if ROOT_PATH.fullmatch(said) else root_path
+        if not prefix:
+            return await handler(request)
+        request.root_path = prefix
+        return _within(prefix, await handler(request))
 
     return handle
 
@@ -71,8 +76,27 @@ def _is_unix(peer: Peer) -> bool:
     return isinstance(peer.server, (str, bytes))  # the client's end has no name, nor has that of a client who has left
 
 
-# A path of plain segments: it becomes the beginning of addresses, where `//host` would be another host.
-_PREFIX = re.compile(r"(?:/(?!\.\.?(?:/|$))[A-Za-z0-9._~-]{1,100}){1,16}")
+def _within(root_path: str, response: Response) -> Response:
+    """The response, with the prefix before each address of this service in its `Location` and `Link`.
+
+    An address that begins with the prefix has it from `url_for`. The response itself may be kept by somebody.
+    """
+    if any(name in _ADDRESSES for name, _ in response.headers):
+        response = copy(response)
+        response.headers = [
+            (name, _ADDRESSES[name].sub(partial(_prefixed, root_path), value)) if name in _ADDRESSES else (name, value)
+            for name, value in response.headers
+        ]
+    return response
+
+
+def _prefixed(root_path: str, address: re.Match[str]) -> str:
+    path = address[0]
+    return path if path == root_path or path.startswith(root_path + "/") else root_path + path
+
+
+# Absolute paths: one slash, for `//` begins another host. A Link has each between < and > (RFC 8288, 3).
+_ADDRESSES = {"location": re.compile("^/(?!/)[^?#]*"), "link": re.compile("(?<=<)/(?!/)[^?#>]*(?=[^>]*>)")}
 
 
 # Who is trusted

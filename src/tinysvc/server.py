@@ -111,11 +111,12 @@ class Server:
         return [listener.fileno() for listener in self._listening]
 
     def _handler(self) -> Handler:
-        if not self.settings.proxy_headers:
+        settings = self.settings
+        if not settings.proxy_headers and not settings.root_path:
             return self.running.handle
         from .proxies import behind_proxies  # only who stands behind one pays for the import
 
-        return behind_proxies(self.running.handle, self.settings.proxy_headers)
+        return behind_proxies(self.running.handle, settings.proxy_headers, settings.root_path)
 
     async def _listen(self, connections: Connections, listener: socket.socket) -> asyncio.AbstractServer:
         loop, options = asyncio.get_running_loop(), dict[str, Any]()

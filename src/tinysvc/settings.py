@@ -33,6 +33,10 @@ POOL_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 """What can be written in `--pools` without quotes."""
 
 
+ROOT_PATH = re.compile(r"(?:/(?!\.\.?(?:/|$))[A-Za-z0-9._~-]{1,100}){1,16}")
+"""A path of plain segments: it becomes the beginning of addresses, where `//host` would be another host."""
+
+
 class SettingsError(ConfigurationError):
     """An option, variable or flag that is unknown or has a wrong value."""
 
@@ -82,6 +86,9 @@ class Settings:
     ssl_ca: str = _option("", "file with the authorities of client certificates: who has none is refused")
     proxy_headers: str = _option(
         "", 'peers whose Forwarded or X-Forwarded-* is believed, as in "10.0.0.0/8 127.0.0.1 unix"; nobody\'s if empty'
+    )
+    root_path: str = _option(
+        "", 'prefix that a proxy takes off each path, as in "/shop": generated addresses begin with it'
     )
     workers: int = _option(1, "server processes that share the port, each with its share of the CPU workers")
     reload: bool = _option(False, "serve the new version when the code changes: for development")
@@ -147,6 +154,11 @@ class Settings:
             raise SettingsError(f"port takes a number from 0 to 65535, not {self.port}")
         if not re.fullmatch("[0-7]{0,4}", self.unix_mode):
             raise SettingsError(f"unix_mode takes octal digits, as in 660, not {self.unix_mode!r}")
+        if self.root_path and not ROOT_PATH.fullmatch(self.root_path):
+            example = "as in /shop, with no slash at its end"
+            raise SettingsError(
+                f"root_path takes a path of letters, digits and ._~-, {example}, not {self.root_path!r}"
+            )
         if (self.ssl_ca and not self.ssl_cert) or (self.ssl_key and not self.ssl_cert):
             raise SettingsError("ssl_key and ssl_ca need an ssl_cert; name the file that holds the certificate")
         if self.log_level.lower() not in ("debug", "info", "warning", "error"):
