@@ -601,3 +601,38 @@ def test_variables_of_a_resource_are_seen_by_requests() -> None:
 
     with serving(Service(handler, sets)) as url:
         assert httpx.get(url).text == "acme"
+
+
+@pytest.mark.parametrize("path", ["", "stream"])
+def test_cleanup_runs_to_its_end_when_a_drain_cuts_the_request_off(path: str) -> None:
+    log: list[str] = []
+    begun = threading.Event()
+
+    @io_resource
+    async def transaction(request: Request) -> AsyncIterator[str]:
+        try:
+            yield "transaction"
+        except BaseException:
+            for _ in range(20):
+                await asyncio.sleep(0)
+            log.append("rollback")
+            raise
+
+    @io_route("/")
+    async def handler(transaction: str) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    @io_route("/stream")
+    async def stream(transaction: str) -> AsyncIterator[str]:
+        yield "a"
+        begun.set()
+        await asyncio.Event().wait()
+
+    with serving(Service(handler, stream, transaction), shutdown_timeout=0.5, raise_errors=False) as url:
+        host, port = httpx.URL(url).host, httpx.URL(url).port
+        client = socket.create_connection((host, port))
+        client.sendall(f"GET /{path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        assert begun.wait(20)
+    client.close()
+    assert log == ["rollback"]

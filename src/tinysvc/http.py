@@ -940,9 +940,12 @@ class Connections:
         for connection in list(self.open):
             connection.end_when_idle()
 
-    def abort(self) -> None:
-        """Cut off every connection and stop the sweep."""
+    def abort(self) -> list[asyncio.Task[None]]:
+        """Cut off every connection and stop the sweep. The tasks of the connections, which clean up."""
         self._timer.cancel()
+        tasks = [connection.task for connection in self.open]
         for connection in list(self.open):
+            connection.request = None  # connection_lost must not cancel the cleanup
             connection.task.cancel()
             connection.transport.abort()
+        return tasks

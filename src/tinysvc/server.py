@@ -50,6 +50,9 @@ log = logging.getLogger("tinysvc")
 FORESEEN = (ConfigurationError, ResourceFailed, WorkerStartError)
 """What may keep a service from starting."""
 
+CLEANUP = 1.0
+"""Seconds of the shutdown_timeout, at most a tenth of it, in which requests that are cut off close their resources."""
+
 TELL_AFTER = 1.0
 """Seconds of draining after which it is said what is waited for: who has pressed Ctrl-C wonders."""
 
@@ -154,10 +157,12 @@ class Server:
         timeout, loop = self.settings.shutdown_timeout, asyncio.get_running_loop()
         end = loop.time() + timeout
         telling = loop.call_later(TELL_AFTER, self._tell_of_draining, connections)
-        if not await connections.drain(timeout):
+        if not await connections.drain(timeout - min(CLEANUP, timeout / 10)):
             log.warning("%d connections were cut off after %g s of draining", len(connections.open), timeout)
         telling.cancel()
-        connections.abort()
+        cut_off = connections.abort()
+        if cut_off:
+            await asyncio.wait(cut_off, timeout=max(0.0, end - loop.time()))
         await self.running.drain(max(0.0, end - loop.time()))
         await asyncio.sleep(0)  # let the cancelled connections' tasks end
 
