@@ -64,7 +64,7 @@ def test_the_handler_has_its_own_word() -> None:
 
 
 def test_what_would_not_stay_in_its_line_is_refused_at_once() -> None:
-    with pytest.raises(ValueError, match="the value of header 'referrer-policy' must be one line"):
+    with pytest.raises(ValueError, match="the value of the header 'referrer-policy' must be one line"):
         SecurityHeaders(referrer_policy="a\r\nb: c")
 
 
