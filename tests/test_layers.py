@@ -18,6 +18,7 @@ FLOORS: list[list[set[str]]] = [  # floor -> groups; the groups of one floor do 
             "events",
             "settings",
             "forks",
+            "ending",
             "cores",
             "encoding",
             "arena",

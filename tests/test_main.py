@@ -479,6 +479,45 @@ async def lines() -> AsyncIterator[dict]:
         yield {"tick": 1}
         await asyncio.sleep(3600)
 
+def forever() -> None:
+    pathlib.Path("begun").touch()
+    while True:
+        time.sleep(0.01)
+
+async def forever_on_the_loop() -> None:
+    pathlib.Path("begun").touch()
+    await asyncio.sleep(3600)
+
+@io_route("/no-events")
+async def no_events() -> AsyncIterator[Event]:
+    await forever_on_the_loop()
+    yield Event("tick")
+
+@io_route("/no-lines")
+async def no_lines():
+    await forever_on_the_loop()
+    yield {"tick": 1}
+
+@io_route("/no-lines-of-a-thread")
+def no_lines_of_a_thread() -> Iterator[dict]:
+    forever()
+    yield {"tick": 1}
+
+@io_route("/one-line-of-a-thread")
+def one_line_of_a_thread() -> Iterator[dict]:
+    yield {"tick": 1}
+    forever()
+
+@cpu_route("/no-cpu-lines")
+def no_cpu_lines() -> Iterator[dict]:
+    forever()
+    yield {"tick": 1}
+
+@cpu_route("/no-cpu-events")
+def no_cpu_events() -> Iterator[Event]:
+    forever()
+    yield Event("tick")
+
 @cpu_route("/cpu-lines")
 def cpu_lines() -> Iterator[dict]:
     while True:
@@ -505,7 +544,7 @@ def test_a_signal_to_every_process_drains_as_one_to_the_server_does(number: int,
         assert server.process.wait(30) == 0
 
 
-@pytest.mark.parametrize("path", ["/events", "/lines", "/cpu-lines"])
+@pytest.mark.parametrize("path", ["/events", "/lines", "/cpu-lines", "/one-line-of-a-thread"])
 @pytest.mark.parametrize("options", [(), ("--compress",)], ids=["plain", "compressed"])
 def test_a_drain_ends_endless_streams_in_order(path: str, options: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "service.py").write_text(SIGNALLED)
@@ -518,4 +557,28 @@ def test_a_drain_ends_endless_streams_in_order(path: str, options: tuple[str, ..
         assert b"tick" in next(pieces)
         server.process.terminate()
         assert list(pieces) == []  # and no error
+        assert server.process.wait(30) == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/no-events", 200),
+        ("/no-cpu-events", 200),
+        ("/no-lines", 503),
+        ("/no-lines-of-a-thread", 503),
+        ("/no-cpu-lines", 503),
+    ],
+)
+def test_a_drain_does_not_wait_for_the_first_item_of_a_stream(path: str, status: int, tmp_path: Path) -> None:
+    """An EventSource connects again after an empty stream, and gives up after a 503."""
+    (tmp_path / "service.py").write_text(SIGNALLED)
+    with (
+        served(*tinysvc("service.py", "--shutdown-timeout", "3600"), cwd=tmp_path) as server,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        answer = threads.submit(httpx.get, server.url + path, timeout=60)
+        wait_until((tmp_path / "begun").exists, "the generator runs")
+        server.process.terminate()
+        assert (answer.result().status_code, answer.result().headers["connection"]) == (status, "close")
         assert server.process.wait(30) == 0

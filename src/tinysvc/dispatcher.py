@@ -22,6 +22,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Hashable
 from contextlib import suppress
 from functools import partial
+from math import inf
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ from .arena import SPARE, Arena, Arenas
 from .books import DYING, LEAVING, ORDERLY_END, STARTING, WENT_ON, Books, Job, Lane, Worker
 from .cores import available_cores
 from .descendants import new_mark
+from .ending import MOMENT
 from .errors import PoolClosed, RemoteError, WorkerStartError
 from .processes import Channel, End, Forkserver
 from .settings import DEFAULT_POOL
@@ -221,6 +223,7 @@ class Dispatcher:
             await self._gone.wait()  # somebody else is at it
             return
         self.books.closing = True
+        end = inf if timeout is None else monotonic() + timeout
         try:
             await self.wait_until(lambda: not any(self.books.jobs()), timeout)
         finally:
@@ -230,16 +233,17 @@ class Dispatcher:
                 self._first_start.exception()  # nobody may be there to hear it
             try:
                 if timeout != 0:
-                    await self.wait_until(lambda: not self.books.workers, ORDERLY_END)
-                await self._stop()
+                    seconds = min(ORDERLY_END, max(MOMENT, end - monotonic()))
+                    await self.wait_until(lambda: not self.books.workers, seconds)
+                await self._stop(max(2 * MOMENT, end - monotonic()))
             finally:
                 self._gone.set()
 
-    async def _stop(self) -> None:
+    async def _stop(self, seconds: float) -> None:
         for task in list(self._tasks):
             task.cancel()
         if self.books.can_start:
-            await self._forkserver.stop()
+            await self._forkserver.stop(seconds)
         for worker in list(self.books.workers.values()):
             self._on_end(worker.number, End(None, "was ended with the pool"))
         self._alarm.cancel()

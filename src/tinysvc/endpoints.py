@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .binding import Binder, Body, is_packed, open_resource, resource_key
 from .codings import pack, pack_pieces, packing, unpack_body
+from .ending import begin_to_close
 from .errorhandlers import ErrorHandler, ErrorHandlers, answer_to
 from .errors import HTTPError, UnencodableResult
 from .forms import FormData, parse_form
@@ -114,6 +115,7 @@ def _open(stack: ExitStack, resources: dict[str, Callable[..., Any]], opened: di
         key, arguments = resource_key(function, keys, values)
         if key not in opened:
             opened[key] = open_resource(stack, function, arguments)
+            stack.callback(begin_to_close, name)  # it is called before that is closed
         keys[name], values[name] = key, opened[key]
     return values
 

@@ -59,8 +59,9 @@ from .heads import (
     read_request_line,
 )
 from .messages import (
+    DRAINED,
     EVENTS,
-    NDJSON,
+    LIVE,
     SAFE_METHODS,
     FileContent,
     Handler,
@@ -92,9 +93,6 @@ SWEEP = 1.0
 
 HEARTBEAT = 15.0
 """Seconds after which a silent stream of events gets a comment, as the standard advises (WHATWG HTML, 9.2.7)."""
-
-LIVE = frozenset({EVENTS, NDJSON})
-"""Content types of streams that may have no end: a drain ends them in order, as it closes WebSockets."""
 
 LINGER = 2.0
 """Seconds we read on after a refusal, so that the client gets the answer before the reset (cowboy: 1 s)."""
@@ -799,7 +797,7 @@ class Connection(asyncio.StreamReaderProtocol):
         """Close a stream of events or lines in order: the generator, then the response."""
         if self._streams and not self.ends_stream:
             self.ends_stream = True
-            self.task.cancel()
+            self.task.cancel(DRAINED)
 
     def answer_one(self) -> None:
         """Close behind the next answer."""
@@ -938,6 +936,7 @@ class Connections:
     def _end_new(self) -> None:
         self.hears_new = False
         for connection in list(self.open):
+            connection.end_stream()
             connection.end_when_idle()
 
     def abort(self) -> list[asyncio.Task[None]]:

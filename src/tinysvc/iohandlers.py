@@ -13,8 +13,9 @@ from . import forks
 from .binding import Binder, is_packed
 from .codings import unpack_body
 from .contexts import Threads
+from .ending import watch
 from .forms import parse_form
-from .messages import FileContent, Handler, Request, Response
+from .messages import DRAINED, FileContent, Handler, Request, Response
 from .results import begin_stream, encode_result
 
 Bind = Callable[[Request, bytes], Mapping[str, Any]]
@@ -118,22 +119,24 @@ async def in_thread(function: Callable[[], Any], *, always: bool = False, limite
     threads = Threads.of(asyncio.current_task())
     work = asyncio.ensure_future(run_sync(partial(_outcome, threads.within(function), turn), limiter=limiter))
     try:
-        result, error = await asyncio.shield(work)
-    except asyncio.CancelledError:
+        result, failure = await asyncio.shield(work)
+    except asyncio.CancelledError as error:
         if not always and turn.acquire(blocking=False):
             work.cancel()
+        elif not always and DRAINED in error.args:
+            watch.left_thread = True  # it may never return
         else:
             with CancelScope(shield=True):  # a scope of anyio's cancels again and again
                 await asyncio.wait([work])
             threads.copy_back()
         raise
     threads.copy_back()
-    if error is None:
+    if failure is None:
         return result
     try:
-        raise error
+        raise failure
     finally:
-        del error, work  # which lead to this frame
+        del failure, work  # which lead to this frame
 
 
 def _outcome(function: Callable[[], Any], turn: Lock) -> tuple[Any, BaseException | None]:
@@ -168,5 +171,5 @@ async def _iterate_in_thread(items: Iterator[Any]) -> AsyncIterator[Any]:
             yield item
     finally:
         close = getattr(items, "close", None)
-        if close is not None:
+        if close is not None and not getattr(items, "gi_running", False):  # a drain has left its thread behind
             await in_thread(close, always=True)

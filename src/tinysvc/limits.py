@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from .errors import HTTPError
-from .messages import Handler, Request, Response
+from .messages import DRAINED, EVENTS, Handler, Request, Response
 
 
 def limited_body(handler: Handler, size: int) -> Handler:
@@ -64,5 +65,51 @@ class IoLimit:
                 return await handler(request)
             finally:
                 self.running -= 1
+
+        return handle
+
+
+class Beginnings:
+    """Live streams that have not sent their head: a drain does not wait for the first item, which may never come."""
+
+    def __init__(self) -> None:
+        self.draining = False
+        self._ends: set[Callable[[], object]] = set()
+
+    def drain(self) -> None:
+        """End those that are there, and from now on each new one."""
+        self.draining = True
+        for end in list(self._ends):
+            end()
+
+    def around(self, handler: Handler, content_type: str) -> Handler:
+        """`handler` of a live stream. A drain answers 503, or with no events: browsers reconnect."""
+
+        def ended() -> Response:
+            if content_type == EVENTS:  # at a 503 an EventSource gives up (WHATWG HTML, 9.2.3)
+                return Response(b"", headers=[("cache-control", "no-cache")], content_type=EVENTS)
+            raise HTTPError(503, "The server is shutting down.", headers=[("retry-after", "1")])
+
+        async def handle(request: Request) -> Response:
+            if self.draining:
+                return ended()
+            task = asyncio.current_task()
+            assert task is not None
+            is_ended = False
+
+            def end() -> None:
+                nonlocal is_ended
+                is_ended = True
+                task.cancel(DRAINED)
+
+            self._ends.add(end)
+            try:
+                return await handler(request)
+            except asyncio.CancelledError:
+                if not is_ended or task.uncancel():  # the client has disconnected, or the time is over
+                    raise
+            finally:
+                self._ends.discard(end)
+            return ended()
 
         return handle

@@ -28,6 +28,9 @@ TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 _LENGTH = re.compile(r"0|[1-9][0-9]{0,17}")
 FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110, 5.5, as latin-1
 
+DRAINED = "the server drains"
+"""The message of a cancellation that ends a stream because the server drains: nothing waits for its thread then."""
+
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 """In a worker: the id of the request it is at work on; of a batch all ids, with commas."""
 
@@ -439,6 +442,8 @@ _new = object.__new__
 JSON, TEXT, OCTETS = "application/json", "text/plain; charset=utf-8", "application/octet-stream"
 NDJSON, HTML, PROBLEM = "application/x-ndjson", "text/html; charset=utf-8", "application/problem+json"
 EVENTS, MESSAGEPACK = "text/event-stream; charset=utf-8", "application/msgpack"
+LIVE = frozenset({EVENTS, NDJSON})
+"""Content types of streams that may have no end: a drain ends them in order, as it closes WebSockets."""
 COMMON_TYPES = frozenset({JSON, TEXT, OCTETS, NDJSON, HTML, PROBLEM, EVENTS})
 """Need no check, on the hot path."""
 

@@ -35,6 +35,9 @@ _BOOT = (
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 """What BLAS and OpenMP read at import. Each worker gets cores / workers threads, unless the user has set a number."""
 
+FORKSERVER_END = 5.0
+"""Seconds a forkserver gets to end: it may be stuck in an import of the author's, or close what all workers share."""
+
 SEPARATE_WRITE = 64 * 1024
 """A body longer than this is written beside its frame's head, not copied behind it."""
 
@@ -145,14 +148,14 @@ class Forkserver:
         except OSError:
             pass
 
-    async def stop(self) -> None:
-        """Kill all workers, then end the forkserver itself."""
+    async def stop(self, seconds: float = FORKSERVER_END) -> None:
+        """Kill all workers, then end the forkserver itself, which has these seconds for it."""
         try:
             self._control.shutdown(socket.SHUT_WR)
         except OSError:
             pass
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(min(seconds, FORKSERVER_END)):
                 await asyncio.shield(self._ended)
         except TimeoutError:  # stuck in the author's import, say
             os.killpg(self._process.pid, signal.SIGKILL)

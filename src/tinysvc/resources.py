@@ -22,6 +22,7 @@ from typing import Any
 from .annotations import Unresolved, signature_of, unresolved_at
 from .binding import Binder, fills_resource, open_resource, resource_key
 from .contexts import restore
+from .ending import MOMENT, watch
 from .errors import (
     ConfigurationError,
     TinysvcError,
@@ -138,27 +139,36 @@ def _check_no_body(resource: Resource, parameter: inspect.Parameter) -> None:
 
 
 async def open_once(
-    stack: AsyncExitStack, resources: Resources, opened: dict[Any, Any], lost: set[str]
+    stack: AsyncExitStack,
+    resources: Resources,
+    opened: dict[Any, Any],
+    lost: set[str],
+    seconds_left: Callable[[], float],
 ) -> dict[str, Any]:
     """The values of io resources that the whole server has; what is open already stands in `opened`.
 
-    The names of those that end before the server does are added to `lost`.
+    The names of those that end before the server does are added to `lost`. `seconds_left` says how long they may take,
+    when they are closed.
     """
     keys: dict[str, Any] = {}
     values: dict[str, Any] = {}
     for name, resource in resources.items():
         key, arguments = resource_key(resource.function, keys, values)
         if key not in opened:
-            opened[key] = await _open(stack, resource.function, arguments, lost)
+            opened[key] = await _open(stack, resource.function, arguments, lost, seconds_left)
         keys[name], values[name] = key, opened[key]
     return values
 
 
 async def _open(
-    stack: AsyncExitStack, function: Callable[..., Any], arguments: Mapping[str, Any], lost: set[str]
+    stack: AsyncExitStack,
+    function: Callable[..., Any],
+    arguments: Mapping[str, Any],
+    lost: set[str],
+    seconds_left: Callable[[], float],
 ) -> Any:
     own = AsyncExitStack()
-    stack.push_async_callback(_close_told, function, own)
+    stack.push_async_callback(_close_told, function, own, seconds_left)
     try:
         if inspect.isasyncgenfunction(function):
             held = HeldOpen(function, arguments, lost)
@@ -202,6 +212,8 @@ class HeldOpen:
         except BaseException as error:  # SystemExit, too: it would end the loop
             if not self._opened.done():
                 self._opened.set_exception(error)
+            elif self._closing.is_set() and isinstance(error, asyncio.CancelledError):
+                pass  # `_close_told` says that it took too long
             elif self._closing.is_set():
                 _tell_failure(self._function, "cannot be closed", error)
             else:
@@ -220,7 +232,12 @@ class HeldOpen:
         if self._task is not None:
             if not self._opened.done() or self._opened.cancelled():
                 self._task.cancel()
-            await asyncio.wait([self._task])
+            try:
+                await asyncio.wait([self._task])
+            except asyncio.CancelledError:  # it takes too long
+                self._task.cancel()
+                await asyncio.wait([self._task], timeout=MOMENT / 2)
+                raise
 
 
 def _tell_failure(function: Callable[..., Any], words: str, error: BaseException | None) -> None:
@@ -231,12 +248,22 @@ def _tell_failure(function: Callable[..., Any], words: str, error: BaseException
     log.error("%s", indented(text))
 
 
-async def _close_told(function: Callable[..., Any], own: AsyncExitStack) -> None:
-    """What fails is said here, and the others are closed all the same."""
+async def _close_told(function: Callable[..., Any], own: AsyncExitStack, seconds_left: Callable[[], float]) -> None:
+    """What fails or takes too long is said here, and the others are closed all the same."""
+    seconds = max(MOMENT, seconds_left())
+    late = f"the resource {getattr(function, '__name__', function)} was not closed within shutdown_timeout"
+    watch.expect(seconds + MOMENT, late)
+    limit = asyncio.timeout(seconds)
     try:
-        await own.aclose()
+        async with limit:
+            await own.aclose()
     except (Exception, SystemExit, KeyboardInterrupt) as error:
-        _tell_failure(function, "cannot be closed", error)
+        if isinstance(error, TimeoutError) and limit.expired():
+            log.error("%s; its cleanup was cancelled", late)
+        else:
+            _tell_failure(function, "cannot be closed", error)
+    finally:
+        watch.forget()
 
 
 Opener = Callable[[AsyncExitStack, dict[str, Any]], Awaitable[Any]]

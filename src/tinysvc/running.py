@@ -14,11 +14,13 @@ Around it stands what the route has asked for, and nothing else, from the outsid
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import forks
@@ -44,8 +46,8 @@ from .errors import (
 )
 from .executor import ProcessPoolExecutor
 from .iohandlers import io_handler, told_of_disconnect
-from .limits import IoLimit, limited_body, limited_time, with_kept_form
-from .messages import Handler, Middleware, Request, Response, problem_response
+from .limits import Beginnings, IoLimit, limited_body, limited_time, with_kept_form
+from .messages import LIVE, Handler, Middleware, Request, Response, problem_response
 from .middleware import around
 from .resources import Scope, open_once, read_by
 from .router import Router, allow
@@ -97,6 +99,8 @@ class RunningService:
         self._middleware_under: dict[str, tuple[Middleware, ...]] = {}  # prefix -> what is asked where no route is
         self._error_handlers_under: dict[str, ErrorHandlers] = {}  # prefix -> the same
         self._middleware_of: dict[Handler, tuple[Middleware, ...]] = {}
+        self.beginnings = Beginnings()
+        self._end: float | None = None  # of the drain
         self._io_limit = IoLimit(settings.max_io_requests) if settings.max_io_requests else None
         self.lost_resources: set[str] = set()  # names of those that have ended on their own
         self.background = BackgroundTasks(settings.max_background)
@@ -119,7 +123,7 @@ class RunningService:
         opened: dict[Any, Any] = {}
         for wiring in wirings:
             self._places.setdefault(wiring.mounted.route.function, []).append(wiring.mounted)
-            values = await open_once(stack, wiring.once, opened, self.lost_resources)
+            values = await open_once(stack, wiring.once, opened, self.lost_resources, self.seconds_left)
             is_cpu = wiring.mounted.route.kind == "cpu"
             handler = handlers[id(wiring)] if is_cpu else self._io_handler(wiring, values)
             self._add(wiring, self._scoped(wiring, handler, values))
@@ -153,6 +157,8 @@ class RunningService:
     def _scoped(self, wiring: Wiring, handler: Handler, once: Mapping[str, Any]) -> Handler:
         """What the route has asked for around its handler, within its error handlers."""
         route = wiring.mounted.route
+        if is_live(wiring):
+            handler = self.beginnings.around(handler, wiring.binder.stream_type)
         if route.cache:
             handler = self._cached(wiring, handler)
         if wiring.of_request:
@@ -242,6 +248,12 @@ class RunningService:
         """Whether every pool has all its workers, and every resource is open."""
         return not self.lost_resources and all(pool.ready >= pool.max_workers for pool in self.pools)
 
+    def seconds_left(self) -> float:
+        """Of `shutdown_timeout`, which begins with the drain, or with the first call where there was none."""
+        if self._end is None:
+            self._end = monotonic() + self.settings.shutdown_timeout
+        return max(0.0, self._end - monotonic())
+
     async def drain(self, timeout: float) -> None:
         """Let the background tasks, then the pools, finish what they have within `timeout` seconds; kill the rest."""
         loop = asyncio.get_running_loop()
@@ -329,6 +341,13 @@ class RunningService:
             words = "%s %s (request %s): %s"
             log.log(level, words, request.method, request.raw_path, request.id, indented(text))
         return problem_response(error if isinstance(error, TinysvcError) else TinysvcError(), request)
+
+
+def is_live(wiring: Wiring) -> bool:
+    """Whether it answers with a stream that may have no end, or with one whose first item decides that."""
+    function, stream_type = wiring.mounted.route.function, wiring.binder.stream_type
+    generates = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+    return stream_type in LIVE or (generates and not stream_type)
 
 
 def _nearest(by_prefix: Mapping[str, T], path: str) -> T | None:

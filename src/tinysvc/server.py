@@ -22,6 +22,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .encoding import json_bytes
+from .ending import MOMENT, STUCK, watch
 from .errors import ConfigurationError, WorkerStartError, refused_call
 from .forks import end_of_child, not_for_children, reset_signals
 from .http import Connections
@@ -154,16 +155,16 @@ class Server:
             log.info("the certificates were read again")
 
     async def _drain(self, connections: Connections) -> None:
-        timeout, loop = self.settings.shutdown_timeout, asyncio.get_running_loop()
-        end = loop.time() + timeout
+        timeout, loop = self.running.seconds_left(), asyncio.get_running_loop()
+        self.running.beginnings.drain()
         telling = loop.call_later(TELL_AFTER, self._tell_of_draining, connections)
         if not await connections.drain(timeout - min(CLEANUP, timeout / 10)):
             log.warning("%d connections were cut off after %g s of draining", len(connections.open), timeout)
         telling.cancel()
         cut_off = connections.abort()
-        if cut_off:
-            await asyncio.wait(cut_off, timeout=max(0.0, end - loop.time()))
-        await self.running.drain(max(0.0, end - loop.time()))
+        if cut_off:  # what they have open is closed before what the server has
+            await asyncio.wait(cut_off, timeout=max(MOMENT, self.running.seconds_left()))
+        await self.running.drain(self.running.seconds_left())
         await asyncio.sleep(0)  # let the cancelled connections' tasks end
 
     def _tell_of_draining(self, connections: Connections) -> None:
@@ -327,7 +328,13 @@ def _routes(service: Service) -> str:
 def _run(serving: Coroutine[Any, Any, None]) -> None:
     import uvloop
 
-    uvloop.run(serving)
+    watch.is_armed = True
+    try:
+        uvloop.run(serving)
+        watch.expect_exit()
+    finally:
+        watch.forget()
+        watch.is_armed = False
 
 
 def _status(error: Exception) -> int:
@@ -379,6 +386,7 @@ async def _serve_until_signal(
         async with server.listening():
             ready()
             await stop.wait()
+        watch.expect(max(MOMENT, server.running.seconds_left()), STUCK)  # uvloop waits for them
     except asyncio.CancelledError:
         if not stop.is_set():
             raise

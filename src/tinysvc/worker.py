@@ -49,6 +49,7 @@ from .descendants import (
     mark_worker,
     strays,
 )
+from .ending import slow_close_told
 from .errors import TinysvcError, author_traceback
 from .telling import OomCounter, forward_logs, peak_bytes, watch_crashes, whole_lines
 
@@ -569,7 +570,8 @@ def work(link: Link, program: Program) -> int:
 
 def _close(close: Callable[[], object]) -> int:
     try:
-        close()
+        with slow_close_told():
+            close()
     except BaseException as error:
         print(f"a worker could not close its resources:\n{author_traceback(error)}", file=sys.stderr)
         return 1
