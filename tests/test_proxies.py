@@ -437,6 +437,20 @@ def test_a_path_of_the_service_gets_the_root_path_once(where: str, location: str
     assert answer.headers["link"] == f'<{location}>; rel="next"'
 
 
+@io_route("/shop/item")
+async def own_shop() -> None: ...
+
+
+@io_route("/to-own-shop")
+async def to_own_shop(request: Request) -> Response:
+    return redirect(request.url_for(own_shop))
+
+
+def test_url_for_a_route_that_begins_with_the_root_path_has_both() -> None:
+    with testing.serving(Service(own_shop, to_own_shop), root_path="/shop") as url:
+        assert httpx.get(f"{url}/to-own-shop").headers["location"] == "/shop/shop/item"
+
+
 @pytest.mark.parametrize("wrong", ["shop", "/", "/shop/", "//evil.example", "/a/..", "/a b"])
 def test_a_wrong_root_path_is_refused_at_the_start(wrong: str) -> None:
     with pytest.raises(SettingsError, match="root_path takes a path"):

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import socket
 import stat
 import subprocess
 import sys
 from collections.abc import Iterator, MutableMapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
+from commands import HELLO, served
+from tinysvc import Service, io_route
 from tinysvc.errors import ConfigurationError
 from tinysvc.settings import Settings
 from tinysvc.sockets import listening_sockets, rebound, url_of
+from tinysvc.testing import serving
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -58,6 +65,169 @@ def test_an_address_that_is_none() -> None:
     for host, says in [("203.0.113.1", elsewhere), ("no.such.host.invalid", "no address of this")]:
         with pytest.raises(ConfigurationError, match=says):
             listening_sockets(Settings(host=host, port=0), {}).__enter__()
+
+
+# A host with several addresses
+
+FOUR, SIX = (socket.AF_INET, ("127.0.0.1", 0)), (socket.AF_INET6, ("::1", 0, 0, 0))
+NOWHERE = (socket.AF_INET6, ("2001:db8::1", 0, 0, 0))
+
+
+def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[int, tuple[object, ...]]) -> None:
+    """Let a host have these addresses, with the port that is asked for."""
+
+    def getaddrinfo(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+        return [(family, socket.SOCK_STREAM, 6, "", (name, port, *rest)) for family, (name, _, *rest) in addresses]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+
+def names_of(listeners: list[socket.socket]) -> list[str]:
+    return [listener.getsockname()[0] for listener in listeners]
+
+
+with_ipv6 = pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+
+
+@with_ipv6
+@pytest.mark.parametrize("reuse_port", [False, True])
+def test_localhost_listens_on_both_families_on_one_port(monkeypatch: pytest.MonkeyPatch, reuse_port: bool) -> None:
+    resolve_to(monkeypatch, SIX, FOUR, FOUR)  # /etc/hosts may have a line twice
+    with listening_sockets(Settings(host="localhost", port=0), {}, reuse_port=reuse_port) as listeners:
+        assert names_of(listeners) == ["::1", "127.0.0.1"]
+        assert len({listener.getsockname()[1] for listener in listeners}) == 1
+        for listener in listeners:
+            with rebound(listener) as another:
+                assert another.getsockname() == listener.getsockname()
+            listener.listen()
+            connect(listener)
+
+
+@with_ipv6
+@pytest.mark.parametrize("reuse_port", [False, True])
+def test_all_interfaces_of_both_families_share_one_port(monkeypatch: pytest.MonkeyPatch, reuse_port: bool) -> None:
+    resolve_to(monkeypatch, (socket.AF_INET6, ("::", 0, 0, 0)), (socket.AF_INET, ("0.0.0.0", 0)))
+    with listening_sockets(Settings(host="all", port=0), {}, reuse_port=reuse_port) as listeners:
+        assert names_of(listeners) == ["::", "0.0.0.0"]
+        with closing(rebound(listeners[0])) as another:
+            assert another.getsockname() == listeners[0].getsockname()
+
+
+def test_an_address_that_this_machine_does_not_have_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve_to(monkeypatch, NOWHERE, FOUR)
+    with listening_sockets(Settings(host="localhost", port=0), {}) as listeners:
+        assert names_of(listeners) == ["127.0.0.1"]
+    resolve_to(monkeypatch, NOWHERE, NOWHERE)
+    with pytest.raises(
+        ConfigurationError, match=r"cannot listen on \[2001:db8::1\]:0: this machine has no such address"
+    ):
+        listening_sockets(Settings(host="localhost", port=0), {}).__enter__()
+
+
+def test_a_family_that_the_system_refuses_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OnlyIPv4(socket.socket):
+        def __init__(self, family: int = -1, *more: Any, **named: Any) -> None:
+            if family == socket.AF_INET6:
+                raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+            super().__init__(family, *more, **named)
+
+    resolve_to(monkeypatch, SIX, FOUR)
+    monkeypatch.setattr(socket, "socket", OnlyIPv4)
+    with listening_sockets(Settings(host="localhost", port=0), {}) as listeners:
+        assert names_of(listeners) == ["127.0.0.1"]
+
+
+@with_ipv6
+@pytest.mark.parametrize("reuse_port", [False, True])
+def test_a_port_that_is_taken_in_one_family_is_refused(monkeypatch: pytest.MonkeyPatch, reuse_port: bool) -> None:
+    """Else a part of the clients would reach another service."""
+    with listening_sockets(Settings(host="::1", port=0), {}, reuse_port=reuse_port) as (other,):
+        other.listen()
+        port = other.getsockname()[1]
+        resolve_to(monkeypatch, FOUR, SIX)
+        with pytest.raises(ConfigurationError, match=rf"cannot listen on \[::1\]:{port}: another process does"):
+            listening_sockets(Settings(host="localhost", port=port), {}, reuse_port=reuse_port).__enter__()
+
+
+@with_ipv6
+@pytest.mark.parametrize("reuse_port", [False, True])
+def test_a_free_port_is_free_in_both_families(monkeypatch: pytest.MonkeyPatch, reuse_port: bool) -> None:
+    taken: list[socket.socket] = []
+
+    class TakenAtFirst(socket.socket):
+        """Another process takes the port of the first IPv4 socket for IPv6."""
+
+        def bind(self, address: Any) -> None:
+            super().bind(address)
+            if self.family == socket.AF_INET and not taken:
+                taken.append(socket.create_server(("::1", self.getsockname()[1]), family=socket.AF_INET6))
+
+    resolve_to(monkeypatch, FOUR, SIX)
+    with ExitStack() as stack:
+        with monkeypatch.context() as patched:
+            patched.setattr("tinysvc.sockets.socket.socket", TakenAtFirst)
+            listeners = stack.enter_context(
+                listening_sockets(Settings(host="localhost", port=0), {}, reuse_port=reuse_port)
+            )
+        stack.enter_context(taken[0])
+        ports = {listener.getsockname()[1] for listener in listeners}
+        assert len(ports) == 1
+        assert taken[0].getsockname()[1] not in ports
+
+
+def test_the_search_for_a_port_that_is_free_on_each_address_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    class AlwaysTaken(socket.socket):
+        def bind(self, address: Any) -> None:
+            if address[1]:
+                raise OSError(errno.EADDRINUSE, "Address already in use")
+            super().bind(address)
+
+    resolve_to(monkeypatch, FOUR, SIX)
+    monkeypatch.setattr("tinysvc.sockets.socket.socket", AlwaysTaken)
+    says = r"cannot listen on 127\.0\.0\.1:0, \[::1\]:0: no port was found that is free on each; choose --port"
+    with pytest.raises(ConfigurationError, match=says):
+        listening_sockets(Settings(host="localhost", port=0), {}).__enter__()
+
+
+SERVES_LOCALHOST = """
+import socket, sys
+import tinysvc
+
+def getaddrinfo(host, port, *args, **named):
+    return [(socket.AF_INET, 1, 6, "", ("127.0.0.1", port)), (socket.AF_INET6, 1, 6, "", ("::1", port, 0, 0))]
+
+if __name__ == "__main__":
+    socket.getaddrinfo = getaddrinfo  # whatever /etc/hosts says
+    tinysvc.run("hello.py", host="localhost", port=0, cpu_workers=1, **eval(sys.argv[1]))
+"""
+
+
+@with_ipv6
+@pytest.mark.parametrize("options", [{}, {"workers": 2}, {"reload": True}], ids=["one", "workers", "reload"])
+def test_localhost_is_served_and_announced_for_both_families(tmp_path: Path, options: dict[str, object]) -> None:
+    (tmp_path / "hello.py").write_text(HELLO)
+    (tmp_path / "serve.py").write_text(SERVES_LOCALHOST)
+    with served("serve.py", repr(options), cwd=tmp_path) as server:
+        listening = re.match(r"listening on http://127\.0\.0\.1:([0-9]+) and http://\[::1\]:([0-9]+)", server.lines[-1])
+        assert listening is not None
+        assert listening[1] == listening[2]
+        for host in ("127.0.0.1", "[::1]"):
+            assert httpx.get(f"http://{host}:{listening[1]}/", timeout=20).json() == {"from": "hello"}
+        server.process.terminate()
+        assert server.process.wait(30) == 0
+
+
+@with_ipv6
+def test_a_server_inside_a_test_serves_both_families(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def one() -> int:
+        return 1
+
+    resolve_to(monkeypatch, SIX, FOUR)
+    with serving(Service(io_route("/")(one)), host="localhost") as url:
+        monkeypatch.undo()
+        assert url.startswith("http://[::1]:")
+        for each in (url, url.replace("[::1]", "127.0.0.1")):
+            assert httpx.get(each, timeout=20).json() == 1
 
 
 def test_each_process_has_a_socket_of_its_own_on_a_shared_port() -> None:

@@ -76,7 +76,7 @@ class Pool:
 class Settings:
     """What a server is told. Times are seconds, sizes are bytes."""
 
-    host: str = _option("127.0.0.1", "address to listen on; 0.0.0.0 for all IPv4 interfaces")
+    host: str = _option("127.0.0.1", "address to listen on, or a name for all its addresses; 0.0.0.0 for all of IPv4")
     port: int = _option(8000, "port to listen on; 0 takes a free one")
     unix: str = _option("", "path of a Unix socket to listen on, instead of host and port")
     unix_mode: str = _option("", 'permissions of the Unix socket, as in "660"; what the umask leaves if it is empty')

@@ -1,7 +1,8 @@
 """Listening sockets: where they come from, and what they are called.
 
 A socket is bound here and listened on later, when everything behind it is ready. It comes from systemd, if the process
-was started by a socket of its (sd_listen_fds(3)); else from `unix`, or from `host` and `port`.
+was started by a socket of its (sd_listen_fds(3)); else from `unix`, or from `host` and `port`. A host with several
+addresses, as "localhost" often is, has a socket for each.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import logging
 import os
 import socket
 import stat
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from .errors import ConfigurationError
 from .settings import Settings
@@ -25,6 +27,14 @@ RELOADER = "_TINYSVC_RELOADER"
 
 FIRST_INHERITED = 3
 """The descriptor at which systemd begins (SD_LISTEN_FDS_START)."""
+
+ATTEMPTS = 20
+"""How often a free port is looked for that is free on each address of the host."""
+
+NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT)
+"""What the system says of an address, or of a family of addresses, that it does not have."""
+
+Address = tuple[Any, ...]
 
 
 @contextmanager
@@ -42,7 +52,7 @@ def listening_sockets(
         elif settings.unix:
             sockets = [stack.enter_context(_unix_socket(settings.unix, settings.unix_mode))]
         else:
-            sockets = [stack.enter_context(_tcp_socket(settings, reuse_port))]
+            sockets = [stack.enter_context(each) for each in _tcp_sockets(settings, reuse_port)]
         yield sockets
 
 
@@ -62,6 +72,9 @@ def rebound(listener: socket.socket) -> socket.socket:
     another = socket.socket(listener.family, listener.type, listener.proto)
     try:
         _share_port(another)
+        if another.family == socket.AF_INET6:
+            only = listener.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+            another.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
         another.bind(listener.getsockname())
     except BaseException:
         another.close()
@@ -85,44 +98,83 @@ def _shares_port(listener: socket.socket) -> bool:
 # TCP
 
 
-def _tcp_socket(settings: Settings, reuse_port: bool) -> socket.socket:
+def _tcp_sockets(settings: Settings, reuse_port: bool) -> list[socket.socket]:
+    """One for each address of the host, on one port: some clients take "localhost" for 127.0.0.1, others for ::1."""
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", "") or error
         raise ConfigurationError(f"{settings.host!r} is no address of this machine: {why}") from None
-    if reuse_port and settings.port:
-        _refuse_taken_port(family, address)
-    listener = socket.socket(family, kind, protocol)
+    addresses = list(dict.fromkeys((family, address) for family, _, _, _, address in found))
+    for _ in range(ATTEMPTS):
+        if sockets := _bound_to_all(addresses, settings.port, reuse_port):
+            return sockets
+    names = ", ".join(_in_words(address) for _, address in addresses)
+    raise ConfigurationError(f"cannot listen on {names}: no port was found that is free on each; choose --port")
+
+
+def _bound_to_all(addresses: Sequence[tuple[int, Address]], port: int, reuse_port: bool) -> list[socket.socket]:
+    """The sockets; none if `port` is 0 and the port that the first address got is taken on another address.
+
+    An address that the system does not know, as ::1 without IPv6, is left out beside one that it does.
+    """
+    refused: list[ConfigurationError] = []
+    with ExitStack() as stack:
+        bound: list[socket.socket] = []
+        for family, (host, _, *rest) in addresses:
+            address = (host, bound[0].getsockname()[1] if bound else port, *rest)
+            try:
+                bound.append(stack.enter_context(_bound(family, address, reuse_port, len(addresses) == 1)))
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE and bound and not port:
+                    return []
+                refused.append(ConfigurationError(cannot_bind(error, address)))
+                if error.errno not in NOT_HERE:
+                    raise refused[-1] from None
+        if not bound:
+            raise refused[0]
+        stack.pop_all()
+        return bound
+
+
+def _bound(family: int, address: Address, reuse_port: bool, alone: bool) -> socket.socket:
+    """A bound socket. One of IPv6 that is not alone leaves IPv4 to the others, as "::" would take both."""
+    if reuse_port and address[1]:
+        _refuse_taken_port(family, address, alone)
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         if reuse_port:
             _share_port(listener)
         else:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
+        _bind_tcp(listener, address, alone)
+    except BaseException:
         listener.close()
-        raise ConfigurationError(cannot_bind(error, settings)) from None
+        raise
     return listener
 
 
-def _refuse_taken_port(family: int, address: tuple[object, ...]) -> None:
+def _bind_tcp(listener: socket.socket, address: Address, alone: bool) -> None:
+    if listener.family == socket.AF_INET6 and not alone:
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    listener.bind(address)
+
+
+def _refuse_taken_port(family: int, address: Address, alone: bool) -> None:
     """Two services of one user that both share their port would get each other's requests: the second is refused."""
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(address)
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                where = f"{address[0]}:{address[1]}"
-                raise ConfigurationError(_taken(where)) from None
+        _bind_tcp(probe, address, alone)
 
 
-def cannot_bind(error: OSError, settings: Settings) -> str:
+def _in_words(address: Address) -> str:
+    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    return f"{host}:{address[1]}"
+
+
+def cannot_bind(error: OSError, address: Address) -> str:
     """The sentence for an address that cannot be had, with the remedy."""
-    where = f"{settings.host}:{settings.port}"
+    where = _in_words(address)
     if error.errno == errno.EADDRINUSE:
         return _taken(where)
     if error.errno == errno.EACCES:
