@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import faulthandler
 import os
 import re
 import resource
@@ -499,3 +500,77 @@ def keeping_program() -> Iterator[Handle]:
         return Reply([int(each[0]) for each in kept], b"")
 
     yield handle
+
+
+class TooLong(Exception):
+    """As decorators for time-outs raise it."""
+
+
+def ring(*_: object) -> None:
+    raise TooLong("the alarm of another job")
+
+
+def leave_everything_behind() -> None:
+    signal.signal(signal.SIGALRM, ring)
+    signal.signal(signal.SIGUSR1, ring)
+    signal.setitimer(signal.ITIMER_REAL, 0.02, 0.01)
+    signal.setitimer(signal.ITIMER_PROF, 10)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+    os.set_blocking(wakeup := os.pipe()[1], False)
+    signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+    faulthandler.dump_traceback_later(60)
+    sys.setprofile(lambda *_: None)
+
+
+def surroundings() -> tuple[Any, ...]:
+    time.sleep(0.1)
+    return (
+        signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL,
+        signal.getitimer(signal.ITIMER_REAL),
+        signal.getitimer(signal.ITIMER_PROF),
+        len(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
+        signal.set_wakeup_fd(-1),
+        sys.getprofile(),
+    )
+
+
+def raise_in_the_main_thread(error: type[BaseException] = TooLong) -> int:
+    """A thread that the job leaves behind throws exceptions into the worker, again and again."""
+    main = threading.main_thread().ident or 0
+
+    def throw() -> None:
+        for _ in range(200):
+            time.sleep(0.001)
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(main), ctypes.py_object(error))
+
+    threading.Thread(target=throw, daemon=True).start()
+    return 1
+
+
+def big_text_with_an_alarm(size: int, after: float) -> bytes:
+    signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, after, 0.001)
+    return b"1" * size
+
+
+def wait_for_a_lock() -> None:
+    lock = threading.Lock()
+    lock.acquire()
+    lock.acquire()
+
+
+def sort_in_c(size: int) -> int:
+    return sum(map(abs, range(size)))
+
+
+def fork_and_return() -> int:
+    return os.fork()
+
+
+def count_with_an_alarm(stop: int) -> Iterator[int]:
+    signal.setitimer(signal.ITIMER_REAL, 0.02)
+    yield from range(stop)
+
+
+def process_id() -> int:
+    return os.getpid()

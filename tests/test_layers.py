@@ -48,6 +48,8 @@ FLOORS: list[list[set[str]]] = [  # floor -> groups; the groups of one floor do 
             "telling",
             "foreign",
             "inprocess",
+            "leftovers",
+            "inherited",
         },
     ],
     [

@@ -156,7 +156,8 @@ def test_each_gets_its_share_rounded_up() -> None:
 def test_options_of_the_service_count(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    own = f"\nimport tinysvc\nservice = tinysvc.Service(closed, end, root, stall, worker, workers=3, port={port}, cpu_workers=1)\n"
+    options = f"workers=3, port={port}, cpu_workers=1"
+    own = f"\nimport tinysvc\nservice = tinysvc.Service(closed, end, root, stall, worker, {options})\n"
     (folder / "service.py").write_text(SERVICE + own)
     for arguments, processes in ((), 3), (("--workers", "2"), 2):
         with served("-m", "tinysvc", "service.py", *arguments, cwd=folder) as server:

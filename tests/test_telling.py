@@ -590,3 +590,24 @@ async def test_a_crash_is_reported_with_its_stack(nothing_left: None) -> None:
     assert " s into the job; peak memory " in first
     assert [frame.rpartition(" in ")[2] for frame in frames][-2:] == ["segfault", "predict"]
     assert caught.value.exitcode == -signal.SIGSEGV
+
+
+def test_progress_is_seen_while_it_is_made(pipe: tuple[int, int]) -> None:
+    lines = WholeLines(pipe[1], "<stdout>")
+    lines.write(b"\r1 %")
+    lines.write(b"\r2 %")
+    assert os.read(pipe[0], 100) == b"\r1 %\r"
+    lines.flush()
+    assert os.read(pipe[0], 100) == b"2 %"
+
+
+def test_old_text_without_a_newline_is_written_with_the_next(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = WholeLines(pipe[1], "<stdout>")
+    now = [100.0]
+    monkeypatch.setattr("tinysvc.telling.monotonic", lambda: now[0])
+    lines.write(b".")
+    now[0] += 1
+    lines.write(b".")
+    assert os.read(pipe[0], 100) == b".."

@@ -108,6 +108,7 @@ class Batcher:
         self._settle(item, why)
         job = item.job
         if job is not None and all(other.settled for other in self._batches.get(job, ())):
+            job.late = isinstance(why, DeadlineExceeded)
             self._pool.abandon(job, even_running=True)
 
     def _settle(self, item: Item, outcome: JobReply | PoolError) -> None:

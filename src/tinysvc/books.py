@@ -52,6 +52,9 @@ PROCESSES_PER_PLACE = 3
 START_LIMIT = 600.0
 """Seconds a worker may take to be ready: models are large, but none that takes ten minutes comes back at all."""
 
+PAST_DEADLINE = "ran a job past its deadline"
+"""Why a worker is killed at a deadline: it writes its Python stack first."""
+
 SILENT_END = 0.1
 """Seconds between the end of a worker's channel and of its process; one that takes longer is killed."""
 
@@ -119,6 +122,7 @@ class Job:
         "key",
         "kind",
         "lane",
+        "late",
         "number",
         "queued",
         "ran",
@@ -141,6 +145,7 @@ class Job:
         self.settled = 0.0  # when its answer was there, or began
         self.queued = self.ran = 0.0  # seconds it waited, and ran until then; true as soon as it is settled
         self.state = QUEUED
+        self.late = False  # abandoned since a deadline that the pool does not know has passed
         self.abandoned = False  # it runs on for a moment, though nobody waits for it
         self.worker: Worker | None = None
         self.kind = 0
@@ -433,10 +438,11 @@ class Books:
             self._finish(job, error, now)
         elif job.abandoned:
             self._finish(job, JobAbandoned("nobody waits for the job any more; it was stopped"), now)
-            self.kill(worker, "ran a job that nobody waited for any more", now)
+            why = PAST_DEADLINE if job.late else "ran a job that nobody waited for any more"
+            self.kill(worker, why, now)
         else:
             self._finish(job, DeadlineExceeded(f"the job ran past its deadline of {job.timeout:g} s"), now)
-            self.kill(worker, "ran a job past its deadline", now)
+            self.kill(worker, PAST_DEADLINE, now)
 
     def _overdue(self, worker: Worker, now: float) -> None:
         if worker.state is STARTING:

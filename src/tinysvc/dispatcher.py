@@ -27,7 +27,7 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 from .arena import SPARE, Arena, Arenas
-from .books import DYING, LEAVING, ORDERLY_END, STARTING, WENT_ON, Books, Job, Lane, Worker
+from .books import DYING, LEAVING, ORDERLY_END, PAST_DEADLINE, STARTING, WENT_ON, Books, Job, Lane, Worker
 from .cores import available_cores
 from .descendants import new_mark
 from .ending import MOMENT
@@ -185,6 +185,7 @@ class Dispatcher:
         self.name = name
         self.books = Books(self, size, queue_size, max_jobs, max_memory)
         self.changed = asyncio.Event()  # set whenever a job or a worker has ended, or a worker is ready
+        self.warnings: list[str] = []
         self._program = program
         self._max_result_size = max_result_size
         self._memory_limit = memory_limit
@@ -208,6 +209,7 @@ class Dispatcher:
         self._forkserver = Forkserver(self._program, options, threads, self._on_end, self._on_forkserver_lost)
         try:
             await self._forkserver.start()
+            self._warn()
             if self.books.closed:
                 await self._forkserver.stop()
                 raise PoolClosed("the pool was shut down while it started")
@@ -216,6 +218,12 @@ class Dispatcher:
         except BaseException:
             await self.aclose(0)
             raise
+
+    def _warn(self) -> None:
+        """Report what the workers inherit and cannot use."""
+        self.warnings = self._forkserver.warnings
+        for warning in self.warnings:
+            log.warning("%s%s", "" if self.name == DEFAULT_POOL else f"the pool {self.name}: ", warning)
 
     async def aclose(self, timeout: float | None) -> None:
         """Take no new jobs, let those there are finish for `timeout` seconds (None: no end), then kill the rest."""
@@ -349,7 +357,7 @@ class Dispatcher:
         worker.link.channel.leave()
 
     def kill(self, worker: Worker) -> None:
-        self._forkserver.kill(worker.number)
+        self._forkserver.kill(worker.number, late=worker.why == PAST_DEADLINE)
 
     def settle(self, job: Job, outcome: JobReply | Exception) -> None:
         self.changed.set()
@@ -489,6 +497,9 @@ class Dispatcher:
         if end.exit_code is not None and not end.killed and (end.exit_code < 0 or worker.why == WENT_ON):
             worker.why = ""  # it had ended before our SIGKILL came, and not as we had closed its channel
         stack = self._last_words(worker)
+        late = worker.why == PAST_DEADLINE
+        if worker.why and not late:
+            stack = ""
         manner = end.text or manner_of_death(
             end.exit_code, worker.why, out_of_memory=end.out_of_memory, peak=end.peak, stack=stack
         )
@@ -499,8 +510,8 @@ class Dispatcher:
         self.changed.set()
         if books.closing:
             pass
-        elif started and unexpected:
-            log.warning("%s", how)
+        elif started and (unexpected or late):
+            log.warning("%s%s", how, f"; {report}" if late else "")
         elif not started:
             self._on_failed_start(how)
 
@@ -541,6 +552,7 @@ class Dispatcher:
                 log.error("the forkserver cannot start; trying again in %.1f s: %s", books.pause, error)
                 await asyncio.sleep(books.pause)
             else:
+                self._warn()
                 books.open(monotonic())
                 return
 

@@ -31,6 +31,7 @@ from .ending import begin_to_close
 from .errorhandlers import ErrorHandler, ErrorHandlers, answer_to
 from .errors import HTTPError, UnencodableResult
 from .forms import FormData, parse_form
+from .inherited import started_by
 from .messages import FileContent, Headers, Peer, Request, Response, problem_response, request_id, route_name
 from .results import encode_iterator, encode_result
 from .worker import Handle, Reply, error_text, unpack
@@ -114,7 +115,8 @@ def _open(stack: ExitStack, resources: dict[str, Callable[..., Any]], opened: di
     for name, function in resources.items():
         key, arguments = resource_key(function, keys, values)
         if key not in opened:
-            opened[key] = open_resource(stack, function, arguments)
+            with started_by(f"the resource {name}"):
+                opened[key] = open_resource(stack, function, arguments)
             stack.callback(begin_to_close, name)  # it is called before that is closed
         keys[name], values[name] = key, opened[key]
     return values

@@ -121,6 +121,11 @@ class ProcessPoolExecutor(PlainExecutor):
         """How many jobs wait for a worker."""
         return self._dispatcher.books.waiting
 
+    @property
+    def warnings(self) -> list[str]:
+        """What the workers inherit and cannot use: threads, generators of random numbers."""
+        return self._dispatcher.warnings
+
     def __repr__(self) -> str:
         books = self._dispatcher.books
         return (

@@ -73,6 +73,7 @@ class ForeignPool:
         self, executor: Executor, program: Program, *, name: str = "default", queue_size: int = DEFAULT_QUEUE_SIZE
     ) -> None:
         self.name = name
+        self.warnings: list[str] = []
         self.queue_size = queue_size
         self._executor = executor
         self._program = program

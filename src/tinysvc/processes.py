@@ -23,7 +23,20 @@ from .descendants import kill_marked
 from .errors import ConfigurationError, WorkerStartError, refused_call
 from .forks import not_for_children
 from .shadows import shadowing, stdlib_first
-from .worker import COMMAND, FAILED, FORK, FRAME, KILL, OF_THE_SERVER, READY, STARTING, Program, WorkerOptions, decode
+from .worker import (
+    COMMAND,
+    FAILED,
+    FORK,
+    FRAME,
+    KILL,
+    KILL_LATE,
+    OF_THE_SERVER,
+    READY,
+    STARTING,
+    Program,
+    WorkerOptions,
+    decode,
+)
 
 _BOOT = (
     "import sys; sys.path[:] = [folder for folder in sys.path if folder]; "
@@ -76,6 +89,7 @@ class Forkserver:
         self._pickles, self._inherited = _pickles(program, options)
         self._environment = {STARTING: "1", **dict.fromkeys(_THREAD_VARIABLES, str(threads)), **os.environ}
         self._buffer = b""
+        self.warnings: list[str] = []  # of the program that it has loaded
         self._ready: asyncio.Future[None]
         self._ended: asyncio.Future[None]
         self._process: subprocess.Popen[bytes]
@@ -141,10 +155,11 @@ class Forkserver:
         except OSError:
             pass  # it has died; `_read` will say so
 
-    def kill(self, number: int) -> None:
-        """SIGKILL worker `number` and its process group, if it is alive. The answer is `on_end`."""
+    def kill(self, number: int, *, late: bool = False) -> None:
+        """SIGKILL worker `number` and its process group, if it is alive. The answer is `on_end`. After a
+        deadline (`late`) it writes its Python stack first, if it can within STACK_TIME."""
         try:
-            self._control.send(COMMAND.pack(KILL, number))
+            self._control.send(COMMAND.pack(KILL_LATE if late else KILL, number))
         except OSError:
             pass
 
@@ -186,6 +201,7 @@ class Forkserver:
             self._loop.call_soon(self._on_end, number, end)
         elif not self._ready.done():
             if event == READY:
+                self.warnings = text.splitlines()
                 self._ready.set_result(None)
             elif event == FAILED:
                 self._ready.set_exception(WorkerStartError("the service cannot be loaded in a worker", text))

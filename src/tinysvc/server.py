@@ -182,6 +182,7 @@ class Server:
         async def readyz(request: Request) -> Response:
             pools = {
                 pool.name: {"workers": pool.max_workers, "ready": pool.ready, "queued": pool.waiting}
+                | ({"warnings": pool.warnings} if pool.warnings else {})
                 for pool in self.running.pools
             }
             ready = not self.draining and self.running.is_ready()

@@ -32,6 +32,12 @@ import msgspec
 from .errors import INDENT, indented
 from .messages import request_id, route_name
 
+STACK_SIGNAL = getattr(signal, "SIGRTMAX", signal.SIGUSR2)
+"""The signal that makes a worker write its Python stack and end; whatever it is stuck in, C code or a lock."""
+
+OLD_TEXT = 0.1
+"""Seconds after which an unfinished line is written when more text comes."""
+
 LOG_RATE = 1000
 """Log records that a worker sends in a second. The rest is counted and dropped: a loop that logs must not hold the
 server's event loop, which needs about 50 us for each."""
@@ -74,7 +80,7 @@ class LogFields(NamedTuple):
 # In a worker: logging
 
 
-def forward_logs(send: Callable[[list[Any]], None], level: int) -> None:
+def forward_logs(send: Callable[[list[Any]], None], level: int) -> Callable[[], None]:
     """From now on the log records of this process go to `send`, as the LogFields of each; to stderr where it raises
     OSError.
 
@@ -91,6 +97,7 @@ def forward_logs(send: Callable[[list[Any]], None], level: int) -> None:
             if logger is root or (inherited and not logger.propagate):
                 logger.addHandler(forwarder)
     root.setLevel(level)
+    return forwarder.tell_dropped
 
 
 class _Forwarder(logging.Handler):
@@ -114,13 +121,18 @@ class _Forwarder(logging.Handler):
 
     def _admits(self, second: int) -> bool:
         if second != self._second:
-            dropped = self._count - LOG_RATE
+            self.tell_dropped()
             self._second, self._count = second, 0
-            if dropped > 0:
-                text = f"{dropped} log records of this worker were dropped: it may send {LOG_RATE} in a second"
-                self._send(list(_fields(logging.LogRecord(log.name, logging.WARNING, "", 0, text, None, None))))
         self._count += 1
         return self._count <= LOG_RATE
+
+    def tell_dropped(self) -> None:
+        """Report how many records were dropped; called at the end of each job."""
+        dropped = self._count - LOG_RATE
+        if dropped > 0:
+            self._count = LOG_RATE
+            text = f"{dropped} log records of this worker were dropped: it may send {LOG_RATE} in a second"
+            self._send(list(_fields(logging.LogRecord(log.name, logging.WARNING, "", 0, text, None, None))))
 
 
 def _fields(record: logging.LogRecord) -> LogFields:
@@ -163,23 +175,29 @@ def _utf8(text: str) -> str:
 # In a worker: the standard streams
 
 
-def whole_lines() -> None:
+def whole_lines() -> list[Callable[[], None]]:
     """From now on sys.stdout and sys.stderr write whole lines, so that those of several workers do not mix.
 
     A stream that was closed, or that the author has replaced by one of his own, stays as it is. Where stdout is a pipe
-    that nobody reads, a print waits, as in every program: the job's deadline ends that.
+    that nobody reads, a print waits, as in every program: the job's deadline ends that. Returns functions that write
+    unfinished lines, for the end of a job.
     """
+    flushes: list[Callable[[], None]] = []
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
         if stream is not None and stream is getattr(sys, f"__{name}__"):
             lines = WholeLines(descriptor, f"<{name}>")
             setattr(sys, name, io.TextIOWrapper(lines, "utf-8", "backslashreplace", write_through=True))
+            flushes.append(lines.flush)
+    return flushes
 
 
 class WholeLines(io.BufferedIOBase):
     """A binary stream that writes whole lines, as many at a time as a pipe takes without mixing them with others'.
 
     What cannot be written is dropped, and the number of lines told when writing works again: no print fails a job.
+    A carriage return ends a line, too. An unfinished line is written when it is flushed, when more text comes OLD_TEXT
+    later, and when its job ends: progress is seen while it is made.
     Closing it does nothing but flush: the next job prints too.
     """
 
@@ -188,14 +206,19 @@ class WholeLines(io.BufferedIOBase):
         self._descriptor = descriptor
         self._kept: dict[int, bytearray] = {}  # thread -> its unfinished line; with no lock that a fork could break
         self._lost = 0
+        self._since = 0.0  # when text was last kept
 
     def write(self, data: Any) -> int:
         thread, new = get_ident(), memoryview(data).tobytes()
         whole = self._kept.pop(thread, bytearray()) + new
-        end = whole.rfind(b"\n", len(whole) - len(new)) + 1
-        if len(whole) - end > MAX_LINE:
+        end = max(whole.rfind(mark, len(whole) - len(new)) for mark in (b"\n", b"\r")) + 1
+        now = monotonic()
+        is_old = end == 0 and len(whole) > len(new) and now - self._since > OLD_TEXT
+        if len(whole) - end > MAX_LINE or is_old:
             end = len(whole)
         if end < len(whole):
+            if end or len(whole) == len(new):
+                self._since = now
             self._kept[thread] = whole[end:]
         self._put(bytes(whole[:end]))
         return len(new)
@@ -249,6 +272,7 @@ def watch_crashes(descriptor: int) -> None:
     """When this process crashes, its Python stack is written to `descriptor`: an empty file that is this worker's own,
     for `manner_of_death`."""
     faulthandler.enable(descriptor, all_threads=False)
+    faulthandler.register(STACK_SIGNAL, descriptor, all_threads=False, chain=True)  # then the signal ends the process
 
 
 # In the server: log records
@@ -329,7 +353,7 @@ def manner_of_death(exit_code: int | None, why: str, *, out_of_memory: bool | No
     report = [_ending(exit_code, why, out_of_memory)]
     if peak:
         report.append(f"peak memory {peak / 2**20:.0f} MiB")
-    frames = _authors_frames(stack) if exit_code in _CRASHES else []
+    frames = _authors_frames(stack) if exit_code in _CRASHES or why else []
     if frames:
         report.append("\n".join(["Python stack, last call first:", *frames]))
     return "; ".join(report)
@@ -362,7 +386,8 @@ _OURS = tuple(
 
 def _authors_frames(stack: str) -> list[str]:
     """The frames of the last stack in faulthandler's text, without ours where one is the author's."""
-    lines = stack.rpartition("Fatal Python error")[2].splitlines()
+    stack = stack.rpartition("Fatal Python error")[2].rpartition("Stack (most recent call first):")[2]
+    lines = stack.splitlines()
     frames = [one_line(line) for line in lines if line.startswith('  File "')]
     return [frame for frame in frames if not frame.startswith(_OURS)] or frames
 

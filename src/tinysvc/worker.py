@@ -16,6 +16,7 @@ worker is computing.
 
 from __future__ import annotations
 
+import errno
 import faulthandler
 import gc
 import os
@@ -37,7 +38,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 
-from . import forks
+from . import forks, inherited, leftovers
 from .arena import BIG, Arena
 from .descendants import (
     LAST_LOOKS,
@@ -51,7 +52,9 @@ from .descendants import (
 )
 from .ending import slow_close_told
 from .errors import TinysvcError, author_traceback
-from .telling import OomCounter, forward_logs, peak_bytes, watch_crashes, whole_lines
+from .inherited import ThreadWatch, find_generators
+from .leftovers import clearer, ignore_late_timers
+from .telling import STACK_SIGNAL, OomCounter, forward_logs, peak_bytes, watch_crashes, whole_lines
 
 # A frame: the lengths of its head and its body; the head in MessagePack; the body, raw. MessagePack holds only data:
 # nothing that comes from a worker can run code in the server.
@@ -62,16 +65,26 @@ FRAME = struct.Struct("!IQ")
 HANDLE, CALL, CALL_STREAM = range(3)
 # What a worker sends back: (number, kind, meta, size, memory held) and a body; the number is 0 before its first job.
 READY, FAILED, RESULT, PICKLED, ERROR, STREAM, CHUNK, END, LOG, KEPT = range(10)
+_ANSWERS = frozenset((RESULT, PICKLED, ERROR, END))
 # KEPT comes before the end of a job that still holds on to its body: that arena is not used again.
 
 # What the server asks of the forkserver: an operation and a worker's number. The worker's descriptors ride along with
 # FORK: its socket, an arena for its first big result, and one for its last words in a crash.
 COMMAND = struct.Struct("!cI")
-FORK, KILL = b"f", b"k"
+FORK, KILL, KILL_LATE = b"f", b"k", b"l"
 FORK_DESCRIPTORS = 3
 
 OF_THE_SERVER = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """Signals that the server acts on. A service manager or a terminal may send them to every process."""
+
+STACK_TIME = 0.05
+"""Seconds that a worker gets to write its Python stack at a deadline, before SIGKILL; it takes about 1 ms."""
+
+MAX_STRAYS = 1000
+"""Exceptions in a row that may interrupt the writing of one frame: more come from no timer and no thread."""
+
+_GONE = {errno.EPIPE, errno.ECONNRESET, errno.EBADF, errno.ENOTSOCK, errno.ENOTCONN, errno.ESHUTDOWN}
+"""Errors of a channel that is closed."""
 
 MAX_ERROR_TEXT = 64 * 1024
 """Characters of an error's message or traceback that travel; of a longer one, the end."""
@@ -189,29 +202,35 @@ def forkserver_main(control_fd: int, program_file: Any) -> NoReturn:
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     _die_with(control, True)
     faulthandler.enable(all_threads=False)  # for a crash in the author's import
+    leftovers.note_calls()
     shared = ExitStack()
+    watch = inherited.watch = ThreadWatch()
     try:
         from multiprocessing import process, spawn
 
         # As multiprocessing has it: while this is set, starting a process is refused. A module that starts a pool as it
         # is imported would otherwise start another forkserver, which imports the module, which starts a pool, ...
         process.current_process()._inheriting = True  # type: ignore[attr-defined]
-        spawn.prepare(pickle.load(program_file))
-        options: WorkerOptions = pickle.load(program_file)
-        program: Program = pickle.load(program_file)
+        with watch.imports():
+            spawn.prepare(pickle.load(program_file))
+            options: WorkerOptions = pickle.load(program_file)
+            program: Program = pickle.load(program_file)
         del process.current_process()._inheriting  # type: ignore[attr-defined]
         if hasattr(program, "preload"):
             shared.enter_context(program.preload())
+        generators = find_generators(program)
+        warning = "\n".join(filter(None, (watch.warning(), generators.warning())))
+        inherited.watch = None
     except BaseException as error:
         control.sendall(frame((FAILED, 0, _text(author_traceback(error)))))
         _leave(3)
     finally:
         program_file.close()
     _die_with(control, False)
-    control.sendall(frame((READY, 0, "")))
+    control.sendall(frame((READY, 0, warning)))
     gc.collect()
     gc.freeze()  # what is loaded now is shared by all workers: keep the collector from writing into it
-    Forkserver(control, program, options).serve()
+    Forkserver(control, program, options, generators.reseed).serve()
     _close(shared.close)
     kill_all_below()
     _leave(0)  # also past a thread that a module of the author's has started
@@ -251,13 +270,21 @@ class Forkserver:
     whether it was a command that killed the worker).
     """
 
-    def __init__(self, control: socket.socket, program: Program, options: WorkerOptions) -> None:
+    def __init__(
+        self,
+        control: socket.socket,
+        program: Program,
+        options: WorkerOptions,
+        reseed: Callable[[], object] = lambda: None,
+    ) -> None:
         self.control = control
         self.program = program
         self.options = options
+        self.reseed = reseed
         self.out_of_memory = OomCounter()
         self.pid = os.getpid()
         self.pids: dict[int, int] = {}  # worker's number -> pid, until reaped
+        self.late: dict[int, float] = {}  # number -> when SIGKILL follows, if its stack is not written by then
         self.killed: set[int] = set()  # numbers of those that were alive when the command came
         self.wakeup, self._wakeup_writer = socket.socketpair()
         self._die_with_parent = _parent_watch()
@@ -289,7 +316,7 @@ class Forkserver:
 
     def take_command_or_wait(self) -> bool:
         """Do one command if there is one. False when the server has gone."""
-        readable = {descriptor for descriptor, _ in self._poll.poll()}
+        readable = {descriptor for descriptor, _ in self._poll.poll(self._kill_late())}
         if self.wakeup.fileno() in readable:
             self.wakeup.recv(4096)
             bury_orphans(self.options.mark, self.pids)
@@ -306,8 +333,23 @@ class Forkserver:
             self.fork(number, descriptors)
         elif number in self.pids and not _has_ended(self.pids[number]):
             self.killed.add(number)
-            kill_group(self.pids[number])
+            if operation == KILL_LATE:
+                os.kill(self.pids[number], STACK_SIGNAL)
+                self.late[number] = time.monotonic() + STACK_TIME
+            else:
+                kill_group(self.pids[number])
         return True
+
+    def _kill_late(self) -> float | None:
+        """SIGKILL those that had their time to write their stack. Milliseconds until the next one is due."""
+        now = time.monotonic()
+        for number, when in list(self.late.items()):
+            if number not in self.pids:
+                del self.late[number]
+            elif when <= now:
+                del self.late[number]
+                kill_group(self.pids[number])
+        return (min(self.late.values()) - now) * 1000 + 1 if self.late else None
 
     def fork(self, number: int, descriptors: list[int]) -> None:
         try:
@@ -329,8 +371,8 @@ class Forkserver:
             channel, result_arena, last_words = descriptors
             link = Link(socket.socket(fileno=channel), Arena(result_arena), self.options)
             watch_crashes(last_words)
-            whole_lines()
-            forward_logs(link.log, self.options.log_level)
+            ignore_late_timers()
+            link.after_job = [*whole_lines(), forward_logs(link.log, self.options.log_level)]
             status = work(link, self.program)
         finally:
             _leave(status)
@@ -345,9 +387,7 @@ class Forkserver:
             end.close()
         if self.options.memory_limit:
             resource.setrlimit(resource.RLIMIT_AS, (self.options.memory_limit,) * 2)
-        numpy_random = sys.modules.get("numpy.random")
-        if numpy_random is not None:  # Python reseeds `random` after a fork; numpy does not
-            numpy_random.seed()
+        self.reseed()
 
     def reap(self) -> None:
         for number, pid in list(self.pids.items()):
@@ -362,7 +402,9 @@ class Forkserver:
             del self.pids[number]
             exit_code = os.waitstatus_to_exitcode(status)
             bury_orphans(self.options.mark, self.pids)
-            killed = number in self.killed and exit_code == -signal.SIGKILL
+            killed = number in self.killed and exit_code in (-signal.SIGKILL, -STACK_SIGNAL)
+            if killed:
+                exit_code = -signal.SIGKILL
             self.killed.discard(number)
             self.tell(exit_code, number, "", peak_bytes(usage), self.out_of_memory.grew(), killed)
 
@@ -409,11 +451,24 @@ def _parent_watch() -> Callable[[int], None]:
 
 
 class Link:
-    """A worker's end of its channel, and the arena that its next big result goes into."""
+    """A worker's end of its channel, and the arena that its next big result goes into.
+
+    An exception may come between any two steps of the interpreter: a signal handler or a thread that a job has left
+    behind raises it. So what the kernel has read or written is noted in the same step: `list.extend(map(call, ...))` is
+    one. A frame that has begun is ended before anything else is written, and an answer is never sent twice.
+    """
 
     def __init__(self, channel: socket.socket, arena: Arena | None, options: WorkerOptions) -> None:
+        channel.settimeout(None)  # also where a module has called socket.setdefaulttimeout
         self.channel = channel
         self.arena = arena
+        self.job: tuple[int, int, Any, bytes | memoryview] | None = None  # number, kind, meta, body
+        self.stray: BaseException | None = None  # what has cut off the job at hand
+        self.answered = 0  # number of the last job whose answer is sent
+        self.after_job: list[Callable[[], object]] = []
+        self._inbox: list[Any] = []  # what recvmsg has returned, of the frame that is being read
+        self._partial: tuple[bytearray, list[int]] | None = None  # a longer frame, and the bytes of each read
+        self._outgoing: tuple[bytes, list[int], int] | None = None  # a frame, the bytes of each write, whose answer
         self.body: memoryview | None = None  # of the job at hand, if it came in an arena
         self._mapping: Any = None
         self._max_result_size = options.max_result_size
@@ -430,7 +485,10 @@ class Link:
 
     def receive(self) -> tuple[Any, bytes | memoryview] | None:
         """The next frame's head and body; None at the end of the channel."""
-        data, ancillary, _, _ = self.channel.recvmsg(65536, _TWO_DESCRIPTORS, _CLOSE_ON_EXEC)
+        inbox = self._inbox
+        if not inbox:
+            inbox.extend(map(self.channel.recvmsg, (65536,), (_TWO_DESCRIPTORS,), (_CLOSE_ON_EXEC,)))
+        data, ancillary, _, _ = inbox[0]
         descriptors = array("i", ancillary[0][2]) if ancillary else array("i")
         while len(data) < FRAME.size:
             more = self.channel.recv(65536)
@@ -456,6 +514,10 @@ class Link:
             self._mapping = self.body.obj
         if descriptors:
             self.arena = Arena(descriptors[0])
+        self.answered = 0
+        self.job = number, kind, meta, body
+        inbox.clear()
+        self._partial = None
         return (number, kind, meta), body
 
     def send_no_descriptor(self, number: int) -> None:
@@ -468,21 +530,58 @@ class Link:
         self.send(number, ERROR, ("OSError", text, "", True))
 
     def _receive_rest(self, data: bytes, total: int) -> bytes | None:
-        whole = bytearray(total)
-        whole[: len(data)] = data
-        view, position = memoryview(whole), len(data)
-        while position < total:
-            count = self.channel.recv_into(view[position:])
-            if not count:
+        if self._partial is None:
+            start = bytearray(total)
+            start[: len(data)] = data
+            self._partial = start, [len(data)]
+        whole, counts = self._partial
+        view = memoryview(whole)
+        while (position := sum(counts)) < total:
+            counts.extend(map(self.channel.recv_into, (view[position:],)))
+            if not counts[-1]:
                 return None
-            position += count
         return bytes(whole)
 
     def send(self, number: int, kind: int, meta: Any = None, body: Any = b"", size: int = 0) -> None:
         memory = _memory() if self._measures_memory else 0
         start = frame((number, kind, meta, size, memory), len(body))
         with self._lock:
-            self.channel.sendall(start + body)
+            self._write(start + body, number if kind in _ANSWERS else 0)
+
+    def _write(self, data: bytes, answers: int) -> None:
+        if forks.in_child:  # it has returned into our code: the channel is its parent's
+            forks.end_of_child()
+        if self._outgoing is not None:
+            self.flush(answers=True)
+        self._outgoing = data, [], answers
+        self.flush(answers=answers > 0)
+
+    def flush(self, *, answers: bool) -> None:
+        """Write the frame that has begun to its end. What has interrupted it is raised then, unless the job is over."""
+        strays: list[BaseException] = []
+        while (outgoing := self._outgoing) is not None:
+            try:
+                data, counts, number = outgoing
+                sent = sum(counts)
+                if sent < len(data):
+                    counts.extend(map(self.channel.send, (memoryview(data)[sent:] if sent else data,)))
+                else:
+                    self.answered = number or self.answered
+                    self._outgoing = None
+            except BaseException as error:
+                if _is_gone(error) or len(strays) > MAX_STRAYS:
+                    raise
+                strays.append(error)
+        if strays and not answers:
+            raise strays[0]
+
+    def end_job(self) -> None:
+        """The job is over: forget it, so that a big body is unmapped before the next comes."""
+        for call in self.after_job:
+            call()
+        self._inbox.clear()
+        self._partial = None
+        self.job = self.stray = None
 
     def send_result(self, number: int, kind: int, meta: Any, first: Any, *more: Any) -> None:
         """The pieces as one body. Where they are big, they go into the arena, if there is one."""
@@ -535,7 +634,7 @@ class Link:
         if os.getpid() != self._pid or not self._lock.acquire(timeout=1.0):
             raise BlockingIOError("the channel is not ours")
         try:
-            self.channel.sendall(frame((0, LOG, fields, 0, 0)))
+            self._write(frame((0, LOG, fields, 0, 0)), 0)
         finally:
             self._lock.release()
 
@@ -557,15 +656,50 @@ def work(link: Link, program: Program) -> int:
         return 1
     try:
         link.send(0, READY)
-        while (received := link.receive()) is not None:
-            (number, kind, meta), body = received
-            # In a context of its own: the next job does not see the variables that this one sets.
-            if not copy_context().run(do_job, link, handle, number, kind, meta, body):
-                break
-            del received, body  # a big one is unmapped before the next comes
+        clear = clearer()
     except OSError:
+        return 1
+    for _ in range(MAX_STRAYS):  # an exception may also interrupt what handles another one
+        try:
+            goes_on = _do_jobs(link, handle, clear)
+            break
+        except BaseException as error:
+            link.stray = error
+    else:
+        goes_on = False
+    if not goes_on:
         return 1  # the handler closed our socket, or the server has gone
     return _close(lambda: opened.__exit__(None, None, None))
+
+
+def _do_jobs(link: Link, handle: Handle, clear: Callable[[], None]) -> bool:
+    """Jobs, until the channel closes in order (True) or breaks. An exception here comes from what a job left behind."""
+    goes_on = True
+    while goes_on:
+        try:
+            if link.job is None:
+                if link.receive() is None:
+                    return True
+                # In a context of its own: the next job does not see the variables that this one sets.
+                goes_on = copy_context().run(do_job, link, handle, *link.job)  # type: ignore[misc]
+            else:  # it was interrupted on its way
+                number, kind, _, _ = link.job
+                link.flush(answers=True)
+                clear()
+                if link.answered != number:
+                    goes_on = send_error(link, number, kind, link.stray or InterruptedError("the job was cut off"))
+            if leftovers.touched:
+                clear()
+            link.end_job()
+        except BaseException as error:
+            if _is_gone(error):
+                return False
+            link.stray = error
+    return True
+
+
+def _is_gone(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in _GONE
 
 
 def _close(close: Callable[[], object]) -> int:
@@ -627,6 +761,8 @@ def send_stream(link: Link, number: int, meta: Any, chunks: Iterator[bytes]) -> 
 def send_error(link: Link, number: int, kind: int, error: BaseException) -> bool:
     """The error as text. After a MemoryError the worker leaves: what it still holds, nobody knows."""
     leaving = isinstance(error, MemoryError)
+    if link.answered == number:  # it came behind the answer
+        return not leaving
     body = b"" if kind == HANDLE else _pickled_error(error)
     link.let_go_of_body(number)
     link.send(number, ERROR, (*error_text(error), leaving), body)

@@ -1,0 +1,255 @@
+"""In the forkserver: what every worker inherits and must not use as it is: threads, and random number generators.
+
+Threads do not go on in a forked process: a job that waits for one waits until its deadline. ThreadWatch finds out what
+has started them. A generator would draw the same numbers in every worker: `find_generators` looks for them in the
+author's modules (globals, attributes, containers, defaults and closures of functions), in shared resources, and among
+the globals of libraries; each worker seeds again what was found. A generator that is opened in the worker (in a
+cpu_resource that is not shared) or made in the handler keeps its seed.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import threading
+import time
+import warnings
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from importlib.machinery import ExtensionFileLoader, SourceFileLoader
+from types import BuiltinMethodType, FunctionType, MethodType, ModuleType
+from typing import Any, NamedTuple
+
+SETTLE = 0.05
+"""Seconds that a thread gets to end before it is reported."""
+
+MAX_LOOKED_AT, MAX_DEPTH, MAX_ITEMS = 50_000, 6, 1000
+"""Objects that are looked at, how deep below a module's globals, and how many items of one container."""
+
+
+# Threads
+
+
+def count_threads() -> int:
+    """The threads of this process, those of libraries in C included where the system shows them."""
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except OSError:
+        return threading.active_count()
+
+
+class ThreadWatch:
+    """Notes which import or resource has started threads."""
+
+    def __init__(self) -> None:
+        self.started: Counter[str] = Counter()
+        self._what = "the main module"
+        self._seen = count_threads()
+
+    @contextmanager
+    def during(self, what: str) -> Iterator[None]:
+        """Threads that start in this block, but in no inner one, are started by `what`."""
+        self._note()
+        outer, self._what = self._what, what
+        try:
+            yield
+        finally:
+            self._note()
+            self._what = outer
+
+    def _note(self) -> None:
+        seen, self._seen = self._seen, count_threads()
+        if self._seen > seen:
+            self.started[self._what] += self._seen - seen
+
+    @contextmanager
+    def imports(self) -> Iterator[None]:
+        """Watch every module that is imported in this block."""
+        watched: list[tuple[Any, Any]] = [
+            (loader, loader.exec_module) for loader in (SourceFileLoader, ExtensionFileLoader)
+        ]
+
+        def watching(original: Any) -> Any:
+            def exec_module(loader: Any, module: ModuleType) -> None:
+                with self.during(f"the import of {module.__name__}"):
+                    original(loader, module)
+
+            return exec_module
+
+        for loader, original in watched:
+            loader.exec_module = watching(original)
+        try:
+            yield
+        finally:
+            for loader, original in watched:
+                loader.exec_module = original
+
+    def warning(self) -> str:
+        """What is wrong with the threads that run now; "" if there are none."""
+        self._note()
+        if count_threads() < 2:
+            return ""
+        _fork_once()
+        time.sleep(SETTLE)
+        count = count_threads() - 1
+        if not count:
+            return ""
+        by = ", ".join(f"{what} ({number})" for what, number in self.started.items())
+        return (
+            f"threads run before the workers are forked ({count}), and do not run in the workers: a job that waits for "
+            f"one waits until its deadline. They were started by {by or 'what cannot be seen'}. Start them in the "
+            "worker: in a @cpu_resource without shared=True, or at their first use"
+        )
+
+
+def _fork_once() -> None:
+    """Libraries that are prepared for a fork (OpenBLAS) end their threads before it: those do no harm."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if not pid:
+        os._exit(0)
+    os.waitpid(pid, 0)
+
+
+watch: ThreadWatch | None = None  # of this process, while the program loads
+
+
+@contextmanager
+def started_by(what: str) -> Iterator[None]:
+    """Threads that start in this block are started by `what`, if anybody watches."""
+    if watch is None:
+        yield
+        return
+    with watch.during(what):
+        yield
+
+
+# Random numbers
+
+
+class Found(NamedTuple):
+    """How to seed each generator again, and the names of those that cannot be."""
+
+    reseeders: list[Callable[[], object]]
+    hopeless: list[str]
+
+    def reseed(self) -> None:
+        for reseed in self.reseeders:
+            try:
+                reseed()
+            except Exception:  # it was tried in the forkserver: most unlikely, and no reason to have no worker
+                pass
+
+    def warning(self) -> str:
+        if not self.hopeless:
+            return ""
+        return (
+            f"every worker draws the same random numbers from {', '.join(self.hopeless)}, which cannot be seeded "
+            "again; make it in a @cpu_resource without shared=True"
+        )
+
+
+def find_generators(program: object) -> Found:
+    """The generators that the workers inherit. Each is seeded here once, to see whether it can be."""
+    found = Found([], [])
+    seen: set[int] = set()
+    queue: deque[tuple[str, Any, int]] = deque([("the program", program, 0)])
+    packages = _packages(program)
+    for name, module in list(sys.modules.items()):
+        if isinstance(module, ModuleType) and not _is_stdlib(name):
+            depth = 1 if name.partition(".")[0] in packages or _is_authors(module) else MAX_DEPTH
+            queue.extend((f"{name}.{key}", value, depth) for key, value in list(vars(module).items()))
+    while queue and len(seen) < MAX_LOOKED_AT:
+        name, value, depth = queue.popleft()
+        if id(value) in seen or isinstance(value, (str, bytes, int, float, ModuleType, type(None))):
+            continue
+        seen.add(id(value))
+        try:
+            reseed = _reseeder(value)
+            if reseed is not None:
+                reseed()
+                found.reseeders.append(reseed)
+            elif depth < MAX_DEPTH or isinstance(value, (MethodType, BuiltinMethodType)):
+                queue.extend((inner, each, depth + 1) for inner, each in _parts(name, value))
+        except Exception:
+            found.hopeless.append(name)
+    return found
+
+
+def _reseeder(value: Any) -> Callable[[], object] | None:
+    """How to seed it; None if it is no generator. TypeError if it is one that cannot be seeded."""
+    kind = type(value)
+    if issubclass(kind, random.Random):
+        return None if issubclass(kind, random.SystemRandom) else value.seed
+    if (numpy := sys.modules.get("numpy.random")) is not None:
+        if issubclass(kind, numpy.Generator):
+            return partial(_seed_bits, value.bit_generator)
+        if issubclass(kind, numpy.BitGenerator):
+            return partial(_seed_bits, value)
+        if issubclass(kind, numpy.RandomState):
+            return value.seed  # type: ignore[no-any-return]
+        if issubclass(kind, numpy.SeedSequence):
+            raise TypeError("its entropy is fixed")
+    torch_generator = getattr(sys.modules.get("torch"), "Generator", None)
+    if isinstance(torch_generator, type) and issubclass(kind, torch_generator):
+        return value.seed  # type: ignore[no-any-return]
+    return None
+
+
+def _seed_bits(bits: Any) -> None:
+    type(bits).__init__(bits)  # also with a seed sequence of its own, which `spawn` draws from
+
+
+def _parts(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """What it holds, as far as that can be seen without running any code."""
+    if isinstance(value, Mapping):
+        if isinstance(value, dict):
+            yield from ((f"{name}[{key!r:.40}]", each) for key, each in list(value.items())[:MAX_ITEMS])
+    elif isinstance(value, (list, tuple, set, frozenset, deque)):
+        yield from ((f"{name}[{number}]", each) for number, each in enumerate(list(value)[:MAX_ITEMS]))
+    elif isinstance(value, (MethodType, BuiltinMethodType)):
+        yield name, value.__self__
+        yield name, getattr(value, "__func__", None)
+    elif isinstance(value, partial):
+        yield from ((name, each) for each in (value.func, *value.args, *value.keywords.values()))
+    elif isinstance(value, FunctionType):
+        inner = [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
+        for cell in value.__closure__ or ():
+            try:
+                inner.append(cell.cell_contents)
+            except ValueError:  # empty
+                pass
+        yield from ((name, each) for each in inner)
+    try:
+        attributes = dict(object.__getattribute__(value, "__dict__"))
+    except (AttributeError, TypeError):
+        attributes = {}
+    yield from ((f"{name}.{key}", each) for key, each in list(attributes.items())[:MAX_ITEMS])
+    for base in type(value).__mro__:
+        for key, member in vars(base).items():
+            if type(member).__name__ == "member_descriptor":  # of __slots__
+                try:
+                    yield f"{name}.{key}", member.__get__(value)
+                except (AttributeError, TypeError):
+                    pass
+
+
+def _packages(program: Any) -> set[str]:
+    """The top packages of the author's handlers, which may be installed beside libraries."""
+    functions = [getattr(each, "function", None) for each in getattr(program, "endpoints", ())]
+    return {getattr(function, "__module__", "").partition(".")[0] for function in functions} - {"tinysvc", ""}
+
+
+def _is_stdlib(name: str) -> bool:
+    top = name.partition(".")[0]
+    return top in sys.stdlib_module_names or top == "tinysvc"
+
+
+def _is_authors(module: ModuleType) -> bool:
+    file = getattr(module, "__file__", None) or ""
+    installed = "site-packages" in file or "dist-packages" in file
+    return not installed

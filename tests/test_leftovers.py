@@ -1,0 +1,85 @@
+"""leftovers.py and the frames of worker.py: nothing that a job leaves behind reaches the next job, or a frame."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+
+import pytest
+
+import jobs
+from tinysvc import ProcessPoolExecutor
+from tinysvc.errors import DeadlineExceeded, RemoteError
+from tinysvc.leftovers import clearer
+
+
+@pytest.mark.asyncio
+async def test_timers_handlers_masks_and_profilers_do_not_reach_the_next_job() -> None:
+    async with ProcessPoolExecutor(1) as pool:
+        await pool.run(jobs.leave_everything_behind)
+        assert await pool.run(jobs.surroundings) == (True, (0.0, 0.0), (0.0, 0.0), 0, -1, None)
+
+
+@pytest.mark.asyncio
+async def test_streams_leave_no_timer_either() -> None:
+    async with ProcessPoolExecutor(1) as pool:
+        assert [item async for item in pool.stream(jobs.count_with_an_alarm, 3)] == [0, 1, 2]
+        assert (await pool.run(jobs.surroundings))[1] == (0.0, 0.0)
+
+
+@pytest.mark.asyncio
+async def test_alarm_that_rings_while_a_result_is_sent_does_not_cut_it() -> None:
+    async with ProcessPoolExecutor(1) as pool:
+        first = await pool.run(jobs.process_id)
+        for size in (100, 100_000, 250_000):
+            for after in (0.000_05, 0.000_2, 0.001):
+                with contextlib.suppress(
+                    jobs.TooLong, RemoteError
+                ):  # it rang while the job ran, or its error was pickled
+                    assert await pool.run(jobs.big_text_with_an_alarm, size, after) == b"1" * size
+        assert await pool.run(jobs.process_id) == first
+
+
+@pytest.mark.asyncio
+async def test_exceptions_from_a_thread_left_behind_break_no_frame() -> None:
+    async with ProcessPoolExecutor(1) as pool:
+        first = await pool.run(jobs.process_id)
+
+        async def answer(function: Callable[..., int], *arguments: int) -> int:
+            while True:  # an exception may strike while a job runs: only a wrong answer is a fault
+                with contextlib.suppress(jobs.TooLong):
+                    return await pool.run(function, *arguments)
+
+        await answer(jobs.raise_in_the_main_thread)
+        for number in range(300):
+            assert await answer(jobs.add, number, 1) == number + 1
+        assert await answer(jobs.process_id) == first
+
+
+@pytest.mark.asyncio
+async def test_forked_child_that_returns_from_a_job_writes_no_frame() -> None:
+    async with ProcessPoolExecutor(1) as pool:
+        assert await pool.run(jobs.fork_and_return) > 0
+        assert await pool.run(jobs.add, 1, 2) == 3
+
+
+def test_nothing_is_cleared_outside_of_the_main_thread() -> None:
+    made = []
+    thread = threading.Thread(target=lambda: made.append(clearer()))
+    thread.start()
+    thread.join()
+    made[0]()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("function", "argument"), [(jobs.wait_for_a_lock, ()), (jobs.sort_in_c, (10**12,))])
+async def test_log_has_the_stack_of_a_worker_killed_at_its_deadline(
+    function: Callable[..., object], argument: tuple[int, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with ProcessPoolExecutor(1) as pool:
+        with pytest.raises(DeadlineExceeded):
+            await pool.run(function, *argument, timeout=0.2)
+        assert await pool.run(jobs.add, 1, 2) == 3
+    assert "ran a job past its deadline" in caplog.text
+    assert f"in {function.__name__}" in caplog.text
