@@ -110,6 +110,12 @@ def test_a_service_in_a_file(tmp_path: Path) -> None:
         load_service("several.py:nothing")
 
 
+def test_a_file_with_the_name_of_a_built_in_module(tmp_path: Path) -> None:
+    (tmp_path / "gc.py").write_text(ROUTE)
+    with pytest.raises(TargetError, match="the name gc is taken by a built-in module; rename"):
+        load_service("gc.py")
+
+
 def test_of_a_folder_tests_and_what_is_no_service_are_not_imported(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text(ROUTE)
     for name in ("test_a", "a_test", "conftest", "setup"):

@@ -546,7 +546,7 @@ async def two() -> None: ...
         ([wrong_side_too_typed, on_io], "wrong_side_too_typed .*on_io comes from @io_resource.*use @cpu_resource"),
         ([wrong_side_typed], r"on_cpu is a resource of its module.*name it too.*Service\(wrong_side_typed, on_cpu\)"),
         ([cpu_route("/")(lambda: None)], "lambda.*define it with def at the module's top level"),
-        ([42], "42 is none of them"),
+        ([42], "42 is none of them; decorate"),
     ],
 )
 def test_start_up_errors_name_function_place_and_remedy(parts: list[Any], says: str) -> None:

@@ -144,8 +144,9 @@ def _import_file(path: Path) -> types.ModuleType:
         name = name.rpartition(".")[0]
     _on_path(folder)
     module = _guarded(lambda: importlib.import_module(name), str(path))
-    if module.__file__ is None or Path(module.__file__).resolve() != path:
-        raise TargetError(f"the name {name} is taken by {module.__file__ or 'a built-in module'}; rename {path}")
+    found = getattr(module, "__file__", None)
+    if found is None or Path(found).resolve() != path:
+        raise TargetError(f"the name {name} is taken by {found or 'a built-in module'}; rename {path}")
     return module
 
 

@@ -105,7 +105,8 @@ class Service:
                 self._add_record(record)
         else:
             raise ConfigurationError(
-                f"a service is made of decorated functions, modules and services; {part!r} is none of them"
+                f"a service is made of decorated functions, modules and services; {part!r} is none of them; "
+                "decorate a function with @io_route or @cpu_route"
             )
 
     def _add_mount(self, mount: Service) -> None:
