@@ -49,6 +49,34 @@ async def test_headers_are_sent_as_they_are() -> None:
             assert (fields["x-a"], fields["x-b"], fields["content-type"]) == ("1", "caf\xe9\t", "text/plain")
 
 
+@pytest.mark.parametrize(
+    ("said", "cookie", "authorization", "expected"),
+    [
+        ("public, max-age=5", "set-cookie", "", "private, max-age=5"),
+        ("max-age=5, s-maxage=9", "Set-Cookie", "", "private, max-age=5"),
+        ("Public, max-age=5", "", "Bearer a", "private, max-age=5"),
+        ("no-store, max-age=0", "set-cookie", "Bearer a", "no-store, max-age=0"),
+        ("no-cache", "set-cookie", "Bearer a", "no-cache"),
+        ("public, max-age=5", "", "", "public, max-age=5"),
+    ],
+)
+@pytest.mark.parametrize("streamed", [False, True])
+@on_loop
+async def test_no_shared_cache_keeps_what_is_for_one_client(
+    said: str, cookie: str, authorization: str, expected: str, streamed: bool
+) -> None:
+    def make() -> Response:
+        response = Response(Stream(b"ok") if streamed else b"ok")
+        response.headers += [("Cache-Control", said), *([(cookie, "a=b")] if cookie else [])]
+        return response
+
+    fields = [f"authorization: {authorization}"] if authorization else []
+    async with serving(answering(make)) as server, server.client() as client:
+        answer = await client.ask(get("/", *fields))
+        assert answer.fields["cache-control"] == expected
+        assert ("set-cookie" in answer.fields) == bool(cookie)
+
+
 @on_loop
 async def test_an_answer_says_how_long_it_is_and_when_it_was_made() -> None:
     async with serving(ok) as server, server.client() as client:

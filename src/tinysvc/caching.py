@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from .arena import BIG
 from .codings import choose, offered
-from .messages import SAFE_METHODS, Handler, Request, Response, add_vary
+from .messages import SAFE_METHODS, Handler, Request, Response, add_vary, make_private
 from .routing import Route
 
 LARGEST_SHARE = 8
@@ -214,13 +214,3 @@ def _is_for_all(response: Response) -> bool:
         name == "set-cookie" or (name == "cache-control" and ("private" in value or "no-store" in value))
         for name, value in response.headers
     )
-
-
-def make_private(response: Response) -> None:
-    """Let no shared cache keep the response (RFC 9111, 5.2.2.7), whatever its Cache-Control says so far."""
-    said = [part.strip() for name, value in response.headers if name == "cache-control" for part in value.split(",")]
-    kept = [part for part in said if part and not part.lower().startswith(("public", "s-maxage"))]
-    if not any(part.lower() in ("private", "no-store") for part in kept):
-        kept.insert(0, "private")
-    response.headers = [field for field in response.headers if field[0] != "cache-control"]
-    response.headers.append(("cache-control", ", ".join(kept)))

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Iterator
@@ -68,6 +69,7 @@ from .messages import (
     Peer,
     Request,
     Response,
+    make_private,
     name_request,
     problem_response,
 )
@@ -533,7 +535,7 @@ class Connection(asyncio.StreamReaderProtocol):
         connections, size = self.connections, len(content)
         first_lines = USUAL_FIRST_LINES.get(response.content_type) or head_lines(200, response.content_type)
         length_line = LENGTH_LINES[size] if size < MANY else b"content-length: %d\r\n" % size
-        own_lines = field_lines(response.headers) if response.headers else b""
+        own_lines = _own_lines(request, response) if response.headers else b""
         self.transport.write(b"".join((first_lines, length_line, own_lines, connections.last_lines, content)))
         if self.write_paused or self.body_memory:
             return self._finish()
@@ -584,12 +586,12 @@ class Connection(asyncio.StreamReaderProtocol):
     def _write_whole(self, request: Request, response: Response, content: bytes | memoryview) -> memoryview | None:
         """The head, and the body if it is small. Returns the body if it is still to be written."""
         if response.status == 204 or response.status == 304:  # never a body (RFC 9110, 6.4.1)
-            self.transport.write(self._head(response, b""))
+            self.transport.write(self._head(request, response, b""))
             return None
         if type(content) is memoryview:
             content = content.cast("B")
         size = len(content)
-        head = self._head(response, b"content-length: %d\r\n" % size)
+        head = self._head(request, response, b"content-length: %d\r\n" % size)
         if request.method == "HEAD":
             self.transport.write(head)
             return None
@@ -599,15 +601,15 @@ class Connection(asyncio.StreamReaderProtocol):
         self.transport.write(head)
         return memoryview(content)
 
-    def _head(self, response: Response, framing: bytes) -> bytes:
+    def _head(self, request: Request, response: Response, framing: bytes) -> bytes:
         """Status line and header block, up to and with the empty line."""
         if response.headers or not self.keep_alive or self.minor == b"0":
-            framing += self._more_lines(response)
+            framing += self._more_lines(request, response)
         return head_lines(response.status, response.content_type) + framing + self.connections.last_lines
 
-    def _more_lines(self, response: Response) -> bytes:
+    def _more_lines(self, request: Request, response: Response) -> bytes:
         """The response's own headers, and what the connection has to say."""
-        lines = field_lines(response.headers)
+        lines = _own_lines(request, response)
         if not self.keep_alive:
             lines += b"connection: close\r\n"
         elif self.minor == b"0":
@@ -632,7 +634,7 @@ class Connection(asyncio.StreamReaderProtocol):
         never_a_body = response.status == 204 or response.status == 304
         try:
             self.transport.write(
-                self._head(response, b"" if never_a_body else b"content-length: %d\r\n" % content.size)
+                self._head(request, response, b"" if never_a_body else b"content-length: %d\r\n" % content.size)
             )
             if not never_a_body and request.method != "HEAD":
                 self.request = None  # as above
@@ -653,7 +655,7 @@ class Connection(asyncio.StreamReaderProtocol):
         self.keep_alive = self.keep_alive and (chunked or never_a_body or left is not None)
         live = left is None and response.content_type in LIVE
         try:
-            self.transport.write(self._head(response, b"transfer-encoding: chunked\r\n" if chunked else b""))
+            self.transport.write(self._head(request, response, b"transfer-encoding: chunked\r\n" if chunked else b""))
             if never_a_body or request.method == "HEAD":
                 return
             if response.content_type == EVENTS and left is None:
@@ -727,8 +729,9 @@ class Connection(asyncio.StreamReaderProtocol):
         self.keep_alive, self.minor = False, b"1"
         self._give_back_memory()
         if not self.gone:
-            response = problem_response(error, request or Request("GET", "/"))
-            head = self._head(response, b"content-length: %d\r\n" % len(response.content))
+            asked = request or Request("GET", "/")
+            response = problem_response(error, asked)
+            head = self._head(asked, response, b"content-length: %d\r\n" % len(response.content))
             self.transport.write(head if request and request.method == "HEAD" else head + response.content)
             await self.linger()
 
@@ -817,6 +820,21 @@ class Connection(asyncio.StreamReaderProtocol):
     def __repr__(self) -> str:
         phase = ("idle", "reading a head", "reading a body", "handling", "writing", "closing")[self.phase]
         return f"<Connection {self.peer.client} {phase}, {self.requests} requests>"
+
+
+def _own_lines(request: Request, response: Response) -> bytes:
+    """The response's own header lines. A shared cache may not keep what sets a cookie, or is for an Authorization."""
+    lines = field_lines(response.headers)
+    if b"ache-" not in lines or not _MAY_BE_KEPT.search(lines):
+        return lines
+    if _SETS_COOKIE.search(lines) or "authorization" in request.headers:
+        make_private(response)
+        lines = field_lines(response.headers)
+    return lines
+
+
+_MAY_BE_KEPT = re.compile(rb"(?im)^cache-control:[^\r]*\b(?:public|max-age|s-maxage)\b")
+_SETS_COOKIE = re.compile(rb"(?im)^set-cookie:")
 
 
 def _declared_length(response: Response, never_a_body: bool) -> int | None:

@@ -419,6 +419,17 @@ def add_vary(response: Response, *names: str) -> None:
     response.add_header("vary", "*" if "*" in known else ", ".join(said))
 
 
+def make_private(response: Response) -> None:
+    """Let no shared cache keep the response (RFC 9111, 5.2.2.7), whatever its Cache-Control says so far."""
+    others = [field for field in response.headers if field[0].lower() != "cache-control"]
+    said = [value for name, value in response.headers if name.lower() == "cache-control"]
+    kept = [part.strip() for part in ",".join(said).split(",")]
+    kept = [part for part in kept if part and not part.lower().startswith(("public", "s-maxage"))]
+    if not any(part.lower() in ("private", "no-store") for part in kept):
+        kept.insert(0, "private")
+    response.headers = [*others, ("cache-control", ", ".join(kept))]
+
+
 class FileContent(NamedTuple):
     """A response's content: `size` bytes of an open file, from `offset` on.
 
@@ -510,7 +521,7 @@ class HeaderLines(list[tuple[str, str]]):
 def _checked_line(line: tuple[str, str]) -> tuple[str, str]:
     name, value = line
     _checked(name, value)
-    return line
+    return name.lower(), value
 
 
 def problem_response(error: TinysvcError, request: Request | None = None) -> Response:
