@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,58 @@ def fails(how: str) -> None:
     if how == "exits":
         os._exit(7)
     raise RuntimeError(how)
+
+
+class Plain(Exception): ...
+
+
+class TakesOther(Exception):
+    """Does not unpickle: its __init__ takes other arguments than those that it keeps."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(f"{code} {text}")
+        self.code = code
+
+
+class HoldsLock(Exception):
+    """Does not pickle."""
+
+    def __init__(self) -> None:
+        super().__init__("locked", lambda: None)
+        self.lock = threading.Lock()
+
+
+class TakesKeywords(HTTPError):
+    def __init__(self, *, what: str) -> None:
+        super().__init__(404, f"no {what}", headers=[("x-what", what)])
+
+
+class HoldsLockToo(HTTPError):
+    def __init__(self) -> None:
+        super().__init__(410)
+        self.lock = threading.Lock()
+
+
+def raise_one(name: str) -> None:
+    class Local(HTTPError): ...
+
+    class LocalPlain(Exception): ...
+
+    errors: dict[str, Callable[[], Exception]] = {
+        "plain": lambda: Plain("text"),
+        "other": lambda: TakesOther(7, "text"),
+        "lock": HoldsLock,
+        "keywords": lambda: TakesKeywords(what="tea"),
+        "lock_too": HoldsLockToo,
+        "local": lambda: Local(409, "taken"),
+        "local_plain": LocalPlain,
+    }
+    raise errors[name]()
+
+
+@cpu_route("/raises/{name}")
+def raises(name: str) -> None:
+    raise_one(name)
 
 
 @cpu_route("/slow", timeout=0.3)

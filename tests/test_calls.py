@@ -16,7 +16,18 @@ import pytest
 
 import calls_jobs as jobs
 from http_ends import on_loop
-from tinysvc import ConfigurationError, HTTPError, Service, cpu, cpu_route, io_route
+from tinysvc import (
+    ConfigurationError,
+    HTTPError,
+    ProcessPoolExecutor,
+    Request,
+    Response,
+    Service,
+    cpu,
+    cpu_route,
+    io_resource,
+    io_route,
+)
 from tinysvc.errors import DeadlineExceeded, QueueFull, RemoteError, WorkerDied
 from tinysvc.running import RunningService, at_work
 from tinysvc.settings import Settings
@@ -135,6 +146,80 @@ def test_from_a_handler_errors_answer_as_the_routes_own_would(caplog: pytest.Log
             assert called.status_code == asked.status_code
             assert called.json() | {"request_id": ""} == asked.json() | {"request_id": ""}
     assert sum("RuntimeError: why" in record.getMessage() for record in caplog.records) == 2
+
+
+@io_resource
+async def pool() -> AsyncIterator[ProcessPoolExecutor]:
+    async with ProcessPoolExecutor(1) as executor:
+        yield executor
+
+
+@io_route("/calls/{name}")
+async def calls(name: str) -> None:
+    await cpu(jobs.raises, name)
+
+
+@io_route("/runs/{name}")
+async def runs(name: str, pool: ProcessPoolExecutor) -> None:
+    await pool.run(jobs.raise_one, name)
+
+
+def foreseen(request: Request, error: Exception) -> HTTPError:
+    return HTTPError(418, f"{type(error).__name__}: {error.args[0]}")
+
+
+def failed(request: Request, error: Exception) -> Response:
+    return Response(b"failed", 500)
+
+
+ANSWERS = {  # of the service, and with error handlers
+    "plain": (500, "", 418, "Plain: text"),
+    "other": (500, "", 418, "TakesOther: 7 text"),
+    "lock": (500, "", 418, "HoldsLock: locked"),
+    "keywords": (404, "no tea", 404, "no tea"),
+    "lock_too": (410, "", 418, "HoldsLockToo: 410"),
+    "local": (409, "taken", 409, "taken"),
+}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_exception_answers_the_same_by_route_and_by_call(workers: int) -> None:
+    kinds = (jobs.Plain, jobs.TakesOther, jobs.HoldsLock, jobs.HoldsLockToo)
+    plain = Service(jobs, calls, runs, pool)
+    handled = Service(plain, prefix="/handled", error_handlers=dict.fromkeys(kinds, foreseen))
+    with serving(Service(plain, handled), cpu_workers=workers, raise_errors=False) as url:
+        for name, (status, detail, handled_status, handled_detail) in ANSWERS.items():
+            for path in ("raises", "calls", "runs"):
+                one, other = httpx.get(f"{url}/{path}/{name}"), httpx.get(f"{url}/handled/{path}/{name}")
+                assert (one.status_code, one.json().get("detail", "")) == (status, detail)
+                assert (other.status_code, other.json().get("detail", "")) == (handled_status, handled_detail)
+                assert one.headers.get("x-what") == ("tea" if name == "keywords" else None)
+
+
+def test_an_error_handler_for_all_is_asked_about_a_call_and_the_error_logged(caplog: pytest.LogCaptureFixture) -> None:
+    service = Service(jobs, calls, runs, pool, error_handlers={Exception: failed})
+    with serving(service, cpu_workers=1, raise_errors=False) as url:
+        for path in ("raises", "calls", "runs"):
+            for name in ("plain", "local_plain"):
+                caplog.clear()
+                assert httpx.get(f"{url}/{path}/{name}").text == "failed"
+                logged = [record.getMessage() for record in caplog.records if "in raise_one" in record.getMessage()]
+                assert len(logged) == 1
+
+
+@on_loop
+async def test_what_a_handler_raises_is_the_original_of_the_error() -> None:
+    async with running():
+        with pytest.raises(RemoteError, match="7 text") as caught:
+            await cpu(jobs.raises, "other")
+        assert isinstance(caught.value.original, jobs.TakesOther)
+        assert caught.value.original.code == 7
+        with pytest.raises(RemoteError) as caught:
+            await cpu(jobs.raises, "lock")
+        assert vars(caught.value.original) == {}
+        with pytest.raises(RemoteError) as caught:
+            await cpu(jobs.raises, "local_plain")
+        assert caught.value.original is None
 
 
 def test_the_function_stays_a_function() -> None:

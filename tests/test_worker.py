@@ -131,17 +131,18 @@ def test_a_plain_pool_serves_no_frames(start: Callable[..., Server]) -> None:
     assert "use run() or submit()" in head[2][1]
 
 
-def test_an_error_travels_as_text_and_as_a_pickle_only_if_it_survives(
+def test_an_error_travels_as_text_and_as_a_pickle_that_says_whether_it_is_exact(
     start: Callable[..., Server],
 ) -> None:
     server = start(plain_program)
     server.receive()
     cases = [(jobs.raise_value_error, "ValueError", True), (jobs.raise_unpicklable, "jobs.Unpicklable", False)]
-    for function, name, pickled in cases:
+    for function, name, is_exact in cases:
         server.send(1, CALL, [], call(function))
         head, body = server.receive()
         type_name, _, traceback, leaving = head[2]
-        assert (type_name, bool(body), leaving) == (name, pickled, False)
+        error, exact = pickle.loads(body)
+        assert (type_name, type(error).__name__, exact, leaving) == (name, name.removeprefix("jobs."), is_exact, False)
         assert f"in {function.__name__}" in traceback
 
 

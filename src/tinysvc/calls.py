@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
-from .dispatcher import JobReply, unpacked
-from .errors import ConfigurationError, HTTPError
+from .dispatcher import JobReply, remote_error, unpacked
+from .errors import ConfigurationError
 from .executor import packed
 from .routing import recorded
 
@@ -41,10 +41,10 @@ class CpuCall(NamedTuple):
         except asyncio.CancelledError:
             self.pool.abandon(job, even_running=True)
             raise
-        lengths, problem = reply.meta
-        if problem:
-            status, detail, headers = problem
-            raise HTTPError(status, detail, headers=[(name, value) for name, value in headers])
+        lengths, failure = reply.meta
+        if failure:
+            type_name, message, traceback = failure
+            raise remote_error(type_name, message, traceback, reply.body, only_http=True)
         return unpacked(JobReply(lengths, reply.body))
 
 
@@ -66,7 +66,8 @@ async def cpu(function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
     """Call a handler that has `@cpu_route` in a worker of its pool, and return what it returns.
 
     Its resources are filled in by name; all other arguments are given here. The route's `timeout` and `limit` hold.
-    Raises HTTPError as the handler does; RemoteError for anything else that it raises; and the pool's errors
+    Raises HTTPError as the handler does; RemoteError for anything else that it raises, and the error handlers of the
+    caller's service are asked for its `original`; and the pool's errors
     (QueueFull, DeadlineExceeded, WorkerDied, ...: see errors.PoolError), each of which, where it is not caught, answers
     the request as it would answer the route's own. Cancelling it stops the job. ConfigurationError for a function that
     no service here serves.

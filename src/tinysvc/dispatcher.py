@@ -31,7 +31,7 @@ from .books import DYING, LEAVING, ORDERLY_END, PAST_DEADLINE, STARTING, WENT_ON
 from .cores import available_cores
 from .descendants import new_mark
 from .ending import MOMENT
-from .errors import PoolClosed, RemoteError, WorkerStartError
+from .errors import HTTPError, PoolClosed, RemoteError, WorkerStartError
 from .processes import Channel, End, Forkserver
 from .settings import DEFAULT_POOL
 from .telling import log_record, manner_of_death, one_line
@@ -571,16 +571,22 @@ def unpacked(reply: JobReply) -> Any:
         raise RemoteError(type(error).__name__, f"the result cannot be unpickled: {error}", "") from error
 
 
-def remote_error(type_name: str, message: str, traceback: str, body: bytes) -> Exception:
-    """RemoteError; for run() and submit() the exception itself where it could be pickled, caused by the RemoteError."""
+def remote_error(type_name: str, message: str, traceback: str, body: bytes, *, only_http: bool = False) -> Exception:
+    """RemoteError; or the exception itself, caused by the RemoteError, where it could be pickled as it is.
+
+    An HTTPError is always one. `only_http`: all others are RemoteErrors, whose `original` error handlers are asked for.
+    """
     remote = RemoteError(type_name, message, traceback)
     if body:
         try:
-            original = unpack((), body)
+            original, is_exact = unpack((), body)
         except BaseException:
             return remote
-        if isinstance(original, Exception) and not isinstance(original, StopIteration):
+        if not isinstance(original, Exception) or isinstance(original, StopIteration):
+            remote.__cause__ = original  # it would end the loop (SystemExit), or no future takes it (StopIteration)
+        elif isinstance(original, HTTPError) or (is_exact and not only_http):
             original.__cause__ = remote
             return original
-        remote.__cause__ = original  # it would end the loop (SystemExit), or cannot be set on a future (StopIteration)
+        else:
+            remote.original = original
     return remote

@@ -34,7 +34,7 @@ from .forms import FormData, parse_form
 from .inherited import started_by
 from .messages import FileContent, Headers, Peer, Request, Response, problem_response, request_id, route_name
 from .results import encode_iterator, encode_result
-from .worker import Handle, Reply, error_text, unpack
+from .worker import Handle, Reply, error_text, pickled_error, unpack
 from .worker import pack as pickled
 
 if TYPE_CHECKING:
@@ -215,8 +215,10 @@ def _called(endpoint: Endpoint, resources: Values) -> Handle:
         route_name.set(f"call {endpoint.path}")
         try:
             result = endpoint.function(*args, **{**own, **kwargs})
-        except HTTPError as error:
-            return Reply((None, (error.status, error.detail, list(error.headers))), b"")
+        except MemoryError:  # nobody knows what is left; the worker is replaced
+            raise
+        except Exception as error:
+            return Reply(([], error_text(error)), pickled_error(error))
         if isinstance(result, Iterator):
             name = endpoint.function.__qualname__
             raise UnencodableResult(f"{name} streams, and only a request can take a stream; call what returns a value")

@@ -1,7 +1,8 @@
 """Error handlers: what a service's author answers where a handler has raised, by the exception's type.
 
 They stand around the handlers of a service and of those inside it; the inner one's are asked first. What a cpu handler
-raises is answered in its worker, what befalls the job (QueueFull, WorkerDied, ...) in the server.
+raises is answered in its worker, what befalls the job (QueueFull, WorkerDied, ...) in the server. What `cpu(...)` or a
+pool raises in an io handler is answered in the server, by the type that the exception had in its worker.
 """
 
 from __future__ import annotations
@@ -52,19 +53,21 @@ def checked(handlers: Mapping[Any, Any]) -> dict[type[Exception], ErrorHandler]:
 
 def answer_to(error: Exception, request: Request, handlers: ErrorHandlers) -> Response | None:
     """What the handler of the nearest type makes of it; None if there is none."""
-    handler = next((handlers[kind] for kind in type(error).__mro__ if kind in handlers), None)
+    original = getattr(error, "original", None) or error  # of a RemoteError
+    handler = next((handlers[kind] for kind in type(original).__mro__ if kind in handlers), None)
     if handler is None:
         return None
     answer: object
     try:
-        answer = handler(request, error)
+        answer = handler(request, original)
     except HTTPError as raised:
         answer = raised
     response = problem_response(answer, request) if isinstance(answer, HTTPError) else answer
     if not isinstance(response, Response):
         name = getattr(handler, "__qualname__", repr(handler))
         raise TypeError(f"the error handler {name} returned {answer!r}; return a Response or an HTTPError")
-    if response.status >= 500 and not isinstance(error, TinysvcError):  # a fault is a fault, however it is worded
+    is_foreseen = isinstance(original, TinysvcError) and not isinstance(original, RemoteError)
+    if response.status >= 500 and not is_foreseen:  # a fault is a fault, however it is worded
         notice(error)
         words = "%s %s (request %s) is answered %d: %s"
         shown = indented(author_traceback(error))
@@ -72,13 +75,14 @@ def answer_to(error: Exception, request: Request, handlers: ErrorHandlers) -> Re
     return encode_result(response)
 
 
-def with_error_handlers(handler: Handler, handlers: ErrorHandlers) -> Handler:
-    """`handler`, whose errors are answered. What a worker has raised, it has been asked about there."""
+def with_error_handlers(handler: Handler, handlers: ErrorHandlers, kind: str) -> Handler:
+    """`handler`, whose errors are answered. What a cpu handler has raised, its worker has asked them about."""
+    passed_on = (JobAbandoned, RemoteError) if kind == "cpu" else JobAbandoned
 
     async def handle(request: Request) -> Response:
         try:
             return await handler(request)
-        except (JobAbandoned, RemoteError):
+        except passed_on:
             raise
         except Exception as error:
             response = answer_to(error, request, handlers)

@@ -230,12 +230,17 @@ class WorkerStartError(PoolError):
 
 
 class RemoteError(PoolError):
-    """An exception raised in a worker. It travels as three strings, so that nothing of a worker runs here."""
+    """An exception raised in a worker. It travels as three strings, so that nothing of a worker runs here.
+
+    Of a function that was called (`run`, `submit`, `cpu`), whose result is a pickle anyway, `original` is the exception
+    or a copy without what cannot be pickled; None if it has none.
+    """
 
     def __init__(self, type_name: str, message: str, traceback: str) -> None:
         super().__init__(f"{type_name}: {message}")
         self.type_name = type_name
         self.traceback = traceback
+        self.original: Exception | None = None
 
     def __str__(self) -> str:
         return f"{self.message}\n\n{self.traceback}" if self.traceback else self.message

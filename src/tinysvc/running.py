@@ -179,7 +179,7 @@ class RunningService:
     def _add(self, wiring: Wiring, handler: Handler) -> None:
         mounted = wiring.mounted
         if mounted.error_handlers:
-            handler = with_error_handlers(handler, mounted.error_handlers)
+            handler = with_error_handlers(handler, mounted.error_handlers, mounted.route.kind)
         if mounted.route.max_body_size is not None:
             handler = limited_body(handler, mounted.route.max_body_size)
         if mounted.middleware:

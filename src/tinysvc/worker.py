@@ -51,7 +51,7 @@ from .descendants import (
     strays,
 )
 from .ending import slow_close_told
-from .errors import TinysvcError, author_traceback
+from .errors import HTTPError, TinysvcError, author_traceback
 from .inherited import ThreadWatch, find_generators
 from .leftovers import clearer, ignore_late_timers
 from .telling import STACK_SIGNAL, OomCounter, forward_logs, peak_bytes, watch_crashes, whole_lines
@@ -763,7 +763,7 @@ def send_error(link: Link, number: int, kind: int, error: BaseException) -> bool
     leaving = isinstance(error, MemoryError)
     if link.answered == number:  # it came behind the answer
         return not leaving
-    body = b"" if kind == HANDLE else _pickled_error(error)
+    body = b"" if kind == HANDLE else pickled_error(error)
     link.let_go_of_body(number)
     link.send(number, ERROR, (*error_text(error), leaving), body)
     return not leaving
@@ -787,13 +787,50 @@ def _text(text: str) -> str:
     return text[-MAX_ERROR_TEXT:].encode(errors="backslashreplace").decode()
 
 
-def _pickled_error(error: BaseException) -> bytes:
-    """The exception as a pickle, for run() and submit(); empty if it would not come out again as it went in."""
+def pickled_error(error: BaseException) -> bytes:
+    """A pickle of the exception and of whether it comes out as it went in, for run(), submit() and cpu().
+
+    Many exceptions do not, as their __init__ takes other arguments than those that they keep. A stand-in is made of
+    these without __init__: of the same class, or an HTTPError if that is what the class, unknown elsewhere, is made of.
+    Empty if that fails, too.
+    """
+    made: list[tuple[object, type]] = [(error, type(error)), (_StandIn(error, type(error)), type(error))]
+    if isinstance(error, HTTPError):
+        made.append((_StandIn(error, HTTPError), HTTPError))
+    for value, kind in made:
+        data = _pickle_of((value, value is error))
+        if data and type(pickle.loads(data)[0]) is kind:
+            return data
+    return b""
+
+
+class _StandIn:
+    """An exception that is pickled by its arguments and attributes: what cannot be pickled of them is left out."""
+
+    def __init__(self, error: BaseException, kind: type[BaseException]) -> None:
+        self._error, self._kind = error, kind
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        args = tuple(each if _pickle_of(each) else repr(each) for each in self._error.args)
+        state = {name: each for name, each in vars(self._error).items() if _pickle_of(each)}
+        return _without_init, (self._kind, args, state)
+
+
+def _without_init(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    vars(error).update(state)
+    return error
+
+
+def _pickle_of(value: object) -> bytes:
+    """Empty if the value cannot be pickled, or not unpickled."""
     try:
-        data = pickle.dumps(error)
-        return data if type(pickle.loads(data)) is type(error) else b""
+        data = pickle.dumps(value)
+        pickle.loads(data)
     except BaseException:
         return b""
+    return data
 
 
 def _memory() -> int:
