@@ -663,7 +663,7 @@ async def leave_in_stream(client: Client, rng: random.Random) -> str:
         return "left" if head.startswith(b"HTTP/1.1 500") else repr(head)
     came = b""
     while len(came) < len(wanted):
-        if not (size := int(await client.reader.readline(), 16)):
+        if not (size := int(await client.reader.readuntil(b"\r\n"), 16)):
             raise Wrong(f"{path} is without end, and ended behind {came!r}")
         came += (await client.reader.readexactly(size + 2))[:-2]
     if not came.startswith(wanted):
@@ -954,6 +954,7 @@ def descriptors(pid: int) -> Counter[str]:
 
 LOG_LINES = {
     "a deadline has passed": r"ERROR tinysvc: GET /cpu/late/\S+ .*: 504, the job ran past its deadline of 0\.2 s",
+    "where its job was": r"WARNING tinysvc\.executor: worker \d+ was killed: it ran a job past its deadline.*",
     "a worker died in a job": r"ERROR tinysvc: [A-Z]+ /cpu/.*: 500, worker \d+ was killed"
     r"( by SIGKILL from outside|: it could not be given a job: \[Errno 32\]).*",
     "a worker died in a stream": r"ERROR tinysvc\.http: <Request GET /cpu/(?:download|events|lines)/\d+> .*: "
@@ -964,7 +965,7 @@ LOG_LINES = {
     "what a drain waits for": r"INFO tinysvc: draining: connections that are still at work: \d+; .*",
     "a worker died": r"WARNING tinysvc\.executor: worker \d+ was killed by SIGKILL from outside the pool.*",
     "the loop was held for less than a second": r"WARNING tinysvc: .* holds the event loop, for 0\.\d+ s so far, .*",
-    "where it was": r'  File ".*", line \d+, in \S+|    .*',
+    "where it was": r'  File ".*", line \d+,? in \S+|    .*',
     "it was free again in less than a second": r"INFO tinysvc: the event loop is free again, after 0\.\d+ s",
 }
 """What the log may say, line by line, and what it means. A busy machine holds an event loop too, for a moment."""

@@ -299,6 +299,15 @@ def test_early_ends_that_lie_far_apart_cost_no_pause() -> None:
         table.now += 60
 
 
+def test_early_ends_of_workers_that_did_jobs_cost_no_pause() -> None:
+    table = Table()
+    for number in range(1, 10):
+        table.ready(number)
+        table.done(table.admit())
+        table.died(number)
+        assert number + 1 in table.books.workers
+
+
 def test_who_ends_in_silence_is_killed_and_who_cannot_be_killed_is_passed_over() -> None:
     table = Table()
     table.ready()

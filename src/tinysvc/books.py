@@ -43,8 +43,9 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 30.0
 """Seconds before a worker that could not be started is tried again; doubled each time."""
 
 EARLY_END, EARLY_ENDS = 10.0, 3
-"""A worker that dies without a job within so many seconds of being ready ended early. From this many such ends in a
-row on, the next worker starts after a pause, as one that could not be started."""
+"""A worker that dies within so many seconds of being ready, before its first job, ended early. From this many such ends
+in a row on, the next worker starts after a pause, as one that could not be started. A worker that has done a job shows
+that its successor can work, too: something outside killed it, and a pause would only take workers from requests."""
 
 PROCESSES_PER_PLACE = 3
 """Processes that a place may have at a time: one that works, its successor, and one that closes its resources."""
@@ -484,7 +485,7 @@ class Books:
         self._take_from_idle(worker)
         self.at_work.discard(worker)
         job = worker.job
-        if job is None and worker.started and not worker.why and worker.state is not LEAVING:
+        if not worker.jobs and worker.started and not worker.why and worker.state is not LEAVING:
             self._note_early_end(worker, how, now)
         if job is not None:
             if not worker.why:
@@ -534,7 +535,7 @@ class Books:
                 self._finish(job, NoWorkers(f"no worker is alive: {text}", math.ceil(self.pause)), now)
 
     def _note_early_end(self, worker: Worker, how: str, now: float) -> None:
-        """A worker that was ready has died without a job: pause if that happens again and again."""
+        """A worker has died before its first job: pause if that happens again and again."""
         if now - self._last_early_end > EARLY_END + LONGEST_PAUSE:
             self._early_ends = 0
         if now - worker.since < EARLY_END and not self.closed:
