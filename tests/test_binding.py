@@ -219,6 +219,12 @@ def test_what_is_made_of_pydantic_models() -> None:
     with pytest.raises(BindingError) as raised:
         bound(handler, body=b'[{"x": 1}, {}]')
     assert raised.value.faults == [("$[1].x", "Field required")]
+
+    def beside(model: Model, n: Annotated[int, Query()]) -> None: ...
+
+    with pytest.raises(BindingError) as raised:
+        bound(beside, "n=x", body=b"{}")
+    assert raised.value.faults == [("$.x", "Field required"), ("query.n", "Expected `int`, got 'x'")]
     assert bound(optional) == {"model": None}
     assert bound(optional, body=b'{"x": 1}') == {"model": Model(x=1)}
     with pytest.raises(ConfigurationError, match=r"cannot read a value of type .* for models; use a dataclass"):

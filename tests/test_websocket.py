@@ -696,7 +696,28 @@ async def test_json_is_typed(opcode: int) -> None:
         each.send(frame(opcode, b'{"x": 1, "y": "2"}'))
         opcode, payload = await each.frame()
         assert (opcode, payload[:2]) == (CLOSE, b"\x03\xef")
-        assert payload[2:] == b"the message is not what was expected: Expected `int`, got `str` - at `$.y`"
+        assert payload[2:] == b"the message is not what was expected: $.y: Expected `int`, got `str`"
+
+
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+@on_loop
+async def test_json_is_read_as_a_body_is(opcode: int) -> None:
+    pydantic = pytest.importorskip("pydantic")
+    model: Any = pydantic.create_model("model", x=(int, ...), y=(int, 0))
+
+    @io_route("/models")
+    async def models(socket: WebSocket) -> None:
+        while True:
+            await socket.send_json([await socket.receive_json(model), await socket.receive_json(list[model])])
+
+    async with socket(models, "/models") as each:
+        each.send(frame(opcode, b'\xef\xbb\xbf{"x": 1}'))
+        each.send(frame(opcode, b'[{"x": 2}]'))
+        assert await each.frame() == (TEXT, b'[{"x":1,"y":0},[{"x":2,"y":0}]]')
+        each.send(frame(opcode, b'{"x": "a", "y": "b"}'))
+        opcode, payload = await each.frame()
+        assert (opcode, payload[:2]) == (CLOSE, b"\x03\xef")
+        assert b"$.x: Input should be a valid integer" in payload
 
 
 @pytest.mark.parametrize("sent", [b'{"x": {"%s": 1}}' % (b"x" * 500), b"[" * 100_000, b'"\xff"', b"", b"NaN"])

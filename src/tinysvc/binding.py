@@ -37,11 +37,11 @@ from collections.abc import (
     Mapping,
 )
 from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
-from typing import Any, Literal, NamedTuple, get_args, get_origin
+from typing import Any, Literal, NamedTuple, cast, get_args, get_origin
 
 import msgspec
 
-from .aliases import decode_hook, is_again, readable_fields
+from .aliases import decode_hook, is_again, readable_fields, without_aliases
 from .annotations import (
     Unresolved,
     comes_as_json,
@@ -368,13 +368,8 @@ class Binder:
                 body = body[3:]  # a parser may ignore it (RFC 8259, 8.1)
             try:
                 return read(body)
-            except msgspec.ValidationError as error:
-                found = _mismatches_in(body, annotation, error, is_json=read is decode)
-            except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-                raise _not_read(body, error, is_json=read is decode) from None
-            except ValueError as error:
-                raise _pydantic_errors(error) from None
-            raise _Fault(*found)
+            except (msgspec.DecodeError, RecursionError, ValueError) as error:
+                raise _refusal(body, annotation, error, is_json=read is decode) from None
 
         return make
 
@@ -394,13 +389,8 @@ class Binder:
             raise self._not_decodable(place, annotation, error) from None
 
     def _by_pydantic(self, place: str, annotation: Any) -> Any:
-        """What reads a model, or what is made of some."""
-        if validate := getattr(annotation, "model_validate_json", None):
-            return validate
-        from pydantic import TypeAdapter
-
         try:
-            return TypeAdapter(annotation).validate_json
+            return _validator_of(annotation)
         except Exception as error:
             raise self._not_decodable(place, annotation, error) from None
 
@@ -493,18 +483,50 @@ def _by_msgspec_and(validate: Callable[[bytes], Any]) -> Callable[[Body], Any]:
     return decode
 
 
-def _mismatches_in(
-    body: Body, annotation: Any, error: msgspec.ValidationError, *, is_json: bool
-) -> list[tuple[str, str]]:
-    """All that does not fit. HTTPError 400 if the body is malformed behind the first place that does not fit."""
+def _validator_of(annotation: Any) -> Callable[[bytes], Any]:
+    """What reads a model of pydantic, or what is made of some."""
+    if validate := getattr(annotation, "model_validate_json", None):
+        return cast("Callable[[bytes], Any]", validate)
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(annotation).validate_json
+
+
+def json_value(message: bytes | str, annotation: Any) -> Any:
+    """A message as this type, read as a body is. ValueError with each place that does not fit."""
+    annotation = without_aliases(annotation)
+    body = (message.encode() if isinstance(message, str) else message).removeprefix(BYTE_ORDER_MARK)
+    try:
+        if holds_model(annotation):
+            return _by_msgspec_and(_validator_of(annotation))(body)
+        with readable_fields(annotation):
+            return msgspec.json.decode(body, type=annotation, dec_hook=decode_hook)
+    except (msgspec.DecodeError, RecursionError, ValueError) as error:
+        refusal = _refusal(body, annotation, error, is_json=True)
+    if isinstance(refusal, _Fault):
+        raise ValueError("; ".join(f"{place}: {detail}" for place, detail in refusal.faults))
+    raise ValueError(str(refusal.detail).replace("The body", "the message"))
+
+
+def _refusal(body: Body, annotation: Any, error: Exception, *, is_json: bool) -> _Fault | HTTPError:
+    """What the client is told of a body that cannot be read."""
+    if isinstance(error, msgspec.ValidationError):
+        return _mismatches_in(body, annotation, error, is_json=is_json)
+    if isinstance(error, (msgspec.DecodeError, RecursionError, UnicodeDecodeError)):
+        return _not_read(body, error, is_json=is_json)
+    return _pydantic_errors(error)
+
+
+def _mismatches_in(body: Body, annotation: Any, error: msgspec.ValidationError, *, is_json: bool) -> _Fault | HTTPError:
+    """All that does not fit. 400 if the body is malformed behind the first place that does not fit."""
     decode = msgspec.json.decode if is_json else msgspec.msgpack.decode
     try:
         value = decode(body)
     except msgspec.ValidationError:  # a number that no float can be
-        return mismatches(None, Any, error)
+        return _Fault(*mismatches(None, Any, error))
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as malformed:
-        raise _not_read(body, malformed, is_json=is_json) from None
-    return mismatches(value, annotation, error, dec_hook=decode_hook)
+        return _not_read(body, malformed, is_json=is_json)
+    return _Fault(*mismatches(value, annotation, error, dec_hook=decode_hook))
 
 
 def _not_read(body: Body, error: Exception, *, is_json: bool) -> HTTPError:
@@ -518,13 +540,11 @@ def _with_text(detail: str, values: list[str], takes_many: bool) -> str:
     return detail if takes_many else detail.replace("got `str`", f"got {values[-1][:100]!r}")
 
 
-def _pydantic_errors(error: ValueError) -> BindingError:
+def _pydantic_errors(error: Exception) -> _Fault:
     errors = getattr(error, "errors", None)
     if errors is None:
-        return BindingError([("$", str(error))])
-    return BindingError(
-        [("$" + "".join(_step(step) for step in e["loc"]), e["msg"]) for e in errors()[:MAX_MISMATCHES]]
-    )
+        return _Fault(("$", str(error)))
+    return _Fault(*[("$" + "".join(_step(step) for step in e["loc"]), e["msg"]) for e in errors()[:MAX_MISMATCHES]])
 
 
 def _step(step: str | int) -> str:

@@ -26,9 +26,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn, Protocol
 
-import msgspec
-
-from .aliases import decode_hook, without_aliases
+from .binding import json_value
 from .encoding import json_bytes
 from .errors import HTTPError, TinysvcError, author_traceback, indented, notice
 from .messages import Failed, Handler, Request, Response
@@ -169,8 +167,8 @@ class WebSocket:
         """The next message, text or binary, decoded as JSON of this type: else the socket is closed with 1007."""
         message = await self.receive()
         try:
-            return msgspec.json.decode(message, type=without_aliases(type), dec_hook=decode_hook)
-        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+            return json_value(message, type)
+        except ValueError as error:
             return await self._refuse(INVALID_DATA, f"the message is not what was expected: {error}")
 
     async def _refuse(self, code: int, reason: str) -> NoReturn:
