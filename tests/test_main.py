@@ -325,6 +325,59 @@ def test_a_signal_drains_and_exits_0(folder: Path, number: signal.Signals) -> No
         assert server.process.wait(30) == 0
 
 
+DEAF = """
+import asyncio
+import signal
+from tinysvc import io_resource, io_route
+
+def register(way: str) -> None:
+    loop = asyncio.get_running_loop()
+    if way.startswith("SIG_"):
+        signal.signal(signal.SIGTERM, getattr(signal, way))
+    else:
+        loop.add_signal_handler(signal.SIGTERM, print, "heard", "too")
+    if way == "removed":
+        assert loop.remove_signal_handler(signal.SIGTERM)
+    loop.add_signal_handler(signal.SIGUSR1, print)
+    assert loop.remove_signal_handler(signal.SIGUSR1)
+
+@io_resource
+async def library():
+    if PLACE == "resource":
+        register(WAY)
+    yield "open"
+    print("closed")
+
+@io_route("/")
+async def root(library: str) -> None:
+    if PLACE == "handler":
+        register(WAY)
+"""
+
+
+@pytest.mark.parametrize(
+    ("place", "way"),
+    [
+        ("resource", "added"),
+        ("resource", "removed"),
+        ("resource", "SIG_IGN"),
+        ("resource", "SIG_DFL"),
+        ("handler", "added"),
+        ("handler", "removed"),
+    ],
+)
+def test_sigterm_drains_although_a_library_registers_for_it(folder: Path, place: str, way: str) -> None:
+    (folder / "deaf.py").write_text(f"PLACE, WAY = {place!r}, {way!r}\n{DEAF}")
+    with served(*tinysvc("deaf.py"), cwd=folder) as server:
+        assert server.get("/").status_code == 204
+        server.process.terminate()
+        output, errors = server.process.communicate(timeout=30)
+    assert server.process.returncode == 0
+    assert "closed\n" in output
+    assert ("heard too\n" in output) == (way == "added")
+    assert ("a resource gave SIGTERM to SIG_IGN or SIG_DFL" in errors) == way.startswith("SIG_")
+
+
 CLOSING = """
 from tinysvc import io_resource, io_route
 

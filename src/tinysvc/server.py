@@ -378,19 +378,64 @@ async def _serve_until_signal(
         end()
 
     not_for_children(stop, _without_signals)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal, number)
-    loop.add_signal_handler(signal.SIGHUP, lambda: end() if terminal_closed() else server.read_again())
+    take_back_signals = _keep_signals(
+        loop,
+        {
+            signal.SIGTERM: lambda: on_signal(signal.SIGTERM),
+            signal.SIGINT: lambda: on_signal(signal.SIGINT),
+            signal.SIGHUP: lambda: end() if terminal_closed() else server.read_again(),
+        },
+    )
     if supervisor is not None:
         loop.add_reader(supervisor, on_supervisor_gone)
     try:
         async with server.listening():
+            take_back_signals()
             ready()
             await stop.wait()
         watch.expect(max(MOMENT, server.running.seconds_left()), STUCK)  # uvloop waits for them
     except asyncio.CancelledError:
         if not stop.is_set():
             raise
+
+
+def _keep_signals(loop: asyncio.AbstractEventLoop, handlers: Mapping[int, Callable[[], object]]) -> Callable[[], None]:
+    """Handle these signals, whatever a resource, a handler or a library of theirs registers later.
+
+    `loop.add_signal_handler` replaces: a library that adds one for SIGTERM would make the server deaf to it. So what is
+    added later is called behind ours, and only that is removed. Call the result when the resources are open: it undoes
+    `signal.signal(SIGTERM, SIG_IGN)` and SIG_DFL in them. (Python functions given to `signal.signal` replace nothing.)
+    """
+    add, remove = loop.add_signal_handler, loop.remove_signal_handler
+
+    def add_behind(number: int, callback: Callable[..., object], *args: Any) -> None:
+        if number in handlers:
+            add(number, both, handlers[number], functools.partial(callback, *args))
+        else:
+            add(number, callback, *args)
+
+    def both(ours: Callable[[], object], other: Callable[[], object]) -> None:
+        ours()
+        other()
+
+    def remove_behind(number: int) -> bool:
+        if number not in handlers or loop.is_closed():  # a loop that closes removes them all
+            return remove(number)
+        add(number, handlers[number])
+        return True
+
+    def take_back() -> None:
+        for number, handler in handlers.items():
+            if signal.getsignal(number) in (signal.SIG_IGN, signal.SIG_DFL):
+                name = signal.Signals(number).name
+                log.warning("a resource gave %s to SIG_IGN or SIG_DFL; the server handles it again, to drain", name)
+                add(number, handler)
+
+    for number, handler in handlers.items():
+        add(number, handler)
+    loop.add_signal_handler = add_behind  # type: ignore[method-assign, assignment]
+    loop.remove_signal_handler = remove_behind  # type: ignore[method-assign, assignment]
+    return take_back
 
 
 def _without_signals(_: object) -> tuple[int, ...]:
