@@ -9,6 +9,8 @@ headers that matter are: those that parameters of the handler are filled from, a
 is told to all who wait for it and never kept. A result that is for one client (it sets a cookie, or its Cache-Control
 says private or no-store), or that streams, is neither kept nor shared. What is kept has a bound in bytes; what was not
 asked for the longest goes first.
+
+Caches in front of the server get their word here, too: see `private_to`.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import NamedTuple
@@ -212,5 +215,24 @@ class CachedRoute:
 def _is_for_all(response: Response) -> bool:
     return response.status < 400 and not any(
         name == "set-cookie" or (name == "cache-control" and ("private" in value or "no-store" in value))
-        for name, value in response.headers
+        for name, value in ((name.lower(), value.lower()) for name, value in response.headers)
     )
+
+
+def private_to(handler: Handler, credentials: Sequence[str]) -> Handler:
+    """`handler`, whose answers no shared cache gives to others: it takes a token or a key from these headers.
+
+    An answer without Cache-Control stays as it is.
+    """
+
+    async def handle(request: Request) -> Response:
+        response = await handler(request)
+        if any(name.lower() == "cache-control" for name, _ in response.headers):
+            response = copy(response)  # the author may answer with one and the same again and again
+            if any(name in request.headers for name in credentials):
+                make_private(response)
+            else:
+                add_vary(response, *credentials)
+        return response
+
+    return handle

@@ -26,6 +26,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextvars import copy_context
+from copy import copy
 from email.utils import formatdate
 from fcntl import ioctl
 from math import inf
@@ -828,6 +829,7 @@ def _own_lines(request: Request, response: Response) -> bytes:
     if b"ache-" not in lines or not _MAY_BE_KEPT.search(lines):
         return lines
     if _SETS_COOKIE.search(lines) or "authorization" in request.headers:
+        response = copy(response)  # the author may answer with one and the same again and again
         make_private(response)
         lines = field_lines(response.headers)
     return lines

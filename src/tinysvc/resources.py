@@ -112,14 +112,13 @@ def _remedy(resource: Resource, other: Resource | None) -> str:
 
 def read_by(resources: Resources, known: Set[str]) -> tuple[list[str], bool]:
     """The headers that the resources of a request read, and whether they may read more, as with the Request."""
-    headers: list[str] = []
-    reads_more = False
-    for resource in resources.values():
-        if not isinstance(resource.function, Given):
-            binder = Binder(resource.function, (), known)
-            headers += binder.headers
-            reads_more = reads_more or binder.takes_request
-    return headers, reads_more
+    binders = binders_of(resources, known)
+    return [name for each in binders for name in each.headers], any(each.takes_request for each in binders)
+
+
+def binders_of(resources: Resources, known: Set[str]) -> list[Binder]:
+    """Those of the resources of a request that are functions."""
+    return [Binder(each.function, (), known) for each in resources.values() if not isinstance(each.function, Given)]
 
 
 def _check_shared(resource: Resource, other: Resource) -> None:

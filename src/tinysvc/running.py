@@ -55,7 +55,7 @@ from .routing import Route
 from .service import Mounted, Service, url_of
 from .settings import DEFAULT_POOL, Settings
 from .websocket import socket_handler
-from .wiring import Wiring, endpoint_of, max_body_size, socket_parameter, takes, wiring_of
+from .wiring import Wiring, credentials_of, endpoint_of, max_body_size, socket_parameter, takes, wiring_of
 
 if TYPE_CHECKING:
     from .caching import Results
@@ -186,6 +186,11 @@ class RunningService:
             handler = self._within(mounted.middleware, handler)
             if mounted.route.kind == "cpu" or wiring.binder.body_kind in ("bytes", "json"):
                 handler = with_kept_form(handler)
+        if not mounted.route.cache and (credentials := credentials_of(wiring)):
+            from .caching import private_to  # only who takes credentials pays for the import
+
+            handler = private_to(handler, credentials)
+        if mounted.middleware:
             self._middleware_of[handler] = mounted.middleware
         self.router.add(mounted.path, mounted.route.methods, handler, mounted.route.function)
 

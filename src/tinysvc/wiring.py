@@ -11,11 +11,11 @@ from typing import Any, NamedTuple, get_args
 
 from .annotations import hints_of, signature_of, without_annotated
 from .background import Background
-from .binding import Binder, is_stream
+from .binding import Binder, Input, is_stream
 from .endpoints import Endpoint
 from .errors import ConfigurationError
-from .places import marker_in
-from .resources import in_order, of_request
+from .places import ApiKey, Bearer, marker_in
+from .resources import binders_of, in_order, of_request
 from .routing import Given, Resource, Route, recorded
 from .service import Mounted
 from .settings import Settings
@@ -75,6 +75,18 @@ def takes(kind: type, wiring: Wiring) -> bool:
         if not isinstance(function, Given)
         for each in signature_of(function).values()
     )
+
+
+def credentials_of(wiring: Wiring) -> list[str]:
+    """The headers in which the handler, or a resource of its requests, takes a token or a key."""
+    binders = [wiring.binder, *binders_of(wiring.of_request, {*wiring.once, *wiring.of_request})]
+    inputs = [each for binder in binders for each in binder.inputs if each.place in ("header", "cookie")]
+    names = ["cookie" if each.place == "cookie" else each.field.lower() for each in inputs if _is_credential(each)]
+    return list(dict.fromkeys(names))
+
+
+def _is_credential(taken: Input) -> bool:
+    return isinstance(taken.marker, (Bearer, ApiKey)) or taken.field.lower() == "authorization"
 
 
 def _check_can_finish(route: Route) -> None:
