@@ -31,6 +31,7 @@ FLOORS: list[list[set[str]]] = [  # floor -> groups; the groups of one floor do 
             "ranges",
             "samples",
             "shadows",
+            "shapes",
         }
     ],
     [

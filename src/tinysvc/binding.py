@@ -24,6 +24,7 @@ only a resource stays the one that it is.
 from __future__ import annotations
 
 import inspect
+import re
 import typing
 from collections.abc import (
     AsyncGenerator,
@@ -473,12 +474,24 @@ def _from_raw(kind: type[Body], default: Any) -> Get:
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
+_HUGE = re.compile(rb"e\+?[0-9]{3}|E\+?[0-9]{3}|[0-9]{309}")
+"""What may be a number beyond the floats."""
+
+
 def _by_msgspec_and(validate: Callable[[bytes], Any]) -> Callable[[Body], Any]:
-    """msgspec reads the document first, so that what is no JSON (NaN, say) is refused alike for all types."""
+    """msgspec skips through the document first, so that what is no JSON (NaN, say) is refused alike for all types."""
+    skip = msgspec.json.Decoder(msgspec.Raw).decode
 
     def decode(body: Body) -> Any:
-        msgspec.json.decode(body)
-        return validate(bytes(body))
+        skip(body)
+        whole = bytes(body)
+        if _HUGE.search(whole):
+            msgspec.json.decode(whole)  # which refuses a number that no float can be
+        try:
+            return validate(whole)
+        except ValueError:
+            msgspec.json.decode(whole)  # which looks into the texts, too
+            raise
 
     return decode
 

@@ -1,5 +1,6 @@
 """JSON of any value: one encoder with one table, for results, NDJSON, events, WebSocket messages and MessagePack.
 
+    shapes ──> a class that a library alone writes so
     orjson ──> what it does not know, `_shallow` makes one step simpler, by a table of types ──> orjson
        └─ refuses (a long integer, a key that is no text, an unknown type) ──> `plain` walks the value, slowly
 
@@ -27,6 +28,7 @@ import msgspec
 import orjson
 
 from .errors import UnencodableResult
+from .shapes import all_fit, fits, shape_of
 
 _OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_PASSTHROUGH_DATACLASS
 """Dataclasses go through the table: orjson looks into `__dict__`, which lacks the defaults of a decoded one."""
@@ -36,6 +38,15 @@ _ANY_KEYS = _OPTIONS | orjson.OPT_NON_STR_KEYS
 
 def json_bytes(value: Any) -> bytes:
     """`value` as JSON. NaN and infinities become null. UnencodableResult names what JSON cannot say, and where."""
+    kind = type(value)
+    if kind is not dict:
+        is_list = kind is list and bool(value)
+        shape = shape_of(type(value[0]) if is_list else kind)  # type: ignore[arg-type]  # a class is hashable
+        if shape is not None and (all_fit if is_list else fits)(value, shape):
+            try:
+                return shape.write(value, _shallow, orjson.OPT_UTC_Z)
+            except (TypeError, ValueError):  # a value of another type than its class says
+                pass
     try:
         return orjson.dumps(value, _shallow, _OPTIONS)
     except TypeError:

@@ -16,13 +16,13 @@ from itertools import chain
 from typing import Any
 
 import msgspec
-from msgspec import inspect as inspection
 
 from .arena import BIG
 from .contexts import restore
 from .encoding import json_bytes
 from .events import Event, EventStream
 from .messages import EVENTS, NDJSON, OCTETS, TEXT, FileContent, Response, json_response
+from .shapes import shape_of
 
 
 def encode_result(result: Any) -> Response:
@@ -81,52 +81,15 @@ def _encoder_of(kind: type) -> Callable[[Any], Response]:
         return _finished
     if issubclass(kind, (Iterator, AsyncIterator)):
         return Response
-    return _struct if issubclass(kind, msgspec.Struct) and _is_simple(kind) else _json
+    return _struct if issubclass(kind, msgspec.Struct) and shape_of(kind) else _json
 
 
 def _struct(result: msgspec.Struct) -> Response:
-    """Several times as fast, where it makes no difference."""
+    """Without a second look at the class."""
     try:
         return json_response(msgspec.json.encode(result))
     except (TypeError, ValueError):  # a value of another type than the class says
         return _json(result)
-
-
-def _is_simple(kind: Any) -> bool:
-    """Whether msgspec alone writes such values as the table would: Structs of texts, numbers and the like."""
-    try:
-        waiting, seen = [inspection.type_info(kind)], set()
-    except Exception:  # an annotation that cannot be read
-        return False
-    while waiting:
-        info: Any = waiting.pop()
-        if isinstance(info, inspection.StructType):
-            if info.cls not in seen:
-                seen.add(info.cls)
-                waiting += [field.type for field in info.fields]
-        elif isinstance(info, (inspection.ListType, inspection.VarTupleType)):
-            waiting.append(info.item_type)
-        elif isinstance(info, inspection.UnionType):
-            waiting += info.types
-        elif isinstance(info, inspection.DictType) and isinstance(info.key_type, inspection.StrType):
-            waiting.append(info.value_type)
-        elif isinstance(info, inspection.Metadata):
-            waiting.append(info.type)
-        elif not isinstance(info, _SIMPLE):
-            return False
-    return True
-
-
-_SIMPLE = (
-    inspection.NoneType,
-    inspection.BoolType,
-    inspection.IntType,
-    inspection.FloatType,
-    inspection.StrType,
-    inspection.LiteralType,
-    inspection.DateTimeType,
-    inspection.UUIDType,
-)
 
 
 # Streams

@@ -1,0 +1,189 @@
+"""shapes.py: what a library writes alone is the same as the table's, and never lacks a field."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Generic, TypeVar
+
+import msgspec
+import pytest
+
+from tinysvc.encoding import json_bytes
+from tinysvc.shapes import all_fit, fits, shape_of
+
+T = TypeVar("T")
+
+
+class Size(enum.Enum):
+    SMALL = "s"
+
+
+@dataclass
+class Point:
+    x: int
+    y: float
+
+
+@dataclass
+class Line:
+    points: list[Point]
+    size: Size | None
+
+
+@dataclass
+class Item:
+    name: str
+    count: int = 1
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Basket:
+    items: list[Item]
+
+
+@dataclass
+class Node:
+    children: list[Node]
+    name: str = "leaf"
+
+
+@dataclass(slots=True)
+class Slotted:
+    x: int
+    y: int = 2
+
+
+@dataclass
+class Hidden:
+    _secret: int
+
+
+@dataclass
+class Caching:
+    x: int
+
+    @cached_property
+    def twice(self) -> int:
+        return 2 * self.x
+
+
+@dataclass
+class Counting:
+    x: int
+
+    def __post_init__(self) -> None:
+        self.more = 1
+
+
+@dataclass
+class Anything:
+    value: Any
+
+
+@dataclass
+class Page(Generic[T]):
+    items: list[T]
+
+
+@dataclass
+class Unset:
+    x: int | msgspec.UnsetType = msgspec.UNSET
+
+
+@dataclass
+class Base:
+    x: int
+
+
+@dataclass
+class Derived(Base):
+    y: int = 2
+
+
+@dataclass
+class Holder:
+    base: Base
+
+
+class Struct(msgspec.Struct):
+    x: int
+    size: Size = Size.SMALL
+
+
+class Holding(msgspec.Struct):
+    item: Item
+
+
+@pytest.mark.parametrize("kind", [Point, Line, Item, Slotted, Struct])
+def test_class_is_written_by_a_library_alone(kind: type) -> None:
+    assert shape_of(kind) is not None
+
+
+@pytest.mark.parametrize(
+    "kind", [Basket, Node, Hidden, Caching, Counting, Anything, Page, Unset, Holding, dict, list, int, type(None)]
+)
+def test_class_is_left_to_the_table(kind: type) -> None:
+    assert shape_of(kind) is None
+
+
+ITEM = b'{"name":"a","count":1,"tags":[]}'
+decoded = msgspec.json.Decoder(Item).decode(b'{"name":"a"}')
+cached = Caching(1)
+assert cached.twice == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (Point(1, 2.0), b'{"x":1,"y":2.0}'),
+        ([Point(1, float("nan"))] * 2, b'[{"x":1,"y":null},{"x":1,"y":null}]'),
+        (Line([Point(1, 2.0)], Size.SMALL), b'{"points":[{"x":1,"y":2.0}],"size":"s"}'),
+        (Item("a"), ITEM),
+        (decoded, ITEM),
+        ([decoded], b"[%b]" % ITEM),
+        ([Item("a"), decoded], b"[%b,%b]" % (ITEM, ITEM)),
+        ([Point(1, 2.0), decoded], b'[{"x":1,"y":2.0},%b]' % ITEM),
+        ([Basket([decoded])], b'[{"items":[%b]}]' % ITEM),
+        ({"items": [decoded]}, b'{"items":[%b]}' % ITEM),
+        ([[decoded]], b"[[%b]]" % ITEM),
+        (Anything(decoded), b'{"value":%b}' % ITEM),
+        (Page([decoded]), b'{"items":[%b]}' % ITEM),
+        (Holding(decoded), b'{"item":%b}' % ITEM),
+        (Holder(Base(1)), b'{"base":{"x":1}}'),
+        (Holder(msgspec.convert({"x": 1}, Derived)), b'{"base":{"x":1,"y":2}}'),
+        (
+            msgspec.convert({"children": [{"children": []}], "name": "root"}, Node),
+            b'{"children":[{"children":[],"name":"leaf"}],"name":"root"}',
+        ),
+        (Slotted(1), b'{"x":1,"y":2}'),
+        (msgspec.convert({"x": 1}, Slotted), b'{"x":1,"y":2}'),
+        (Hidden(1), b'{"_secret":1}'),
+        (cached, b'{"x":1}'),
+        (Counting(1), b'{"x":1}'),
+        (Unset(), b"{}"),
+        ([Struct(1), Struct(2)], b'[{"x":1,"size":"s"},{"x":2,"size":"s"}]'),
+        ([Struct({decoded.count}), Point(1, 2.0)], b'[{"x":[1],"size":"s"},{"x":1,"y":2.0}]'),  # type: ignore[arg-type]
+    ],
+)
+def test_every_field_is_written_once(value: Any, expected: bytes) -> None:
+    assert json_bytes(value) == expected
+
+
+def test_one_value_that_lacks_a_field_is_enough_for_the_table() -> None:
+    shape = shape_of(Item)
+    assert shape is not None
+    assert fits(Item("a"), shape)
+    assert not fits(decoded, shape)
+    assert all_fit([Item("a"), Item("b")], shape)
+    assert not all_fit([Item("a"), decoded], shape)
+    assert not all_fit([Item("a"), Point(1, 2.0)], shape)
+
+
+def test_a_class_with_subclasses_inside_is_left_to_the_table() -> None:
+    shape = shape_of(Holder)
+    assert shape is not None
+    assert not fits(Holder(Base(1)), shape)
+    assert not all_fit([Holder(Base(1))], shape)
