@@ -66,6 +66,7 @@ FLOORS: list[list[set[str]]] = [  # floor -> groups; the groups of one floor do 
             "server",
             "tables",
             "supervisor",
+            "firstprocess",
             "reload",
             "sockets",
             "notify",

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from .encoding import json_bytes
 from .ending import MOMENT, STUCK, watch
 from .errors import ConfigurationError, WorkerStartError, refused_call
+from .firstprocess import leave_first_process
 from .forks import end_of_child, not_for_children, reset_signals
 from .http import Connections
 from .loading import TargetError, load_main, load_service
@@ -252,6 +253,7 @@ def show(what: str, load: Callable[[], Service], options: Mapping[str, Any]) -> 
 def run_loaded(load: Callable[[], Service], options: Mapping[str, Any]) -> None:
     """Load, serve, and turn every foreseen failure into its sentence and exit status."""
     open_standard_streams()
+    leave_first_process()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # what a handler prints is seen at once, also in a file or a pipe
     take_address(os.environ)

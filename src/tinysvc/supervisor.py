@@ -298,7 +298,7 @@ class Supervisor:
     # Deaths and births
 
     def _reap(self) -> None:
-        """Whoever has ended: as the first process of a container we also inherit orphans."""
+        """Processes that have ended, and orphans where this is the first process of a container."""
         with suppress(ChildProcessError):
             while any(ended := os.waitpid(-1, os.WNOHANG)):
                 for place in self.places:
