@@ -1,4 +1,4 @@
-"""notify.py: what systemd is told, by one process, by a supervisor and by a reloader."""
+"""notify.py: what is reported to systemd, by one process, by a supervisor and by a reloader."""
 
 from __future__ import annotations
 

@@ -19,7 +19,8 @@ import jobs
 from tinysvc.descendants import new_mark
 from tinysvc.errors import WorkerStartError
 from tinysvc.processes import Channel, Forkserver
-from tinysvc.worker import FRAME, STARTING, WorkerOptions, frame, plain_program
+from tinysvc.shadows import STARTING
+from tinysvc.worker import FRAME, WorkerOptions, frame, plain_program
 
 OPTIONS = WorkerOptions(30, 1 << 20, False, 0, new_mark())
 

@@ -91,7 +91,7 @@ def _memory_file() -> int:
         return os.memfd_create("tinysvc", os.MFD_CLOEXEC)  # a kernel or a sandbox without seals
     import fcntl
 
-    with suppress(OSError):  # the same
+    with suppress(OSError):  # a sandbox refuses seals
         fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)  # a mapping of what was cut off is a SIGBUS
     return descriptor
 

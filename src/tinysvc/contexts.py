@@ -40,6 +40,19 @@ def restore(values: Context) -> None:
             variable.set(value)
 
 
+class Remembered:
+    """The variables that stand now: what goes on later, in another context, begins with them."""
+
+    def __init__(self) -> None:
+        self._values: Context | None = copy_context()
+
+    def restore(self) -> None:
+        """At the first call; later ones do nothing, as what has gone on may have set others."""
+        if self._values is not None:
+            values, self._values = self._values, None
+            restore(values)
+
+
 class Threads:
     """The context of the threads that one task waits for."""
 

@@ -184,7 +184,7 @@ def kill_all_below() -> None:
 
 
 def kill_marked(pool: int) -> None:
-    """Kill all that the workers of a pool have started, where its forkserver has died and nobody adopts orphans."""
+    """Kill all that the workers of a pool have started, where its forkserver has died and so adopts no orphans."""
     for _ in range(LAST_LOOKS):
         rest = [pid for pid in _all() if _worker_of(pid, pool) and not is_tracker(pid)]
         if not rest:

@@ -1,4 +1,4 @@
-"""After a fork the child is nobody: it is not the server, and no worker.
+"""After a fork the child is neither the server nor a worker.
 
 A handler may fork (os.fork, multiprocessing's "fork"). The child would share the sockets, the event loop and the way
 that signals wake it up: a SIGTERM to the child would end the server, and a SystemExit in it would make a second server.

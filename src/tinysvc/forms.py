@@ -36,7 +36,7 @@ MAX_PARTS = 10_000
 """Fields and files of a form (Tomcat: 10,000); more is a 413. Empty parts are a cheap attack."""
 
 MAX_PREAMBLE = 4 * KiB
-"""Bytes before the first boundary, which nobody reads (RFC 2046, 5.1.1)."""
+"""Bytes before the first boundary, which are skipped (RFC 2046, 5.1.1)."""
 
 MAX_PART_HEADER = 4 * KiB
 """Bytes of one header line of a part: a name, and a file's name."""

@@ -679,24 +679,18 @@ class Connection(asyncio.StreamReaderProtocol):
                 if self._heartbeat:
                     self.expect_within(HEARTBEAT)
                 if live and self.connections.draining:
-                    if tail := _tail(content):
-                        self.transport.write(b"%x\r\n%b\r\n" % (len(tail), tail) if chunked else tail)
                     break
             if self.gone:  # nothing is wrong with the stream, and a write would fail
                 raise ConnectionResetError("the client disconnected before the end of a stream")
             if left:
                 raise UnencodableResult(f"the stream is {left} bytes shorter than its content-length")
-            if chunked:
-                self.transport.write(b"0\r\n\r\n")
+            self._write_end(content, chunked)
         except asyncio.CancelledError:
             if not self.ends_stream or self.transport.is_closing():
                 self.transport.abort()
                 raise
             self.task.uncancel()
-            if tail := _tail(content):
-                self.transport.write(b"%x\r\n%b\r\n" % (len(tail), tail) if chunked else tail)
-            if chunked:
-                self.transport.write(b"0\r\n\r\n")
+            self._write_end(content, chunked)
         except ConnectionError:
             self.transport.abort()
             raise
@@ -711,6 +705,13 @@ class Connection(asyncio.StreamReaderProtocol):
         finally:
             self._streams, self._heartbeat, self.deadline = False, b"", inf
             await close_content(content)
+
+    def _write_end(self, content: Any, chunked: bool) -> None:
+        """The end of a stream; of a compressed one that a drain ends, also what its coding still holds."""
+        if tail := content.tail() if hasattr(content, "tail") else b"":
+            self.transport.write(b"%x\r\n%b\r\n" % (len(tail), tail) if chunked else tail)
+        if chunked:
+            self.transport.write(b"0\r\n\r\n")
 
     async def drain(self) -> None:
         """Wait until the client has read enough of what was written."""
@@ -845,11 +846,6 @@ def _declared_length(response: Response, never_a_body: bool) -> int | None:
     if declared and never_a_body:
         response.headers = [field for field in response.headers if field[0] != "content-length"]
     return int(declared[0]) if declared else None
-
-
-def _tail(content: Any) -> bytes:
-    """What a compressed stream that is ended still has to send."""
-    return content.tail() if hasattr(content, "tail") else b""
 
 
 def _slices(content: bytes | memoryview) -> Iterator[memoryview]:

@@ -74,7 +74,7 @@ class InProcessPool(ForeignPool):
         self._loop = asyncio.get_running_loop()
         log.warning(
             "cpu_workers is 0: the cpu handlers of the pool %r run in a thread of the server, one at a time, for "
-            "debugging and tests. A running job cannot be stopped, at its deadline or when the client leaves; a crash "
+            "debugging and tests. A running job cannot be stopped, at its deadline or by a disconnect; a crash "
             "ends the server; what computes holds the event loop back; max_jobs, max_memory, memory_limit and "
             "max_result_size are not applied",
             self.name,
@@ -118,7 +118,7 @@ class InProcessPool(ForeignPool):
 
     @property
     def ready(self) -> int:
-        """The thread is there, also while it is busy for nobody."""
+        """The thread is there, also while it runs a job that was abandoned."""
         return 1
 
     def _submit_job(self, job: Job) -> Future[Any]:

@@ -1,4 +1,4 @@
-"""What systemd is told of the service (sd_notify(3)), for units with Type=notify."""
+"""Report the state of the service to systemd (sd_notify(3)), for units with Type=notify."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ _address = ""
 
 
 def take_address(environ: MutableMapping[str, str]) -> None:
-    """Keep where to send; nothing that we start finds the variable that says so."""
+    """Keep the address of systemd's socket, and remove its variable: a child must not report for the service."""
     global _address
     _address = environ.pop("NOTIFY_SOCKET", "")
 
 
 def notify(state: str) -> None:
-    """Send a state as in "READY=1", if anybody wants to know it."""
+    """Send a state, as in "READY=1", if systemd has asked for it."""
     if not _address:
         return
     address = "\0" + _address[1:] if _address.startswith("@") else _address  # of the abstract namespace

@@ -22,7 +22,7 @@ from .arena import Arena, Arenas, anonymous_file
 from .descendants import kill_marked
 from .errors import ConfigurationError, WorkerStartError, refused_call
 from .forks import not_for_children
-from .shadows import shadowing, stdlib_first
+from .shadows import STARTING, shadowing, stdlib_first
 from .worker import (
     COMMAND,
     FAILED,
@@ -32,7 +32,6 @@ from .worker import (
     KILL_LATE,
     OF_THE_SERVER,
     READY,
-    STARTING,
     Program,
     WorkerOptions,
     decode,

@@ -79,7 +79,7 @@ def _is_unix(peer: Peer) -> bool:
 def _within(root_path: str, response: Response) -> Response:
     """The response, with the prefix before each address of this service in its `Location` and `Link`.
 
-    An address that begins with the prefix has it from `url_for`. The response itself may be kept by somebody.
+    An address that begins with the prefix has it from `url_for`. The response itself may be cached: copy it.
     """
     if any(name in _ADDRESSES for name, _ in response.headers):
         response = copy(response)

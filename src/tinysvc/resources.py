@@ -21,7 +21,7 @@ from typing import Any
 
 from .annotations import Unresolved, signature_of, unresolved_at
 from .binding import Binder, fills_resource, open_resource, resource_key
-from .contexts import restore
+from .contexts import Remembered, restore
 from .ending import MOMENT, watch
 from .errors import (
     ConfigurationError,
@@ -393,19 +393,13 @@ class OpenStream:
     def __init__(self, pieces: AsyncIterator[bytes], stack: AsyncExitStack) -> None:
         self._pieces = pieces
         self._stack = stack
-        self._context = copy_context()  # as the handler has left it
-        self._goes_on = False
+        self._variables = Remembered()  # as the handler has set them
 
     def __aiter__(self) -> OpenStream:
         return self
 
-    def _restore_context(self) -> None:
-        if not self._goes_on:
-            self._goes_on = True
-            restore(self._context)
-
     async def __anext__(self) -> bytes:
-        self._restore_context()
+        self._variables.restore()
         try:
             return await anext(self._pieces)
         except StopAsyncIteration:
@@ -421,7 +415,7 @@ class OpenStream:
 
     async def aclose(self) -> None:
         """What is still open is told that the stream was cut off: to commit now would be wrong."""
-        self._restore_context()
+        self._variables.restore()
         cut_off = ConnectionAbortedError("the stream was cut off before its end")
         try:
             if close := getattr(self._pieces, "aclose", None):

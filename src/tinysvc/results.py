@@ -10,7 +10,6 @@ A stream takes its content type from the function's annotation, or else from its
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextvars import copy_context
 from functools import lru_cache
 from itertools import chain
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 import msgspec
 
 from .arena import BIG
-from .contexts import restore
+from .contexts import Remembered
 from .encoding import json_bytes
 from .events import Event, EventStream
 from .messages import EVENTS, NDJSON, OCTETS, TEXT, FileContent, Response, json_response
@@ -165,15 +164,14 @@ class ChunkStream:
         self._items = items
         self._stream_type = stream_type
         self._first: bytes | None = None
-        self._context = copy_context()  # as the handler has left it
-        self._goes_on = False
+        self._variables = Remembered()  # as the handler has set them
         self._encode: Callable[[Any], bytes] = _event_chunk  # of a stream that does not wait for its first item
 
     async def begin(self) -> str:
         """Take the first item, so that it fails as a plain result would; returns the content type it asks for."""
         first = await anext(self._items, _END)
         self._first, content_type, self._encode = _first_chunk(first, self._stream_type)
-        self._context = copy_context()
+        self._variables = Remembered()
         return content_type
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -183,16 +181,11 @@ class ChunkStream:
         if self._first is not None:
             chunk, self._first = self._first, None
             return chunk
-        self._restore_context()
+        self._variables.restore()
         return self._encode(await anext(self._items))
 
-    def _restore_context(self) -> None:
-        if not self._goes_on:
-            self._goes_on = True
-            restore(self._context)
-
     async def aclose(self) -> None:
-        self._restore_context()
+        self._variables.restore()
         close = getattr(self._items, "aclose", None)
         if close is not None:
             await close()

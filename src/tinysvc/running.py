@@ -231,7 +231,7 @@ class RunningService:
 
             return ForeignPool(executor, program, name=name, queue_size=told["queue_size"])
         if not self.settings.cpu_workers:
-            from .inprocess import InProcessPool  # only who debugs pays for the import
+            from .inprocess import InProcessPool  # only a server without workers pays for the import
 
             return InProcessPool(program, name=name, queue_size=told["queue_size"])
         max_result_size = self.settings.max_result_size

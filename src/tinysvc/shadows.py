@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 _STDLIB = os.path.dirname(os.__file__)
 
+STARTING = "_TINYSVC_STARTING"
+"""A variable that only a new forkserver finds. A program that finds it was started in the place of Python."""
+
 LATER = ("uvloop", "tinysvc.server", "tinysvc.endpoints", "tinysvc.supervisor", "tinysvc.reload")
 """What tinysvc imports when it is needed; with it come all its libraries."""
 
@@ -80,7 +83,7 @@ class named:  # noqa: N801 - it reads as a function
         if not self.found:
             return
         try:
-            if error is None and "_TINYSVC_STARTING" not in os.environ:  # else a forkserver: its server has looked
+            if error is None and STARTING not in os.environ:  # else a forkserver: its server has looked
                 for module in LATER:
                     import_module(module)
         finally:

@@ -69,12 +69,11 @@ def wiring_of(mounted: Mounted) -> Wiring:
 def takes(kind: type, wiring: Wiring) -> bool:
     """Whether the handler, or a resource of its requests, has a parameter of this type."""
     functions = [wiring.mounted.route.function, *(each.function for each in wiring.of_request.values())]
-    return any(
-        kind in (each.annotation, *get_args(each.annotation))
-        for function in functions
-        if not isinstance(function, Given)
-        for each in signature_of(function).values()
-    )
+    return any(_has_parameter(function, kind) for function in functions if not isinstance(function, Given))
+
+
+def _has_parameter(function: Callable[..., Any], kind: type) -> bool:
+    return any(kind in (each.annotation, *get_args(each.annotation)) for each in signature_of(function).values())
 
 
 def credentials_of(wiring: Wiring) -> list[str]:
@@ -90,7 +89,7 @@ def _is_credential(taken: Input) -> bool:
 
 
 def _check_can_finish(route: Route) -> None:
-    """A stream has nobody to write to when its client disconnects: it is closed at its next piece."""
+    """A stream cannot finish without its client: a disconnect closes it at its next piece."""
     function = route.function
     makes_stream = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
     if route.on_disconnect == "finish" and (makes_stream or is_stream(hints_of(function).get("return"))):
@@ -153,11 +152,11 @@ def endpoint_of(wiring: Wiring, settings: Settings) -> Endpoint:
         raise ConfigurationError.at(
             function, "is async, but @cpu_route runs it in a worker, where nothing else waits; make it a plain def"
         )
-    if any(without_annotated(each.annotation) is WebSocket for each in signature_of(function).values()):
+    if _has_parameter(function, WebSocket):
         raise ConfigurationError.at(
             function, "takes a WebSocket, which lives on the event loop; use @io_route, and await cpu(...) in it"
         )
-    if any(Background in (each.annotation, *get_args(each.annotation)) for each in signature_of(function).values()):
+    if _has_parameter(function, Background):
         raise ConfigurationError.at(
             function,
             "takes Background, but @cpu_route runs it in a worker, and the tasks run on the event loop of the server; "

@@ -54,6 +54,7 @@ from .ending import slow_close_told
 from .errors import HTTPError, TinysvcError, author_traceback
 from .inherited import ThreadWatch, find_generators
 from .leftovers import clearer, ignore_late_timers
+from .shadows import STARTING
 from .telling import STACK_SIGNAL, OomCounter, forward_logs, peak_bytes, watch_crashes, whole_lines
 
 # A frame: the lengths of its head and its body; the head in MessagePack; the body, raw. MessagePack holds only data:
@@ -89,9 +90,7 @@ _GONE = {errno.EPIPE, errno.ECONNRESET, errno.EBADF, errno.ENOTSOCK, errno.ENOTC
 MAX_ERROR_TEXT = 64 * 1024
 """Characters of an error's message or traceback that travel; of a longer one, the end."""
 
-STARTING = "_TINYSVC_STARTING"
-"""A variable that only a new forkserver finds. A program that finds it was started in the place of Python."""
-
+_NO_DESCRIPTORS = array("i")
 _CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 _TWO_DESCRIPTORS = socket.CMSG_SPACE(2 * struct.calcsize("i"))
 
@@ -489,7 +488,7 @@ class Link:
         if not inbox:
             inbox.extend(map(self.channel.recvmsg, (65536,), (_TWO_DESCRIPTORS,), (_CLOSE_ON_EXEC,)))
         data, ancillary, _, _ = inbox[0]
-        descriptors = array("i", ancillary[0][2]) if ancillary else array("i")
+        descriptors = array("i", ancillary[0][2]) if ancillary else _NO_DESCRIPTORS
         while len(data) < FRAME.size:
             more = self.channel.recv(65536)
             if not more:
