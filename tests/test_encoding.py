@@ -123,6 +123,7 @@ VALUES: list[tuple[Any, Any]] = [
     (uuid.UUID(int=1), "00000000-0000-0000-0000-000000000001"),
     (ipaddress.ip_address("::1"), "::1"),
     (Colour.RED, "/red"),
+    (UserString("a"), "a"),
     (deque([{1}]), [[1]]),
     (range(2), [0, 1]),
     ({"a": 1}.keys(), ["a"]),

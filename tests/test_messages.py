@@ -213,3 +213,14 @@ def test_good_header_lines_are_added() -> None:
     headers[1:2] = [("e", "f")]
     headers[0] = ("g", "h")
     assert headers == [("g", "h"), ("e", "f"), ("c", "d")]
+
+
+def test_a_bad_header_of_an_error_names_the_line_that_raised_it() -> None:
+    def handler() -> None:
+        raise HTTPError(409, "no", headers=[("x-reason", "\u20ac")])
+
+    with pytest.raises(HTTPError) as raised:
+        handler()
+    with pytest.raises(ValueError, match="the header 'x-reason' holds '\u20ac'") as bad:
+        problem_response(raised.value)
+    assert bad.traceback[-1].name == "handler"

@@ -16,7 +16,7 @@ import json
 import math
 import os
 import uuid
-from collections import deque
+from collections import UserString, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set, ValuesView
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -263,6 +263,7 @@ _STANDARD: dict[type, Callable[[Any], Any]] = {
     timedelta: _of_timedelta,
     Decimal: lambda number: str(number) if number.is_finite() else None,
     uuid.UUID: str,
+    UserString: str,
     bytes: lambda octets: msgspec.to_builtins(bytes(octets)),
     bytearray: msgspec.to_builtins,
     memoryview: lambda view: msgspec.to_builtins(bytes(view)),

@@ -529,7 +529,10 @@ def problem_response(error: TinysvcError, request: Request | None = None) -> Res
     members = error.problem()
     if error.status >= 500 and request is not None:
         members["request_id"] = request.id
-    response = Response(orjson.dumps(members), error.status, error.headers, content_type=PROBLEM)
+    try:
+        response = Response(orjson.dumps(members), error.status, error.headers, content_type=PROBLEM)
+    except ValueError as bad_header:  # the line to mend is where the error was raised
+        raise bad_header.with_traceback(error.__traceback__) from None
     if error.status >= 500 and request is not None:
         name_request(response, request)
     return response
