@@ -12,7 +12,7 @@ import pathlib
 import sqlite3
 import types
 import uuid
-from collections import ChainMap, deque, namedtuple
+from collections import ChainMap, UserString, deque, namedtuple
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
