@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -133,6 +134,39 @@ async def test_a_call_that_is_refused_is_one_sentence(call: str, number: int, mo
     monkeypatch.setattr(call, refuse)
     with pytest.raises(WorkerStartError, match=f"no forkserver can be started: .*{os.strerror(number)}"):
         await forkserver.start()
+
+
+@pytest.mark.skipif(os.getuid() != 0 or not shutil.which("setpriv"), reason="only root becomes another user")
+@pytest.mark.parametrize(
+    ("processes", "words"),
+    [(1, "no forkserver can be started: fork failed: "), (2, "worker 1 cannot start: fork failed: ")],
+)
+def test_a_limit_of_processes_is_named_with_its_remedy(processes: int, words: str, tmp_path: Path) -> None:
+    program = """
+        import os
+        from tinysvc import ProcessPoolExecutor
+        from tinysvc.errors import WorkerStartError
+        import asyncio
+        async def main():
+            try:
+                async with ProcessPoolExecutor(1):
+                    print("it has started")
+            except WorkerStartError as error:
+                print(error)
+        if __name__ == "__main__":
+            asyncio.run(main())
+    """
+    (tmp_path / "program.py").write_text(textwrap.dedent(program))
+    may_read = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]  # else not what root has installed
+    # Root has no such limit; a user of its own for this test has no other processes.
+    user = 200_000 + os.getpid()
+    as_user = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", *may_read]
+    if subprocess.run([*as_user, "true"], capture_output=True).returncode:
+        pytest.skip("a container without the capability to become another user")
+    command = [*as_user, "prlimit", f"--nproc={processes}", sys.executable, "program.py"]
+    answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert words in answer.stdout, answer.stderr
+    assert "raise the limit of processes (pids.max of the container, or ulimit -u)" in answer.stdout
 
 
 @pytest.mark.skipif(resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 1200, reason="so many files cannot be opened")

@@ -252,7 +252,7 @@ def test_a_fork_that_fails_is_told_and_the_forkserver_goes_on(monkeypatch: pytes
     head_length, _ = FRAME.unpack_from(data)
     event, number, text = decode(data[FRAME.size : FRAME.size + head_length])
     assert (event, number) == (FAILED, 7)
-    assert "cannot fork: [Errno 11]" in text
+    assert "cannot start: fork failed: Resource temporarily unavailable; raise the limit of processes" in text
     assert not forkserver.pids
 
 

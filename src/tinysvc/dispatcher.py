@@ -500,10 +500,12 @@ class Dispatcher:
         late = worker.why == PAST_DEADLINE
         if worker.why and not late:
             stack = ""
-        manner = end.text or manner_of_death(
-            end.exit_code, worker.why, out_of_memory=end.out_of_memory, peak=end.peak, stack=stack
-        )
-        how, _, report = f"worker {number} {manner}".partition("; ")
+        how, report = f"worker {number} {end.text}", ""
+        if not end.text:
+            manner = manner_of_death(
+                end.exit_code, worker.why, out_of_memory=end.out_of_memory, peak=end.peak, stack=stack
+            )
+            how, _, report = f"worker {number} {manner}".partition("; ")
         unexpected = worker.job is None and not worker.why and worker.state is not LEAVING
         books, started = self.books, worker.started
         books.died(worker, monotonic(), how, end.exit_code, f"; {report}" if report else "")

@@ -51,7 +51,7 @@ from .descendants import (
     strays,
 )
 from .ending import slow_close_told
-from .errors import HTTPError, TinysvcError, author_traceback
+from .errors import HTTPError, TinysvcError, author_traceback, refused_call
 from .inherited import ThreadWatch, find_generators
 from .leftovers import clearer, ignore_late_timers
 from .shadows import STARTING
@@ -357,7 +357,7 @@ class Forkserver:
                 pid = os.fork()
         except OSError as error:
             pid = -1
-            self.tell(FAILED, number, f"cannot fork: {error}")
+            self.tell(FAILED, number, f"cannot start: {refused_call('fork', error)}")
         if pid:
             for descriptor in descriptors:
                 os.close(descriptor)
