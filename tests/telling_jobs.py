@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import Any, NoReturn
 
 from jobs import segfault
+from tinysvc import telling
 from tinysvc.messages import request_id, route_name
 from tinysvc.telling import forward_logs, watch_crashes, whole_lines
 
@@ -33,6 +35,11 @@ def predict() -> None:
     segfault()
 
 
+def print_and_wait(text: str) -> None:
+    print(text, end="")
+    threading.Event().wait()
+
+
 def forward_like_a_worker(folder: str) -> None:
     """A process whose author has configured logging in the usual ways; it prints what was forwarded."""
     file = logging.FileHandler(Path(folder, "log"))
@@ -53,7 +60,8 @@ def forward_like_a_worker(folder: str) -> None:
 
 
 def print_lines(name: str, count: str) -> None:
-    """Lines in pieces, as print makes them."""
+    """Lines in pieces, as print makes them; however slow this machine is, none is old."""
+    telling.OLD_TEXT = 3600.0
     whole_lines()
     for number in range(int(count)):
         print(name, number, "x" * (number * 19 % 3000), end=" end\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import logging
 import os
@@ -341,7 +342,13 @@ def read(end: int) -> bytes:
     return b"".join(pieces)
 
 
-def test_a_line_waits_for_its_newline_or_a_flush(pipe: tuple[int, int]) -> None:
+@pytest.fixture
+def in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No line is written because this machine was slow."""
+    monkeypatch.setattr(telling, "start_new_thread", lambda *_: None)
+
+
+def test_a_line_waits_for_its_newline_or_a_flush(in_time: None, pipe: tuple[int, int]) -> None:
     lines = WholeLines(pipe[1], "<stdout>")
     assert lines.write(b"one") == 3
     assert read(pipe[0]) == b""
@@ -353,17 +360,18 @@ def test_a_line_waits_for_its_newline_or_a_flush(pipe: tuple[int, int]) -> None:
     assert read(pipe[0]) == b""
 
 
-def test_a_line_without_end_is_not_kept_for_ever(tmp_path: Path) -> None:
+def test_a_line_without_end_is_not_kept_for_ever(in_time: None, tmp_path: Path) -> None:
     with open(tmp_path / "out", "wb") as file:
         lines = WholeLines(file.fileno(), "<stdout>")
         count = 0
         while not os.fstat(file.fileno()).st_size:
             count += lines.write(b"x" * 1000)
+        lines.flush()
     assert MAX_LINE < count <= MAX_LINE + 1000
     assert (tmp_path / "out").stat().st_size == count
 
 
-def test_each_thread_has_its_line(pipe: tuple[int, int]) -> None:
+def test_each_thread_has_its_line(in_time: None, pipe: tuple[int, int]) -> None:
     lines = WholeLines(pipe[1], "<stdout>")
     lines.write(b"mine ")
     other = threading.Thread(target=lines.write, args=(b"other\n",))
@@ -592,7 +600,7 @@ async def test_a_crash_is_reported_with_its_stack(nothing_left: None) -> None:
     assert caught.value.exitcode == -signal.SIGSEGV
 
 
-def test_progress_is_seen_while_it_is_made(pipe: tuple[int, int]) -> None:
+def test_progress_is_seen_while_it_is_made(in_time: None, pipe: tuple[int, int]) -> None:
     lines = WholeLines(pipe[1], "<stdout>")
     lines.write(b"\r1 %")
     lines.write(b"\r2 %")
@@ -601,13 +609,43 @@ def test_progress_is_seen_while_it_is_made(pipe: tuple[int, int]) -> None:
     assert os.read(pipe[0], 100) == b"2 %"
 
 
-def test_old_text_without_a_newline_is_written_with_the_next(
+def test_an_unfinished_line_is_seen_during_silence(pipe: tuple[int, int]) -> None:
+    os.set_blocking(pipe[0], True)
+    lines = WholeLines(pipe[1], "<stdout>")
+    lines.write(b"x ")
+    assert os.read(pipe[0], 100) == b"x "
+    lines.write(b"y ")
+    assert os.read(pipe[0], 100) == b"y "
+
+
+def test_where_no_thread_is_allowed_an_unfinished_line_waits(
     pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(telling, "start_new_thread", refuse)
     lines = WholeLines(pipe[1], "<stdout>")
-    now = [100.0]
-    monkeypatch.setattr("tinysvc.telling.monotonic", lambda: now[0])
-    lines.write(b".")
-    now[0] += 1
-    lines.write(b".")
-    assert os.read(pipe[0], 100) == b".."
+    lines.write(b"x ")
+    while telling.at_end_of_job:
+        telling.at_end_of_job.pop()()
+    assert read(pipe[0]) == b"x "
+    monkeypatch.undo()
+    os.set_blocking(pipe[0], True)
+    lines.write(b"y ")
+    assert os.read(pipe[0], 100) == b"y "
+
+
+@pytest.mark.asyncio
+async def test_a_job_that_is_silent_after_a_print_shows_it(
+    nothing_left: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with ProcessPoolExecutor(1) as pool:
+        job = asyncio.ensure_future(pool.run(telling_jobs.print_and_wait, "thinking ", timeout=60))
+        seen = ""
+        while "thinking " not in seen:
+            await asyncio.sleep(0.01)
+            seen += capfd.readouterr().out
+        assert not job.done()
+        job.cancel()
+        await asyncio.gather(job, return_exceptions=True)

@@ -169,7 +169,7 @@ def test_frames_of_any_size(size: int) -> None:
         server, link = Server(ours), Link(theirs, None, OPTIONS)
         sender = threading.Thread(target=server.send, args=(1, 2, "meta", b"x" * size))
         sender.start()
-        assert link.receive() == ((1, 2, "meta"), b"x" * size)
+        assert link.receive() == (1, 2, "meta", b"x" * size)
         sender.join()
         sender = threading.Thread(target=link.send, args=(1, RESULT, "meta", b"x" * size))
         sender.start()
@@ -195,8 +195,8 @@ def test_a_body_and_a_big_result_travel_in_arenas() -> None:
         body.close()
         received = link.receive()
         assert received is not None
-        assert received[1] == b"x" * BIG
-        link.send_result(1, RESULT, None, received[1], b"y")
+        assert received[3] == b"x" * BIG
+        link.send_result(1, RESULT, None, received[3], b"y")
         assert server.receive() == ([1, RESULT, None, BIG + 1, 0], b"")
         result.size = BIG + 1
         assert bytes(result.view()) == b"x" * BIG + b"y"

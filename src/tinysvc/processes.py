@@ -15,7 +15,9 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from multiprocessing import context, popen_spawn_posix, process, reduction, spawn, util
+from types import ModuleType
 from typing import Any, NamedTuple, cast
 
 from .arena import Arena, Arenas, anonymous_file
@@ -238,7 +240,7 @@ def _pickles(program: Program, options: WorkerOptions) -> tuple[bytes, list[int]
     the descriptors that what it runs inherits."""
     refuse_while_importing()
     preparation = spawn.get_preparation_data("forkserver")
-    if not _imports_main():  # as `python -`, whose file is said to be "<stdin>"
+    if not _imports_main(sys.modules["__main__"]):  # as `python -`, whose file is said to be "<stdin>"
         preparation.pop("init_main_from_path", None)
     preparation["authkey"] = bytes(preparation["authkey"])
     path = [os.getcwd() if entry == "" else entry for entry in sys.path]
@@ -263,7 +265,9 @@ class _ProgramPickler(reduction.ForkingPickler):
 def refuse_unimportable(function: Any) -> None:
     """ConfigurationError for a function or class of a `__main__` that workers cannot import as multiprocessing does."""
     function = getattr(function, "func", function)  # of a functools.partial
-    if getattr(function, "__module__", "") == "__main__" and hasattr(function, "__qualname__") and not _imports_main():
+    if getattr(function, "__module__", "") != "__main__" or _imports_main(sys.modules["__main__"]):
+        return
+    if hasattr(function, "__qualname__"):
         raise ConfigurationError.at(
             function,
             "workers cannot import the program that this is defined in (a package's __main__, a zipapp, a notebook, "
@@ -271,8 +275,8 @@ def refuse_unimportable(function: Any) -> None:
         )
 
 
-def _imports_main() -> bool:
-    main = sys.modules["__main__"]
+@lru_cache(maxsize=1)  # it asks the file system, and each `run` of a function of the main module needs it
+def _imports_main(main: ModuleType) -> bool:
     name = getattr(getattr(main, "__spec__", None), "name", None)
     if name is not None:
         return not f".{name}".endswith(".__main__")

@@ -19,12 +19,12 @@ import os
 import re
 import signal
 import sys
+from _thread import get_ident, start_new_thread
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from resource import struct_rusage
 from select import PIPE_BUF
-from threading import get_ident
-from time import monotonic, time
+from time import monotonic, sleep, time
 from typing import Any, NamedTuple
 
 import msgspec
@@ -36,7 +36,7 @@ STACK_SIGNAL = getattr(signal, "SIGRTMAX", signal.SIGUSR2)
 """The signal that makes a worker write its Python stack and end; whatever it is stuck in, C code or a lock."""
 
 OLD_TEXT = 0.1
-"""Seconds after which an unfinished line is written when more text comes."""
+"""Seconds after which an unfinished line is written; it may take twice as long."""
 
 LOG_RATE = 1000
 """Log records that a worker sends in a second. The rest is counted and dropped: a loop that logs must not hold the
@@ -56,6 +56,9 @@ MAX_LINE = 64 * 1024
 
 OOM_GRACE = 1.0
 """Seconds after an out-of-memory kill in which another SIGKILL is taken for one: the kernel may kill several."""
+
+at_end_of_job: set[Callable[[], object]] = set()
+"""In a worker: calls that the job at hand has made necessary at its end. Most jobs make none."""
 
 log = logging.getLogger("tinysvc.worker")
 
@@ -80,7 +83,7 @@ class LogFields(NamedTuple):
 # In a worker: logging
 
 
-def forward_logs(send: Callable[[list[Any]], None], level: int) -> Callable[[], None]:
+def forward_logs(send: Callable[[list[Any]], None], level: int) -> None:
     """From now on the log records of this process go to `send`, as the LogFields of each; to stderr where it raises
     OSError.
 
@@ -97,7 +100,6 @@ def forward_logs(send: Callable[[list[Any]], None], level: int) -> Callable[[], 
             if logger is root or (inherited and not logger.propagate):
                 logger.addHandler(forwarder)
     root.setLevel(level)
-    return forwarder.tell_dropped
 
 
 class _Forwarder(logging.Handler):
@@ -124,10 +126,12 @@ class _Forwarder(logging.Handler):
             self.tell_dropped()
             self._second, self._count = second, 0
         self._count += 1
+        if self._count > LOG_RATE:
+            at_end_of_job.add(self.tell_dropped)
         return self._count <= LOG_RATE
 
     def tell_dropped(self) -> None:
-        """Report how many records were dropped; called at the end of each job."""
+        """Report how many records were dropped: at the end of the job, or in the next second."""
         dropped = self._count - LOG_RATE
         if dropped > 0:
             self._count = LOG_RATE
@@ -175,57 +179,73 @@ def _utf8(text: str) -> str:
 # In a worker: the standard streams
 
 
-def whole_lines() -> list[Callable[[], None]]:
+def whole_lines() -> None:
     """From now on sys.stdout and sys.stderr write whole lines, so that those of several workers do not mix.
 
     A stream that was closed, or that the author has replaced by one of his own, stays as it is. Where stdout is a pipe
-    that nobody reads, a print waits, as in every program: the job's deadline ends that. Returns functions that write
-    unfinished lines, for the end of a job.
+    that nobody reads, a print waits, as in every program: the job's deadline ends that.
     """
-    flushes: list[Callable[[], None]] = []
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
         if stream is not None and stream is getattr(sys, f"__{name}__"):
             lines = WholeLines(descriptor, f"<{name}>")
             setattr(sys, name, io.TextIOWrapper(lines, "utf-8", "backslashreplace", write_through=True))
-            flushes.append(lines.flush)
-    return flushes
 
 
 class WholeLines(io.BufferedIOBase):
     """A binary stream that writes whole lines, as many at a time as a pipe takes without mixing them with others'.
 
     What cannot be written is dropped, and the number of lines told when writing works again: no print fails a job.
-    A carriage return ends a line, too. An unfinished line is written when it is flushed, when more text comes OLD_TEXT
-    later, and when its job ends: progress is seen while it is made.
+    A carriage return ends a line, too. An unfinished line is written when it is flushed, when its job ends, and when it
+    is OLD_TEXT old, which a thread watches: progress is seen while it is made.
     Closing it does nothing but flush: the next job prints too.
     """
 
     def __init__(self, descriptor: int, name: str) -> None:
         self.name = name
         self._descriptor = descriptor
-        self._kept: dict[int, bytearray] = {}  # thread -> its unfinished line; with no lock that a fork could break
+        # Thread -> its unfinished line, and when that began; with no lock that a fork could break.
+        self._kept: dict[int, tuple[float, bytes]] = {}
+        self._watched_in = 0  # the process that has a thread for them
         self._lost = 0
-        self._since = 0.0  # when text was last kept
 
     def write(self, data: Any) -> int:
         thread, new = get_ident(), memoryview(data).tobytes()
-        whole = self._kept.pop(thread, bytearray()) + new
-        end = max(whole.rfind(mark, len(whole) - len(new)) for mark in (b"\n", b"\r")) + 1
-        now = monotonic()
-        is_old = end == 0 and len(whole) > len(new) and now - self._since > OLD_TEXT
-        if len(whole) - end > MAX_LINE or is_old:
+        since, old = self._kept.pop(thread, (0.0, b""))
+        whole = old + new
+        end = max(whole.rfind(mark, len(old)) for mark in (b"\n", b"\r")) + 1
+        if len(whole) - end > MAX_LINE:
             end = len(whole)
         if end < len(whole):
-            if end or len(whole) == len(new):
-                self._since = now
-            self._kept[thread] = whole[end:]
-        self._put(bytes(whole[:end]))
+            self._kept[thread] = monotonic() if end or not old else since, whole[end:]
+            at_end_of_job.add(self.flush)
+            self._watch()
+        self._put(whole[:end])
         return len(new)
+
+    def _watch(self) -> None:
+        if self._kept and self._watched_in != os.getpid():
+            self._watched_in = os.getpid()
+            try:
+                start_new_thread(self._write_late, ())
+            except RuntimeError:  # no more threads are allowed: it is written at the end of the job
+                self._watched_in = 0
+
+    def _write_late(self) -> None:
+        while self._kept:
+            sleep(OLD_TEXT)
+            for thread, (since, _) in list(self._kept.items()):
+                if monotonic() - since >= OLD_TEXT:
+                    self._flush(thread)
+        self._watched_in = 0
+        self._watch()  # text may have been kept in between
 
     def flush(self) -> None:
         for thread in list(self._kept):
-            self._put(bytes(self._kept.pop(thread, b"")))
+            self._flush(thread)
+
+    def _flush(self, thread: int) -> None:
+        self._put(self._kept.pop(thread, (0.0, b""))[1])
 
     def close(self) -> None:
         self.flush()

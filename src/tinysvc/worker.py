@@ -31,9 +31,11 @@ import threading
 import time
 import warnings
 from array import array
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import copy_context
+from itertools import islice, repeat
 from typing import Any, NamedTuple, NoReturn
 
 import msgspec
@@ -55,7 +57,7 @@ from .errors import HTTPError, TinysvcError, author_traceback, refused_call
 from .inherited import ThreadWatch, find_generators
 from .leftovers import clearer, ignore_late_timers
 from .shadows import STARTING
-from .telling import STACK_SIGNAL, OomCounter, forward_logs, peak_bytes, watch_crashes, whole_lines
+from .telling import STACK_SIGNAL, OomCounter, at_end_of_job, forward_logs, peak_bytes, watch_crashes, whole_lines
 
 # A frame: the lengths of its head and its body; the head in MessagePack; the body, raw. MessagePack holds only data:
 # nothing that comes from a worker can run code in the server.
@@ -163,6 +165,8 @@ def pack(value: object) -> tuple[list[int], list[Any]]:
 
 def unpack(lengths: Sequence[int], body: bytes | memoryview) -> Any:
     """What `pack` has packed. Arrays of it live in `body`."""
+    if not lengths:
+        return pickle.loads(body)
     view, position = memoryview(body), 0
     buffers = []
     for length in lengths:
@@ -371,7 +375,8 @@ class Forkserver:
             link = Link(socket.socket(fileno=channel), Arena(result_arena), self.options)
             watch_crashes(last_words)
             ignore_late_timers()
-            link.after_job = [*whole_lines(), forward_logs(link.log, self.options.log_level)]
+            whole_lines()
+            forward_logs(link.log, self.options.log_level)
             status = work(link, self.program)
         finally:
             _leave(status)
@@ -453,8 +458,8 @@ class Link:
     """A worker's end of its channel, and the arena that its next big result goes into.
 
     An exception may come between any two steps of the interpreter: a signal handler or a thread that a job has left
-    behind raises it. So what the kernel has read or written is noted in the same step: `list.extend(map(call, ...))` is
-    one. A frame that has begun is ended before anything else is written, and an answer is never sent twice.
+    behind raises it. So what the kernel has read or written is noted in the same step: `deque.extend(map(call, ...))`
+    is one. A frame that has begun is ended before anything else is written, and an answer is never sent twice.
     """
 
     def __init__(self, channel: socket.socket, arena: Arena | None, options: WorkerOptions) -> None:
@@ -464,10 +469,11 @@ class Link:
         self.job: tuple[int, int, Any, bytes | memoryview] | None = None  # number, kind, meta, body
         self.stray: BaseException | None = None  # what has cut off the job at hand
         self.answered = 0  # number of the last job whose answer is sent
-        self.after_job: list[Callable[[], object]] = []
-        self._inbox: list[Any] = []  # what recvmsg has returned, of the frame that is being read
+        self._receipts = map(channel.recvmsg, repeat(65536), repeat(_TWO_DESCRIPTORS), repeat(_CLOSE_ON_EXEC))
+        self._inbox: deque[Any] = deque()  # what recvmsg has returned, of the frame that is being read
         self._partial: tuple[bytearray, list[int]] | None = None  # a longer frame, and the bytes of each read
-        self._outgoing: tuple[bytes, list[int], int] | None = None  # a frame, the bytes of each write, whose answer
+        self._outgoing: tuple[bytes, int] | None = None  # a frame that is being written, and whose answer it is
+        self._written: deque[int] = deque()  # the bytes of each of its writes
         self.body: memoryview | None = None  # of the job at hand, if it came in an arena
         self._mapping: Any = None
         self._max_result_size = options.max_result_size
@@ -482,11 +488,11 @@ class Link:
         forks.reset_signals(each for each in OF_THE_SERVER if signal.getsignal(each) is _left_to_the_server)
         return [self.channel.fileno()]
 
-    def receive(self) -> tuple[Any, bytes | memoryview] | None:
-        """The next frame's head and body; None at the end of the channel."""
+    def receive(self) -> tuple[int, int, Any, bytes | memoryview] | None:
+        """The next job; None at the end of the channel."""
         inbox = self._inbox
         if not inbox:
-            inbox.extend(map(self.channel.recvmsg, (65536,), (_TWO_DESCRIPTORS,), (_CLOSE_ON_EXEC,)))
+            inbox.extend(islice(self._receipts, 1))
         data, ancillary, _, _ = inbox[0]
         descriptors = array("i", ancillary[0][2]) if ancillary else _NO_DESCRIPTORS
         while len(data) < FRAME.size:
@@ -514,10 +520,10 @@ class Link:
         if descriptors:
             self.arena = Arena(descriptors[0])
         self.answered = 0
-        self.job = number, kind, meta, body
+        self.job = job = number, kind, meta, body
         inbox.clear()
         self._partial = None
-        return (number, kind, meta), body
+        return job
 
     def send_no_descriptor(self, number: int) -> None:
         """The job's body cannot be read: an error for this job, and the worker, which has leaked them, is replaced."""
@@ -552,19 +558,20 @@ class Link:
             forks.end_of_child()
         if self._outgoing is not None:
             self.flush(answers=True)
-        self._outgoing = data, [], answers
+        self._written.clear()
+        self._outgoing = data, answers
         self.flush(answers=answers > 0)
 
     def flush(self, *, answers: bool) -> None:
         """Write the frame that has begun to its end. What has interrupted it is raised then, unless the job is over."""
         strays: list[BaseException] = []
+        written = self._written
         while (outgoing := self._outgoing) is not None:
             try:
-                data, counts, number = outgoing
-                sent = sum(counts)
-                if sent < len(data):
-                    counts.extend(map(self.channel.send, (memoryview(data)[sent:] if sent else data,)))
-                else:
+                data, number = outgoing
+                if (sent := sum(written)) < len(data):
+                    written.extend(map(self.channel.send, (memoryview(data)[sent:] if sent else data,)))
+                if sum(written) == len(data):
                     self.answered = number or self.answered
                     self._outgoing = None
             except BaseException as error:
@@ -576,8 +583,8 @@ class Link:
 
     def end_job(self) -> None:
         """The job is over: forget it, so that a big body is unmapped before the next comes."""
-        for call in self.after_job:
-            call()
+        while at_end_of_job:
+            at_end_of_job.pop()()
         self._inbox.clear()
         self._partial = None
         self.job = self.stray = None
