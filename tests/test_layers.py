@@ -24,6 +24,7 @@ FLOORS: list[list[set[str]]] = [  # floor -> groups; the groups of one floor do 
             "arena",
             "codings",
             "contexts",
+            "current",
             "conditional",
             "cookies",
             "forms",

@@ -33,7 +33,7 @@ from math import inf
 from termios import TIOCOUTQ
 from typing import Any, Protocol, cast
 
-from . import forks
+from . import current, forks
 from .bodies import READ_SIZE, SLICE, BodyReader
 from .contexts import differs_from
 from .errors import (
@@ -125,7 +125,7 @@ class Connection(asyncio.StreamReaderProtocol):
     """One client. `serve` is its task; the rest are its steps."""
 
     __slots__ = (  # looked up faster than in a dict, and smaller
-        "_checked", "_forgiven", "_heartbeat", "_held", "_held_size", "_known_block", "_known_framing",
+        "_checked", "_forgiven", "_heartbeat", "_held", "_held_size", "_known_block", "_known_framing", "_left",
         "_longest_line", "_streams", "_unsent", "_waiter", "body", "body_memory", "buffer", "connections", "deadline",
         "ended", "ends_stream", "gone", "handler", "keep_alive", "minor", "out_of_time", "peer", "phase", "reader",
         "request", "requests", "settings", "task", "transport", "upgraded", "write_paused", "writer",
@@ -169,6 +169,7 @@ class Connection(asyncio.StreamReaderProtocol):
             transport.get_extra_info("peername"), transport.get_extra_info("sockname"), self.connections.scheme
         )
         self.request: Request | None = None
+        self._left: Request | None = None  # one whose client has disconnected
         self.body: BodyReader | None = None  # what is left of the request's body
         self.gone = False
         self.connections.add(self)
@@ -226,6 +227,7 @@ class Connection(asyncio.StreamReaderProtocol):
         request = self.request
         if request is None or self.phase != HANDLER:
             return
+        self._left = request
         self.request = None  # said once: the loss that follows an end of file must not cancel what cleans up
         log.debug("499: %s left while %r was handled", self.peer.client, request)
         if request.on_disconnect is not None:
@@ -239,6 +241,8 @@ class Connection(asyncio.StreamReaderProtocol):
         """Serve in a new task, with a context of its own."""
         connections = self.connections
         self.task = connections.loop.create_task(self.serve(), context=connections.context.copy())
+        current.by_task[self.task] = self
+        self.task.add_done_callback(current.by_task.pop)
 
     async def serve(self) -> None:
         """Take, call, write, until someone closes; one place that recovers."""
@@ -794,6 +798,10 @@ class Connection(asyncio.StreamReaderProtocol):
         self.handler = refuse
         self.requests = self.settings.max_requests
 
+    def at_work_on(self) -> Request | None:
+        """The request whose handler, stream or cleanup runs: for the log."""
+        return self.request or self._left
+
     def is_new(self) -> bool:
         """Whether it has not brought a request yet, and may."""
         return self.request is None and self.phase <= HEAD and self.connections.hears_new
@@ -803,6 +811,10 @@ class Connection(asyncio.StreamReaderProtocol):
         if self._streams and not self.ends_stream:
             self.ends_stream = True
             self.task.cancel(DRAINED)
+
+    def give_up(self) -> None:
+        """The request is cut off: connection_lost must not cancel the cleanup."""
+        self._left, self.request = self.request or self._left, None
 
     def answer_one(self) -> None:
         """Close behind the next answer."""
@@ -960,7 +972,7 @@ class Connections:
         self._timer.cancel()
         tasks = [connection.task for connection in self.open]
         for connection in list(self.open):
-            connection.request = None  # connection_lost must not cancel the cleanup
+            connection.give_up()
             connection.task.cancel()
             connection.transport.abort()
         return tasks

@@ -6,10 +6,10 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from functools import partial
-from threading import Lock
+from threading import Lock, get_ident
 from typing import Any
 
-from . import forks
+from . import current, forks
 from .binding import Binder, is_packed
 from .codings import unpack_body
 from .contexts import Threads
@@ -117,7 +117,9 @@ async def in_thread(function: Callable[[], Any], *, always: bool = False, limite
     turn = Lock()  # whoever has it came first: the thread or the cancellation
     limiter = CapacityLimiter(1) if always else limiter
     threads = Threads.of(asyncio.current_task())
-    work = asyncio.ensure_future(run_sync(partial(_outcome, threads.within(function), turn), limiter=limiter))
+    work = asyncio.ensure_future(
+        run_sync(partial(_outcome, threads.within(function), turn, current.connection()), limiter=limiter)
+    )
     try:
         result, failure = await asyncio.shield(work)
     except asyncio.CancelledError as error:
@@ -139,16 +141,22 @@ async def in_thread(function: Callable[[], Any], *, always: bool = False, limite
         del failure, work  # which lead to this frame
 
 
-def _outcome(function: Callable[[], Any], turn: Lock) -> tuple[Any, BaseException | None]:
+def _outcome(
+    function: Callable[[], Any], turn: Lock, connection: current.Serves | None
+) -> tuple[Any, BaseException | None]:
     """What it returns, or raises: the SystemExit of a task would end the loop."""
     if not turn.acquire(blocking=False):
         return None, None  # to nobody
+    if connection:
+        current.by_thread[get_ident()] = connection
     try:
         result = function()
     except BaseException as error:
         if forks.in_child:
             forks.end_of_child(error)
         return None, error
+    finally:
+        current.by_thread.pop(get_ident(), None)
     if forks.in_child:
         forks.end_of_child()
     return result, None

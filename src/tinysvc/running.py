@@ -95,6 +95,7 @@ class RunningService:
         self.pools: list[ProcessPoolExecutor | ForeignPool] = []
         self._results: Results | None = None  # of routes with cache=
         self.calls: dict[Callable[..., Any], CpuCall] = {}
+        self._paths: dict[Handler, str] = {}  # of routes, for the log
         self._places: dict[Callable[..., Any], list[Mounted]] = {}
         self._middleware_under: dict[str, tuple[Middleware, ...]] = {}  # prefix -> what is asked where no route is
         self._error_handlers_under: dict[str, ErrorHandlers] = {}  # prefix -> the same
@@ -192,6 +193,7 @@ class RunningService:
             handler = private_to(handler, credentials)
         if mounted.middleware:
             self._middleware_of[handler] = mounted.middleware
+        self._paths[handler] = mounted.path
         self.router.add(mounted.path, mounted.route.methods, handler, mounted.route.function)
 
     def _add_pool(self, name: str, wirings: list[Wiring]) -> dict[int, Handler]:
@@ -282,6 +284,14 @@ class RunningService:
             return self._answer_to(error, request)
 
     __call__ = handle  # a Handler; a bound method is called sooner than an object
+
+    def route_of(self, request: Request) -> str:
+        """Method and path pattern of its route, as in "GET /items/{name}"; empty if there is none."""
+        try:
+            handler, _ = self.router.match(request.method, request.raw_path)
+            return f"{request.method} {self._paths[handler]}"
+        except (NoRoute, KeyError):
+            return ""
 
     def url_for(self, handler: Callable[..., Any], /, **parameters: Any) -> str:
         """For Request.url_for."""

@@ -21,6 +21,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterat
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from . import current
 from .encoding import json_bytes
 from .ending import MOMENT, STUCK, watch
 from .errors import ConfigurationError, WorkerStartError, refused_call
@@ -280,7 +281,7 @@ def run_loaded(load: Callable[[], Service], options: Mapping[str, Any]) -> None:
 
 
 def _serve_alone(service: Service, settings: Settings) -> None:
-    logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+    current.start_log(settings.log_level, "%(levelname)s %(name)s: %(message)s")
     server = Server(service, settings)
 
     def ready() -> None:

@@ -38,6 +38,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NoReturn
 
+from . import current
 from .errors import ConfigurationError
 from .forks import not_for_children
 from .notify import notify
@@ -111,8 +112,7 @@ def _signals() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 def start_log(settings: Settings) -> None:
     """As a single process logs, and which one it is."""
-    form = "%(levelname)s %(name)s[%(process)d]: %(message)s"
-    logging.basicConfig(level=settings.log_level.upper(), format=form)
+    current.start_log(settings.log_level, "%(levelname)s %(name)s[%(process)d]: %(message)s")
 
 
 class Place:
