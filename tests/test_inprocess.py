@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from tinysvc import Batch, HTTPError, Service, cpu, cpu_resource, cpu_route, io_route
+from tinysvc.inprocess import Thread
 from tinysvc.testing import serving
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -166,3 +167,11 @@ def test_handlers_and_resources_that_no_worker_could_import() -> None:
         assert httpx.get(f"{url}/local?number=3").json() == 7
     assert calls == [3]
     fake.score.assert_called_once_with(3)
+
+
+def test_a_thread_that_was_shut_down_refuses_calls() -> None:
+    thread = Thread("test")
+    assert thread.submit(abs, -7).result() == 7
+    thread.shutdown()
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        thread.submit(abs, -7)

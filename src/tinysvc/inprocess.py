@@ -12,6 +12,7 @@ import logging
 import threading
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Executor, Future
+from contextlib import ExitStack
 from contextvars import Context
 from queue import SimpleQueue
 from time import monotonic
@@ -32,10 +33,13 @@ class Thread(Executor):
 
     def __init__(self, name: str) -> None:
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._closed = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        if self._closed:
+            raise RuntimeError("cannot schedule new futures after shutdown")  # as the standard executors say it
         future: Future[Any] = Future()
 
         def call() -> None:
@@ -53,6 +57,7 @@ class Thread(Executor):
             call()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self._closed = True
         self._calls.put(None)
 
 
@@ -67,7 +72,7 @@ class InProcessPool(ForeignPool):
         self._thread = Thread(f"tinysvc cpu handlers ({name})")
         super().__init__(self._thread, program, name=name, queue_size=queue_size)
         self._handle: Handle
-        self._opened: list[Any] = []
+        self._opened: ExitStack | None = None
 
     async def start(self) -> None:
         """Open the program. WorkerStartError if that fails."""
@@ -86,31 +91,21 @@ class InProcessPool(ForeignPool):
             raise WorkerStartError("the cpu resources cannot be opened", author_traceback(error)) from error
 
     def _open(self) -> None:
-        entered = []
-        try:
+        with ExitStack() as stack:
             for context in filter(None, (getattr(self._program, "preload", None), self._program)):
-                opened = context()
-                self._handle = opened.__enter__()
-                entered.append(opened)
-        except BaseException:
-            for opened in reversed(entered):
-                opened.__exit__(None, None, None)
-            raise
-        self._opened = entered
+                self._handle = stack.enter_context(context())
+            self._opened = stack.pop_all()
 
     async def _close_programs(self) -> None:
         if any(not handed.done() for _, handed in self._handed.values()):
             log.warning("the pool %r leaves a job behind that still runs, and what it may use open", self.name)
-        elif self._opened:
+        elif self._opened is not None:
+            close, self._opened = self._opened.close, None
             try:
-                await asyncio.wrap_future(self._thread.submit(self._close))
+                await asyncio.wrap_future(self._thread.submit(close))
             except Exception as error:
                 log.error("the pool %r could not close its resources:\n%s", self.name, author_traceback(error))
         self._thread.shutdown()
-
-    def _close(self) -> None:
-        while self._opened:
-            self._opened.pop().__exit__(None, None, None)
 
     @property
     def max_workers(self) -> int:
