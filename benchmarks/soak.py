@@ -579,7 +579,7 @@ async def stalled_reader(client: Client, rng: random.Random) -> str:
     await client.open(receive_buffer=64 * 1024)
     assert client.writer is not None
     transport: Any = client.writer.transport
-    await client.send(get(f"{rng.choice(DOWNLOADS)}/200{some(rng)}"))
+    await client.send(get(f"{rng.choice(DOWNLOADS)}/2000{some(rng)}"))  # too much to come whole before it stops to read
     while not (client.reader.head or client.reader.at_eof()):  # it may have to wait for a worker
         await asyncio.sleep(0.01)
     transport.pause_reading()
