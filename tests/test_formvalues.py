@@ -58,6 +58,17 @@ def cpu_entry(entry: Annotated[Entry, Form()]) -> Entry:
     return entry
 
 
+@dataclass
+class NeedsItem:
+    item: Item
+    number: int
+
+
+@cpu_route("/needed-item", methods=["POST"])
+def needed_item(form: Annotated[NeedsItem, Form()]) -> NeedsItem:
+    return form
+
+
 @io_route("/strict", methods=["POST"])
 async def strict(form: Annotated[Strict, Form()]) -> list[Any]:
     return [form.agreed, form.number, len(form.files)]
@@ -93,7 +104,7 @@ async def with_file(item: Annotated[Item, Form()], file: UploadFile) -> list[Any
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    service = Service(entry, cpu_entry, strict, single, needed, search, with_file)
+    service = Service(entry, cpu_entry, needed_item, strict, single, needed, search, with_file)
     with serving(service, cpu_workers=1) as url:
         yield url
 
@@ -174,6 +185,16 @@ def test_json_part_beside_a_file(url: str, filename: str | None) -> None:
         ("entry", {"data": {"howMany": "x"}}, ["form.howMany", "int"]),
         ("entry", {"files": {"firstItem": (None, "{", JSON)}}, ["form.firstItem", "is not JSON"]),
         ("entry", {"files": {"firstItem": (None, '{"count":1}', JSON)}}, ["form.firstItem", "name"]),
+        (
+            "entry",
+            {"files": {"firstItem": (None, "{", JSON), "howMany": (None, "x"), "allItems": (None, "[", JSON)}},
+            ["form.firstItem: is not JSON", "form.howMany: Expected `int`", "form.allItems: is not JSON"],
+        ),
+        (
+            "needed-item",
+            {"files": {"item": (None, "{", JSON), "number": (None, "x")}},
+            ["form.item: is not JSON", "form.number: Expected `int`"],
+        ),
     ],
 )
 def test_what_cannot_be_read_is_named(url: str, path: str, sent: Any, words: list[str]) -> None:

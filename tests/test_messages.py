@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
+import decimal
+import json
 import re
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tinysvc.errors import HTTPError
@@ -180,6 +184,35 @@ def test_an_error_becomes_a_problem_document() -> None:
         "application/problem+json",
     )
     assert response.content == b'{"type":"about:blank","title":"I\'m a Teapot","status":418,"detail":"no coffee"}'
+
+
+class OddProblem(HTTPError):
+    more: Any = None
+
+    def problem(self) -> dict[str, Any]:
+        return {"more": self.more}
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        (dt.datetime(2026, 1, 31, tzinfo=dt.UTC), b'"2026-01-31T00:00:00Z"'),
+        (np.float32(0.5), b"0.5"),
+        ({1: decimal.Decimal("1.50")}, b'{"1":"1.50"}'),
+        (np.arange(2), b"[0,1]"),
+        (2**70, b"1180591620717411303424"),
+    ],
+)
+def test_members_of_a_problem_are_written_as_results_are(more: Any, expected: bytes) -> None:
+    error = OddProblem(400)
+    error.more = more
+    assert problem_response(error).content == b'{"more":%b}' % expected
+
+
+def test_problem_with_text_that_is_no_unicode_is_answered_all_the_same() -> None:
+    response = problem_response(HTTPError(404, "no file \udcff"))
+    assert response.status == 404
+    assert json.loads(response.content)["detail"] == "no file \udcff"
 
 
 CYRILLIC = ("content-disposition", 'attachment; filename="тест"')

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, NamedTuple, TypedDict
 
 import attrs
 import msgspec
@@ -74,6 +74,35 @@ def test_every_field_is_named(kind: Any) -> None:
     assert found({}, kind) == [("$", f"Object missing required field `{name}`") for name in "ab"]
     assert found({"k": {"a": "x", "b": 1}}, dict[str, kind])[0][0] == "$.k.a"
     assert found({"a": "x", "b": 1}, kind | None) == wrong
+
+
+class Row(msgspec.Struct, array_like=True):
+    x: int
+    y: int
+    z: str = "z"
+
+
+class TaggedRow(msgspec.Struct, array_like=True, tag="row"):
+    x: int
+
+
+class Pair(NamedTuple):
+    x: int
+    y: float = 0.0
+
+
+def test_every_place_of_what_is_written_as_an_array() -> None:
+    assert [place for place, _ in found(["a", 1, 2], Row)] == ["$[0]", "$[2]"]
+    assert [place for place, _ in found([["a", "b"], ["a"]], list[Pair])] == ["$[0][0]", "$[0][1]", "$[1][0]"]
+    assert [place for place, _ in found([["row", "a"], ["row", "b"]], list[TaggedRow])] == ["$[0][1]", "$[1][1]"]
+    assert [place for place, _ in found(["a", "b"], Row | None)] == ["$[0]", "$[1]"]
+
+
+@pytest.mark.parametrize("kind", [Row, tuple[int, int]])
+def test_an_array_that_is_too_short_is_named_beside_its_places(kind: Any) -> None:
+    (place, _), (whole, detail) = found(["a"], kind)
+    assert (place, whole) == ("$[0]", "$")
+    assert "length 2, got 1" in detail
 
 
 def test_names_of_a_document_are_used() -> None:

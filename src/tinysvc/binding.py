@@ -57,7 +57,7 @@ from .annotations import (
 from .errors import BindingError, ConfigurationError, HTTPError
 from .events import Event
 from .forms import JsonText, UploadFile, missing_library
-from .formvalues import FormFault, FormFields, decoded, normal_text, normal_texts, texts_of
+from .formvalues import FormFields, decoded, normal_text, normal_texts, texts_of
 from .messages import EVENTS, JSON, MESSAGEPACK, NDJSON, Request
 from .mismatches import MAX_MISMATCHES, mismatches
 from .places import MARKERS, ApiKey, Bearer, Form, Marker, Path, Query, form_of, marker_in, place_of, unauthorized
@@ -316,24 +316,28 @@ class Binder:
             if default is not inspect.Parameter.empty and not form.fields and not form.files:
                 return default
             values: Any = None
+            no_json: dict[str, str] = {}
             is_text = True
             try:
                 if name not in fields.names and (whole := texts_of(form, name)) and isinstance(whole[-1], JsonText):
                     values, is_text = decoded(whole[-1]), False  # in a part of its own
                     return convert(values, strict=True)
-                values = fields.values(form)
+                values, no_json = fields.values(form)
                 try:
-                    return convert(values)
+                    found = convert(values)
                 except msgspec.ValidationError:
                     values = fields.normal(values)
-                    return convert(values)
-            except FormFault as error:
-                raise _Fault((f"form.{error.field}", error.detail)) from None
+                    found = convert(values)
+                if not no_json:
+                    return found
+                found = []
             except msgspec.DecodeError as error:
                 if values is None or not isinstance(error, msgspec.ValidationError):
                     raise _Fault(("form", str(error))) from None
                 found = mismatches(values, kind, error, root="form", strict=not is_text, dec_hook=_as_upload)
-            raise _Fault(*found)
+            missing = [("form", f"Object missing required field `{field}`") for field in no_json]
+            faults = [(f"form.{field}", detail) for field, detail in no_json.items()]
+            raise _Fault(*faults, *[each for each in found if each not in missing])
 
         return make
 

@@ -77,13 +77,6 @@ def normal_texts(texts: list[Any], annotation: Any) -> list[Any]:
     return [each for each in found if each is not None or type(None) in options(item)]
 
 
-class FormFault(Exception):
-    """One field that cannot be read."""
-
-    def __init__(self, field: str, detail: str) -> None:
-        self.field, self.detail = field, detail
-
-
 class FormFields:
     """The fields of a class that is a whole form."""
 
@@ -94,8 +87,9 @@ class FormFields:
         self._fields = [(each.encode_name, hints[each.name], each.required) for each in info.fields]
         self.names = frozenset(name for name, _, _ in self._fields)
 
-    def values(self, form: FormData) -> dict[str, Any]:
-        """The values by their names outside. FormFault for JSON that is none."""
+    def values(self, form: FormData) -> tuple[dict[str, Any], dict[str, str]]:
+        """The values by their names outside, and what is wrong with the fields that should be JSON and are not."""
+        faults: dict[str, str] = {}
         found: dict[str, Any] = {name: texts[-1] for name, texts in (form.fields | form.files).items()}
         for name, hint, required in self._fields:
             wanted = options(hint)
@@ -106,21 +100,22 @@ class FormFields:
                 if name in form.files:
                     found[name] = form.files[name][-1]
             elif texts := texts_of(form, name):
-                found[name] = self._value(name, hint, texts)
+                try:
+                    found[name] = self._value(hint, texts)
+                except msgspec.DecodeError as error:
+                    found.pop(name, None)
+                    faults[name] = f"is not JSON: {error}"
             elif bool in wanted and required and type(None) not in wanted:
                 found[name] = False
-        return found
+        return found, faults
 
-    def _value(self, name: str, hint: Any, texts: list[str]) -> Any:
-        try:
-            if is_list_of_scalars(hint):
-                return listed(texts)
-            if comes_as_json(hint) and not takes_text(hint):
-                return _objects(texts, hint)
-            if isinstance(texts[-1], JsonText) and not takes_text(hint):
-                return decoded(texts[-1])
-        except msgspec.DecodeError as error:
-            raise FormFault(name, f"is not JSON: {error}") from None
+    def _value(self, hint: Any, texts: list[str]) -> Any:
+        if is_list_of_scalars(hint):
+            return listed(texts)
+        if comes_as_json(hint) and not takes_text(hint):
+            return _objects(texts, hint)
+        if isinstance(texts[-1], JsonText) and not takes_text(hint):
+            return decoded(texts[-1])
         return texts[-1]
 
     def normal(self, values: dict[str, Any]) -> dict[str, Any]:

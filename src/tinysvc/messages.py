@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
@@ -10,9 +11,8 @@ from random import getrandbits
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, SupportsIndex, TypeVar, overload
 from urllib.parse import unquote
 
-import orjson
-
-from .errors import HTTPError, TinysvcError
+from .encoding import json_bytes
+from .errors import HTTPError, TinysvcError, UnencodableResult
 from .query import parse_query
 
 if TYPE_CHECKING:
@@ -530,7 +530,11 @@ def problem_response(error: TinysvcError, request: Request | None = None) -> Res
     if error.status >= 500 and request is not None:
         members["request_id"] = request.id
     try:
-        response = Response(orjson.dumps(members), error.status, error.headers, content_type=PROBLEM)
+        content = json_bytes(members)
+    except UnencodableResult:  # the error is what counts
+        content = json.dumps(members, default=str).encode()
+    try:
+        response = Response(content, error.status, error.headers, content_type=PROBLEM)
     except ValueError as bad_header:  # the line to mend is where the error was raised
         raise bad_header.with_traceback(error.__traceback__) from None
     if error.status >= 500 and request is not None:

@@ -10,7 +10,7 @@ import dataclasses
 import types
 import typing
 from collections import abc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
 import msgspec
@@ -105,8 +105,9 @@ class _Walk:
                 self.visit(each, arguments[0] if arguments else Any, f"{place}[{index}]")
         elif isinstance(value, list) and origin is tuple and arguments:
             several = arguments[:1] * len(value) if arguments[-1] is ... else arguments
-            for index, (each, item) in enumerate(zip(value, several, strict=False)):
-                self.visit(each, item, f"{place}[{index}]")
+            self._visit_positions(value, several, place, kind)
+        elif isinstance(value, list) and (parts := _positions(origin, kind)) is not None:
+            self._visit_positions(value, parts, place, kind)
         elif isinstance(value, dict) and origin in (dict, *_MAPPINGS):
             for key, each in value.items():
                 self.visit(each, arguments[1] if arguments else Any, f"{place}.{str(key)[:100]}")
@@ -115,6 +116,20 @@ class _Walk:
         else:
             return False
         return True
+
+    def _visit_positions(self, value: list[Any], several: Sequence[Any], place: str, kind: Any) -> None:
+        before = len(self.found)
+        for index, (each, item) in enumerate(zip(value, several, strict=False)):
+            self.visit(each, item, f"{place}[{index}]")
+        if len(self.found) == before:
+            return  # the whole is read once more
+        try:
+            self._convert(value, kind)
+        except msgspec.ValidationError as error:
+            if str(error).startswith("Expected `array` of") and " - at " not in str(error):  # the length
+                self.found.append((place, str(error)))
+        except Exception:
+            pass
 
     def _visit_fields(self, value: dict[str, Any], fields: list[_Field], place: str) -> None:
         for name, annotation, required in fields:
@@ -174,7 +189,9 @@ def _is_object(kind: Any) -> bool:
 
 def _is_array(kind: Any) -> bool:
     origin = get_origin(kind) or kind
-    return is_again(origin) or origin in (list, tuple, set, frozenset, *_SEQUENCES)
+    if is_again(origin) or origin in (list, tuple, set, frozenset, *_SEQUENCES):
+        return True
+    return _positions(origin, kind) is not None
 
 
 def _has_tag(value: dict[str, Any], kind: Any) -> bool:
@@ -182,14 +199,33 @@ def _has_tag(value: dict[str, Any], kind: Any) -> bool:
     return config is not None and config.tag_field is not None and value.get(config.tag_field) == config.tag
 
 
+def _positions(origin: Any, kind: Any) -> list[Any] | None:
+    """The types of a NamedTuple, or of a Struct that is written as an array; None for other classes."""
+    if not isinstance(origin, type):
+        return None
+    config: Any = getattr(origin, "__struct_config__", None)
+    if config is not None and config.array_like:
+        before, names = [Any] * (config.tag is not None), getattr(origin, "__struct_fields__")  # noqa: B009
+    elif issubclass(origin, tuple) and hasattr(origin, "_fields"):
+        before, names = [], origin._fields
+    else:
+        return None
+    hints = _hints(origin, kind)
+    return [*before, *[hints.get(name, Any) for name in names]]
+
+
 def _fields(origin: Any, kind: Any) -> list[_Field] | None:
     """The fields of a class as they are called in a document; None if it has none."""
     names = _names(origin)
     if names is None:
         return None
-    parameters = dict(zip(getattr(origin, "__parameters__", ()), get_args(kind), strict=False))
-    hints = {name: substituted(_bare(hint), parameters) for name, hint in hints_of(origin).items()}
+    hints = _hints(origin, kind)
     return [_Field(encoded, hints.get(name, Any), required) for name, encoded, required in names]
+
+
+def _hints(origin: Any, kind: Any) -> dict[str, Any]:
+    parameters = dict(zip(getattr(origin, "__parameters__", ()), get_args(kind), strict=False))
+    return {name: substituted(_bare(hint), parameters) for name, hint in hints_of(origin).items()}
 
 
 def _bare(hint: Any) -> Any:
