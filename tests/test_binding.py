@@ -245,6 +245,24 @@ def test_an_annotation_that_does_not_exist() -> None:
         Binder(handler)
 
 
+MISSING: Any = object()
+
+
+@dataclasses.dataclass
+class Patch:
+    name: str = MISSING
+    inner: Patch | None = None
+
+
+def test_a_default_need_not_be_json() -> None:
+    def handler(patch: Patch) -> None: ...
+
+    assert bound(handler, body=b"{}") == {"patch": Patch()}
+    with pytest.raises(BindingError) as raised:
+        bound(handler, body=b'{"name": 1, "inner": {"name": 2}}')
+    assert [place for place, _ in raised.value.faults] == ["$.name", "$.inner.name"]
+
+
 # Mistakes that must not wait for a request
 
 
