@@ -59,7 +59,7 @@ FLOORS: list[list[set[str]]] = [  # floor -> groups; the groups of one floor do 
             *("service", "running", "wiring", "resources", "background", "iohandlers", "errorhandlers", "openapi"),
             *("adapter", "hints", "batching", "caching", "calls", "endpoints", "pages"),
             *("compression", "cors", "limits", "middleware", "negotiation", "proxies", "security", "static"),
-            "websocket",
+            *("websocket", "owntask"),
         }
     ],
     [

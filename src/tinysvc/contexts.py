@@ -53,6 +53,16 @@ class Remembered:
             restore(values)
 
 
+def copy_back(after: Context, before: Context) -> None:
+    """Give the current context, which was `before`, the variables of `after`. One without a default cannot be unset."""
+    restore(after)
+    for variable in before:
+        if variable not in after and variable is not _threads:
+            default = Context().run(_default_of, variable)
+            if default is not _UNSET:
+                variable.set(default)
+
+
 class Threads:
     """The context of the threads that one task waits for."""
 
@@ -78,17 +88,12 @@ class Threads:
         return partial(self._context.run, _run_with, self._before, function)
 
     def copy_back(self) -> None:
-        """Give the task the variables as the thread has left them. A variable without a default cannot be unset."""
+        """Give the task the variables as the thread has left them."""
         after = self._context
         if after is None or not _differ(after, self._before):
             return  # and the task's context stays as it is: mostly a new one is not needed for the next request
         _threads.set(self)
-        restore(after)
-        for variable in self._before:
-            if variable not in after and variable is not _threads:
-                default = Context().run(_default_of, variable)
-                if default is not _UNSET:
-                    variable.set(default)
+        copy_back(after, self._before)
 
 
 _threads: ContextVar[Threads | None] = ContextVar("threads", default=None)

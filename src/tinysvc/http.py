@@ -61,6 +61,7 @@ from .heads import (
     read_request_line,
 )
 from .messages import (
+    CUT_OFF,
     DRAINED,
     EVENTS,
     LIVE,
@@ -973,6 +974,6 @@ class Connections:
         tasks = [connection.task for connection in self.open]
         for connection in list(self.open):
             connection.give_up()
-            connection.task.cancel()
+            connection.task.cancel(CUT_OFF)
             connection.transport.abort()
         return tasks

@@ -31,6 +31,9 @@ FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110, 5.5, as latin-
 DRAINED = "the server drains"
 """The message of a cancellation that ends a stream because the server drains: nothing waits for its thread then."""
 
+CUT_OFF = "the time of the drain is over"
+"""The message of a cancellation that ends also the closing of resources."""
+
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 """In a worker: the id of the request it is at work on; of a batch all ids, with commas."""
 

@@ -34,6 +34,7 @@ from .errors import (
 from .iohandlers import in_thread
 from .limits import limited_time
 from .messages import Failed, Handler, Request, Response
+from .owntask import OwnTask
 from .places import Form, marker_in
 from .routing import Given, Resource
 
@@ -271,7 +272,8 @@ Opener = Callable[[AsyncExitStack, dict[str, Any]], Awaitable[Any]]
 class Scope:
     """The resources of a request, for one route: opened around its handler.
 
-    `names` are those that the handler itself asks for, `once` the values of what the whole server has.
+    `names` are those that the handler itself asks for, `once` the values of what the whole server has. With `apart`,
+    others than the server may cancel the request: it runs in a task of its own.
     """
 
     def __init__(
@@ -282,6 +284,7 @@ class Scope:
         *,
         sent: bool,
         timeout: float | None = None,
+        apart: bool = False,
     ) -> None:
         known = {*resources, *once}
         self._steps = [(name, _bound(each, known), _opener(each.function)) for name, each in resources.items()]
@@ -289,9 +292,10 @@ class Scope:
         self._names = sorted(names & resources.keys())
         self._sent = sent  # to a worker, by value
         self._timeout = timeout
+        self._apart = apart and any(_needs_closing(each.function) for each in resources.values())
 
     def around(self, handler: Handler) -> Handler:
-        async def handle(request: Request) -> Response:
+        async def handle(request: Request, own_task: OwnTask | None = None) -> Response:
             stack = AsyncExitStack()
             try:
                 if self._timeout is None:
@@ -299,21 +303,25 @@ class Scope:
                 else:  # around this only: the deadline does not cancel what closes
                     response = await limited_time(partial(self._answer, stack, handler), self._timeout)(request)
             except BaseException as error:
-                _keep_from_cancelling(request)
+                _keep_from_cancelling(request, own_task)
                 await _close(stack, error)
                 raise  # whatever the resources made of it: what failed has failed
             if isinstance(response.content, AsyncIterator):
-                stack.callback(_keep_from_cancelling, request)  # the first that it does when it closes
+                stack.callback(_keep_from_cancelling, request, own_task)  # the first that it does when it closes
                 response.content = OpenStream(response.content, stack)
                 return response
-            _keep_from_cancelling(request)
+            _keep_from_cancelling(request, own_task)
             if isinstance(response, Failed):
                 await _close(stack, response.error)
             else:
                 await stack.aclose()
             return response
 
-        return handle
+        async def handle_apart(request: Request) -> Response:
+            own_task = OwnTask()
+            return await own_task.answer(partial(handle, request, own_task))
+
+        return handle_apart if self._apart else handle
 
     async def _answer(self, stack: AsyncExitStack, handler: Handler, request: Request) -> Response:
         values = await self._open(stack, request)
@@ -334,9 +342,11 @@ class Scope:
             raise UnencodableResult(f"the resources {names} of a request cannot be sent to a worker: {error}") from None
 
 
-def _keep_from_cancelling(request: Request) -> None:
-    """Its resources close now, and the client's disconnect does not cancel that: half a commit helps nobody."""
+def _keep_from_cancelling(request: Request, own_task: OwnTask | None) -> None:
+    """Its resources close now, and a disconnect or a time-out does not cancel that: half a commit helps nobody."""
     request.on_disconnect = _do_nothing
+    if own_task is not None:
+        own_task.is_closing = True
 
 
 def _do_nothing() -> None:
@@ -359,6 +369,10 @@ def _opener(function: Callable[..., Any]) -> Opener:
     if inspect.isgeneratorfunction(function):
         return _in_threads(function)
     return lambda stack, arguments: in_thread(partial(function, **arguments))
+
+
+def _needs_closing(function: Callable[..., Any]) -> bool:
+    return inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function)
 
 
 def _given(function: Callable[..., Any]) -> Opener:
@@ -416,12 +430,19 @@ class OpenStream:
     async def aclose(self) -> None:
         """What is still open is told that the stream was cut off: to commit now would be wrong."""
         self._variables.restore()
-        cut_off = ConnectionAbortedError("the stream was cut off before its end")
+        await self._close_with(ConnectionAbortedError("the stream was cut off before its end"))
+
+    async def fail(self, error: BaseException) -> None:
+        """Close it because of an error that has come between two pieces, and raise that."""
+        await self._close_with(error)
+        raise error
+
+    async def _close_with(self, error: BaseException) -> None:
         try:
             if close := getattr(self._pieces, "aclose", None):
                 await close()
         finally:
-            await _close(self._stack, cut_off)
+            await _close(self._stack, error)
 
 
 async def _close(stack: AsyncExitStack, error: BaseException) -> None:

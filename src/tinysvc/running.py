@@ -165,7 +165,14 @@ class RunningService:
         if wiring.of_request:
             names = set(wiring.binder.resources)
             timeout = route.timeout if route.kind == "io" else None
-            scope = Scope(wiring.of_request, names, once, sent=route.kind == "cpu", timeout=timeout or None)
+            scope = Scope(
+                wiring.of_request,
+                names,
+                once,
+                sent=route.kind == "cpu",
+                timeout=timeout or None,
+                apart=bool(wiring.mounted.middleware),
+            )
             handler = scope.around(handler)
         if route.kind == "io" and route.timeout and not wiring.of_request:
             handler = limited_time(handler, route.timeout)
