@@ -991,8 +991,10 @@ async def test_drain_lets_a_request_under_way_finish() -> None:
             await asyncio.sleep(0)
         draining = asyncio.ensure_future(server.connections.drain(GUARD))
         await asyncio.sleep(0)
-        answer = await begun.ask(b"\r\n")
+        answer = await begun.ask(b"x-request-id: mine\r\n\r\n")
         assert (answer.status, answer.closes) == (503, True)
+        assert answer.fields["x-request-id"] == "mine"
+        assert b'"request_id":"mine"' in answer.body
         assert not draining.done()
         leave.set()
         answer = await client.answer()

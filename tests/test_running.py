@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
 import orjson
 import pytest
 
+from conftest import wait_until
 from tinysvc import HTTPError, Request, Response, Service, cpu_route, io_resource, io_route
 from tinysvc.messages import Handler
 from tinysvc.running import at_work
@@ -104,3 +108,32 @@ def test_every_5xx_carries_the_id_of_its_request() -> None:
             assert path.endswith("returned") or orjson.loads(answer.content)["request_id"] == "mine"
             assert httpx.get(url + path).headers["x-request-id"]
         assert "x-request-id" not in httpx.get(f"{url}/nowhere").headers
+
+
+@cpu_route("/gated")
+def gated(file: str) -> None:
+    while not os.path.exists(file):
+        time.sleep(0.005)
+
+
+def test_the_503_of_a_full_queue_carries_the_id_of_its_request(tmp_path: Path) -> None:
+    file = tmp_path / "go"
+
+    def ask(name: str) -> httpx.Response:
+        return httpx.get(f"{url}/gated", params={"file": str(file)}, headers={"x-request-id": name}, timeout=20)
+
+    def queued() -> int:
+        waiting: int = httpx.get(f"{url}/readyz").json()["pools"]["default"]["queued"]
+        return waiting
+
+    with (
+        serving(Service(gated), cpu_workers=1, queue_size=1, raise_errors=False) as url,
+        ThreadPoolExecutor() as threads,
+    ):
+        others = [threads.submit(ask, name) for name in ("first", "second")]
+        wait_until(lambda: queued() == 1, "one runs and one waits")
+        refused = ask("third")
+        file.touch()
+        assert [each.result().status_code for each in others] == [204, 204]
+    assert (refused.status_code, refused.headers["x-request-id"]) == (503, "third")
+    assert refused.json()["request_id"] == "third"
