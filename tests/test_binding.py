@@ -407,3 +407,13 @@ def test_a_type_for_checkers_only_is_not_needed_for_resources_and_results() -> N
     given = request()
     assert binder.bind(given, b"", {"price": 2}) == {"price": 2, "request": given}
     assert binder.stream_type == ""
+
+
+Json = str | int | list["Json"]  # type: ignore[misc,valid-type,unused-ignore]
+
+
+def test_a_union_that_names_itself_by_a_text_is_one_error_with_the_remedy() -> None:
+    def handler(value: list[Json]) -> None: ...  # type: ignore[valid-type,unused-ignore]
+
+    with pytest.raises(ConfigurationError, match=r"cannot read a value of type .* TypeAliasType"):
+        Binder(handler)

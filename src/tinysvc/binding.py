@@ -409,6 +409,13 @@ class Binder:
                 "msgspec Structs with a tag, which says in each document of which class it is: "
                 "class Cat(msgspec.Struct, tag=True)",
             )
+        if "ForwardRef(" in repr(annotation):
+            return ConfigurationError.at(
+                self.function,
+                f"cannot read a value of type {annotation!r} for {place}: a text in it names a type that is not known "
+                "there; for a type inside of itself write type Json = str | list[Json], or before Python 3.12 "
+                'Json = TypeAliasType("Json", "str | list[Json]") of typing_extensions; for another, the type itself',
+            )
         return ConfigurationError.at(
             self.function,
             f"cannot read a value of type {annotation!r} for {place}; "
