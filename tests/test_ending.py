@@ -14,7 +14,7 @@ from conftest import wait_until
 
 CODE = """
 import asyncio, pathlib, threading, time
-from tinysvc import Request, cpu_resource, cpu_route, io_resource, io_route
+from tinysvc import Background, Request, cpu_resource, cpu_route, io_resource, io_route
 
 @io_resource
 async def first():
@@ -96,6 +96,10 @@ async def with_request(of_a_request: int) -> None: ...
 @io_route("/own_thread")
 async def own_thread() -> None:
     threading.Thread(target=forever, name="the author's").start()
+
+@io_route("/in_background")
+async def in_background(background: Background) -> None:
+    background.add(forever)
 """
 
 
@@ -120,6 +124,7 @@ def write_service(folder: Path, route: str) -> None:
         ("with_worker", "in_a_worker"),
         ("with_forkserver", ""),
         ("own_thread", "the author's"),
+        ("in_background", "background tasks were cancelled as the server ends: 1 (forever)"),
     ],
 )
 def test_a_cleanup_that_hangs_does_not_hold_the_end(
