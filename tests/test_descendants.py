@@ -15,7 +15,7 @@ import pytest
 
 import descendants_jobs
 import jobs
-from conftest import PROC, descendants, is_alive, wait_until, workers_below
+from conftest import PROC, descendants, is_alive, wait_until
 from tinysvc.descendants import children, kill_marked, new_mark
 from tinysvc.errors import DeadlineExceeded, WorkerDied
 from tinysvc.executor import ProcessPoolExecutor
@@ -137,7 +137,7 @@ def test_they_end_when_the_owner_or_the_forkserver_is_killed(how: str, victim: s
 async def test_orphans_that_end_are_reaped(tmp_path: Path) -> None:
     async with ProcessPoolExecutor(1) as pool:
         await pool.run(descendants_jobs.leave_short_orphans, 5)
-        (worker,) = workers_below(os.getpid())
+        worker = await pool.run(jobs.pid)  # an orphan that has not ended is below the forkserver, too
         forkserver = int((PROC / str(worker) / "stat").read_text().rpartition(")")[2].split()[1])
         await until(lambda: children(forkserver) == [worker], "nothing but the worker is below the forkserver")
         assert worker == await pool.run(jobs.pid)
