@@ -68,7 +68,7 @@ def cpu_handler(
         if sample and work is not None and sample.is_full_with(work, job.ran):
             sample = None
         response = Response(reply.body, status, headers, content_type)
-        response.headers.append(("server-timing", server_timing(job)))
+        list.append(response.headers, ("server-timing", server_timing(job)))  # ours: without a check, on the hot path
         return response
 
     return handle
