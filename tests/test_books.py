@@ -290,6 +290,16 @@ def test_workers_that_die_early_again_and_again_start_after_growing_pauses() -> 
         table.admit()
 
 
+def test_early_ends_cost_no_pause_while_other_workers_do_jobs() -> None:
+    table = Table(size=2)
+    table.ready(1)
+    for number in range(2, 20):
+        table.ready(number)
+        table.died(number)
+        table.done(table.admit())
+        assert number + 1 in table.books.workers
+
+
 def test_early_ends_that_lie_far_apart_cost_no_pause() -> None:
     table = Table()
     for number in range(1, 10):

@@ -44,8 +44,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 30.0
 
 EARLY_END, EARLY_ENDS = 10.0, 3
 """A worker that dies within so many seconds of being ready, before its first job, ended early. From this many such ends
-in a row on, the next worker starts after a pause, as one that could not be started. A worker that has done a job shows
-that its successor can work, too: something outside killed it, and a pause would only take workers from requests."""
+in a row on, the next worker starts after a pause, as one that could not be started. A job that is done, by any worker,
+shows that workers can work: something outside killed them, and a pause would only take workers from requests."""
 
 PROCESSES_PER_PLACE = 3
 """Processes that a place may have at a time: one that works, its successor, and one that closes its resources."""
@@ -350,6 +350,7 @@ class Books:
     ) -> None:
         """The worker has sent the end of the job it holds. `memory`: bytes it holds now; `poisoned`: it must go."""
         self.mean_run = _mean(self.mean_run, now - job.started)
+        self._early_ends = 0
         self._finish(job, outcome, now)
         self.at_work.discard(worker)
         if self.max_memory and memory > self.max_memory:
