@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import Mock
 
 import httpx
 import pytest
 
 from commands import Served, command, failed, served, tinysvc
 from conftest import PROC, descendants, wait_until, workers_below
+from tinysvc.reload import Reloader, Version
+from tinysvc.settings import Settings
 
 SERVICE = """
 import os, pathlib
@@ -209,6 +213,40 @@ def test_a_version_that_cannot_start_leaves_the_last_one_serving(folder: Path) -
             assert server.get("/").json()[0] == 1
         write(folder / "service.py", right.replace("VERSION = 1", "VERSION = 3"))
         until_version(server, 3)
+
+
+def test_change_while_another_folder_begins_to_be_watched_is_seen(folder: Path) -> None:
+    right = (folder / "service.py").read_text()
+    with reloading(folder) as server:
+        for number in range(2, 6):
+            (folder / str(number)).mkdir()
+            (folder / str(number) / f"more{number}.py").touch()
+            fault = f"import sys; sys.path.append('{number}'); import more{number}; fault{number}"
+            write(folder / "service.py", right.replace("VERSION = 1", fault))
+            heard(server, f"name 'fault{number}' is not defined")
+            heard(server, "the last version serves on")
+        write(folder / "service.py", right.replace("VERSION = 1", "VERSION = 6"))
+        until_version(server, 6)
+
+
+@pytest.mark.asyncio
+async def test_change_between_two_watchers_starts_a_version(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reloader = Reloader(Settings(), print, bool)
+    started = asyncio.Queue[list[str]]()
+
+    async def start_for(changed: Iterable[str]) -> None:
+        started.put_nowait(sorted(changed))
+
+    monkeypatch.setattr(reloader, "_start_for", start_for)
+    reloader._on_told(Mock(Version), {"folders": [str(folder)]})
+    reloader._elsewhere.clear()
+    reloader._looking = {str(folder)}
+    edit(folder, "VERSION = 1", "VERSION = 2")
+    watching = asyncio.create_task(reloader._start_at_changes({str(folder)}))
+    async with asyncio.timeout(20):
+        assert await started.get() == [str(folder / "service.py")]
+    reloader._elsewhere.set()
+    await watching
 
 
 def test_a_first_version_that_cannot_start_is_waited_for(folder: Path) -> None:

@@ -124,6 +124,7 @@ class Reloader:
         self._elsewhere = asyncio.Event()  # other folders are to be watched
         self._told: set[str] = set()  # the folders that are to be watched
         self._looking: set[str] = set()  # those of them that are
+        self._seen: set[tuple[str, tuple[int, ...]]] = set()  # their files, before the last version was started
         self._polls = False  # whether the system has refused to report changes
 
     async def run(self) -> None:
@@ -171,6 +172,7 @@ class Reloader:
 
     async def _start(self) -> None:
         """The next version. One that has not come so far as to serve is given up for it."""
+        self._seen = _states(self._watched() | self._looking)
         given_up, self.next = self.next, None  # from here on it may say that it is ready: nobody listens
         if given_up:
             given_up.signal(signal.SIGTERM)
@@ -197,7 +199,9 @@ class Reloader:
 
     def _on_told(self, version: Version, told: dict[str, Any]) -> None:
         if "folders" in told:
+            before = self._watched()
             version.folders = set(told["folders"])
+            self._seen |= _states(version.folders - before)
             if not self._watched() <= self._looking:  # else keep the watcher: changes are lost while it is made anew
                 self._elsewhere.set()
         elif "failed" in told:
@@ -260,7 +264,7 @@ class Reloader:
                 continue
             self._looking = watched
             try:
-                await (self._poll if self._polls else self._start_at_changes)(watched)
+                await (self._poll() if self._polls else self._start_at_changes(watched))
             except FileNotFoundError:  # a folder was removed in this moment
                 await asyncio.sleep(LOOK_AGAIN / 1000)
                 self._elsewhere.set()
@@ -289,7 +293,7 @@ class Reloader:
             yield_on_timeout=True,
         )
         async for each in changes:
-            if paths := [path for _, path in each] or self._come_again():
+            if paths := {path for _, path in each} or self._come_again() or self._changed():
                 await self._start_for(paths)
 
     async def _start_for(self, changed: Iterable[str]) -> None:
@@ -297,15 +301,19 @@ class Reloader:
         log.info("%s changed; starting the new version", ", ".join(names))
         await self._start()
 
-    async def _poll(self, watched: set[str]) -> None:
+    async def _poll(self) -> None:
         """As `_start_at_changes`, by looking. Not by watchfiles: it misses the second of two edits in one second."""
-        seen = _states(watched)
         while not self._elsewhere.is_set():
             await asyncio.sleep(POLL_PAUSE)
-            before, seen = seen, _states(watched)
-            if changed := {path for path, _ in before ^ seen} or self._come_again():
+            if changed := self._changed() or self._come_again():
                 self._looking &= self._watched()
                 await self._start_for(changed)
+
+    def _changed(self) -> set[str]:
+        """Files that are not as they were before the last version was started: no watcher reports a change that was
+        made while another watcher took its place."""
+        changed = self._seen ^ _states(self._looking)
+        return {path for path, _ in changed if os.path.dirname(path) in self._looking}
 
     def _come_again(self) -> set[str]:
         """Folders that were gone and are there again; from now on they are watched anew."""
