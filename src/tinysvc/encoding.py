@@ -35,11 +35,13 @@ _OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_PASSTHROUGH_DATACLASS
 
 _ANY_KEYS = _OPTIONS | orjson.OPT_NON_STR_KEYS
 
+_WITHOUT_FIELDS = frozenset({dict, str, int, float, bool, type(None)})
+
 
 def json_bytes(value: Any) -> bytes:
     """`value` as JSON. NaN and infinities become null. UnencodableResult names what JSON cannot say, and where."""
     kind = type(value)
-    if kind is not dict:
+    if kind not in _WITHOUT_FIELDS:
         is_list = kind is list and bool(value)
         shape = shape_of(type(value[0]) if is_list else kind)  # type: ignore[arg-type]  # a class is hashable
         if shape is not None and (all_fit if is_list else fits)(value, shape):

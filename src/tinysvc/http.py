@@ -248,6 +248,7 @@ class Connection(asyncio.StreamReaderProtocol):
     async def serve(self) -> None:
         """Take, call, write, until someone closes; one place that recovers."""
         context, goes_on = self.connections.context, False
+        has_variables = len(context) > 0
         try:
             while True:
                 request = self.take_request() if self.buffer else None
@@ -259,7 +260,8 @@ class Connection(asyncio.StreamReaderProtocol):
                 rest = self.respond(request, await self.handler(request))  # no name for what may be big
                 if rest is not None and not await rest:
                     break
-                if differs_from(context):  # the next request must not see the variables that this one has set
+                # The next request must not see the variables that this one has set. Mostly there are none at all.
+                if (has_variables or len(copy_context())) and differs_from(context):
                     goes_on = True
                     break
         except ProtocolError as error:
