@@ -465,6 +465,7 @@ class Link:
     def __init__(self, channel: socket.socket, arena: Arena | None, options: WorkerOptions) -> None:
         channel.settimeout(None)  # also where a module has called socket.setdefaulttimeout
         self.channel = channel
+        self._send = channel.send
         self.arena = arena
         self.job: tuple[int, int, Any, bytes | memoryview] | None = None  # number, kind, meta, body
         self.stray: BaseException | None = None  # what has cut off the job at hand
@@ -558,19 +559,31 @@ class Link:
             forks.end_of_child()
         if self._outgoing is not None:
             self.flush(answers=True)
-        self._written.clear()
+        written = self._written
+        written.clear()
         self._outgoing = data, answers
-        self.flush(answers=answers > 0)
+        stray: BaseException | None = None
+        try:  # mostly one write is all; `flush` does the same, however often it is interrupted
+            written.extend(map(self._send, (data,)))
+            if written[0] == len(data):
+                self.answered = answers or self.answered
+                self._outgoing = None
+                return
+        except BaseException as error:
+            if _is_gone(error):
+                raise
+            stray = error
+        self.flush(answers=answers > 0, stray=stray)
 
-    def flush(self, *, answers: bool) -> None:
+    def flush(self, *, answers: bool, stray: BaseException | None = None) -> None:
         """Write the frame that has begun to its end. What has interrupted it is raised then, unless the job is over."""
-        strays: list[BaseException] = []
+        strays = [stray] if stray else []
         written = self._written
         while (outgoing := self._outgoing) is not None:
             try:
                 data, number = outgoing
                 if (sent := sum(written)) < len(data):
-                    written.extend(map(self.channel.send, (memoryview(data)[sent:] if sent else data,)))
+                    written.extend(map(self._send, (memoryview(data)[sent:] if sent else data,)))
                 if sum(written) == len(data):
                     self.answered = number or self.answered
                     self._outgoing = None
@@ -581,13 +594,10 @@ class Link:
         if strays and not answers:
             raise strays[0]
 
-    def end_job(self) -> None:
-        """The job is over: forget it, so that a big body is unmapped before the next comes."""
-        while at_end_of_job:
-            at_end_of_job.pop()()
+    def forget_frame(self) -> None:
+        """Forget the job's frame, whose reading may have been interrupted, and what has interrupted it."""
         self._inbox.clear()
-        self._partial = None
-        self.job = self.stray = None
+        self._partial = self.stray = None
 
     def send_result(self, number: int, kind: int, meta: Any, first: Any, *more: Any) -> None:
         """The pieces as one body. Where they are big, they go into the arena, if there is one."""
@@ -694,9 +704,12 @@ def _do_jobs(link: Link, handle: Handle, clear: Callable[[], None]) -> bool:
                 clear()
                 if link.answered != number:
                     goes_on = send_error(link, number, kind, link.stray or InterruptedError("the job was cut off"))
+                link.forget_frame()
             if leftovers.touched:
                 clear()
-            link.end_job()
+            while at_end_of_job:
+                at_end_of_job.pop()()
+            link.job = None  # so that a big body is unmapped before the next comes
         except BaseException as error:
             if _is_gone(error):
                 return False
