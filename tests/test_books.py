@@ -240,8 +240,9 @@ def test_failed_starts_pause_and_refuse_who_waits() -> None:
     waiting = table.admit()
     assert waiting.state is JobState.QUEUED  # two are starting
     table.died(3)
-    assert isinstance(table.notes.settled[waiting], NoWorkers)
+    assert waiting.state is JobState.QUEUED  # one may have been killed by chance
     table.died(4)
+    assert isinstance(table.notes.settled[waiting], NoWorkers)
     with pytest.raises(NoWorkers):
         table.admit()
     pauses = []

@@ -42,6 +42,10 @@ from .errors import (
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 30.0
 """Seconds before a worker that could not be started is tried again; doubled each time."""
 
+LONE_FAILURE = 1
+"""Workers in a row that did not become ready for which jobs still wait: something outside may have killed one as it
+started, and the next is there a moment later. From the second on, a pool without a worker refuses jobs."""
+
 EARLY_END, EARLY_ENDS = 10.0, 3
 """A worker that dies within so many seconds of being ready, before its first job, ended early. From this many such ends
 in a row on, the next worker starts after a pause, as one that could not be started. A job that is done, by any worker,
@@ -298,7 +302,7 @@ class Books:
         lane = job.lane
         if self.idle and lane.running < lane.limit and len(self.at_work) < self.size:
             self._assign(self.idle.pop(), job, now)
-        elif self.failures and not self.ready:
+        elif self.failures > LONE_FAILURE and not self.ready:
             raise NoWorkers(f"no worker is alive: {self.last_failure}", math.ceil(self.pause))
         elif self.waiting >= self.queue_size:
             raise QueueFull(f"{self.waiting} jobs wait already; try again later", self.retry_after)
@@ -531,7 +535,7 @@ class Books:
         for worker in self.workers.values():
             if worker.spent and worker.state is IDLE and worker not in self.idle:
                 self.idle.append(worker)
-        if not self.ready:
+        if self.failures > LONE_FAILURE and not self.ready:
             for job in list(self.queued()):
                 self._finish(job, NoWorkers(f"no worker is alive: {text}", math.ceil(self.pause)), now)
 
