@@ -123,16 +123,15 @@ def _open(stack: ExitStack, resources: dict[str, Callable[..., Any]], opened: di
 
 
 def _request(meta: Any, body: Body, compresses: bool) -> Request:
-    _, method, path, query, parameters, headers, peer, identity, resources = meta
-    request = Request(method, path, query, Headers(headers), body, parameters, Peer(*map(_address, peer)), identity)
+    _, method, path, query, parameters, headers, (client, server, scheme), identity, resources = meta
+    # As a list, an address is host and port; else the path of a Unix socket, or nothing.
+    client = tuple(client) if type(client) is list else client
+    server = tuple(server) if type(server) is list else server
+    request = Request(method, path, query, Headers(headers), body, parameters, Peer(client, server, scheme), identity)
     request.resources = resources
     if compresses:
         request.compresses = True
     return request
-
-
-def _address(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _one_at_a_time(endpoint: Endpoint, resources: Values) -> Handle:

@@ -62,6 +62,7 @@ from .telling import STACK_SIGNAL, OomCounter, at_end_of_job, forward_logs, peak
 # A frame: the lengths of its head and its body; the head in MessagePack; the body, raw. MessagePack holds only data:
 # nothing that comes from a worker can run code in the server.
 FRAME = struct.Struct("!IQ")
+LENGTHS = FRAME.size
 
 # What the server sends: (job's number, kind, meta, size) and a body. A body of BIG bytes or more is in an arena, `size`
 # says how much of it; its descriptor rides along, and behind it that of an empty arena for a big result.
@@ -496,20 +497,20 @@ class Link:
             inbox.extend(islice(self._receipts, 1))
         data, ancillary, _, _ = inbox[0]
         descriptors = array("i", ancillary[0][2]) if ancillary else _NO_DESCRIPTORS
-        while len(data) < FRAME.size:
+        while len(data) < LENGTHS:
             more = self.channel.recv(65536)
             if not more:
                 return None
             data += more
         head_length, body_length = FRAME.unpack_from(data)
-        total = FRAME.size + head_length + body_length
+        body_start = LENGTHS + head_length
+        total = body_start + body_length
         if len(data) < total:
             whole = self._receive_rest(data, total)
             if whole is None:
                 return None
             data = whole
-        body_start = FRAME.size + head_length
-        number, kind, meta, size = decode(data[FRAME.size : body_start])
+        number, kind, meta, size = decode(data[LENGTHS:body_start])
         body: bytes | memoryview = data[body_start:]
         if size:
             try:
