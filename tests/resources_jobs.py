@@ -17,6 +17,7 @@ from tinysvc import (
     Event,
     Header,
     HTTPError,
+    Query,
     Request,
     Response,
     WebSocket,
@@ -196,6 +197,50 @@ async def lock(request: Request) -> Any:
 
 @cpu_route("/unpicklable")
 def unpicklable(lock: Any) -> None: ...
+
+
+@io_resource
+async def limit(request: Request, limit: Annotated[int, Query()]) -> AsyncIterator[int]:
+    note("limit opens")
+    yield limit
+    note("limit closes")
+
+
+@io_resource
+def size(limit: int, user: User, size: Annotated[int, Query()]) -> Iterator[str]:
+    note("size opens")
+    yield f"{size} {limit}"
+    note("size closes")
+
+
+@io_route("/sized")
+async def sized(size: str, n: int, user: User) -> str:
+    return f"{size} {n} {user.name}"
+
+
+@cpu_route("/cpu-sized")
+def cpu_sized(size: str, n: int, user: User) -> str:
+    return f"{size} {n} {user.name}"
+
+
+@cpu_route("/batch-sized", batch=Batch(4))
+def batch_sized(size: list[str], n: list[int], user: list[User]) -> list[str]:
+    return [f"{one} {number} {who.name}" for one, number, who in zip(size, n, user, strict=True)]
+
+
+@cpu_route("/cached-sized", cache=60)
+def cached_sized(size: str, n: int, user: User) -> str:
+    return f"{size} {n} {user.name}"
+
+
+@io_route("/socket-sized")
+async def socket_sized(socket: WebSocket, size: str, n: int, user: User) -> None:
+    await socket.send(size)
+
+
+@io_route("/sized-body", methods=["POST"])
+async def sized_body(size: str, body: dict[str, int], user: User) -> str:
+    return size
 
 
 # Error handlers

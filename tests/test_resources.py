@@ -156,6 +156,59 @@ def test_what_cannot_be_sent_to_a_worker(client: httpx.Client, caplog: pytest.Lo
     assert "the resources lock of a request cannot be sent to a worker" in caplog.text
 
 
+WRONG = "size=x&n=y&limit=z"
+PLACES = ["query.limit", "query.size", "query.n"]
+
+
+@pytest.mark.parametrize("path", ["/sized", "/cpu-sized", "/batch-sized", "/cached-sized", "/socket-sized"])
+def test_wrong_parameters_of_handler_and_resources_are_one_answer(
+    client: httpx.Client, record: Path, path: str
+) -> None:
+    answer = client.get(f"{path}?{WRONG}", headers=TOKEN)
+    assert (answer.status_code, [error["place"] for error in answer.json()["errors"]]) == (422, PLACES)
+    assert client.get(f"{path}?size=1&limit=2", headers=TOKEN).json()["errors"] == [
+        {"place": "query.n", "detail": "is missing"}
+    ]
+    assert lines(record) == []  # nothing was opened
+
+
+@pytest.mark.parametrize("path", ["/sized", "/cpu-sized", "/batch-sized", "/cached-sized", "/socket-sized"])
+def test_missing_token_is_the_answer_whatever_else_is_wrong(client: httpx.Client, record: Path, path: str) -> None:
+    answer = client.get(f"{path}?{WRONG}")
+    assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+    assert "errors" not in answer.json()
+    assert lines(record) == []
+
+
+def test_right_parameters_of_handler_and_resources(client: httpx.Client, record: Path) -> None:
+    for path in ("/sized", "/cpu-sized", "/batch-sized", "/cached-sized"):
+        assert client.get(f"{path}?size=1&limit=2&n=3", headers=TOKEN).text == "1 2 3 ada"
+    assert lines(record) == ["limit opens", "user", "size opens", "size closes", "limit closes"] * 4
+
+
+def test_refusal_of_a_resource_comes_before_the_body(client: httpx.Client, record: Path) -> None:
+    wrong = {"authorization": "Bearer wrong"}
+    assert client.post("/sized-body?size=1&limit=2", headers=wrong, content=b"{").status_code == 401
+    assert client.post("/sized-body?size=1&limit=2", headers=TOKEN, content=b"{").status_code == 400
+    record.write_text("")
+    answer = client.post("/sized-body?size=x&limit=2", headers=TOKEN, content=b"{")
+    assert (answer.status_code, answer.json()["detail"][:10]) == (422, "query.size")
+    assert lines(record) == []
+
+
+def test_body_is_not_read_before_the_token_is_known(url: str) -> None:
+    head = b"POST /sized-body?%s HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n%s\r\n"
+    host, port = url.removeprefix("http://").split(":")
+    for query, token, status in (
+        (b"size=1&limit=2", b"", b"401"),
+        (b"size=1&limit=2", b"authorization: Bearer wrong\r\n", b"401"),
+        (b"size=x&limit=2", b"authorization: Bearer secret\r\n", b"422"),
+    ):
+        with socket.create_connection((host, int(port)), timeout=20) as connection:
+            connection.sendall(head % (query, token))  # and nothing of the body
+            assert connection.recv(4096).split()[1] == status
+
+
 # What is wrong is said at start-up
 
 

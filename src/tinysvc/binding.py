@@ -89,6 +89,10 @@ class _Fault(Exception):
         self.faults = faults
 
 
+_HEAD = frozenset({"path", "query", "header", "cookie"})
+"""Places that are known before the body."""
+
+
 class Binder:
     """Fills the parameters of one handler.
 
@@ -115,6 +119,7 @@ class Binder:
         self._has_body = has_body
         self.inputs: list[Input] = []
         self._gets: list[tuple[str, Get]] = []
+        self._of_head: list[tuple[Input, Get]] = []
         self._body_parameter = ""
         self.stream_type = stream_type_of(hints_of(function).get("return"))
         parameters = self.parameters = signature_of(function)
@@ -132,7 +137,10 @@ class Binder:
                 self.resources.append(name)
             else:
                 filled = self._share(parameter) if batched else parameter
-                self._gets.append((name, self._get(name, filled, name in path_parameters)))
+                get = self._get(name, filled, name in path_parameters)
+                self._gets.append((name, get))
+                if self.inputs and self.inputs[-1].parameter == name and self.inputs[-1].place in _HEAD:
+                    self._of_head.append((self.inputs[-1], get))
         if batched and not self._gets:
             raise ConfigurationError.at(
                 function,
@@ -422,6 +430,26 @@ class Binder:
             "use a dataclass, Struct, TypedDict or attrs class, a standard type, or Any; "
             "a pydantic class is read from a JSON body, and stands in no other class than pydantic's",
         )
+
+
+class HeadCheck:
+    """Checks the parameters of several functions that need no body, before any of the functions is called."""
+
+    def __init__(self, binders: Iterable[Binder]) -> None:
+        taken = [each for binder in binders for each in binder._of_head]
+        taken.sort(key=lambda each: not isinstance(each[0].marker, (Bearer, ApiKey)))
+        self._gets = [get for _, get in taken]
+
+    def __call__(self, request: Request) -> None:
+        """BindingError with every fault. HTTPError 401 comes first: a stranger is told nothing of the rest."""
+        faults: list[tuple[str, str]] = []
+        for get in self._gets:
+            try:
+                get(request, b"")
+            except _Fault as fault:
+                faults += fault.faults
+        if faults:
+            raise BindingError(list(dict.fromkeys(faults)))  # two functions may read one value
 
 
 def is_request(parameter: inspect.Parameter) -> bool:

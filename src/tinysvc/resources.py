@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any
 
 from .annotations import Unresolved, signature_of, unresolved_at
-from .binding import Binder, fills_resource, open_resource, resource_key
+from .binding import Binder, HeadCheck, fills_resource, open_resource, resource_key
 from .contexts import Remembered, restore
 from .ending import MOMENT, watch
 from .errors import (
@@ -272,14 +272,16 @@ Opener = Callable[[AsyncExitStack, dict[str, Any]], Awaitable[Any]]
 class Scope:
     """The resources of a request, for one route: opened around its handler.
 
-    `names` are those that the handler itself asks for, `once` the values of what the whole server has. With `apart`,
-    others than the server may cancel the request: it runs in a task of its own.
+    `binder` is the handler's, `once` are the values of what the whole server has. With `apart`, others than the server
+    may cancel the request: it runs in a task of its own.
+
+    Nothing is opened for a request whose parameters are wrong, those of the resources or those of the handler.
     """
 
     def __init__(
         self,
         resources: Resources,
-        names: Set[str],
+        binder: Binder,
         once: Mapping[str, Any],
         *,
         sent: bool,
@@ -289,13 +291,15 @@ class Scope:
         known = {*resources, *once}
         self._steps = [(name, _bound(each, known), _opener(each.function)) for name, each in resources.items()]
         self._once = once
-        self._names = sorted(names & resources.keys())
+        self._names = sorted(resources.keys() & binder.resources)
+        self._check = HeadCheck([*binders_of(resources, known), binder])
         self._sent = sent  # to a worker, by value
         self._timeout = timeout
         self._apart = apart and any(_needs_closing(each.function) for each in resources.values())
 
     def around(self, handler: Handler) -> Handler:
         async def handle(request: Request, own_task: OwnTask | None = None) -> Response:
+            self._check(request)
             stack = AsyncExitStack()
             try:
                 if self._timeout is None:

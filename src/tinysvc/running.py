@@ -163,11 +163,10 @@ class RunningService:
         if route.cache:
             handler = self._cached(wiring, handler)
         if wiring.of_request:
-            names = set(wiring.binder.resources)
             timeout = route.timeout if route.kind == "io" else None
             scope = Scope(
                 wiring.of_request,
-                names,
+                wiring.binder,
                 once,
                 sent=route.kind == "cpu",
                 timeout=timeout or None,
