@@ -50,6 +50,18 @@ def echo(body: memoryview) -> memoryview:
     return body
 
 
+def assigned(body: bytes) -> Response:
+    response = Response("fine", content_type="text/plain")
+    response.headers = [("x-note", "\ud800" if body == b"x-note" else "good")]
+    if body == b"content-type":
+        response.content_type = "text/\ud800"
+    return response
+
+
+def all_assigned(body: list[bytes]) -> list[Response]:
+    return [assigned(each) for each in body]
+
+
 def fails() -> None:
     raise ValueError("no such value")
 

@@ -15,10 +15,10 @@ import msgspec
 import pydantic
 import pytest
 
-from tinysvc.binding import Binder, open_resource
+from tinysvc.binding import Binder, HeadCheck, open_resource
 from tinysvc.errors import BindingError, ConfigurationError, HTTPError
 from tinysvc.messages import Headers, Request
-from tinysvc.places import Cookie, Header, Query
+from tinysvc.places import ApiKey, Cookie, Header, Query
 
 
 class Colour(enum.Enum):
@@ -417,3 +417,55 @@ def test_a_union_that_names_itself_by_a_text_is_one_error_with_the_remedy() -> N
 
     with pytest.raises(ConfigurationError, match=r"cannot read a value of type .* TypeAliasType"):
         Binder(handler)
+
+
+LONG = b"1" * 5000
+
+
+@pytest.mark.parametrize("kind", [dict, BodyModel, dict[str, list[float]], dict[str, Any]])
+@pytest.mark.parametrize("number", [b"1e999", b"-1E999", LONG])
+def test_numbers_out_of_range_are_placed(kind: Any, number: bytes) -> None:
+    def handler(value: Any) -> None: ...
+
+    handler.__annotations__["value"] = kind
+    with pytest.raises(BindingError) as raised:
+        bound(handler, body=b'\xef\xbb\xbf{"values": [1, ' + number + b", 2, 1e400]}")
+    assert raised.value.faults == [("$.values[1]", "Number out of range"), ("$.values[3]", "Number out of range")]
+
+
+def test_numbers_out_of_range_and_other_faults_are_named_at_once() -> None:
+    def handler(items: list[Item]) -> None: ...
+
+    with pytest.raises(BindingError) as raised:
+        bound(handler, body=b'[{"name": "a", "price": 1e999}, {"name": 2, "price": 1, "tags": [1e999]}]')
+    assert raised.value.faults == [
+        ("$[0].price", "Number out of range"),
+        ("$[1].tags[0]", "Number out of range"),
+        ("$[1].name", "Expected `str`, got `int`"),
+    ]
+
+
+@pytest.mark.parametrize("rest", [b"", b', "x": NaN}', b', "x": "\xff"}'])
+@pytest.mark.parametrize("kind", [dict, Item, BodyModel])
+def test_malformed_json_behind_a_number_out_of_range_is_a_400(kind: Any, rest: bytes) -> None:
+    def handler(value: Any) -> None: ...
+
+    handler.__annotations__["value"] = kind
+    with pytest.raises(HTTPError, match="not JSON") as raised:
+        bound(handler, body=b'{"price": 1e999' + rest)
+    assert raised.value.status == 400
+
+
+def test_parameters_of_several_functions_are_checked_at_once() -> None:
+    def first(page: int, item: Item) -> None: ...
+
+    def second(page: int, key: Annotated[str, ApiKey()], ids: Annotated[list[int], Header()]) -> None: ...
+
+    check = HeadCheck([Binder(first), Binder(second)])
+    with pytest.raises(BindingError) as raised:
+        check(request("page=x", {"x-api-key": "k", "ids": "y"}))
+    assert [place for place, _ in raised.value.faults] == ["query.page", "header.ids[0]"]
+    with pytest.raises(HTTPError) as refused:
+        check(request("&".join(f"{n}=1" for n in range(10_001))))  # too many fields are a 400, but to those who may ask
+    assert refused.value.status == 401
+    check(request("page=1", {"x-api-key": "k", "ids": "2"}))

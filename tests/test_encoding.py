@@ -153,10 +153,25 @@ def test_value_is_the_same_in_every_kind_of_result(place: str, value: Any, expec
     assert json.loads(PLACES[place](value), parse_constant=pytest.fail)["v"] == expected
 
 
+class Measured(msgspec.Struct):
+    value: float
+    note: str
+
+
 def test_struct_holds_another_type_than_it_says() -> None:
     assert encode_result(Typed(1)).content == b'{"v":1}'
     assert encode_result(Typed(np.int64(1))).content == b'{"v":1}'  # type: ignore[arg-type]
     assert encode_result(Typed(float("nan"))).content == b'{"v":null}'  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("number", ["NaN", "-sNaN12", "Infinity", "-Infinity"])
+def test_decimal_that_is_no_number_is_null_in_a_struct_of_floats(number: str) -> None:
+    value = Measured(decimal.Decimal(number), "NaN of Infinity")  # type: ignore[arg-type]
+    expected = {"value": None, "note": "NaN of Infinity"}
+    for each in (value, [value], {"a": value}):
+        found = json.loads(encode_result(each).content)
+        assert found in (expected, [expected], {"a": expected})
+    assert encode_result(Measured(decimal.Decimal("1.5"), "")).content == b'{"value":"1.5","note":""}'  # type: ignore[arg-type]
 
 
 def test_pandas() -> None:

@@ -14,6 +14,7 @@ import faulty
 from tinysvc import Request, Response
 from tinysvc.arena import BIG
 from tinysvc.endpoints import CpuProgram, Endpoint
+from tinysvc.errors import UnencodableResult
 from tinysvc.routing import Batch
 from tinysvc.worker import Handle
 
@@ -216,3 +217,18 @@ def test_out_of_memory_the_worker_is_to_leave(function: Any) -> None:
 def test_a_batch_of_whole_requests() -> None:
     expected = (201, b'["POST","n","id,id","POST /b"]')
     assert batch(batching_jobs.whole_request, b"", b"", name="n") == [expected] * 2
+
+
+@pytest.mark.parametrize("name", ["x-note", "content-type"])
+def test_assigned_text_that_no_header_holds_is_named(name: str) -> None:
+    with CpuProgram([Endpoint(batching_jobs.assigned, (), {})])() as handle:
+        with pytest.raises(UnencodableResult, match=f"{name}.*holds '.ud800'"):
+            handle(meta(0), name.encode())
+        assert handle(meta(0), b"").meta[:3] == (200, "text/plain", [("x-note", "good")])
+
+
+def test_assigned_text_that_no_header_holds_fails_its_own_request_of_a_batch() -> None:
+    with CpuProgram([Endpoint(batching_jobs.all_assigned, (), {}, batch=Batch(2))])() as handle:
+        reply = handle([0, [meta(0), meta(0)], [0, 6]], b"x-note")
+    (_, good, none), (_, nothing, error) = reply.meta
+    assert (good[0], none, nothing, error[0]) == (200, None, None, "tinysvc.errors.UnencodableResult")

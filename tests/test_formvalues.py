@@ -87,6 +87,20 @@ async def single(
     return [ticked, number, day, at, size, many, text]
 
 
+@io_route("/texts", methods=["POST"])
+async def texts(
+    text: Annotated[str, Form()], maybe: Annotated[str | None, Form()], many: Annotated[list[str], Form()]
+) -> list[Any]:
+    return [text, maybe, many]
+
+
+@cpu_route("/cpu-texts", methods=["POST"])
+def cpu_texts(
+    text: Annotated[str, Form()], maybe: Annotated[str | None, Form()], many: Annotated[list[str], Form()]
+) -> list[Any]:
+    return [text, maybe, many]
+
+
 @io_route("/needed", methods=["POST"])
 async def needed(number: Annotated[int, Form()]) -> int:
     return number
@@ -104,7 +118,7 @@ async def with_file(item: Annotated[Item, Form()], file: UploadFile) -> list[Any
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    service = Service(entry, cpu_entry, needed_item, strict, single, needed, search, with_file)
+    service = Service(entry, cpu_entry, needed_item, strict, single, needed, search, with_file, texts, cpu_texts)
     with serving(service, cpu_workers=1) as url:
         yield url
 
@@ -131,6 +145,11 @@ ENTRIES: list[tuple[Any, dict[str, Any]]] = [
     ({"files": {"howMany": (None, "8", JSON), "isNew": (None, "true", JSON)}}, {"howMany": 8, "isNew": True}),
     ({"files": {"rawJson": (None, '{"a":1}', JSON)}}, {"rawJson": '{"a":1}'}),
     ({"files": {"rawJson": ("blob", '{"a":1}', JSON)}}, {"rawJson": '{"a":1}'}),
+    ({"files": {"givenName": (None, ' "A\\u0041"', JSON)}}, {"givenName": "AA"}),
+    ({"files": {"givenName": ("blob", '"a"', JSON)}}, {"givenName": "a"}),
+    ({"files": {"givenName": (None, '"a"')}}, {"givenName": '"a"'}),
+    ({"files": {"tagNames": (None, '["a", "b"]', JSON)}}, {"tagNames": ["a", "b"]}),
+    ({"files": [("tagNames", (None, '"a"', JSON)), ("tagNames", (None, "b"))]}, {"tagNames": ["a", "b"]}),
 ]  # fmt: skip
 
 
@@ -158,6 +177,33 @@ SINGLE: list[Any] = [False, 5, None, None, "small", [], "-"]
 def test_single_fields(url: str, sent: Any, expected: list[Any]) -> None:
     sent = {"x": "y", **sent}
     assert httpx.post(f"{url}/single", data=sent).json() == expected
+
+
+@pytest.mark.parametrize("path", ["texts", "cpu-texts"])
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ([("text", '"a\\n"'), ("maybe", '"b"'), ("many", '["c", "d"]')], ["a\n", "b", ["c", "d"]]),
+        ([("text", '{"a": 1}'), ("maybe", "[2]"), ("many", '"c"'), ("many", '"d"')], ['{"a": 1}', "[2]", ["c", "d"]]),
+    ],
+)
+def test_json_part_for_a_text(url: str, path: str, parts: Any, expected: list[Any]) -> None:
+    for filename in (None, "blob"):
+        files = [(name, (filename, text, JSON)) for name, text in parts]
+        assert httpx.post(f"{url}/{path}", files=files).json() == expected
+
+
+def test_json_part_that_is_malformed_for_a_text(url: str) -> None:
+    files: Any = {"text": (None, '"a', JSON), "maybe": (None, "b"), "many": (None, "c")}
+    answer = httpx.post(f"{url}/texts", files=files)
+    assert (answer.status_code, answer.json()["errors"][0]["place"]) == (422, "form.text")
+    assert httpx.post(f"{url}/entry", files={"givenName": (None, '"a', JSON)}).status_code == 422
+
+
+def test_number_out_of_range_in_a_json_part_is_placed(url: str) -> None:
+    answer = httpx.post(f"{url}/entry", files={"freeData": (None, '{"a": [1, 1e999]}', JSON)})
+    assert answer.status_code == 422
+    assert answer.json()["errors"] == [{"place": "form.freeData", "detail": "Number out of range - at `$.a[1]`"}]
 
 
 def test_checkbox_and_blank_without_a_default(url: str) -> None:

@@ -57,9 +57,9 @@ from .annotations import (
 from .errors import BindingError, ConfigurationError, HTTPError
 from .events import Event
 from .forms import JsonText, UploadFile, missing_library
-from .formvalues import FormFields, decoded, normal_text, normal_texts, texts_of
+from .formvalues import FormFields, decoded, listed, normal_text, normal_texts, plain_text, takes_text, texts_of
 from .messages import EVENTS, JSON, MESSAGEPACK, NDJSON, Request
-from .mismatches import MAX_MISMATCHES, mismatches
+from .mismatches import MAX_MISMATCHES, mismatches, numbers_out_of_range
 from .places import MARKERS, ApiKey, Bearer, Form, Marker, Path, Query, form_of, marker_in, place_of, unauthorized
 from .results import ITEM_TYPES
 
@@ -256,10 +256,17 @@ class Binder:
                 f"{place} is a text, or several outside the path, and {annotation!r} cannot be made of that; "
                 "take a standard type, a list of one, or the JSON body",
             )
-        is_text = annotation is str
+        in_form = where == "form"
+        is_text = annotation is str and not in_form
+        may_be_text = takes_text(annotation)
         convert = msgspec.convert
         if where == "form":
             values_of = lambda request, name: texts_of(form_of(request), name)  # noqa: E731
+
+        def read_form_texts(values: list[str]) -> list[str]:
+            if takes_many:
+                return listed(values)
+            return [plain_text(values[-1])] if may_be_text else values
 
         def normal(values: list[str], error: msgspec.ValidationError) -> Any:
             """The value, as a browser may write it: see formvalues.py."""
@@ -291,6 +298,8 @@ class Binder:
             if is_text:
                 return values[-1]
             try:
+                if in_form:
+                    values = read_form_texts(values)
                 try:
                     return convert(values if takes_many else values[-1], annotation, strict=False)
                 except msgspec.ValidationError as error:
@@ -573,13 +582,17 @@ def _refusal(body: Body, annotation: Any, error: Exception, *, is_json: bool) ->
 def _mismatches_in(body: Body, annotation: Any, error: msgspec.ValidationError, *, is_json: bool) -> _Fault | HTTPError:
     """All that does not fit. 400 if the body is malformed behind the first place that does not fit."""
     decode = msgspec.json.decode if is_json else msgspec.msgpack.decode
+    known: list[tuple[str, str]] = []
     try:
-        value = decode(body)
-    except msgspec.ValidationError:  # a number that no float can be
-        return _Fault(*mismatches(None, Any, error))
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as malformed:
+        try:
+            value = decode(body)
+        except msgspec.ValidationError:
+            if not is_json:
+                return _Fault(*mismatches(None, Any, error))
+            value, known = numbers_out_of_range(body)
+    except (msgspec.DecodeError, RecursionError, ValueError) as malformed:
         return _not_read(body, malformed, is_json=is_json)
-    return _Fault(*mismatches(value, annotation, error, dec_hook=decode_hook))
+    return _Fault(*mismatches(value, annotation, error, dec_hook=decode_hook, known=known))
 
 
 def _not_read(body: Body, error: Exception, *, is_json: bool) -> HTTPError:

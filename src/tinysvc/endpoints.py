@@ -32,7 +32,18 @@ from .errorhandlers import ErrorHandler, ErrorHandlers, answer_to
 from .errors import HTTPError, UnencodableResult
 from .forms import FormData, parse_form
 from .inherited import started_by
-from .messages import FileContent, Headers, Peer, Request, Response, problem_response, request_id, route_name
+from .messages import (
+    FileContent,
+    HeaderLines,
+    Headers,
+    Peer,
+    Request,
+    Response,
+    check_assigned,
+    problem_response,
+    request_id,
+    route_name,
+)
 from .results import encode_iterator, encode_result
 from .worker import Handle, Reply, error_text, pickled_error, unpack
 from .worker import pack as pickled
@@ -229,6 +240,8 @@ def _called(endpoint: Endpoint, resources: Values) -> Handle:
 
 def _meta_of(response: Response, work: float | None = None) -> tuple[int, str | None, list[tuple[str, str]], Any]:
     """Head of the response; and the seconds that were worked for it, where that is known."""
+    if type(response.headers) is not HeaderLines or not (response.content_type or "").isascii():
+        check_assigned(response)
     return response.status, response.content_type, response.headers, work
 
 

@@ -3,7 +3,8 @@
     a checkbox       "on" where it is ticked; nothing where it is not: False, where there is no default
     a blank          where a text is not asked for: None, or where that may not be, as if nothing had come
     a datetime-local and a time without seconds: with ":00"
-    a JSON part      `application/json`, as a field or as a blob: decoded, where a text is not asked for
+    a JSON part      `application/json`, as a field or as a blob: decoded; where a text is asked for, only a JSON string
+                     is, any other document is the text
 
 A text that msgspec can convert as it is, is not touched.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from datetime import datetime, time
-from typing import Any, get_args, get_origin
+from typing import Any, cast, get_args, get_origin
 
 import msgspec
 from msgspec import inspect as inspection
@@ -21,6 +22,7 @@ from msgspec import inspect as inspection
 from .aliases import readable_fields
 from .annotations import comes_as_json, hints_of, is_list_of_scalars, options
 from .forms import FormData, JsonText, UploadFile
+from .mismatches import numbers_out_of_range
 
 _WORDS = {"on": "true", "yes": "true", "off": "false", "no": "false"}
 _CLOCK = re.compile(r"((?:\d{4}-\d\d-\d\d[T ])?\d\d:\d\d)(Z|[+-]\d\d:?\d\d)?")
@@ -43,20 +45,40 @@ def _json_files(files: Iterable[UploadFile]) -> list[str]:
 
 def decoded(text: str) -> Any:
     """The JSON document in a text. DecodeError."""
+    body = text.encode()
     try:
-        return msgspec.json.decode(text.encode())
+        return msgspec.json.decode(body)
+    except msgspec.ValidationError as error:
+        raise _placed(error, body) from None
     except RecursionError as error:
         raise msgspec.DecodeError(str(error)) from None
+
+
+def _placed(error: msgspec.ValidationError, body: bytes) -> Exception:
+    """The error of a number that is out of range, with its place."""
+    try:
+        place, detail = numbers_out_of_range(body)[1][0]
+    except (IndexError, RecursionError, ValueError):
+        return error
+    return msgspec.ValidationError(f"{detail} - at `{place}`")
 
 
 def takes_text(annotation: Any) -> bool:
     return any(option in (str, Any, object) for option in options(annotation))
 
 
+def plain_text(text: str) -> str:
+    """What stands in a JSON part that is a string; any other text as it is. DecodeError for a malformed string."""
+    is_string = isinstance(text, JsonText) and text.lstrip()[:1] == '"'
+    return cast("str", decoded(text)) if is_string else text
+
+
 def normal_text(text: Any, annotation: Any) -> Any:
     """A text as msgspec converts it to the annotation; None for a blank. DecodeError for what is no JSON."""
-    if takes_text(annotation) or not isinstance(text, str):
+    if not isinstance(text, str):
         return text
+    if takes_text(annotation):
+        return plain_text(text)
     if isinstance(text, JsonText):
         return decoded(text)
     stripped, wanted = text.strip(), options(annotation)
@@ -104,7 +126,8 @@ class FormFields:
                     found[name] = self._value(hint, texts)
                 except msgspec.DecodeError as error:
                     found.pop(name, None)
-                    faults[name] = f"is not JSON: {error}"
+                    is_number = isinstance(error, msgspec.ValidationError)
+                    faults[name] = str(error) if is_number else f"is not JSON: {error}"
             elif bool in wanted and required and type(None) not in wanted:
                 found[name] = False
         return found, faults
@@ -116,7 +139,7 @@ class FormFields:
             return _objects(texts, hint)
         if isinstance(texts[-1], JsonText) and not takes_text(hint):
             return decoded(texts[-1])
-        return texts[-1]
+        return plain_text(texts[-1]) if takes_text(hint) else texts[-1]
 
     def normal(self, values: dict[str, Any]) -> dict[str, Any]:
         """The values again, of which some were refused."""
@@ -137,7 +160,7 @@ def listed(texts: list[Any]) -> list[Any]:
     if len(texts) == 1 and isinstance(texts[0], JsonText):
         whole = decoded(texts[0])
         return whole if isinstance(whole, list) else [whole]
-    return list(texts)
+    return [plain_text(text) for text in texts]
 
 
 def _objects(texts: list[str], hint: Any) -> Any:

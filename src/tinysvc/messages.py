@@ -527,6 +527,13 @@ def _checked_line(line: tuple[str, str]) -> tuple[str, str]:
     return name.lower(), value
 
 
+def check_assigned(response: Response) -> None:
+    """UnencodableResult for text, in headers that were assigned as a whole, that no header can hold."""
+    for name, value in [("content-type", response.content_type), *response.headers]:
+        if isinstance(value, str) and not FIELD_VALUE.fullmatch(value):
+            raise UnencodableResult(bad_header_value(name, value))
+
+
 def problem_response(error: TinysvcError, request: Request | None = None) -> Response:
     """The error as `application/problem+json` (RFC 9457); a 5xx names its request, as the log does."""
     members = error.problem()

@@ -7,10 +7,13 @@ cannot judge, a rule of the author's in `__post_init__` for example, it leaves t
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
 import types
 import typing
 from collections import abc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
 import msgspec
@@ -36,8 +39,12 @@ def mismatches(
     strict: bool = True,
     dec_hook: Callable[[type, Any], Any] | None = None,
     is_query: bool = False,
+    known: Sequence[Mismatch] = (),
 ) -> list[Mismatch]:
-    """All that is wrong with a value that msgspec has refused with the error `first`, which is always among them."""
+    """All that is wrong with a value that msgspec has refused with the error `first`, which is always among them.
+
+    `known` comes first; nothing else is said of its places.
+    """
     walk = _Walk(strict, dec_hook, is_query)
     try:
         walk.visit(value, annotation, root)
@@ -45,8 +52,11 @@ def mismatches(
         pass
     except RecursionError:
         walk.found.clear()
+    places = {place for place, _ in known}
+    walk.found[:] = [*known, *[each for each in walk.found if each[0] not in places]]
     detail, _, place = str(first).partition(" - at `$")
-    if not any(each.startswith(detail) for _, each in walk.found):
+    is_known = bool(known) and detail.endswith("out of range")
+    if not is_known and not any(each.startswith(detail) for _, each in walk.found):
         walk.found.insert(0, (root + place.removesuffix("`"), detail))
     return walk.found[:MAX_MISMATCHES]
 
@@ -63,6 +73,31 @@ def explained(detail: str, value: Any, reads: Callable[[str], bool], *, is_query
     if is_query and space and reads(f"{before}+{after}"):
         detail += "; a '+' in a query stands for a space: write it as %2B"
     return detail
+
+
+def numbers_out_of_range(body: bytes | memoryview) -> tuple[Any, list[Mismatch]]:
+    """A JSON document that msgspec has refused for a number, with infinity in the place of each such number.
+
+    DecodeError, ValueError or RecursionError for what is malformed.
+    """
+    msgspec.json.Decoder(msgspec.Raw).decode(body)
+    value = json.loads(bytes(body), parse_int=lambda text: int(text) if len(text) < _MAX_DIGITS else math.inf)
+    return value, [(place, "Number out of range") for place in islice(_infinities(value, "$"), MAX_MISMATCHES)]
+
+
+def _infinities(value: Any, place: str) -> Iterator[str]:
+    if isinstance(value, float) and math.isinf(value):
+        yield place
+    elif isinstance(value, list):
+        for index, each in enumerate(value):
+            yield from _infinities(each, f"{place}[{index}]")
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            yield from _infinities(each, f"{place}.{key[:100]}")
+
+
+_MAX_DIGITS = 4300
+"""Python and msgspec read no longer integer."""
 
 
 class _Enough(Exception):

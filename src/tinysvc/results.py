@@ -21,7 +21,7 @@ from .contexts import Remembered
 from .encoding import json_bytes
 from .events import Event, EventStream
 from .messages import EVENTS, NDJSON, OCTETS, TEXT, FileContent, Response, json_response
-from .shapes import shape_of
+from .shapes import Writer, shape_of
 
 
 def encode_result(result: Any) -> Response:
@@ -80,15 +80,20 @@ def _encoder_of(kind: type) -> Callable[[Any], Response]:
         return _finished
     if issubclass(kind, (Iterator, AsyncIterator)):
         return Response
-    return _struct if issubclass(kind, msgspec.Struct) and shape_of(kind) else _json
+    shape = shape_of(kind) if issubclass(kind, msgspec.Struct) else None
+    return _json if shape is None else _written_by(shape.write)
 
 
-def _struct(result: msgspec.Struct) -> Response:
+def _written_by(write: Writer) -> Callable[[Any], Response]:
     """Without a second look at the class."""
-    try:
-        return json_response(msgspec.json.encode(result))
-    except (TypeError, ValueError):  # a value of another type than the class says
-        return _json(result)
+
+    def encode(result: Any) -> Response:
+        try:
+            return json_response(write(result, None, 0))
+        except (TypeError, ValueError):  # a value of another type than the class says
+            return _json(result)
+
+    return encode
 
 
 # Streams
