@@ -1102,7 +1102,7 @@ SOON = 5.0
 
 async def judge_end(verdict: Verdict, server: Server) -> None:
     idle, terminated = Client(server.port), asyncio.Event()
-    endings = [await begin_talk(server.port)]
+    endings = [await begin_talk(server.port), *[await begin_stream(server.port, path) for path in UNITS]]
     at_rest = json.loads((await idle.ask(get("/io/census"))).body)["tasks"]
     under_way = [
         asyncio.ensure_future(last_request(Client(server.port), terminated, *request)) for request in LAST_REQUESTS
@@ -1136,6 +1136,26 @@ async def begin_talk(port: int) -> Awaitable[str]:
         async with asyncio.timeout(SOON):
             await talk.wait_closed()
         return ENDED if talk.close_code == 1001 else f"closed with {talk.close_code}"
+
+    return rest()
+
+
+async def begin_stream(port: int, path: str) -> Awaitable[str]:
+    """A stream without an end, of which the first item has come; gives what comes of it when the server drains."""
+    client, unit = Client(port), UNITS[path]
+    await client.send(get(f"{path}/{ANY_SIZE}?pause=0.1"))
+    reading = asyncio.ensure_future(client.answer())
+    while unit(0) not in client.reader.head and not reading.done():
+        await asyncio.sleep(0.01)
+
+    async def rest() -> str:
+        async with asyncio.timeout(SOON):
+            answer = await reading
+        expected, number = b"", 0
+        while len(expected) < len(answer.body):
+            expected, number = expected + unit(number), number + 1
+        outcome = right(answer, expected)
+        return ENDED if outcome == "200" and answer.closes else outcome
 
     return rest()
 

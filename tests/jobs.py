@@ -525,13 +525,61 @@ def leave_everything_behind() -> None:
 def surroundings() -> tuple[Any, ...]:
     time.sleep(0.1)
     return (
-        signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL,
+        signal.getsignal(signal.SIGUSR1) is ring,
         signal.getitimer(signal.ITIMER_REAL),
         signal.getitimer(signal.ITIMER_PROF),
         len(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
         signal.set_wakeup_fd(-1),
         sys.getprofile(),
     )
+
+
+HANDLING = ("left", "restored", "by a loop", "ignored", "held back")
+"""Ways of a job to deal with a signal that comes once more, late."""
+
+
+def leave_a_signal_to_come(number: int, way: str, go: str) -> None:
+    """A thread that the job leaves behind sends the signal to the worker when `go` is there."""
+    if way == "held back":
+        signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    elif way == "by a loop":
+
+        async def handle() -> None:
+            asyncio.get_running_loop().add_signal_handler(number, lambda: None)
+
+        asyncio.run(handle())
+    else:
+        before = signal.signal(number, signal.SIG_IGN if way == "ignored" else ring)
+        if way == "restored":
+            signal.signal(number, before)
+
+    def send() -> None:
+        while not os.path.exists(go):
+            time.sleep(0.001)
+        os.kill(os.getpid(), number)
+        os.rename(go, go + "-sent")
+
+    threading.Thread(target=send, daemon=True).start()
+
+
+def wait_for_the_signal(go: str) -> int:
+    while not os.path.exists(go + "-sent"):
+        time.sleep(0.001)
+    return os.getpid()
+
+
+def death_of_children(number: int) -> tuple[int, int]:
+    """The exit codes of a program and of a forked child that send themselves the signal."""
+    program = subprocess.run(["sh", "-c", f"kill -{number} $$"], check=False).returncode
+    if not (child := os.fork()):
+        os.kill(os.getpid(), number)
+        os._exit(0)
+    return program, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def handle_crashes() -> None:
+    for number in (signal.SIGSEGV, signal.SIGABRT):
+        signal.signal(number, ring)
 
 
 def raise_in_the_main_thread(error: type[BaseException] = TooLong) -> int:

@@ -22,7 +22,7 @@ from tinysvc.adapter import cpu_handler
 from tinysvc.arena import BIG, Arena
 from tinysvc.batching import MAX_BATCH_BYTES, Batcher, Item
 from tinysvc.books import DONE, QUEUED, Job, Lane
-from tinysvc.dispatcher import STALL, JobReply
+from tinysvc.dispatcher import JobReply
 from tinysvc.endpoints import CpuProgram, Endpoint
 from tinysvc.errors import (
     DeadlineExceeded,
@@ -308,9 +308,10 @@ async def test_after_the_loop_was_held_what_has_come_meanwhile_is_heard_first() 
     pool = FakePool()
     to = batcher(pool, size=1, timeout=NEVER)
     (item,) = submit(to, b"a")
-    item.deadline = 0.0
+    item.deadline = monotonic()
     pool.start(pool.jobs[0])
-    to._on_alarm(STALL + 1)
+    to._put_off(NEVER)
+    to._on_alarm()
     assert not item.settled
     answer(pool, pool.jobs[0])
     assert await outcome(item) == b"A"

@@ -110,6 +110,25 @@ class Table:
         self.books.tick(self.now)
 
 
+def test_standstill_puts_off_deadlines_and_what_is_expected_of_workers() -> None:
+    hands = Notes()
+    books = Books(hands, 1, 10)
+    books.open(0.0)
+    (worker,) = books.workers.values()
+    books.put_off(5.0)
+    books.tick(START_LIMIT + 4.0)
+    assert not hands.killed
+    books.became_ready(worker, START_LIMIT + 4.5)
+    running, queued = (Job(books.next_number(), books.open_lane, 1.0, 1000.0) for _ in range(2))
+    books.admit(running, 1000.0)
+    books.admit(queued, 1000.0)
+    books.put_off(60.0)
+    books.tick(1060.5)
+    assert not hands.settled
+    books.tick(1061.5)
+    assert [type(hands.settled[job]) for job in (running, queued)] == [DeadlineExceeded, DeadlineInQueue]
+
+
 def test_a_job_that_ends_at_its_deadline_has_one_end() -> None:
     table = Table()
     table.ready()

@@ -22,7 +22,7 @@ from test_executor import assert_healthy, exists, until
 from tinysvc import dispatcher
 from tinysvc.arena import BIG, Arena
 from tinysvc.books import CRASH_LIMIT
-from tinysvc.dispatcher import STALL
+from tinysvc.ending import STALL
 from tinysvc.errors import DeadlineExceeded, JobRefused, NoWorkers, PoolClosed, RemoteError, WorkerDied
 from tinysvc.executor import ProcessPoolExecutor
 
@@ -240,6 +240,22 @@ async def test_a_loop_that_was_held_kills_nobody_for_it() -> None:
         await asyncio.sleep(0)
         time.sleep(0.2 + 2 * STALL)
         assert await task == pid
+
+
+@pytest.mark.asyncio
+async def test_job_gets_the_time_in_which_its_process_stood_still(tmp_path: Path) -> None:
+    """As where server and workers were stopped: the job did not run meanwhile."""
+    async with ProcessPoolExecutor(1) as pool:
+        pid = await pool.run(jobs.pid)
+        path = tmp_path / "go"
+        running = asyncio.create_task(pool.run(jobs.wait_for, str(path), timeout=1.0))
+        queued = asyncio.create_task(pool.run(jobs.pid, timeout=1.0))
+        await asyncio.sleep(0.1)
+        time.sleep(1.5)
+        await asyncio.sleep(0.3)  # all that is late is ended by now
+        path.touch()
+        await running
+        assert await queued == pid
 
 
 @pytest.mark.asyncio

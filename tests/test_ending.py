@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +13,36 @@ import pytest
 
 from commands import served, tinysvc
 from conftest import wait_until
+from tinysvc import ending
+from tinysvc.ending import BEAT, Budget, awake_timeout
+
+
+def test_time_in_which_the_process_was_stopped_is_not_spent(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([100.0, 100.2, 160.0, 160.2, 160.4])
+    monkeypatch.setattr(ending, "monotonic", lambda: next(times))
+    budget = Budget(BEAT + 0.5)
+    assert [round(budget.left(), 3) for _ in range(4)] == [BEAT + 0.3, 0.3, 0.1, 0.0]
+
+
+def test_thread_waits_for_its_budget_or_for_the_end() -> None:
+    over = threading.Event()
+    assert not Budget(0.01).wait(over)
+    over.set()
+    assert Budget(3600).wait(over)
+
+
+@pytest.mark.asyncio
+async def test_timeout_does_not_count_a_standstill() -> None:
+    async with awake_timeout(1.0) as limit:
+        await asyncio.sleep(0)
+        time.sleep(1.5)  # as a process that is stopped
+        await asyncio.sleep(0.1)
+    assert not limit.expired()
+    with pytest.raises(TimeoutError):
+        async with awake_timeout(0.01) as limit:
+            await asyncio.Event().wait()
+    assert limit.expired()
+
 
 CODE = """
 import asyncio, pathlib, threading, time

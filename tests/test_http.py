@@ -9,6 +9,7 @@ import gc
 import mmap
 import re
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -558,6 +559,17 @@ async def test_the_time_of_a_head_runs_from_its_first_byte_behind_another_reques
     async with serving(ok, header_timeout=0.01, keep_alive_timeout=1000) as server, server.client() as client:
         assert (await client.ask(get() + b"GET /")).status == 200
         assert (await client.answer()).status == 408
+
+
+@on_loop
+async def test_head_that_arrives_while_the_process_is_stopped_is_not_late() -> None:
+    async with serving(ok, header_timeout=1.0) as server, server.client() as client:
+        client.send(b"GET / HTTP/1.1\r\n")
+        await asyncio.sleep(0.1)
+        time.sleep(1.5)  # as a process that is stopped
+        await asyncio.sleep(0.2)  # some looks at the deadlines
+        client.send(b"Host: x\r\n\r\n")
+        assert (await client.answer()).status == 200
 
 
 @on_loop

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 import jobs
 from tinysvc import ProcessPoolExecutor
-from tinysvc.errors import DeadlineExceeded, RemoteError
+from tinysvc.errors import DeadlineExceeded, RemoteError, WorkerDied
 from tinysvc.leftovers import clearer
 
 
@@ -18,7 +20,29 @@ from tinysvc.leftovers import clearer
 async def test_timers_handlers_masks_and_profilers_do_not_reach_the_next_job() -> None:
     async with ProcessPoolExecutor(1) as pool:
         await pool.run(jobs.leave_everything_behind)
-        assert await pool.run(jobs.surroundings) == (True, (0.0, 0.0), (0.0, 0.0), 0, -1, None)
+        assert await pool.run(jobs.surroundings) == (False, (0.0, 0.0), (0.0, 0.0), 0, -1, None)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTSTP, signal.SIGALRM, signal.SIGTERM])
+@pytest.mark.parametrize("way", jobs.HANDLING)
+async def test_late_signal_is_discarded_and_ends_children_as_ever(number: int, way: str, tmp_path: Path) -> None:
+    async with ProcessPoolExecutor(1) as pool:
+        first = await pool.run(jobs.process_id)
+        await pool.run(jobs.leave_a_signal_to_come, number, way, str(tmp_path / "go"))
+        (tmp_path / "go").touch()
+        assert await pool.run(jobs.wait_for_the_signal, str(tmp_path / "go"), timeout=20) == first
+        if number != signal.SIGTSTP:  # that stops them
+            assert await pool.run(jobs.death_of_children, number) == (-number, -number)
+        assert await pool.run(jobs.process_id) == first
+
+
+@pytest.mark.asyncio
+async def test_crash_after_a_job_has_handled_crashes_is_reported_with_its_stack() -> None:
+    async with ProcessPoolExecutor(1) as pool:
+        await pool.run(jobs.handle_crashes)
+        with pytest.raises(WorkerDied, match=r"SIGSEGV[\s\S]*in segfault"):
+            await pool.run(jobs.segfault)
 
 
 @pytest.mark.asyncio

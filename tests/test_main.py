@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from commands import HELLO, command, failed, served, tinysvc
+from commands import HELLO, Served, command, failed, served, tinysvc
 from conftest import descendants, wait_until, workers_below
 
 TESTS = Path(__file__).parent
@@ -579,22 +580,107 @@ def cpu_lines() -> Iterator[dict]:
 """
 
 
+KINDS_OF_SERVICE = pytest.mark.parametrize("options", [(), ("--workers", "2"), ("--reload",)], ids=" ".join)
+
+
+def signal_all(server: Served, number: int) -> None:
+    for pid in [*descendants(server.pid), server.pid]:
+        with suppress(ProcessLookupError):  # a drain has begun: what is idle ends
+            os.kill(pid, number)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_signal_to_every_process_drains_as_one_to_the_server_does(number: int, workers: str, tmp_path: Path) -> None:
+@KINDS_OF_SERVICE
+def test_a_signal_to_every_process_drains_as_one_to_the_server_does(
+    number: int, options: tuple[str, ...], tmp_path: Path
+) -> None:
     (tmp_path / "service.py").write_text(SIGNALLED)
     with (
-        served(*tinysvc("service.py", "--workers", workers), cwd=tmp_path) as server,
+        served(*tinysvc("service.py", *options), cwd=tmp_path) as server,
         ThreadPoolExecutor(1) as threads,
     ):
         answer = threads.submit(httpx.post, server.url + "/slow", timeout=60)
         wait_until((tmp_path / "begun").exists, "the job runs")
-        for pid in [*descendants(server.pid), server.pid]:
-            with suppress(ProcessLookupError):  # the drain has begun: what is idle ends
-                os.kill(pid, number)
+        signal_all(server, number)
         (tmp_path / "go").touch()
         assert answer.result().text == "done"
         assert server.process.wait(30) == 0
+
+
+@KINDS_OF_SERVICE
+def test_hangup_to_every_process_ends_none_and_no_job(options: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "service.py").write_text(SIGNALLED)
+    with (
+        served(*tinysvc("service.py", *options), cwd=tmp_path) as server,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        answer = threads.submit(httpx.post, server.url + "/slow", timeout=60)
+        wait_until((tmp_path / "begun").exists, "the job runs")
+        family = descendants(server.pid)
+        signal_all(server, signal.SIGHUP)
+        assert server.process.stderr
+        assert "SIGHUP reads the certificates again" in server.process.stderr.readline()
+        (tmp_path / "go").touch()
+        assert answer.result().text == "done"
+        assert httpx.post(server.url + "/slow", timeout=60).text == "done"
+        assert family.keys() <= descendants(server.pid).keys()
+        server.process.terminate()
+        assert {line.split()[0] for line in server.process.communicate(timeout=30)[1].splitlines()} <= {"INFO"}
+        assert server.process.returncode == 0
+
+
+@KINDS_OF_SERVICE
+def test_stop_of_every_process_beyond_a_deadline_kills_no_job(options: tuple[str, ...], tmp_path: Path) -> None:
+    """Running jobs and queued ones get the time that was left to them when they were stopped."""
+    (tmp_path / "service.py").write_text(SIGNALLED)
+    with (
+        served(*tinysvc("service.py", "--cpu-timeout", "4", *options), cwd=tmp_path) as server,
+        ThreadPoolExecutor(4) as threads,
+    ):
+        answers = [threads.submit(httpx.post, server.url + "/slow", timeout=60) for _ in range(4)]
+        wait_until((tmp_path / "begun").exists, "a job runs")
+        family = descendants(server.pid)
+        signal_all(server, signal.SIGSTOP)
+        time.sleep(5)  # longer than the deadlines: that is what is tested
+        signal_all(server, signal.SIGCONT)
+        time.sleep(0.5)  # whatever is late is killed by now
+        (tmp_path / "go").touch()
+        assert [answer.result().text for answer in answers] == ["done"] * 4
+        assert family.keys() <= descendants(server.pid).keys()
+        server.process.terminate()
+        assert server.process.wait(30) == 0
+
+
+PATIENT = """
+if __name__ == "__main__":
+    import tinysvc, tinysvc.reload, tinysvc.supervisor
+
+    tinysvc.supervisor.LATE = tinysvc.reload.LATE = 0.2
+    tinysvc.run(__name__, port=0, cpu_workers=2, shutdown_timeout=4, **OPTIONS)
+"""
+
+
+@pytest.mark.parametrize("options", [{}, {"workers": 2}, {"reload": True}], ids=str)
+def test_stop_of_every_process_during_a_drain_cuts_nothing_off(options: dict[str, object], tmp_path: Path) -> None:
+    (tmp_path / "service.py").write_text(SIGNALLED + PATIENT.replace("OPTIONS", repr(options)))
+    with served("service.py", cwd=tmp_path) as server, ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(httpx.post, server.url + "/slow", timeout=60)
+        wait_until((tmp_path / "begun").exists, "the job runs")
+        server.process.terminate()
+        address = server.url.removeprefix("http://").split(":")
+        wait_until(lambda: refuses(address[0], int(address[1])), "it drains")
+        signal_all(server, signal.SIGSTOP)
+        time.sleep(5)  # longer than shutdown_timeout: that is what is tested
+        signal_all(server, signal.SIGCONT)
+        time.sleep(0.5)
+        (tmp_path / "go").touch()
+        assert answer.result().text == "done"
+        assert server.process.wait(30) == 0
+
+
+def refuses(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((host, port)) != 0
 
 
 @pytest.mark.parametrize("path", ["/events", "/lines", "/cpu-lines", "/one-line-of-a-thread"])

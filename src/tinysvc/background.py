@@ -12,13 +12,14 @@ import inspect
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from contextvars import Context, copy_context
 from functools import partial
 from types import TracebackType
 from typing import Any, NamedTuple
 
 from . import forks
+from .ending import awake_timeout
 from .errors import INDENT, HTTPError, author_traceback, indented, notice
 from .iohandlers import in_thread
 from .messages import Failed, Handler, Request, Response
@@ -188,10 +189,10 @@ class BackgroundTasks:
 
     async def drain(self, timeout: float) -> None:
         """Wait for the tasks, for `timeout` seconds, then cancel them."""
-        loop = asyncio.get_running_loop()
-        end = loop.time() + timeout
-        while self._running and (left := end - loop.time()) > 0:
-            await asyncio.wait(self._running, timeout=left)
+        with suppress(TimeoutError):
+            async with awake_timeout(timeout):
+                while self._running:
+                    await asyncio.wait(self._running)
         self._closed = True
         if self._running:
             names = ", ".join(sorted({task.name for task in self._running.values()}))

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from .arena import BIG, Arena
 from .books import TICK, Job, Lane
-from .dispatcher import STALL, Alarm, JobReply
+from .dispatcher import Alarm, JobReply
 from .errors import DeadlineExceeded, DeadlineInQueue, JobAbandoned, PoolError, QueueFull, RemoteError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Batcher:
         self._unsettled: OrderedDict[Item, None] = OrderedDict()  # those that wait and those in a batch
         self._batches: dict[Job, list[Item]] = {}
         self._mean_run = 0.0  # seconds a batch runs; a moving average
-        self._alarm = Alarm(self._on_alarm)
+        self._alarm = Alarm(self._on_alarm, self._put_off)
 
     # Requests come and go
 
@@ -194,7 +194,7 @@ class Batcher:
             for item, outcome in zip(items, _outcomes(future.result(), len(items)), strict=True):
                 self._settle(item, outcome)
             self._pool.abandon(job, even_running=True)  # it is over, unless its answer was a stream
-        self._go_on(monotonic())
+        self._go_on(self._alarm.now())
 
     def _settle_all(self, items: list[Item], error: PoolError) -> None:
         for item in items:
@@ -206,11 +206,14 @@ class Batcher:
 
     # Time passes
 
-    def _on_alarm(self, late: float) -> None:
+    def _on_alarm(self) -> None:
         now = monotonic()
-        if late <= STALL:  # else what the pool has sent meanwhile is read first
-            self._end_late(self._unsettled, now)
+        self._end_late(self._unsettled, now)
         self._go_on(now)
+
+    def _put_off(self, seconds: float) -> None:
+        for item in self._unsettled:
+            item.deadline += seconds
 
     def _end_late(self, items: OrderedDict[Item, None], now: float) -> None:
         """All have the same timeout, so that the eldest is due first."""

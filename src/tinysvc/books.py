@@ -437,6 +437,13 @@ class Books:
         if next_time < math.inf:
             self.hands.wake_at(max(next_time, now + TICK))
 
+    def put_off(self, seconds: float) -> None:
+        """For so long nobody could look, and workers may not have run: all that is due comes so much later."""
+        for job in self.jobs():
+            job.deadline += seconds
+        for worker in self.workers.values():
+            worker.until += seconds
+
     def _expire(self, job: Job, now: float) -> None:
         worker = job.worker
         if worker is None:

@@ -30,7 +30,7 @@ from .arena import SPARE, Arena, Arenas
 from .books import DYING, LEAVING, ORDERLY_END, PAST_DEADLINE, STARTING, WENT_ON, Books, Job, Lane, Worker
 from .cores import available_cores
 from .descendants import new_mark
-from .ending import MOMENT
+from .ending import BEAT, MOMENT, STALL, LoopBudget, awake_timeout
 from .errors import HTTPError, PoolClosed, RemoteError, WorkerStartError
 from .processes import Channel, End, Forkserver
 from .settings import DEFAULT_POOL
@@ -59,9 +59,8 @@ log = logging.getLogger("tinysvc.executor")
 STREAM_HIGH_WATER = 256 * 1024
 """Unread bytes of a stream before its worker's socket is left unread, and so its generator waits."""
 
-STALL, STALL_GRACE = 0.25, 0.1
-"""An alarm that comes so many seconds late found the loop held or the process stopped, not its workers: they get so
-many seconds for what they have sent meanwhile to be read, before anybody is killed."""
+STALL_GRACE = 0.1
+"""Seconds beyond a standstill (ending.py) for what workers have sent meanwhile to be read, before anybody is killed."""
 
 MAX_LAST_WORDS = 32 * 1024
 """Bytes of a crashed worker's Python stack that reach the log."""
@@ -142,28 +141,55 @@ class JobStream:
 
 
 class Alarm:
-    """One timer for many deadlines, set to the earliest. `ring(late)` is told how many seconds ago that was."""
+    """One timer for many deadlines, set to the earliest.
 
-    def __init__(self, ring: Callable[[float], None]) -> None:
+    While it is set it looks at the clock each BEAT. Where the loop was held, or the process stopped with its workers,
+    `put_off(seconds)` is called before `ring`: all deadlines come so much later, or a pool would kill healthy workers
+    for the time in which they did not run.
+    """
+
+    def __init__(self, ring: Callable[[], None], put_off: Callable[[float], None]) -> None:
         self._ring = ring
+        self._put_off = put_off
         self._when = math.inf
+        self._looked = self._look = math.inf  # when the timer was set, and to which time
         self._timer: asyncio.Handle | None = None
 
     def set(self, when: float) -> None:
         """Ring at this time of `time.monotonic`, if not earlier."""
         if when < self._when:
-            self.cancel()
             self._when = when
-            self._timer = asyncio.get_running_loop().call_later(max(0.0, when - monotonic()), self._on_time)
+            if when < self._look:
+                self._set_timer(monotonic())
 
     def cancel(self) -> None:
-        self._when = math.inf
+        self._when = self._look = math.inf
         if self._timer is not None:
             self._timer.cancel()
 
+    def now(self) -> float:
+        """The time, after `put_off` where the timer is much too late."""
+        now = monotonic()
+        if now > self._look + STALL:
+            seconds = now - self._looked + STALL_GRACE
+            self._when += seconds
+            self._set_timer(now)
+            self._put_off(seconds)
+        return now
+
+    def _set_timer(self, now: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._looked, self._look = now, min(self._when, now + BEAT)
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, self._look - now), self._on_time)
+
     def _on_time(self) -> None:
-        late, self._when = monotonic() - self._when, math.inf
-        self._ring(late)
+        now = self.now()
+        if now < self._when:
+            self._set_timer(now)
+        else:
+            self.cancel()
+            self._ring()
 
 
 class Dispatcher:
@@ -191,7 +217,8 @@ class Dispatcher:
         self._memory_limit = memory_limit
         self._gone = asyncio.Event()  # nothing of the pool is left
         self.arenas = Arenas()
-        self._alarm = Alarm(self._on_alarm)
+        self._alarm = Alarm(lambda: self.books.tick(monotonic()), self.books.put_off)
+        self._now = self._alarm.now  # where a job that waits may be found too late
         self._trimming: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._first_start: asyncio.Future[None]
@@ -231,7 +258,7 @@ class Dispatcher:
             await self._gone.wait()  # somebody else is at it
             return
         self.books.closing = True
-        end = inf if timeout is None else monotonic() + timeout
+        budget = LoopBudget(inf if timeout is None else timeout)
         try:
             await self.wait_until(lambda: not any(self.books.jobs()), timeout)
         finally:
@@ -241,10 +268,11 @@ class Dispatcher:
                 self._first_start.exception()  # nobody may be there to hear it
             try:
                 if timeout != 0:
-                    seconds = min(ORDERLY_END, max(MOMENT, end - monotonic()))
+                    seconds = min(ORDERLY_END, max(MOMENT, budget.left()))
                     await self.wait_until(lambda: not self.books.workers, seconds)
-                await self._stop(max(2 * MOMENT, end - monotonic()))
+                await self._stop(max(2 * MOMENT, budget.left()))
             finally:
+                budget.cancel()
                 self._gone.set()
 
     async def _stop(self, seconds: float) -> None:
@@ -261,7 +289,7 @@ class Dispatcher:
 
     async def wait_until(self, condition: Callable[[], bool], timeout: float | None = None) -> None:
         try:
-            async with asyncio.timeout(timeout):
+            async with awake_timeout(timeout):
                 while not condition():
                     self.changed.clear()
                     await self.changed.wait()
@@ -402,12 +430,6 @@ class Dispatcher:
 
     # What happens
 
-    def _on_alarm(self, late: float) -> None:
-        if late > STALL:
-            self.wake_at(monotonic() + STALL_GRACE)
-        else:
-            self.books.tick(monotonic())
-
     def _on_frame(self, worker: Worker, head: Any, body: bytes) -> None:
         if worker.state in (LEAVING, DYING):
             return
@@ -420,7 +442,7 @@ class Dispatcher:
         if job is not None and kind == (RESULT if job.kind == HANDLE else PICKLED) and job.stream is None:
             content = body if not size else self._take_arena(worker, size)
             if content is not None:
-                self.books.done(worker, job, JobReply(meta, content), monotonic(), memory=memory)
+                self.books.done(worker, job, JobReply(meta, content), self._now(), memory=memory)
         elif kind == LOG:
             log_record(worker.number, self.name, meta)
         elif kind == READY:
@@ -433,7 +455,7 @@ class Dispatcher:
             self._on_part(worker, job, kind, meta, body, memory)
 
     def _on_ready(self, worker: Worker) -> None:
-        if not self.books.became_ready(worker, monotonic()):
+        if not self.books.became_ready(worker, self._now()):
             self._broke_the_rules(worker, "said a second time that it is ready")
         elif not self._first_start.done() and self.books.ready == self.books.size:
             self._first_start.set_result(None)
@@ -441,7 +463,7 @@ class Dispatcher:
 
     def _on_part(self, worker: Worker, job: Job, kind: Any, meta: Any, body: bytes, memory: int) -> None:
         """A frame about a job that is not its plain result: an error, or something of a stream."""
-        now = monotonic()
+        now = self._now()
         if kind == CHUNK and job.stream is not None:
             job.stream.feed(body)
         elif kind == STREAM and job.stream is None:
@@ -508,7 +530,7 @@ class Dispatcher:
             how, _, report = f"worker {number} {manner}".partition("; ")
         unexpected = worker.job is None and not worker.why and worker.state is not LEAVING
         books, started = self.books, worker.started
-        books.died(worker, monotonic(), how, end.exit_code, f"; {report}" if report else "")
+        books.died(worker, self._now(), how, end.exit_code, f"; {report}" if report else "")
         self.changed.set()
         if books.closing:
             pass

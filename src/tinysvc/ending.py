@@ -2,6 +2,10 @@
 
 A cleanup that awaits is cancelled (resources.py). One that blocks the event loop, or ignores its cancellation, and a
 thread that does not return, hold the process. So a thread of our own watches the end, and ends the process by force.
+
+A process may be stopped meanwhile (SIGSTOP, a paused container). All clocks go on then, and when the process does, it
+would be too late for everything at once. So time is counted in beats, and one that takes much too long is a standstill
+that does not count.
 """
 
 from __future__ import annotations
@@ -10,11 +14,18 @@ import logging
 import os
 import sys
 import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from time import monotonic
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
 
 log = logging.getLogger("tinysvc")
+
+BEAT, STALL = 0.25, 0.25
+"""Seconds between two looks at the clock; and by how many the second must come late to show a standstill."""
 
 MOMENT = 0.5
 """Seconds that each step at the end gets where `shutdown_timeout` is over already."""
@@ -25,48 +36,109 @@ SLOW = 0.4
 STUCK = "tasks or threads of handlers did not end within shutdown_timeout"
 
 
+class Budget:
+    """Seconds that get less while the process is not stopped: `left` is to be called each BEAT."""
+
+    def __init__(self, seconds: float) -> None:
+        self._left, self._seen = seconds, monotonic()
+
+    def left(self) -> float:
+        now = monotonic()
+        passed, self._seen = now - self._seen, now
+        self._left = max(0.0, self._left - (passed if passed < BEAT + STALL else BEAT))
+        return self._left
+
+    def wait(self, over: threading.Event) -> bool:
+        """For a thread: wait until nothing is left, or `over` is set. Whether it was set."""
+        while left := self.left():
+            if over.wait(min(left, BEAT)):
+                return True
+        return over.is_set()
+
+
+class LoopBudget(Budget):
+    """One that looks by itself, on the running loop. `at_end` is called when nothing is left."""
+
+    def __init__(self, seconds: float, at_end: Callable[[], object] = lambda: None) -> None:
+        import asyncio  # a worker has no loop
+
+        super().__init__(seconds)
+        self._at_end = at_end
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_soon(self._look)
+
+    def _look(self) -> None:
+        if left := self.left():
+            self._timer = self._loop.call_later(min(left, BEAT), self._look)
+        else:
+            self._at_end()
+
+    def cancel(self) -> None:
+        self._timer.cancel()
+
+
+@asynccontextmanager
+async def awake_timeout(seconds: float | None) -> AsyncIterator[asyncio.Timeout]:
+    """As asyncio.timeout, but the time in which the process was stopped does not count."""
+    import asyncio
+
+    async with asyncio.timeout(None) as limit:
+        if seconds is None:
+            yield limit
+            return
+        budget = LoopBudget(seconds, lambda: limit.reschedule(0))
+        try:
+            yield limit
+        finally:
+            budget.cancel()
+
+
 class Watch:
     """Ends this process by force when the step at hand takes longer than it may. One that is not armed does nothing."""
 
     def __init__(self) -> None:
         self.is_armed = False
         self.left_thread = False  # a drain did not wait for one: nor does the exit
-        self._until = 0.0
-        self._timer: threading.Timer | None = None
+        self._budget = Budget(0)
+        self._over = threading.Event()
 
     def expect(self, seconds: float, words: str) -> None:
         """The step that begins now ends within these seconds; else `words` say what was left behind."""
         self.forget()
-        self._until = time.monotonic() + seconds
+        self._budget, self._over = Budget(seconds), threading.Event()
         if self.is_armed:
-            self._start(threading.Timer(seconds, _end, [words]))
+            _start(_watch_step, self._budget, self._over, words)
 
     def forget(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._over.set()
 
     def expect_exit(self) -> None:
         """Once the main thread has ended, all other threads end in what is left of the time of the last step."""
         self.forget()
         if self.is_armed:
-            self._start(threading.Thread(target=_watch_exit, args=[0.0 if self.left_thread else self._until]))
+            _start(_watch_exit, 0.0 if self.left_thread else self._budget.left())
 
-    def _start(self, thread: threading.Thread) -> None:
-        thread.daemon = True
-        with suppress(RuntimeError):  # no thread can be started: the service manager must end the process
-            thread.start()
-            if isinstance(thread, threading.Timer):
-                self._timer = thread
+
+def _start(function: Callable[..., object], *arguments: object) -> None:
+    with suppress(RuntimeError):  # no thread can be started: the service manager must end the process
+        threading.Thread(target=function, args=arguments, daemon=True).start()
 
 
 watch = Watch()
 """That of this process; armed where the process is ours: a server inside another program ends no process."""
 
 
-def _watch_exit(until: float) -> None:
+def _watch_step(budget: Budget, over: threading.Event, words: str) -> None:
+    if not budget.wait(over):
+        _end(words)
+
+
+def _watch_exit(seconds: float) -> None:
+    budget = Budget(seconds)
+    while budget.left() and threading.main_thread().is_alive():
+        threading.main_thread().join(BEAT)
     threading.main_thread().join()
-    time.sleep(max(MOMENT, until - time.monotonic()))
+    Budget(max(MOMENT, budget.left())).wait(threading.Event())
     if others := [thread.name for thread in threading.enumerate() if not thread.daemon and thread.is_alive()]:
         _end(f"threads did not end in time: {', '.join(others)}")
 

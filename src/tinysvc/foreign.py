@@ -88,7 +88,7 @@ class ForeignPool:
         self._jobs_made = 0
         self._mean_run = 0.0  # seconds; a moving average
         self._refusal = ""  # why the executor took or lost a job the last time
-        self._alarm = Alarm(self._on_alarm)
+        self._alarm = Alarm(self._on_alarm, self._put_off)
         self._closing = False
         self.arenas = Arenas()
         self._loop: asyncio.AbstractEventLoop
@@ -328,7 +328,11 @@ class ForeignPool:
 
     # Deadlines
 
-    def _on_alarm(self, late: float) -> None:
+    def _put_off(self, seconds: float) -> None:
+        for job in self._jobs():
+            job.deadline += seconds
+
+    def _on_alarm(self) -> None:
         """The earliest deadline has come, if its job is still there: end what is late and set the next alarm."""
         now = monotonic()
         waited_for = [job for job in self._jobs() if job.state is not JobState.DONE]

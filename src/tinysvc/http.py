@@ -36,6 +36,7 @@ from typing import Any, Protocol, cast
 from . import current, forks
 from .bodies import READ_SIZE, SLICE, BodyReader
 from .contexts import differs_from
+from .ending import STALL, awake_timeout
 from .errors import (
     HTTPError,
     JobAbandoned,
@@ -899,6 +900,7 @@ class Connections:
         self.short_head = min(settings.max_request_line, settings.max_header_size)  # too short to be too long
         self.body_memory = 0  # bytes of bodies that all requests hold, but for what comes whole with its head
         self._empty = asyncio.Event()
+        self.now = self._swept = self.loop.time()
         forks.not_for_children(self, Connections._left_to_the_parent)
         self._sweep()
 
@@ -907,7 +909,8 @@ class Connections:
 
     def _sweep(self) -> None:
         self._timer = self.loop.call_later(SWEEP, self._sweep)
-        self.now = self.loop.time()
+        passed, self._swept = self.loop.time() - self._swept, self.loop.time()
+        self.now += min(passed, SWEEP + STALL)  # what clients sent while the process was stopped is not late
         self.idle_until = self.now + self.settings.keep_alive_timeout
         self.last_lines = b"date: %b\r\n\r\n" % formatdate(time.time(), usegmt=True).encode()
         self._nobody_is_idle = False
@@ -956,7 +959,7 @@ class Connections:
         try:
             if self.open:
                 self._empty.clear()
-                async with asyncio.timeout(timeout):
+                async with awake_timeout(timeout):
                     await self._empty.wait()
         except TimeoutError:
             return False

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, cast
 
 from .arena import Arena, Arenas, anonymous_file
 from .descendants import kill_marked
+from .ending import awake_timeout
 from .errors import ConfigurationError, WorkerStartError, refused_call
 from .forks import not_for_children
 from .shadows import STARTING, shadowing, stdlib_first
@@ -171,7 +172,7 @@ class Forkserver:
         except OSError:
             pass
         try:
-            async with asyncio.timeout(min(seconds, FORKSERVER_END)):
+            async with awake_timeout(min(seconds, FORKSERVER_END)):
                 await asyncio.shield(self._ended)
         except TimeoutError:  # stuck in the author's import, say
             os.killpg(self._process.pid, signal.SIGKILL)

@@ -27,6 +27,7 @@ from pathlib import Path
 from traceback import walk_tb
 from typing import Any
 
+from .ending import awake_timeout
 from .errors import ConfigurationError
 from .loading import is_authors
 from .notify import notify
@@ -157,7 +158,9 @@ class Reloader:
         for version in self._lives:
             version.signal(signal.SIGTERM)
         if self._lives:
-            await asyncio.wait(self._lives.values(), timeout=self.settings.shutdown_timeout + LATE)
+            with suppress(TimeoutError):
+                async with awake_timeout(self.settings.shutdown_timeout + LATE):
+                    await asyncio.wait(self._lives.values())
         for version in self._lives:
             log.error("killed, as it did not end in time: %d", version.process.pid)
             version.signal(signal.SIGKILL)

@@ -22,7 +22,7 @@ from typing import Any
 from .annotations import Unresolved, signature_of, unresolved_at
 from .binding import Binder, HeadCheck, fills_resource, open_resource, resource_key
 from .contexts import Remembered, restore
-from .ending import MOMENT, watch
+from .ending import MOMENT, awake_timeout, watch
 from .errors import (
     ConfigurationError,
     TinysvcError,
@@ -253,9 +253,9 @@ async def _close_told(function: Callable[..., Any], own: AsyncExitStack, seconds
     seconds = max(MOMENT, seconds_left())
     late = f"the resource {getattr(function, '__name__', function)} was not closed within shutdown_timeout"
     watch.expect(seconds + MOMENT, late)
-    limit = asyncio.timeout(seconds)
+    limit = asyncio.timeout(None)
     try:
-        async with limit:
+        async with awake_timeout(seconds) as limit:
             await own.aclose()
     except (Exception, SystemExit, KeyboardInterrupt) as error:
         if isinstance(error, TimeoutError) and limit.expired():

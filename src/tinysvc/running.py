@@ -20,13 +20,13 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import forks
 from .adapter import cpu_handler, timeout_of
 from .background import Background, BackgroundTasks
 from .calls import CpuCall, callable_here
+from .ending import LoopBudget
 from .endpoints import CpuProgram
 from .errorhandlers import ErrorHandlers, answer_to, with_error_handlers
 from .errors import (
@@ -101,13 +101,14 @@ class RunningService:
         self._error_handlers_under: dict[str, ErrorHandlers] = {}  # prefix -> the same
         self._middleware_of: dict[Handler, tuple[Middleware, ...]] = {}
         self.beginnings = Beginnings()
-        self._end: float | None = None  # of the drain
+        self._budget: LoopBudget | None = None  # of the drain
         self._io_limit = IoLimit(settings.max_io_requests) if settings.max_io_requests else None
         self.lost_resources: set[str] = set()  # names of those that have ended on their own
         self.background = BackgroundTasks(settings.max_background)
 
     async def open(self, stack: AsyncExitStack, extra: Mapping[str, Handler]) -> None:
         """Check all, start the pools, open the io resources: a mistake is said before anything is open."""
+        stack.callback(self._end_budget)
         wirings = [wiring_of(each) for each in self.service.mounted()]
         _check_paths(wirings)
         handlers: dict[int, Handler] = {}
@@ -263,17 +264,20 @@ class RunningService:
 
     def seconds_left(self) -> float:
         """Of `shutdown_timeout`, which begins with the drain, or with the first call where there was none."""
-        if self._end is None:
-            self._end = monotonic() + self.settings.shutdown_timeout
-        return max(0.0, self._end - monotonic())
+        if self._budget is None:
+            self._budget = LoopBudget(self.settings.shutdown_timeout)
+        return self._budget.left()
+
+    def _end_budget(self) -> None:
+        if self._budget is not None:
+            self._budget.cancel()
 
     async def drain(self, timeout: float) -> None:
         """Let the background tasks, then the pools, finish what they have within `timeout` seconds; kill the rest."""
-        loop = asyncio.get_running_loop()
-        end = loop.time() + timeout
+        budget = LoopBudget(timeout)
         await self.background.drain(timeout)
-        left = max(0.0, end - loop.time())
-        await asyncio.gather(*(pool.aclose(left) for pool in self.pools))
+        await asyncio.gather(*(pool.aclose(budget.left()) for pool in self.pools))
+        budget.cancel()
 
     async def handle(self, request: Request) -> Response:
         """The answer to a request. It raises only if the client has gone, or the connection's task is cancelled."""

@@ -18,12 +18,12 @@ import socket
 import sys
 import traceback
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import current
 from .encoding import json_bytes
-from .ending import MOMENT, STUCK, watch
+from .ending import MOMENT, STUCK, awake_timeout, watch
 from .errors import ConfigurationError, WorkerStartError, refused_call
 from .firstprocess import leave_first_process
 from .forks import end_of_child, not_for_children, reset_signals
@@ -165,7 +165,9 @@ class Server:
         telling.cancel()
         cut_off = connections.abort()
         if cut_off:  # what they have open is closed before what the server has
-            await asyncio.wait(cut_off, timeout=max(MOMENT, self.running.seconds_left()))
+            with suppress(TimeoutError):
+                async with awake_timeout(max(MOMENT, self.running.seconds_left())):
+                    await asyncio.wait(cut_off)
         await self.running.drain(self.running.seconds_left())
         await asyncio.sleep(0)  # let the cancelled connections' tasks end
 

@@ -39,6 +39,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NoReturn
 
 from . import current
+from .ending import BEAT, Budget
 from .errors import ConfigurationError
 from .forks import not_for_children
 from .notify import notify
@@ -165,7 +166,7 @@ class Supervisor:
         self.announced = False
         self.ending = False
         self.failure: ProcessFailed | None = None
-        self._kill_at = math.inf
+        self._budget = Budget(math.inf)  # until those that do not end are killed
         self._sockets = ExitStack()
         self._selector = selectors.PollSelector()  # one that has no descriptor, which those we fork would share
         self._selector.register(signals[0], selectors.EVENT_READ, self._on_signals)
@@ -198,13 +199,15 @@ class Supervisor:
 
     def _patience(self) -> float | None:
         """Seconds until something is to be done that nobody will tell us of."""
-        due = [self._kill_at] if self.ending else [place.due for place in self.places if not place.pid]
+        if self.ending:
+            return min(BEAT, self._budget.left())
+        due = [place.due for place in self.places if not place.pid]
         earliest = min(due, default=math.inf)
         return None if earliest == math.inf else max(0.0, earliest - time.monotonic())
 
     def _start_missing(self) -> None:
         now = time.monotonic()
-        if now >= self._kill_at:
+        if not self._budget.left():
             log.error("killed, as they did not end in time: %s", ", ".join(map(str, self._alive())))
             self._kill()
         for place in self.places:
@@ -218,7 +221,7 @@ class Supervisor:
             os.kill(pid, number)  # it is nobody else's pid until we have reaped it
 
     def _kill(self) -> None:
-        self._kill_at = math.inf
+        self._budget = Budget(math.inf)
         self._pass_on(signal.SIGKILL)
 
     def _end(self) -> None:
@@ -226,7 +229,7 @@ class Supervisor:
         if not self.ending:
             self.ending = True
             notify("STOPPING=1")
-            self._kill_at = time.monotonic() + self.settings.shutdown_timeout + LATE
+            self._budget = Budget(self.settings.shutdown_timeout + LATE)
             self._sockets.close()
             self._pass_on(signal.SIGTERM)
 

@@ -288,11 +288,23 @@ def _pieces(lines: bytes) -> Iterator[bytes]:
 # In a worker: crashes
 
 
+_last_words = -1
+
+
 def watch_crashes(descriptor: int) -> None:
     """When this process crashes, its Python stack is written to `descriptor`: an empty file that is this worker's own,
     for `manner_of_death`."""
+    global _last_words
+    _last_words = descriptor
     faulthandler.enable(descriptor, all_threads=False)
     faulthandler.register(STACK_SIGNAL, descriptor, all_threads=False, chain=True)  # then the signal ends the process
+
+
+def watch_crashes_again() -> None:
+    """After a job has given handlers of its own to these signals."""
+    faulthandler.disable()
+    faulthandler.unregister(STACK_SIGNAL)
+    watch_crashes(_last_words)
 
 
 # In the server: log records

@@ -487,7 +487,8 @@ class Link:
 
     def _left_to_the_parent(self) -> list[int]:
         """In a child that a job has forked: signals end it, as a child of any program."""
-        forks.reset_signals(each for each in OF_THE_SERVER if signal.getsignal(each) is _left_to_the_server)
+        left = [each for each in OF_THE_SERVER if signal.getsignal(each) is _left_to_the_server]
+        forks.reset_signals(left + leftovers.discarded())
         return [self.channel.fileno()]
 
     def receive(self) -> tuple[int, int, Any, bytes | memoryview] | None:
