@@ -1150,12 +1150,12 @@ async def begin_stream(port: int, path: str) -> Awaitable[str]:
 
     async def rest() -> str:
         async with asyncio.timeout(SOON):
-            answer = await reading
+            answer, end = await reading, await client.end()
         expected, number = b"", 0
         while len(expected) < len(answer.body):
             expected, number = expected + unit(number), number + 1
         outcome = right(answer, expected)
-        return ENDED if outcome == "200" and answer.closes else outcome
+        return ENDED if (outcome, end) == ("200", "closed") else f"{outcome}, then {end}"
 
     return rest()
 
