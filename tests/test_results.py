@@ -98,8 +98,14 @@ def test_results(result: Any, status: int, content: bytes, content_type: str | N
     "value", [object(), {"a": object()}, lambda: 1, [2**70, object()], [2**70, "\ud800"], "\ud800"]
 )
 def test_what_cannot_be_encoded_is_named(value: Any) -> None:
-    with pytest.raises((UnencodableResult, UnicodeEncodeError)):
+    with pytest.raises(UnencodableResult):
         encode_result(value)
+
+
+@pytest.mark.parametrize("item", ["a\ud800", Event("a\ud800"), {"a": "\ud800"}, Response("a\ud800")])
+def test_text_with_half_of_a_surrogate_pair_is_named_with_its_remedy(item: Any) -> None:
+    with pytest.raises(UnencodableResult, match=r"surrogate pair.*errors='replace'"):
+        encode_result(item) if isinstance(item, Response) else encode_chunk(item)
 
 
 def test_streams() -> None:

@@ -19,6 +19,7 @@ import msgspec
 from .arena import BIG
 from .contexts import Remembered
 from .encoding import json_bytes
+from .errors import UnencodableResult
 from .events import Event, EventStream
 from .messages import EVENTS, NDJSON, OCTETS, TEXT, FileContent, Response, json_response
 from .shapes import Writer, shape_of
@@ -55,6 +56,20 @@ def _json(result: Any) -> Response:
     return json_response(json_bytes(result))
 
 
+def _text(result: str) -> Response:
+    try:
+        return Response(result.encode(), content_type=TEXT)
+    except UnicodeEncodeError:
+        raise _no_text(result) from None
+
+
+def _no_text(value: Any) -> UnencodableResult:
+    return UnencodableResult(
+        f"the handler's result cannot be encoded: {value!r:.100} is text with half of a surrogate pair; "
+        "encode it with errors='replace'"
+    )
+
+
 def _octets(result: bytearray | memoryview) -> Response:
     view = memoryview(result)
     is_big = view.nbytes >= BIG and view.c_contiguous
@@ -64,7 +79,7 @@ def _octets(result: bytearray | memoryview) -> Response:
 _ENCODERS: dict[type, Callable[[Any], Response]] = {
     dict: _json,
     list: _json,
-    str: lambda text: Response(text.encode(), content_type=TEXT),
+    str: _text,
     bytes: lambda octets: Response(octets, content_type=OCTETS),
     bytearray: _octets,
     memoryview: _octets,
@@ -108,10 +123,13 @@ def encode_chunk(item: Any) -> tuple[bytes, str]:
     """One yielded item as bytes, and the content type of a stream that begins with it: objects become NDJSON lines."""
     if isinstance(item, (bytes, bytearray, memoryview)):
         return bytes(item), OCTETS
-    if isinstance(item, str):
-        return item.encode(), TEXT
-    if isinstance(item, Event):
-        return item.encode(json_bytes), EVENTS
+    try:
+        if isinstance(item, str):
+            return item.encode(), TEXT
+        if isinstance(item, Event):
+            return item.encode(json_bytes), EVENTS
+    except UnicodeEncodeError:
+        raise _no_text(item) from None
     return json_bytes(item) + b"\n", NDJSON
 
 

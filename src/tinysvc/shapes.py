@@ -89,10 +89,13 @@ def _by_msgspec(value: Any, default: Any, option: int) -> bytes:
 def _floats_by_msgspec(value: Any, default: Any, option: int) -> bytes:
     """ValueError where a Decimal may stand in place of a float, and be no number: msgspec writes that as a text."""
     written = msgspec.json.encode(value)
-    # One letter is looked for first: in numbers it is rare, and found many times as fast.
-    if (b"N" in written and b"NaN" in written) or (b"I" in written and b"Infinity" in written):
+    # One letter is looked for first, as a number: in JSON of numbers it is rare, and found many times as fast.
+    if (_N in written and b"NaN" in written) or (_I in written and b"Infinity" in written):
         raise ValueError("a text, or a Decimal that is no number")
     return written
+
+
+_N, _I = b"NI"
 
 
 def _is_open_to_orjson(kind: type) -> bool:
