@@ -206,6 +206,8 @@ async def test_how_a_worker_ended_is_told_though_it_is_told_late(job: Callable[[
     async with ProcessPoolExecutor(1) as pool:
         [worker] = pool._dispatcher.books.workers.values()
         forkserver = forkserver_of_this_process()
+        status = Path(f"/proc/{forkserver}/status")
+        await until(lambda: "State:\tS" in status.read_text())  # it has closed its copy of the worker's channel
         os.kill(forkserver, signal.SIGSTOP)
         try:
             ended = asyncio.create_task(pool.run(job))
