@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,13 +31,19 @@ def receiver() -> Iterator[socket.socket]:
 
 
 @pytest.mark.parametrize("options", [(), ("--workers", "2"), ("--reload",)], ids=["alone", "workers", "reload"])
-def test_the_start_and_the_end_are_reported(options: tuple[str, ...], receiver: socket.socket, tmp_path: Path) -> None:
+def test_start_reload_and_end_are_reported(options: tuple[str, ...], receiver: socket.socket, tmp_path: Path) -> None:
     (tmp_path / "service.py").write_text(SERVICE)
     address = str(tmp_path / "n")
     receiver.bind(address)
     with served(*tinysvc("service.py", *options), cwd=tmp_path, NOTIFY_SOCKET=address) as server:
         assert receiver.recv(4096) == b"READY=1"
         assert server.get("/address").text == "none"
+        before = time.monotonic_ns() // 1000
+        server.process.send_signal(signal.SIGHUP)
+        reloading, _, since = receiver.recv(4096).partition(b"\nMONOTONIC_USEC=")
+        assert reloading == b"RELOADING=1"
+        assert before <= int(since) <= time.monotonic_ns() // 1000
+        assert receiver.recv(4096) == b"READY=1"
         server.process.terminate()
         assert receiver.recv(4096) == b"STOPPING=1"
         assert server.process.wait(30) == 0
@@ -59,3 +67,16 @@ def test_without_an_address_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_receiver_that_has_gone_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notify, "_address", str(tmp_path / "none"))
     notify.notify("READY=1")
+
+
+def test_a_reload_before_the_service_is_ready_is_not_reported(
+    receiver: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver.bind(b"")
+    monkeypatch.setattr(notify, "_address", "@" + receiver.getsockname()[1:].decode())
+    monkeypatch.setattr(notify, "_last_state", "")
+    called: list[int] = []
+    notify.notify_reload(lambda: called.append(1))
+    assert called == [1]
+    notify.notify("STOPPING=1")
+    assert receiver.recv(4096) == b"STOPPING=1"

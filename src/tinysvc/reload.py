@@ -23,6 +23,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from traceback import walk_tb
 from typing import Any
@@ -30,7 +31,7 @@ from typing import Any
 from .ending import awake_timeout
 from .errors import ConfigurationError
 from .loading import is_authors
-from .notify import notify
+from .notify import notify, notify_reload
 from .processes import refuse_frozen
 from .service import Service
 from .settings import Settings
@@ -147,7 +148,7 @@ class Reloader:
     def _on_signal(self, number: int) -> None:
         if number == signal.SIGHUP and not self.terminal_closed():
             if self.serving:
-                self.serving.signal(number)  # to read the certificates again; who only starts does so anyway
+                notify_reload(partial(self.serving.signal, number))  # a version that only starts reads them anyway
             return
         if self._over.is_set():
             for version in self._lives:

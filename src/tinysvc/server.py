@@ -30,7 +30,7 @@ from .forks import end_of_child, not_for_children, reset_signals
 from .http import Connections
 from .loading import TargetError, load_main, load_service
 from .messages import JSON, Handler, Request, Response
-from .notify import notify, take_address
+from .notify import notify, notify_reload, take_address
 from .pages import openapi_json, to_docs
 from .processes import refuse_while_importing
 from .resources import ResourceFailed
@@ -363,6 +363,7 @@ async def _serve_until_signal(
     """
     task, stop, loop = asyncio.current_task(), asyncio.Event(), asyncio.get_running_loop()
     terminal_closed = terminal_watch()
+    read_again = server.read_again if supervisor else functools.partial(notify_reload, server.read_again)
 
     def end() -> None:
         if not stop.is_set():
@@ -388,7 +389,7 @@ async def _serve_until_signal(
         {
             signal.SIGTERM: lambda: on_signal(signal.SIGTERM),
             signal.SIGINT: lambda: on_signal(signal.SIGINT),
-            signal.SIGHUP: lambda: end() if terminal_closed() else server.read_again(),
+            signal.SIGHUP: lambda: end() if terminal_closed() else read_again(),
         },
     )
     if supervisor is not None:

@@ -36,13 +36,14 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from typing import Any, NoReturn
 
 from . import current
 from .ending import BEAT, Budget
 from .errors import ConfigurationError
 from .forks import not_for_children
-from .notify import notify
+from .notify import notify, notify_reload
 from .settings import Pool, Settings
 from .sockets import listening_sockets, rebound, url_of
 from .worker import _die_with
@@ -243,7 +244,7 @@ class Supervisor:
     def _on_signals(self) -> None:
         for number in self.signals[0].recv(4096):
             if number == signal.SIGHUP and not self.terminal_closed():
-                self._pass_on(number)
+                notify_reload(partial(self._pass_on, number))
             elif number in (signal.SIGTERM, signal.SIGINT) and self.ending:
                 raise SystemExit(128 + number)
             elif number != signal.SIGCHLD:
