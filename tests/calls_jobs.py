@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy
 
-from tinysvc import Batch, HTTPError, cpu_resource, cpu_route
+from tinysvc import Batch, HTTPError, cpu_resource, cpu_route, request_id
+from tinysvc.current import route_name
 
 
 @dataclass
@@ -33,6 +34,11 @@ def predict(features: Features, weights: list[float]) -> dict[str, float]:
 @cpu_route("/where")
 def where(name: str = "") -> tuple[int, str]:
     return os.getpid(), name
+
+
+@cpu_route("/identity")
+def identity() -> list[str]:
+    return [request_id.get(), route_name.get()]
 
 
 @cpu_route("/fails/{how}")

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from jobs import segfault
 from tinysvc import telling
-from tinysvc.messages import request_id, route_name
+from tinysvc.current import request_id, route_name
 from tinysvc.telling import forward_logs, watch_crashes, whole_lines
 
 

@@ -1,16 +1,35 @@
-"""current.py: which request a line of the log belongs to."""
+"""current.py: which request a line of the log belongs to, and what code of any kind finds out about its request."""
 
 from __future__ import annotations
 
+import asyncio
 import re
 import signal
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
+from websockets.sync.client import connect
 
+import calls_jobs
 from commands import served, tinysvc
-from tinysvc import Service, current, io_route
+from tinysvc import (
+    Background,
+    Event,
+    Request,
+    Response,
+    Service,
+    WebSocket,
+    cpu,
+    current,
+    io_resource,
+    io_route,
+    request_id,
+)
+from tinysvc.current import route_name
 from tinysvc.testing import serving
 
 SERVICE = """
@@ -130,3 +149,222 @@ def test_nothing_is_kept_of_a_connection_that_has_ended() -> None:
             assert httpx.get(url, timeout=20).json() == 1
     assert len(current.by_task) == before
     assert not current.by_thread
+
+
+seen: list[str] = []
+
+
+def look(where: str) -> str:
+    seen.append(f"{where}: {route_name.get()}, {request_id.get()}")
+    return where
+
+
+@io_route("/async")
+async def in_task() -> None:
+    look("before")
+    await asyncio.sleep(0)
+    look("behind")
+
+
+@io_route("/def")
+def in_a_thread() -> None:
+    look("thread")
+
+
+@io_route("/stream")
+async def stream() -> AsyncIterator[str]:
+    try:
+        yield look("first")
+        await asyncio.sleep(0)
+        yield look("second")
+    finally:
+        look("end")
+
+
+@io_route("/def-stream")
+def thread_stream() -> Iterator[str]:
+    try:
+        yield look("first")
+        yield look("second")
+    finally:
+        look("end")
+
+
+@io_route("/events")
+async def events() -> AsyncIterator[Event]:
+    yield Event(look("event"))
+
+
+@io_resource
+async def opened(request: Request) -> AsyncIterator[str]:
+    look("open")
+    yield "opened"
+    look("close")
+
+
+@io_resource
+def opened_in_a_thread(request: Request) -> Iterator[str]:
+    look("open in a thread")
+    yield "opened"
+    look("close in a thread")
+
+
+@io_route("/resources")
+async def with_resources(opened: str, opened_in_a_thread: str) -> AsyncIterator[str]:
+    yield look("stream")
+
+
+async def middleware(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+    look("outside")
+    response = await call_next(request)
+    look("inside")
+    return response
+
+
+@io_route("/apart")
+async def apart(opened: str, opened_in_a_thread: str) -> AsyncIterator[str]:
+    yield look("stream")
+
+
+@io_route("/fails")
+async def fails() -> None:
+    raise LookupError
+
+
+def missing(request: Request, error: Exception) -> Response:
+    return Response(look("error handler"), 404)
+
+
+@io_route("/background")
+async def background(background: Background) -> None:
+    async def in_task() -> None:
+        look("task")
+        background.add(look, "thread")
+
+    background.add(in_task)
+
+
+@io_route("/limited", timeout=20, limit=2)
+async def limited() -> None:
+    look("limited")
+
+
+service = Service(
+    *(in_task, in_a_thread, stream, thread_stream, events, opened, opened_in_a_thread, with_resources, fails),
+    *(background, limited, Service(apart, opened, opened_in_a_thread, middleware=[middleware])),
+    error_handlers={LookupError: missing},
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "places"),
+    [
+        ("/async", ["before", "behind"]),
+        ("/def", ["thread"]),
+        ("/stream", ["first", "second", "end"]),
+        ("/def-stream", ["first", "second", "end"]),
+        ("/events", ["event"]),
+        ("/resources", ["open", "open in a thread", "stream", "close in a thread", "close"]),
+        ("/apart", ["outside", "open", "open in a thread", "stream", "inside", "close in a thread", "close"]),
+        ("/fails", ["error handler"]),
+        ("/background", ["task", "thread"]),
+        ("/limited", ["limited"]),
+    ],
+)
+def test_code_of_every_kind_finds_its_request(path: str, places: list[str]) -> None:
+    seen.clear()
+    with serving(service, cpu_workers=0) as url, httpx.Client(base_url=url, timeout=20) as client:
+        for name in ("first", "second"):  # on one connection
+            client.get(path, headers={"x-request-id": name})
+    expected = [f"{place}: GET {path}, {name}" for name in ("first", "second") for place in places]
+    assert sorted(seen) == sorted(expected) if path == "/background" else seen == expected
+    assert not current.by_task
+    assert request_id.get() == route_name.get() == ""
+
+
+@io_route("/socket")
+async def socket(socket: WebSocket, opened: str) -> None:
+    look("handshake")
+    async for message in socket:
+        await socket.send(look(str(message)))
+
+
+@pytest.mark.parametrize("is_within", [False, True], ids=["alone", "within middleware"])
+def test_a_websocket_keeps_its_request_behind_the_handshake(is_within: bool) -> None:
+    seen.clear()
+    headers = {"x-request-id": "mine"}
+    with (
+        serving(Service(socket, opened, middleware=[middleware] if is_within else [])) as url,
+        connect(url.replace("http", "ws") + "/socket", additional_headers=headers) as client,
+    ):
+        client.send("message")
+        assert client.recv(20) == "message"
+    places = ["open", "handshake", "message", "close"]
+    expected = ["outside", *places, "inside"] if is_within else places
+    assert seen == [f"{where}: GET /socket, mine" for where in expected]
+
+
+together = threading.Barrier(2)
+
+
+@io_route("/together/{place}")
+async def at_the_same_time(place: str) -> str:
+    await asyncio.to_thread(together.wait, 20)
+    return request_id.get()
+
+
+@io_route("/together-in-threads/{place}")
+def in_threads_at_the_same_time(place: str) -> str:
+    together.wait(20)
+    return request_id.get()
+
+
+@pytest.mark.parametrize("path", ["/together", "/together-in-threads"])
+def test_requests_at_the_same_time_have_their_own(path: str) -> None:
+    with serving(Service(at_the_same_time, in_threads_at_the_same_time)) as url, ThreadPoolExecutor(2) as executor:
+        asked = [
+            executor.submit(httpx.get, f"{url}{path}/x", headers={"x-request-id": name}, timeout=20)
+            for name in ("ada", "bob")
+        ]
+        assert [each.result().text for each in asked] == ["ada", "bob"]
+
+
+@io_route("/own")
+async def own() -> list[str]:
+    async def child() -> str:
+        return request_id.get()
+
+    before = await asyncio.create_task(child())
+    token = request_id.set(request_id.get() + "!")
+    within = [await asyncio.create_task(child()), await asyncio.to_thread(request_id.get)]
+    request_id.reset(token)
+    return [before, *within, request_id.get()]
+
+
+@io_route("/sets")
+async def sets() -> None:
+    request_id.set("another")
+
+
+def test_tasks_and_threads_of_a_handler_have_what_it_has_set() -> None:
+    with serving(Service(own, sets)) as url, httpx.Client(base_url=url, timeout=20) as client:
+        for name in ("first", "second"):
+            assert client.get("/own", headers={"x-request-id": name}).json() == ["", f"{name}!", f"{name}!", name]
+            client.get("/sets")
+
+
+@io_route("/calls")
+async def calls() -> list[str]:
+    return await cpu(calls_jobs.identity)
+
+
+@pytest.mark.parametrize("workers", [1, 0])
+def test_a_call_of_a_cpu_handler_takes_the_id_along(workers: int) -> None:
+    with (
+        serving(Service(calls, calls_jobs.identity), cpu_workers=workers) as url,
+        httpx.Client(base_url=url, timeout=20) as client,
+    ):
+        for name in ("first", "second"):
+            headers = {"x-request-id": name}
+            assert client.get("/calls", headers=headers).json() == [name, "call /identity"]
+            assert client.get("/identity", headers=headers).json() == [name, "GET /identity"]

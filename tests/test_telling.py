@@ -22,8 +22,8 @@ import pytest
 import telling_jobs
 from tinysvc import ProcessPoolExecutor, telling
 from tinysvc.arena import Arena
+from tinysvc.current import request_id, route_name
 from tinysvc.errors import WorkerDied
-from tinysvc.messages import request_id, route_name
 from tinysvc.telling import (
     LOG_RATE,
     MAX_LINE,

@@ -11,10 +11,11 @@ with named():
     from typing import TYPE_CHECKING, Any
 
     from .conditional import precondition, validators
+    from .current import request_id
     from .errors import ConfigurationError, HTTPError, TinysvcError
     from .events import Event, EventStream
     from .forms import FormData, UploadFile
-    from .messages import Handler, Headers, Request, Response, request_id
+    from .messages import Handler, Headers, Request, Response
     from .places import ApiKey, Bearer, Cookie, Form, Header, Query
     from .routing import Batch, Cache, cpu_resource, cpu_route, io_resource, io_route
 

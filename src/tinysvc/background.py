@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from . import forks
+from .current import list_task
 from .ending import awake_timeout
 from .errors import INDENT, HTTPError, author_traceback, indented, notice
 from .iohandlers import in_thread
@@ -41,6 +42,10 @@ class Task(NamedTuple):
     name: str
     request: Request | None
     context: Context
+
+    def at_work_on(self) -> Request | None:
+        """The request, for its log lines."""
+        return self.request
 
 
 class Background:
@@ -158,6 +163,7 @@ class BackgroundTasks:
         running = self.loop.create_task(self._run(task), context=task.context)
         self._running[running] = task
         running.add_done_callback(self._running.pop)
+        list_task(running, task)
 
     async def _run(self, task: Task) -> None:
         try:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
+from .current import request_id
 from .dispatcher import JobReply, remote_error, unpacked
 from .errors import ConfigurationError
 from .executor import packed
@@ -35,7 +36,7 @@ class CpuCall(NamedTuple):
 
     async def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         lengths, body = await packed((args, kwargs))
-        job = self.pool.submit_frame((self.number, None, lengths), body, self.timeout, self.lane)
+        job = self.pool.submit_frame((self.number, None, lengths, request_id.get()), body, self.timeout, self.lane)
         try:
             reply = await job.future
         except asyncio.CancelledError:

@@ -5,7 +5,7 @@ memory each costs.
 
     meta of a request   (number, method, path, query, path parameters, headers, peer, id, pickled resources or None)
             its reply   (status, content type, headers)
-    meta of a call      (number, None, lengths of the pickles); the body is (args, kwargs)
+    meta of a call      (number, None, lengths of the pickles, id of the caller's request); the body is (args, kwargs)
             its reply   (lengths of the pickles, None), or (None, (status, detail, headers)) of an HTTPError
     meta of a batch     (number, [meta of each request], [length of each body]); the body is those of all
             its reply   [(length, reply, None) or (0, None, error's texts)], one for each; the body is those of all
@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .binding import Binder, Body, is_packed, open_resource, resource_key
 from .codings import pack, pack_pieces, packing, unpack_body
+from .current import request_id, route_name
 from .ending import begin_to_close
 from .errorhandlers import ErrorHandler, ErrorHandlers, answer_to
 from .errors import HTTPError, UnencodableResult
@@ -41,8 +42,6 @@ from .messages import (
     Response,
     check_assigned,
     problem_response,
-    request_id,
-    route_name,
 )
 from .results import encode_iterator, encode_result
 from .worker import Handle, Reply, error_text, pickled_error, unpack
@@ -221,7 +220,9 @@ def _called(endpoint: Endpoint, resources: Values) -> Handle:
     own = {name: resources[name] for name in signature(endpoint.function).parameters if name in resources}
 
     def handle(meta: Any, body: Body) -> Reply:
-        args, kwargs = unpack(meta[2], body)
+        _, _, lengths, caller = meta
+        args, kwargs = unpack(lengths, body)
+        request_id.set(caller)
         route_name.set(f"call {endpoint.path}")
         try:
             result = endpoint.function(*args, **{**own, **kwargs})

@@ -171,7 +171,7 @@ class Connection(asyncio.StreamReaderProtocol):
             transport.get_extra_info("peername"), transport.get_extra_info("sockname"), self.connections.scheme
         )
         self.request: Request | None = None
-        self._left: Request | None = None  # one whose client has disconnected
+        self._left: Request | None = None  # one whose handler runs on behind a disconnect, or talks by WebSocket
         self.body: BodyReader | None = None  # what is left of the request's body
         self.gone = False
         self.connections.add(self)
@@ -243,8 +243,7 @@ class Connection(asyncio.StreamReaderProtocol):
         """Serve in a new task, with a context of its own."""
         connections = self.connections
         self.task = connections.loop.create_task(self.serve(), context=connections.context.copy())
-        current.by_task[self.task] = self
-        self.task.add_done_callback(current.by_task.pop)
+        current.list_task(self.task, self)
 
     async def serve(self) -> None:
         """Take, call, write, until someone closes; one place that recovers."""
@@ -510,7 +509,8 @@ class Connection(asyncio.StreamReaderProtocol):
     def upgrade(self, protocol: Upgraded) -> bytes:
         """From now on `protocol` is told by the transport; what has come already is returned. For the handler of a
         request, as long as it runs: when it has answered, the connection is closed."""
-        self.upgraded, self.request, self.keep_alive = protocol, None, False
+        self.upgraded, self.keep_alive = protocol, False
+        self._left, self.request = self.request, None
         rest, self.buffer = self.buffer + self._take_held(), b""
         self.switch(cast(asyncio.Protocol, protocol))
         return rest
@@ -803,7 +803,7 @@ class Connection(asyncio.StreamReaderProtocol):
         self.requests = self.settings.max_requests
 
     def at_work_on(self) -> Request | None:
-        """The request whose handler, stream or cleanup runs: for the log."""
+        """The request whose handler, stream or cleanup runs."""
         return self.request or self._left
 
     def is_new(self) -> bool:

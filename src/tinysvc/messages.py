@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
 from itertools import count
 from random import getrandbits
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, SupportsIndex, TypeVar, overload
@@ -33,13 +32,6 @@ DRAINED = "the server drains"
 
 CUT_OFF = "the time of the drain is over"
 """The message of a cancellation that ends also the closing of resources."""
-
-request_id: ContextVar[str] = ContextVar("request_id", default="")
-"""In a worker: the id of the request it is at work on; of a batch all ids, with commas."""
-
-route_name: ContextVar[str] = ContextVar("route_name", default="")
-"""In a worker: method and path pattern of the request it is at work on, as in "POST /predict"."""
-
 
 T = TypeVar("T")
 

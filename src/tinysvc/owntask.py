@@ -20,7 +20,7 @@ from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, Protocol, cast
 
-from . import forks
+from . import current, forks
 from .contexts import copy_back
 from .messages import CUT_OFF, FileContent, Response
 
@@ -72,6 +72,7 @@ class OwnTask:
         if self._task is None:
             self._task = loop.create_task(self._serve())
             self._task.add_done_callback(self._wake)
+            current.list_task(self._task, current.connection())
         elif self._task.done():
             return await self._outcome()
         elif not self._called.done():
