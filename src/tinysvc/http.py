@@ -672,7 +672,8 @@ class Connection(asyncio.StreamReaderProtocol):
                 self.expect_within(HEARTBEAT)
             self._streams = live
             async for piece in content:
-                if self.gone:
+                # A closing transport takes no bytes and never pauses: a stream that does not wait would hold the loop.
+                if self.gone or self.transport.is_closing():
                     raise ConnectionResetError("the client left in the middle of a stream")
                 if left is not None:
                     left -= len(piece)
