@@ -951,3 +951,20 @@ def in_worker(socket: WebSocket) -> None: ...
 
 def test_the_library_is_quiet() -> None:
     assert not logging.getLogger("tinysvc.websocket.frames").isEnabledFor(logging.INFO)
+
+
+@on_loop
+async def test_send_raises_as_soon_as_the_transport_closes() -> None:
+    raised = asyncio.Event()
+
+    @io_route("/lost")
+    async def lost(socket: WebSocket) -> None:
+        await socket.accept()
+        assert socket._protocol is not None
+        socket._protocol.transport.abort()  # connection_lost has no turn before the next send
+        with pytest.raises(SocketClosed, match="1006"):
+            await socket.send("message")
+        raised.set()
+
+    async with socket(lost, "/lost"):
+        await raised.wait()

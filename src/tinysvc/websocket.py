@@ -489,6 +489,8 @@ class SocketProtocol(asyncio.Protocol):
                 self.transport.resume_reading()
 
     async def send(self, message: str | bytes | bytearray | memoryview, *, text: bool = False) -> None:
+        if self.transport.is_closing():  # it never pauses: a handler that only sends would hold the loop
+            self._leave()
         if self.code:
             raise SocketClosed(self.code, self.reason)
         frames = self.frames
