@@ -157,7 +157,10 @@ class Client:
             await self.open()
         assert self.writer is not None
         self.sent = (self.sent + data)[:500]
-        self.writer.write(data)
+        try:
+            self.writer.write(data)
+        except RuntimeError as error:  # uvloop's, where the connection was lost before this task ran again
+            raise ConnectionResetError(str(error)) from None
         await self.writer.drain()
 
     async def _read(self, *, head: bool = False) -> Answer | None:
@@ -795,6 +798,7 @@ class Traffic:
         self._go = asyncio.Event()
         self._acting = 0
         self._calm = asyncio.Event()
+        self.running: asyncio.Future[None]
 
     async def act(self, group: str, number: int) -> None:
         rng, client = random.Random(f"{self.seed} {group} {number}"), Client(self.port)
@@ -836,15 +840,20 @@ class Traffic:
     async def run(self) -> None:
         actors = [(group, number) for group, count in ACTORS.items() for number in range(count)]
         self._acting = len(actors)
-        async with asyncio.TaskGroup() as tasks:
-            for group, number in actors:
-                tasks.create_task(self.act(group, number))
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for group, number in actors:
+                    tasks.create_task(self.act(group, number))
+        finally:
+            self._calm.set()  # if an actor fails, nothing waits for the others
 
     async def pause(self) -> None:
         """Let all come to the end of what they do, and hang up."""
         self._calm.clear()
         self._go.clear()
         await self._calm.wait()
+        if self._acting:  # an actor has failed, and the others with it
+            await self.running
 
     def go(self) -> None:
         self._go.set()
@@ -1001,7 +1010,7 @@ async def soak(seconds: float, seed: int, folder: Path) -> int:
     traffic, warm = Traffic(server.port, seed), min(WARM, seconds / 3)
     print(f"{seconds:g} s of traffic with --seed {seed}; process {server.process.pid}, port {server.port}", flush=True)
     try:
-        running = asyncio.ensure_future(traffic.run())
+        running = traffic.running = asyncio.ensure_future(traffic.run())
         await disturbed(traffic, server, warm, random.Random(f"{seed} early"))
         before = await server.census()
         server.samples.clear()
