@@ -154,7 +154,7 @@ async def version(x_ids: Annotated[list[str], Header()]) -> Response:
 
 
 @io_route("/filter")
-async def about(ids: list[int], limit: Annotated[int, Meta(ge=1, le=9)] = 5) -> list[int]:
+async def about(ids: list[list[int]], limit: Annotated[int, Meta(ge=1, le=9)] = 5) -> list[list[int]]:
     """Some of *them*, **as you like**: *args and **kwargs, `a*b`."""
     return ids[:limit]
 
