@@ -11,9 +11,11 @@ from typing import Any
 
 from tinysvc import (
     Event,
+    FormData,
     Request,
     Response,
     Service,
+    WebSocket,
     cpu_route,
     io_resource,
     io_route,
@@ -128,6 +130,8 @@ async def passing(request: Request, call_next: CallNext) -> Response:
 async def wrapping(request: Request, call_next: CallNext) -> Response:
     response = await call_next(request)
     content: Any = response.content
+    if not hasattr(content, "__aiter__"):
+        return response
 
     async def wrapped() -> AsyncIterator[bytes]:
         async for piece in content:
@@ -137,10 +141,71 @@ async def wrapping(request: Request, call_next: CallNext) -> Response:
     return response
 
 
+@io_route("/socket")
+async def socket(socket: WebSocket, go: str, more: bool) -> None:
+    await socket.send(BEGINNING)
+    await waited(go)
+    while more:
+        await socket.send(BIG)
+    await socket.receive()
+
+
+@io_route("/socket-that-reads")
+async def socket_that_reads(socket: WebSocket, go: str, more: bool) -> None:
+    await socket.send(BEGINNING)
+    async for message in socket:
+        await socket.send(message)
+
+
+# Answers that come at once, or not before the client has gone
+
+
 @io_route("/bytes", methods=METHODS)
 async def whole(go: str, more: bool) -> bytes:
     await waited(go)
     return bytes(64 * 1024 * 1024 if more else 1)
+
+
+@io_route("/thread-bytes", methods=METHODS)
+def thread_bytes(go: str, more: bool, opened: None, opened_in_thread: None) -> bytes:
+    waited_in_thread(go)
+    return bytes(64 * 1024 * 1024 if more else 1)
+
+
+@cpu_route("/cpu-bytes", methods=METHODS)
+def cpu_bytes(go: str, more: bool) -> bytes:
+    waited_in_thread(go)
+    return bytes(32 * 1024 * 1024 if more else 1)
+
+
+# Bodies that do not come to their end
+
+
+@io_route("/body", methods=["POST"])
+async def body(body: bytes) -> int:
+    return len(body)
+
+
+@io_route("/form", methods=["POST"])
+def form(form: FormData) -> int:
+    return len(form.fields)
+
+
+@io_route("/read", methods=["POST"])
+async def read(request: Request) -> int:
+    return sum([len(piece) async for piece in request.stream()])
+
+
+@io_route("/echo", methods=["POST"])
+async def echo(request: Request) -> AsyncIterator[bytes]:
+    yield BEGINNING.encode()
+    async for piece in request.stream():
+        yield piece
+
+
+@cpu_route("/cpu-body", methods=["POST"])
+def cpu_body(body: bytes) -> int:
+    return len(body)
 
 
 @io_route("/alive")
@@ -160,10 +225,14 @@ STREAMS = [
     cpu_lines,
     cpu_events,
 ]
-ALL = [*STREAMS, whole, opened, opened_in_thread]
+SOCKETS = [socket, socket_that_reads]
+WHOLE = [whole, thread_bytes, cpu_bytes]
+BODIES = [body, form, read, echo, cpu_body]
+RESOURCES = [opened, opened_in_thread]
+ALL = [*STREAMS, *SOCKETS, *WHOLE, *BODIES]
 
 service = Service(
-    *(*ALL, alive),
-    Service(*ALL, prefix="/passed", middleware=[passing]),
-    Service(*ALL, prefix="/wrapped", middleware=[wrapping]),
+    *(*ALL, *RESOURCES, alive),
+    Service(*ALL, *RESOURCES, prefix="/passed", middleware=[passing]),
+    Service(*STREAMS, *WHOLE, *RESOURCES, prefix="/wrapped", middleware=[wrapping]),
 )

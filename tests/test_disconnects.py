@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,12 +12,14 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+import trustme
 
 import disconnects_app
 from conftest import wait_until
 from disconnects_app import BEGINNING
 from http_ends import reset_on_close
 from tinysvc import Service, StaticFiles, current
+from tinysvc.http import BODY, HANDLER
 from tinysvc.testing import serving
 
 FILE_SIZE = 256 * 1024 * 1024
@@ -33,26 +36,47 @@ WITHIN = [
     "/wrapped/thread-stream",
     "/wrapped/cpu-lines",
 ]
+WHOLE = ["/bytes", "/thread-bytes", "/cpu-bytes"]
+BODIES = ["/body", "/form", "/read", "/echo", "/cpu-body"]
+OVER_TLS = [
+    *("/stream", "/cpu-stream", "/with-resources", "/bytes", "/cpu-bytes", "/static/big", "/socket", "/form", "/echo"),
+]
+MULTIPART = "content-type: multipart/form-data; boundary=b\r\n"
+SWITCH = (
+    "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
+    "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+)
 
 
 class Served(NamedTuple):
     url: str
+    trusting: ssl.SSLContext | None
 
     def connect(self) -> socket.socket:
-        return socket.create_connection((urlsplit(self.url).hostname, urlsplit(self.url).port), timeout=30)
+        sock = socket.create_connection((urlsplit(self.url).hostname, urlsplit(self.url).port), timeout=30)
+        return self.trusting.wrap_socket(sock, server_hostname="localhost") if self.trusting else sock
 
     def is_alive(self) -> bool:
-        return httpx.get(self.url + "/alive", timeout=30).text == "alive"
+        return httpx.get(self.url + "/alive", verify=self.trusting or False, timeout=30).text == "alive"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("server")
     with open(folder / "big", "wb") as big:
         big.truncate(FILE_SIZE)
+    options: dict[str, Any] = {}
+    trusting = None
+    if request.param == "https":
+        authority = trustme.CA()
+        issued, trusting = authority.issue_cert("localhost"), ssl.create_default_context()
+        authority.configure_trust(trusting)
+        for name, blobs in [("ssl_cert", issued.cert_chain_pems), ("ssl_key", [issued.private_key_pem])]:
+            (folder / name).write_bytes(b"".join(blob.bytes() for blob in blobs))
+            options[name] = str(folder / name)
     service = Service(disconnects_app.service, StaticFiles(folder))
-    with serving(service, compress=True) as url:
-        yield Served(url)
+    with serving(service, compress=True, max_body_size=10**9, **options) as url:
+        yield Served(url.replace("127.0.0.1", "localhost"), trusting)
 
 
 @pytest.fixture(autouse=True)
@@ -81,7 +105,7 @@ def reset(sock: socket.socket) -> None:
 
 def end(sock: socket.socket) -> None:
     """First an end of file; when the server has seen that, the client is gone."""
-    sock.shutdown(socket.SHUT_WR)
+    socket.socket.shutdown(sock, socket.SHUT_WR)  # over TLS, too: without its farewell
     wait_until(lambda: all(is_told(each) for each in connections()), "the server has seen the end")
     sock.close()
 
@@ -95,9 +119,15 @@ Leave = Callable[[socket.socket], None]
 LEAVES = pytest.mark.parametrize("leave", [reset, end])
 
 
-def head(method: str, path: str, *, go: Path, more: bool) -> bytes:
+def over(paths: list[str]) -> pytest.MarkDecorator:
+    """A test's servers and paths: all paths over HTTP, some over HTTPS as well."""
+    pairs = [("http", path) for path in paths] + [("https", path) for path in paths if path in OVER_TLS]
+    return pytest.mark.parametrize(("server", "path"), pairs, indirect=["server"])
+
+
+def head(method: str, path: str, *, go: Path, more: bool, lines: str = "") -> bytes:
     length = "content-length: 0\r\n" if method == "POST" else ""
-    return f"{method} {path}?go={go}&more={int(more)} HTTP/1.1\r\nhost: localhost\r\n{length}\r\n".encode()
+    return f"{method} {path}?go={go}&more={int(more)} HTTP/1.1\r\nhost: localhost\r\n{lines}{length}\r\n".encode()
 
 
 def read_until(sock: socket.socket, text: bytes) -> None:
@@ -121,7 +151,7 @@ def disconnect(server: Served, sock: socket.socket, leave: Leave, go: Path) -> N
 @LEAVES
 @pytest.mark.parametrize("more", [False, True], ids=["then the end", "then more"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
-@pytest.mark.parametrize("path", [*STREAMS, *WITHIN])
+@over([*STREAMS, *WITHIN])
 def test_in_a_silent_stream(server: Served, path: str, method: str, more: bool, leave: Leave, go: Path) -> None:
     sock = server.connect()
     sock.sendall(head(method, path, go=go, more=more))
@@ -131,7 +161,7 @@ def test_in_a_silent_stream(server: Served, path: str, method: str, more: bool, 
 
 @LEAVES
 @pytest.mark.parametrize("method", ["GET", "POST"])
-@pytest.mark.parametrize("path", [*STREAMS, *WITHIN, "/bytes", "/static/big"])
+@over([*STREAMS, *WITHIN, *WHOLE, "/static/big"])
 def test_in_an_answer_that_the_client_does_not_read(
     server: Served, path: str, method: str, leave: Leave, go: Path
 ) -> None:
@@ -142,4 +172,61 @@ def test_in_an_answer_that_the_client_does_not_read(
     sock.sendall(head(method, path, go=go, more=True))
     read_until(sock, b"\r\n\r\n")
     wait_until(lambda: any(each.write_paused for each in connections()), "nothing more can be written")
+    if server.trusting:
+        leave = reset  # over TLS, too much that waits to be written hides an end of file
+    disconnect(server, sock, leave, go)
+
+
+@LEAVES
+@pytest.mark.parametrize("is_full", [False, True], ids=["silent", "full"])
+@over(["/stream", "/thread-stream", "/cpu-stream", "/passed/lines", "/wrapped/events"])
+def test_in_a_compressed_stream(server: Served, path: str, is_full: bool, leave: Leave, go: Path) -> None:
+    if is_full:
+        go.touch()
+    sock = server.connect()
+    sock.sendall(head("GET", path, go=go, more=True, lines="accept-encoding: gzip\r\n"))
+    read_until(sock, b"\r\n\r\n")
+    if is_full:
+        wait_until(lambda: any(each.write_paused for each in connections()), "nothing more can be written")
+        if server.trusting:
+            leave = reset
+    disconnect(server, sock, leave, go)
+
+
+@LEAVES
+@pytest.mark.parametrize("state", ["then the end", "then more", "full"])
+@over(["/socket", "/socket-that-reads", "/passed/socket"])
+def test_in_a_websocket(server: Served, path: str, state: str, leave: Leave, go: Path) -> None:
+    if state == "full":
+        go.touch()
+        leave = reset  # a WebSocket that cannot write does not read either: it does not see the end of file
+    sock = server.connect()
+    sock.sendall(head("GET", path, go=go, more=state != "then the end", lines=SWITCH))
+    read_until(sock, BEGINNING.encode())
+    if state == "full" and path != "/socket-that-reads":
+        wait_until(lambda: any(each.write_paused for each in connections()), "nothing more can be written")
+    disconnect(server, sock, leave, go)
+
+
+@LEAVES
+@pytest.mark.parametrize("more", [False, True], ids=["short", "long"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@over([*WHOLE, "/passed/bytes", "/passed/cpu-bytes", "/wrapped/cpu-bytes"])
+def test_before_the_answer(server: Served, path: str, method: str, more: bool, leave: Leave, go: Path) -> None:
+    sock = server.connect()
+    sock.sendall(head(method, path, go=go, more=more))
+    wait_until(lambda: any(each.phase == HANDLER for each in connections()), "the handler runs")
+    disconnect(server, sock, leave, go)
+
+
+@LEAVES
+@pytest.mark.parametrize("framing", ["content-length: 1000000", "transfer-encoding: chunked"])
+@over([*BODIES, "/passed/form", "/passed/read"])
+def test_in_a_body(server: Served, path: str, framing: str, leave: Leave, go: Path) -> None:
+    sock = server.connect()
+    body = b'--b\r\ncontent-disposition: form-data; name="a"; filename="a"\r\n\r\n' + 100 * b"x"
+    lines = f"{MULTIPART if 'form' in path else ''}{framing}\r\n"
+    chunk = b"%x\r\n%b\r\n" % (len(body), body) if "chunked" in framing else body
+    sock.sendall(f"POST {path} HTTP/1.1\r\nhost: localhost\r\n{lines}\r\n".encode() + chunk)
+    wait_until(lambda: any(each.phase == BODY for each in connections()), "the rest of the body is waited for")
     disconnect(server, sock, leave, go)

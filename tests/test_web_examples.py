@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from websockets.sync.client import connect
 
 from browser import Page, chromium, needs_browser
 from conftest import wait_until, workers_below
+from tinysvc import current
+from tinysvc.http import HANDLER
 from tinysvc.testing import serving
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -177,15 +180,13 @@ def test_live_in_a_browser(url: str, browser: Page) -> None:
     page.until("document.querySelector('#state').innerText == 'There are 17984 primes below 200000.'")
     assert page.run("document.querySelector('#bar').value") == 1
     workers = workers_below(os.getpid())
-    for _ in range(8):  # a computation may have ended before the browser has closed its page
-        page.run("document.querySelector('#below').value = 5000000; document.querySelector('button').click()")
-        page.until("document.querySelector('#state').innerText.endsWith('so far')")
-        page.close()  # nobody listens any more
-        with suppress(AssertionError):
-            wait_until(lambda: workers_below(os.getpid()) != workers, "the computation is stopped", seconds=3)
-            return
-        page = browser.tab(f"{url}/live")
-    pytest.fail("eight computations were not stopped when nobody listened any more")
+    for worker in workers:
+        os.kill(worker, signal.SIGSTOP)  # so that no computation ends before the page is closed
+    page.run("document.querySelector('#below').value = 5000000; document.querySelector('button').click()")
+    connections: Any = current.by_task.values()
+    wait_until(lambda: any(each.phase == HANDLER for each in connections), "the computation has begun")
+    page.close()
+    wait_until(lambda: workers_below(os.getpid()) != workers, "the computation of a closed page is stopped")
 
 
 # Gallery

@@ -310,6 +310,8 @@ class RunningService:
     async def _guarded(self, handler: Handler, request: Request) -> Response:
         try:
             return await handler(request)
+        except JobAbandoned:  # the client has disconnected: `handle` ends the connection, middleware may clean up
+            raise
         except BaseException as error:
             return self._answer_to(error, request)
 
