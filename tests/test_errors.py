@@ -57,7 +57,7 @@ def test_a_traceback_begins_at_the_authors_code() -> None:
 
 @pytest.mark.asyncio
 async def test_so_it_does_in_a_thread_and_for_what_it_came_from() -> None:
-    from tinysvc.iohandlers import in_thread
+    from tinysvc.threads import in_thread
 
     nothing: dict[str, int] = {}
 

@@ -10,8 +10,9 @@ import pytest
 
 import resources_jobs
 from tinysvc import ConfigurationError, Service, cpu_route, io_route
+from tinysvc.checks import endpoint_of
 from tinysvc.settings import Settings
-from tinysvc.wiring import Wiring, endpoint_of, wiring_of
+from tinysvc.wiring import Wiring, wiring_of
 
 
 def wirings() -> dict[str, Wiring]:

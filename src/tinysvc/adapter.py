@@ -33,7 +33,7 @@ def cpu_handler(
     lane: Lane | None,
 ) -> Handler:
     """What answers the route at this path, whose endpoint has this number among those of its pool."""
-    timeout = timeout_of(route, default_timeout)
+    timeout = route.timeout_or(default_timeout)
     batched = route.batch is not None
     jobs: Any = Batcher(pool, number, route.batch, timeout, lane) if route.batch else pool
 
@@ -72,11 +72,6 @@ def cpu_handler(
         return response
 
     return handle
-
-
-def timeout_of(route: Route, default: float) -> float | None:
-    """Seconds; None for no deadline."""
-    return (default if route.timeout is None else route.timeout) or None
 
 
 def server_timing(job: Job | Item | None) -> str:

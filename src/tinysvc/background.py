@@ -22,9 +22,9 @@ from . import forks
 from .current import list_task
 from .ending import awake_timeout
 from .errors import INDENT, HTTPError, author_traceback, indented, notice
-from .iohandlers import in_thread
 from .messages import Failed, Handler, Request, Response
-from .resources import OpenStream
+from .open_resources import OpenStream
+from .threads import in_thread
 
 log = logging.getLogger("tinysvc")
 

@@ -72,6 +72,7 @@ from .messages import (
     Peer,
     Request,
     Response,
+    close_content,
     make_private,
     name_request,
     problem_response,
@@ -868,18 +869,6 @@ def _declared_length(response: Response, never_a_body: bool) -> int | None:
 def _slices(content: bytes | memoryview) -> Iterator[memoryview]:
     view = memoryview(content)
     return (view[start : start + SLICE] for start in range(0, len(view), SLICE))
-
-
-async def close_content(content: Any) -> None:
-    """Of a stream or a file that is not sent to its end."""
-    if isinstance(content, FileContent):
-        content.file.close()
-    close = getattr(content, "aclose", None)
-    if close is not None:
-        try:
-            await close()
-        except (Exception, SystemExit, KeyboardInterrupt):  # no handler ends the server
-            log.exception("%r failed while it was closed", content)
 
 
 class Connections:

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from threading import Lock, get_ident
 from typing import Any
 
-from . import current, forks
 from .binding import Binder, is_packed
 from .codings import unpack_body
-from .contexts import Threads
-from .ending import watch
 from .forms import parse_form
-from .messages import DRAINED, FileContent, Handler, Request, Response
-from .results import begin_stream, encode_result
+from .messages import Handler, Request, Response
+from .results import begin_result, encode_result
+from .threads import in_thread
 
 Bind = Callable[[Request, bytes], Mapping[str, Any]]
 
@@ -103,81 +100,3 @@ def told_of_disconnect(handler: Handler, cancels: bool) -> Handler:
         return await handler(request)
 
     return handle
-
-
-async def in_thread(function: Callable[[], Any], *, always: bool = False, limiter: Any = None) -> Any:
-    """What `function` returns. Who is cancelled waits for a thread that has begun: what it uses must stay open so long.
-
-    One that has not begun, never does; but with `always` it does all the same, in a thread beside those that handlers
-    wait for: what closes a resource. `limiter` is anyio's, in the place of the one of all handlers.
-    """
-    from anyio import CancelScope, CapacityLimiter  # only services with `def` handlers pay for the import
-    from anyio.to_thread import run_sync
-
-    turn = Lock()  # whoever has it came first: the thread or the cancellation
-    limiter = CapacityLimiter(1) if always else limiter
-    threads = Threads.of(asyncio.current_task())
-    work = asyncio.ensure_future(
-        run_sync(partial(_outcome, threads.within(function), turn, current.connection()), limiter=limiter)
-    )
-    try:
-        result, failure = await asyncio.shield(work)
-    except asyncio.CancelledError as error:
-        if not always and turn.acquire(blocking=False):
-            work.cancel()
-        elif not always and DRAINED in error.args:
-            watch.left_thread = True  # it may never return
-        else:
-            with CancelScope(shield=True):  # a scope of anyio's cancels again and again
-                await asyncio.wait([work])
-            threads.copy_back()
-        raise
-    threads.copy_back()
-    if failure is None:
-        return result
-    try:
-        raise failure
-    finally:
-        del failure, work  # which lead to this frame
-
-
-def _outcome(
-    function: Callable[[], Any], turn: Lock, connection: current.Serves | None
-) -> tuple[Any, BaseException | None]:
-    """What it returns, or raises: the SystemExit of a task would end the loop."""
-    if not turn.acquire(blocking=False):
-        return None, None  # to nobody
-    if connection:
-        current.by_thread[get_ident()] = connection
-    try:
-        result = function()
-    except BaseException as error:
-        if forks.in_child:
-            forks.end_of_child(error)
-        return None, error
-    finally:
-        current.by_thread.pop(get_ident(), None)
-    if forks.in_child:
-        forks.end_of_child()
-    return result, None
-
-
-async def begin_result(response: Response, stream_type: str) -> Response:
-    """A result as it can be sent: bytes and files as they are, of an iterator the first item is fetched."""
-    items = response.content
-    if isinstance(items, (bytes, memoryview, FileContent)):
-        return response
-    if isinstance(items, Iterator):
-        items = _iterate_in_thread(items)
-    return await begin_stream(response, items, stream_type)
-
-
-async def _iterate_in_thread(items: Iterator[Any]) -> AsyncIterator[Any]:
-    end = object()
-    try:
-        while (item := await in_thread(partial(next, items, end))) is not end:
-            yield item
-    finally:
-        close = getattr(items, "close", None)
-        if close is not None and not getattr(items, "gi_running", False):  # a drain has left its thread behind
-            await in_thread(close, always=True)

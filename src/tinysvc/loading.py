@@ -19,11 +19,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .checks import check
 from .errors import ConfigurationError, author_traceback, place_of
 from .routing import Route, recorded
 from .service import Service
 from .shadows import LATER, sentence, shadowing
-from .wiring import check
 
 log = logging.getLogger("tinysvc")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import count
@@ -555,3 +556,15 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 Middleware = Callable[[Request, Handler], Awaitable[Response]]
 """What stands around handlers: `async def m(request, call_next)`. `call_next` answers; it does not raise."""
+
+
+async def close_content(content: Any) -> None:
+    """Of a stream or a file that is not sent to its end."""
+    if isinstance(content, FileContent):
+        content.file.close()
+    close = getattr(content, "aclose", None)
+    if close is not None:
+        try:
+            await close()
+        except (Exception, SystemExit, KeyboardInterrupt):  # no handler ends the server
+            logging.getLogger("tinysvc.http").exception("%r failed while it was closed", content)

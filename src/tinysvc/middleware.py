@@ -15,11 +15,9 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
 
-from .http import close_content
-from .iohandlers import begin_result
-from .messages import Handler, Middleware, Request, Response
-from .resources import OpenStream
-from .results import encode_result
+from .messages import Handler, Middleware, Request, Response, close_content
+from .open_resources import OpenStream
+from .results import begin_result, encode_result
 
 
 def around(middleware: Middleware, handler: Handler) -> Handler:

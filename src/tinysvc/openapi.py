@@ -20,7 +20,6 @@ from typing import Any, NamedTuple, Union, get_args
 
 import orjson
 
-from .adapter import timeout_of
 from .annotations import comes_as_json, hints_of, is_list_of_scalars, options, without_annotated
 from .binding import Binder, Input, is_stream
 from .events import EventStream
@@ -31,7 +30,8 @@ from .routing import Given, Route
 from .schemas import ANYTHING, REF, Schema, Schemas, with_default
 from .service import Service
 from .settings import Settings
-from .wiring import Wiring, socket_parameter
+from .websocket import socket_parameter
+from .wiring import Wiring
 
 log = logging.getLogger("tinysvc")
 
@@ -227,7 +227,7 @@ def _where(route: Route, settings: Settings) -> dict[str, Any]:
     where: dict[str, Any] = {"kind": route.kind}
     if route.kind == "cpu":
         where["pool"] = route.pool
-    timeout = timeout_of(route, settings.cpu_timeout) if route.kind == "cpu" else route.timeout
+    timeout = route.timeout_or(settings.cpu_timeout) if route.kind == "cpu" else route.timeout
     facts = {
         "timeout": timeout,
         "limit": route.limit,

@@ -10,7 +10,7 @@ A stream takes its content type from the function's annotation, or else from its
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain
 from typing import Any
 
@@ -178,6 +178,29 @@ async def begin_stream(response: Response, items: AsyncIterator[Any], stream_typ
     _give_type(response, EVENTS if isinstance(response, EventStream) else await stream.begin())
     response.content = stream
     return response
+
+
+async def begin_result(response: Response, stream_type: str) -> Response:
+    """A result as it can be sent: bytes and files as they are, of an iterator the first item is fetched."""
+    items = response.content
+    if isinstance(items, (bytes, memoryview, FileContent)):
+        return response
+    if isinstance(items, Iterator):
+        items = _iterate_in_thread(items)
+    return await begin_stream(response, items, stream_type)
+
+
+async def _iterate_in_thread(items: Iterator[Any]) -> AsyncIterator[Any]:
+    from .threads import in_thread  # a worker, which loads this file, has no event loop
+
+    end = object()
+    try:
+        while (item := await in_thread(partial(next, items, end))) is not end:
+            yield item
+    finally:
+        close = getattr(items, "close", None)
+        if close is not None and not getattr(items, "gi_running", False):  # a drain has left its thread behind
+            await in_thread(close, always=True)
 
 
 class ChunkStream:

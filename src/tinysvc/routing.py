@@ -86,6 +86,10 @@ class Route:
     about: About = field(default_factory=About)
     parameters: tuple[str, ...] = field(init=False)
 
+    def timeout_or(self, default: float) -> float | None:
+        """Seconds; None for no deadline."""
+        return (default if self.timeout is None else self.timeout) or None
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "parameters", self._checked_parameters())
         for method in self.methods:

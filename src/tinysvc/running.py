@@ -23,9 +23,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import forks
-from .adapter import cpu_handler, timeout_of
+from .adapter import cpu_handler
 from .background import Background, BackgroundTasks
 from .calls import CpuCall, callable_here
+from .checks import endpoint_of
 from .ending import LoopBudget
 from .endpoints import CpuProgram
 from .errorhandlers import ErrorHandlers, answer_to, with_error_handlers
@@ -49,13 +50,14 @@ from .iohandlers import io_handler, told_of_disconnect
 from .limits import Beginnings, IoLimit, limited_body, limited_time, with_kept_form
 from .messages import LIVE, Handler, Middleware, Request, Response, problem_response
 from .middleware import around
-from .resources import Scope, open_once, read_by
+from .open_resources import Scope, open_once
+from .resources import read_by
 from .router import Router, allow
 from .routing import Route
 from .service import Mounted, Service, url_of
 from .settings import DEFAULT_POOL, Settings
-from .websocket import socket_handler
-from .wiring import Wiring, credentials_of, endpoint_of, max_body_size, socket_parameter, takes, wiring_of
+from .websocket import socket_handler, socket_parameter
+from .wiring import Wiring, credentials_of, max_body_size, takes, wiring_of
 
 if TYPE_CHECKING:
     from .caching import Results
@@ -212,7 +214,7 @@ class RunningService:
             route, default_timeout = wiring.mounted.route, self.settings.cpu_timeout
             lane = pool.lane(route.limit) if route.limit else None
             handlers[id(wiring)] = cpu_handler(pool, number, route, wiring.mounted.path, default_timeout, lane)
-            self.calls[route.function] = CpuCall(pool, number, timeout_of(route, default_timeout), lane)
+            self.calls[route.function] = CpuCall(pool, number, route.timeout_or(default_timeout), lane)
         return handlers
 
     def _cached(self, wiring: Wiring, handler: Handler) -> Handler:

@@ -31,9 +31,9 @@ from .http import Connections
 from .loading import TargetError, load_main, load_service
 from .messages import JSON, Handler, Request, Response
 from .notify import notify, notify_reload, take_address
+from .open_resources import ResourceFailed
 from .pages import openapi_json, to_docs
 from .processes import refuse_while_importing
-from .resources import ResourceFailed
 from .running import at_work
 from .service import Service
 from .settings import Settings, SettingsError, load_settings

@@ -21,16 +21,19 @@ raise SocketClosed. A handler that still runs some seconds after that is cancell
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn, Protocol
 
+from .annotations import without_annotated
 from .binding import json_value
 from .encoding import json_bytes
-from .errors import HTTPError, TinysvcError, author_traceback, indented, notice
+from .errors import ConfigurationError, HTTPError, TinysvcError, author_traceback, indented, notice
 from .messages import Failed, Handler, Request, Response
 from .settings import KiB, Settings
+from .wiring import Wiring
 
 log = logging.getLogger("tinysvc.websocket")
 
@@ -607,6 +610,22 @@ def missing_library() -> str:
     except ImportError as error:
         return f"WebSocket needs the websockets library ({error}); pip install 'tinysvc[websocket]'"
     return ""
+
+
+def socket_parameter(wiring: Wiring) -> str:
+    """The name of the parameter that takes the WebSocket; "" if there is none."""
+    route, binder = wiring.mounted.route, wiring.binder
+    sockets = [name for name, each in binder.parameters.items() if without_annotated(each.annotation) is WebSocket]
+    name = sockets[0] if sockets else ""
+    if name and (route.methods != ("GET",) or not inspect.iscoroutinefunction(route.function) or binder.body_kind):
+        raise ConfigurationError.at(
+            route.function, "takes a WebSocket, which begins with a GET without a body: make it async def, for GET only"
+        )
+    if name and route.timeout:
+        raise ConfigurationError.at(route.function, "takes a WebSocket, which is open for long; leave out timeout")
+    if name and (missing := missing_library()):
+        raise ConfigurationError.at(route.function, missing)
+    return name
 
 
 def socket_handler(function: Callable[..., Any], name: str, bind: Callable[[Request], Mapping[str, Any]]) -> Handler:
