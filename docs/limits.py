@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 from options import COMPUTED, shown
 
-from tinysvc.batching import MAX_BATCH_BYTES
-from tinysvc.bodies import MAX_DISCARD
-from tinysvc.chunked import MAX_ALL_EXTENSIONS, MAX_EXTENSIONS
-from tinysvc.cookies import MAX_SIZE
-from tinysvc.dispatcher import STREAM_HIGH_WATER
-from tinysvc.forms import (
+from tinysvc.runtime.batching import MAX_BATCH_BYTES
+from tinysvc.wire.bodies import MAX_DISCARD
+from tinysvc.wire.chunked import MAX_ALL_EXTENSIONS, MAX_EXTENSIONS
+from tinysvc.web.cookies import MAX_SIZE
+from tinysvc.pool.dispatcher import STREAM_HIGH_WATER
+from tinysvc.core.forms import (
     MAX_BOUNDARY,
     MAX_PART_HEADER,
     MAX_PART_HEADERS,
@@ -22,10 +22,10 @@ from tinysvc.forms import (
     SPOOL_SIZE,
 )
 from tinysvc.http import HEARTBEAT, LINGER
-from tinysvc.query import MAX_QUERY_FIELDS
-from tinysvc.ranges import MAX_RANGES
-from tinysvc.settings import Settings
-from tinysvc.websocket import GRACE, MAX_QUEUED, MAX_QUEUED_SIZE
+from tinysvc.core.query import MAX_QUERY_FIELDS
+from tinysvc.wire.ranges import MAX_RANGES
+from tinysvc.core.settings import Settings
+from tinysvc.web.websocket import GRACE, MAX_QUEUED, MAX_QUEUED_SIZE
 
 HEAD = """\
 # Limits

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from tinysvc.settings import KiB, MiB, Settings
+from tinysvc.core.settings import KiB, MiB, Settings
 
 HEAD = """\
 # Options and limits

@@ -11,8 +11,8 @@ import numpy as np
 
 import jobs
 from tinysvc import Header, HTTPError, Request, Response
-from tinysvc.current import request_id, route_name
-from tinysvc.events import Event
+from tinysvc.core.context import request_id, route_name
+from tinysvc.core.sse import Event
 
 calls: list[int] = []
 

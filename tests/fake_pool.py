@@ -8,10 +8,10 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
-from tinysvc.arena import Arenas
-from tinysvc.books import DONE, QUEUED, RUNNING, Job, Lane
-from tinysvc.dispatcher import JobReply
-from tinysvc.errors import JobAbandoned, PoolError
+from tinysvc.core.errors import JobAbandoned, PoolError
+from tinysvc.pool.arena import Arenas
+from tinysvc.pool.dispatcher import JobReply
+from tinysvc.pool.scheduler import DONE, QUEUED, RUNNING, Job, Lane
 
 
 class FakePool:

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import jobs
 from tinysvc import HTTPError, Request, cpu_resource, cpu_route
-from tinysvc.worker import Handle, Reply
+from tinysvc.pool.worker import Handle, Reply
 
 
 @contextmanager

@@ -18,14 +18,14 @@ import uvloop
 from hypothesis import strategies as st
 
 from tinysvc import http
-from tinysvc.bodies import SLICE
+from tinysvc.core.messages import Handler, Request, Response
+from tinysvc.core.settings import Settings
 from tinysvc.http import (
     SWEEP,
     Connection,
     Connections,
 )
-from tinysvc.messages import Handler, Request, Response
-from tinysvc.settings import Settings
+from tinysvc.wire.bodies import SLICE
 
 P = ParamSpec("P")
 

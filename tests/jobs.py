@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from tinysvc.worker import FRAME, Handle, Reply
+from tinysvc.pool.worker import FRAME, Handle, Reply
 
 
 def add(a: int, b: int) -> int:
@@ -283,7 +283,7 @@ def hostile_program(path: str) -> Iterator[Handle]:
     """It writes frames of its own to the server."""
     import pickle
 
-    from tinysvc.worker import ERROR, PICKLED, RESULT, frame
+    from tinysvc.pool.worker import ERROR, PICKLED, RESULT, frame
 
     class Touch:
         def __reduce__(self) -> tuple[Any, ...]:
@@ -322,7 +322,7 @@ def hostile_program(path: str) -> Iterator[Handle]:
 @contextmanager
 def lying_program(claim: object) -> Iterator[Handle]:
     """It says that its result is in its arena, and has put nothing there."""
-    from tinysvc.worker import RESULT, frame
+    from tinysvc.pool.worker import RESULT, frame
 
     def handle(meta: Any, body: bytes | memoryview) -> Reply:
         number = sys._getframe(1).f_locals["number"]

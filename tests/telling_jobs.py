@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jobs import segfault
-from tinysvc import telling
-from tinysvc.current import request_id, route_name
-from tinysvc.telling import forward_logs, watch_crashes, whole_lines
+from tinysvc.core.context import request_id, route_name
+from tinysvc.pool import worker_logs as telling
+from tinysvc.pool.worker_logs import forward_logs, watch_crashes, whole_lines
 
 
 def log_and_print(text: str) -> None:

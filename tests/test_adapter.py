@@ -13,11 +13,7 @@ import pytest
 import batching_jobs
 from conftest import wait_until
 from fake_pool import FakePool, until
-from tinysvc.adapter import cpu_handler, received, server_timing
-from tinysvc.arena import BIG, Arena, Arenas
-from tinysvc.dispatcher import JobReply
-from tinysvc.endpoints import CpuProgram, Endpoint
-from tinysvc.errors import (
+from tinysvc.core.errors import (
     DeadlineExceeded,
     DeadlineInQueue,
     JobAbandoned,
@@ -26,9 +22,13 @@ from tinysvc.errors import (
     QueueFull,
     WorkerDied,
 )
+from tinysvc.core.messages import Handler, Headers, Request, Response
 from tinysvc.executor import ProcessPoolExecutor
-from tinysvc.messages import Handler, Headers, Request, Response
-from tinysvc.routing import Route
+from tinysvc.pool.arena import BIG, Arena, Arenas
+from tinysvc.pool.dispatcher import JobReply
+from tinysvc.runtime.cpu_endpoints import CpuProgram, Endpoint
+from tinysvc.runtime.cpu_handlers import cpu_handler, received, server_timing
+from tinysvc.service.routes import Route
 
 ENDPOINTS = [
     Endpoint(batching_jobs.whoami, (), {}, path="/who/{name}"),

@@ -17,11 +17,11 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from tinysvc import Bearer, Header
-from tinysvc.aliases import is_again, without_aliases
-from tinysvc.binding import Binder
-from tinysvc.errors import BindingError
-from tinysvc.messages import Headers, Request
-from tinysvc.schemas import Schemas
+from tinysvc.binding.aliases import is_again, without_aliases
+from tinysvc.binding.binder import Binder
+from tinysvc.binding.schemas import Schemas
+from tinysvc.core.errors import BindingError
+from tinysvc.core.messages import Headers, Request
 from tinysvc.testing import serving
 
 T = TypeVar("T")

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from tinysvc import Header
-from tinysvc.annotations import (
+from tinysvc.binding.annotations import (
     Unresolved,
     comes_as_json,
     extras,

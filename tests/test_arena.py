@@ -9,7 +9,7 @@ import tempfile
 
 import pytest
 
-from tinysvc.arena import KEPT_ARENAS, Arena, Arenas
+from tinysvc.pool.arena import KEPT_ARENAS, Arena, Arenas
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

@@ -25,7 +25,7 @@ from tinysvc import (
     io_resource,
     io_route,
 )
-from tinysvc.background import BackgroundTasks
+from tinysvc.runtime.background import BackgroundTasks
 from tinysvc.testing import serving
 
 user: ContextVar[str] = ContextVar("user", default="nobody")

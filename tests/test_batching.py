@@ -18,13 +18,7 @@ from hypothesis import strategies as st
 import batching_jobs
 from conftest import wait_until
 from fake_pool import FakePool, until
-from tinysvc.adapter import cpu_handler
-from tinysvc.arena import BIG, Arena
-from tinysvc.batching import MAX_BATCH_BYTES, Batcher, Item
-from tinysvc.books import DONE, QUEUED, Job, Lane
-from tinysvc.dispatcher import JobReply
-from tinysvc.endpoints import CpuProgram, Endpoint
-from tinysvc.errors import (
+from tinysvc.core.errors import (
     DeadlineExceeded,
     DeadlineInQueue,
     JobAbandoned,
@@ -34,10 +28,16 @@ from tinysvc.errors import (
     RemoteError,
     WorkerDied,
 )
+from tinysvc.core.messages import Handler, Headers, Request, Response
 from tinysvc.executor import ProcessPoolExecutor
-from tinysvc.foreign import ForeignPool
-from tinysvc.messages import Handler, Headers, Request, Response
-from tinysvc.routing import Batch, Route
+from tinysvc.pool.arena import BIG, Arena
+from tinysvc.pool.dispatcher import JobReply
+from tinysvc.pool.external import ForeignPool
+from tinysvc.pool.scheduler import DONE, QUEUED, Job, Lane
+from tinysvc.runtime.batching import MAX_BATCH_BYTES, Batcher, Item
+from tinysvc.runtime.cpu_endpoints import CpuProgram, Endpoint
+from tinysvc.runtime.cpu_handlers import cpu_handler
+from tinysvc.service.routes import Batch, Route
 
 NEVER = 3600.0
 
@@ -133,7 +133,7 @@ async def test_out_of_descriptors_it_goes_through_the_socket(monkeypatch: pytest
     def none_left() -> Arena:
         raise OSError(24, "too many open files")
 
-    monkeypatch.setattr("tinysvc.batching.Arena", none_left)
+    monkeypatch.setattr("tinysvc.runtime.batching.Arena", none_left)
     pool = FakePool()
     submit(batcher(pool, size=1), b"a" * BIG)
     assert pool.given[pool.jobs[0]][1] == b"a" * BIG

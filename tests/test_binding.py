@@ -15,10 +15,10 @@ import msgspec
 import pydantic
 import pytest
 
-from tinysvc.binding import Binder, HeadCheck, open_resource
-from tinysvc.errors import BindingError, ConfigurationError, HTTPError
-from tinysvc.messages import Headers, Request
-from tinysvc.places import ApiKey, Cookie, Header, Query
+from tinysvc.binding.binder import Binder, HeadCheck, open_resource
+from tinysvc.binding.markers import ApiKey, Cookie, Header, Query
+from tinysvc.core.errors import BindingError, ConfigurationError, HTTPError
+from tinysvc.core.messages import Headers, Request
 
 
 class Colour(enum.Enum):

@@ -27,10 +27,10 @@ from http_ends import (
     post_chunked,
     serving,
 )
-from tinysvc.bodies import MAX_DISCARD, READ_SIZE
-from tinysvc.errors import ProtocolError
-from tinysvc.messages import Handler, Request, Response
-from tinysvc.settings import Settings
+from tinysvc.core.errors import ProtocolError
+from tinysvc.core.messages import Handler, Request, Response
+from tinysvc.core.settings import Settings
+from tinysvc.wire.bodies import MAX_DISCARD, READ_SIZE
 
 pytestmark = pytest.mark.usefixtures("quiet")
 

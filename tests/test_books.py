@@ -11,8 +11,19 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tinysvc import books as books_module
-from tinysvc.books import (
+from tinysvc.core.errors import (
+    DeadlineExceeded,
+    DeadlineInQueue,
+    JobAbandoned,
+    JobRefused,
+    NoWorkers,
+    PoolClosed,
+    PoolError,
+    QueueFull,
+    WorkerDied,
+)
+from tinysvc.pool import scheduler as books_module
+from tinysvc.pool.scheduler import (
     CRASH_LIMIT,
     CRASH_WINDOW,
     ORDERLY_END,
@@ -25,17 +36,6 @@ from tinysvc.books import (
     Lane,
     Worker,
     WorkerState,
-)
-from tinysvc.errors import (
-    DeadlineExceeded,
-    DeadlineInQueue,
-    JobAbandoned,
-    JobRefused,
-    NoWorkers,
-    PoolClosed,
-    PoolError,
-    QueueFull,
-    WorkerDied,
 )
 
 

@@ -31,12 +31,12 @@ from tinysvc import (
     io_route,
     set_cookie,
 )
-from tinysvc.arena import BIG
-from tinysvc.caching import OVERHEAD, CachedRoute, Kept, Results
-from tinysvc.messages import Headers
-from tinysvc.routing import recorded
-from tinysvc.running import at_work
-from tinysvc.settings import Settings
+from tinysvc.core.messages import Headers
+from tinysvc.core.settings import Settings
+from tinysvc.pool.arena import BIG
+from tinysvc.runtime.caching import OVERHEAD, CachedRoute, Kept, Results
+from tinysvc.runtime.running_service import at_work
+from tinysvc.service.routes import recorded
 from tinysvc.testing import serving
 
 

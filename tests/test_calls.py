@@ -28,9 +28,9 @@ from tinysvc import (
     io_resource,
     io_route,
 )
-from tinysvc.errors import DeadlineExceeded, QueueFull, RemoteError, WorkerDied
-from tinysvc.running import RunningService, at_work
-from tinysvc.settings import Settings
+from tinysvc.core.errors import DeadlineExceeded, QueueFull, RemoteError, WorkerDied
+from tinysvc.core.settings import Settings
+from tinysvc.runtime.running_service import RunningService, at_work
 from tinysvc.testing import serving
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from http_ends import PLACES, chunked, cut
-from tinysvc.chunked import CHUNKS_AT_ONCE, ChunkedDecoder
-from tinysvc.errors import ProtocolError
-from tinysvc.settings import Settings
+from tinysvc.core.errors import ProtocolError
+from tinysvc.core.settings import Settings
+from tinysvc.wire.chunked import CHUNKS_AT_ONCE, ChunkedDecoder
 
 
 def decoded(pieces: Iterable[bytes], **options: Any) -> tuple[bytes, bytes | None]:

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from tinysvc import codings
-from tinysvc.codings import (
+from tinysvc.core.errors import HTTPError
+from tinysvc.core.messages import Headers, Request, Response
+from tinysvc.wire import codings
+from tinysvc.wire.codings import (
     MIN_SIZE,
     Coding,
     choose,
@@ -22,8 +24,6 @@ from tinysvc.codings import (
     unpack_body,
     weights_of,
 )
-from tinysvc.errors import HTTPError
-from tinysvc.messages import Headers, Request, Response
 
 NAMES = ["gzip", "deflate", "br", "zstd"]
 TEXT = b"all work and no play makes Jack a dull boy. " * 1000

@@ -12,8 +12,8 @@ import pytest
 
 import compression_jobs as jobs
 from tinysvc import Service
-from tinysvc.codings import coding_of, pack, unpack_body
 from tinysvc.testing import serving
+from tinysvc.wire.codings import coding_of, pack, unpack_body
 
 WAYS = ["io", "cpu", "batch"]
 

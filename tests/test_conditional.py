@@ -10,10 +10,10 @@ import httpx
 import pytest
 
 from tinysvc import Request, Response, Service, cpu_route, io_route
-from tinysvc.conditional import precondition, read_date, tags_in, validators
-from tinysvc.errors import HTTPError
-from tinysvc.messages import Headers
+from tinysvc.core.errors import HTTPError
+from tinysvc.core.messages import Headers
 from tinysvc.testing import serving
+from tinysvc.web.conditional import precondition, read_date, tags_in, validators
 
 THEN = 784111777  # Sun, 06 Nov 1994 08:49:37 GMT
 DATE, EARLIER, LATER = (f"Sun, 06 Nov 1994 08:49:{second} GMT" for second in (37, 36, 38))

@@ -12,8 +12,8 @@ import pytest
 from websockets.sync.client import connect
 
 from tinysvc import Batch, Request, Response, Service, WebSocket, cpu_route, io_resource, io_route
-from tinysvc.contexts import Threads, differs_from, restore
-from tinysvc.messages import Handler
+from tinysvc.core.context_variables import Threads, differs_from, restore
+from tinysvc.core.messages import Handler
 from tinysvc.testing import serving
 
 user: ContextVar[str] = ContextVar("user", default="nobody")

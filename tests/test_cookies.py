@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from tinysvc import ConfigurationError, Cookie, Request, Response, Service, SignedCookie, io_route, set_cookie
-from tinysvc.cookies import MAX_SIZE, delete_cookie
-from tinysvc.messages import Headers, parse_cookies
+from tinysvc.core.messages import Headers, parse_cookies
 from tinysvc.testing import serving
+from tinysvc.web.cookies import MAX_SIZE, delete_cookie
 
 SECRET = "a secret that is long enough"
 OLD = "another one, from last year"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tinysvc.cores import available_cores
+from tinysvc.core.cores import available_cores
 
 V2 = "0::/system/service/inner\n"
 V1 = "12:memory:/a\n4:cpu,cpuacct:/docker/1f\n0::/ignored\n"

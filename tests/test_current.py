@@ -16,20 +16,9 @@ from websockets.sync.client import connect
 
 import calls_jobs
 from commands import served, tinysvc
-from tinysvc import (
-    Background,
-    Event,
-    Request,
-    Response,
-    Service,
-    WebSocket,
-    cpu,
-    current,
-    io_resource,
-    io_route,
-    request_id,
-)
-from tinysvc.current import route_name
+from tinysvc import Background, Event, Request, Response, Service, WebSocket, cpu, io_resource, io_route, request_id
+from tinysvc.core import context as current
+from tinysvc.core.context import route_name
 from tinysvc.testing import serving
 
 SERVICE = """

@@ -16,9 +16,9 @@ import pytest
 import descendants_jobs
 import jobs
 from conftest import PROC, descendants, is_alive, wait_until
-from tinysvc.descendants import children, kill_marked, new_mark
-from tinysvc.errors import DeadlineExceeded, WorkerDied
+from tinysvc.core.errors import DeadlineExceeded, WorkerDied
 from tinysvc.executor import ProcessPoolExecutor
+from tinysvc.pool.descendants import children, kill_marked, new_mark
 
 pytestmark = [
     pytest.mark.usefixtures("nothing_left"),

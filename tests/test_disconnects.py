@@ -18,7 +18,8 @@ import disconnects_app
 from conftest import wait_until
 from disconnects_app import BEGINNING
 from http_ends import reset_on_close
-from tinysvc import Service, StaticFiles, current
+from tinysvc import Service, StaticFiles
+from tinysvc.core import context as current
 from tinysvc.http import BODY, HANDLER
 from tinysvc.testing import serving
 

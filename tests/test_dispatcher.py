@@ -19,12 +19,12 @@ import uvloop
 import jobs
 from conftest import wait_until, workers_below
 from test_executor import assert_healthy, exists, until
-from tinysvc import dispatcher
-from tinysvc.arena import BIG, Arena
-from tinysvc.books import CRASH_LIMIT
-from tinysvc.ending import STALL
-from tinysvc.errors import DeadlineExceeded, JobRefused, NoWorkers, PoolClosed, RemoteError, WorkerDied
+from tinysvc.core.ending import STALL
+from tinysvc.core.errors import DeadlineExceeded, JobRefused, NoWorkers, PoolClosed, RemoteError, WorkerDied
 from tinysvc.executor import ProcessPoolExecutor
+from tinysvc.pool import dispatcher
+from tinysvc.pool.arena import BIG, Arena
+from tinysvc.pool.scheduler import CRASH_LIMIT
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

@@ -14,7 +14,7 @@ import pytest
 import tinysvc
 from console import HAS_CURL, terminal
 from tinysvc.__main__ import parser
-from tinysvc.settings import Settings
+from tinysvc.core.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

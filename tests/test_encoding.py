@@ -24,10 +24,10 @@ import pydantic
 import pytest
 
 from tinysvc import Batch, Form, Request, Service, WebSocket, cpu_route, io_route, negotiated
-from tinysvc.encoding import json_bytes, plain
-from tinysvc.errors import UnencodableResult
-from tinysvc.events import Event
-from tinysvc.results import encode_chunk, encode_result
+from tinysvc.binding.results import encode_chunk, encode_result
+from tinysvc.core.encoding import json_bytes, plain
+from tinysvc.core.errors import UnencodableResult
+from tinysvc.core.sse import Event
 from tinysvc.testing import serving
 
 

@@ -13,8 +13,8 @@ import pytest
 
 from commands import served, tinysvc
 from conftest import wait_until
-from tinysvc import ending
-from tinysvc.ending import BEAT, Budget, awake_timeout
+from tinysvc.core import ending
+from tinysvc.core.ending import BEAT, Budget, awake_timeout
 
 
 def test_time_in_which_the_process_was_stopped_is_not_spent(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,11 +12,11 @@ import pytest
 import batching_jobs
 import faulty
 from tinysvc import Request, Response
-from tinysvc.arena import BIG
-from tinysvc.endpoints import CpuProgram, Endpoint
-from tinysvc.errors import UnencodableResult
-from tinysvc.routing import Batch
-from tinysvc.worker import Handle
+from tinysvc.core.errors import UnencodableResult
+from tinysvc.pool.arena import BIG
+from tinysvc.pool.worker import Handle
+from tinysvc.runtime.cpu_endpoints import CpuProgram, Endpoint
+from tinysvc.service.routes import Batch
 
 NOBODY = [["127.0.0.1", 1], "/a/socket", "http"]
 opened: list[str] = []
@@ -231,4 +231,4 @@ def test_assigned_text_that_no_header_holds_fails_its_own_request_of_a_batch() -
     with CpuProgram([Endpoint(batching_jobs.all_assigned, (), {}, batch=Batch(2))])() as handle:
         reply = handle([0, [meta(0), meta(0)], [0, 6]], b"x-note")
     (_, good, none), (_, nothing, error) = reply.meta
-    assert (good[0], none, nothing, error[0]) == (200, None, None, "tinysvc.errors.UnencodableResult")
+    assert (good[0], none, nothing, error[0]) == (200, None, None, "tinysvc.core.errors.UnencodableResult")

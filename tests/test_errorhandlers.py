@@ -11,8 +11,8 @@ import pytest
 
 import resources_jobs
 from tinysvc import ConfigurationError, HTTPError, Request, Response, Service, io_route
-from tinysvc.errorhandlers import checked
-from tinysvc.errors import NoRoute, QueueFull
+from tinysvc.core.errors import NoRoute, QueueFull
+from tinysvc.service.error_handlers import checked
 from tinysvc.testing import serving
 
 

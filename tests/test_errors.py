@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tinysvc import errors
+from tinysvc.core import errors
 
 ALL: list[tuple[errors.TinysvcError, int, dict[str, object]]] = [
     (errors.TinysvcError("secret"), 500, {"type": "about:blank", "title": "Internal Server Error"}),
@@ -44,7 +44,7 @@ def test_deadlines_are_timeouts() -> None:
 
 
 def test_a_traceback_begins_at_the_authors_code() -> None:
-    from tinysvc.messages import Response
+    from tinysvc.core.messages import Response
 
     try:
         Response(status=1)
@@ -57,7 +57,7 @@ def test_a_traceback_begins_at_the_authors_code() -> None:
 
 @pytest.mark.asyncio
 async def test_so_it_does_in_a_thread_and_for_what_it_came_from() -> None:
-    from tinysvc.threads import in_thread
+    from tinysvc.core.threads import in_thread
 
     nothing: dict[str, int] = {}
 

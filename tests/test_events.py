@@ -13,8 +13,8 @@ import pytest
 import events_jobs as jobs
 from http_ends import get, on_loop, read_answer, serving
 from tinysvc import Event, EventStream, Service, http, io_route
-from tinysvc.running import at_work
-from tinysvc.settings import Settings
+from tinysvc.core.settings import Settings
+from tinysvc.runtime.running_service import at_work
 from tinysvc.testing import serving as serving_service
 
 pytestmark = pytest.mark.usefixtures("quiet")

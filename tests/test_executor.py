@@ -19,7 +19,7 @@ import pytest
 
 import jobs
 from conftest import descendants, wait_until, workers_below
-from tinysvc.errors import (
+from tinysvc.core.errors import (
     DeadlineExceeded,
     DeadlineInQueue,
     JobAbandoned,
@@ -31,7 +31,7 @@ from tinysvc.errors import (
     WorkerStartError,
 )
 from tinysvc.executor import ProcessPoolExecutor
-from tinysvc.worker import CALL
+from tinysvc.pool.worker import CALL
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

@@ -26,7 +26,7 @@ import pytest
 import jobs
 from conftest import descendants, wait_until, workers_below
 from test_executor import assert_healthy, until
-from tinysvc.errors import DeadlineExceeded, RemoteError, WorkerDied
+from tinysvc.core.errors import DeadlineExceeded, RemoteError, WorkerDied
 from tinysvc.executor import ProcessPoolExecutor
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

@@ -11,7 +11,7 @@ import pytest
 
 from commands import Served, failed, served, tinysvc
 from conftest import wait_until
-from tinysvc.descendants import children
+from tinysvc.pool.descendants import children
 
 CONTAINER = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 

@@ -22,10 +22,8 @@ import pytest
 
 import foreign_jobs
 from conftest import wait_until
-from tinysvc import Service, foreign
-from tinysvc.arena import Arena
-from tinysvc.books import Job
-from tinysvc.errors import (
+from tinysvc import Service
+from tinysvc.core.errors import (
     DeadlineExceeded,
     DeadlineInQueue,
     JobAbandoned,
@@ -36,7 +34,10 @@ from tinysvc.errors import (
     WorkerDied,
     WorkerStartError,
 )
-from tinysvc.foreign import ForeignPool
+from tinysvc.pool import external as foreign
+from tinysvc.pool.arena import Arena
+from tinysvc.pool.external import ForeignPool
+from tinysvc.pool.scheduler import Job
 from tinysvc.testing import serving
 
 # The executors, two workers each, made and shut down as their users do

@@ -20,10 +20,11 @@ from PIL import Image
 
 import forms_jobs as jobs
 from conftest import PROC, open_descriptors, wait_until
-from tinysvc import ConfigurationError, Form, Service, UploadFile, forms, io_route
-from tinysvc.binding import Binder
-from tinysvc.errors import HTTPError
-from tinysvc.forms import (
+from tinysvc import ConfigurationError, Form, Service, UploadFile, io_route
+from tinysvc.binding.binder import Binder
+from tinysvc.core import forms
+from tinysvc.core.errors import HTTPError
+from tinysvc.core.forms import (
     MAX_PARTS,
     MAX_PREAMBLE,
     SPOOL_SIZE,

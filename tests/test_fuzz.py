@@ -10,9 +10,9 @@ import pytest
 
 from fuzz.target import BEHAVIOURS, CHOICES, REAL, SMALL, App, Behaviour, Plan, Scale, check, converse, seeds
 from test_wire import CASES, FRAGMENTS, LIMITS, Case, edited, show
+from tinysvc.core.messages import Request, Response
+from tinysvc.core.settings import Settings
 from tinysvc.http import Connection
-from tinysvc.messages import Request, Response
-from tinysvc.settings import Settings
 
 FOUND = sorted((Path(__file__).parent / "fuzz" / "found").glob("*.bin"))
 

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from fuzz.target import REAL, App, Behaviour, Plan, converse
 from http_ends import BIG, chunked, cut, get, post
 from test_wire import CASES, EDITS, STREAMS, Case, edited, thorough
-from tinysvc.messages import Request, Response
-from tinysvc.settings import Settings
+from tinysvc.core.messages import Request, Response
+from tinysvc.core.settings import Settings
 
 PLACES = st.lists(st.integers(0, 2000), max_size=4)
 

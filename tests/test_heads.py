@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tinysvc.errors import ProtocolError, UnencodableResult
-from tinysvc.heads import field_lines, head_lines, judge_request_line, parse_fields, read_request_line
-from tinysvc.settings import Settings
+from tinysvc.core.errors import ProtocolError, UnencodableResult
+from tinysvc.core.settings import Settings
+from tinysvc.wire.heads import field_lines, head_lines, judge_request_line, parse_fields, read_request_line
 
 
 def test_a_header_block_says_how_its_body_comes() -> None:

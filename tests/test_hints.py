@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tinysvc import Service, cpu_route
-from tinysvc.hints import ENOUGH, Sample
+from tinysvc.runtime.advice import ENOUGH, Sample
 from tinysvc.testing import serving
 
 

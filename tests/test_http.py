@@ -32,9 +32,9 @@ from http_ends import (
     reset_on_close,
     serving,
 )
-from tinysvc.bodies import READ_SIZE, SLICE
+from tinysvc.core.messages import Request, Response
 from tinysvc.http import HANDLER, IDLE, MAX_TURNED_AWAY, SEPARATE_WRITE, WRITE
-from tinysvc.messages import Request, Response
+from tinysvc.wire.bodies import READ_SIZE, SLICE
 
 pytestmark = pytest.mark.usefixtures("quiet")
 

@@ -11,7 +11,7 @@ import pytest
 
 import inherited_jobs
 from tinysvc import ProcessPoolExecutor
-from tinysvc.inherited import ThreadWatch, count_threads, find_generators, started_by
+from tinysvc.pool.inherited import ThreadWatch, count_threads, find_generators, started_by
 
 
 @pytest.mark.asyncio

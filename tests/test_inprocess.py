@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tinysvc import Batch, HTTPError, Service, cpu, cpu_resource, cpu_route, io_route
-from tinysvc.inprocess import Thread
+from tinysvc.pool.in_process import Thread
 from tinysvc.testing import serving
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

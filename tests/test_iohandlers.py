@@ -14,9 +14,9 @@ import pytest
 
 from conftest import wait_until
 from tinysvc import ConfigurationError, Request, Response, Service, io_resource, io_route
-from tinysvc.messages import Handler
+from tinysvc.core.messages import Handler
+from tinysvc.core.threads import in_thread
 from tinysvc.testing import serving
-from tinysvc.threads import in_thread
 
 ended: list[str] = []
 come, leave = threading.Semaphore(0), threading.Event()

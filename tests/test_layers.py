@@ -1,133 +1,137 @@
-"""The house: imports point down only, and every module has its test file."""
+"""The source tree: files live in rooms, imports point down only, and each file has its test file."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
+
+import pytest
 
 import tinysvc
 
 SOURCE = Path(tinysvc.__file__).parent
-FLOORS: list[list[set[str]]] = [  # floor -> groups; the groups of one floor do not know each other
-    [
-        {
-            "errors",
-            "messages",
-            "events",
-            "settings",
-            "forks",
-            "ending",
-            "cores",
-            "encoding",
-            "arena",
-            "codings",
-            "contexts",
-            "current",
-            "conditional",
-            "cookies",
-            "forms",
-            "query",
-            "ranges",
-            "samples",
-            "shadows",
-            "shapes",
-        }
-    ],
-    [
-        {"http", "bodies", "heads", "chunked", "sendfile"},
-        {"routing", "router"},
-        {"binding", "aliases", "annotations", "formvalues", "mismatches", "places", "results", "schemas"},
-        {
-            "executor",
-            "plain",
-            "dispatcher",
-            "books",
-            "processes",
-            "worker",
-            "descendants",
-            "telling",
-            "foreign",
-            "inprocess",
-            "leftovers",
-            "inherited",
-        },
-    ],
-    [
-        {
-            *("service", "running", "wiring", "resources", "background", "iohandlers", "errorhandlers", "openapi"),
-            *("adapter", "hints", "batching", "caching", "calls", "endpoints", "pages"),
-            *("compression", "cors", "limits", "middleware", "negotiation", "proxies", "security", "static"),
-            *("websocket", "owntask"),
-        }
-    ],
-    [
-        {
-            "server",
-            "tables",
-            "supervisor",
-            "firstprocess",
-            "reload",
-            "sockets",
-            "notify",
-            "tls",
-            "watchdog",
-            "slices",
-            "loading",
-            "scaffold",
-        }
-    ],
-    [{"testing"}],
-    [{"bench"}, {"pytest_plugin"}],
-    [{"__main__"}],
+TESTS = Path(__file__).parent
+FLOORS = [
+    {"core"},
+    {"wire", "pool"},
+    {"http.py", "executor.py", "binding"},
+    {"service"},
+    {"web"},
+    {"openapi"},
+    {"runtime"},
+    {"server"},
+    {"testing.py"},
+    {"cli", "pytest_plugin.py"},
+    {"__main__.py"},
 ]
-PLACE = {
-    name: (floor, number)
-    for floor, groups in enumerate(FLOORS)
-    for number, group in enumerate(groups)
-    for name in group
-}
+"""The rooms, and the files at the top level, from bottom to top. Rooms on one floor do not import each other."""
+FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}
+FILES = sorted(
+    path.relative_to(SOURCE)
+    for path in SOURCE.rglob("*.py")
+    if "template" not in path.parts and path.relative_to(SOURCE).parts[0] != "examples"
+)
+MODULES = [file for file in FILES if file.name != "__init__.py"]
 
 
-def modules() -> list[str]:
-    return sorted(path.stem for path in SOURCE.glob("*.py") if path.stem != "__init__")
+def name_of(file: Path) -> str:
+    """The dotted name of a file's module, without `tinysvc`."""
+    return ".".join(file.with_suffix("").parts)
 
 
-def imported_by(module: str) -> set[str]:
-    tree = ast.parse((SOURCE / f"{module}.py").read_text())
-    return {
-        node.module
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module in PLACE
-    }
+BY_NAME = {name_of(file): file for file in MODULES}
 
 
-def test_every_module_has_a_floor_and_a_test_file() -> None:
-    assert set(modules()) == set(PLACE)
-    tested = {path.stem.removeprefix("test_") for path in Path(__file__).parent.glob("test_*.py")}
-    assert {name.strip("_") for name in modules()} <= tested
+def room_of(file: Path) -> str:
+    return file.parts[0]
 
 
-def test_imports_point_down() -> None:
-    for module in modules():
-        floor, group = PLACE[module]
-        for imported in imported_by(module):
-            other_floor, other_group = PLACE[imported]
-            assert other_floor < floor or (other_floor, other_group) == (floor, group), f"{module} imports {imported}"
+@cache
+def imports_of(file: Path) -> list[tuple[Path, str]]:
+    """Each name that the file imports from tinysvc, with the file that it comes from."""
+    found = []
+    for node in ast.walk(ast.parse((SOURCE / file).read_text())):
+        for module, name in _imported(file, node):
+            if f"{module}.{name}".strip(".") in BY_NAME:
+                found.append((BY_NAME[f"{module}.{name}".strip(".")], ""))
+            elif module in BY_NAME:
+                found.append((BY_NAME[module], name))
+    return found
 
 
-def test_no_two_files_import_each_other() -> None:
-    for module in modules():
-        for imported in imported_by(module):
-            assert module not in imported_by(imported), f"{module} and {imported}"
+def _imported(file: Path, node: ast.AST) -> list[tuple[str, str]]:
+    if isinstance(node, ast.Import):
+        names = [each.name for each in node.names if each.name.startswith("tinysvc.")]
+        return [(name.removeprefix("tinysvc."), "") for name in names]
+    if not isinstance(node, ast.ImportFrom):
+        return []
+    module = node.module or ""
+    if node.level:
+        module = ".".join([*file.parts[: len(file.parts) - node.level], *([module] if module else [])])
+    elif module == "tinysvc" or module.startswith("tinysvc."):
+        module = module.removeprefix("tinysvc").removeprefix(".")
+    else:
+        return []
+    return [(module, each.name) for each in node.names]
 
 
-def test_http_knows_no_pool_and_the_executor_no_http() -> None:
-    for name in next(group for group in FLOORS[1] if "executor" in group):
-        text = (SOURCE / f"{name}.py").read_text()
-        assert "Request" not in text
-        assert "Response" not in text
+def test_every_room_has_a_floor() -> None:
+    assert {room_of(file) for file in MODULES} == set(FLOOR_OF)
+
+
+def test_the_top_level_is_small() -> None:
+    assert len([file for file in FILES if len(file.parts) == 1]) <= 12
+
+
+@pytest.mark.parametrize("file", MODULES, ids=str)
+def test_imports_point_down(file: Path) -> None:
+    for imported, _ in imports_of(file):
+        own, other = room_of(file), room_of(imported)
+        assert own == other or FLOOR_OF[other] < FLOOR_OF[own], f"{file} imports {imported}"
+
+
+def test_no_imports_form_a_circle() -> None:
+    list(TopologicalSorter({file: {imported for imported, _ in imports_of(file)} for file in MODULES}).static_order())
+
+
+def test_no_private_name_is_imported() -> None:
+    private = [
+        f"{file} imports {name} from {imported}"
+        for file in MODULES
+        for imported, name in imports_of(file)
+        if name.startswith("_")
+    ]
+    assert not private
+
+
+def test_room_init_files_are_empty() -> None:
+    """A worker that imports one file of a room must not load the others."""
+    assert not [file for file in FILES if file.name == "__init__.py" and len(file.parts) > 1 and read(file)]
+
+
+def read(file: Path) -> str:
+    return (SOURCE / file).read_text()
+
+
+def test_names_on_demand_exist() -> None:
+    for name in tinysvc.__all__:
+        assert getattr(tinysvc, name) is not None
+
+
+def test_every_file_has_its_test_file() -> None:
+    tested = {path.stem for path in TESTS.rglob("test_*.py")}
+    assert not [file for file in MODULES if f"test_{file.stem.strip('_')}" not in tested]
+
+
+def test_the_pool_knows_no_http() -> None:
+    for file in MODULES:
+        if room_of(file) in ("pool", "executor.py"):
+            assert "Request" not in read(file), file
+            assert "Response" not in read(file), file
 
 
 def loaded_by(code: str) -> set[str]:
@@ -138,11 +142,11 @@ def loaded_by(code: str) -> set[str]:
 
 
 def test_a_worker_loads_neither_server_nor_loop() -> None:
-    loaded = loaded_by("from tinysvc import cpu_route, io_route; import tinysvc.worker, tinysvc.endpoints")
-    unwanted = {"asyncio", "concurrent.futures", "uvloop", "anyio", "httptools", "tinysvc.server", "tinysvc.executor"}
-    assert not unwanted & loaded
+    code = "from tinysvc import cpu_route, io_route; import tinysvc.pool.worker, tinysvc.runtime.cpu_endpoints"
+    unwanted = {"asyncio", "concurrent.futures", "uvloop", "anyio", "httptools"}
+    assert not (unwanted | {"tinysvc.server.server", "tinysvc.executor"}) & loaded_by(code)
 
 
 def test_a_pool_loads_no_server() -> None:
     loaded = loaded_by("from tinysvc import ProcessPoolExecutor")
-    assert not {"uvloop", "anyio", "httptools", "tinysvc.http", "tinysvc.server"} & loaded
+    assert not {"uvloop", "anyio", "httptools", "tinysvc.http", "tinysvc.server.server"} & loaded

@@ -12,8 +12,8 @@ import pytest
 
 import jobs
 from tinysvc import ProcessPoolExecutor
-from tinysvc.errors import DeadlineExceeded, RemoteError, WorkerDied
-from tinysvc.leftovers import clearer
+from tinysvc.core.errors import DeadlineExceeded, RemoteError, WorkerDied
+from tinysvc.pool.leftovers import clearer
 
 
 @pytest.mark.asyncio

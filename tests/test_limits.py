@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from tinysvc.errors import HTTPError
-from tinysvc.limits import IoLimit, limited_body
-from tinysvc.messages import Request, Response
+from tinysvc.core.errors import HTTPError
+from tinysvc.core.messages import Request, Response
+from tinysvc.runtime.limits import IoLimit, limited_body
 
 pytestmark = pytest.mark.asyncio
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import faulty
-from tinysvc.errors import ConfigurationError
-from tinysvc.loading import ImportFailed, TargetError, load_main, load_service
-from tinysvc.service import Service
+from tinysvc.core.errors import ConfigurationError
+from tinysvc.server.loading import ImportFailed, TargetError, load_main, load_service
+from tinysvc.service.service import Service
 
 ROUTE = "from tinysvc import io_route\n@io_route('/')\nasync def root() -> None: ...\n"
 

@@ -653,9 +653,9 @@ def test_stop_of_every_process_beyond_a_deadline_kills_no_job(options: tuple[str
 
 PATIENT = """
 if __name__ == "__main__":
-    import tinysvc, tinysvc.reload, tinysvc.supervisor
+    import tinysvc, tinysvc.server.reload, tinysvc.server.supervisor
 
-    tinysvc.supervisor.LATE = tinysvc.reload.LATE = 0.2
+    tinysvc.server.supervisor.LATE = tinysvc.server.reload.LATE = 0.2
     tinysvc.run(__name__, port=0, cpu_workers=2, shutdown_timeout=4, **OPTIONS)
 """
 

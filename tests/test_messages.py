@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tinysvc.errors import HTTPError
-from tinysvc.messages import (
+from tinysvc.core.errors import HTTPError
+from tinysvc.core.messages import (
     MAX_REQUEST_ID,
     Headers,
     Peer,

@@ -24,7 +24,7 @@ from tinysvc import (
     cpu_route,
     io_route,
 )
-from tinysvc.messages import Handler
+from tinysvc.core.messages import Handler
 from tinysvc.testing import serving
 
 

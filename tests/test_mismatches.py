@@ -10,7 +10,7 @@ import attrs
 import msgspec
 import pytest
 
-from tinysvc.mismatches import MAX_MISMATCHES, mismatches
+from tinysvc.binding.mismatches import MAX_MISMATCHES, mismatches
 
 
 @dataclasses.dataclass

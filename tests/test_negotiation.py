@@ -24,7 +24,7 @@ from tinysvc import (
     negotiated,
     redirect,
 )
-from tinysvc.messages import Headers
+from tinysvc.core.messages import Headers
 from tinysvc.testing import serving
 
 JSON, PACK, PAGE = "application/json", "application/msgpack", "text/html"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from commands import served, tinysvc
-from tinysvc import notify
+from tinysvc.core import notify
 
 SERVICE = """
 import os

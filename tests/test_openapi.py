@@ -47,10 +47,10 @@ from tinysvc import (
     io_resource,
     io_route,
 )
-from tinysvc.openapi import document
-from tinysvc.settings import Settings
+from tinysvc.core.settings import Settings
+from tinysvc.openapi.document import document
+from tinysvc.service.plan import wiring_of
 from tinysvc.testing import serving
-from tinysvc.wiring import wiring_of
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import pytest
 
 from tinysvc import ApiKey, Bearer, ConfigurationError, Cookie, Form, Header, Query, Request
-from tinysvc.messages import Headers
-from tinysvc.places import Marker, marker_in, place_of
+from tinysvc.binding.markers import Marker, marker_in, place_of
+from tinysvc.core.messages import Headers
 
 REQUEST = Request(
     "GET",

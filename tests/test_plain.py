@@ -31,7 +31,7 @@ import plain_contract
 import plain_jobs
 from conftest import descendants, is_alive, wait_until
 from tinysvc import ProcessPoolExecutor
-from tinysvc.errors import RemoteError, WorkerDied, WorkerStartError
+from tinysvc.core.errors import RemoteError, WorkerDied, WorkerStartError
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 
 import jobs
-from tinysvc.descendants import new_mark
-from tinysvc.errors import WorkerStartError
-from tinysvc.processes import Channel, Forkserver
-from tinysvc.shadows import STARTING
-from tinysvc.worker import FRAME, WorkerOptions, frame, plain_program
+from tinysvc.core.errors import WorkerStartError
+from tinysvc.core.shadows import STARTING
+from tinysvc.pool.channel import Channel, Forkserver
+from tinysvc.pool.descendants import new_mark
+from tinysvc.pool.worker import FRAME, WorkerOptions, frame, plain_program
 
 OPTIONS = WorkerOptions(30, 1 << 20, False, 0, new_mark())
 
@@ -123,7 +123,7 @@ async def test_blas_threads_are_limited_unless_the_user_set_them(monkeypatch: py
 
 
 @pytest.mark.parametrize("number", [errno.EAGAIN, errno.EMFILE, errno.EPERM])
-@pytest.mark.parametrize("call", ["socket.socketpair", "subprocess.Popen", "tinysvc.processes.anonymous_file"])
+@pytest.mark.parametrize("call", ["socket.socketpair", "subprocess.Popen", "tinysvc.pool.channel.anonymous_file"])
 @pytest.mark.asyncio
 @pytest.mark.usefixtures("nothing_left")
 async def test_a_call_that_is_refused_is_one_sentence(call: str, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +145,7 @@ def test_a_limit_of_processes_is_named_with_its_remedy(processes: int, words: st
     program = """
         import os
         from tinysvc import ProcessPoolExecutor
-        from tinysvc.errors import WorkerStartError
+        from tinysvc.core.errors import WorkerStartError
         import asyncio
         async def main():
             try:

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from http_ends import get, on_loop, read_answer, serving
 from tinysvc import Service, cpu_route, io_route, link, redirect, testing
-from tinysvc.errors import ConfigurationError
-from tinysvc.heads import host_is_valid
+from tinysvc.core.errors import ConfigurationError
+from tinysvc.core.messages import Headers, Peer, Request, Response
+from tinysvc.core.settings import Settings, SettingsError
 from tinysvc.http import Connections
-from tinysvc.messages import Headers, Peer, Request, Response
-from tinysvc.proxies import MAX_PROXIES, behind_proxies, trust
-from tinysvc.settings import Settings, SettingsError
+from tinysvc.web.proxies import MAX_PROXIES, behind_proxies, trust
+from tinysvc.wire.heads import host_is_valid
 
 PROXIES = "10.0.0.0/8 2001:db8::/32 unix"
 PROXY = ("10.0.0.1", 40000)

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinysvc.errors import HTTPError
-from tinysvc.messages import Request
-from tinysvc.query import CONTROL, MAX_QUERY_FIELDS, parse_query
+from tinysvc.core.errors import HTTPError
+from tinysvc.core.messages import Request
+from tinysvc.core.query import CONTROL, MAX_QUERY_FIELDS, parse_query
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tinysvc.ranges import MAX_RANGES, ManyParts, Part, parts_of
+from tinysvc.wire.ranges import MAX_RANGES, ManyParts, Part, parts_of
 
 SIZE = 1000
 

@@ -18,8 +18,8 @@ import pytest
 
 from commands import Served, command, failed, served, tinysvc
 from conftest import PROC, descendants, wait_until, workers_below
-from tinysvc.reload import Reloader, Version
-from tinysvc.settings import Settings
+from tinysvc.core.settings import Settings
+from tinysvc.server.reload import Reloader, Version
 
 SERVICE = """
 import os, pathlib

@@ -21,7 +21,7 @@ from websockets.sync.client import connect
 import resources_jobs
 from conftest import wait_until
 from tinysvc import ConfigurationError, Header, Query, Request, Service, cpu_resource, cpu_route, io_resource, io_route
-from tinysvc.open_resources import ResourceFailed
+from tinysvc.runtime.open_resources import ResourceFailed
 from tinysvc.testing import serving
 
 TOKEN = {"authorization": "Bearer secret"}

@@ -15,12 +15,12 @@ import numpy as np
 import pydantic
 import pytest
 
-from tinysvc.arena import BIG
-from tinysvc.binding import Binder
-from tinysvc.errors import UnencodableResult
-from tinysvc.events import Event
-from tinysvc.messages import EVENTS, Response
-from tinysvc.results import ChunkStream, begin_stream, encode_chunk, encode_iterator, encode_result
+from tinysvc.binding.binder import Binder
+from tinysvc.binding.results import ChunkStream, begin_stream, encode_chunk, encode_iterator, encode_result
+from tinysvc.core.errors import UnencodableResult
+from tinysvc.core.messages import EVENTS, Response
+from tinysvc.core.sse import Event
+from tinysvc.pool.arena import BIG
 
 
 class Colour(enum.Enum):

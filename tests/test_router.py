@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinysvc.errors import ConfigurationError, HTTPError
-from tinysvc.router import Router, allow
+from tinysvc.core.errors import ConfigurationError, HTTPError
+from tinysvc.service.router import Router, allow
 
 
 def handler() -> None: ...

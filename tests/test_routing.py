@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tinysvc.errors import ConfigurationError
-from tinysvc.routing import Batch, Resource, Route, cpu_resource, cpu_route, io_resource, io_route, recorded
+from tinysvc.core.errors import ConfigurationError
+from tinysvc.service.routes import Batch, Resource, Route, cpu_resource, cpu_route, io_resource, io_route, recorded
 
 
 def handler() -> None: ...

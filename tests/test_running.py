@@ -14,9 +14,9 @@ import pytest
 
 from conftest import wait_until
 from tinysvc import HTTPError, Request, Response, Service, cpu_route, io_resource, io_route
-from tinysvc.messages import Handler
-from tinysvc.running import at_work
-from tinysvc.settings import Settings
+from tinysvc.core.messages import Handler
+from tinysvc.core.settings import Settings
+from tinysvc.runtime.running_service import at_work
 from tinysvc.testing import serving
 
 order: list[str] = []

@@ -8,12 +8,12 @@ from typing import Any
 import httpx
 import pytest
 
-from tinysvc.loading import load_service
-from tinysvc.openapi import document
-from tinysvc.samples import NoSample, Sample, samples, value_of
-from tinysvc.settings import Settings
+from tinysvc.core.settings import Settings
+from tinysvc.openapi.document import document
+from tinysvc.openapi.samples import NoSample, Sample, samples, value_of
+from tinysvc.server.loading import load_service
+from tinysvc.service.plan import wiring_of
 from tinysvc.testing import serving
-from tinysvc.wiring import wiring_of
 
 SERVICE = """
 import datetime, decimal, enum, uuid

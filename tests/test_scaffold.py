@@ -16,8 +16,9 @@ import httpx
 import pytest
 
 from commands import failed, served
-from tinysvc import ConfigurationError, __version__, scaffold
-from tinysvc.scaffold import create
+from tinysvc import ConfigurationError, __version__
+from tinysvc.cli import scaffold
+from tinysvc.cli.scaffold import create
 
 ROOT = Path(__file__).parent.parent
 WRITTEN = {

@@ -14,7 +14,7 @@ import numpy
 import pydantic
 import pytest
 
-from tinysvc.schemas import ANYTHING, Schemas, with_default
+from tinysvc.binding.schemas import ANYTHING, Schemas, with_default
 
 
 @dataclass

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tinysvc import ConfigurationError, Request, Response, SecurityHeaders
-from tinysvc.messages import Peer
-from tinysvc.security import CONTENT_POLICY
+from tinysvc.core.messages import Peer
+from tinysvc.web.security import CONTENT_POLICY
 
 ALWAYS = {
     "x-content-type-options": "nosniff",

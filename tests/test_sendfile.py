@@ -14,9 +14,9 @@ import trustme
 
 from http_ends import get, logged, on_loop, read_answer, reset_on_close, serving
 from tinysvc import Response
+from tinysvc.core.messages import FileContent, Request
+from tinysvc.core.settings import KiB, MiB, Settings
 from tinysvc.http import Connections
-from tinysvc.messages import FileContent, Request
-from tinysvc.settings import KiB, MiB, Settings
 
 pytestmark = pytest.mark.usefixtures("quiet")
 

@@ -18,8 +18,8 @@ import pytest
 import faulty
 from conftest import wait_until, workers_below
 from tinysvc import ConfigurationError, Request, Service, io_route
-from tinysvc.server import Server
-from tinysvc.settings import Settings
+from tinysvc.core.settings import Settings
+from tinysvc.server.server import Server
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.usefixtures("nothing_left")]
 

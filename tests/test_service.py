@@ -31,10 +31,10 @@ from tinysvc import (
     io_resource,
     io_route,
 )
-from tinysvc.errors import WorkerStartError
-from tinysvc.running import at_work
-from tinysvc.server import Server
-from tinysvc.settings import Settings, SettingsError
+from tinysvc.core.errors import WorkerStartError
+from tinysvc.core.settings import Settings, SettingsError
+from tinysvc.runtime.running_service import at_work
+from tinysvc.server.server import Server
 from tinysvc.testing import serving
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tinysvc.settings import Pool, Settings, SettingsError, load_settings
+from tinysvc.core.settings import Pool, Settings, SettingsError, load_settings
 
 
 def test_the_order_of_sources() -> None:

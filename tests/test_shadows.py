@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from commands import failed, served, tinysvc
-from tinysvc.shadows import shadowing, stdlib_first
+from tinysvc.core.shadows import shadowing, stdlib_first
 
 SERVICE = """
 from tinysvc import cpu_route

@@ -10,8 +10,8 @@ from typing import Any, Generic, TypeVar
 import msgspec
 import pytest
 
-from tinysvc.encoding import json_bytes
-from tinysvc.shapes import all_fit, fits, shape_of
+from tinysvc.core.encoding import json_bytes
+from tinysvc.core.shapes import all_fit, fits, shape_of
 
 T = TypeVar("T")
 

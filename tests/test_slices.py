@@ -12,7 +12,7 @@ import pytest
 
 from commands import served, tinysvc
 from conftest import descendants
-from tinysvc.slices import SHORT, shorten_slice
+from tinysvc.server.cpu_slice import SHORT, shorten_slice
 
 SERVICE = """
 from tinysvc import cpu_route, io_route

@@ -19,9 +19,9 @@ import pytest
 
 from commands import HELLO, served
 from tinysvc import Service, io_route
-from tinysvc.errors import ConfigurationError
-from tinysvc.settings import Settings
-from tinysvc.sockets import listening_sockets, rebound, url_of
+from tinysvc.core.errors import ConfigurationError
+from tinysvc.core.settings import Settings
+from tinysvc.server.sockets import listening_sockets, rebound, url_of
 from tinysvc.testing import serving
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -165,7 +165,7 @@ def test_a_free_port_is_free_in_both_families(monkeypatch: pytest.MonkeyPatch, r
     resolve_to(monkeypatch, FOUR, SIX)
     with ExitStack() as stack:
         with monkeypatch.context() as patched:
-            patched.setattr("tinysvc.sockets.socket.socket", TakenAtFirst)
+            patched.setattr("tinysvc.server.sockets.socket.socket", TakenAtFirst)
             listeners = stack.enter_context(
                 listening_sockets(Settings(host="localhost", port=0), {}, reuse_port=reuse_port)
             )
@@ -183,7 +183,7 @@ def test_the_search_for_a_port_that_is_free_on_each_address_ends(monkeypatch: py
             super().bind(address)
 
     resolve_to(monkeypatch, FOUR, SIX)
-    monkeypatch.setattr("tinysvc.sockets.socket.socket", AlwaysTaken)
+    monkeypatch.setattr("tinysvc.server.sockets.socket.socket", AlwaysTaken)
     says = r"cannot listen on 127\.0\.0\.1:0, \[::1\]:0: no port was found that is free on each; choose --port"
     with pytest.raises(ConfigurationError, match=says):
         listening_sockets(Settings(host="localhost", port=0), {}).__enter__()
@@ -262,7 +262,7 @@ def test_a_unix_socket_has_its_mode_from_the_first_moment(
             super().bind(address)  # type: ignore[arg-type]
             seen.append(stat.S_IMODE(path.stat().st_mode))
 
-    monkeypatch.setattr("tinysvc.sockets.socket.socket", Bound)
+    monkeypatch.setattr("tinysvc.server.sockets.socket.socket", Bound)
     umask = os.umask(0o22)
     try:
         with listening_sockets(Settings(unix=str(path), unix_mode=mode), {}) as (listener,):
@@ -324,9 +324,9 @@ def test_a_unix_socket_is_shared_by_processes_as_it_is(path: Path) -> None:
 PROGRAM = """
 import os, sys
 os.environ["LISTEN_PID"] = str(os.getpid())
-from tinysvc.settings import Settings
-from tinysvc.sockets import listening_sockets, url_of
-from tinysvc.errors import ConfigurationError
+from tinysvc.core.settings import Settings
+from tinysvc.server.sockets import listening_sockets, url_of
+from tinysvc.core.errors import ConfigurationError
 try:
     with listening_sockets(Settings(port=1), os.environ) as sockets:
         print(*[url_of(each, "http") for each in sockets], *[each.get_inheritable() for each in sockets])

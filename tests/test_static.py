@@ -15,8 +15,8 @@ import pytest
 from conftest import PROC, open_descriptors, wait_until
 from http_ends import get
 from tinysvc import ConfigurationError, Service, StaticFiles, io_route
-from tinysvc.static import content_type_of
 from tinysvc.testing import serving
+from tinysvc.web.static import content_type_of
 
 SCRIPT = b"let x = 'y';\n" * 1000
 PAGE = b"<!doctype html><title>page</title>"

@@ -25,7 +25,7 @@ from commands import Served, served, tinysvc
 from conftest import descendants, wait_until
 from http_ends import chunked, get, reset_on_close
 from soak_app import ANY_SIZE, BLOCK, block, checksum
-from tinysvc.settings import MiB
+from tinysvc.core.settings import MiB
 
 SIZE = int(os.environ.get("STREAMED_BYTES", 128 * MiB))
 """Of a body; 2 GiB is STREAMED_BYTES=2147483648."""

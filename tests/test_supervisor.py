@@ -18,8 +18,8 @@ import pytest
 
 from commands import Served, command, failed, served, tinysvc
 from conftest import PROC, descendants, is_alive, parent, wait_until, workers_below
-from tinysvc.settings import Pool, Settings
-from tinysvc.supervisor import HEALTHY, LONGEST_PAUSE, Place, Supervisor, share
+from tinysvc.core.settings import Pool, Settings
+from tinysvc.server.supervisor import HEALTHY, LONGEST_PAUSE, Place, Supervisor, share
 
 TESTS = Path(__file__).parent
 SERVICE = """
@@ -408,7 +408,7 @@ def test_a_second_signal_ends_all_at_once(folder: Path, family: list[int]) -> No
 
 
 def test_one_that_does_not_end_is_killed(folder: Path, family: list[int]) -> None:
-    impatient = "import tinysvc.supervisor\ntinysvc.supervisor.LATE = 0.2\n"
+    impatient = "import tinysvc.server.supervisor\ntinysvc.supervisor.LATE = 0.2\n"
     run = RUN.replace("workers=2,", "workers=2, shutdown_timeout=0,", 1)
     (folder / "service.py").write_text(impatient + SERVICE + run)
     with served("service.py", cwd=folder) as server, socket.create_connection(("127.0.0.1", port_of(server)), 20) as s:

@@ -10,8 +10,8 @@ import pytest
 import faulty
 import resources_jobs
 from tinysvc import Pool, Service, Settings
-from tinysvc.settings import load_settings
-from tinysvc.tables import is_colourful, route_table, settings_table
+from tinysvc.core.settings import load_settings
+from tinysvc.server.listing import is_colourful, route_table, settings_table
 
 
 def test_the_route_table() -> None:

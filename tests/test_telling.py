@@ -20,11 +20,12 @@ import msgspec
 import pytest
 
 import telling_jobs
-from tinysvc import ProcessPoolExecutor, telling
-from tinysvc.arena import Arena
-from tinysvc.current import request_id, route_name
-from tinysvc.errors import WorkerDied
-from tinysvc.telling import (
+from tinysvc import ProcessPoolExecutor
+from tinysvc.core.context import request_id, route_name
+from tinysvc.core.errors import WorkerDied
+from tinysvc.pool import worker_logs as telling
+from tinysvc.pool.arena import Arena
+from tinysvc.pool.worker_logs import (
     LOG_RATE,
     MAX_LINE,
     MAX_LOG_TEXT,
@@ -175,7 +176,7 @@ def test_every_record_is_forwarded_once_and_written_by_nobody_else(tmp_path: Pat
 
 @pytest.fixture
 def lines() -> Iterator[io.StringIO]:
-    """What the loggers `shop` and `tinysvc.worker`, and the root above others, write in the usual format."""
+    """What the loggers `shop` and `tinysvc.pool.worker`, and the root above others, write in the usual format."""
     written = io.StringIO()
     handler = logging.StreamHandler(written)
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
@@ -269,7 +270,7 @@ HOSTILE: list[Any] = [
 def test_what_is_no_record_is_told_as_that(lines: io.StringIO, fields: Any) -> None:
     log_record(3, "default", fields)
     (line,) = lines.getvalue().splitlines()
-    assert line.startswith("WARNING tinysvc.worker: worker 3 sent what is no log record: ")
+    assert line.startswith("WARNING tinysvc.pool.worker: worker 3 sent what is no log record: ")
 
 
 def test_extreme_values_are_cut(lines: io.StringIO) -> None:
@@ -429,7 +430,7 @@ def test_lines_of_four_processes_do_not_mix(pipe: tuple[int, int]) -> None:
 
 def test_the_streams_of_a_worker_are_like_others() -> None:
     code = (
-        "import sys; from tinysvc.telling import whole_lines; whole_lines(); "
+        "import sys; from tinysvc.pool.worker_logs import whole_lines; whole_lines(); "
         "sys.stdout.buffer.write(b'bytes\\n'); print('caf\\u00e9', '\\udcff'); sys.stderr.write('error\\n'); "
         "print(sys.stdout.encoding, sys.stdout.errors, sys.stdout.fileno(), sys.stderr.fileno(), sys.stdout.name); "
         "sys.stdout.reconfigure(line_buffering=True); print('end', end='', flush=True)"

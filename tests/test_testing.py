@@ -12,7 +12,7 @@ import pytest
 
 import faulty
 from tinysvc import ConfigurationError, HTTPError, Service, cpu_route, io_resource, io_route
-from tinysvc.errors import RemoteError
+from tinysvc.core.errors import RemoteError
 from tinysvc.testing import serving
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

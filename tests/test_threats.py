@@ -27,10 +27,10 @@ import uvloop
 from commands import tinysvc
 from conftest import PROC, wait_until
 from http_ends import Answer, get, parse_answers, post, reset_on_close
-from tinysvc.chunked import ChunkedDecoder
-from tinysvc.heads import judge_request_line, parse_fields
-from tinysvc.messages import Request
-from tinysvc.settings import KiB, MiB, Settings
+from tinysvc.core.messages import Request
+from tinysvc.core.settings import KiB, MiB, Settings
+from tinysvc.wire.chunked import ChunkedDecoder
+from tinysvc.wire.heads import judge_request_line, parse_fields
 
 TESTS = Path(__file__).parent
 PATIENCE = ("first-byte", "header", "body", "write")

@@ -15,11 +15,11 @@ import pytest
 import trustme
 
 from http_ends import BIG, Client, echo, get, on_loop, post, post_chunked
-from tinysvc.errors import ConfigurationError
+from tinysvc.core.errors import ConfigurationError
+from tinysvc.core.messages import Handler, Request, Response
+from tinysvc.core.settings import Settings
 from tinysvc.http import Connections
-from tinysvc.messages import Handler, Request, Response
-from tinysvc.settings import Settings
-from tinysvc.tls import Certificates, certificates
+from tinysvc.server.tls import Certificates, certificates
 
 pytestmark = [pytest.mark.usefixtures("quiet"), pytest.mark.usefixtures("nothing_left")]
 

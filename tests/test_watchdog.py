@@ -13,10 +13,11 @@ import httpx
 import pytest
 
 from conftest import wait_until
-from tinysvc import Service, io_route, watchdog
-from tinysvc.server import Server
-from tinysvc.settings import Settings
-from tinysvc.watchdog import LIMIT, PAUSE, watched
+from tinysvc import Service, io_route
+from tinysvc.core.settings import Settings
+from tinysvc.server import watchdog
+from tinysvc.server.server import Server
+from tinysvc.server.watchdog import LIMIT, PAUSE, watched
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:

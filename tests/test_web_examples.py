@@ -20,7 +20,7 @@ from websockets.sync.client import connect
 
 from browser import Page, chromium, needs_browser
 from conftest import wait_until, workers_below
-from tinysvc import current
+from tinysvc.core import context as current
 from tinysvc.http import HANDLER
 from tinysvc.testing import serving
 

@@ -28,22 +28,13 @@ from wsproto.events import Request as Handshake
 from wsproto.extensions import PerMessageDeflate
 
 from http_ends import Client, Server, get, logged, on_loop, serving
-from tinysvc import (
-    ConfigurationError,
-    HTTPError,
-    Request,
-    Response,
-    Service,
-    SocketClosed,
-    WebSocket,
-    io_route,
-    websocket,
-)
+from tinysvc import ConfigurationError, HTTPError, Request, Response, Service, SocketClosed, WebSocket, io_route
+from tinysvc.core.messages import Handler
+from tinysvc.core.settings import KiB, MiB, Settings
 from tinysvc.http import Connections
-from tinysvc.messages import Handler
-from tinysvc.routing import cpu_route
-from tinysvc.running import at_work
-from tinysvc.settings import KiB, MiB, Settings
+from tinysvc.runtime.running_service import at_work
+from tinysvc.service.routes import cpu_route
+from tinysvc.web import websocket
 
 pytestmark = pytest.mark.usefixtures("quiet")
 

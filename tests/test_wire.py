@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from commands import served, tinysvc
 from http_ends import GUARD, PLACES, Answer, cut, get, on_loop, parse_answers, post, post_chunked
-from tinysvc.errors import ProtocolError
+from tinysvc.core.errors import ProtocolError
+from tinysvc.core.messages import Request, Response
+from tinysvc.core.settings import Settings
 from tinysvc.http import Connections
-from tinysvc.messages import Request, Response
-from tinysvc.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("quiet")
 

@@ -10,9 +10,9 @@ import pytest
 
 import resources_jobs
 from tinysvc import ConfigurationError, Service, cpu_route, io_route
-from tinysvc.checks import endpoint_of
-from tinysvc.settings import Settings
-from tinysvc.wiring import Wiring, wiring_of
+from tinysvc.core.settings import Settings
+from tinysvc.runtime.checks import endpoint_of
+from tinysvc.service.plan import Wiring, wiring_of
 
 
 def wirings() -> dict[str, Wiring]:

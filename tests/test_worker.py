@@ -17,10 +17,10 @@ import numpy
 import pytest
 
 import jobs
-from tinysvc.arena import BIG, Arena
-from tinysvc.descendants import new_mark
-from tinysvc.processes import Channel
-from tinysvc.worker import (
+from tinysvc.pool.arena import BIG, Arena
+from tinysvc.pool.channel import Channel
+from tinysvc.pool.descendants import new_mark
+from tinysvc.pool.worker import (
     CALL,
     CALL_STREAM,
     CHUNK,
@@ -260,8 +260,8 @@ def test_a_fork_that_fails_is_told_and_the_forkserver_goes_on(monkeypatch: pytes
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_who_dies_with_its_server_also_dies_if_that_has_died_already(when: str) -> None:
     code = (
-        "import socket, sys, time\nfrom tinysvc.worker import _die_with\nserver, control = socket.socketpair()\n"
-        "if sys.argv[1] == 'before': server.close()\n_die_with(control, True)\nserver.close()\ntime.sleep(30)\n"
+        "import socket, sys, time\nfrom tinysvc.core.lifeline import die_with\nserver, control = socket.socketpair()\n"
+        "if sys.argv[1] == 'before': server.close()\ndie_with(control, True)\nserver.close()\ntime.sleep(30)\n"
     )
     ended = subprocess.run([sys.executable, "-c", code, when], timeout=20, check=False)
     assert ended.returncode == -signal.SIGIO

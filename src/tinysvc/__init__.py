@@ -4,34 +4,34 @@ What only a server needs is imported when it is asked for: workers import the au
 there sooner without an event loop, a pool and an HTTP server of their own.
 """
 
-from .shadows import named
+from .core.shadows import named
 
 with named():
     from importlib import import_module
     from typing import TYPE_CHECKING, Any
 
-    from .conditional import precondition, validators
-    from .current import request_id
-    from .errors import ConfigurationError, HTTPError, TinysvcError
-    from .events import Event, EventStream
-    from .forms import FormData, UploadFile
-    from .messages import Handler, Headers, Request, Response
-    from .places import ApiKey, Bearer, Cookie, Form, Header, Query
-    from .routing import Batch, Cache, cpu_resource, cpu_route, io_resource, io_route
+    from .binding.markers import ApiKey, Bearer, Cookie, Form, Header, Query
+    from .core.context import request_id
+    from .core.errors import ConfigurationError, HTTPError, TinysvcError
+    from .core.forms import FormData, UploadFile
+    from .core.messages import Handler, Headers, Request, Response
+    from .core.sse import Event, EventStream
+    from .service.routes import Batch, Cache, cpu_resource, cpu_route, io_resource, io_route
+    from .web.conditional import precondition, validators
 
 if TYPE_CHECKING:
-    from .background import Background
-    from .calls import cpu
-    from .cookies import SignedCookie, delete_cookie, set_cookie
-    from .cors import Cors
+    from .core.settings import Pool, Settings
     from .executor import ProcessPoolExecutor
-    from .negotiation import accepted, attachment, link, negotiated, redirect
-    from .security import SecurityHeaders
-    from .server import run
-    from .service import Service
-    from .settings import Pool, Settings
-    from .static import StaticFiles
-    from .websocket import SocketClosed, WebSocket
+    from .runtime.background import Background
+    from .runtime.cpu_calls import cpu
+    from .server.server import run
+    from .service.service import Service
+    from .web.cookies import SignedCookie, delete_cookie, set_cookie
+    from .web.cors import Cors
+    from .web.negotiation import accepted, attachment, link, negotiated, redirect
+    from .web.security import SecurityHeaders
+    from .web.static import StaticFiles
+    from .web.websocket import SocketClosed, WebSocket
 
 __version__ = "0.1.0"
 
@@ -85,26 +85,26 @@ __all__ = [
 ]
 
 _ON_DEMAND = {
-    "Background": "background",
-    "Cors": "cors",
-    "Pool": "settings",
+    "Background": "runtime.background",
+    "Cors": "web.cors",
+    "Pool": "core.settings",
     "ProcessPoolExecutor": "executor",
-    "SecurityHeaders": "security",
-    "Service": "service",
-    "Settings": "settings",
-    "SignedCookie": "cookies",
-    "SocketClosed": "websocket",
-    "StaticFiles": "static",
-    "WebSocket": "websocket",
-    "accepted": "negotiation",
-    "attachment": "negotiation",
-    "cpu": "calls",
-    "delete_cookie": "cookies",
-    "link": "negotiation",
-    "negotiated": "negotiation",
-    "redirect": "negotiation",
-    "run": "server",
-    "set_cookie": "cookies",
+    "SecurityHeaders": "web.security",
+    "Service": "service.service",
+    "Settings": "core.settings",
+    "SignedCookie": "web.cookies",
+    "SocketClosed": "web.websocket",
+    "StaticFiles": "web.static",
+    "WebSocket": "web.websocket",
+    "accepted": "web.negotiation",
+    "attachment": "web.negotiation",
+    "cpu": "runtime.cpu_calls",
+    "delete_cookie": "web.cookies",
+    "link": "web.negotiation",
+    "negotiated": "web.negotiation",
+    "redirect": "web.negotiation",
+    "run": "server.server",
+    "set_cookie": "web.cookies",
 }
 
 

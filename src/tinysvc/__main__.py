@@ -12,11 +12,11 @@ from functools import partial
 from typing import Any
 
 from . import __version__
-from .errors import ConfigurationError
-from .loading import load_service
-from .server import failures_told, run_loaded, show
-from .service import Service
-from .settings import Settings, load_settings, nearest, takes
+from .core.errors import ConfigurationError
+from .core.settings import Settings, load_settings, nearest, takes
+from .server.loading import load_service
+from .server.server import failures_told, run_loaded, show
+from .service.service import Service
 
 _EXAMPLES = """\
 examples:
@@ -114,7 +114,7 @@ def _flag(name: str) -> str:
 
 
 def write_new(name: str) -> None:
-    from .scaffold import create
+    from .cli.scaffold import create
 
     try:
         print(create(name))
@@ -124,7 +124,7 @@ def write_new(name: str) -> None:
 
 
 def measure(target: str, options: Mapping[str, Any]) -> None:
-    from .bench import bench
+    from .cli.bench import bench
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     with failures_told():

@@ -15,14 +15,14 @@ from collections.abc import AsyncGenerator, Callable, Hashable
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
-from .arena import BIG, Arena, Arenas
-from .books import Job, Lane
-from .cores import available_cores
-from .dispatcher import Dispatcher, JobReply, JobStream, unpacked
-from .plain import PlainExecutor
-from .processes import refuse_unimportable
-from .settings import DEFAULT_MAX_RESULT_SIZE, DEFAULT_QUEUE_SIZE
-from .worker import CALL, CALL_STREAM, HANDLE, Program, pack, plain_program
+from .core.cores import available_cores
+from .core.settings import DEFAULT_MAX_RESULT_SIZE, DEFAULT_QUEUE_SIZE
+from .pool.arena import BIG, Arena, Arenas
+from .pool.channel import refuse_unimportable
+from .pool.dispatcher import Dispatcher, JobReply, JobStream, unpacked
+from .pool.futures import PlainExecutor
+from .pool.scheduler import Job, Lane
+from .pool.worker import CALL, CALL_STREAM, HANDLE, Program, pack, plain_program
 
 P = ParamSpec("P")
 T = TypeVar("T")

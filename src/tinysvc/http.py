@@ -33,11 +33,10 @@ from math import inf
 from termios import TIOCOUTQ
 from typing import Any, Protocol, cast
 
-from . import current, forks
-from .bodies import READ_SIZE, SLICE, BodyReader
-from .contexts import differs_from
-from .ending import STALL, awake_timeout
-from .errors import (
+from .core import context, forks
+from .core.context_variables import differs_from
+from .core.ending import STALL, awake_timeout
+from .core.errors import (
     HTTPError,
     JobAbandoned,
     ProtocolError,
@@ -47,21 +46,7 @@ from .errors import (
     indented,
     notice,
 )
-from .heads import (
-    LENGTH_LINES,
-    MANY,
-    NEVER_IN_HEAD,
-    USUAL_FIRST_LINES,
-    USUAL_LINE,
-    Framing,
-    Start,
-    field_lines,
-    head_lines,
-    judge_request_line,
-    parse_fields,
-    read_request_line,
-)
-from .messages import (
+from .core.messages import (
     CUT_OFF,
     DRAINED,
     EVENTS,
@@ -77,8 +62,23 @@ from .messages import (
     name_request,
     problem_response,
 )
-from .sendfile import FileCutShort, send_file
-from .settings import KiB, Settings
+from .core.settings import KiB, Settings
+from .wire.bodies import READ_SIZE, SLICE, BodyReader
+from .wire.heads import (
+    LENGTH_LINES,
+    MANY,
+    NEVER_IN_HEAD,
+    USUAL_FIRST_LINES,
+    USUAL_LINE,
+    Framing,
+    Start,
+    field_lines,
+    head_lines,
+    judge_request_line,
+    parse_fields,
+    read_request_line,
+)
+from .wire.sendfile import FileCutShort, send_file
 
 log = logging.getLogger("tinysvc.http")
 
@@ -244,7 +244,7 @@ class Connection(asyncio.StreamReaderProtocol):
         """Serve in a new task, with a context of its own."""
         connections = self.connections
         self.task = connections.loop.create_task(self.serve(), context=connections.context.copy())
-        current.list_task(self.task, self)
+        context.list_task(self.task, self)
 
     async def serve(self) -> None:
         """Take, call, write, until someone closes; one place that recovers."""

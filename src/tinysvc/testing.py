@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from .errors import author_traceback, noticed_by
-from .loading import load_service
-from .server import Server
-from .service import Service
-from .settings import load_settings
+from .core.errors import author_traceback, noticed_by
+from .core.settings import load_settings
+from .server.loading import load_service
+from .server.server import Server
+from .service.service import Service
 
 __all__ = ["serving"]
 

@@ -27,7 +27,9 @@ def main() -> None:
     options, flags = parser.parse_known_args()
     atheris: Any = importlib.import_module("atheris")  # it has no types, and is not everywhere
     sys.path.insert(0, str(HERE.parent))
-    with atheris.instrument_imports(include=["tinysvc.http", "tinysvc.heads", "tinysvc.bodies", "tinysvc.chunked"]):
+    with atheris.instrument_imports(
+        include=["tinysvc.http", "tinysvc.wire.heads", "tinysvc.wire.bodies", "tinysvc.wire.chunked"]
+    ):
         target: Any = importlib.import_module("fuzz.target")
     words = write_corpus(options.corpus, target)
     usual = [f"-max_total_time={options.seconds}", "-max_len=1500", "-timeout=10", "-rss_limit_mb=1024"]

@@ -23,10 +23,11 @@ from math import inf
 from typing import Any, NamedTuple, cast
 
 from http_ends import Answer
-from tinysvc import bodies, chunked, http
-from tinysvc.errors import HTTPError, ProtocolError
-from tinysvc.messages import Handler, Request, Response, problem_response
-from tinysvc.settings import Settings
+from tinysvc import http
+from tinysvc.core.errors import HTTPError, ProtocolError
+from tinysvc.core.messages import Handler, Request, Response, problem_response
+from tinysvc.core.settings import Settings
+from tinysvc.wire import bodies, chunked
 
 CHOICES = 16
 """Bytes at the beginning of an input that choose what happens; the others are sent."""

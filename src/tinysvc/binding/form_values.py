@@ -1,0 +1,170 @@
+"""The texts of a form -> values that msgspec converts: as browsers, and clients of multipart forms, write them.
+
+    a checkbox       "on" where it is ticked; nothing where it is not: False, where there is no default
+    a blank          where a text is not asked for: None, or where that may not be, as if nothing had come
+    a datetime-local and a time without seconds: with ":00"
+    a JSON part      `application/json`, as a field or as a blob: decoded; where a text is asked for, only a JSON string
+                     is, any other document is the text
+
+A text that msgspec can convert as it is, is not touched.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import datetime, time
+from typing import Any, cast, get_args, get_origin
+
+import msgspec
+from msgspec import inspect as inspection
+
+from ..core.forms import FormData, JsonText, UploadFile
+from .aliases import readable_fields
+from .annotations import comes_as_json, hints_of, is_list_of_scalars, options
+from .mismatches import numbers_out_of_range
+
+_WORDS = {"on": "true", "yes": "true", "off": "false", "no": "false"}
+_CLOCK = re.compile(r"((?:\d{4}-\d\d-\d\d[T ])?\d\d:\d\d)(Z|[+-]\d\d:?\d\d)?")
+
+
+def texts_of(form: FormData, name: str) -> list[str]:
+    """The texts under a name; else those of files that say they are JSON, as a Blob of a browser is."""
+    return form.fields.get(name) or [JsonText(read) for read in _json_files(form.files.get(name, ()))]
+
+
+def _json_files(files: Iterable[UploadFile]) -> list[str]:
+    found = []
+    for upload in files:
+        if upload.is_json:
+            upload.file.seek(0)
+            found.append(upload.read().decode("utf-8-sig", "replace"))
+            upload.file.seek(0)
+    return found
+
+
+def decoded(text: str) -> Any:
+    """The JSON document in a text. DecodeError."""
+    body = text.encode()
+    try:
+        return msgspec.json.decode(body)
+    except msgspec.ValidationError as error:
+        raise _placed(error, body) from None
+    except RecursionError as error:
+        raise msgspec.DecodeError(str(error)) from None
+
+
+def _placed(error: msgspec.ValidationError, body: bytes) -> Exception:
+    """The error of a number that is out of range, with its place."""
+    try:
+        place, detail = numbers_out_of_range(body)[1][0]
+    except (IndexError, RecursionError, ValueError):
+        return error
+    return msgspec.ValidationError(f"{detail} - at `{place}`")
+
+
+def takes_text(annotation: Any) -> bool:
+    return any(option in (str, Any, object) for option in options(annotation))
+
+
+def plain_text(text: str) -> str:
+    """What stands in a JSON part that is a string; any other text as it is. DecodeError for a malformed string."""
+    is_string = isinstance(text, JsonText) and text.lstrip()[:1] == '"'
+    return cast("str", decoded(text)) if is_string else text
+
+
+def normal_text(text: Any, annotation: Any) -> Any:
+    """A text as msgspec converts it to the annotation; None for a blank. DecodeError for what is no JSON."""
+    if not isinstance(text, str):
+        return text
+    if takes_text(annotation):
+        return plain_text(text)
+    if isinstance(text, JsonText):
+        return decoded(text)
+    stripped, wanted = text.strip(), options(annotation)
+    if not stripped:
+        return None
+    if bool in wanted and stripped.lower() in _WORDS:
+        return _WORDS[stripped.lower()]
+    if (datetime in wanted or time in wanted) and (found := _CLOCK.fullmatch(stripped)):
+        return f"{found[1]}:00{found[2] or ''}"
+    return stripped
+
+
+def normal_texts(texts: list[Any], annotation: Any) -> list[Any]:
+    """Those of a list, without blanks that none of its items may be; one JSON part may hold all."""
+    hint = next((each for each in options(annotation) if each is not type(None)), annotation)
+    item = next(iter(get_args(hint)), str)
+    found = [normal_text(text, item) for text in listed(texts)]
+    return [each for each in found if each is not None or type(None) in options(item)]
+
+
+class FormFields:
+    """The fields of a class that is a whole form."""
+
+    def __init__(self, kind: Any) -> None:
+        hints = hints_of(get_origin(kind) or kind)
+        with readable_fields(kind):
+            info: Any = inspection.type_info(kind)
+        self._fields = [(each.encode_name, hints[each.name], each.required) for each in info.fields]
+        self.names = frozenset(name for name, _, _ in self._fields)
+
+    def values(self, form: FormData) -> tuple[dict[str, Any], dict[str, str]]:
+        """The values by their names outside, and what is wrong with the fields that should be JSON and are not."""
+        faults: dict[str, str] = {}
+        found: dict[str, Any] = {name: texts[-1] for name, texts in (form.fields | form.files).items()}
+        for name, hint, required in self._fields:
+            wanted = options(hint)
+            if list[UploadFile] in wanted:
+                if name in form.files:
+                    found[name] = form.files[name]
+            elif UploadFile in wanted:
+                if name in form.files:
+                    found[name] = form.files[name][-1]
+            elif texts := texts_of(form, name):
+                try:
+                    found[name] = self._value(hint, texts)
+                except msgspec.DecodeError as error:
+                    found.pop(name, None)
+                    is_number = isinstance(error, msgspec.ValidationError)
+                    faults[name] = str(error) if is_number else f"is not JSON: {error}"
+            elif bool in wanted and required and type(None) not in wanted:
+                found[name] = False
+        return found, faults
+
+    def _value(self, hint: Any, texts: list[str]) -> Any:
+        if is_list_of_scalars(hint):
+            return listed(texts)
+        if comes_as_json(hint) and not takes_text(hint):
+            return _objects(texts, hint)
+        if isinstance(texts[-1], JsonText) and not takes_text(hint):
+            return decoded(texts[-1])
+        return plain_text(texts[-1]) if takes_text(hint) else texts[-1]
+
+    def normal(self, values: dict[str, Any]) -> dict[str, Any]:
+        """The values again, of which some were refused."""
+        values = dict(values)
+        for name, hint, _ in self._fields:
+            value = values.get(name)
+            if is_list_of_scalars(hint) and isinstance(value, list):
+                values[name] = normal_texts(value, hint)
+            elif isinstance(value, str) and not comes_as_json(hint):
+                values[name] = normal_text(value, hint)
+                if values[name] is None and type(None) not in options(hint):
+                    del values[name]
+        return values
+
+
+def listed(texts: list[Any]) -> list[Any]:
+    """The texts of a list, all of which may come in one JSON part."""
+    if len(texts) == 1 and isinstance(texts[0], JsonText):
+        whole = decoded(texts[0])
+        return whole if isinstance(whole, list) else [whole]
+    return [plain_text(text) for text in texts]
+
+
+def _objects(texts: list[str], hint: Any) -> Any:
+    """What is no text in the class: the JSON of its part, or of several for a list."""
+    is_list = any((get_origin(option) or option) in (list, tuple, set, frozenset) for option in options(hint))
+    made = [decoded(text) for text in texts]
+    return made if is_list and (len(made) > 1 or not isinstance(made[0], list)) else made[-1]

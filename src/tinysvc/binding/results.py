@@ -1,0 +1,237 @@
+"""Results: what a handler returns, or yields -> a response, and the pieces of a stream.
+
+    Response                     as it is                    bytes, memoryview            octets
+    None                         204                         a generator, an iterator     a stream
+    str                          text                        anything else                JSON
+
+A stream takes its content type from the function's annotation, or else from its first item.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import lru_cache, partial
+from itertools import chain
+from typing import Any
+
+import msgspec
+
+from ..core.context_variables import Remembered
+from ..core.encoding import json_bytes
+from ..core.errors import UnencodableResult
+from ..core.messages import EVENTS, NDJSON, OCTETS, TEXT, FileContent, Response, json_response
+from ..core.shapes import Writer, shape_of
+from ..core.sse import Event, EventStream
+from ..pool.arena import BIG
+
+
+def encode_result(result: Any) -> Response:
+    """A handler's result as a Response whose content is bytes, a memoryview of many, or an iterator for a stream.
+
+    UnencodableResult names the type that could not be encoded.
+    """
+    kind = type(result)
+    return (_ENCODERS.get(kind) or _encoder_of(kind))(result)  # type: ignore[arg-type]  # a class is hashable
+
+
+def _finished(given: Response) -> Response:
+    """As it can be sent. Another one: the author may keep the one that was given, and what comes adds headers."""
+    response: Response = object.__new__(type(given))
+    response.content, response.status = given.content, given.status
+    response.content_type, response.headers = given.content_type, given.headers.copy()
+    if isinstance(response.content, FileContent):
+        response.content_type = response.content_type or OCTETS
+    elif not isinstance(response.content, (bytes, Iterator, AsyncIterator)):
+        if response.content is None:
+            response.content = b""
+        else:
+            whole = encode_result(response.content)
+            response.content, response.content_type = whole.content, response.content_type or whole.content_type
+    elif response.content_type is None and isinstance(response.content, bytes) and response.status not in (204, 304):
+        response.content_type = OCTETS
+    return response
+
+
+def _json(result: Any) -> Response:
+    return json_response(json_bytes(result))
+
+
+def _text(result: str) -> Response:
+    try:
+        return Response(result.encode(), content_type=TEXT)
+    except UnicodeEncodeError:
+        raise _no_text(result) from None
+
+
+def _no_text(value: Any) -> UnencodableResult:
+    return UnencodableResult(
+        f"the handler's result cannot be encoded: {value!r:.100} is text with half of a surrogate pair; "
+        "encode it with errors='replace'"
+    )
+
+
+def _octets(result: bytearray | memoryview) -> Response:
+    view = memoryview(result)
+    is_big = view.nbytes >= BIG and view.c_contiguous
+    return Response(view.cast("B") if is_big else view.tobytes(), content_type=OCTETS)
+
+
+_ENCODERS: dict[type, Callable[[Any], Response]] = {
+    dict: _json,
+    list: _json,
+    str: _text,
+    bytes: lambda octets: Response(octets, content_type=OCTETS),
+    bytearray: _octets,
+    memoryview: _octets,
+    type(None): lambda _: Response(b"", 204),
+    Response: _finished,
+}
+
+
+@lru_cache(maxsize=256)
+def _encoder_of(kind: type) -> Callable[[Any], Response]:
+    """That of a type of the author's, or of another library's."""
+    if issubclass(kind, Response):
+        return _finished
+    if issubclass(kind, (Iterator, AsyncIterator)):
+        return Response
+    shape = shape_of(kind) if issubclass(kind, msgspec.Struct) else None
+    return _json if shape is None else _written_by(shape.write)
+
+
+def _written_by(write: Writer) -> Callable[[Any], Response]:
+    """Without a second look at the class."""
+
+    def encode(result: Any) -> Response:
+        try:
+            return json_response(write(result, None, 0))
+        except (TypeError, ValueError):  # a value of another type than the class says
+            return _json(result)
+
+    return encode
+
+
+# Streams
+
+ITEM_TYPES = {Event: EVENTS, str: TEXT, bytes: OCTETS, bytearray: OCTETS, memoryview: OCTETS, Any: "", object: ""}
+"""The content type of a stream of such items; "" where the first one decides, and of other objects NDJSON."""
+
+_END: Any = object()
+
+
+def encode_chunk(item: Any) -> tuple[bytes, str]:
+    """One yielded item as bytes, and the content type of a stream that begins with it: objects become NDJSON lines."""
+    if isinstance(item, (bytes, bytearray, memoryview)):
+        return bytes(item), OCTETS
+    try:
+        if isinstance(item, str):
+            return item.encode(), TEXT
+        if isinstance(item, Event):
+            return item.encode(json_bytes), EVENTS
+    except UnicodeEncodeError:
+        raise _no_text(item) from None
+    return json_bytes(item) + b"\n", NDJSON
+
+
+def _chunk(item: Any) -> bytes:
+    return encode_chunk(item)[0]
+
+
+def _event_chunk(item: Any) -> bytes:
+    """Bytes are events that somebody has encoded, as middleware has them from `call_next`."""
+    return encode_chunk(item if isinstance(item, (Event, bytes)) else Event(item))[0]
+
+
+def _first_chunk(item: Any, stream_type: str) -> tuple[bytes, str, Callable[[Any], bytes]]:
+    """Of a stream that begins with `item`: that one's bytes, the content type, and how the others become bytes."""
+    if item is _END:
+        return b"", stream_type or OCTETS, _chunk
+    if stream_type == EVENTS or isinstance(item, Event):
+        return _event_chunk(item), EVENTS, _event_chunk
+    chunk, content_type = encode_chunk(item)
+    return chunk, stream_type or content_type, _chunk
+
+
+def _give_type(response: Response, content_type: str) -> None:
+    response.content_type = response.content_type or content_type
+    if content_type == EVENTS and not any(name == "cache-control" for name, _ in response.headers):
+        response.add_header("cache-control", "no-cache")
+
+
+def encode_iterator(response: Response, stream_type: str = "") -> Iterator[bytes]:
+    """The chunks of a synchronous stream. The first item fails as a plain result would.
+
+    It also gives the content type, unless that is known from the function's annotation, `stream_type`.
+    """
+    items = iter(response.content)
+    if isinstance(response, EventStream):
+        _give_type(response, EVENTS)
+        return map(_event_chunk, items)
+    chunk, content_type, encode = _first_chunk(next(items, _END), stream_type)
+    _give_type(response, content_type)
+    return chain([chunk], map(encode, items))
+
+
+async def begin_stream(response: Response, items: AsyncIterator[Any], stream_type: str = "") -> Response:
+    """The response with the chunks of an asynchronous stream as its content: as `encode_iterator` has it."""
+    stream = ChunkStream(items, stream_type)
+    _give_type(response, EVENTS if isinstance(response, EventStream) else await stream.begin())
+    response.content = stream
+    return response
+
+
+async def begin_result(response: Response, stream_type: str) -> Response:
+    """A result as it can be sent: bytes and files as they are, of an iterator the first item is fetched."""
+    items = response.content
+    if isinstance(items, (bytes, memoryview, FileContent)):
+        return response
+    if isinstance(items, Iterator):
+        items = _iterate_in_thread(items)
+    return await begin_stream(response, items, stream_type)
+
+
+async def _iterate_in_thread(items: Iterator[Any]) -> AsyncIterator[Any]:
+    from ..core.threads import in_thread  # a worker, which loads this file, has no event loop
+
+    end = object()
+    try:
+        while (item := await in_thread(partial(next, items, end))) is not end:
+            yield item
+    finally:
+        close = getattr(items, "close", None)
+        if close is not None and not getattr(items, "gi_running", False):  # a drain has left its thread behind
+            await in_thread(close, always=True)
+
+
+class ChunkStream:
+    """The chunks of an asynchronous stream; `aclose` closes the author's generator, also when nothing was read."""
+
+    def __init__(self, items: AsyncIterator[Any], stream_type: str = "") -> None:
+        self._items = items
+        self._stream_type = stream_type
+        self._first: bytes | None = None
+        self._variables = Remembered()  # as the handler has set them
+        self._encode: Callable[[Any], bytes] = _event_chunk  # of a stream that does not wait for its first item
+
+    async def begin(self) -> str:
+        """Take the first item, so that it fails as a plain result would; returns the content type it asks for."""
+        first = await anext(self._items, _END)
+        self._first, content_type, self._encode = _first_chunk(first, self._stream_type)
+        self._variables = Remembered()
+        return content_type
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._first is not None:
+            chunk, self._first = self._first, None
+            return chunk
+        self._variables.restore()
+        return self._encode(await anext(self._items))
+
+    async def aclose(self) -> None:
+        self._variables.restore()
+        close = getattr(self._items, "aclose", None)
+        if close is not None:
+            await close()

@@ -1,0 +1,259 @@
+"""JSON Schema: what a document of a type looks like, by msgspec, and by pydantic where the type is its model."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import math
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from typing import Any, get_args
+
+import msgspec
+from msgspec import inspect as inspection
+
+from ..core.forms import UploadFile
+from .aliases import is_again, readable_fields
+
+log = logging.getLogger("tinysvc")
+
+Schema = dict[str, Any]
+
+REF = "#/components/schemas/{name}"
+"""Where a named type stands in an OpenAPI document."""
+
+ANYTHING: Schema = {}
+
+
+class Schemas:
+    """The schemas of some types, made together: what they share is written once, under `components`.
+
+    A type that nobody can describe (a class that only the author's code knows) is anything at all.
+    """
+
+    def __init__(self, types: Iterable[Any]) -> None:
+        self._references: dict[Any, Schema] = {}  # to pydantic's models
+        self._again: dict[Any, str] = {}  # aliases inside of themselves, with their names
+        self._found: list[tuple[Any, Schema]] = []
+        self.components: dict[str, Schema] = {}
+        known = [each for each in _distinct(types) if self._is_describable(each)]
+        known += [each for kind in list(self._again) if (each := kind.value()) not in known]
+        with readable_fields(*known):
+            for group in self._groups(known):
+                try:
+                    self._add(group)
+                except Exception as error:
+                    log.warning("OpenAPI: the types %s are left out: %s", ", ".join(map(str, group)), error)
+        for kind, name in self._again.items():
+            self.components[name] = self.of(kind.value())
+
+    def _groups(self, known: list[Any]) -> Iterator[list[Any]]:
+        """All types at once; where msgspec cannot name them together, in as few groups as it needs."""
+        while known:
+            group: list[Any] = []
+            if _can_be_named(known, self._schema_of):
+                group = known
+            else:
+                for each in known:
+                    if _can_be_named([*group, each], self._schema_of):
+                        group.append(each)
+            yield group
+            left = [each for each in known if each not in group]
+            known = left if group else []
+
+    def _add(self, group: list[Any]) -> None:
+        prefix = self._prefix(group)
+        reference = REF.format(name=prefix + "{name}")
+        _, named = msgspec.json.schema_components(group, schema_hook=self._schema_of)
+        models = {} if self.components else self._describe_models(named)
+        schemas, components = msgspec.json.schema_components(group, schema_hook=self._schema_of, ref_template=reference)
+        try:
+            infos = inspection.multi_type_info(group)
+            _say_times(zip(schemas, infos, strict=True))
+            _say_times(zip(components.values(), _named(infos, {}).values(), strict=True))
+        except Exception:
+            log.warning("OpenAPI: the formats of times are left out", exc_info=True)
+        self._found += zip(group, map(_cleaned, schemas), strict=True)
+        components = {prefix + name: schema for name, schema in components.items()}
+        self.components |= {name: _cleaned(schema) for name, schema in {**components, **models}.items()}
+
+    def _prefix(self, group: list[Any]) -> str:
+        """What tells the names of this group from those of the others: a module, as msgspec does it, or a number."""
+        if not self.components:
+            return ""
+        inner = [part for each in group for part in (*get_args(each), each)]
+        modules = [getattr(part, "__module__", "") for part in inner]
+        prefixes = [f"{module}." for module in modules] + [f"{number}." for number in range(2, 1000)]
+        return next(each for each in prefixes if not any(name.startswith(each) for name in self.components))
+
+    def of(self, annotation: Any) -> Schema:
+        """The schema, or a reference to it."""
+        return next((schema for each, schema in self._found if each == annotation), ANYTHING)
+
+    def _is_describable(self, annotation: Any) -> bool:
+        try:
+            with readable_fields(annotation):
+                msgspec.json.schema(annotation, schema_hook=self._schema_of)
+        except Exception:
+            return False
+        return True
+
+    def _schema_of(self, kind: Any) -> Schema:
+        """Of what msgspec does not know."""
+        if is_again(kind):
+            return self._reference_to(kind)
+        if kind is UploadFile:
+            return {"type": "string", "format": "binary"}
+        if hasattr(kind, "model_json_schema"):
+            if kind not in self._references:
+                kind.model_json_schema()  # raises where JSON Schema cannot say it
+                self._references[kind] = {"type": "object"}  # until all are known
+            return self._references[kind]
+        if hasattr(kind, "tolist"):  # an array
+            return {"type": "array"}
+        raise NotImplementedError
+
+    def _reference_to(self, kind: Any) -> Schema:
+        if kind not in self._again:
+            names, number = set(self._again.values()), 1
+            while (name := f"alias.{kind.__name__}{number if number > 1 else ''}") in names:
+                number += 1
+            self._again[kind] = name
+            with readable_fields(kind):
+                msgspec.json.schema(kind.value(), schema_hook=self._schema_of)
+        return {"$ref": REF.format(name=self._again[kind])}
+
+    def _describe_models(self, taken: Container[str]) -> dict[str, Schema]:
+        """All models by their names. Pydantic tells apart those of one name, and we those that msgspec calls so too."""
+        if not self._references:
+            return {}
+        from pydantic.json_schema import models_json_schema
+
+        for template in ("{model}", "pydantic.{model}"):
+            inputs: Any = [(model, "validation") for model in self._references]
+            references, found = models_json_schema(inputs, ref_template=REF.format(name=template))
+            models = {template.format(model=name): schema for name, schema in found["$defs"].items()}
+            if not any(name in taken for name in models):
+                break
+        self._references = {model: reference for (model, _), reference in references.items()}
+        return models
+
+
+def _can_be_named(types: list[Any], schema_of: Callable[[Any], Schema]) -> bool:
+    try:
+        msgspec.json.schema_components(types, schema_hook=schema_of)
+    except Exception:
+        return False
+    return True
+
+
+def _say_times(pairs: Iterable[tuple[Schema, inspection.Type]]) -> None:
+    """Give a datetime and a time their formats, which msgspec leaves out where an offset may be there or not.
+
+    A time is one without: only such a one can be answered. What has a name is looked at by itself.
+    """
+    for schema, kind in pairs:
+        info = _bare(kind)
+        if "$ref" in schema:
+            continue
+        if isinstance(info, _TEXTS):
+            schema.setdefault("format", "date-time" if isinstance(info, inspection.DateTimeType) else "partial-time")
+        _say_times(_inside(schema, info))
+
+
+def _inside(schema: Schema, info: inspection.Type) -> Iterator[tuple[Schema, inspection.Type]]:
+    """The schemas in a schema, each with what it is made from."""
+    if isinstance(info, inspection.UnionType):
+        yield from _options_with_times(schema, info)
+    elif fields := getattr(info, "fields", ()):
+        if "prefixItems" in schema:  # behind a tag
+            yield from zip(schema["prefixItems"][-len(fields) :], [each.type for each in fields], strict=True)
+        else:
+            yield from [(schema["properties"][each.encode_name], each.type) for each in fields]
+    elif isinstance(info, inspection.TupleType):
+        yield from zip(schema.get("prefixItems", ()), info.item_types, strict=True)
+    elif isinstance(info, inspection.CollectionType) and "items" in schema:
+        yield schema["items"], info.item_type
+    elif isinstance(info, inspection.DictType) and "additionalProperties" in schema:
+        yield schema["additionalProperties"], info.value_type
+
+
+def _options_with_times(schema: Schema, info: inspection.UnionType) -> Iterator[tuple[Schema, inspection.Type]]:
+    """The options of a union that may hold a time: a text, an array, an object; msgspec reads at most one of each."""
+    kinds = {"string": _TEXTS, "array": _ARRAYS, "object": _OBJECTS}
+    for option in schema.get("anyOf", ()):
+        made_from = [each for each in info.types if isinstance(_bare(each), kinds.get(option.get("type"), ()))]
+        if len(made_from) == 1:
+            yield option, made_from[0]
+
+
+_TEXTS = (inspection.DateTimeType, inspection.TimeType)
+_ARRAYS = (inspection.CollectionType, inspection.TupleType)
+_OBJECTS = (inspection.DictType,)
+
+
+def _named(infos: Iterable[inspection.Type], found: dict[Any, inspection.Type]) -> dict[Any, inspection.Type]:
+    """What has a name of its own among these and in them, in the order of msgspec's components."""
+    for info in map(_bare, infos):
+        if not (isinstance(info, _NAMED) and info.cls in found):
+            if isinstance(info, _NAMED):
+                found[info.cls] = info
+            _named(_parts(info), found)
+    return found
+
+
+def _parts(info: Any) -> list[inspection.Type]:
+    single = [getattr(info, name) for name in ("item_type", "key_type", "value_type") if hasattr(info, name)]
+    fields = [each.type for each in getattr(info, "fields", ())]
+    return [*fields, *single, *getattr(info, "item_types", ()), *getattr(info, "types", ())]
+
+
+_NAMED = (
+    inspection.StructType,
+    inspection.TypedDictType,
+    inspection.DataclassType,
+    inspection.NamedTupleType,
+    inspection.EnumType,
+)
+
+
+def _bare(info: inspection.Type) -> inspection.Type:
+    while isinstance(info, inspection.Metadata):
+        info = info.type
+    return info
+
+
+def with_default(schema: Schema, default: Any) -> Schema:
+    """The schema with what is taken where nothing comes, if JSON can say it."""
+    if default is inspect.Parameter.empty:
+        return schema
+    try:
+        said: Schema = _cleaned({**schema, "default": msgspec.to_builtins(default)})
+    except Exception:
+        return schema
+    return said
+
+
+def _distinct(types: Iterable[Any]) -> list[Any]:
+    found: list[Any] = []
+    for each in types:
+        if each not in found:
+            found.append(each)
+    return found
+
+
+def _cleaned(schema: Any) -> Any:
+    """Without the descriptions that every dataclass has by itself, and without infinities, which JSON cannot say."""
+    if isinstance(schema, Mapping):
+        description = schema.get("description", "")
+        return {
+            key: _cleaned(value)
+            for key, value in schema.items()
+            if not (key == "description" and isinstance(description, str) and _is_signature(schema, description))
+            and not (isinstance(value, float) and not math.isfinite(value))
+        }
+    return [_cleaned(each) for each in schema] if isinstance(schema, list) else schema
+
+
+def _is_signature(schema: Mapping[str, Any], description: str) -> bool:
+    """`dataclass` writes one, as in "Note(id: int, title: str)", where the author has written none."""
+    return description.startswith(f"{schema.get('title')}(") and description.endswith(")")

@@ -1,0 +1,263 @@
+"""`--bench`: does an io route stay flat while the cpu routes are saturated? On your own service, on your own machine.
+
+    this process     serves on a free port of 127.0.0.1
+      ├── steady     asks the io routes at a fixed rate, each request at its instant
+      └── saturate   as many clients as keep all workers busy; each asks again when it was answered
+
+Requests are made of the OpenAPI document (samples.py) and tried once: what is refused or takes long is left out, and
+said. A delay counts from the instant at which a request was due, so that one which is not sent in time is not hidden.
+"""
+
+from __future__ import annotations
+
+import http.client
+import itertools
+import multiprocessing
+import os
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from multiprocessing.sharedctypes import Synchronized
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from ..core.cores import available_cores
+from ..core.errors import ConfigurationError
+from ..core.settings import load_settings
+from ..openapi.document import document
+from ..openapi.samples import Sample, samples
+from ..server.loading import TargetError
+from ..service.plan import wiring_of
+from ..service.service import Service
+from ..testing import serving
+
+Address = tuple[str, int]
+
+SECONDS = 3.0
+"""How long the io routes are asked, once at rest and once under load."""
+
+RATE = 200
+"""Requests a second to all io routes together."""
+
+CLIENTS = 32
+"""How many of them can be under way at once."""
+
+CLIENTS_EACH = 4
+"""Clients for each CPU, who keep the workers busy."""
+
+SLOW = 0.5
+"""Seconds; an io route that takes longer by itself would only measure its own waiting."""
+
+LATE = 5.0
+"""Seconds behind the last instant after which nothing more is sent: what was not, has failed."""
+
+PATIENCE = 30.0
+"""Seconds for an answer."""
+
+NOT_HERE = {"host": "127.0.0.1", "port": 0, "unix": "", "ssl_cert": "", "ssl_key": "", "ssl_ca": "", "workers": 1}
+"""What the command line and variables do not decide here."""
+
+
+class Delays(NamedTuple):
+    """Seconds from when each request was due to its answer; how late the client itself was; how many failed."""
+
+    answered: dict[str, list[float]]
+    late: list[float]
+    failed: int
+
+
+def bench(service: Service, options: Mapping[str, Any]) -> str:
+    """Measure the service, and what to print of it. ConfigurationError where there is nothing to measure."""
+    options = {**options, **NOT_HERE}
+    settings = load_settings(options, os.environ, service.options)
+    made, left_out = samples(document(service, [wiring_of(mounted) for mounted in service.mounted()], settings))
+    with serving(service, raise_errors=False, **options) as url:
+        address = urlsplit(url).hostname or "", urlsplit(url).port or 0
+        io, cpu, refused = _tried(made, address)
+        left_out |= refused
+        if not io or not cpu:
+            missing = "an io_route that can be asked by GET" if not io else "a cpu_route that can be asked"
+            raise TargetError(f"--bench needs {missing}, and there is none{_reasons(left_out)}")
+        clients = CLIENTS_EACH * available_cores()
+        rest = _steady(address, io)
+        with _saturated(address, cpu, clients) as count:
+            begin, before = time.monotonic(), count.value
+            load = _steady(address, io)
+            rate = (count.value - before) / (time.monotonic() - begin)
+    saturated = f"{rate:,.0f} answers a second from {', '.join(each.route for each in cpu)}, asked by {clients} clients"
+    return _shown(io, rest, load, saturated, left_out)
+
+
+# Processes: the clients have interpreters of their own, so that neither the server nor each other makes them late
+
+
+@contextmanager
+def _process(target: Callable[..., None], *arguments: object) -> Iterator[None]:
+    process = multiprocessing.get_context("spawn").Process(target=target, args=arguments, daemon=True)
+    process.start()
+    try:
+        yield
+    finally:
+        process.kill()
+        process.join()
+
+
+def _steady(address: Address, io: Sequence[Sample]) -> Delays:
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    with receiver, sender, _process(_send_delays, sender, address, io):
+        if not receiver.poll(SECONDS + LATE + 2 * PATIENCE):
+            raise ConfigurationError(
+                f"the io routes did not answer within {SECONDS + LATE + 2 * PATIENCE:g} s; the log names what holds "
+                "the event loop, if something does"
+            )
+        delays: Delays = receiver.recv()
+        return delays
+
+
+def _send_delays(sender: Connection, address: Address, io: Sequence[Sample]) -> None:
+    sender.send(_ask_steadily(address, io))
+
+
+@contextmanager
+def _saturated(address: Address, cpu: Sequence[Sample], clients: int) -> Iterator[Synchronized[int]]:
+    """While the block runs, all workers are busy; gives the number of answers so far."""
+    count = multiprocessing.get_context("spawn").Value("q", 0)
+    with _process(_saturate, address, cpu, clients, count):
+        end = time.monotonic() + PATIENCE
+        while not count.value:
+            if time.monotonic() > end:
+                raise ConfigurationError(
+                    f"no cpu route has answered within {PATIENCE:g} s; give one an example= that takes less"
+                )
+            time.sleep(0.01)
+        yield count
+
+
+def _saturate(address: Address, cpu: Sequence[Sample], clients: int, count: Synchronized[int]) -> None:
+    server = multiprocessing.parent_process()
+
+    def ask_again(number: int) -> None:
+        client, first = _Client(address), number % len(cpu)
+        for sample in itertools.cycle([*cpu[first:], *cpu[:first]]):
+            if client.status(sample) < 400:
+                with count.get_lock():
+                    count.value += 1
+            elif server is None or not server.is_alive():
+                return
+            else:
+                time.sleep(0.01)  # it has too many already
+
+    for number in range(clients):
+        threading.Thread(target=ask_again, args=(number,)).start()
+
+
+# Requests
+
+
+class _Client:
+    """One connection that is kept."""
+
+    def __init__(self, address: Address) -> None:
+        self.connection = http.client.HTTPConnection(*address, timeout=PATIENCE)
+
+    def status(self, sample: Sample) -> int:
+        """That of the answer, when all of it is there; 599 without one."""
+        try:
+            self.connection.request(sample.method, sample.target, sample.body, sample.headers)
+            response = self.connection.getresponse()
+            end = time.monotonic() + PATIENCE
+            while response.read(1 << 16):
+                if time.monotonic() > end:
+                    raise TimeoutError("an answer without end")
+            return response.status
+        except (OSError, http.client.HTTPException):
+            self.connection.close()
+            return 599
+
+
+def _tried(made: Sequence[Sample], address: Address) -> tuple[list[Sample], list[Sample], dict[str, str]]:
+    """The io routes and the cpu routes that can be asked, and of the others why they cannot."""
+    good: dict[str, list[Sample]] = {"io": [], "cpu": []}
+    left_out = {}
+    client = _Client(address)
+    for sample in made:
+        if sample.kind == "io" and sample.method != "GET":
+            left_out[sample.route] = "it may change something"
+            continue
+        begin = time.monotonic()
+        status = client.status(sample)
+        if status >= 400:
+            left_out[sample.route] = f"a made-up request was answered {status}; give the route an example="
+        elif sample.kind == "io" and time.monotonic() - begin > SLOW:
+            left_out[sample.route] = f"it takes more than {SLOW:g} s"
+        else:
+            good[sample.kind].append(sample)
+    return good["io"], good["cpu"], left_out
+
+
+def _ask_steadily(address: Address, io: Sequence[Sample]) -> Delays:
+    """Request after request at its instant, whatever became of those before (an open loop)."""
+    answered: dict[str, list[float]] = {sample.route: [] for sample in io}
+    late: list[float] = []
+    failed: list[Sample] = []
+    numbers = itertools.count()
+    begin = time.perf_counter() + 0.1
+
+    def ask_in_time() -> None:
+        client = _Client(address)
+        while (number := next(numbers)) < RATE * SECONDS:
+            due, sample = begin + number / RATE, io[number % len(io)]
+            if (early := due - time.perf_counter()) > 0:
+                time.sleep(early)
+                late.append(time.perf_counter() - due)
+            if time.perf_counter() < begin + SECONDS + LATE and client.status(sample) < 400:
+                answered[sample.route].append(time.perf_counter() - due)
+            else:
+                failed.append(sample)
+
+    threads = [threading.Thread(target=ask_in_time) for _ in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return Delays(answered, late, len(failed))
+
+
+# What is printed
+
+
+OURSELVES = "(this client was late)"
+
+
+def _shown(io: Sequence[Sample], rest: Delays, load: Delays, beside: str, left_out: Mapping[str, str]) -> str:
+    width = max(len(OURSELVES), *(len(sample.route) for sample in io))
+    heads = f"{'':{width}}  {'cpu routes at rest':>23}  {'cpu routes saturated':>23}"
+    units = f"{'milliseconds':{width}}" + 2 * f"  {'p50':>7} {'p99':>7} {'most':>7}"
+    routes = [sample.route for sample in io]
+    rows = [f"{route:{width}}  {_row(rest.answered[route])}  {_row(load.answered[route])}" for route in routes]
+    client = f"{OURSELVES:{width}}  {_row(rest.late)}  {_row(load.late)}"
+    notes = [
+        f"io routes: {RATE} requests a second for {SECONDS:g} s, counted from when each was due.",
+        f"Saturated: {beside}.",
+    ]
+    if rest.failed or load.failed:
+        notes.append(f"Failed: {rest.failed} requests to io routes at rest, {load.failed} under load.")
+    return "\n".join([heads, units, *rows, client, "", *notes]) + _reasons(left_out)
+
+
+def _row(seconds: Sequence[float]) -> str:
+    if len(seconds) < 2:
+        return f"{'-':>7} {'-':>7} {'-':>7}"
+    percentiles = statistics.quantiles(seconds, n=100)
+    return " ".join(
+        f"{each * 1e3:7.1f}" for each in (percentiles[49], min(percentiles[98], max(seconds)), max(seconds))
+    )
+
+
+def _reasons(left_out: Mapping[str, str]) -> str:
+    if not left_out:
+        return ""
+    return "\nLeft out:\n" + "\n".join(f"  {route}: {reason}" for route, reason in left_out.items())

@@ -1,0 +1,78 @@
+"""What a server shows of itself: its OpenAPI document, and the page made from it."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from hashlib import blake2b, sha256
+from pathlib import Path
+
+import orjson
+
+from ..core.messages import HTML, JSON, Handler, Request, Response
+from ..core.settings import Settings
+from ..service.plan import Wiring
+from ..service.service import Service
+from ..web.conditional import precondition, validators
+from .document import as_json, document
+
+FOLDER = Path(__file__).parent / "docs_page"
+SCRIPTS = ("schema.js", "request.js", "page.js")
+
+POLICY = (
+    "default-src 'none'; connect-src 'self'; img-src 'self' data: blob:; style-src 'sha256-{style}'; "
+    "script-src 'sha256-{script}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""Of the page (CSP, level 3): it asks its own server, and runs nothing but what is in it."""
+
+
+def documentation(service: Service, wirings: Iterable[Wiring], settings: Settings) -> dict[str, Handler]:
+    """What a service says of itself, by paths."""
+    content = openapi_json(service, wirings, settings)
+    as_it_is = _fixed(content, JSON)
+
+    @lru_cache(maxsize=16)
+    def behind(root_path: str) -> Handler:
+        return _fixed(orjson.dumps({**orjson.loads(content), "servers": [{"url": root_path}]}), JSON)
+
+    async def described(request: Request) -> Response:
+        return await (behind(request.root_path) if request.root_path else as_it_is)(request)
+
+    return {"/openapi.json": described, "/docs": docs_page()}
+
+
+def openapi_json(service: Service, wirings: Iterable[Wiring], settings: Settings, *, indent: bool = False) -> bytes:
+    """The OpenAPI document; what an author gave as an example or default, and JSON does not know, becomes text."""
+    servers = {"servers": [{"url": settings.root_path}]} if settings.root_path else {}
+    return as_json({**document(service, wirings, settings), **servers}, indent=indent)
+
+
+def docs_page() -> Handler:
+    """The page that lists the routes and tries them: one answer that needs nothing but `openapi.json` beside it."""
+    style = (FOLDER / "page.css").read_text("utf-8")
+    script = "\n".join((FOLDER / name).read_text("utf-8") for name in SCRIPTS)
+    page = (FOLDER / "page.html").read_text("utf-8").replace("{{style}}", style).replace("{{script}}", script)
+    policy = POLICY.format(style=_digest(style), script=_digest(script))
+    return _fixed(page.encode(), HTML, [("content-security-policy", policy)])
+
+
+async def to_docs(request: Request) -> Response:
+    """The way from `/` to the page. Without a known prefix it is relative, to hold behind any."""
+    return Response(b"", 307, [("location", f"{request.root_path}/docs" if request.root_path else "docs")])
+
+
+def _digest(text: str) -> str:
+    return b64encode(sha256(text.encode()).digest()).decode()
+
+
+def _fixed(content: bytes, content_type: str, headers: Sequence[tuple[str, str]] = ()) -> Handler:
+    """A handler for what does not change while the server runs: asked again, it is not sent again."""
+    etag = blake2b(content, digest_size=8).hexdigest()
+
+    async def fixed(request: Request) -> Response:
+        if answer := precondition(request, etag=etag):
+            return answer
+        return Response(content, 200, [*validators(etag=etag), ("cache-control", "no-cache"), *headers], content_type)
+
+    return fixed

@@ -1,0 +1,383 @@
+"""The pool from plain code: `submit`, `map` and `shutdown` by the contract of concurrent.futures, from any thread.
+
+    any thread      submit ──> inbox ─┐                       ┌──> JobFuture          cancel ─┐
+    the pool's loop                   └──> books ──> worker ──┘    books <────────────────────┘
+
+The pool's loop is the one that has started it, or runs in a thread of its own from the first `submit` on. All that is
+decided is decided on that loop; other threads only append to the inbox and wake it.
+
+The thread knows the `Bridge`, never the pool that its user holds. So a pool that is forgotten is collected: what was
+submitted is still done, then the workers leave. At the interpreter's exit the same happens to each pool that is left.
+
+Where we differ from the standard library, it is on purpose: `cancel()` also stops a job that runs, and a worker that
+dies breaks its own job and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, InvalidStateError
+from concurrent.futures.process import BrokenProcessPool, _RemoteTraceback
+from contextlib import suppress
+from functools import partial
+from itertools import islice
+from pickle import HIGHEST_PROTOCOL, dumps
+from typing import Any, ParamSpec, TypeVar
+
+from ..core.errors import NoWorkers, PoolClosed, RemoteError, WorkerDied, WorkerStartError
+from .channel import refuse_unimportable
+from .dispatcher import Dispatcher, JobReply, unpacked
+from .scheduler import Job, JobState
+from .worker import CALL, call_each
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class BrokenWorker(WorkerDied, BrokenProcessPool):
+    """WorkerDied, for who catches what the standard library raises then."""
+
+
+class BrokenStart(WorkerStartError, BrokenProcessPool):
+    """WorkerStartError, for who catches what the standard library raises then."""
+
+
+class JobFuture(Future[T]):
+    """A job of plain code. It stays `pending` for the standard library until it ends: so long it can be cancelled."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        super().__init__()
+        self._bridge = bridge
+        self.call = b""  # function and arguments, pickled, until they are handed on
+        self.job: Job | None = None
+
+    def running(self) -> bool:
+        job = self.job
+        return not self.done() and job is not None and job.state is JobState.RUNNING
+
+    def cancel(self) -> bool:
+        """Cancel the job unless it has ended. If it runs, its worker is killed and replaced."""
+        if not super().cancel():
+            return False
+        self._bridge.soon(self._bridge.withdraw, self)
+        return True
+
+
+class Bridge:
+    """Between the threads that submit and the loop of one pool."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+        self._lock = threading.RLock()  # the collector may end this very pool within a submit
+        self._pid = os.getpid()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._opened = False  # the pool takes jobs
+        self._closing = False  # nothing more is submitted
+        self._cancels = False  # all but the first jobs, as soon as those have begun
+        self._leaving = asyncio.Event()
+        self._ended = threading.Event()
+        self._broken: BrokenStart | None = None
+        self._inbox: deque[JobFuture[Any]] = deque()
+        self._unfinished: set[JobFuture[Any]] = set()
+        self._feeder: asyncio.Task[None] | None = None
+        self._finisher: asyncio.Task[None] | None = None
+
+    # In any thread
+
+    @property
+    def in_thread(self) -> bool:
+        return self._thread is not None
+
+    def submit(self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[T]:
+        self._refuse_if_closed()  # at once: in a forked child the lock may be held for ever
+        future: JobFuture[T] = JobFuture(self)
+        try:
+            refuse_unimportable(fn)
+            future.call = dumps((fn, args, kwargs), HIGHEST_PROTOCOL)
+        except Exception as error:
+            future.set_exception(error)
+        with self._lock:
+            self._refuse_if_closed()
+            if not future.done():
+                self._ensure_loop()
+                self._unfinished.add(future)
+                self._inbox.append(future)
+                if len(self._inbox) == 1:  # else the loop has been woken, or waits for room
+                    self.soon(self._take)
+        return future
+
+    def _refuse_if_closed(self) -> None:
+        if self._pid != os.getpid():
+            raise RuntimeError(f"the pool belongs to process {self._pid}; a forked child must make one of its own")
+        if self._broken is not None:
+            raise self._broken
+        if _exiting:
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+        if self._closing or self._dispatcher.books.closing or (self._loop is not None and self._loop.is_closed()):
+            raise RuntimeError("cannot schedule new futures after shutdown")
+
+    def _ensure_loop(self) -> None:
+        if self._loop is None and hasattr(self._dispatcher, "loop"):
+            self._loop, self._opened = self._dispatcher.loop, True
+        elif self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._start_thread(self._loop)
+
+    def _start_thread(self, loop: asyncio.AbstractEventLoop) -> None:
+        # A daemon, as `_at_exit` waits for it in order, and only Ctrl-C there leaves it behind.
+        name = f"tinysvc pool {self._dispatcher.name}"
+        self._thread = threading.Thread(target=self._run, args=(loop,), name=name, daemon=True)
+        _in_threads.add(self)
+        try:
+            self._thread.start()
+        except RuntimeError:  # there are too many threads, or the interpreter ends
+            _in_threads.discard(self)
+            self._loop = self._thread = None
+            loop.close()
+            raise
+
+    def soon(self, callback: Callable[..., object], *args: Any) -> None:
+        """Have the pool's loop call it."""
+        assert self._loop is not None
+        with suppress(RuntimeError):  # the loop has ended, and the pool with it
+            self._loop.call_soon_threadsafe(callback, *args)
+
+    def shutdown(self, wait: bool = True, cancel_futures: bool = False, even_running: bool = False) -> None:
+        if self._pid != os.getpid():
+            return
+        with self._lock:
+            self._closing = True
+            loop = self._loop = self._loop or getattr(self._dispatcher, "loop", None)
+        if loop is None:
+            self._dispatcher.books.closing = True
+            return
+        self.soon(self._leave, cancel_futures, even_running)
+        if wait and (self._thread or loop.is_running()) and not _runs_here(loop):
+            (self._thread.join if self._thread else self._ended.wait)()
+
+    # In the pool's own thread
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            with asyncio.Runner(loop_factory=lambda: loop) as runner:
+                runner.run(self._serve())
+        finally:
+            with self._lock:
+                _in_threads.discard(self)
+
+    async def _serve(self) -> None:
+        try:
+            await self._dispatcher.start()
+            self._opened = True
+            self._take()
+            if self._cancels:
+                self._cancel_all(even_running=False)
+            await self._leaving.wait()
+            await self._finish()
+        except Exception as error:
+            self._broken = _as_broken(error)
+        finally:
+            with self._lock:
+                self._closing = True  # nothing is added from here on
+            await self._dispatcher.aclose(0)
+            for future in list(self._unfinished):
+                self._end(future, None, self._broken or PoolClosed("the pool was shut down before the job ended"))
+
+    # On the pool's loop
+
+    def _take(self) -> None:
+        """Hand on what was submitted, in order, as far as the queue has room."""
+        while self._inbox and self._opened and self._has_room():
+            future = self._inbox.popleft()
+            if future in self._unfinished:
+                self._admit(future)
+        if self._inbox and self._opened and self._feeder is None:
+            self._feeder = asyncio.get_running_loop().create_task(self._feed())
+
+    def _has_room(self) -> bool:
+        books = self._dispatcher.books
+        return books.closing or bool(books.idle) or books.waiting < books.queue_size
+
+    async def _feed(self) -> None:
+        """The queue is bounded, the inbox is not: go on whenever there is room."""
+        while self._inbox:
+            await self._dispatcher.wait_until(self._has_room)
+            self._take()
+        self._feeder = None
+
+    def _admit(self, future: JobFuture[Any]) -> None:
+        try:
+            future.job = self._dispatcher.admit(CALL, (), future.call)
+            future.job.future.add_done_callback(partial(self._settle, future))
+        except Exception as error:
+            self._end(future, None, error)
+        future.call = b""
+
+    def _settle(self, future: JobFuture[Any], ended: asyncio.Future[JobReply]) -> None:
+        result, error = None, ended.exception()
+        if error is None:
+            try:
+                result = unpacked(ended.result())
+            except BaseException as caught:
+                error = caught
+        self._end(future, result, error)
+
+    def _end(self, future: JobFuture[Any], result: Any, error: BaseException | None) -> None:
+        """Its only end, unless it was withdrawn. If another thread has cancelled it this moment, that counts."""
+        if future not in self._unfinished:
+            return
+        self._forget(future)
+        try:
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(_as_standard(error))
+        except InvalidStateError:
+            future.set_running_or_notify_cancel()
+
+    def withdraw(self, future: JobFuture[Any]) -> None:
+        """It was cancelled: stop its job, and tell who waits for it."""
+        if future not in self._unfinished:
+            return
+        if future.job is not None:
+            self._dispatcher.cancel(future.job)
+        self._forget(future)
+        future.set_running_or_notify_cancel()
+
+    def _forget(self, future: JobFuture[Any]) -> None:
+        self._unfinished.discard(future)
+        future.job = None
+        self._dispatcher.changed.set()
+
+    def _leave(self, cancel_futures: bool, even_running: bool) -> None:
+        if even_running or (cancel_futures and self._opened):
+            self._cancel_all(even_running)
+        self._cancels |= cancel_futures
+        self._leaving.set()
+        if self._thread is None and self._finisher is None:
+            self._finisher = asyncio.get_running_loop().create_task(self._finish())
+
+    def _cancel_all(self, even_running: bool) -> None:
+        for future in list(self._unfinished):
+            if even_running or not future.running():
+                future.cancel()
+
+    async def _finish(self) -> None:
+        try:
+            await self._dispatcher.wait_until(lambda: not self._unfinished)
+            await self._dispatcher.aclose(None)
+        finally:
+            self._ended.set()
+
+
+class PlainExecutor(Executor):
+    """The half of a pool that is a concurrent.futures.Executor. Its methods may be called in any thread."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._bridge = Bridge(dispatcher)
+        weakref.finalize(self, self._bridge.shutdown, wait=False).atexit = False  # see _at_exit
+
+    @property
+    def in_thread(self) -> bool:
+        """It was first used from plain code, so that its loop runs in a thread of its own."""
+        return self._bridge.in_thread
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Call `fn(*args, **kwargs)` in a worker. A pool without a loop gets one of its own, in a thread.
+
+        However many wait, none is refused: `queue_size` bounds only what waits in the pool itself.
+        """
+        return self._bridge.submit(fn, args, kwargs)
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        **options: Any,
+    ) -> Iterator[T]:
+        """As the standard library's of this Python version. What is not yet done when the iteration ends is stopped."""
+        if chunksize < 1:
+            raise ValueError(f"chunksize must be >= 1, not {chunksize}")
+        if chunksize == 1:
+            return super().map(fn, *iterables, timeout=timeout, **options)
+        chunks = _chunks(zip(*iterables, strict=False), chunksize)
+        return _items(super().map(partial(call_each, fn), chunks, timeout=timeout, **options))
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no new jobs and end when those there are done; `cancel_futures`: those that run.
+
+        On the pool's own loop it never waits; use `await pool.aclose()` there.
+        """
+        self._bridge.shutdown(wait, cancel_futures)
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> bool | None:
+        """Wait for all jobs; but after Ctrl-C nobody waits for their results, and they are stopped."""
+        interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
+        self._bridge.shutdown(True, cancel_futures=interrupted, even_running=interrupted)
+        return None
+
+
+def _chunks(rows: Iterator[Any], size: int) -> Iterator[tuple[Any, ...]]:
+    while chunk := tuple(islice(rows, size)):
+        yield chunk
+
+
+def _items(chunks: Iterator[list[T]]) -> Iterator[T]:
+    """The items of all chunks, keeping no reference to one that has been handed out."""
+    for chunk in chunks:
+        chunk.reverse()
+        while chunk:
+            yield chunk.pop()
+
+
+def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False
+
+
+def _as_standard(error: BaseException) -> BaseException:
+    """The error as the standard library has it, where it has one for that."""
+    if isinstance(error, WorkerDied):
+        return BrokenWorker(error.message, error.exitcode)
+    if isinstance(error, NoWorkers):
+        return _as_broken(error)
+    original, remote = error, error.__cause__
+    if isinstance(error, RemoteError) and remote is not None and error.traceback:
+        original, remote = remote, error  # SystemExit and the like, which no loop could bear
+    if isinstance(remote, RemoteError):
+        original.__cause__ = _RemoteTraceback(f'\n"""\n{remote.traceback}\n"""')  # type: ignore[arg-type]
+    return original
+
+
+def _as_broken(error: Exception) -> BrokenStart:
+    if isinstance(error, WorkerStartError):
+        return BrokenStart(error.message, error.traceback)
+    broken = BrokenStart(f"the pool cannot start: {error}")
+    broken.__cause__ = error
+    return broken
+
+
+_exiting = False
+_in_threads: set[Bridge] = set()
+
+
+def _at_exit() -> None:
+    """As in the standard library: what was submitted is done before the interpreter ends."""
+    global _exiting
+    _exiting = True
+    for bridge in list(_in_threads):
+        bridge.shutdown()
+
+
+# Not atexit: what that calls may still submit, and is to be refused.
+threading._register_atexit(_at_exit)  # type: ignore[attr-defined]

@@ -1,0 +1,196 @@
+"""`cpu_workers=0`: cpu handlers in a thread of the server, for debuggers, monkeypatch, coverage and notebooks.
+
+It stands where a ProcessPoolExecutor stands, and keeps the books of foreign.py: a bounded queue, deadlines, lanes. Its
+one thread opens the resources, runs one job at a time, and closes the resources, as a worker does. What is lost is what
+only a process can give: a job that runs cannot be stopped, a crash ends the server, and what computes holds the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Executor, Future
+from contextlib import ExitStack
+from contextvars import Context
+from queue import SimpleQueue
+from time import monotonic
+from typing import Any
+
+from ..core.errors import WorkerStartError, author_traceback
+from ..core.settings import DEFAULT_QUEUE_SIZE
+from .dispatcher import JobReply, JobStream, remote_error
+from .external import ForeignPool
+from .scheduler import Job, JobState
+from .worker import Handle, Program, decode, encode, error_text
+
+log = logging.getLogger("tinysvc.executor")
+
+
+class Thread(Executor):
+    """One thread that runs what it is given. It is a daemon: a job that never ends does not keep the program alive."""
+
+    def __init__(self, name: str) -> None:
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        if self._closed:
+            raise RuntimeError("cannot schedule new futures after shutdown")  # as the standard executors say it
+        future: Future[Any] = Future()
+
+        def call() -> None:
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(Context().run(fn, *args, **kwargs))
+                except BaseException as error:
+                    future.set_exception(error)
+
+        self._calls.put(call)
+        return future
+
+    def _run(self) -> None:
+        while call := self._calls.get():
+            call()
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self._closed = True
+        self._calls.put(None)
+
+
+class Abandoned(BaseException):
+    """Raised in a stream that nobody reads any more."""
+
+
+class InProcessPool(ForeignPool):
+    """Runs `program` in a thread of this process."""
+
+    def __init__(self, program: Program, *, name: str = "default", queue_size: int = DEFAULT_QUEUE_SIZE) -> None:
+        self._thread = Thread(f"tinysvc cpu handlers ({name})")
+        super().__init__(self._thread, program, name=name, queue_size=queue_size)
+        self._handle: Handle
+        self._opened: ExitStack | None = None
+
+    async def start(self) -> None:
+        """Open the program. WorkerStartError if that fails."""
+        self._loop = asyncio.get_running_loop()
+        log.warning(
+            "cpu_workers is 0: the cpu handlers of the pool %r run in a thread of the server, one at a time, for "
+            "debugging and tests. A running job cannot be stopped, at its deadline or by a disconnect; a crash "
+            "ends the server; what computes holds the event loop back; max_jobs, max_memory, memory_limit and "
+            "max_result_size are not applied",
+            self.name,
+        )
+        try:
+            await asyncio.wrap_future(self._thread.submit(self._open))
+        except BaseException as error:
+            self._thread.shutdown()
+            raise WorkerStartError("the cpu resources cannot be opened", author_traceback(error)) from error
+
+    def _open(self) -> None:
+        with ExitStack() as stack:
+            for context in filter(None, (getattr(self._program, "preload", None), self._program)):
+                self._handle = stack.enter_context(context())
+            self._opened = stack.pop_all()
+
+    async def _close_programs(self) -> None:
+        if any(not handed.done() for _, handed in self._handed.values()):
+            log.warning("the pool %r leaves a job behind that still runs, and what it may use open", self.name)
+        elif self._opened is not None:
+            close, self._opened = self._opened.close, None
+            try:
+                await asyncio.wrap_future(self._thread.submit(close))
+            except Exception as error:
+                log.error("the pool %r could not close its resources:\n%s", self.name, author_traceback(error))
+        self._thread.shutdown()
+
+    @property
+    def max_workers(self) -> int:
+        return 1
+
+    @property
+    def ready(self) -> int:
+        """The thread is there, also while it runs a job that was abandoned."""
+        return 1
+
+    def _submit_job(self, job: Job) -> Future[Any]:
+        return self._thread.submit(self._work, job, job.frame, job.body)
+
+    def _work(self, job: Job, meta: bytes, body: bytes) -> JobReply | Exception | None:
+        """One job in the thread. None: its stream was sent to its end."""
+        try:
+            reply = self._handle(decode(meta), body)
+            if isinstance(reply.body, Iterator):
+                self._stream(job, reply.meta, reply.body)
+                return None
+            content = bytes(reply.body) if isinstance(reply.body, bytearray) else reply.body
+            return JobReply(decode(encode(reply.meta)), content)
+        except Abandoned:
+            return None
+        except BaseException as error:  # SystemExit too: the server is not the handler's to end
+            return remote_error(*error_text(error), b"")
+
+    def _stream(self, job: Job, meta: Any, pieces: Iterator[bytes]) -> None:
+        tap = Tap()
+        stream = JobStream(job, tap, tap.close)  # type: ignore[arg-type]
+        self._soon(self._begin, job, JobReply(decode(encode(meta)), stream))
+        ended: Exception | None = None
+        try:
+            for piece in pieces:
+                tap.wait()
+                self._soon(stream.feed, bytes(piece))
+        except Abandoned:
+            raise
+        except BaseException as error:
+            ended = remote_error(*error_text(error), b"")
+        finally:
+            if isinstance(pieces, Generator):
+                pieces.close()
+            self._soon(stream.end, ended)
+
+    def _soon(self, call: Callable[..., object], *arguments: Any) -> None:
+        try:
+            self._loop.call_soon_threadsafe(call, *arguments)
+        except RuntimeError:  # the loop has ended
+            raise Abandoned from None
+
+    def _begin(self, job: Job, reply: JobReply) -> None:
+        if job.state is JobState.DONE or job.future.done():
+            assert isinstance(reply.body, JobStream)
+            self._loop.create_task(reply.body.aclose())
+            return
+        job.settle(monotonic())
+        job.future.set_result(reply)
+
+    def _outcome(self, handed: Future[Any]) -> Any:
+        return handed.result()
+
+
+class Tap:
+    """Holds the thread of a stream back while its client does not read. It is the stream's channel and transport."""
+
+    def __init__(self) -> None:
+        self._open = threading.Event()
+        self._open.set()
+        self._closed = False
+        self.transport = self
+
+    def pause_reading(self) -> None:
+        self._open.clear()
+
+    def resume_reading(self) -> None:
+        self._open.set()
+
+    def close(self) -> None:
+        """Nobody reads any more."""
+        self._closed = True
+        self._open.set()
+
+    def wait(self) -> None:
+        """Until more may be sent. Abandoned if nobody reads any more."""
+        self._open.wait()
+        if self._closed:
+            raise Abandoned

@@ -1,0 +1,240 @@
+"""Background: the work that a request leaves for the time after its answer.
+
+add     the handler, or a resource of the request, adds a task; it keeps the context variables of that moment
+start   the handler has succeeded, the resources of the request are closed, a stream has ended
+drain   the requests end first, then the tasks, then the pools and the resources, within one shutdown_timeout
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, suppress
+from contextvars import Context, copy_context
+from functools import partial
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from ..core import forks
+from ..core.context import list_task
+from ..core.ending import awake_timeout
+from ..core.errors import INDENT, HTTPError, author_traceback, indented, notice
+from ..core.messages import Failed, Handler, Request, Response
+from ..core.threads import in_thread
+from .open_resources import OpenStream
+
+log = logging.getLogger("tinysvc")
+
+THREADS = 40
+"""Tasks of plain `def` that run at one time, beside the threads of handlers: as many as anyio gives those."""
+
+GRACE = 0.5
+"""Seconds in which tasks that a drain has cancelled may clean up."""
+
+
+class Task(NamedTuple):
+    """One function to call, and the request that asked for it."""
+
+    call: partial[Any]
+    name: str
+    request: Request | None
+    context: Context
+
+    def at_work_on(self) -> Request | None:
+        """The request, for its log lines."""
+        return self.request
+
+
+class Background:
+    """Tasks of a request that run after its answer: a handler takes `background: Background`.
+
+    A resource of the request can take it, too. The tasks of one request start together when the handler has succeeded,
+    its resources are closed and a stream has ended, and run beside each other. They are discarded when the handler
+    fails. A task that fails is logged, with the id of its request. A server that ends waits for its tasks, within
+    `shutdown_timeout`. Work that must not be lost belongs in a queue outside the server.
+
+    Example:
+        ```py
+        @io_route("/orders", methods=["POST"])
+        async def order(order: Order, background: Background) -> None:
+            background.add(send_mail, order.address, subject="Thank you")
+        ```
+    """
+
+    for_resources = True
+
+    def __init__(self, tasks: BackgroundTasks | None = None, request: Request | None = None) -> None:
+        self._tasks = tasks or BackgroundTasks(0)
+        self._request = request
+        self._added: deque[Task] = deque()
+        self._starts = False
+
+    @classmethod
+    def of_request(cls, request: Request) -> Background:
+        """The one of this request: handler and resources share it."""
+        found: Background | None = getattr(request, "background", None)
+        if found is None:
+            found = request.background = cls(getattr(request.served_by, "background", None), request)
+        return found
+
+    def add(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
+        """Call `function` with these arguments after the answer: `async def` on the event loop, `def` in a thread.
+
+        Raises:
+            TypeError: `function` cannot be called so, or it is a generator function.
+            HTTPError: 503, the server has `max_background` tasks already.
+        """
+        name = _checked_name(function)
+        if inspect.isfunction(function):
+            inspect.signature(function).bind(*args, **kwargs)  # an error here still reaches the client
+        task = Task(partial(function, *args, **kwargs), name, self._request, copy_context())
+        self._tasks.reserve(task)
+        self._added.append(task)
+        if self._starts:  # added by a task
+            self._tasks.loop.call_soon_threadsafe(self.start)
+
+    def start(self) -> None:
+        """Start the tasks, and those that are added from now on. Called on the event loop."""
+        self._starts = True
+        while self._added:
+            self._tasks.start(self._added.popleft())
+
+    def discard(self) -> None:
+        """Start none of the tasks."""
+        while self._added:
+            self._tasks.release(self._added.popleft())
+
+
+class BackgroundTasks:
+    """The tasks of all requests of a server: at most `limit` (0: any number), waiting and running."""
+
+    loop: asyncio.AbstractEventLoop
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._known: dict[int, Task] = {}  # by id: those that wait for an answer, and those that run
+        self._running: dict[asyncio.Task[None], Task] = {}
+        self._limiter: Any = None
+        self._closed = False
+
+    def around(self, handler: Handler) -> Handler:
+        """`handler`, and behind its answer the tasks that it has added."""
+
+        async def handle(request: Request) -> Response:
+            self.loop = asyncio.get_running_loop()
+            background = Background.of_request(request)
+            try:
+                response = await handler(request)
+            except BaseException:
+                background.discard()
+                raise
+            if isinstance(response, Failed):
+                background.discard()
+            elif isinstance(response.content, AsyncIterator):
+                stack = AsyncExitStack()
+                stack.push(partial(_end_of_stream, background))
+                response.content = OpenStream(response.content, stack)
+            else:
+                background.start()
+            return response
+
+        return handle
+
+    def reserve(self, task: Task) -> None:
+        if self.limit and len(self._known) >= self.limit:
+            raise HTTPError(
+                503,
+                f"The server has {self.limit} background tasks, as many as it may (max_background).",
+                headers=[("retry-after", "1")],
+            )
+        self._known[id(task)] = task
+
+    def release(self, task: Task) -> None:
+        self._known.pop(id(task), None)
+
+    def start(self, task: Task) -> None:
+        if self._closed:
+            self.release(task)
+            log.warning("the background task %s was not started: the server has ended its tasks", _told(task))
+            return
+        running = self.loop.create_task(self._run(task), context=task.context)
+        self._running[running] = task
+        running.add_done_callback(self._running.pop)
+        list_task(running, task)
+
+    async def _run(self, task: Task) -> None:
+        try:
+            await self._call(task.call)
+        except BaseException as error:  # SystemExit, too: a task must not end the server
+            if forks.in_child:
+                forks.end_of_child(error)
+            current = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and current is not None and current.cancelling():
+                raise
+            notice(error)
+            log.error("the background task %s failed\n%s", _told(task), INDENT + indented(author_traceback(error)))
+        finally:
+            self.release(task)
+        if forks.in_child:
+            forks.end_of_child()
+
+    async def _call(self, call: partial[Any]) -> None:
+        if inspect.iscoroutinefunction(call):
+            await call()
+            return
+        if self._limiter is None:
+            from anyio import CapacityLimiter  # only services with such tasks pay for the import
+
+            self._limiter = CapacityLimiter(THREADS)
+        result = await in_thread(call, limiter=self._limiter)
+        if inspect.isawaitable(result):  # of an object whose __call__ is async
+            await result
+
+    async def drain(self, timeout: float) -> None:
+        """Wait for the tasks, for `timeout` seconds, then cancel them."""
+        with suppress(TimeoutError):
+            async with awake_timeout(timeout):
+                while self._running:
+                    await asyncio.wait(self._running)
+        self._closed = True
+        if self._running:
+            names = ", ".join(sorted({task.name for task in self._running.values()}))
+            log.warning("background tasks were cancelled as the server ends: %d (%s)", len(self._running), names)
+            for running in self._running:
+                running.cancel()
+            await asyncio.wait(self._running, timeout=GRACE)
+
+
+def _end_of_stream(
+    background: Background, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+) -> None:
+    """A disconnect is no failure of the handler: its tasks start, as they do where it has answered at once."""
+    if error is None or isinstance(error, (ConnectionError, asyncio.CancelledError)):
+        background.start()
+    else:
+        background.discard()
+
+
+def _told(task: Task) -> str:
+    if task.request is None:
+        return task.name
+    return f"{task.name} of {task.request.method} {task.request.raw_path} (request {task.request.id})"
+
+
+def _checked_name(function: object) -> str:
+    if inspect.iscoroutine(function):
+        function.close()  # else the interpreter warns that nothing awaits it
+        name = function.__name__
+        raise TypeError(
+            f"background.add takes a function and its arguments: background.add({name}, ...), not a coroutine"
+        )
+    if not callable(function):
+        raise TypeError(f"background.add takes a function and its arguments, not {function!r}")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(
+            f"background.add takes a function that does the work when it is called, not a generator: {function!r}"
+        )
+    return getattr(function, "__qualname__", None) or type(function).__qualname__

@@ -1,0 +1,94 @@
+"""What can be known to be wrong with a route before anything is open: ConfigurationError, with the remedy."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+import sys
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any
+
+from ..core.errors import ConfigurationError
+from ..core.settings import Settings
+from ..service.plan import Wiring, has_body, has_parameter, max_body_size, wiring_of
+from ..service.routes import Given
+from ..service.service import Mounted
+from ..web.websocket import WebSocket, socket_parameter
+from .background import Background
+from .cpu_endpoints import Endpoint
+
+
+def endpoint_of(wiring: Wiring, settings: Settings) -> Endpoint:
+    """A cpu route as its workers need it. ConfigurationError for what they cannot import, or that needs the loop."""
+    mounted, route = wiring.mounted, wiring.mounted.route
+    function = route.function
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise ConfigurationError.at(
+            function, "is async, but @cpu_route runs it in a worker, where nothing else waits; make it a plain def"
+        )
+    if has_parameter(function, WebSocket):
+        raise ConfigurationError.at(
+            function, "takes a WebSocket, which lives on the event loop; use @io_route, and await cpu(...) in it"
+        )
+    if has_parameter(function, Background):
+        raise ConfigurationError.at(
+            function,
+            "takes Background, but @cpu_route runs it in a worker, and the tasks run on the event loop of the server; "
+            "take it in an @io_route, and await cpu(...) in it, or in an @io_resource of the request",
+        )
+    resources = {name: resource.function for name, resource in wiring.worker.items()}
+    in_thread = not settings.cpu_workers and not isinstance(settings.pools.get(route.pool), Executor)
+    for needed in () if in_thread else (function, *resources.values(), *mounted.error_handlers.values()):
+        _check_picklable(needed) if isinstance(needed, Given) else _check_importable(needed)
+    return Endpoint(
+        function,
+        route.parameters,
+        resources,
+        frozenset(name for name, resource in wiring.worker.items() if resource.shared),
+        route.batch,
+        mounted.path,
+        settings.compress,
+        max_body_size(mounted, settings),
+        frozenset(wiring.of_request.keys() & wiring.binder.resources),
+        dict(mounted.error_handlers),
+        has_body(route.methods),
+    )
+
+
+def _check_picklable(given: Given) -> None:
+    try:
+        pickle.dumps(given)
+    except Exception as error:
+        raise ConfigurationError(
+            f"what overrides a cpu_resource, {given.value!r}, cannot be sent to a worker: {error}; "
+            "give a function at a module's top level, which opens it there"
+        ) from None
+
+
+def _check_importable(function: Callable[..., Any]) -> None:
+    """A worker gets a function by its module and name, as pickle has it."""
+    name = function.__qualname__
+    if "<lambda>" in name or "<locals>" in name:
+        kind = "a lambda" if "<lambda>" in name else "defined inside another function"
+        raise ConfigurationError.at(
+            function, f"is {kind}, so that a worker cannot import it; define it with def at the module's top level"
+        )
+    found: Any = sys.modules.get(function.__module__)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if found is not function:
+        raise ConfigurationError.at(
+            function,
+            f"{function.__module__}.{name} is not this function, so that a worker would import another one; "
+            "put the tinysvc decorator on top of the others, and give every handler a name of its own",
+        )
+
+
+def check(mounted: Mounted) -> None:
+    """ConfigurationError for what can be known to be wrong with a route before anything is open."""
+    wiring = wiring_of(mounted)
+    if mounted.route.kind == "cpu":
+        endpoint_of(wiring, Settings())
+    else:
+        socket_parameter(wiring)

@@ -1,0 +1,83 @@
+"""`await cpu(predict, features)`: a cpu handler called as a function, from code on the event loop.
+
+The call runs where the route's requests run: in its pool, behind its `limit`, with its deadline. What goes in and comes
+out travels as pickles; the resources are the worker's own, by their names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
+
+from ..core.context import request_id
+from ..core.errors import ConfigurationError
+from ..executor import packed
+from ..pool.dispatcher import JobReply, remote_error, unpacked
+from ..service.routes import recorded
+
+if TYPE_CHECKING:
+    from ..executor import ProcessPoolExecutor
+    from ..pool.external import ForeignPool
+    from ..pool.scheduler import Lane
+
+T = TypeVar("T")
+
+
+class CpuCall(NamedTuple):
+    """Where a handler runs that is called as a function."""
+
+    pool: ProcessPoolExecutor | ForeignPool
+    number: int
+    timeout: float | None
+    lane: Lane | None
+
+    async def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        lengths, body = await packed((args, kwargs))
+        job = self.pool.submit_frame((self.number, None, lengths, request_id.get()), body, self.timeout, self.lane)
+        try:
+            reply = await job.future
+        except asyncio.CancelledError:
+            self.pool.abandon(job, even_running=True)
+            raise
+        lengths, failure = reply.meta
+        if failure:
+            type_name, message, traceback = failure
+            raise remote_error(type_name, message, traceback, reply.body, only_http=True)
+        return unpacked(JobReply(lengths, reply.body))
+
+
+_served: WeakKeyDictionary[asyncio.AbstractEventLoop, list[Mapping[Callable[..., Any], CpuCall]]] = WeakKeyDictionary()
+
+
+@contextmanager
+def callable_here(calls: Mapping[Callable[..., Any], CpuCall]) -> Iterator[None]:
+    """While the block runs, code on this loop can call these handlers."""
+    here = _served.setdefault(asyncio.get_running_loop(), [])
+    here.append(calls)
+    try:
+        yield
+    finally:
+        here[:] = [each for each in here if each is not calls]
+
+
+async def cpu(function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+    """Call a handler that has `@cpu_route` in a worker of its pool, and return what it returns.
+
+    Its resources are filled in by name; all other arguments are given here. The route's `timeout` and `limit` hold.
+    Raises HTTPError as the handler does; RemoteError for anything else that it raises, and the error handlers of the
+    caller's service are asked for its `original`; and the pool's errors
+    (QueueFull, DeadlineExceeded, WorkerDied, ...: see errors.PoolError), each of which, where it is not caught, answers
+    the request as it would answer the route's own. Cancelling it stops the job. ConfigurationError for a function that
+    no service here serves.
+    """
+    for calls in reversed(_served.get(asyncio.get_running_loop(), [])):
+        if function in calls:
+            return await calls[function](args, kwargs)  # type: ignore[no-any-return]
+    if any(getattr(record, "kind", "") == "cpu" for record in recorded(function)):
+        remedy = "it is not part of a service that runs on this event loop; name it, or its module, in the Service(...)"
+    else:
+        remedy = "it has no @cpu_route; give it one, or call it as it is"
+    raise ConfigurationError.at(function, f"cannot be called by cpu(...): {remedy}")

@@ -1,0 +1,337 @@
+"""The worker's side of a cpu route: request -> bind -> handler -> encode -> response, one at a time or in a batch.
+
+A worker imports this, and neither the server nor the pool: the less it loads, the sooner it is there and the less
+memory each costs.
+
+    meta of a request   (number, method, path, query, path parameters, headers, peer, id, pickled resources or None)
+            its reply   (status, content type, headers)
+    meta of a call      (number, None, lengths of the pickles, id of the caller's request); the body is (args, kwargs)
+            its reply   (lengths of the pickles, None), or (None, (status, detail, headers)) of an HTTPError
+    meta of a batch     (number, [meta of each request], [length of each body]); the body is those of all
+            its reply   [(length, reply, None) or (0, None, error's texts)], one for each; the body is those of all
+
+adapter.py, calls.py and batching.py are at the other end. A request of a batch that fails, fails alone: what does not
+bind is not given to the handler; an exception among the results is one request's error; and when the handler raises for
+several, it is called again with each alone. So a handler with `batch=` must be safe to repeat.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterator, Mapping, Set
+from contextlib import ExitStack, contextmanager
+from contextvars import copy_context
+from inspect import signature
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..binding.binder import Binder, Body, is_packed, open_resource, resource_key
+from ..binding.results import encode_iterator, encode_result
+from ..core.context import request_id, route_name
+from ..core.ending import begin_to_close
+from ..core.errors import HTTPError, UnencodableResult
+from ..core.forms import FormData, parse_form
+from ..core.messages import (
+    FileContent,
+    HeaderLines,
+    Headers,
+    Peer,
+    Request,
+    Response,
+    check_assigned,
+    problem_response,
+)
+from ..pool.inherited import started_by
+from ..pool.worker import Handle, Reply, error_text, pickled_error, unpack
+from ..pool.worker import pack as pickled
+from ..service.error_handlers import ErrorHandler, ErrorHandlers, answer_to
+from ..wire.codings import pack, pack_pieces, packing, unpack_body
+
+if TYPE_CHECKING:
+    from ..service.routes import Batch
+
+Values = Mapping[str, Any]
+
+
+class Endpoint(NamedTuple):
+    """A cpu route as a worker needs it: picklable, by the names of its functions."""
+
+    function: Callable[..., Any]
+    path_parameters: tuple[str, ...]
+    resources: dict[str, Callable[..., Any]]
+    """Those that the worker opens, in the order of need; a Given is there already."""
+    shared: frozenset[str] = frozenset()
+    """Names of the resources that are opened in the forkserver."""
+    batch: Batch | None = None
+    path: str = ""
+    """The pattern of its path, where it finally stands."""
+    compress: bool = False
+    """Whether answers are compressed for clients that accept it."""
+    max_body_size: int = 16 * 1024 * 1024
+    """Bytes that a compressed body may unpack to."""
+    of_request: frozenset[str] = frozenset()
+    """Names of the resources whose values come with each request."""
+    error_handlers: dict[type[Exception], ErrorHandler] = {}  # noqa: RUF012 - nobody writes to it
+    has_body: bool = True
+    """Whether one of its methods has a body."""
+
+
+class CpuProgram:
+    """What a worker runs: it opens the resources, then it binds, calls and encodes.
+
+    Shared resources are opened by `preload`, in the forkserver; the workers find them here, as it forks them. Where
+    nobody has called it, a worker opens its own.
+    """
+
+    def __init__(self, endpoints: list[Endpoint]) -> None:
+        self.endpoints = endpoints
+        self._shared: dict[Any, Any] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return CpuProgram, (self.endpoints,)  # what is open stays in its process
+
+    @contextmanager
+    def preload(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            for endpoint in self.endpoints:
+                shared = {name: f for name, f in endpoint.resources.items() if name in endpoint.shared}
+                _open(stack, shared, self._shared)
+            yield
+        self._shared.clear()
+
+    @contextmanager
+    def __call__(self) -> Iterator[Handle]:
+        with ExitStack() as stack:
+            opened = dict(self._shared)
+            table: list[tuple[Handle, Handle]] = []
+            for endpoint in self.endpoints:
+                values = _open(stack, endpoint.resources, opened)
+                make = _one_at_a_time if endpoint.batch is None else _batched
+                table.append((make(endpoint, values), _called(endpoint, values)))
+
+            def handle(meta: Any, body: Body) -> Reply:
+                answer: Handle
+                call: Handle
+                answer, call = table[meta[0]]
+                return answer(meta, body) if meta[1] is not None else call(meta, body)
+
+            yield handle
+
+
+def _open(stack: ExitStack, resources: dict[str, Callable[..., Any]], opened: dict[Any, Any]) -> dict[str, Any]:
+    """The values of these resources; what is open already stands in `opened`."""
+    keys: dict[str, Any] = {}
+    values: dict[str, Any] = {}
+    for name, function in resources.items():
+        key, arguments = resource_key(function, keys, values)
+        if key not in opened:
+            with started_by(f"the resource {name}"):
+                opened[key] = open_resource(stack, function, arguments)
+            stack.callback(begin_to_close, name)  # it is called before that is closed
+        keys[name], values[name] = key, opened[key]
+    return values
+
+
+def _request(meta: Any, body: Body, compresses: bool) -> Request:
+    _, method, path, query, parameters, headers, (client, server, scheme), identity, resources = meta
+    # As a list, an address is host and port; else the path of a Unix socket, or nothing.
+    client = tuple(client) if type(client) is list else client
+    server = tuple(server) if type(server) is list else server
+    request = Request(method, path, query, Headers(headers), body, parameters, Peer(client, server, scheme), identity)
+    request.resources = resources
+    if compresses:
+        request.compresses = True
+    return request
+
+
+def _one_at_a_time(endpoint: Endpoint, resources: Values) -> Handle:
+    function, path = endpoint.function, endpoint.path
+    names = {*resources, *endpoint.of_request}
+    binder = Binder(function, endpoint.path_parameters, names, has_body=endpoint.has_body)
+    bind, stream_type, compress = binder.bind, binder.stream_type, endpoint.compress
+    kind, limit, error_handlers = binder.body_kind, endpoint.max_body_size, endpoint.error_handlers
+
+    def handle(meta: Any, body: Body) -> Reply:
+        begin = perf_counter()
+        request = _request(meta, body, compress)
+        request_id.set(request.id)
+        route_name.set(f"{request.method} {path}")
+        try:
+            body = _unpacked(request, body, kind, limit)
+            values = resources if request.resources is None else {**resources, **pickle.loads(request.resources)}
+            response = encode_result(function(**bind(request, body, values)))
+            content = response.content
+            if isinstance(content, FileContent):
+                raise UnencodableResult("a file is sent by an io_route only; return its bytes here, or yield them")
+            if type(content) is not bytes and type(content) is not memoryview:
+                content = encode_iterator(response, stream_type)
+                if request.form_data is not None:
+                    content = _holding(request.form_data, content)
+            if compress:
+                content = _compressed(request, response, content)
+        except MemoryError:  # nobody knows what is left; the worker is replaced
+            raise
+        except Exception as error:
+            answer = _answer_to(error, request, error_handlers)
+            if answer is None:
+                raise
+            response = answer
+            content = response.content
+        work = perf_counter() - begin if type(content) is bytes else None  # of a stream, most is still to be done
+        return Reply(_meta_of(response, work), content)
+
+    return handle
+
+
+def _holding(form: FormData, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The pieces. Until the last one the form is held: an UploadFile closes its file when nothing holds it."""
+    yield from pieces
+
+
+def _answer_to(error: Exception, request: Request, error_handlers: ErrorHandlers) -> Response | None:
+    """What the author's error handlers make of it, or the problem that it is; None if it is neither."""
+    if error_handlers and (response := answer_to(error, request, error_handlers)):
+        return response
+    return problem_response(error, request) if isinstance(error, HTTPError) else None
+
+
+def _unpacked(request: Request, body: Body, kind: str, limit: int) -> Body:
+    """The body as the binder takes it: what is typed, before its Content-Encoding; a form beside the request."""
+    if kind in ("", "bytes"):
+        return body
+    if is_packed(request):
+        body = unpack_body(request.headers["content-encoding"], body, limit)
+    if kind == "form":
+        request.form_data = parse_form(request.headers.get("content-type", ""), body)
+    return body
+
+
+def _compressed(request: Request, response: Response, content: Any) -> Any:
+    """The content as the response will have it; the response's headers tell how."""
+    response.content = content
+    coding = packing(request, response)
+    if coding is None:
+        return content
+    return pack_pieces(coding, content) if isinstance(content, Iterator) else pack(coding, content)
+
+
+def _called(endpoint: Endpoint, resources: Values) -> Handle:
+    """The handler as a function, called from the server's own code."""
+    own = {name: resources[name] for name in signature(endpoint.function).parameters if name in resources}
+
+    def handle(meta: Any, body: Body) -> Reply:
+        _, _, lengths, caller = meta
+        args, kwargs = unpack(lengths, body)
+        request_id.set(caller)
+        route_name.set(f"call {endpoint.path}")
+        try:
+            result = endpoint.function(*args, **{**own, **kwargs})
+        except MemoryError:  # nobody knows what is left; the worker is replaced
+            raise
+        except Exception as error:
+            return Reply(([], error_text(error)), pickled_error(error))
+        if isinstance(result, Iterator):
+            name = endpoint.function.__qualname__
+            raise UnencodableResult(f"{name} streams, and only a request can take a stream; call what returns a value")
+        lengths, pieces = pickled(result)
+        return Reply((lengths, None), b"".join(pieces))
+
+    return handle
+
+
+def _meta_of(response: Response, work: float | None = None) -> tuple[int, str | None, list[tuple[str, str]], Any]:
+    """Head of the response; and the seconds that were worked for it, where that is known."""
+    if type(response.headers) is not HeaderLines or not (response.content_type or "").isascii():
+        check_assigned(response)
+    return response.status, response.content_type, response.headers, work
+
+
+# Batches
+
+
+def _batched(endpoint: Endpoint, resources: Values) -> Handle:
+    function, path = endpoint.function, endpoint.path
+    names = {*resources, *endpoint.of_request}
+    binder = Binder(function, endpoint.path_parameters, names, batched=True, has_body=endpoint.has_body)
+    own = {name: resources[name] for name in binder.resources if name in resources}
+    bind, kind, limit = binder.bind, binder.body_kind, endpoint.max_body_size
+
+    def handle(meta: Any, body: Body) -> Reply:
+        _, metas, lengths = meta
+        requests = [
+            _request(each, part, endpoint.compress) for each, part in zip(metas, _parts(body, lengths), strict=True)
+        ]
+        route_name.set(f"{requests[0].method} {path}")
+        outcomes: list[Any] = [None] * len(requests)
+        bound: dict[int, Values] = {}
+        for position, (request, part) in enumerate(zip(requests, _parts(body, lengths), strict=True)):
+            try:
+                values = own if request.resources is None else {**own, **pickle.loads(request.resources)}
+                bound[position] = bind(request, _unpacked(request, part, kind, limit), values)
+            except MemoryError:
+                raise
+            except Exception as error:  # also one of the author's own, of a __post_init__
+                outcomes[position] = error
+        request_id.set(",".join(requests[position].id for position in bound))
+        for position, result in zip(bound, _results(function, list(bound.values()), own), strict=True):
+            outcomes[position] = result
+        answers = [_answer(endpoint, *each) for each in zip(outcomes, requests, strict=True)]
+        return Reply([meta for meta, _ in answers], b"".join([content for _, content in answers]))
+
+    return handle
+
+
+def _parts(body: Body, lengths: list[int]) -> Iterator[Body]:
+    start = 0
+    for length in lengths:
+        yield body[start : start + length]
+        start += length
+
+
+def _results(function: Callable[..., Any], bound: list[Values], resources: Values) -> list[Any]:
+    """A result or an exception for each: of one call, or if that raises, of a call for each alone."""
+    if not bound:
+        return []
+    try:
+        return copy_context().run(_call, function, bound, resources)  # a second call begins as the first
+    except MemoryError:  # nobody knows what is left; the worker is replaced
+        raise
+    except BaseException as error:
+        if len(bound) == 1 or isinstance(error, UnencodableResult):
+            return [error] * len(bound)
+    return [result for each in bound for result in _results(function, [each], resources)]
+
+
+def _call(function: Callable[..., Any], bound: list[Values], resources: Values) -> list[Any]:
+    lists = {name: [each[name] for each in bound] for name in bound[0] if name not in resources}
+    results = function(**lists, **{name: resources[name] for name in resources})
+    if isinstance(results, (str, bytes, Mapping, Set)) or not hasattr(results, "__len__") or len(results) != len(bound):
+        came = f"{len(results)} of them" if isinstance(results, list) else f"a {type(results).__qualname__}"
+        raise UnencodableResult(
+            f"the handler was given a batch of {len(bound)} and must return a list of as many results, "
+            f"but returned {came}"
+        )
+    return list(results)
+
+
+def _answer(endpoint: Endpoint, outcome: Any, request: Request) -> tuple[tuple[int, Any, Any], Body]:
+    """One request's part of the reply, and of its body."""
+    try:
+        response = _whole(outcome) if not isinstance(outcome, BaseException) else None
+        if isinstance(outcome, Exception):
+            response = _answer_to(outcome, request, endpoint.error_handlers)
+        if response is None:
+            return (0, None, error_text(outcome)), b""
+        content = _compressed(request, response, response.content) if endpoint.compress else response.content
+        return (len(content), _meta_of(response), None), content
+    except MemoryError:
+        raise
+    except BaseException as error:
+        return (0, None, error_text(error)), b""
+
+
+def _whole(result: Any) -> Response:
+    response = encode_result(result)
+    if not isinstance(response.content, (bytes, memoryview)):
+        raise UnencodableResult("a request of a batch is answered whole, but its result is an iterator; return a list")
+    return response

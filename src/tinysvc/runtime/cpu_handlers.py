@@ -1,0 +1,108 @@
+"""The server's side of a cpu route: request -> job in a pool, or in a batch -> response.
+
+    request ──> body: bytes, or an arena where it is big ──> submit_frame ──> reply ──> Response, with Server-Timing
+
+The worker's side is endpoints.py. What happens to the job when the client leaves is decided here: see README.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from ..core.errors import PoolError
+from ..core.messages import SAFE_METHODS, Handler, Request, Response
+from ..pool.arena import BIG, Arena, Arenas
+from .advice import Sample
+from .batching import Batcher, Item
+
+if TYPE_CHECKING:
+    from ..executor import ProcessPoolExecutor
+    from ..pool.external import ForeignPool
+    from ..pool.scheduler import Job, Lane
+    from ..service.routes import Route
+
+
+def cpu_handler(
+    pool: ProcessPoolExecutor | ForeignPool,
+    number: int,
+    route: Route,
+    path: str,
+    default_timeout: float,
+    lane: Lane | None,
+) -> Handler:
+    """What answers the route at this path, whose endpoint has this number among those of its pool."""
+    timeout = route.timeout_or(default_timeout)
+    batched = route.batch is not None
+    jobs: Any = Batcher(pool, number, route.batch, timeout, lane) if route.batch else pool
+
+    sample: Sample | None = Sample(f"{route.methods[0]} {path}")
+
+    async def handle(request: Request) -> Response:
+        nonlocal sample
+        body = await request.body() if batched or request.has_arrived else await received(request, pool.arenas)
+        method, path, query = request.method, request.raw_path, request.raw_query
+        values = request.resources
+        meta = (number, method, path, query, request.path_params, request.headers.raw, request.peer, request.id, values)
+        key = (number, method, path, query, body) if type(body) is bytes else None
+        job: Job | Item | None = None
+        try:
+            job = jobs.submit_frame(meta, body, timeout, lane, key)
+            cancels = route.on_disconnect == "cancel" or (not route.on_disconnect and method in SAFE_METHODS)
+
+            def left() -> None:
+                jobs.abandon(job, even_running=cancels)
+
+            request.on_disconnect = left
+            reply = await job.future
+        except asyncio.CancelledError:
+            jobs.abandon(job, even_running=True)
+            raise
+        except PoolError as error:
+            if isinstance(body, Arena):
+                body.close()
+            error.headers = [*error.headers, ("server-timing", server_timing(job))]
+            raise
+        status, content_type, headers, work = reply.meta
+        if sample and work is not None and sample.is_full_with(work, job.ran):
+            sample = None
+        response = Response(reply.body, status, headers, content_type)
+        list.append(response.headers, ("server-timing", server_timing(job)))  # ours: without a check, on the hot path
+        return response
+
+    return handle
+
+
+def server_timing(job: Job | Item | None) -> str:
+    """The value of Server-Timing (W3C): milliseconds that the job waited and ran. None: it was refused at once."""
+    if job is None:
+        return "queue;dur=0.0"
+    return f"queue;dur={job.queued * 1e3:.1f}, run;dur={job.ran * 1e3:.1f}"
+
+
+async def received(request: Request, arenas: Arenas) -> bytes | Arena:
+    """The body as it comes; a big one goes straight into an arena, and is never held here as a whole."""
+    pieces: list[bytes] = []
+    size = 0
+    stream = request.stream(kept=True)
+    async for piece in stream:
+        pieces.append(piece)
+        size += len(piece)
+        if size >= BIG:
+            return await _in_arena(arenas.take(), pieces, stream)
+    body = b"".join(pieces)
+    request.keep_body(body)
+    return body
+
+
+async def _in_arena(arena: Arena, pieces: list[bytes], rest: AsyncIterator[bytes]) -> Arena:
+    try:
+        for piece in pieces:
+            arena.write(piece)
+        async for piece in rest:
+            arena.write(piece)
+    except BaseException:
+        arena.close()
+        raise
+    return arena

@@ -1,0 +1,102 @@
+"""An io handler's function -> a Handler: bind, call, encode. What it has no need of is decided here, at start-up."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from ..binding.binder import Binder, is_packed
+from ..binding.results import begin_result, encode_result
+from ..core.forms import parse_form
+from ..core.messages import Handler, Request, Response
+from ..core.threads import in_thread
+from ..wire.codings import unpack_body
+
+Bind = Callable[[Request, bytes], Mapping[str, Any]]
+
+
+def io_handler(
+    function: Callable[..., Any], binder: Binder, resources: Mapping[str, Any], max_body_size: int, *, scoped: bool
+) -> Handler:
+    """What answers an io route: `async def` on the loop, `def` in a thread.
+
+    `resources` are the values of those that the whole server has; with `scoped`, the request brings all it needs as
+    `request.resources`. A typed body may unpack to `max_body_size` bytes.
+    """
+    bind = _bound(binder, resources, scoped)
+    arguments_of = (
+        _with_form(bind, max_body_size) if binder.body_kind == "form" else _with_body(bind, binder, max_body_size)
+    )
+    binds, stream_type = bool(binder.parameters), binder.stream_type
+    if inspect.iscoroutinefunction(function) and binds and not binder.body_kind:
+
+        async def handle_parameters(request: Request) -> Response:
+            response = encode_result(await function(**bind(request, b"")))
+            return response if type(response.content) is bytes else await begin_result(response, stream_type)
+
+        return handle_parameters
+    if inspect.iscoroutinefunction(function):
+
+        async def handle(request: Request) -> Response:
+            response = encode_result(await (function(**await arguments_of(request)) if binds else function()))
+            return response if type(response.content) is bytes else await begin_result(response, stream_type)
+
+        return handle
+    is_stream = inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function)
+    if not is_stream:
+        from anyio.to_thread import current_default_thread_limiter
+
+        current_default_thread_limiter()  # loads what runs threads: the first request must not wait for that
+
+    async def handle_plain(request: Request) -> Response:
+        call = partial(function, **await arguments_of(request) if binds else {})
+        response = encode_result(call() if is_stream else await in_thread(call))
+        return response if type(response.content) is bytes else await begin_result(response, stream_type)
+
+    return handle_plain
+
+
+def _bound(binder: Binder, resources: Mapping[str, Any], scoped: bool) -> Bind:
+    bind = binder.bind
+    if scoped:
+        return lambda request, body: bind(request, body, request.resources or {})
+    return lambda request, body: bind(request, body, resources)
+
+
+def _with_form(bind: Bind, max_body_size: int) -> Callable[[Request], Any]:
+    async def arguments_of(request: Request) -> Mapping[str, Any]:
+        if is_packed(request):
+            header, body = request.headers["content-encoding"], await request.body()
+            whole = await in_thread(partial(unpack_body, header, body, max_body_size))
+            request.form_data = await in_thread(partial(parse_form, request.headers.get("content-type", ""), whole))
+        else:
+            await request.form()
+        return bind(request, b"")
+
+    return arguments_of
+
+
+def _with_body(bind: Bind, binder: Binder, max_body_size: int) -> Callable[[Request], Any]:
+    needs_body, typed = bool(binder.body_kind), binder.body_kind == "json"
+
+    async def arguments_of(request: Request) -> Mapping[str, Any]:
+        body = await request.body() if needs_body else b""
+        if typed and is_packed(request):
+            body = await in_thread(partial(unpack_body, request.headers["content-encoding"], body, max_body_size))
+        return bind(request, body)
+
+    return arguments_of
+
+
+def told_of_disconnect(handler: Handler, cancels: bool) -> Handler:
+    """A handler whose route says what happens when its client leaves."""
+
+    async def handle(request: Request) -> Response:
+        task = asyncio.current_task()
+        request.on_disconnect = task.cancel if cancels and task is not None else lambda: None
+        return await handler(request)
+
+    return handle

@@ -1,0 +1,350 @@
+"""Resources at work: io resources are opened, held and closed; for the whole server, or around each request."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import pickle
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Set
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextvars import Context, copy_context
+from functools import partial
+from typing import Any
+
+from ..binding.binder import Binder, HeadCheck, open_resource, resource_key
+from ..core.context_variables import Remembered, restore
+from ..core.ending import MOMENT, awake_timeout, watch
+from ..core.errors import TinysvcError, UnencodableResult, author_traceback, indented, notice
+from ..core.messages import Failed, Handler, Request, Response
+from ..core.threads import in_thread
+from ..service.resources import Resources, binders_of
+from ..service.routes import Given, Resource
+from .limits import limited_time
+from .own_task import OwnTask
+
+log = logging.getLogger("tinysvc")
+
+
+class ResourceFailed(TinysvcError):
+    """An io_resource raised while it was opened; the message ends with the author's part of the traceback."""
+
+
+async def open_once(
+    stack: AsyncExitStack,
+    resources: Resources,
+    opened: dict[Any, Any],
+    lost: set[str],
+    seconds_left: Callable[[], float],
+) -> dict[str, Any]:
+    """The values of io resources that the whole server has; what is open already stands in `opened`.
+
+    The names of those that end before the server does are added to `lost`. `seconds_left` says how long they may take,
+    when they are closed.
+    """
+    keys: dict[str, Any] = {}
+    values: dict[str, Any] = {}
+    for name, resource in resources.items():
+        key, arguments = resource_key(resource.function, keys, values)
+        if key not in opened:
+            opened[key] = await _open(stack, resource.function, arguments, lost, seconds_left)
+        keys[name], values[name] = key, opened[key]
+    return values
+
+
+async def _open(
+    stack: AsyncExitStack,
+    function: Callable[..., Any],
+    arguments: Mapping[str, Any],
+    lost: set[str],
+    seconds_left: Callable[[], float],
+) -> Any:
+    own = AsyncExitStack()
+    stack.push_async_callback(_close_told, function, own, seconds_left)
+    try:
+        if inspect.isasyncgenfunction(function):
+            held = HeldOpen(function, arguments, lost)
+            own.push_async_callback(held.close)
+            value = await held.open()
+        else:
+            value = open_resource(own, function, arguments)
+            value = await value if inspect.isawaitable(value) else value
+    except Exception as error:
+        raise ResourceFailed(f"the resource {function.__name__} cannot be opened:\n{author_traceback(error)}") from None
+    return value
+
+
+class HeldOpen:
+    """An async generator that is open in a task of its own.
+
+    A task group, or a time-out, around its `yield` cancels the task that has entered it: that must not be the server's.
+    """
+
+    def __init__(self, function: Callable[..., Any], arguments: Mapping[str, Any], lost: set[str]) -> None:
+        self._function = function
+        self._arguments = arguments
+        self._lost = lost
+        self._opened: asyncio.Future[tuple[Any, Context]] = asyncio.get_running_loop().create_future()
+        self._closing = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def open(self) -> Any:
+        """Its value. Raises what the generator raises before its `yield`."""
+        self._task = asyncio.create_task(self._hold())
+        value, context = await self._opened
+        restore(context)  # the variables that it has set are those of the server
+        return value
+
+    async def _hold(self) -> None:
+        try:
+            async with asynccontextmanager(self._function)(**self._arguments) as value:
+                if not self._opened.done():
+                    self._opened.set_result((value, copy_context()))
+                    await self._closing.wait()
+        except BaseException as error:  # SystemExit, too: it would end the loop
+            if not self._opened.done():
+                self._opened.set_exception(error)
+            elif self._closing.is_set() and isinstance(error, asyncio.CancelledError):
+                pass  # `_close_told` says that it took too long
+            elif self._closing.is_set():
+                _tell_failure(self._function, "cannot be closed", error)
+            else:
+                self._lose("failed, and is closed while the server runs", error)
+        else:
+            if not self._closing.is_set():
+                self._lose("was cancelled, and is closed while the server runs", None)
+
+    def _lose(self, words: str, error: BaseException | None) -> None:
+        self._lost.add(self._function.__name__)
+        _tell_failure(self._function, words, error)
+
+    async def close(self) -> None:
+        """Close the generator in its task, and wait for it."""
+        self._closing.set()
+        if self._task is not None:
+            if not self._opened.done() or self._opened.cancelled():
+                self._task.cancel()
+            try:
+                await asyncio.wait([self._task])
+            except asyncio.CancelledError:  # it takes too long
+                self._task.cancel()
+                await asyncio.wait([self._task], timeout=MOMENT / 2)
+                raise
+
+
+def _tell_failure(function: Callable[..., Any], words: str, error: BaseException | None) -> None:
+    text = f"the resource {function.__name__} {words}"
+    if error is not None:
+        notice(error)
+        text += f":\n{author_traceback(error)}"
+    log.error("%s", indented(text))
+
+
+async def _close_told(function: Callable[..., Any], own: AsyncExitStack, seconds_left: Callable[[], float]) -> None:
+    """What fails or takes too long is said here, and the others are closed all the same."""
+    seconds = max(MOMENT, seconds_left())
+    late = f"the resource {getattr(function, '__name__', function)} was not closed within shutdown_timeout"
+    watch.expect(seconds + MOMENT, late)
+    limit = asyncio.timeout(None)
+    try:
+        async with awake_timeout(seconds) as limit:
+            await own.aclose()
+    except (Exception, SystemExit, KeyboardInterrupt) as error:
+        if isinstance(error, TimeoutError) and limit.expired():
+            log.error("%s; its cleanup was cancelled", late)
+        else:
+            _tell_failure(function, "cannot be closed", error)
+    finally:
+        watch.forget()
+
+
+Opener = Callable[[AsyncExitStack, dict[str, Any]], Awaitable[Any]]
+
+
+class Scope:
+    """The resources of a request, for one route: opened around its handler.
+
+    `binder` is the handler's, `once` are the values of what the whole server has. With `apart`, others than the server
+    may cancel the request: it runs in a task of its own.
+
+    Nothing is opened for a request whose parameters are wrong, those of the resources or those of the handler.
+    """
+
+    def __init__(
+        self,
+        resources: Resources,
+        binder: Binder,
+        once: Mapping[str, Any],
+        *,
+        sent: bool,
+        timeout: float | None = None,
+        apart: bool = False,
+    ) -> None:
+        known = {*resources, *once}
+        self._steps = [(name, _bound(each, known), _opener(each.function)) for name, each in resources.items()]
+        self._once = once
+        self._names = sorted(resources.keys() & binder.resources)
+        self._check = HeadCheck([*binders_of(resources, known), binder])
+        self._sent = sent  # to a worker, by value
+        self._timeout = timeout
+        self._apart = apart and any(_needs_closing(each.function) for each in resources.values())
+
+    def around(self, handler: Handler) -> Handler:
+        async def handle(request: Request, own_task: OwnTask | None = None) -> Response:
+            self._check(request)
+            stack = AsyncExitStack()
+            try:
+                if self._timeout is None:
+                    response = await self._answer(stack, handler, request)
+                else:  # around this only: the deadline does not cancel what closes
+                    response = await limited_time(partial(self._answer, stack, handler), self._timeout)(request)
+            except BaseException as error:
+                _keep_from_cancelling(request, own_task)
+                await _close(stack, error)
+                raise  # whatever the resources made of it: what failed has failed
+            if isinstance(response.content, AsyncIterator):
+                stack.callback(_keep_from_cancelling, request, own_task)  # the first that it does when it closes
+                response.content = OpenStream(response.content, stack)
+                return response
+            _keep_from_cancelling(request, own_task)
+            if isinstance(response, Failed):
+                await _close(stack, response.error)
+            else:
+                await stack.aclose()
+            return response
+
+        async def handle_apart(request: Request) -> Response:
+            own_task = OwnTask()
+            return await own_task.answer(partial(handle, request, own_task))
+
+        return handle_apart if self._apart else handle
+
+    async def _answer(self, stack: AsyncExitStack, handler: Handler, request: Request) -> Response:
+        values = await self._open(stack, request)
+        request.resources = self._pickled(values) if self._sent else values
+        return await handler(request)
+
+    async def _open(self, stack: AsyncExitStack, request: Request) -> dict[str, Any]:
+        values = dict(self._once)
+        for name, bind, opener in self._steps:
+            values[name] = await opener(stack, bind(request, b"", values))
+        return values
+
+    def _pickled(self, values: Mapping[str, Any]) -> bytes:
+        try:
+            return pickle.dumps({name: values[name] for name in self._names})
+        except Exception as error:
+            names = ", ".join(self._names)
+            raise UnencodableResult(f"the resources {names} of a request cannot be sent to a worker: {error}") from None
+
+
+def _keep_from_cancelling(request: Request, own_task: OwnTask | None) -> None:
+    """Its resources close now, and a disconnect or a time-out does not cancel that: half a commit helps nobody."""
+    request.on_disconnect = _do_nothing
+    if own_task is not None:
+        own_task.is_closing = True
+
+
+def _do_nothing() -> None:
+    pass
+
+
+def _bound(resource: Resource, known: Set[str]) -> Callable[[Request, bytes, Mapping[str, Any]], dict[str, Any]]:
+    return (lambda *_: {}) if isinstance(resource.function, Given) else Binder(resource.function, (), known).bind
+
+
+def _opener(function: Callable[..., Any]) -> Opener:
+    """How a resource of a request is opened: what is `def` in a thread, as handlers are."""
+    if isinstance(function, Given):
+        return _given(function)
+    if inspect.isasyncgenfunction(function):
+        opened = asynccontextmanager(function)
+        return lambda stack, arguments: stack.enter_async_context(opened(**arguments))
+    if inspect.iscoroutinefunction(function):
+        return lambda stack, arguments: function(**arguments)
+    if inspect.isgeneratorfunction(function):
+        return _in_threads(function)
+    return lambda stack, arguments: in_thread(partial(function, **arguments))
+
+
+def _needs_closing(function: Callable[..., Any]) -> bool:
+    return inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function)
+
+
+def _given(function: Callable[..., Any]) -> Opener:
+    async def enter(stack: AsyncExitStack, arguments: dict[str, Any]) -> Any:
+        return function()
+
+    return enter
+
+
+def _in_threads(function: Callable[..., Any]) -> Opener:
+    opened = contextmanager(function)
+
+    async def enter(stack: AsyncExitStack, arguments: dict[str, Any]) -> Any:
+        context = opened(**arguments)
+
+        async def leave(*error: Any) -> bool | None:
+            return await in_thread(partial(context.__exit__, *error), always=True)  # type: ignore[no-any-return]
+
+        def open_it() -> Any:
+            value = context.__enter__()
+            stack.push_async_exit(leave)  # here, as a client that leaves meanwhile ends the waiting for the value
+            return value
+
+        return await in_thread(open_it)
+
+    return enter
+
+
+class OpenStream:
+    """A stream that closes the resources of its request behind its last piece, or when it is cut off."""
+
+    def __init__(self, pieces: AsyncIterator[bytes], stack: AsyncExitStack) -> None:
+        self._pieces = pieces
+        self._stack = stack
+        self._variables = Remembered()  # as the handler has set them
+
+    def __aiter__(self) -> OpenStream:
+        return self
+
+    async def __anext__(self) -> bytes:
+        self._variables.restore()
+        try:
+            return await anext(self._pieces)
+        except StopAsyncIteration:
+            await self._stack.aclose()
+            raise
+        except BaseException as error:
+            await _close(self._stack, error)
+            raise
+
+    def tail(self) -> bytes:
+        """What a compressed stream that is ended still has to send."""
+        return self._pieces.tail() if hasattr(self._pieces, "tail") else b""
+
+    async def aclose(self) -> None:
+        """What is still open is told that the stream was cut off: to commit now would be wrong."""
+        self._variables.restore()
+        await self._close_with(ConnectionAbortedError("the stream was cut off before its end"))
+
+    async def fail(self, error: BaseException) -> None:
+        """Close it because of an error that has come between two pieces, and raise that."""
+        await self._close_with(error)
+        raise error
+
+    async def _close_with(self, error: BaseException) -> None:
+        try:
+            if close := getattr(self._pieces, "aclose", None):
+                await close()
+        finally:
+            await _close(self._stack, error)
+
+
+async def _close(stack: AsyncExitStack, error: BaseException) -> None:
+    """Throw the error into the generators that are open; none of them swallows it, and another one is raised."""
+    try:
+        await stack.__aexit__(type(error), error, error.__traceback__)
+    except BaseException as other:
+        if other is not error:
+            raise

@@ -1,0 +1,187 @@
+"""A task of its own for a request's resources, and for all that runs between their opening and their closing.
+
+Middleware may put a time-out or a cancel scope around `call_next`: each cancels the task that has entered it, at any
+moment. A cancel that comes while a transaction commits would leave it neither committed nor rolled back. So it is
+
+passed on    while the handler runs: the resources then close with the error
+kept         while the resources close: it is raised when they are closed
+
+Task groups and time-outs of the resources themselves cancel the task of their own, and work as anywhere. Middleware
+that is not there costs nothing: without it, nothing but the server cancels.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
+from contextvars import Context, copy_context
+from functools import partial
+from typing import Any, Protocol, cast
+
+from ..core import context, forks
+from ..core.context_variables import copy_back
+from ..core.messages import CUT_OFF, FileContent, Response
+
+
+class Stream(Protocol):
+    """The stream of a request's resources, which closes them."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    async def __anext__(self) -> bytes: ...
+
+    def tail(self) -> bytes: ...
+
+    async def fail(self, error: BaseException) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+
+class OwnTask:
+    """It calls the handler with the resources around it, then its stream, until `is_closing` was set."""
+
+    def __init__(self) -> None:
+        self.is_closing = False
+        self._task: asyncio.Task[None] | None = None
+        self._call: Callable[[], Awaitable[Any]] | None = None  # what it does next
+        self._stream: Stream
+        self._has_outcome = False  # of the call
+        self._result: Any = None
+        self._error: BaseException | None = None
+        self._context = Context()  # as the call has left it
+        self._caller: asyncio.Future[None]
+        self._called: asyncio.Future[None]
+
+    async def answer(self, call: Callable[[], Awaitable[Response]]) -> Response:
+        """The response that `call` returns; a stream goes on in the task. The caller gets the variables it has set."""
+        before = copy_context()
+        try:
+            response: Response = await self.run(call)
+        finally:
+            copy_back(self._context, before)
+        if not self.is_closing:
+            response.content = StreamOfTask(self, self._stream)
+        return response
+
+    async def run(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        """What `call` returns or raises in the task; None if that has ended."""
+        loop = asyncio.get_running_loop()
+        self._call, self._has_outcome, self._caller = call, False, loop.create_future()
+        if self._task is None:
+            self._task = loop.create_task(self._serve())
+            self._task.add_done_callback(self._wake)
+            context.list_task(self._task, context.connection())
+        elif self._task.done():
+            return await self._outcome()
+        elif not self._called.done():
+            self._called.set_result(None)
+        kept = None
+        try:
+            await self._caller
+        except asyncio.CancelledError as error:
+            with _shield():
+                kept = await self._outlast(error)
+        if kept is not None and (self._error is None or isinstance(self._error, StopAsyncIteration)):
+            if isinstance(content := getattr(self._result, "content", None), FileContent):
+                content.file.close()
+            raise kept
+        return await self._outcome()
+
+    async def _outlast(self, error: asyncio.CancelledError) -> asyncio.CancelledError | None:
+        """Wait on, in spite of cancels. Returns the last one that was kept."""
+        assert self._task is not None
+        kept = None
+        while not self._task.done():
+            if self.is_closing and CUT_OFF not in error.args:
+                kept = error
+                if self._has_outcome:
+                    break
+            else:
+                self._task.cancel(*error.args)
+            self._caller = asyncio.get_running_loop().create_future()
+            try:
+                await self._caller
+                break
+            except asyncio.CancelledError as another:
+                error = another
+        return kept
+
+    async def _outcome(self) -> Any:
+        assert self._task is not None
+        result, error = self._result, self._error
+        self._result = self._error = None
+        if self._task.done() and self._task.cancelled():  # before it began
+            error = asyncio.CancelledError()
+        if error is None:
+            return result
+        try:
+            if isinstance(error, asyncio.CancelledError) and self._task.cancelling():
+                caller = asyncio.current_task()
+                if caller is not None and not caller.cancelling():  # by a disconnect, which cancels the request
+                    caller.cancel(*error.args)
+                    await asyncio.sleep(0)
+            raise error
+        finally:
+            del error  # which leads to this frame
+
+    async def _serve(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._call is not None:
+            call, self._call = self._call, None
+            try:
+                self._result = await call()
+            except BaseException as error:  # SystemExit, too: it would end the loop
+                if forks.in_child:
+                    forks.end_of_child(error)
+                self._error = error
+            if forks.in_child:
+                forks.end_of_child()
+            self._context, self._has_outcome = copy_context(), True
+            if self.is_closing:
+                return  # the end of the task wakes the caller
+            if isinstance(self._result, Response):
+                self._stream = cast(Stream, self._result.content)
+            self._called = loop.create_future()
+            self._wake()
+            try:
+                await self._called
+            except asyncio.CancelledError as error:  # by a task group of a resource
+                self._call = partial(self._stream.fail, error)
+
+    def _wake(self, _: object = None) -> None:
+        if not self._caller.done():
+            self._caller.set_result(None)
+
+
+class StreamOfTask:
+    """A stream that goes on, and closes, in the task of its resources."""
+
+    def __init__(self, task: OwnTask, stream: Stream) -> None:
+        self._task = task
+        self._stream = stream
+
+    def __aiter__(self) -> StreamOfTask:
+        return self
+
+    async def __anext__(self) -> bytes:
+        piece = await self._task.run(self._stream.__anext__)
+        if piece is None:
+            raise StopAsyncIteration
+        return cast(bytes, piece)
+
+    def tail(self) -> bytes:
+        return self._stream.tail()
+
+    async def aclose(self) -> None:
+        await self._task.run(self._stream.aclose)
+
+
+def _shield() -> AbstractContextManager[Any]:
+    """A scope of anyio's cancels again and again, unless there is a shield."""
+    if "anyio" not in sys.modules:
+        return nullcontext()
+    from anyio import CancelScope
+
+    return CancelScope(shield=True)

@@ -1,0 +1,227 @@
+"""From what a user names on the command line to a Service.
+
+    hello.py                  a file
+    package.module            a module; package.module:name for a Service in it
+    examples                  a folder: every service in it, each under /<file name>
+
+A module with a global `service = Service(...)` is that service; any other is made of its decorated functions.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+import sys
+import sysconfig
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import ConfigurationError, author_traceback, place_of
+from ..core.shadows import LATER, sentence, shadowing
+from ..runtime.checks import check
+from ..service.routes import Route, recorded
+from ..service.service import Service
+
+log = logging.getLogger("tinysvc")
+
+BUNDLED = Path(__file__).parents[1] / "examples"
+"""Where a wheel carries the examples, so that `python -m tinysvc examples` works in an empty folder."""
+
+
+LIBRARIES = (
+    "<frozen ",
+    *{f"{sysconfig.get_path(name)}/" for name in ("stdlib", "platstdlib", "purelib", "platlib", "scripts")},
+    f"{Path(__file__).parents[1]}/",
+)
+"""How the names of files begin that no author of a service has written: the slash, as `tinysvc_shop` may stand beside
+`tinysvc`; the scripts, as `tinysvc` is one."""
+
+
+class TargetError(ConfigurationError):
+    """There is no service where the user said."""
+
+
+class ImportFailed(ConfigurationError):
+    """The author's module raised while it was imported; the message ends with the author's part of the traceback."""
+
+
+def load_service(target: str | Service | types.ModuleType, *, strict: bool = False) -> Service:
+    """The service that `target` names. TargetError, ImportFailed, or another ConfigurationError.
+
+    `strict`: a file of a folder that cannot be served is an error, not a warning.
+    """
+    if isinstance(target, Service):
+        return target
+    if isinstance(target, types.ModuleType):
+        return _service_of(target)
+    if not isinstance(target, str):
+        raise TargetError(
+            f"a Service, a module, or the name of a file, folder or module is served, not {target!r}; "
+            "of functions make a Service(...)"
+        )
+    name, _, attribute = target.partition(":")
+    path = Path(name)
+    if path.is_dir() and name:
+        return _load_folder(path, strict)
+    if path.is_file():
+        return _service_in(_import_file(path), attribute)
+    if target == "examples" and BUNDLED.is_dir():
+        return _load_folder(BUNDLED, strict)
+    if path.suffix == ".py" or "/" in target:
+        raise TargetError(f"there is no file or folder {target!r} in {Path.cwd()}")
+    return _service_in(_import_module(name), attribute)
+
+
+def is_authors(file: str) -> bool:
+    """Whether this file is a part of the service, and not of a library, of Python or of tinysvc."""
+    return not file.startswith(LIBRARIES)
+
+
+def load_main(name: str) -> Service:
+    """The service of the module called `name`, which is already imported: for `tinysvc.run(__name__)`."""
+    if name not in sys.modules:
+        raise TargetError(f"there is no imported module {name!r}; call tinysvc.run(__name__) at the module's end")
+    return _service_of(sys.modules[name])
+
+
+def _service_of(module: types.ModuleType) -> Service:
+    service = getattr(module, "service", None)
+    if not isinstance(service, Service):
+        return Service(module)
+    served = {mounted.route.function for mounted in service.mounted()}
+    for function in vars(module).values():
+        if _has_route(function, module) and function not in served:
+            log.warning(
+                "%s has a route, but is not part of the service of its module: name it in the Service(...), or remove "
+                "its decorator",
+                place_of(function),
+            )
+    return service
+
+
+def _service_in(module: types.ModuleType, attribute: str) -> Service:
+    """The service called `attribute`; with an empty one, that of the module itself."""
+    if not attribute:
+        return _service_of(module)
+    service = getattr(module, attribute, None)
+    if not isinstance(service, Service):
+        there = ", ".join(key for key, value in vars(module).items() if isinstance(value, Service))
+        remedy = f"leave out ':{attribute}' to serve the module's own routes"
+        if there:
+            remedy = f"name one of those that it has ({there}), or {remedy}"
+        raise TargetError(f"{module.__name__} has no Service called {attribute!r}; {remedy}")
+    return service
+
+
+def _import_module(name: str) -> types.ModuleType:
+    _on_path(Path.cwd())
+    try:
+        found = importlib.util.find_spec(name)
+    except ValueError:
+        found = None  # an empty name, say
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
+            raise TargetError(f"there is no module {error.name!r} (looked in {Path.cwd()} and on sys.path)") from None
+        raise ImportFailed(f"importing {name} failed:\n{author_traceback(error)}") from None
+    if found is None:
+        raise TargetError(f"there is no file, folder or module {name!r} (looked in {Path.cwd()} and on sys.path)")
+    return _guarded(lambda: importlib.import_module(name), name)
+
+
+def _import_file(path: Path) -> types.ModuleType:
+    """Import a file as a top-level module, so that workers can import it by the same name."""
+    path = path.resolve()
+    name = path.stem
+    if path.suffix != ".py" or "." in name:
+        raise TargetError(f"{path} cannot be imported; a service is a .py file without another dot in its name")
+    folder = path.parent
+    while (folder / "__init__.py").is_file():  # a file in a package is that package's module
+        name, folder = f"{folder.name}.{name}", folder.parent
+    if path.stem == "__init__":
+        name = name.rpartition(".")[0]
+    _on_path(folder)
+    module = _guarded(lambda: importlib.import_module(name), str(path))
+    found = getattr(module, "__file__", None)
+    if found is None or Path(found).resolve() != path:
+        raise TargetError(f"the name {name} is taken by {found or 'a built-in module'}; rename {path}")
+    return module
+
+
+def _load_folder(folder: Path, strict: bool) -> Service:
+    """Every service in the folder under its file's name. A file that cannot be served is left out with a warning, or
+    is fatal if `strict`."""
+    services, failures = [], []
+    for path in sorted(folder.resolve().glob("*.py")):
+        if not _may_serve(path):
+            continue
+        try:
+            module = _import_file(path)
+            if _serves(module):
+                service = Service(_service_of(module), prefix=f"/{path.stem}", name=path.stem)
+                for mounted in service.mounted():
+                    check(mounted)
+                services.append(service)
+        except ConfigurationError as error:
+            if strict:
+                raise
+            failures.append(f"{path.name} is not served: {_in_a_line(error)}")
+    if not services:
+        why = "".join(f"\n{failure}" for failure in failures)
+        raise TargetError(f"no file in the folder {folder} has a function with @io_route or @cpu_route{why}")
+    for failure in failures:
+        log.warning("%s", failure)
+    return Service(*services, name=folder.resolve().name)
+
+
+def _may_serve(path: Path) -> bool:
+    """Whether the file is worth an import: tests, private modules and what never speaks of routes are not."""
+    name = path.stem
+    if name.startswith(("_", "test_")) or name.endswith("_test") or name in ("conftest", "setup", "noxfile"):
+        return False
+    text = path.read_bytes()
+    return any(word in text for word in (b"tinysvc", b"route", b"Service"))
+
+
+def _in_a_line(error: ConfigurationError) -> str:
+    cause = error.__context__
+    if isinstance(error, ImportFailed) and isinstance(cause, ModuleNotFoundError) and cause.name:
+        return f"it imports {cause.name}, which is not installed; pip install {cause.name.partition('.')[0]}"
+    return str(error).strip().splitlines()[-1] if isinstance(error, ImportFailed) else str(error).partition("\n")[0]
+
+
+def _serves(module: types.ModuleType) -> bool:
+    return isinstance(getattr(module, "service", None), Service) or any(
+        _has_route(value, module) for value in vars(module).values()
+    )
+
+
+def _has_route(value: Any, module: types.ModuleType) -> bool:
+    """Whether it is a handler that the module defines."""
+    defined_here = getattr(value, "__module__", "") == module.__name__
+    return defined_here and any(isinstance(record, Route) for record in recorded(value))
+
+
+def _on_path(folder: Path) -> None:
+    entry = str(folder.resolve())
+    if entry not in sys.path:
+        if shadowing([entry]):
+            for name in LATER:  # what they need, they get from Python
+                importlib.import_module(name)
+        sys.path.insert(0, entry)
+
+
+def _guarded(load: Callable[[], Any], what: str) -> types.ModuleType:
+    try:
+        module: types.ModuleType = load()
+    except ConfigurationError:
+        raise
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        text = f"importing {what} failed:\n{author_traceback(error)}"
+        shadows = [sentence(file, name) for name, file in shadowing(sys.path).items() if file in text]
+        raise ImportFailed("\n".join((text, *shadows))) from None
+    return module

@@ -1,0 +1,283 @@
+"""Listening sockets: where they come from, and what they are called.
+
+A socket is bound here and listened on later, when everything behind it is ready. It comes from systemd, if the process
+was started by a socket of its (sd_listen_fds(3)); else from `unix`, or from `host` and `port`. A host with several
+addresses, as "localhost" often is, has a socket for each.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+import stat
+from collections.abc import Iterator, MutableMapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import ConfigurationError
+from ..core.settings import Settings
+
+log = logging.getLogger("tinysvc")
+
+RELOADER = "_TINYSVC_RELOADER"
+"""The variable with the descriptor of the link over which a reloader gives a server process its sockets."""
+
+FIRST_INHERITED = 3
+"""The descriptor at which systemd begins (SD_LISTEN_FDS_START)."""
+
+ATTEMPTS = 20
+"""How often a free port is looked for that is free on each address of the host."""
+
+NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT)
+"""What the system says of an address, or of a family of addresses, that it does not have."""
+
+Address = tuple[Any, ...]
+
+
+@contextmanager
+def listening_sockets(
+    settings: Settings, environ: MutableMapping[str, str], *, reuse_port: bool = False
+) -> Iterator[list[socket.socket]]:
+    """The sockets to accept on, bound; they are closed at the end. ConfigurationError if an address cannot be had.
+
+    `reuse_port`: more processes will bind the same address, each by `rebound`.
+    """
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(each) for each in _inherited(environ)]
+        if sockets:
+            log.info("listening on what systemd hands over: %s", ", ".join(url_of(each, "http") for each in sockets))
+        elif settings.unix:
+            sockets = [stack.enter_context(_unix_socket(settings.unix, settings.unix_mode))]
+        else:
+            sockets = [stack.enter_context(each) for each in _tcp_sockets(settings, reuse_port)]
+        yield sockets
+
+
+def url_of(listener: socket.socket, scheme: str) -> str:
+    """As in "http://127.0.0.1:8000", "https://[::1]:8443" or "unix:/run/service.sock"."""
+    name = listener.getsockname()
+    if listener.family == socket.AF_UNIX:
+        return f"unix:{name if isinstance(name, str) else name.decode(errors='replace')}"
+    host = f"[{name[0]}]" if listener.family == socket.AF_INET6 else name[0]
+    return f"{scheme}://{host}:{name[1]}"
+
+
+def rebound(listener: socket.socket) -> socket.socket:
+    """The same address for one more process: a socket of its own where the kernel shares a port out, else this one."""
+    if listener.family == socket.AF_UNIX or not _shares_port(listener):
+        return listener.dup()
+    another = socket.socket(listener.family, listener.type, listener.proto)
+    try:
+        _share_port(another)
+        if another.family == socket.AF_INET6:
+            only = listener.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+            another.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
+        another.bind(listener.getsockname())
+    except BaseException:
+        another.close()
+        raise
+    return another
+
+
+def _share_port(listener: socket.socket) -> None:
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with suppress(OSError):  # a sandbox refuses it: then all processes accept from this one socket
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+
+
+def _shares_port(listener: socket.socket) -> bool:
+    try:
+        return bool(listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT))
+    except OSError:
+        return False
+
+
+# TCP
+
+
+def _tcp_sockets(settings: Settings, reuse_port: bool) -> list[socket.socket]:
+    """One for each address of the host, on one port: some clients take "localhost" for 127.0.0.1, others for ::1."""
+    try:
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", "") or error
+        raise ConfigurationError(f"{settings.host!r} is no address of this machine: {why}") from None
+    addresses = list(dict.fromkeys((family, address) for family, _, _, _, address in found))
+    for _ in range(ATTEMPTS):
+        if sockets := _bound_to_all(addresses, settings.port, reuse_port):
+            return sockets
+    names = ", ".join(_in_words(address) for _, address in addresses)
+    raise ConfigurationError(f"cannot listen on {names}: no port was found that is free on each; choose --port")
+
+
+def _bound_to_all(addresses: Sequence[tuple[int, Address]], port: int, reuse_port: bool) -> list[socket.socket]:
+    """The sockets; none if `port` is 0 and the port that the first address got is taken on another address.
+
+    An address that the system does not know, as ::1 without IPv6, is left out beside one that it does.
+    """
+    refused: list[ConfigurationError] = []
+    with ExitStack() as stack:
+        bound: list[socket.socket] = []
+        for family, (host, _, *rest) in addresses:
+            address = (host, bound[0].getsockname()[1] if bound else port, *rest)
+            try:
+                bound.append(stack.enter_context(_bound(family, address, reuse_port, len(addresses) == 1)))
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE and bound and not port:
+                    return []
+                refused.append(ConfigurationError(cannot_bind(error, address)))
+                if error.errno not in NOT_HERE:
+                    raise refused[-1] from None
+        if not bound:
+            raise refused[0]
+        stack.pop_all()
+        return bound
+
+
+def _bound(family: int, address: Address, reuse_port: bool, alone: bool) -> socket.socket:
+    """A bound socket. One of IPv6 that is not alone leaves IPv4 to the others, as "::" would take both."""
+    if reuse_port and address[1]:
+        _refuse_taken_port(family, address, alone)
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        if reuse_port:
+            _share_port(listener)
+        else:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _bind_tcp(listener, address, alone)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _bind_tcp(listener: socket.socket, address: Address, alone: bool) -> None:
+    if listener.family == socket.AF_INET6 and not alone:
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    listener.bind(address)
+
+
+def _refuse_taken_port(family: int, address: Address, alone: bool) -> None:
+    """Two services of one user that both share their port would get each other's requests: the second is refused."""
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _bind_tcp(probe, address, alone)
+
+
+def _in_words(address: Address) -> str:
+    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    return f"{host}:{address[1]}"
+
+
+def cannot_bind(error: OSError, address: Address) -> str:
+    """The sentence for an address that cannot be had, with the remedy."""
+    where = _in_words(address)
+    if error.errno == errno.EADDRINUSE:
+        return _taken(where)
+    if error.errno == errno.EACCES:
+        return f"cannot listen on {where}: not permitted; choose --port above 1023"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"cannot listen on {where}: this machine has no such address; choose --host (0.0.0.0 takes all)"
+    return f"cannot listen on {where}: {error.strerror}"
+
+
+def _taken(where: str) -> str:
+    return f"cannot listen on {where}: another process does; stop it or choose --port (0 takes a free one)"
+
+
+# Unix
+
+
+@contextmanager
+def _unix_socket(path: str, mode: str) -> Iterator[socket.socket]:
+    """A Unix socket at `path`. One that nobody listens on any more is replaced; a live one, or another file, is not."""
+    maker = os.getpid()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        try:
+            if Path(path).is_socket():
+                _refuse_live_socket(path)
+                os.unlink(path)
+            elif os.path.lexists(path):
+                raise ConfigurationError(
+                    f"cannot listen on the Unix socket {path}: that is no socket; choose another path"
+                )
+            _bind(listener, path, mode)
+            made = os.stat(path)
+        except OSError as error:
+            raise ConfigurationError(f"cannot listen on the Unix socket {path}: {error.strerror or error}") from None
+        try:
+            yield listener
+        finally:
+            if os.getpid() == maker:
+                _unlink(path, made)
+
+
+def _bind(listener: socket.socket, path: str, mode: str) -> None:
+    """Nobody may connect who may not later: the file never has other permissions."""
+    if not mode:
+        listener.bind(path)
+        return
+    before = os.umask(0o777 & ~int(mode, 8))
+    try:
+        listener.bind(path)
+    finally:
+        os.umask(before)
+
+
+def _unlink(path: str, made: os.stat_result) -> None:
+    """Remove the file, if it is still the one we made."""
+    try:
+        if os.path.samestat(os.stat(path), made):
+            os.unlink(path)
+    except OSError:
+        pass  # somebody else has removed it
+
+
+def _refuse_live_socket(path: str) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)  # one whose queue is full has an owner too
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return
+        except (TimeoutError, BlockingIOError):
+            pass
+    raise ConfigurationError(
+        f"cannot listen on the Unix socket {path}: another process does; stop it or choose another"
+    )
+
+
+# Sockets of systemd's
+
+
+def _inherited(environ: MutableMapping[str, str]) -> list[socket.socket]:
+    """What systemd has opened for this process; nobody below it finds the variables that say so."""
+    given = {name: environ.pop(name, "") for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")}
+    if given["LISTEN_PID"] != str(os.getpid()):
+        return []
+    count = given["LISTEN_FDS"]
+    if not (count.isascii() and count.isdecimal()):
+        raise ConfigurationError(f"LISTEN_FDS must be a number of sockets, as systemd sets it, not {count!r}")
+    return [_inherited_socket(FIRST_INHERITED + number) for number in range(int(count))]
+
+
+def _inherited_socket(descriptor: int) -> socket.socket:
+    try:
+        is_socket = stat.S_ISSOCK(os.fstat(descriptor).st_mode)
+    except OSError:
+        raise ConfigurationError(f"LISTEN_FDS names descriptor {descriptor}, but it is not open") from None
+    if is_socket:
+        listener = socket.socket(fileno=descriptor)
+        listener.set_inheritable(False)
+        if listener.type == socket.SOCK_STREAM and listener.family in _FAMILIES:
+            return listener
+        listener.detach()
+    raise ConfigurationError(
+        f"LISTEN_FDS names descriptor {descriptor}, which is no TCP or Unix stream socket; use ListenStream="
+    )
+
+
+_FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)

@@ -1,0 +1,132 @@
+"""What each route needs, found and checked before anything runs: a mistake is said at start-up, with its remedy."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, get_args
+
+from ..binding.annotations import hints_of, signature_of
+from ..binding.binder import Binder, Input, is_stream
+from ..binding.markers import ApiKey, Bearer, marker_in
+from ..core.errors import ConfigurationError
+from ..core.settings import Settings
+from .resources import binders_of, in_order, of_request
+from .routes import Given, Resource, Route, recorded
+from .service import Mounted
+
+
+class Wiring(NamedTuple):
+    """A route with all that it needs; resources in the order of need."""
+
+    mounted: Mounted
+    binder: Binder
+    worker: dict[str, Resource]
+    """cpu resources."""
+    once: dict[str, Resource]
+    """io resources that the server opens once."""
+    of_request: dict[str, Resource]
+    """io resources that are opened for every request."""
+
+
+def wiring_of(mounted: Mounted) -> Wiring:
+    """ConfigurationError if the handler cannot be served."""
+    route, resources = mounted.route, mounted.service.resources
+    named = [
+        name
+        for name, parameter in signature_of(route.function).items()
+        if name not in route.parameters and marker_in(parameter.annotation) is None
+    ]
+    _check_none_forgotten(mounted, named)
+    asked = [name for name in named if name in resources]
+    own = in_order([name for name in asked if resources[name].kind == route.kind], resources)
+    others = in_order([name for name in asked if resources[name].kind == "io" != route.kind], resources)
+    sent = of_request(others)
+    for name in asked:
+        if name not in own and name not in sent:
+            raise _on_the_other_side(mounted, name)
+    _check_can_finish(route)
+    binder = Binder(
+        route.function, route.parameters, asked, batched=route.batch is not None, has_body=has_body(route.methods)
+    )
+    on_loop = own if route.kind == "io" else in_order([name for name in asked if name in sent], resources)
+    each = of_request(on_loop)
+    return Wiring(
+        mounted,
+        binder,
+        own if route.kind == "cpu" else {},
+        {name: resource for name, resource in on_loop.items() if name not in each},
+        {name: resource for name, resource in on_loop.items() if name in each},
+    )
+
+
+def takes(kind: type, wiring: Wiring) -> bool:
+    """Whether the handler, or a resource of its requests, has a parameter of this type."""
+    functions = [wiring.mounted.route.function, *(each.function for each in wiring.of_request.values())]
+    return any(has_parameter(function, kind) for function in functions if not isinstance(function, Given))
+
+
+def has_parameter(function: Callable[..., Any], kind: type) -> bool:
+    return any(kind in (each.annotation, *get_args(each.annotation)) for each in signature_of(function).values())
+
+
+def credentials_of(wiring: Wiring) -> list[str]:
+    """The headers in which the handler, or a resource of its requests, takes a token or a key."""
+    binders = [wiring.binder, *binders_of(wiring.of_request, {*wiring.once, *wiring.of_request})]
+    inputs = [each for binder in binders for each in binder.inputs if each.place in ("header", "cookie")]
+    names = ["cookie" if each.place == "cookie" else each.field.lower() for each in inputs if _is_credential(each)]
+    return list(dict.fromkeys(names))
+
+
+def _is_credential(taken: Input) -> bool:
+    return isinstance(taken.marker, (Bearer, ApiKey)) or taken.field.lower() == "authorization"
+
+
+def _check_can_finish(route: Route) -> None:
+    """A stream cannot finish without its client: a disconnect closes it at its next piece."""
+    function = route.function
+    makes_stream = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+    if route.on_disconnect == "finish" and (makes_stream or is_stream(hints_of(function).get("return"))):
+        raise ConfigurationError.at(
+            function,
+            'has on_disconnect="finish", but it streams, and a stream is closed when its client disconnects; leave '
+            "on_disconnect out, and do what must be finished in a task: background: Background",
+        )
+
+
+def _check_none_forgotten(mounted: Mounted, names: list[str]) -> None:
+    """Else the client would fill what its module has as a resource: `user: User` from the body, say."""
+    function = mounted.route.function
+    for name in names:
+        if name in mounted.service.resources:
+            continue
+        for each in recorded(function.__globals__.get(name)):
+            if isinstance(each, Resource):
+                remedy = f"name it too, as in Service({function.__name__}, {name}), or rename one of the two"
+                if each.name != name:
+                    remedy = f"call the parameter {each.name}, as the resource is called"
+                raise ConfigurationError.at(
+                    function,
+                    f"its parameter {name} is a resource of its module, but none of this service by that name, so that "
+                    f"the client would fill it; {remedy}",
+                )
+
+
+def _on_the_other_side(mounted: Mounted, name: str) -> ConfigurationError:
+    route, kind = mounted.route, mounted.service.resources[name].kind
+    where = "on the event loop" if route.kind == "io" else "in a worker process"
+    return ConfigurationError.at(
+        route.function,
+        f"{name} comes from @{kind}_resource, but this handler runs {where}; use @{route.kind}_resource for it, "
+        "or rename the parameter, if it is the client's",
+    )
+
+
+def has_body(methods: Iterable[str]) -> bool:
+    """Whether a request with one of these methods may have a body that means something (RFC 9110, 9.3.1)."""
+    return any(method not in ("GET", "HEAD") for method in methods)
+
+
+def max_body_size(mounted: Mounted, settings: Settings) -> int:
+    size = mounted.route.max_body_size
+    return settings.max_body_size if size is None else size

@@ -1,0 +1,282 @@
+"""Service: what an author declares - routes, resources, pools, middleware, and other services. Not yet running."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import inspect
+import logging
+import types
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from typing import Any, NamedTuple
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from ..core.errors import ConfigurationError
+from ..core.messages import Middleware
+from ..core.settings import Pool, Settings, SettingsError, nearest, read_pools
+from .error_handlers import ErrorHandler, checked
+from .resources import in_order, of_request
+from .router import PARAMETER
+from .routes import Given, Resource, Route, checked_middleware, recorded, unreachable
+
+log = logging.getLogger("tinysvc")
+
+
+class Mounted(NamedTuple):
+    """One route where it finally stands."""
+
+    path: str
+    route: Route
+    service: Service
+    middleware: tuple[Middleware, ...] = ()
+    """From the outermost to the innermost."""
+    error_handlers: Mapping[type[Exception], ErrorHandler] = types.MappingProxyType({})
+    name: str = ""
+    """The service's, as its documentation has it."""
+
+
+class Placed(NamedTuple):
+    """A service where it finally stands, with what stands around it."""
+
+    service: Service
+    prefix: str
+    middleware: tuple[Middleware, ...]
+    error_handlers: dict[type[Exception], ErrorHandler]
+    name: str
+
+
+class Service:
+    """What is served: `parts` are decorated functions, modules that hold some, and other services.
+
+    `prefix` stands before every path, as in "/notes". `name`, `description` and `version` are what OpenAPI says of
+    it; by default its first module's name, docstring and `__version__`. `pools` are those that its cpu routes name, as
+    in `{"training": Pool(workers=1)}`; any `concurrent.futures.Executor` may stand in a pool's place. `middleware`
+    stands around all that it answers, the first outermost: see messages.Middleware. `error_handlers` say what a client
+    gets for an exception of a type: `def missing(request, error)` returns a Response or an HTTPError. `options` are
+    fields of Settings, weaker than variables and flags. ConfigurationError for a part that holds nothing to serve, and
+    for two resources, or two different pools, of one name.
+    """
+
+    is_part_of_module = False
+    """Whether a module that holds one at its top level serves it with its own routes, as it does static files."""
+
+    def __init__(
+        self,
+        *parts: object,
+        prefix: str = "",
+        name: str = "",
+        description: str = "",
+        version: str = "",
+        pools: Mapping[str, Pool | Executor] | None = None,
+        middleware: Iterable[Middleware] = (),
+        error_handlers: Mapping[type[Exception], ErrorHandler] | None = None,
+        **options: Any,
+    ) -> None:
+        _check_keywords(options)
+        if prefix and (not prefix.startswith("/") or prefix.endswith("/") or "{" in prefix):
+            raise ConfigurationError(f'prefix must begin with "/", not end with it, and hold no {{}}, not {prefix!r}')
+        self.prefix = prefix
+        self.name = name
+        self.description = description
+        self.version = version or "0"
+        self.pools = read_pools(pools or {})
+        self.middleware = checked_middleware(middleware)
+        self.error_handlers = checked(error_handlers or {})
+        self.options = {**options, "pools": self.pools}
+        self.routes: list[Route] = []
+        self._alike = defaultdict[tuple[str, tuple[str, ...]], list[Route]](list)  # only these can be one and the same
+        self.resources: dict[str, Resource] = {}
+        self.mounts: list[Service] = []
+        for part in parts:
+            self._add(part)
+
+    def _add(self, part: object) -> None:
+        if isinstance(part, Service):
+            self._add_mount(part)
+        elif isinstance(part, types.ModuleType):
+            self._add_module(part)
+        elif callable(part) and recorded(part):
+            for record in recorded(part):
+                _check_on_top(part, record)
+                self._add_record(record)
+        else:
+            raise ConfigurationError(
+                f"a service is made of decorated functions, modules and services; {part!r} is none of them; "
+                "decorate a function with @io_route or @cpu_route"
+            )
+
+    def _add_mount(self, mount: Service) -> None:
+        """Pools serve all routes that name them, wherever they stand; other options are the outermost service's."""
+        for name, pool in mount.pools.items():
+            if self.pools.setdefault(name, pool) != pool:
+                raise ConfigurationError(
+                    f"the pool {name} is configured twice, as {self.pools[name]!r} and as {pool!r}; "
+                    "configure it once, or give one of the two another name"
+                )
+        if unused := {name: value for name, value in mount.options.items() if name != "pools"}:
+            log.warning("the options %r of a service inside another are not used", unused)
+        self.mounts.append(mount)
+
+    def _add_module(self, module: types.ModuleType) -> None:
+        """The module's own routes, and the resources it defines or imports."""
+        for function in unreachable(module):
+            raise ConfigurationError.at(
+                function,
+                f"no name in the module {module.__name__} leads to this, so that it would not be served; "
+                "give every handler a name of its own, at the module's top level, with the tinysvc decorator on top",
+            )
+        self._take_name(module)
+        imported: list[str] = []
+        for value in list(vars(module).values()):
+            if isinstance(value, Service) and value.is_part_of_module:
+                self._add(value)
+            for record in recorded(value) if isinstance(value, types.FunctionType) else ():
+                if isinstance(record, Resource) or value.__module__ == module.__name__:
+                    _check_on_top(value, record)
+                    self._add_record(record)
+                else:
+                    imported.append(value.__name__)
+        if not self.routes and not self.mounts:
+            hint = f"; it imports {', '.join(imported)}: name them in a Service(...)" if imported else ""
+            name = f"{module.__name__} ({getattr(module, '__file__', 'no file')})"
+            raise ConfigurationError(f"the module {name} has no function with @io_route or @cpu_route{hint}")
+
+    def _take_name(self, module: types.ModuleType) -> None:
+        """What the first module says of itself is what the service says of itself."""
+        if not self.description and not self.routes:
+            self.name = self.name or module.__name__.rpartition(".")[2]
+            self.description = inspect.cleandoc(module.__doc__ or "")
+            if self.version == "0":
+                self.version = str(getattr(module, "__version__", "0"))
+
+    def _add_record(self, record: Route | Resource) -> None:
+        if isinstance(record, Route):
+            alike = self._alike[record.path, record.methods]
+            if record not in alike:
+                alike.append(record)
+                self.routes.append(record)
+            return
+        known = self.resources.setdefault(record.name, record)
+        if known.function is not record.function:
+            raise ConfigurationError.at(record.function, f"there is another resource {record.name}; rename one")
+
+    def mounted(self) -> Iterator[Mounted]:
+        """Every route of this service and of those under it, with its whole path."""
+        for service, prefix, middleware, error_handlers, name in self.services():
+            for route in service.routes:
+                path = prefix + route.path
+                path = path.rstrip("/") or "/" if prefix and route.path == "/" else path
+                yield Mounted(path, route, service, middleware + route.middleware, error_handlers, name)
+
+    def services(self, outer: Placed | None = None) -> Iterator[Placed]:
+        """This one and all under it."""
+        if outer is None:
+            outer = Placed(self, "", (), {}, "")
+        placed = Placed(
+            self,
+            outer.prefix + self.prefix,
+            outer.middleware + self.middleware,
+            {**outer.error_handlers, **self.error_handlers},
+            outer.name if self.is_part_of_module or not self.name else self.name,
+        )
+        yield placed
+        for mount in self.mounts:
+            yield from mount.services(placed)
+
+    def override(self, **resources: Any) -> Service:
+        """For tests: this service with other resources, as in `serving(service.override(database=fake))`.
+
+        A function is opened as the resource would be (it may `yield`, and ask for other resources); anything else is
+        the resource itself, which must pickle in the place of a cpu_resource. The service itself stays as it is.
+        ConfigurationError for a name that no resource has.
+        """
+        known = {name for each in self.services() for name in each.service.resources}
+        for name in resources:
+            if name not in known:
+                raise ConfigurationError(f"override: there is no resource {name!r}{nearest(name, sorted(known))}")
+        return self._overridden(resources)
+
+    def _overridden(self, replacements: Mapping[str, Any]) -> Service:
+        other = copy.copy(self)
+        other.mounts = [mount._overridden(replacements) for mount in self.mounts]
+        other.resources = {
+            name: self._replaced(resource, replacements[name]) if name in replacements else resource
+            for name, resource in self.resources.items()
+        }
+        return other
+
+    def _replaced(self, resource: Resource, replacement: Any) -> Resource:
+        """Where one of a request was, one of a request stays: a cpu handler is given it all the same."""
+        of_each = resource.name in of_request(in_order([resource.name], self.resources))
+        if recorded(replacement):
+            resource = next(record for record in recorded(replacement) if isinstance(record, Resource))
+        elif isinstance(replacement, types.FunctionType):
+            resource = dataclasses.replace(resource, function=replacement)
+        else:
+            resource = dataclasses.replace(resource, function=Given(replacement))
+        return dataclasses.replace(resource, of_request=of_each)
+
+    def url_for(self, handler: Callable[..., Any], /, **parameters: Any) -> str:
+        """The path at which this service serves `handler`, with these path parameters; the others become the query.
+
+        Values are written as they are read (an Enum by its value, a datetime as in ISO 8601); a query's None is left
+        out. Of several places it is the one with most of the parameters in its path, the first of these.
+        ConfigurationError if it serves no such handler, or if a path parameter is missing. What stands around this
+        service only `Request.url_for` knows.
+        """
+        return url_of(handler, [each for each in self.mounted() if each.route.function is handler], parameters)
+
+
+def url_of(handler: Callable[..., Any], places: Sequence[Mounted], parameters: Mapping[str, Any]) -> str:
+    """See Service.url_for. `places` are those where the handler is served."""
+    if not places:
+        raise ConfigurationError.at(handler, "is served by no route of this service; url_for has no path for it")
+    single = {name for name, value in parameters.items() if value is not None and not isinstance(value, (list, tuple))}
+    fitting = [each for each in places if single.issuperset(each.route.parameters)]
+    if not fitting:
+        missing = ", ".join(name for name in places[0].route.parameters if name not in single)
+        raise ConfigurationError.at(handler, f"url_for needs the path parameters of {places[0].path}: {missing}")
+    mounted = max(fitting, key=lambda each: len(each.route.parameters))
+    texts = {name: _text(value) for name, value in parameters.items()}
+    rest = {k: text for k, text in texts.items() if k not in mounted.route.parameters and parameters[k] is not None}
+    query = urlencode(rest, doseq=True)
+    path = "/".join(_filled(segment, texts) for segment in mounted.path.split("/"))
+    return f"{path}?{query}" if query else path
+
+
+def _check_keywords(options: Mapping[str, Any]) -> None:
+    """SettingsError: a mistyped `middleware=` must not be taken for an option that somebody else looks at."""
+    fields = [field.name for field in dataclasses.fields(Settings)]
+    known = [name for name in inspect.signature(Service).parameters if name not in ("parts", "options")]
+    for name in options:
+        if name not in fields:
+            raise SettingsError(f"Service(...) takes no {name!r}{nearest(name, [*known, *fields])}")
+
+
+def _filled(segment: str, parameters: Mapping[str, Any]) -> str:
+    parameter = PARAMETER.fullmatch(segment)
+    if parameter is None:
+        return quote(segment)
+    value = quote(parameters[parameter[1]], safe="/" if parameter[2] else "")
+    return value.replace("/", "%2F", 1) if value.startswith("/") else value  # "//host" would lead elsewhere
+
+
+def _text(value: Any) -> Any:
+    """As it stands in a path or a query; of several, a list."""
+    plain = msgspec.to_builtins(value, enc_hook=str)
+    if isinstance(plain, (list, tuple)):
+        return [_text(each) for each in plain]
+    return str(plain).lower() if isinstance(plain, bool) else str(plain)
+
+
+def _check_on_top(part: object, record: Route | Resource) -> None:
+    """A decorator above ours that copies attributes, as functools.wraps does, would be skipped: say so."""
+    if record.function is not part:
+        raise ConfigurationError.at(
+            record.function,
+            "another decorator stands above the tinysvc one and would be skipped; put the tinysvc decorator on top",
+        )

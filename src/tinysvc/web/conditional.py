@@ -1,0 +1,114 @@
+"""Conditional requests (RFC 9110, 13): 304 for who has it already, 412 for who would overwrite what they have not seen.
+
+    if answer := precondition(request, etag=row.version):
+        return answer
+    return Response(row.text, headers=validators(etag=row.version))
+
+A validator stands for one state of what is at the path: an entity-tag of the author's choice, or a date.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from email.utils import formatdate, parsedate_to_datetime
+from math import inf
+
+from ..core.errors import HTTPError
+from ..core.messages import Request, Response
+
+_TAG = re.compile(r"(?:W/)?[\x21\x23-\x7e\x80-\xff]*")  # RFC 9110, 8.8.3, without its quotes
+_TAGS = re.compile(r'[ \t]*((?:W/)?"[\x21\x23-\x7e\x80-\xff]*")[ \t]*(?:,|$)')
+_HTTP_DATE = re.compile(r"[A-Za-z0-9 ,:-]{1,40}")
+
+
+def precondition(request: Request, *, etag: str = "", last_modified: float | datetime | None = None) -> Response | None:
+    """The answer to a request whose condition says that nothing need be done; None where the handler goes on.
+
+    For GET and HEAD that is a 304. HTTPError 412 where a condition of a change does not hold: what the client has seen
+    is not what is there. `etag` is given without quotes, "W/..." for a weak one (ValueError for what cannot be in one);
+    `last_modified` in seconds since 1970, or as a datetime. An `etag` of "" with no date is for what does not exist.
+    """
+    tag, modified = _quoted(etag), _seconds(last_modified)
+    exists = bool(tag) or modified is not None
+    if_match, if_none_match = request.headers.get("if-match"), request.headers.get("if-none-match")
+    if if_match is not None:
+        # Our compression weakens a strong tag, which still names the same state: clients could not write otherwise.
+        weakened = getattr(request, "compresses", False) and not tag.startswith("W/")
+        if not (if_match.strip() == "*" and exists) and not _has(if_match, tag, weak=weakened):
+            raise _failed("If-Match")
+    elif modified is not None and modified > (read_date(request.headers.get("if-unmodified-since")) or inf):
+        raise _failed("If-Unmodified-Since")
+    reads = request.method in ("GET", "HEAD")
+    if if_none_match is not None:
+        if (if_none_match.strip() == "*" and exists) or _has(if_none_match, tag, weak=True):
+            if not reads:
+                raise _failed("If-None-Match")
+            return _not_modified(etag, last_modified)
+    elif reads and modified is not None:
+        date = read_date(request.headers.get("if-modified-since"))
+        if date is not None and modified <= date:
+            return _not_modified(etag, last_modified)
+    return None
+
+
+def validators(*, etag: str = "", last_modified: float | datetime | None = None) -> list[tuple[str, str]]:
+    """The header lines `etag` and `last-modified` of a response; each is left out where it is not given."""
+    lines = [("etag", _quoted(etag))] if etag else []
+    seconds = _seconds(last_modified)
+    if seconds is not None:
+        lines.append(("last-modified", formatdate(seconds, usegmt=True)))
+    return lines
+
+
+def _not_modified(etag: str, last_modified: float | datetime | None) -> Response:
+    return Response(b"", 304, validators(etag=etag, last_modified=last_modified))
+
+
+def _failed(condition: str) -> HTTPError:
+    return HTTPError(412, f"What is here is not what {condition} expects: read it again before you change it.")
+
+
+def _quoted(etag: str) -> str:
+    if not _TAG.fullmatch(etag) or etag == "W/":
+        raise ValueError(f"an etag is latin-1 text without quotes, spaces and control characters, not {etag!r}")
+    weak, tag = ("W/", etag[2:]) if etag.startswith("W/") else ("", etag)
+    return f'{weak}"{tag}"' if etag else ""
+
+
+def _seconds(moment: float | datetime | None) -> int | None:
+    """Whole ones: what a header can say."""
+    if isinstance(moment, datetime):
+        moment = moment.timestamp()
+    return None if moment is None else int(moment)
+
+
+def _has(header: str, tag: str, *, weak: bool) -> bool:
+    """Whether the tag is in the list; weakly, a weak one is equal to a strong one (RFC 9110, 8.8.3.2)."""
+    if not tag or (not weak and tag.startswith("W/")):
+        return False
+    tags = tags_in(header)
+    return any(other.removeprefix("W/") == tag.removeprefix("W/") for other in tags) if weak else tag in tags
+
+
+def tags_in(header: str) -> list[str]:
+    """The entity-tags in the header, with their quotes, up to the first thing that is none."""
+    tags, position = [], 0
+    while match := _TAGS.match(header, position):
+        tags.append(match[1])
+        position = match.end()
+        if position == len(header):
+            break
+    return tags
+
+
+def read_date(text: str | None) -> int | None:
+    """Any of the three forms of an HTTP date (RFC 9110, 5.6.7) in seconds since 1970; None for anything else."""
+    if text is None or not _HTTP_DATE.fullmatch(text):
+        return None
+    try:
+        asctime = "," not in text
+        date = datetime.strptime(text, "%a %b %d %H:%M:%S %Y") if asctime else parsedate_to_datetime(text)
+        return int(date.replace(tzinfo=UTC).timestamp())
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None

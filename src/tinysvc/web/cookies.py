@@ -1,0 +1,178 @@
+"""Cookies to clients (RFC 6265bis): set_cookie, delete_cookie, and values that are signed. To read: Request.cookies.
+
+A cookie that is set makes an answer one client's own: it says so to caches, unless it says something itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from typing import Any, Literal, TypedDict, Unpack
+
+import orjson
+
+from ..core.errors import ConfigurationError
+from ..core.messages import TOKEN, Request, Response, add_vary
+
+log = logging.getLogger("tinysvc.cookies")
+
+MAX_SIZE = 4096
+"""Bytes of name and value: browsers drop a longer cookie without a word (RFC 6265bis, 5.6)."""
+
+MIN_SECRET = 16
+"""Characters of a secret: shorter ones can be guessed."""
+
+_VALUE = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*")  # RFC 6265, 4.1.1
+_ATTRIBUTE = re.compile(r"[\x20-\x3a\x3c-\x7e]*")
+SAME_SITE = {"lax": "Lax", "strict": "Strict", "none": "None"}
+
+
+class CookieOptions(TypedDict, total=False):
+    """What set_cookie takes beside name, value and time."""
+
+    path: str
+    domain: str
+    secure: bool
+    http_only: bool
+    same_site: Literal["lax", "strict", "none"]
+    partitioned: bool
+
+
+def set_cookie(
+    response: Response,
+    name: str,
+    value: str,
+    *,
+    max_age: int | None = None,
+    expires: datetime | None = None,
+    path: str = "/",
+    domain: str = "",
+    secure: bool = True,
+    http_only: bool = True,
+    same_site: Literal["lax", "strict", "none"] = "lax",
+    partitioned: bool = False,
+) -> None:
+    """Add a cookie to the response. By default it is for this host, HTTPS and no script, until the browser ends.
+
+    `max_age` in seconds, or `expires`, an aware datetime, keep it longer. ValueError for a name, value or attribute
+    that is none, and for a combination that browsers refuse: SameSite=None, Partitioned, `__Secure-` and `__Host-` ask
+    for `secure`; `__Host-` also for path "/" and no domain.
+    """
+    _check(name, value, path, domain, secure, same_site, partitioned)
+    parts = [f"{name}={value}", f"Path={path}"]
+    if max_age is not None:
+        if type(max_age) is not int:
+            raise ValueError(f"max_age takes a whole number of seconds, not {max_age!r}")
+        parts.append(f"Max-Age={max_age}")
+    if expires is not None:
+        if expires.tzinfo is None:
+            raise ValueError(f"expires takes a datetime with a time zone, not {expires!r}")
+        parts.append(f"Expires={format_datetime(expires.astimezone(UTC), usegmt=True)}")
+    if domain:
+        parts.append(f"Domain={domain}")
+    flags = {"Secure": secure, "HttpOnly": http_only, "Partitioned": partitioned}
+    parts += [flag for flag, is_set in flags.items() if is_set]
+    parts.append(f"SameSite={SAME_SITE[same_site]}")
+    response.add_header("set-cookie", "; ".join(parts))
+    if not any(name == "cache-control" for name, _ in response.headers):
+        response.add_header("cache-control", "no-store")
+    add_vary(response, "cookie")
+
+
+def delete_cookie(response: Response, name: str, **options: Unpack[CookieOptions]) -> None:
+    """Have the browser forget a cookie, which was set with the same path and domain."""
+    set_cookie(response, name, "", max_age=0, **options)
+
+
+def _check(name: str, value: str, path: str, domain: str, secure: bool, same_site: str, partitioned: bool) -> None:
+    if not TOKEN.fullmatch(name):
+        raise ValueError(f"a cookie's name is an RFC 9110 token, not {name!r}")
+    if not isinstance(value, str) or not _VALUE.fullmatch(value):
+        raise ValueError(
+            f"the value of the cookie {name} holds what no cookie can: spaces, quotes, commas, semicolons, "
+            "backslashes, control characters and all but ASCII; write it with urllib.parse.quote, or use SignedCookie"
+        )
+    if len(name) + len(value) > MAX_SIZE:
+        raise ValueError(f"the cookie {name} has {len(name) + len(value)} bytes; browsers take {MAX_SIZE}")
+    for what, text in (("path", path), ("domain", domain)):
+        if not _ATTRIBUTE.fullmatch(text):
+            raise ValueError(f"the {what} of the cookie {name} cannot be {text!r}")
+    if same_site not in SAME_SITE:
+        raise ValueError(f'same_site takes "lax", "strict" or "none", not {same_site!r}')
+    for needs_it, reason in (
+        (same_site == "none", 'same_site="none"'),
+        (partitioned, "partitioned"),
+        (name.lower().startswith("__secure-"), "a name that begins with __Secure-"),
+        (name.lower().startswith("__host-"), "a name that begins with __Host-"),
+    ):
+        if needs_it and not secure:
+            raise ValueError(f"the cookie {name} has {reason}, so that browsers take it with secure=True only")
+    if name.lower().startswith("__host-") and (path != "/" or domain):
+        raise ValueError(f'the cookie {name} belongs to its host: browsers take it with path="/" and no domain only')
+
+
+class SignedCookie:
+    """A cookie whose value nobody but us can have written: any JSON, readable by its client, with a signature.
+
+    The first of `secrets` signs, all verify, so that a secret is renewed by putting a new one in front. `max_age`
+    seconds after it was written it is no longer believed, whatever the browser does. `options` are those of set_cookie.
+    ConfigurationError for what set_cookie would refuse, for secrets that can be guessed, and without itsdangerous.
+    """
+
+    def __init__(
+        self, name: str, secrets: str | Sequence[str], *, max_age: int = 14 * 86400, **options: Unpack[CookieOptions]
+    ) -> None:
+        try:
+            from itsdangerous import BadData, URLSafeTimedSerializer
+        except ImportError as error:
+            raise ConfigurationError(
+                f"signed cookies need the itsdangerous library ({error}); pip install 'tinysvc[cookies]'"
+            ) from None
+        keys = [secrets] if isinstance(secrets, str) else list(secrets)
+        if not keys or any(len(key) < MIN_SECRET for key in keys):
+            raise ConfigurationError(
+                f"each secret of the cookie {name} has {MIN_SECRET} characters or more; "
+                'make one with: python -c "import secrets; print(secrets.token_urlsafe())"'
+            )
+        try:
+            set_cookie(Response(), name, "", max_age=max_age, **options)
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from None
+        self.name = name
+        self.max_age = max_age
+        self._options = options
+        self._bad_data = BadData
+        self._serializer = URLSafeTimedSerializer(keys[::-1], salt=f"tinysvc.cookie.{name}", serializer=_Json)
+
+    def write(self, response: Response, value: Any) -> None:
+        """Set the cookie. ValueError if that makes it longer than browsers take."""
+        set_cookie(response, self.name, str(self._serializer.dumps(value)), max_age=self.max_age, **self._options)
+
+    def read(self, request: Request) -> Any:
+        """Its value; None if there is none, or one that was not written by us, or too long ago."""
+        text = request.cookies.get(self.name)
+        if text is None:
+            return None
+        try:
+            return self._serializer.loads(text, max_age=self.max_age)
+        except self._bad_data as error:  # also what was well signed but holds no JSON
+            log.debug("the cookie %s of request %s is not believed: %s", self.name, request.id, type(error).__name__)
+            return None
+
+    def delete(self, response: Response) -> None:
+        delete_cookie(response, self.name, **self._options)
+
+
+class _Json:
+    """orjson, as itsdangerous wants it."""
+
+    @staticmethod
+    def dumps(value: Any) -> str:
+        return orjson.dumps(value).decode()
+
+    @staticmethod
+    def loads(data: str) -> Any:
+        return orjson.loads(data)

@@ -1,0 +1,122 @@
+"""CORS, as middleware: which other origins' pages may call this service from a browser (WHATWG Fetch, 3.2).
+
+    Service(api, middleware=[Cors(origins=["https://app.example", "https://*.example.org"])])
+
+A page of another origin may read an answer only if that says so; before anything but a plain GET, HEAD or form POST the
+browser asks (a *preflight*: OPTIONS with Access-Control-Request-Method). Nobody is refused here: without these headers
+a browser keeps the answer from the page. An answer that itself says who may read it keeps its word: two such headers
+are none to a browser.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from ..core.errors import ConfigurationError
+from ..core.messages import TOKEN, Handler, Request, Response, add_vary
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?")
+_PATTERN = re.compile(r"[a-z][a-z0-9+.-]*://\*\.[a-z0-9._-]+(?::[0-9]{1,5})?")
+_DEFAULT_PORT = re.compile(r"http:.*:0*80|https:.*:0*443")  # browsers leave it out (WHATWG URL, 4.2)
+
+ASK = ("origin", "access-control-request-method", "access-control-request-headers")
+"""What the answer to a preflight depends on."""
+
+
+class Cors:
+    """Middleware that lets pages of `origins` call what is under it.
+
+    An origin is exact ("https://app.example"), a pattern for all hosts below one ("https://*.example.org"), "null", or
+    "*" for any. `methods` and `headers` are what a page may send beside the simple ones (by default the headers
+    content-type and authorization; `headers=["*"]` for any), `expose` the response headers that it may read.
+    `credentials` allows cookies and HTTP authentication, and needs origins that are named. A browser keeps the answer
+    to a preflight for `max_age` seconds. ConfigurationError for what no browser would match.
+    """
+
+    def __init__(
+        self,
+        *,
+        origins: Sequence[str],
+        methods: Sequence[str] = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"),
+        headers: Sequence[str] = ("content-type", "authorization"),
+        expose: Sequence[str] = (),
+        credentials: bool = False,
+        max_age: int = 600,
+    ) -> None:
+        if isinstance(origins, str) or not origins:
+            raise ConfigurationError(f'origins takes a list, as in ["https://app.example"], not {origins!r}')
+        self._any = "*" in origins
+        if self._any and credentials:
+            raise ConfigurationError('origins=["*"] with credentials=True lets any page act for your users; name them')
+        for what, names in (("methods", methods), ("headers", headers), ("expose", expose)):
+            if isinstance(names, str) or not all(TOKEN.fullmatch(name) for name in names):
+                raise ConfigurationError(f"{what} takes a list of names, not {names!r}")
+            if credentials and "*" in names and what != "headers":  # of those we echo what was asked for
+                raise ConfigurationError(f'browsers take {what}=["*"] by the letter with credentials=True; name them')
+        if type(max_age) is not int or max_age < 0:
+            raise ConfigurationError(f"max_age takes a whole number of seconds, not {max_age!r}")
+        self._origins, self._patterns = _sorted_out(origins)
+        self._methods = ", ".join(methods).upper()
+        self._headers = ", ".join(headers)
+        self._any_header = "*" in headers
+        self._own = [("access-control-allow-credentials", "true")] if credentials else []
+        self._expose = [("access-control-expose-headers", ", ".join(expose))] if expose else []
+        self._max_age = str(max_age)
+
+    async def __call__(self, request: Request, call_next: Handler) -> Response:
+        origin = request.headers.get("origin")
+        if request.method == "OPTIONS" and origin and "access-control-request-method" in request.headers:
+            return self._preflight(request, origin)
+        response = await call_next(request)
+        if not self._any:
+            add_vary(response, "origin")
+        says_itself = any(name == "access-control-allow-origin" for name, _ in response.headers)
+        if origin and not says_itself and self._allows(origin):
+            response.headers += [self._allow(origin), *self._own, *self._expose]
+        return response
+
+    def _preflight(self, request: Request, origin: str) -> Response:
+        response = Response(b"", 204)
+        add_vary(response, *ASK)
+        if self._allows(origin):
+            asked = request.headers.get("access-control-request-headers", "")
+            headers = asked if self._any_header else self._headers
+            response.headers += [
+                self._allow(origin),
+                *self._own,
+                ("access-control-allow-methods", self._methods),
+                ("access-control-max-age", self._max_age),
+            ]
+            if headers:
+                response.headers.append(("access-control-allow-headers", headers))
+        return response
+
+    def _allow(self, origin: str) -> tuple[str, str]:
+        return "access-control-allow-origin", "*" if self._any else origin
+
+    def _allows(self, origin: str) -> bool:
+        if self._any or origin in self._origins:
+            return True
+        lower = origin.lower()
+        return lower in self._origins or any(pattern.fullmatch(lower) for pattern in self._patterns)
+
+
+def _sorted_out(origins: Sequence[str]) -> tuple[frozenset[str], list[re.Pattern[str]]]:
+    """Those that are exact, and patterns."""
+    exact, patterns = set(), []
+    for origin in origins:
+        text = origin.lower()
+        if _DEFAULT_PORT.fullmatch(text):
+            raise ConfigurationError(f"{origin!r} has the port that browsers leave out of an origin; leave it out too")
+        if _PATTERN.fullmatch(text):
+            before, after = map(re.escape, text.split("*"))
+            patterns.append(re.compile(f"{before}(?:[a-z0-9_-]+\\.)*[a-z0-9_-]+{after}"))
+        elif text in ("*", "null") or _ORIGIN.fullmatch(text):
+            exact.add(text)
+        else:
+            raise ConfigurationError(
+                f"{origin!r} is no origin: that is a scheme, a host and, where it is unusual, a port, without path or "
+                'a slash at the end, as in "https://app.example", or "https://*.example.org" for all hosts below one'
+            )
+    return frozenset(exact), patterns

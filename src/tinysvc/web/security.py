@@ -1,0 +1,62 @@
+"""Security headers, as middleware: what a browser is told not to do with our answers (OWASP Secure Headers).
+
+Service(site, middleware=[SecurityHeaders()])
+"""
+
+from __future__ import annotations
+
+from ..core.errors import ConfigurationError
+from ..core.messages import Handler, Request, Response
+
+CONTENT_POLICY = "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+"""Nothing but what comes from here, no plug-ins, no frames around us: a start that most pages must widen."""
+
+YEAR = 365 * 86400
+
+
+class SecurityHeaders:
+    """Middleware that adds security headers, where the handler has not set them; "" leaves one out.
+
+    `content_security_policy` goes with HTML only. `hsts` seconds long a browser comes back by HTTPS only; sent over
+    HTTPS alone, 0 leaves it out.
+    """
+
+    def __init__(
+        self,
+        *,
+        content_security_policy: str = CONTENT_POLICY,
+        hsts: int = YEAR,
+        frame_options: str = "DENY",
+        referrer_policy: str = "strict-origin-when-cross-origin",
+        permissions_policy: str = "",
+        opener_policy: str = "same-origin",
+        resource_policy: str = "same-origin",
+    ) -> None:
+        if type(hsts) is not int or hsts < 0:
+            raise ConfigurationError(f"hsts takes a whole number of seconds, 0 for none, not {hsts!r}")
+        lines = {
+            "x-content-type-options": "nosniff",
+            "x-frame-options": frame_options,
+            "referrer-policy": referrer_policy,
+            "permissions-policy": permissions_policy,
+            "cross-origin-opener-policy": opener_policy,
+            "cross-origin-resource-policy": resource_policy,
+        }
+        self._always = _checked(lines)
+        self._pages = _checked({"content-security-policy": content_security_policy})
+        self._secure = _checked({"strict-transport-security": f"max-age={hsts}" if hsts else ""})
+
+    async def __call__(self, request: Request, call_next: Handler) -> Response:
+        response = await call_next(request)
+        there = {name for name, _ in response.headers}
+        response.headers += [line for line in self._always if line[0] not in there]
+        if (response.content_type or "").lower().startswith("text/html"):
+            response.headers += [line for line in self._pages if line[0] not in there]
+        if request.scheme == "https":
+            response.headers += [line for line in self._secure if line[0] not in there]
+        return response
+
+
+def _checked(lines: dict[str, str]) -> list[tuple[str, str]]:
+    """Those that are not empty; ValueError for one that would not stay in its line."""
+    return Response(headers=[line for line in lines.items() if line[1]]).headers

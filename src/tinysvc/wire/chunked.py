@@ -1,0 +1,120 @@
+"""The chunked transfer coding, without I/O: bytes as they came -> the bytes of the body."""
+
+from __future__ import annotations
+
+import re
+
+from ..core.errors import ProtocolError
+from ..core.settings import KiB, Settings
+from .heads import FIELD_LINES, TOKEN
+
+CHUNKS_AT_ONCE = 2000
+"""Chunks of a body taken apart in one turn of the loop: 1 ms, if somebody sends them as small as they can be."""
+
+MAX_EXTENSIONS, MAX_ALL_EXTENSIONS = 256, 4 * KiB
+"""Extension bytes of one chunk, and of one whole body (CVE-2023-39326); nobody uses them but attackers."""
+
+MAX_CHUNK_LINE = 16 + MAX_EXTENSIONS + 2
+"""A chunk-size line: 16 hex digits, extensions, CRLF."""
+
+FRAMING = (b"content-length", b"transfer-encoding")
+"""Fields that are refused in a trailer: another program could take them for the framing of the message."""
+
+# RFC 9112, 7.1 and 7.1.1, without the optional white space that RFC 9112 calls bad.
+_QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*+"'
+_EXTENSION = rb";" + TOKEN + rb"(?:=(?:" + TOKEN + rb"|" + _QUOTED + rb"))?"
+_SMALL_CHUNKS = {b"%x\r\n" % size: size for size in range(1, 16)}  # most lines of who sends many: need no parsing
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})((?:" + _EXTENSION + rb")*+)\r\n")
+
+
+class ChunkedDecoder:
+    """The chunked transfer coding (RFC 9112, 7.1), without I/O: feed bytes, take the body's bytes out.
+
+    `rest` is None until the body is complete; then it holds the bytes behind it. Trailers are checked and dropped.
+    `has_more`: it stopped after CHUNKS_AT_ONCE and goes on when it is fed again, if only with b"".
+    """
+
+    def __init__(self, settings: Settings, max_body_size: int | None = None) -> None:
+        self._settings = settings
+        self._limit = settings.max_body_size if max_body_size is None else max_body_size
+        self._buffer = b""  # the beginning of a line
+        self._chunk_left = 0  # bytes of the current chunk still to come, its CRLF included
+        self._room = self._limit  # for the chunks not yet announced
+        self._extension_bytes = 0
+        self._in_trailers = False
+        self._trailers = self._trailer_bytes = 0
+        self.rest: bytes | None = None
+        self.has_more = False
+
+    def feed(self, data: bytes) -> bytes:
+        """The body bytes in `data`. ProtocolError 400, 413 or 431."""
+        data = self._buffer + data if self._buffer else data
+        position, pieces, left, room = 0, [], self._chunk_left, self._room
+        self.has_more = False
+        while not self._in_trailers:
+            if left:
+                end = position + left - 2
+                piece, line_end = data[position:end], data[end : end + 2]
+                pieces.append(piece)
+                if line_end != b"\r\n":
+                    if not b"\r\n".startswith(line_end):
+                        raise ProtocolError(400, "A chunk is longer than it says.")
+                    position += len(piece)
+                    left -= len(piece)
+                    break
+                position, left = end + 2, 0
+                if len(pieces) > CHUNKS_AT_ONCE:
+                    self.has_more = True
+                    break
+            small = _SMALL_CHUNKS.get(data[position : position + 3], 0)
+            if 0 < small <= room:
+                position, left, room = position + 3, small + 2, room - small
+                continue
+            match = _CHUNK_LINE.match(data, position)
+            if match is None:
+                self._check_partial_line(data[position : position + MAX_CHUNK_LINE + 1])
+                break
+            digits, extensions = match.groups()
+            if extensions:
+                self._count_extensions(extensions)
+            position, size = match.end(), int(digits, 16)
+            if size == 0:
+                self._in_trailers = True
+            elif size > room:
+                raise ProtocolError(413, f"The body is longer than {self._limit} bytes.")
+            else:
+                room -= size
+                left = size + 2
+        self._chunk_left, self._room = left, room
+        self._buffer = data[position:]
+        if self._in_trailers:
+            self._take_trailers()
+        return b"".join(pieces)
+
+    def _check_partial_line(self, line: bytes) -> None:
+        if b"\n" in line or len(line) > MAX_CHUNK_LINE:
+            raise ProtocolError(400, "A chunk-size line is malformed (RFC 9112, 7.1).")
+
+    def _count_extensions(self, extensions: bytes) -> None:
+        self._extension_bytes += len(extensions)
+        if len(extensions) > MAX_EXTENSIONS or self._extension_bytes > MAX_ALL_EXTENSIONS:
+            raise ProtocolError(400, "There are too many chunk extensions.")
+
+    def _take_trailers(self) -> None:
+        buffer, position, settings = self._buffer, 0, self._settings
+        while self.rest is None:
+            end = buffer.find(b"\n", position) + 1 or len(buffer)
+            line, position = buffer[position:end], end
+            if self._trailer_bytes + len(line) > settings.max_header_size or self._trailers > settings.max_headers:
+                raise ProtocolError(431, "There are too many trailers.")
+            if line == b"\r\n":
+                self.rest = buffer[position:]
+            elif not line.endswith(b"\n"):
+                self._buffer = line
+                return
+            elif not FIELD_LINES.fullmatch(line):
+                raise ProtocolError(400, "The trailers are malformed.")
+            elif line.partition(b":")[0].lower() in FRAMING:
+                raise ProtocolError(400, "A trailer is Content-Length or Transfer-Encoding (RFC 9110, 6.5.1).")
+            self._trailer_bytes += len(line)
+            self._trailers += 1
