@@ -30,7 +30,7 @@ def test_what_it_carries(installed: Path) -> None:
     assert (installed / "tinysvc" / "py.typed").exists()
     carried = {path.name for path in (installed / "tinysvc" / "examples").iterdir()}
     assert carried == {path.name for path in (ROOT / "examples").glob("*.py")}
-    for folder in ("template", "docs_page"):
+    for folder in ("cli/template", "openapi/docs_page"):
         there = {path.name for path in (ROOT / "src" / "tinysvc" / folder).iterdir() if path.is_file()}
         assert {path.name for path in (installed / "tinysvc" / folder).iterdir()} == there
     (metadata,) = installed.glob("tinysvc-*.dist-info")

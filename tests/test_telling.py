@@ -270,7 +270,7 @@ HOSTILE: list[Any] = [
 def test_what_is_no_record_is_told_as_that(lines: io.StringIO, fields: Any) -> None:
     log_record(3, "default", fields)
     (line,) = lines.getvalue().splitlines()
-    assert line.startswith("WARNING tinysvc.pool.worker: worker 3 sent what is no log record: ")
+    assert line.startswith("WARNING tinysvc.worker: worker 3 sent what is no log record: ")
 
 
 def test_extreme_values_are_cut(lines: io.StringIO) -> None:
