@@ -1,6 +1,6 @@
 """Everything at once, for long: does the server stay what it was?
 
-One server process with two workers serves tests/soak_app.py, while this process is all its clients: honest ones, slow
+One server process with two workers serves tests/support/soak_app.py, while this process is all its clients: honest ones, slow
 ones and rude ones, and somebody who kills a worker every other second. A *kind* of traffic is a function, and its
 decorator is its line in the table of what may come of it: statuses, a closed connection, an answer cut off half-way.
 At the end stands a verdict, as text and as exit status:
@@ -41,17 +41,17 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-TESTS = Path(__file__).resolve().parents[1] / "tests"
+TESTS = Path(__file__).resolve().parents[1] / "tests" / "support"
 sys.path.insert(0, str(TESTS))
 
 import uvloop  # noqa: E402
+from test_wire import CASES, FRAGMENTS  # noqa: E402
 from websockets.asyncio.client import ClientConnection, connect  # noqa: E402
 from websockets.exceptions import WebSocketException  # noqa: E402
 
-from conftest import descendants, workers_below  # noqa: E402 - where the tests keep them
 from http_ends import Answer, chunked, get, post, read_answer, reset_on_close  # noqa: E402
 from soak_app import ANY_SIZE, BLOCK, block, checksum  # noqa: E402
-from test_wire import CASES, FRAGMENTS  # noqa: E402
+from system import descendants, workers_below  # noqa: E402 - where the tests keep them
 
 MiB = 2**20
 
@@ -730,7 +730,7 @@ WIRE_CASES = [
 
 @kind("rude", 12, "as it should")
 async def malformed(client: Client, rng: random.Random) -> str:
-    """A case of tests/wire, in any pieces. Who is refused is refused with its status; others are served something."""
+    """A case of tests/wire/cases, in any pieces. Who is refused is refused with its status; others are served something."""
     case = rng.choice(WIRE_CASES)
     outcomes = await sent_and_heard(client, rng, case.sent)
     wanted = {str(next((status for status in case.statuses if status >= 400), "closed"))}

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from conftest import wait_until
+from system import wait_until
 from tinysvc.testing import serving
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"

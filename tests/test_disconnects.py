@@ -15,9 +15,9 @@ import pytest
 import trustme
 
 import disconnects_app
-from conftest import wait_until
 from disconnects_app import BEGINNING
 from http_ends import reset_on_close
+from system import wait_until
 from tinysvc import Service, StaticFiles
 from tinysvc.core import context as current
 from tinysvc.http import BODY, HANDLER

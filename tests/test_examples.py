@@ -23,12 +23,12 @@ import pytest
 from PIL import Image, ImageCms
 
 from commands import failed, served
-from conftest import wait_until
+from system import wait_until
 from tinysvc import HTTPError, Request, Response, Service
 from tinysvc.core.messages import Peer
 from tinysvc.testing import serving
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 import blobs
 import hello
 import images

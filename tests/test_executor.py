@@ -18,7 +18,9 @@ from typing import Any
 import pytest
 
 import jobs
-from conftest import descendants, wait_until, workers_below
+from paths import SUPPORT
+from pools import assert_healthy
+from system import descendants, exists, until, wait_until, workers_below
 from tinysvc.core.errors import (
     DeadlineExceeded,
     DeadlineInQueue,
@@ -34,26 +36,6 @@ from tinysvc.executor import ProcessPoolExecutor
 from tinysvc.pool.worker import CALL
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
-
-
-async def exists(path: Path) -> None:
-    async with asyncio.timeout(20):
-        while not path.exists():
-            await asyncio.sleep(0.002)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.002)
-
-
-async def assert_healthy(pool: ProcessPoolExecutor) -> None:
-    """Every worker is back, and each of them works."""
-    await until(lambda: pool.ready == pool.max_workers)
-    assert await asyncio.gather(*(pool.run(jobs.add, n, 1) for n in range(3))) == [1, 2, 3]
-    assert all(worker.job is None for worker in pool._dispatcher.books.workers.values())
-    assert not pool.waiting
 
 
 # Results
@@ -394,7 +376,7 @@ def test_kill_9_of_the_owner_leaves_nothing(how: str, tmp_path: Path) -> None:
         import asyncio, sys, threading, time
         if "thread" in {how!r}:
             threading.Thread(target=time.sleep, args=(3600,)).start()
-        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        sys.path.insert(0, {str(SUPPORT)!r})
         import jobs
         from tinysvc import ProcessPoolExecutor
         async def main():

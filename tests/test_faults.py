@@ -24,8 +24,8 @@ import httpx
 import pytest
 
 import jobs
-from conftest import descendants, wait_until, workers_below
-from test_executor import assert_healthy, until
+from pools import assert_healthy
+from system import descendants, until, wait_until, workers_below
 from tinysvc.core.errors import DeadlineExceeded, RemoteError, WorkerDied
 from tinysvc.executor import ProcessPoolExecutor
 

@@ -18,9 +18,8 @@ import httpx
 import pytest
 
 from commands import HELLO, Served, command, failed, served, tinysvc
-from conftest import descendants, wait_until, workers_below
-
-TESTS = Path(__file__).parent
+from paths import SUPPORT
+from system import descendants, wait_until, workers_below
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -299,7 +298,7 @@ def test_what_a_handler_prints_is_seen_at_once(folder: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_drains_and_exits_0(folder: Path, number: signal.Signals) -> None:
-    with served(*tinysvc(str(TESTS / "faulty.py")), cwd=folder) as server, httpx.Client(timeout=20) as client:
+    with served(*tinysvc(str(SUPPORT / "faulty.py")), cwd=folder) as server, httpx.Client(timeout=20) as client:
         started, go = folder / "started", folder / "go"
         host, port = server.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), 20) as busy:
@@ -409,7 +408,7 @@ def test_a_resource_that_cannot_be_closed_is_told_from_the_author_s_line_on(fold
 
 
 def test_a_second_signal_ends_it_at_once(folder: Path) -> None:
-    with served(*tinysvc(str(TESTS / "faulty.py"), "--shutdown-timeout", "3600"), cwd=folder) as server:
+    with served(*tinysvc(str(SUPPORT / "faulty.py"), "--shutdown-timeout", "3600"), cwd=folder) as server:
         started = folder / "started"
         host, port = server.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), 20) as busy:
@@ -428,7 +427,7 @@ def test_a_second_signal_ends_it_at_once(folder: Path) -> None:
 
 
 def test_kill_9_leaves_nothing(folder: Path) -> None:
-    with served(*tinysvc(str(TESTS / "faulty.py")), cwd=folder) as server:
+    with served(*tinysvc(str(SUPPORT / "faulty.py")), cwd=folder) as server:
         host, port = server.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), 20) as busy:
             busy.sendall(b"GET /wait?started=%b&go=/nowhere HTTP/1.1\r\nHost: x\r\n\r\n" % bytes(folder / "started"))

@@ -13,7 +13,7 @@ import pytest
 
 import tinysvc
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 
 pytestmark = pytest.mark.skipif(
     not importlib.util.find_spec("mkdocstrings"), reason="mkdocs is not there; make docs installs it"

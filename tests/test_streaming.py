@@ -22,9 +22,10 @@ from urllib.parse import urlsplit
 import pytest
 
 from commands import Served, served, tinysvc
-from conftest import descendants, wait_until
 from http_ends import chunked, get, reset_on_close
+from paths import SUPPORT
 from soak_app import ANY_SIZE, BLOCK, block, checksum
+from system import descendants, wait_until
 from tinysvc.core.settings import MiB
 
 SIZE = int(os.environ.get("STREAMED_BYTES", 128 * MiB))
@@ -53,7 +54,7 @@ Ask = Callable[..., dict[str, int]]
 def server(request: pytest.FixtureRequest) -> Iterator[Served]:
     """One for all tests that give it the same options; whatever they did to it, it leaves in order."""
     options = ["--pools", "streams:workers=1", *getattr(request, "param", ())]
-    with served(*tinysvc("soak_app.py", *options), cwd=Path(__file__).parent) as server:
+    with served(*tinysvc("soak_app.py", *options), cwd=SUPPORT) as server:
         yield server
         family = descendants(server.pid)
         server.process.terminate()

@@ -25,14 +25,14 @@ import pytest
 import uvloop
 
 from commands import tinysvc
-from conftest import PROC, wait_until
 from http_ends import Answer, get, parse_answers, post, reset_on_close
+from paths import SUPPORT
+from system import PROC, wait_until
 from tinysvc.core.messages import Request
 from tinysvc.core.settings import KiB, MiB, Settings
 from tinysvc.wire.chunked import ChunkedDecoder
 from tinysvc.wire.heads import judge_request_line, parse_fields
 
-TESTS = Path(__file__).parent
 PATIENCE = ("first-byte", "header", "body", "write")
 OPTIONS = [*(word for name in PATIENCE for word in (f"--{name}-timeout", "1")), "--max-requests", "1000000"]
 JSON = "Content-Type: application/json"
@@ -127,7 +127,7 @@ def process(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(TESTS)},
+            env={**os.environ, "PYTHONPATH": str(SUPPORT)},
         )
     try:
         target = Target(process, folder / "log", folder)

@@ -19,12 +19,12 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from browser import Page, chromium, needs_browser
-from conftest import wait_until, workers_below
+from system import wait_until, workers_below
 from tinysvc.core import context as current
 from tinysvc.http import HANDLER
 from tinysvc.testing import serving
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = Path(__file__).parents[1] / "examples"
 sys.path.insert(0, str(EXAMPLES))
 import live  # noqa: E402
 

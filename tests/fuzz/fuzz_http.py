@@ -1,7 +1,7 @@
 """Fuzz the HTTP engine, guided by coverage (Atheris): `make fuzz`, or `python tests/fuzz/fuzz_http.py --seconds 60`.
 
 What else is given goes to libFuzzer (`-help=1` lists it). The corpus grows in a directory outside of the project; it
-begins with tests/wire. What is found lands in tests/fuzz/found, where tests/test_fuzz.py plays it again.
+begins with tests/wire/cases. What is found lands in tests/fuzz/found, where tests/wire/test_fuzz.py plays it again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("files", nargs="*", type=Path, help="inputs to play once, instead of new ones")
     options, flags = parser.parse_known_args()
     atheris: Any = importlib.import_module("atheris")  # it has no types, and is not everywhere
-    sys.path.insert(0, str(HERE.parent))
+    sys.path[:0] = [str(HERE.parent), str(HERE.parent / "support")]
     with atheris.instrument_imports(
         include=["tinysvc.http", "tinysvc.wire.heads", "tinysvc.wire.bodies", "tinysvc.wire.chunked"]
     ):

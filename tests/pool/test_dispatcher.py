@@ -1,0 +1,359 @@
+"""dispatcher.py: what the books decide, done with real processes: arenas, renewal, memory, a loop that was held."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+import uvloop
+
+import jobs
+from pools import assert_healthy
+from system import exists, until, wait_until, workers_below
+from tinysvc.core.ending import STALL
+from tinysvc.core.errors import DeadlineExceeded, JobRefused, NoWorkers, PoolClosed, RemoteError, WorkerDied
+from tinysvc.executor import ProcessPoolExecutor
+from tinysvc.pool import dispatcher
+from tinysvc.pool.arena import BIG, Arena
+from tinysvc.pool.scheduler import CRASH_LIMIT
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+SIZES = [BIG - 1, BIG, 5_000_000]
+
+
+def arena_of(data: bytes) -> Arena:
+    arena = Arena()
+    arena.write(data)
+    return arena
+
+
+# Big bodies
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("size", SIZES)
+async def test_a_big_body_goes_in_an_arena_and_comes_back_in_one(size: int) -> None:
+    data = os.urandom(size)
+    async with ProcessPoolExecutor(1, program=jobs.upper_program) as pool:
+        for body in (data, arena_of(data)):
+            for _ in range(3):  # the worker gets a new arena for each big result
+                reply = await pool.submit_frame("m", arena_of(data) if isinstance(body, Arena) else body).future
+                assert bytes(reply.body) == data.upper()
+                assert isinstance(reply.body, memoryview) == (size >= BIG)
+            assert (await pool.submit_frame("m", b"small").future).body == b"SMALL"
+        assert pool.ready == 1
+
+
+@pytest.mark.asyncio
+async def test_a_big_result_is_nobody_elses() -> None:
+    """Its memory is not written to by the job that comes next."""
+    async with ProcessPoolExecutor(1, program=jobs.upper_program) as pool:
+        first = await pool.submit_frame("m", b"a" * BIG).future
+        second = await pool.submit_frame("m", b"b" * BIG).future
+        assert bytes(first.body) == b"A" * BIG
+        assert bytes(second.body) == b"B" * BIG
+
+
+@pytest.mark.asyncio
+async def test_big_arrays_are_shared_not_pickled() -> None:
+    async with ProcessPoolExecutor(1) as pool:
+        array = numpy.arange(1_000_000, dtype=float)
+        result = await pool.run(numpy.negative, array)
+        assert numpy.array_equal(result, -array)
+        result[0] = 5  # it is ours to write to, as a pickled one would be
+
+
+@pytest.mark.asyncio
+async def test_an_arena_that_is_never_sent_is_closed(tmp_path: Path) -> None:
+    async with ProcessPoolExecutor(1) as pool:
+        running = asyncio.create_task(pool.run(jobs.wait_for, str(tmp_path / "go")))
+        await asyncio.sleep(0)
+        arena = arena_of(b"x" * BIG)
+        job = pool.submit_frame(None, arena)
+        pool.abandon(job, even_running=False)
+        assert arena.descriptor == -1
+        assert job.future.exception() is not None
+        (tmp_path / "go").touch()
+        await running
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("claim", [1, 1 << 40, -1, "much"])
+async def test_who_lies_about_its_arena_is_killed(claim: object) -> None:
+    async with ProcessPoolExecutor(1, program=partial(jobs.lying_program, claim)) as pool:
+        with pytest.raises(WorkerDied, match="in an arena that holds 0"):
+            await pool.submit_frame(None, b"").future
+        await until(lambda: pool.ready == 1)
+
+
+@pytest.mark.asyncio
+async def test_a_crash_in_the_middle_of_big_results_leaves_nothing() -> None:
+    async with ProcessPoolExecutor(2) as pool:
+        tasks = [asyncio.create_task(pool.run(jobs.echo, b"x" * 3_000_000)) for _ in range(4)]
+        tasks.append(asyncio.create_task(pool.run(jobs.segfault)))
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert sum(isinstance(result, WorkerDied) for result in results) == 1
+        await assert_healthy(pool)
+
+
+@pytest.mark.asyncio
+async def test_arenas_are_used_again_but_not_while_anybody_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatcher, "SPARE", 3600)
+    async with ProcessPoolExecutor(1, program=jobs.upper_program) as pool:
+        numbers, replies = set(), []
+        for n in range(20):
+            arena = pool.arenas.take()
+            numbers.add(os.fstat(arena.descriptor).st_ino)
+            arena.write(b"%c" % (97 + n) * (BIG + n))
+            replies.append(await pool.submit_frame("m", arena).future)
+            if n % 3 == 0:
+                replies[-1] = replies[-1]._replace(body=bytes(replies[-1].body))  # its mapping is gone now
+        assert len(numbers) == 1
+        for n, reply in enumerate(replies):
+            assert bytes(reply.body) == b"%c" % (65 + n) * (BIG + n)
+
+
+@pytest.mark.asyncio
+async def test_arenas_that_nobody_needs_any_more_are_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatcher, "SPARE", 0.01)
+    async with ProcessPoolExecutor(2, program=jobs.upper_program) as pool:
+        before = len(os.listdir("/dev/fd"))
+        arenas = [pool.arenas.take() for _ in range(6)]
+        for arena in arenas:
+            arena.write(b"a" * BIG)
+        replies = await asyncio.gather(*(pool.submit_frame("m", arena).future for arena in arenas))
+        await until(lambda: all(arena.descriptor == -1 for arena in arenas))
+        await asyncio.to_thread(replies.clear)  # the last to let go of a result may be another thread
+        await until(lambda: len(os.listdir("/dev/fd")) <= before)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("keeps", ["a part", "an array", "in an error", "nothing"])
+async def test_the_arena_of_a_body_that_a_handler_keeps_is_left_to_it(keeps: str) -> None:
+    async with ProcessPoolExecutor(1, program=jobs.keeping_program) as pool:
+        inodes = set()
+        for n in range(3):
+            arena = pool.arenas.take()
+            inodes.add(os.fstat(arena.descriptor).st_ino)
+            arena.write(b"%d" % n * BIG)
+            try:
+                reply = await pool.submit_frame(keeps, arena).future
+                assert reply.meta == [48 + number for number in range(n + 1)] * (keeps != "nothing")
+            except RemoteError:
+                assert keeps == "in an error"
+        assert len(inodes) == (1 if keeps == "nothing" else 3)
+
+
+# Workers are renewed
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("max_jobs", [1, 3])
+async def test_no_worker_does_more_than_max_jobs(max_jobs: int) -> None:
+    async with ProcessPoolExecutor(2, max_jobs=max_jobs) as pool:
+        pids = await asyncio.gather(*(pool.run(jobs.pid) for _ in range(20)))
+        assert max(Counter(pids).values()) <= max_jobs
+        await assert_healthy(pool)
+
+
+@pytest.mark.asyncio
+async def test_the_successor_is_there_before_the_old_worker_leaves(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    program = partial(jobs.upper_program, str(closed))
+    async with ProcessPoolExecutor(1, program=program, max_jobs=2) as pool:
+        await pool.submit_frame(None, b"").future
+        (old,) = workers_below(os.getpid())
+        await pool.submit_frame(None, b"").future
+        assert pool.ready == 1  # it may still be looked at
+        await until(lambda: workers_below(os.getpid()) not in ([old], []) and pool.ready == 1)
+        await exists(closed)  # it has closed its resources
+
+
+@pytest.mark.asyncio
+async def test_a_worker_that_grows_is_replaced_without_a_gap() -> None:
+    async with ProcessPoolExecutor(1, max_memory=150_000_000) as pool:
+        first = await pool.run(jobs.pid)
+        lowest = 1
+        for _ in range(100):
+            pid = await pool.run(jobs.leak, 20_000_000)
+            lowest = min(lowest, pool.ready)
+            if pid != first:
+                break
+        else:
+            pytest.fail("the worker has grown by 2 GB and is still there")
+        assert lowest == 1
+        await assert_healthy(pool)
+
+
+@pytest.mark.asyncio
+async def test_memory_limit_is_a_memory_error_and_a_fresh_worker() -> None:
+    async with ProcessPoolExecutor(1, memory_limit=1 << 30) as pool:
+        first = await pool.run(jobs.pid)
+        with pytest.raises(MemoryError):
+            await pool.run(bytearray, 2 << 30)
+        await assert_healthy(pool)
+        assert await pool.run(jobs.pid) != first
+
+
+@pytest.mark.asyncio
+async def test_what_is_preloaded_is_opened_once_and_shared(tmp_path: Path) -> None:
+    """Four workers over 200 MB cost less than 60 MB more than one."""
+    opened = tmp_path / "opened"
+    private = {}
+    for size in (1, 4):
+        async with ProcessPoolExecutor(size, program=jobs.Preloaded(str(opened))) as pool:
+            replies = await asyncio.gather(*(pool.submit_frame(None, b"").future for _ in range(20)))
+            assert {reply.meta for reply in replies} == {200_000_000}
+            private[size] = sum(map(private_memory, workers_below(os.getpid())))
+            assert opened.read_text() == "open "
+        wait_until(lambda: opened.read_text() == "open close ", "the forkserver has closed what it had opened")
+        opened.unlink()
+    assert private[4] - private[1] < 60_000_000
+
+
+def private_memory(pid: int) -> int:
+    """Bytes of memory that this process alone holds."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Dirty", "Private_Clean")))
+
+
+# Deadlines, and a loop that was held
+
+
+@pytest.mark.asyncio
+async def test_a_loop_that_was_held_kills_nobody_for_it() -> None:
+    """The result came in time, but nobody could look: it counts."""
+    async with ProcessPoolExecutor(1) as pool:
+        pid = await pool.run(jobs.pid)
+        task = asyncio.create_task(pool.run(jobs.pid, timeout=0.2))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        time.sleep(0.2 + 2 * STALL)
+        assert await task == pid
+
+
+@pytest.mark.asyncio
+async def test_job_gets_the_time_in_which_its_process_stood_still(tmp_path: Path) -> None:
+    """As where server and workers were stopped: the job did not run meanwhile."""
+    async with ProcessPoolExecutor(1) as pool:
+        pid = await pool.run(jobs.pid)
+        path = tmp_path / "go"
+        running = asyncio.create_task(pool.run(jobs.wait_for, str(path), timeout=1.0))
+        queued = asyncio.create_task(pool.run(jobs.pid, timeout=1.0))
+        await asyncio.sleep(0.1)
+        time.sleep(1.5)
+        await asyncio.sleep(0.3)  # all that is late is ended by now
+        path.touch()
+        await running
+        assert await queued == pid
+
+
+@pytest.mark.asyncio
+async def test_a_thousand_deadlines_at_once() -> None:
+    async with ProcessPoolExecutor(1) as pool:
+        tasks = [asyncio.create_task(pool.run(jobs.spin, timeout=0.1 + n / 10_000)) for n in range(1000)]
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(isinstance(result, TimeoutError) for result in results)
+        assert 1 <= sum(isinstance(result, DeadlineExceeded) for result in results) < 20
+        await assert_healthy(pool)
+
+
+@pytest.mark.asyncio
+async def test_a_job_that_crashes_every_worker_is_refused() -> None:
+    async with ProcessPoolExecutor(2, program=jobs.crashing_program) as pool:
+        for _ in range(CRASH_LIMIT):
+            with pytest.raises(WorkerDied):
+                await pool.submit_frame("crash", b"", None, None, "poison").future
+        with pytest.raises(JobRefused, match="has crashed 3 workers"):
+            pool.submit_frame("crash", b"", None, None, "poison")
+        assert (await pool.submit_frame("fine", b"", None, None, "innocent").future).meta == "fine"
+        await until(lambda: pool.ready == 2)
+
+
+# While a worker is not yet there, or no more
+
+
+@pytest.mark.asyncio
+async def test_a_worker_killed_while_it_starts_is_started_again(tmp_path: Path) -> None:
+    slow = tmp_path / "slow"
+    async with ProcessPoolExecutor(1, program=partial(jobs.slow_while_file_exists, str(slow))) as pool:
+        slow.touch()
+        (first,) = workers_below(os.getpid())
+        os.kill(first, signal.SIGKILL)
+        await until(lambda: workers_below(os.getpid()) not in ([first], []))
+        job = asyncio.ensure_future(pool.submit_frame(None, b"waits").future)
+        (second,) = workers_below(os.getpid())
+        os.kill(second, signal.SIGKILL)
+        await until(lambda: workers_below(os.getpid()) not in ([second], []))
+        assert not job.done()  # one may have been killed by chance
+        os.kill(workers_below(os.getpid())[0], signal.SIGKILL)
+        with pytest.raises(NoWorkers):
+            await job
+        slow.unlink()
+        await until(lambda: pool.ready == 1)
+        assert (await pool.submit_frame(None, b"x").future).body == b"x"
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("fault", [jobs.segfault, jobs.kill_self, jobs.raise_value_error, jobs.spin])
+async def test_a_fault_in_a_drain_ends_it_no_later(fault: Callable[[], Any], tmp_path: Path) -> None:
+    pool = ProcessPoolExecutor(1)
+    await pool.start()
+    faulty = asyncio.create_task(pool.run(fault, timeout=0.2))
+    queued = asyncio.create_task(pool.run(jobs.add, 1, 2))
+    await asyncio.sleep(0.01)
+    closing = asyncio.create_task(pool.aclose(30))
+    await asyncio.sleep(0)
+    with pytest.raises(PoolClosed):
+        await pool.run(jobs.pid)
+    outcome = (await asyncio.gather(faulty, return_exceptions=True))[0]
+    assert isinstance(outcome, (WorkerDied, ValueError, DeadlineExceeded))
+    assert await queued == 3  # by the successor
+    await closing
+
+
+def test_deadlines_that_have_almost_come_under_uvloop() -> None:
+    """There a timer that is due at once is a handle without a time."""
+
+    async def main() -> None:
+        async with ProcessPoolExecutor(1) as pool:
+            for _ in range(4):
+                with pytest.raises(TimeoutError):
+                    await pool.run(jobs.spin, timeout=1e-9)
+            await assert_healthy(pool)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("turns", [0, 1, 5, 50])
+async def test_a_pool_that_is_closed_while_it_starts(turns: int) -> None:
+    pool = ProcessPoolExecutor(2)
+    start = asyncio.create_task(pool.start())
+    for _ in range(turns):
+        await asyncio.sleep(0.002)
+    had_started = start.done()  # on a fast machine
+    await pool.aclose()
+    (outcome,) = await asyncio.gather(start, return_exceptions=True)
+    assert had_started or isinstance(outcome, (PoolClosed, RuntimeError))
+
+
+@pytest.mark.asyncio
+async def test_a_small_limit_for_results_refuses_no_error() -> None:
+    async with ProcessPoolExecutor(1, max_result_size=10, program=jobs.upper_program) as pool:
+        with pytest.raises(RemoteError, match="ValueError"):
+            await pool.submit_frame("surrogate", b"").future
+        with pytest.raises(RemoteError, match="max_result_size is 10"):
+            await pool.submit_frame("m", b"x" * 11).future
+        assert pool.ready == 1

@@ -1,0 +1,549 @@
+"""foreign.py: the same jobs and the same faults in four executors that are not ours."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import multiprocessing
+import os
+import random
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from importlib import import_module
+from importlib.util import find_spec
+from multiprocessing import forkserver, resource_tracker
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import httpx
+import pytest
+
+import external_jobs
+from system import wait_until
+from tinysvc import Service
+from tinysvc.core.errors import (
+    DeadlineExceeded,
+    DeadlineInQueue,
+    JobAbandoned,
+    NoWorkers,
+    PoolClosed,
+    QueueFull,
+    RemoteError,
+    WorkerDied,
+    WorkerStartError,
+)
+from tinysvc.pool import external as foreign
+from tinysvc.pool.arena import Arena
+from tinysvc.pool.external import ForeignPool
+from tinysvc.pool.scheduler import Job
+from tinysvc.testing import serving
+
+# The executors, two workers each, made and shut down as their users do
+
+
+def standard() -> Executor:
+    return ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("forkserver"))
+
+
+def threads() -> Executor:
+    return ThreadPoolExecutor(2)
+
+
+def loky() -> Executor:
+    made: Executor = pytest.importorskip("loky", reason="loky is not installed").ProcessPoolExecutor(2, timeout=None)
+    return made
+
+
+@contextmanager
+def dask() -> Iterator[Executor]:
+    distributed = pytest.importorskip("distributed", reason="distributed is not installed")
+    dask = pytest.importorskip("dask")
+    with (
+        # Else a job that kills its worker kills three more before it is given up.
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address="127.0.0.1:0"
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        yield client.get_executor()
+
+
+EXECUTORS: dict[str, Callable[[], AbstractContextManager[Executor]]] = {
+    "processes": standard,
+    "threads": threads,
+    "loky": loky,
+    "dask": dask,
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def helpers() -> Iterator[None]:
+    """The processes that multiprocessing and loky keep beside ours: there before any test looks."""
+    forkserver.ensure_running()
+    resource_tracker.ensure_running()
+    if find_spec("loky"):
+        import_module("loky.backend.resource_tracker").ensure_running()  # it has no orderly end but ours
+    yield
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]
+    resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="module", params=EXECUTORS)
+def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
+    with EXECUTORS[request.param]() as made:
+        yield made
+
+
+@asynccontextmanager
+async def pool_in(executor: Executor, folder: Path, **options: Any) -> AsyncIterator[ForeignPool]:
+    """A started pool. After it, nothing of it is left in the executor or in this process."""
+    pool = ForeignPool(executor, external_jobs.Program(str(folder)), **options)
+    await pool.start()
+    try:
+        yield pool
+    finally:
+        (folder / "go").touch()
+        await until(lambda: not pool._handed)
+        await pool.aclose(0)
+        assert not pool._queue
+        assert pool._key not in foreign._opened
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+async def waiting(pool: ForeignPool, folder: Path, name: str, **options: Any) -> Job:
+    """A job that runs, until the file `go` is there."""
+    job = pool.submit_frame(("wait", str(folder / name), str(folder / "go")), b"", **options)
+    await until((folder / name).exists)
+    return job
+
+
+async def fill(pool: ForeignPool, folder: Path) -> list[Job]:
+    return [await waiting(pool, folder, f"started-{number}") for number in range(2)]
+
+
+async def assert_healthy(pool: ForeignPool) -> None:
+    replies = await asyncio.gather(*(pool.submit_frame(("upper",), b"%d a" % n).future for n in range(3)))
+    assert [reply.body for reply in replies] == [b"%d A" % n for n in range(3)]
+    await until(lambda: not pool.zombies)  # an answer may come before the executor says that its zombies are over
+    assert pool.ready == 2
+
+
+def noted(folder: Path, what: str) -> list[str]:
+    path = folder / what
+    return path.read_text().split() if path.exists() else []
+
+
+# Results
+
+
+@pytest.mark.asyncio
+async def test_a_reply_is_what_our_own_workers_would_send(executor: Executor, tmp_path: Path) -> None:
+    async with pool_in(executor, tmp_path) as pool:
+        job = pool.submit_frame(("upper",), b"body")
+        reply = await job.future
+        assert reply.body == b"BODY"
+        assert reply.meta[0] == "upper"
+        assert type(reply.meta) is list  # as MessagePack has it
+        assert (reply.meta[1] == os.getpid()) == isinstance(executor, ThreadPoolExecutor)
+        assert job.queued > 0 < job.ran
+        assert (await pool.submit_frame(("view",), b"abc").future).body == b"cba"
+        assert await pool.submit_frame(("stream",), b"ab").future == ("stream", b"ababab")
+        assert pool.max_workers == 2
+        await assert_healthy(pool)
+
+
+@pytest.mark.asyncio
+async def test_many_jobs_each_get_their_own_result(executor: Executor, tmp_path: Path) -> None:
+    async with pool_in(executor, tmp_path) as pool:
+        replies = await asyncio.gather(*(pool.submit_frame(("upper",), b"a%d" % n).future for n in range(200)))
+        assert [reply.body for reply in replies] == [b"A%d" % n for n in range(200)]
+
+
+@pytest.mark.asyncio
+async def test_an_arena_is_read_and_closed(executor: Executor, tmp_path: Path) -> None:
+    async with pool_in(executor, tmp_path) as pool:
+        arena = Arena()
+        arena.write(b"x" * 1_000_000)
+        reply = await pool.submit_frame(("upper",), arena).future
+        assert reply.body == b"X" * 1_000_000
+        assert arena.descriptor == -1
+
+
+@pytest.mark.asyncio
+async def test_the_same_job_twice_is_done_twice(executor: Executor, tmp_path: Path) -> None:
+    """Dask would answer the second from memory."""
+    async with pool_in(executor, tmp_path) as pool:
+        first, second = await fill_alike(pool, tmp_path)
+        (tmp_path / "go").touch()
+        assert (await first.future).body == (await second.future).body == b""
+
+
+async def fill_alike(pool: ForeignPool, folder: Path) -> tuple[Job, Job]:
+    action = "wait", str(folder / "started"), str(folder / "go")
+    first = pool.submit_frame(action, b"")
+    await until((folder / "started").exists)
+    (folder / "started").unlink()
+    second = pool.submit_frame(action, b"")
+    await until((folder / "started").exists)  # it has not been answered from memory
+    return first, second
+
+
+# Errors
+
+ERRORS = [
+    ("ValueError", "ValueError", "no such value", "raise ValueError"),
+    ("picky", "jobs.Picky", "picky", "raise Picky(1, 2)"),
+    ("late failure", "jobs.Picky", "picky", "raise Picky(1, 2)"),
+    ("bad str", "jobs.BadStr", "(its __str__ failed)", "raise BadStr"),
+    ("SystemExit", "SystemExit", "7", "sys.exit(7)"),
+    ("KeyboardInterrupt", "KeyboardInterrupt", "", "raise KeyboardInterrupt"),
+    ("unencodable", "TypeError", "Encoding objects of type object is unsupported", "TypeError"),
+    ("surrogate", "ValueError", r"\udcff x", "raise ValueError"),
+    ("no such", "KeyError", "'no such'", "ACTIONS[action]"),
+]
+
+
+@pytest.mark.asyncio
+async def test_what_a_job_raises_comes_as_text_and_harms_no_other(executor: Executor, tmp_path: Path) -> None:
+    async with pool_in(executor, tmp_path) as pool:
+        for action, type_name, message, line in ERRORS:
+            with pytest.raises(RemoteError) as caught:
+                await pool.submit_frame((action,), b"").future
+            assert caught.value.type_name == type_name, action
+            assert caught.value.message == f"{type_name}: {message}"
+            assert line in caught.value.traceback
+        await assert_healthy(pool)
+        with pytest.raises(TypeError, match="Encoding objects of type object"):
+            pool.submit_frame(object(), b"")
+
+
+@pytest.mark.asyncio
+async def test_a_program_that_cannot_be_opened_is_said_at_start_up(executor: Executor) -> None:
+    pool = ForeignPool(executor, external_jobs.failing_program)
+    with pytest.raises(WorkerStartError, match="cannot start") as caught:
+        await pool.start()
+    assert "RuntimeError: the resource cannot be opened" in caught.value.traceback
+    assert "external_jobs.py" in caught.value.traceback
+
+
+# The queue, deadlines, lanes
+
+
+@pytest.mark.asyncio
+async def test_a_full_queue_refuses_at_once(executor: Executor, tmp_path: Path) -> None:
+    async with pool_in(executor, tmp_path, queue_size=1) as pool:
+        running = await fill(pool, tmp_path)
+        queued = pool.submit_frame(("upper",), b"a")
+        with pytest.raises(QueueFull, match="1 jobs wait already") as caught:
+            pool.submit_frame(("upper",), b"b")
+        assert caught.value.retry_after >= 1
+        assert pool.ready == 2  # busy is ready
+        (tmp_path / "go").touch()
+        assert (await queued.future).body == b"A"
+        assert queued.queued > 0
+        await asyncio.gather(*(job.future for job in running))
+        await assert_healthy(pool)
+
+
+@pytest.mark.asyncio
+async def test_a_deadline_in_the_queue_drops_the_job(executor: Executor, tmp_path: Path) -> None:
+    async with pool_in(executor, tmp_path) as pool:
+        await fill(pool, tmp_path)
+        late = pool.submit_frame(("upper",), b"", timeout=0.05)
+        in_time = pool.submit_frame(("upper",), b"a", timeout=30)
+        with pytest.raises(DeadlineInQueue, match=r"waited past its deadline of 0.05 s"):
+            await late.future
+        assert late.ran == 0.0 < late.queued
+        (tmp_path / "go").touch()
+        assert (await in_time.future).body == b"A"
+        await assert_healthy(pool)
+
+
+@pytest.mark.asyncio
+async def test_a_deadline_while_it_runs_leaves_a_zombie_that_holds_its_place(
+    executor: Executor, tmp_path: Path
+) -> None:
+    async with pool_in(executor, tmp_path) as pool:
+        running = await fill(pool, tmp_path)
+        for count, job in enumerate(running, 1):
+            job.deadline, job.timeout = monotonic(), 0.25
+            pool._alarm.set(job.deadline)
+            with pytest.raises(DeadlineExceeded, match=r"ran past its deadline of 0.25 s"):
+                await job.future
+            assert pool.zombies == count
+        assert pool.ready == 0  # none of them comes back by itself
+        queued = pool.submit_frame(("upper",), b"a")
+        assert len(pool._handed) == 2
+        (tmp_path / "go").touch()
+        assert (await queued.future).body == b"A"
+        await assert_healthy(pool)
+
+
+@pytest.mark.asyncio
+async def test_who_leaves_the_queue_is_never_started(executor: Executor, tmp_path: Path) -> None:
+    async with pool_in(executor, tmp_path) as pool:
+        await fill(pool, tmp_path)
+        never = tmp_path / "never"
+        job = pool.submit_frame(("wait", str(never), str(tmp_path / "go")), b"")
+        pool.abandon(job, even_running=False)
+        with pytest.raises(JobAbandoned, match="not started"):
+            await job.future
+        assert not pool._queue
+        (tmp_path / "go").touch()
+        await assert_healthy(pool)
+        assert not never.exists()
+
+
+@pytest.mark.asyncio
+async def test_who_leaves_a_running_job_leaves_it_running(executor: Executor, tmp_path: Path) -> None:
+    async with pool_in(executor, tmp_path) as pool:
+        kept, left = await fill(pool, tmp_path)
+        pool.abandon(kept, even_running=False)
+        pool.abandon(left, even_running=True)
+        with pytest.raises(JobAbandoned, match="may run on"):
+            await left.future
+        assert pool.zombies == 1
+        assert pool.ready == 2
+        (tmp_path / "go").touch()
+        assert (await kept.future).body == b""
+        await assert_healthy(pool)
+
+
+@pytest.mark.asyncio
+async def test_a_lane_leaves_room_for_others(executor: Executor, tmp_path: Path) -> None:
+    async with pool_in(executor, tmp_path) as pool:
+        lane = pool.lane(1)
+        first = await waiting(pool, tmp_path, "first", lane=lane)
+        second = pool.submit_frame(("upper",), b"second", lane=lane)
+        assert (await pool.submit_frame(("upper",), b"other").future).body == b"OTHER"
+        assert not second.future.done()
+        (tmp_path / "go").touch()
+        await asyncio.gather(first.future, second.future)
+        assert lane.running == 0
+
+
+@pytest.mark.asyncio
+async def test_every_place_comes_back_whoever_leaves_when(tmp_path: Path) -> None:
+    allowed = (DeadlineExceeded, DeadlineInQueue, JobAbandoned)
+    chance = random.Random(1)
+    with ThreadPoolExecutor(2) as executor:
+        async with pool_in(executor, tmp_path) as pool:
+            lanes = [None, pool.lane(1)]
+            sent = [
+                (pool.submit_frame(("upper",), b"a%d" % n, chance.choice([None, 0, 0.001]), chance.choice(lanes)), n)
+                for n in range(300)
+            ]
+            for job, _ in chance.sample(sent, 100):
+                pool.abandon(job, even_running=chance.random() < 0.5)
+                await asyncio.sleep(0)
+            outcomes = await asyncio.gather(*(job.future for job, _ in sent), return_exceptions=True)
+            for (_, n), outcome in zip(sent, outcomes, strict=True):
+                assert isinstance(outcome, allowed) or outcome.body == b"A%d" % n  # type: ignore[union-attr]
+            await until(lambda: not pool._handed)
+            assert {job.lane.running for job, _ in sent} == {0}
+            await assert_healthy(pool)
+
+
+# Resources and the end
+
+
+@pytest.mark.asyncio
+async def test_the_program_is_opened_once_a_process(executor: Executor, tmp_path: Path) -> None:
+    async with pool_in(executor, tmp_path) as pool:
+        replies = await asyncio.gather(*(pool.submit_frame(("upper",), b"").future for n in range(100)))
+        opened = noted(tmp_path, "own-opened")
+        assert {str(reply.meta[1]) for reply in replies} <= set(opened)
+        assert len(opened) == len(set(opened))
+        assert sorted(noted(tmp_path, "shared-opened")) == sorted(opened)
+    if isinstance(executor, ThreadPoolExecutor):
+        assert noted(tmp_path, "own-closed") == noted(tmp_path, "shared-closed") == [str(os.getpid())]
+    elif hasattr(executor, "_client"):
+        assert sorted(noted(tmp_path, "own-closed")) == sorted(opened)
+    assert executor.submit(os.getpid).result()  # it belongs to who made it, and goes on
+
+
+@pytest.mark.asyncio
+async def test_aclose_drops_what_waits_and_leaves_what_runs(executor: Executor, tmp_path: Path) -> None:
+    async with pool_in(executor, tmp_path) as pool:
+        running = await fill(pool, tmp_path)
+        queued = pool.submit_frame(("upper",), b"")
+        await pool.aclose(0.01)
+        for job in [*running, queued]:
+            with pytest.raises(PoolClosed):
+                await job.future
+        with pytest.raises(PoolClosed):
+            pool.submit_frame(("upper",), b"")
+        assert pool.zombies == 2
+
+
+@pytest.mark.asyncio
+async def test_aclose_waits_for_jobs(executor: Executor, tmp_path: Path) -> None:
+    async with pool_in(executor, tmp_path) as pool:
+        running = await fill(pool, tmp_path)
+        queued = pool.submit_frame(("upper",), b"a")
+        closing = asyncio.create_task(pool.aclose(None))
+        await asyncio.sleep(0)
+        assert not closing.done()
+        (tmp_path / "go").touch()
+        await closing
+        assert [(await job.future).body for job in [*running, queued]] == [b"", b"", b"A"]
+
+
+@pytest.mark.asyncio
+@pytest.mark.usefixtures("nothing_left")
+@pytest.mark.parametrize("kind", EXECUTORS)
+async def test_with_its_executor_everything_goes(kind: str, tmp_path: Path) -> None:
+    with EXECUTORS[kind]() as executor:
+        async with pool_in(executor, tmp_path) as pool:
+            await assert_healthy(pool)
+    opened = noted(tmp_path, "own-opened")
+    assert opened
+    for what in ("own-closed", "shared-closed"):
+        wait_until(lambda what=what: sorted(noted(tmp_path, what)) == sorted(opened), f"{what} in every process")
+
+
+# Broken executors: loky keeps one semaphore of each until our process ends, so that `nothing_left` is not asked here
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("kind", ["processes", "loky", "dask"])
+async def test_a_crash_is_a_worker_that_died(kind: str, tmp_path: Path) -> None:
+    with EXECUTORS[kind]() as executor:
+        async with pool_in(executor, tmp_path) as pool:
+            with pytest.raises(WorkerDied, match=r"the executor has lost the job: (BrokenProc|Terminated|KilledW)"):
+                await pool.submit_frame(("segfault",), b"").future
+            if kind == "dask":  # its nanny starts another
+                await until_healthy(pool)
+            else:
+                assert pool.ready == 0
+                with pytest.raises(NoWorkers, match="the executor takes no jobs: "):
+                    pool.submit_frame(("upper",), b"")
+
+
+async def until_healthy(pool: ForeignPool) -> None:
+    async with asyncio.timeout(30):
+        while pool._cluster_size != 2:
+            await asyncio.sleep(0.01)
+    await assert_healthy(pool)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("kind", ["processes", "loky"])
+async def test_one_crash_takes_the_others_along(kind: str, tmp_path: Path) -> None:
+    with EXECUTORS[kind]() as executor:
+        async with pool_in(executor, tmp_path) as pool:
+            beside = await waiting(pool, tmp_path, "started")
+            crashing = pool.submit_frame(("segfault",), b"")
+            queued = pool.submit_frame(("upper",), b"")
+            for job, error in ((crashing, WorkerDied), (beside, WorkerDied), (queued, NoWorkers)):
+                with pytest.raises(error):
+                    await job.future
+            assert pool.ready == 0
+
+
+@pytest.mark.asyncio
+async def test_an_executor_that_was_shut_down_refuses(tmp_path: Path) -> None:
+    with threads() as executor:
+        async with pool_in(executor, tmp_path) as pool:
+            await assert_healthy(pool)
+            executor.shutdown()
+            with pytest.raises(NoWorkers, match="cannot schedule new futures after shutdown"):
+                pool.submit_frame(("upper",), b"")
+            assert pool.ready == 0
+        with pytest.raises(WorkerStartError, match="cannot run a job"):
+            await ForeignPool(executor, external_jobs.Program(str(tmp_path))).start()
+
+
+@pytest.mark.asyncio
+async def test_a_job_that_others_keep_waiting_in_the_executor_is_withdrawn(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as executor:
+        async with pool_in(executor, tmp_path) as pool:
+            theirs = executor.submit(wait_until, (tmp_path / "go").exists, "the test says so")
+            job = pool.submit_frame(("upper",), b"", timeout=0.05)
+            with pytest.raises(DeadlineInQueue):
+                await job.future
+            await until(lambda: not pool._handed)
+            assert not theirs.done()
+
+
+# What is said at start-up
+
+SAID_OF_ALL = [
+    "running jobs cannot be stopped",
+    "streams are collected before they are sent",
+    "shared resources are opened per process",
+    "max_jobs, max_memory and memory_limit are not applied",
+]
+
+
+@pytest.mark.asyncio
+async def test_one_warning_says_what_cannot_be_done(
+    executor: Executor, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "tinysvc.executor"):
+        async with pool_in(executor, tmp_path, name="one"):
+            pass
+    (record,) = caplog.records
+    text = record.getMessage()
+    assert text.startswith(f"the pool 'one' runs in a {type(executor).__name__}: ")
+    assert all(said in text for said in SAID_OF_ALL)
+    in_threads = isinstance(executor, ThreadPoolExecutor)
+    assert ("thread-safe" in text) == in_threads
+    assert ("allowed-failures" in text) == hasattr(executor, "_client")
+    assert "forks" not in text
+
+
+@pytest.mark.asyncio
+async def test_forks_of_the_server_are_warned_of() -> None:
+    executor = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork"))
+    assert 'mp_context=get_context("forkserver")' in ForeignPool(executor, external_jobs.failing_program)._weaknesses()
+    executor.shutdown()
+
+
+# The same service, by one line
+
+
+@pytest.fixture(scope="module")
+def client(executor: Executor) -> Iterator[httpx.Client]:
+    with (
+        serving(Service(external_jobs, pools={"default": executor}), raise_errors=False) as url,
+        httpx.Client(base_url=url, timeout=20) as client,
+    ):
+        yield client
+
+
+def test_the_same_service_by_one_line(client: httpx.Client) -> None:
+    assert client.post("/sum", json=[1, 10]).json() == {"sum": 32}
+    assert client.post("/sum", json=[1, "x"]).status_code == 422
+    assert client.get("/lookup/key").json() == {"value": "value"}
+    missing = client.get("/lookup/none")
+    assert (missing.status_code, missing.json()["detail"], missing.headers["x-method"]) == (404, "no none", "GET")
+    assert client.get("/count/12").text == "01234567891011"
+    assert client.get("/readyz").json()["pools"] == {"default": {"workers": 2, "ready": 2, "queued": 0}}
+
+
+def test_a_failure_is_logged_with_its_remote_traceback(client: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
+    response = client.get("/fail")
+    assert (response.status_code, "no such value" in response.text) == (500, False)
+    assert "ValueError: no such value" in caplog.text
+    assert "raise_value_error" in caplog.text
+
+
+def test_a_deadline_answers_and_the_job_runs_on(client: httpx.Client, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    with ThreadPoolExecutor(2) as clients:
+        answers = list(clients.map(lambda _: client.get("/wait", params={"go": str(go)}), range(2)))
+    assert [answer.status_code for answer in answers] == [504, 504]
+    assert client.get("/readyz").status_code == 503
+    go.touch()
+    wait_until(lambda: client.get("/readyz").status_code == 200, "the jobs have come to their end")
+    assert client.get("/lookup/key").status_code == 200

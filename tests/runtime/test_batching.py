@@ -1,0 +1,526 @@
+"""batching.py: with a pool whose jobs the test settles by hand, then with a real one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import numpy as np
+import pytest
+import uvloop
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import batching_jobs
+from fake_pool import FakePool, until
+from system import wait_until
+from tinysvc.core.errors import (
+    DeadlineExceeded,
+    DeadlineInQueue,
+    JobAbandoned,
+    NoWorkers,
+    PoolError,
+    QueueFull,
+    RemoteError,
+    WorkerDied,
+)
+from tinysvc.core.messages import Handler, Headers, Request, Response
+from tinysvc.executor import ProcessPoolExecutor
+from tinysvc.pool.arena import BIG, Arena
+from tinysvc.pool.dispatcher import JobReply
+from tinysvc.pool.external import ForeignPool
+from tinysvc.pool.scheduler import DONE, QUEUED, Job, Lane
+from tinysvc.runtime.batching import MAX_BATCH_BYTES, Batcher, Item
+from tinysvc.runtime.cpu_endpoints import CpuProgram, Endpoint
+from tinysvc.runtime.cpu_handlers import cpu_handler
+from tinysvc.service.routes import Batch, Route
+
+NEVER = 3600.0
+
+
+def batcher(pool: FakePool, size: int = 3, wait: float = NEVER, **options: Any) -> Batcher:
+    return Batcher(pool, 7, Batch(size, wait), **options)  # type: ignore[arg-type]
+
+
+def submit(to: Batcher, *bodies: bytes) -> list[Item]:
+    return [to.submit_frame(f"meta of {body.decode()}", body) for body in bodies]
+
+
+def answer(pool: FakePool, job: Job) -> None:
+    """As endpoints.py does, with each body in capitals."""
+    (_, _, lengths), body = pool.given[job]
+    pool.end(job, JobReply([(length, [200, None, [], None], None) for length in lengths], body.upper()))
+
+
+async def outcome(item: Item) -> Any:
+    try:
+        reply = await item.future
+    except PoolError as error:
+        return type(error)
+    return reply.body
+
+
+# When a batch goes
+
+
+@pytest.mark.asyncio
+async def test_a_full_batch_goes_at_once() -> None:
+    pool = FakePool()
+    items = submit(batcher(pool), b"a", b"bc", b"")
+    assert pool.given[pool.jobs[0]] == ((7, ["meta of a", "meta of bc", "meta of "], [1, 2, 0]), b"abc")
+    answer(pool, pool.jobs[0])
+    assert [await outcome(item) for item in items] == [b"A", b"BC", b""]
+
+
+@pytest.mark.asyncio
+async def test_an_idle_worker_waits_no_longer_than_told() -> None:
+    pool = FakePool()
+    items = submit(batcher(pool, wait=0.001), b"a", b"b")
+    assert not pool.jobs
+    await until(lambda: pool.jobs, "the batch went, though it is not full")
+    answer(pool, pool.jobs[0])
+    assert [await outcome(item) for item in items] == [b"A", b"B"]
+
+
+@pytest.mark.asyncio
+async def test_without_a_wait_a_batch_is_what_has_gathered_while_all_workers_were_busy() -> None:
+    pool = FakePool(max_workers=1)
+    items = submit(batcher(pool, wait=0), b"a", b"b", b"c", b"d", b"e")
+    sent: list[bytes] = []
+    while len(sent) < 3:
+        await until(lambda: len(pool.jobs) > len(sent), "the next batch went")
+        sent.append(pool.given[pool.jobs[-1]][1])
+        answer(pool, pool.jobs[-1])
+    assert sent == [b"a", b"bcd", b"e"]
+    assert [await outcome(item) for item in items] == [b"A", b"B", b"C", b"D", b"E"]
+
+
+@pytest.mark.parametrize(("lane", "at_once"), [(None, 2), (Lane(1), 1)])
+@pytest.mark.asyncio
+async def test_no_more_batches_are_in_the_pool_than_may_run(lane: Lane | None, at_once: int) -> None:
+    pool = FakePool(max_workers=2)
+    submit(batcher(pool, size=1, lane=lane), b"a", b"b", b"c")
+    assert len(pool.jobs) == at_once
+    assert all(job.lane is lane for job in pool.jobs if lane)
+
+
+@pytest.mark.asyncio
+async def test_a_batch_of_several_holds_so_many_bytes_and_no_more() -> None:
+    pool = FakePool(max_workers=2)
+    items = submit(batcher(pool), b"a" * 10, b"b" * MAX_BATCH_BYTES, b"c")
+    (_, _, lengths), body = pool.given[pool.jobs[0]]
+    assert (lengths, body) == ([10], b"a" * 10)
+    assert len(pool.jobs) == 1
+    assert not any(item.settled for item in items)
+    answer(pool, pool.jobs[0])
+
+
+@pytest.mark.asyncio
+async def test_a_big_batch_travels_in_an_arena() -> None:
+    pool = FakePool()
+    submit(batcher(pool, size=2), b"a" * BIG, b"b")
+    _, body = pool.given[pool.jobs[0]]
+    assert isinstance(body, Arena)
+    assert bytes(body.view()) == b"a" * BIG + b"b"
+
+
+@pytest.mark.asyncio
+async def test_out_of_descriptors_it_goes_through_the_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left() -> Arena:
+        raise OSError(24, "too many open files")
+
+    monkeypatch.setattr("tinysvc.runtime.batching.Arena", none_left)
+    pool = FakePool()
+    submit(batcher(pool, size=1), b"a" * BIG)
+    assert pool.given[pool.jobs[0]][1] == b"a" * BIG
+
+
+@pytest.mark.asyncio
+async def test_what_waits_is_bounded_as_the_pool_s_queue() -> None:
+    pool = FakePool(queue_size=2)
+    to = batcher(pool, size=1)
+    submit(to, b"runs")
+    pool.start(pool.jobs[0])
+    submit(to, b"a", b"b")
+    with pytest.raises(QueueFull, match="2 jobs wait already; try again later") as raised:
+        submit(to, b"c")
+    assert raised.value.retry_after == 1
+
+
+# Each for itself
+
+
+@pytest.mark.asyncio
+async def test_who_leaves_while_waiting_is_dropped() -> None:
+    pool = FakePool()
+    to = batcher(pool)
+    gone, *others = submit(to, b"a", b"b")
+    to.abandon(gone, even_running=False)
+    others += submit(to, b"c", b"d")
+    assert pool.given[pool.jobs[0]][1] == b"bcd"
+    answer(pool, pool.jobs[0])
+    assert [await outcome(item) for item in [gone, *others]] == [JobAbandoned, b"B", b"C", b"D"]
+
+
+@pytest.mark.asyncio
+async def test_a_batch_is_abandoned_when_nobody_waits_for_any_of_it() -> None:
+    pool = FakePool()
+    to = batcher(pool)
+    items = submit(to, b"a", b"b", b"c")
+    job = pool.jobs[0]
+    pool.start(job)
+    for item in items[:2]:
+        to.abandon(item, even_running=True)
+    assert not pool.abandoned
+    to.abandon(items[1], even_running=True)  # said twice
+    to.abandon(items[2], even_running=False)  # it is to run to its end, whoever has left
+    assert not pool.abandoned
+    to.abandon(items[2], even_running=True)
+    assert pool.abandoned == [(job, True)]
+    assert [await outcome(item) for item in items] == [JobAbandoned] * 3
+
+
+@pytest.mark.asyncio
+async def test_a_batch_that_waits_in_the_pool_leaves_with_the_last_who_waits_for_it() -> None:
+    pool = FakePool()
+    to = batcher(pool, size=2)
+    items = submit(to, b"a", b"b")
+    for item in items:
+        to.abandon(item, even_running=False)
+    assert pool.abandoned == [(pool.jobs[0], True)]
+
+
+@pytest.mark.asyncio
+async def test_a_cancelled_waiter_harms_no_other() -> None:
+    pool = FakePool()
+    to = batcher(pool, size=2)
+    cancelled, other = submit(to, b"a", b"b")
+    pool.start(pool.jobs[0])
+    cancelled.future.cancel()
+    to.abandon(cancelled, even_running=True)
+    answer(pool, pool.jobs[0])
+    assert await outcome(other) == b"B"
+
+
+@pytest.mark.asyncio
+async def test_a_deadline_before_the_start() -> None:
+    pool = FakePool(max_workers=1)
+    to = batcher(pool, size=1, timeout=0.02)
+    in_pool, waiting = submit(to, b"a", b"b")
+    assert await outcome(in_pool) is DeadlineInQueue
+    assert await outcome(waiting) is DeadlineInQueue
+    assert [job for job, _ in pool.abandoned] == pool.jobs
+    assert len(pool.jobs) == 1  # the other was never given to the pool
+    assert in_pool.ran == 0.0
+    assert in_pool.queued >= 0.02
+
+
+@pytest.mark.asyncio
+async def test_what_has_expired_is_not_started_when_a_worker_is_free() -> None:
+    pool = FakePool(max_workers=1)
+    to = batcher(pool, size=1, timeout=NEVER)
+    _, late, good = submit(to, b"a", b"b", b"c")
+    late.deadline = 0.0
+    answer(pool, pool.jobs[0])
+    assert await outcome(late) is DeadlineInQueue
+    assert pool.given[pool.jobs[1]][1] == b"c"
+    answer(pool, pool.jobs[1])
+    assert await outcome(good) == b"C"
+
+
+@pytest.mark.asyncio
+async def test_a_deadline_while_it_runs_is_each_one_s_own() -> None:
+    pool = FakePool()
+    to = batcher(pool, size=2, timeout=NEVER)
+    late, good = submit(to, b"a", b"b")
+    pool.start(pool.jobs[0])
+    late.deadline = monotonic()
+    to._alarm.set(late.deadline)
+    assert await outcome(late) is DeadlineExceeded
+    assert not pool.abandoned
+    answer(pool, pool.jobs[0])
+    assert await outcome(good) == b"B"
+
+
+@pytest.mark.asyncio
+async def test_a_late_answer_is_not_heard() -> None:
+    pool = FakePool()
+    pool.kills_at_once = False
+    to = batcher(pool, size=1, timeout=NEVER)
+    (item,) = submit(to, b"a")
+    job = pool.jobs[0]
+    pool.start(job)
+    to.abandon(item, even_running=True)
+    assert pool.abandoned == [(job, True)]
+    answer(pool, job)
+    assert await outcome(item) is JobAbandoned
+    (other,) = submit(to, b"b")
+    await until(lambda: len(pool.jobs) == 2, "the next batch went")
+    answer(pool, pool.jobs[1])
+    assert await outcome(other) == b"B"
+
+
+@pytest.mark.parametrize("error", [NoWorkers("no worker is alive", 5), WorkerDied("worker 1 exited", 3)])
+@pytest.mark.asyncio
+async def test_the_error_of_a_batch_is_an_error_for_each(error: PoolError) -> None:
+    pool = FakePool()
+    items = submit(batcher(pool, size=2), b"a", b"b")
+    pool.end(pool.jobs[0], error)
+    found = await asyncio.gather(*(item.future for item in items), return_exceptions=True)
+    assert [(type(each), str(each), vars(each)) for each in found] == [(type(error), str(error), vars(error))] * 2
+    assert found[0] is not found[1]
+    assert len(pool.jobs) == 1
+
+
+@pytest.mark.parametrize(
+    ("refusal", "for_each"), [(NoWorkers("no worker is alive"), NoWorkers), (TypeError("no MessagePack"), RemoteError)]
+)
+@pytest.mark.asyncio
+async def test_a_pool_that_refuses_a_batch_refuses_each_of_it(refusal: Exception, for_each: type) -> None:
+    pool = FakePool()
+    to = batcher(pool, size=2)
+    pool.refusal = refusal
+    items = submit(to, b"a", b"b")
+    assert [await outcome(item) for item in items] == [for_each, for_each]
+    pool.refusal = None
+    items = submit(to, b"c", b"d")
+    answer(pool, pool.jobs[0])
+    assert [await outcome(item) for item in items] == [b"C", b"D"]
+
+
+@pytest.mark.parametrize(
+    "meta", [None, [], [(1, [200, None, []], None)], [1, 2], [(1, None, ["a"])] * 2, [("x", 1, 0)] * 2]
+)
+@pytest.mark.asyncio
+async def test_an_answer_that_cannot_be_read_leaves_nobody_waiting(meta: Any) -> None:
+    pool = FakePool()
+    items = submit(batcher(pool, size=2), b"a", b"b")
+    pool.end(pool.jobs[0], JobReply(meta, b"ab"))
+    assert [await outcome(item) for item in items] == [RemoteError, RemoteError]
+
+
+@pytest.mark.asyncio
+async def test_after_the_loop_was_held_what_has_come_meanwhile_is_heard_first() -> None:
+    pool = FakePool()
+    to = batcher(pool, size=1, timeout=NEVER)
+    (item,) = submit(to, b"a")
+    item.deadline = monotonic()
+    pool.start(pool.jobs[0])
+    to._put_off(NEVER)
+    to._on_alarm()
+    assert not item.settled
+    answer(pool, pool.jobs[0])
+    assert await outcome(item) == b"A"
+
+
+def test_an_alarm_whose_time_has_almost_come_under_uvloop() -> None:
+    """There `call_at` then gives a handle that does not know its time."""
+
+    async def main() -> None:
+        pool = FakePool()
+        to = batcher(pool, wait=1e-9)
+        submit(to, b"a", b"b")
+        await until(lambda: pool.jobs, "the batch went")
+        answer(pool, pool.jobs[0])
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
+
+
+EVENTS = st.lists(
+    st.tuples(
+        st.sampled_from(["come", "come", "come", "start", "answer", "die", "leave", "be late"]),
+        st.integers(0, 9),
+        st.booleans(),
+    ),
+    max_size=40,
+)
+
+
+@settings(deadline=None)
+@given(EVENTS, st.integers(1, 3), st.integers(1, 3), st.sampled_from([0.0, NEVER]), st.booleans())
+def test_any_order_of_events(
+    events: list[tuple[str, int, bool]], workers: int, size: int, wait: float, kills_at_once: bool
+) -> None:
+    """Each gets one answer, its own; no batch is too big, and no more are in the pool than may be."""
+
+    async def main() -> None:
+        pool = FakePool(workers)
+        pool.kills_at_once = kills_at_once
+        to = batcher(pool, size, wait, timeout=NEVER)
+        items: list[Item] = []
+
+        def living() -> list[Job]:
+            return [job for job in pool.jobs if job.state is not DONE]
+
+        def happen(event: str, number: int, flag: bool) -> None:
+            unsettled = list(to._unsettled)
+            if event == "come":
+                items.extend(submit(to, b"item %d" % len(items)))
+            elif event == "leave" and unsettled:
+                to.abandon(unsettled[number % len(unsettled)], even_running=flag)
+            elif event == "be late" and unsettled:
+                unsettled[0].deadline = 0.0
+                to._end_late(to._unsettled, 0.0)
+            elif living():
+                job = living()[number % len(living())]
+                if event == "start" and job.state is QUEUED:
+                    pool.start(job)
+                elif event == "answer":
+                    answer(pool, job)
+                elif event == "die":
+                    pool.end(job, WorkerDied("worker 1 exited", 3))
+
+        for event in events:
+            happen(*event)
+            await asyncio.sleep(0)
+            assert len(living()) <= workers
+            assert all(len(pool.given[job][0][1]) <= size for job in pool.jobs)
+        to._batch = Batch(size, 0.0)  # whoever still waits has waited long enough
+        to._go_on(monotonic())
+        while living():
+            answer(pool, living()[0])
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        got = [await outcome(item) for item in items]
+        failed = (JobAbandoned, DeadlineInQueue, DeadlineExceeded, WorkerDied)
+        assert all(each in failed or each == b"ITEM %d" % number for number, each in enumerate(got))
+        sent = [meta for job in pool.jobs for meta in pool.given[job][0][1]]
+        assert len(sent) == len(set(sent))  # nobody was in two batches
+
+    asyncio.run(main())
+
+
+# With a real pool
+
+ENDPOINTS: list[Callable[..., Any]] = [
+    batching_jobs.score,
+    batching_jobs.picky,
+    batching_jobs.too_few,
+    batching_jobs.waits,
+    batching_jobs.dies,
+    batching_jobs.sizes,
+]
+
+
+def program(batch: Batch) -> CpuProgram:
+    return CpuProgram(
+        [
+            Endpoint(
+                f, (), {"factor": batching_jobs.factor} if f is batching_jobs.score else {}, batch=batch, path="/x"
+            )
+            for f in ENDPOINTS
+        ]
+    )
+
+
+def handler(pool: ProcessPoolExecutor, function: Callable[..., Any], batch: Batch, timeout: float = 0) -> Handler:
+    route = Route(path="/x", methods=("POST",), function=function, kind="cpu", batch=batch, timeout=timeout)
+    return cpu_handler(pool, ENDPOINTS.index(function), route, route.path, 30.0, None)
+
+
+def features(x: object) -> Request:
+    return Request("POST", "/x", "", Headers(((b"x-add", b"1"),)), b'{"x": %s}' % str(x).encode())
+
+
+async def answers(handle: Handler, *requests: Request) -> list[Any]:
+    """For each its response, or its error."""
+    return list(await asyncio.gather(*map(handle, requests), return_exceptions=True))
+
+
+def brief(answer: Any) -> Any:
+    return (answer.status, bytes(answer.content)) if isinstance(answer, Response) else type(answer)
+
+
+@pytest.mark.usefixtures("nothing_left")
+@pytest.mark.asyncio
+async def test_batches_in_workers() -> None:
+    batch = Batch(size=4, wait=NEVER)
+    async with ProcessPoolExecutor(1, program=program(batch)) as pool:
+        got = await answers(handler(pool, batching_jobs.score, batch), *map(features, [1, 2, '"two"', 4]))
+        assert [brief(each) for each in got[:2] + got[3:]] == [(200, b'{"y":%d,"of":3}' % y) for y in (11, 21, 41)]
+        assert got[2].status == 422
+        assert all(timing(each) for each in got)
+
+        got = await answers(handler(pool, batching_jobs.picky, batch), *map(features, [-1, 5, -2, 6]))
+        assert [brief(each) for each in got] == [RemoteError, (200, b"5"), RemoteError, (200, b"6")]
+        assert "a negative one" in str(got[0])
+        got = await answers(handler(pool, batching_jobs.picky, batch), *map(features, [0, 1, 2, 9]))
+        assert [brief(each) for each in (got[0], got[2], got[3])] == [RemoteError, RemoteError, (200, b"9")]
+        assert (got[1].status, "ZeroDivisionError: zero" in str(got[0])) == (409, True)
+
+        got = await answers(handler(pool, batching_jobs.too_few, batch), *map(features, [1, 2, 3, 4]))
+        assert ["must return a list of as many results, but returned 1 of them" in str(each) for each in got] == [
+            True
+        ] * 4
+
+        bodies = [b"a" * 10, b"b" * BIG, b"", b"d" * 20]
+        got = await answers(handler(pool, batching_jobs.sizes, batch), *(Request("POST", "/x", body=b) for b in bodies))
+        assert [bytes(each.content) for each in got] == bodies
+
+
+def timing(response: Response) -> bool:
+    return [name for name, _ in response.headers] == ["server-timing"]
+
+
+@pytest.mark.usefixtures("nothing_left")
+@pytest.mark.asyncio
+async def test_a_worker_that_dies_fails_its_batch_and_no_other(tmp_path: Path) -> None:
+    batch = Batch(size=2, wait=NEVER)
+    calls = tmp_path / "calls"
+    async with ProcessPoolExecutor(1, program=program(batch)) as pool:
+        request = Request("POST", "/x", body=str(calls).encode())
+        died = answers(handler(pool, batching_jobs.dies, batch), request, request)
+        good = answers(handler(pool, batching_jobs.score, batch), features(1), features(2))
+        got = await asyncio.gather(died, good)
+        assert [brief(each) for each in got[0]] == [WorkerDied, WorkerDied]
+        assert [each.status for each in got[1]] == [200, 200]
+    assert calls.read_text() == "called "
+
+
+@pytest.mark.usefixtures("nothing_left")
+@pytest.mark.asyncio
+async def test_a_batch_past_all_deadlines_is_killed(tmp_path: Path) -> None:
+    batch = Batch(size=2, wait=NEVER)
+    started, go = tmp_path / "started", tmp_path / "go"
+    async with ProcessPoolExecutor(1, program=program(batch)) as pool:
+        request = Request("POST", "/x", body=f"{started} {go}".encode())
+        got = await answers(handler(pool, batching_jobs.waits, batch, timeout=0.2), request, request)
+        assert [brief(each) for each in got] == [DeadlineExceeded, DeadlineExceeded]
+        got = await answers(handler(pool, batching_jobs.score, batch), features(1), features(2))
+        assert [each.status for each in got] == [200, 200]
+
+
+@pytest.mark.usefixtures("nothing_left")
+@pytest.mark.asyncio
+async def test_requests_gather_while_the_worker_is_busy(tmp_path: Path) -> None:
+    batch = Batch(size=8, wait=0)
+    started, go = tmp_path / "started", tmp_path / "go"
+    async with ProcessPoolExecutor(1, program=program(batch)) as pool:
+        handle = handler(pool, batching_jobs.waits, batch)
+        request = Request("POST", "/x", body=f"{started} {go}".encode())
+        first = asyncio.ensure_future(handle(request))
+        await asyncio.to_thread(wait_until, started.exists, "the first batch runs")
+        others = [asyncio.ensure_future(handle(request)) for _ in range(5)]
+        await asyncio.sleep(0)
+        assert pool.waiting == 0
+        go.touch()
+        await asyncio.gather(first, *others)
+        assert np.unique([each.result().headers[0][0] for each in others]).tolist() == ["server-timing"]
+
+
+@pytest.mark.usefixtures("nothing_left")
+@pytest.mark.asyncio
+async def test_batches_in_any_executor() -> None:
+    batch = Batch(size=2, wait=NEVER)
+    with ThreadPoolExecutor(1) as executor:
+        pool = ForeignPool(executor, program(batch))
+        await pool.start()
+        route = Route(path="/x", methods=("POST",), function=batching_jobs.score, kind="cpu", batch=batch)
+        got = await answers(cpu_handler(pool, 0, route, route.path, 30.0, None), features(1), features('"a"'))
+        assert [each.status for each in got] == [200, 422]
+        await pool.aclose()

@@ -1,0 +1,460 @@
+"""caching.py: what is the same request, how long its answer is kept, and who is told what while it is computed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import pytest
+
+import caching_jobs
+from http_ends import on_loop
+from system import wait_until
+from tinysvc import (
+    ApiKey,
+    Bearer,
+    Cache,
+    ConfigurationError,
+    Event,
+    Handler,
+    Header,
+    Request,
+    Response,
+    Service,
+    StaticFiles,
+    cpu_route,
+    io_resource,
+    io_route,
+    set_cookie,
+)
+from tinysvc.core.messages import Headers
+from tinysvc.core.settings import Settings
+from tinysvc.pool.arena import BIG
+from tinysvc.runtime.caching import OVERHEAD, CachedRoute, Kept, Results
+from tinysvc.runtime.running_service import at_work
+from tinysvc.service.routes import recorded
+from tinysvc.testing import serving
+
+
+@pytest.fixture
+def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
+    monkeypatch.setenv("CACHING_JOBS_FOLDER", str(tmp_path))
+    with (
+        serving(caching_jobs, cpu_workers=2, max_cache_size=1_000_000, raise_errors=False) as url,
+        httpx.Client(base_url=url) as client,
+    ):
+        yield client
+
+
+def test_what_is_the_same_is_computed_once(client: httpx.Client) -> None:
+    first = client.get("/number/a")
+    again = client.get("/number/a")
+    assert first.text == again.text == "1"
+    assert "age" not in first.headers
+    assert again.headers["age"] == "0"
+    assert first.headers["cache-control"] == again.headers["cache-control"] == "max-age=60"
+    assert first.headers["content-type"] == again.headers["content-type"]
+    assert "server-timing" in first.headers
+    assert "server-timing" not in again.headers
+    different = [
+        client.get("/number/b"),
+        client.get("/number/a?q=1"),
+        client.post("/number/a"),
+        client.post("/number/a", content=b"x"),
+        client.post("/number/a", content=b"x" * 100),
+        client.post("/number/a", content=b"x" * 99 + b"y"),
+    ]
+    assert [answer.text for answer in different] == ["2", "3", "4", "5", "6", "7"]
+    assert client.post("/number/a", content=b"x" * 100).text == "6"
+    assert client.get("/number/a", headers={"x-whatever": "1"}).text == "1"
+
+
+def test_headers_that_matter(client: httpx.Client) -> None:
+    by_header = [({}, "1"), ({"accept-language": "de"}, "2"), ({"x-tenant": "t"}, "3"), ({"x-other": "o"}, "1")]
+    for headers, expected in by_header:
+        answer = client.get("/by-header", headers=headers)
+        assert answer.text == expected
+        assert answer.headers["vary"] == "accept-language, x-tenant"
+    assert [client.get("/by-cookie", headers={"cookie": f"user={name}"}).text for name in "aba"] == ["4", "5", "4"]
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "vary", "control"),
+    [
+        ("/by-user", {"cookie": "session=a"}, "cookie", "max-age=60"),
+        ("/by-partner", {"x-api-key": "a"}, "x-api-key", "max-age=60"),
+        ("/by-token", {"authorization": "Bearer a"}, "authorization", "private, max-age=60"),
+        ("/by-visitor", {}, "", "private, max-age=60"),
+        ("/number/token", {"authorization": "Bearer a"}, "", "private, max-age=60"),
+        ("/public-by-token", {"authorization": "Bearer a"}, "authorization", "private, max-age=5"),
+    ],
+)
+def test_a_shared_cache_learns_what_an_answer_depends_on(
+    client: httpx.Client, path: str, headers: dict[str, str], vary: str, control: str
+) -> None:
+    for _ in range(2):
+        answer = client.get(path, headers=headers)
+        assert answer.status_code == 200
+        assert answer.headers.get("vary", "") == vary
+        assert answer.headers["cache-control"] == control
+
+
+def test_an_answer_with_a_cookie_is_never_public(client: httpx.Client) -> None:
+    answer = client.get("/answers/public-cookie")
+    assert answer.headers["cache-control"] == "private, max-age=5"
+
+
+def test_it_is_kept_as_long_as_was_said(client: httpx.Client) -> None:
+    wait_until(lambda: client.get("/brief").text == "3", "it was computed three times")
+
+
+@pytest.mark.parametrize("kind", ["error", "cookie", "private", "no-store", "stream", "raises", "fails"])
+def test_what_is_not_kept(client: httpx.Client, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    answers = [client.get(f"/answers/{kind}") for _ in range(2)]
+    assert len({answer.status_code for answer in answers}) == 1
+    if kind != "fails":
+        assert "1" in answers[0].text
+        assert "2" in answers[1].text
+    assert all("age" not in answer.headers for answer in answers)
+
+
+def test_what_the_handler_says_of_caching_stays(client: httpx.Client) -> None:
+    for _ in range(2):
+        answer = client.get("/answers/own")
+        assert (answer.text, answer.status_code, answer.headers["x-a"]) == ("1", 201, "b")
+        assert answer.headers["cache-control"] == "public, max-age=5"
+    assert [client.get("/answers/none").status_code for _ in range(2)] == [204, 204]
+
+
+def test_what_is_too_big_is_not_kept(client: httpx.Client) -> None:
+    assert [client.get("/answers/big").text.partition(" ")[0] for _ in range(2)] == ["1", "2"]
+
+
+def test_a_batch_is_cached_too(client: httpx.Client) -> None:
+    assert [client.get("/batched?n=7").text for _ in range(3)] == ["7"] * 3
+    assert client.get("/number/x").text == "2"
+
+
+def test_who_comes_meanwhile_waits_for_the_one_computation(client: httpx.Client, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        answers = [threads.submit(client.get, "/gated/gate") for _ in range(8)]
+        wait_until(lambda: list(tmp_path.iterdir()), "it runs")
+        assert client.get("/number/beside").text == "2"
+        (tmp_path / "gate").touch()
+        assert {answer.result().text for answer in answers} == {"1"}
+    assert client.get("/gated/gate").text == "1"
+
+
+# With a handler of the test's
+
+
+class Slow:
+    """A handler that waits for the test."""
+
+    def __init__(self, answer: Any = "x") -> None:
+        self.answer = answer
+        self.calls = self.cancelled = 0
+        self.goes_on = asyncio.Event()
+
+    async def __call__(self, request: Request) -> Response:
+        self.calls += 1
+        try:
+            await self.goes_on.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return Response(str(self.calls).encode(), headers=self.answer if isinstance(self.answer, dict) else {})
+
+
+def cached(handler: Any, **options: Any) -> CachedRoute:
+    @cpu_route("/x", cache=60, **options)
+    def function() -> None: ...
+
+    return CachedRoute(handler, recorded(function)[0], Results(1_000_000), ["accept"], False)  # type: ignore[arg-type]
+
+
+async def begun(slow: Slow, *awaitables: Any) -> list[asyncio.Future[Response]]:
+    tasks = [asyncio.ensure_future(each) for each in awaitables]
+    while not slow.calls:
+        await asyncio.sleep(0)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    return tasks
+
+
+@on_loop
+async def test_a_client_that_leaves_takes_nothing_from_the_others() -> None:
+    slow = Slow()
+    route = cached(slow)
+    first, second = await begun(slow, route(Request("GET", "/x")), route(Request("GET", "/x")))
+    first.cancel()
+    await asyncio.sleep(0)
+    slow.goes_on.set()
+    assert (await second).content == b"1"
+    assert (slow.calls, slow.cancelled) == (1, 0)
+
+
+@on_loop
+async def test_when_all_have_left_it_is_stopped_and_who_comes_next_begins_anew() -> None:
+    slow = Slow()
+    route = cached(slow)
+    requests = [Request("GET", "/x") for _ in range(3)]
+    tasks = await begun(slow, *map(route, requests))
+    for request in requests:
+        assert request.on_disconnect is not None
+        request.on_disconnect()
+    late = asyncio.ensure_future(route(Request("GET", "/x")))
+    await asyncio.wait(tasks)
+    while slow.calls < 2:
+        await asyncio.sleep(0)
+    assert slow.cancelled == 1
+    slow.goes_on.set()
+    assert (await late).content == b"2"
+
+
+@on_loop
+async def test_what_is_not_safe_runs_on_without_its_client() -> None:
+    slow = Slow()
+    for options, is_told in (({}, False), ({"on_disconnect": "cancel"}, True)):
+        request = Request("POST", "/x")
+        slow.calls = 0
+        (task,) = await begun(slow, cached(slow, **options)(request))
+        assert (request.on_disconnect is not None) == is_told
+        task.cancel()
+        await asyncio.wait([task])
+
+
+@pytest.mark.parametrize("answer", [RuntimeError("x"), {"set-cookie": "a=b"}])
+@on_loop
+async def test_what_fails_is_told_to_all_and_what_is_for_one_to_one(answer: Any) -> None:
+    slow = Slow(answer)
+    route = cached(slow)
+    tasks = await begun(slow, *(route(Request("GET", "/x")) for _ in range(3)))
+    slow.goes_on.set()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    if isinstance(answer, Exception):
+        assert results == [answer] * 3
+        assert slow.calls == 1
+    else:
+        assert sorted(result.content for result in results) == [b"1", b"2", b"3"]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("length", "answers"), [(None, [b"1", b"2"]), (BIG, [b"1", b"2"]), (1, [b"1", b"1"])])
+@on_loop
+async def test_a_big_body_is_not_read_for_its_key(length: int | None, answers: list[bytes]) -> None:
+    async def pieces() -> Any:
+        yield b"x"
+
+    slow = Slow()
+    slow.goes_on.set()
+    route = cached(slow)
+    headers = Headers([(b"content-length", str(length).encode())] if length else [])
+    requests = [Request("POST", "/x", headers=headers, body=pieces()) for _ in answers]
+    assert [(await route(each)).content for each in requests] == answers
+
+
+@on_loop
+async def test_the_same_header_twice_is_not_once_with_a_comma() -> None:
+    slow = Slow()
+    slow.goes_on.set()
+    route = cached(slow)
+    blocks = [(b"accept", b"a"), (b"accept", b"b")], [(b"accept", b"a, b")]
+    assert [(await route(Request("GET", "/x", headers=Headers(raw)))).content for raw in blocks] == [b"1", b"2"]
+
+
+def kept(size: int, until: float = 100.0) -> Kept:
+    return Kept(200, [], None, bytes(size), 0.0, until)
+
+
+def test_the_bound_of_what_is_kept() -> None:
+    results = Results(8 * (OVERHEAD + 1000))
+    for number in range(20):
+        results.put(number, kept(1000))
+        results.get(0, 1.0)
+        assert results.size <= results.max_size
+    assert len(results) == 8
+    assert results.get(0, 1.0)  # it was used all the time
+    assert not results.get(1, 1.0)
+    results.put("big", kept(2000))
+    assert not results.get("big", 1.0)
+    results.put(0, kept(10))
+    assert len(results) == 8
+    assert not results.get(0, 100.0)
+    assert len(results) == 7
+    assert results.size == 7 * (OVERHEAD + 1000)
+
+
+def test_the_age_is_told() -> None:
+    assert kept(1).response(12.9).headers == [("age", "12")]
+
+
+# Answers that this cache does not keep, and others may
+
+
+CONTROL = [("Cache-Control", "public, s-maxage=60, max-age=30")]
+CONSTANT = Response("for all", headers=CONTROL)
+
+
+@io_route("/token")
+async def by_token(token: Annotated[str, Bearer()], control: str = "public, s-maxage=60") -> Response:
+    return Response(token, headers={"cache-control": control} if control else {})
+
+
+@cpu_route("/cpu-key")
+def by_key(key: Annotated[str, ApiKey("X-Key")]) -> Response:
+    return Response(key, headers=CONTROL)
+
+
+@io_route("/cookie-key")
+async def by_cookie_key(key: Annotated[str, ApiKey("key", "cookie")]) -> Response:
+    return Response(key, headers=CONTROL)
+
+
+@io_route("/url-key")
+async def by_url_key(key: Annotated[str, ApiKey("key", "query")]) -> Response:
+    return Response(key, headers=CONTROL)
+
+
+@io_resource
+async def user(authorization: Annotated[str, Header()] = "") -> str:
+    return authorization
+
+
+@io_route("/maybe")
+async def maybe_known(user: str) -> Response:
+    return CONSTANT
+
+
+@io_route("/events")
+async def events_of(token: Annotated[str, Bearer()]) -> AsyncIterator[Event]:
+    yield Event(token)
+
+
+@io_route("/language")
+async def by_language(accept_language: Annotated[str, Header()] = "") -> Response:
+    return Response(accept_language, headers=CONTROL)
+
+
+async def says_public(request: Request, call_next: Handler) -> Response:
+    response = await call_next(request)
+    response.add_header("cache-control", "public, max-age=9")
+    return response
+
+
+@io_route("/within")
+async def within(token: Annotated[str, Bearer()]) -> str:
+    return token
+
+
+@pytest.fixture(scope="module")
+def others() -> Iterator[str]:
+    plain = Service(by_token, by_key, by_cookie_key, by_url_key, user, maybe_known, events_of, by_language, sets_cookie)
+    with serving(Service(plain, Service(within, middleware=[says_public])), cpu_workers=1) as url:
+        yield url
+
+
+BEARER = {"authorization": "Bearer a"}
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "control"),
+    [
+        ("/token", BEARER, "private"),
+        ("/token?control=max-age=5", BEARER, "private, max-age=5"),
+        ("/token?control=no-store", BEARER, "no-store"),
+        ("/token?control=", BEARER, ""),
+        ("/cpu-key", {"x-key": "a"}, "private, max-age=30"),
+        ("/cookie-key", {"cookie": "key=a"}, "private, max-age=30"),
+        ("/url-key?key=a", {}, CONTROL[0][1]),
+        ("/maybe", BEARER, "private, max-age=30"),
+        ("/events", BEARER, "private, no-cache"),
+        ("/within", BEARER, "private, max-age=9"),
+        ("/language", {"accept-language": "de"}, CONTROL[0][1]),
+    ],
+)
+def test_an_answer_made_for_a_token_is_never_public(
+    others: str, path: str, headers: dict[str, str], control: str
+) -> None:
+    answer = httpx.get(others + path, headers=headers, timeout=20)
+    assert answer.status_code == 200
+    assert answer.headers.get("cache-control", "") == control
+
+
+def test_what_is_answered_without_the_token_that_may_be_there_varies(others: str) -> None:
+    for _ in range(2):
+        assert httpx.get(f"{others}/maybe", headers=BEARER).headers["cache-control"].startswith("private")
+        anonymous = httpx.get(f"{others}/maybe")
+        assert anonymous.headers["cache-control"] == CONTROL[0][1]
+        assert anonymous.headers["vary"] == "authorization"
+    assert CONSTANT.headers == [("cache-control", CONTROL[0][1])]
+
+
+@io_route("/sets/{kind}")
+async def sets_cookie(kind: str) -> Response:
+    response = Response(iter(["a"]) if kind == "stream" else "a", headers=CONTROL)
+    if kind == "as-written":
+        response.headers.append(("Set-Cookie", "a=b"))
+    elif kind == "alone":
+        response = Response("a", headers={"set-cookie": "a=b"})
+    elif kind != "none":
+        set_cookie(response, "a", "b")
+    return response
+
+
+@pytest.mark.parametrize(
+    ("kind", "control"),
+    [
+        ("cookie", "private, max-age=30"),
+        ("stream", "private, max-age=30"),
+        ("as-written", "private, max-age=30"),
+        ("alone", ""),
+        ("none", CONTROL[0][1]),
+    ],
+)
+def test_an_answer_that_sets_a_cookie_is_never_public(others: str, kind: str, control: str) -> None:
+    assert httpx.get(f"{others}/sets/{kind}").headers.get("cache-control", "") == control
+
+
+@pytest.mark.parametrize(("headers", "control"), [({}, "public, max-age=60"), (BEARER, "private, max-age=60")])
+def test_a_file_that_is_asked_for_with_a_token_is_never_public(
+    tmp_path: Path, headers: dict[str, str], control: str
+) -> None:
+    (tmp_path / "a.txt").write_text("abc")
+    with serving(StaticFiles(tmp_path, cache_control="public, max-age=60")) as url:
+        answer = httpx.get(f"{url}/static/a.txt", headers=headers)
+        again = httpx.get(f"{url}/static/a.txt", headers={**headers, "if-none-match": answer.headers["etag"]})
+    assert (answer.status_code, again.status_code) == (200, 304)
+    assert answer.headers["cache-control"] == again.headers["cache-control"] == control
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize("cache", [0, -1, "60", True, Cache(0), Cache(1, headers="accept"), Cache(1, headers=[1])])  # type: ignore[list-item]
+def test_a_cache_that_cannot_be(cache: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"function.*(cache takes a number of seconds above 0|list of names)"):
+
+        @cpu_route("/x", cache=cache)
+        def function() -> None: ...
+
+
+def test_a_stream_is_not_kept() -> None:
+    with pytest.raises(ConfigurationError, match=r"streaming.*only a whole answer is kept; return one, or drop cache="):
+        cpu_route("/x", cache=1)(caching_jobs.streaming)
+
+
+@cpu_route("/request", cache=60)
+def takes_request(request: Request) -> None: ...
+
+
+@on_loop
+async def test_who_takes_the_request_says_what_matters() -> None:
+    with pytest.raises(ConfigurationError, match=r"takes_request.*cache=Cache\(60, headers=\[\"accept\"\]\)"):
+        async with at_work(Service(takes_request), Settings()):
+            pass

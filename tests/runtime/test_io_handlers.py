@@ -1,0 +1,233 @@
+"""iohandlers.py: io handlers with deadlines, limits and middleware of their own. The rest is test_service.py's."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import anyio
+import httpx
+import pytest
+
+from system import wait_until
+from tinysvc import ConfigurationError, Request, Response, Service, io_resource, io_route
+from tinysvc.core.messages import Handler
+from tinysvc.core.threads import in_thread
+from tinysvc.testing import serving
+
+ended: list[str] = []
+come, leave = threading.Semaphore(0), threading.Event()
+
+
+@io_route("/late", timeout=0.05)
+async def late() -> None:
+    try:
+        await asyncio.sleep(3600)
+    finally:
+        ended.append("late")
+
+
+@io_route("/own", timeout=60)
+async def own_timeout() -> None:
+    raise TimeoutError("of the handler's own")
+
+
+@io_route("/narrow", limit=2)
+def narrow() -> str:
+    come.release()
+    leave.wait(20)
+    return "done"
+
+
+async def stamped(request: Request, call_next: Handler) -> Response:
+    response = await call_next(request)
+    response.add_header("x-stamped", request.method)
+    return response
+
+
+@io_route("/stamped", middleware=[stamped])
+async def with_middleware() -> str:
+    return "text"
+
+
+def test_a_deadline_on_the_loop(caplog: pytest.LogCaptureFixture) -> None:
+    with serving(Service(late, own_timeout), raise_errors=False) as url:
+        answer = httpx.get(f"{url}/late")
+        assert (answer.status_code, answer.json()["detail"]) == (504, "The request was not answered within 0.05 s.")
+        assert ended == ["late"]
+        assert httpx.get(f"{url}/own").status_code == 500
+    assert "of the handler's own" in caplog.text
+
+
+def test_a_limit_of_one_route() -> None:
+    with serving(Service(narrow, with_middleware)) as url, ThreadPoolExecutor(2) as threads:
+        asked = [threads.submit(httpx.get, f"{url}/narrow") for _ in range(2)]
+        for _ in asked:
+            come.acquire()
+        answer = httpx.get(f"{url}/narrow")
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert answer.json()["detail"] == "This route is at work on 2 requests, as many as it may."
+        assert httpx.get(f"{url}/stamped").status_code == 200
+        leave.set()
+        assert [each.result().text for each in asked] == ["done", "done"]
+
+
+def test_middleware_of_one_route() -> None:
+    with serving(Service(with_middleware, narrow)) as url:
+        assert httpx.get(f"{url}/stamped").headers["x-stamped"] == "GET"
+        assert httpx.post(f"{url}/stamped").headers["x-stamped"] == "POST"  # its 405 is the route's too
+        assert "x-stamped" not in httpx.get(f"{url}/nothing").headers
+
+
+def test_the_traceback_of_a_thread_begins_with_the_authors_code(caplog: pytest.LogCaptureFixture) -> None:
+    @io_route("/")
+    def broken() -> None:
+        raise LookupError("here")
+
+    with serving(Service(broken), raise_errors=False) as url:
+        assert httpx.get(url).status_code == 500
+    (record,) = caplog.records
+    assert record.getMessage().count("  File ") == 1
+    assert "LookupError: here" in record.getMessage()
+
+
+def test_a_thread_cannot_be_stopped() -> None:
+    with pytest.raises(ConfigurationError, match="only an async def can be stopped on the way"):
+        io_route("/", timeout=1)(narrow)
+
+
+# A client that leaves while a thread works for it
+
+happened: list[str] = []
+tasks: list[asyncio.Task[None]] = []
+begun, go_on = threading.Event(), threading.Event()
+
+
+def works(what: str) -> None:
+    begun.set()
+    go_on.wait(20)
+    happened.append(what)
+
+
+@io_resource
+async def used(request: Request) -> AsyncIterator[str]:
+    task = asyncio.current_task()
+    assert task is not None
+    tasks.append(task)
+    try:
+        yield "used"
+    finally:
+        happened.append("what it used is closed")
+
+
+@io_resource
+def opened(used: str) -> Iterator[str]:
+    works("it is opened")
+    try:
+        yield used
+    finally:
+        happened.append("it is closed")
+
+
+@io_route("/whole")
+def whole(used: str) -> None:
+    works("the handler ends")
+
+
+@io_route("/pieces")
+def pieces(used: str) -> Iterator[str]:
+    try:
+        yield "first"
+        works("a piece is made")
+        yield "second"
+    finally:
+        happened.append("the generator is closed")
+
+
+@io_route("/opens")
+async def opens(opened: str) -> None:
+    happened.append("never")
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/whole", ["the handler ends"]),
+        ("/pieces", ["a piece is made", "the generator is closed"]),
+        ("/opens", ["it is opened", "it is closed"]),
+    ],
+)
+def test_a_thread_is_waited_for_before_what_it_uses_is_closed(path: str, expected: list[str]) -> None:
+    for each in (happened, tasks, begun, go_on):
+        each.clear()
+    with serving(Service(whole, pieces, opens, used, opened)) as url:
+        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as client:
+            client.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+            assert begun.wait(20)
+        wait_until(lambda: tasks[0].cancelling(), "the server knows that the client has gone")
+        assert happened == []
+        go_on.set()
+        wait_until(lambda: tasks[0].done(), "the request has ended")
+    assert happened == [*expected, "what it used is closed"]
+
+
+def test_what_has_not_begun_when_its_client_leaves_never_does() -> None:
+    async def check() -> None:
+        from anyio.to_thread import current_default_thread_limiter
+
+        current_default_thread_limiter().total_tokens = 1
+        stop = threading.Event()
+        first = asyncio.create_task(in_thread(lambda: stop.wait(20)))
+        second = asyncio.create_task(in_thread(lambda: happened.append("second")))
+        await asyncio.sleep(0)
+        second.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await second
+        stop.set()
+        assert await first
+
+    happened.clear()
+    asyncio.run(check())
+    assert happened == []
+
+
+def test_what_closes_something_is_run_though_all_threads_are_taken_and_its_client_has_left() -> None:
+    async def check() -> None:
+        from anyio.to_thread import current_default_thread_limiter
+
+        current_default_thread_limiter().total_tokens = 1
+        stop = threading.Event()
+        first = asyncio.create_task(in_thread(lambda: stop.wait(20)))
+        closing = asyncio.create_task(in_thread(lambda: happened.append("closed"), always=True))
+        await asyncio.sleep(0)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        assert happened == ["closed"]
+        stop.set()
+        assert await first
+
+    happened.clear()
+    asyncio.run(check())
+
+
+def test_a_thread_is_waited_for_in_a_scope_of_anyio_s_too() -> None:
+    async def check() -> None:
+        stop, ended = threading.Event(), threading.Event()
+
+        def work() -> None:
+            stop.wait(20)
+            ended.set()
+
+        with anyio.CancelScope() as scope:
+            loop = asyncio.get_running_loop()
+            loop.call_later(0.01, scope.cancel)
+            loop.call_later(0.1, stop.set)  # many deliveries of the cancellation later
+            await in_thread(work)
+        assert scope.cancelled_caught
+        assert ended.is_set()
+
+    asyncio.run(check())

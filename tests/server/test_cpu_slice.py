@@ -1,0 +1,66 @@
+"""slices.py: the loop's thread has a short slice, and what it starts has not."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from commands import served, tinysvc
+from system import descendants
+from tinysvc.server.cpu_slice import SHORT, shorten_slice
+
+SERVICE = """
+from tinysvc import cpu_route, io_route
+@io_route("/io")
+async def io() -> int: return 1
+"""
+CPU = """
+@cpu_route("/cpu")
+def cpu() -> int: return 2
+"""
+
+
+def slice_of(pid: int) -> int:
+    """In nanoseconds, of the main thread; 0 where the kernel does not tell."""
+    try:
+        found = re.search(r"^se\.slice\s*:\s*(\d+)$", Path(f"/proc/{pid}/sched").read_text(), re.MULTILINE)
+    except OSError:
+        return 0
+    return int(found[1]) if found else 0
+
+
+USUAL = slice_of(os.getpid())
+tells = pytest.mark.skipif(
+    not USUAL or tuple(map(int, re.findall(r"\d+", platform.release())[:2])) < (6, 12),
+    reason="this kernel has no slice of a thread's own, or does not tell it",
+)
+
+
+@tells
+def test_a_server_with_workers_has_a_short_one_and_they_have_not(tmp_path: Path) -> None:
+    (tmp_path / "service.py").write_text(SERVICE + CPU)
+    with served(*tinysvc("service.py"), cwd=tmp_path) as server:
+        below = descendants(server.pid)
+        assert slice_of(server.pid) == SHORT
+        assert below
+        assert SHORT not in {slice_of(pid) for pid in below}
+
+
+@tells
+def test_without_workers_nothing_is_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "service.py").write_text(SERVICE)
+    with served(*tinysvc("service.py"), cwd=tmp_path) as server:
+        assert slice_of(server.pid) == USUAL
+
+
+@pytest.mark.parametrize("name", ["Darwin", "Linux"])
+def test_where_it_cannot_be_had_nothing_happens(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(platform, "system", lambda: name)
+    monkeypatch.setattr(platform, "machine", lambda: "vax")
+    monkeypatch.setitem(sys.modules, "ctypes", None)  # it would be imported to ask
+    shorten_slice()

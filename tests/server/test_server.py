@@ -1,0 +1,271 @@
+"""server.py inside a process: readiness, drain, addresses. Signals and exit statuses are in test_main.py."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+import faulty
+from system import wait_until, workers_below
+from tinysvc import ConfigurationError, Request, Service, io_route
+from tinysvc.core.settings import Settings
+from tinysvc.server.server import Server
+
+pytestmark = [pytest.mark.asyncio, pytest.mark.usefixtures("nothing_left")]
+
+
+async def test_readiness_follows_the_workers(tmp_path: Path) -> None:
+    server = Server(Service(faulty.cpu), Settings(port=0, cpu_workers=2))
+    async with server.listening() as url, httpx.AsyncClient(base_url=url, timeout=20) as client:
+        assert (await client.get("/readyz")).status_code == 200
+        stopped = workers_below(os.getpid())
+        forkserver = os.getpgid(int(Path(f"/proc/{stopped[0]}/stat").read_text().split()[3]))
+        os.kill(forkserver, signal.SIGSTOP)  # nobody can be replaced now
+        try:
+            os.kill(stopped[0], signal.SIGKILL)
+            async with asyncio.timeout(20):
+                while (answer := await client.get("/readyz")).status_code == 200:
+                    await asyncio.sleep(0.001)
+        finally:
+            os.kill(forkserver, signal.SIGCONT)
+        assert answer.status_code == 503
+        assert answer.json()["pools"]["default"]["ready"] == 1
+        async with asyncio.timeout(20):
+            while (await client.get("/readyz")).status_code != 200:
+                await asyncio.sleep(0.001)
+
+
+@io_route("/livez")
+async def own_livez() -> str:
+    return "mine"
+
+
+async def test_the_services_own_livez_wins() -> None:
+    async with Server(Service(own_livez), Settings(port=0)).listening() as url, httpx.AsyncClient() as client:
+        assert (await client.get(url + "/livez")).text == "mine"
+
+
+async def test_ipv6() -> None:
+    try:
+        async with Server(Service(own_livez), Settings(host="::1", port=0)).listening() as url:
+            assert url.startswith("http://[::1]:")
+            async with httpx.AsyncClient() as client:
+                assert (await client.get(url + "/livez")).text == "mine"
+    except ConfigurationError:
+        pytest.skip("this machine has no IPv6")
+
+
+async def test_an_address_that_is_none() -> None:
+    with pytest.raises(ConfigurationError, match=r"no address of this machine|cannot listen on"):
+        async with Server(Service(own_livez), Settings(host="203.0.113.1", port=0)).listening():
+            pass
+
+
+async def test_a_unix_path_that_is_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("precious")
+    with pytest.raises(ConfigurationError, match=f"cannot listen on the Unix socket {path}"):
+        async with Server(Service(own_livez), Settings(unix=str(path))).listening():
+            pass
+    assert path.read_text() == "precious"
+
+
+async def test_a_drain_lets_requests_finish(tmp_path: Path) -> None:
+    started, go = tmp_path / "started", tmp_path / "go"
+    server = Server(Service(faulty.io_wait), Settings(port=0))
+    async with httpx.AsyncClient(timeout=20) as client:
+        async with server.listening() as url:
+            request = asyncio.create_task(client.get(f"{url}/io-wait", params={"started": str(started), "go": str(go)}))
+            while not started.exists():
+                await asyncio.sleep(0.001)
+            asyncio.get_running_loop().call_later(0.05, go.touch)
+        answer = await request
+    assert (answer.text, answer.headers["connection"]) == ("done", "close")
+
+
+async def test_a_drain_that_takes_too_long_is_cut_off(tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    server = Server(Service(faulty.io_wait), Settings(port=0, shutdown_timeout=0.05))
+    async with httpx.AsyncClient(timeout=20) as client:
+        async with server.listening() as url:
+            request = asyncio.create_task(
+                client.get(f"{url}/io-wait", params={"started": str(started), "go": "/nowhere"})
+            )
+            while not started.exists():
+                await asyncio.sleep(0.001)
+        with pytest.raises(httpx.HTTPError):
+            await request
+
+
+async def test_who_connects_as_the_drain_begins_is_not_left_waiting(tmp_path: Path) -> None:
+    """The kernel has taken the connection, and nobody will: it ends at once, although another request still runs."""
+    started, go = tmp_path / "started", tmp_path / "go"
+    server = Server(Service(faulty.io_wait), Settings(port=0))
+    async with httpx.AsyncClient(timeout=20) as client:
+        async with server.listening() as url:
+            request = asyncio.create_task(client.get(f"{url}/io-wait", params={"started": str(started), "go": str(go)}))
+            while not started.exists():
+                await asyncio.sleep(0.001)
+            port = int(url.rpartition(":")[2])
+            late = _connect(port)
+            late.sendall(ASK)
+            asyncio.get_running_loop().run_in_executor(None, _go_when_ended, late, go)
+        assert (await request).text == "done"
+        with pytest.raises(ConnectionRefusedError):
+            _connect(port)
+
+
+def _go_when_ended(connection: socket.socket, go: Path) -> None:
+    with connection:
+        try:
+            while connection.recv(4096):
+                pass
+        except ConnectionError:
+            pass
+        go.touch()
+
+
+async def test_several_listeners(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as unix:
+        unix.bind(str(tmp_path / "socket"))
+        server = Server(Service(own_livez), Settings(), [tcp, unix])
+        async with server.listening() as url:
+            assert server.urls == [url, f"unix:{tmp_path / 'socket'}"]
+            async with httpx.AsyncClient() as client:
+                assert (await client.get(url + "/livez")).text == "mine"
+            transport = httpx.AsyncHTTPTransport(uds=str(tmp_path / "socket"))
+            async with httpx.AsyncClient(transport=transport) as client:
+                assert (await client.get("http://x/livez")).text == "mine"
+    assert (tmp_path / "socket").exists()  # whoever has made it removes it
+
+
+async def test_an_address_on_which_another_begins_to_listen_meanwhile() -> None:
+    with socket.socket() as first, socket.socket() as second:
+        for each in (first, second):
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        first.bind(("127.0.0.1", 0))
+        second.bind(first.getsockname())
+        first.listen()
+        with pytest.raises(ConfigurationError, match=rf"cannot listen on 127.0.0.1:{first.getsockname()[1]}: "):
+            async with Server(Service(own_livez), Settings(), [second]).listening():
+                pass
+
+
+def _certify(path: Path) -> Path:
+    """A new certificate and its key, in one file."""
+    make = "openssl req -x509 -nodes -newkey ec -pkeyopt ec_paramgen_curve:P-256 -days 2 -subj /CN=localhost"
+    key = path.with_suffix(".key")
+    made = subprocess.run([*make.split(), "-keyout", key], check=True, capture_output=True, text=True)
+    path.write_text(key.read_text() + made.stdout)
+    return path
+
+
+@io_route("/scheme")
+async def scheme(request: Request) -> str:
+    return request.scheme
+
+
+async def test_https_and_new_certificates(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def seen() -> str:
+        return await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port), timeout=20)
+
+    caplog.set_level("INFO", "tinysvc")
+    certificate = _certify(tmp_path / "certificate.pem")
+    server = Server(Service(scheme), Settings(port=0, ssl_cert=str(certificate)))
+    async with server.listening() as url, httpx.AsyncClient(verify=False, timeout=20) as client:
+        assert url.startswith("https://127.0.0.1:")
+        port = int(url.rpartition(":")[2])
+        assert (await client.get(f"{url}/scheme")).text == "https"
+        first = await seen()
+        certificate.write_text("nonsense")
+        server.read_again()
+        assert await seen() == first
+        _certify(certificate)
+        server.read_again()
+        assert await seen() != first
+        assert (await client.get(f"{url}/scheme")).text == "https"  # on the connection that was there before
+    failure, success = (record for record in caplog.records if record.name == "tinysvc")
+    assert re.match(f"the certificates stay as they were: .*{certificate}", failure.getMessage())
+    assert (failure.levelname, success.getMessage()) == ("ERROR", "the certificates were read again")
+
+
+async def test_several_processes_are_not_for_a_server_in_a_program() -> None:
+    with pytest.raises(ConfigurationError, match=r"workers is 2, but .*: say workers=1 here"):
+        Server(Service(own_livez), Settings(workers=2))
+
+
+FEW = 64
+"""Descriptors of a server that may not have more."""
+
+ASK = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+SERVICE = """
+import tinysvc
+
+@tinysvc.io_route("/")
+async def root() -> str:
+    return "still here"
+
+if __name__ == "__main__":
+    tinysvc.run(__name__, port=0, max_connections=10_000)
+"""
+
+
+def answer_of(connection: socket.socket) -> bytes:
+    """What comes for a request; nothing from a connection that was closed at once."""
+    try:
+        connection.sendall(ASK)
+        return connection.recv(65536)
+    except ConnectionError:
+        return b""
+
+
+def _connect(port: int) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), timeout=20)
+
+
+async def test_who_comes_when_no_descriptor_is_left_is_turned_away_and_nobody_else_is_harmed(tmp_path: Path) -> None:
+    (tmp_path / "service.py").write_text(SERVICE)
+    limited = f"import resource, runpy; resource.setrlimit(resource.RLIMIT_NOFILE, ({FEW}, {FEW}))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"{limited}; runpy.run_path('service.py', run_name='__main__')"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout
+        port = int(next(line for line in process.stdout if "listening" in line).rpartition(":")[2])
+        answered = []
+        while answer_of(newcomer := _connect(port)):
+            answered.append(newcomer)
+            assert len(answered) < FEW
+        newcomer.close()
+        for _ in range(FEW):
+            with _connect(port) as turned_away:
+                assert not answer_of(turned_away)
+        for connection in answered:
+            assert answer_of(connection).endswith(b"still here")
+            connection.close()
+
+        def is_back() -> bool:
+            with _connect(port) as connection:
+                return bool(answer_of(connection))
+
+        wait_until(is_back, "newcomers are answered again")
+        process.terminate()
+        _, said = process.communicate(timeout=20)
+    finally:
+        process.kill()
+        process.communicate()
+    assert (process.returncode, said) == (0, "")

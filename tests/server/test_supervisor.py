@@ -1,0 +1,502 @@
+"""supervisor.py: several server processes behind one address, and everything that can befall one of them."""
+
+from __future__ import annotations
+
+import os
+import re
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from commands import Served, command, failed, served, tinysvc
+from paths import SUPPORT
+from system import PROC, descendants, is_alive, parent, wait_until, workers_below
+from tinysvc.core.settings import Pool, Settings
+from tinysvc.server.supervisor import HEALTHY, LONGEST_PAUSE, Place, Supervisor, share
+
+SERVICE = """
+import os, pathlib, signal, time
+from tinysvc import cpu_route, io_resource, io_route
+
+@io_resource
+async def closed():
+    yield
+    pathlib.Path(f"closed-{os.getpid()}").touch()
+
+@io_route("/")
+async def root(closed) -> int:
+    return os.getpid()
+
+@io_route("/end")
+async def end() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+@io_route("/stall")
+async def stall() -> None:
+    pathlib.Path("stalled").touch()
+    time.sleep(3600)
+
+@cpu_route("/worker")
+def worker() -> int:
+    return os.getpid()
+"""
+RUN = "\nif __name__ == '__main__':\n    import tinysvc\n    tinysvc.run(__name__, port=0, workers=2, cpu_workers=2)\n"
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "service.py").write_text(SERVICE)
+    return tmp_path
+
+
+def two(*arguments: str) -> tuple[str, ...]:
+    return tinysvc("service.py", "--workers", "2", *arguments)
+
+
+def children(pid: int) -> list[int]:
+    return sorted(child for child in descendants(pid) if parent(child) == pid)
+
+
+def said(server: Served) -> str:
+    """What it wrote to standard error; it ends by itself."""
+    _, errors = server.process.communicate(timeout=30)
+    return errors
+
+
+def port_of(server: Served) -> int:
+    return int(server.url.rpartition(":")[2])
+
+
+def refuses(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 20).close()
+    except ConnectionRefusedError:
+        return True
+    except ConnectionResetError:  # one listened, and closed at this moment
+        pass
+    return False
+
+
+def answerers(server: Served) -> set[int]:
+    """The processes that answer a few dozen new connections."""
+    return {_answerer(port_of(server)) for _ in range(40)}
+
+
+def _answerer(port: int) -> int:
+    """0 if it dies, or stops to listen, with this connection in its queue or on its way there."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), 20) as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            answer = connection.recv(4096)
+    except ConnectionError:
+        return 0
+    return int(answer.rpartition(b"\r\n")[2]) if answer.startswith(b"HTTP/1.1 200 ") else 0
+
+
+@contextmanager
+def connected_to(pid: int, server: Served) -> Iterator[httpx.Client]:
+    while True:
+        with httpx.Client(base_url=server.url, timeout=20) as client:
+            if client.get("/").json() == pid:
+                yield client
+                return
+
+
+def wait_for_both(server: Served, without: int = 0) -> list[int]:
+    """Wait until there are two server processes that answer, none of them `without`; these."""
+    wait_until(lambda: len(answerers(server) - {without, 0}) == 2, "two processes answer")
+    return children(server.pid)
+
+
+@pytest.fixture
+def family() -> Iterator[list[int]]:
+    """Processes that must be gone at the end, wherever they were left."""
+    pids: list[int] = []
+    yield pids
+    wait_until(lambda: not any(map(is_alive, pids)), "all that belonged to it has ended")
+
+
+# All is well
+
+
+def test_processes_share_a_port_and_the_workers(folder: Path) -> None:
+    with served(*two(), cwd=folder) as server:
+        assert server.lines[:-1] == [
+            "GET  /        io   service.root",
+            "GET  /end     io   service.end",
+            "GET  /stall   io   service.stall",
+            "GET  /worker  cpu  service.worker",
+        ]
+        assert re.fullmatch(r"listening on http://127\.0\.0\.1:[0-9]+ with 2 processes", server.lines[-1])
+        both = wait_for_both(server)
+        assert answerers(server) == set(both)
+        assert [len(workers_below(pid)) for pid in both] == [1, 1]
+        server.process.terminate()
+        assert (said(server), server.process.returncode) == ("", 0)
+    assert {f"closed-{pid}" for pid in both} == {path.name for path in folder.glob("closed-*")}
+
+
+def test_each_gets_its_share_rounded_up() -> None:
+    settings = Settings(workers=3, cpu_workers=4, pools={"a": Pool(workers=1), "b": Pool(workers=9), "c": Pool()})
+    part = share(settings)
+    assert (part.workers, part.cpu_workers) == (1, 2)
+    assert [part.pool(name)["workers"] for name in "abc"] == [1, 3, 2]
+
+
+def test_options_of_the_service_count(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    options = f"workers=3, port={port}, cpu_workers=1"
+    own = f"\nimport tinysvc\nservice = tinysvc.Service(closed, end, root, stall, worker, {options})\n"
+    (folder / "service.py").write_text(SERVICE + own)
+    for arguments, processes in ((), 3), (("--workers", "2"), 2):
+        with served("-m", "tinysvc", "service.py", *arguments, cwd=folder) as server:
+            assert server.lines[-1] == f"listening on http://127.0.0.1:{port} with {processes} processes"
+            assert len(children(server.pid)) == processes
+            server.process.terminate()
+            assert (said(server), server.process.returncode) == ("", 0)
+
+
+def test_a_unix_socket_is_shared_and_removed_at_the_end(folder: Path) -> None:
+    path = folder / "socket"
+    with served(*two("--unix", str(path)), cwd=folder) as server:
+        assert server.lines[-1] == f"listening on unix:{path} with 2 processes"
+
+        def ask() -> int:
+            with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), timeout=20) as client:
+                pid: int = client.get("http://x/").json()
+                return pid
+
+        first = ask()
+        os.kill(first, signal.SIGTERM)  # only this one drains; its address is the others' too
+        wait_until(lambda: not is_alive(first), "it has ended")
+        assert ask() in children(server.pid)
+        server.process.terminate()
+        said(server)
+        assert server.process.returncode == 0
+    assert not path.exists()
+
+
+def test_nothing_of_the_supervisor_is_open_elsewhere(folder: Path) -> None:
+    """A link that another process holds open would keep a server process from seeing that its supervisor has died."""
+
+    def sockets(pid: int) -> set[str]:
+        return {link for entry in (PROC / str(pid) / "fd").iterdir() if (link := os.readlink(entry))[:6] == "socket"}
+
+    with served(*two(), cwd=folder) as server:
+        os.kill(children(server.pid)[0], signal.SIGKILL)
+        both = wait_for_both(server)
+        listening = {
+            f"socket:[{line.split()[9]}]"
+            for line in Path("/proc/net/tcp").read_text().splitlines()[1:]
+            if line.split()[1].endswith(f":{port_of(server):04X}") and line.split()[3] == "0A"
+        }
+        assert len(listening) == 2
+        for pid in descendants(server.pid):
+            assert not sockets(pid) & sockets(server.pid)
+            assert len(sockets(pid) & listening) == (pid in both)
+
+
+# What dies is replaced
+
+
+def test_a_process_that_dies_is_replaced_and_the_others_serve_meanwhile(folder: Path) -> None:
+    with served(*two(), cwd=folder) as server:
+        first, second = children(server.pid)
+        workers = workers_below(first)
+        with connected_to(second, server) as client:
+            os.kill(first, signal.SIGKILL)
+            while first in children(server.pid):
+                assert client.get("/").json() == second
+        wait_until(lambda: not any(map(is_alive, workers)), "its workers are gone")
+        both = wait_for_both(server, without=first)
+        assert second in both
+        server.process.terminate()
+        assert re.fullmatch(
+            rf"ERROR tinysvc\[{server.pid}\]: server process {first} was ended by SIGKILL; "
+            r"another one starts in its place\n",
+            said(server),
+        )
+        assert server.process.returncode == 0
+
+
+def test_one_that_was_asked_to_end_is_replaced_too(folder: Path) -> None:
+    with served(*two(), cwd=folder) as server:
+        first = children(server.pid)[0]
+        os.kill(first, signal.SIGTERM)
+        wait_for_both(server, without=first)
+        server.process.terminate()
+        assert f"server process {first} ended with status 0; another one starts in 1.0 s" in said(server)
+        assert (folder / f"closed-{first}").exists()
+
+
+def test_all_die_at_once(folder: Path) -> None:
+    with served(*two(), cwd=folder) as server:
+        dead = children(server.pid)
+        for pid in dead:
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: len(set(children(server.pid)) - set(dead)) == 2, "both are replaced")
+        wait_until(lambda: not refuses(port_of(server)), "one listens")
+        wait_for_both(server)
+
+
+def test_pauses_grow_while_deaths_keep_coming() -> None:
+    place = Place()
+    place.taken(1, socket.socket())
+    place.link.close()
+    assert [place.pause() for _ in range(9)] == [0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, LONGEST_PAUSE, LONGEST_PAUSE]
+    place.since -= HEALTHY
+    assert place.pause() == 0
+
+
+def test_a_service_that_cannot_start_any_more_is_tried_again(folder: Path) -> None:
+    """Somebody saved a mistake, and later mended it."""
+    with served(*two(), cwd=folder) as server:
+        first, second = children(server.pid)
+        (folder / "service.py").write_text("1 / 0\n")
+        os.kill(first, signal.SIGKILL)
+        assert server.process.stderr
+        lines = iter(server.process.stderr)
+        assert "was ended by SIGKILL; another one starts in its place" in next(lines)
+        text = ""
+        while "another one starts in 0.1 s" not in text:
+            text += next(lines)
+        assert "cannot start: importing " in text
+        assert "ZeroDivisionError" in text
+        assert server.get("/").json() == second
+        (folder / "service.py").write_text(SERVICE)
+        assert second in wait_for_both(server, without=first)
+
+
+# What keeps it from starting
+
+MISTAKES = {
+    "broken": ("1 / 0\n", 3, r"importing .*broken\.py failed:\nTraceback.*ZeroDivisionError: division by zero\n"),
+    "exits": ("raise SystemExit(4)\n", 3, r"importing .*SystemExit: 4\n"),
+    "plain": ("x = 1\n", 3, r"the module plain .* has no function with @io_route or @cpu_route\n"),
+    "nodata": (
+        "from tinysvc import io_resource, io_route\n@io_resource\nasync def data():\n    raise OSError('no data')\n"
+        "@io_route('/')\nasync def f(data) -> None: ...\n",
+        3,
+        r"the resource data cannot be opened:\nTraceback.*OSError: no data\n",
+    ),
+    "nomodel": (
+        "from tinysvc import cpu_resource, cpu_route\n@cpu_resource\ndef model():\n    raise OSError('no model')\n"
+        "@cpu_route('/')\ndef f(model) -> None: ...\n",
+        3,
+        r"a worker cannot start\nTraceback.*OSError: no model\n",
+    ),
+    "option": (
+        SERVICE + "import tinysvc\nservice = tinysvc.Service(closed, root, prot=1)\n",
+        2,
+        r"Service\(...\) takes no 'prot'; did you mean port\?\n",
+    ),
+    "dies": (
+        "import os\nos._exit(7)\n",
+        3,
+        r"cannot start: server process [0-9]+ ended with status 7\n",
+    ),
+    "crashes": (
+        "import os\nos.kill(os.getpid(), 11)\n",
+        3,
+        r"cannot start: server process [0-9]+ was ended by SIGSEGV\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_said_once(folder: Path, name: str) -> None:
+    text, status, says = MISTAKES[name]
+    (folder / f"{name}.py").write_text(text)
+    got, errors = failed(*tinysvc(f"{name}.py", "--workers", "2"), cwd=folder)
+    assert re.fullmatch("tinysvc: " + says, errors, re.DOTALL), errors
+    assert errors.count("tinysvc: ") == 1
+    assert got == status
+
+
+def test_a_process_whose_failure_is_heard_after_its_end() -> None:
+    """The others are ended for it; it cannot be told any more."""
+    process = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
+    process.wait()
+    signals, link = socket.socketpair(), socket.socketpair()
+    with signals[0], signals[1], link[0], link[1]:
+        supervisor = Supervisor(lambda _: None, Settings(workers=2), print, lambda: False, signals)
+        place = supervisor.places[0]
+        link[0].setblocking(False)
+        place.taken(process.pid, link[0])
+        supervisor._selector.register(link[0], selectors.EVENT_READ)
+        link[1].send(b'{"failed": ["no data", 3]}\n')
+        supervisor._on_end(place, 3)
+        assert (str(supervisor.failure), supervisor.ending, place.pid) == ("no data", True, 0)
+
+
+def test_a_target_that_is_none(folder: Path) -> None:
+    status, errors = failed(*tinysvc("nowhere.py", "--workers", "2"), cwd=folder)
+    assert (status, errors.count("there is no file or folder")) == (2, 1)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_used_port_is_named_and_the_others_unharmed(folder: Path, workers: str) -> None:
+    """Although both would have SO_REUSEPORT, and the kernel no objection."""
+    with served(*two(), cwd=folder) as server:
+        port = str(port_of(server))
+        status, errors = failed(
+            "-m", "tinysvc", "service.py", "--port", port, "--workers", workers, "--cpu-workers", "1", cwd=folder
+        )
+        assert (status, errors) == (
+            3,
+            f"tinysvc: cannot listen on 127.0.0.1:{port}: another process does; "
+            "stop it or choose --port (0 takes a free one)\n",
+        )
+        assert answerers(server) <= set(children(server.pid))
+
+
+# How it ends
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_drains_all_and_exits_0(folder: Path, number: signal.Signals) -> None:
+    with served(*tinysvc(str(SUPPORT / "faulty.py"), "--workers", "2"), cwd=folder) as server:
+        both, go, port = children(server.pid), folder / "go", port_of(server)
+        busy = []
+        for each in range(8):
+            started = folder / f"started-{each}"
+            busy.append(socket.create_connection(("127.0.0.1", port), 20))
+            target = f"/io-wait?started={started}&go={go}"
+            busy[-1].sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            wait_until(started.exists, "the handler runs")
+        for pid in (*both, server.pid):  # a service manager may send it to all of them: that is no second signal
+            os.kill(pid, number)
+        wait_until(lambda: refuses(port), "nobody listens any more")
+        assert all(map(is_alive, both))
+        go.touch()
+        for connection in busy:
+            with connection:
+                answer = connection.recv(4096)
+                assert answer.startswith(b"HTTP/1.1 200 ")
+                assert b"connection: close" in answer
+        assert (said(server), server.process.returncode) == ("", 0)
+
+
+def test_ctrl_c_at_a_terminal_comes_to_the_supervisor_alone(folder: Path) -> None:
+    with served(*two(), cwd=folder) as server:
+        assert all(os.getpgid(pid) == os.getsid(pid) == pid for pid in children(server.pid))
+        assert os.getpgid(server.pid) == os.getpgid(0)
+
+
+def test_a_second_signal_ends_all_at_once(folder: Path, family: list[int]) -> None:
+    with served(*two("--shutdown-timeout", "3600"), cwd=folder) as server:
+        port = port_of(server)
+        with socket.create_connection(("127.0.0.1", port), 20) as busy:
+            busy.sendall(b"GET /stall HTTP/1.1\r\nHost: x\r\n\r\n")
+            wait_until((folder / "stalled").exists, "a handler holds the loop of one of them")
+            family += descendants(server.pid)
+            server.process.terminate()
+            wait_until(lambda: len(children(server.pid)) == 1, "the other has drained")
+            server.process.terminate()
+            assert server.process.wait(30) == 128 + signal.SIGTERM
+
+
+def test_one_that_does_not_end_is_killed(folder: Path, family: list[int]) -> None:
+    impatient = "import tinysvc.server.supervisor\ntinysvc.supervisor.LATE = 0.2\n"
+    run = RUN.replace("workers=2,", "workers=2, shutdown_timeout=0,", 1)
+    (folder / "service.py").write_text(impatient + SERVICE + run)
+    with served("service.py", cwd=folder) as server, socket.create_connection(("127.0.0.1", port_of(server)), 20) as s:
+        s.sendall(b"GET /stall HTTP/1.1\r\nHost: x\r\n\r\n")
+        wait_until((folder / "stalled").exists, "a handler holds the loop of one of them")
+        family += descendants(server.pid)
+        server.process.terminate()
+        assert re.search(r"\]: killed, as they did not end in time: [0-9]+\n", said(server))
+        assert server.process.returncode == 0
+
+
+def test_the_supervisor_is_killed(folder: Path, family: list[int]) -> None:
+    """The processes drain: what they work at is answered, what they have open is closed, the port is free."""
+    with served(*tinysvc(str(SUPPORT / "faulty.py"), "--workers", "2"), cwd=folder) as server:
+        started, go, port = folder / "started", folder / "go", port_of(server)
+        with socket.create_connection(("127.0.0.1", port), 20) as busy:
+            busy.sendall(f"GET /io-wait?started={started}&go={go} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            wait_until(started.exists, "the handler runs")
+            family += descendants(server.pid)
+            server.process.kill()
+            wait_until(lambda: refuses(port), "nobody listens any more")
+            go.touch()
+            assert busy.recv(4096).startswith(b"HTTP/1.1 200 ")
+        with socket.create_server(("127.0.0.1", port)):
+            pass
+
+
+STARTS = {
+    "import": "import pathlib, time\npathlib.Path('now').touch()\ntime.sleep(3600)\n",
+    "resource": (
+        "import asyncio, pathlib\nfrom tinysvc import io_resource, io_route\n@io_resource\nasync def data():\n"
+        "    pathlib.Path('now').touch()\n    await asyncio.sleep(3600)\n@io_route('/')\nasync def f(data): ...\n"
+    ),
+    "worker": (
+        "import pathlib, time\nfrom tinysvc import cpu_resource, cpu_route\n@cpu_resource\ndef model():\n"
+        "    pathlib.Path('now').touch()\n    time.sleep(3600)\n@cpu_route('/')\ndef f(model): ...\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("phase", STARTS)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_signal_while_they_start(folder: Path, family: list[int], phase: str, number: signal.Signals) -> None:
+    (folder / "slow.py").write_text(STARTS[phase])
+    with command(*tinysvc("slow.py", "--workers", "2"), cwd=folder) as process:
+        wait_until((folder / "now").exists, "they start")
+        family += descendants(process.pid)
+        process.send_signal(number)
+        assert process.wait(30) == (0 if number != signal.SIGKILL else -number)
+
+
+# In a program of one's own
+
+
+def test_run_with_processes(folder: Path) -> None:
+    atexit = "\nimport atexit\natexit.register(lambda: print('the end of', os.getpid()))\n"
+    after = "    print('after')\n"
+    (folder / "service.py").write_text(SERVICE + atexit + RUN + after)
+    with served("service.py", cwd=folder) as server:
+        both = wait_for_both(server)
+        os.kill(both[0], signal.SIGTERM)
+        both = wait_for_both(server, without=both[0])
+        assert server.get("/worker").json() in {worker for pid in both for worker in workers_below(pid)}
+        server.process.terminate()
+        out, _ = server.process.communicate(timeout=30)
+        assert (server.process.returncode, out) == (0, f"after\nthe end of {server.pid}\n")
+
+
+def test_a_program_that_has_started_threads_is_warned(folder: Path) -> None:
+    thread = "\nimport threading\nthreading.Thread(target=threading.Event().wait, name='mine', daemon=True).start()\n"
+    (folder / "service.py").write_text(SERVICE + RUN.replace(":\n", f":{thread}".replace("\n", "\n    ") + "\n", 1))
+    with served("service.py", cwd=folder) as server:
+        wait_for_both(server)
+        server.process.terminate()
+        assert re.fullmatch(
+            r"WARNING tinysvc\[[0-9]+\]: threads run already \(mine\): they do not go on in the server processes, .*\n",
+            said(server),
+        )
+        assert server.process.returncode == 0
+
+
+def test_what_is_logged_by_the_service_is_logged_as_it_says(folder: Path) -> None:
+    """Also in a process that was forked when the supervisor had a log already."""
+    own = "import logging\nlogging.basicConfig(format='mine: %(message)s', level='INFO')\nlogging.info('loaded')\n"
+    (folder / "service.py").write_text(own + SERVICE.partition("@cpu_route")[0])
+    with served(*two(), cwd=folder) as server:
+        first = children(server.pid)[0]
+        os.kill(first, signal.SIGKILL)
+        wait_for_both(server, without=first)
+        server.process.terminate()
+        assert said(server).count("mine: loaded\n") == 3

@@ -1,0 +1,175 @@
+"""watchdog.py: the loop is held for real, by a handler that lets go once that has been said."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from system import wait_until
+from tinysvc import Service, io_route
+from tinysvc.core.settings import Settings
+from tinysvc.server import watchdog
+from tinysvc.server.server import Server
+from tinysvc.server.watchdog import LIMIT, PAUSE, watched
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [r.getMessage() for r in caplog.records if "holds the event loop" in r.getMessage()]
+
+
+def watching() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "tinysvc-watchdog"]
+
+
+let_go: threading.Event
+
+
+@io_route("/hold/{how}")
+async def holds_the_loop(how: str) -> str:
+    if how == "here":
+        wait_until(let_go.is_set, "it was said")
+    else:
+        deeper()
+    return "done"
+
+
+def deeper() -> None:
+    wait_until(let_go.is_set, "it was said")
+
+
+class LetGo(logging.Handler):
+    """Ends what holds the loop as soon as that has been said."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "holds the event loop" in record.getMessage():
+            let_go.set()
+
+
+@pytest.fixture
+def lets_go(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    global let_go
+    let_go = threading.Event()
+    caplog.set_level(logging.INFO, "tinysvc")
+    handler = LetGo()
+    logging.getLogger("tinysvc").addHandler(handler)
+    yield
+    logging.getLogger("tinysvc").removeHandler(handler)
+
+
+def line_of(text: str) -> int:
+    return 1 + next(number for number, line in enumerate(Path(__file__).read_text().splitlines()) if text in line)
+
+
+@pytest.mark.asyncio
+async def test_the_route_that_holds_the_loop_is_named(caplog: pytest.LogCaptureFixture, lets_go: None) -> None:
+    async with (
+        Server(Service(Service(holds_the_loop, prefix="/v1")), Settings(port=0)).listening() as url,
+        httpx.AsyncClient(base_url=url, timeout=20) as client,
+    ):
+        for how, line in (("here", 'wait_until(let_go.is_set, "it was said")'), ("deeper", "        deeper()")):
+            let_go.clear()
+            caplog.clear()
+            assert (await client.get(f"/v1/hold/{how}")).text == "done"
+            while "the event loop is free again" not in caplog.text:
+                await asyncio.sleep(0)
+            (text,) = said(caplog)
+            assert text.startswith("GET /v1/hold/{how} holds the event loop, for 0.")
+            assert f" at {__file__}:{line_of(line)}: nobody else is served" in text
+            assert "Make it @cpu_route" in text
+            assert "in holds_the_loop" in text
+            assert ("in deeper" in text) == (how == "deeper")
+            assert "/tinysvc/http.py" not in text
+            assert "asyncio/" not in text
+        assert len(watching()) == 1
+    assert not watching()
+
+
+@io_route("/sleep")
+async def sleeps() -> None:
+    time.sleep(LIMIT + 4 * PAUSE)  # the fault itself
+
+
+@pytest.mark.asyncio
+async def test_one_place_is_told_of_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "tinysvc")
+    async with (
+        Server(Service(sleeps), Settings(port=0)).listening() as url,
+        httpx.AsyncClient(base_url=url, timeout=20) as client,
+    ):
+        for times in (1, 2):
+            while caplog.text.count("the event loop is free again") < times:  # the machine may be late for one
+                await client.get("/sleep")
+                await asyncio.sleep(PAUSE)
+    assert len(said(caplog)) == 1
+
+
+@pytest.mark.asyncio
+async def test_it_is_said_once_however_long_it_takes(caplog: pytest.LogCaptureFixture) -> None:
+    with watched(asyncio.get_running_loop(), {}):
+        wait_until(lambda: said(caplog), "it was said")
+        time.sleep(4 * LIMIT)  # the fault itself
+        assert len(said(caplog)) == 1
+
+
+@pytest.mark.asyncio
+async def test_it_ends_while_the_loop_is_held(caplog: pytest.LogCaptureFixture) -> None:
+    with watched(asyncio.get_running_loop(), {}):
+        wait_until(lambda: said(caplog), "it was said")
+    assert not watching()
+
+
+class Clocks:
+    """Stands for `time`, where every look finds `wall` seconds and `cpu` seconds of CPU time gone."""
+
+    def __init__(self, wall: float, cpu: float) -> None:
+        self.looks = 0
+        self.wall, self.cpu = wall, cpu
+
+    def monotonic(self) -> float:
+        self.looks += 1
+        return self.looks * self.wall
+
+    def process_time(self) -> float:
+        return self.looks * self.cpu
+
+
+@pytest.mark.asyncio
+async def test_a_process_that_was_stopped_is_nobody_s_fault(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clocks = Clocks(wall=10.0, cpu=0.1)
+    monkeypatch.setattr(watchdog, "time", clocks)
+    with watched(asyncio.get_running_loop(), {}):
+        wait_until(lambda: clocks.looks >= 6, "it has looked a few times")
+    assert said(caplog) == []
+
+
+@pytest.mark.asyncio
+async def test_who_keeps_even_the_watchdog_from_running_is_named(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog, "time", Clocks(wall=10.0, cpu=9.0))
+    with watched(asyncio.get_running_loop(), {}):
+        wait_until(lambda: said(caplog), "it was said")
+    assert "test_who_keeps_even_the_watchdog_from_running_is_named" in said(caplog)[0]
+
+
+@pytest.mark.asyncio
+async def test_a_loop_that_is_not_held_is_left_alone(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(watchdog, "PAUSE", 0.0)
+    with watched(loop, {}):
+        for _ in range(100):
+            loop.call_soon(asked.set)
+            await asked.wait()
+    assert said(caplog) == []

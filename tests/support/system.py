@@ -1,0 +1,88 @@
+"""What the system knows about processes, descriptors and shared memory; waiting for what other processes do."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+PROC = Path("/proc")
+
+
+def descendants(pid: int) -> dict[int, str]:
+    """The live processes below `pid`, with their command lines, and all that ever were in a session of theirs."""
+    all_there = {int(entry.name): _stat(int(entry.name)) for entry in PROC.glob("[0-9]*")}
+    parents = {child: int(fields[1]) for child, fields in all_there.items() if fields[0] not in ("", "Z")}
+    found: dict[int, str] = {}
+    grown = True
+    while grown:
+        new = [child for child, above in parents.items() if (above == pid or above in found) and child not in found]
+        for child in new:
+            try:
+                found[child] = (PROC / str(child) / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except OSError:
+                found[child] = "?"
+        grown = bool(new)
+    return found
+
+
+def workers_below(pid: int) -> list[int]:
+    """The worker processes of the server or pool in process `pid`: the children of its forkserver."""
+    forkservers = [child for child, line in descendants(pid).items() if "forkserver_main" in line]
+    tops = [child for child in forkservers if parent(child) == pid]
+    return sorted(child for top in tops for child in descendants(top) if parent(child) == top)
+
+
+def parent(pid: int) -> int:
+    return int(_stat(pid)[1])
+
+
+def is_alive(pid: int) -> bool:
+    return _stat(pid)[0] not in ("", "Z")
+
+
+def _stat(pid: int) -> list[str]:
+    """State, parent, and what else the kernel tells of a process behind its name; of one that has ended, "" and 0."""
+    try:
+        return (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ["", "0"]
+
+
+def wait_until(condition: object, what: str, seconds: float = 20.0) -> None:
+    """Poll for something that another process does; the time only guards against a hang."""
+    assert callable(condition)
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited {seconds} s in vain until {what}"
+        time.sleep(0.005)
+
+
+def open_descriptors() -> set[str]:
+    """Those of this process, each with what it leads to."""
+    found = set()
+    for entry in (PROC / "self" / "fd").iterdir():
+        try:
+            found.add(f"{entry.name} -> {os.readlink(entry)}")
+        except OSError:
+            pass
+    return found
+
+
+def shared_memory() -> set[str]:
+    """Segments with a name. Semaphores are not counted: other programs on this machine make and remove them."""
+    return {name for name in os.listdir("/dev/shm") if not name.startswith("sem.")}
+
+
+async def exists(path: Path) -> None:
+    async with asyncio.timeout(20):
+        while not path.exists():
+            await asyncio.sleep(0.002)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.002)

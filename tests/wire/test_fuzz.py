@@ -1,0 +1,121 @@
+"""The target of the fuzzer, without a fuzzer: the wire cases, what was found, and some mutations; and that it finds."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fuzz.target import BEHAVIOURS, CHOICES, REAL, SMALL, App, Behaviour, Plan, Scale, check, converse, seeds
+from paths import TESTS
+from tinysvc.core.messages import Request, Response
+from tinysvc.core.settings import Settings
+from tinysvc.http import Connection
+from wire_cases import CASES, FRAGMENTS, LIMITS, Case, edited, show
+
+FOUND = sorted((TESTS / "fuzz" / "found").glob("*.bin"))
+
+
+@pytest.mark.parametrize(("number", "case"), [*enumerate(CASES)], ids=[case.name for case in CASES])
+def test_wire_cases(number: int, case: Case) -> None:
+    for data in seeds(case.sent, number):
+        check(data)
+
+
+@pytest.mark.parametrize("file", FOUND, ids=lambda file: file.stem)
+def test_what_was_found(file: Path) -> None:
+    check(file.read_bytes())
+
+
+@pytest.mark.parametrize("seed", range(len(BEHAVIOURS)))
+def test_mutations(seed: int) -> None:
+    chance = random.Random(seed)
+    for _ in range(40):
+        sent = b"".join(case.sent for case in chance.choices(CASES, k=chance.randrange(1, 4)))
+        edits = [(chance.randrange(2000), chance.randrange(9), chance.choice(FRAGMENTS)) for _ in range(3)]
+        check(chance.randbytes(CHOICES) + edited(sent, edits[: chance.randrange(4)]))
+
+
+def test_few_bytes() -> None:
+    """Also what is too short to choose anything."""
+    for data in (b"", b"\0", bytes(CHOICES), b"\xff" * CHOICES, b"\xff" * 100):
+        check(data)
+
+
+# The model
+
+
+async def shows(app: App, request: Request, number: int) -> Response:
+    return await show(request)
+
+
+@pytest.mark.parametrize("scale", [REAL, SMALL], ids=["real", "small"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_model_answers_as_sockets_do(case: Case, scale: Scale) -> None:
+    plan = Plan(Settings(**LIMITS), [Behaviour(shows)], scale)
+    answers, _ = converse(plan, case.sent, [])
+    assert [answer.status for answer in answers] == case.statuses
+
+
+GOOD = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"
+BYTEWISE = b"\0\0\0\0\4".ljust(CHOICES, b"\0")
+BEHIND_A_WAIT = b"\0\x0f".ljust(CHOICES, b"\0")  # the first handler waits until all has come
+
+
+def lose_single_bytes(self: Connection, data: bytes) -> None:
+    if len(data) > 1:
+        RECEIVE(self, data)
+
+
+def hold_all(self: Connection, data: bytes) -> None:
+    self._held.append(data)
+
+
+async def say_too_much(self: Connection) -> None:
+    self.transport.write(b"x")
+
+
+def lose_memory(self: Connection) -> None:
+    self.connections.body_memory += 1
+    CLOSE(self)
+
+
+def fail(*args: Any) -> None:
+    raise KeyError("planted")
+
+
+def fail_at_last(self: Connection, exc: Exception | None) -> None:
+    LOST(self, exc)
+    fail()
+
+
+RECEIVE, CLOSE, LOST = Connection.data_received, Connection.close, Connection.connection_lost
+
+
+def test_what_it_finds_faults_with_is_good() -> None:
+    check(BYTEWISE + GOOD * 60)
+    check(BEHIND_A_WAIT + GOOD * 60 + b"bad\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "fault", "choices", "words"),
+    [
+        (Connection, "data_received", lose_single_bytes, BYTEWISE, "cut did matter"),
+        (Connection, "_hold", hold_all, BEHIND_A_WAIT, "more is held"),
+        (Connection, "eof_received", lambda self: True, BYTEWISE, "does not end"),
+        (Connection, "linger", say_too_much, BEHIND_A_WAIT, "b'x' came behind the last answer"),
+        (Connection, "close", lose_memory, BYTEWISE, "memory was not given back"),
+        (Connection, "take_request", fail, BYTEWISE, "this is a bug in tinysvc"),
+        (Connection, "refuse", fail, BEHIND_A_WAIT, "escaped"),
+        (Connection, "connection_lost", fail_at_last, BYTEWISE, "planted"),
+    ],
+    ids=["cut", "held", "hang", "answer", "memory", "log", "exception", "callback"],
+)
+def test_it_finds(
+    monkeypatch: pytest.MonkeyPatch, place: Any, name: str, fault: Any, choices: bytes, words: str
+) -> None:
+    monkeypatch.setattr(place, name, fault)
+    with pytest.raises(AssertionError, match=words):
+        check(choices + GOOD * 60 + b"bad\r\n\r\n")
