@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import unittest.mock
 from collections.abc import Callable, Iterator
@@ -254,17 +251,6 @@ def test_a_fork_that_fails_is_told_and_the_forkserver_goes_on(monkeypatch: pytes
     assert (event, number) == (FAILED, 7)
     assert "cannot start: fork failed: Resource temporarily unavailable; raise the limit of processes" in text
     assert not forkserver.pids
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells by a signal that a socket has closed")
-@pytest.mark.parametrize("when", ["before", "after"])
-def test_who_dies_with_its_server_also_dies_if_that_has_died_already(when: str) -> None:
-    code = (
-        "import socket, sys, time\nfrom tinysvc.core.lifeline import die_with\nserver, control = socket.socketpair()\n"
-        "if sys.argv[1] == 'before': server.close()\ndie_with(control, True)\nserver.close()\ntime.sleep(30)\n"
-    )
-    ended = subprocess.run([sys.executable, "-c", code, when], timeout=20, check=False)
-    assert ended.returncode == -signal.SIGIO
 
 
 def test_a_body_that_finds_no_free_descriptor_fails_its_job_alone() -> None:

@@ -8,14 +8,12 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-import anyio
 import httpx
 import pytest
 
 from system import wait_until
 from tinysvc import ConfigurationError, Request, Response, Service, io_resource, io_route
 from tinysvc.core.messages import Handler
-from tinysvc.core.threads import in_thread
 from tinysvc.testing import serving
 
 ended: list[str] = []
@@ -172,62 +170,3 @@ def test_a_thread_is_waited_for_before_what_it_uses_is_closed(path: str, expecte
         go_on.set()
         wait_until(lambda: tasks[0].done(), "the request has ended")
     assert happened == [*expected, "what it used is closed"]
-
-
-def test_what_has_not_begun_when_its_client_leaves_never_does() -> None:
-    async def check() -> None:
-        from anyio.to_thread import current_default_thread_limiter
-
-        current_default_thread_limiter().total_tokens = 1
-        stop = threading.Event()
-        first = asyncio.create_task(in_thread(lambda: stop.wait(20)))
-        second = asyncio.create_task(in_thread(lambda: happened.append("second")))
-        await asyncio.sleep(0)
-        second.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await second
-        stop.set()
-        assert await first
-
-    happened.clear()
-    asyncio.run(check())
-    assert happened == []
-
-
-def test_what_closes_something_is_run_though_all_threads_are_taken_and_its_client_has_left() -> None:
-    async def check() -> None:
-        from anyio.to_thread import current_default_thread_limiter
-
-        current_default_thread_limiter().total_tokens = 1
-        stop = threading.Event()
-        first = asyncio.create_task(in_thread(lambda: stop.wait(20)))
-        closing = asyncio.create_task(in_thread(lambda: happened.append("closed"), always=True))
-        await asyncio.sleep(0)
-        closing.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await closing
-        assert happened == ["closed"]
-        stop.set()
-        assert await first
-
-    happened.clear()
-    asyncio.run(check())
-
-
-def test_a_thread_is_waited_for_in_a_scope_of_anyio_s_too() -> None:
-    async def check() -> None:
-        stop, ended = threading.Event(), threading.Event()
-
-        def work() -> None:
-            stop.wait(20)
-            ended.set()
-
-        with anyio.CancelScope() as scope:
-            loop = asyncio.get_running_loop()
-            loop.call_later(0.01, scope.cancel)
-            loop.call_later(0.1, stop.set)  # many deliveries of the cancellation later
-            await in_thread(work)
-        assert scope.cancelled_caught
-        assert ended.is_set()
-
-    asyncio.run(check())
