@@ -10,8 +10,6 @@ import pytest
 
 import resources_jobs
 from tinysvc import ConfigurationError, Service, cpu_route, io_route
-from tinysvc.core.settings import Settings
-from tinysvc.runtime.checks import endpoint_of
 from tinysvc.service.plan import Wiring, wiring_of
 
 
@@ -29,15 +27,6 @@ def test_resources_in_the_order_of_need() -> None:
         ["user"],
     )
     assert work.binder.resources == ["weights", "user"]
-
-
-def test_an_endpoint_says_what_is_shared_and_what_comes_with_each_request() -> None:
-    endpoint = endpoint_of(wirings()["work"], Settings())
-    assert (list(endpoint.resources), endpoint.shared, endpoint.of_request) == (
-        ["base", "scale", "weights"],
-        frozenset({"base"}),
-        frozenset({"user"}),
-    )
 
 
 def test_a_route_without_resources_has_none() -> None:
