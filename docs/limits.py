@@ -8,11 +8,6 @@ from typing import NamedTuple
 
 from options import COMPUTED, shown
 
-from tinysvc.runtime.batching import MAX_BATCH_BYTES
-from tinysvc.wire.bodies import MAX_DISCARD
-from tinysvc.wire.chunked import MAX_ALL_EXTENSIONS, MAX_EXTENSIONS
-from tinysvc.web.cookies import MAX_SIZE
-from tinysvc.pool.dispatcher import STREAM_HIGH_WATER
 from tinysvc.core.forms import (
     MAX_BOUNDARY,
     MAX_PART_HEADER,
@@ -21,11 +16,16 @@ from tinysvc.core.forms import (
     MAX_PREAMBLE,
     SPOOL_SIZE,
 )
-from tinysvc.http import HEARTBEAT, LINGER
 from tinysvc.core.query import MAX_QUERY_FIELDS
-from tinysvc.wire.ranges import MAX_RANGES
 from tinysvc.core.settings import Settings
+from tinysvc.http import HEARTBEAT, LINGER
+from tinysvc.pool.dispatcher import STREAM_HIGH_WATER
+from tinysvc.runtime.batching import MAX_BATCH_BYTES
+from tinysvc.web.cookies import MAX_SIZE
 from tinysvc.web.websocket import GRACE, MAX_QUEUED, MAX_QUEUED_SIZE
+from tinysvc.wire.bodies import MAX_DISCARD
+from tinysvc.wire.chunked import MAX_ALL_EXTENSIONS, MAX_EXTENSIONS
+from tinysvc.wire.ranges import MAX_RANGES
 
 HEAD = """\
 # Limits

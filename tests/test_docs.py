@@ -82,10 +82,12 @@ def test_every_line_of_a_table_has_all_its_cells(name: str) -> None:
         assert "|  |" not in table
 
 
-def test_the_map_of_files_is_complete() -> None:
+def test_readme_map_names_every_room_and_example() -> None:
     readme = (ROOT / "README.md").read_text()
-    for module in Path(tinysvc.__file__).parent.glob("[!_]*.py"):
-        assert f"  {module.name} " in readme
+    source = Path(tinysvc.__file__).parent
+    rooms = [f"{folder.parent.name}/" for folder in source.glob("*/__init__.py")]
+    for name in [*rooms, *(file.name for file in source.glob("*.py"))]:
+        assert f"  {name} " in readme, name
     for example in (ROOT / "examples").glob("*.py"):
         assert example.stem in readme
 
