@@ -1,8 +1,8 @@
-"""Everything at once, for long: does the server stay what it was?
+"""The soak test: does the server keep its memory, tasks and descriptors under all kinds of traffic at once?
 
-One server process with two workers serves tests/support/soak_app.py, while this process is all its clients: honest ones, slow
-ones and rude ones, and somebody who kills a worker every other second. A *kind* of traffic is a function, and its
-decorator is its line in the table of what may come of it: statuses, a closed connection, an answer cut off half-way.
+One server process with two workers serves tests/support/soak_app.py. This process runs all its clients: honest, slow
+and rude ones, and one that kills a worker every other second. Each *kind* of traffic is a function; its decorator is
+its row in the table of allowed outcomes: statuses, a closed connection, a response that is cut off.
 At the end stands a verdict, as text and as exit status:
 
 - what came of every request is in its kind's line, and every body is the right one; what is not is shown with its bytes
@@ -730,7 +730,7 @@ WIRE_CASES = [
 
 @kind("rude", 12, "as it should")
 async def malformed(client: Client, rng: random.Random) -> str:
-    """A case of tests/wire/cases, in any pieces. Who is refused is refused with its status; others are served something."""
+    """A case of tests/wire/cases in random pieces: it gets the status of its refusal, or a response."""
     case = rng.choice(WIRE_CASES)
     outcomes = await sent_and_heard(client, rng, case.sent)
     wanted = {str(next((status for status in case.statuses if status >= 400), "closed"))}

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from math import inf
 from typing import Any, NamedTuple, cast
 
-from http_ends import Answer
+from http_ends import ReceivedResponse
 from tinysvc import http
 from tinysvc.core.errors import HTTPError, ProtocolError
 from tinysvc.core.messages import Handler, Request, Response, problem_response
@@ -574,7 +574,7 @@ class Conversation:
         for _ in range(10):
             self.loop.turn()
 
-    def judge(self) -> list[Answer]:
+    def judge(self) -> list[ReceivedResponse]:
         """The answers, if all that can be asked of any conversation holds."""
         plan, app, task = self.plan, self.app, self.connection.task
         assert not task.cancelled()
@@ -589,9 +589,9 @@ class Conversation:
         return answers
 
 
-def parse(sent: bytes, seen: list[Request], may_be_cut: bool) -> list[Answer]:
+def parse(sent: bytes, seen: list[Request], may_be_cut: bool) -> list[ReceivedResponse]:
     """All final answers, each to its request; the last one may be a refusal."""
-    answers: list[Answer] = []
+    answers: list[ReceivedResponse] = []
     continues = 0
     while sent:
         assert not (answers and answers[-1].closes), f"{sent!r} came behind the last answer"
@@ -610,7 +610,7 @@ def parse(sent: bytes, seen: list[Request], may_be_cut: bool) -> list[Answer]:
     return answers
 
 
-def take_answer(sent: bytes, request: Request | None) -> tuple[Answer, bytes] | None:
+def take_answer(sent: bytes, request: Request | None) -> tuple[ReceivedResponse, bytes] | None:
     """The first answer and what is behind it; None if it is not whole."""
     head, end, rest = sent.partition(b"\r\n\r\n")
     if not end:
@@ -626,7 +626,7 @@ def take_answer(sent: bytes, request: Request | None) -> tuple[Answer, bytes] | 
         fields[field[1]] = field[2]
     status = int(status_line[1])
     taken = take_content(rest, status, fields, request)
-    return taken and (Answer(status, fields, taken[0]), taken[1])
+    return taken and (ReceivedResponse(status, fields, taken[0]), taken[1])
 
 
 def take_content(
@@ -669,7 +669,7 @@ def take_chunks(rest: bytes) -> tuple[bytes, bytes] | None:
             return content, rest
 
 
-def check_answer(answer: Answer, request: Request | None, number: int) -> None:
+def check_answer(answer: ReceivedResponse, request: Request | None, number: int) -> None:
     given = answer.fields.get("x-number")
     if given is None:
         assert answer.closes, f"{answer} refuses, but does not close"
@@ -704,7 +704,7 @@ def recorded() -> Iterator[list[str]]:
             logger.removeHandler(records)
 
 
-def converse(plan: Plan, data: bytes, faults: list[Any]) -> tuple[list[Answer], App]:
+def converse(plan: Plan, data: bytes, faults: list[Any]) -> tuple[list[ReceivedResponse], App]:
     """One connection from its first byte to its end, held to all that holds for any. The answers."""
     loop = Loop(faults)
     asyncio._set_running_loop(loop)
@@ -746,7 +746,7 @@ def compare(chosen: Plan, sent: bytes, faults: list[Any]) -> None:
             assert told(request) == told(other), "how the bytes were cut made another request"
 
 
-def contents(answers: list[Answer]) -> list[tuple[int, bool, bytes]]:
+def contents(answers: list[ReceivedResponse]) -> list[tuple[int, bool, bytes]]:
     """What must not depend on the cuts. Of a refusal that is the status: its sentence is about the first fault seen."""
     return [(answer.status, answer.closes, answer.body if answer.status < 400 else b"") for answer in answers]
 

@@ -95,12 +95,12 @@ class Client(NamedTuple):
     def send(self, data: bytes) -> None:
         self.writer.write(data)
 
-    async def answer(self, *, head: bool = False) -> Answer:
+    async def answer(self, *, head: bool = False) -> ReceivedResponse:
         answer = await read_answer(self.reader, head=head)
         assert answer is not None, "the connection was closed"
         return answer
 
-    async def ask(self, data: bytes) -> Answer:
+    async def ask(self, data: bytes) -> ReceivedResponse:
         self.send(data)
         return await self.answer()
 
@@ -121,7 +121,7 @@ def reset_on_close(sock: Any) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
-class Answer(NamedTuple):
+class ReceivedResponse(NamedTuple):
     status: int
     fields: dict[str, str]
     body: bytes
@@ -131,7 +131,7 @@ class Answer(NamedTuple):
         return self.fields.get("connection") == "close"
 
 
-async def read_answer(reader: asyncio.StreamReader, *, head: bool = False) -> Answer | None:
+async def read_answer(reader: asyncio.StreamReader, *, head: bool = False) -> ReceivedResponse | None:
     """One response, strictly: whatever is not well-formed is an AssertionError. None at the end."""
     try:
         block = await reader.readuntil(b"\r\n\r\n")
@@ -151,29 +151,29 @@ async def read_answer(reader: asyncio.StreamReader, *, head: bool = False) -> An
     framing = {"content-length", "transfer-encoding"} & fields.keys()
     if status == 100:
         assert fields == {}
-        return Answer(status, fields, b"")
+        return ReceivedResponse(status, fields, b"")
     assert re.fullmatch(r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT", fields["date"])
     if status in (204, 304):
         assert not framing
-        return Answer(status, fields, b"")
+        return ReceivedResponse(status, fields, b"")
     if head:
-        return Answer(status, fields, b"")
+        return ReceivedResponse(status, fields, b"")
     if not framing:
         assert fields["connection"] == "close"
-        return Answer(status, fields, await reader.read())
+        return ReceivedResponse(status, fields, await reader.read())
     assert len(framing) == 1
     if "content-length" in fields:
-        return Answer(status, fields, await reader.readexactly(int(fields["content-length"])))
+        return ReceivedResponse(status, fields, await reader.readexactly(int(fields["content-length"])))
     assert fields["transfer-encoding"] == "chunked"
     body = b""
     while size := int(await reader.readline(), 16):
         body += await reader.readexactly(size)
         assert await reader.readexactly(2) == b"\r\n"
     assert await reader.readexactly(2) == b"\r\n"
-    return Answer(status, fields, body)
+    return ReceivedResponse(status, fields, body)
 
 
-async def parse_answers(data: bytes, *, head: bool = False) -> list[Answer]:
+async def parse_responses(data: bytes, *, head: bool = False) -> list[ReceivedResponse]:
     """All responses in what came until the end of a connection, but for a 100."""
     reader = asyncio.StreamReader()
     reader.feed_data(data)

@@ -14,9 +14,9 @@ import uvloop
 from http_ends import (
     BIG,
     GUARD,
-    Answer,
     Client,
     P,
+    ReceivedResponse,
     Server,
     answering,
     echo,
@@ -239,7 +239,7 @@ ROOM = 3 * len(BIG) // 2
 """For one long body, not for two."""
 
 
-def refused_for_memory(answer: Answer) -> bool:
+def refused_for_memory(answer: ReceivedResponse) -> bool:
     return (answer.status, answer.fields.get("retry-after"), answer.closes) == (503, "1", True)
 
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from commands import served, tinysvc
-from http_ends import GUARD, PLACES, Answer, cut, get, on_loop, parse_answers
+from http_ends import GUARD, PLACES, ReceivedResponse, cut, get, on_loop, parse_responses
 from paths import SUPPORT
 from tinysvc.core.settings import Settings
 from tinysvc.http import Connections
@@ -63,10 +63,10 @@ def bytewise(data: bytes) -> list[bytes]:
     return [data[i : i + 1] for i in range(len(data))]
 
 
-async def heard(received: bytes, case: Case) -> list[Answer]:
+async def heard(received: bytes, case: Case) -> list[ReceivedResponse]:
     """All answers. To HEAD, which comes first where it comes at all, there is no body."""
     end = received.find(b"\r\n\r\n") + 4 if "head" in case.words else 0
-    return [*await parse_answers(received[:end], head=True), *await parse_answers(received[end:])]
+    return [*await parse_responses(received[:end], head=True), *await parse_responses(received[end:])]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -166,7 +166,7 @@ def spoken(pieces: Iterable[bytes]) -> list[tuple[int, bytes]]:
     """The status, and what the application saw, of all that is answered to `pieces` and an end of file."""
 
     async def run() -> list[tuple[int, bytes]]:
-        answers = await parse_answers(await converse(pieces, half_close=True))
+        answers = await parse_responses(await converse(pieces, half_close=True))
         return [(answer.status, answer.body if answer.status == 200 else b"") for answer in answers]
 
     return uvloop.run(run())
