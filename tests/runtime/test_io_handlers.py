@@ -67,7 +67,7 @@ def test_a_limit_of_one_route() -> None:
             come.acquire()
         answer = httpx.get(f"{url}/narrow")
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
-        assert answer.json()["detail"] == "This route is at work on 2 requests, as many as it may."
+        assert answer.json()["detail"] == "This route already handles 2 requests, its limit."
         assert httpx.get(f"{url}/stamped").status_code == 200
         leave.set()
         assert [each.result().text for each in asked] == ["done", "done"]

@@ -1,4 +1,4 @@
-"""limits.py by itself: a handler is asked only for what is within its limit. Over HTTP: test_service.py."""
+"""limits.py by itself; over HTTP it is tested in test_service.py."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ async def echo(request: Request) -> Response:
     return Response(await request.body())
 
 
-async def test_a_body_that_is_there_is_measured_at_once() -> None:
+async def test_complete_body_is_checked_at_once() -> None:
     handler = limited_body(echo, 3)
     assert (await handler(Request("POST", "/", body=b"abc"))).content == b"abc"
     with pytest.raises(HTTPError, match="The body has 4 bytes; at most 3 are taken") as refused:
@@ -25,7 +25,7 @@ async def test_a_body_that_is_there_is_measured_at_once() -> None:
     assert refused.value.status == 413
 
 
-async def test_a_place_is_free_again_however_its_request_ended() -> None:
+async def test_every_end_of_a_request_frees_its_place() -> None:
     limit = IoLimit(1)
 
     async def fail(request: Request) -> Response:
@@ -40,7 +40,7 @@ async def test_a_place_is_free_again_however_its_request_ended() -> None:
             await limit.around(fail)(Request("GET", "/"))
     waiting = asyncio.ensure_future(limit.around(wait)(Request("GET", "/")))
     await asyncio.sleep(0)
-    with pytest.raises(HTTPError, match="at work on 1 requests") as refused:
+    with pytest.raises(HTTPError, match="The server already handles 1 requests, its limit") as refused:
         await limit.around(echo)(Request("GET", "/"))
     assert (refused.value.status, refused.value.headers) == (503, [("retry-after", "1")])
     waiting.cancel()

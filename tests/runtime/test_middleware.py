@@ -142,7 +142,7 @@ def test_what_middleware_raises_is_answered(client: httpx.Client) -> None:
     ("path", "says"),
     [
         ("/v1/odd/plain", "the middleware wordless returned 'words'; return a Response, as call_next does"),
-        ("/v1/hasty/plain", "the middleware hasty is no async def; write async def hasty(request, call_next)"),
+        ("/v1/hasty/plain", "the middleware hasty is not async; write async def hasty(request, call_next)"),
     ],
 )
 def test_what_is_no_response_is_named(

@@ -147,7 +147,7 @@ class BackgroundTasks:
         if self.limit and len(self._known) >= self.limit:
             raise HTTPError(
                 503,
-                f"The server has {self.limit} background tasks, as many as it may (max_background).",
+                f"The server already has {self.limit} background tasks, its limit (max_background).",
                 headers=[("retry-after", "1")],
             )
         self._known[id(task)] = task

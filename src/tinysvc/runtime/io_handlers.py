@@ -1,4 +1,4 @@
-"""An io handler's function -> a Handler: bind, call, encode. What it has no need of is decided here, at start-up."""
+"""An io route's function becomes a Handler: bind, call, encode. Unneeded steps are left out at start-up."""
 
 from __future__ import annotations
 
@@ -21,10 +21,14 @@ Bind = Callable[[Request, bytes], Mapping[str, Any]]
 def io_handler(
     function: Callable[..., Any], binder: Binder, resources: Mapping[str, Any], max_body_size: int, *, scoped: bool
 ) -> Handler:
-    """What answers an io route: `async def` on the loop, `def` in a thread.
+    """The handler of an io route: an `async def` function runs on the loop, a `def` function in a thread.
 
-    `resources` are the values of those that the whole server has; with `scoped`, the request brings all it needs as
-    `request.resources`. A typed body may unpack to `max_body_size` bytes.
+    Args:
+        function: The author's function.
+        binder: Binds its parameters.
+        resources: Values of the resources that are open for the whole server.
+        max_body_size: Bytes that a compressed JSON or form body may unpack to.
+        scoped: The resources are in `request.resources` instead, as some are opened for each request.
     """
     bind = _bound(binder, resources, scoped)
     arguments_of = (
@@ -49,7 +53,7 @@ def io_handler(
     if not is_stream:
         from anyio.to_thread import current_default_thread_limiter
 
-        current_default_thread_limiter()  # loads what runs threads: the first request must not wait for that
+        current_default_thread_limiter()  # imports anyio's threads now, not during the first request
 
     async def handle_plain(request: Request) -> Response:
         call = partial(function, **await arguments_of(request) if binds else {})
@@ -91,8 +95,8 @@ def _with_body(bind: Bind, binder: Binder, max_body_size: int) -> Callable[[Requ
     return arguments_of
 
 
-def told_of_disconnect(handler: Handler, cancels: bool) -> Handler:
-    """A handler whose route says what happens when its client leaves."""
+def with_on_disconnect(handler: Handler, cancels: bool) -> Handler:
+    """`handler` of a route with `on_disconnect`: a disconnect cancels its task, or does nothing."""
 
     async def handle(request: Request) -> Response:
         task = asyncio.current_task()

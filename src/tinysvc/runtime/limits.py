@@ -1,4 +1,4 @@
-"""Limits on handlers, as handlers around them. What a route or a server does not limit has none around it."""
+"""Limits of a route or of the server, each a handler around a handler; an unlimited route has none around it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..core.messages import DRAINED, EVENTS, Handler, Request, Response
 
 
 def limited_body(handler: Handler, size: int) -> Handler:
-    """`handler` with bodies of at most `size` bytes, whatever the server's `max_body_size`: 413 for a longer one."""
+    """`handler` for bodies of at most `size` bytes, instead of the server's `max_body_size`: 413 for a longer one."""
 
     async def handle(request: Request) -> Response:
         request.limit_body(size)
@@ -20,7 +20,7 @@ def limited_body(handler: Handler, size: int) -> Handler:
 
 
 def with_kept_form(handler: Handler) -> Handler:
-    """`handler`, within which `request.form()` keeps the body for those that read it as bytes."""
+    """`handler` with `request.form()` keeping the body, which middleware or the binder reads as bytes, too."""
 
     async def handle(request: Request) -> Response:
         request.keeps_form = True
@@ -30,7 +30,7 @@ def with_kept_form(handler: Handler) -> Handler:
 
 
 def limited_time(handler: Handler, timeout: float) -> Handler:
-    """`handler`, which is cancelled after `timeout` seconds: 504."""
+    """`handler`, cancelled after `timeout` seconds: 504."""
 
     async def handle(request: Request) -> Response:
         try:
@@ -45,7 +45,7 @@ def limited_time(handler: Handler, timeout: float) -> Handler:
 
 
 class IoLimit:
-    """At most `limit` requests in the handlers put under it at one time; who comes then is told at once: 503."""
+    """At most `limit` requests at a time in the handlers that share it; a further request gets 503 at once."""
 
     def __init__(self, limit: int, where: str = "the server") -> None:
         self.limit = limit
@@ -57,7 +57,7 @@ class IoLimit:
             if self.running >= self.limit:
                 raise HTTPError(
                     503,
-                    f"{self.where} is at work on {self.limit} requests, as many as it may.",
+                    f"{self.where} already handles {self.limit} requests, its limit.",
                     headers=[("retry-after", "1")],
                 )
             self.running += 1
@@ -69,24 +69,27 @@ class IoLimit:
         return handle
 
 
-class Beginnings:
-    """Live streams that have not sent their head: a drain does not wait for the first item, which may never come."""
+class UnstartedStreams:
+    """Live streams that have not sent their head: a drain ends them, because the first item may never come."""
 
     def __init__(self) -> None:
         self.draining = False
-        self._ends: set[Callable[[], object]] = set()
+        self._end_functions: set[Callable[[], object]] = set()
 
     def drain(self) -> None:
-        """End those that are there, and from now on each new one."""
+        """End these streams, and from now on each new one."""
         self.draining = True
-        for end in list(self._ends):
+        for end in list(self._end_functions):
             end()
 
     def around(self, handler: Handler, content_type: str) -> Handler:
-        """`handler` of a live stream. A drain answers 503, or with no events: browsers reconnect."""
+        """`handler` of a live stream: a drain responds with 503, or with an empty event stream.
+
+        Browsers reconnect after an empty event stream; after a 503 an EventSource gives up (WHATWG HTML, 9.2.3).
+        """
 
         def ended() -> Response:
-            if content_type == EVENTS:  # at a 503 an EventSource gives up (WHATWG HTML, 9.2.3)
+            if content_type == EVENTS:
                 return Response(b"", headers=[("cache-control", "no-cache")], content_type=EVENTS)
             raise HTTPError(503, "The server is shutting down.", headers=[("retry-after", "1")])
 
@@ -102,14 +105,14 @@ class Beginnings:
                 is_ended = True
                 task.cancel(DRAINED)
 
-            self._ends.add(end)
+            self._end_functions.add(end)
             try:
                 return await handler(request)
             except asyncio.CancelledError:
-                if not is_ended or task.uncancel():  # the client has disconnected, or the time is over
+                if not is_ended or task.uncancel():  # cancelled by a disconnect or a deadline
                     raise
             finally:
-                self._ends.discard(end)
+                self._end_functions.discard(end)
             return ended()
 
         return handle

@@ -1,31 +1,56 @@
-"""Middleware at work: what an author puts around handlers, as `async def m(request, call_next)`.
+"""Middleware at work: the author's functions around handlers, `async def m(request, call_next)`.
 
-    request ──> middleware ──> call_next ──> handler
-    answer  <── middleware <── response  <──────┘
+    request  ──> middleware ──> call_next ──> handler
+    response <── middleware <── response <───────┘
 
-What it answers is encoded as a handler's result is. A stream or a file that `call_next` gave is closed whatever comes
-of it, also where middleware answers something else, or with a stream of its own around it: nobody else knows of it, and
-a job that streams is stopped by nothing else.
+The response of middleware is encoded as a handler's result is. A stream or a file that `call_next` has returned is
+always closed, also where middleware returns another response, or its own stream around it: nothing else holds it, and
+nothing else stops a job that streams.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 from ..binding.results import begin_result, encode_result
+from ..core.errors import JobAbandoned
 from ..core.messages import Handler, Middleware, Request, Response, close_content
 from .open_resources import OpenStream
 
 
+def within(
+    middleware: Sequence[Middleware],
+    handler: Handler,
+    error_response: Callable[[BaseException, Request], Response],
+) -> Handler:
+    """`handler` with the middleware around it, the first outermost; `call_next` returns a response to an error."""
+    for each in reversed(middleware):
+        handler = around(each, partial(guarded, handler, error_response))
+    return handler
+
+
+async def guarded(
+    handler: Handler, error_response: Callable[[BaseException, Request], Response], request: Request
+) -> Response:
+    """The response of the handler, or the response to the error that it raises."""
+    try:
+        return await handler(request)
+    except JobAbandoned:  # the client has disconnected: RunningService ends the connection, middleware may clean up
+        raise
+    except BaseException as error:
+        return error_response(error, request)
+
+
 def around(middleware: Middleware, handler: Handler) -> Handler:
-    """The handler with the middleware around it."""
+    """`handler` with one middleware around it."""
     name = getattr(middleware, "__qualname__", type(middleware).__qualname__)
 
     async def handle(request: Request) -> Response:
-        given: list[Any] = []  # contents of responses
+        given: list[Any] = []  # contents of the responses of call_next
 
         async def call_next(request: Request) -> Response:
             response = await handler(request)
@@ -33,10 +58,10 @@ def around(middleware: Middleware, handler: Handler) -> Handler:
             return response
 
         try:
-            answer: Any = middleware(request, call_next)
-            if isinstance(answer, Response):
-                raise TypeError(f"the middleware {name} is no async def; write async def {name}(request, call_next)")
-            response = await answer
+            awaitable: Any = middleware(request, call_next)
+            if isinstance(awaitable, Response):
+                raise TypeError(f"the middleware {name} is not async; write async def {name}(request, call_next)")
+            response = await awaitable
             if not isinstance(response, Response):
                 raise TypeError(f"the middleware {name} returned {response!r}; return a Response, as call_next does")
             response = await _finished(response)
@@ -51,14 +76,14 @@ def around(middleware: Middleware, handler: Handler) -> Handler:
 
 
 async def _finished(response: Response) -> Response:
-    """As it can be sent: what it has from `call_next` is so already."""
+    """The response with its content encoded; a response of `call_next` is encoded already."""
     if isinstance(response.content, (bytes, AsyncIterator)) and not inspect.isasyncgen(response.content):
         return response
     return await begin_result(encode_result(response), "")
 
 
 async def _replace(given: list[Any], response: Response) -> None:
-    """The response has other content than was given: that one's length is not its, and it is closed, or behind this."""
+    """The response has new content: remove the old Content-Length, and close the old content, after a stream's end."""
     others = [each for each in given if each is not response.content]
     if len(others) == len(given):
         response.headers = [field for field in response.headers if field[0].lower() != "content-length"]

@@ -158,7 +158,7 @@ class Server:
 
     async def _drain(self, connections: Connections) -> None:
         timeout, loop = self.running.seconds_left(), asyncio.get_running_loop()
-        self.running.beginnings.drain()
+        self.running.unstarted_streams.drain()
         telling = loop.call_later(TELL_AFTER, self._tell_of_draining, connections)
         if not await connections.drain(timeout - min(CLEANUP, timeout / 10)):
             log.warning("%d connections were cut off after %g s of draining", len(connections.open), timeout)

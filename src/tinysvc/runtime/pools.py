@@ -1,0 +1,59 @@
+"""The worker pools of a service: which cpu routes run in which pool, and what kind of pool that is."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from typing import TYPE_CHECKING
+
+from ..core.errors import ConfigurationError
+from ..core.settings import DEFAULT_POOL, Settings
+from ..executor import ProcessPoolExecutor
+from ..service.plan import Wiring
+from ..service.routes import Route
+from .cpu_endpoints import CpuProgram
+
+if TYPE_CHECKING:
+    from ..pool.external import ForeignPool
+
+log = logging.getLogger("tinysvc")
+
+
+def routes_by_pool(wirings: list[Wiring], settings: Settings) -> dict[str, list[Wiring]]:
+    """The cpu routes of each pool that has any. ConfigurationError for a route whose pool is not configured."""
+    known = {DEFAULT_POOL: None, **settings.pools}
+    routes: dict[str, list[Wiring]] = {}
+    for wiring in wirings:
+        route = wiring.mounted.route
+        if route.kind == "cpu":
+            _check_pool(route, known)
+            routes.setdefault(route.pool, []).append(wiring)
+    if unused := ", ".join(name for name in settings.pools if name not in routes):
+        log.warning("no cpu route uses these pools, so they are not started: %s", unused)
+    return routes
+
+
+def _check_pool(route: Route, known: Mapping[str, object]) -> None:
+    if route.pool not in known:
+        remedy = f'name one of these, or add Service(pools={{"{route.pool}": Pool(...)}}) or --pools {route.pool}'
+        raise ConfigurationError.at(
+            route.function, f"there is no pool {route.pool!r}; there is: {', '.join(known)}; {remedy}"
+        )
+
+
+def create_pool(name: str, program: CpuProgram, settings: Settings) -> ProcessPoolExecutor | ForeignPool:
+    """A pool that is not started yet: worker processes, the author's executor, or threads with `cpu_workers=0`."""
+    executor = settings.pools.get(name)
+    options = settings.pool(name)
+    if isinstance(executor, Executor):
+        from ..pool.external import ForeignPool  # imported only where a service brings an executor
+
+        return ForeignPool(executor, program, name=name, queue_size=options["queue_size"])
+    if not settings.cpu_workers:
+        from ..pool.in_process import InProcessPool  # imported only in a server without workers
+
+        return InProcessPool(program, name=name, queue_size=options["queue_size"])
+    return ProcessPoolExecutor(
+        options.pop("workers"), **options, max_result_size=settings.max_result_size, program=program, name=name
+    )
