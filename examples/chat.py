@@ -14,7 +14,8 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
-from tinysvc import Cookie, Request, Response, WebSocket, io_route, set_cookie
+from tinysvc import Cookie, Request, Response, WebSocket, io_route
+from tinysvc.web.cookies import set_cookie
 
 MAX_WAITING = 100
 """Lines that may wait for one reader."""

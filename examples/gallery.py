@@ -23,19 +23,11 @@ from typing import Annotated
 
 import msgspec
 
-from tinysvc import (
-    HTTPError,
-    Request,
-    Response,
-    SecurityHeaders,
-    Service,
-    StaticFiles,
-    UploadFile,
-    cpu_route,
-    io_route,
-    redirect,
-)
-from tinysvc import accepted as best_type
+from tinysvc import HTTPError, Request, Response, Service, UploadFile, cpu_route, io_route
+from tinysvc.web.negotiation import accepted as best_type
+from tinysvc.web.negotiation import redirect
+from tinysvc.web.security import SecurityHeaders
+from tinysvc.web.static import StaticFiles
 
 try:  # here and not in the handlers: so it is loaded once, before the workers are forked, and they share it
     from PIL import Image, ImageOps, UnidentifiedImageError

@@ -17,7 +17,8 @@ from typing import Annotated
 
 import msgspec
 
-from tinysvc import Cors, Event, EventStream, Header, Response, Service, cpu_route, io_route
+from tinysvc import Event, EventStream, Header, Response, Service, cpu_route, io_route
+from tinysvc.web.cors import Cors
 
 STEP = 50_000
 

@@ -19,7 +19,9 @@ from typing import Annotated
 
 import msgspec
 
-from tinysvc import HTTPError, Request, Response, io_resource, io_route, negotiated, precondition, validators
+from tinysvc import HTTPError, Request, Response, io_resource, io_route
+from tinysvc.web.conditional import precondition, validators
+from tinysvc.web.negotiation import negotiated
 
 NoteId = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 NO_NOTE = {404: "There is no such note."}

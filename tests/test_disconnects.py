@@ -18,10 +18,11 @@ import disconnects_app
 from disconnects_app import BEGINNING
 from http_ends import reset_on_close
 from system import wait_until
-from tinysvc import Service, StaticFiles
+from tinysvc import Service
 from tinysvc.core import context as current
 from tinysvc.http import BODY, HANDLER
 from tinysvc.testing import serving
+from tinysvc.web.static import StaticFiles
 
 FILE_SIZE = 256 * 1024 * 1024
 """More than the buffers of both ends hold."""

@@ -6,7 +6,8 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 
-from tinysvc import Event, EventStream, StaticFiles, WebSocket, io_route
+from tinysvc import Event, EventStream, WebSocket, io_route
+from tinysvc.web.static import StaticFiles
 
 files = StaticFiles(os.environ.get("BENCH_FOLDER", "."), prefix="/files")
 

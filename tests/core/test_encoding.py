@@ -23,12 +23,13 @@ import numpy as np
 import pydantic
 import pytest
 
-from tinysvc import Batch, Form, Request, Service, WebSocket, cpu_route, io_route, negotiated
+from tinysvc import Batch, Form, Request, Service, WebSocket, cpu_route, io_route
 from tinysvc.binding.results import encode_chunk, encode_result
 from tinysvc.core.encoding import json_bytes, plain
 from tinysvc.core.errors import UnencodableResult
 from tinysvc.core.sse import Event
 from tinysvc.testing import serving
+from tinysvc.web.negotiation import negotiated
 
 
 @dataclasses.dataclass

@@ -25,11 +25,9 @@ from tinysvc import (
     Request,
     Response,
     Service,
-    StaticFiles,
     cpu_route,
     io_resource,
     io_route,
-    set_cookie,
 )
 from tinysvc.core.messages import Headers
 from tinysvc.core.settings import Settings
@@ -38,6 +36,8 @@ from tinysvc.runtime.caching import OVERHEAD, CachedRoute, Kept, Results
 from tinysvc.runtime.running_service import at_work
 from tinysvc.service.routes import recorded
 from tinysvc.testing import serving
+from tinysvc.web.cookies import set_cookie
+from tinysvc.web.static import StaticFiles
 
 
 @pytest.fixture

@@ -12,20 +12,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tinysvc import (
-    ConfigurationError,
-    Cors,
-    Event,
-    EventStream,
-    HTTPError,
-    Request,
-    Response,
-    Service,
-    cpu_route,
-    io_route,
-)
+from tinysvc import ConfigurationError, Event, EventStream, HTTPError, Request, Response, Service, cpu_route, io_route
 from tinysvc.core.messages import Handler
 from tinysvc.testing import serving
+from tinysvc.web.cors import Cors
 
 
 @io_route("/plain")

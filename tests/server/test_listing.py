@@ -9,8 +9,8 @@ import pytest
 
 import faulty
 import resources_jobs
-from tinysvc import Pool, Service, Settings
-from tinysvc.core.settings import load_settings
+from tinysvc import Pool, Service
+from tinysvc.core.settings import Settings, load_settings
 from tinysvc.server.listing import is_colourful, route_table, settings_table
 
 

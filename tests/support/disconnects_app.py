@@ -9,17 +9,8 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
-from tinysvc import (
-    Event,
-    FormData,
-    Request,
-    Response,
-    Service,
-    WebSocket,
-    cpu_route,
-    io_resource,
-    io_route,
-)
+from tinysvc import Event, Request, Response, Service, WebSocket, cpu_route, io_resource, io_route
+from tinysvc.core.forms import FormData
 
 BEGINNING = "beginning"
 BIG = base64.b64encode(os.urandom(75_000)).decode()

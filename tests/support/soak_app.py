@@ -28,12 +28,12 @@ from tinysvc import (
     Request,
     Response,
     Service,
-    StaticFiles,
     UploadFile,
     WebSocket,
     cpu_route,
     io_route,
 )
+from tinysvc.web.static import StaticFiles
 
 BLOCK = 64 * 1024
 ANY_SIZE = 1 << 40

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
-from tinysvc import Cookie, Header, Request, Response, StaticFiles, UploadFile, WebSocket, cpu_route, io_route
+from tinysvc import Cookie, Header, Request, Response, UploadFile, WebSocket, cpu_route, io_route
+from tinysvc.web.static import StaticFiles
 
 smuggled = 0
 SECRET = "hunter2"

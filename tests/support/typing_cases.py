@@ -19,7 +19,6 @@ from tinysvc import (
     Request,
     Response,
     Service,
-    Settings,
     WebSocket,
     cpu,
     cpu_resource,
@@ -27,6 +26,7 @@ from tinysvc import (
     io_resource,
     io_route,
 )
+from tinysvc.core.settings import Settings
 from tinysvc.testing import serving
 
 

@@ -11,10 +11,10 @@ from typing import Annotated, Any
 import httpx
 import pytest
 
-from tinysvc import ConfigurationError, Cookie, Request, Response, Service, SignedCookie, io_route, set_cookie
+from tinysvc import ConfigurationError, Cookie, Request, Response, Service, io_route
 from tinysvc.core.messages import Headers, parse_cookies
 from tinysvc.testing import serving
-from tinysvc.web.cookies import MAX_SIZE, delete_cookie
+from tinysvc.web.cookies import MAX_SIZE, SignedCookie, delete_cookie, set_cookie
 
 SECRET = "a secret that is long enough"
 OLD = "another one, from last year"

@@ -8,8 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tinysvc import ConfigurationError, Cors, HTTPError, Response, Service, io_route
+from tinysvc import ConfigurationError, HTTPError, Response, Service, io_route
 from tinysvc.testing import serving
+from tinysvc.web.cors import Cors
 
 APP, PORT, DEEP = "https://app.example", "http://localhost:3000", "https://a.b.example.org"
 

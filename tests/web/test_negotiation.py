@@ -11,21 +11,10 @@ import httpx
 import msgspec
 import pytest
 
-from tinysvc import (
-    HTTPError,
-    Request,
-    Response,
-    Service,
-    accepted,
-    attachment,
-    cpu_route,
-    io_route,
-    link,
-    negotiated,
-    redirect,
-)
+from tinysvc import HTTPError, Request, Response, Service, cpu_route, io_route
 from tinysvc.core.messages import Headers
 from tinysvc.testing import serving
+from tinysvc.web.negotiation import accepted, attachment, link, negotiated, redirect
 
 JSON, PACK, PAGE = "application/json", "application/msgpack", "text/html"
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"

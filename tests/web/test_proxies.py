@@ -13,11 +13,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from http_ends import get, on_loop, read_answer, serving
-from tinysvc import Service, cpu_route, io_route, link, redirect, testing
+from tinysvc import Service, cpu_route, io_route, testing
 from tinysvc.core.errors import ConfigurationError
 from tinysvc.core.messages import Headers, Peer, Request, Response
 from tinysvc.core.settings import Settings, SettingsError
 from tinysvc.http import Connections
+from tinysvc.web.negotiation import link, redirect
 from tinysvc.web.proxies import MAX_PROXIES, behind_proxies, trust
 from tinysvc.wire.heads import host_is_valid
 

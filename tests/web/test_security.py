@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tinysvc import ConfigurationError, Request, Response, SecurityHeaders
+from tinysvc import ConfigurationError, Request, Response
 from tinysvc.core.messages import Peer
-from tinysvc.web.security import CONTENT_POLICY
+from tinysvc.web.security import CONTENT_POLICY, SecurityHeaders
 
 ALWAYS = {
     "x-content-type-options": "nosniff",

@@ -14,9 +14,9 @@ import pytest
 
 from http_ends import get
 from system import PROC, open_descriptors, wait_until
-from tinysvc import ConfigurationError, Service, StaticFiles, io_route
+from tinysvc import ConfigurationError, Service, io_route
 from tinysvc.testing import serving
-from tinysvc.web.static import content_type_of
+from tinysvc.web.static import StaticFiles, content_type_of
 
 SCRIPT = b"let x = 'y';\n" * 1000
 PAGE = b"<!doctype html><title>page</title>"
@@ -351,7 +351,7 @@ def test_a_module_serves_its_folder(tmp_path: Path) -> None:
     (tmp_path / "public" / "a.txt").write_text("a")
     module = tmp_path / "site_of_test_static.py"
     module.write_text(
-        "from pathlib import Path\nfrom tinysvc import StaticFiles, io_route\n\n\n"
+        "from pathlib import Path\nfrom tinysvc import io_route\nfrom tinysvc.web.static import StaticFiles\n\n\n"
         "files = StaticFiles(Path(__file__).parent / 'public', prefix='/files')\n\n\n"
         "@io_route('/hello')\nasync def hello() -> str:\n    return 'hello'\n"
     )
