@@ -22,7 +22,7 @@ from tinysvc.http import HEARTBEAT, LINGER
 from tinysvc.pool.dispatcher import STREAM_HIGH_WATER
 from tinysvc.runtime.batching import MAX_BATCH_BYTES
 from tinysvc.web.cookies import MAX_SIZE
-from tinysvc.web.websocket import GRACE, MAX_QUEUED, MAX_QUEUED_SIZE
+from tinysvc.web.websocket_protocol import GRACE, MAX_QUEUED, MAX_QUEUED_SIZE
 from tinysvc.wire.bodies import MAX_DISCARD
 from tinysvc.wire.chunked import MAX_ALL_EXTENSIONS, MAX_EXTENSIONS
 from tinysvc.wire.ranges import MAX_RANGES

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from .runtime.cpu_calls import cpu
     from .server.server import run
     from .service.service import Service
-    from .web.websocket import SocketClosed, WebSocket
+    from .web.websocket import WebSocket
+    from .web.websocket_protocol import SocketClosed
 
 __version__ = "0.1.0"
 
@@ -87,7 +88,7 @@ _ON_DEMAND = {
     "Pool": "core.settings",
     "ProcessPoolExecutor": "executor",
     "Service": "service.service",
-    "SocketClosed": "web.websocket",
+    "SocketClosed": "web.websocket_protocol",
     "WebSocket": "web.websocket",
     "cpu": "runtime.cpu_calls",
     "run": "server.server",

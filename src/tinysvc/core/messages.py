@@ -114,7 +114,7 @@ class Request:
     """
 
     upgrade: Any
-    """The connection, where the client offers to change protocols on it; else not set. See websocket.py."""
+    """The connection, where the client offers to change protocols on it; else not set. See websocket_protocol.py."""
 
     served_by: Any
     """What knows where handlers are served: set on the event loop; in the test of a function, a Service will do."""

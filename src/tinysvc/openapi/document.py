@@ -31,7 +31,7 @@ from ..core.sse import EventStream
 from ..service.plan import Wiring
 from ..service.routes import Given, Route
 from ..service.service import Service
-from ..web.websocket import socket_parameter
+from ..web.websocket_route import socket_parameter
 
 log = logging.getLogger("tinysvc")
 

@@ -14,7 +14,8 @@ from ..core.settings import Settings
 from ..service.plan import Wiring, has_body, has_parameter, max_body_size, wiring_of
 from ..service.routes import Given
 from ..service.service import Mounted
-from ..web.websocket import WebSocket, socket_parameter
+from ..web.websocket import WebSocket
+from ..web.websocket_route import socket_parameter
 from .background import Background
 from .cpu_endpoints import Endpoint
 

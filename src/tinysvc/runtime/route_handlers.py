@@ -20,7 +20,7 @@ from ..core.settings import Settings
 from ..service.error_handlers import with_error_handlers
 from ..service.plan import Wiring, credentials_of, max_body_size, takes
 from ..service.resources import read_by
-from ..web.websocket import socket_handler, socket_parameter
+from ..web.websocket_route import socket_handler, socket_parameter
 from .background import Background, BackgroundTasks
 from .io_handlers import io_handler, with_on_disconnect
 from .limits import IoLimit, UnstartedStreams, limited_body, limited_time, with_kept_form

@@ -1,0 +1,82 @@
+"""Routes whose handler takes a WebSocket: the check at start-up, and their handler."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..binding.annotations import without_annotated
+from ..core.errors import ConfigurationError, HTTPError, TinysvcError, author_traceback, indented, notice
+from ..core.messages import Failed, Handler, Request, Response
+from ..service.plan import Wiring
+from .websocket import WebSocket
+from .websocket_protocol import INTERNAL, NORMAL, POLICY, SocketClosed, shortened_reason
+
+log = logging.getLogger("tinysvc.websocket")
+
+
+def missing_library() -> str:
+    """The error if the `websockets` library cannot be imported; "" if it can."""
+    try:
+        import websockets.server  # noqa: F401
+    except ImportError as error:
+        return f"WebSocket needs the websockets library ({error}); pip install 'tinysvc[websocket]'"
+    return ""
+
+
+def socket_parameter(wiring: Wiring) -> str:
+    """The name of the handler's parameter of type WebSocket; "" if there is none.
+
+    Raises:
+        ConfigurationError: If the route cannot serve a WebSocket.
+    """
+    route, binder = wiring.mounted.route, wiring.binder
+    sockets = [name for name, each in binder.parameters.items() if without_annotated(each.annotation) is WebSocket]
+    name = sockets[0] if sockets else ""
+    if name and (route.methods != ("GET",) or not inspect.iscoroutinefunction(route.function) or binder.body_kind):
+        raise ConfigurationError.at(
+            route.function,
+            "takes a WebSocket, which begins with a GET request without a body: make it async def, for GET only",
+        )
+    if name and route.timeout:
+        raise ConfigurationError.at(
+            route.function, "takes a WebSocket, which stays open for a long time: remove timeout"
+        )
+    if name and (missing := missing_library()):
+        raise ConfigurationError.at(route.function, missing)
+    return name
+
+
+def socket_handler(function: Callable[..., Any], name: str, bind: Callable[[Request], Mapping[str, Any]]) -> Handler:
+    """The handler of a route whose function takes the WebSocket as its parameter `name`."""
+
+    async def handle(request: Request) -> Response:
+        arguments = bind(request)
+        socket: WebSocket = arguments[name]
+        response, code, reason = Response(b"", 204), NORMAL, ""  # a placeholder: the connection is upgraded
+        try:
+            await function(**arguments)
+        except SocketClosed:
+            pass
+        except (Exception, SystemExit, KeyboardInterrupt) as error:
+            if not socket.accepted:
+                raise
+            response, (code, reason) = Failed(error), _close_frame_of(request, error)
+        if not socket.accepted:
+            raise HTTPError(403, "The WebSocket was not accepted.")
+        await socket.end(code, reason)
+        return response
+
+    return handle
+
+
+def _close_frame_of(request: Request, error: BaseException) -> tuple[int, str]:
+    """Code and reason of the close frame after an error of the handler. An unexpected error is logged, not sent."""
+    if isinstance(error, HTTPError):
+        return POLICY, shortened_reason(error.detail)
+    notice(error)
+    text = str(error) if isinstance(error, TinysvcError) else f"the handler failed\n{author_traceback(error)}"
+    log.error("%s %s (request %s): %s", request.method, request.raw_path, request.id, indented(text))
+    return INTERNAL, ""
