@@ -1,4 +1,4 @@
-"""A client that disconnects is no fault of the server: whenever it does, no warning, error or traceback is logged."""
+"""Disconnects at every moment of a request: the server logs no warning, no error and no traceback."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tinysvc.testing import serving
 from tinysvc.web.static import StaticFiles
 
 FILE_SIZE = 256 * 1024 * 1024
-"""More than the buffers of both ends hold."""
+"""Bytes; more than the socket buffers of both ends hold."""
 
 STREAMS = [
     *("/stream", "/thread-stream", "/events", "/lines", "/thread-lines", "/declared", "/with-resources"),
@@ -90,13 +90,13 @@ def nothing_is_logged(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFix
 
 @pytest.fixture
 def go(tmp_path: Path) -> Iterator[Path]:
-    """The file for which handlers wait."""
+    """The file that handlers wait for."""
     yield tmp_path / "go"
-    (tmp_path / "go").touch()  # no failed test leaves a thread behind
+    (tmp_path / "go").touch()  # ends the threads of a failed test
 
 
 def connections() -> list[Any]:
-    """Those of the server in this process."""
+    """The open connections of the server in this process."""
     return list(current.by_task.values())
 
 
@@ -106,14 +106,14 @@ def reset(sock: socket.socket) -> None:
 
 
 def end(sock: socket.socket) -> None:
-    """First an end of file; when the server has seen that, the client is gone."""
-    socket.socket.shutdown(sock, socket.SHUT_WR)  # over TLS, too: without its farewell
-    wait_until(lambda: all(is_told(each) for each in connections()), "the server has seen the end")
+    """Send an end of file; close the socket when the server has seen it."""
+    socket.socket.shutdown(sock, socket.SHUT_WR)  # for TLS, too: without close_notify
+    wait_until(lambda: all(has_seen_disconnect(each) for each in connections()), "the server has seen the end of file")
     sock.close()
 
 
-def is_told(connection: Any) -> bool:
-    """Whether it knows that its client disconnects."""
+def has_seen_disconnect(connection: Any) -> bool:
+    """Whether the connection has seen that its client disconnects."""
     return bool(connection.ended or getattr(connection.upgraded, "code", 0))
 
 
@@ -122,7 +122,7 @@ LEAVES = pytest.mark.parametrize("leave", [reset, end])
 
 
 def over(paths: list[str]) -> pytest.MarkDecorator:
-    """A test's servers and paths: all paths over HTTP, some over HTTPS as well."""
+    """Parametrize a test with servers and paths: all paths over HTTP, some over HTTPS, too."""
     pairs = [("http", path) for path in paths] + [("https", path) for path in paths if path in OVER_TLS]
     return pytest.mark.parametrize(("server", "path"), pairs, indirect=["server"])
 
@@ -141,9 +141,9 @@ def read_until(sock: socket.socket, text: bytes) -> None:
 
 
 def disconnect(server: Served, sock: socket.socket, leave: Leave, go: Path) -> None:
-    """Leave, let the handler go on when the server knows, and wait for the end of all that ran for the client."""
+    """Disconnect; let the handler continue when the server has seen it; wait until the connection has ended."""
     leave(sock)
-    wait_until(lambda: all(is_told(each) for each in connections()), "the server knows")
+    wait_until(lambda: all(has_seen_disconnect(each) for each in connections()), "the server has seen the disconnect")
     go.touch()
     wait_until(lambda: not connections(), "the connection has ended")
     assert server.is_alive()
@@ -154,7 +154,9 @@ def disconnect(server: Served, sock: socket.socket, leave: Leave, go: Path) -> N
 @pytest.mark.parametrize("more", [False, True], ids=["then the end", "then more"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @over([*STREAMS, *WITHIN])
-def test_in_a_silent_stream(server: Served, path: str, method: str, more: bool, leave: Leave, go: Path) -> None:
+def test_disconnect_in_a_silent_stream_logs_nothing(
+    server: Served, path: str, method: str, more: bool, leave: Leave, go: Path
+) -> None:
     sock = server.connect()
     sock.sendall(head(method, path, go=go, more=more))
     read_until(sock, BEGINNING.encode())
@@ -164,7 +166,7 @@ def test_in_a_silent_stream(server: Served, path: str, method: str, more: bool, 
 @LEAVES
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @over([*STREAMS, *WITHIN, *WHOLE, "/static/big"])
-def test_in_an_answer_that_the_client_does_not_read(
+def test_disconnect_in_an_unread_response_logs_nothing(
     server: Served, path: str, method: str, leave: Leave, go: Path
 ) -> None:
     if path == "/static/big" and method == "POST":
@@ -173,23 +175,25 @@ def test_in_an_answer_that_the_client_does_not_read(
     sock = server.connect()
     sock.sendall(head(method, path, go=go, more=True))
     read_until(sock, b"\r\n\r\n")
-    wait_until(lambda: any(each.write_paused for each in connections()), "nothing more can be written")
+    wait_until(lambda: any(each.write_paused for each in connections()), "the socket takes no more bytes")
     if server.trusting:
-        leave = reset  # over TLS, too much that waits to be written hides an end of file
+        leave = reset  # over TLS, unwritten bytes hide an end of file
     disconnect(server, sock, leave, go)
 
 
 @LEAVES
 @pytest.mark.parametrize("is_full", [False, True], ids=["silent", "full"])
 @over(["/stream", "/thread-stream", "/cpu-stream", "/passed/lines", "/wrapped/events"])
-def test_in_a_compressed_stream(server: Served, path: str, is_full: bool, leave: Leave, go: Path) -> None:
+def test_disconnect_in_a_compressed_stream_logs_nothing(
+    server: Served, path: str, is_full: bool, leave: Leave, go: Path
+) -> None:
     if is_full:
         go.touch()
     sock = server.connect()
     sock.sendall(head("GET", path, go=go, more=True, lines="accept-encoding: gzip\r\n"))
     read_until(sock, b"\r\n\r\n")
     if is_full:
-        wait_until(lambda: any(each.write_paused for each in connections()), "nothing more can be written")
+        wait_until(lambda: any(each.write_paused for each in connections()), "the socket takes no more bytes")
         if server.trusting:
             leave = reset
     disconnect(server, sock, leave, go)
@@ -198,15 +202,15 @@ def test_in_a_compressed_stream(server: Served, path: str, is_full: bool, leave:
 @LEAVES
 @pytest.mark.parametrize("state", ["then the end", "then more", "full"])
 @over(["/socket", "/socket-that-reads", "/passed/socket"])
-def test_in_a_websocket(server: Served, path: str, state: str, leave: Leave, go: Path) -> None:
+def test_disconnect_of_a_websocket_logs_nothing(server: Served, path: str, state: str, leave: Leave, go: Path) -> None:
     if state == "full":
         go.touch()
-        leave = reset  # a WebSocket that cannot write does not read either: it does not see the end of file
+        leave = reset  # a WebSocket that cannot write does not read, and so misses an end of file
     sock = server.connect()
     sock.sendall(head("GET", path, go=go, more=state != "then the end", lines=SWITCH))
     read_until(sock, BEGINNING.encode())
     if state == "full" and path != "/socket-that-reads":
-        wait_until(lambda: any(each.write_paused for each in connections()), "nothing more can be written")
+        wait_until(lambda: any(each.write_paused for each in connections()), "the socket takes no more bytes")
     disconnect(server, sock, leave, go)
 
 
@@ -214,7 +218,9 @@ def test_in_a_websocket(server: Served, path: str, state: str, leave: Leave, go:
 @pytest.mark.parametrize("more", [False, True], ids=["short", "long"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @over([*WHOLE, "/passed/bytes", "/passed/cpu-bytes", "/wrapped/cpu-bytes"])
-def test_before_the_answer(server: Served, path: str, method: str, more: bool, leave: Leave, go: Path) -> None:
+def test_disconnect_before_the_response_logs_nothing(
+    server: Served, path: str, method: str, more: bool, leave: Leave, go: Path
+) -> None:
     sock = server.connect()
     sock.sendall(head(method, path, go=go, more=more))
     wait_until(lambda: any(each.phase == HANDLER for each in connections()), "the handler runs")
@@ -224,11 +230,11 @@ def test_before_the_answer(server: Served, path: str, method: str, more: bool, l
 @LEAVES
 @pytest.mark.parametrize("framing", ["content-length: 1000000", "transfer-encoding: chunked"])
 @over([*BODIES, "/passed/form", "/passed/read"])
-def test_in_a_body(server: Served, path: str, framing: str, leave: Leave, go: Path) -> None:
+def test_disconnect_in_a_body_logs_nothing(server: Served, path: str, framing: str, leave: Leave, go: Path) -> None:
     sock = server.connect()
     body = b'--b\r\ncontent-disposition: form-data; name="a"; filename="a"\r\n\r\n' + 100 * b"x"
     lines = f"{MULTIPART if 'form' in path else ''}{framing}\r\n"
     chunk = b"%x\r\n%b\r\n" % (len(body), body) if "chunked" in framing else body
     sock.sendall(f"POST {path} HTTP/1.1\r\nhost: localhost\r\n{lines}\r\n".encode() + chunk)
-    wait_until(lambda: any(each.phase == BODY for each in connections()), "the rest of the body is waited for")
+    wait_until(lambda: any(each.phase == BODY for each in connections()), "the server waits for the rest of the body")
     disconnect(server, sock, leave, go)

@@ -1,4 +1,4 @@
-"""What can go wrong, times when: one job pays for it, nobody else, and the pool is whole again."""
+"""Each fault in each situation: only the faulty job fails, and the pool recovers. docs/faults.md lists them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
 class Fault(NamedTuple):
-    """A job, and what its caller gets: an error with this text in it, or a result."""
+    """A job and its outcome: an error class with a part of its message, or a result."""
 
     job: Callable[..., Any]
     outcome: Any
@@ -56,17 +56,17 @@ FAULTS = [
     Fault(jobs.start_thread_and_exit, WorkerDied, "status 4"),
     Fault(jobs.return_deadly, WorkerDied, "SIGKILL"),
     Fault(jobs.close_all_descriptors, WorkerDied, "status 1"),
-    # It breaks the protocol
+    # The worker breaks the protocol
     Fault(jobs.die_in_mid_frame, WorkerDied, "status 5"),
     Fault(jobs.write_garbage, WorkerDied, "was killed: it sent"),
-    # It does not end
+    # The job does not end
     Fault(jobs.spin, DeadlineExceeded, "its deadline of 0.3 s", 0.3),
     Fault(jobs.sleep_in_c, DeadlineExceeded, "its deadline of 0.3 s", 0.3),
     Fault(jobs.match_catastrophically, DeadlineExceeded, "its deadline of 0.3 s", 0.3),
     Fault(jobs.sleep_with_signals_blocked, DeadlineExceeded, "its deadline of 0.3 s", 0.3),
     Fault(jobs.loop_and_ignore_sigterm, DeadlineExceeded, "its deadline of 0.3 s", 0.3),
     Fault(jobs.stop_self, DeadlineExceeded, "its deadline of 0.3 s", 0.3),
-    # It raises
+    # The job raises
     Fault(jobs.raise_value_error, ValueError, "no such value"),
     Fault(jobs.raise_deep_chain, ValueError, "number 999"),
     Fault(jobs.raise_picky, RemoteError, "Picky: picky"),
@@ -79,12 +79,12 @@ FAULTS = [
     Fault(jobs.raise_cancelled, RemoteError, "CancelledError"),
     Fault(jobs.raise_memory_error, MemoryError),
     Fault(jobs.overflow, RecursionError, "maximum recursion depth"),
-    # Its result cannot travel
+    # The result cannot be sent
     Fault(jobs.return_lambda, (AttributeError, PicklingError, RemoteError), "lambda"),
     Fault(jobs.return_bomb, RemoteError, "unpickled"),
     Fault(jobs.return_too_much, ValueError, "max_result_size is 67108864"),
     Fault(jobs.return_too_deep, RecursionError, "while pickling"),
-    # It does what it should not, and nobody is harmed
+    # The job misbehaves without consequences
     Fault(jobs.start_thread_and_return, "started"),
     Fault(jobs.change_signals_and_folder, "changed"),
     Fault(jobs.change_limits, "changed"),
@@ -102,33 +102,33 @@ async def assert_outcome(fault: Fault, pool: ProcessPoolExecutor) -> None:
         assert fault.message in str(raised.value)
 
 
-async def beside_an_innocent(fault: Fault, pool: ProcessPoolExecutor, go: Path) -> None:
-    innocent = asyncio.create_task(pool.run(jobs.wait_for, str(go)))
+async def beside_another_job(fault: Fault, pool: ProcessPoolExecutor, go: Path) -> None:
+    other = asyncio.create_task(pool.run(jobs.wait_for, str(go)))
     await asyncio.sleep(0)
     await assert_outcome(fault, pool)
     go.touch()
-    assert await innocent in workers_below(os.getpid())
+    assert await other in workers_below(os.getpid())
     await assert_healthy(pool)
 
 
-async def while_another_is_replaced(fault: Fault, pool: ProcessPoolExecutor, go: Path) -> None:
+async def while_another_worker_is_replaced(fault: Fault, pool: ProcessPoolExecutor, go: Path) -> None:
     before = set(pool._dispatcher.books.workers)
     os.kill(workers_below(os.getpid())[0], signal.SIGKILL)
     await until(lambda: not before <= set(pool._dispatcher.books.workers))
     faulty = asyncio.create_task(assert_outcome(fault, pool))
     await asyncio.sleep(0)
-    innocent = asyncio.create_task(pool.run(jobs.wait_for, str(go)))
+    other = asyncio.create_task(pool.run(jobs.wait_for, str(go)))
     await asyncio.sleep(0)
     go.touch()
     await faulty
-    await innocent
+    await other
     await assert_healthy(pool)
 
 
 async def in_the_queue(fault: Fault, pool: ProcessPoolExecutor, go: Path) -> None:
     before = asyncio.create_task(pool.run(jobs.wait_for, str(go)))
     await asyncio.sleep(0)
-    # Where time is short on this machine, it may not even get out of the queue.
+    # On a slow machine the deadline may pass in the queue.
     faulty = asyncio.create_task(assert_outcome(fault._replace(outcome=TimeoutError) if fault.timeout else fault, pool))
     await asyncio.sleep(0)
     behind = [asyncio.create_task(pool.run(jobs.add, n, 1)) for n in range(3)]
@@ -151,17 +151,15 @@ async def in_a_drain(fault: Fault, pool: ProcessPoolExecutor, go: Path) -> None:
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
-async def test_with_two_workers_one_job_pays_for_its_fault(
-    fault: Fault, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+async def test_fault_fails_its_own_job_only(fault: Fault, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     async with ProcessPoolExecutor(2) as pool:
-        await beside_an_innocent(fault, pool, tmp_path / "go")
-        await while_another_is_replaced(fault, pool, tmp_path / "go on")
+        await beside_another_job(fault, pool, tmp_path / "go")
+        await while_another_worker_is_replaced(fault, pool, tmp_path / "go on")
 
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
-async def test_with_one_worker_one_job_pays_for_its_fault(
+async def test_fault_harms_neither_queue_nor_drain(
     fault: Fault, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     async with ProcessPoolExecutor(1) as pool:
@@ -169,7 +167,7 @@ async def test_with_one_worker_one_job_pays_for_its_fault(
         await in_a_drain(fault, pool, tmp_path / "go on")
 
 
-# What comes from outside
+# Faults from outside
 
 
 def ptrace(request: int, pid: int) -> int:
@@ -182,8 +180,8 @@ ATTACH = 16
 
 @pytest.mark.asyncio
 @pytest.mark.skipif(sys.platform != "linux", reason="ptrace is used as Linux has it")
-async def test_a_worker_in_the_hands_of_a_debugger_is_passed_over() -> None:
-    """It is dead, but its debugger has not let go of it, and so it cannot be reaped: its place is filled anyway."""
+async def test_worker_held_by_a_debugger_is_replaced() -> None:
+    """A dead worker that a debugger holds cannot be reaped; the pool starts its successor all the same."""
     async with ProcessPoolExecutor(1) as pool:
         pid = await pool.run(jobs.pid)
         if ptrace(ATTACH, pid):
@@ -193,7 +191,7 @@ async def test_a_worker_in_the_hands_of_a_debugger_is_passed_over() -> None:
                 await pool.run(jobs.pid, timeout=0.1)
             assert await asyncio.wait_for(pool.run(jobs.pid), 20) != pid
         finally:
-            os.waitpid(pid, 0x40000000)  # __WALL: its stop, or its end
+            os.waitpid(pid, 0x40000000)  # __WALL: wait for the stop or the exit
             with suppress(ChildProcessError):
                 os.waitpid(pid, 0x40000000)
         await assert_healthy(pool)
@@ -201,13 +199,15 @@ async def test_a_worker_in_the_hands_of_a_debugger_is_passed_over() -> None:
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize(("job", "how"), [(jobs.kill_self, "SIGKILL"), (partial(jobs.exit_now, 0), "status 0")])
-async def test_how_a_worker_ended_is_told_though_it_is_told_late(job: Callable[[], Any], how: str) -> None:
-    """On a busy machine the pool kills one that has ended already, as nobody could say so in time."""
+async def test_exit_status_that_arrives_late_is_reported(job: Callable[[], Any], how: str) -> None:
+    """On a busy machine the pool kills a worker that has already exited: the exit status arrives later."""
     async with ProcessPoolExecutor(1) as pool:
         [worker] = pool._dispatcher.books.workers.values()
         forkserver = forkserver_of_this_process()
         status = Path(f"/proc/{forkserver}/status")
-        await until(lambda: "State:\tS" in status.read_text())  # it has closed its copy of the worker's channel
+        await until(
+            lambda: "State:\tS" in status.read_text()
+        )  # the forkserver has closed its copy of the worker's channel
         os.kill(forkserver, signal.SIGSTOP)
         try:
             ended = asyncio.create_task(pool.run(job))
@@ -224,7 +224,7 @@ def forkserver_of_this_process() -> int:
 
 
 @pytest.mark.asyncio
-async def test_a_flood_of_signals_harms_nobody() -> None:
+async def test_flood_of_sigchld_fails_no_job() -> None:
     async with ProcessPoolExecutor(2) as pool:
         forkserver = forkserver_of_this_process()
         flood = subprocess.Popen(["sh", "-c", f"while kill -CHLD {forkserver} {os.getpid()}; do :; done"])
@@ -271,7 +271,7 @@ SERVICE = """
 
 @contextmanager
 def server(folder: Path, *arguments: str, **options: Any) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
-    """The service on a Unix socket, in a process of its own."""
+    """The service on a Unix socket, in its own process."""
     (folder / "service.py").write_text(textwrap.dedent(SERVICE))
     path = str(folder / "socket")
     command = [sys.executable, "-m", "tinysvc", "service.py", "--unix", path, "--cpu-workers", "2", *arguments]
@@ -292,8 +292,8 @@ def _listens(path: str) -> bool:
         return probe.connect_ex(path) == 0
 
 
-def test_a_stopped_server_kills_no_healthy_worker(tmp_path: Path) -> None:
-    """The job ends in time, while nobody can look; the deadline passes; then the server goes on."""
+def test_server_that_was_stopped_kills_no_healthy_worker(tmp_path: Path) -> None:
+    """The job ends in time while the server is stopped; its deadline passes; then the server continues."""
     with server(tmp_path) as (process, client), ThreadPoolExecutor(1) as thread:
         pid = client.get("/pid").json()
         other = client.get("/pid").json()
@@ -302,14 +302,14 @@ def test_a_stopped_server_kills_no_healthy_worker(tmp_path: Path) -> None:
         wait_until(started.exists, "the job runs")
         process.send_signal(signal.SIGSTOP)
         go.touch()
-        time.sleep(1.5)  # longer than its deadline: that is what is tested
+        time.sleep(1.5)  # longer than the deadline: the subject of this test
         process.send_signal(signal.SIGCONT)
         assert answer.result(30).text == "done"
         assert client.get("/pid").json() in {pid, other, *workers_below(process.pid)}
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_a_full_disk_for_the_log_stops_nothing(tmp_path: Path) -> None:
+def test_full_disk_under_the_log_fails_no_request(tmp_path: Path) -> None:
     with open("/dev/full", "w") as full, server(tmp_path, stderr=full, stdout=full) as (_, client):
         for _ in range(3):
             assert client.get("/raise").status_code == 500
@@ -317,7 +317,7 @@ def test_a_full_disk_for_the_log_stops_nothing(tmp_path: Path) -> None:
             assert client.get("/pid").status_code == 200
 
 
-def test_a_thundering_herd_is_refused_at_once_and_the_rest_is_served(tmp_path: Path) -> None:
+def test_excess_requests_get_503_and_the_rest_is_served(tmp_path: Path) -> None:
     with server(tmp_path, "--queue-size", "4") as (_, client), ThreadPoolExecutor(60) as threads:
         answers = [threads.submit(client.get, "/nap") for _ in range(60)]
         statuses = Counter(answer.result(50).status_code for answer in answers)
@@ -331,12 +331,12 @@ def test_a_thundering_herd_is_refused_at_once_and_the_rest_is_served(tmp_path: P
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.05, 0.1, 0.2, 0.3, 0.5])
-def test_sigterm_at_any_moment_of_the_start_ends_all(tmp_path: Path, delay: float) -> None:
+def test_sigterm_during_start_up_ends_every_process(tmp_path: Path, delay: float) -> None:
     (tmp_path / "service.py").write_text(textwrap.dedent(SERVICE))
     command = [sys.executable, "-m", "tinysvc", "service.py", "--port", "0", "--cpu-workers", "2"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
-    time.sleep(delay)  # a moment of the start, whichever: it has to be right in each
-    family = set(descendants(process.pid))
+    time.sleep(delay)  # an arbitrary moment of the start-up
+    processes = set(descendants(process.pid))
     process.terminate()
     assert process.wait(30) in (0, -signal.SIGTERM)
-    wait_until(lambda: not family & set(descendants(1)), "the whole family is gone")
+    wait_until(lambda: not processes & set(descendants(1)), "every process has ended")

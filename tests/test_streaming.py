@@ -1,8 +1,8 @@
-"""What streams through costs no memory: bodies of any size, from the client and to it, however slow either end is.
+"""Streams take bounded memory: bodies of any size, in both directions, with slow clients and slow handlers.
 
-The server is a process of its own, and the kernel says how much it has held at most (VmHWM). Nothing here waits for
-time to pass: a slow handler is one that the test lets on step by step; a slow client asks for something else between
-two steps, and waits until nothing moves any more. So it also sees that the server answers meanwhile.
+The server runs in its own process; the kernel reports the most memory that it has held (VmHWM). No test waits for time
+to pass: the test releases a slow handler step by step, and a slow client sends other requests between two steps until
+the stream stalls. So each test also shows that the server answers meanwhile.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from system import descendants, wait_until
 from tinysvc.core.settings import MiB
 
 SIZE = int(os.environ.get("STREAMED_BYTES", 128 * MiB))
-"""Of a body; 2 GiB is STREAMED_BYTES=2147483648."""
+"""Bytes of a body; STREAMED_BYTES=2147483648 sets 2 GiB."""
 
 STEP = 8 * MiB
-"""Bytes after which the slower end does something else."""
+"""Bytes between two pauses of the slow end."""
 
 BOUND = 2 * MiB
-"""The most that a stream may take of the memory of any process of the server."""
+"""Bytes of memory that a stream may take in any process of the server."""
 
 UNDER_WAY = 64 * MiB
-"""Bytes between the two ends, at most: the kernel's socket buffers hold 36 MiB where they may grow most."""
+"""The most bytes between the two ends; the kernel's socket buffers grow to 36 MiB."""
 
 BLOCKS = SIZE // BLOCK
 
@@ -52,20 +52,23 @@ Ask = Callable[..., dict[str, int]]
 
 @pytest.fixture(scope="module")
 def server(request: pytest.FixtureRequest) -> Iterator[Served]:
-    """One for all tests that give it the same options; whatever they did to it, it leaves in order."""
+    """One server for all tests with the same options; it must exit with status 0 and without a message."""
     options = ["--pools", "streams:workers=1", *getattr(request, "param", ())]
     with served(*tinysvc("soak_app.py", *options), cwd=SUPPORT) as server:
         yield server
-        family = descendants(server.pid)
+        processes = descendants(server.pid)
         server.process.terminate()
         _, errors = server.process.communicate(timeout=20)
         assert (server.process.returncode, errors) == (0, "")
-        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in family), "all its processes have ended")
+        wait_until(
+            lambda: not any(Path(f"/proc/{pid}").exists() for pid in processes),
+            "all processes of the server have ended",
+        )
 
 
 @pytest.fixture
 def ask(server: Served) -> Iterator[Ask]:
-    """Another client of the same server: what it is answered to a path."""
+    """A second client: send a request, return the decoded JSON."""
     with closing(http.client.HTTPConnection(*address(server), timeout=30)) as connection:
 
         def ask(path: str, method: str = "GET") -> dict[str, int]:
@@ -87,15 +90,15 @@ def connect(server: Served) -> socket.socket:
     return socket.create_connection(address(server), timeout=30)
 
 
-def answer_to(sock: socket.socket) -> tuple[int, bytes, str | None]:
-    """Status, body and the `connection` field."""
+def read_response(sock: socket.socket) -> tuple[int, bytes, str | None]:
+    """Status, body and the `connection` field of a response."""
     with closing(http.client.HTTPResponse(sock)) as answer:
         answer.begin()
         return answer.status, answer.read(), answer.getheader("connection")
 
 
 def is_cut_off(sock: socket.socket) -> bool:
-    """Wait for the end: true if nothing more came."""
+    """Wait for the end of the connection; true if the server sent nothing more."""
     try:
         return sock.recv(1) == b""
     except ConnectionError:
@@ -109,11 +112,11 @@ def bytes_of(pid: int, field: str) -> int:
 
 
 @contextmanager
-def little_memory(server: Served) -> Iterator[None]:
-    """No process of the server that lives on has held BOUND more in the block than at its beginning."""
+def bounded_memory(server: Served) -> Iterator[None]:
+    """Assert that no surviving process of the server held BOUND bytes more in the block than at its start."""
     before = {}
     for pid in (server.pid, *descendants(server.pid)):
-        Path(f"/proc/{pid}/clear_refs").write_text("5")  # its peak is what it holds now
+        Path(f"/proc/{pid}/clear_refs").write_text("5")  # resets the peak to the current size
         before[pid] = bytes_of(pid, "VmRSS")
     yield
     more = {pid: bytes_of(pid, "VmHWM") - before[pid] for pid in descendants(server.pid).keys() & before.keys()}
@@ -123,8 +126,8 @@ def little_memory(server: Served) -> Iterator[None]:
     assert most < BOUND, f"bytes more than before, by process (the server is {server.pid}): {more}"
 
 
-def until_nothing_moves(ask: Ask, moved: Callable[[], int]) -> None:
-    """Until several answers in a row found nothing new."""
+def until_it_stalls(ask: Ask, moved: Callable[[], int]) -> None:
+    """Send requests until the value of `moved` stays the same for five of them."""
     seen = [-1]
     while len(seen) < 5 or len(set(seen[-5:])) > 1:
         ask("/io/state")
@@ -132,7 +135,7 @@ def until_nothing_moves(ask: Ask, moved: Callable[[], int]) -> None:
 
 
 class Upload:
-    """A body on its way, sent by a thread as fast as the server takes it."""
+    """A body that a thread sends as fast as the server accepts it."""
 
     def __init__(self, sock: socket.socket, path: str, framing: str, pieces: Iterator[bytes]) -> None:
         self.sent = 0
@@ -157,7 +160,7 @@ class Upload:
                 self._sock.sendall(piece)
                 self.sent += len(piece)
         except OSError:
-            pass  # the server or the test has ended it; which, the test knows
+            pass  # the server or the test has closed the connection; the test checks which
 
 
 def declared(sock: socket.socket, path: str, blocks: int = BLOCKS) -> Upload:
@@ -176,65 +179,65 @@ def in_chunks(sock: socket.socket, path: str, blocks: int = BLOCKS) -> Upload:
 UPLOADS = pytest.mark.parametrize("send", [declared, in_chunks])
 DOWNLOADS = pytest.mark.parametrize("path", ["/io/download", "/io/declared", "/thread/download", "/cpu/download"])
 
-# Up
+# Uploads
 
 
 @UPLOADS
-def test_a_slow_handler(server: Served, ask: Ask, send: Callable[..., Upload]) -> None:
+def test_upload_to_a_slow_handler_takes_bounded_memory(server: Served, ask: Ask, send: Callable[..., Upload]) -> None:
     warm_up(server, ask, send)
     ask(f"/io/limit/{STEP}", "POST")
-    with little_memory(server), closing(connect(server)) as sock, send(sock, "/io/upload") as upload:
+    with bounded_memory(server), closing(connect(server)) as sock, send(sock, "/io/upload") as upload:
         for limit in range(STEP, SIZE, STEP):
-            wait_until(lambda limit=limit: ask("/io/state")["streamed"] > limit, "the handler has taken all it may")
+            wait_until(lambda limit=limit: ask("/io/state")["streamed"] > limit, "the handler has read up to its limit")
             assert upload.sent < limit + UNDER_WAY
             ask(f"/io/limit/{limit + STEP}", "POST")
-        assert answer_to(sock) == (200, b'{"size":%d,"crc":%d}' % (SIZE, checksum(BLOCKS)), None)
+        assert read_response(sock) == (200, b'{"size":%d,"crc":%d}' % (SIZE, checksum(BLOCKS)), None)
 
 
 @UPLOADS
-def test_a_handler_that_does_not_read(server: Served, ask: Ask, send: Callable[..., Upload]) -> None:
+def test_unread_upload_takes_bounded_memory(server: Served, ask: Ask, send: Callable[..., Upload]) -> None:
     warm_up(server, ask, send)
     ask("/io/limit/0", "POST")
-    with little_memory(server), closing(connect(server)) as sock, send(sock, "/io/unread") as upload:
+    with bounded_memory(server), closing(connect(server)) as sock, send(sock, "/io/unread") as upload:
         wait_until(lambda: ask("/io/state")["open"] == 1, "the handler runs")
-        until_nothing_moves(ask, lambda: upload.sent)
+        until_it_stalls(ask, lambda: upload.sent)
         assert upload.sent < UNDER_WAY
         ask("/io/limit/1", "POST")
-        assert answer_to(sock)[:2] == (200, b'{"size":0}')
+        assert read_response(sock)[:2] == (200, b'{"size":0}')
         assert is_cut_off(sock)
 
 
 @UPLOADS
 @pytest.mark.parametrize("leave", ["with a reset", "without"])
-def test_a_client_that_leaves_its_upload(server: Served, ask: Ask, send: Callable[..., Upload], leave: str) -> None:
+def test_disconnect_ends_an_upload(server: Served, ask: Ask, send: Callable[..., Upload], leave: str) -> None:
     warm_up(server, ask, send)
     ask(f"/io/limit/{STEP}", "POST")
-    with little_memory(server), closing(connect(server)) as sock:
+    with bounded_memory(server), closing(connect(server)) as sock:
         with send(sock, "/io/upload") as upload:
             wait_until(lambda: ask("/io/state")["streamed"] > STEP, "the handler reads")
             if leave == "with a reset":
                 reset_on_close(sock)
         assert upload.sent < SIZE
     ask(f"/io/limit/{ANY_SIZE}", "POST")
-    wait_until(lambda: ask("/io/state")["open"] == 0, "the handler has been told")
+    wait_until(lambda: ask("/io/state")["open"] == 0, "the handler has ended")
     warm_up(server, ask, send)
 
 
 def warm_up(server: Served, ask: Ask, send: Callable[..., Upload]) -> None:
-    """A small one, so that all that is made once has been made."""
+    """Send a small body first: it allocates everything that is allocated only once."""
     ask(f"/io/limit/{ANY_SIZE}", "POST")
     with closing(connect(server)) as sock, send(sock, "/io/upload", 2):
-        assert answer_to(sock) == (200, b'{"size":%d,"crc":%d}' % (2 * BLOCK, checksum(2)), None)
+        assert read_response(sock) == (200, b'{"size":%d,"crc":%d}' % (2 * BLOCK, checksum(2)), None)
 
 
-# Down
+# Downloads
 
 
 @contextmanager
 def downloading(
     server: Served, path: str, blocks: int = BLOCKS
 ) -> Iterator[tuple[socket.socket, http.client.HTTPResponse]]:
-    """A stream whose head has come."""
+    """A response whose header block has arrived."""
     with closing(connect(server)) as sock, closing(http.client.HTTPResponse(sock)) as answer:
         sock.sendall(get(f"{path}/{blocks}"))
         answer.begin()
@@ -247,30 +250,30 @@ def small(server: Served, path: str) -> None:
 
 
 def wait_until_ended(server: Served, ask: Ask, path: str) -> None:
-    """The generator is closed; if it ran in a worker, the only one takes the next job."""
+    """Wait until the generator is closed and the only worker takes the next job."""
     wait_until(lambda: ask("/io/state")["open"] == 0, "the generator is closed")
     small(server, path)
 
 
 @DOWNLOADS
-def test_a_slow_client(server: Served, ask: Ask, path: str) -> None:
-    small(server, "/io/download")  # what is counted there begins anew; a worker's generator counts nothing
+def test_download_of_a_slow_client_takes_bounded_memory(server: Served, ask: Ask, path: str) -> None:
+    small(server, "/io/download")  # restarts the counter; a generator in a worker counts nothing
     small(server, path)
-    with little_memory(server), downloading(server, path) as (_, answer):
+    with bounded_memory(server), downloading(server, path) as (_, answer):
         crc = size = 0
         while piece := answer.read(BLOCK):
             crc, size = zlib.crc32(piece, crc), size + len(piece)
             if size % STEP == 0:
-                until_nothing_moves(ask, lambda: ask("/io/state")["streamed"])
+                until_it_stalls(ask, lambda: ask("/io/state")["streamed"])
                 assert ask("/io/state")["streamed"] < size + UNDER_WAY
         assert (answer.status, size, crc) == (200, SIZE, checksum(BLOCKS))
 
 
 @DOWNLOADS
 @pytest.mark.parametrize("server", [["--write-timeout", "0.1"]], indirect=True)
-def test_a_client_that_does_not_read(server: Served, ask: Ask, path: str) -> None:
+def test_unread_download_is_cut_off(server: Served, ask: Ask, path: str) -> None:
     small(server, path)
-    with little_memory(server), downloading(server, path) as (_, answer):
+    with bounded_memory(server), downloading(server, path) as (_, answer):
         wait_until_ended(server, ask, path)
         with pytest.raises((http.client.IncompleteRead, ConnectionError)):
             answer.read()
@@ -278,9 +281,9 @@ def test_a_client_that_does_not_read(server: Served, ask: Ask, path: str) -> Non
 
 @DOWNLOADS
 @pytest.mark.parametrize("leave", ["with a reset", "without"])
-def test_a_client_that_leaves_its_download(server: Served, ask: Ask, path: str, leave: str) -> None:
+def test_disconnect_ends_a_download(server: Served, ask: Ask, path: str, leave: str) -> None:
     small(server, path)
-    with little_memory(server):
+    with bounded_memory(server):
         with downloading(server, path) as (sock, answer):
             assert answer.read(BLOCK) == block(0)
             if leave == "with a reset":

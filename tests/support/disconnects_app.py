@@ -1,4 +1,4 @@
-"""Answers that begin, wait for a file and go on, for clients that disconnect meanwhile (test_disconnects.py)."""
+"""Responses that begin, wait for a file and continue, for the disconnects of test_disconnects.py."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tinysvc.core.forms import FormData
 
 BEGINNING = "beginning"
 BIG = base64.b64encode(os.urandom(75_000)).decode()
-"""It does not get much shorter where it is compressed."""
+"""Random, because compression must not make it much shorter."""
 METHODS = ["GET", "POST"]
 
 CallNext = Callable[[Request], Awaitable[Response]]
@@ -31,7 +31,7 @@ def waited_in_thread(go: str) -> None:
 
 
 async def pieces(go: str, more: bool) -> AsyncIterator[str]:
-    """The beginning; when the file `go` is there the end, or `more` without an end."""
+    """Yield the beginning; once the file `go` exists, yield the end or, with `more`, pieces without end."""
     yield BEGINNING
     await waited(go)
     while more:
@@ -148,7 +148,7 @@ async def socket_that_reads(socket: WebSocket, go: str, more: bool) -> None:
         await socket.send(message)
 
 
-# Answers that come at once, or not before the client has gone
+# Responses of one piece, sent at once or after the disconnect
 
 
 @io_route("/bytes", methods=METHODS)
@@ -169,7 +169,7 @@ def cpu_bytes(go: str, more: bool) -> bytes:
     return bytes(32 * 1024 * 1024 if more else 1)
 
 
-# Bodies that do not come to their end
+# Request bodies that stay incomplete
 
 
 @io_route("/body", methods=["POST"])

@@ -1,4 +1,4 @@
-"""A service whose handlers do what handlers should not, beside ones that do what they should."""
+"""A service with handlers that misbehave beside handlers that work."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def model() -> Iterator[float]:
     yield 2.0
 
 
-# Good ones
+# Handlers that work
 
 
 @io_route("/io/{number}")
@@ -225,7 +225,7 @@ async def io_fault_header() -> Response:
     return Response("x", headers={"x-a": "b\r\nset-cookie: c"})
 
 
-# Waiting for files: what a test decides
+# Handlers that wait for a file of the test
 
 
 @cpu_route("/wait", timeout=0)

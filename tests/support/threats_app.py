@@ -1,4 +1,4 @@
-"""A service to be attacked (test_threats.py): it reads what it is sent, and says what it has seen."""
+"""The target of test_threats.py: a service that reads its requests and reports their content."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def smuggle() -> None:
 
 @io_route("/census")
 async def census() -> dict[str, Any]:
-    """What must be as it was."""
+    """The numbers that an attack must not change."""
     return {"tasks": len(asyncio.all_tasks()), "smuggled": smuggled}
 
 
@@ -72,7 +72,7 @@ async def socket(socket: WebSocket) -> None:
 
 
 def folder() -> str:
-    """What is in it, and what it is beside."""
+    """Make the static folder: a file, a hidden file, links that lead out of it, and a pipe."""
     path = Path.cwd() / "static"
     if not path.exists():
         path.mkdir()
@@ -119,7 +119,7 @@ async def alias(forwarded: Annotated[str, Header("x-forwarded-for")] = "") -> st
 
 @io_route("/split", methods=["POST"])
 async def split(request: Request, where: str) -> Response:
-    """Puts what it is sent where only the server may write."""
+    """Put text of the client into a response header."""
     text = (await request.body()).decode()
     if where == "type":
         return Response(b"", content_type=text)
@@ -130,13 +130,13 @@ async def split(request: Request, where: str) -> Response:
 
 @io_route("/empty/{status}")
 async def empty(status: int) -> Response:
-    """A body where there is never one."""
+    """Return a body with a status that allows none."""
     return Response(b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n", status)
 
 
 @io_route("/declared/{declared}")
 async def declared(declared: int) -> Response:
-    """Ten bytes, whatever it has said."""
+    """Send ten bytes, whatever the content-length."""
 
     async def pieces() -> AsyncIterator[bytes]:
         yield b"01234"
@@ -167,7 +167,7 @@ async def big() -> bytes:
 
 
 class Bomb:
-    """Whoever unpickles it makes a file, named for the process that did."""
+    """Unpickling an instance makes a file that is named after the process."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
