@@ -19,7 +19,7 @@ from disconnects_app import BEGINNING
 from http_ends import reset_on_close
 from system import wait_until
 from tinysvc import Service
-from tinysvc.core import context as current
+from tinysvc.core import request_context as current
 from tinysvc.http import BODY, HANDLER
 from tinysvc.testing import serving
 from tinysvc.web.static import StaticFiles
@@ -97,7 +97,7 @@ def go(tmp_path: Path) -> Iterator[Path]:
 
 def connections() -> list[Any]:
     """The open connections of the server in this process."""
-    return list(current.by_task.values())
+    return list(current.owner_by_task.values())
 
 
 def reset(sock: socket.socket) -> None:

@@ -25,7 +25,7 @@ from PIL import Image, ImageCms
 from commands import failed, served
 from system import wait_until
 from tinysvc import HTTPError, Request, Response, Service
-from tinysvc.core.messages import Peer
+from tinysvc.core.requests import Peer
 from tinysvc.testing import serving
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))

@@ -32,9 +32,10 @@ from http_ends import (
     reset_on_close,
     serving,
 )
-from tinysvc.core.messages import Request, Response
+from tinysvc.core.requests import Request
+from tinysvc.core.responses import Response
 from tinysvc.http import HANDLER, IDLE, MAX_TURNED_AWAY, SEPARATE_WRITE, WRITE
-from tinysvc.wire.bodies import READ_SIZE, SLICE
+from tinysvc.wire.bodies import COPY_SIZE, READ_SIZE
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
@@ -174,7 +175,7 @@ async def test_a_handler_that_raises_is_answered_500_and_logged(caplog: pytest.L
 
 # Big answers
 
-SIZES = [0, 1, SEPARATE_WRITE - 1, SEPARATE_WRITE, SLICE, SLICE + 1, len(BIG)]
+SIZES = [0, 1, SEPARATE_WRITE - 1, SEPARATE_WRITE, COPY_SIZE, COPY_SIZE + 1, len(BIG)]
 
 
 @contextmanager
@@ -247,7 +248,7 @@ async def test_a_big_answer_waits_for_its_reader(kind: Callable[[bytes], Any]) -
             await asyncio.sleep(0)
         for _ in range(100):
             await asyncio.sleep(0)
-            assert server.only.transport.get_write_buffer_size() <= SLICE + SEPARATE_WRITE
+            assert server.only.transport.get_write_buffer_size() <= COPY_SIZE + SEPARATE_WRITE
         client.writer.transport.resume_reading()  # type: ignore[attr-defined]
         assert len((await client.answer()).body) == 30_000_000
 

@@ -29,10 +29,10 @@ from commands import tinysvc
 from http_ends import ReceivedResponse, get, parse_responses, post, reset_on_close
 from paths import SUPPORT
 from system import PROC, wait_until
-from tinysvc.core.messages import Request
+from tinysvc.core.requests import Request
 from tinysvc.core.settings import KiB, MiB, Settings
 from tinysvc.wire.chunked import ChunkedDecoder
-from tinysvc.wire.heads import judge_request_line, parse_fields
+from tinysvc.wire.heads import parse_any_request_line, parse_fields
 
 PATIENCE = ("first-byte", "header", "body", "write")
 OPTIONS = [*(word for name in PATIENCE for word in (f"--{name}-timeout", "1")), "--max-requests", "1000000"]
@@ -663,10 +663,10 @@ def fields(data: bytes) -> None:
 
 
 LINEAR: dict[str, tuple[Callable[[bytes], Any], Callable[[int], bytes]]] = {
-    "path": (judge_request_line, lambda n: b"GET /" + b"%41" * n + b" HTTP/1.1\r\n"),
-    "path-that-fails-late": (judge_request_line, lambda n: b"GET /" + b"a" * n + b"\\ HTTP/1.1\r\n"),
-    "query-of-brackets": (judge_request_line, lambda n: b"GET /?" + b"[" * n + b"\x7f HTTP/1.1\r\n"),
-    "token": (judge_request_line, lambda n: b"!" * n + b"\x00"),
+    "path": (parse_any_request_line, lambda n: b"GET /" + b"%41" * n + b" HTTP/1.1\r\n"),
+    "path-that-fails-late": (parse_any_request_line, lambda n: b"GET /" + b"a" * n + b"\\ HTTP/1.1\r\n"),
+    "query-of-brackets": (parse_any_request_line, lambda n: b"GET /?" + b"[" * n + b"\x7f HTTP/1.1\r\n"),
+    "token": (parse_any_request_line, lambda n: b"!" * n + b"\x00"),
     "field": (fields, lambda n: b"X: " + b"a" * n + b"\x10"),
     "quotes-CVE-2024-24762": (fields, lambda n: b'Content-Type: a; !="' + b"\\" * n),
     "parameters": (fields, lambda n: b"Content-Type: a" + b';"' * n),

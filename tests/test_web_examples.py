@@ -20,7 +20,7 @@ from websockets.sync.client import connect
 
 from browser import Page, chromium, needs_browser
 from system import wait_until, workers_below
-from tinysvc.core import context as current
+from tinysvc.core import request_context as current
 from tinysvc.http import HANDLER
 from tinysvc.testing import serving
 
@@ -183,7 +183,7 @@ def test_live_in_a_browser(url: str, browser: Page) -> None:
     for worker in workers:
         os.kill(worker, signal.SIGSTOP)  # so that no computation ends before the page is closed
     page.run("document.querySelector('#below').value = 5000000; document.querySelector('button').click()")
-    connections: Any = current.by_task.values()
+    connections: Any = current.owner_by_task.values()
     wait_until(lambda: any(each.phase == HANDLER for each in connections), "the computation has begun")
     page.close()
     wait_until(lambda: workers_below(os.getpid()) != workers, "the computation of a closed page is stopped")

@@ -7,14 +7,13 @@ Names that only a server needs are loaded on demand: a worker imports the author
 faster without an event loop, a pool and an HTTP server.
 """
 
-from .core.shadows import named
+from .core.stdlib_shadowing import refuse_shadowing
 
-with named():
+with refuse_shadowing():
     from importlib import import_module
     from typing import TYPE_CHECKING, Any
 
     from .binding.markers import ApiKey, Bearer, Cookie, Form, Header, Query
-    from .core.context import request_id
     from .core.errors import (
         ConfigurationError,
         DeadlineExceeded,
@@ -27,7 +26,9 @@ with named():
         WorkerDied,
     )
     from .core.forms import UploadFile
-    from .core.messages import Handler, Middleware, Request, Response
+    from .core.request_context import request_id
+    from .core.requests import Request
+    from .core.responses import Handler, Middleware, Response
     from .core.sse import Event, EventStream
     from .service.routes import Batch, Cache, cpu_resource, cpu_route, io_resource, io_route
 

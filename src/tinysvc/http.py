@@ -33,50 +33,38 @@ from math import inf
 from termios import TIOCOUTQ
 from typing import Any, Protocol, cast
 
-from .core import context, forks
+from .core import forks, request_context
 from .core.context_variables import differs_from
-from .core.ending import STALL, awake_timeout
-from .core.errors import (
-    HTTPError,
-    JobAbandoned,
-    ProtocolError,
-    TinysvcError,
-    UnencodableResult,
-    author_traceback,
-    indented,
-    notice,
-)
-from .core.messages import (
-    CUT_OFF,
-    DRAINED,
+from .core.errors import HTTPError, JobAbandoned, ProtocolError, TinysvcError, UnencodableResult, observe_error
+from .core.requests import SAFE_METHODS, Peer, Request
+from .core.responses import (
+    ENDLESS_TYPES,
     EVENTS,
-    LIVE,
-    SAFE_METHODS,
     FileContent,
     Handler,
-    Peer,
-    Request,
     Response,
+    add_request_id,
     close_content,
     make_private,
-    name_request,
     problem_response,
 )
 from .core.settings import KiB, Settings
-from .wire.bodies import READ_SIZE, SLICE, BodyReader
+from .core.shutdown import CUT_OFF, DRAINED, STALL_THRESHOLD, awake_timeout
+from .core.tracebacks import author_traceback, indented
+from .wire.bodies import COPY_SIZE, READ_SIZE, BodyReader
 from .wire.heads import (
+    FORBIDDEN_IN_HEAD,
     LENGTH_LINES,
     MANY,
-    NEVER_IN_HEAD,
     USUAL_FIRST_LINES,
     USUAL_LINE,
     Framing,
-    Start,
+    RequestLine,
     field_lines,
     head_lines,
-    judge_request_line,
+    parse_any_request_line,
     parse_fields,
-    read_request_line,
+    parse_usual_request_line,
 )
 from .wire.sendfile import FileCutShort, send_file
 
@@ -244,7 +232,7 @@ class Connection(asyncio.StreamReaderProtocol):
         """Serve in a new task, with a context of its own."""
         connections = self.connections
         self.task = connections.loop.create_task(self.serve(), context=connections.context.copy())
-        context.list_task(self.task, self)
+        request_context.register_task(self.task, self)
 
     async def serve(self) -> None:
         """Take, call, write, until someone closes; one place that recovers."""
@@ -415,7 +403,7 @@ class Connection(asyncio.StreamReaderProtocol):
             framing is not None
             and len(line) <= self._longest_line
             and (rest == block or rest.startswith(block))
-            and (start := read_request_line(line)) is not None
+            and (start := parse_usual_request_line(line)) is not None
         ):
             self.buffer = rest[len(block) :] if len(rest) > len(block) else b""
             self._checked = 0
@@ -433,7 +421,7 @@ class Connection(asyncio.StreamReaderProtocol):
             request.upgrade = self
         return request
 
-    def _judge_head(self) -> tuple[Start, Framing] | None:
+    def _judge_head(self) -> tuple[RequestLine, Framing] | None:
         """What the head in the buffer says; None if it is not complete."""
         buffer = self.buffer
         if buffer.startswith(b"\r\n") and self._forgiven <= self.requests:
@@ -446,7 +434,7 @@ class Connection(asyncio.StreamReaderProtocol):
             return None
         head = buffer[:end]
         self._check_beginning(head)
-        start = judge_request_line(head)
+        start = parse_any_request_line(head)
         *_, minor, authority = start
         framing = parse_fields(head, minor, self.settings)
         if authority and framing.host and framing.host.lower() != authority.lower():
@@ -486,14 +474,14 @@ class Connection(asyncio.StreamReaderProtocol):
                 raise ProtocolError(414, f"The request line is longer than {settings.max_request_line} bytes.")
             return
         if seen < line_end:
-            judge_request_line(head)
+            parse_any_request_line(head)
         end = line_end + settings.max_header_size
         self._check_characters(head, seen, end)
         if len(head) > end:
             raise ProtocolError(431, f"The header block is longer than {settings.max_header_size} bytes.")
 
     def _check_characters(self, head: bytes, start: int, end: int) -> None:
-        if NEVER_IN_HEAD.search(head, start, end):
+        if FORBIDDEN_IN_HEAD.search(head, start, end):
             raise ProtocolError(400, "The request head holds a control character, or a line end that is not CR LF.")
 
     def _body_of(self, framing: Framing) -> bytes | BodyReader:
@@ -555,12 +543,12 @@ class Connection(asyncio.StreamReaderProtocol):
 
     async def _respond(self, request: Request, response: Response) -> bool:
         if forks.in_child:
-            forks.end_of_child()
+            forks.end_child()
         if self.gone or self.upgraded is not None:
             await close_content(response.content)
             return False
         if response.status >= 500:
-            name_request(response, request)
+            add_request_id(response, request)
         body = self.body
         if self.requests >= self.settings.max_requests or (
             body is not None and (response.status >= 400 or not body.is_discardable())
@@ -650,7 +638,7 @@ class Connection(asyncio.StreamReaderProtocol):
                 self.request = None  # as above
                 await send_file(self, content)
         except FileCutShort as error:
-            notice(error)
+            observe_error(error)
             log.error("%r (%s): the answer was cut off: %s", request, request.id, error)
             self.transport.abort()
             raise ConnectionAbortedError("the file failed") from error
@@ -663,7 +651,7 @@ class Connection(asyncio.StreamReaderProtocol):
         left = _declared_length(response, never_a_body)
         chunked = left is None and self.minor == b"1" and not never_a_body  # RFC 9112, 6.1
         self.keep_alive = self.keep_alive and (chunked or never_a_body or left is not None)
-        live = left is None and response.content_type in LIVE
+        live = left is None and response.content_type in ENDLESS_TYPES
         try:
             self.transport.write(self._head(request, response, b"transfer-encoding: chunked\r\n" if chunked else b""))
             if never_a_body or request.method == "HEAD":
@@ -681,7 +669,7 @@ class Connection(asyncio.StreamReaderProtocol):
                     if left < 0:
                         raise UnencodableResult(f"the stream is {-left} bytes, or more, longer than its content-length")
                 part: Any
-                for part in (piece,) if len(piece) <= SLICE else _slices(piece):
+                for part in (piece,) if len(piece) <= COPY_SIZE else _slices(piece):
                     if part:
                         self.transport.write(b"%x\r\n%b\r\n" % (len(part), part) if chunked else part)
                         if self.write_paused:
@@ -706,7 +694,7 @@ class Connection(asyncio.StreamReaderProtocol):
             raise
         except (Exception, SystemExit, KeyboardInterrupt) as error:  # no handler ends the server
             if not isinstance(error, (ProtocolError, JobAbandoned)):  # the client's: its body was bad, or it has gone
-                notice(error)
+                observe_error(error)
                 text = indented(author_traceback(error))
                 words = "%r (%s): the stream failed half-way and was cut off: %s"
                 log.error(words, request, request.id, text)
@@ -804,7 +792,7 @@ class Connection(asyncio.StreamReaderProtocol):
         self.handler = refuse
         self.requests = self.settings.max_requests
 
-    def at_work_on(self) -> Request | None:
+    def current_request(self) -> Request | None:
         """The request whose handler, stream or cleanup runs."""
         return self.request or self._left
 
@@ -868,7 +856,7 @@ def _declared_length(response: Response, never_a_body: bool) -> int | None:
 
 def _slices(content: bytes | memoryview) -> Iterator[memoryview]:
     view = memoryview(content)
-    return (view[start : start + SLICE] for start in range(0, len(view), SLICE))
+    return (view[start : start + COPY_SIZE] for start in range(0, len(view), COPY_SIZE))
 
 
 class Connections:
@@ -891,7 +879,7 @@ class Connections:
         self.body_memory = 0  # bytes of bodies that all requests hold, but for what comes whole with its head
         self._empty = asyncio.Event()
         self.now = self._swept = self.loop.time()
-        forks.not_for_children(self, Connections._left_to_the_parent)
+        forks.detach_in_child(self, Connections._left_to_the_parent)
         self._sweep()
 
     def __call__(self) -> Connection:
@@ -900,7 +888,7 @@ class Connections:
     def _sweep(self) -> None:
         self._timer = self.loop.call_later(SWEEP, self._sweep)
         passed, self._swept = self.loop.time() - self._swept, self.loop.time()
-        self.now += min(passed, SWEEP + STALL)  # what clients sent while the process was stopped is not late
+        self.now += min(passed, SWEEP + STALL_THRESHOLD)  # what clients sent while the process was stopped is not late
         self.idle_until = self.now + self.settings.keep_alive_timeout
         self.last_lines = b"date: %b\r\n\r\n" % formatdate(time.time(), usegmt=True).encode()
         self._nobody_is_idle = False

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from .core.errors import author_traceback, noticed_by
+from .core.errors import error_observers
 from .core.settings import load_settings
+from .core.tracebacks import author_traceback
 from .server.loading import load_service
 from .server.server import Server
 from .service.service import Service
@@ -73,7 +74,7 @@ def _in_a_thread(server: Server, told: Told) -> Iterator[None]:
             told(error)
 
     thread = threading.Thread(target=body, name="tinysvc-serving", daemon=True)  # Ctrl-C ends a start that hangs
-    noticed_by.append(collect)
+    error_observers.append(collect)
     try:
         thread.start()
         started.wait()
@@ -85,7 +86,7 @@ def _in_a_thread(server: Server, told: Told) -> Iterator[None]:
                 loop.call_soon_threadsafe(stop.set)
             thread.join()
     finally:
-        noticed_by.remove(collect)
+        error_observers.remove(collect)
     if failure:
         raise failure[0]
 

@@ -21,7 +21,8 @@ from tinysvc.binding.aliases import is_again, without_aliases
 from tinysvc.binding.binder import Binder
 from tinysvc.binding.schemas import Schemas
 from tinysvc.core.errors import BindingError
-from tinysvc.core.messages import Headers, Request
+from tinysvc.core.headers import Headers
+from tinysvc.core.requests import Request
 from tinysvc.testing import serving
 
 T = TypeVar("T")

@@ -18,7 +18,8 @@ import pytest
 from tinysvc.binding.binder import Binder, HeadCheck, open_resource
 from tinysvc.binding.markers import ApiKey, Cookie, Header, Query
 from tinysvc.core.errors import BindingError, ConfigurationError, HTTPError
-from tinysvc.core.messages import Headers, Request
+from tinysvc.core.headers import Headers
+from tinysvc.core.requests import Request
 
 
 class Colour(enum.Enum):

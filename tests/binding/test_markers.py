@@ -8,7 +8,7 @@ import pytest
 
 from tinysvc import ApiKey, Bearer, ConfigurationError, Cookie, Form, Header, Query, Request
 from tinysvc.binding.markers import Marker, marker_in, place_of
-from tinysvc.core.messages import Headers
+from tinysvc.core.headers import Headers
 
 REQUEST = Request(
     "GET",

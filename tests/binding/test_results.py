@@ -18,7 +18,7 @@ import pytest
 from tinysvc.binding.binder import Binder
 from tinysvc.binding.results import ChunkStream, begin_stream, encode_chunk, encode_iterator, encode_result
 from tinysvc.core.errors import UnencodableResult
-from tinysvc.core.messages import EVENTS, Response
+from tinysvc.core.responses import EVENTS, Response
 from tinysvc.core.sse import Event
 from tinysvc.pool.arena import BIG
 

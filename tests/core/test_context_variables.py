@@ -12,8 +12,8 @@ import pytest
 from websockets.sync.client import connect
 
 from tinysvc import Batch, Request, Response, Service, WebSocket, cpu_route, io_resource, io_route
-from tinysvc.core.context_variables import Threads, differs_from, restore
-from tinysvc.core.messages import Handler
+from tinysvc.core.context_variables import ThreadContext, differs_from, restore
+from tinysvc.core.responses import Handler
 from tinysvc.testing import serving
 
 user: ContextVar[str] = ContextVar("user", default="nobody")
@@ -260,11 +260,11 @@ def test_thread_unsets_what_has_a_default() -> None:
 
     def check() -> None:
         task = Task()
-        threads = Threads.of(task)
+        threads = ThreadContext.of(task)
         tokens = threads.within(lambda: (user.set("x"), bare.set("y")))()
         threads.copy_back()
         assert (user.get(), bare.get()) == ("x", "y")
-        assert Threads.of(task) is threads
+        assert ThreadContext.of(task) is threads
 
         def reset() -> None:
             user.reset(tokens[0])
@@ -273,6 +273,6 @@ def test_thread_unsets_what_has_a_default() -> None:
         threads.within(reset)()
         threads.copy_back()
         assert user.get() == "nobody"
-        assert Threads.of(Task()) is not threads
+        assert ThreadContext.of(Task()) is not threads
 
     Context().run(check)

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinysvc.core.errors import HTTPError
-from tinysvc.core.messages import Request
-from tinysvc.core.query import CONTROL, MAX_QUERY_FIELDS, parse_query
+from tinysvc.core.query import CONTROL_CHARACTERS, MAX_QUERY_FIELDS, parse_query
+from tinysvc.core.requests import Request
 
 
 @pytest.mark.parametrize(
@@ -47,4 +47,4 @@ def test_any_text_is_a_query(raw: str) -> None:
 
 @pytest.mark.parametrize(("text", "found"), [("a b", False), ("\u202f\u2028", False), ("a\nb", True), ("\x85", True)])
 def test_control_characters(text: str, found: bool) -> None:
-    assert bool(CONTROL.search(text)) == found
+    assert bool(CONTROL_CHARACTERS.search(text)) == found

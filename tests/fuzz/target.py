@@ -25,7 +25,8 @@ from typing import Any, NamedTuple, cast
 from http_ends import ReceivedResponse
 from tinysvc import http
 from tinysvc.core.errors import HTTPError, ProtocolError
-from tinysvc.core.messages import Handler, Request, Response, problem_response
+from tinysvc.core.requests import Request
+from tinysvc.core.responses import Handler, Response, problem_response
 from tinysvc.core.settings import Settings
 from tinysvc.wire import bodies, chunked
 

@@ -18,7 +18,7 @@ import pytest
 
 import jobs
 from tinysvc.core.errors import WorkerStartError
-from tinysvc.core.shadows import STARTING
+from tinysvc.core.stdlib_shadowing import FORKSERVER_VARIABLE
 from tinysvc.pool.channel import Channel, Forkserver
 from tinysvc.pool.descendants import new_mark
 from tinysvc.pool.worker import FRAME, WorkerOptions, frame, plain_program
@@ -259,7 +259,7 @@ async def test_a_program_that_is_its_own_executable_does_not_start_itself(
     if how == "frozen":
         monkeypatch.setattr(sys, "frozen", True, raising=False)
     elif how == "started":  # by a program that took it for Python
-        monkeypatch.setenv(STARTING, "1")
+        monkeypatch.setenv(FORKSERVER_VARIABLE, "1")
     else:
         monkeypatch.setattr("multiprocessing.spawn.get_executable", lambda: None)
     forkserver = Forkserver(plain_program, OPTIONS, 1, lambda *_: None, lambda: None)

@@ -19,8 +19,8 @@ import uvloop
 import jobs
 from pools import assert_healthy
 from system import exists, until, wait_until, workers_below
-from tinysvc.core.ending import STALL
 from tinysvc.core.errors import DeadlineExceeded, JobRefused, NoWorkers, PoolClosed, RemoteError, WorkerDied
+from tinysvc.core.shutdown import STALL_THRESHOLD
 from tinysvc.executor import ProcessPoolExecutor
 from tinysvc.pool import dispatcher
 from tinysvc.pool.arena import BIG, Arena
@@ -238,7 +238,7 @@ async def test_a_loop_that_was_held_kills_nobody_for_it() -> None:
         task = asyncio.create_task(pool.run(jobs.pid, timeout=0.2))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        time.sleep(0.2 + 2 * STALL)
+        time.sleep(0.2 + 2 * STALL_THRESHOLD)
         assert await task == pid
 
 

@@ -22,8 +22,8 @@ import pytest
 import log_jobs
 from paths import SUPPORT
 from tinysvc import ProcessPoolExecutor
-from tinysvc.core.context import request_id, route_name
 from tinysvc.core.errors import WorkerDied
+from tinysvc.core.request_context import request_id, route_name
 from tinysvc.pool import worker_logs as telling
 from tinysvc.pool.arena import Arena
 from tinysvc.pool.worker_logs import (

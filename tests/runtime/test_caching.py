@@ -29,7 +29,7 @@ from tinysvc import (
     io_resource,
     io_route,
 )
-from tinysvc.core.messages import Headers
+from tinysvc.core.headers import Headers
 from tinysvc.core.settings import Settings
 from tinysvc.pool.arena import BIG
 from tinysvc.runtime.caching import OVERHEAD, CachedRoute, Kept, Results

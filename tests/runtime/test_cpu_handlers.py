@@ -22,7 +22,9 @@ from tinysvc.core.errors import (
     QueueFull,
     WorkerDied,
 )
-from tinysvc.core.messages import Handler, Headers, Request, Response
+from tinysvc.core.headers import Headers
+from tinysvc.core.requests import Request
+from tinysvc.core.responses import Handler, Response
 from tinysvc.executor import ProcessPoolExecutor
 from tinysvc.pool.arena import BIG, Arena, Arenas
 from tinysvc.pool.dispatcher import JobReply

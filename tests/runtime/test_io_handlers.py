@@ -13,7 +13,7 @@ import pytest
 
 from system import wait_until
 from tinysvc import ConfigurationError, Request, Response, Service, io_resource, io_route
-from tinysvc.core.messages import Handler
+from tinysvc.core.responses import Handler
 from tinysvc.testing import serving
 
 ended: list[str] = []

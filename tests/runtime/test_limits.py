@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from tinysvc.core.errors import HTTPError
-from tinysvc.core.messages import Request, Response
+from tinysvc.core.requests import Request
+from tinysvc.core.responses import Response
 from tinysvc.runtime.limits import IoLimit, limited_body
 
 pytestmark = pytest.mark.asyncio

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tinysvc import ConfigurationError, Event, EventStream, HTTPError, Request, Response, Service, cpu_route, io_route
-from tinysvc.core.messages import Handler
+from tinysvc.core.responses import Handler
 from tinysvc.testing import serving
 from tinysvc.web.cors import Cors
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tinysvc import HTTPError, Request, Response, Service, io_resource, io_route
-from tinysvc.core.messages import Handler
+from tinysvc.core.responses import Handler
 from tinysvc.core.settings import Settings
 from tinysvc.runtime.running_service import at_work
 

@@ -21,7 +21,7 @@ from commands import HELLO, served
 from tinysvc import Service, io_route
 from tinysvc.core.errors import ConfigurationError
 from tinysvc.core.settings import Settings
-from tinysvc.server.sockets import listening_sockets, rebound, url_of
+from tinysvc.server.sockets import listener_url, listening_sockets, rebound
 from tinysvc.testing import serving
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -36,7 +36,7 @@ def connect(listener: socket.socket) -> None:
 
 def test_tcp() -> None:
     with listening_sockets(Settings(port=0), {}) as (listener,):
-        assert url_of(listener, "http") == f"http://127.0.0.1:{listener.getsockname()[1]}"
+        assert listener_url(listener, "http") == f"http://127.0.0.1:{listener.getsockname()[1]}"
         listener.listen()
         connect(listener)
     assert listener.fileno() == -1
@@ -45,7 +45,7 @@ def test_tcp() -> None:
 def test_ipv6() -> None:
     try:
         with listening_sockets(Settings(host="::1", port=0), {}) as (listener,):
-            assert url_of(listener, "https") == f"https://[::1]:{listener.getsockname()[1]}"
+            assert listener_url(listener, "https") == f"https://[::1]:{listener.getsockname()[1]}"
     except ConfigurationError:
         pytest.skip("this machine has no IPv6")
 
@@ -266,7 +266,7 @@ def test_a_unix_socket_has_its_mode_from_the_first_moment(
     umask = os.umask(0o22)
     try:
         with listening_sockets(Settings(unix=str(path), unix_mode=mode), {}) as (listener,):
-            assert url_of(listener, "http") == f"unix:{path}"
+            assert listener_url(listener, "http") == f"unix:{path}"
             assert stat.S_IMODE(path.stat().st_mode) == int(mode, 8)
     finally:
         assert os.umask(umask) == 0o22

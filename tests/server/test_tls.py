@@ -16,7 +16,8 @@ import trustme
 
 from http_ends import BIG, Client, echo, get, on_loop, post, post_chunked
 from tinysvc.core.errors import ConfigurationError
-from tinysvc.core.messages import Handler, Request, Response
+from tinysvc.core.requests import Request
+from tinysvc.core.responses import Handler, Response
 from tinysvc.core.settings import Settings
 from tinysvc.http import Connections
 from tinysvc.server.tls import Certificates, certificates

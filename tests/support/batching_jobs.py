@@ -11,7 +11,7 @@ import numpy as np
 
 import jobs
 from tinysvc import Header, HTTPError, Request, Response
-from tinysvc.core.context import request_id, route_name
+from tinysvc.core.request_context import request_id, route_name
 from tinysvc.core.sse import Event
 
 calls: list[int] = []

@@ -13,7 +13,7 @@ from typing import Any
 import numpy
 
 from tinysvc import Batch, HTTPError, cpu_resource, cpu_route, request_id
-from tinysvc.core.context import route_name
+from tinysvc.core.request_context import route_name
 
 
 @dataclass

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tinysvc import Batch, Event, Request, Response, cpu_route, io_route
-from tinysvc.core.messages import FileContent
+from tinysvc.core.responses import FileContent
 
 TEXT = "all work and no play makes Jack a dull boy. "
 BIG = TEXT * 20_000

@@ -18,14 +18,15 @@ import uvloop
 from hypothesis import strategies as st
 
 from tinysvc import http
-from tinysvc.core.messages import Handler, Request, Response
+from tinysvc.core.requests import Request
+from tinysvc.core.responses import Handler, Response
 from tinysvc.core.settings import Settings
 from tinysvc.http import (
     SWEEP,
     Connection,
     Connections,
 )
-from tinysvc.wire.bodies import SLICE
+from tinysvc.wire.bodies import COPY_SIZE
 
 P = ParamSpec("P")
 
@@ -185,7 +186,7 @@ async def parse_responses(data: bytes, *, head: bool = False) -> list[ReceivedRe
     return answers
 
 
-BIG = bytes(range(256)) * (9 * SLICE // 512 + 1)  # some slices, and half a one
+BIG = bytes(range(256)) * (9 * COPY_SIZE // 512 + 1)  # some slices, and half a one
 
 
 def get(path: str = "/", *fields: str, method: str = "GET") -> bytes:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jobs import segfault
-from tinysvc.core.context import request_id, route_name
+from tinysvc.core.request_context import request_id, route_name
 from tinysvc.pool import worker_logs as telling
 from tinysvc.pool.worker_logs import forward_logs, watch_crashes, whole_lines
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from http_ends import get, post, post_chunked
 from paths import TESTS
 from tinysvc.core.errors import ProtocolError
-from tinysvc.core.messages import Request, Response
+from tinysvc.core.requests import Request
+from tinysvc.core.responses import Response
 
 LIMITS: dict[str, Any] = {
     "max_request_line": 100,

@@ -13,7 +13,7 @@ import pytest
 import compression_jobs as jobs
 from tinysvc import Service
 from tinysvc.testing import serving
-from tinysvc.wire.codings import coding_of, pack, unpack_body
+from tinysvc.wire.codings import coding_of, compress, decompress_body
 
 WAYS = ["io", "cpu", "batch"]
 
@@ -39,7 +39,7 @@ def test_what_shrinks_is_compressed(client: httpx.Client, way: str, kind: str, c
     answer, packed = raw(client, f"/{way}/{kind}", coding)
     assert answer.headers["content-encoding"] == coding
     assert int(answer.headers["content-length"]) == len(packed) < len(body) / 4
-    assert unpack_body(coding, packed, len(body)) == body
+    assert decompress_body(coding, packed, len(body)) == body
     assert answer.headers["content-type"] == plain.headers["content-type"]
     assert "content-encoding" not in plain.headers
     for each in (plain, answer):
@@ -110,7 +110,7 @@ def note(length: int) -> bytes:
 def packed_by(name: str, content: bytes) -> bytes:
     coding = coding_of(name)
     assert coding
-    return pack(coding, content)
+    return compress(coding, content)
 
 
 def send(client: httpx.Client, path: str, content: bytes, coding: str) -> httpx.Response:

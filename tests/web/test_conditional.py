@@ -11,7 +11,7 @@ import pytest
 
 from tinysvc import Request, Response, Service, cpu_route, io_route
 from tinysvc.core.errors import HTTPError
-from tinysvc.core.messages import Headers
+from tinysvc.core.headers import Headers
 from tinysvc.testing import serving
 from tinysvc.web.conditional import precondition, read_date, tags_in, validators
 

@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from tinysvc import ConfigurationError, Cookie, Request, Response, Service, io_route
-from tinysvc.core.messages import Headers, parse_cookies
+from tinysvc.core.headers import Headers
+from tinysvc.core.requests import parse_cookies
 from tinysvc.testing import serving
 from tinysvc.web.cookies import MAX_SIZE, SignedCookie, delete_cookie, set_cookie
 

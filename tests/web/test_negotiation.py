@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from tinysvc import HTTPError, Request, Response, Service, cpu_route, io_route
-from tinysvc.core.messages import Headers
+from tinysvc.core.headers import Headers
 from tinysvc.testing import serving
 from tinysvc.web.negotiation import accepted, attachment, link, negotiated, redirect
 

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from http_ends import get, on_loop, read_answer, serving
 from tinysvc import Service, cpu_route, io_route, testing
 from tinysvc.core.errors import ConfigurationError
-from tinysvc.core.messages import Headers, Peer, Request, Response
+from tinysvc.core.headers import Headers
+from tinysvc.core.requests import Peer, Request
+from tinysvc.core.responses import Response
 from tinysvc.core.settings import Settings, SettingsError
 from tinysvc.http import Connections
 from tinysvc.web.negotiation import link, redirect

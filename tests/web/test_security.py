@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tinysvc import ConfigurationError, Request, Response
-from tinysvc.core.messages import Peer
+from tinysvc.core.requests import Peer
 from tinysvc.web.security import CONTENT_POLICY, SecurityHeaders
 
 ALWAYS = {

@@ -8,7 +8,7 @@ import pytest
 
 from http_ends import get, logged, on_loop, serving
 from tinysvc import ConfigurationError, HTTPError, Request, Response, Service, SocketClosed, WebSocket, io_route
-from tinysvc.core.messages import Handler
+from tinysvc.core.responses import Handler
 from tinysvc.core.settings import Settings
 from tinysvc.runtime.running_service import at_work
 from tinysvc.service.routes import cpu_route

@@ -28,7 +28,8 @@ from http_ends import (
     serving,
 )
 from tinysvc.core.errors import ProtocolError
-from tinysvc.core.messages import Handler, Request, Response
+from tinysvc.core.requests import Request
+from tinysvc.core.responses import Handler, Response
 from tinysvc.core.settings import Settings
 from tinysvc.wire.bodies import MAX_DISCARD, READ_SIZE
 

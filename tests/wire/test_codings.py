@@ -10,18 +10,20 @@ from typing import Any
 import pytest
 
 from tinysvc.core.errors import HTTPError
-from tinysvc.core.messages import Headers, Request, Response
+from tinysvc.core.headers import Headers
+from tinysvc.core.requests import Request
+from tinysvc.core.responses import Response
 from tinysvc.wire import codings
 from tinysvc.wire.codings import (
     MIN_SIZE,
     Coding,
-    choose,
+    begin_compression,
+    choose_coding,
     coding_of,
-    offered,
-    pack,
-    pack_pieces,
-    packing,
-    unpack_body,
+    compress,
+    compress_pieces,
+    decompress_body,
+    offered_codings,
     weights_of,
 )
 
@@ -70,7 +72,7 @@ def accepting(codings: str) -> Request:
     ],
 )
 def test_the_best_coding_is_chosen(accept: str, chosen: str) -> None:
-    assert choose(accept, ("zstd", "br", "gzip")) == chosen
+    assert choose_coding(accept, ("zstd", "br", "gzip")) == chosen
 
 
 def test_a_long_header_is_read_in_one_pass() -> None:
@@ -84,16 +86,16 @@ def test_what_is_not_installed_is_not_offered(monkeypatch: pytest.MonkeyPatch) -
 
     def forget() -> None:
         coding_of.cache_clear()
-        offered.cache_clear()
+        offered_codings.cache_clear()
 
     with monkeypatch.context() as patch:
         patch.setattr(codings, "_first_of", missing)
         forget()
-        assert offered() == ("gzip",)
+        assert offered_codings() == ("gzip",)
         with pytest.raises(HTTPError, match=r"415 .* one Content-Encoding of gzip, deflate, or none, not 'br'"):
-            unpack_body("br", b"", LIMIT)
+            decompress_body("br", b"", LIMIT)
     forget()
-    assert offered() == ("zstd", "br", "gzip")
+    assert offered_codings() == ("zstd", "br", "gzip")
 
 
 # Packing
@@ -102,18 +104,18 @@ def test_what_is_not_installed_is_not_offered(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("content", [b"", b"x", TEXT, os.urandom(100_000)], ids=len)
 def test_what_is_packed_comes_out_again(name: str, content: bytes) -> None:
-    packed = pack(coding(name), content)
-    assert unpack_body(name, packed, LIMIT) == content
-    assert pack(coding(name), memoryview(content)) == packed
+    packed = compress(coding(name), content)
+    assert decompress_body(name, packed, LIMIT) == content
+    assert compress(coding(name), memoryview(content)) == packed
     if content == TEXT:
         assert len(packed) < len(TEXT) / 50
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_piece_of_a_stream_can_be_read_when_it_comes(name: str) -> None:
-    unpack = coding(name).unpacker()
+    unpack = coding(name).decompressor()
     pieces = [b"one", TEXT, b"", b"three"]
-    packed = pack_pieces(coding(name), iter(pieces))
+    packed = compress_pieces(coding(name), iter(pieces))
     for piece in pieces:
         found, data = b"", next(packed)
         while more := unpack(data, 10 * len(TEXT))[:2]:
@@ -155,7 +157,7 @@ def body(size: int, content_type: str = "application/json", **headers: str) -> R
 )
 def test_only_what_shrinks_is_packed(response: Response, is_packed: bool) -> None:
     before = list(response.headers)
-    found = packing(accepting("gzip"), response)
+    found = begin_compression(accepting("gzip"), response)
     assert (found is not None) == is_packed
     if is_packed:
         assert ("content-encoding", "gzip") in response.headers
@@ -167,7 +169,7 @@ def test_only_what_shrinks_is_packed(response: Response, is_packed: bool) -> Non
 @pytest.mark.parametrize("accept", ["", "identity"])
 def test_what_could_have_been_packed_says_that_it_varies(accept: str) -> None:
     response = body(9999, vary="Origin")
-    assert packing(accepting(accept), response) is None
+    assert begin_compression(accepting(accept), response) is None
     assert response.headers == [("vary", "Origin, accept-encoding")]
 
 
@@ -175,7 +177,7 @@ def test_headers_that_no_longer_hold() -> None:
     response = Response(
         iter([b"x"]), headers={"content-length": "1", "etag": '"v1"', "x-a": "b"}, content_type="text/plain"
     )
-    packing(accepting("br"), response)
+    begin_compression(accepting("br"), response)
     assert response.headers == [
         ("etag", 'W/"v1"'),
         ("x-a", "b"),
@@ -183,7 +185,7 @@ def test_headers_that_no_longer_hold() -> None:
         ("content-encoding", "br"),
     ]
     weak = body(9999, etag='W/"v1"')
-    packing(accepting("br"), weak)
+    begin_compression(accepting("br"), weak)
     assert ("etag", 'W/"v1"') in weak.headers
 
 
@@ -192,14 +194,14 @@ def test_headers_that_no_longer_hold() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_bomb_is_noticed_before_it_is_in_memory(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    bomb = pack(coding(name), bytes(50_000_000))
+    bomb = compress(coding(name), bytes(50_000_000))
     assert len(bomb) < 100_000
     with pytest.raises(HTTPError, match="413 The body has more than 1000000 bytes when it is unpacked"):
-        unpack_body(name, bomb, LIMIT)
+        decompress_body(name, bomb, LIMIT)
     steps: list[int] = []
 
     def counting() -> Any:
-        step = coding(name).unpacker()
+        step = coding(name).decompressor()
 
         def counted(data: bytes, limit: int) -> tuple[bytes, bytes, bool]:
             found = step(data, limit)
@@ -208,27 +210,27 @@ def test_a_bomb_is_noticed_before_it_is_in_memory(name: str, monkeypatch: pytest
 
         return counted
 
-    monkeypatch.setattr(codings, "coding_of", lambda _: coding(name)._replace(unpacker=counting))
+    monkeypatch.setattr(codings, "coding_of", lambda _: coding(name)._replace(decompressor=counting))
     with pytest.raises(HTTPError):
-        unpack_body(name, bomb, LIMIT)
+        decompress_body(name, bomb, LIMIT)
     assert sum(steps) <= LIMIT + max(steps)
     assert max(steps) <= 4 * codings.OUTPUT
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_limit_is_exact(name: str) -> None:
-    packed = pack(coding(name), bytes(1000))
-    assert len(unpack_body(name, packed, 1000)) == 1000
+    packed = compress(coding(name), bytes(1000))
+    assert len(decompress_body(name, packed, 1000)) == 1000
     with pytest.raises(HTTPError, match="413"):
-        unpack_body(name, packed, 999)
+        decompress_body(name, packed, 999)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_broken_is_refused(name: str) -> None:
-    packed = pack(coding(name), TEXT)
+    packed = compress(coding(name), TEXT)
     for bad in (packed[:-1], packed[: len(packed) // 2], packed + b"x", b"", b"\0" * 50, b"plain text", TEXT):
         with pytest.raises(HTTPError, match=f"400 The body is not {name}: "):
-            unpack_body(name, bad, LIMIT)
+            decompress_body(name, bad, LIMIT)
 
 
 @pytest.mark.parametrize(
@@ -251,12 +253,12 @@ def test_the_header(header: str, status: int) -> None:
     packed = gzip.compress(TEXT)
     if status:
         with pytest.raises(HTTPError) as caught:
-            unpack_body(header, packed, LIMIT)
+            decompress_body(header, packed, LIMIT)
         assert caught.value.status == status
         assert caught.value.headers == [("accept-encoding", "zstd, br, gzip, deflate")]
     else:
-        assert unpack_body(header, packed, LIMIT) == (TEXT if "gzip" in header.lower() else packed)
+        assert decompress_body(header, packed, LIMIT) == (TEXT if "gzip" in header.lower() else packed)
 
 
 def test_deflate_is_what_rfc_9110_says_it_is() -> None:
-    assert unpack_body("deflate", zlib.compress(TEXT), LIMIT) == TEXT
+    assert decompress_body("deflate", zlib.compress(TEXT), LIMIT) == TEXT

@@ -10,7 +10,8 @@ import pytest
 
 from fuzz.target import BEHAVIOURS, CHOICES, REAL, SMALL, App, Behaviour, Plan, Scale, check, converse, seeds
 from paths import TESTS
-from tinysvc.core.messages import Request, Response
+from tinysvc.core.requests import Request
+from tinysvc.core.responses import Response
 from tinysvc.core.settings import Settings
 from tinysvc.http import Connection
 from wire_cases import CASES, FRAGMENTS, LIMITS, Case, edited, show

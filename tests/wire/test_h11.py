@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from fuzz.target import REAL, App, Behaviour, Plan, converse
 from http_ends import BIG, chunked, cut, get, post
-from tinysvc.core.messages import Request, Response
+from tinysvc.core.requests import Request
+from tinysvc.core.responses import Response
 from tinysvc.core.settings import Settings
 from wire_cases import CASES, EDITS, STREAMS, Case, edited, thorough
 

@@ -6,7 +6,7 @@ import pytest
 
 from tinysvc.core.errors import ProtocolError, UnencodableResult
 from tinysvc.core.settings import Settings
-from tinysvc.wire.heads import field_lines, head_lines, judge_request_line, parse_fields, read_request_line
+from tinysvc.wire.heads import field_lines, head_lines, parse_any_request_line, parse_fields, parse_usual_request_line
 
 
 def test_a_header_block_says_how_its_body_comes() -> None:
@@ -27,7 +27,7 @@ def test_a_header_block_says_how_its_body_comes() -> None:
 )
 def test_a_request_line_that_is_refused(line: bytes, status: int) -> None:
     with pytest.raises(ProtocolError) as refused:
-        judge_request_line(line)
+        parse_any_request_line(line)
     assert refused.value.status == status
 
 
@@ -48,23 +48,23 @@ def test_a_request_line_that_is_refused(line: bytes, status: int) -> None:
 )
 def test_a_refused_target_names_the_character_and_its_escape(target: bytes, named: str, remedy: str) -> None:
     with pytest.raises(ProtocolError) as refused:
-        judge_request_line(b"GET " + target + b" HTTP/1.1\r\n")
+        parse_any_request_line(b"GET " + target + b" HTTP/1.1\r\n")
     assert refused.value.status == 400
     assert named in refused.value.detail
     assert remedy in refused.value.detail
 
 
 def test_an_absolute_target_is_taken_apart() -> None:
-    assert judge_request_line(b"GET http://h:80/p?q HTTP/1.1\r\n") == ("GET", "/p", "q", b"1", b"h:80")
-    assert judge_request_line(b"GET https://h HTTP/1.1\r\n") == ("GET", "/", "", b"1", b"h")
-    assert judge_request_line(b"OPTIONS * HTTP/1.0\r\n") == ("OPTIONS", "*", "", b"0", b"")
+    assert parse_any_request_line(b"GET http://h:80/p?q HTTP/1.1\r\n") == ("GET", "/p", "q", b"1", b"h:80")
+    assert parse_any_request_line(b"GET https://h HTTP/1.1\r\n") == ("GET", "/", "", b"1", b"h")
+    assert parse_any_request_line(b"OPTIONS * HTTP/1.0\r\n") == ("OPTIONS", "*", "", b"0", b"")
 
 
 def test_the_usual_request_line_is_read_as_any_other() -> None:
     for line in (b"GET / HTTP/1.1", b"POST /a%20b?c=%0a&d[]=1 HTTP/1.1"):
-        assert read_request_line(line) == judge_request_line(line + b"\r\n")
+        assert parse_usual_request_line(line) == parse_any_request_line(line + b"\r\n")
     for line in (b"GET / HTTP/1.0", b"FROB / HTTP/1.1", b"GET /\n HTTP/1.1", b"GET http://h/ HTTP/1.1", b""):
-        assert read_request_line(line) is None
+        assert parse_usual_request_line(line) is None
 
 
 def test_what_would_not_stay_in_its_line_is_not_written() -> None:

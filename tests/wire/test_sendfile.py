@@ -14,7 +14,8 @@ import trustme
 
 from http_ends import get, logged, on_loop, read_answer, reset_on_close, serving
 from tinysvc import Response
-from tinysvc.core.messages import FileContent, Request
+from tinysvc.core.requests import Request
+from tinysvc.core.responses import FileContent
 from tinysvc.core.settings import KiB, MiB, Settings
 from tinysvc.http import Connections
 

@@ -44,7 +44,8 @@ import msgspec
 
 from ..core.errors import BindingError, ConfigurationError, HTTPError
 from ..core.forms import JsonText, UploadFile, missing_library
-from ..core.messages import EVENTS, JSON, MESSAGEPACK, NDJSON, Request
+from ..core.requests import Request
+from ..core.responses import EVENTS, JSON, MESSAGEPACK, NDJSON
 from ..core.sse import Event
 from .aliases import decode_hook, is_again, readable_fields, without_aliases
 from .annotations import (

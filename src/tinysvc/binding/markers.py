@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from ..core.errors import ConfigurationError, HTTPError
 from ..core.forms import FormData
-from ..core.messages import Request
+from ..core.requests import Request
 from .annotations import extras
 
 

@@ -16,11 +16,11 @@ from typing import Any
 
 import msgspec
 
-from ..core.context_variables import Remembered
+from ..core.context_variables import SavedVariables
 from ..core.encoding import json_bytes
 from ..core.errors import UnencodableResult
-from ..core.messages import EVENTS, NDJSON, OCTETS, TEXT, FileContent, Response, json_response
-from ..core.shapes import Writer, shape_of
+from ..core.fast_encoders import JsonEncoder, fast_encoder_for
+from ..core.responses import EVENTS, NDJSON, OCTETS, TEXT, FileContent, Response, json_response
 from ..core.sse import Event, EventStream
 from ..pool.arena import BIG
 
@@ -95,11 +95,11 @@ def _encoder_of(kind: type) -> Callable[[Any], Response]:
         return _finished
     if issubclass(kind, (Iterator, AsyncIterator)):
         return Response
-    shape = shape_of(kind) if issubclass(kind, msgspec.Struct) else None
+    shape = fast_encoder_for(kind) if issubclass(kind, msgspec.Struct) else None
     return _json if shape is None else _written_by(shape.write)
 
 
-def _written_by(write: Writer) -> Callable[[Any], Response]:
+def _written_by(write: JsonEncoder) -> Callable[[Any], Response]:
     """Without a second look at the class."""
 
     def encode(result: Any) -> Response:
@@ -210,14 +210,14 @@ class ChunkStream:
         self._items = items
         self._stream_type = stream_type
         self._first: bytes | None = None
-        self._variables = Remembered()  # as the handler has set them
+        self._variables = SavedVariables()  # as the handler has set them
         self._encode: Callable[[Any], bytes] = _event_chunk  # of a stream that does not wait for its first item
 
     async def begin(self) -> str:
         """Take the first item, so that it fails as a plain result would; returns the content type it asks for."""
         first = await anext(self._items, _END)
         self._first, content_type, self._encode = _first_chunk(first, self._stream_type)
-        self._variables = Remembered()
+        self._variables = SavedVariables()
         return content_type
 
     def __aiter__(self) -> AsyncIterator[bytes]:

@@ -40,7 +40,7 @@ def restore(values: Context) -> None:
             variable.set(value)
 
 
-class Remembered:
+class SavedVariables:
     """The variables that stand now: what goes on later, in another context, begins with them."""
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ def copy_back(after: Context, before: Context) -> None:
                 variable.set(default)
 
 
-class Threads:
+class ThreadContext:
     """The context of the threads that one task waits for."""
 
     def __init__(self, task: object) -> None:
@@ -72,7 +72,7 @@ class Threads:
         self._task = ref(task)
 
     @classmethod
-    def of(cls, task: object) -> Threads:
+    def of(cls, task: object) -> ThreadContext:
         """Those of the current task."""
         threads = _threads.get()
         if threads is None or threads._task() is not task:  # a task inherits the variables of its maker
@@ -96,7 +96,7 @@ class Threads:
         copy_back(after, self._before)
 
 
-_threads: ContextVar[Threads | None] = ContextVar("threads", default=None)
+_threads: ContextVar[ThreadContext | None] = ContextVar("threads", default=None)
 
 
 def _run_with(values: Context, function: Callable[[], T]) -> T:

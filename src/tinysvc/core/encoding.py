@@ -28,7 +28,7 @@ import msgspec
 import orjson
 
 from .errors import UnencodableResult
-from .shapes import all_fit, fits, shape_of
+from .fast_encoders import can_encode, can_encode_all, fast_encoder_for
 
 _OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_PASSTHROUGH_DATACLASS
 """Dataclasses go through the table: orjson looks into `__dict__`, which lacks the defaults of a decoded one."""
@@ -43,8 +43,8 @@ def json_bytes(value: Any) -> bytes:
     kind = type(value)
     if kind not in _WITHOUT_FIELDS:
         is_list = kind is list and bool(value)
-        shape = shape_of(type(value[0]) if is_list else kind)  # type: ignore[arg-type]  # a class is hashable
-        if shape is not None and (all_fit if is_list else fits)(value, shape):
+        shape = fast_encoder_for(type(value[0]) if is_list else kind)  # type: ignore[arg-type]  # a class is hashable
+        if shape is not None and (can_encode_all if is_list else can_encode)(value, shape):
             try:
                 return shape.write(value, _shallow, orjson.OPT_UTC_Z)
             except (TypeError, ValueError):  # a value of another type than its class says

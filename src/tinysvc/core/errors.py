@@ -23,12 +23,8 @@ TinysvcError                   500
 from __future__ import annotations
 
 import errno
-import re
-import sys
-import traceback
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 
 
@@ -69,10 +65,10 @@ class ConfigurationError(TinysvcError):
     @classmethod
     def at(cls, function: Callable[..., Any], sentence: str) -> ConfigurationError:
         """An error about `function`, with the file and line where it is defined."""
-        return cls(f"{place_of(function)}: {sentence}")
+        return cls(f"{source_location(function)}: {sentence}")
 
 
-def place_of(function: object) -> str:
+def source_location(function: object) -> str:
     """The name of a function, and the file and line where it is defined."""
     code = getattr(function, "__code__", None)
     name = getattr(function, "__qualname__", repr(function))
@@ -210,7 +206,7 @@ _RAISE = {
 }
 
 
-def refused_call(call: str, error: OSError) -> str:
+def describe_os_error(call: str, error: OSError) -> str:
     """The end of a sentence about a call that the system has refused, with the remedy where there is a usual one."""
     remedy = _RAISE.get(error.errno or 0, "")
     return f"{call} failed: {error.strerror or error}" + (f"; {remedy}" if remedy else "")
@@ -246,56 +242,10 @@ class RemoteError(PoolError):
         return f"{self.message}\n\n{self.traceback}" if self.traceback else self.message
 
 
-HIDDEN = (
-    str(Path(__file__).parents[1]) + "/",
-    "<frozen importlib",
-    "<frozen runpy",
-    "/importlib/__init__.py",
-    "/multiprocessing/spawn.py",
-    "/anyio/to_thread.py",
-    "/anyio/_backends/_asyncio.py",  # in whose threads a `def` handler of an io route runs
-    f"python{sys.version_info.major}.{sys.version_info.minor}/contextlib.py",
-)
-
-
-def author_traceback(error: BaseException) -> str:
-    """The traceback as text, from the author's first frame on: ours and the import system's are left out, also of the
-    errors that it came from.
-
-    An error of which no frame is the author's is shown whole: then it is ours, or the interpreter's. Errors of this
-    module say all in their sentence.
-    """
-    if isinstance(error, TinysvcError):
-        return "".join(traceback.format_exception_only(error)).rstrip()
-    shown = traceback.TracebackException.from_exception(error)
-    chain: list[tuple[traceback.TracebackException | None, BaseException | None]] = [(shown, error)]
-    for each, raised in chain:
-        if each and raised:
-            _leave_authors(each, raised)
-            chain += (each.__cause__, raised.__cause__), (each.__context__, raised.__context__)
-    return "".join(shown.format()).rstrip()
-
-
-def _leave_authors(shown: traceback.TracebackException, error: BaseException) -> None:
-    authors = [frame for frame in shown.stack if not any(hidden in frame.filename for hidden in HIDDEN)]
-    if authors or isinstance(error, SyntaxError):  # that one names its place itself
-        shown.stack = traceback.StackSummary.from_list(authors)
-
-
-noticed_by: list[Callable[[BaseException], None]] = []
+error_observers: list[Callable[[BaseException], None]] = []
 """Called for each error of a handler that is not an answer on purpose, in the thread where it came up: for tests."""
 
 
-def notice(error: BaseException) -> None:
-    for each in noticed_by.copy():  # another thread may serve, and end, meanwhile
+def observe_error(error: BaseException) -> None:
+    for each in error_observers.copy():  # another thread may serve, and end, meanwhile
         each(error)
-
-
-INDENT = "    "
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
-
-
-def indented(text: str) -> str:
-    """Text for the log, of which no line but the first stands at the margin, and none is moved there by a terminal."""
-    text = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
-    return text.replace("\n", f"\n{INDENT}")

@@ -24,12 +24,12 @@ in_child = False
 """Whether this process is a forked child of one that had something to share."""
 
 
-def not_for_children(owner: Any, descriptors: Callable[[Any], Iterable[int]]) -> None:
+def detach_in_child(owner: Any, descriptors: Callable[[Any], Iterable[int]]) -> None:
     """In a forked child, `descriptors(owner)` lead nowhere. The function does the rest of what is needed there."""
     _owners[owner] = descriptors
 
 
-def end_of_child(error: BaseException | None = None) -> NoReturn:
+def end_child(error: BaseException | None = None) -> NoReturn:
     """End a forked child that came back from the author's code, as the interpreter ends."""
     status = 1
     if isinstance(error, SystemExit):

@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from .errors import HTTPError
-from .query import CONTROL, parse_query
+from .query import CONTROL_CHARACTERS, parse_query
 
 KiB, MiB = 1024, 1024 * 1024
 
@@ -299,7 +299,7 @@ class _Part:
     def __init__(self, segment: Any, charset: str) -> None:
         headers = {name: _header_text(value, charset) for name, value in segment.headerlist}
         for header, value in headers.items():
-            if CONTROL.search(value):
+            if CONTROL_CHARACTERS.search(value):
                 raise _malformed(f"the header {header} of a part holds a control character")
         if not segment.name:
             raise _malformed("a part has no name")
@@ -308,7 +308,7 @@ class _Part:
             filename = _header_text(filename, charset)
         if "filename*" in headers["Content-Disposition"].lower():
             filename = _extended_name(headers["Content-Disposition"], filename or "")
-        if CONTROL.search(name + (filename or "")):
+        if CONTROL_CHARACTERS.search(name + (filename or "")):
             raise _malformed("the name of a part, or of its file, holds a control character")
         encoding = headers.get("Content-Transfer-Encoding", "binary").strip().lower()
         if encoding not in ("binary", "8bit", "7bit"):

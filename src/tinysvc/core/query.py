@@ -7,7 +7,7 @@ from urllib.parse import unquote_to_bytes
 
 from .errors import HTTPError
 
-CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+CONTROL_CHARACTERS = re.compile("[\x00-\x1f\x7f-\x9f]")
 """What no name of a file or field holds."""
 
 MAX_QUERY_FIELDS = 1000

@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from .messages import EVENTS, Response
+from .responses import EVENTS, Response
 
 
 class EventStream(Response):

@@ -8,10 +8,9 @@ from functools import partial
 from threading import Lock, get_ident
 from typing import Any
 
-from . import context, forks
-from .context_variables import Threads
-from .ending import watch
-from .messages import DRAINED
+from . import forks, request_context
+from .context_variables import ThreadContext
+from .shutdown import DRAINED, exit_guard
 
 
 async def in_thread(function: Callable[[], Any], *, always: bool = False, limiter: Any = None) -> Any:
@@ -25,9 +24,9 @@ async def in_thread(function: Callable[[], Any], *, always: bool = False, limite
 
     turn = Lock()  # whoever has it came first: the thread or the cancellation
     limiter = CapacityLimiter(1) if always else limiter
-    threads = Threads.of(asyncio.current_task())
+    threads = ThreadContext.of(asyncio.current_task())
     work = asyncio.ensure_future(
-        run_sync(partial(_outcome, threads.within(function), turn, context.connection()), limiter=limiter)
+        run_sync(partial(_outcome, threads.within(function), turn, request_context.current_owner()), limiter=limiter)
     )
     try:
         result, failure = await asyncio.shield(work)
@@ -35,7 +34,7 @@ async def in_thread(function: Callable[[], Any], *, always: bool = False, limite
         if not always and turn.acquire(blocking=False):
             work.cancel()
         elif not always and DRAINED in error.args:
-            watch.left_thread = True  # it may never return
+            exit_guard.abandoned_thread = True  # it may never return
         else:
             with CancelScope(shield=True):  # a scope of anyio's cancels again and again
                 await asyncio.wait([work])
@@ -51,21 +50,21 @@ async def in_thread(function: Callable[[], Any], *, always: bool = False, limite
 
 
 def _outcome(
-    function: Callable[[], Any], turn: Lock, connection: context.Serves | None
+    function: Callable[[], Any], turn: Lock, connection: request_context.RequestOwner | None
 ) -> tuple[Any, BaseException | None]:
     """What it returns, or raises: the SystemExit of a task would end the loop."""
     if not turn.acquire(blocking=False):
         return None, None  # to nobody
     if connection:
-        context.by_thread[get_ident()] = connection
+        request_context.owner_by_thread[get_ident()] = connection
     try:
         result = function()
     except BaseException as error:
         if forks.in_child:
-            forks.end_of_child(error)
+            forks.end_child(error)
         return None, error
     finally:
-        context.by_thread.pop(get_ident(), None)
+        request_context.owner_by_thread.pop(get_ident(), None)
     if forks.in_child:
-        forks.end_of_child()
+        forks.end_child()
     return result, None

@@ -25,7 +25,7 @@ from ..binding.binder import Binder, Input, is_stream
 from ..binding.markers import ApiKey, Bearer
 from ..binding.schemas import ANYTHING, REF, Schema, Schemas, with_default
 from ..core.forms import MULTIPART, URLENCODED, UploadFile
-from ..core.messages import EVENTS, JSON, NDJSON, OCTETS, PROBLEM, TEXT, Response
+from ..core.responses import EVENTS, JSON, NDJSON, OCTETS, PROBLEM, TEXT, Response
 from ..core.settings import Settings
 from ..core.sse import EventStream
 from ..service.plan import Wiring

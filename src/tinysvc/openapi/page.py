@@ -10,7 +10,8 @@ from pathlib import Path
 
 import orjson
 
-from ..core.messages import HTML, JSON, Handler, Request, Response
+from ..core.requests import Request
+from ..core.responses import HTML, JSON, Handler, Response
 from ..core.settings import Settings
 from ..service.plan import Wiring
 from ..service.service import Service

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
-from ..core.messages import EVENTS, JSON, NDJSON, OCTETS
+from ..core.responses import EVENTS, JSON, NDJSON, OCTETS
 
 Schema = Mapping[str, Any]
 

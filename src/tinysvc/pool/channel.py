@@ -20,10 +20,10 @@ from multiprocessing import context, popen_spawn_posix, process, reduction, spaw
 from types import ModuleType
 from typing import Any, NamedTuple, cast
 
-from ..core.ending import awake_timeout
-from ..core.errors import ConfigurationError, WorkerStartError, refused_call
-from ..core.forks import not_for_children
-from ..core.shadows import STARTING, shadowing, stdlib_first
+from ..core.errors import ConfigurationError, WorkerStartError, describe_os_error
+from ..core.forks import detach_in_child
+from ..core.shutdown import awake_timeout
+from ..core.stdlib_shadowing import FORKSERVER_VARIABLE, shadowing_files, stdlib_first
 from .arena import Arena, Arenas, anonymous_file
 from .descendants import kill_marked
 from .worker import (
@@ -89,7 +89,7 @@ class Forkserver:
         self._on_lost = on_lost
         self._mark = options.mark
         self._pickles, self._inherited = _pickles(program, options)
-        self._environment = {STARTING: "1", **dict.fromkeys(_THREAD_VARIABLES, str(threads)), **os.environ}
+        self._environment = {FORKSERVER_VARIABLE: "1", **dict.fromkeys(_THREAD_VARIABLES, str(threads)), **os.environ}
         self._buffer = b""
         self.warnings: list[str] = []  # of the program that it has loaded
         self._ready: asyncio.Future[None]
@@ -103,15 +103,15 @@ class Forkserver:
         try:
             self._control, theirs = socket.socketpair()
         except OSError as error:
-            raise WorkerStartError(f"no forkserver can be started: {refused_call('socketpair', error)}") from None
+            raise WorkerStartError(f"no forkserver can be started: {describe_os_error('socketpair', error)}") from None
         self._control.setblocking(False)
-        not_for_children(self, lambda forkserver: [forkserver._control.fileno()])
+        detach_in_child(self, lambda forkserver: [forkserver._control.fileno()])
         try:
             self._process = self._start_process(theirs)
         except OSError as error:
             self._control.close()
             call = f"starting {spawn.get_executable()}" if error.filename else "fork"
-            raise WorkerStartError(f"no forkserver can be started: {refused_call(call, error)}") from None
+            raise WorkerStartError(f"no forkserver can be started: {describe_os_error(call, error)}") from None
         except BaseException:
             self._control.close()
             raise
@@ -245,7 +245,9 @@ def _pickles(program: Program, options: WorkerOptions) -> tuple[bytes, list[int]
         preparation.pop("init_main_from_path", None)
     preparation["authkey"] = bytes(preparation["authkey"])
     path = [os.getcwd() if entry == "" else entry for entry in sys.path]
-    paths = (stdlib_first(path), path, ("tinysvc.runtime.cpu_endpoints",)) if shadowing(path) else (path, path, ())
+    paths = (
+        (stdlib_first(path), path, ("tinysvc.runtime.cpu_endpoints",)) if shadowing_files(path) else (path, path, ())
+    )
     heir = _Heir()
     context.set_spawning_popen(heir)  # type: ignore[arg-type]
     try:
@@ -288,8 +290,8 @@ def _imports_main(main: ModuleType) -> bool:
 def refuse_frozen(what: str) -> None:
     """WorkerStartError where `sys.executable` is not Python: it would start the program again, and so without end."""
     executable = os.fsdecode(spawn.get_executable() or "")
-    if getattr(sys, "frozen", False) or STARTING in os.environ or not executable:
-        os.environ.pop(STARTING, None)
+    if getattr(sys, "frozen", False) or FORKSERVER_VARIABLE in os.environ or not executable:
+        os.environ.pop(FORKSERVER_VARIABLE, None)
         raise WorkerStartError(
             f"{what} needs new Python processes, and this program's executable ({executable or 'unknown'}) is the "
             "program itself, as in a frozen one; serve it with python, or run its cpu handlers with cpu_workers=0"
@@ -321,7 +323,7 @@ class Channel(asyncio.Protocol):
         self._on_closed = on_closed
         self._limit = limit
         self._closed = False
-        not_for_children(self, lambda channel: [channel._socket.fileno()])
+        detach_in_child(self, lambda channel: [channel._socket.fileno()])
         self.transport: asyncio.Transport
         self.arena: Arena | None = None  # where the worker may put a big result
         self.arenas = Arenas()  # where it has put others, which have been read

@@ -27,9 +27,9 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 from ..core.cores import available_cores
-from ..core.ending import BEAT, MOMENT, STALL, LoopBudget, awake_timeout
 from ..core.errors import HTTPError, PoolClosed, RemoteError, WorkerStartError
 from ..core.settings import DEFAULT_POOL
+from ..core.shutdown import CLOCK_INTERVAL, MIN_STEP_TIME, STALL_THRESHOLD, LoopCountdown, awake_timeout
 from .arena import SPARE, Arena, Arenas
 from .channel import Channel, End, Forkserver
 from .descendants import new_mark
@@ -60,7 +60,7 @@ STREAM_HIGH_WATER = 256 * 1024
 """Unread bytes of a stream before its worker's socket is left unread, and so its generator waits."""
 
 STALL_GRACE = 0.1
-"""Seconds beyond a standstill (ending.py) for what workers have sent meanwhile to be read, before anybody is killed."""
+"""Seconds after a standstill (core/shutdown.py) in which the loop reads what workers sent before it kills one."""
 
 MAX_LAST_WORDS = 32 * 1024
 """Bytes of a crashed worker's Python stack that reach the log."""
@@ -170,7 +170,7 @@ class Alarm:
     def now(self) -> float:
         """The time, after `put_off` where the timer is much too late."""
         now = monotonic()
-        if now > self._look + STALL:
+        if now > self._look + STALL_THRESHOLD:
             seconds = now - self._looked + STALL_GRACE
             self._when += seconds
             self._set_timer(now)
@@ -180,7 +180,7 @@ class Alarm:
     def _set_timer(self, now: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._looked, self._look = now, min(self._when, now + BEAT)
+        self._looked, self._look = now, min(self._when, now + CLOCK_INTERVAL)
         self._timer = asyncio.get_running_loop().call_later(max(0.0, self._look - now), self._on_time)
 
     def _on_time(self) -> None:
@@ -258,7 +258,7 @@ class Dispatcher:
             await self._gone.wait()  # somebody else is at it
             return
         self.books.closing = True
-        budget = LoopBudget(inf if timeout is None else timeout)
+        budget = LoopCountdown(inf if timeout is None else timeout)
         try:
             await self.wait_until(lambda: not any(self.books.jobs()), timeout)
         finally:
@@ -268,9 +268,9 @@ class Dispatcher:
                 self._first_start.exception()  # nobody may be there to hear it
             try:
                 if timeout != 0:
-                    seconds = min(ORDERLY_END, max(MOMENT, budget.left()))
+                    seconds = min(ORDERLY_END, max(MIN_STEP_TIME, budget.left()))
                     await self.wait_until(lambda: not self.books.workers, seconds)
-                await self._stop(max(2 * MOMENT, budget.left()))
+                await self._stop(max(2 * MIN_STEP_TIME, budget.left()))
             finally:
                 budget.cancel()
                 self._gone.set()

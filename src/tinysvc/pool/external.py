@@ -45,9 +45,9 @@ from ..core.errors import (
     RemoteError,
     WorkerDied,
     WorkerStartError,
-    author_traceback,
 )
 from ..core.settings import DEFAULT_QUEUE_SIZE
+from ..core.tracebacks import author_traceback
 from .arena import Arena, Arenas
 from .dispatcher import Alarm, JobReply
 from .scheduler import START_LIMIT, Job, JobState, Lane

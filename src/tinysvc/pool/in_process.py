@@ -18,8 +18,9 @@ from queue import SimpleQueue
 from time import monotonic
 from typing import Any
 
-from ..core.errors import WorkerStartError, author_traceback
+from ..core.errors import WorkerStartError
 from ..core.settings import DEFAULT_QUEUE_SIZE
+from ..core.tracebacks import author_traceback
 from .dispatcher import JobReply, JobStream, remote_error
 from .external import ForeignPool
 from .scheduler import Job, JobState

@@ -41,10 +41,11 @@ from typing import Any, NamedTuple, NoReturn
 import msgspec
 
 from ..core import forks
-from ..core.ending import slow_close_told
-from ..core.errors import HTTPError, TinysvcError, author_traceback, refused_call
-from ..core.lifeline import die_with
-from ..core.shadows import STARTING
+from ..core.errors import HTTPError, TinysvcError, describe_os_error
+from ..core.exit_with_parent import exit_with_parent
+from ..core.shutdown import warn_of_slow_close
+from ..core.stdlib_shadowing import FORKSERVER_VARIABLE
+from ..core.tracebacks import author_traceback
 from . import inherited, leftovers
 from .arena import BIG, Arena
 from .descendants import (
@@ -198,7 +199,7 @@ def open_standard_streams() -> None:
 
 def forkserver_main(control_fd: int, program_file: Any) -> NoReturn:
     """Load the program, then fork, kill and reap until the server is gone. `program_file` holds its pickles."""
-    os.environ.pop(STARTING, None)
+    os.environ.pop(FORKSERVER_VARIABLE, None)
     open_standard_streams()
     control = socket.socket(fileno=control_fd)
     control.set_inheritable(False)
@@ -206,7 +207,7 @@ def forkserver_main(control_fd: int, program_file: Any) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    die_with(control, True)
+    exit_with_parent(control, True)
     faulthandler.enable(all_threads=False)  # for a crash in the author's import
     leftovers.note_calls()
     shared = ExitStack()
@@ -232,7 +233,7 @@ def forkserver_main(control_fd: int, program_file: Any) -> NoReturn:
         _leave(3)
     finally:
         program_file.close()
-    die_with(control, False)
+    exit_with_parent(control, False)
     control.sendall(frame((READY, 0, warning)))
     gc.collect()
     gc.freeze()  # what is loaded now is shared by all workers: keep the collector from writing into it
@@ -349,7 +350,7 @@ class Forkserver:
                 pid = os.fork()
         except OSError as error:
             pid = -1
-            self.tell(FAILED, number, f"cannot start: {refused_call('fork', error)}")
+            self.tell(FAILED, number, f"cannot start: {describe_os_error('fork', error)}")
         if pid:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -469,7 +470,7 @@ class Link:
         self._small = min(BIG, options.max_result_size + 1)
         self._measures_memory = options.measures_memory
         self._lock = threading.Lock()  # other threads of the worker may log
-        forks.not_for_children(self, Link._left_to_the_parent)
+        forks.detach_in_child(self, Link._left_to_the_parent)
         self._pid = os.getpid()
 
     def _left_to_the_parent(self) -> list[int]:
@@ -545,7 +546,7 @@ class Link:
 
     def _write(self, data: bytes, answers: int) -> None:
         if forks.in_child:  # it has returned into our code: the channel is its parent's
-            forks.end_of_child()
+            forks.end_child()
         if self._outgoing is not None:
             self.flush(answers=True)
         written = self._written
@@ -712,7 +713,7 @@ def _is_gone(error: BaseException) -> bool:
 
 def _close(close: Callable[[], object]) -> int:
     try:
-        with slow_close_told():
+        with warn_of_slow_close():
             close()
     except BaseException as error:
         print(f"a worker could not close its resources:\n{author_traceback(error)}", file=sys.stderr)
@@ -726,7 +727,7 @@ def do_job(link: Link, handle: Handle, number: int, kind: int, meta: Any, body: 
         if kind == HANDLE:
             reply_meta, content = handle(meta, body)
             if forks.in_child:
-                forks.end_of_child()
+                forks.end_child()
             if isinstance(content, memoryview):
                 content = content.cast("B")  # its length in bytes
             if isinstance(content, (bytes, bytearray, memoryview)):
@@ -737,7 +738,7 @@ def do_job(link: Link, handle: Handle, number: int, kind: int, meta: Any, body: 
             function, args, kwargs = unpack(meta, body)
             result = function(*args, **kwargs)
             if forks.in_child:
-                forks.end_of_child()
+                forks.end_child()
             if kind == CALL:
                 lengths, pieces = pack(result)
                 link.send_result(number, PICKLED, lengths, *pieces)
@@ -746,13 +747,13 @@ def do_job(link: Link, handle: Handle, number: int, kind: int, meta: Any, body: 
                 send_stream(link, number, None, pickles)
     except OSError as error:
         if forks.in_child:
-            forks.end_of_child(error)
+            forks.end_child(error)
         if link.is_closed():
             raise
         return send_error(link, number, kind, error)
     except BaseException as error:
         if forks.in_child:
-            forks.end_of_child(error)
+            forks.end_child(error)
         return send_error(link, number, kind, error)
     return True
 

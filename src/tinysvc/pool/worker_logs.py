@@ -29,8 +29,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ..core.context import request_id, route_name
-from ..core.errors import INDENT, indented
+from ..core.request_context import request_id, route_name
+from ..core.tracebacks import INDENT, indented
 
 STACK_SIGNAL = getattr(signal, "SIGRTMAX", signal.SIGUSR2)
 """The signal that makes a worker write its Python stack and end; whatever it is stuck in, C code or a lock."""

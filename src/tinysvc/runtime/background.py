@@ -19,11 +19,13 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from ..core import forks
-from ..core.context import list_task
-from ..core.ending import awake_timeout
-from ..core.errors import INDENT, HTTPError, author_traceback, indented, notice
-from ..core.messages import Failed, Handler, Request, Response
+from ..core.errors import HTTPError, observe_error
+from ..core.request_context import register_task
+from ..core.requests import Request
+from ..core.responses import FailedResponse, Handler, Response
+from ..core.shutdown import awake_timeout
 from ..core.threads import in_thread
+from ..core.tracebacks import INDENT, author_traceback, indented
 from .open_resources import OpenStream
 
 log = logging.getLogger("tinysvc")
@@ -43,7 +45,7 @@ class Task(NamedTuple):
     request: Request | None
     context: Context
 
-    def at_work_on(self) -> Request | None:
+    def current_request(self) -> Request | None:
         """The request, for its log lines."""
         return self.request
 
@@ -131,7 +133,7 @@ class BackgroundTasks:
             except BaseException:
                 background.discard()
                 raise
-            if isinstance(response, Failed):
+            if isinstance(response, FailedResponse):
                 background.discard()
             elif isinstance(response.content, AsyncIterator):
                 stack = AsyncExitStack()
@@ -163,23 +165,23 @@ class BackgroundTasks:
         running = self.loop.create_task(self._run(task), context=task.context)
         self._running[running] = task
         running.add_done_callback(self._running.pop)
-        list_task(running, task)
+        register_task(running, task)
 
     async def _run(self, task: Task) -> None:
         try:
             await self._call(task.call)
         except BaseException as error:  # SystemExit, too: a task must not end the server
             if forks.in_child:
-                forks.end_of_child(error)
+                forks.end_child(error)
             current = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and current is not None and current.cancelling():
                 raise
-            notice(error)
+            observe_error(error)
             log.error("the background task %s failed\n%s", _told(task), INDENT + indented(author_traceback(error)))
         finally:
             self.release(task)
         if forks.in_child:
-            forks.end_of_child()
+            forks.end_child()
 
     async def _call(self, call: partial[Any]) -> None:
         if inspect.iscoroutinefunction(call):

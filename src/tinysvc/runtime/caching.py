@@ -24,10 +24,11 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import NamedTuple
 
-from ..core.messages import SAFE_METHODS, Handler, Request, Response, add_vary, make_private
+from ..core.requests import SAFE_METHODS, Request
+from ..core.responses import Handler, Response, add_vary, make_private
 from ..pool.arena import BIG
 from ..service.routes import Route
-from ..wire.codings import choose, offered
+from ..wire.codings import choose_coding, offered_codings
 
 LARGEST_SHARE = 8
 """A result may take one such part of the cache: else a few big ones drive everything else out."""
@@ -152,7 +153,7 @@ class CachedRoute:
 
     def _key(self, request: Request, body: bytes) -> Hashable:
         given = tuple([tuple(request.headers.get_all(name)) for name in self._headers])
-        coding = choose(request.headers.get("accept-encoding", ""), offered()) if self._packs else ""
+        coding = choose_coding(request.headers.get("accept-encoding", ""), offered_codings()) if self._packs else ""
         content = body if len(body) <= 64 else blake2b(body).digest()
         return self, request.method, request.raw_path, request.raw_query, content, given, request.resources, coding
 

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
-from ..core.context import request_id
 from ..core.errors import ConfigurationError
+from ..core.request_context import request_id
 from ..executor import packed
 from ..pool.dispatcher import JobReply, remote_error, unpacked
 from ..service.routes import recorded

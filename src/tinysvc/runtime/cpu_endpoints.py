@@ -27,25 +27,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..binding.binder import Binder, Body, is_packed, open_resource, resource_key
 from ..binding.results import encode_iterator, encode_result
-from ..core.context import request_id, route_name
-from ..core.ending import begin_to_close
 from ..core.errors import HTTPError, UnencodableResult
 from ..core.forms import FormData, parse_form
-from ..core.messages import (
-    FileContent,
-    HeaderLines,
-    Headers,
-    Peer,
-    Request,
-    Response,
-    check_assigned,
-    problem_response,
-)
+from ..core.headers import HeaderLines, Headers
+from ..core.request_context import request_id, route_name
+from ..core.requests import Peer, Request
+from ..core.responses import FileContent, Response, check_headers, problem_response
+from ..core.shutdown import set_closing_resource
 from ..pool.inherited import started_by
 from ..pool.worker import Handle, Reply, error_text, pickled_error, unpack
 from ..pool.worker import pack as pickled
 from ..service.error_handlers import ErrorHandler, ErrorHandlers, answer_to
-from ..wire.codings import pack, pack_pieces, packing, unpack_body
+from ..wire.codings import begin_compression, compress, compress_pieces, decompress_body
 
 if TYPE_CHECKING:
     from ..service.routes import Batch
@@ -127,7 +120,7 @@ def _open(stack: ExitStack, resources: dict[str, Callable[..., Any]], opened: di
         if key not in opened:
             with started_by(f"the resource {name}"):
                 opened[key] = open_resource(stack, function, arguments)
-            stack.callback(begin_to_close, name)  # it is called before that is closed
+            stack.callback(set_closing_resource, name)  # it is called before that is closed
         keys[name], values[name] = key, opened[key]
     return values
 
@@ -200,7 +193,7 @@ def _unpacked(request: Request, body: Body, kind: str, limit: int) -> Body:
     if kind in ("", "bytes"):
         return body
     if is_packed(request):
-        body = unpack_body(request.headers["content-encoding"], body, limit)
+        body = decompress_body(request.headers["content-encoding"], body, limit)
     if kind == "form":
         request.form_data = parse_form(request.headers.get("content-type", ""), body)
     return body
@@ -209,10 +202,10 @@ def _unpacked(request: Request, body: Body, kind: str, limit: int) -> Body:
 def _compressed(request: Request, response: Response, content: Any) -> Any:
     """The content as the response will have it; the response's headers tell how."""
     response.content = content
-    coding = packing(request, response)
+    coding = begin_compression(request, response)
     if coding is None:
         return content
-    return pack_pieces(coding, content) if isinstance(content, Iterator) else pack(coding, content)
+    return compress_pieces(coding, content) if isinstance(content, Iterator) else compress(coding, content)
 
 
 def _called(endpoint: Endpoint, resources: Values) -> Handle:
@@ -242,7 +235,7 @@ def _called(endpoint: Endpoint, resources: Values) -> Handle:
 def _meta_of(response: Response, work: float | None = None) -> tuple[int, str | None, list[tuple[str, str]], Any]:
     """Head of the response; and the seconds that were worked for it, where that is known."""
     if type(response.headers) is not HeaderLines or not (response.content_type or "").isascii():
-        check_assigned(response)
+        check_headers(response)
     return response.status, response.content_type, response.headers, work
 
 

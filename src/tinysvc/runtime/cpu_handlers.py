@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import PoolError
-from ..core.messages import SAFE_METHODS, Handler, Request, Response
+from ..core.requests import SAFE_METHODS, Request
+from ..core.responses import Handler, Response
 from ..pool.arena import BIG, Arena, Arenas
 from .advice import Sample
 from .batching import Batcher, Item

@@ -19,11 +19,11 @@ from ..core.errors import (
     TinysvcError,
     UnencodableResult,
     WorkerDied,
-    author_traceback,
-    indented,
-    notice,
+    observe_error,
 )
-from ..core.messages import Request, Response, problem_response
+from ..core.requests import Request
+from ..core.responses import Response, problem_response
+from ..core.tracebacks import author_traceback, indented
 from ..service.error_handlers import ErrorHandlers, answer_to
 from ..service.router import allow
 
@@ -47,7 +47,7 @@ def error_response(
         ConnectionAbortedError: The client has disconnected.
     """
     if forks.in_child:
-        forks.end_of_child(error)
+        forks.end_child(error)
     if isinstance(error, NoRoute) and request.method != "OPTIONS":
         try:
             error_handlers = of_longest_prefix(error_handlers_under, request.raw_path) or {}
@@ -83,7 +83,7 @@ def _logged(error: BaseException, request: Request) -> Response:
     """Log the error with its details; the response has only what the client may know."""
     if isinstance(error, JobAbandoned):
         raise ConnectionAbortedError(str(error)) from None
-    notice(error)
+    observe_error(error)
     level, text = _log_line(error)
     if text:
         line = "%s %s (request %s): %s"

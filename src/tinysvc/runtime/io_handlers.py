@@ -11,9 +11,10 @@ from typing import Any
 from ..binding.binder import Binder, is_packed
 from ..binding.results import begin_result, encode_result
 from ..core.forms import parse_form
-from ..core.messages import Handler, Request, Response
+from ..core.requests import Request
+from ..core.responses import Handler, Response
 from ..core.threads import in_thread
-from ..wire.codings import unpack_body
+from ..wire.codings import decompress_body
 
 Bind = Callable[[Request, bytes], Mapping[str, Any]]
 
@@ -74,7 +75,7 @@ def _with_form(bind: Bind, max_body_size: int) -> Callable[[Request], Any]:
     async def arguments_of(request: Request) -> Mapping[str, Any]:
         if is_packed(request):
             header, body = request.headers["content-encoding"], await request.body()
-            whole = await in_thread(partial(unpack_body, header, body, max_body_size))
+            whole = await in_thread(partial(decompress_body, header, body, max_body_size))
             request.form_data = await in_thread(partial(parse_form, request.headers.get("content-type", ""), whole))
         else:
             await request.form()
@@ -89,7 +90,7 @@ def _with_body(bind: Bind, binder: Binder, max_body_size: int) -> Callable[[Requ
     async def arguments_of(request: Request) -> Mapping[str, Any]:
         body = await request.body() if needs_body else b""
         if typed and is_packed(request):
-            body = await in_thread(partial(unpack_body, request.headers["content-encoding"], body, max_body_size))
+            body = await in_thread(partial(decompress_body, request.headers["content-encoding"], body, max_body_size))
         return bind(request, body)
 
     return arguments_of

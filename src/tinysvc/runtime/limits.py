@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import Callable
 
 from ..core.errors import HTTPError
-from ..core.messages import DRAINED, EVENTS, Handler, Request, Response
+from ..core.requests import Request
+from ..core.responses import EVENTS, Handler, Response
+from ..core.shutdown import DRAINED
 
 
 def limited_body(handler: Handler, size: int) -> Handler:

@@ -18,7 +18,8 @@ from typing import Any
 
 from ..binding.results import begin_result, encode_result
 from ..core.errors import JobAbandoned
-from ..core.messages import Handler, Middleware, Request, Response, close_content
+from ..core.requests import Request
+from ..core.responses import Handler, Middleware, Response, close_content
 from .open_resources import OpenStream
 
 

@@ -13,11 +13,13 @@ from functools import partial
 from typing import Any
 
 from ..binding.binder import Binder, HeadCheck, open_resource, resource_key
-from ..core.context_variables import Remembered, restore
-from ..core.ending import MOMENT, awake_timeout, watch
-from ..core.errors import TinysvcError, UnencodableResult, author_traceback, indented, notice
-from ..core.messages import Failed, Handler, Request, Response
+from ..core.context_variables import SavedVariables, restore
+from ..core.errors import TinysvcError, UnencodableResult, observe_error
+from ..core.requests import Request
+from ..core.responses import FailedResponse, Handler, Response
+from ..core.shutdown import MIN_STEP_TIME, awake_timeout, exit_guard
 from ..core.threads import in_thread
+from ..core.tracebacks import author_traceback, indented
 from ..service.resources import Resources, binders_of
 from ..service.routes import Given, Resource
 from .limits import limited_time
@@ -128,23 +130,23 @@ class HeldOpen:
                 await asyncio.wait([self._task])
             except asyncio.CancelledError:  # it takes too long
                 self._task.cancel()
-                await asyncio.wait([self._task], timeout=MOMENT / 2)
+                await asyncio.wait([self._task], timeout=MIN_STEP_TIME / 2)
                 raise
 
 
 def _tell_failure(function: Callable[..., Any], words: str, error: BaseException | None) -> None:
     text = f"the resource {function.__name__} {words}"
     if error is not None:
-        notice(error)
+        observe_error(error)
         text += f":\n{author_traceback(error)}"
     log.error("%s", indented(text))
 
 
 async def _close_told(function: Callable[..., Any], own: AsyncExitStack, seconds_left: Callable[[], float]) -> None:
     """What fails or takes too long is said here, and the others are closed all the same."""
-    seconds = max(MOMENT, seconds_left())
+    seconds = max(MIN_STEP_TIME, seconds_left())
     late = f"the resource {getattr(function, '__name__', function)} was not closed within shutdown_timeout"
-    watch.expect(seconds + MOMENT, late)
+    exit_guard.limit_step(seconds + MIN_STEP_TIME, late)
     limit = asyncio.timeout(None)
     try:
         async with awake_timeout(seconds) as limit:
@@ -155,7 +157,7 @@ async def _close_told(function: Callable[..., Any], own: AsyncExitStack, seconds
         else:
             _tell_failure(function, "cannot be closed", error)
     finally:
-        watch.forget()
+        exit_guard.end_step()
 
 
 Opener = Callable[[AsyncExitStack, dict[str, Any]], Awaitable[Any]]
@@ -207,7 +209,7 @@ class Scope:
                 response.content = OpenStream(response.content, stack)
                 return response
             _keep_from_cancelling(request, own_task)
-            if isinstance(response, Failed):
+            if isinstance(response, FailedResponse):
                 await _close(stack, response.error)
             else:
                 await stack.aclose()
@@ -303,7 +305,7 @@ class OpenStream:
     def __init__(self, pieces: AsyncIterator[bytes], stack: AsyncExitStack) -> None:
         self._pieces = pieces
         self._stack = stack
-        self._variables = Remembered()  # as the handler has set them
+        self._variables = SavedVariables()  # as the handler has set them
 
     def __aiter__(self) -> OpenStream:
         return self

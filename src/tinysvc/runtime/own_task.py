@@ -20,9 +20,10 @@ from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, Protocol, cast
 
-from ..core import context, forks
+from ..core import forks, request_context
 from ..core.context_variables import copy_back
-from ..core.messages import CUT_OFF, FileContent, Response
+from ..core.responses import FileContent, Response
+from ..core.shutdown import CUT_OFF
 
 
 class Stream(Protocol):
@@ -72,7 +73,7 @@ class OwnTask:
         if self._task is None:
             self._task = loop.create_task(self._serve())
             self._task.add_done_callback(self._wake)
-            context.list_task(self._task, context.connection())
+            request_context.register_task(self._task, request_context.current_owner())
         elif self._task.done():
             return await self._outcome()
         elif not self._called.done():
@@ -134,10 +135,10 @@ class OwnTask:
                 self._result = await call()
             except BaseException as error:  # SystemExit, too: it would end the loop
                 if forks.in_child:
-                    forks.end_of_child(error)
+                    forks.end_child(error)
                 self._error = error
             if forks.in_child:
-                forks.end_of_child()
+                forks.end_child()
             self._context, self._has_outcome = copy_context(), True
             if self.is_closing:
                 return  # the end of the task wakes the caller

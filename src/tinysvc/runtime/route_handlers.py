@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import ConfigurationError
-from ..core.messages import LIVE, Handler, Middleware, Request, Response
+from ..core.requests import Request
+from ..core.responses import ENDLESS_TYPES, Handler, Middleware, Response
 from ..core.settings import Settings
 from ..service.error_handlers import with_error_handlers
 from ..service.plan import Wiring, credentials_of, max_body_size, takes
@@ -150,4 +151,4 @@ def is_live(wiring: Wiring) -> bool:
     """Whether the route responds with a stream that may have no end, or whose first item decides that."""
     function, stream_type = wiring.mounted.route.function, wiring.binder.stream_type
     generates = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
-    return stream_type in LIVE or (generates and not stream_type)
+    return stream_type in ENDLESS_TYPES or (generates and not stream_type)

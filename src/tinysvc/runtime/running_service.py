@@ -15,15 +15,16 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from ..core.ending import LoopBudget
 from ..core.errors import NoRoute
-from ..core.messages import Handler, Middleware, Request, Response
+from ..core.requests import Request
+from ..core.responses import Handler, Middleware, Response
 from ..core.settings import Settings
+from ..core.shutdown import LoopCountdown
 from ..executor import ProcessPoolExecutor
 from ..service.error_handlers import ErrorHandlers
 from ..service.plan import Wiring, wiring_of
 from ..service.router import Router
-from ..service.service import Mounted, Service, url_of
+from ..service.service import Mounted, Service, build_url
 from .background import BackgroundTasks
 from .checks import endpoint_of
 from .cpu_calls import CpuCall, callable_here
@@ -83,7 +84,7 @@ class RunningService:
         self._middleware_of: dict[Handler, tuple[Middleware, ...]] = {}
         self._middleware_under: dict[str, tuple[Middleware, ...]] = {}  # prefix -> for requests without a route
         self._error_handlers_under: dict[str, ErrorHandlers] = {}  # prefix -> the same
-        self._budget: LoopBudget | None = None  # of the drain
+        self._budget: LoopCountdown | None = None  # of the drain
 
     async def open(self, stack: AsyncExitStack, extra: Mapping[str, Handler]) -> None:
         """Check all routes, start the pools, open the io resources: mistakes are found before anything is open."""
@@ -154,7 +155,7 @@ class RunningService:
     def seconds_left(self) -> float:
         """Seconds left of `shutdown_timeout`, counted from the first call, which is when the drain begins."""
         if self._budget is None:
-            self._budget = LoopBudget(self.settings.shutdown_timeout)
+            self._budget = LoopCountdown(self.settings.shutdown_timeout)
         return self._budget.left()
 
     def _end_budget(self) -> None:
@@ -163,7 +164,7 @@ class RunningService:
 
     async def drain(self, timeout: float) -> None:
         """Let the background tasks, then the jobs of the pools, finish within `timeout` seconds; kill the rest."""
-        budget = LoopBudget(timeout)
+        budget = LoopCountdown(timeout)
         await self.background.drain(timeout)
         await asyncio.gather(*(pool.aclose(budget.left()) for pool in self.pools))
         budget.cancel()
@@ -197,7 +198,7 @@ class RunningService:
 
     def url_for(self, handler: Callable[..., Any], /, **parameters: Any) -> str:
         """For Request.url_for."""
-        return url_of(handler, self._places.get(handler, ()), parameters)
+        return build_url(handler, self._places.get(handler, ()), parameters)
 
     def _middleware_without_route(self, error: NoRoute, path: str) -> tuple[Middleware, ...]:
         """That of the path's other methods; else of the service with the longest prefix that the path begins with."""

@@ -19,8 +19,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import ConfigurationError, author_traceback, place_of
-from ..core.shadows import LATER, sentence, shadowing
+from ..core.errors import ConfigurationError, source_location
+from ..core.stdlib_shadowing import IMPORTED_LATER, shadowing_files, shadowing_message
+from ..core.tracebacks import author_traceback
 from ..runtime.checks import check
 from ..service.routes import Route, recorded
 from ..service.service import Service
@@ -97,7 +98,7 @@ def _service_of(module: types.ModuleType) -> Service:
             log.warning(
                 "%s has a route, but is not part of the service of its module: name it in the Service(...), or remove "
                 "its decorator",
-                place_of(function),
+                source_location(function),
             )
     return service
 
@@ -207,8 +208,8 @@ def _has_route(value: Any, module: types.ModuleType) -> bool:
 def _on_path(folder: Path) -> None:
     entry = str(folder.resolve())
     if entry not in sys.path:
-        if shadowing([entry]):
-            for name in LATER:  # what they need, they get from Python
+        if shadowing_files([entry]):
+            for name in IMPORTED_LATER:  # what they need, they get from Python
                 importlib.import_module(name)
         sys.path.insert(0, entry)
 
@@ -222,6 +223,6 @@ def _guarded(load: Callable[[], Any], what: str) -> types.ModuleType:
         if isinstance(error, KeyboardInterrupt):
             raise
         text = f"importing {what} failed:\n{author_traceback(error)}"
-        shadows = [sentence(file, name) for name, file in shadowing(sys.path).items() if file in text]
+        shadows = [shadowing_message(file, name) for name, file in shadowing_files(sys.path).items() if file in text]
         raise ImportFailed("\n".join((text, *shadows))) from None
     return module

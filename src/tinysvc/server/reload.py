@@ -28,15 +28,15 @@ from pathlib import Path
 from traceback import walk_tb
 from typing import Any
 
-from ..core.ending import awake_timeout
 from ..core.errors import ConfigurationError
-from ..core.lifeline import die_with
-from ..core.notify import notify, notify_reload
+from ..core.exit_with_parent import exit_with_parent
 from ..core.settings import Settings
+from ..core.shutdown import awake_timeout
+from ..core.systemd import notify, notify_reload
 from ..pool.channel import refuse_frozen
 from ..service.service import Service
 from .loading import is_authors
-from .sockets import RELOADER, listening_sockets, url_of
+from .sockets import RELOADER, listener_url, listening_sockets
 from .supervisor import LATE, Link, ProcessFailed, end_in_words, start_log
 
 log = logging.getLogger("tinysvc")
@@ -233,7 +233,7 @@ class Reloader:
         if before:
             before.signal(signal.SIGTERM)
         scheme = "https" if self.settings.ssl_cert else "http"
-        urls = " and ".join(url_of(listener, scheme) for listener in self.listeners)
+        urls = " and ".join(listener_url(listener, scheme) for listener in self.listeners)
         self.announce(f"{self.routes}\nlistening on {urls} and reloading what changes")
 
     def _on_end(self, version: Version, exit_code: int) -> None:
@@ -334,7 +334,7 @@ def link_to_reloader() -> Link:
     """The link of a server process that a reloader has started; its children do not find it."""
     link = Link(socket.socket(fileno=int(os.environ.pop(RELOADER))))
     link.socket.set_inheritable(False)
-    die_with(link.socket, True)
+    exit_with_parent(link.socket, True)
     return link
 
 

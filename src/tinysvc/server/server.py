@@ -21,14 +21,15 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterat
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ..core import context
+from ..core import request_context
 from ..core.encoding import json_bytes
-from ..core.ending import MOMENT, STUCK, awake_timeout, watch
-from ..core.errors import ConfigurationError, WorkerStartError, refused_call
-from ..core.forks import end_of_child, not_for_children, reset_signals
-from ..core.messages import JSON, Handler, Request, Response
-from ..core.notify import notify, notify_reload, take_address
+from ..core.errors import ConfigurationError, WorkerStartError, describe_os_error
+from ..core.forks import detach_in_child, end_child, reset_signals
+from ..core.requests import Request
+from ..core.responses import JSON, Handler, Response
 from ..core.settings import Settings, SettingsError, load_settings
+from ..core.shutdown import MIN_STEP_TIME, STUCK_MESSAGE, awake_timeout, exit_guard
+from ..core.systemd import notify, notify_reload, take_notify_socket
 from ..http import Connections
 from ..openapi.page import openapi_json, to_docs
 from ..pool.channel import refuse_while_importing
@@ -41,7 +42,7 @@ from .cpu_slice import shorten_slice
 from .first_process import leave_first_process
 from .listing import is_colourful, route_table, settings_table
 from .loading import TargetError, load_main, load_service
-from .sockets import RELOADER, listening_sockets, url_of
+from .sockets import RELOADER, listener_url, listening_sockets
 from .tls import Certificates, certificates
 from .watchdog import names_of, watched
 
@@ -99,8 +100,8 @@ class Server:
                 stack.callback(server.close)
             self._listening = listeners
             self._loop = asyncio.get_running_loop()
-            not_for_children(self, Server._left_to_the_parent)
-            self.urls = [url_of(listener, scheme) for listener in listeners]
+            detach_in_child(self, Server._left_to_the_parent)
+            self.urls = [listener_url(listener, scheme) for listener in listeners]
             routes = ((f"{each.route.methods[0]} {each.path}", each.route.function) for each in self.service.mounted())
             stack.enter_context(watched(asyncio.get_running_loop(), names_of(routes)))
             if self.running.pools:
@@ -113,7 +114,7 @@ class Server:
     def _left_to_the_parent(self) -> list[int]:
         """In a forked child: it does not listen, and the loop has nothing to wait for and ends the child."""
         _replace_poll(self._loop)
-        self._loop.call_soon(end_of_child)
+        self._loop.call_soon(end_child)
         return [listener.fileno() for listener in self._listening]
 
     def _handler(self) -> Handler:
@@ -140,7 +141,7 @@ class Server:
                 connections, sock=listener, backlog=self.settings.backlog, **options
             )
         except OSError as error:  # two may bind one address, as long as neither listens
-            where = url_of(listener, "http").removeprefix("http://")
+            where = listener_url(listener, "http").removeprefix("http://")
             raise ConfigurationError(f"cannot listen on {where}: {error.strerror or error}") from None
         return server
 
@@ -166,7 +167,7 @@ class Server:
         cut_off = connections.abort()
         if cut_off:  # what they have open is closed before what the server has
             with suppress(TimeoutError):
-                async with awake_timeout(max(MOMENT, self.running.seconds_left())):
+                async with awake_timeout(max(MIN_STEP_TIME, self.running.seconds_left())):
                     await asyncio.wait(cut_off)
         await self.running.drain(self.running.seconds_left())
         await asyncio.sleep(0)  # let the cancelled connections' tasks end
@@ -235,7 +236,9 @@ def failures_told() -> Iterator[None]:
 def cannot_start(error: OSError) -> str:
     """The sentence for a call of ours that the system has refused, with the line of code that made it."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"cannot serve: {refused_call(frame.line or frame.name, error)} (in {frame.filename}, line {frame.lineno})"
+    return (
+        f"cannot serve: {describe_os_error(frame.line or frame.name, error)} (in {frame.filename}, line {frame.lineno})"
+    )
 
 
 def show(what: str, load: Callable[[], Service], options: Mapping[str, Any]) -> None:
@@ -259,7 +262,7 @@ def run_loaded(load: Callable[[], Service], options: Mapping[str, Any]) -> None:
     leave_first_process()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # what a handler prints is seen at once, also in a file or a pipe
-    take_address(os.environ)
+    take_notify_socket(os.environ)
     load = functools.cache(load)
     with failures_told():
         settings = load_settings(options, os.environ)  # a wrong option is said before the author's code is imported
@@ -283,7 +286,7 @@ def run_loaded(load: Callable[[], Service], options: Mapping[str, Any]) -> None:
 
 
 def _serve_alone(service: Service, settings: Settings) -> None:
-    context.start_log(settings.log_level, "%(levelname)s %(name)s: %(message)s")
+    request_context.configure_logging(settings.log_level, "%(levelname)s %(name)s: %(message)s")
     server = Server(service, settings)
 
     def ready() -> None:
@@ -334,13 +337,13 @@ def _routes(service: Service) -> str:
 def _run(serving: Coroutine[Any, Any, None]) -> None:
     import uvloop
 
-    watch.is_armed = True
+    exit_guard.is_armed = True
     try:
         uvloop.run(serving)
-        watch.expect_exit()
+        exit_guard.limit_exit()
     finally:
-        watch.forget()
-        watch.is_armed = False
+        exit_guard.end_step()
+        exit_guard.is_armed = False
 
 
 def _status(error: Exception) -> int:
@@ -383,7 +386,7 @@ async def _serve_until_signal(
         loop.remove_reader(supervisor)
         end()
 
-    not_for_children(stop, _without_signals)
+    detach_in_child(stop, _without_signals)
     take_back_signals = _keep_signals(
         loop,
         {
@@ -399,7 +402,7 @@ async def _serve_until_signal(
             take_back_signals()
             ready()
             await stop.wait()
-        watch.expect(max(MOMENT, server.running.seconds_left()), STUCK)  # uvloop waits for them
+        exit_guard.limit_step(max(MIN_STEP_TIME, server.running.seconds_left()), STUCK_MESSAGE)  # uvloop waits for them
     except asyncio.CancelledError:
         if not stop.is_set():
             raise

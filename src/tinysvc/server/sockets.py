@@ -48,7 +48,9 @@ def listening_sockets(
     with ExitStack() as stack:
         sockets = [stack.enter_context(each) for each in _inherited(environ)]
         if sockets:
-            log.info("listening on what systemd hands over: %s", ", ".join(url_of(each, "http") for each in sockets))
+            log.info(
+                "listening on what systemd hands over: %s", ", ".join(listener_url(each, "http") for each in sockets)
+            )
         elif settings.unix:
             sockets = [stack.enter_context(_unix_socket(settings.unix, settings.unix_mode))]
         else:
@@ -56,7 +58,7 @@ def listening_sockets(
         yield sockets
 
 
-def url_of(listener: socket.socket, scheme: str) -> str:
+def listener_url(listener: socket.socket, scheme: str) -> str:
     """As in "http://127.0.0.1:8000", "https://[::1]:8443" or "unix:/run/service.sock"."""
     name = listener.getsockname()
     if listener.family == socket.AF_UNIX:

@@ -39,14 +39,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any, NoReturn
 
-from ..core import context
-from ..core.ending import BEAT, Budget
+from ..core import request_context
 from ..core.errors import ConfigurationError
-from ..core.forks import not_for_children
-from ..core.lifeline import die_with
-from ..core.notify import notify, notify_reload
+from ..core.exit_with_parent import exit_with_parent
+from ..core.forks import detach_in_child
 from ..core.settings import Pool, Settings
-from .sockets import listening_sockets, rebound, url_of
+from ..core.shutdown import CLOCK_INTERVAL, Countdown
+from ..core.systemd import notify, notify_reload
+from .sockets import listener_url, listening_sockets, rebound
 
 log = logging.getLogger("tinysvc")
 
@@ -114,7 +114,7 @@ def _signals() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 def start_log(settings: Settings) -> None:
     """As a single process logs, and which one it is."""
-    context.start_log(settings.log_level, "%(levelname)s %(name)s[%(process)d]: %(message)s")
+    request_context.configure_logging(settings.log_level, "%(levelname)s %(name)s[%(process)d]: %(message)s")
 
 
 class Place:
@@ -167,7 +167,7 @@ class Supervisor:
         self.announced = False
         self.ending = False
         self.failure: ProcessFailed | None = None
-        self._budget = Budget(math.inf)  # until those that do not end are killed
+        self._budget = Countdown(math.inf)  # until those that do not end are killed
         self._sockets = ExitStack()
         self._selector = selectors.PollSelector()  # one that has no descriptor, which those we fork would share
         self._selector.register(signals[0], selectors.EVENT_READ, self._on_signals)
@@ -201,7 +201,7 @@ class Supervisor:
     def _patience(self) -> float | None:
         """Seconds until something is to be done that nobody will tell us of."""
         if self.ending:
-            return min(BEAT, self._budget.left())
+            return min(CLOCK_INTERVAL, self._budget.left())
         due = [place.due for place in self.places if not place.pid]
         earliest = min(due, default=math.inf)
         return None if earliest == math.inf else max(0.0, earliest - time.monotonic())
@@ -222,7 +222,7 @@ class Supervisor:
             os.kill(pid, number)  # it is nobody else's pid until we have reaped it
 
     def _kill(self) -> None:
-        self._budget = Budget(math.inf)
+        self._budget = Countdown(math.inf)
         self._pass_on(signal.SIGKILL)
 
     def _end(self) -> None:
@@ -230,7 +230,7 @@ class Supervisor:
         if not self.ending:
             self.ending = True
             notify("STOPPING=1")
-            self._budget = Budget(self.settings.shutdown_timeout + LATE)
+            self._budget = Countdown(self.settings.shutdown_timeout + LATE)
             self._sockets.close()
             self._pass_on(signal.SIGTERM)
 
@@ -296,7 +296,7 @@ class Supervisor:
             return
         self.announced = True
         scheme = "https" if self.settings.ssl_cert else "http"
-        urls = " and ".join(url_of(listener, scheme) for listener in self.listeners)
+        urls = " and ".join(listener_url(listener, scheme) for listener in self.listeners)
         self.announce(f"{self.routes}\nlistening on {urls} with {len(self.places)} processes")
 
     # Deaths and births
@@ -372,7 +372,7 @@ class Supervisor:
             logging.root.setLevel(level)
             if numpy_random := sys.modules.get("numpy.random"):  # Python reseeds `random` after a fork; numpy does not
                 numpy_random.seed()
-            die_with(link.socket, True)
+            exit_with_parent(link.socket, True)
             signal.pthread_sigmask(signal.SIG_SETMASK, held)
             self.serve(link)
             status = 0
@@ -436,12 +436,12 @@ class Link:
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
-        not_for_children(self, lambda link: [link.socket.fileno()])
+        detach_in_child(self, lambda link: [link.socket.fileno()])
 
     def listeners(self, settings: Settings, routes: str) -> list[socket.socket]:
         """Tell what is served, and get the sockets for it. From here on the process logs as its settings say."""
         start_log(settings)
-        die_with(self.socket, False)
+        exit_with_parent(self.socket, False)
         told = {name: value for name, value in vars(settings).items() if name != "pools"}
         self.tell(settings=told, routes=routes)
         _, descriptors, _, _ = socket.recv_fds(self.socket, 1, MAX_LISTENERS)

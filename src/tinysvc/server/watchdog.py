@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from types import CodeType, FrameType
 from typing import Any
 
-from ..core.errors import HIDDEN
+from ..core.tracebacks import HIDDEN_FRAMES
 from .loading import is_authors
 
 log = logging.getLogger("tinysvc")
@@ -133,7 +133,7 @@ def author_stack(frame: FrameType | None) -> str:
     """The stack as text, but for what is ours or the loop's; whole if nothing else is in it."""
     stack = traceback.extract_stack(frame)
     begin = max([number for number, entry in enumerate(stack, 1) if entry.filename.endswith(_LOOP)], default=0)
-    authors = [entry for entry in stack[begin:] if not any(hidden in entry.filename for hidden in HIDDEN)]
+    authors = [entry for entry in stack[begin:] if not any(hidden in entry.filename for hidden in HIDDEN_FRAMES)]
     return "".join(traceback.StackSummary.from_list(authors or stack).format()).rstrip()
 
 

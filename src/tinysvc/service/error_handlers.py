@@ -13,17 +13,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..binding.results import encode_result
-from ..core.errors import (
-    ConfigurationError,
-    HTTPError,
-    JobAbandoned,
-    RemoteError,
-    TinysvcError,
-    author_traceback,
-    indented,
-    notice,
-)
-from ..core.messages import Handler, Request, Response, problem_response
+from ..core.errors import ConfigurationError, HTTPError, JobAbandoned, RemoteError, TinysvcError, observe_error
+from ..core.requests import Request
+from ..core.responses import Handler, Response, problem_response
+from ..core.tracebacks import author_traceback, indented
 from .routes import takes_two
 
 log = logging.getLogger("tinysvc")
@@ -68,7 +61,7 @@ def answer_to(error: Exception, request: Request, handlers: ErrorHandlers) -> Re
         raise TypeError(f"the error handler {name} returned {answer!r}; return a Response or an HTTPError")
     is_foreseen = isinstance(original, TinysvcError) and not isinstance(original, RemoteError)
     if response.status >= 500 and not is_foreseen:  # a fault is a fault, however it is worded
-        notice(error)
+        observe_error(error)
         words = "%s %s (request %s) is answered %d: %s"
         shown = indented(author_traceback(error))
         log.error(words, request.method, request.raw_path, request.id, response.status, shown)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote, unquote
 
-from ..core.errors import ConfigurationError, NoRoute, place_of
+from ..core.errors import ConfigurationError, NoRoute, source_location
 
 H = TypeVar("H")
 
@@ -53,7 +53,7 @@ class Router(Generic[H]):
         table = node.rest if rest else node.methods
         for method in methods:
             if method in table:
-                taken = f"{method} {path} has a handler already, {place_of(table[method][0])}"
+                taken = f"{method} {path} has a handler already, {source_location(table[method][0])}"
                 raise ConfigurationError.at(function, f"{taken}; change path or methods")
             table[method] = target, tuple(names)
         if not names:

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
 
 from ..core.errors import ConfigurationError
-from ..core.messages import Middleware
+from ..core.responses import Middleware
 from .router import PARAMETER, ROUTABLE_METHODS
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -16,7 +16,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from ..core.errors import ConfigurationError
-from ..core.messages import Middleware
+from ..core.responses import Middleware
 from ..core.settings import Pool, Settings, SettingsError, nearest, read_pools
 from .error_handlers import ErrorHandler, checked
 from .resources import in_order, of_request
@@ -228,10 +228,10 @@ class Service:
         ConfigurationError if it serves no such handler, or if a path parameter is missing. What stands around this
         service only `Request.url_for` knows.
         """
-        return url_of(handler, [each for each in self.mounted() if each.route.function is handler], parameters)
+        return build_url(handler, [each for each in self.mounted() if each.route.function is handler], parameters)
 
 
-def url_of(handler: Callable[..., Any], places: Sequence[Mounted], parameters: Mapping[str, Any]) -> str:
+def build_url(handler: Callable[..., Any], places: Sequence[Mounted], parameters: Mapping[str, Any]) -> str:
     """See Service.url_for. `places` are those where the handler is served."""
     if not places:
         raise ConfigurationError.at(handler, "is served by no route of this service; url_for has no path for it")

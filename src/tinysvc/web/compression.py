@@ -12,8 +12,9 @@ from typing import Any
 
 from anyio.to_thread import run_sync
 
-from ..core.messages import Handler, Request, Response
-from ..wire.codings import Coding, pack, packing
+from ..core.requests import Request
+from ..core.responses import Handler, Response
+from ..wire.codings import Coding, begin_compression, compress
 
 ON_LOOP = 16 * 1024
 """Bytes that are compressed where they are: the loop is held for some 0.3 ms, and a thread costs as much."""
@@ -27,12 +28,12 @@ def compressed(handler: Handler) -> Handler:
         response = await handler(request)
         content = response.content
         if isinstance(content, (bytes, memoryview, AsyncIterator)):
-            coding = packing(request, response)
+            coding = begin_compression(request, response)
             if coding is not None:
                 response.content = (
                     PackedStream(coding, content)
                     if isinstance(content, AsyncIterator)
-                    else await _done(partial(pack, coding, content), len(content))
+                    else await _done(partial(compress, coding, content), len(content))
                 )
         return response
 
@@ -48,8 +49,8 @@ class PackedStream:
 
     def __init__(self, coding: Coding, pieces: AsyncIterator[bytes]) -> None:
         self._pieces = pieces
-        self._packer = coding.packer()
-        self._send_on = coding.send_on
+        self._packer = coding.compressor()
+        self._send_on = coding.flush_block
         self._ended = False
 
     def __aiter__(self) -> AsyncIterator[bytes]:

@@ -15,7 +15,8 @@ from email.utils import formatdate, parsedate_to_datetime
 from math import inf
 
 from ..core.errors import HTTPError
-from ..core.messages import Request, Response
+from ..core.requests import Request
+from ..core.responses import Response
 
 _TAG = re.compile(r"(?:W/)?[\x21\x23-\x7e\x80-\xff]*")  # RFC 9110, 8.8.3, without its quotes
 _TAGS = re.compile(r'[ \t]*((?:W/)?"[\x21\x23-\x7e\x80-\xff]*")[ \t]*(?:,|$)')

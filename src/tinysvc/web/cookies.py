@@ -15,7 +15,9 @@ from typing import Any, Literal, TypedDict, Unpack
 import orjson
 
 from ..core.errors import ConfigurationError
-from ..core.messages import TOKEN, Request, Response, add_vary
+from ..core.headers import TOKEN
+from ..core.requests import Request
+from ..core.responses import Response, add_vary
 
 log = logging.getLogger("tinysvc.cookies")
 

@@ -14,7 +14,9 @@ import re
 from collections.abc import Sequence
 
 from ..core.errors import ConfigurationError
-from ..core.messages import TOKEN, Handler, Request, Response, add_vary
+from ..core.headers import TOKEN
+from ..core.requests import Request
+from ..core.responses import Handler, Response, add_vary
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?")
 _PATTERN = re.compile(r"[a-z][a-z0-9+.-]*://\*\.[a-z0-9._-]+(?::[0-9]{1,5})?")

@@ -15,8 +15,9 @@ import msgspec
 
 from ..core.encoding import json_bytes, plain
 from ..core.errors import HTTPError
-from ..core.messages import HTML, JSON, MESSAGEPACK, Request, Response, add_vary
-from ..core.query import CONTROL
+from ..core.query import CONTROL_CHARACTERS
+from ..core.requests import Request
+from ..core.responses import HTML, JSON, MESSAGEPACK, Response, add_vary
 from ..wire.codings import weights_of
 
 
@@ -106,7 +107,7 @@ def attachment(filename: str, *, inline: bool = False) -> tuple[str, str]:
     Any name can be given. Old clients get a plain one beside it. `inline`: shown by the browser, if it can, and saved
     under this name.
     """
-    name = "".join("_" if CONTROL.match(sign) or sign in "/\\" else sign for sign in filename)
+    name = "".join("_" if CONTROL_CHARACTERS.match(sign) or sign in "/\\" else sign for sign in filename)
     name = name.encode(errors="replace").decode()
     plain_name = "".join(sign if sign.isascii() and sign not in '"%' else "_" for sign in name)
     value = f'{"inline" if inline else "attachment"}; filename="{plain_name}"'

@@ -23,7 +23,9 @@ from functools import lru_cache, partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
 
-from ..core.messages import TOKEN, Handler, Peer, Request, Response
+from ..core.headers import TOKEN
+from ..core.requests import Peer, Request
+from ..core.responses import Handler, Response
 from ..core.settings import ROOT_PATH, SettingsError
 from ..wire.heads import host_is_valid
 

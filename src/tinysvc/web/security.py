@@ -6,7 +6,8 @@ Service(site, middleware=[SecurityHeaders()])
 from __future__ import annotations
 
 from ..core.errors import ConfigurationError
-from ..core.messages import Handler, Request, Response
+from ..core.requests import Request
+from ..core.responses import Handler, Response
 
 CONTENT_POLICY = "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 """Nothing but what comes from here, no plug-ins, no frames around us: a start that most pages must widen."""

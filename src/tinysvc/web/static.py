@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..core.errors import ConfigurationError, HTTPError
-from ..core.messages import FileContent, Request, Response, add_vary
-from ..core.query import CONTROL
+from ..core.query import CONTROL_CHARACTERS
+from ..core.requests import Request
+from ..core.responses import FileContent, Response, add_vary
 from ..service.routes import About, io_route
 from ..service.service import Service
-from ..wire.codings import choose
+from ..wire.codings import choose_coding
 from ..wire.ranges import ManyParts, parts_of
 from .conditional import precondition, validators
 
@@ -143,7 +144,9 @@ class StaticFiles(Service):
         there = {coding: file for coding, end in SIBLINGS.items() if (file := self._opened(name + end))}
         if not there:
             return None, None
-        wanted = "" if "range" in request.headers else choose(request.headers.get("accept-encoding", ""), list(there))
+        wanted = (
+            "" if "range" in request.headers else choose_coding(request.headers.get("accept-encoding", ""), list(there))
+        )
         for coding, file in there.items():
             if coding != wanted:
                 file.close()
@@ -181,7 +184,7 @@ def _is_plain(raw_path: str, path: str) -> bool:
         "%2f" not in raw
         and "\\" not in path
         and "\ufffd" not in path  # what was no UTF-8
-        and not CONTROL.search(path)
+        and not CONTROL_CHARACTERS.search(path)
         and not any(not segment or segment.startswith(".") for segment in segments)
     )
 

@@ -16,7 +16,8 @@ from typing import Any, NoReturn
 
 from ..binding.binder import json_value
 from ..core.encoding import json_bytes
-from ..core.messages import Request, Response
+from ..core.requests import Request
+from ..core.responses import Response
 from .websocket_handshake import check_handshake, check_origin, chosen_subprotocol
 from .websocket_protocol import (
     INVALID_DATA,

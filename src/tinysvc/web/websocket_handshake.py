@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..core.errors import HTTPError
-from ..core.messages import Request
+from ..core.requests import Request
 from .websocket_protocol import UpgradableConnection
 
 _frames_log = logging.getLogger("tinysvc.websocket.frames")

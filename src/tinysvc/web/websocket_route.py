@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..binding.annotations import without_annotated
-from ..core.errors import ConfigurationError, HTTPError, TinysvcError, author_traceback, indented, notice
-from ..core.messages import Failed, Handler, Request, Response
+from ..core.errors import ConfigurationError, HTTPError, TinysvcError, observe_error
+from ..core.requests import Request
+from ..core.responses import FailedResponse, Handler, Response
+from ..core.tracebacks import author_traceback, indented
 from ..service.plan import Wiring
 from .websocket import WebSocket
 from .websocket_protocol import INTERNAL, NORMAL, POLICY, SocketClosed, shortened_reason
@@ -63,7 +65,7 @@ def socket_handler(function: Callable[..., Any], name: str, bind: Callable[[Requ
         except (Exception, SystemExit, KeyboardInterrupt) as error:
             if not socket.accepted:
                 raise
-            response, (code, reason) = Failed(error), _close_frame_of(request, error)
+            response, (code, reason) = FailedResponse(error), _close_frame_of(request, error)
         if not socket.accepted:
             raise HTTPError(403, "The WebSocket was not accepted.")
         await socket.end(code, reason)
@@ -76,7 +78,7 @@ def _close_frame_of(request: Request, error: BaseException) -> tuple[int, str]:
     """Code and reason of the close frame after an error of the handler. An unexpected error is logged, not sent."""
     if isinstance(error, HTTPError):
         return POLICY, shortened_reason(error.detail)
-    notice(error)
+    observe_error(error)
     text = str(error) if isinstance(error, TinysvcError) else f"the handler failed\n{author_traceback(error)}"
     log.error("%s %s (request %s): %s", request.method, request.raw_path, request.id, indented(text))
     return INTERNAL, ""

@@ -20,7 +20,7 @@ from .heads import Framing
 READ_SIZE = 64 * KiB
 """Bytes of pipelined requests that are looked at in one turn of the loop."""
 
-SLICE = 256 * KiB
+COPY_SIZE = 256 * KiB
 """Bytes of a big body that the kernel copies at once, in or out, in some 0.1 ms: then others have a turn. With half as
 many, eight such bodies hold the loop no shorter, and are moved 8 % slower."""
 
@@ -28,7 +28,7 @@ MAX_DISCARD = 256 * KiB
 """Unread body bytes we swallow to keep a connection alive (Go's net/http does the same); more, and it is closed."""
 
 
-class Source(Protocol):
+class BodySource(Protocol):
     """The connection that a body comes by."""
 
     settings: Settings
@@ -64,7 +64,7 @@ class BodyReader:
     `min_body_rate`. Only the time counts in which somebody waits for it.
     """
 
-    def __init__(self, connection: Source, framing: Framing) -> None:
+    def __init__(self, connection: BodySource, framing: Framing) -> None:
         self._connection = connection
         self._expected = -1 if framing.chunked else framing.content_length
         self._decoder = ChunkedDecoder(connection.settings) if framing.chunked else None
@@ -143,9 +143,9 @@ class BodyReader:
     async def _fill(self, whole: BytesIO) -> bytes:
         """The next piece, or the last one if there is much: then all before it is in `whole`."""
         size = self._expected - self._received - READ_SIZE
-        if size < SLICE or self._connection.has_bytes():
+        if size < COPY_SIZE or self._connection.has_bytes():
             return await self._next_piece()
-        filler = Filler(self, self._connection, whole, size)
+        filler = DirectReceiver(self, self._connection, whole, size)
         try:
             return await self._next_piece()
         finally:
@@ -158,11 +158,11 @@ class BodyReader:
 
     async def _put_together(self, whole: BytesIO) -> None:
         """Write the pieces of a body that did not say its length."""
-        turn = SLICE
+        turn = COPY_SIZE
         while self._pieces:
             whole.write(self._pieces.popleft())
             if whole.tell() >= turn:
-                turn = whole.tell() + SLICE
+                turn = whole.tell() + COPY_SIZE
                 await asyncio.sleep(0)
 
     async def _next_piece(self) -> bytes:
@@ -247,13 +247,13 @@ class BodyReader:
         return True
 
 
-class Filler(asyncio.BufferedProtocol):
+class DirectReceiver(asyncio.BufferedProtocol):
     """Takes its connection's place while most of a long body arrives: the kernel writes it to where it is to be.
 
     All else comes to the connection: the end of the body, what goes wrong, and the task that waits for either.
     """
 
-    def __init__(self, reader: BodyReader, connection: Source, whole: BytesIO, size: int) -> None:
+    def __init__(self, reader: BodyReader, connection: BodySource, whole: BytesIO, size: int) -> None:
         self._reader, self._connection, self._whole = reader, connection, whole
         self._room, self._filled = whole.getbuffer(), whole.tell()
         self._end = self._filled + size
@@ -261,7 +261,7 @@ class Filler(asyncio.BufferedProtocol):
         connection.switch(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._room[self._filled : min(self._filled + SLICE, self._end)]
+        return self._room[self._filled : min(self._filled + COPY_SIZE, self._end)]
 
     def buffer_updated(self, count: int) -> None:
         """Some more has come; then others have a turn."""

@@ -17,7 +17,8 @@ from functools import cache
 from typing import Any, NamedTuple, Protocol
 
 from ..core.errors import HTTPError
-from ..core.messages import Request, Response, add_vary
+from ..core.requests import Request
+from ..core.responses import Response, add_vary
 
 MIN_SIZE = 1024
 """Bytes below which compression saves nothing: the whole answer fits into one or two packets anyway (nginx: 20)."""
@@ -34,7 +35,7 @@ TYPES = re.compile(
 """What shrinks. Images, video, fonts and archives are compressed already; events must not wait in a buffer."""
 
 
-class Packer(Protocol):
+class Compressor(Protocol):
     """Compresses a stream."""
 
     def compress(self, data: bytes, /) -> bytes: ...
@@ -44,11 +45,11 @@ class Packer(Protocol):
 class Coding(NamedTuple):
     """One coding: a new compressor, how it sends on what it has, and a new decompressor."""
 
-    packer: Callable[[], Packer]
+    compressor: Callable[[], Compressor]
     """At a level that costs a few ms for 100 KiB; more saves little of a body made for one client."""
-    send_on: Callable[[Packer], bytes]
+    flush_block: Callable[[Compressor], bytes]
     """What it still holds, so that a reader has all that was written."""
-    unpacker: Callable[[], Callable[[bytes, int], tuple[bytes, bytes, bool]]]
+    decompressor: Callable[[], Callable[[bytes, int], tuple[bytes, bytes, bool]]]
     """A function of input and a limit -> output of at most so many bytes, input that is left, whether it has ended."""
 
 
@@ -76,22 +77,22 @@ def _zstd() -> Coding:
     zstd: Any = _first_of("compression.zstd", "backports.zstd")  # Python's own from 3.14 on
     compressor = zstd.ZstdCompressor
 
-    def unpacker() -> Callable[[bytes, int], tuple[bytes, bytes, bool]]:
+    def decompressor() -> Callable[[bytes, int], tuple[bytes, bytes, bool]]:
         window = {zstd.DecompressionParameter.window_log_max: 23}  # 8 MiB, as RFC 9659 has it
-        decompressor = zstd.ZstdDecompressor(options=window)
+        state = zstd.ZstdDecompressor(options=window)
 
         def step(data: bytes, limit: int) -> tuple[bytes, bytes, bool]:
-            output = decompressor.decompress(data, limit)
-            if decompressor.eof and decompressor.unused_data:
+            output = state.decompress(data, limit)
+            if state.eof and state.unused_data:
                 raise ValueError("there is something behind its end")
-            return output, b"", decompressor.eof
+            return output, b"", state.eof
 
         return step
 
-    return Coding(lambda: compressor(level=3), lambda p: p.flush(compressor.FLUSH_BLOCK), unpacker)
+    return Coding(lambda: compressor(level=3), lambda p: p.flush(compressor.FLUSH_BLOCK), decompressor)
 
 
-class _BrotliPacker:
+class _BrotliCompressor:
     """With the methods of the others."""
 
     def __init__(self, brotli: Any) -> None:
@@ -106,16 +107,16 @@ class _BrotliPacker:
 def _br() -> Coding:
     brotli: Any = _first_of("brotli", "brotlicffi")
 
-    def unpacker() -> Callable[[bytes, int], tuple[bytes, bytes, bool]]:
-        decompressor = brotli.Decompressor()
+    def decompressor() -> Callable[[bytes, int], tuple[bytes, bytes, bool]]:
+        state = brotli.Decompressor()
 
         def step(data: bytes, limit: int) -> tuple[bytes, bytes, bool]:
-            output = decompressor.process(data, output_buffer_limit=limit)
-            return output, b"", decompressor.is_finished()
+            output = state.process(data, output_buffer_limit=limit)
+            return output, b"", state.is_finished()
 
         return step
 
-    return Coding(lambda: _BrotliPacker(brotli), lambda p: p.flush(1), unpacker)
+    return Coding(lambda: _BrotliCompressor(brotli), lambda p: p.flush(1), decompressor)
 
 
 def _first_of(*names: str) -> Any:
@@ -141,12 +142,12 @@ def coding_of(name: str) -> Coding | None:
 
 
 @cache
-def offered() -> tuple[str, ...]:
+def offered_codings() -> tuple[str, ...]:
     """What answers can be compressed with, the best first. Not deflate: clients disagree about what it is."""
     return tuple(name for name in ("zstd", "br", "gzip") if coding_of(name))
 
 
-def choose(accept: str, offers: Sequence[str]) -> str:
+def choose_coding(accept: str, offers: Sequence[str]) -> str:
     """The best of `offers` for an Accept-Encoding (RFC 9110, 12.5.3); the first of equals; "" for none of them."""
     weights = weights_of(accept)
     others = weights.get("*", 0.0)
@@ -178,7 +179,7 @@ _QVALUE = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")  # RFC 9110, 12.4.2
 # Answers
 
 
-def packing(request: Request, response: Response) -> Coding | None:
+def begin_compression(request: Request, response: Response) -> Coding | None:
     """The coding for a response whose content is bytes or a stream; None to leave it as it is.
 
     The response then has the headers that tell of it. A content that differs by Accept-Encoding says so (Vary).
@@ -196,7 +197,7 @@ def packing(request: Request, response: Response) -> Coding | None:
     ):
         return None
     add_vary(response, "accept-encoding")
-    name = choose(accept, offered()) if accept else ""
+    name = choose_coding(accept, offered_codings()) if accept else ""
     if not name:
         return None
     response.headers = [_weakened(*field) for field in response.headers if field[0] != "content-length"]
@@ -219,23 +220,23 @@ def _weakened(name: str, value: str) -> tuple[str, str]:
     return (name, "W/" + value) if name == "etag" and not value.startswith("W/") else (name, value)
 
 
-def pack(coding: Coding, content: bytes | memoryview) -> bytes:
-    packer = coding.packer()
-    return packer.compress(content) + packer.flush()  # type: ignore[arg-type]
+def compress(coding: Coding, content: bytes | memoryview) -> bytes:
+    compressor = coding.compressor()
+    return compressor.compress(content) + compressor.flush()  # type: ignore[arg-type]
 
 
-def pack_pieces(coding: Coding, pieces: Iterator[bytes]) -> Iterator[bytes]:
+def compress_pieces(coding: Coding, pieces: Iterator[bytes]) -> Iterator[bytes]:
     """Each piece is sent on at once."""
-    packer = coding.packer()
+    compressor = coding.compressor()
     for piece in pieces:
-        yield packer.compress(piece) + coding.send_on(packer)
-    yield packer.flush()
+        yield compressor.compress(piece) + coding.flush_block(compressor)
+    yield compressor.flush()
 
 
 # Requests
 
 
-def unpack_body(header: str, body: bytes | memoryview, limit: int) -> bytes:
+def decompress_body(header: str, body: bytes | memoryview, limit: int) -> bytes:
     """The body as it was before the codings that its Content-Encoding names. It takes at most `limit` bytes of memory.
 
     HTTPError 415 for a coding we do not have, 413 for a body that is longer, 400 for one that is broken.
@@ -246,7 +247,7 @@ def unpack_body(header: str, body: bytes | memoryview, limit: int) -> bytes:
         return bytes(body)
     coding = coding_of(names[0]) if len(names) <= MAX_CODINGS else None
     if coding is None:
-        accepted = ", ".join((*offered(), "deflate"))
+        accepted = ", ".join((*offered_codings(), "deflate"))
         text = f"The body must have one Content-Encoding of {accepted}, or none, not {header[:100]!r}."
         raise HTTPError(415, text, headers=[("accept-encoding", accepted)])
     try:
@@ -258,7 +259,7 @@ def unpack_body(header: str, body: bytes | memoryview, limit: int) -> bytes:
 
 
 def _unpacked(coding: Coding, data: bytes, limit: int) -> Iterator[bytes]:
-    step = coding.unpacker()
+    step = coding.decompressor()
     size, ended = 0, False
     while not ended:
         output, data, ended = step(data, OUTPUT)

@@ -15,7 +15,8 @@ from http import HTTPStatus
 import httptools
 
 from ..core.errors import ProtocolError, UnencodableResult
-from ..core.messages import COMMON_TYPES, FIELD_VALUE, SERVERS_OWN, Headers, bad_header_value
+from ..core.headers import FIELD_VALUE, SERVER_HEADERS, Headers, bad_header_value
+from ..core.responses import COMMON_TYPES
 from ..core.settings import Settings
 
 METHODS = {m.encode(): m for m in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
@@ -51,16 +52,16 @@ _HOST = re.compile(
     rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})++)(?::([0-9]{0,5}))?", re.ASCII
 )
 _ABSOLUTE_FORM = re.compile(rb"https?://([^/?#]*)(" + _PATH + rb")?(?:\?(" + _QUERY + rb"))?", re.IGNORECASE)
-NEVER_IN_HEAD = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?=[^\n])")
+FORBIDDEN_IN_HEAD = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?=[^\n])")
 FIELD_LINES = re.compile(rb"(?:" + TOKEN + rb":[\t\x20-\x7e\x80-\xff]*+\r\n)*+")
 
 
-Start = tuple[str, str, str, bytes, bytes]
+RequestLine = tuple[str, str, str, bytes, bytes]
 """What a request line says: method, path, query, minor version, and the authority of a target in absolute form."""
 
 
 @lru_cache(maxsize=1024)
-def read_request_line(line: bytes) -> Start | None:
+def parse_usual_request_line(line: bytes) -> RequestLine | None:
     """The usual request line: a known method, a path, HTTP/1.1; without its end. None for any other.
 
     A service is asked for the same few things again and again, so what they mean is kept.
@@ -159,7 +160,7 @@ def host_is_valid(host: bytes) -> bool:
     return match is not None and 0 < int(match[1] or 80) <= 65535
 
 
-def judge_request_line(line: bytes) -> Start:
+def parse_any_request_line(line: bytes) -> RequestLine:
     """Any request line, with its end and whatever is behind it.
 
     ProtocolError 505 for a version other than 1.0 and 1.1, 501 for a method we do not have, 400 for the rest.
@@ -249,8 +250,8 @@ def field_lines(headers: Sequence[tuple[str, str]]) -> bytes:
     if not is_good:  # it came by assignment
         raise UnencodableResult(_bad_field(headers))
     for name, _ in headers:
-        if name.lower() in SERVERS_OWN and name != "content-length":
-            raise UnencodableResult(f"the header {name!r} is written by the server; {SERVERS_OWN[name.lower()]}")
+        if name.lower() in SERVER_HEADERS and name != "content-length":
+            raise UnencodableResult(f"the header {name!r} is written by the server; {SERVER_HEADERS[name.lower()]}")
     return lines
 
 

@@ -13,13 +13,13 @@ import logging
 import os
 from typing import Protocol
 
-from ..core.messages import FileContent
-from .bodies import SLICE
+from ..core.responses import FileContent
+from .bodies import COPY_SIZE
 
 log = logging.getLogger("tinysvc")
 
 
-class Sink(Protocol):
+class FileSink(Protocol):
     """The connection that a file is sent by."""
 
     transport: asyncio.Transport
@@ -35,7 +35,7 @@ class FileCutShort(Exception):
     """The file cannot be read to the end that its length has promised."""
 
 
-async def send_file(sink: Sink, content: FileContent) -> None:
+async def send_file(sink: FileSink, content: FileContent) -> None:
     """Send it all, behind what was written before. ConnectionResetError if the client leaves; FileCutShort."""
     transport = sink.transport
     if transport.get_extra_info("sslcontext") is not None or not hasattr(os, "sendfile"):
@@ -55,7 +55,7 @@ async def send_file(sink: Sink, content: FileContent) -> None:
         await _send_pieces(sink, content, sent)
 
 
-async def _written_out(sink: Sink) -> None:
+async def _written_out(sink: FileSink) -> None:
     """Wait until nothing that was written is left in this process."""
     await asyncio.sleep(0)  # when uvloop writes what it was given
     _check_there(sink)
@@ -66,12 +66,12 @@ async def _written_out(sink: Sink) -> None:
         sink.transport.set_write_buffer_limits(high, low)
 
 
-async def _send_by_kernel(sink: Sink, content: FileContent, descriptor: int) -> int:
+async def _send_by_kernel(sink: FileSink, content: FileContent, descriptor: int) -> int:
     """How many bytes were sent: fewer than all where the kernel, a sandbox or the file system has no sendfile."""
     source, offset, left = content.file.fileno(), content.offset, content.size
     while left:
         try:
-            sent = os.sendfile(descriptor, source, offset, min(left, SLICE))
+            sent = os.sendfile(descriptor, source, offset, min(left, COPY_SIZE))
         except BlockingIOError:
             await _writable(sink, descriptor)
             continue
@@ -90,7 +90,7 @@ async def _send_by_kernel(sink: Sink, content: FileContent, descriptor: int) -> 
     return content.size - left
 
 
-async def _writable(sink: Sink, descriptor: int) -> None:
+async def _writable(sink: FileSink, descriptor: int) -> None:
     loop = asyncio.get_running_loop()
 
     def resume() -> None:
@@ -106,11 +106,11 @@ async def _writable(sink: Sink, descriptor: int) -> None:
         resume()
 
 
-async def _send_pieces(sink: Sink, content: FileContent, sent: int) -> None:
+async def _send_pieces(sink: FileSink, content: FileContent, sent: int) -> None:
     source, offset, left = content.file.fileno(), content.offset + sent, content.size - sent
     while left:
         try:
-            piece = os.pread(source, min(left, SLICE), offset)
+            piece = os.pread(source, min(left, COPY_SIZE), offset)
         except OSError as error:  # a broken disk, say: not the client's connection
             raise FileCutShort(f"the file cannot be read: {error}") from error
         if not piece:
@@ -125,6 +125,6 @@ async def _send_pieces(sink: Sink, content: FileContent, sent: int) -> None:
             await asyncio.sleep(0)
 
 
-def _check_there(sink: Sink) -> None:
+def _check_there(sink: FileSink) -> None:
     if sink.gone:
         raise ConnectionResetError("the client left in the middle of a file")

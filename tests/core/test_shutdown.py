@@ -1,4 +1,4 @@
-"""ending.py: what hangs at the end is left behind in time, and named."""
+"""core/shutdown.py: what hangs at the end is left behind in time, and named."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ import pytest
 
 from commands import served, tinysvc
 from system import wait_until
-from tinysvc.core import ending
-from tinysvc.core.ending import BEAT, Budget, awake_timeout
+from tinysvc.core import shutdown
+from tinysvc.core.shutdown import CLOCK_INTERVAL, Countdown, awake_timeout
 
 
 def test_time_in_which_the_process_was_stopped_is_not_spent(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([100.0, 100.2, 160.0, 160.2, 160.4])
-    monkeypatch.setattr(ending, "monotonic", lambda: next(times))
-    budget = Budget(BEAT + 0.5)
-    assert [round(budget.left(), 3) for _ in range(4)] == [BEAT + 0.3, 0.3, 0.1, 0.0]
+    monkeypatch.setattr(shutdown, "monotonic", lambda: next(times))
+    budget = Countdown(CLOCK_INTERVAL + 0.5)
+    assert [round(budget.left(), 3) for _ in range(4)] == [CLOCK_INTERVAL + 0.3, 0.3, 0.1, 0.0]
 
 
 def test_thread_waits_for_its_budget_or_for_the_end() -> None:
     over = threading.Event()
-    assert not Budget(0.01).wait(over)
+    assert not Countdown(0.01).wait(over)
     over.set()
-    assert Budget(3600).wait(over)
+    assert Countdown(3600).wait(over)
 
 
 @pytest.mark.asyncio

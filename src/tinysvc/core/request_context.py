@@ -17,40 +17,40 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     import asyncio
 
-    from .messages import Request
+    from .requests import Request
 
 
-class Serves(Protocol):
+class RequestOwner(Protocol):
     """A connection, or a background task."""
 
-    def at_work_on(self) -> Request | None:
+    def current_request(self) -> Request | None:
         """The request whose handler, stream or cleanup runs."""
 
 
-by_task: dict[Any, Serves] = {}
+owner_by_task: dict[Any, RequestOwner] = {}
 """The connections, under the tasks that serve them."""
 
-by_thread: dict[int, Serves] = {}
+owner_by_thread: dict[int, RequestOwner] = {}
 """Those whose handlers run in threads, under the threads."""
 
 
-def list_task(task: asyncio.Task[Any], serves: Serves | None) -> None:
+def register_task(task: asyncio.Task[Any], serves: RequestOwner | None) -> None:
     """Until it ends, `task` runs for `serves`."""
     if serves is not None:
-        by_task[task] = serves
-        task.add_done_callback(by_task.pop)
+        owner_by_task[task] = serves
+        task.add_done_callback(owner_by_task.pop)
 
 
-def connection() -> Serves | None:
+def current_owner() -> RequestOwner | None:
     """The connection, or the background task, that the caller runs for."""
-    if found := by_thread.get(get_ident()):
+    if found := owner_by_thread.get(get_ident()):
         return found
-    if not by_task:
+    if not owner_by_task:
         return None  # a worker does not load asyncio
     from asyncio import current_task
 
     try:
-        return by_task.get(current_task())
+        return owner_by_task.get(current_task())
     except RuntimeError:  # no event loop runs here
         return None
 
@@ -75,8 +75,8 @@ class RequestVariable:
         """The text; empty where no request is at work."""
         if text := self._variable.get():
             return text
-        found = connection()
-        request = found.at_work_on() if found else None
+        found = current_owner()
+        request = found.current_request() if found else None
         return self._of_request(request) if request else ""
 
 
@@ -109,7 +109,7 @@ class LogFormatter(logging.Formatter):
         return super().formatMessage(record)
 
 
-def start_log(level: str, form: str) -> None:
+def configure_logging(level: str, form: str) -> None:
     """Write what is logged to standard error, unless the author has set up the root logger."""
     handler = logging.StreamHandler()
     handler.setFormatter(LogFormatter(form))

@@ -24,19 +24,26 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tinysvc")
 
-BEAT, STALL = 0.25, 0.25
+CLOCK_INTERVAL, STALL_THRESHOLD = 0.25, 0.25
 """Seconds between two looks at the clock; and by how many the second must come late to show a standstill."""
 
-MOMENT = 0.5
+MIN_STEP_TIME = 0.5
 """Seconds that each step at the end gets where `shutdown_timeout` is over already."""
 
-SLOW = 0.4
+SLOW_CLOSE = 0.4
 """Seconds of closing after which a worker says what it closes: less than a MOMENT."""
 
-STUCK = "tasks or threads of handlers did not end within shutdown_timeout"
+STUCK_MESSAGE = "tasks or threads of handlers did not end within shutdown_timeout"
 
 
-class Budget:
+DRAINED = "the server drains"
+"""The message of a cancellation that ends a stream because the server drains: nothing waits for its thread then."""
+
+CUT_OFF = "the time of the drain is over"
+"""The message of a cancellation that ends also the closing of resources."""
+
+
+class Countdown:
     """Seconds that get less while the process is not stopped: `left` is to be called each BEAT."""
 
     def __init__(self, seconds: float) -> None:
@@ -45,18 +52,18 @@ class Budget:
     def left(self) -> float:
         now = monotonic()
         passed, self._seen = now - self._seen, now
-        self._left = max(0.0, self._left - (passed if passed < BEAT + STALL else BEAT))
+        self._left = max(0.0, self._left - (passed if passed < CLOCK_INTERVAL + STALL_THRESHOLD else CLOCK_INTERVAL))
         return self._left
 
     def wait(self, over: threading.Event) -> bool:
         """For a thread: wait until nothing is left, or `over` is set. Whether it was set."""
         while left := self.left():
-            if over.wait(min(left, BEAT)):
+            if over.wait(min(left, CLOCK_INTERVAL)):
                 return True
         return over.is_set()
 
 
-class LoopBudget(Budget):
+class LoopCountdown(Countdown):
     """One that looks by itself, on the running loop. `at_end` is called when nothing is left."""
 
     def __init__(self, seconds: float, at_end: Callable[[], object] = lambda: None) -> None:
@@ -69,7 +76,7 @@ class LoopBudget(Budget):
 
     def _look(self) -> None:
         if left := self.left():
-            self._timer = self._loop.call_later(min(left, BEAT), self._look)
+            self._timer = self._loop.call_later(min(left, CLOCK_INTERVAL), self._look)
         else:
             self._at_end()
 
@@ -86,37 +93,37 @@ async def awake_timeout(seconds: float | None) -> AsyncIterator[asyncio.Timeout]
         if seconds is None:
             yield limit
             return
-        budget = LoopBudget(seconds, lambda: limit.reschedule(0))
+        budget = LoopCountdown(seconds, lambda: limit.reschedule(0))
         try:
             yield limit
         finally:
             budget.cancel()
 
 
-class Watch:
+class ExitGuard:
     """Ends this process by force when the step at hand takes longer than it may. One that is not armed does nothing."""
 
     def __init__(self) -> None:
         self.is_armed = False
-        self.left_thread = False  # a drain did not wait for one: nor does the exit
-        self._budget = Budget(0)
+        self.abandoned_thread = False  # a drain did not wait for one: nor does the exit
+        self._budget = Countdown(0)
         self._over = threading.Event()
 
-    def expect(self, seconds: float, words: str) -> None:
+    def limit_step(self, seconds: float, words: str) -> None:
         """The step that begins now ends within these seconds; else `words` say what was left behind."""
-        self.forget()
-        self._budget, self._over = Budget(seconds), threading.Event()
+        self.end_step()
+        self._budget, self._over = Countdown(seconds), threading.Event()
         if self.is_armed:
             _start(_watch_step, self._budget, self._over, words)
 
-    def forget(self) -> None:
+    def end_step(self) -> None:
         self._over.set()
 
-    def expect_exit(self) -> None:
+    def limit_exit(self) -> None:
         """Once the main thread has ended, all other threads end in what is left of the time of the last step."""
-        self.forget()
+        self.end_step()
         if self.is_armed:
-            _start(_watch_exit, 0.0 if self.left_thread else self._budget.left())
+            _start(_watch_exit, 0.0 if self.abandoned_thread else self._budget.left())
 
 
 def _start(function: Callable[..., object], *arguments: object) -> None:
@@ -124,21 +131,21 @@ def _start(function: Callable[..., object], *arguments: object) -> None:
         threading.Thread(target=function, args=arguments, daemon=True).start()
 
 
-watch = Watch()
+exit_guard = ExitGuard()
 """That of this process; armed where the process is ours: a server inside another program ends no process."""
 
 
-def _watch_step(budget: Budget, over: threading.Event, words: str) -> None:
+def _watch_step(budget: Countdown, over: threading.Event, words: str) -> None:
     if not budget.wait(over):
         _end(words)
 
 
 def _watch_exit(seconds: float) -> None:
-    budget = Budget(seconds)
+    budget = Countdown(seconds)
     while budget.left() and threading.main_thread().is_alive():
-        threading.main_thread().join(BEAT)
+        threading.main_thread().join(CLOCK_INTERVAL)
     threading.main_thread().join()
-    Budget(max(MOMENT, budget.left())).wait(threading.Event())
+    Countdown(max(MIN_STEP_TIME, budget.left())).wait(threading.Event())
     if others := [thread.name for thread in threading.enumerate() if not thread.daemon and thread.is_alive()]:
         _end(f"threads did not end in time: {', '.join(others)}")
 
@@ -156,16 +163,18 @@ def _end(words: str) -> None:
 _closing = ""
 
 
-def begin_to_close(name: str) -> None:
+def set_closing_resource(name: str) -> None:
     """The resource that is closed next."""
     global _closing
     _closing = name
 
 
 @contextmanager
-def slow_close_told() -> Iterator[None]:
+def warn_of_slow_close() -> Iterator[None]:
     """Name the resource whose cleanup takes long, while there is time for it."""
-    timer = threading.Timer(SLOW, lambda: print(f"a worker still closes the resource {_closing}", file=sys.stderr))
+    timer = threading.Timer(
+        SLOW_CLOSE, lambda: print(f"a worker still closes the resource {_closing}", file=sys.stderr)
+    )
     timer.daemon = True
     with suppress(RuntimeError):
         timer.start()

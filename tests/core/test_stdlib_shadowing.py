@@ -1,4 +1,4 @@
-"""shadows.py: files beside a service that libraries would get in the place of a module of Python."""
+"""core/stdlib_shadowing.py: files beside a service that libraries would get in the place of a module of Python."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from commands import failed, served, tinysvc
-from tinysvc.core.shadows import shadowing, stdlib_first
+from tinysvc.core.stdlib_shadowing import shadowing_files, stdlib_first
 
 SERVICE = """
 from tinysvc import cpu_route
@@ -92,7 +92,7 @@ def test_what_stands_before_the_standard_library(tmp_path: Path) -> None:
     for name in ("queue.py", "service.py", "json.txt"):
         (tmp_path / name).touch()
     (tmp_path / "email").mkdir()
-    assert shadowing([str(tmp_path), "/nowhere", *sys.path]).items() >= {("queue", str(tmp_path / "queue.py"))}
-    assert not {"json", "email", "service"} & shadowing([str(tmp_path)]).keys()
+    assert shadowing_files([str(tmp_path), "/nowhere", *sys.path]).items() >= {("queue", str(tmp_path / "queue.py"))}
+    assert not {"json", "email", "service"} & shadowing_files([str(tmp_path)]).keys()
     first = stdlib_first([str(tmp_path), *sys.path])
     assert first.index(str(tmp_path)) > max(index for index, path in enumerate(first) if path.endswith("lib-dynload"))

@@ -1,4 +1,4 @@
-"""shapes.py: what a library writes alone is the same as the table's, and never lacks a field."""
+"""core/fast_encoders.py: what a library writes alone is the same as the table's, and never lacks a field."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from tinysvc.core.encoding import json_bytes
-from tinysvc.core.shapes import all_fit, fits, shape_of
+from tinysvc.core.fast_encoders import can_encode, can_encode_all, fast_encoder_for
 
 T = TypeVar("T")
 
@@ -119,14 +119,14 @@ class Holding(msgspec.Struct):
 
 @pytest.mark.parametrize("kind", [Point, Line, Item, Slotted, Struct])
 def test_class_is_written_by_a_library_alone(kind: type) -> None:
-    assert shape_of(kind) is not None
+    assert fast_encoder_for(kind) is not None
 
 
 @pytest.mark.parametrize(
     "kind", [Basket, Node, Hidden, Caching, Counting, Anything, Page, Unset, Holding, dict, list, int, type(None)]
 )
 def test_class_is_left_to_the_table(kind: type) -> None:
-    assert shape_of(kind) is None
+    assert fast_encoder_for(kind) is None
 
 
 ITEM = b'{"name":"a","count":1,"tags":[]}'
@@ -173,17 +173,17 @@ def test_every_field_is_written_once(value: Any, expected: bytes) -> None:
 
 
 def test_one_value_that_lacks_a_field_is_enough_for_the_table() -> None:
-    shape = shape_of(Item)
+    shape = fast_encoder_for(Item)
     assert shape is not None
-    assert fits(Item("a"), shape)
-    assert not fits(decoded, shape)
-    assert all_fit([Item("a"), Item("b")], shape)
-    assert not all_fit([Item("a"), decoded], shape)
-    assert not all_fit([Item("a"), Point(1, 2.0)], shape)
+    assert can_encode(Item("a"), shape)
+    assert not can_encode(decoded, shape)
+    assert can_encode_all([Item("a"), Item("b")], shape)
+    assert not can_encode_all([Item("a"), decoded], shape)
+    assert not can_encode_all([Item("a"), Point(1, 2.0)], shape)
 
 
 def test_a_class_with_subclasses_inside_is_left_to_the_table() -> None:
-    shape = shape_of(Holder)
+    shape = fast_encoder_for(Holder)
     assert shape is not None
-    assert not fits(Holder(Base(1)), shape)
-    assert not all_fit([Holder(Base(1))], shape)
+    assert not can_encode(Holder(Base(1)), shape)
+    assert not can_encode_all([Holder(Base(1))], shape)

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 _STDLIB = os.path.dirname(os.__file__)
 
-STARTING = "_TINYSVC_STARTING"
+FORKSERVER_VARIABLE = "_TINYSVC_STARTING"
 """A variable that only a new forkserver finds. A program that finds it was started in the place of Python."""
 
-LATER = (
+IMPORTED_LATER = (
     "uvloop",
     "tinysvc.server.server",
     "tinysvc.runtime.cpu_endpoints",
@@ -33,7 +33,7 @@ LATER = (
 """What tinysvc imports when it is needed; with it come all its libraries."""
 
 
-def shadowing(path: Sequence[str]) -> dict[str, str]:
+def shadowing_files(path: Sequence[str]) -> dict[str, str]:
     """The files in the folders before the standard library, by the names of the modules that they stand before."""
     found: dict[str, str] = {}
     for folder in path:
@@ -58,7 +58,7 @@ def stdlib_first(path: Sequence[str]) -> list[str]:
     return sorted(path, key=lambda folder: not (folder == _STDLIB or folder.startswith(_STDLIB + os.sep)))
 
 
-def sentence(file: str, name: str) -> str:
+def shadowing_message(file: str, name: str) -> str:
     """What is wrong with the file, and the remedy."""
     return f"{file} has the name of a module of the standard library, so that libraries get it for {name}: rename it"
 
@@ -69,14 +69,14 @@ def _is_beside(file: str) -> bool:
     return bool(script) and os.path.dirname(os.path.abspath(script)) == os.path.dirname(os.path.abspath(file))
 
 
-class named:  # noqa: N801 - it reads as a function
+class refuse_shadowing:  # noqa: N801 - it reads as a function
     """Import libraries within: a file that one of them would get for a module of Python ends the program by name.
 
     It is a finder, too: it finds the module of Python, so that no library fails half-way.
     """
 
     def __init__(self) -> None:
-        self.found = shadowing(sys.path)
+        self.found = shadowing_files(sys.path)
         self.wanted = ""
 
     def __enter__(self) -> None:
@@ -89,8 +89,8 @@ class named:  # noqa: N801 - it reads as a function
         if not self.found:
             return
         try:
-            if error is None and STARTING not in os.environ:  # else a forkserver: its server has looked
-                for module in LATER:
+            if error is None and FORKSERVER_VARIABLE not in os.environ:  # else a forkserver: its server has looked
+                for module in IMPORTED_LATER:
                     import_module(module)
         finally:
             sys.meta_path.remove(self)
@@ -102,7 +102,7 @@ class named:  # noqa: N801 - it reads as a function
                 if getattr(sys.modules.get(name), "__file__", None) == file:
                     self.wanted = name
         if self.wanted:
-            text = sentence(self.found[self.wanted], self.wanted)
+            text = shadowing_message(self.found[self.wanted], self.wanted)
             if sys.argv[:1] == ["-m"] or _is_beside(self.found[self.wanted]):
                 print(f"tinysvc: {text}", file=sys.stderr)
                 sys.exit(3)

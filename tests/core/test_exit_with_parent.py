@@ -1,4 +1,4 @@
-"""core/lifeline.py: the kernel ends a process whose parent has ended."""
+"""core/exit_with_parent.py: the kernel ends a process whose parent has ended."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import pytest
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_process_dies_when_other_end_closes(when: str) -> None:
     code = (
-        "import socket, sys, time\nfrom tinysvc.core.lifeline import die_with\nserver, control = socket.socketpair()\n"
-        "if sys.argv[1] == 'before': server.close()\ndie_with(control, True)\nserver.close()\ntime.sleep(30)\n"
+        "import socket, sys, time\nfrom tinysvc.core.exit_with_parent import exit_with_parent\n"
+        "server, control = socket.socketpair()\n"
+        "if sys.argv[1] == 'before': server.close()\nexit_with_parent(control, True)\nserver.close()\ntime.sleep(30)\n"
     )
     ended = subprocess.run([sys.executable, "-c", code, when], timeout=20, check=False)
     assert ended.returncode == -signal.SIGIO

@@ -17,8 +17,8 @@ from websockets.sync.client import connect
 import calls_jobs
 from commands import served, tinysvc
 from tinysvc import Background, Event, Request, Response, Service, WebSocket, cpu, io_resource, io_route, request_id
-from tinysvc.core import context as current
-from tinysvc.core.context import route_name
+from tinysvc.core import request_context as current
+from tinysvc.core.request_context import route_name
 from tinysvc.testing import serving
 
 SERVICE = """
@@ -128,16 +128,16 @@ def test_a_line_of_the_log_names_route_and_request_wherever_it_is_written(
 
 @io_route("/")
 def in_thread() -> int:
-    return len(current.by_thread)
+    return len(current.owner_by_thread)
 
 
 def test_nothing_is_kept_of_a_connection_that_has_ended() -> None:
-    before = len(current.by_task)
+    before = len(current.owner_by_task)
     with serving(Service(in_thread)) as url:
         for _ in range(3):
             assert httpx.get(url, timeout=20).json() == 1
-    assert len(current.by_task) == before
-    assert not current.by_thread
+    assert len(current.owner_by_task) == before
+    assert not current.owner_by_thread
 
 
 seen: list[str] = []
@@ -267,7 +267,7 @@ def test_code_of_every_kind_finds_its_request(path: str, places: list[str]) -> N
             client.get(path, headers={"x-request-id": name})
     expected = [f"{place}: GET {path}, {name}" for name in ("first", "second") for place in places]
     assert sorted(seen) == sorted(expected) if path == "/background" else seen == expected
-    assert not current.by_task
+    assert not current.owner_by_task
     assert request_id.get() == route_name.get() == ""
 
 

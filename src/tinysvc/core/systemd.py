@@ -11,7 +11,7 @@ _address = ""
 _last_state = ""
 
 
-def take_address(environ: MutableMapping[str, str]) -> None:
+def take_notify_socket(environ: MutableMapping[str, str]) -> None:
     """Keep the address of systemd's socket, and remove its variable: a child must not report for the service."""
     global _address
     _address = environ.pop("NOTIFY_SOCKET", "")

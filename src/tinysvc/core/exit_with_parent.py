@@ -9,7 +9,7 @@ import socket
 import sys
 
 
-def die_with(control: socket.socket, on: bool) -> None:
+def exit_with_parent(control: socket.socket, on: bool) -> None:
     """Let the kernel end this process by SIGIO when the other end closes.
 
     While the author's modules load, nothing reads the socket.

@@ -20,14 +20,14 @@ import msgspec
 import orjson
 from msgspec import inspect as inspection
 
-Writer = Callable[[Any, Any, int], bytes]
+JsonEncoder = Callable[[Any, Any, int], bytes]
 """`orjson.dumps`, or alike."""
 
 
-class Shape(NamedTuple):
+class FastEncoder(NamedTuple):
     """How values of a class are written alone."""
 
-    write: Writer
+    write: JsonEncoder
     inner: tuple[type, ...] = ()
     """Dataclasses inside: whether their subclasses are written as well is not known."""
     defaults: Callable[[Any], Any] | None = None
@@ -35,14 +35,14 @@ class Shape(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def shape_of(kind: type) -> Shape | None:
+def fast_encoder_for(kind: type) -> FastEncoder | None:
     """None for a class of which no library alone writes all values as it should be."""
     if issubclass(kind, msgspec.Struct):
         infos = _infos_in(kind)
         if not infos or not all(isinstance(info, _BY_MSGSPEC) for info in infos):
             return None
         has_floats = any(isinstance(info, inspection.FloatType) for info in infos)
-        return Shape(_floats_by_msgspec if has_floats else _by_msgspec)
+        return FastEncoder(_floats_by_msgspec if has_floats else _by_msgspec)
     if not _is_open_to_orjson(kind):
         return None
     infos = _infos_in(kind)
@@ -52,10 +52,10 @@ def shape_of(kind: type) -> Shape | None:
     if any(not _is_open_to_orjson(each) or _plain_defaults(each) for each in inner):
         return None
     defaults = _plain_defaults(kind)
-    return Shape(orjson.dumps, tuple(inner), itemgetter(*defaults) if defaults else None)
+    return FastEncoder(orjson.dumps, tuple(inner), itemgetter(*defaults) if defaults else None)
 
 
-def fits(value: Any, shape: Shape) -> bool:
+def can_encode(value: Any, shape: FastEncoder) -> bool:
     """Whether a value of the class is written as it should be."""
     if shape.inner and any(map(type.__subclasses__, shape.inner)):
         return False
@@ -67,7 +67,7 @@ def fits(value: Any, shape: Shape) -> bool:
     return True
 
 
-def all_fit(values: list[Any], shape: Shape) -> bool:
+def can_encode_all(values: list[Any], shape: FastEncoder) -> bool:
     """Whether all are of one class, and written as they should be."""
     if len(set(map(type, values))) > 1 or any(map(type.__subclasses__, shape.inner)):
         return False

@@ -1,4 +1,4 @@
-"""notify.py: what is reported to systemd, by one process, by a supervisor and by a reloader."""
+"""core/systemd.py: what is reported to systemd, by one process, by a supervisor and by a reloader."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from commands import served, tinysvc
-from tinysvc.core import notify
+from tinysvc.core import systemd
 
 SERVICE = """
 import os
@@ -51,32 +51,32 @@ def test_start_reload_and_end_are_reported(options: tuple[str, ...], receiver: s
 
 def test_an_abstract_socket_is_found(receiver: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     receiver.bind(b"")  # the kernel chooses an abstract name
-    monkeypatch.setattr(notify, "_address", "")
+    monkeypatch.setattr(systemd, "_address", "")
     environ = {"NOTIFY_SOCKET": "@" + receiver.getsockname()[1:].decode()}
-    notify.take_address(environ)
-    notify.notify("READY=1")
+    systemd.take_notify_socket(environ)
+    systemd.notify("READY=1")
     assert receiver.recv(4096) == b"READY=1"
     assert environ == {}
 
 
 def test_without_an_address_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notify, "_address", "")
-    notify.notify("READY=1")
+    monkeypatch.setattr(systemd, "_address", "")
+    systemd.notify("READY=1")
 
 
 def test_a_receiver_that_has_gone_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notify, "_address", str(tmp_path / "none"))
-    notify.notify("READY=1")
+    monkeypatch.setattr(systemd, "_address", str(tmp_path / "none"))
+    systemd.notify("READY=1")
 
 
 def test_a_reload_before_the_service_is_ready_is_not_reported(
     receiver: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     receiver.bind(b"")
-    monkeypatch.setattr(notify, "_address", "@" + receiver.getsockname()[1:].decode())
-    monkeypatch.setattr(notify, "_last_state", "")
+    monkeypatch.setattr(systemd, "_address", "@" + receiver.getsockname()[1:].decode())
+    monkeypatch.setattr(systemd, "_last_state", "")
     called: list[int] = []
-    notify.notify_reload(lambda: called.append(1))
+    systemd.notify_reload(lambda: called.append(1))
     assert called == [1]
-    notify.notify("STOPPING=1")
+    systemd.notify("STOPPING=1")
     assert receiver.recv(4096) == b"STOPPING=1"

@@ -1,0 +1,178 @@
+"""Response: its content, its checked headers, and errors as problem documents (RFC 9457)."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from typing import Any, BinaryIO, NamedTuple
+
+from .encoding import json_bytes
+from .errors import TinysvcError, UnencodableResult
+from .headers import FIELD_VALUE, SERVER_HEADERS, HeaderLines, bad_header_value, check_field
+from .requests import Request
+
+_LENGTH = re.compile(r"0|[1-9][0-9]{0,17}")
+
+
+class Response:
+    """One HTTP response.
+
+    `content`: bytes, a memoryview (of any size, it is not copied) and str are sent as they are; None is an empty body;
+    FileContent is sent from the file; an iterator or async iterator is streamed; any other value becomes JSON.
+    `content_type` defaults to what fits the content. `headers` is a mapping or an iterable of pairs; a name or value
+    that could break out of its line is a ValueError, here and now (RFC 9110, 5.5). A stream whose length in bytes is
+    known says so by `headers={"content-length": "1000"}`; if it then yields more or less, the connection is cut off.
+    """
+
+    __slots__ = ("content", "content_type", "headers", "status")
+
+    def __init__(
+        self,
+        content: Any = None,
+        status: int = 200,
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+        content_type: str | None = None,
+    ) -> None:
+        if not 200 <= status <= 599:
+            raise ValueError(f"a response takes a status from 200 to 599, not {status}")
+        self.content = content
+        self.status = status
+        if content_type is not None and content_type not in COMMON_TYPES:
+            check_field("content-type", content_type)
+        self.content_type = content_type
+        self.headers: list[tuple[str, str]] = HeaderLines()
+        if headers:
+            for name, value in headers.items() if isinstance(headers, Mapping) else headers:
+                self.add_header(name, value)
+
+    def add_header(self, name: str, value: str) -> None:
+        """Add one header line. ValueError for a bad name or value, and for the names the server itself writes."""
+        name = name.lower()
+        if name in SERVER_HEADERS and not (name == "content-length" and self._may_declare(value)):
+            raise ValueError(f"the header {name!r} is written by the server; {SERVER_HEADERS[name]}")
+        if name == "content-type":
+            self.content_type = check_field(name, value)
+        else:
+            self.headers.append((name, value))
+
+    def _may_declare(self, length: str) -> bool:
+        """Whether the content is a stream that can say its length."""
+        if not isinstance(self.content, (Iterator, AsyncIterator)):
+            return False
+        if not isinstance(length, str) or not _LENGTH.fullmatch(length) or "content-length" in dict(self.headers):
+            raise ValueError(f"content-length takes one decimal number of bytes, as text, not {length!r}")
+        return True
+
+    def __repr__(self) -> str:
+        return f"<Response {self.status} {self.content_type}>"
+
+
+class FailedResponse(Response):
+    """To nobody, as the connection is over; `error` is what the handler has raised, for its request's resources."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(b"", 204)
+        self.error = error
+
+
+def add_vary(response: Response, *names: str) -> None:
+    """Add request headers to what the response depends on (RFC 9110, 12.5.5); those that stand there stay once."""
+    said = [part.strip() for name, value in response.headers if name == "vary" for part in value.split(",")]
+    known = {part.lower() for part in said}
+    said += [name for name in names if name.lower() not in known]
+    response.headers = [field for field in response.headers if field[0] != "vary"]
+    response.add_header("vary", "*" if "*" in known else ", ".join(said))
+
+
+def make_private(response: Response) -> None:
+    """Let no shared cache keep the response (RFC 9111, 5.2.2.7), whatever its Cache-Control says so far."""
+    others = [field for field in response.headers if field[0].lower() != "cache-control"]
+    said = [value for name, value in response.headers if name.lower() == "cache-control"]
+    kept = [part.strip() for part in ",".join(said).split(",")]
+    kept = [part for part in kept if part and not part.lower().startswith(("public", "s-maxage"))]
+    if not any(part.lower() in ("private", "no-store") for part in kept):
+        kept.insert(0, "private")
+    response.headers = [*others, ("cache-control", ", ".join(kept))]
+
+
+class FileContent(NamedTuple):
+    """A response's content: `size` bytes of an open file, from `offset` on.
+
+    The kernel sends them where it can (sendfile). The server closes the file, whatever happens.
+    """
+
+    file: BinaryIO
+    offset: int
+    size: int
+
+
+def json_response(content: bytes) -> Response:
+    """`content`, which is JSON, with status 200: what most handlers answer, and what needs no check."""
+    response = _new(Response)
+    response.content, response.status, response.content_type, response.headers = content, 200, JSON, HeaderLines()
+    return response
+
+
+_new = object.__new__
+
+JSON, TEXT, OCTETS = "application/json", "text/plain; charset=utf-8", "application/octet-stream"
+NDJSON, HTML, PROBLEM = "application/x-ndjson", "text/html; charset=utf-8", "application/problem+json"
+EVENTS, MESSAGEPACK = "text/event-stream; charset=utf-8", "application/msgpack"
+ENDLESS_TYPES = frozenset({EVENTS, NDJSON})
+"""Content types of streams that may have no end: a drain ends them in order, as it closes WebSockets."""
+COMMON_TYPES = frozenset({JSON, TEXT, OCTETS, NDJSON, HTML, PROBLEM, EVENTS})
+"""Need no check, on the hot path."""
+
+
+def check_headers(response: Response) -> None:
+    """UnencodableResult for text, in headers that were assigned as a whole, that no header can hold."""
+    for name, value in [("content-type", response.content_type), *response.headers]:
+        if isinstance(value, str) and not FIELD_VALUE.fullmatch(value):
+            raise UnencodableResult(bad_header_value(name, value))
+
+
+def problem_response(error: TinysvcError, request: Request | None = None) -> Response:
+    """The error as `application/problem+json` (RFC 9457); a 5xx names its request, as the log does."""
+    members = error.problem()
+    if error.status >= 500 and request is not None:
+        members["request_id"] = request.id
+    try:
+        content = json_bytes(members)
+    except UnencodableResult:  # the error is what counts
+        content = json.dumps(members, default=str).encode()
+    try:
+        response = Response(content, error.status, error.headers, content_type=PROBLEM)
+    except ValueError as bad_header:  # the line to mend is where the error was raised
+        raise bad_header.with_traceback(error.__traceback__) from None
+    if error.status >= 500 and request is not None:
+        add_request_id(response, request)
+    return response
+
+
+def add_request_id(response: Response, request: Request) -> None:
+    """Let the response carry the id of its request, unless it has one."""
+    if not any(name.lower() == "x-request-id" for name, _ in response.headers):
+        response.headers.append(("x-request-id", request.id))
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+"""Everything that answers has this shape: an io handler, the cpu adapter, middleware's `call_next`, a service."""
+
+Middleware = Callable[[Request, Handler], Awaitable[Response]]
+"""What stands around handlers: `async def m(request, call_next)`. `call_next` answers; it does not raise."""
+
+
+async def close_content(content: Any) -> None:
+    """Of a stream or a file that is not sent to its end."""
+    if isinstance(content, FileContent):
+        content.file.close()
+    close = getattr(content, "aclose", None)
+    if close is not None:
+        try:
+            await close()
+        except (Exception, SystemExit, KeyboardInterrupt):  # no handler ends the server
+            logging.getLogger("tinysvc.http").exception("%r failed while it was closed", content)
