@@ -14,31 +14,93 @@ from .annotations import extras
 
 @dataclass(frozen=True)
 class Query:
-    """`Annotated[T, Query()]`: from the query string, under the parameter's name or `name`. A list takes all values."""
+    """Marker: the parameter is filled from the query string.
+
+    A `list` takes all values of the name, any other type the last one. A scalar parameter without a marker is filled
+    from the query, too.
+
+    Args:
+        name: Name in the query. None: the name of the parameter.
+
+    Example:
+        ```python
+        from typing import Annotated
+
+        from tinysvc import Query, io_route
+
+        @io_route("/search")
+        async def search(words: Annotated[list[str], Query("q")]) -> list[str]:
+            return words
+        ```
+    """
 
     name: str | None = None
 
 
 @dataclass(frozen=True)
 class Header:
-    """`Annotated[T, Header()]`: from the header named like the parameter, with dashes for underscores, or `name`."""
+    """Marker: the parameter is filled from a request header.
+
+    Args:
+        name: Name of the header. None: the name of the parameter, with dashes for underscores.
+
+    Example:
+        ```python
+        from typing import Annotated
+
+        from tinysvc import Header, io_route
+
+        @io_route("/agent")
+        async def agent(user_agent: Annotated[str, Header()] = "") -> str:
+            return user_agent
+        ```
+    """
 
     name: str | None = None
 
 
 @dataclass(frozen=True)
 class Cookie:
-    """`Annotated[T, Cookie()]`: from the cookie named like the parameter, or `name`."""
+    """Marker: the parameter is filled from a cookie of the request (RFC 6265).
+
+    Args:
+        name: Name of the cookie. None: the name of the parameter.
+
+    Example:
+        ```python
+        from typing import Annotated
+
+        from tinysvc import Cookie, io_route
+
+        @io_route("/theme")
+        async def theme(theme: Annotated[str, Cookie()] = "light") -> str:
+            return theme
+        ```
+    """
 
     name: str | None = None
 
 
 @dataclass(frozen=True)
 class Form:
-    """`Annotated[T, Form()]`: from the body, which is a form: the field named like the parameter, or `name`.
+    """Marker: the parameter is filled from a form, urlencoded or multipart (RFC 7578).
 
-    Where T is a dataclass, Struct, TypedDict or attrs class, the whole form: its fields are T's, of which an
-    `UploadFile` is a file, and a list takes all values.
+    A parameter whose type is a dataclass, Struct, TypedDict or attrs class takes the whole form. Then each of its
+    fields is a field of the form; an `UploadFile` is a file, and a list takes all values.
+
+    Args:
+        name: Name of the field. None: the name of the parameter.
+
+    Example:
+        ```python
+        from typing import Annotated
+
+        from tinysvc import Form, UploadFile, io_route
+
+        @io_route("/photos", methods=["POST"])
+        async def add(title: Annotated[str, Form()], photo: UploadFile) -> dict:
+            return {"title": title, "bytes": photo.size}
+        ```
     """
 
     name: str | None = None
@@ -53,10 +115,30 @@ class Path:
 
 @dataclass(frozen=True)
 class Bearer:
-    """`Annotated[str, Bearer()]`: the token of `Authorization: Bearer` (RFC 6750).
+    """Marker: the parameter is filled with the token of `Authorization: Bearer` (RFC 6750).
 
-    Who brings none gets a 401, unless the parameter has a default. Whether the token is good is for the author to say:
-    HTTPError(401). `name` is what OpenAPI calls it.
+    A request without a token gets a 401, unless the parameter has a default. The handler, or a resource of the request,
+    checks the token, and raises `HTTPError(401)` for a wrong one.
+
+    Args:
+        name: Name of the security scheme in the OpenAPI document. None: "bearer".
+
+    Example:
+        ```python
+        from typing import Annotated
+
+        from tinysvc import Bearer, HTTPError, io_resource, io_route
+
+        @io_resource
+        def user(token: Annotated[str, Bearer()]) -> str:
+            if token != "secret":
+                raise HTTPError(401, "The token is unknown.")
+            return "Ada"
+
+        @io_route("/me")
+        async def me(user: str) -> str:
+            return user
+        ```
     """
 
     name: str | None = None
@@ -64,10 +146,31 @@ class Bearer:
 
 @dataclass(frozen=True)
 class ApiKey:
-    """`Annotated[str, ApiKey("x-api-key")]`: a key in the header of this name, or in a "cookie" or the "query".
+    """Marker: the parameter is filled with a key from a header, a cookie or the query.
 
-    Who brings none gets a 401, unless the parameter has a default. Compare it with `hmac.compare_digest`, which takes
-    as long for a wrong key as for the right one.
+    A request without a key gets a 401, unless the parameter has a default. Compare keys with `hmac.compare_digest`,
+    which takes the same time for right and wrong keys.
+
+    Args:
+        name: Name of the header, cookie or query field. None: the name of the parameter.
+        place: "header", "cookie" or "query".
+
+    Raises:
+        ConfigurationError: `place` is none of the three.
+
+    Example:
+        ```python
+        import hmac
+        from typing import Annotated
+
+        from tinysvc import ApiKey, HTTPError, io_route
+
+        @io_route("/report")
+        async def report(key: Annotated[str, ApiKey("x-api-key")]) -> str:
+            if not hmac.compare_digest(key, "secret"):
+                raise HTTPError(401, "The key is unknown.")
+            return "all is well"
+        ```
     """
 
     name: str | None = "x-api-key"

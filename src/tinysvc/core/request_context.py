@@ -85,12 +85,21 @@ def _route_of(request: Request) -> str:
 
 
 request_id = RequestVariable("request_id", lambda request: request.id)
-"""The id of the request that the calling code works for; of a batch all ids, with commas.
+"""The id of the request that the calling code works for. For a batch: all ids, separated by commas.
 
-`request_id.get()` returns the `X-Request-Id` of the client, or an id of our own. It works in handlers, streams,
-resources, middleware and background tasks, on the event loop, in threads of the server and in workers. It is empty
-elsewhere, also in a task or a thread that a handler has started itself, unless the handler has called
+`request_id.get()` returns the client's `X-Request-Id`, or an id that the server has made. It works in handlers,
+streams, resources, middleware and background tasks, on the event loop, in threads of the server and in workers.
+Elsewhere it returns "". A task or thread that a handler starts itself has the id only if the handler has called
 `request_id.set(request_id.get())` before.
+
+Example:
+    ```python
+    from tinysvc import io_route, request_id
+
+    @io_route("/where")
+    async def where() -> str:
+        return f"this is request {request_id.get()}"
+    ```
 """
 
 route_name = RequestVariable("route_name", _route_of)

@@ -51,18 +51,22 @@ class Task(NamedTuple):
 
 
 class Background:
-    """Tasks of a request that run after its answer: a handler takes `background: Background`.
+    """Tasks of a request that run after its response: a handler, or a resource of the request, takes it as a parameter.
 
-    A resource of the request can take it, too. The tasks of one request start together when the handler has succeeded,
-    its resources are closed and a stream has ended, and run beside each other. They are discarded when the handler
-    fails. A task that fails is logged, with the id of its request. A server that ends waits for its tasks, within
-    `shutdown_timeout`. Work that must not be lost belongs in a queue outside the server.
+    The tasks of one request start together: once the handler has succeeded, its resources are closed and a stream has
+    ended. They run concurrently. They are discarded when the handler fails. A failed task is logged with the id of its
+    request. A drain waits for tasks within `shutdown_timeout`. Put work that must not be lost into a durable queue.
 
     Example:
-        ```py
+        ```python
+        from tinysvc import Background, io_route
+
+        def send_mail(address: str, subject: str) -> None:
+            print(f"to {address}: {subject}")
+
         @io_route("/orders", methods=["POST"])
-        async def order(order: Order, background: Background) -> None:
-            background.add(send_mail, order.address, subject="Thank you")
+        async def order(address: str, background: Background) -> None:
+            background.add(send_mail, address, subject="Thank you")
         ```
     """
 
@@ -83,11 +87,16 @@ class Background:
         return found
 
     def add(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
-        """Call `function` with these arguments after the answer: `async def` on the event loop, `def` in a thread.
+        """Call a function after the response. The task keeps the context variables of this moment.
+
+        Args:
+            function: An `async def` runs on the event loop, a `def` in a thread.
+            *args: Its positional arguments.
+            **kwargs: Its keyword arguments.
 
         Raises:
-            TypeError: `function` cannot be called so, or it is a generator function.
-            HTTPError: 503, the server has `max_background` tasks already.
+            TypeError: `function` does not take these arguments, or is a coroutine, a generator function or no function.
+            HTTPError: 503, the server has `max_background` tasks (1000) already.
         """
         name = _checked_name(function)
         if inspect.isfunction(function):

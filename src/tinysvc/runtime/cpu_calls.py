@@ -64,14 +64,43 @@ def callable_here(calls: Mapping[Callable[..., Any], CpuCall]) -> Iterator[None]
 
 
 async def cpu(function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
-    """Call a handler that has `@cpu_route` in a worker of its pool, and return what it returns.
+    """Call a handler that has `@cpu_route` in a worker of its pool: `await cpu(predict, features)`.
 
-    Its resources are filled in by name; all other arguments are given here. The route's `timeout` and `limit` hold.
-    Raises HTTPError as the handler does; RemoteError for anything else that it raises, and the error handlers of the
-    caller's service are asked for its `original`; and the pool's errors
-    (QueueFull, DeadlineExceeded, WorkerDied, ...: see errors.PoolError), each of which, where it is not caught, answers
-    the request as it would answer the route's own. Cancelling it stops the job. ConfigurationError for a function that
-    no service here serves.
+    The pool, the `limit` and the `timeout` are the route's. Arguments and result are pickled. Cancelling the task that
+    awaits the call stops the job.
+
+    An error that the caller does not catch becomes the response of the caller's request, as if the client had asked the
+    cpu route. Error handlers of the caller's service get the `original` of a `RemoteError`.
+
+    Args:
+        function: The handler.
+        *args: Its positional arguments.
+        **kwargs: Its keyword arguments. Resources are filled in by name in the worker.
+
+    Returns:
+        The result of the handler.
+
+    Raises:
+        HTTPError: The handler raised it.
+        RemoteError: The handler raised another exception, or its result cannot be pickled.
+        QueueFull: The queue of the pool is full.
+        DeadlineExceeded: The `timeout` passed while the job ran.
+        DeadlineInQueue: The `timeout` passed while the job waited.
+        WorkerDied: The worker crashed, or was killed. See `PoolError` for further errors of a pool.
+        ConfigurationError: No service that runs on this event loop serves the function.
+
+    Example:
+        ```python
+        from tinysvc import cpu, cpu_route, io_route
+
+        @cpu_route("/square")
+        def square(n: int) -> int:
+            return n * n
+
+        @io_route("/squares")
+        async def squares() -> list[int]:
+            return [await cpu(square, n) for n in (1, 2, 3)]
+        ```
     """
     for calls in reversed(_served.get(asyncio.get_running_loop(), [])):
         if function in calls:

@@ -25,9 +25,22 @@ _RECORD = "__tinysvc__"
 
 @dataclass(frozen=True)
 class Batch:
-    """`cpu_route(..., batch=Batch())`: the handler takes lists and returns one, with an item for each request.
+    """Options of `cpu_route(..., batch=Batch())`: the handler takes lists, and returns one item for each request.
 
-    A batch holds at most `size` requests. An idle worker waits at most `wait` seconds for company.
+    A batch fills by itself while all workers are busy.
+
+    Args:
+        size: Requests in a batch, at most; 1 or more.
+        wait: Seconds that an idle worker waits for further requests; 0 for no waiting.
+
+    Example:
+        ```python
+        from tinysvc import Batch, cpu_route
+
+        @cpu_route("/score", methods=["POST"], batch=Batch(size=64, wait=0.002))
+        def score(items: list[list[float]]) -> list[float]:
+            return [sum(values) for values in items]
+        ```
     """
 
     size: int = 32
@@ -36,9 +49,22 @@ class Batch:
 
 @dataclass(frozen=True)
 class Cache:
-    """`cpu_route(..., cache=Cache(60))`: a result answers the same request for so many seconds.
+    """Options of `cpu_route(..., cache=Cache(60))`: the server keeps a result and reuses it for the same request.
 
-    `headers` names those that a result depends on beside the ones that the handler's parameters are filled from.
+    Equal requests that come while the first one runs wait for its result. A kept response says its `Age` (RFC 9111).
+
+    Args:
+        seconds: Time that a result is kept; more than 0.
+        headers: Names of request headers that the result depends on, beside those that parameters are filled from.
+
+    Example:
+        ```python
+        from tinysvc import Cache, cpu_route
+
+        @cpu_route("/primes/{n}", cache=Cache(60, headers=["accept-language"]))
+        def primes(n: int) -> list[int]:
+            return [k for k in range(2, n) if all(k % d for d in range(2, k))]
+        ```
     """
 
     seconds: float
@@ -46,7 +72,28 @@ class Cache:
 
 
 class About(TypedDict, total=False):
-    """What a route says of itself in its documentation (OpenAPI); all of it may be left out."""
+    """Options of a route that only document it (OpenAPI 3.1). All of them are optional.
+
+    Attributes:
+        summary: One line; by default the first line of the handler's docstring.
+        tags: Groups that the documentation shows the route in.
+        deprecated: Whether clients should stop using the route.
+        responses: Further responses by status: a sentence or a type, as in `{404: "No such note.", 201: Note}`.
+            A 2xx replaces the 200.
+        example: A request body that the route accepts.
+
+    Example:
+        ```python
+        from tinysvc import io_route
+        from tinysvc.service.routes import About
+
+        about = About(tags=["notes"], responses={404: "There is no such note."})
+
+        @io_route("/notes/{number}", **about)
+        async def note(number: int) -> str:
+            return f"note {number}"
+        ```
+    """
 
     summary: str
     """One line; else the first one of the docstring."""
@@ -158,15 +205,36 @@ def io_route(
     middleware: Iterable[Middleware] = (),
     **about: Unpack[About],
 ) -> Callable[[F], F]:
-    """Serve `path` with a handler that waits: `async def` runs on the event loop, `def` in a thread.
+    """Serve `path` with a handler that waits for I/O: `async def` runs on the event loop, `def` in a thread.
 
-    `{name}` in the path is one segment, `{name:path}` at its end the whole rest. The handler's other parameters are
-    filled from the query, the body and the service's resources. After `timeout` seconds an `async def` handler is
-    cancelled and the client gets a 504 (None: never). `on_disconnect` is "cancel" or "finish", for a handler
-    whose client has gone; by default GET and HEAD are cancelled and other methods finish. A body may have
-    `max_body_size` bytes (None: the server's `max_body_size`). More than `limit` requests at one time get a 503.
-    `middleware` stands around this route, within the service's. `about` is for its documentation: see About. The
-    function is returned untouched.
+    `{name}` in the path is one segment, and `{name:path}` at its end is the whole rest. The other parameters of the
+    handler are filled from the query, the body and the service's resources.
+
+    Args:
+        path: Path of the route, as in "/items/{name}".
+        methods: HTTP methods. GET serves HEAD, too.
+        timeout: Seconds until an `async def` handler is cancelled and the client gets a 504. None: no deadline.
+        on_disconnect: "cancel" or "finish": what happens to a running handler when its client disconnects.
+            None: cancel GET and HEAD, finish other methods.
+        max_body_size: Longest request body in bytes, else 413. None: the server's `max_body_size`.
+        limit: Requests that run at one time; further ones get a 503. None: no limit.
+        middleware: Middleware around this route, the first outermost. The service's middleware stands around it.
+        **about: Documentation of the route, see `About`.
+
+    Returns:
+        A decorator. It records the route and returns the function untouched.
+
+    Raises:
+        ConfigurationError: The path or an option is wrong. The message names the function, its file and line.
+
+    Example:
+        ```python
+        from tinysvc import io_route
+
+        @io_route("/hello/{name}")
+        async def hello(name: str, punctuation: str = "!") -> dict:
+            return {"message": f"hello {name}{punctuation}"}
+        ```
     """
 
     _check_called("io_route", path)
@@ -211,13 +279,37 @@ def cpu_route(
 ) -> Callable[[F], F]:
     """Serve `path` with a handler that computes: a plain `def`, run in a worker process.
 
-    `timeout` seconds after the request came, the job is killed and the client gets a 504 (None: the server's
-    `cpu_timeout`; 0: never). `on_disconnect` is "cancel" or "finish", for a job whose client has gone; by default
-    GET and HEAD are cancelled and other methods finish. A body may have `max_body_size` bytes (None: the server's).
-    It runs in the `pool` of this name, on at most `limit` of its workers at a time. With `batch` the handler takes and
-    returns lists. With `cache` a result is kept for so many seconds, and the same request computed once. `middleware`
-    stands around this route, within the service's. `about` is for its documentation: see About. The function is
-    returned untouched.
+    Path and parameters are those of `io_route`. See "The worker pool" for what ends a job.
+
+    Args:
+        path: Path of the route, as in "/items/{name}".
+        methods: HTTP methods. GET serves HEAD, too.
+        timeout: Seconds from the request to the deadline. Then a waiting job is dropped (503) and a running one is
+            killed (504). None: the server's `cpu_timeout` (30 s). 0: no deadline.
+        on_disconnect: "cancel" or "finish": what happens to a running job when its client disconnects.
+            None: cancel GET and HEAD, finish other methods.
+        max_body_size: Longest request body in bytes, else 413. None: the server's `max_body_size`.
+        pool: Name of the pool that runs the job.
+        limit: Workers of the pool that the route may hold at one time. None: all.
+        batch: Call the handler with the lists of a batch.
+        cache: Seconds that a result is kept for the same request, or a `Cache`. None: no cache.
+        middleware: Middleware around this route, the first outermost. The service's middleware stands around it.
+        **about: Documentation of the route, see `About`.
+
+    Returns:
+        A decorator. It records the route and returns the function untouched.
+
+    Raises:
+        ConfigurationError: The path or an option is wrong. The message names the function, its file and line.
+
+    Example:
+        ```python
+        from tinysvc import cpu_route
+
+        @cpu_route("/sum", methods=["POST"], timeout=2.0)
+        def total(values: list[float]) -> float:
+            return sum(values)
+        ```
     """
 
     _check_called("cpu_route", path)
@@ -249,11 +341,38 @@ def cpu_route(
 
 
 def io_resource(function: F) -> F:
-    """Open something once, when the server starts, for the io handlers that name it as a parameter.
+    """Open something once, at the start of the server, for the io handlers that name it as a parameter.
 
-    The function returns it, or yields it once and closes it behind the `yield`; `def` or `async def`. Its parameters
-    are other resources, by their names. If it takes something of the request (`Request`, `Header()`, `Bearer()`, ...),
-    or a resource that does, it is opened for each request that asks for it, and a cpu handler may ask for it too.
+    The function returns the resource; or it yields the resource once and closes it after the `yield`. Its parameters
+    are other resources, by name. A function that takes a part of the request (`Request`, `Header()`, `Bearer()`, ...),
+    or a resource that does, is called for each request instead. A cpu handler may take such a resource, too.
+
+    Args:
+        function: A `def` or `async def`; its name is the name of the resource.
+
+    Returns:
+        The function, untouched.
+
+    Raises:
+        ConfigurationError: `function` is not a function.
+
+    Example:
+        ```python
+        from collections.abc import Iterator
+
+        from tinysvc import io_resource, io_route
+
+        @io_resource
+        def visitors() -> Iterator[list[str]]:
+            names: list[str] = []
+            yield names
+            names.clear()
+
+        @io_route("/visit/{name}")
+        async def visit(name: str, visitors: list[str]) -> int:
+            visitors.append(name)
+            return len(visitors)
+        ```
     """
     _add(function, _resource(function, "io"))
     return function
@@ -268,13 +387,34 @@ def cpu_resource(*, shared: bool = False) -> Callable[[F], F]: ...
 
 
 def cpu_resource(function: F | None = None, *, shared: bool = False) -> F | Callable[[F], F]:
-    """Open something once in each worker, before its first request, for the cpu handlers that name it as a parameter.
+    """Open something once in each worker, before its first job, for the cpu handlers that name it as a parameter.
 
-    The function returns it, or yields it once and closes it behind the `yield`; a plain `def`. Its parameters are other
-    such resources, by their names.
-    With `@cpu_resource(shared=True)` it is opened once, before the workers are forked, and its memory is theirs until
-    they write to it: for what is big and only read. Threads and connections do not survive the fork; they need a plain
-    one.
+    The function is a plain `def`. It returns the resource; or it yields the resource once and closes it after the
+    `yield`. Its parameters are other such resources, by name.
+
+    Args:
+        function: The function; its name is the name of the resource.
+        shared: Open the resource once, before the workers are forked. They share its memory until they write to it.
+            This suits big data that is only read. Threads and connections do not survive the fork.
+
+    Returns:
+        The function, untouched; with `shared`, a decorator.
+
+    Raises:
+        ConfigurationError: `function` is not a function, or `shared` is not a bool.
+
+    Example:
+        ```python
+        from tinysvc import cpu_resource, cpu_route
+
+        @cpu_resource(shared=True)
+        def squares() -> list[int]:
+            return [n * n for n in range(1000)]
+
+        @cpu_route("/square/{n}")
+        def square(n: int, squares: list[int]) -> int:
+            return squares[n]
+        ```
     """
     if function is None:
         return partial(_record_cpu_resource, shared)
