@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import pytest
 
 from tinysvc import ApiKey, Bearer, ConfigurationError, Cookie, Form, Header, Query, Request
-from tinysvc.binding.markers import Marker, marker_in, place_of
+from tinysvc.binding.markers import Marker, lookup_of, marker_in
 from tinysvc.core.headers import Headers
 
 REQUEST = Request(
@@ -33,7 +33,7 @@ REQUEST = Request(
     ],
 )
 def test_places(marker: Marker, parameter: str, place: str, field: str, values: list[str]) -> None:
-    where, name, values_of = place_of(marker, parameter)
+    where, name, values_of = lookup_of(marker, parameter)
     assert (where, name, values_of(REQUEST, name)) == (place, field, values)
 
 
@@ -42,7 +42,7 @@ def test_places(marker: Marker, parameter: str, place: str, field: str, values: 
     [(b"Bearer t", ["t"]), (b"bearer  t", ["t"]), (b"Bearer", []), (b"Bearer ", []), (b"Basic t", []), (b"", [])],
 )
 def test_tokens(value: bytes, tokens: list[str]) -> None:
-    _, name, values_of = place_of(Bearer(), "token")
+    _, name, values_of = lookup_of(Bearer(), "token")
     assert values_of(Request("GET", "/", headers=Headers([(b"authorization", value)])), name) == tokens
 
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from io import BytesIO
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
-from typing import Annotated, Any
+from typing import Any
 
 import httpx
 import numpy as np
@@ -20,7 +20,7 @@ from PIL import Image
 
 import forms_jobs as jobs
 from system import PROC, open_descriptors, wait_until
-from tinysvc import ConfigurationError, Form, Service, UploadFile, io_route
+from tinysvc import ConfigurationError, UploadFile
 from tinysvc.binding.binder import Binder
 from tinysvc.core import forms
 from tinysvc.core.errors import HTTPError
@@ -487,33 +487,6 @@ async def test_a_thread_that_writes_when_the_client_goes_closes_what_it_opened(m
     gone.set()
     assert written.wait(20)
     wait_until(lambda: made and all(file.closed for file in made), "all is closed")
-
-
-# Mistakes
-
-
-def test_a_form_and_json_are_two_bodies() -> None:
-    @io_route("/x", methods=["POST"])
-    async def handler(file: UploadFile, body: dict[str, int]) -> None: ...
-
-    with pytest.raises(ConfigurationError, match="both file and body ask for the body"):
-        Binder(handler)
-
-
-@pytest.mark.parametrize("annotation", [Annotated[dict[str, Any], Form()], Annotated[list[dict[str, int]], Form()]])
-def test_what_a_form_cannot_be(annotation: Any) -> None:
-    async def handler(form) -> None: ...  # type: ignore[no-untyped-def]
-
-    handler.__annotations__["form"] = annotation
-    with pytest.raises(ConfigurationError, match=r"handler.*form.*dataclass"):
-        Binder(handler)
-
-
-def test_the_marker_has_no_place_as_a_default() -> None:
-    async def handler(a: str = Form()) -> None: ...  # type: ignore[assignment]
-
-    with pytest.raises(ConfigurationError, match=r"write it as a: Annotated\[str, Form\(\)\]"):
-        Service(io_route("/x")(handler)) and Binder(handler)
 
 
 def test_limits_are_as_documented() -> None:

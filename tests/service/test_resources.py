@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Annotated, Any
 
 import httpx
@@ -12,6 +13,7 @@ import pytest
 
 from tinysvc import ConfigurationError, Header, Query, Service, cpu_resource, cpu_route, io_resource, io_route
 from tinysvc.runtime.open_resources import ResourceFailed
+from tinysvc.service.resources import open_resource
 from tinysvc.testing import serving
 
 # What is wrong is said at start-up
@@ -168,3 +170,19 @@ def test_a_header_is_named_like_its_parameter() -> None:
     with serving(Service(tenant, a)) as url:
         assert httpx.get(f"{url}/tenant", headers={"x-tenant": "t"}).text == "t"
         assert httpx.get(f"{url}/tenant").json()["errors"] == [{"place": "header.x-tenant", "detail": "is missing"}]
+
+
+def test_generator_ends_when_its_stack_closes() -> None:
+    log = []
+
+    def plain() -> str:
+        return "plain"
+
+    def generator() -> Iterator[str]:
+        yield "generator"
+        log.append("closed")
+
+    with ExitStack() as stack:
+        assert [open_resource(stack, plain, {}), open_resource(stack, generator, {})] == ["plain", "generator"]
+        assert not log
+    assert log == ["closed"]

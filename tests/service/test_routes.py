@@ -56,7 +56,7 @@ def test_wrong_options_are_named() -> None:
     ],
 )
 def test_wrong_options_of_a_cpu_route_are_named(options: dict[str, Any], says: str) -> None:
-    with pytest.raises(ConfigurationError, match=rf"handler \(.*test_routing\.py:[0-9]+\): {says}"):
+    with pytest.raises(ConfigurationError, match=rf"handler \(.*test_routes\.py:[0-9]+\): {says}"):
         cpu_route("/", **options)(handler)
 
 

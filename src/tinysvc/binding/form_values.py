@@ -22,7 +22,7 @@ from msgspec import inspect as inspection
 from ..core.forms import FormData, JsonText, UploadFile
 from .aliases import readable_fields
 from .annotations import comes_as_json, hints_of, is_list_of_scalars, options
-from .mismatches import numbers_out_of_range
+from .json_bodies import json_document
 
 _WORDS = {"on": "true", "yes": "true", "off": "false", "no": "false"}
 _CLOCK = re.compile(r"((?:\d{4}-\d\d-\d\d[T ])?\d\d:\d\d)(Z|[+-]\d\d:?\d\d)?")
@@ -43,26 +43,6 @@ def _json_files(files: Iterable[UploadFile]) -> list[str]:
     return found
 
 
-def decoded(text: str) -> Any:
-    """The JSON document in a text. DecodeError."""
-    body = text.encode()
-    try:
-        return msgspec.json.decode(body)
-    except msgspec.ValidationError as error:
-        raise _placed(error, body) from None
-    except RecursionError as error:
-        raise msgspec.DecodeError(str(error)) from None
-
-
-def _placed(error: msgspec.ValidationError, body: bytes) -> Exception:
-    """The error of a number that is out of range, with its place."""
-    try:
-        place, detail = numbers_out_of_range(body)[1][0]
-    except (IndexError, RecursionError, ValueError):
-        return error
-    return msgspec.ValidationError(f"{detail} - at `{place}`")
-
-
 def takes_text(annotation: Any) -> bool:
     return any(option in (str, Any, object) for option in options(annotation))
 
@@ -70,7 +50,7 @@ def takes_text(annotation: Any) -> bool:
 def plain_text(text: str) -> str:
     """What stands in a JSON part that is a string; any other text as it is. DecodeError for a malformed string."""
     is_string = isinstance(text, JsonText) and text.lstrip()[:1] == '"'
-    return cast("str", decoded(text)) if is_string else text
+    return cast("str", json_document(text)) if is_string else text
 
 
 def normal_text(text: Any, annotation: Any) -> Any:
@@ -80,7 +60,7 @@ def normal_text(text: Any, annotation: Any) -> Any:
     if takes_text(annotation):
         return plain_text(text)
     if isinstance(text, JsonText):
-        return decoded(text)
+        return json_document(text)
     stripped, wanted = text.strip(), options(annotation)
     if not stripped:
         return None
@@ -138,7 +118,7 @@ class FormFields:
         if comes_as_json(hint) and not takes_text(hint):
             return _objects(texts, hint)
         if isinstance(texts[-1], JsonText) and not takes_text(hint):
-            return decoded(texts[-1])
+            return json_document(texts[-1])
         return plain_text(texts[-1]) if takes_text(hint) else texts[-1]
 
     def normal(self, values: dict[str, Any]) -> dict[str, Any]:
@@ -158,7 +138,7 @@ class FormFields:
 def listed(texts: list[Any]) -> list[Any]:
     """The texts of a list, all of which may come in one JSON part."""
     if len(texts) == 1 and isinstance(texts[0], JsonText):
-        whole = decoded(texts[0])
+        whole = json_document(texts[0])
         return whole if isinstance(whole, list) else [whole]
     return [plain_text(text) for text in texts]
 
@@ -166,5 +146,5 @@ def listed(texts: list[Any]) -> list[Any]:
 def _objects(texts: list[str], hint: Any) -> Any:
     """What is no text in the class: the JSON of its part, or of several for a list."""
     is_list = any((get_origin(option) or option) in (list, tuple, set, frozenset) for option in options(hint))
-    made = [decoded(text) for text in texts]
+    made = [json_document(text) for text in texts]
     return made if is_list and (len(made) > 1 or not isinstance(made[0], list)) else made[-1]

@@ -201,7 +201,7 @@ Values = Callable[[Request, str], list[str]]
 """All values of a request under a name."""
 
 
-def place_of(marker: Marker, parameter: str) -> tuple[str, str, Values]:
+def lookup_of(marker: Marker, parameter: str) -> tuple[str, str, Values]:
     """The place's name, the name of the value there, and how its values are found."""
     if isinstance(marker, Bearer):
         return "header", "authorization", _tokens

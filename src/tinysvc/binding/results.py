@@ -9,10 +9,10 @@ A stream takes its content type from the function's annotation, or else from its
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Iterator
 from functools import lru_cache, partial
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar, get_args, get_origin
 
 import msgspec
 
@@ -23,6 +23,7 @@ from ..core.fast_encoders import JsonEncoder, fast_encoder_for
 from ..core.responses import EVENTS, NDJSON, OCTETS, TEXT, FileContent, Response, json_response
 from ..core.sse import Event, EventStream
 from ..pool.arena import BIG
+from .annotations import options, without_annotated
 
 
 def encode_result(result: Any) -> Response:
@@ -116,7 +117,26 @@ def _written_by(write: JsonEncoder) -> Callable[[Any], Response]:
 ITEM_TYPES = {Event: EVENTS, str: TEXT, bytes: OCTETS, bytearray: OCTETS, memoryview: OCTETS, Any: "", object: ""}
 """The content type of a stream of such items; "" where the first one decides, and of other objects NDJSON."""
 
+_STREAMS = (Iterator, Iterable, Generator, AsyncIterator, AsyncIterable, AsyncGenerator)
+
 _END: Any = object()
+
+
+def is_stream(annotation: Any) -> bool:
+    """Whether a function with this return annotation streams."""
+    annotation = without_annotated(annotation)
+    return (get_origin(annotation) or annotation) in _STREAMS
+
+
+def stream_type_of(annotation: Any) -> str:
+    """The content type for a return annotation such as `Iterator[T]`; "" if the first item decides."""
+    annotation = without_annotated(annotation)
+    if get_origin(annotation) not in _STREAMS or not get_args(annotation):
+        return ""
+    items = options(get_args(annotation)[0])
+    if Event in items:
+        return EVENTS
+    return ITEM_TYPES.get(items[0], NDJSON) if len(items) == 1 and not isinstance(items[0], TypeVar) else ""
 
 
 def encode_chunk(item: Any) -> tuple[bytes, str]:

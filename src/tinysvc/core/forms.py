@@ -69,7 +69,7 @@ class UploadFile:
     @property
     def is_json(self) -> bool:
         """Whether the client says that it is a JSON document."""
-        return _is_json(self.content_type)
+        return is_json_type(self.content_type)
 
     def read(self, size: int = -1) -> bytes:
         """The next `size` bytes; all that are left if it is negative."""
@@ -99,7 +99,8 @@ class JsonText(str):
     __slots__ = ()
 
 
-def _is_json(content_type: str) -> bool:
+def is_json_type(content_type: str) -> bool:
+    """Whether a content type is JSON: `application/json` or one with the suffix +json (RFC 6839, 3.1)."""
     kind = content_type.partition(";")[0].strip().lower()
     return kind == "application/json" or kind.endswith("+json")
 
@@ -317,7 +318,7 @@ class _Part:
         self.pieces: list[bytes] = []
         self.upload: UploadFile | None = None
         content_type = headers.get("Content-Type", "").strip()
-        self._is_json = _is_json(content_type)
+        self._is_json = is_json_type(content_type)
         if filename is not None:
             self.upload = UploadFile(name, _basename(filename), content_type or "application/octet-stream")
         else:

@@ -21,8 +21,10 @@ from typing import Any, NamedTuple, Union, get_args
 import orjson
 
 from ..binding.annotations import comes_as_json, hints_of, is_list_of_scalars, options, without_annotated
-from ..binding.binder import Binder, Input, is_stream
+from ..binding.binder import Binder
+from ..binding.inputs import Input
 from ..binding.markers import ApiKey, Bearer
+from ..binding.results import is_stream
 from ..binding.schemas import ANYTHING, REF, Schema, Schemas, with_default
 from ..core.forms import MULTIPART, URLENCODED, UploadFile
 from ..core.responses import EVENTS, JSON, NDJSON, OCTETS, PROBLEM, TEXT, Response

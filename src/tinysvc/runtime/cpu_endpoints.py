@@ -25,10 +25,12 @@ from inspect import signature
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..binding.binder import Binder, Body, is_packed, open_resource, resource_key
+from ..binding.binder import Binder
+from ..binding.inputs import Body
+from ..binding.packed_bodies import typed_body
 from ..binding.results import encode_iterator, encode_result
 from ..core.errors import HTTPError, UnencodableResult
-from ..core.forms import FormData, parse_form
+from ..core.forms import FormData
 from ..core.headers import HeaderLines, Headers
 from ..core.request_context import request_id, route_name
 from ..core.requests import Peer, Request
@@ -38,7 +40,8 @@ from ..pool.inherited import started_by
 from ..pool.worker import Handle, Reply, error_text, pickled_error, unpack
 from ..pool.worker import pack as pickled
 from ..service.error_handlers import ErrorHandler, ErrorHandlers, answer_to
-from ..wire.codings import begin_compression, compress, compress_pieces, decompress_body
+from ..service.resources import open_resource, resource_key
+from ..wire.codings import begin_compression, compress, compress_pieces
 
 if TYPE_CHECKING:
     from ..service.routes import Batch
@@ -150,7 +153,7 @@ def _one_at_a_time(endpoint: Endpoint, resources: Values) -> Handle:
         request_id.set(request.id)
         route_name.set(f"{request.method} {path}")
         try:
-            body = _unpacked(request, body, kind, limit)
+            body = typed_body(request, body, kind, limit)
             values = resources if request.resources is None else {**resources, **pickle.loads(request.resources)}
             response = encode_result(function(**bind(request, body, values)))
             content = response.content
@@ -186,17 +189,6 @@ def _answer_to(error: Exception, request: Request, error_handlers: ErrorHandlers
     if error_handlers and (response := answer_to(error, request, error_handlers)):
         return response
     return problem_response(error, request) if isinstance(error, HTTPError) else None
-
-
-def _unpacked(request: Request, body: Body, kind: str, limit: int) -> Body:
-    """The body as the binder takes it: what is typed, before its Content-Encoding; a form beside the request."""
-    if kind in ("", "bytes"):
-        return body
-    if is_packed(request):
-        body = decompress_body(request.headers["content-encoding"], body, limit)
-    if kind == "form":
-        request.form_data = parse_form(request.headers.get("content-type", ""), body)
-    return body
 
 
 def _compressed(request: Request, response: Response, content: Any) -> Any:
@@ -260,7 +252,7 @@ def _batched(endpoint: Endpoint, resources: Values) -> Handle:
         for position, (request, part) in enumerate(zip(requests, _parts(body, lengths), strict=True)):
             try:
                 values = own if request.resources is None else {**own, **pickle.loads(request.resources)}
-                bound[position] = bind(request, _unpacked(request, part, kind, limit), values)
+                bound[position] = bind(request, typed_body(request, part, kind, limit), values)
             except MemoryError:
                 raise
             except Exception as error:  # also one of the author's own, of a __post_init__

@@ -8,13 +8,12 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from ..binding.binder import Binder, is_packed
+from ..binding.binder import Binder
+from ..binding.packed_bodies import is_packed, typed_body
 from ..binding.results import begin_result, encode_result
-from ..core.forms import parse_form
 from ..core.requests import Request
 from ..core.responses import Handler, Response
 from ..core.threads import in_thread
-from ..wire.codings import decompress_body
 
 Bind = Callable[[Request, bytes], Mapping[str, Any]]
 
@@ -74,9 +73,8 @@ def _bound(binder: Binder, resources: Mapping[str, Any], scoped: bool) -> Bind:
 def _with_form(bind: Bind, max_body_size: int) -> Callable[[Request], Any]:
     async def arguments_of(request: Request) -> Mapping[str, Any]:
         if is_packed(request):
-            header, body = request.headers["content-encoding"], await request.body()
-            whole = await in_thread(partial(decompress_body, header, body, max_body_size))
-            request.form_data = await in_thread(partial(parse_form, request.headers.get("content-type", ""), whole))
+            body = await request.body()
+            await in_thread(partial(typed_body, request, body, "form", max_body_size))
         else:
             await request.form()
         return bind(request, b"")
@@ -90,7 +88,7 @@ def _with_body(bind: Bind, binder: Binder, max_body_size: int) -> Callable[[Requ
     async def arguments_of(request: Request) -> Mapping[str, Any]:
         body = await request.body() if needs_body else b""
         if typed and is_packed(request):
-            body = await in_thread(partial(decompress_body, request.headers["content-encoding"], body, max_body_size))
+            body = await in_thread(partial(typed_body, request, body, "json", max_body_size))
         return bind(request, body)
 
     return arguments_of

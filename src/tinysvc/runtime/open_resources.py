@@ -12,7 +12,7 @@ from contextvars import Context, copy_context
 from functools import partial
 from typing import Any
 
-from ..binding.binder import Binder, HeadCheck, open_resource, resource_key
+from ..binding.binder import Binder, HeadCheck
 from ..core.context_variables import SavedVariables, restore
 from ..core.errors import TinysvcError, UnencodableResult, observe_error
 from ..core.requests import Request
@@ -20,7 +20,7 @@ from ..core.responses import FailedResponse, Handler, Response
 from ..core.shutdown import MIN_STEP_TIME, awake_timeout, exit_guard
 from ..core.threads import in_thread
 from ..core.tracebacks import author_traceback, indented
-from ..service.resources import Resources, binders_of
+from ..service.resources import Resources, binders_of, open_resource, resource_key
 from ..service.routes import Given, Resource
 from .limits import limited_time
 from .own_task import OwnTask

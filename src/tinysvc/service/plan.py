@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, get_args
 
 from ..binding.annotations import hints_of, signature_of
-from ..binding.binder import Binder, Input, is_stream
+from ..binding.binder import Binder
+from ..binding.inputs import Input
 from ..binding.markers import ApiKey, Bearer, marker_in
+from ..binding.results import is_stream
 from ..core.errors import ConfigurationError
 from ..core.settings import Settings
 from .resources import binders_of, in_order, of_request

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
+from contextlib import AsyncExitStack, ExitStack, contextmanager
+from typing import Any
 
 from ..binding.annotations import Unresolved, signature_of, unresolved_at
 from ..binding.binder import Binder, fills_resource
 from ..binding.markers import Form, marker_in
-from ..core.errors import (
-    ConfigurationError,
-)
+from ..core.errors import ConfigurationError
 from .routes import Given, Resource
 
 log = logging.getLogger("tinysvc")
@@ -115,3 +115,31 @@ def _check_no_body(resource: Resource, parameter: inspect.Parameter) -> None:
         raise ConfigurationError.at(
             resource.function, f"{parameter} is of the body, which is the handler's; take the form in the handler"
         )
+
+
+# How a resource is opened
+
+
+def open_resource(stack: ExitStack | AsyncExitStack, function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+    """The value of a resource: the result of a plain function, or the item of a generator, which `stack` ends.
+
+    The code behind the `yield` sees no error: it runs whatever else has failed.
+    """
+    if not inspect.isgeneratorfunction(function):
+        return function(**arguments)
+    context = contextmanager(function)(**arguments)
+    value = context.__enter__()
+    stack.callback(context.__exit__, None, None, None)
+    return value
+
+
+def resource_key(
+    function: Callable[..., Any], keys: Mapping[str, Any], values: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The key of a resource, and the arguments of its function.
+
+    Resources with the same function and the same arguments have the same key, and are opened once. `keys` and `values`
+    belong to the resources that were opened before, by name.
+    """
+    needs = inspect.signature(function).parameters
+    return (function, *[keys[name] for name in needs]), {name: values[name] for name in needs}

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, NoReturn
 
-from ..binding.binder import json_value
+from ..binding.json_bodies import json_value
 from ..core.encoding import json_bytes
 from ..core.requests import Request
 from ..core.responses import Response
