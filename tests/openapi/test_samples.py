@@ -1,4 +1,4 @@
-"""Requests made of an OpenAPI document: those of the examples are answered, and each kind of schema has a value."""
+"""samples.py: sample requests succeed, and each kind of schema has a value."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from tinysvc.core.settings import Settings
 from tinysvc.openapi.document import document
-from tinysvc.openapi.samples import NoSample, Sample, samples, value_of
+from tinysvc.openapi.samples import NoSample, SampleRequest, samples, value_of
 from tinysvc.server.loading import load_service
 from tinysvc.service.plan import wiring_of
 from tinysvc.testing import serving
@@ -84,43 +84,43 @@ async def me(user: str) -> str:
 """
 
 
-def made_for(target: Path) -> tuple[dict[str, Sample], dict[str, str]]:
+def made_for(target: Path) -> tuple[dict[str, SampleRequest], dict[str, str]]:
     service = load_service(str(target))
     made, left_out = samples(document(service, [wiring_of(mounted) for mounted in service.mounted()], Settings()))
     return {sample.route: sample for sample in made}, left_out
 
 
-def test_what_is_made_is_answered(tmp_path: Path) -> None:
+def test_sample_requests_succeed(tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text(SERVICE)
     made, _ = made_for(tmp_path / "shop.py")
     assert set(made) == {"POST /nodes", "POST /bytes", "POST /predict", "GET /find/{number}/{word}"}
     assert {sample.kind for sample in made.values()} == {"io", "cpu"}
     with serving(str(tmp_path / "shop.py")) as url:
-        answers = {
+        responses = {
             route: httpx.request(s.method, url + s.target, headers=s.headers, content=s.body)
             for route, s in made.items()
         }
-    assert {route: answer.status_code for route, answer in answers.items()} == dict.fromkeys(made, 200)
-    assert answers["POST /predict"].json() == {"values": [1.5]}
-    assert answers["POST /bytes"].json() == 1024
-    assert answers["GET /find/{number}/{word}"].json() == {
+    assert {route: response.status_code for route, response in responses.items()} == dict.fromkeys(made, 200)
+    assert responses["POST /predict"].json() == {"values": [1.5]}
+    assert responses["POST /bytes"].json() == 1024
+    assert responses["GET /find/{number}/{word}"].json() == {
         "number": 1,
         "word": "text",
         "limit": 1,
         "token": "text",
         "colour": "red",
     }
-    assert answers["POST /nodes"].json()["size"] == 12
+    assert responses["POST /nodes"].json()["size"] == 12
 
 
-def test_what_cannot_be_made_has_a_reason(tmp_path: Path) -> None:
+def test_routes_without_a_sample_have_a_reason(tmp_path: Path) -> None:
     (tmp_path / "booth.py").write_text(SERVICE)
     _, left_out = made_for(tmp_path / "booth.py")
     assert left_out == {
-        "GET /ticks": "it is a stream",
+        "GET /ticks": "its response is a stream",
         "GET /talk": "it is a WebSocket",
-        "POST /photos": "its body is a form (multipart/form-data)",
-        "GET /me": "it asks who is there",
+        "POST /photos": "its request body is a form (multipart/form-data)",
+        "GET /me": "it needs credentials",
     }
 
 
@@ -141,17 +141,17 @@ def test_what_cannot_be_made_has_a_reason(tmp_path: Path) -> None:
         ({}, "text"),
     ],
 )
-def test_a_value_of_each_kind(schema: dict[str, Any], value: object) -> None:
+def test_value_of_each_kind_of_schema(schema: dict[str, Any], value: object) -> None:
     assert value_of(schema, {}) == value
     assert type(value_of(schema, {})) is type(value)
 
 
-def test_what_holds_itself_ends() -> None:
+def test_recursive_schemas_end() -> None:
     tree = {"$ref": "#/components/schemas/Tree"}
     schemas = {
         "Tree": {"type": "object", "required": ["below"], "properties": {"below": {"type": "array", "items": tree}}}
     }
     assert value_of(tree, {"components": {"schemas": schemas}}) == {"below": []}
     schemas["Tree"]["properties"] = {"below": tree}
-    with pytest.raises(NoSample, match="Tree holds itself"):
+    with pytest.raises(NoSample, match="Tree requires itself"):
         value_of(tree, {"components": {"schemas": schemas}})

@@ -28,7 +28,7 @@ from ..core.cores import available_cores
 from ..core.errors import ConfigurationError
 from ..core.settings import load_settings
 from ..openapi.document import document
-from ..openapi.samples import Sample, samples
+from ..openapi.samples import SampleRequest, samples
 from ..server.loading import TargetError
 from ..service.plan import wiring_of
 from ..service.service import Service
@@ -105,7 +105,7 @@ def _process(target: Callable[..., None], *arguments: object) -> Iterator[None]:
         process.join()
 
 
-def _steady(address: Address, io: Sequence[Sample]) -> Delays:
+def _steady(address: Address, io: Sequence[SampleRequest]) -> Delays:
     receiver, sender = multiprocessing.Pipe(duplex=False)
     with receiver, sender, _process(_send_delays, sender, address, io):
         if not receiver.poll(SECONDS + LATE + 2 * PATIENCE):
@@ -117,12 +117,12 @@ def _steady(address: Address, io: Sequence[Sample]) -> Delays:
         return delays
 
 
-def _send_delays(sender: Connection, address: Address, io: Sequence[Sample]) -> None:
+def _send_delays(sender: Connection, address: Address, io: Sequence[SampleRequest]) -> None:
     sender.send(_ask_steadily(address, io))
 
 
 @contextmanager
-def _saturated(address: Address, cpu: Sequence[Sample], clients: int) -> Iterator[Synchronized[int]]:
+def _saturated(address: Address, cpu: Sequence[SampleRequest], clients: int) -> Iterator[Synchronized[int]]:
     """While the block runs, all workers are busy; gives the number of answers so far."""
     count = multiprocessing.get_context("spawn").Value("q", 0)
     with _process(_saturate, address, cpu, clients, count):
@@ -136,7 +136,7 @@ def _saturated(address: Address, cpu: Sequence[Sample], clients: int) -> Iterato
         yield count
 
 
-def _saturate(address: Address, cpu: Sequence[Sample], clients: int, count: Synchronized[int]) -> None:
+def _saturate(address: Address, cpu: Sequence[SampleRequest], clients: int, count: Synchronized[int]) -> None:
     server = multiprocessing.parent_process()
 
     def ask_again(number: int) -> None:
@@ -163,7 +163,7 @@ class _Client:
     def __init__(self, address: Address) -> None:
         self.connection = http.client.HTTPConnection(*address, timeout=PATIENCE)
 
-    def status(self, sample: Sample) -> int:
+    def status(self, sample: SampleRequest) -> int:
         """That of the answer, when all of it is there; 599 without one."""
         try:
             self.connection.request(sample.method, sample.target, sample.body, sample.headers)
@@ -178,9 +178,11 @@ class _Client:
             return 599
 
 
-def _tried(made: Sequence[Sample], address: Address) -> tuple[list[Sample], list[Sample], dict[str, str]]:
+def _tried(
+    made: Sequence[SampleRequest], address: Address
+) -> tuple[list[SampleRequest], list[SampleRequest], dict[str, str]]:
     """The io routes and the cpu routes that can be asked, and of the others why they cannot."""
-    good: dict[str, list[Sample]] = {"io": [], "cpu": []}
+    good: dict[str, list[SampleRequest]] = {"io": [], "cpu": []}
     left_out = {}
     client = _Client(address)
     for sample in made:
@@ -198,11 +200,11 @@ def _tried(made: Sequence[Sample], address: Address) -> tuple[list[Sample], list
     return good["io"], good["cpu"], left_out
 
 
-def _ask_steadily(address: Address, io: Sequence[Sample]) -> Delays:
+def _ask_steadily(address: Address, io: Sequence[SampleRequest]) -> Delays:
     """Request after request at its instant, whatever became of those before (an open loop)."""
     answered: dict[str, list[float]] = {sample.route: [] for sample in io}
     late: list[float] = []
-    failed: list[Sample] = []
+    failed: list[SampleRequest] = []
     numbers = itertools.count()
     begin = time.perf_counter() + 0.1
 
@@ -232,7 +234,7 @@ def _ask_steadily(address: Address, io: Sequence[Sample]) -> Delays:
 OURSELVES = "(this client was late)"
 
 
-def _shown(io: Sequence[Sample], rest: Delays, load: Delays, beside: str, left_out: Mapping[str, str]) -> str:
+def _shown(io: Sequence[SampleRequest], rest: Delays, load: Delays, beside: str, left_out: Mapping[str, str]) -> str:
     width = max(len(OURSELVES), *(len(sample.route) for sample in io))
     heads = f"{'':{width}}  {'cpu routes at rest':>23}  {'cpu routes saturated':>23}"
     units = f"{'milliseconds':{width}}" + 2 * f"  {'p50':>7} {'p99':>7} {'most':>7}"

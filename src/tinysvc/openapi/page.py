@@ -1,4 +1,4 @@
-"""What a server shows of itself: its OpenAPI document, and the page made from it."""
+"""The routes /openapi.json and /docs: the OpenAPI document, and a page that shows it."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ POLICY = (
     "default-src 'none'; connect-src 'self'; img-src 'self' data: blob:; style-src 'sha256-{style}'; "
     "script-src 'sha256-{script}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""Of the page (CSP, level 3): it asks its own server, and runs nothing but what is in it."""
+"""The Content-Security-Policy of the page (CSP, level 3): only its own script, style and server."""
 
 
 def documentation(service: Service, wirings: Iterable[Wiring], settings: Settings) -> dict[str, Handler]:
-    """What a service says of itself, by paths."""
+    """The handlers of /openapi.json and /docs, by path."""
     content = openapi_json(service, wirings, settings)
-    as_it_is = _fixed(content, JSON)
+    without_prefix = _fixed(content, JSON)
 
     @lru_cache(maxsize=16)
-    def behind(root_path: str) -> Handler:
+    def with_prefix(root_path: str) -> Handler:
         return _fixed(orjson.dumps({**orjson.loads(content), "servers": [{"url": root_path}]}), JSON)
 
-    async def described(request: Request) -> Response:
-        return await (behind(request.root_path) if request.root_path else as_it_is)(request)
+    async def openapi(request: Request) -> Response:
+        return await (with_prefix(request.root_path) if request.root_path else without_prefix)(request)
 
-    return {"/openapi.json": described, "/docs": docs_page()}
+    return {"/openapi.json": openapi, "/docs": docs_page()}
 
 
 def openapi_json(service: Service, wirings: Iterable[Wiring], settings: Settings, *, indent: bool = False) -> bytes:
-    """The OpenAPI document; what an author gave as an example or default, and JSON does not know, becomes text."""
+    """The OpenAPI document as JSON. Examples and defaults that JSON has no type for become strings."""
     servers = {"servers": [{"url": settings.root_path}]} if settings.root_path else {}
     return as_json({**document(service, wirings, settings), **servers}, indent=indent)
 
 
 def docs_page() -> Handler:
-    """The page that lists the routes and tries them: one answer that needs nothing but `openapi.json` beside it."""
+    """The page that lists the routes and sends requests: one response, which loads `openapi.json` and nothing else."""
     style = (FOLDER / "page.css").read_text("utf-8")
     script = "\n".join((FOLDER / name).read_text("utf-8") for name in SCRIPTS)
     page = (FOLDER / "page.html").read_text("utf-8").replace("{{style}}", style).replace("{{script}}", script)
@@ -59,7 +59,7 @@ def docs_page() -> Handler:
 
 
 async def to_docs(request: Request) -> Response:
-    """The way from `/` to the page. Without a known prefix it is relative, to hold behind any."""
+    """Redirect from `/` to the page. Without a known prefix the location is relative: valid behind any prefix."""
     return Response(b"", 307, [("location", f"{request.root_path}/docs" if request.root_path else "docs")])
 
 
@@ -68,12 +68,12 @@ def _digest(text: str) -> str:
 
 
 def _fixed(content: bytes, content_type: str, headers: Sequence[tuple[str, str]] = ()) -> Handler:
-    """A handler for what does not change while the server runs: asked again, it is not sent again."""
+    """A handler for content that does not change while the server runs: with an ETag, for 304 responses."""
     etag = blake2b(content, digest_size=8).hexdigest()
 
     async def fixed(request: Request) -> Response:
-        if answer := precondition(request, etag=etag):
-            return answer
+        if response := precondition(request, etag=etag):
+            return response
         return Response(content, 200, [*validators(etag=etag), ("cache-control", "no-cache"), *headers], content_type)
 
     return fixed

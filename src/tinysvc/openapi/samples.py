@@ -1,4 +1,4 @@
-"""Requests that fit a service, made of its OpenAPI document: its examples and defaults, else what its schemas allow."""
+"""Valid sample requests to a service, made from its OpenAPI document: from examples and defaults, else from schemas."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ TEXTS = {
     "uuid": "3fa85f64-5717-4562-b3fc-2c963f66afa6",
 }
 BYTES = bytes(1024)
-"""The body where any bytes will do."""
+"""The body of a route that takes any bytes."""
 
 STREAMS = (EVENTS.partition(";")[0], NDJSON)
 
 
-class Sample(NamedTuple):
-    """One request, and the route it is for."""
+class SampleRequest(NamedTuple):
+    """A valid request to a route."""
 
-    route: str  # as in "POST /predict/{model}"
+    route: str  # method and path, as in "POST /predict/{model}"
     kind: str  # "io" or "cpu"
     method: str
     target: str  # path and query, encoded
@@ -42,11 +42,11 @@ class Sample(NamedTuple):
 
 
 class NoSample(Exception):
-    """No request can be made up; the message says why."""
+    """No valid request can be made; the message is the reason."""
 
 
-def samples(document: Mapping[str, Any]) -> tuple[list[Sample], dict[str, str]]:
-    """A request for each operation; and where none can be made, the route with the reason."""
+def samples(document: Mapping[str, Any]) -> tuple[list[SampleRequest], dict[str, str]]:
+    """A request for each operation; and for each route without one, the reason."""
     made, left_out = [], {}
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
@@ -58,14 +58,14 @@ def samples(document: Mapping[str, Any]) -> tuple[list[Sample], dict[str, str]]:
     return made, left_out
 
 
-def _sample(route: str, path: str, operation: Mapping[str, Any], document: Mapping[str, Any]) -> Sample:
+def _sample(route: str, path: str, operation: Mapping[str, Any], document: Mapping[str, Any]) -> SampleRequest:
     if operation.get("security"):
-        raise NoSample("it asks who is there")
-    answers = operation["responses"]
-    if "101" in answers:
+        raise NoSample("it needs credentials")
+    responses = operation["responses"]
+    if "101" in responses:
         raise NoSample("it is a WebSocket")
-    if any(kind in STREAMS for answer in answers.values() for kind in answer.get("content", ())):
-        raise NoSample("it is a stream")
+    if any(kind in STREAMS for each in responses.values() for kind in each.get("content", ())):
+        raise NoSample("its response is a stream")
     query, headers = [], {}
     for parameter in operation.get("parameters", ()):
         if not parameter["required"]:
@@ -85,7 +85,7 @@ def _sample(route: str, path: str, operation: Mapping[str, Any], document: Mappi
         headers["content-type"] = kind
     method = route.partition(" ")[0]
     target = f"{path}?{urlencode(query)}" if query else path
-    return Sample(route, operation["x-tinysvc"]["kind"], method, target, headers, body)
+    return SampleRequest(route, operation["x-tinysvc"]["kind"], method, target, headers, body)
 
 
 def _body(content: Mapping[str, Any], document: Mapping[str, Any]) -> tuple[str, bytes]:
@@ -95,20 +95,24 @@ def _body(content: Mapping[str, Any], document: Mapping[str, Any]) -> tuple[str,
         return kind, json.dumps(value).encode()
     if kind == OCTETS:
         return kind, BYTES
-    raise NoSample(f"its body is a form ({kind})")
+    raise NoSample(f"its request body is a form ({kind})")
 
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def value_of(schema: Schema, document: Mapping[str, Any], above: tuple[str, ...] = ()) -> Any:
-    """A value that fits the schema (JSON Schema 2020-12); NoSample where one would hold itself without end."""
+def value_of(schema: Schema, document: Mapping[str, Any], parents: tuple[str, ...] = ()) -> Any:
+    """A value that is valid for the schema (JSON Schema 2020-12).
+
+    Raises:
+        NoSample: If the schema requires itself, so that no finite value is valid.
+    """
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
-        if name in above:
-            raise NoSample(f"{name} holds itself")
-        schema, above = document["components"]["schemas"][name], (*above, name)
+        if name in parents:
+            raise NoSample(f"{name} requires itself")
+        schema, parents = document["components"]["schemas"][name], (*parents, name)
     if schema.get("examples"):
         return schema["examples"][0]
     for key in ("example", "default", "const"):
@@ -117,18 +121,18 @@ def value_of(schema: Schema, document: Mapping[str, Any], above: tuple[str, ...]
     if "enum" in schema:
         return schema["enum"][0]
     if choices := schema.get("anyOf") or schema.get("oneOf"):
-        return _first_that_ends(choices, document, above)
+        return _first_finite(choices, document, parents)
     kinds = schema.get("type", "object" if "properties" in schema else "string")
     kind = kinds if isinstance(kinds, str) else next(iter(kinds))
     if kind == "object":
-        wanted = schema.get("required", ())
-        fields = {name: each for name, each in schema.get("properties", {}).items() if name in wanted}
-        return {name: value_of(each, document, above) for name, each in fields.items()}
+        required = schema.get("required", ())
+        fields = {name: each for name, each in schema.get("properties", {}).items() if name in required}
+        return {name: value_of(each, document, parents) for name, each in fields.items()}
     if kind == "array":
         if "prefixItems" in schema:
-            return [value_of(each, document, above) for each in schema["prefixItems"]]
+            return [value_of(each, document, parents) for each in schema["prefixItems"]]
         try:
-            return [value_of(schema.get("items") or {}, document, above)] * schema.get("minItems", 1)
+            return [value_of(schema.get("items") or {}, document, parents)] * schema.get("minItems", 1)
         except NoSample:
             return []
     if kind in ("integer", "number"):
@@ -139,17 +143,17 @@ def value_of(schema: Schema, document: Mapping[str, Any], above: tuple[str, ...]
     return {"boolean": True, "null": None}[kind]
 
 
-def _first_that_ends(choices: list[Schema], document: Mapping[str, Any], above: tuple[str, ...]) -> Any:
+def _first_finite(choices: list[Schema], document: Mapping[str, Any], parents: tuple[str, ...]) -> Any:
     for choice in sorted(choices, key=lambda choice: choice.get("type") == "null"):
         try:
-            return value_of(choice, document, above)
-        except NoSample as reason:
-            why = reason
-    raise why
+            return value_of(choice, document, parents)
+        except NoSample as error:
+            reason = error
+    raise reason
 
 
 def _number(schema: Schema) -> float:
-    """1, or the nearest number that the bounds allow."""
+    """1, or the nearest number within the bounds."""
     lowest = schema.get("minimum", schema.get("exclusiveMinimum", -math.inf) + 1)
     highest = schema.get("maximum", schema.get("exclusiveMaximum", math.inf) - 1)
     number: float = min(max(1, lowest), highest) if lowest <= highest else (lowest + highest) / 2
