@@ -29,10 +29,21 @@ from typing import Any
 
 
 class TinysvcError(Exception):
-    """Base of all errors of tinysvc.
+    """Base of all errors of tinysvc. An error handler for it gets every error that the other classes here name.
 
-    `status` is the HTTP status a client gets, `kind` names the error in the problem document (RFC 9457), and
-    `public` is what a client may read about it: empty where the facts belong into the log only.
+    Attributes:
+        status: HTTP status of the response; 500 unless a class says otherwise.
+        kind: Name of the error in the problem document (RFC 9457), as in "queue-full"; empty for "about:blank".
+        headers: Further header lines of the response, as (name, value).
+        public: Text that the client may read; empty if the details belong into the log only.
+
+    Example:
+        ```python
+        from tinysvc import QueueFull, TinysvcError
+
+        error: TinysvcError = QueueFull("12 jobs wait already", retry_after=3)
+        assert (error.status, error.kind, error.public) == (503, "queue-full", "12 jobs wait already")
+        ```
     """
 
     status: int = 500
@@ -41,10 +52,15 @@ class TinysvcError(Exception):
 
     @property
     def public(self) -> str:
+        """The text that the client may read; empty if the details belong into the log only."""
         return ""
 
     def problem(self) -> dict[str, Any]:
-        """The error as the members of an RFC 9457 problem document."""
+        """Return the error as the members of a problem document (RFC 9457).
+
+        Returns:
+            `type`, `title` and `status`, and `detail` if there is a text that the client may read.
+        """
         try:
             title = HTTPStatus(self.status).phrase
         except ValueError:
@@ -60,7 +76,22 @@ class TinysvcError(Exception):
 
 
 class ConfigurationError(TinysvcError):
-    """Something the author or operator must mend before the service can start."""
+    """A mistake that the author or operator must correct before the service can start.
+
+    It is raised at start-up, and never reaches a client. The message says what is wrong, where, and the remedy.
+
+    Example:
+        ```python
+        from tinysvc import ConfigurationError, io_route
+
+        try:
+            @io_route("items")
+            async def items() -> list[str]:
+                return []
+        except ConfigurationError as error:
+            assert "must begin with" in str(error)
+        ```
+    """
 
     @classmethod
     def at(cls, function: Callable[..., Any], sentence: str) -> ConfigurationError:
@@ -76,7 +107,27 @@ def source_location(function: object) -> str:
 
 
 class HTTPError(TinysvcError):
-    """Raise it in a handler to answer with `status` (400 to 599), a `detail` the client may read, and `headers`."""
+    """Raise it in a handler to send an error response, a problem document (RFC 9457).
+
+    Args:
+        status: HTTP status, 400 to 599.
+        detail: Text for the client.
+        headers: Further header lines of the response, as (name, value).
+
+    Raises:
+        ValueError: `status` is not from 400 to 599.
+
+    Example:
+        ```python
+        from tinysvc import HTTPError, io_route
+
+        @io_route("/items/{number}")
+        async def item(number: int) -> str:
+            if number > 9:
+                raise HTTPError(404, f"There is no item {number}.")
+            return f"item {number}"
+        ```
+    """
 
     def __init__(self, status: int, detail: str = "", *, headers: Sequence[tuple[str, str]] = ()) -> None:
         if not isinstance(status, int) or not 400 <= status <= 599:
@@ -95,7 +146,22 @@ class HTTPError(TinysvcError):
 
 
 class BindingError(HTTPError):
-    """422: `faults` holds one (place, detail) for each parameter that could not be filled."""
+    """422: the request does not fit the parameters of the handler.
+
+    Attributes:
+        faults: One (place, detail) for each parameter that cannot be filled, as in ("query.limit", "...").
+
+    Example:
+        ```python
+        from tinysvc import Request, Response
+        from tinysvc.core.errors import BindingError
+
+        def invalid(request: Request, error: BindingError) -> Response:
+            return Response({"fields": [place for place, _ in error.faults]}, 400)
+
+        error_handlers = {BindingError: invalid}  # for Service(..., error_handlers=error_handlers)
+        ```
+    """
 
     def __init__(self, faults: Sequence[tuple[str, str]]) -> None:
         super().__init__(422, "; ".join(f"{place}: {detail}" for place, detail in faults))
@@ -106,13 +172,30 @@ class BindingError(HTTPError):
 
 
 class NoRoute(HTTPError):
-    """404, or 405 with `Allow`; then `beside` is the target of another method at this path."""
+    """404: no route has this path. 405 with `Allow`: the routes of this path take other methods (RFC 9110, 15.5.6).
+
+    Attributes:
+        status: 404 or 405.
+
+    Example:
+        ```python
+        from tinysvc import NoRoute, Request, Response
+
+        def nowhere(request: Request, error: NoRoute) -> Response:
+            return Response({"see": "/docs"}, error.status)
+
+        error_handlers = {NoRoute: nowhere}  # for Service(..., error_handlers=error_handlers)
+        ```
+    """
 
     beside: Any = None
 
 
 class UnencodableResult(TinysvcError):
-    """A handler returned, or yielded, what is neither bytes, text nor JSON; or a stream of another length than said."""
+    """500: a handler returned, or yielded, a value that is neither bytes, text nor JSON.
+
+    It is also the error of a stream with another length than its `content-length`, and of bad text in a header.
+    """
 
 
 class ProtocolError(HTTPError):
@@ -120,7 +203,30 @@ class ProtocolError(HTTPError):
 
 
 class PoolError(TinysvcError):
-    """Why a job has no result."""
+    """Base of the errors of a worker pool: why a job has no result.
+
+    Attributes:
+        message: The reason, in one sentence.
+
+    Example:
+        ```python
+        import asyncio
+
+        from tinysvc import PoolError, ProcessPoolExecutor
+
+        async def main() -> None:
+            async with ProcessPoolExecutor(1) as pool:
+                try:
+                    await pool.run(int, "seven")
+                except ValueError:  # the function itself has failed
+                    pass
+                except PoolError as error:  # the job has no result
+                    print(error.message)
+
+        if __name__ == "__main__":
+            asyncio.run(main())
+        ```
+    """
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -146,10 +252,32 @@ class _Busy(PoolError):
 
 
 class QueueFull(_Busy):
+    """503: as many jobs wait as the queue of the pool may hold.
+
+    Attributes:
+        retry_after: Seconds after which a further try makes sense; the client gets it as `Retry-After`.
+
+    Example:
+        ```python
+        from tinysvc import QueueFull, Request, Response
+
+        def busy(request: Request, error: QueueFull) -> Response:
+            return Response({"retry": error.retry_after}, 503, {"retry-after": str(error.retry_after)})
+
+        error_handlers = {QueueFull: busy}
+        ```
+    """
+
     kind = "queue-full"
 
 
 class NoWorkers(_Busy):
+    """503: no worker is alive and none can be started. The message has the reason, for the log only.
+
+    Attributes:
+        retry_after: Seconds until the pool tries to start a worker again; the client gets it as `Retry-After`.
+    """
+
     kind = "no-workers"
 
     @property
@@ -158,14 +286,47 @@ class NoWorkers(_Busy):
 
 
 class DeadlineInQueue(_Busy, TimeoutError):
+    """503: the deadline passed while the job waited for a worker. It is a `TimeoutError`, too.
+
+    Attributes:
+        retry_after: Seconds after which a further try makes sense; the client gets it as `Retry-After`.
+    """
+
     kind = "deadline-in-queue"
 
 
 class PoolClosed(_Busy):
+    """503: the pool shuts down and takes no more jobs.
+
+    Attributes:
+        retry_after: Seconds after which a further try makes sense; the client gets it as `Retry-After`.
+    """
+
     kind = "draining"
 
 
 class DeadlineExceeded(PoolError, TimeoutError):
+    """504: the deadline passed while the job ran, and its worker was killed. It is a `TimeoutError`, too.
+
+    Example:
+        ```python
+        import asyncio
+        import time
+
+        from tinysvc import DeadlineExceeded, ProcessPoolExecutor
+
+        async def main() -> None:
+            async with ProcessPoolExecutor(1) as pool:
+                try:
+                    await pool.run(time.sleep, 60, timeout=0.1)
+                except DeadlineExceeded:
+                    print("stopped")
+
+        if __name__ == "__main__":
+            asyncio.run(main())
+        ```
+    """
+
     status = 504
     kind = "deadline-exceeded"
 
@@ -180,7 +341,31 @@ class JobAbandoned(PoolError):
 
 
 class WorkerDied(PoolError):
-    """`exitcode` as in `multiprocessing.Process.exitcode`: negative is the signal's number; None if unknown."""
+    """500: the worker crashed, exited or was killed while it ran the job. Other jobs are not affected.
+
+    `submit` raises a subclass that is a `concurrent.futures.process.BrokenProcessPool`, too.
+
+    Attributes:
+        exitcode: As in `multiprocessing.Process.exitcode`: a negative number is a signal. None if it is unknown.
+
+    Example:
+        ```python
+        import asyncio
+        import os
+
+        from tinysvc import ProcessPoolExecutor, WorkerDied
+
+        async def main() -> None:
+            async with ProcessPoolExecutor(1) as pool:
+                try:
+                    await pool.run(os._exit, 3)
+                except WorkerDied as error:
+                    assert error.exitcode == 3
+
+        if __name__ == "__main__":
+            asyncio.run(main())
+        ```
+    """
 
     kind = "worker-died"
 
@@ -190,6 +375,8 @@ class WorkerDied(PoolError):
 
 
 class JobRefused(PoolError):
+    """500: the same request has crashed several workers within seconds; the pool does not run it again."""
+
     kind = "crash-loop"
 
     @property
@@ -213,7 +400,29 @@ def describe_os_error(call: str, error: OSError) -> str:
 
 
 class WorkerStartError(PoolError):
-    """`traceback` is the worker's own, as text; empty if it died without a word."""
+    """500: a worker cannot be made ready. At the start of a server it ends the start with exit status 3.
+
+    Attributes:
+        traceback: Traceback of the worker as text; empty if the worker has died without one.
+
+    Example:
+        ```python
+        import asyncio
+
+        from tinysvc import ProcessPoolExecutor
+        from tinysvc.core.errors import WorkerStartError
+
+        async def main() -> None:
+            try:
+                async with ProcessPoolExecutor(1, initializer=int, initargs=("seven",)):
+                    pass
+            except WorkerStartError as error:
+                assert "ValueError" in error.traceback
+
+        if __name__ == "__main__":
+            asyncio.run(main())
+        ```
+    """
 
     kind = "worker-start"
 
@@ -226,10 +435,31 @@ class WorkerStartError(PoolError):
 
 
 class RemoteError(PoolError):
-    """An exception raised in a worker. It travels as three strings, so that nothing of a worker runs here.
+    """An exception that was raised in a worker. It travels as text: nothing from a worker runs in the server.
 
-    Of a function that was called (`run`, `submit`, `cpu`), whose result is a pickle anyway, `original` is the exception
-    or a copy without what cannot be pickled; None if it has none.
+    Attributes:
+        type_name: Name of the exception's type.
+        message: Type and text of the exception.
+        traceback: Traceback of the worker as text.
+        original: The exception itself, or a copy without what cannot be pickled, where a function was called (`cpu`,
+            `run`, `submit`). None if the exception cannot be pickled, and for requests of a cpu route.
+
+    Example:
+        ```python
+        from tinysvc import RemoteError, cpu, cpu_route, io_route
+
+        @cpu_route("/invert/{n}")
+        def invert(n: float) -> float:
+            return 1 / n
+
+        @io_route("/safe/{n}")
+        async def safe(n: float) -> float:
+            try:
+                return await cpu(invert, n)
+            except RemoteError as error:
+                assert isinstance(error.original, ZeroDivisionError)
+                return 0.0
+        ```
     """
 
     def __init__(self, type_name: str, message: str, traceback: str) -> None:

@@ -51,10 +51,23 @@ URLENCODED, MULTIPART = "application/x-www-form-urlencoded", "multipart/form-dat
 
 
 class UploadFile:
-    """A file of a form: `file` is its content, open for reading, at its beginning; `size` in bytes.
+    """A file of a form. Its content stays in memory, or in a temporary file, until no code refers to the UploadFile.
 
-    `filename` is what the client calls it, without any folder, "" if it has no name; `content_type` is what the client
-    says it is. Neither can be trusted. The content is gone when nobody holds the UploadFile any more.
+    Attributes:
+        name: Name of the field.
+        filename: File name that the client sent, without folders; "" if it sent none. Do not trust it.
+        content_type: Content type that the client sent. Do not trust it.
+        size: Length in bytes.
+        file: The content as a binary file, open for reading, at its beginning.
+
+    Example:
+        ```python
+        from tinysvc import UploadFile, io_route
+
+        @io_route("/photos", methods=["POST"])
+        async def add(photo: UploadFile) -> dict:
+            return {"name": photo.filename, "begins_with": photo.read(4).hex()}
+        ```
     """
 
     __slots__ = ("content_type", "file", "filename", "name", "size")
@@ -68,20 +81,32 @@ class UploadFile:
 
     @property
     def is_json(self) -> bool:
-        """Whether the client says that it is a JSON document."""
+        """Whether the content type that the client sent is JSON."""
         return is_json_type(self.content_type)
 
     def read(self, size: int = -1) -> bytes:
-        """The next `size` bytes; all that are left if it is negative."""
+        """Read from the content.
+
+        Args:
+            size: Bytes to read, at most. Negative: all that are left.
+
+        Returns:
+            The bytes; empty at the end.
+        """
         return self.file.read(size)
 
     def save(self, path: str | Path) -> None:
-        """Write the content to a file of this path, whatever is there."""
+        """Write the whole content to a file. An existing file is overwritten.
+
+        Args:
+            path: Path of the new file. Do not make it from `filename`.
+        """
         self.file.seek(0)
         with open(path, "wb") as file:
             shutil.copyfileobj(self.file, file, FLUSH_SIZE)
 
     def close(self) -> None:
+        """Discard the content now."""
         self.file.close()
 
     def __del__(self) -> None:
@@ -107,13 +132,36 @@ def is_json_type(content_type: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class FormData:
-    """A form: its text fields and its files, by their names, in the order in which they came."""
+    """The fields and files of a form, in the order in which they were sent: the result of `request.form()`.
+
+    Attributes:
+        fields: Values of the text fields by name.
+        files: Files by the name of their field.
+
+    Example:
+        ```python
+        from tinysvc import Request, io_route
+
+        @io_route("/contact", methods=["POST"])
+        async def contact(request: Request) -> str:
+            form = await request.form()
+            return f"thank you, {form.get('name', 'stranger')}"
+        ```
+    """
 
     fields: dict[str, list[str]] = field(default_factory=dict)
     files: dict[str, list[UploadFile]] = field(default_factory=dict)
 
     def get(self, name: str, default: Any = None) -> Any:
-        """The last value of the field, or the last file, of this name."""
+        """Return the last file, or the last value, of a name.
+
+        Args:
+            name: Name of the field.
+            default: Result if the form has no such field.
+
+        Returns:
+            An `UploadFile`, a str, or the default.
+        """
         values = self.files.get(name) or self.fields.get(name)
         return values[-1] if values else default
 

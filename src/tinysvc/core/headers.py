@@ -13,10 +13,17 @@ T = TypeVar("T")
 
 
 class Headers(Mapping[str, str]):
-    """The header fields of a request: a mapping whose names are case-insensitive.
+    """The header fields of a request: a mapping whose names are case-insensitive and whose values are Latin-1 text.
 
-    Built on the parser's byte pairs (names in lower case) and decoded, as latin-1, on first use. A field that came
-    more than once is joined with a comma, as RFC 9110, 5.3 allows; `get_all` returns its lines.
+    The lines of a repeated field are joined with a comma (RFC 9110, 5.3). `get_all` returns the lines.
+
+    Example:
+        ```python
+        from tinysvc.core.headers import Headers
+
+        headers = Headers([(b"accept", b"text/html"), (b"accept", b"*/*")])
+        assert headers["Accept"] == "text/html, */*"
+        ```
     """
 
     __slots__ = ("_lines", "raw")
@@ -34,7 +41,14 @@ class Headers(Mapping[str, str]):
         return self._lines
 
     def get_all(self, name: str) -> list[str]:
-        """The values of every line called `name`, in order; an empty list if there is none."""
+        """Return the value of each line with this name, in order.
+
+        Args:
+            name: Name of the header, in any case.
+
+        Returns:
+            The values; an empty list if the header was not sent.
+        """
         return list(self._decoded().get(name.lower(), ()))
 
     def __getitem__(self, name: str) -> str:
@@ -47,7 +61,15 @@ class Headers(Mapping[str, str]):
     @overload
     def get(self, name: str, /, default: T) -> str | T: ...
     def get(self, name: str, /, default: Any = None) -> Any:
-        """As a mapping has it; without an exception for what is not there, as most optional fields are not."""
+        """Return the value of a header, or a default. It is faster than `[]` for a missing header.
+
+        Args:
+            name: Name of the header, in any case.
+            default: Result if the header was not sent.
+
+        Returns:
+            The value, or the default.
+        """
         lines = self._decoded().get(name.lower())
         return default if lines is None else ", ".join(lines)
 

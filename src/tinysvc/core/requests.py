@@ -38,12 +38,30 @@ _numbers = count(1)
 
 
 class Request:
-    """One HTTP request.
+    """One HTTP request. Handlers, middleware and error handlers get it; tests of functions make their own.
 
-    `method` in capitals; `raw_path` and `raw_query` as they came on the wire (str, percent-encoded); `headers`;
-    `path_params` (set by routing, decoded); `client` and `server`, the socket addresses of both ends as
-    `(host, port)`, or the socket's path where it is a Unix socket; `scheme`; `host`, what the client calls the server.
-    Behind a trusted proxy (`proxy_headers`), client, scheme and host are those that the proxy saw.
+    `client`, `scheme` and `host` are those that a trusted proxy saw (`proxy_headers`).
+
+    Args:
+        method: Method, in capitals.
+        raw_path: Path as it was sent, percent-encoded.
+        raw_query: Query string as it was sent, percent-encoded, without "?".
+        headers: Header fields. None: no fields.
+        body: The body, or the stream of its pieces.
+        path_params: Path parameters by name, decoded; the router sets them.
+        peer: Both ends of the connection: `client`, `server` and `scheme`.
+        id: Id of the request. Empty: `X-Request-Id`, or a new one.
+
+    Example:
+        ```python
+        import asyncio
+
+        from tinysvc import Request
+
+        request = Request("POST", "/items/a%20b", "page=2", body=b"{}")
+        assert (request.path, request.query) == ("/items/a b", {"page": ["2"]})
+        assert asyncio.run(request.body()) == b"{}"
+        ```
     """
 
     upgrade: Any
@@ -56,7 +74,7 @@ class Request:
     """The tasks that run after the answer, where the route takes them; else not set. See background.py."""
 
     root_path: str
-    """The prefix that a proxy takes off each path (`root_path`, `X-Forwarded-Prefix`); empty if there is none."""
+    """Prefix that a proxy removes from each path (`root_path`, `X-Forwarded-Prefix`); empty if there is none."""
 
     keeps_form: bool
     """Set where the handler reads the body of a form that middleware may have parsed: `form()` keeps the body, too."""
@@ -120,7 +138,7 @@ class Request:
 
     @property
     def id(self) -> str:
-        """What the client calls this request in `X-Request-Id`, where that is a token; else a name of our own."""
+        """The client's `X-Request-Id` if that is a token (RFC 9110, 5.6.2), else a new unique id."""
         if not self._id:
             self._id = self._given_id() or _PROCESS + str(next(_numbers))
         return self._id
@@ -134,14 +152,17 @@ class Request:
 
     @property
     def client(self) -> Any:
+        """Address of the client: `(host, port)`, or the path of a Unix socket."""
         return self.peer.client
 
     @property
     def server(self) -> Any:
+        """Address of the server that the client connected to: `(host, port)`, or the path of a Unix socket."""
         return self.peer.server
 
     @property
     def scheme(self) -> str:
+        """Either "http" or "https"."""
         return self.peer.scheme
 
     @property
@@ -151,6 +172,7 @@ class Request:
 
     @host.setter
     def host(self, host: str) -> None:
+        """Host and, if it was sent, port of the `Host` header; empty for an HTTP/1.0 request without one."""
         self._host = host
 
     @property
@@ -160,7 +182,7 @@ class Request:
 
     @property
     def query(self) -> dict[str, list[str]]:
-        """The query string as name -> values, in order. A 400 if it holds more than MAX_QUERY_FIELDS fields."""
+        """The values of the query string by name, in order. A query with more than 1,000 fields is a 400."""
         query = self._query
         if query is None:
             query = self._query = parse_query(self.raw_query)
@@ -172,9 +194,13 @@ class Request:
         return isinstance(self._body, (bytes, memoryview))
 
     def limit_body(self, size: int) -> None:
-        """Take a body of at most `size` bytes, instead of the server's `max_body_size`: 413 for a longer one.
+        """Set the limit of this body, instead of the server's `max_body_size`. Call it before the body is read.
 
-        It must be called before anything of the body is read.
+        Args:
+            size: Longest body in bytes, else 413.
+
+        Raises:
+            HTTPError: 413, the body is longer. A body that is still to come raises it where it is read.
         """
         if isinstance(self._body, (bytes, memoryview)):
             if len(self._body) > size:
@@ -183,9 +209,14 @@ class Request:
             limit(size)
 
     async def body(self) -> bytes:
-        """The whole body, which is then kept. 413 if it is larger than the server's, or the route's, `max_body_size`.
+        """Read the whole body, and keep it for further calls.
 
-        RuntimeError if some of it was streamed before.
+        Returns:
+            The body.
+
+        Raises:
+            HTTPError: 413, the body is longer than `max_body_size` of the route or the server.
+            RuntimeError: A part of the body was streamed before.
         """
         self._check_not_taken()
         if isinstance(self._body, memoryview):
@@ -205,11 +236,18 @@ class Request:
             )
 
     async def stream(self, *, kept: bool = False) -> AsyncIterator[bytes]:
-        """The body, piece by piece as it arrives. No more comes than is read.
+        """Read the body in pieces as they arrive. The server reads from the client only as fast as the handler does.
 
-        It can be read once: RuntimeError for a second reader, unless `body()` keeps it.
+        A body can be streamed once, unless `body()` keeps it.
 
-        `kept`: the pieces stay in memory until the request ends, so that they count against `max_body_memory`.
+        Args:
+            kept: Count the pieces against `max_body_memory` until the request ends: for a handler that keeps them.
+
+        Yields:
+            The pieces of the body.
+
+        Raises:
+            RuntimeError: A part of the body was streamed before.
         """
         self._check_not_taken()
         if isinstance(self._body, (bytes, memoryview)):
@@ -228,9 +266,14 @@ class Request:
         self._body, self._taken, self._is_kept = body, False, True
 
     async def form(self) -> FormData:
-        """The fields and files of a form, urlencoded or multipart (RFC 7578), read as they come; once, then kept.
+        """Read a form, urlencoded or multipart (RFC 7578), and keep it for further calls.
 
-        HTTPError 415 for a body that is no form, 400 for a malformed one, 413 for one over a limit: see forms.py.
+        Returns:
+            Fields and files of the form.
+
+        Raises:
+            HTTPError: 415, the body is no form; 400, it is malformed; 413, it is over a limit.
+            RuntimeError: A part of the body was streamed before.
         """
         if self.form_data is None:
             from .forms import read_form
@@ -242,11 +285,18 @@ class Request:
         return self.form_data
 
     def url_for(self, handler: Callable[..., Any], /, **parameters: Any) -> str:
-        """The path at which the whole service that got this request serves `handler`: see Service.url_for.
+        """Return the path at which the server serves a handler, with the `root_path` in front. See `Service.url_for`.
 
-        It begins with the `root_path`.
+        Args:
+            handler: A handler with `@io_route` or `@cpu_route`.
+            **parameters: Path parameters by name; all others become the query.
 
-        RuntimeError in a worker process, which knows its own routes only.
+        Returns:
+            The path, percent-encoded, with its query.
+
+        Raises:
+            RuntimeError: The request is in a worker process, which does not know the other routes.
+            ConfigurationError: The server does not serve the handler, or a path parameter is missing.
         """
         served_by = getattr(self, "served_by", None)
         if served_by is None:
@@ -259,7 +309,7 @@ class Request:
 
     @property
     def cookies(self) -> dict[str, str]:
-        """The cookies by their names; of several the first, which has the longest path (RFC 6265, 5.4)."""
+        """The cookies by name. The first of several with one name counts: it has the longest path (RFC 6265, 5.4)."""
         return parse_cookies(self.headers.get_all("cookie"))
 
     def __repr__(self) -> str:

@@ -19,11 +19,26 @@ _LENGTH = re.compile(r"0|[1-9][0-9]{0,17}")
 class Response:
     """One HTTP response.
 
-    `content`: bytes, a memoryview (of any size, it is not copied) and str are sent as they are; None is an empty body;
-    FileContent is sent from the file; an iterator or async iterator is streamed; any other value becomes JSON.
-    `content_type` defaults to what fits the content. `headers` is a mapping or an iterable of pairs; a name or value
-    that could break out of its line is a ValueError, here and now (RFC 9110, 5.5). A stream whose length in bytes is
-    known says so by `headers={"content-length": "1000"}`; if it then yields more or less, the connection is cut off.
+    Args:
+        content: bytes, memoryview and str are sent as they are, and a memoryview is not copied. None: an empty body.
+            `FileContent` is sent from its file. An iterator or async iterator is streamed. Other values become JSON.
+        status: HTTP status, 200 to 599.
+        headers: Header lines, as a mapping or as pairs. A stream of known length has its `content-length` here; the
+            connection is closed if the stream then yields another length.
+        content_type: Content type. None: the one that fits the content.
+
+    Raises:
+        ValueError: The status is out of range, a header cannot stand in its line (RFC 9110, 5.5), or the server itself
+            writes this header.
+
+    Example:
+        ```python
+        from tinysvc import Response, io_route
+
+        @io_route("/items", methods=["POST"])
+        async def add() -> Response:
+            return Response({"number": 7}, 201, {"location": "/items/7"})
+        ```
     """
 
     __slots__ = ("content", "content_type", "headers", "status")
@@ -48,7 +63,15 @@ class Response:
                 self.add_header(name, value)
 
     def add_header(self, name: str, value: str) -> None:
-        """Add one header line. ValueError for a bad name or value, and for the names the server itself writes."""
+        """Add one header line.
+
+        Args:
+            name: Name of the header, in any case.
+            value: Value: one line of Latin-1 text.
+
+        Raises:
+            ValueError: Name or value cannot stand in a header, or the server itself writes this header.
+        """
         name = name.lower()
         if name in SERVER_HEADERS and not (name == "content-length" and self._may_declare(value)):
             raise ValueError(f"the header {name!r} is written by the server; {SERVER_HEADERS[name]}")
@@ -100,9 +123,27 @@ def make_private(response: Response) -> None:
 
 
 class FileContent(NamedTuple):
-    """A response's content: `size` bytes of an open file, from `offset` on.
+    """Content of a response: a part of an open file. The kernel sends it where it can (sendfile).
 
-    The kernel sends them where it can (sendfile). The server closes the file, whatever happens.
+    The server closes the file in any case.
+
+    Args:
+        file: A binary file.
+        offset: First byte that is sent.
+        size: Bytes that are sent.
+
+    Example:
+        ```python
+        import os
+
+        from tinysvc import Response, io_route
+        from tinysvc.core.responses import FileContent
+
+        @io_route("/log")
+        async def log() -> Response:
+            file = open("service.log", "rb")
+            return Response(FileContent(file, 0, os.fstat(file.fileno()).st_size), content_type="text/plain")
+        ```
     """
 
     file: BinaryIO
@@ -160,10 +201,39 @@ def add_request_id(response: Response, request: Request) -> None:
 
 
 Handler = Callable[[Request], Awaitable[Response]]
-"""Everything that answers has this shape: an io handler, the cpu adapter, middleware's `call_next`, a service."""
+"""The type of a function that answers requests: what middleware gets as `call_next`.
+
+Example:
+    ```python
+    from tinysvc import Handler, Request, Response
+
+    async def counted(request: Request, call_next: Handler) -> Response:
+        response = await call_next(request)
+        response.add_header("x-path-length", str(len(request.path)))
+        return response
+    ```
+"""
 
 Middleware = Callable[[Request, Handler], Awaitable[Response]]
-"""What stands around handlers: `async def m(request, call_next)`. `call_next` answers; it does not raise."""
+"""The type of middleware: `async def m(request, call_next)`. `call_next(request)` returns a response; it never raises.
+
+Example:
+    ```python
+    from tinysvc import Handler, Middleware, Request, Response, Service, io_route
+
+    @io_route("/hello")
+    async def hello() -> str:
+        return "hello"
+
+    def only_for(host: str) -> Middleware:
+        async def check(request: Request, call_next: Handler) -> Response:
+            return await call_next(request) if request.host == host else Response("wrong host", 421)
+
+        return check
+
+    service = Service(hello, middleware=[only_for("shop.example")])
+    ```
+"""
 
 
 async def close_content(content: Any) -> None:

@@ -18,10 +18,33 @@ from .responses import EVENTS, Response
 
 
 class EventStream(Response):
-    """A stream of events whose head is sent at once: a browser knows that it is connected before the first one.
+    """A response that streams server-sent events (WHATWG HTML, 9.2), and sends its head at once.
 
-    `events` is an iterator, or an async one, of Events; anything else in it is an event's data. (Of a generator that is
-    returned as it is, the first event is waited for, so that what it raises before still answers with its status.)
+    A browser knows that it is connected before the first event. A generator that a handler returns directly is
+    different: the server waits for its first event, because an error before it still sets the status.
+
+    Args:
+        events: Iterator or async iterator of `Event`s; another value is the data of an event.
+        headers: Further header lines, as a mapping or as pairs.
+
+    Raises:
+        TypeError: `events` is no iterator.
+        ValueError: A header cannot stand in its line.
+
+    Example:
+        ```python
+        from collections.abc import AsyncIterator
+
+        from tinysvc import Event, EventStream, io_route
+
+        async def ticks() -> AsyncIterator[Event]:
+            for number in range(3):
+                yield Event({"number": number}, id=str(number))
+
+        @io_route("/ticks")
+        async def stream() -> EventStream:
+            return EventStream(ticks())
+        ```
     """
 
     __slots__ = ()
@@ -38,10 +61,23 @@ class EventStream(Response):
 
 @dataclass(frozen=True)
 class Event:
-    """One server-sent event (WHATWG HTML, 9.2): a generator that yields these streams them to a browser's EventSource.
+    r"""One server-sent event (WHATWG HTML, 9.2). A generator that yields events streams them to an EventSource.
 
-    `data` is sent as it is if it is a str, else as JSON. `event` names its kind; the browser sends the `id` of the last
-    one it has seen as `Last-Event-ID` when it connects again, `retry` milliseconds after it was cut off.
+    Args:
+        data: A str is sent as it is, any other value as JSON.
+        event: Type of the event; empty for the default type "message".
+        id: Id of the event. A browser that reconnects sends the last id as `Last-Event-ID`.
+        retry: Milliseconds until a disconnected browser connects again. None: the browser decides.
+
+    Raises:
+        ValueError: `event` or `id` is not one line of text, or `retry` is no whole number.
+
+    Example:
+        ```python
+        from tinysvc import Event
+
+        assert Event({"n": 1}, event="tick").encode() == b'event: tick\ndata: {"n":1}\n\n'
+        ```
     """
 
     data: Any
@@ -58,7 +94,14 @@ class Event:
             raise ValueError(f"retry must be a whole number of milliseconds, as in retry=3000, not {self.retry!r}")
 
     def encode(self, to_json: Callable[[Any], bytes] = orjson.dumps) -> bytes:
-        """The event as it stands in the stream, with the empty line that ends it."""
+        """Return the event as bytes of the stream, with the empty line at its end.
+
+        Args:
+            to_json: Encoder for data that is no str.
+
+        Returns:
+            The event in UTF-8.
+        """
         text = self.data if isinstance(self.data, str) else to_json(self.data).decode()
         fields = [("event", self.event), ("id", self.id), ("retry", "" if self.retry is None else self.retry)]
         lines = [f"{name}: {value}\n" for name, value in fields if value != ""]
