@@ -8,14 +8,8 @@ from typing import NamedTuple
 
 from options import COMPUTED, shown
 
-from tinysvc.core.forms import (
-    MAX_BOUNDARY,
-    MAX_PART_HEADER,
-    MAX_PART_HEADERS,
-    MAX_PARTS,
-    MAX_PREAMBLE,
-    SPOOL_SIZE,
-)
+from tinysvc.core.form_data import MAX_PARTS, SPOOL_SIZE
+from tinysvc.core.multipart_reader import MAX_BOUNDARY, MAX_PART_HEADER, MAX_PART_HEADERS, MAX_PREAMBLE
 from tinysvc.core.query import MAX_QUERY_FIELDS
 from tinysvc.core.settings import Settings
 from tinysvc.http import HEARTBEAT, LINGER

@@ -25,7 +25,7 @@ with refuse_shadowing():
         TinysvcError,
         WorkerDied,
     )
-    from .core.forms import UploadFile
+    from .core.form_data import UploadFile
     from .core.request_context import request_id
     from .core.requests import Request
     from .core.responses import Handler, Middleware, Response

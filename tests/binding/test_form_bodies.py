@@ -10,7 +10,7 @@ from binding_cases import request
 from tinysvc import ConfigurationError, Form, Service, UploadFile, io_route
 from tinysvc.binding.binder import Binder
 from tinysvc.core.errors import BindingError
-from tinysvc.core.forms import FormData
+from tinysvc.core.form_data import FormData
 
 
 def test_a_form_and_json_are_two_bodies() -> None:

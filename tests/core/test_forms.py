@@ -1,4 +1,4 @@
-"""forms.py: forms of both kinds, good and bad, however they are cut; on the loop and in workers; nothing is left."""
+"""core/forms.py: forms of both kinds, on the event loop and in workers."""
 
 from __future__ import annotations
 
@@ -8,172 +8,21 @@ import os
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
-from io import BytesIO
 from pathlib import Path
-from tempfile import SpooledTemporaryFile
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
-from PIL import Image
 
 import forms_jobs as jobs
+from multipart_bodies import END, MULTIPART, URLENCODED, parsed, part, upload
 from system import PROC, open_descriptors, wait_until
-from tinysvc import ConfigurationError, UploadFile
+from tinysvc import ConfigurationError
 from tinysvc.binding.binder import Binder
-from tinysvc.core import forms
 from tinysvc.core.errors import HTTPError
-from tinysvc.core.forms import (
-    MAX_PARTS,
-    MAX_PREAMBLE,
-    SPOOL_SIZE,
-    FormData,
-    FormParser,
-    parse_form,
-    read_form,
-)
+from tinysvc.core.form_data import MAX_PARTS, SPOOL_SIZE
+from tinysvc.core.forms import FormParser, parse_form, read_form
 from tinysvc.testing import serving
-
-B = "boundary"
-MULTIPART = f"multipart/form-data; boundary={B}"
-URLENCODED = "application/x-www-form-urlencoded"
-END = f"--{B}--\r\n".encode()
-
-
-def part(content: bytes, disposition: str = 'form-data; name="a"', *headers: str) -> bytes:
-    lines = [f"--{B}", f"Content-Disposition: {disposition}", *headers, "", ""]
-    return "\r\n".join(lines).encode() + content + b"\r\n"
-
-
-def upload(content: bytes, filename: str = "x.txt", *headers: str, name: str = "f") -> bytes:
-    return part(content, f'form-data; name="{name}"; filename="{filename}"', *headers)
-
-
-def parsed(body: bytes, step: int, content_type: str = MULTIPART) -> FormData:
-    parser = FormParser(content_type)
-    for start in range(0, len(body), step):
-        parser.feed(body[start : start + step])
-    return parser.finish()
-
-
-def shown(form: FormData) -> tuple[dict[str, list[str]], dict[str, list[tuple[str, bytes]]]]:
-    return form.fields, {name: [(each.filename, each.read()) for each in files] for name, files in form.files.items()}
-
-
-GOOD: dict[str, tuple[bytes, Any, Any]] = {
-    "nothing": (END, {}, {}),
-    "a-field": (part(b"1") + END, {"a": ["1"]}, {}),
-    "two-of-a-name": (part(b"1") + part(b"2") + END, {"a": ["1", "2"]}, {}),
-    "utf-8": (part("zw\u00f6lf".encode(), 'form-data; name="\u00fc"') + END, {"\u00fc": ["zw\u00f6lf"]}, {}),
-    "lines": (part(b"\r\n\r\n--\r\n--bound") + END, {"a": ["\r\n\r\n--\r\n--bound"]}, {}),
-    "empty": (part(b"") + END, {"a": [""]}, {}),
-    "a-file": (upload(b"\0\xff\r\n") + END, {}, {"f": [("x.txt", b"\0\xff\r\n")]}),
-    "an-empty-file": (upload(b"") + END, {}, {"f": [("x.txt", b"")]}),
-    "no-file-chosen": (upload(b"", "") + END, {}, {}),
-    "a-file-without-a-name": (upload(b"x", "") + END, {}, {"f": [("", b"x")]}),
-    "both": (part(b"1") + upload(b"2") + END, {"a": ["1"]}, {"f": [("x.txt", b"2")]}),
-    "crlf-first": (b"\r\n" + part(b"1") + END, {"a": ["1"]}, {}),
-    "epilogue": (part(b"1") + END + b"\r\nmore", {"a": ["1"]}, {}),
-    "no-last-line-end": (part(b"1") + END[:-2], {"a": ["1"]}, {}),
-    "binary": (part(b"1", 'form-data; name="a"', "Content-Transfer-Encoding: 8bit") + END, {"a": ["1"]}, {}),
-    "charset": (part(b"1", 'form-data; name="a"', "Content-Type: text/plain; charset=UTF-8") + END, {"a": ["1"]}, {}),
-    "nested": (upload(b"--x", "n", "Content-Type: multipart/mixed; boundary=x") + END, {}, {"f": [("n", b"--x")]}),
-    "preamble": (b"a MIME message\r\n" + part(b"1") + END, {"a": ["1"]}, {}),
-    "two-line-ends-first": (b"\r\n\r\n" + part(b"1") + END, {"a": ["1"]}, {}),
-    "latin-1": (
-        part(b"\xfc", 'form-data; name="a"', "Content-Type: text/x; charset=ISO-8859-1") + END,
-        {"a": ["\u00fc"]}, {},
-    ),
-    "windows": (
-        part(b"\x80", 'form-data; name="a"', "Content-Type: text/x; charset=windows-1252") + END,
-        {"a": ["\u20ac"]}, {},
-    ),
-    "ascii": (part(b"1", 'form-data; name="a"', "Content-Type: text/x; charset=ascii") + END, {"a": ["1"]}, {}),
-    "_charset_": (
-        part(b"latin1", 'form-data; name="_charset_"') + part(b"\xfc") + END,
-        {"_charset_": ["latin1"], "a": ["\u00fc"]}, {},
-    ),
-    "latin-1-name": (part(b"1").replace(b'"a"', b'"\xfc"') + END, {"\u00fc": ["1"]}, {}),
-    "extended": (part(b"1", "form-data; name=f; filename*=UTF-8''%D1%84.png") + END, {}, {"f": [("\u0444.png", b"1")]}),
-    "extended-latin": (
-        part(b"1", "form-data; name=f; filename=x; filename*=iso-8859-1'de'%FC") + END,
-        {}, {"f": [("\u00fc", b"1")]},
-    ),
-    "extended-broken": (
-        part(b"1", "form-data; name=f; filename=x; filename*=UTF-8''%FF") + END,
-        {}, {"f": [("x", b"1")]},
-    ),
-    "extended-quoted": (
-        part(b"1", 'form-data; name=f; filename="; filename*=UTF-8\'\'y"') + END,
-        {}, {"f": [("; filename*=UTF-8''y", b"1")]},
-    ),
-    "extended-folder": (part(b"1", "form-data; name=f; filename*=UTF-8''..%2F..%5Cx") + END, {}, {"f": [("x", b"1")]}),
-    "a-big-field": (part(b"x" * 3_000_000) + END, {"a": ["x" * 3_000_000]}, {}),
-    "quoted": (part(b"1", 'form-data; name="a%22b"') + END, {'a"b': ["1"]}, {}),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("step", [1, 7, 10**9])
-@pytest.mark.parametrize("case", GOOD)
-def test_multipart_however_it_is_cut(case: str, step: int) -> None:
-    body, fields, files = GOOD[case]
-    assert shown(parsed(body, step)) == (fields, files)
-
-
-BAD: dict[str, tuple[bytes, int, str]] = {
-    "empty": (b"", 400, "malformed"),
-    "no-boundary": (b"x" * 1000, 400, "boundary"),
-    "another-boundary": (part(b"1").replace(b"boundary", b"Boundary") + END, 400, "malformed"),
-    "before-the-boundary": (b"x" * (MAX_PREAMBLE + 1) + b"\r\n" + part(b"1") + END, 400, "boundary"),
-    "line-ends-first": (b"\r" * 1_000_000 + part(b"1") + END, 400, "boundary"),
-    "no-last-boundary": (part(b"1"), 400, "malformed"),
-    "cut-in-a-header": (part(b"1")[:30], 400, "malformed"),
-    "no-name": (part(b"1", "form-data") + END, 400, "a part has no name"),
-    "empty-name": (part(b"1", 'form-data; name=""') + END, 400, "a part has no name"),
-    "no-disposition": (f"--{B}\r\nA: b\r\n\r\n1\r\n".encode() + END, 400, "Content-Disposition"),
-    "attachment": (part(b"1", 'attachment; name="a"') + END, 400, "Content-Disposition"),
-    "bare-line-feeds": (part(b"1").replace(b"\r\n", b"\n") + END, 400, "malformed"),
-    "line-feed-in-a-header": (part(b"1", 'form-data; name="a"; x="\n"') + END, 400, "malformed"),
-    "control-in-a-name": (part(b"1", 'form-data; name="a\x07"') + END, 400, "control character"),
-    "control-in-a-filename": (upload(b"1", "a\x00b") + END, 400, "control character"),
-    "encoded-control": (upload(b"1", "a%0Ab") + END, 400, ""),
-    "base64": (part(b"MQ==", 'form-data; name="a"', "Content-Transfer-Encoding: base64") + END, 400, "base64"),
-    "no-utf-8": (part(b"\xff") + END, 400, "the field 'a' is not UTF-8"),
-    "charset": (part(b"1", 'form-data; name="a"', "Content-Type: text/x; charset=utf-16") + END, 400, "'utf-16'"),
-    "unknown-charset": (
-        part(b"1", 'form-data; name="a"', "Content-Type: text/x; charset=x") + END,
-        400, "the charset 'x'",
-    ),
-    "no-text-charset": (
-        part(b"1", 'form-data; name="a"', "Content-Type: text/x; charset=zlib") + END,
-        400, "not supported",
-    ),
-    "extended-control": (part(b"1", "form-data; name=f; filename*=UTF-8''a%00b") + END, 400, "control character"),
-    "too-many-parts": (part(b"") * (MAX_PARTS + 1) + END, 413, "more than 10000 parts"),
-    "big-header": (part(b"1", 'form-data; name="a"', "X: " + "x" * 5000) + END, 413, "headers of 4096 bytes"),
-    "endless-header": (f"--{B}\r\nX: ".encode() + b"x" * 1_000_000, 413, "headers of 4096 bytes"),
-    "many-headers": (part(b"1", 'form-data; name="a"', *["X: y"] * 10) + END, 413, "8 headers"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("step", [1, 999, 10**9])
-@pytest.mark.parametrize("case", BAD)
-def test_what_is_wrong_is_refused_however_it_is_cut(case: str, step: int) -> None:
-    body, status, detail = BAD[case]
-    if step == 1 and len(body) > 100_000:
-        body = body[:100_000]
-        if case == "too-many-parts":
-            pytest.skip("what makes it bad is cut off")
-    with pytest.raises(HTTPError) as caught:
-        parsed(body, step)
-    if case != "encoded-control":
-        assert caught.value.status == status
-        assert detail in caught.value.detail
-
-
-def test_the_number_of_parts_is_exact() -> None:
-    assert len(parsed(part(b"") * MAX_PARTS + END, 10**9).fields["a"]) == MAX_PARTS
 
 
 @pytest.mark.parametrize(
@@ -229,44 +78,7 @@ def test_urlencoded(body: bytes, fields: dict[str, list[str]] | None, step: int)
         assert parsed(body, step, URLENCODED).fields == fields
 
 
-@pytest.mark.parametrize(
-    ("sent", "filename"),
-    [
-        ("photo.jpg", "photo.jpg"),
-        ("../../etc/cron.d/x", "x"),
-        ("/etc/passwd", "passwd"),
-        ("C:\\\\Users\\\\ada\\\\photo.jpg", "photo.jpg"),
-        ("..", ""),
-        (".", ""),
-        ("a/..", ""),
-        ("/", ""),
-        (".hidden", ".hidden"),
-        ("\u202fScreenshot \u00e9.png", "\u202fScreenshot \u00e9.png".strip()),
-        ("NUL", "NUL"),
-    ],
-)
-def test_a_filename_is_a_name_and_no_path(sent: str, filename: str) -> None:
-    (found,) = parsed(upload(b"x", sent) + END, 10**9).files["f"]
-    assert found.filename == filename
-
-
-# Where the files are
-
-
-def on_disk(file: UploadFile) -> bool:
-    return bool(file.file._rolled)  # type: ignore[attr-defined]
-
-
-def test_small_files_stay_in_memory_and_big_ones_go_to_disk() -> None:
-    body = upload(bytes(SPOOL_SIZE // 2)) * 2 + upload(b"x" * 100) + upload(os.urandom(3 * SPOOL_SIZE)) + END
-    form = parsed(body, 64 * 1024)
-    assert [on_disk(each) for each in form.files["f"]] == [False, False, True, True]
-    assert sum(each.size for each in form.files["f"]) == 4 * SPOOL_SIZE + 100
-    assert form.get("f").read() == body[-3 * SPOOL_SIZE - len(END) - 2 : -len(END) - 2]
-
-
 def test_the_loop_never_writes_to_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    import threading
 
     writers: set[int] = set()
     original = FormParser.flush
@@ -298,23 +110,6 @@ def test_in_a_worker_all_at_once(kind: Any) -> None:
     assert form.get("a") == "1"
     assert form.get("b") is None
     assert repr(form.get("f")) == "<UploadFile f: 'x.txt', 700000 bytes of application/octet-stream>"
-
-
-@pytest.mark.parametrize("big", [False, True])
-def test_libraries_read_the_file(big: bool, tmp_path: Path) -> None:
-    array = np.random.default_rng(1).random(300_000 if big else 10)
-    saved = BytesIO()
-    np.save(saved, array)
-    (found,) = parsed(upload(saved.getvalue()) + END, 10**9).files["f"]
-    assert on_disk(found) == big
-    assert np.array_equal(np.load(found.file), array)
-    found.save(tmp_path / "a.npy")
-    assert np.array_equal(np.load(tmp_path / "a.npy"), array)
-    size = (1000, 1000) if big else (10, 10)
-    picture = BytesIO()
-    Image.fromarray(np.random.default_rng(1).integers(0, 255, (*size, 3), np.uint8)).save(picture, "PNG")
-    (found,) = parsed(upload(picture.getvalue()) + END, 10**9).files["f"]
-    assert Image.open(found.file).size == size
 
 
 def test_without_the_library_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -455,42 +250,6 @@ def test_nothing_is_left_whatever_happens(client: httpx.Client) -> None:
         connection.sendall(head.encode() + body)
         wait_until(lambda: temporary_files() - before, "the file is on disk")
     wait_until(lambda: temporary_files() <= before, "nothing of it is left")
-
-
-@pytest.mark.asyncio
-async def test_a_thread_that_writes_when_the_client_goes_closes_what_it_opened(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[SpooledTemporaryFile[bytes]] = []
-    writing, gone, written = threading.Event(), threading.Event(), threading.Event()
-
-    class Slow(SpooledTemporaryFile):  # type: ignore[type-arg]
-        def __init__(self) -> None:
-            super().__init__()
-            made.append(self)
-
-        def rollover(self) -> None:
-            writing.set()
-            assert gone.wait(20)
-            try:
-                super().rollover()
-            finally:
-                written.set()
-
-    async def pieces() -> AsyncIterator[bytes]:
-        yield upload(bytes(2 * SPOOL_SIZE))
-
-    monkeypatch.setattr(forms, "SpooledTemporaryFile", Slow)
-    reading = asyncio.create_task(read_form(MULTIPART, pieces()))
-    assert await asyncio.to_thread(writing.wait, 20)
-    reading.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await reading
-    gone.set()
-    assert written.wait(20)
-    wait_until(lambda: made and all(file.closed for file in made), "all is closed")
-
-
-def test_limits_are_as_documented() -> None:
-    assert (forms.MAX_PARTS, forms.MAX_PART_HEADERS, forms.MAX_BOUNDARY) == (10_000, 8, 70)
 
 
 @pytest.mark.parametrize("path", ["/io/pieces", "/io/lines", "/cpu/pieces", "/cpu/lines"])

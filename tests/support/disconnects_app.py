@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 from tinysvc import Event, Request, Response, Service, WebSocket, cpu_route, io_resource, io_route
-from tinysvc.core.forms import FormData
+from tinysvc.core.form_data import FormData
 
 BEGINNING = "beginning"
 BIG = base64.b64encode(os.urandom(75_000)).decode()

@@ -28,7 +28,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Literal, get_args, get_origin
 
 from ..core.errors import BindingError, ConfigurationError
-from ..core.forms import UploadFile, missing_library
+from ..core.form_data import UploadFile
+from ..core.multipart_reader import missing_library
 from ..core.requests import Request
 from .annotations import (
     Unresolved,

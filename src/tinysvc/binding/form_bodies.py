@@ -9,7 +9,7 @@ from typing import Any, get_origin
 import msgspec
 
 from ..core.errors import ConfigurationError
-from ..core.forms import JsonText, UploadFile
+from ..core.form_data import JsonText, UploadFile
 from ..core.requests import Request
 from .aliases import decode_hook, is_again
 from .annotations import options

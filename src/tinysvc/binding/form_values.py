@@ -19,7 +19,7 @@ from typing import Any, cast, get_args, get_origin
 import msgspec
 from msgspec import inspect as inspection
 
-from ..core.forms import FormData, JsonText, UploadFile
+from ..core.form_data import FormData, JsonText, UploadFile
 from .aliases import readable_fields
 from .annotations import comes_as_json, hints_of, is_list_of_scalars, options
 from .json_bodies import json_document

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, cast
 import msgspec
 
 from ..core.errors import HTTPError
-from ..core.forms import is_json_type
+from ..core.form_data import is_json_type
 from ..core.requests import Request
 from ..core.responses import JSON, MESSAGEPACK
 from .aliases import decode_hook, readable_fields, without_aliases

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..core.errors import ConfigurationError, HTTPError
-from ..core.forms import FormData
+from ..core.form_data import FormData
 from ..core.requests import Request
 from .annotations import extras
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from ..core.errors import ConfigurationError
-from ..core.forms import UploadFile
+from ..core.form_data import UploadFile
 from .aliases import is_again, readable_fields
 
 

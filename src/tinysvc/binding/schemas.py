@@ -11,7 +11,7 @@ from typing import Any, get_args
 import msgspec
 from msgspec import inspect as inspection
 
-from ..core.forms import UploadFile
+from ..core.form_data import UploadFile
 from .aliases import is_again, readable_fields
 
 log = logging.getLogger("tinysvc")

@@ -13,7 +13,7 @@ from .headers import TOKEN, Headers
 from .query import parse_query
 
 if TYPE_CHECKING:
-    from .forms import FormData
+    from .form_data import FormData
 
 MAX_REQUEST_ID = 128
 """Characters of an X-Request-Id that we take over into our logs; a longer one is replaced."""

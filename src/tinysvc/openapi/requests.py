@@ -10,7 +10,8 @@ from ..binding.annotations import hints_of, options
 from ..binding.inputs import Input
 from ..binding.markers import ApiKey, Bearer
 from ..binding.schemas import ANYTHING, Schema, Schemas, with_default
-from ..core.forms import MULTIPART, URLENCODED, UploadFile
+from ..core.form_data import UploadFile
+from ..core.forms import MULTIPART, URLENCODED
 from ..core.responses import JSON, OCTETS
 from .operation import Operation
 

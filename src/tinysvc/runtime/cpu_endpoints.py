@@ -30,7 +30,7 @@ from ..binding.inputs import Body
 from ..binding.packed_bodies import typed_body
 from ..binding.results import encode_iterator, encode_result
 from ..core.errors import HTTPError, UnencodableResult
-from ..core.forms import FormData
+from ..core.form_data import FormData
 from ..core.headers import HeaderLines, Headers
 from ..core.request_context import request_id, route_name
 from ..core.requests import Peer, Request
