@@ -28,7 +28,7 @@ from tinysvc import (
 )
 from tinysvc.core.settings import Settings
 from tinysvc.openapi.document import document
-from tinysvc.service.plan import wiring_of
+from tinysvc.service.plan import plans_of
 from tinysvc.testing import serving
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -91,7 +91,7 @@ def test_operation_ids_are_unique() -> None:
 def test_info_of_the_service() -> None:
     assert described(limited)["info"] == {"title": "tinysvc", "version": "0"}
     service = Service(limited, name="shop", description="Sells.", version="1.2")
-    info = document(service, map(wiring_of, service.mounted()), Settings())["info"]
+    info = document(service, plans_of(service), Settings())["info"]
     assert info == {"title": "shop", "description": "Sells.", "version": "1.2"}
     service = Service(sys.modules[__name__], name="tests")
     assert (service.name, service.version) == ("tests", "0")

@@ -12,7 +12,7 @@ from tinysvc.core.settings import Settings
 from tinysvc.openapi.document import document
 from tinysvc.openapi.samples import NoSample, SampleRequest, samples, value_of
 from tinysvc.server.loading import load_service
-from tinysvc.service.plan import wiring_of
+from tinysvc.service.plan import plans_of
 from tinysvc.testing import serving
 
 SERVICE = """
@@ -86,7 +86,7 @@ async def me(user: str) -> str:
 
 def made_for(target: Path) -> tuple[dict[str, SampleRequest], dict[str, str]]:
     service = load_service(str(target))
-    made, left_out = samples(document(service, [wiring_of(mounted) for mounted in service.mounted()], Settings()))
+    made, left_out = samples(document(service, list(plans_of(service)), Settings()))
     return {sample.route: sample for sample in made}, left_out
 
 

@@ -11,12 +11,11 @@ import resources_jobs
 from tinysvc import Background, ConfigurationError, Service, WebSocket, cpu_route
 from tinysvc.core.settings import Settings
 from tinysvc.runtime.checks import check, endpoint_of
-from tinysvc.service.plan import wiring_of
+from tinysvc.service.plan import plans_of
 
 
 def test_endpoint_lists_shared_resources_and_those_of_the_request() -> None:
-    mounted = (each for each in Service(resources_jobs).mounted() if each.route.function is resources_jobs.work)
-    work = wiring_of(next(mounted))
+    work = next(each for each in plans_of(Service(resources_jobs)) if each.route.function is resources_jobs.work)
     endpoint = endpoint_of(work, Settings())
     assert (list(endpoint.resources), endpoint.shared, endpoint.of_request) == (
         ["base", "scale", "weights"],
@@ -46,12 +45,12 @@ def takes_background(background: Background) -> None: ...
 def test_function_that_cannot_run_in_a_worker_is_refused(function: Any, words: str) -> None:
     cpu_route("/")(function)
     with pytest.raises(ConfigurationError, match=words):
-        check(next(Service(function).mounted()))
+        check(next(plans_of(Service(function))))
 
 
 def test_workers_that_are_threads_need_no_importable_function() -> None:
     cpu_route("/")(handler := lambda: None)
-    wiring = wiring_of(next(Service(handler).mounted()))
+    plan = next(plans_of(Service(handler)))
     with ThreadPoolExecutor(1) as threads, pytest.raises(ConfigurationError, match="is a lambda"):
-        endpoint_of(wiring, Settings(pools={"default": threads}))
-    assert endpoint_of(wiring, Settings(cpu_workers=0)).function is handler
+        endpoint_of(plan, Settings(pools={"default": threads}))
+    assert endpoint_of(plan, Settings(cpu_workers=0)).function is handler

@@ -29,7 +29,7 @@ def clean_imports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[N
 
 
 def paths(service: Service) -> list[str]:
-    return [mounted.path for mounted in service.mounted()]
+    return [path for path, _ in service.all_routes()]
 
 
 def test_a_service_and_a_module_are_targets_too() -> None:

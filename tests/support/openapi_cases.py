@@ -23,15 +23,13 @@ from tinysvc import (
 )
 from tinysvc.core.settings import Settings
 from tinysvc.openapi.document import document
-from tinysvc.service.plan import wiring_of
+from tinysvc.service.plan import plans_of
 
 
 def described(*parts: Any, **options: Any) -> dict[str, Any]:
     """The document of a service with these parts, as JSON; it is validated."""
     service = Service(*parts)
-    found: dict[str, Any] = json.loads(
-        msgspec.json.encode(document(service, map(wiring_of, service.mounted()), Settings(**options)))
-    )
+    found: dict[str, Any] = json.loads(msgspec.json.encode(document(service, plans_of(service), Settings(**options))))
     validate(found)
     return found
 

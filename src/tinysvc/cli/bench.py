@@ -30,7 +30,7 @@ from ..core.settings import load_settings
 from ..openapi.document import document
 from ..openapi.samples import SampleRequest, samples
 from ..server.loading import TargetError
-from ..service.plan import wiring_of
+from ..service.plan import plans_of
 from ..service.service import Service
 from ..testing import serving
 
@@ -73,7 +73,7 @@ def bench(service: Service, options: Mapping[str, Any]) -> str:
     """Measure the service, and what to print of it. ConfigurationError where there is nothing to measure."""
     options = {**options, **NOT_HERE}
     settings = load_settings(options, os.environ, service.options)
-    made, left_out = samples(document(service, [wiring_of(mounted) for mounted in service.mounted()], settings))
+    made, left_out = samples(document(service, list(plans_of(service)), settings))
     with serving(service, raise_errors=False, **options) as url:
         address = urlsplit(url).hostname or "", urlsplit(url).port or 0
         io, cpu, refused = _tried(made, address)

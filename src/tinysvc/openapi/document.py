@@ -22,7 +22,7 @@ import orjson
 
 from ..binding.schemas import Schemas
 from ..core.settings import Settings
-from ..service.plan import Wiring
+from ..service.plan import Plan
 from ..service.service import Service
 from .operation import Operation, operation_of
 from .requests import body_of, parameters_of, security_of, security_schemes
@@ -33,9 +33,9 @@ log = logging.getLogger("tinysvc")
 VERSION = "3.1.0"
 
 
-def document(service: Service, wirings: Iterable[Wiring], settings: Settings) -> dict[str, Any]:
+def document(service: Service, plans: Iterable[Plan], settings: Settings) -> dict[str, Any]:
     """The OpenAPI document of a service with these routes."""
-    operations = [operation_of(wiring) for wiring in wirings]
+    operations = [operation_of(plan) for plan in plans]
     schemas = Schemas(each for operation in operations for each in types_of(operation))
     paths: dict[str, dict[str, Any]] = {}
     first_paths: dict[str, str] = {}  # path without the names of its parameters -> path of the first such route
@@ -75,7 +75,7 @@ def _info(service: Service) -> dict[str, str]:
 
 def _tags(operations: list[Operation]) -> list[dict[str, str]]:
     """A tag for each service, described by its module's docstring; then the tags of the option `tags`."""
-    services = {each.wiring.mounted.name: each.wiring.mounted.service for each in operations}
+    services = {each.plan.mount.name: each.plan.mount.service for each in operations}
     names = dict.fromkeys([*services, *[tag for each in operations for tag in each.tags]])
     described = {name: service.description for name, service in services.items() if service.description}
     return [{"name": name, **({"description": described[name]} if name in described else {})} for name in names if name]
@@ -85,7 +85,7 @@ def _operation_ids(operations: list[Operation]) -> list[dict[str, str]]:
     """For each operation its id by method: the handler's name, made unique with service, method and path if needed."""
     candidates: list[dict[str, list[str]]] = []
     for each in operations:
-        function, service = each.route.function.__name__, re.sub(r"\W+", "_", each.wiring.mounted.name)
+        function, service = each.route.function.__name__, re.sub(r"\W+", "_", each.plan.mount.name)
         path = re.sub(r"\W+", "_", each.path).strip("_")
         full = f"{service}_{function}" if service else function
         candidates.append(

@@ -6,26 +6,25 @@ import inspect
 from typing import Any, NamedTuple, get_args
 
 from ..binding.annotations import hints_of, without_annotated
-from ..binding.binder import Binder
 from ..binding.inputs import Input
 from ..core.settings import Settings
-from ..service.plan import Wiring
-from ..service.routes import Given, Route
+from ..service.plan import Plan
+from ..service.routes import Route
 
 
 class Operation(NamedTuple):
     """A route, and each value that its handler or one of its resources takes from a request."""
 
-    wiring: Wiring
+    plan: Plan
     inputs: list[Input]
 
     @property
     def route(self) -> Route:
-        return self.wiring.mounted.route
+        return self.plan.route
 
     @property
     def path(self) -> str:
-        return self.wiring.mounted.path
+        return self.plan.path
 
     @property
     def returns(self) -> Any:
@@ -35,7 +34,7 @@ class Operation(NamedTuple):
 
     @property
     def tags(self) -> list[str]:
-        return [self.wiring.mounted.name, *self.route.about.get("tags", ())]
+        return [self.plan.mount.name, *self.route.about.get("tags", ())]
 
     def execution(self, settings: Settings) -> dict[str, Any]:
         """The extension `x-tinysvc`: kind and pool, and the options timeout, limit, batch and cache if set."""
@@ -52,12 +51,6 @@ class Operation(NamedTuple):
         return found | {name: value for name, value in options.items() if value}
 
 
-def operation_of(wiring: Wiring) -> Operation:
+def operation_of(plan: Plan) -> Operation:
     """The operation of a route. Resources that are opened once for the server take nothing from a request."""
-    known = {*wiring.of_request, *wiring.once}
-    binders = [
-        Binder(resource.function, (), known)
-        for resource in wiring.of_request.values()
-        if not isinstance(resource.function, Given)
-    ]
-    return Operation(wiring, [each for binder in (wiring.binder, *binders) for each in binder.inputs])
+    return Operation(plan, plan.inputs)

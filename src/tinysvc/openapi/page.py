@@ -13,7 +13,7 @@ import orjson
 from ..core.requests import Request
 from ..core.responses import HTML, JSON, Handler, Response
 from ..core.settings import Settings
-from ..service.plan import Wiring
+from ..service.plan import Plan
 from ..service.service import Service
 from ..web.conditional import precondition, validators
 from .document import as_json, document
@@ -28,9 +28,9 @@ POLICY = (
 """The Content-Security-Policy of the page (CSP, level 3): only its own script, style and server."""
 
 
-def documentation(service: Service, wirings: Iterable[Wiring], settings: Settings) -> dict[str, Handler]:
+def documentation(service: Service, plans: Iterable[Plan], settings: Settings) -> dict[str, Handler]:
     """The handlers of /openapi.json and /docs, by path."""
-    content = openapi_json(service, wirings, settings)
+    content = openapi_json(service, plans, settings)
     without_prefix = _fixed(content, JSON)
 
     @lru_cache(maxsize=16)
@@ -43,10 +43,10 @@ def documentation(service: Service, wirings: Iterable[Wiring], settings: Setting
     return {"/openapi.json": openapi, "/docs": docs_page()}
 
 
-def openapi_json(service: Service, wirings: Iterable[Wiring], settings: Settings, *, indent: bool = False) -> bytes:
+def openapi_json(service: Service, plans: Iterable[Plan], settings: Settings, *, indent: bool = False) -> bytes:
     """The OpenAPI document as JSON. Examples and defaults that JSON has no type for become strings."""
     servers = {"servers": [{"url": settings.root_path}]} if settings.root_path else {}
-    return as_json({**document(service, wirings, settings), **servers}, indent=indent)
+    return as_json({**document(service, plans, settings), **servers}, indent=indent)
 
 
 def docs_page() -> Handler:

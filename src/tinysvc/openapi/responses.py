@@ -64,7 +64,7 @@ def responses_of(operation: Operation, schemas: Schemas, settings: Settings) -> 
     """The responses by status, in order."""
     declared = dict(operation.route.about.get("responses", {}))
     found = {status: _problem(DESCRIPTIONS[status], schemas) for status in _error_statuses(operation, settings)}
-    if socket_parameter(operation.wiring):
+    if socket_parameter(operation.plan):
         found[101] = {"description": "The WebSocket is open."}
     elif not any(status < 300 for status in declared):
         found |= _results(operation, schemas)
@@ -124,7 +124,7 @@ def _media(kind: Any, operation: Operation, schemas: Schemas) -> tuple[str, Sche
     if isinstance(kind, type) and issubclass(kind, EventStream):
         return _without_parameters(EVENTS), EVENT_SCHEMA
     if is_stream(kind):
-        media = _without_parameters(operation.wiring.binder.stream_type) or "*/*"
+        media = _without_parameters(operation.plan.binder.stream_type) or "*/*"
         return media, EVENT_SCHEMA if media == _without_parameters(EVENTS) else _stream(operation, schemas)
     if kind in (inspect.Parameter.empty, Any, object) or (isinstance(kind, type) and issubclass(kind, Response)):
         return "*/*", ANYTHING
@@ -136,14 +136,14 @@ def _media(kind: Any, operation: Operation, schemas: Schemas) -> tuple[str, Sche
 def _stream(operation: Operation, schemas: Schemas) -> Schema:
     """The schema of a stream; for JSON lines, `contentSchema` is the schema of one line."""
     text: Schema = {"type": "string"}
-    if operation.wiring.binder.stream_type != NDJSON:
+    if operation.plan.binder.stream_type != NDJSON:
         return text
     return {**text, "contentMediaType": NDJSON, "contentSchema": schemas.of(_line_type(operation))}
 
 
 def _line_type(operation: Operation) -> Any:
     """The type of one line of a stream of JSON lines."""
-    is_lines = operation.wiring.binder.stream_type == NDJSON
+    is_lines = operation.plan.binder.stream_type == NDJSON
     return get_args(without_annotated(operation.returns))[0] if is_lines else Any
 
 
@@ -175,7 +175,7 @@ def _error_statuses(operation: Operation, settings: Settings) -> Iterator[int]:
         yield 415
     if any(map(_can_be_invalid, inputs)):
         yield 422
-    if socket_parameter(operation.wiring):
+    if socket_parameter(operation.plan):
         yield from (400, 403, 426)
     if route.kind == "cpu" or route.limit or settings.max_io_requests:
         yield 503

@@ -11,18 +11,17 @@ from typing import Any
 
 from ..core.errors import ConfigurationError
 from ..core.settings import Settings
-from ..service.plan import Wiring, has_body, has_parameter, max_body_size, wiring_of
+from ..service.plan import Plan, has_body, has_parameter
 from ..service.routes import Given
-from ..service.service import Mounted
 from ..web.websocket import WebSocket
 from ..web.websocket_route import socket_parameter
 from .background import Background
 from .cpu_endpoints import Endpoint
 
 
-def endpoint_of(wiring: Wiring, settings: Settings) -> Endpoint:
+def endpoint_of(plan: Plan, settings: Settings) -> Endpoint:
     """A cpu route as its workers need it. ConfigurationError for what they cannot import, or that needs the loop."""
-    mounted, route = wiring.mounted, wiring.mounted.route
+    route = plan.route
     function = route.function
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         raise ConfigurationError.at(
@@ -38,21 +37,21 @@ def endpoint_of(wiring: Wiring, settings: Settings) -> Endpoint:
             "takes Background, but @cpu_route runs it in a worker, and the tasks run on the event loop of the server; "
             "take it in an @io_route, and await cpu(...) in it, or in an @io_resource of the request",
         )
-    resources = {name: resource.function for name, resource in wiring.worker.items()}
+    resources = {name: resource.function for name, resource in plan.cpu_resources.items()}
     in_thread = not settings.cpu_workers and not isinstance(settings.pools.get(route.pool), Executor)
-    for needed in () if in_thread else (function, *resources.values(), *mounted.error_handlers.values()):
+    for needed in () if in_thread else (function, *resources.values(), *plan.error_handlers.values()):
         _check_picklable(needed) if isinstance(needed, Given) else _check_importable(needed)
     return Endpoint(
         function,
         route.parameters,
         resources,
-        frozenset(name for name, resource in wiring.worker.items() if resource.shared),
+        frozenset(name for name, resource in plan.cpu_resources.items() if resource.shared),
         route.batch,
-        mounted.path,
+        plan.path,
         settings.compress,
-        max_body_size(mounted, settings),
-        frozenset(wiring.of_request.keys() & wiring.binder.resources),
-        dict(mounted.error_handlers),
+        plan.max_body_size(settings),
+        frozenset(plan.request_resources.keys() & plan.binder.resources),
+        dict(plan.error_handlers),
         has_body(route.methods),
     )
 
@@ -86,10 +85,9 @@ def _check_importable(function: Callable[..., Any]) -> None:
         )
 
 
-def check(mounted: Mounted) -> None:
+def check(plan: Plan) -> None:
     """ConfigurationError for what can be known to be wrong with a route before anything is open."""
-    wiring = wiring_of(mounted)
-    if mounted.route.kind == "cpu":
-        endpoint_of(wiring, Settings())
+    if plan.route.kind == "cpu":
+        endpoint_of(plan, Settings())
     else:
-        socket_parameter(wiring)
+        socket_parameter(plan)

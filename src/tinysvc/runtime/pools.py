@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..core.errors import ConfigurationError
 from ..core.settings import DEFAULT_POOL, Settings
 from ..executor import ProcessPoolExecutor
-from ..service.plan import Wiring
+from ..service.plan import Plan
 from ..service.routes import Route
 from .cpu_endpoints import CpuProgram
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 log = logging.getLogger("tinysvc")
 
 
-def routes_by_pool(wirings: list[Wiring], settings: Settings) -> dict[str, list[Wiring]]:
+def routes_by_pool(plans: list[Plan], settings: Settings) -> dict[str, list[Plan]]:
     """The cpu routes of each pool that has any. ConfigurationError for a route whose pool is not configured."""
     known = {DEFAULT_POOL: None, **settings.pools}
-    routes: dict[str, list[Wiring]] = {}
-    for wiring in wirings:
-        route = wiring.mounted.route
+    routes: dict[str, list[Plan]] = {}
+    for plan in plans:
+        route = plan.route
         if route.kind == "cpu":
             _check_pool(route, known)
-            routes.setdefault(route.pool, []).append(wiring)
+            routes.setdefault(route.pool, []).append(plan)
     if unused := ", ".join(name for name in settings.pools if name not in routes):
         log.warning("no cpu route uses these pools, so they are not started: %s", unused)
     return routes

@@ -19,7 +19,7 @@ from ..core.requests import Request
 from ..core.responses import ENDLESS_TYPES, Handler, Middleware, Response
 from ..core.settings import Settings
 from ..service.error_handlers import with_error_handlers
-from ..service.plan import Wiring, credentials_of, max_body_size, takes
+from ..service.plan import Plan, credentials_of, takes
 from ..service.resources import read_by
 from ..web.websocket_route import socket_handler, socket_parameter
 from .background import Background, BackgroundTasks
@@ -54,16 +54,16 @@ class RouteHandlers:
         self._results: Results | None = None  # of all routes with cache=
         self.unstarted_streams = UnstartedStreams()
 
-    def io_handler(self, wiring: Wiring, resources: Mapping[str, Any]) -> Handler:
+    def io_handler(self, plan: Plan, resources: Mapping[str, Any]) -> Handler:
         """The function of an io route, its compression and its `on_disconnect`."""
-        route, binder, scoped = wiring.mounted.route, wiring.binder, bool(wiring.of_request)
-        if socket := socket_parameter(wiring):
+        route, binder, scoped = plan.route, plan.binder, bool(plan.request_resources)
+        if socket := socket_parameter(plan):
             return socket_handler(
                 route.function,
                 socket,
                 lambda request: binder.bind(request, b"", request.resources if scoped else resources),
             )
-        limit = max_body_size(wiring.mounted, self._settings)
+        limit = plan.max_body_size(self._settings)
         handler = io_handler(route.function, binder, resources, limit, scoped=scoped)
         if self._settings.compress:
             from ..web.compression import compressed  # imported only where it is used
@@ -73,33 +73,33 @@ class RouteHandlers:
             handler = with_on_disconnect(handler, route.on_disconnect == "cancel")
         return handler
 
-    def with_options(self, wiring: Wiring, handler: Handler, once: Mapping[str, Any]) -> Handler:
+    def with_options(self, plan: Plan, handler: Handler, once: Mapping[str, Any]) -> Handler:
         """`handler` with what its route asks for inside the error handlers.
 
         Args:
-            wiring: The route.
+            plan: The route.
             handler: Its io handler or cpu handler.
             once: Values of the resources that are open for the whole server.
         """
-        route = wiring.mounted.route
-        if is_live(wiring):
-            handler = self.unstarted_streams.around(handler, wiring.binder.stream_type)
+        route = plan.route
+        if is_live(plan):
+            handler = self.unstarted_streams.around(handler, plan.binder.stream_type)
         if route.cache:
-            handler = self._cached(wiring, handler)
-        if wiring.of_request:
+            handler = self._cached(plan, handler)
+        if plan.request_resources:
             timeout = route.timeout if route.kind == "io" else None
             scope = Scope(
-                wiring.of_request,
-                wiring.binder,
+                plan.request_resources,
+                plan.binder,
                 once,
                 sent=route.kind == "cpu",
                 timeout=timeout or None,
-                apart=bool(wiring.mounted.middleware),
+                apart=bool(plan.middleware),
             )
             handler = scope.around(handler)
-        if route.kind == "io" and route.timeout and not wiring.of_request:
+        if route.kind == "io" and route.timeout and not plan.request_resources:
             handler = limited_time(handler, route.timeout)
-        if takes(Background, wiring):
+        if takes(Background, plan):
             handler = self._background.around(handler)
         if route.kind == "cpu":
             return handler
@@ -107,18 +107,17 @@ class RouteHandlers:
             handler = IoLimit(route.limit, "this route").around(handler)
         return self._io_limit.around(handler) if self._io_limit else handler
 
-    def outermost(self, wiring: Wiring, handler: Handler) -> Handler:
+    def outermost(self, plan: Plan, handler: Handler) -> Handler:
         """`handler` with the error handlers, the body limit, the middleware and the Cache-Control of its route."""
-        mounted = wiring.mounted
-        if mounted.error_handlers:
-            handler = with_error_handlers(handler, mounted.error_handlers, mounted.route.kind)
-        if mounted.route.max_body_size is not None:
-            handler = limited_body(handler, mounted.route.max_body_size)
-        if mounted.middleware:
-            handler = self.within(mounted.middleware, handler)
-            if mounted.route.kind == "cpu" or wiring.binder.body_kind in ("bytes", "json"):
+        if plan.error_handlers:
+            handler = with_error_handlers(handler, plan.error_handlers, plan.route.kind)
+        if plan.route.max_body_size is not None:
+            handler = limited_body(handler, plan.route.max_body_size)
+        if plan.middleware:
+            handler = self.within(plan.middleware, handler)
+            if plan.route.kind == "cpu" or plan.binder.body_kind in ("bytes", "json"):
                 handler = with_kept_form(handler)
-        if not mounted.route.cache and (credentials := credentials_of(wiring)):
+        if not plan.route.cache and (credentials := credentials_of(plan)):
             from .caching import private_to  # imported only where a route takes credentials
 
             handler = private_to(handler, credentials)
@@ -128,10 +127,10 @@ class RouteHandlers:
         """`handler` with the middleware around it, the first outermost."""
         return within(middleware, handler, self._error_response)
 
-    def _cached(self, wiring: Wiring, handler: Handler) -> Handler:
+    def _cached(self, plan: Plan, handler: Handler) -> Handler:
         from .caching import CachedRoute, Results  # imported only where a route has a cache
 
-        binder, route = wiring.binder, wiring.mounted.route
+        binder, route = plan.binder, plan.route
         assert route.cache is not None
         if binder.takes_request and not route.cache.headers:
             raise ConfigurationError.at(
@@ -141,14 +140,14 @@ class RouteHandlers:
                 'cache=Cache(60, headers=["accept"])',
             )
         self._results = self._results or Results(self._settings.max_cache_size)
-        vary, private = read_by(wiring.of_request, {*wiring.once, *wiring.of_request})
+        vary, private = read_by(plan.request_resources, {*plan.server_resources, *plan.request_resources})
         return CachedRoute(
             handler, route, self._results, binder.headers, self._settings.compress, vary=vary, private=private
         )
 
 
-def is_live(wiring: Wiring) -> bool:
+def is_live(plan: Plan) -> bool:
     """Whether the route responds with a stream that may have no end, or whose first item decides that."""
-    function, stream_type = wiring.mounted.route.function, wiring.binder.stream_type
+    function, stream_type = plan.route.function, plan.binder.stream_type
     generates = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
     return stream_type in ENDLESS_TYPES or (generates and not stream_type)

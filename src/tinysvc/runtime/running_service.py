@@ -22,9 +22,10 @@ from ..core.settings import Settings
 from ..core.shutdown import LoopCountdown
 from ..executor import ProcessPoolExecutor
 from ..service.error_handlers import ErrorHandlers
-from ..service.plan import Wiring, wiring_of
+from ..service.plan import Plan, plans_of
 from ..service.router import Router
-from ..service.service import Mounted, Service, build_url
+from ..service.routes import Route
+from ..service.service import Service, build_url
 from .background import BackgroundTasks
 from .checks import endpoint_of
 from .cpu_calls import CpuCall, callable_here
@@ -79,8 +80,8 @@ class RunningService:
         self.background = BackgroundTasks(settings.max_background)
         self._handlers = RouteHandlers(settings, self.background, self._error_response)
         self.unstarted_streams = self._handlers.unstarted_streams
-        self._paths: dict[Handler, str] = {}  # of routes, for the log
-        self._places: dict[Callable[..., Any], list[Mounted]] = {}
+        self._path_of: dict[Handler, str] = {}  # of routes, for the log
+        self._routes_of: dict[Callable[..., Any], list[tuple[str, Route]]] = {}  # with whole paths, for url_for
         self._middleware_of: dict[Handler, tuple[Middleware, ...]] = {}
         self._middleware_under: dict[str, tuple[Middleware, ...]] = {}  # prefix -> for requests without a route
         self._error_handlers_under: dict[str, ErrorHandlers] = {}  # prefix -> the same
@@ -89,52 +90,51 @@ class RunningService:
     async def open(self, stack: AsyncExitStack, extra: Mapping[str, Handler]) -> None:
         """Check all routes, start the pools, open the io resources: mistakes are found before anything is open."""
         stack.callback(self._end_budget)
-        wirings = [wiring_of(each) for each in self.service.mounted()]
-        _check_paths(wirings)
-        handlers: dict[int, Handler] = {}
-        for name, routes in routes_by_pool(wirings, self.settings).items():
+        plans = list(plans_of(self.service))
+        _check_paths(plans)
+        handlers: dict[Plan, Handler] = {}
+        for name, routes in routes_by_pool(plans, self.settings).items():
             handlers |= self._add_pool(name, routes)
         if self.settings.docs:
             from ..openapi.page import documentation  # imported only where it is shown
 
-            pages = documentation(self.service, wirings, self.settings)
+            pages = documentation(self.service, plans, self.settings)
             middleware = self.service.middleware  # the docs are behind the service's middleware, too
             extra = {**extra, **{path: self._handlers.within(middleware, page) for path, page in pages.items()}}
         await self._start_pools(stack)
         stack.enter_context(callable_here(self.calls))
         opened: dict[Any, Any] = {}
-        for wiring in wirings:
-            self._places.setdefault(wiring.mounted.route.function, []).append(wiring.mounted)
-            values = await open_once(stack, wiring.once, opened, self.lost_resources, self.seconds_left)
-            is_cpu = wiring.mounted.route.kind == "cpu"
-            handler = handlers[id(wiring)] if is_cpu else self._handlers.io_handler(wiring, values)
-            self._add(wiring, self._handlers.with_options(wiring, handler, values))
+        for plan in plans:
+            self._routes_of.setdefault(plan.route.function, []).append((plan.path, plan.route))
+            values = await open_once(stack, plan.server_resources, opened, self.lost_resources, self.seconds_left)
+            is_cpu = plan.route.kind == "cpu"
+            handler = handlers[plan] if is_cpu else self._handlers.io_handler(plan, values)
+            self._add(plan, self._handlers.with_options(plan, handler, values))
         for path, handler in extra.items():
             if not self.router.has("GET", path):
                 self.router.add(path, ("GET",), handler, handler)
-        for each in self.service.services():
+        for each in self.service.mounts():
             if each.middleware:  # of two services with one prefix, the outer one's
                 self._middleware_under.setdefault(each.prefix, each.middleware)
             if each.error_handlers:
                 self._error_handlers_under.setdefault(each.prefix, each.error_handlers)
 
-    def _add(self, wiring: Wiring, handler: Handler) -> None:
-        mounted = wiring.mounted
-        handler = self._handlers.outermost(wiring, handler)
-        if mounted.middleware:
-            self._middleware_of[handler] = mounted.middleware
-        self._paths[handler] = mounted.path
-        self.router.add(mounted.path, mounted.route.methods, handler, mounted.route.function)
+    def _add(self, plan: Plan, handler: Handler) -> None:
+        handler = self._handlers.outermost(plan, handler)
+        if plan.middleware:
+            self._middleware_of[handler] = plan.middleware
+        self._path_of[handler] = plan.path
+        self.router.add(plan.path, plan.route.methods, handler, plan.route.function)
 
-    def _add_pool(self, name: str, wirings: list[Wiring]) -> dict[int, Handler]:
+    def _add_pool(self, name: str, plans: list[Plan]) -> dict[Plan, Handler]:
         """A pool, not yet started, and the handlers of its routes: its workers know only these routes."""
-        pool = create_pool(name, CpuProgram([endpoint_of(each, self.settings) for each in wirings]), self.settings)
+        pool = create_pool(name, CpuProgram([endpoint_of(each, self.settings) for each in plans]), self.settings)
         self.pools.append(pool)
         handlers = {}
-        for number, wiring in enumerate(wirings):
-            route, default_timeout = wiring.mounted.route, self.settings.cpu_timeout
+        for number, plan in enumerate(plans):
+            route, default_timeout = plan.route, self.settings.cpu_timeout
             lane = pool.lane(route.limit) if route.limit else None
-            handlers[id(wiring)] = cpu_handler(pool, number, route, wiring.mounted.path, default_timeout, lane)
+            handlers[plan] = cpu_handler(pool, number, route, plan.path, default_timeout, lane)
             self.calls[route.function] = CpuCall(pool, number, route.timeout_or(default_timeout), lane)
         return handlers
 
@@ -192,13 +192,13 @@ class RunningService:
         """Method and path pattern of its route, as in "GET /items/{name}"; empty if there is none."""
         try:
             handler, _ = self.router.match(request.method, request.raw_path)
-            return f"{request.method} {self._paths[handler]}"
+            return f"{request.method} {self._path_of[handler]}"
         except (NoRoute, KeyError):
             return ""
 
     def url_for(self, handler: Callable[..., Any], /, **parameters: Any) -> str:
         """For Request.url_for."""
-        return build_url(handler, self._places.get(handler, ()), parameters)
+        return build_url(handler, self._routes_of.get(handler, ()), parameters)
 
     def _middleware_without_route(self, error: NoRoute, path: str) -> tuple[Middleware, ...]:
         """That of the path's other methods; else of the service with the longest prefix that the path begins with."""
@@ -211,9 +211,9 @@ class RunningService:
         return await handler(request)
 
 
-def _check_paths(wirings: list[Wiring]) -> None:
+def _check_paths(plans: list[Plan]) -> None:
     """ConfigurationError if two routes have the same path and method."""
     table: Router[Callable[..., Any]] = Router()
-    for wiring in wirings:
-        route = wiring.mounted.route
-        table.add(wiring.mounted.path, route.methods, route.function, route.function)
+    for plan in plans:
+        route = plan.route
+        table.add(plan.path, route.methods, route.function, route.function)

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 from ..core.settings import Pool, Settings, origins
-from ..service.service import Mounted, Service
+from ..service.routes import Route
+from ..service.service import Service
 
 COLOURS = {"io": "32", "cpu": "33", "dim": "2"}
 """As terminals have them (ECMA-48): green waits, yellow computes."""
@@ -25,17 +26,19 @@ def is_colourful(stream: TextIO, environ: Mapping[str, str] | None = None) -> bo
 
 def route_table(service: Service, *, colour: bool = False) -> str:
     """The routes, one a line: method, path, io or cpu, handler, and what it has been given beside."""
-    rows = [(" ".join(m.route.methods), m.path, m.route.kind, _handler(m), _options(m)) for m in service.mounted()]
+    rows = [
+        (" ".join(route.methods), path, route.kind, _handler(route), _options(route))
+        for path, route in service.all_routes()
+    ]
     return _columns(rows, colour)
 
 
-def _handler(mounted: Mounted) -> str:
-    function = mounted.route.function
+def _handler(route: Route) -> str:
+    function = route.function
     return f"{function.__module__}.{function.__qualname__}"
 
 
-def _options(mounted: Mounted) -> str:
-    route = mounted.route
+def _options(route: Route) -> str:
     facts = {
         "pool": route.pool if route.pool != "default" else None,
         "timeout": route.timeout and f"{route.timeout:g}s",

@@ -23,6 +23,7 @@ from ..core.errors import ConfigurationError, source_location
 from ..core.stdlib_shadowing import IMPORTED_LATER, shadowing_files, shadowing_message
 from ..core.tracebacks import author_traceback
 from ..runtime.checks import check
+from ..service.plan import plans_of
 from ..service.routes import Route, recorded
 from ..service.service import Service
 
@@ -92,7 +93,7 @@ def _service_of(module: types.ModuleType) -> Service:
     service = getattr(module, "service", None)
     if not isinstance(service, Service):
         return Service(module)
-    served = {mounted.route.function for mounted in service.mounted()}
+    served = {route.function for _, route in service.all_routes()}
     for function in vars(module).values():
         if _has_route(function, module) and function not in served:
             log.warning(
@@ -162,8 +163,8 @@ def _load_folder(folder: Path, strict: bool) -> Service:
             module = _import_file(path)
             if _serves(module):
                 service = Service(_service_of(module), prefix=f"/{path.stem}", name=path.stem)
-                for mounted in service.mounted():
-                    check(mounted)
+                for plan in plans_of(service):
+                    check(plan)
                 services.append(service)
         except ConfigurationError as error:
             if strict:

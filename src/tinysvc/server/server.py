@@ -36,7 +36,7 @@ from ..pool.channel import refuse_while_importing
 from ..pool.worker import open_standard_streams
 from ..runtime.open_resources import ResourceFailed
 from ..runtime.running_service import at_work
-from ..service.plan import wiring_of
+from ..service.plan import plans_of
 from ..service.service import Service
 from .cpu_slice import shorten_slice
 from .first_process import leave_first_process
@@ -102,7 +102,7 @@ class Server:
             self._loop = asyncio.get_running_loop()
             detach_in_child(self, Server._left_to_the_parent)
             self.urls = [listener_url(listener, scheme) for listener in listeners]
-            routes = ((f"{each.route.methods[0]} {each.path}", each.route.function) for each in self.service.mounted())
+            routes = ((f"{route.methods[0]} {path}", route.function) for path, route in self.service.all_routes())
             stack.enter_context(watched(asyncio.get_running_loop(), names_of(routes)))
             if self.running.pools:
                 shorten_slice()
@@ -200,7 +200,7 @@ class Server:
             return Response(json_bytes(content), 200 if ready else 503, content_type=JSON)
 
         pages: dict[str, Handler] = {"/livez": livez, "/readyz": readyz}
-        if self.settings.docs and sum(not service.is_part_of_module for service, *_ in self.service.services()) > 1:
+        if self.settings.docs and sum(not service.is_part_of_module for service, *_ in self.service.mounts()) > 1:
             pages["/"] = to_docs
         return pages
 
@@ -247,13 +247,13 @@ def show(what: str, load: Callable[[], Service], options: Mapping[str, Any]) -> 
     with failures_told():
         service = load()
         settings = load_settings(options, os.environ, service.options)
-        wirings = [wiring_of(mounted) for mounted in service.mounted()]
+        plans = list(plans_of(service))
     if what == "routes":
         _announce(_routes(service))
     elif what == "settings":
         _announce(settings_table(settings, options, os.environ, service.options))
     else:
-        _announce(openapi_json(service, wirings, settings, indent=True).decode())
+        _announce(openapi_json(service, plans, settings, indent=True).decode())
 
 
 def run_loaded(load: Callable[[], Service], options: Mapping[str, Any]) -> None:

@@ -1,10 +1,12 @@
-"""What each route needs, found and checked before anything runs: a mistake is said at start-up, with its remedy."""
+"""The plan of each route: everything that it needs, found and checked before the server starts."""
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, get_args
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
+from typing import Any, get_args
 
 from ..binding.annotations import hints_of, signature_of
 from ..binding.binder import Binder
@@ -12,49 +14,88 @@ from ..binding.inputs import Input
 from ..binding.markers import ApiKey, Bearer, marker_in
 from ..binding.results import is_stream
 from ..core.errors import ConfigurationError
+from ..core.responses import Middleware
 from ..core.settings import Settings
+from .error_handlers import ErrorHandler
 from .resources import binders_of, in_order, of_request
 from .routes import Given, Resource, Route, recorded
-from .service import Mounted
+from .service import Mount, Service
 
 
-class Wiring(NamedTuple):
-    """A route with all that it needs; resources in the order of need."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan:
+    """A route at its place, with everything that it needs. Resources are in the order in which they are opened."""
 
-    mounted: Mounted
+    route: Route
+    path: str
+    """The whole path."""
+    mount: Mount
+    """The service of the route."""
     binder: Binder
-    worker: dict[str, Resource]
-    """cpu resources."""
-    once: dict[str, Resource]
+    cpu_resources: dict[str, Resource]
+    """Opened by each worker, or in the forkserver if they are shared."""
+    server_resources: dict[str, Resource]
     """io resources that the server opens once."""
-    of_request: dict[str, Resource]
-    """io resources that are opened for every request."""
+    request_resources: dict[str, Resource]
+    """io resources that are opened for each request."""
+
+    @property
+    def middleware(self) -> tuple[Middleware, ...]:
+        """From the outermost to the innermost."""
+        return self.mount.middleware + self.route.middleware
+
+    @property
+    def error_handlers(self) -> Mapping[type[Exception], ErrorHandler]:
+        return self.mount.error_handlers
+
+    @cached_property
+    def resource_binders(self) -> list[Binder]:
+        """The binders of the request's resources."""
+        return binders_of(self.request_resources, {*self.server_resources, *self.request_resources})
+
+    @property
+    def inputs(self) -> list[Input]:
+        """All values that the handler and the resources of its requests take from a request."""
+        return [each for binder in (self.binder, *self.resource_binders) for each in binder.inputs]
+
+    def max_body_size(self, settings: Settings) -> int:
+        """Bytes."""
+        size = self.route.max_body_size
+        return settings.max_body_size if size is None else size
 
 
-def wiring_of(mounted: Mounted) -> Wiring:
-    """ConfigurationError if the handler cannot be served."""
-    route, resources = mounted.route, mounted.service.resources
+def plans_of(service: Service) -> Iterator[Plan]:
+    """The plan of each route of a service and of the services inside it. ConfigurationError for the first mistake."""
+    for mount in service.mounts():
+        for route in mount.service.routes:
+            yield _plan(mount, route)
+
+
+def _plan(mount: Mount, route: Route) -> Plan:
+    resources = mount.service.resources
     named = [
         name
         for name, parameter in signature_of(route.function).items()
         if name not in route.parameters and marker_in(parameter.annotation) is None
     ]
-    _check_none_forgotten(mounted, named)
+    _check_no_resource_left_out(mount, route, named)
     asked = [name for name in named if name in resources]
     own = in_order([name for name in asked if resources[name].kind == route.kind], resources)
     others = in_order([name for name in asked if resources[name].kind == "io" != route.kind], resources)
     sent = of_request(others)
     for name in asked:
         if name not in own and name not in sent:
-            raise _on_the_other_side(mounted, name)
+            raise _wrong_kind(mount, route, name)
     _check_can_finish(route)
     binder = Binder(
         route.function, route.parameters, asked, batched=route.batch is not None, has_body=has_body(route.methods)
     )
     on_loop = own if route.kind == "io" else in_order([name for name in asked if name in sent], resources)
     each = of_request(on_loop)
-    return Wiring(
-        mounted,
+    return Plan(
+        route,
+        mount.path_of(route),
+        mount,
         binder,
         own if route.kind == "cpu" else {},
         {name: resource for name, resource in on_loop.items() if name not in each},
@@ -62,9 +103,9 @@ def wiring_of(mounted: Mounted) -> Wiring:
     )
 
 
-def takes(kind: type, wiring: Wiring) -> bool:
+def takes(kind: type, plan: Plan) -> bool:
     """Whether the handler, or a resource of its requests, has a parameter of this type."""
-    functions = [wiring.mounted.route.function, *(each.function for each in wiring.of_request.values())]
+    functions = [plan.route.function, *(each.function for each in plan.request_resources.values())]
     return any(has_parameter(function, kind) for function in functions if not isinstance(function, Given))
 
 
@@ -72,10 +113,9 @@ def has_parameter(function: Callable[..., Any], kind: type) -> bool:
     return any(kind in (each.annotation, *get_args(each.annotation)) for each in signature_of(function).values())
 
 
-def credentials_of(wiring: Wiring) -> list[str]:
+def credentials_of(plan: Plan) -> list[str]:
     """The headers in which the handler, or a resource of its requests, takes a token or a key."""
-    binders = [wiring.binder, *binders_of(wiring.of_request, {*wiring.once, *wiring.of_request})]
-    inputs = [each for binder in binders for each in binder.inputs if each.place in ("header", "cookie")]
+    inputs = [each for each in plan.inputs if each.place in ("header", "cookie")]
     names = ["cookie" if each.place == "cookie" else each.field.lower() for each in inputs if _is_credential(each)]
     return list(dict.fromkeys(names))
 
@@ -96,11 +136,11 @@ def _check_can_finish(route: Route) -> None:
         )
 
 
-def _check_none_forgotten(mounted: Mounted, names: list[str]) -> None:
+def _check_no_resource_left_out(mount: Mount, route: Route, names: list[str]) -> None:
     """Else the client would fill what its module has as a resource: `user: User` from the body, say."""
-    function = mounted.route.function
+    function = route.function
     for name in names:
-        if name in mounted.service.resources:
+        if name in mount.service.resources:
             continue
         for each in recorded(function.__globals__.get(name)):
             if isinstance(each, Resource):
@@ -114,8 +154,8 @@ def _check_none_forgotten(mounted: Mounted, names: list[str]) -> None:
                 )
 
 
-def _on_the_other_side(mounted: Mounted, name: str) -> ConfigurationError:
-    route, kind = mounted.route, mounted.service.resources[name].kind
+def _wrong_kind(mount: Mount, route: Route, name: str) -> ConfigurationError:
+    kind = mount.service.resources[name].kind
     where = "on the event loop" if route.kind == "io" else "in a worker process"
     return ConfigurationError.at(
         route.function,
@@ -127,8 +167,3 @@ def _on_the_other_side(mounted: Mounted, name: str) -> ConfigurationError:
 def has_body(methods: Iterable[str]) -> bool:
     """Whether a request with one of these methods may have a body that means something (RFC 9110, 9.3.1)."""
     return any(method not in ("GET", "HEAD") for method in methods)
-
-
-def max_body_size(mounted: Mounted, settings: Settings) -> int:
-    size = mounted.route.max_body_size
-    return settings.max_body_size if size is None else size

@@ -26,27 +26,22 @@ from .routes import Given, Resource, Route, checked_middleware, recorded, unreac
 log = logging.getLogger("tinysvc")
 
 
-class Mounted(NamedTuple):
-    """One route where it finally stands."""
-
-    path: str
-    route: Route
-    service: Service
-    middleware: tuple[Middleware, ...] = ()
-    """From the outermost to the innermost."""
-    error_handlers: Mapping[type[Exception], ErrorHandler] = types.MappingProxyType({})
-    name: str = ""
-    """The service's, as its documentation has it."""
-
-
-class Placed(NamedTuple):
-    """A service where it finally stands, with what stands around it."""
+class Mount(NamedTuple):
+    """A service at its place: its whole prefix, and everything around it."""
 
     service: Service
     prefix: str
     middleware: tuple[Middleware, ...]
-    error_handlers: dict[type[Exception], ErrorHandler]
+    """From the outermost to the innermost."""
+    error_handlers: Mapping[type[Exception], ErrorHandler]
+    """Those of the service and of the services around it; for one type, the innermost handler."""
     name: str
+    """The name of the service in its documentation."""
+
+    def path_of(self, route: Route) -> str:
+        """The whole path of a route of the service."""
+        path = self.prefix + route.path
+        return path.rstrip("/") or "/" if self.prefix and route.path == "/" else path
 
 
 class Service:
@@ -90,13 +85,13 @@ class Service:
         self.routes: list[Route] = []
         self._alike = defaultdict[tuple[str, tuple[str, ...]], list[Route]](list)  # only these can be one and the same
         self.resources: dict[str, Resource] = {}
-        self.mounts: list[Service] = []
+        self.inner: list[Service] = []
         for part in parts:
             self._add(part)
 
     def _add(self, part: object) -> None:
         if isinstance(part, Service):
-            self._add_mount(part)
+            self._add_inner(part)
         elif isinstance(part, types.ModuleType):
             self._add_module(part)
         elif callable(part) and recorded(part):
@@ -109,17 +104,17 @@ class Service:
                 "decorate a function with @io_route or @cpu_route"
             )
 
-    def _add_mount(self, mount: Service) -> None:
+    def _add_inner(self, inner: Service) -> None:
         """Pools serve all routes that name them, wherever they stand; other options are the outermost service's."""
-        for name, pool in mount.pools.items():
+        for name, pool in inner.pools.items():
             if self.pools.setdefault(name, pool) != pool:
                 raise ConfigurationError(
                     f"the pool {name} is configured twice, as {self.pools[name]!r} and as {pool!r}; "
                     "configure it once, or give one of the two another name"
                 )
-        if unused := {name: value for name, value in mount.options.items() if name != "pools"}:
+        if unused := {name: value for name, value in inner.options.items() if name != "pools"}:
             log.warning("the options %r of a service inside another are not used", unused)
-        self.mounts.append(mount)
+        self.inner.append(inner)
 
     def _add_module(self, module: types.ModuleType) -> None:
         """The module's own routes, and the resources it defines or imports."""
@@ -140,7 +135,7 @@ class Service:
                     self._add_record(record)
                 else:
                     imported.append(value.__name__)
-        if not self.routes and not self.mounts:
+        if not self.routes and not self.inner:
             hint = f"; it imports {', '.join(imported)}: name them in a Service(...)" if imported else ""
             name = f"{module.__name__} ({getattr(module, '__file__', 'no file')})"
             raise ConfigurationError(f"the module {name} has no function with @io_route or @cpu_route{hint}")
@@ -164,28 +159,26 @@ class Service:
         if known.function is not record.function:
             raise ConfigurationError.at(record.function, f"there is another resource {record.name}; rename one")
 
-    def mounted(self) -> Iterator[Mounted]:
-        """Every route of this service and of those under it, with its whole path."""
-        for service, prefix, middleware, error_handlers, name in self.services():
-            for route in service.routes:
-                path = prefix + route.path
-                path = path.rstrip("/") or "/" if prefix and route.path == "/" else path
-                yield Mounted(path, route, service, middleware + route.middleware, error_handlers, name)
+    def all_routes(self) -> Iterator[tuple[str, Route]]:
+        """Each route of this service and of the services inside it, with its whole path."""
+        for mount in self.mounts():
+            for route in mount.service.routes:
+                yield mount.path_of(route), route
 
-    def services(self, outer: Placed | None = None) -> Iterator[Placed]:
-        """This one and all under it."""
+    def mounts(self, outer: Mount | None = None) -> Iterator[Mount]:
+        """This service and all services inside it, at their places."""
         if outer is None:
-            outer = Placed(self, "", (), {}, "")
-        placed = Placed(
+            outer = Mount(self, "", (), {}, "")
+        mount = Mount(
             self,
             outer.prefix + self.prefix,
             outer.middleware + self.middleware,
             {**outer.error_handlers, **self.error_handlers},
             outer.name if self.is_part_of_module or not self.name else self.name,
         )
-        yield placed
-        for mount in self.mounts:
-            yield from mount.services(placed)
+        yield mount
+        for inner in self.inner:
+            yield from inner.mounts(mount)
 
     def override(self, **resources: Any) -> Service:
         """For tests: this service with other resources, as in `serving(service.override(database=fake))`.
@@ -194,7 +187,7 @@ class Service:
         the resource itself, which must pickle in the place of a cpu_resource. The service itself stays as it is.
         ConfigurationError for a name that no resource has.
         """
-        known = {name for each in self.services() for name in each.service.resources}
+        known = {name for each in self.mounts() for name in each.service.resources}
         for name in resources:
             if name not in known:
                 raise ConfigurationError(f"override: there is no resource {name!r}{nearest(name, sorted(known))}")
@@ -202,7 +195,7 @@ class Service:
 
     def _overridden(self, replacements: Mapping[str, Any]) -> Service:
         other = copy.copy(self)
-        other.mounts = [mount._overridden(replacements) for mount in self.mounts]
+        other.inner = [inner._overridden(replacements) for inner in self.inner]
         other.resources = {
             name: self._replaced(resource, replacements[name]) if name in replacements else resource
             for name, resource in self.resources.items()
@@ -228,24 +221,27 @@ class Service:
         ConfigurationError if it serves no such handler, or if a path parameter is missing. What stands around this
         service only `Request.url_for` knows.
         """
-        return build_url(handler, [each for each in self.mounted() if each.route.function is handler], parameters)
+        return build_url(
+            handler, [(path, route) for path, route in self.all_routes() if route.function is handler], parameters
+        )
 
 
-def build_url(handler: Callable[..., Any], places: Sequence[Mounted], parameters: Mapping[str, Any]) -> str:
-    """See Service.url_for. `places` are those where the handler is served."""
+def build_url(handler: Callable[..., Any], places: Sequence[tuple[str, Route]], parameters: Mapping[str, Any]) -> str:
+    """See Service.url_for. `places` are the routes of the handler, with their whole paths."""
     if not places:
         raise ConfigurationError.at(handler, "is served by no route of this service; url_for has no path for it")
     single = {name for name, value in parameters.items() if value is not None and not isinstance(value, (list, tuple))}
-    fitting = [each for each in places if single.issuperset(each.route.parameters)]
+    fitting = [(path, route) for path, route in places if single.issuperset(route.parameters)]
     if not fitting:
-        missing = ", ".join(name for name in places[0].route.parameters if name not in single)
-        raise ConfigurationError.at(handler, f"url_for needs the path parameters of {places[0].path}: {missing}")
-    mounted = max(fitting, key=lambda each: len(each.route.parameters))
+        path, route = places[0]
+        missing = ", ".join(name for name in route.parameters if name not in single)
+        raise ConfigurationError.at(handler, f"url_for needs the path parameters of {path}: {missing}")
+    path, route = max(fitting, key=lambda place: len(place[1].parameters))
     texts = {name: _text(value) for name, value in parameters.items()}
-    rest = {k: text for k, text in texts.items() if k not in mounted.route.parameters and parameters[k] is not None}
+    rest = {k: text for k, text in texts.items() if k not in route.parameters and parameters[k] is not None}
     query = urlencode(rest, doseq=True)
-    path = "/".join(_filled(segment, texts) for segment in mounted.path.split("/"))
-    return f"{path}?{query}" if query else path
+    filled = "/".join(_filled(segment, texts) for segment in path.split("/"))
+    return f"{filled}?{query}" if query else filled
 
 
 def _check_keywords(options: Mapping[str, Any]) -> None:

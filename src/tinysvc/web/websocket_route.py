@@ -12,7 +12,7 @@ from ..core.errors import ConfigurationError, HTTPError, TinysvcError, observe_e
 from ..core.requests import Request
 from ..core.responses import FailedResponse, Handler, Response
 from ..core.tracebacks import author_traceback, indented
-from ..service.plan import Wiring
+from ..service.plan import Plan
 from .websocket import WebSocket
 from .websocket_protocol import INTERNAL, NORMAL, POLICY, SocketClosed, shortened_reason
 
@@ -28,13 +28,13 @@ def missing_library() -> str:
     return ""
 
 
-def socket_parameter(wiring: Wiring) -> str:
+def socket_parameter(plan: Plan) -> str:
     """The name of the handler's parameter of type WebSocket; "" if there is none.
 
     Raises:
         ConfigurationError: If the route cannot serve a WebSocket.
     """
-    route, binder = wiring.mounted.route, wiring.binder
+    route, binder = plan.route, plan.binder
     sockets = [name for name, each in binder.parameters.items() if without_annotated(each.annotation) is WebSocket]
     name = sockets[0] if sockets else ""
     if name and (route.methods != ("GET",) or not inspect.iscoroutinefunction(route.function) or binder.body_kind):
