@@ -1,4 +1,4 @@
-"""docs_page/: the page is looked at and used in a real browser, on a wide and a narrow screen, with the keyboard."""
+"""docs_page/: the page in a real browser, on a wide and a narrow screen, with mouse and keyboard."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def odd(browser: Page, odd_url: str) -> Iterator[Page]:
 
 
 def problems(page: Page, url: str) -> list[Any]:
-    """Requests to anybody else, errors in the console and violations of the policy."""
-    page.run("0")  # what has happened until now has been told by then
+    """Requests to other servers, errors in the console and violations of the policy."""
+    page.run("0")  # a round trip: all earlier events have arrived
     sent = [each["params"]["request"]["url"] for each in page.events if each["method"] == "Network.requestWillBeSent"]
     elsewhere = [each for each in sent if not each.startswith((url, "data:", "blob:"))]
     thrown = [each for each in page.events if each["method"] == "Runtime.exceptionThrown"]
@@ -69,14 +69,14 @@ def problems(page: Page, url: str) -> list[Any]:
 
 
 def opened(page: Page, name: str) -> str:
-    """Open a route; the selector of its form."""
+    """Open a route. The selector of its form is returned."""
     page.run(f"document.getElementById('{name}').open = true")
     page.until(f"document.querySelector('#{name} form')")
     return f"#{name} form"
 
 
 def fill(page: Page, name: str, label: str, value: str) -> None:
-    """What a user types in: the label is what they see."""
+    """Type a value into the input with this label."""
     page.run(f"""(() => {{
         const label = [...document.querySelectorAll('#{name} label')].find(
             (each) => each.firstChild.textContent === {json.dumps(label)});
@@ -87,13 +87,13 @@ def fill(page: Page, name: str, label: str, value: str) -> None:
 
 
 def send(page: Page, name: str) -> str:
-    """Send the form of a route; the answer's status."""
+    """Send the form of a route. The status of the response is returned."""
     page.run(f"document.querySelector('#{name} form').requestSubmit()")
     page.until(f"document.querySelector('#{name} .status b')")
     return page.text(f"#{name} .status b")
 
 
-def answered(page: Page, name: str) -> Any:
+def content_of(page: Page, name: str) -> Any:
     page.until(f"document.querySelector('#{name} .content')?.textContent")
     return json.loads(page.text(f"#{name} .content"))
 
@@ -103,17 +103,17 @@ def curl(page: Page, name: str) -> str:
 
 
 def by_curl(page: Page, name: str, folder: Path) -> str:
-    """What the curl line brings when it is pasted into a shell."""
+    """The output of the curl command, run by a shell."""
     if shutil.which("curl") is None:
         pytest.skip("there is no curl here")
     line = curl(page, name).replace("curl ", "curl -sS --max-time 20 ", 1)
     return subprocess.run(["sh", "-c", line], cwd=folder, capture_output=True, text=True, check=True).stdout
 
 
-# What is seen
+# The list of routes
 
 
-def test_all_routes_are_listed_and_marked(page: Page) -> None:
+def test_all_routes_are_listed_with_their_kind(page: Page) -> None:
     assert page.text("h1") == "shop"
     assert page.run("document.querySelector('#page-about code').textContent") == "things"
     assert page.run("document.querySelectorAll('.route').length") == 12
@@ -123,7 +123,7 @@ def test_all_routes_are_listed_and_marked(page: Page) -> None:
     assert page.text("#find .summary") == "Find an item. It is found:"
 
 
-def test_what_the_document_says_is_text(page: Page) -> None:
+def test_texts_of_the_document_are_never_html(page: Page) -> None:
     assert page.text("#odd .summary") == "deprecated <script>document.title='broken'</script> \"it's\" & <b>bold</b>"
     assert page.run("getComputedStyle(document.querySelector('#odd .path')).textDecorationLine") == "line-through"
     assert page.run("document.title") == "shop"
@@ -132,20 +132,20 @@ def test_what_the_document_says_is_text(page: Page) -> None:
     page.until("document.querySelector('#odd .content').textContent == '<b>odd</b>'")
 
 
-def test_a_route_says_where_it_runs_and_what_it_answers(page: Page) -> None:
+def test_route_shows_its_options_and_responses(page: Page) -> None:
     opened(page, "square")
     facts = page.text("#square .facts")
-    assert facts == "runs in a worker process of the pool “default” · stopped after 10 s · at most 4 at once"
-    assert page.text("#square .more summary") == "Answers: 200, 400, 422, 503, 504"
+    assert facts == "runs in a worker process of the pool “default” · stopped after 10 s · at most 4 requests at once"
+    assert page.text("#square .more summary") == "Responses: 200, 400, 422, 503, 504"
     opened(page, "order")
     assert "Item {" in page.text("#order .outline")
     assert "kind: gift | own" in page.text("#order .outline")
-    assert "note?: text or nothing" in page.text("#order .outline")
+    assert "note?: text or null" in page.text("#order .outline")
     opened(page, "find")
     assert page.run("document.querySelectorAll('#find .opened li').length") == 2
 
 
-def test_filter(page: Page) -> None:
+def test_filter_shows_matching_routes(page: Page) -> None:
     page.type("/")
     assert page.run("document.activeElement.id") == "page-filter"
     page.type("POST files")
@@ -156,14 +156,14 @@ def test_filter(page: Page) -> None:
     assert len(page.run(shown)) == 12
 
 
-def test_a_link_to_a_route(browser: Page, url: str) -> None:
+def test_link_opens_its_route(browser: Page, url: str) -> None:
     page = browser.tab(f"{url}/docs#square")
     page.until("document.querySelector('#square form')")
     assert page.run("document.activeElement.closest('.route').id") == "square"
     page.close()
 
 
-def test_routes_stand_under_their_service_and_tag(odd: Page) -> None:
+def test_routes_are_grouped_by_service_and_tag(odd: Page) -> None:
     headings = (
         "[...document.querySelectorAll('h2:not(dialog *), h3')].map(each => each.localName + ' ' + each.textContent)"
     )
@@ -179,26 +179,26 @@ def test_routes_stand_under_their_service_and_tag(odd: Page) -> None:
     assert odd.run("document.querySelector(':target').textContent") == "about"
 
 
-def test_emphasis(odd: Page) -> None:
-    said = "Some of <em>them</em>, <strong>as you like</strong>: *args and **kwargs, <code>a*b</code>."
-    assert odd.run("document.querySelector('#about .summary').innerHTML") == said
+def test_markdown_emphasis_is_shown(odd: Page) -> None:
+    html = "Some of <em>them</em>, <strong>as you like</strong>: *args and **kwargs, <code>a*b</code>."
+    assert odd.run("document.querySelector('#about .summary').innerHTML") == html
 
 
-# What is tried
+# Requests
 
 
-def test_what_is_wrong_is_said_at_each_input(page: Page) -> None:
+def test_errors_are_shown_at_their_inputs(page: Page) -> None:
     opened(page, "find")
     fill(page, "find", "number", "one")
     assert send(page, "find").startswith("422 ")
-    page.until("document.querySelector('#find .fault')")
-    assert page.text("#find .fault") == "Expected int, got 'one'"
+    page.until("document.querySelector('#find .error')")
+    assert page.text("#find .error") == "Expected int, got 'one'"
     assert page.run("document.querySelector('#find [aria-invalid=true]').dataset.place") == "path.number"
     opened(page, "order")
     fill(page, "order", "Body", '{"number": "one"}')
     assert send(page, "order").startswith("422 ")
     page.until("document.querySelector('#order textarea[aria-invalid=true]')")
-    assert page.text("#order .fault").splitlines() == [
+    assert page.text("#order .error").splitlines() == [
         "$.number: Expected int, got str",
         "Object missing required field items",
         "Object missing required field kind",
@@ -206,10 +206,10 @@ def test_what_is_wrong_is_said_at_each_input(page: Page) -> None:
     fill(page, "find", "number", "1")
     send(page, "find")
     page.until("document.querySelector('#find .content')?.textContent.includes('\"number\": 1')")
-    assert not page.run("document.querySelector('#find .fault, #find [aria-invalid=true]')")
+    assert not page.run("document.querySelector('#find .error, #find [aria-invalid=true]')")
 
 
-def test_the_lines_of_a_header_and_a_head(odd: Page, tmp_path: Path) -> None:
+def test_list_header_and_head_request(odd: Page, tmp_path: Path) -> None:
     opened(odd, "version")
     fill(odd, "version", "x-ids", "a b\nc")
     assert send(odd, "version") == "200 OK"
@@ -217,7 +217,7 @@ def test_the_lines_of_a_header_and_a_head(odd: Page, tmp_path: Path) -> None:
     assert "x-got: a b c" in by_curl(odd, "version", tmp_path)
 
 
-def test_a_body_that_a_browser_does_not_send(odd: Page, tmp_path: Path) -> None:
+def test_get_body_is_in_the_curl_command_only(odd: Page, tmp_path: Path) -> None:
     opened(odd, "about")
     fill(odd, "about", "Body", "[[1],\n[2]]")
     fill(odd, "about", "limit", "1")
@@ -225,43 +225,43 @@ def test_a_body_that_a_browser_does_not_send(odd: Page, tmp_path: Path) -> None:
     assert by_curl(odd, "about", tmp_path) == "[[1]]"
 
 
-def test_what_may_be_nothing(odd: Page, tmp_path: Path) -> None:
+def test_optional_values_may_be_empty(odd: Page, tmp_path: Path) -> None:
     (tmp_path / "a").write_text("four")
     opened(odd, "maybe")
     assert send(odd, "maybe") == "200 OK"
-    assert answered(odd, "maybe") == {"ids": None, "way": None, "photo": None}
+    assert content_of(odd, "maybe") == {"ids": None, "way": None, "photo": None}
     fill(odd, "maybe", "ids", "1\n2")
     fill(odd, "maybe", "way", "up")
     odd.choose_files("#maybe input[type=file]", tmp_path / "a")
     send(odd, "maybe")
     odd.until("document.querySelector('#maybe .content')?.textContent.includes('\"photo\": 4')")
     expected = {"ids": [1, 2], "way": "up", "photo": 4}
-    assert answered(odd, "maybe") == json.loads(by_curl(odd, "maybe", tmp_path)) == expected
+    assert content_of(odd, "maybe") == json.loads(by_curl(odd, "maybe", tmp_path)) == expected
 
 
-def test_the_lines_of_a_stream_are_described(odd: Page) -> None:
+def test_lines_of_a_stream_are_described(odd: Page) -> None:
     opened(odd, "items")
     odd.run("document.querySelector('#items .opened > .more').open = true")
     assert odd.text("#items .more td pre").startswith("lines of Item {")
 
 
-def test_json_with_the_sample(page: Page, tmp_path: Path) -> None:
+def test_json_body_starts_with_a_valid_sample(page: Page, tmp_path: Path) -> None:
     opened(page, "order")
     sample = {"number": 1, "items": [{"name": "text", "count": 1, "parts": []}], "kind": "gift", "note": "text"}
     assert json.loads(page.run("document.querySelector('#order textarea').value")) == sample
     assert send(page, "order") == "200 OK"
-    assert answered(page, "order") == sample
+    assert content_of(page, "order") == sample
     assert json.loads(by_curl(page, "order", tmp_path)) == sample
 
 
-def test_a_problem(page: Page) -> None:
+def test_problem_response_is_shown(page: Page) -> None:
     opened(page, "order")
     fill(page, "order", "Body", '{"number": "one"}')
     assert send(page, "order").startswith("422 ")
-    assert answered(page, "order")["errors"]
+    assert content_of(page, "order")["errors"]
 
 
-def test_parameters(page: Page, tmp_path: Path) -> None:
+def test_parameters_are_sent_and_in_the_curl_command(page: Page, tmp_path: Path) -> None:
     opened(page, "find")
     fill(page, "find", "number", "7")
     fill(page, "find", "words", "a b\nit's & so")
@@ -269,13 +269,13 @@ def test_parameters(page: Page, tmp_path: Path) -> None:
     fill(page, "find", "x-tenant", '$HOME "x" \'')
     expected = {"number": 7, "words": ["a b", "it's & so"], "order": "down", "tenant": '$HOME "x" \''}
     assert send(page, "find") == "200 OK"
-    assert answered(page, "find") == expected
+    assert content_of(page, "find") == expected
     assert json.loads(by_curl(page, "find", tmp_path)) == expected
     fill(page, "find", "session", "abc")
     assert curl(page, "find").endswith(" -b session=abc")
 
 
-def test_a_path_keeps_its_slashes(page: Page) -> None:
+def test_path_parameter_keeps_its_slashes(page: Page) -> None:
     opened(page, "path")
     fill(page, "path", "path", "a/b c/ü")
     assert send(page, "path") == "200 OK"
@@ -283,30 +283,30 @@ def test_a_path_keeps_its_slashes(page: Page) -> None:
     assert curl(page, "path").endswith("/files/a/b%20c/%C3%BC")
 
 
-def test_the_time_in_queue_and_worker_is_drawn(page: Page) -> None:
+def test_server_timing_is_drawn(page: Page) -> None:
     opened(page, "square")
     fill(page, "square", "x", "12")
     assert send(page, "square") == "200 OK"
-    assert answered(page, "square") == 144
+    assert content_of(page, "square") == 144
     assert page.run("[...document.querySelectorAll('#square .timing dt')].map(e => e.textContent)") == ["queue", "run"]
     assert page.run("document.querySelector('#square .bar').style.width").endswith("%")
 
 
-def test_files(page: Page, tmp_path: Path) -> None:
+def test_files_are_uploaded(page: Page, tmp_path: Path) -> None:
     for name in ("a.txt", "b c.txt", "it's;d,é.txt"):
         (tmp_path / name).write_text(name)
     opened(page, "upload")
     page.choose_files("#upload input[type=file]", *sorted(tmp_path.iterdir()))
     fill(page, "upload", "title", "new")
     assert send(page, "upload") == "200 OK"
-    assert answered(page, "upload") == {"new a.txt": 5, "new b c.txt": 7, "new it's;d,é.txt": 13}
+    assert content_of(page, "upload") == {"new a.txt": 5, "new b c.txt": 7, "new it's;d,é.txt": 13}
     assert json.loads(by_curl(page, "upload", tmp_path)) == {"new a.txt": 5, "new b c.txt": 7, "new it's;d,é.txt": 13}
 
 
 @pytest.mark.parametrize("media", ["application/x-www-form-urlencoded", "multipart/form-data"])
-def test_a_form(page: Page, tmp_path: Path, media: str) -> None:
+def test_forms_are_sent_in_both_content_types(page: Page, tmp_path: Path, media: str) -> None:
     opened(page, "names")
-    fill(page, "names", "sent as", media)
+    fill(page, "names", "content type", media)
     number = page.run("document.querySelector('#names select').selectedIndex")
     page.run(f"""(() => {{
         const shown = [...document.querySelectorAll('#names form > div > div:not(.field)')][{number}];
@@ -318,7 +318,7 @@ def test_a_form(page: Page, tmp_path: Path, media: str) -> None:
     assert by_curl(page, "names", tmp_path) == "Ada & co is 3"
 
 
-def test_any_bytes(page: Page, tmp_path: Path) -> None:
+def test_raw_body_is_text_or_a_file(page: Page, tmp_path: Path) -> None:
     (tmp_path / "some").write_bytes(b"\xff\x00")
     opened(page, "raw")
     fill(page, "raw", "Body", "some text")
@@ -330,7 +330,7 @@ def test_any_bytes(page: Page, tmp_path: Path) -> None:
     assert page.text("#raw .status").endswith("2 B")
 
 
-def test_a_stream_is_shown_as_it_comes_and_stopped(page: Page) -> None:
+def test_stream_is_shown_while_it_arrives_and_stopped(page: Page) -> None:
     opened(page, "lines")
     assert send(page, "lines") == "200 OK"
     page.until("document.querySelectorAll('#lines li').length > 3")
@@ -341,20 +341,20 @@ def test_a_stream_is_shown_as_it_comes_and_stopped(page: Page) -> None:
     assert "-N" in curl(page, "lines")
 
 
-def test_events(page: Page) -> None:
+def test_events_are_shown(page: Page) -> None:
     opened(page, "events")
     assert send(page, "events") == "200 OK"
     page.until("document.querySelectorAll('#events li').length == 3")
     assert page.text("#events .lines li:nth-child(3) span") == "event: tick\ndata: number 2"
 
 
-def test_a_picture(page: Page) -> None:
+def test_image_is_shown(page: Page) -> None:
     opened(page, "picture")
     assert send(page, "picture") == "200 OK"
     page.until("document.querySelector('#picture img')?.naturalWidth == 40")
 
 
-def test_who_is_asking(page: Page) -> None:
+def test_authorize_dialog_sends_the_token(page: Page) -> None:
     opened(page, "me")
     assert send(page, "me").startswith("401 ")
     page.run("document.getElementById('page-authorize').click()")
@@ -365,17 +365,17 @@ def test_who_is_asking(page: Page) -> None:
     assert "'authorization: Bearer secret'" in curl(page, "me")
 
 
-def test_no_answer(page: Page) -> None:
+def test_missing_response_is_reported(page: Page) -> None:
     opened(page, "square")
     page.ask("Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=-1, uploadThroughput=-1)
     page.run("document.querySelector('#square form').requestSubmit()")
-    page.until("document.querySelector('#square .status').textContent.startsWith('No answer: ')")
+    page.until("document.querySelector('#square .status').textContent.startsWith('No response: ')")
 
 
-# How it is seen and reached
+# Accessibility
 
 
-def test_with_the_keyboard_only(page: Page) -> None:
+def test_page_works_with_the_keyboard_only(page: Page) -> None:
     page.type("/square\t")
     page.until("document.activeElement.matches('#page-authorize')")
     for _ in range(20):
@@ -427,8 +427,8 @@ LEAST_CONTRAST = """
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 360])
-def test_light_and_dark_wide_and_narrow(page: Page, scheme: str, width: int) -> None:
-    """The contrast of every text is 4.5 or more (WCAG 2.2, 1.4.3), and nothing stands out at the side."""
+def test_contrast_and_width_on_every_screen(page: Page, scheme: str, width: int) -> None:
+    """The contrast of every text is at least 4.5 (WCAG 2.2, 1.4.3), and the page has no horizontal scroll bar."""
     page.look(width, 740, scheme)
     for name in ("find", "order", "square", "upload", "events", "me"):
         opened(page, name)
@@ -442,13 +442,13 @@ def test_light_and_dark_wide_and_narrow(page: Page, scheme: str, width: int) -> 
     assert light == (scheme == "light")
 
 
-def test_a_long_word_is_broken(odd: Page) -> None:
+def test_long_word_is_broken(odd: Page) -> None:
     odd.look(360, 740)
     assert odd.run("document.documentElement.scrollWidth") <= 360
 
 
-def test_every_input_has_a_name(page: Page) -> None:
+def test_every_input_has_a_label(page: Page) -> None:
     for name in page.run("[...document.querySelectorAll('.route')].map(each => each.id)"):
         opened(page, name)
-    unnamed = "[...document.querySelectorAll('input, select, textarea')].filter(each => !each.labels.length)"
-    assert page.run(f"{unnamed}.map(each => each.outerHTML)") == []
+    unlabelled = "[...document.querySelectorAll('input, select, textarea')].filter(each => !each.labels.length)"
+    assert page.run(f"{unlabelled}.map(each => each.outerHTML)") == []

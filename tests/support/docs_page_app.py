@@ -1,4 +1,4 @@
-"""A service with one route of each kind, to be tried through its page."""
+"""A service with one route of each kind, for the tests of its page."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Item:
 
 @dataclass
 class Order:
-    """What somebody wants."""
+    """An order of items."""
 
     number: int
     items: list[Item]
@@ -94,19 +94,19 @@ async def names(name: Annotated[str, Form()], age: Annotated[int, Form()] = 3) -
 
 @io_route("/raw", methods=["POST"])
 async def raw(body: bytes) -> bytes:
-    """Take any bytes, and give them back."""
+    """Echo any bytes."""
     return body
 
 
 @io_route("/files/{path:path}")
 async def path(path: str) -> str:
-    """What lies deep."""
+    """A path with slashes."""
     return path
 
 
 @io_route("/lines")
 async def lines() -> AsyncIterator[dict[str, int]]:
-    """Lines until nobody reads."""
+    """Lines until the client disconnects."""
     number = 0
     while True:
         yield {"number": number}
@@ -139,7 +139,7 @@ async def user(token: Annotated[str, Bearer()]) -> str:
 
 @io_route("/me")
 async def me(user: str) -> str:
-    """Who is asking."""
+    """The user of the token."""
     return user
 
 

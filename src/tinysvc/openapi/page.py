@@ -19,7 +19,7 @@ from ..web.conditional import precondition, validators
 from .document import as_json, document
 
 FOLDER = Path(__file__).parent / "docs_page"
-SCRIPTS = ("schema.js", "request.js", "page.js")
+SCRIPTS = ("schema.js", "request.js", "response.js", "form.js", "page.js")
 
 POLICY = (
     "default-src 'none'; connect-src 'self'; img-src 'self' data: blob:; style-src 'sha256-{style}'; "

@@ -1,15 +1,11 @@
-// The page: the routes by service and tag, each with a form to try it.
+// The page: the routes by service and tag, each with a form that sends requests.
 
-const MOST_LINES = 500; // of a stream; older ones leave the page, however long it runs
-const LONGEST_TEXT = 200_000; // characters of one answer
-
-// An operation has its name as its id, which is a function's: what else has an id has one with a dash.
+// The id of an operation's element is its operationId, a Python name. All other ids have a dash.
 
 let api = {}; // the OpenAPI document
-let numbers = 0; // of elements that need a name
-const secrets = new Map(); // of security schemes, by name
+const secrets = new Map(); // the values that the user gave, by security scheme
 
-/** An element. What comes from the document is only ever text or an attribute, never HTML. */
+/** Make an element. Texts of the document become text or attributes only, never HTML. */
 function h(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -31,7 +27,7 @@ async function start() {
     if (!response.ok) throw new Error(`${response.status} ${response.statusText}`);
     api = await response.json();
   } catch (error) {
-    byId("page-found").textContent = `openapi.json could not be read: ${error.message}`;
+    byId("page-found").textContent = `Cannot load openapi.json: ${error.message}`;
     return;
   }
   const { title, version, description } = api.info;
@@ -45,7 +41,7 @@ async function start() {
   openLinked();
 }
 
-/** Simple Markdown as elements: paragraphs, lists, indented blocks, `code`, *emphasis*; else it stays as it was written. */
+/** Simple Markdown as elements: paragraphs, lists, indented blocks, `code`, *emphasis*. All else stays plain text. */
 function prose(text) {
   const blocks = (text ?? "").split(/\n\s*\n/).filter((block) => block.trim());
   return blocks.map((block) => {
@@ -64,7 +60,7 @@ function inline(text) {
   });
 }
 
-// The list
+// The list of routes
 
 function operations() {
   return Object.entries(api.paths ?? {}).flatMap(([path, methods]) =>
@@ -72,24 +68,24 @@ function operations() {
   );
 }
 
-/** One for each service, and in it one for each tag; the only service's name is the page's. */
+/** A section for each service, in it one for each tag. A single service has no section: its name is the page's title. */
 function sections() {
   const services = grouped(operations(), 0);
-  const isAlone = services.length === 1;
+  const isSingle = services.length === 1;
   const found = services.flatMap(([service, routes]) => {
     const tags = grouped(routes, 1);
-    const parts = tags.map(([tag, members]) => section(tag, isAlone ? "h2" : "h3", `tag-${service}-${tag}`, members.map(route)));
-    return isAlone ? parts : section(service || "others", "h2", `tag-${service}-`, parts);
+    const parts = tags.map(([tag, members]) => section(tag, isSingle ? "h2" : "h3", `tag-${service}-${tag}`, members.map(route)));
+    return isSingle ? parts : section(service || "others", "h2", `tag-${service}-`, parts);
   });
   listSections(found.flatMap((each) => [each, ...each.querySelectorAll("section")]));
   return found;
 }
 
-/** [[tag, operations]], by the tag at this place of each; those without one first. */
-function grouped(operations, place) {
+/** [[tag, operations]] by the tag at this index; operations without one first. */
+function grouped(operations, index) {
   const groups = new Map([["", []]]);
   for (const operation of operations) {
-    const tag = operation.tags?.[place] ?? "";
+    const tag = operation.tags?.[index] ?? "";
     groups.set(tag, [...(groups.get(tag) ?? []), operation]);
   }
   return [...groups].filter(([, members]) => members.length);
@@ -109,13 +105,13 @@ function listSections(found) {
   nav.append(h("ul", {}, headings.map(({ id, localName, textContent }) => h("li", { class: localName }, h("a", { href: `#${id}` }, textContent)))));
 }
 
-/** A line of the list, which opens to the whole; that is made when it is opened first. */
+/** A line of the list. Its details are made when it is opened first. */
 function route(operation) {
   const { method, path, summary, operationId, deprecated } = operation;
   const kind = operation["x-tinysvc"]?.kind ?? "io";
   const element = h(
     "details",
-    { class: `route ${kind}`, id: operationId, "data-words": words(operation) },
+    { class: `route ${kind}`, id: operationId, "data-words": searchText(operation) },
     h(
       "summary",
       {},
@@ -127,19 +123,19 @@ function route(operation) {
   );
   element.addEventListener("toggle", () => {
     if (!element.open) return;
-    if (element.children.length === 1) element.append(opened(operation));
+    if (element.children.length === 1) element.append(details(operation));
     history.replaceState(null, "", `#${operationId}`);
   });
   return element;
 }
 
-const KINDS = { io: "on the event loop", cpu: "in a worker process" };
+const KINDS = { io: "runs on the event loop", cpu: "runs in a worker process" };
 
-function words({ method, path, summary, description, operationId, tags, ...rest }) {
+function searchText({ method, path, summary, description, operationId, tags, ...rest }) {
   return [method, path, summary, description, operationId, ...(tags ?? []), rest["x-tinysvc"]?.kind].join(" ").toLowerCase();
 }
 
-/** A path that may be broken behind its slashes on a narrow screen. */
+/** A path with line breaks allowed after its slashes, for narrow screens. */
 function breakable(path) {
   return path.split(/(?<=\/)/).flatMap((part) => [part, h("wbr")]);
 }
@@ -157,13 +153,13 @@ function prepareFilter() {
   });
 }
 
-/** Show the routes that hold each of these words, and the sections that have any. */
-function narrow(wanted) {
+/** Show the routes that contain all of these words, and their sections. */
+function narrow(words) {
   const routes = [...document.querySelectorAll(".route")];
-  for (const each of routes) each.hidden = !wanted.every((word) => each.dataset.words.includes(word));
+  for (const each of routes) each.hidden = !words.every((word) => each.dataset.words.includes(word));
   for (const each of document.querySelectorAll("section")) each.hidden = !each.querySelector(".route:not([hidden])");
   const shown = routes.filter((each) => !each.hidden).length;
-  byId("page-found").textContent = wanted.some(Boolean) ? `${shown} of ${routes.length} routes` : "";
+  byId("page-found").textContent = words.some(Boolean) ? `${shown} of ${routes.length} routes` : "";
 }
 
 function openLinked() {
@@ -186,40 +182,40 @@ function prepareSecrets() {
     input.addEventListener("input", () => {
       secrets.set(name, input.value);
       button.classList.toggle("given", [...secrets.values()].some(Boolean));
-      document.dispatchEvent(new Event("authorized")); // the curl lines say it too
+      document.dispatchEvent(new Event("authorized")); // the curl commands have them, too
     });
     byId("secret-fields").append(h("p", { class: "field" }, h("label", { for: id }, name, h("small", {}, place)), input));
   }
 }
 
-// A route, opened
+// The details of a route
 
-function opened(operation) {
+function details(operation) {
   return h(
     "div",
     { class: "opened" },
     prose(operation.description),
     h("p", { class: "facts" }, facts(operation)),
-    operation.responses?.["101"] ? h("p", {}, "It speaks WebSocket; a request by HTTP is told so.") : "",
+    operation.responses?.["101"] ? h("p", {}, "This route is a WebSocket; an HTTP request gets 426.") : "",
     trial(operation),
-    answers(operation.responses ?? {}),
+    responseTable(operation.responses ?? {}),
   );
 }
 
-function facts({ "x-tinysvc": where = {}, security = [] }) {
-  const { kind = "io", pool, timeout, limit, batch, cache } = where;
-  const said = [kind === "cpu" ? `runs in a worker process of the pool “${pool}”` : "runs on the event loop"];
-  if (timeout) said.push(`stopped after ${timeout} s`);
-  if (limit) said.push(`at most ${limit} at once`);
-  if (batch) said.push(`up to ${batch.size} together, waiting ${batch.wait * 1000} ms for each other`);
-  if (cache) said.push(`answers are kept for ${cache} s`);
+function facts({ "x-tinysvc": execution = {}, security = [] }) {
+  const { kind = "io", pool, timeout, limit, batch, cache } = execution;
+  const parts = [kind === "cpu" ? `runs in a worker process of the pool “${pool}”` : "runs on the event loop"];
+  if (timeout) parts.push(`stopped after ${timeout} s`);
+  if (limit) parts.push(`at most ${limit} requests at once`);
+  if (batch) parts.push(`batches of up to ${batch.size} requests, collected for ${batch.wait * 1000} ms`);
+  if (cache) parts.push(`responses are cached for ${cache} s`);
   const schemes = [...new Set(security.flatMap(Object.keys))];
-  if (schemes.length) said.push(`asks for ${schemes.join(", ")}${security.some((each) => !Object.keys(each).length) ? ", or nothing" : ""}`);
-  return said.join(" · ");
+  if (schemes.length) parts.push(`credentials: ${schemes.join(", ")}${security.some((each) => !Object.keys(each).length) ? " (optional)" : ""}`);
+  return parts.join(" · ");
 }
 
-/** What may come back: statuses with their media types; the types of what succeeds in full. */
-function answers(responses) {
+/** The responses by status, with their media types; a success also with its schema. */
+function responseTable(responses) {
   const rows = Object.entries(responses).map(([status, { description, content = {} }]) => {
     const media = Object.entries(content).map(([type, { schema }]) =>
       h("div", {}, h("code", {}, type), status < "300" && schema ? h("pre", {}, outline(schema)) : ""),
@@ -227,20 +223,20 @@ function answers(responses) {
     return h("tr", {}, h("th", { scope: "row" }, status), h("td", {}, inline(description ?? "")), h("td", {}, media));
   });
   const statuses = Object.keys(responses).join(", ");
-  return h("details", { class: "more" }, h("summary", {}, `Answers: ${statuses}`), h("table", {}, h("tbody", {}, rows)));
+  return h("details", { class: "more" }, h("summary", {}, `Responses: ${statuses}`), h("table", {}, h("tbody", {}, rows)));
 }
 
-/** The form to try a route with, its curl line and its answer. */
+/** The form that sends a request, its curl command and the response. */
 function trial(operation) {
   const fields = (operation.parameters ?? []).map(parameterField);
   const bodies = Object.entries(operation.requestBody?.content ?? {}).map((content) => bodyOf(content, operation));
   const chosen = bodyChoice(bodies);
-  const answer = answerView();
-  const curl = h("code", { tabindex: "0", "aria-label": "curl line" });
+  const response = responseView();
+  const curl = h("code", { tabindex: "0", "aria-label": "curl command" });
   const isStream = /event-stream|ndjson/.test(JSON.stringify(operation.responses ?? {}));
   const read = () => Object.assign(requestOf(operation, fields.map((field) => field.read()), chosen.body()), { isStream });
-  const update = () => (curl.textContent = curlLine(read()));
-  const buttons = sendButtons(() => read(), answer);
+  const update = () => (curl.textContent = curlCommand(read()));
+  const buttons = sendButtons(() => read(), response);
   const form = h(
     "form",
     { oninput: update, onsubmit: buttons.send, onkeydown: (event) => (event.ctrlKey || event.metaKey) && event.key === "Enter" && form.requestSubmit() },
@@ -251,10 +247,10 @@ function trial(operation) {
   );
   document.addEventListener("authorized", update);
   update();
-  return h("div", { class: "trial" }, form, answer.element);
+  return h("div", { class: "trial" }, form, response.element);
 }
 
-function sendButtons(read, answer) {
+function sendButtons(read, response) {
   const go = h("button", { class: "main" }, "Send");
   const stop = h("button", { type: "button", disabled: true, onclick: () => running?.abort() }, "Stop");
   let running = null;
@@ -263,30 +259,30 @@ function sendButtons(read, answer) {
     running?.abort();
     const mine = (running = new AbortController());
     const form = event.target;
-    const show = { ...answer.next(), faults: (errors) => mark(form, errors) };
+    const show = { ...response.next(), errors: (found) => mark(form, found) };
     mark(form, []);
     stop.disabled = false;
     try {
       await send(read(), show, mine.signal);
     } catch (error) {
-      show.failed(mine.signal.aborted ? "Stopped." : `No answer: ${error.message}. Does the server run?`);
+      show.failed(mine.signal.aborted ? "Stopped." : `No response: ${error.message}. Is the server running?`);
     }
     if (running === mine) stop.disabled = true;
   }
   return { elements: [go, stop], send: onsubmit };
 }
 
-/** Say at each input what the service finds wrong with it: at `query.limit`, or at `$` what is wrong with `$.items[3]`. */
+/** Show each error at its input: that of `query.limit` there, that of `$.items[3]` at `$`. */
 function mark(form, errors) {
-  for (const each of form.querySelectorAll(".fault")) each.remove();
+  for (const each of form.querySelectorAll(".error")) each.remove();
   for (const input of form.querySelectorAll("[data-place]")) {
-    const here = input.dataset.place;
-    const mine = errors.filter(({ place }) => place.startsWith(here) && /^([.[]|$)/.test(place.slice(here.length)));
+    const own = input.dataset.place;
+    const mine = errors.filter(({ place }) => place.startsWith(own) && /^([.[]|$)/.test(place.slice(own.length)));
     input.setAttribute("aria-invalid", String(mine.length > 0));
     if (!mine.length) continue;
-    const said = mine.map(({ place, detail }) => (place === here ? detail : `${place}: ${detail}`)).join("\n");
-    input.setAttribute("aria-describedby", `${input.id}-note ${input.id}-fault`);
-    input.after(h("p", { class: "fault", id: `${input.id}-fault` }, inline(said)));
+    const text = mine.map(({ place, detail }) => (place === own ? detail : `${place}: ${detail}`)).join("\n");
+    input.setAttribute("aria-describedby", `${input.id}-note ${input.id}-error`);
+    input.after(h("p", { class: "error", id: `${input.id}-error` }, inline(text)));
   }
 }
 
@@ -297,230 +293,12 @@ function copyButton(source) {
       await navigator.clipboard.writeText(source.textContent);
       button.textContent = "Copied";
     } catch {
-      getSelection().selectAllChildren(source); // a page that came over plain HTTP may not write to the clipboard
+      getSelection().selectAllChildren(source); // over plain HTTP a page may not write to the clipboard
       button.textContent = "Selected";
     }
     setTimeout(() => (button.textContent = "Copy"), 2000);
   });
   return button;
-}
-
-// What is filled in
-
-/** {element, read}: a labelled input. */
-function field(name, given, { required, note, place, input }) {
-  const id = `field-${++numbers}`;
-  input.id = id;
-  input.dataset.place = `${place ?? "form"}.${name}`;
-  if (note) input.setAttribute("aria-describedby", `${id}-note`);
-  const mark = required ? h("abbr", { class: "required", title: "required" }, "*") : "";
-  return h(
-    "div",
-    { class: "field" },
-    h("label", { for: id }, name, mark, h("small", {}, [place, inWords(given)].filter(Boolean).join(": "))),
-    h("div", {}, input, note ? h("p", { class: "note", id: `${id}-note` }, inline(note)) : ""),
-  );
-}
-
-function parameterField(parameter) {
-  const { name, in: place, required, description, schema = {} } = parameter;
-  const input = inputFor(schema, required, parameter.example);
-  const remark = place === "cookie" ? "In the curl line only: a browser sends the cookies that it has." : "";
-  const note = [description ?? resolve(schema).schema.description, remark].filter(Boolean).join(" ");
-  return { element: field(name, schema, { required, note, place, input }), read: () => ({ parameter, value: input.value }) };
-}
-
-/** A select where there are choices, lines for a list, else a line of text: also what is wrong may be tried. */
-function inputFor(given, required, example) {
-  const schema = withoutNull(given);
-  const filled = example ?? (required ? sample(given) : undefined);
-  const offered = typeOf(schema) === "boolean" ? ["true", "false"] : choices(schema);
-  const fallback = given.default ?? schema.default;
-  if (offered) {
-    const options = offered.map((each) => h("option", { selected: each === filled }, String(each)));
-    return h("select", {}, required ? "" : h("option", { value: "" }, fallback === undefined ? "" : `default: ${fallback}`), options);
-  }
-  const isList = typeOf(schema) === "array";
-  const placeholder = isList ? "one on each line" : (fallback ?? "") === "" ? "" : `default: ${fallback}`;
-  const input = h(isList ? "textarea" : "input", { placeholder, autocomplete: "off", spellcheck: "false", rows: isList ? 2 : undefined });
-  if (/integer|number/.test(typeOf(schema))) input.inputMode = "decimal";
-  input.value = filled === undefined || filled === null ? "" : isList ? filled.join("\n") : filled;
-  return input;
-}
-
-/** Of several media types, the one that is chosen. */
-function bodyChoice(bodies) {
-  if (bodies.length < 2) return { element: bodies[0]?.element ?? "", body: () => bodies[0] };
-  const id = `field-${++numbers}`;
-  const select = h("select", { id }, bodies.map(({ media }) => h("option", {}, media)));
-  const current = () => bodies[select.selectedIndex];
-  const show = () => bodies.forEach((body) => (body.element.hidden = body !== current()));
-  select.addEventListener("input", show);
-  show();
-  const choice = h("div", { class: "field" }, h("label", { for: id }, "sent as"), h("div", {}, select));
-  return { element: h("div", {}, choice, bodies.map((body) => body.element)), body: current };
-}
-
-/** {media, element, type, value, curl}: `type` is left to the browser where only it knows the whole. */
-function bodyOf([media, content], operation) {
-  if (/^multipart|urlencoded/.test(media)) return formBody(media, resolve(content.schema).schema);
-  if (!/json/.test(media)) return rawBody(media, content, operation.requestBody.required);
-  return jsonBody(media, content, hasNoBody(operation.method) ? "In the curl line only: a browser sends no body with this method." : "");
-}
-
-function jsonBody(media, { schema = {}, example, examples }, remark) {
-  const filled = example ?? Object.values(examples ?? {})[0]?.value ?? sample(schema) ?? null;
-  const id = `field-${++numbers}`;
-  const text = h("textarea", { id, spellcheck: "false", class: "code", "data-place": "$" });
-  text.value = JSON.stringify(filled, null, 2);
-  text.rows = Math.min(Math.max(text.value.split("\n").length + 1, 4), 20);
-  const element = h(
-    "div",
-    { class: "body" },
-    h("div", {}, h("label", { for: id }, "Body", h("small", {}, media)), text, remark && h("p", { class: "note" }, remark)),
-    h("pre", { class: "outline" }, outline(schema)),
-  );
-  // in JSON, a line break can only stand between two words
-  return { media, element, type: media, value: () => text.value, curl: () => ["--data-raw", quoted(text.value.replace(/\s*\n\s*/g, " "))] };
-}
-
-function rawBody(media, content, required) {
-  const type = media.includes("*") ? "application/octet-stream" : media;
-  const text = h("textarea", { rows: 3, class: "code", spellcheck: "false" });
-  const file = h("input", { type: "file" });
-  const isEmpty = () => !required && !file.files.length && !text.value;
-  const element = h(
-    "div",
-    {},
-    field("Body", {}, { input: text, note: "sent as it stands, unless there is a file" }),
-    field("or a file", { format: "binary" }, { input: file }),
-  );
-  const value = () => file.files[0] ?? text.value;
-  const curl = () => (isEmpty() ? [] : ["--data-binary", quoted(file.files.length ? `@${file.files[0].name}` : text.value)]);
-  return { media, element, type, value: () => (isEmpty() ? undefined : value()), curl };
-}
-
-function formBody(media, schema) {
-  const isMultipart = media.startsWith("multipart");
-  const fields = Object.entries(schema.properties ?? {}).map(([name, given]) => {
-    const required = (schema.required ?? []).includes(name);
-    const inner = withoutNull(given);
-    const item = typeOf(inner) === "array" ? withoutNull(inner.items ?? {}) : inner;
-    const input = isFile(item) ? h("input", { type: "file", multiple: item !== inner }) : inputFor(given, required);
-    const values = () => {
-      if (input.files) return [...input.files];
-      if (!required && input.value === "") return [];
-      return item !== inner ? input.value.split("\n").filter(Boolean) : [input.value];
-    };
-    return { name, values, element: field(name, given, { required, input, note: inner.description }) };
-  });
-  const pairs = () => fields.flatMap(({ name, values }) => values().map((value) => [name, value]));
-  const value = () => {
-    const body = isMultipart ? new FormData() : new URLSearchParams();
-    for (const [name, each] of pairs()) body.append(name, each);
-    return body;
-  };
-  const curl = () => pairs().flatMap(([name, each]) => curlField(isMultipart, name, each));
-  return { media, element: h("div", {}, fields.map((each) => each.element)), value, curl };
-}
-
-function curlField(isMultipart, name, value) {
-  if (value instanceof File) return ["-F", quoted(`${name}=@${inForm(value.name)}`)];
-  return [isMultipart ? "--form-string" : "--data-urlencode", quoted(`${name}=${value}`)];
-}
-
-/** A file's name as -F of curl has it, where "," and ";" would end it. */
-function inForm(name) {
-  return /[,;"\\]/.test(name) ? `"${name.replace(/["\\]/g, "\\$&")}"` : name;
-}
-
-// The answer
-
-/** What `send` tells is shown as it comes, while it is told by the newest request. */
-function answerView() {
-  const status = h("p", { class: "status", role: "status" });
-  const parts = h("div", { class: "parts" });
-  const element = h("div", { class: "answer", hidden: true }, status, parts);
-  let newest = null;
-  const next = () => {
-    element.hidden = false;
-    status.className = "status";
-    status.textContent = "Waiting for the answer …";
-    for (const each of parts.querySelectorAll("[src], [download]")) URL.revokeObjectURL(each.src ?? each.href);
-    parts.replaceChildren();
-    const shown = (newest = answerParts(status, parts));
-    const whileNewest = (show) => (...args) => newest === shown && show(...args);
-    return Object.fromEntries(Object.entries(shown).map(([name, show]) => [name, whileNewest(show)]));
-  };
-  return { element, next };
-}
-
-function answerParts(status, parts) {
-  let text = null;
-  let lines = null;
-  let shown = 0;
-  return {
-    head(response, elapsed) {
-      status.className = `status s${String(response.status)[0]}`;
-      status.replaceChildren(h("b", {}, `${response.status} ${response.statusText}`), h("span", {}, inMilliseconds(elapsed)));
-      if (response.redirected) status.append(h("span", {}, `redirected to ${new URL(response.url).pathname}`));
-      parts.append(timingBars(response, elapsed), headerTable(response));
-    },
-    text(piece) {
-      if (!text) parts.append((text = h("pre", { class: "content", tabindex: "0", "aria-label": "content" })));
-      if (shown < LONGEST_TEXT) text.append(piece.slice(0, LONGEST_TEXT - shown));
-      shown += piece.length;
-    },
-    line(piece, elapsed) {
-      if (!lines) parts.append((lines = h("ol", { class: "lines", tabindex: "0", "aria-label": "stream" })));
-      const isRead = lines.scrollTop + lines.clientHeight < lines.scrollHeight - 40; // who scrolls back is left there
-      lines.append(h("li", {}, h("time", {}, `${(elapsed / 1000).toFixed(2)} s`), h("span", {}, piece)));
-      if (++shown > MOST_LINES) lines.firstChild.remove();
-      if (!isRead) lines.scrollTop = lines.scrollHeight;
-    },
-    image(blob) {
-      parts.append(h("div", {}, h("img", { src: URL.createObjectURL(blob), alt: "the answer" })));
-    },
-    file(blob) {
-      const link = { href: URL.createObjectURL(blob), download: "answer" };
-      parts.append(h("p", {}, h("a", link, `Save the answer (${blob.type || "no type"})`)));
-    },
-    end(size, elapsed) {
-      status.append(h("span", {}, inBytes(size)), lines ? h("span", {}, `${shown} in ${inMilliseconds(elapsed)}`) : "");
-      if (text && shown > LONGEST_TEXT) parts.append(h("p", { class: "note" }, `Shown are the first ${LONGEST_TEXT} characters of ${shown}.`));
-      if (lines && shown > MOST_LINES) parts.append(h("p", { class: "note" }, `Shown are the last ${MOST_LINES} of ${shown}.`));
-    },
-    failed(why) {
-      if (status.querySelector("b")) status.append(h("span", {}, why));
-      else status.textContent = why;
-    },
-  };
-}
-
-/** Server-Timing as bars along the whole time that the answer took. */
-function timingBars(response, elapsed) {
-  const found = timings(response.headers.get("server-timing"));
-  if (!found.length) return "";
-  const rows = found.map(({ name, duration }) => {
-    const bar = h("i", { class: "bar" });
-    bar.style.width = `${Math.min(100, Math.max(0.5, (duration / elapsed) * 100))}%`;
-    return h("div", {}, h("dt", {}, name), h("dd", {}, h("span", { class: "track" }, bar), inMilliseconds(duration)));
-  });
-  return h("dl", { class: "timing" }, rows);
-}
-
-function headerTable(response) {
-  const lines = [...response.headers].map(([name, value]) => `${name}: ${value}`).join("\n");
-  return h("details", { class: "more" }, h("summary", {}, "Header fields"), h("pre", {}, lines));
-}
-
-function inMilliseconds(number) {
-  return number < 1000 ? `${number.toPrecision(3)} ms` : `${(number / 1000).toFixed(2)} s`;
-}
-
-function inBytes(size) {
-  if (size < 1000) return `${size} B`;
-  return size < 1e6 ? `${(size / 1e3).toFixed(1)} kB` : `${(size / 1e6).toFixed(1)} MB`;
 }
 
 start();

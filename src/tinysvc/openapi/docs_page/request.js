@@ -1,6 +1,6 @@
-// A request: made from what is filled in, said as a curl line, sent, and its answer read as it comes.
+// A request: made from the form, shown as a curl command, and sent; its response is read while it arrives.
 
-/** {method, url, headers, body, curl}: `body` is for fetch, `curl` are the words that say the same to curl. */
+/** {method, url, headers, cookies, body, curl}: `body` is for fetch; `curl` is the same body as arguments of curl. */
 function requestOf(operation, fields, body) {
   const request = { method: operation.method.toUpperCase(), headers: [], cookies: [], body: undefined, curl: [] };
   let path = operation.path;
@@ -29,7 +29,7 @@ function valuesOf(parameter, value) {
   return typeOf(withoutNull(parameter.schema)) === "array" ? value.split("\n").filter(Boolean) : [value];
 }
 
-/** Add what the operation asks for, where it has been given. */
+/** Add the credentials that the operation needs and the user gave. */
 function authorize(operation, request, query) {
   for (const name of new Set((operation.security ?? []).flatMap(Object.keys))) {
     const scheme = api.components.securitySchemes[name];
@@ -42,10 +42,10 @@ function authorize(operation, request, query) {
   }
 }
 
-function curlLine(request) {
+function curlCommand(request) {
   const words = ["curl"];
-  if (request.isStream) words.push("-N"); // lines as they come
-  if (request.method === "HEAD") words.push("-I"); // with -X it would wait for a body
+  if (request.isStream) words.push("-N"); // without buffering
+  if (request.method === "HEAD") words.push("-I"); // with -X HEAD, curl would wait for a body
   else if (request.method !== (request.curl.length ? "POST" : "GET")) words.push("-X", request.method);
   words.push(quoted(request.url));
   for (const [name, value] of request.headers) words.push("-H", quoted(value ? `${name}: ${value}` : `${name};`));
@@ -53,7 +53,7 @@ function curlLine(request) {
   return [...words, ...request.curl].join(" ");
 }
 
-/** As one word of a POSIX shell. */
+/** The text as one word of a POSIX shell. */
 function quoted(text) {
   return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }
@@ -63,7 +63,7 @@ function hasNoBody(method) {
   return /^(get|head)$/i.test(method);
 }
 
-/** Send it, and tell `show` of the head, then of each piece of the body as it comes; stops when `signal` says so. */
+/** Send the request. Call `show` with the head, then with each part of the body as it arrives. `signal` stops it. */
 async function send(request, show, signal) {
   const started = performance.now();
   const { url, method, headers } = request;
@@ -79,7 +79,7 @@ async function readBody(response, type, show, started) {
   if (/event-stream|ndjson|jsonl/.test(type)) return readLines(response, type, show, started);
   if (/^text\//.test(type)) return readPieces(response, show);
   const blob = await response.blob();
-  if (/problem\+json/.test(type)) show.faults(faultsOf(await blob.text()));
+  if (/problem\+json/.test(type)) show.errors(errorsOf(await blob.text()));
   if (/json/.test(type)) show.text(pretty(await blob.text()));
   else if (/^image\//.test(type)) show.image(blob);
   else if (blob.size) show.file(blob);
@@ -96,7 +96,7 @@ async function readPieces(response, show) {
   return size;
 }
 
-/** An event of an event stream (HTML, 9.2), or a line of JSON, at a time. */
+/** Read a stream by events (HTML, 9.2) or by lines of JSON. */
 async function readLines(response, type, show, started) {
   let size = 0;
   let rest = "";
@@ -113,7 +113,7 @@ async function readLines(response, type, show, started) {
 }
 
 async function* chunks(response) {
-  const reader = response.body.getReader(); // not every browser can iterate over a body
+  const reader = response.body.getReader(); // not every browser supports iteration over a body
   for (;;) {
     const { done, value } = await reader.read();
     if (done) return;
@@ -121,16 +121,16 @@ async function* chunks(response) {
   }
 }
 
-/** The `errors` of a problem that name a place. */
-function faultsOf(text) {
+/** The `errors` of a problem response that have a place. */
+function errorsOf(text) {
   try {
     return JSON.parse(text).errors.filter(({ place }) => typeof place === "string");
   } catch {
-    return []; // an author's problem may have others, or none
+    return []; // a problem of the service's author may have other errors, or none
   }
 }
 
-/** JSON on several lines; as it came where that would lose digits, or it is not JSON. */
+/** JSON on several lines. Unchanged if it is not JSON, or if parsing would lose digits of a number. */
 function pretty(text) {
   if (/\d{16}/.test(text)) return text;
   try {

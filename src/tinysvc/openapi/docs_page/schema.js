@@ -1,8 +1,8 @@
-// Schemas (JSON Schema 2020-12, as OpenAPI 3.1 has them): in words, as an outline, and as a sample that fits.
+// Schemas (JSON Schema 2020-12, as in OpenAPI 3.1): in words, as an outline, and as a valid sample.
 
-const LONGEST_SAMPLE = 40; // characters or elements, whatever a schema asks for: it is there to be read
+const MAX_SAMPLE = 40; // characters or items, even if a schema requires more: people read the sample
 
-/** The schema itself, and the name it has among the components, if any. */
+/** The schema behind $ref, and its name among the components, if any. */
 function resolve(schema) {
   let name = "";
   for (let hops = 0; schema && schema.$ref && hops < 20; hops++) {
@@ -25,7 +25,7 @@ function alternatives(schema) {
   return schema.anyOf ?? schema.oneOf;
 }
 
-/** The schema itself; of one that may also be nothing, the rest. */
+/** The schema; of a union with null, the other member. */
 function withoutNull(given) {
   const { schema } = resolve(given);
   const others = (alternatives(schema) ?? []).filter((each) => resolve(each).schema.type !== "null");
@@ -35,39 +35,39 @@ function withoutNull(given) {
 /** A short text such as "integer, 1 to 10", "list of Item", "up | down". */
 function inWords(given) {
   const { schema, name } = resolve(given);
-  if (choices(schema)) return choices(schema).map((each) => (each === null ? "nothing" : String(each))).join(" | ");
+  if (choices(schema)) return choices(schema).map((each) => (each === null ? "null" : String(each))).join(" | ");
   if (alternatives(schema)) return alternatives(schema).map(inWords).join(" or ");
-  if (schema.type === "null") return "nothing";
+  if (schema.type === "null") return "null";
   if (typeOf(schema) === "array") return schema.items ? `list of ${inWords(schema.items)}` : name || "list";
   if (typeOf(schema) === "object") return name || "object";
   const base = isFile(schema) ? "file" : typeOf(schema) === "string" ? schema.format ?? "text" : typeOf(schema) || "anything";
-  return [base, ...bounds(schema)].join(", ") + ([schema.type].flat().includes("null") ? " or nothing" : "");
+  return [base, ...bounds(schema)].join(", ") + ([schema.type].flat().includes("null") ? " or null" : "");
 }
 
 function bounds(schema) {
   const { minimum, maximum, exclusiveMinimum, exclusiveMaximum, minLength, maxLength, pattern } = schema;
   const huge = (number) => number === undefined || Math.abs(number) >= 2 ** 53;
-  const said = [];
-  if (!huge(minimum) && !huge(maximum)) said.push(`${minimum} to ${maximum}`);
-  else if (!huge(minimum)) said.push(`at least ${minimum}`);
-  else if (!huge(maximum)) said.push(`at most ${maximum}`);
-  if (exclusiveMinimum !== undefined) said.push(`more than ${exclusiveMinimum}`);
-  if (exclusiveMaximum !== undefined) said.push(`less than ${exclusiveMaximum}`);
-  if (minLength) said.push(minLength === 1 ? "not empty" : `${minLength} characters or more`);
-  if (maxLength !== undefined) said.push(`${maxLength} characters or fewer`);
-  if (pattern) said.push(`like ${pattern}`);
-  return said;
+  const found = [];
+  if (!huge(minimum) && !huge(maximum)) found.push(`${minimum} to ${maximum}`);
+  else if (!huge(minimum)) found.push(`at least ${minimum}`);
+  else if (!huge(maximum)) found.push(`at most ${maximum}`);
+  if (exclusiveMinimum !== undefined) found.push(`more than ${exclusiveMinimum}`);
+  if (exclusiveMaximum !== undefined) found.push(`less than ${exclusiveMaximum}`);
+  if (minLength) found.push(minLength === 1 ? "not empty" : `${minLength} characters or more`);
+  if (maxLength !== undefined) found.push(`${maxLength} characters or fewer`);
+  if (pattern) found.push(`matches ${pattern}`);
+  return found;
 }
 
 function isFile(schema) {
   return schema.format === "binary" || (schema.contentMediaType === "application/octet-stream" && !schema.contentEncoding);
 }
 
-/** The fields of an object, one a line, those inside it indented; "?" marks what may be left out. */
-function outline(given, indent = "", above = []) {
+/** The fields of an object, one per line, nested ones indented; "?" marks an optional field. */
+function outline(given, indent = "", parents = []) {
   const { schema, name } = resolve(given);
-  if (name && above.includes(name)) return name; // it holds itself
-  const inside = name ? [...above, name] : above;
+  if (name && parents.includes(name)) return name; // recursive
+  const inside = name ? [...parents, name] : parents;
   if (schema.contentSchema) return `lines of ${outline(schema.contentSchema, indent, inside)}`;
   if (alternatives(schema)) return alternatives(schema).map((each) => outline(each, indent, inside)).join(" or ");
   if (typeOf(schema) === "array" && schema.items) return `list of ${outline(schema.items, indent, inside)}`;
@@ -75,18 +75,18 @@ function outline(given, indent = "", above = []) {
   if (typeOf(schema) !== "object" || !schema.properties) return inWords(given);
   const required = schema.required ?? [];
   const lines = Object.entries(schema.properties).map(([field, inner]) => {
-    const remark = resolve(inner).schema.description ?? inner.description;
-    const said = outline(inner, `${indent}  `, inside) + (remark && !inner.$ref ? `  — ${remark.split("\n")[0]}` : "");
-    return `${indent}  ${field}${required.includes(field) ? "" : "?"}: ${said}`;
+    const description = resolve(inner).schema.description ?? inner.description;
+    const text = outline(inner, `${indent}  `, inside) + (description && !inner.$ref ? `  — ${description.split("\n")[0]}` : "");
+    return `${indent}  ${field}${required.includes(field) ? "" : "?"}: ${text}`;
   });
   return `${name || "object"} {\n${lines.join("\n")}\n${indent}}`;
 }
 
-/** A value that fits: the author's example or default where there is one. */
-function sample(given, above = []) {
+/** A valid value: the author's example or default if there is one. */
+function sample(given, parents = []) {
   const { schema, name } = resolve(given);
-  if (name && above.includes(name)) return undefined; // it holds itself: leave it out
-  const inside = name ? [...above, name] : above;
+  if (name && parents.includes(name)) return undefined; // recursive: leave it out
+  const inside = name ? [...parents, name] : parents;
   for (const source of [given, schema]) {
     if (source.examples?.length) return source.examples[0];
     if (source.example !== undefined) return source.example;
@@ -99,25 +99,25 @@ function sample(given, above = []) {
   return make ? make(schema, inside) : null;
 }
 
-function sampleOfOne(schemas, above) {
-  const found = schemas.filter((each) => resolve(each).schema.type !== "null").map((each) => sample(each, above));
+function sampleOfOne(schemas, parents) {
+  const found = schemas.filter((each) => resolve(each).schema.type !== "null").map((each) => sample(each, parents));
   return found.find((each) => each !== undefined) ?? null;
 }
 
 const SAMPLES = {
-  string: (schema) => (TEXTS[schema.format] ?? "text").padEnd(Math.min(schema.minLength ?? 0, LONGEST_SAMPLE), "x").slice(0, schema.maxLength),
+  string: (schema) => (TEXTS[schema.format] ?? "text").padEnd(Math.min(schema.minLength ?? 0, MAX_SAMPLE), "x").slice(0, schema.maxLength),
   integer: sampleNumber,
   number: sampleNumber,
   boolean: () => true,
-  array(schema, above) {
-    if (schema.prefixItems) return schema.prefixItems.map((each) => sample(each, above) ?? null);
-    const one = schema.items ? sample(schema.items, above) : null;
-    const count = Math.min(schema.minItems || 1, schema.maxItems ?? 1e9, LONGEST_SAMPLE);
+  array(schema, parents) {
+    if (schema.prefixItems) return schema.prefixItems.map((each) => sample(each, parents) ?? null);
+    const one = schema.items ? sample(schema.items, parents) : null;
+    const count = Math.min(schema.minItems || 1, schema.maxItems ?? 1e9, MAX_SAMPLE);
     return one === undefined ? [] : Array(count).fill(one);
   },
-  object(schema, above) {
-    const made = Object.entries(schema.properties ?? {}).map(([field, inner]) => [field, sample(inner, above)]);
-    if (!made.length && schema.additionalProperties) made.push(["key", sample(schema.additionalProperties, above)]);
+  object(schema, parents) {
+    const made = Object.entries(schema.properties ?? {}).map(([field, inner]) => [field, sample(inner, parents)]);
+    if (!made.length && schema.additionalProperties) made.push(["key", sample(schema.additionalProperties, parents)]);
     return Object.fromEntries(made.filter(([, value]) => value !== undefined));
   },
 };
