@@ -1,4 +1,4 @@
-# Two commands are enough: `make run` and `make test`. Both set up what they need, in .venv, once.
+# Two commands are enough: `make run` and `make test`. Each sets up .venv once.
 
 PYTHON ?= python3
 VENV := .venv
@@ -6,18 +6,20 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PORT ?= 8000
 
-export PYTHONDONTWRITEBYTECODE :=  # else each of the many processes of a test run compiles all that it imports
+export PYTHONDONTWRITEBYTECODE :=  # without byte code, each of the many processes of a test run compiles its imports
 
 .PHONY: help run test check docs format bench soak fuzz coverage clean
 
 help:
 	@echo "make run     set up and serve the examples on http://127.0.0.1:$(PORT)"
 	@echo "make test    set up and run the tests"
-	@echo "make check   lint, format check and types"
-	@echo "make docs    the documentation as a site, in site/"
-	@echo "make bench   the side-by-side benchmarks (QUICK=1 for a quick run, ONLY=io for one part)"
-	@echo "make soak    ten minutes of everything at once (SECONDS=60 for one);  make fuzz  a minute of any bytes"
-	@echo "make format  let ruff format the code;  make coverage  the tests with coverage;  make clean"
+	@echo "make check   lint, format, types (mypy and pyright)"
+	@echo "make docs    build the documentation into site/"
+	@echo "make bench   run the benchmarks beside other frameworks (QUICK=1: short; ONLY=io: one part)"
+	@echo "make soak    run all kinds of traffic at once for ten minutes (SECONDS=60: one minute)"
+	@echo "make fuzz    send mutated bytes for a minute"
+	@echo "make coverage  run the tests and check the coverage"
+	@echo "make format  format the code with ruff;  make clean"
 
 run: $(READY)
 	@echo "serving the examples; stop with Ctrl-C"
@@ -29,14 +31,14 @@ test: $(READY)
 
 check: $(READY)
 	@echo "checking lint, format and types"
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/pyright
 
 docs: $(VENV)/.docs
 	@echo "building the site"
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet && echo "it is in site/: open site/index.html (to search in it: $(PYTHON) -m http.server -d site)"
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet && echo "open site/index.html (the search needs a server: $(PYTHON) -m http.server -d site)"
 
 $(VENV)/.docs: $(READY)
-	@echo "setting up what builds the site"
+	@echo "installing mkdocs"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	@touch $@
 
@@ -44,7 +46,9 @@ format: $(READY)
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
 coverage: $(READY)
-	@$(BIN)/coverage erase && $(BIN)/coverage run -m pytest $(ARGS) && $(BIN)/coverage combine -q && $(BIN)/coverage report
+	@$(BIN)/coverage erase && $(BIN)/coverage run -m pytest -n 3 --dist loadfile $(ARGS) && $(BIN)/coverage combine -q
+	@$(BIN)/coverage report
+	@$(BIN)/coverage report --include='*/core/*,*/wire/*,*/pool/scheduler.py' --fail-under=100
 
 bench: $(READY)
 	@$(PYTHON) benchmarks/run.py $(if $(QUICK),--quick) $(addprefix --only=,$(ONLY))
