@@ -35,7 +35,7 @@ from typing import Any, Protocol, cast
 
 from .core import forks, request_context
 from .core.context_variables import differs_from
-from .core.errors import HTTPError, JobAbandoned, ProtocolError, TinysvcError, UnencodableResult, observe_error
+from .core.errors import HTTPError, JobAbandoned, ProtocolError, TinysvcError, UnencodableResult
 from .core.requests import SAFE_METHODS, Peer, Request
 from .core.responses import (
     ENDLESS_TYPES,
@@ -50,7 +50,7 @@ from .core.responses import (
 )
 from .core.settings import KiB, Settings
 from .core.shutdown import CUT_OFF, DRAINED, STALL_THRESHOLD, awake_timeout
-from .core.tracebacks import author_traceback, indented
+from .core.tracebacks import author_traceback, indented, observe_error
 from .wire.bodies import COPY_SIZE, READ_SIZE, BodyReader
 from .wire.heads import (
     FORBIDDEN_IN_HEAD,

@@ -13,9 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from .core.errors import error_observers
 from .core.settings import load_settings
-from .core.tracebacks import author_traceback
+from .core.tracebacks import author_traceback, error_observers
 from .server.loading import load_service
 from .server.server import Server
 from .service.service import Service

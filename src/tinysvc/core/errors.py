@@ -22,7 +22,6 @@ TinysvcError                   500
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -384,21 +383,6 @@ class JobRefused(PoolError):
         return self.message
 
 
-_RAISE = {
-    errno.EAGAIN: "raise the limit of processes (pids.max of the container, or ulimit -u)",
-    errno.EMFILE: "raise the limit of open files (ulimit -n)",
-    errno.ENFILE: "close files: the whole machine has too many open",
-    errno.ENOMEM: "give it more memory",
-    errno.ENOSPC: "free some space",
-}
-
-
-def describe_os_error(call: str, error: OSError) -> str:
-    """The end of a sentence about a call that the system has refused, with the remedy where there is a usual one."""
-    remedy = _RAISE.get(error.errno or 0, "")
-    return f"{call} failed: {error.strerror or error}" + (f"; {remedy}" if remedy else "")
-
-
 class WorkerStartError(PoolError):
     """500: a worker cannot be made ready. At the start of a server it ends the start with exit status 3.
 
@@ -470,12 +454,3 @@ class RemoteError(PoolError):
 
     def __str__(self) -> str:
         return f"{self.message}\n\n{self.traceback}" if self.traceback else self.message
-
-
-error_observers: list[Callable[[BaseException], None]] = []
-"""Called for each error of a handler that is not an answer on purpose, in the thread where it came up: for tests."""
-
-
-def observe_error(error: BaseException) -> None:
-    for each in error_observers.copy():  # another thread may serve, and end, meanwhile
-        each(error)

@@ -30,7 +30,7 @@ class Peer(NamedTuple):
     scheme: str
 
 
-_NOBODY = Peer(None, None, "http")
+_NO_PEER = Peer(None, None, "http")
 
 _PROCESS = f"{getrandbits(48):012x}-"
 _numbers = count(1)
@@ -114,7 +114,7 @@ class Request:
         headers: Headers | None = None,
         body: bytes | memoryview | AsyncIterator[bytes] = b"",
         path_params: dict[str, str] | None = None,
-        peer: Peer = _NOBODY,
+        peer: Peer = _NO_PEER,
         id: str = "",  # noqa: A002 - as the property
     ) -> None:
         self.method = method

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 from .errors import TinysvcError
@@ -53,3 +54,12 @@ def indented(text: str) -> str:
     """Text for the log, of which no line but the first stands at the margin, and none is moved there by a terminal."""
     text = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
     return text.replace("\n", f"\n{INDENT}")
+
+
+error_observers: list[Callable[[BaseException], None]] = []
+"""Called for each error of a handler that is not an answer on purpose, in the thread where it came up: for tests."""
+
+
+def observe_error(error: BaseException) -> None:
+    for each in error_observers.copy():  # another thread may serve, and end, meanwhile
+        each(error)

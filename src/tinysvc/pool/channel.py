@@ -20,8 +20,9 @@ from multiprocessing import context, popen_spawn_posix, process, reduction, spaw
 from types import ModuleType
 from typing import Any, NamedTuple, cast
 
-from ..core.errors import ConfigurationError, WorkerStartError, describe_os_error
+from ..core.errors import ConfigurationError, WorkerStartError
 from ..core.forks import detach_in_child
+from ..core.os_errors import describe_os_error
 from ..core.shutdown import awake_timeout
 from ..core.stdlib_shadowing import FORKSERVER_VARIABLE, shadowing_files, stdlib_first
 from .arena import Arena, Arenas, anonymous_file

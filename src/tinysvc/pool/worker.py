@@ -41,8 +41,9 @@ from typing import Any, NamedTuple, NoReturn
 import msgspec
 
 from ..core import forks
-from ..core.errors import HTTPError, TinysvcError, describe_os_error
+from ..core.errors import HTTPError, TinysvcError
 from ..core.exit_with_parent import exit_with_parent
+from ..core.os_errors import describe_os_error
 from ..core.shutdown import warn_of_slow_close
 from ..core.stdlib_shadowing import FORKSERVER_VARIABLE
 from ..core.tracebacks import author_traceback

@@ -19,13 +19,13 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from ..core import forks
-from ..core.errors import HTTPError, observe_error
+from ..core.errors import HTTPError
 from ..core.request_context import register_task
 from ..core.requests import Request
 from ..core.responses import FailedResponse, Handler, Response
 from ..core.shutdown import awake_timeout
 from ..core.threads import in_thread
-from ..core.tracebacks import INDENT, author_traceback, indented
+from ..core.tracebacks import INDENT, author_traceback, indented, observe_error
 from .open_resources import OpenStream
 
 log = logging.getLogger("tinysvc")

@@ -19,11 +19,10 @@ from ..core.errors import (
     TinysvcError,
     UnencodableResult,
     WorkerDied,
-    observe_error,
 )
 from ..core.requests import Request
 from ..core.responses import Response, problem_response
-from ..core.tracebacks import author_traceback, indented
+from ..core.tracebacks import author_traceback, indented, observe_error
 from ..service.error_handlers import ErrorHandlers, answer_to
 from ..service.router import allow
 

@@ -14,12 +14,12 @@ from typing import Any
 
 from ..binding.binder import Binder, HeadCheck
 from ..core.context_variables import SavedVariables, restore
-from ..core.errors import TinysvcError, UnencodableResult, observe_error
+from ..core.errors import TinysvcError, UnencodableResult
 from ..core.requests import Request
 from ..core.responses import FailedResponse, Handler, Response
 from ..core.shutdown import MIN_STEP_TIME, awake_timeout, exit_guard
 from ..core.threads import in_thread
-from ..core.tracebacks import author_traceback, indented
+from ..core.tracebacks import author_traceback, indented, observe_error
 from ..service.resources import Resources, binders_of, open_resource, resource_key
 from ..service.routes import Given, Resource
 from .limits import limited_time

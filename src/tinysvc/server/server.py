@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..core import request_context
 from ..core.encoding import json_bytes
-from ..core.errors import ConfigurationError, WorkerStartError, describe_os_error
+from ..core.errors import ConfigurationError, WorkerStartError
 from ..core.forks import detach_in_child, end_child, reset_signals
+from ..core.os_errors import describe_os_error
 from ..core.requests import Request
 from ..core.responses import JSON, Handler, Response
 from ..core.settings import Settings, SettingsError, load_settings

@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..binding.results import encode_result
-from ..core.errors import ConfigurationError, HTTPError, JobAbandoned, RemoteError, TinysvcError, observe_error
+from ..core.errors import ConfigurationError, HTTPError, JobAbandoned, RemoteError, TinysvcError
 from ..core.requests import Request
 from ..core.responses import Handler, Response, problem_response
-from ..core.tracebacks import author_traceback, indented
+from ..core.tracebacks import author_traceback, indented, observe_error
 from .routes import takes_two
 
 log = logging.getLogger("tinysvc")

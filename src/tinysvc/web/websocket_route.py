@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..binding.annotations import without_annotated
-from ..core.errors import ConfigurationError, HTTPError, TinysvcError, observe_error
+from ..core.errors import ConfigurationError, HTTPError, TinysvcError
 from ..core.requests import Request
 from ..core.responses import FailedResponse, Handler, Response
-from ..core.tracebacks import author_traceback, indented
+from ..core.tracebacks import author_traceback, indented, observe_error
 from ..service.plan import Plan
 from .websocket import WebSocket
 from .websocket_protocol import INTERNAL, NORMAL, POLICY, SocketClosed, shortened_reason
