@@ -29,27 +29,51 @@ T = TypeVar("T")
 
 
 class ProcessPoolExecutor(PlainExecutor):
-    """Runs functions in worker processes, from an event loop (`await pool.run(...)`) or from plain code (`submit`).
+    """Runs functions in worker processes: from an event loop (`await pool.run(...)`), or from plain code (`submit`).
 
-    `max_workers` processes (default: the cores this process may use); `queue_size` jobs may wait for them;
-    `initializer` and `initargs` as in the standard library. `program` replaces the initializer where a pool serves
-    `submit_frame`: see worker.Program. What is given must be picklable by name, as with every process pool.
+    It is a `concurrent.futures.Executor`. As with each process pool, functions and arguments must be picklable.
 
-    `max_jobs` and `max_memory` (bytes, RSS): a worker that has done so many jobs, or holds so much memory after one, is
-    replaced, its successor warmed up first. `memory_limit` (bytes of address space): where a worker asks for more, its
-    job fails with MemoryError and the worker is replaced. 0 is no limit.
+    *Deadlines.* After `timeout=` seconds a waiting job is dropped (`DeadlineInQueue`), and a running one is killed
+    (`DeadlineExceeded`).
 
-    *Deadlines.* With `timeout=` seconds, a job that still waits is dropped (DeadlineInQueue), one that runs is killed
-    (DeadlineExceeded).
+    *Cancellation.* Cancelling the task that awaits a job drops the job, or kills it unless it ends within the time that
+    a replacement of its worker takes.
 
-    *Cancellation.* Cancelling the task that awaits a job drops the job, or kills it unless it ends within the time
-    that its worker's replacement takes.
+    *Errors.* `run` and `submit` raise the exception of the function if it can be pickled, else `RemoteError`. A worker
+    that dies fails its own job only (`WorkerDied`).
 
-    *Errors.* `run` and `submit` raise what the function raised if it can be pickled both ways, else RemoteError.
-    A worker that dies is WorkerDied for its own job and nobody else's.
+    *Resources.* One socketpair and two anonymous memory areas for each worker, and one forkserver. No named semaphores
+    or shared memory. A thread only where `submit` is used without a running loop.
 
-    *Resources.* No named semaphore, no shared memory with a name, no file: one socketpair and two anonymous arenas a
-    worker, one forkserver; and a thread with a loop only where there is no loop to run on.
+    Args:
+        max_workers: Worker processes. None: the cores that this process may use.
+        initializer: Function that each worker calls before its first job.
+        initargs: Arguments of `initializer`.
+        queue_size: Jobs that may wait for a worker; then `run` raises `QueueFull`.
+        max_result_size: Largest result in bytes.
+        max_jobs: Jobs after which a worker is replaced; 0 for never.
+        max_memory: Bytes (RSS) that a worker may hold after a job before it is replaced; 0 for any.
+        memory_limit: Bytes of address space of a worker (RLIMIT_AS); beyond it a job fails with MemoryError. 0 for any.
+        program: Replaces `initializer` for a server, which sends frames instead of functions.
+        name: Name in log lines.
+
+    Raises:
+        ValueError: `max_workers` is less than 1.
+        TypeError: `initializer` cannot be called.
+
+    Example:
+        ```python
+        import asyncio
+
+        from tinysvc import ProcessPoolExecutor
+
+        async def main() -> None:
+            async with ProcessPoolExecutor(1) as pool:
+                assert await pool.run(pow, 2, 10, timeout=5) == 1024
+
+        if __name__ == "__main__":
+            asyncio.run(main())
+        ```
     """
 
     def __init__(
@@ -89,14 +113,23 @@ class ProcessPoolExecutor(PlainExecutor):
     # Life
 
     async def start(self) -> None:
-        """Start the workers and wait until each is ready. WorkerStartError, with its traceback, if one cannot be."""
+        """Start the workers and wait until each is ready. `async with` calls it.
+
+        Raises:
+            WorkerStartError: A worker cannot be made ready; the error has its traceback.
+            RuntimeError: The pool was started before.
+        """
         if self._started or self.in_thread or self._dispatcher.books.closing:
             raise RuntimeError("a pool is started once; make another one")
         self._started = True
         await self._dispatcher.start()
 
     async def aclose(self, timeout: float | None = 10.0) -> None:
-        """Take no new jobs, let those there are finish for `timeout` seconds (None: no end), then kill the rest."""
+        """Take no new jobs, wait for the others, then kill those that still run. `async with` calls it.
+
+        Args:
+            timeout: Seconds to wait; None for no limit.
+        """
         if self._started:
             await self._dispatcher.aclose(timeout)
         elif self.in_thread:
@@ -113,17 +146,17 @@ class ProcessPoolExecutor(PlainExecutor):
 
     @property
     def ready(self) -> int:
-        """How many workers are ready for jobs or at work on one."""
+        """Number of workers that are idle or run a job."""
         return self._dispatcher.books.ready
 
     @property
     def waiting(self) -> int:
-        """How many jobs wait for a worker."""
+        """Number of jobs that wait for a worker."""
         return self._dispatcher.books.waiting
 
     @property
     def warnings(self) -> list[str]:
-        """What the workers inherit and cannot use: threads, generators of random numbers."""
+        """What the workers inherit and cannot use, as sentences: threads, random generators."""
         return self._dispatcher.warnings
 
     def __repr__(self) -> str:
@@ -135,9 +168,25 @@ class ProcessPoolExecutor(PlainExecutor):
     # Jobs come
 
     async def run(self, function: Callable[P, T], /, *args: Any, timeout: float | None = None, **kwargs: Any) -> T:
-        """Call `function(*args, **kwargs)` in a worker and return its result; all of it travels as pickles.
+        """Call a function in a worker and wait for its result. Big buffers (numpy arrays) travel outside of the pickle.
 
-        Big buffers in arguments and result (numpy arrays, say) are not pickled but shared.
+        Args:
+            function: A function that can be pickled: one at the top level of a module.
+            *args: Its positional arguments.
+            timeout: Seconds until the deadline; None for no deadline.
+            **kwargs: Its keyword arguments.
+
+        Returns:
+            The result of the function. An exception of the function is raised here.
+
+        Raises:
+            QueueFull: As many jobs wait as the queue may hold.
+            DeadlineExceeded: The deadline passed while the job ran.
+            DeadlineInQueue: The deadline passed while the job waited.
+            WorkerDied: The worker crashed, exited or was killed.
+            RemoteError: The exception of the function, or its result, cannot be pickled.
+            PoolClosed: The pool shuts down.
+            RuntimeError: The pool was not started on this event loop.
         """
         refuse_unimportable(function)
         lengths, body = await packed((function, args, kwargs))
@@ -147,7 +196,21 @@ class ProcessPoolExecutor(PlainExecutor):
     async def stream(
         self, function: Callable[..., Any], /, *args: Any, timeout: float | None = None, **kwargs: Any
     ) -> AsyncGenerator[Any, None]:
-        """Iterate over `function(*args, **kwargs)` in a worker. Closing the iterator early kills the job."""
+        """Iterate over `function(*args, **kwargs)` in a worker. Closing the iterator early kills the job.
+
+        Args:
+            function: A function that can be pickled, and returns an iterable.
+            *args: Its positional arguments.
+            timeout: Seconds until the deadline of the whole stream; None for no deadline.
+            **kwargs: Its keyword arguments.
+
+        Yields:
+            The items.
+
+        Raises:
+            PoolError: As in `run`.
+            RuntimeError: The pool was not started on this event loop.
+        """
         refuse_unimportable(function)
         lengths, body = await packed((function, args, kwargs))
         reply = await self._result(self._admit(CALL_STREAM, lengths, body, timeout))

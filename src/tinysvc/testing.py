@@ -26,14 +26,37 @@ Told = Callable[[BaseException], None]
 
 @contextmanager
 def serving(target: str | Service | types.ModuleType, *, raise_errors: bool = True, **options: Any) -> Iterator[str]:
-    """Serve `target` (a Service, a module, or what the command line takes) while the block runs; gives the base URL.
+    """Serve in a thread while the block runs: a real server with real workers on a free port of 127.0.0.1.
 
-    It is the real server with real workers, on a free port of 127.0.0.1, so that synchronous and asynchronous tests use
-    it alike. `options` are fields of Settings. What keeps the server from starting is raised here.
+    Synchronous and asynchronous tests use it alike.
 
-    What a handler has raised, and the client has got a 500 for, is raised where the block ends: the exception itself,
-    or an ExceptionGroup of several; what comes from a worker is a RemoteError. If the block ends with an error of its
-    own, they are notes of that. Not so with `raise_errors=False`, for a test of the 500 itself.
+    Args:
+        target: A `Service`, a module, or what the command line takes: a file or a module's name.
+        raise_errors: Raise at the end of the block what handlers have raised and clients got a 500 for: the exception
+            itself, or an ExceptionGroup of several. Exceptions of a worker are a `RemoteError`. If the block itself
+            fails, they are notes of its exception. False: a test of the 500 itself.
+        **options: Options of the server by name, see "Options and limits".
+
+    Yields:
+        Base URL of the server, as in "http://127.0.0.1:40123".
+
+    Raises:
+        ConfigurationError: The service cannot start. Other errors of the start are raised here, too.
+
+    Example:
+        ```python
+        from urllib.request import urlopen
+
+        from tinysvc import Service, io_route
+        from tinysvc.testing import serving
+
+        @io_route("/hello")
+        async def hello() -> str:
+            return "hello"
+
+        with serving(Service(hello)) as url:
+            assert urlopen(f"{url}/hello").read() == b"hello"
+        ```
     """
     service = load_service(target)
     workers = None if "TINYSVC_CPU_WORKERS" in os.environ else 2

@@ -52,9 +52,30 @@ def _most_connections() -> int:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pool:
-    """What a named pool is told. A field that is None is as for the default pool. Sizes are bytes.
+    """Options of a named pool. A field that is None has the value of the default pool, an option of the server.
 
-    In `--pools` and TINYSVC_POOLS the same is written "training:workers=1,queue_size=2 gpu:workers=1".
+    In `--pools` and `TINYSVC_POOLS` the same is written "training:workers=1,queue_size=2 gpu:workers=1".
+
+    Args:
+        workers: Worker processes; 1 or more.
+        queue_size: Jobs that may wait for a worker; further ones get a 503.
+        max_jobs: Jobs after which a worker is replaced; 0 for never.
+        max_memory: Bytes (RSS) that a worker may hold after a job before it is replaced; 0 for any.
+        memory_limit: Bytes of address space of a worker (RLIMIT_AS), else MemoryError; 0 for any.
+
+    Raises:
+        ConfigurationError: A field is no whole number, or too small.
+
+    Example:
+        ```python
+        from tinysvc import Pool, Service, cpu_route
+
+        @cpu_route("/train", methods=["POST"], pool="training", timeout=600)
+        def train(rounds: int) -> float:
+            return 1 / rounds
+
+        service = Service(train, pools={"training": Pool(workers=1, queue_size=2)})
+        ```
     """
 
     workers: int | None = None

@@ -289,9 +289,20 @@ class PlainExecutor(Executor):
         return self._bridge.in_thread
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Call `fn(*args, **kwargs)` in a worker. A pool without a loop gets one of its own, in a thread.
+        """Call `fn(*args, **kwargs)` in a worker. A pool that runs on no event loop starts one in a thread.
 
-        However many wait, none is refused: `queue_size` bounds only what waits in the pool itself.
+        Any number of jobs may be submitted: `queue_size` does not count them.
+
+        Args:
+            fn: A function that can be pickled.
+            *args: Its positional arguments.
+            **kwargs: Its keyword arguments.
+
+        Returns:
+            A future. Its `cancel` stops a running job, too.
+
+        Raises:
+            RuntimeError: The pool was shut down, or belongs to another process.
         """
         return self._bridge.submit(fn, args, kwargs)
 
@@ -303,7 +314,22 @@ class PlainExecutor(Executor):
         chunksize: int = 1,
         **options: Any,
     ) -> Iterator[T]:
-        """As the standard library's of this Python version. What is not yet done when the iteration ends is stopped."""
+        """Call a function for each item, as `Executor.map` does. Closing the iterator stops the remaining jobs.
+
+        Args:
+            fn: A function that can be pickled.
+            *iterables: One iterable for each parameter of the function.
+            timeout: Seconds for the whole iteration; None for no limit.
+            chunksize: Items that one job takes.
+            **options: Further options of `Executor.map` in this Python version.
+
+        Yields:
+            The results, in the order of the items.
+
+        Raises:
+            ValueError: `chunksize` is less than 1.
+            TimeoutError: `timeout` has passed.
+        """
         if chunksize < 1:
             raise ValueError(f"chunksize must be >= 1, not {chunksize}")
         if chunksize == 1:
@@ -312,9 +338,11 @@ class PlainExecutor(Executor):
         return _items(super().map(partial(call_each, fn), chunks, timeout=timeout, **options))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no new jobs and end when those there are done; `cancel_futures`: those that run.
+        """Take no new jobs, and end when the others have ended. On the pool's own event loop use `await pool.aclose()`.
 
-        On the pool's own loop it never waits; use `await pool.aclose()` there.
+        Args:
+            wait: Wait until the workers have ended; on the pool's own event loop it never waits.
+            cancel_futures: Cancel the jobs that do not run yet.
         """
         self._bridge.shutdown(wait, cancel_futures)
 

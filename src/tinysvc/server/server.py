@@ -207,12 +207,27 @@ class Server:
 
 
 def run(target: str | Service, **options: Any) -> None:
-    """Serve `target` until SIGTERM or SIGINT; in a module: `tinysvc.run(__name__)`.
+    """Serve until SIGTERM or SIGINT, from within a program.
 
-    `target` is the name of the calling module, a Service, or what the command line takes. `options` are fields of
-    Settings, as in `run(__name__, port=9000)`. Write it under `if __name__ == "__main__":`, as workers import the
-    module again. If the service cannot start, the process ends with one sentence and status 2 (what was asked for is
-    wrong) or 3 (it was right, but cannot start).
+    Call it under `if __name__ == "__main__":`, because workers import the module again. A service that cannot start
+    ends the process with one sentence, and exit status 2 (an option or argument is wrong) or 3 (the service cannot
+    start).
+
+    Args:
+        target: `__name__` of the calling module, a `Service`, or what the command line takes: a file or a module.
+        **options: Options of the server by name, see "Options and limits". They override variables.
+
+    Example:
+        ```python
+        import tinysvc
+
+        @tinysvc.io_route("/")
+        async def index() -> str:
+            return "hello"
+
+        if __name__ == "__main__":
+            tinysvc.run(__name__, port=9000)
+        ```
     """
 
     refuse_while_importing()

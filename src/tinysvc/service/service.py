@@ -45,15 +45,41 @@ class Mount(NamedTuple):
 
 
 class Service:
-    """What is served: `parts` are decorated functions, modules that hold some, and other services.
+    """Routes and resources that are served together, with their options.
 
-    `prefix` stands before every path, as in "/notes". `name`, `description` and `version` are what OpenAPI says of
-    it; by default its first module's name, docstring and `__version__`. `pools` are those that its cpu routes name, as
-    in `{"training": Pool(workers=1)}`; any `concurrent.futures.Executor` may stand in a pool's place. `middleware`
-    stands around all that it answers, the first outermost: see messages.Middleware. `error_handlers` say what a client
-    gets for an exception of a type: `def missing(request, error)` returns a Response or an HTTPError. `options` are
-    fields of Settings, weaker than variables and flags. ConfigurationError for a part that holds nothing to serve, and
-    for two resources, or two different pools, of one name.
+    A module with decorated functions is served without a `Service`; write one to compose modules, and for options.
+
+    Args:
+        *parts: Decorated functions, modules that hold some, and other services.
+        prefix: Prefix of every path, as in "/notes".
+        name: Name in the OpenAPI document. Empty: the name of the first module.
+        description: Description in the OpenAPI document. Empty: the docstring of the first module.
+        version: Version in the OpenAPI document. Empty: `__version__` of the first module, else "0".
+        pools: Pools that cpu routes name, by name: a `Pool`, or any `concurrent.futures.Executor`.
+        middleware: Middleware around all responses of the service, the first outermost.
+        error_handlers: Functions by type of exception: `def f(request, error)` returns a `Response` or an `HTTPError`.
+            A handler of the type itself, or of its nearest base, is called; for a cpu route in the worker.
+        **options: Options of the server by name, see "Options and limits". Variables and flags override them.
+
+    Raises:
+        ConfigurationError: A part holds nothing to serve, an option is unknown or wrong, or two resources or two
+            different pools have one name.
+
+    Example:
+        ```python
+        from tinysvc import Service, cpu_route, io_route
+
+        @io_route("/")
+        async def index() -> str:
+            return "welcome"
+
+        @cpu_route("/square/{n}")
+        def square(n: int) -> int:
+            return n * n
+
+        service = Service(index, square, prefix="/math", cpu_workers=2)
+        assert service.url_for(square, n=3) == "/math/square/3"
+        ```
     """
 
     is_part_of_module = False
@@ -181,11 +207,17 @@ class Service:
             yield from inner.mounts(mount)
 
     def override(self, **resources: Any) -> Service:
-        """For tests: this service with other resources, as in `serving(service.override(database=fake))`.
+        """Return a copy of this service with other resources: for tests.
 
-        A function is opened as the resource would be (it may `yield`, and ask for other resources); anything else is
-        the resource itself, which must pickle in the place of a cpu_resource. The service itself stays as it is.
-        ConfigurationError for a name that no resource has.
+        Args:
+            **resources: Replacements by name. A function is opened as the resource would be: it may yield, and take
+                other resources. Any other value is the resource itself; it must be picklable for a `cpu_resource`.
+
+        Returns:
+            The copy, as in `serving(service.override(database=fake))`.
+
+        Raises:
+            ConfigurationError: No resource has this name.
         """
         known = {name for each in self.mounts() for name in each.service.resources}
         for name in resources:
@@ -214,12 +246,21 @@ class Service:
         return dataclasses.replace(resource, of_request=of_each)
 
     def url_for(self, handler: Callable[..., Any], /, **parameters: Any) -> str:
-        """The path at which this service serves `handler`, with these path parameters; the others become the query.
+        """Return the path at which this service serves a handler.
 
-        Values are written as they are read (an Enum by its value, a datetime as in ISO 8601); a query's None is left
-        out. Of several places it is the one with most of the parameters in its path, the first of these.
-        ConfigurationError if it serves no such handler, or if a path parameter is missing. What stands around this
-        service only `Request.url_for` knows.
+        Of several routes of the handler, the one with the most of these path parameters is chosen. The path lacks the
+        prefixes of services around this one: `Request.url_for` knows them.
+
+        Args:
+            handler: A handler with `@io_route` or `@cpu_route`.
+            **parameters: Path parameters by name; all others become the query, without those that are None. Values are
+                written as they are read: an Enum by its value, a datetime as in ISO 8601.
+
+        Returns:
+            The path, percent-encoded, with its query.
+
+        Raises:
+            ConfigurationError: The service does not serve the handler, or a path parameter is missing.
         """
         return build_url(
             handler, [(path, route) for path, route in self.all_routes() if route.function is handler], parameters

@@ -24,11 +24,33 @@ _HTTP_DATE = re.compile(r"[A-Za-z0-9 ,:-]{1,40}")
 
 
 def precondition(request: Request, *, etag: str = "", last_modified: float | datetime | None = None) -> Response | None:
-    """The answer to a request whose condition says that nothing need be done; None where the handler goes on.
+    """Evaluate the conditions of a request (RFC 9110, 13) against the current state of a resource.
 
-    For GET and HEAD that is a 304. HTTPError 412 where a condition of a change does not hold: what the client has seen
-    is not what is there. `etag` is given without quotes, "W/..." for a weak one (ValueError for what cannot be in one);
-    `last_modified` in seconds since 1970, or as a datetime. An `etag` of "" with no date is for what does not exist.
+    Args:
+        request: The request.
+        etag: Entity-tag of the current state, without quotes; "W/..." for a weak one. Empty, and no date: the resource
+            does not exist.
+        last_modified: Time of the last change, as a datetime or in seconds since 1970.
+
+    Returns:
+        A 304 response if the client of a GET or HEAD has the current state. None if the handler shall go on.
+
+    Raises:
+        HTTPError: 412, a write is based on another state.
+        ValueError: `etag` cannot be an entity-tag.
+
+    Example:
+        ```python
+        from tinysvc import Request, Response, io_route
+        from tinysvc.web.conditional import precondition, validators
+
+        @io_route("/note")
+        async def note(request: Request) -> Response:
+            tag = "v7"
+            if response := precondition(request, etag=tag):
+                return response
+            return Response("text of version 7", headers=validators(etag=tag))
+        ```
     """
     tag, modified = _quoted(etag), _seconds(last_modified)
     exists = bool(tag) or modified is not None
@@ -54,7 +76,28 @@ def precondition(request: Request, *, etag: str = "", last_modified: float | dat
 
 
 def validators(*, etag: str = "", last_modified: float | datetime | None = None) -> list[tuple[str, str]]:
-    """The header lines `etag` and `last-modified` of a response; each is left out where it is not given."""
+    """Return the header lines `ETag` and `Last-Modified` of a response (RFC 9110, 8.8).
+
+    Args:
+        etag: Entity-tag, without quotes; "W/..." for a weak one. Empty: no line.
+        last_modified: Time of the last change, as a datetime or in seconds since 1970. None: no line.
+
+    Returns:
+        The lines, as (name, value).
+
+    Raises:
+        ValueError: `etag` cannot be an entity-tag.
+
+    Example:
+        ```python
+        from tinysvc.web.conditional import validators
+
+        assert validators(etag="v7", last_modified=0) == [
+            ("etag", '"v7"'),
+            ("last-modified", "Thu, 01 Jan 1970 00:00:00 GMT"),
+        ]
+        ```
+    """
     lines = [("etag", _quoted(etag))] if etag else []
     seconds = _seconds(last_modified)
     if seconds is not None:

@@ -57,11 +57,38 @@ def set_cookie(
     same_site: Literal["lax", "strict", "none"] = "lax",
     partitioned: bool = False,
 ) -> None:
-    """Add a cookie to the response. By default it is for this host, HTTPS and no script, until the browser ends.
+    """Add a cookie to a response (RFC 6265bis).
 
-    `max_age` in seconds, or `expires`, an aware datetime, keep it longer. ValueError for a name, value or attribute
-    that is none, and for a combination that browsers refuse: SameSite=None, Partitioned, `__Secure-` and `__Host-` ask
-    for `secure`; `__Host-` also for path "/" and no domain.
+    By default it is for this host and HTTPS only, hidden from scripts, and lasts until the browser ends.
+
+    The response gets `Cache-Control: no-store` if it has no `Cache-Control`, and `Vary: cookie`.
+
+    Args:
+        response: The response.
+        name: A token (RFC 9110, 5.6.2).
+        value: ASCII without spaces, quotes, commas, semicolons and backslashes; at most 4096 bytes with the name.
+        max_age: Seconds that the browser keeps the cookie; 0 deletes it.
+        expires: Time, with a time zone, until which the browser keeps the cookie.
+        path: Prefix of the paths that the cookie is sent to.
+        domain: Host, with all hosts below it, that the cookie is sent to. Empty: this host only.
+        secure: Send the cookie over HTTPS only.
+        http_only: Hide the cookie from scripts.
+        same_site: Whether requests from other sites send the cookie: "lax", "strict" or "none".
+        partitioned: Keep one cookie for each top-level site (CHIPS).
+
+    Raises:
+        ValueError: An argument cannot stand in a cookie, or browsers refuse the combination: SameSite=None,
+            Partitioned, `__Secure-` and `__Host-` need `secure`; `__Host-` needs the path "/" and no domain.
+
+    Example:
+        ```python
+        from tinysvc import Response
+        from tinysvc.web.cookies import set_cookie
+
+        response = Response("hello")
+        set_cookie(response, "theme", "dark", max_age=30 * 86400)
+        assert ("set-cookie", "theme=dark; Path=/; Max-Age=2592000; Secure; HttpOnly; SameSite=Lax") in response.headers
+        ```
     """
     _check(name, value, path, domain, secure, same_site, partitioned)
     parts = [f"{name}={value}", f"Path={path}"]
@@ -85,7 +112,25 @@ def set_cookie(
 
 
 def delete_cookie(response: Response, name: str, **options: Unpack[CookieOptions]) -> None:
-    """Have the browser forget a cookie, which was set with the same path and domain."""
+    """Delete a cookie in the browser.
+
+    Args:
+        response: The response.
+        name: Name of the cookie.
+        **options: Options of `set_cookie`; `path` and `domain` must be those that the cookie was set with.
+
+    Raises:
+        ValueError: As in `set_cookie`.
+
+    Example:
+        ```python
+        from tinysvc import Response
+        from tinysvc.web.cookies import delete_cookie
+
+        response = Response("goodbye")
+        delete_cookie(response, "theme")
+        ```
+    """
     set_cookie(response, name, "", max_age=0, **options)
 
 
@@ -117,11 +162,34 @@ def _check(name: str, value: str, path: str, domain: str, secure: bool, same_sit
 
 
 class SignedCookie:
-    """A cookie whose value nobody but us can have written: any JSON, readable by its client, with a signature.
+    """A cookie with a signature: only the service can write its value, which is any JSON.
 
-    The first of `secrets` signs, all verify, so that a secret is renewed by putting a new one in front. `max_age`
-    seconds after it was written it is no longer believed, whatever the browser does. `options` are those of set_cookie.
-    ConfigurationError for what set_cookie would refuse, for secrets that can be guessed, and without itsdangerous.
+    The client can read the value. It needs `tinysvc[cookies]` (itsdangerous).
+
+    Args:
+        name: Name of the cookie.
+        secrets: One secret, or several: the first one signs, all verify. Put a new secret in front to replace the old
+            one. Each has 16 characters or more.
+        max_age: Seconds for which a value is valid; the service checks it, too.
+        **options: Further options of `set_cookie`.
+
+    Raises:
+        ConfigurationError: A secret is too short, `set_cookie` would refuse an option, or itsdangerous is missing.
+
+    Example:
+        ```python
+        from tinysvc import Request, Response, io_route
+        from tinysvc.web.cookies import SignedCookie
+
+        session = SignedCookie("session", "a-secret-from-the-environment")
+
+        @io_route("/visits")
+        async def visits(request: Request) -> Response:
+            count = (session.read(request) or 0) + 1
+            response = Response({"visits": count})
+            session.write(response, count)
+            return response
+        ```
     """
 
     def __init__(
@@ -150,11 +218,26 @@ class SignedCookie:
         self._serializer = URLSafeTimedSerializer(keys[::-1], salt=f"tinysvc.cookie.{name}", serializer=_Json)
 
     def write(self, response: Response, value: Any) -> None:
-        """Set the cookie. ValueError if that makes it longer than browsers take."""
+        """Add the cookie to a response.
+
+        Args:
+            response: The response.
+            value: Any value that JSON can hold.
+
+        Raises:
+            ValueError: The signed value is longer than browsers accept (4096 bytes with the name).
+        """
         set_cookie(response, self.name, str(self._serializer.dumps(value)), max_age=self.max_age, **self._options)
 
     def read(self, request: Request) -> Any:
-        """Its value; None if there is none, or one that was not written by us, or too long ago."""
+        """Read the cookie of a request.
+
+        Args:
+            request: The request.
+
+        Returns:
+            The value. None if the cookie is missing, too old or not signed by the service.
+        """
         text = request.cookies.get(self.name)
         if text is None:
             return None
@@ -165,6 +248,14 @@ class SignedCookie:
             return None
 
     def delete(self, response: Response) -> None:
+        """Delete the cookie in the browser.
+
+        Args:
+            response: The response.
+
+        Raises:
+            ValueError: As in `set_cookie`.
+        """
         delete_cookie(response, self.name, **self._options)
 
 

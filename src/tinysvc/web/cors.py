@@ -27,13 +27,31 @@ ASK = ("origin", "access-control-request-method", "access-control-request-header
 
 
 class Cors:
-    """Middleware that lets pages of `origins` call what is under it.
+    """Middleware for CORS (WHATWG Fetch, 3.2): it lets pages of other origins call the service from a browser.
 
-    An origin is exact ("https://app.example"), a pattern for all hosts below one ("https://*.example.org"), "null", or
-    "*" for any. `methods` and `headers` are what a page may send beside the simple ones (by default the headers
-    content-type and authorization; `headers=["*"]` for any), `expose` the response headers that it may read.
-    `credentials` allows cookies and HTTP authentication, and needs origins that are named. A browser keeps the answer
-    to a preflight for `max_age` seconds. ConfigurationError for what no browser would match.
+    Args:
+        origins: Exact origins ("https://app.example"), patterns for all hosts below one ("https://*.example.org"),
+            "null", or "*" for any origin.
+        methods: Methods that a page may use.
+        headers: Request headers that a page may send beside the simple ones; `["*"]` for any.
+        expose: Response headers that a page may read.
+        credentials: Whether pages may send cookies and HTTP authentication. It excludes "*" as an origin.
+        max_age: Seconds for which a browser keeps the response to a preflight.
+
+    Raises:
+        ConfigurationError: An argument would match no request of a browser, or is unsafe.
+
+    Example:
+        ```python
+        from tinysvc import Service, io_route
+        from tinysvc.web.cors import Cors
+
+        @io_route("/prices")
+        async def prices() -> dict:
+            return {"tea": 3}
+
+        service = Service(prices, middleware=[Cors(origins=["https://app.example"])])
+        ```
     """
 
     def __init__(

@@ -22,7 +22,28 @@ from ..wire.codings import weights_of
 
 
 def accepted(request: Request, types: Sequence[str]) -> str:
-    """The one of `types` ("application/json", ...) that the client likes best; the first of equals. HTTPError 406."""
+    """Choose the content type that the client prefers, by its `Accept` header (RFC 9110, 12.5.1).
+
+    Args:
+        request: The request.
+        types: Content types that the handler can send, the preferred one first.
+
+    Returns:
+        One of `types`; the first of equal ones.
+
+    Raises:
+        HTTPError: 406, the client accepts none of them.
+
+    Example:
+        ```python
+        from tinysvc import Request
+        from tinysvc.core.headers import Headers
+        from tinysvc.web.negotiation import accepted
+
+        request = Request("GET", "/", headers=Headers([(b"accept", b"image/avif, image/*;q=0.5")]))
+        assert accepted(request, ["image/png", "image/avif"]) == "image/avif"
+        ```
+    """
     header = request.headers.get("accept")
     if header is None or not header.strip():
         return types[0]
@@ -45,9 +66,34 @@ def _weight(weights: dict[str, float], kind: str) -> float:
 def negotiated(
     request: Request, value: Any, *, html: Callable[[Any], str] | None = None, status: int = 200
 ) -> Response:
-    """`value` as JSON or MessagePack, or as the page that `html` makes of it, as the client accepts. HTTPError 406.
+    """Send a value as JSON, MessagePack or HTML, by the client's `Accept` header (RFC 9110, 12.5.1).
 
-    MessagePack is msgspec's: dataclasses and Structs as maps, datetimes as its extension.
+    MessagePack is that of msgspec: dataclasses and Structs are maps, a datetime is its timestamp extension.
+
+    Args:
+        request: The request.
+        value: The value.
+        html: Makes a page of the value. None: the handler offers no HTML.
+        status: HTTP status.
+
+    Returns:
+        The response, with `Vary: accept`.
+
+    Raises:
+        HTTPError: 406, the client accepts none of the types.
+
+    Example:
+        ```python
+        from tinysvc import Request, Response, io_route
+        from tinysvc.web.negotiation import negotiated
+
+        def page(names: list[str]) -> str:
+            return "".join(f"<p>{name}</p>" for name in names)
+
+        @io_route("/names")
+        async def names(request: Request) -> Response:
+            return negotiated(request, ["Ada", "Grace"], html=page)
+        ```
     """
     types = [JSON, MESSAGEPACK, *([HTML.partition(";")[0]] if html else [])]
     kind = accepted(request, types)
@@ -65,11 +111,31 @@ def negotiated(
 
 
 def redirect(location: str, status: int = 303) -> Response:
-    """Send the client to another address: of this service ("/notes/7", "?page=2"), or a whole one ("https://...").
+    """Redirect the client to another address (RFC 9110, 15.4).
 
-    303 has it ask with GET; 307 and 308 with the same method, 308 for good. ValueError for what a browser could take
-    for another host than it looks like ("//evil.example", a backslash in the path, a control character), and for other
-    schemes: so what a client has sent can be given here, after a look at whether it begins with "/".
+    It is safe to pass an address that a client has sent, after a check that it begins with "/": addresses that a
+    browser could take for another host are refused.
+
+    Args:
+        location: Path of this service ("/notes/7", "?page=2"), or a whole address ("https://...").
+        status: 303: continue with GET. 307: repeat the method. 308: the same for ever. 301 and 302 are their old forms.
+
+    Returns:
+        The response.
+
+    Raises:
+        ValueError: The status is none of these, the scheme is not http or https, or a browser could take the address
+            for another host ("//evil.example", a backslash in the path, a control character).
+
+    Example:
+        ```python
+        from tinysvc import Response, io_route
+        from tinysvc.web.negotiation import redirect
+
+        @io_route("/notes", methods=["POST"])
+        async def add() -> Response:
+            return redirect("/notes/7")
+        ```
     """
     if status not in (301, 302, 303, 307, 308):
         raise ValueError(f"a redirect has the status 301, 302, 303, 307 or 308, not {status!r}")
@@ -96,16 +162,50 @@ def checked_location(location: str) -> str:
 
 
 def link(address: str, rel: str, **parameters: str) -> tuple[str, str]:
-    """A Link header (RFC 8288), as in `headers=[link("/notes?page=2", "next")]`; parameters are quoted."""
+    """Return a `Link` header line (RFC 8288).
+
+    Args:
+        address: Target, as in `redirect`.
+        rel: Relation type, as in "next".
+        **parameters: Further parameters, as in `title="Page 2"`.
+
+    Returns:
+        The line, as (name, value).
+
+    Raises:
+        ValueError: The address is refused, as in `redirect`.
+
+    Example:
+        ```python
+        from tinysvc import Response
+        from tinysvc.web.negotiation import link
+
+        response = Response([1, 2, 3], headers=[link("/notes?page=2", "next")])
+        assert response.headers == [("link", '</notes?page=2>; rel="next"')]
+        ```
+    """
     more = "".join(_parameter(name, value) for name, value in {"rel": rel, **parameters}.items())
     return "link", f"<{checked_location(address)}>{more}"
 
 
 def attachment(filename: str, *, inline: bool = False) -> tuple[str, str]:
-    """A Content-Disposition header (RFC 6266), as in `headers=[attachment("Übersicht 2024.pdf")]`: saved as a file.
+    r"""Return a `Content-Disposition` header line (RFC 6266): the browser saves the response as a file.
 
-    Any name can be given. Old clients get a plain one beside it. `inline`: shown by the browser, if it can, and saved
-    under this name.
+    Args:
+        filename: Name of the file, in any letters. Old clients get an ASCII form of it.
+        inline: Let the browser show the response if it can; the name is used if the user saves it.
+
+    Returns:
+        The line, as (name, value).
+
+    Example:
+        ```python
+        from tinysvc import Response
+        from tinysvc.web.negotiation import attachment
+
+        response = Response(b"a,b\n1,2\n", headers=[attachment("numbers.csv")], content_type="text/csv")
+        assert response.headers == [("content-disposition", 'attachment; filename="numbers.csv"')]
+        ```
     """
     name = "".join("_" if CONTROL_CHARACTERS.match(sign) or sign in "/\\" else sign for sign in filename)
     name = name.encode(errors="replace").decode()

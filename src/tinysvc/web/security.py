@@ -16,10 +16,34 @@ YEAR = 365 * 86400
 
 
 class SecurityHeaders:
-    """Middleware that adds security headers, where the handler has not set them; "" leaves one out.
+    """Middleware that adds security headers to responses (OWASP Secure Headers). A header that a handler sets stays.
 
-    `content_security_policy` goes with HTML only. `hsts` seconds long a browser comes back by HTTPS only; sent over
-    HTTPS alone, 0 leaves it out.
+    An empty text leaves the header out. Each argument is the value of its header.
+
+    Args:
+        content_security_policy: Content-Security-Policy, for HTML only. Most pages need a wider one than the default.
+        hsts: Seconds for which a browser uses HTTPS only (RFC 6797); sent over HTTPS only. 0: no header.
+        frame_options: X-Frame-Options.
+        referrer_policy: Referrer-Policy.
+        permissions_policy: Permissions-Policy.
+        opener_policy: Cross-Origin-Opener-Policy.
+        resource_policy: Cross-Origin-Resource-Policy.
+
+    Raises:
+        ConfigurationError: `hsts` is no whole number of seconds.
+        ValueError: A text cannot stand in a header.
+
+    Example:
+        ```python
+        from tinysvc import Service, io_route
+        from tinysvc.web.security import SecurityHeaders
+
+        @io_route("/")
+        async def index() -> str:
+            return "hello"
+
+        service = Service(index, middleware=[SecurityHeaders(frame_options="SAMEORIGIN")])
+        ```
     """
 
     def __init__(

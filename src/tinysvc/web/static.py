@@ -58,12 +58,31 @@ _RESPONSES = {
 
 
 class StaticFiles(Service):
-    """Serve the files of `folder` under `prefix`, for GET and HEAD; `index.html` for a folder in it.
+    """Serve the files of a folder, for GET and HEAD; `index.html` for a folder within it.
 
-    With validators (ETag, Last-Modified), conditional requests and ranges. `name.br`, `name.zst` and `name.gz` beside a
-    file are sent for it to clients that accept them. `cache_control` is sent with every file: by default it may be
-    kept, but is asked after each time. A relative folder is looked for from the working directory; ConfigurationError
-    if it is not there.
+    It is a service: a part of a `Service`, or a name at the top level of a service's module. Responses have validators
+    (ETag, Last-Modified), and obey conditional and range requests (RFC 9110, 13 and 14). `name.br`, `name.zst` or
+    `name.gz` is sent in place of the file `name` to a client that accepts it. Links that leave the folder, and names
+    that begin with a dot, are a 404.
+
+    Args:
+        folder: The folder; a relative path starts at the working directory.
+        prefix: Prefix of the paths.
+        cache_control: Value of `Cache-Control` for every file. By default clients may keep a file, and revalidate it
+            before each use.
+
+    Raises:
+        ConfigurationError: There is no such folder.
+
+    Example:
+        ```python
+        import tempfile
+
+        from tinysvc import Service
+        from tinysvc.web.static import StaticFiles
+
+        service = Service(StaticFiles(tempfile.gettempdir(), prefix="/files", cache_control="max-age=60"))
+        ```
     """
 
     is_part_of_module = True

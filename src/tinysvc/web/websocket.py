@@ -31,19 +31,22 @@ from .websocket_protocol import (
 
 
 class WebSocket:
-    """A client's WebSocket, for a handler's parameter of this type.
+    """The WebSocket (RFC 6455) of one client: a handler takes it as a parameter of this type.
 
-    It is accepted by `accept`, or by the first `receive` or `send`. To refuse it, raise HTTPError before that. A
-    message is `str` (text) or `bytes` (binary). `async for` yields messages until the socket is closed.
+    `accept`, or the first `receive` or `send`, accepts it; raise `HTTPError` before that to refuse it. Text messages
+    are str, binary ones bytes. `async for` yields messages until the WebSocket is closed. At most 16 messages (64 KiB)
+    wait for the handler; then the server reads no more from the client. It needs `tinysvc[websocket]`.
 
     Attributes:
         request: The request that opened the WebSocket.
-        subprotocol: The subprotocol that `accept` has chosen; "" if there is none.
+        subprotocol: The agreed subprotocol; empty if there is none.
 
     Example:
         ```python
-        @io_route("/chat/{room}")
-        async def chat(socket: WebSocket, room: str) -> None:
+        from tinysvc import WebSocket, io_route
+
+        @io_route("/echo/{room}")
+        async def echo(socket: WebSocket, room: str) -> None:
             async for message in socket:
                 await socket.send(message)
         ```
@@ -80,12 +83,12 @@ class WebSocket:
 
     @property
     def accepted(self) -> bool:
-        """Whether the handshake is complete."""
+        """Whether the handler has accepted the WebSocket."""
         return self._protocol is not None
 
     @property
     def close_code(self) -> int:
-        """The code of the first close frame, sent or received; 1006 if the connection was lost; 0 while it is open."""
+        """Code of the first close frame, sent or received (RFC 6455, 7.4). 1006: lost without one. 0: open."""
         return self._protocol.code if self._protocol else 0
 
     async def accept(
@@ -95,17 +98,19 @@ class WebSocket:
         origins: Iterable[str] = (),
         headers: Iterable[tuple[str, str]] = (),
     ) -> None:
-        """Complete the handshake (RFC 6455, 4.2.2).
+        """Accept the WebSocket.
+
+        A browser sends the origin of its page. It must be the host of this service, or one of `origins`: otherwise a
+        page of any site could open a WebSocket with the cookies of its visitor.
 
         Args:
-            subprotocols: The subprotocols of the service. The first one that the client offers is chosen.
-            origins: Origins whose pages may connect, as in "https://app.example", beside this host; "*" allows all.
-                A client that sends no Origin header is no browser, and is allowed.
-            headers: More headers of the 101 response.
+            subprotocols: Subprotocols that the handler speaks. The first one that the client offers is agreed.
+            origins: Further origins that are allowed, as in "https://app.example"; "*" for any.
+            headers: Further header lines of the response, as (name, value).
 
         Raises:
-            HTTPError: 403 if the page's origin is not allowed, or the client offers none of `subprotocols`.
-            RuntimeError: If the socket is accepted already.
+            HTTPError: 403, the origin is not allowed, or the client offers none of the subprotocols.
+            RuntimeError: The WebSocket was accepted before.
         """
         if self._protocol is not None:
             raise RuntimeError("the WebSocket is accepted already; call accept() before the first receive or send")
@@ -125,41 +130,38 @@ class WebSocket:
         return self._protocol
 
     async def receive(self) -> str | bytes:
-        """Wait for the next message. One task at a time may wait.
+        """Wait for the next message.
 
         Returns:
-            The message: `str` for text, `bytes` for binary.
+            str for a text message, bytes for a binary one.
 
         Raises:
-            SocketClosed: If the socket is closed, and all messages that came before are received.
-            RuntimeError: If another task is waiting already.
-            HTTPError: As `accept`, if the socket was not accepted before.
+            SocketClosed: The WebSocket is closed.
+            HTTPError: 403, this call accepts the WebSocket and the origin of its page is not allowed.
         """
         return await (self._protocol or await self._accepted()).receive()
 
     async def receive_text(self) -> str:
-        """Wait for the next message, which must be text. A binary message closes the socket with 1003.
+        """Wait for the next message, which must be text. A binary one closes the WebSocket with 1003.
 
         Returns:
             The text.
 
         Raises:
-            SocketClosed: As `receive`, and after a binary message.
-            RuntimeError: As `receive`.
-            HTTPError: As `receive`.
+            SocketClosed: The WebSocket is closed.
+            HTTPError: 403, this call accepts the WebSocket and the origin of its page is not allowed.
         """
         return await self._receive_only(str)  # type: ignore[return-value]
 
     async def receive_bytes(self) -> bytes:
-        """Wait for the next message, which must be binary. A text closes the socket with 1003.
+        """Wait for the next message, which must be binary. A text one closes the WebSocket with 1003.
 
         Returns:
             The bytes.
 
         Raises:
-            SocketClosed: As `receive`, and after a text message.
-            RuntimeError: As `receive`.
-            HTTPError: As `receive`.
+            SocketClosed: The WebSocket is closed.
+            HTTPError: 403, this call accepts the WebSocket and the origin of its page is not allowed.
         """
         return await self._receive_only(bytes)  # type: ignore[return-value]
 
@@ -171,18 +173,17 @@ class WebSocket:
         return message
 
     async def receive_json(self, type: Any = Any) -> Any:  # noqa: A002 - as in msgspec
-        """Wait for the next message, text or binary, and decode it as JSON. Invalid JSON closes the socket with 1007.
+        """Wait for the next message and decode it as JSON. A wrong message closes the WebSocket with 1007.
 
         Args:
-            type: The type of the value: a dataclass, a msgspec Struct, a pydantic model, `list[int]`, ...
+            type: Type that the message is checked against, as for a parameter of a handler.
 
         Returns:
-            A value of this type.
+            The value, of this type.
 
         Raises:
-            SocketClosed: As `receive`, and after a message that is not JSON of this type.
-            RuntimeError: As `receive`.
-            HTTPError: As `receive`.
+            SocketClosed: The WebSocket is closed.
+            HTTPError: 403, this call accepts the WebSocket and the origin of its page is not allowed.
         """
         message = await self.receive()
         try:
@@ -196,42 +197,39 @@ class WebSocket:
         raise SocketClosed(code, reason)
 
     async def send(self, message: str | bytes | bytearray | memoryview) -> None:
-        """Send a message. Waits while the client reads slower than messages are sent (back-pressure).
+        """Send a message. It waits while the client reads too slowly.
 
         Args:
-            message: `str` is sent as text, all else as binary.
+            message: str is sent as text, bytes as binary.
 
         Raises:
-            SocketClosed: If the socket is closed.
-            TypeError: If `message` is of another type.
-            HTTPError: As `accept`, if the socket was not accepted before.
+            SocketClosed: The WebSocket is closed.
+            HTTPError: 403, this call accepts the WebSocket and the origin of its page is not allowed.
         """
         await (self._protocol or await self._accepted()).send(message)
 
     async def send_json(self, value: Any) -> None:
-        """Send a value as JSON in a text message. Waits as `send`.
+        """Send a value as JSON in a text message.
 
         Args:
-            value: Any value that a handler may return as JSON.
+            value: Any value that a handler could return as JSON.
 
         Raises:
-            SocketClosed: If the socket is closed.
-            HTTPError: As `accept`, if the socket was not accepted before.
+            SocketClosed: The WebSocket is closed.
+            HTTPError: 403, this call accepts the WebSocket and the origin of its page is not allowed.
+            UnencodableResult: JSON cannot hold the value.
         """
         await (self._protocol or await self._accepted()).send(json_bytes(value), text=True)
 
     async def close(self, code: int = NORMAL, reason: str = "") -> None:
-        """Close the socket (RFC 6455, 7), and wait until the connection has ended: at most 10 seconds.
-
-        A second call does nothing but wait.
+        """Close the WebSocket, and wait some seconds for the client to confirm it. A second call does nothing.
 
         Args:
-            code: 1000 to 1003, 1007 to 1014, or 3000 to 4999 (RFC 6455, 7.4).
-            reason: At most 123 bytes of UTF-8.
+            code: Code of the close frame (RFC 6455, 7.4).
+            reason: Text of the close frame.
 
         Raises:
-            ValueError: If `code` or `reason` is not allowed.
-            HTTPError: As `accept`, if the socket was not accepted before.
+            HTTPError: 403, this call accepts the WebSocket and the origin of its page is not allowed.
         """
         protocol = await self._accepted()
         protocol.close(code, reason)

@@ -48,18 +48,24 @@ NORMAL, GOING_AWAY, UNSUPPORTED, LOST, INVALID_DATA, POLICY, INTERNAL = 1000, 10
 
 
 class SocketClosed(TinysvcError):
-    """The WebSocket is closed, or its connection is lost.
+    """The WebSocket is closed or lost. A handler need not catch it.
 
     Attributes:
-        code: The code of the close frame (RFC 6455, 7.4); 1006 if the connection was lost without one.
-        reason: The reason of the close frame; "" if it has none.
+        code: Code of the close frame (RFC 6455, 7.4); 1006 if the connection was lost without one.
+        reason: Text of the close frame.
 
     Example:
         ```python
-        try:
-            message = await socket.receive()
-        except SocketClosed as closed:
-            log.info("closed with %d", closed.code)
+        from tinysvc import SocketClosed, WebSocket, io_route
+
+        @io_route("/upload")
+        async def upload(socket: WebSocket) -> None:
+            received = []
+            try:
+                while True:
+                    received.append(await socket.receive_bytes())
+            except SocketClosed as error:
+                print(f"{len(received)} messages, then {error.code}")
         ```
     """
 
