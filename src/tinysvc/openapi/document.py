@@ -24,7 +24,7 @@ from ..binding.schemas import Schemas
 from ..core.settings import Settings
 from ..service.plan import Plan
 from ..service.service import Service
-from .operation import Operation, operation_of
+from .operation import execution, tags_of
 from .requests import body_of, parameters_of, security_of, security_schemes
 from .responses import PROBLEM_SCHEMA, problem_name, responses_of, types_of
 
@@ -35,15 +35,15 @@ VERSION = "3.1.0"
 
 def document(service: Service, plans: Iterable[Plan], settings: Settings) -> dict[str, Any]:
     """The OpenAPI document of a service with these routes."""
-    operations = [operation_of(plan) for plan in plans]
-    schemas = Schemas(each for operation in operations for each in types_of(operation))
+    plans = list(plans)
+    schemas = Schemas(each for plan in plans for each in types_of(plan))
     paths: dict[str, dict[str, Any]] = {}
     first_paths: dict[str, str] = {}  # path without the names of its parameters -> path of the first such route
-    for operation, ids in zip(operations, _operation_ids(operations), strict=True):
-        own = re.sub(r":path\}", "}", operation.path)
+    for plan, ids in zip(plans, _operation_ids(plans), strict=True):
+        own = re.sub(r":path\}", "}", plan.path)
         path = first_paths.setdefault(_PARAMETER.sub("{}", own), own)
-        for method in operation.route.methods:
-            described = _operation_or_fallback(operation, method, schemas, settings)
+        for method in plan.route.methods:
+            described = _operation_or_fallback(plan, method, schemas, settings)
             _rename(
                 described.get("parameters", ()),
                 dict(zip(_PARAMETER.findall(own), _PARAMETER.findall(path), strict=True)),
@@ -52,9 +52,9 @@ def document(service: Service, plans: Iterable[Plan], settings: Settings) -> dic
     return {
         "openapi": VERSION,
         "info": _info(service),
-        "tags": _tags(operations),
+        "tags": _tags(plans),
         "paths": paths,
-        "components": _components(operations, schemas),
+        "components": _components(plans, schemas),
     }
 
 
@@ -73,19 +73,19 @@ def _info(service: Service) -> dict[str, str]:
     return {**info, "description": service.description} if service.description else info
 
 
-def _tags(operations: list[Operation]) -> list[dict[str, str]]:
+def _tags(plans: list[Plan]) -> list[dict[str, str]]:
     """A tag for each service, described by its module's docstring; then the tags of the option `tags`."""
-    services = {each.plan.mount.name: each.plan.mount.service for each in operations}
-    names = dict.fromkeys([*services, *[tag for each in operations for tag in each.tags]])
+    services = {each.mount.name: each.mount.service for each in plans}
+    names = dict.fromkeys([*services, *[tag for each in plans for tag in tags_of(each)]])
     described = {name: service.description for name, service in services.items() if service.description}
     return [{"name": name, **({"description": described[name]} if name in described else {})} for name in names if name]
 
 
-def _operation_ids(operations: list[Operation]) -> list[dict[str, str]]:
+def _operation_ids(plans: list[Plan]) -> list[dict[str, str]]:
     """For each operation its id by method: the handler's name, made unique with service, method and path if needed."""
     candidates: list[dict[str, list[str]]] = []
-    for each in operations:
-        function, service = each.route.function.__name__, re.sub(r"\W+", "_", each.plan.mount.name)
+    for each in plans:
+        function, service = each.route.function.__name__, re.sub(r"\W+", "_", each.mount.name)
         path = re.sub(r"\W+", "_", each.path).strip("_")
         full = f"{service}_{function}" if service else function
         candidates.append(
@@ -102,40 +102,40 @@ def _operation_ids(operations: list[Operation]) -> list[dict[str, str]]:
     return [{method: chosen(names) for method, names in each.items()} for each in candidates]
 
 
-def _operation(operation: Operation, schemas: Schemas, settings: Settings) -> dict[str, Any]:
-    about = operation.route.about
-    summary, _, rest = (inspect.getdoc(operation.route.function) or "").partition("\n")
+def _operation(plan: Plan, schemas: Schemas, settings: Settings) -> dict[str, Any]:
+    about = plan.route.about
+    summary, _, rest = (inspect.getdoc(plan.route.function) or "").partition("\n")
     parts = {
         "summary": about.get("summary", summary),
         "description": rest.strip() if "summary" not in about else f"{summary}\n{rest}".strip(),
-        "tags": [tag for tag in operation.tags if tag],
+        "tags": [tag for tag in tags_of(plan) if tag],
         "deprecated": about.get("deprecated", False),
-        "parameters": parameters_of(operation, schemas),
-        "requestBody": body_of(operation, schemas),
-        "security": security_of(operation),
+        "parameters": parameters_of(plan, schemas),
+        "requestBody": body_of(plan, schemas),
+        "security": security_of(plan),
     }
     return {
         **{name: part for name, part in parts.items() if part},
-        "responses": responses_of(operation, schemas, settings),
-        "x-tinysvc": operation.execution(settings),
+        "responses": responses_of(plan, schemas, settings),
+        "x-tinysvc": execution(plan.route, settings),
     }
 
 
-def _operation_or_fallback(operation: Operation, method: str, schemas: Schemas, settings: Settings) -> dict[str, Any]:
+def _operation_or_fallback(plan: Plan, method: str, schemas: Schemas, settings: Settings) -> dict[str, Any]:
     """The operation; if it cannot be described or encoded, only its path: the document must not stop a service."""
     try:
-        described = _operation(operation, schemas, settings)
+        described = _operation(plan, schemas, settings)
         as_json(described)
     except Exception as error:
         log.warning(
-            "OpenAPI: %s %s is described by its path only: %s: %s", method, operation.path, type(error).__name__, error
+            "OpenAPI: %s %s is described by its path only: %s: %s", method, plan.path, type(error).__name__, error
         )
-        names = _PARAMETER.findall(operation.path.replace(":path}", "}"))
+        names = _PARAMETER.findall(plan.path.replace(":path}", "}"))
         parameters = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
         described = {
             **({"parameters": parameters} if parameters else {}),
             "responses": {"200": {"description": "Success."}},
-            "x-tinysvc": operation.execution(settings),
+            "x-tinysvc": execution(plan.route, settings),
         }
     return described
 
@@ -149,7 +149,7 @@ def as_json(value: Any, *, indent: bool = False) -> bytes:
         return json.dumps(value, default=str, indent=2 if indent else None).encode()
 
 
-def _components(operations: list[Operation], schemas: Schemas) -> dict[str, Any]:
+def _components(plans: list[Plan], schemas: Schemas) -> dict[str, Any]:
     found = {"schemas": {problem_name(schemas): PROBLEM_SCHEMA, **schemas.components}}
-    schemes = security_schemes(operations)
+    schemes = security_schemes(plans)
     return {**found, "securitySchemes": schemes} if schemes else found

@@ -13,15 +13,15 @@ from ..binding.schemas import ANYTHING, Schema, Schemas, with_default
 from ..core.form_data import UploadFile
 from ..core.forms import MULTIPART, URLENCODED
 from ..core.responses import JSON, OCTETS
-from .operation import Operation
+from ..service.plan import Plan
 
 NOT_DESCRIBED = frozenset({"accept", "content-type", "authorization", "host"})
 """Headers that are no parameters: OpenAPI describes them elsewhere, or they follow from the URL."""
 
 
-def parameters_of(operation: Operation, schemas: Schemas) -> list[dict[str, Any]]:
+def parameters_of(plan: Plan, schemas: Schemas) -> list[dict[str, Any]]:
     """The parameters in path, query, headers and cookies, each once."""
-    found = [_parameter(each, operation.path, schemas) for each in operation.inputs if _is_parameter(each)]
+    found = [_parameter(each, plan.path, schemas) for each in plan.inputs if _is_parameter(each)]
     return list({(each["in"], each["name"]): each for each in found}.values())
 
 
@@ -47,9 +47,9 @@ def _parameter(each: Input, path: str, schemas: Schemas) -> dict[str, Any]:
     return {**parameter, "schema": schema if required else with_default(schema, each.default)}
 
 
-def body_of(operation: Operation, schemas: Schemas) -> dict[str, Any] | None:
+def body_of(plan: Plan, schemas: Schemas) -> dict[str, Any] | None:
     """The request body; None if the handler takes none."""
-    body = [each for each in operation.inputs if each.place in ("json", "bytes", "form", "whole form")]
+    body = [each for each in plan.inputs if each.place in ("json", "bytes", "form", "whole form")]
     if not body:
         return None
     required = any(each.default is inspect.Parameter.empty and each.place != "bytes" for each in body)
@@ -60,8 +60,8 @@ def body_of(operation: Operation, schemas: Schemas) -> dict[str, Any] | None:
     else:
         schema = schemas.of(body[0].annotation) if body[0].place == "whole form" else _form(body, schemas)
         content = {kind: {"schema": schema} for kind in ([MULTIPART] if _has_files(body) else [MULTIPART, URLENCODED])}
-    if "example" in operation.route.about:
-        content = {kind: {**media, "example": operation.route.about["example"]} for kind, media in content.items()}
+    if "example" in plan.route.about:
+        content = {kind: {**media, "example": plan.route.about["example"]} for kind, media in content.items()}
     return {"content": content, "required": required}
 
 
@@ -80,18 +80,18 @@ def _has_files(body: list[Input]) -> bool:
     return any({UploadFile, list[UploadFile]} & set(options(hint)) for hint in hints)
 
 
-def security_of(operation: Operation) -> list[dict[str, list[str]]]:
+def security_of(plan: Plan) -> list[dict[str, list[str]]]:
     """The alternatives of credentials: all of them, or only those without a default (possibly none)."""
-    credentials = [each for each in operation.inputs if is_credential(each)]
+    credentials = [each for each in plan.inputs if is_credential(each)]
     required = [each for each in credentials if each.default is inspect.Parameter.empty]
     found: list[dict[str, list[str]]] = [{_scheme_name(each): [] for each in some} for some in (credentials, required)]
     return found[: 1 if credentials == required else 2] if credentials else []
 
 
-def security_schemes(operations: Iterable[Operation]) -> dict[str, Any]:
+def security_schemes(plans: Iterable[Plan]) -> dict[str, Any]:
     """The security schemes of all operations, by name."""
     schemes: dict[str, Any] = {}
-    for each in [each for operation in operations for each in operation.inputs]:
+    for each in [each for plan in plans for each in plan.inputs]:
         if isinstance(each.marker, Bearer):
             schemes[_scheme_name(each)] = {"type": "http", "scheme": "bearer"}
         elif isinstance(each.marker, ApiKey):

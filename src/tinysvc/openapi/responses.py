@@ -14,8 +14,9 @@ from ..binding.schemas import ANYTHING, REF, Schema, Schemas
 from ..core.responses import EVENTS, JSON, NDJSON, OCTETS, PROBLEM, TEXT, Response
 from ..core.settings import Settings
 from ..core.sse import EventStream
+from ..service.plan import Plan
 from ..web.websocket_route import socket_parameter
-from .operation import Operation
+from .operation import execution, result_type
 from .requests import is_credential
 
 PROBLEM_SCHEMA: Schema = {
@@ -60,21 +61,21 @@ DESCRIPTIONS = {
 }
 
 
-def responses_of(operation: Operation, schemas: Schemas, settings: Settings) -> dict[str, Any]:
+def responses_of(plan: Plan, schemas: Schemas, settings: Settings) -> dict[str, Any]:
     """The responses by status, in order."""
-    declared = dict(operation.route.about.get("responses", {}))
-    found = {status: _problem(DESCRIPTIONS[status], schemas) for status in _error_statuses(operation, settings)}
-    if socket_parameter(operation.plan):
+    declared = dict(plan.route.about.get("responses", {}))
+    found = {status: _problem(DESCRIPTIONS[status], schemas) for status in _error_statuses(plan, settings)}
+    if socket_parameter(plan):
         found[101] = {"description": "The WebSocket is open."}
     elif not any(status < 300 for status in declared):
-        found |= _results(operation, schemas)
+        found |= _results(plan, schemas)
     for status, declaration in declared.items():
-        found[int(status)] = _declared(status, declaration, found.get(status, {}), operation, schemas)
+        found[int(status)] = _declared(status, declaration, found.get(status, {}), plan, schemas)
     return {str(status): found[status] for status in sorted(found)}
 
 
 def _declared(
-    status: int, declaration: Any, default: Mapping[str, Any], operation: Operation, schemas: Schemas
+    status: int, declaration: Any, default: Mapping[str, Any], plan: Plan, schemas: Schemas
 ) -> dict[str, Any]:
     """A response of the option `responses`: a sentence, the type of the body, or None.
 
@@ -87,28 +88,28 @@ def _declared(
         return {"description": default.get("description") or phrases.get(status, str(status)), "content": content}
     if status >= 400:
         return _problem(declaration, schemas)
-    content = _content(operation, schemas) if status < 300 and status != 204 else {}
+    content = _content(plan, schemas) if status < 300 and status != 204 else {}
     return {"description": declaration, **({"content": content} if content else {})}
 
 
-def _results(operation: Operation, schemas: Schemas) -> dict[int, Any]:
+def _results(plan: Plan, schemas: Schemas) -> dict[int, Any]:
     """The responses for the types that the handler returns."""
     found: dict[int, Any] = {}
-    if type(None) in options(operation.returns):
+    if type(None) in options(result_type(plan.route)):
         found[204] = {"description": "Success, without a response body."}
-    if content := _content(operation, schemas):
+    if content := _content(plan, schemas):
         found[200] = {"description": "Success.", "content": content}
     return found
 
 
-def _result_types(operation: Operation) -> list[Any]:
-    return [kind for kind in options(operation.returns) if kind is not type(None)]
+def _result_types(plan: Plan) -> list[Any]:
+    return [kind for kind in options(result_type(plan.route)) if kind is not type(None)]
 
 
-def _content(operation: Operation, schemas: Schemas) -> dict[str, Any]:
-    kinds = _result_types(operation)
+def _content(plan: Plan, schemas: Schemas) -> dict[str, Any]:
+    kinds = _result_types(plan)
     found: dict[str, list[Schema]] = {}
-    for media, schema in [_media(kind, operation, schemas) for kind in kinds]:
+    for media, schema in [_media(kind, plan, schemas) for kind in kinds]:
         found.setdefault(media, []).append(schema)
     if list(found) == [JSON] and len(kinds) > 1 and (whole := schemas.of(_union(kinds))):
         return {JSON: {"schema": whole}}  # the same schema as of a body, with the discriminator of the union
@@ -118,14 +119,14 @@ def _content(operation: Operation, schemas: Schemas) -> dict[str, Any]:
 _MEDIA: dict[Any, str] = {str: TEXT, bytes: OCTETS, bytearray: OCTETS, memoryview: OCTETS}
 
 
-def _media(kind: Any, operation: Operation, schemas: Schemas) -> tuple[str, Schema]:
+def _media(kind: Any, plan: Plan, schemas: Schemas) -> tuple[str, Schema]:
     """The content type and the schema of a result; for a stream of events, the schema of one event."""
     kind = without_annotated(kind)
     if isinstance(kind, type) and issubclass(kind, EventStream):
         return _without_parameters(EVENTS), EVENT_SCHEMA
     if is_stream(kind):
-        media = _without_parameters(operation.plan.binder.stream_type) or "*/*"
-        return media, EVENT_SCHEMA if media == _without_parameters(EVENTS) else _stream(operation, schemas)
+        media = _without_parameters(plan.binder.stream_type) or "*/*"
+        return media, EVENT_SCHEMA if media == _without_parameters(EVENTS) else _stream(plan, schemas)
     if kind in (inspect.Parameter.empty, Any, object) or (isinstance(kind, type) and issubclass(kind, Response)):
         return "*/*", ANYTHING
     if kind in _MEDIA:
@@ -133,18 +134,18 @@ def _media(kind: Any, operation: Operation, schemas: Schemas) -> tuple[str, Sche
     return JSON, schemas.of(kind)
 
 
-def _stream(operation: Operation, schemas: Schemas) -> Schema:
+def _stream(plan: Plan, schemas: Schemas) -> Schema:
     """The schema of a stream; for JSON lines, `contentSchema` is the schema of one line."""
     text: Schema = {"type": "string"}
-    if operation.plan.binder.stream_type != NDJSON:
+    if plan.binder.stream_type != NDJSON:
         return text
-    return {**text, "contentMediaType": NDJSON, "contentSchema": schemas.of(_line_type(operation))}
+    return {**text, "contentMediaType": NDJSON, "contentSchema": schemas.of(_line_type(plan))}
 
 
-def _line_type(operation: Operation) -> Any:
+def _line_type(plan: Plan) -> Any:
     """The type of one line of a stream of JSON lines."""
-    is_lines = operation.plan.binder.stream_type == NDJSON
-    return get_args(without_annotated(operation.returns))[0] if is_lines else Any
+    is_lines = plan.binder.stream_type == NDJSON
+    return get_args(without_annotated(result_type(plan.route)))[0] if is_lines else Any
 
 
 def _without_parameters(media_type: str) -> str:
@@ -161,9 +162,9 @@ def problem_name(schemas: Schemas) -> str:
     return "tinysvc.Problem" if "Problem" in schemas.components else "Problem"
 
 
-def _error_statuses(operation: Operation, settings: Settings) -> Iterator[int]:
+def _error_statuses(plan: Plan, settings: Settings) -> Iterator[int]:
     """The statuses of the errors that the framework itself may respond with."""
-    inputs, route = operation.inputs, operation.route
+    inputs, route = plan.inputs, plan.route
     places = {each.place for each in inputs}
     if places:
         yield 400
@@ -175,11 +176,11 @@ def _error_statuses(operation: Operation, settings: Settings) -> Iterator[int]:
         yield 415
     if any(map(_can_be_invalid, inputs)):
         yield 422
-    if socket_parameter(operation.plan):
+    if socket_parameter(plan):
         yield from (400, 403, 426)
     if route.kind == "cpu" or route.limit or settings.max_io_requests:
         yield 503
-    if "timeout" in operation.execution(settings):
+    if "timeout" in execution(plan.route, settings):
         yield 504
 
 
@@ -191,15 +192,15 @@ def _can_be_invalid(each: Input) -> bool:
     return can_be_missing or not texts or comes_as_json(each.annotation)
 
 
-def types_of(operation: Operation) -> Iterator[Any]:
+def types_of(plan: Plan) -> Iterator[Any]:
     """The types of the operation that may need a schema."""
-    for each in operation.inputs:
+    for each in plan.inputs:
         yield each.annotation
-    yield from options(operation.returns)
-    if len(kinds := _result_types(operation)) > 1:
+    yield from options(result_type(plan.route))
+    if len(kinds := _result_types(plan)) > 1:
         yield _union(kinds)
-    yield _line_type(operation)
-    declared: Mapping[int, Any] = operation.route.about.get("responses", {})
+    yield _line_type(plan)
+    declared: Mapping[int, Any] = plan.route.about.get("responses", {})
     yield from (each for each in declared.values() if not isinstance(each, str))
 
 

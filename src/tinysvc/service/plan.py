@@ -49,14 +49,10 @@ class Plan:
         return self.mount.error_handlers
 
     @cached_property
-    def resource_binders(self) -> list[Binder]:
-        """The binders of the request's resources."""
-        return binders_of(self.request_resources, {*self.server_resources, *self.request_resources})
-
-    @property
     def inputs(self) -> list[Input]:
-        """All values that the handler and the resources of its requests take from a request."""
-        return [each for binder in (self.binder, *self.resource_binders) for each in binder.inputs]
+        """All values that the handler, and the resources of its requests, take from a request."""
+        resources = binders_of(self.request_resources, {*self.server_resources, *self.request_resources})
+        return [each for binder in (self.binder, *resources) for each in binder.inputs]
 
     def max_body_size(self, settings: Settings) -> int:
         """Bytes."""
