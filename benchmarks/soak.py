@@ -45,13 +45,13 @@ TESTS = Path(__file__).resolve().parents[1] / "tests" / "support"
 sys.path.insert(0, str(TESTS))
 
 import uvloop  # noqa: E402
-from test_wire import CASES, FRAGMENTS  # noqa: E402
 from websockets.asyncio.client import ClientConnection, connect  # noqa: E402
 from websockets.exceptions import WebSocketException  # noqa: E402
 
-from http_ends import Answer, chunked, get, post, read_answer, reset_on_close  # noqa: E402
+from http_ends import ReceivedResponse, chunked, get, post, read_answer, reset_on_close  # noqa: E402
 from soak_app import ANY_SIZE, BLOCK, block, checksum  # noqa: E402
-from system import descendants, workers_below  # noqa: E402 - where the tests keep them
+from system import descendants, workers_below  # noqa: E402
+from wire_cases import CASES, FRAGMENTS  # noqa: E402
 
 MiB = 2**20
 
@@ -163,7 +163,7 @@ class Client:
             raise ConnectionResetError(str(error)) from None
         await self.writer.drain()
 
-    async def _read(self, *, head: bool = False) -> Answer | None:
+    async def _read(self, *, head: bool = False) -> ReceivedResponse | None:
         try:
             return await read_answer(self.reader, head=head)
         except ValueError:  # the end came where a chunk's size should stand
@@ -171,7 +171,7 @@ class Client:
                 raise ConnectionResetError("cut off between two chunks") from None
             raise
 
-    async def answer(self, *, head: bool = False) -> Answer:
+    async def answer(self, *, head: bool = False) -> ReceivedResponse:
         answer = await self._read(head=head)
         if answer is None:
             raise ConnectionResetError("closed")
@@ -179,7 +179,7 @@ class Client:
             self.close()
         return answer
 
-    async def ask(self, data: bytes, *, head: bool = False) -> Answer:
+    async def ask(self, data: bytes, *, head: bool = False) -> ReceivedResponse:
         self.sent = b""
         await self.send(data)
         return await self.answer(head=head)
@@ -190,7 +190,7 @@ class Client:
         return "closed" if answer is None else said(answer)
 
 
-def said(answer: Answer) -> str:
+def said(answer: ReceivedResponse) -> str:
     """The status, and the name that a problem document has for it."""
     kind = ""
     if answer.fields.get("content-type") == "application/problem+json":
@@ -202,13 +202,13 @@ class Wrong(Exception):
     """An answer that is well-formed, and says the wrong thing."""
 
 
-def right(answer: Answer, body: bytes) -> str:
+def right(answer: ReceivedResponse, body: bytes) -> str:
     if answer.status == 200 and answer.body != body:
         raise Wrong(f"{len(body)} bytes {body[:80]!r} were expected, {len(answer.body)} came: {answer.body[:80]!r}")
     return said(answer)
 
 
-def right_stream(answer: Answer, blocks: int) -> str:
+def right_stream(answer: ReceivedResponse, blocks: int) -> str:
     if answer.status == 200 and zlib.crc32(answer.body) != checksum(blocks):
         raise Wrong(f"{blocks} blocks were expected, {len(answer.body)} bytes with another checksum came")
     return said(answer)

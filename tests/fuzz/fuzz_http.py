@@ -1,7 +1,7 @@
 """Fuzz the HTTP engine, guided by coverage (Atheris): `make fuzz`, or `python tests/fuzz/fuzz_http.py --seconds 60`.
 
-What else is given goes to libFuzzer (`-help=1` lists it). The corpus grows in a directory outside of the project; it
-begins with tests/wire/cases. What is found lands in tests/fuzz/found, where tests/wire/test_fuzz.py plays it again.
+Other flags go to libFuzzer (`-help=1` lists them). The corpus starts with tests/wire/cases and grows in a directory
+outside of the project. Inputs that fail are stored in tests/fuzz/found; tests/wire/test_fuzz.py replays them.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ FOUND = HERE / "found"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Fuzz the HTTP engine.")
-    parser.add_argument("--seconds", type=int, default=60, help="time it takes, if nothing is found")
+    parser.add_argument("--seconds", type=int, default=60, help="seconds to run, unless an input fails")
     parser.add_argument("--corpus", type=Path, default=Path(tempfile.gettempdir()) / "tinysvc-fuzz-corpus")
-    parser.add_argument("files", nargs="*", type=Path, help="inputs to play once, instead of new ones")
+    parser.add_argument("files", nargs="*", type=Path, help="inputs to replay once, in place of new ones")
     options, flags = parser.parse_known_args()
-    atheris: Any = importlib.import_module("atheris")  # it has no types, and is not everywhere
+    atheris: Any = importlib.import_module("atheris")  # optional, and without type hints
     sys.path[:0] = [str(HERE.parent), str(HERE.parent / "support")]
     with atheris.instrument_imports(
         include=["tinysvc.http", "tinysvc.wire.heads", "tinysvc.wire.bodies", "tinysvc.wire.chunked"]
@@ -36,14 +36,14 @@ def main() -> None:
     usual += [f"-artifact_prefix={FOUND}/", f"-dict={words}"]
     places = [*map(str, options.files or [options.corpus / "grown"])]
     atheris.Setup([sys.argv[0], *usual, *flags, *places], target.check)
-    gc.freeze()  # the target collects what a run leaves, which is quick if that is all there is
+    gc.freeze()  # the target collects garbage after each run: a small heap makes that fast
     gc.disable()
     atheris.Fuzz()
 
 
 def write_corpus(place: Path, target: Any) -> Path:
     """Write the wire cases, and libFuzzer's dictionary, whose path is returned."""
-    wire, corpus, words = importlib.import_module("test_wire"), place / "grown", place / "words"
+    wire, corpus, words = importlib.import_module("wire_cases"), place / "grown", place / "words"
     corpus.mkdir(parents=True, exist_ok=True)
     for number, case in enumerate(wire.CASES):
         for data in target.seeds(case.sent, number):
