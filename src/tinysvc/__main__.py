@@ -13,7 +13,7 @@ from typing import Any
 
 from . import __version__
 from .core.errors import ConfigurationError
-from .core.settings import Settings, load_settings, nearest, takes
+from .core.settings import Settings, did_you_mean, load_settings, wrong_value
 from .server.loading import load_service
 from .server.server import failures_told, run_loaded, show
 from .service.service import Service
@@ -75,7 +75,7 @@ def _read(kind: type, text: str) -> Any:
     try:
         return kind(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(takes(kind, text)) from None
+        raise argparse.ArgumentTypeError(wrong_value(kind, text)) from None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -106,7 +106,7 @@ def _no_option(word: str) -> str:
         return f"{word} is one TARGET too many; a folder serves all that is in it"
     known = [*SHOWN, "new", "bench", "version", *(field.name for field in dataclasses.fields(Settings))]
     flag = word.partition("=")[0]
-    return f"{flag} is no option{nearest(flag.lstrip('-').replace('-', '_'), known, _flag)}"
+    return f"{flag} is no option{did_you_mean(flag.lstrip('-').replace('-', '_'), known, _flag)}"
 
 
 def _flag(name: str) -> str:

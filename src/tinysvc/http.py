@@ -53,11 +53,11 @@ from .core.shutdown import CUT_OFF, DRAINED, STALL_THRESHOLD, awake_timeout
 from .core.tracebacks import author_traceback, indented, observe_error
 from .wire.bodies import COPY_SIZE, READ_SIZE, BodyReader
 from .wire.heads import (
+    CACHED_LENGTHS,
     FORBIDDEN_IN_HEAD,
     LENGTH_LINES,
-    MANY,
+    MAX_CACHED_LINE,
     USUAL_FIRST_LINES,
-    USUAL_LINE,
     Framing,
     RequestLine,
     field_lines,
@@ -449,7 +449,7 @@ class Connection(asyncio.StreamReaderProtocol):
         """What the usual block means. A long one is parsed each time, rather than held by ten thousand idle clients."""
         if len(block) <= USUAL_BLOCK and len(framing.headers.raw) <= USUAL_FIELDS:
             self._known_block, self._known_framing = block, framing
-            self._longest_line = min(USUAL_LINE, self.connections.short_head - len(block))
+            self._longest_line = min(MAX_CACHED_LINE, self.connections.short_head - len(block))
         else:
             self._known_block, self._known_framing = b"", None
 
@@ -532,7 +532,7 @@ class Connection(asyncio.StreamReaderProtocol):
         # What `_write_whole` does, in one step: each further call on this path is a measurable part of the whole.
         connections, size = self.connections, len(content)
         first_lines = USUAL_FIRST_LINES.get(response.content_type) or head_lines(200, response.content_type)
-        length_line = LENGTH_LINES[size] if size < MANY else b"content-length: %d\r\n" % size
+        length_line = LENGTH_LINES[size] if size < CACHED_LENGTHS else b"content-length: %d\r\n" % size
         own_lines = _own_lines(request, response) if response.headers else b""
         self.transport.write(b"".join((first_lines, length_line, own_lines, connections.last_lines, content)))
         if self.write_paused or self.body_memory:
@@ -555,7 +555,7 @@ class Connection(asyncio.StreamReaderProtocol):
         ):
             self.keep_alive = False
         if body is not None:
-            body.begin_answer()
+            body.begin_response()
         content = response.content
         if isinstance(content, (bytes, memoryview)):
             rest = self._write_whole(request, response, content)

@@ -25,7 +25,7 @@ import pytest
 
 from tinysvc import Batch, Form, Request, Service, WebSocket, cpu_route, io_route
 from tinysvc.binding.results import encode_chunk, encode_result
-from tinysvc.core.encoding import json_bytes, plain
+from tinysvc.core.encoding import json_bytes, to_plain
 from tinysvc.core.errors import UnencodableResult
 from tinysvc.core.sse import Event
 from tinysvc.testing import serving
@@ -334,4 +334,4 @@ def test_defaults_are_sent_over_a_websocket() -> None:
 
 def test_messagepack_keeps_datetimes_and_bytes() -> None:
     now = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
-    assert plain({"v": Box([now, b"a"])}, keep=(dt.datetime, bytes)) == {"v": {"v": [now, b"a"]}}
+    assert to_plain({"v": Box([now, b"a"])}, keep=(dt.datetime, bytes)) == {"v": {"v": [now, b"a"]}}

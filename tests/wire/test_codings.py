@@ -214,7 +214,7 @@ def test_a_bomb_is_noticed_before_it_is_in_memory(name: str, monkeypatch: pytest
     with pytest.raises(HTTPError):
         decompress_body(name, bomb, LIMIT)
     assert sum(steps) <= LIMIT + max(steps)
-    assert max(steps) <= 4 * codings.OUTPUT
+    assert max(steps) <= 4 * codings.OUTPUT_SIZE
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tinysvc.wire.ranges import MAX_RANGES, ManyParts, Part, parts_of
+from tinysvc.wire.ranges import MAX_RANGES, MultipartRanges, Part, parse_range
 
 SIZE = 1000
 
@@ -56,12 +56,12 @@ SIZE = 1000
     ],
 )
 def test_what_is_asked_for(header: str, parts: list[tuple[int, int]] | None) -> None:
-    assert parts_of(header, SIZE) == (None if parts is None else [Part(*each) for each in parts])
+    assert parse_range(header, SIZE) == (None if parts is None else [Part(*each) for each in parts])
 
 
 @pytest.mark.parametrize("header", ["bytes=0-", "bytes=-1", "bytes=0-0"])
 def test_of_nothing_there_are_no_parts(header: str) -> None:
-    assert parts_of(header, 0) == []
+    assert parse_range(header, 0) == []
 
 
 def test_several_parts_as_one_body(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_several_parts_as_one_body(tmp_path: Path) -> None:
     path.write_bytes(bytes(range(250)) * 4000)
     parts = [Part(0, 2), Part(100, 500_000), Part(999_999, 1)]
     file = open(path, "rb", buffering=0)  # noqa: SIM115
-    many = ManyParts(file, parts, 1_000_000, "text/plain")
+    many = MultipartRanges(file, parts, 1_000_000, "text/plain")
 
     async def collected() -> bytes:
         return b"".join([piece async for piece in many.pieces()])

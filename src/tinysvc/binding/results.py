@@ -96,8 +96,8 @@ def _encoder_of(kind: type) -> Callable[[Any], Response]:
         return _finished
     if issubclass(kind, (Iterator, AsyncIterator)):
         return Response
-    shape = fast_encoder_for(kind) if issubclass(kind, msgspec.Struct) else None
-    return _json if shape is None else _written_by(shape.write)
+    encoder = fast_encoder_for(kind) if issubclass(kind, msgspec.Struct) else None
+    return _json if encoder is None else _written_by(encoder.encode)
 
 
 def _written_by(write: JsonEncoder) -> Callable[[Any], Response]:

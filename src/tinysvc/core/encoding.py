@@ -43,10 +43,10 @@ def json_bytes(value: Any) -> bytes:
     kind = type(value)
     if kind not in _WITHOUT_FIELDS:
         is_list = kind is list and bool(value)
-        shape = fast_encoder_for(type(value[0]) if is_list else kind)  # type: ignore[arg-type]  # a class is hashable
-        if shape is not None and (can_encode_all if is_list else can_encode)(value, shape):
+        encoder = fast_encoder_for(type(value[0]) if is_list else kind)  # type: ignore[arg-type]  # a class is hashable
+        if encoder is not None and (can_encode_all if is_list else can_encode)(value, encoder):
             try:
-                return shape.write(value, _shallow, orjson.OPT_UTC_Z)
+                return encoder.encode(value, _shallow, orjson.OPT_UTC_Z)
             except (TypeError, ValueError):  # a value of another type than its class says
                 pass
     try:
@@ -56,10 +56,10 @@ def json_bytes(value: Any) -> bytes:
     try:
         return orjson.dumps(value, _shallow, _ANY_KEYS)
     except TypeError:
-        return json.dumps(plain(value), separators=(",", ":"), ensure_ascii=False).encode()
+        return json.dumps(to_plain(value), separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def plain(value: Any, *, keep: tuple[type, ...] = ()) -> Any:
+def to_plain(value: Any, *, keep: tuple[type, ...] = ()) -> Any:
     """`value` as dicts, lists, texts, numbers and None, and values of exactly the types in `keep`.
 
     UnencodableResult for what is none of these; it says where it was found.

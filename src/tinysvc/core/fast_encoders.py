@@ -27,7 +27,7 @@ JsonEncoder = Callable[[Any, Any, int], bytes]
 class FastEncoder(NamedTuple):
     """How values of a class are written alone."""
 
-    write: JsonEncoder
+    encode: JsonEncoder
     inner: tuple[type, ...] = ()
     """Dataclasses inside: whether their subclasses are written as well is not known."""
     defaults: Callable[[Any], Any] | None = None

@@ -251,7 +251,7 @@ def _fields_in(text: str, pool: str) -> dict[str, int]:
     for part in filter(None, text.split(",")):
         name, _, value = part.partition("=")
         if name not in known:
-            raise SettingsError(f"{name!r} is no option of the pool {pool}{nearest(name, known)}")
+            raise SettingsError(f"{name!r} is no option of the pool {pool}{did_you_mean(name, known)}")
         if name in fields:
             raise SettingsError(f"the pool {pool} has {name} twice; leave one out")
         try:
@@ -289,7 +289,7 @@ def load_settings(
                 pools[name] = _over(pools.get(name), pool)
     for name in values:
         if name not in _FIELDS:
-            raise SettingsError(f"{name!r} is no option of tinysvc{nearest(name, _FIELDS)}")
+            raise SettingsError(f"{name!r} is no option of tinysvc{did_you_mean(name, _FIELDS)}")
     try:
         return Settings(**values | {"pools": pools})
     except SettingsError as error:
@@ -328,16 +328,16 @@ def _variables(environ: Mapping[str, str]) -> dict[str, Any]:
             continue
         name = variable.removeprefix("TINYSVC_").lower()
         if name not in _FIELDS:
-            raise SettingsError(f"{variable} is no variable of tinysvc{nearest(name, _FIELDS, _variable)}")
+            raise SettingsError(f"{variable} is no variable of tinysvc{did_you_mean(name, _FIELDS, _variable)}")
         kind: type = type(_FIELDS[name].default)
         try:
             values[name] = read_bool(text) if kind is bool else kind(text)
         except ValueError:
-            raise SettingsError(f"{variable} {takes(kind, text)}") from None
+            raise SettingsError(f"{variable} {wrong_value(kind, text)}") from None
     return values
 
 
-def takes(kind: type, text: str) -> str:
+def wrong_value(kind: type, text: str) -> str:
     """The end of a sentence about a text that is no value of this kind."""
     has_unit = kind in (int, float) and text[:1].isdigit()
     return f"takes {_a(kind)}, not {text!r}" + ("; sizes are bytes, times are seconds" if has_unit else "")
@@ -350,7 +350,7 @@ def _over(weaker: Pool | Executor | None, stronger: Pool | Executor) -> Pool | E
     return stronger
 
 
-def nearest(name: str, names: Iterable[str], written: Callable[[str], str] = str) -> str:
+def did_you_mean(name: str, names: Iterable[str], written: Callable[[str], str] = str) -> str:
     """The end of a sentence about an unknown name; `written` says how a known one is spelled there."""
     names = list(names)
     if not names:

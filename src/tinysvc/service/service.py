@@ -17,7 +17,7 @@ import msgspec
 
 from ..core.errors import ConfigurationError
 from ..core.responses import Middleware
-from ..core.settings import Pool, Settings, SettingsError, nearest, read_pools
+from ..core.settings import Pool, Settings, SettingsError, did_you_mean, read_pools
 from .error_handlers import ErrorHandler, checked
 from .resources import in_order, of_request
 from .router import PARAMETER
@@ -222,7 +222,7 @@ class Service:
         known = {name for each in self.mounts() for name in each.service.resources}
         for name in resources:
             if name not in known:
-                raise ConfigurationError(f"override: there is no resource {name!r}{nearest(name, sorted(known))}")
+                raise ConfigurationError(f"override: there is no resource {name!r}{did_you_mean(name, sorted(known))}")
         return self._overridden(resources)
 
     def _overridden(self, replacements: Mapping[str, Any]) -> Service:
@@ -291,7 +291,7 @@ def _check_keywords(options: Mapping[str, Any]) -> None:
     known = [name for name in inspect.signature(Service).parameters if name not in ("parts", "options")]
     for name in options:
         if name not in fields:
-            raise SettingsError(f"Service(...) takes no {name!r}{nearest(name, [*known, *fields])}")
+            raise SettingsError(f"Service(...) takes no {name!r}{did_you_mean(name, [*known, *fields])}")
 
 
 def _filled(segment: str, parameters: Mapping[str, Any]) -> str:

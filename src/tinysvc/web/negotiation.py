@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from ..core.encoding import json_bytes, plain
+from ..core.encoding import json_bytes, to_plain
 from ..core.errors import HTTPError
 from ..core.query import CONTROL_CHARACTERS
 from ..core.requests import Request
@@ -101,7 +101,7 @@ def negotiated(
         response = Response(json_bytes(value), status, content_type=JSON)
     elif kind == MESSAGEPACK:
         response = Response(
-            msgspec.msgpack.encode(plain(value, keep=(datetime, bytes))), status, content_type=MESSAGEPACK
+            msgspec.msgpack.encode(to_plain(value, keep=(datetime, bytes))), status, content_type=MESSAGEPACK
         )
     else:
         assert html is not None

@@ -22,7 +22,7 @@ from ..core.responses import FileContent, Response, add_vary
 from ..service.routes import About, io_route
 from ..service.service import Service
 from ..wire.codings import choose_coding
-from ..wire.ranges import ManyParts, parts_of
+from ..wire.ranges import MultipartRanges, parse_range
 from .conditional import precondition, validators
 
 SIBLINGS = {"br": ".br", "zstd": ".zst", "gzip": ".gz"}
@@ -191,7 +191,7 @@ class StaticFiles(Service):
         if len(parts) == 1:
             headers.append(("content-range", parts[0].content_range(size)))
             return Response(FileContent(file, *parts[0]), 206, headers, content_type)
-        many = ManyParts(file, parts, size, content_type)
+        many = MultipartRanges(file, parts, size, content_type)
         return Response(many.pieces(), 206, [*headers, ("content-length", str(many.size))], many.content_type)
 
 
@@ -226,7 +226,7 @@ def _wanted_parts(request: Request, size: int, headers: list[tuple[str, str]]) -
     condition = request.headers.get("if-range")
     if condition is not None and condition.strip() not in (dict(headers)["etag"], dict(headers)["last-modified"]):
         return None
-    return parts_of(wanted, size)
+    return parse_range(wanted, size)
 
 
 def content_type_of(name: str) -> str:

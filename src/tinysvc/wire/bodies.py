@@ -84,7 +84,7 @@ class BodyReader:
         if self._decoder is not None:
             self._decoder = ChunkedDecoder(self._connection.settings, size)
 
-    def begin_answer(self) -> None:
+    def begin_response(self) -> None:
         """The answer's head comes next: a 100 behind it would stand in its body (RFC 9110, 15.2)."""
         self._continue = False
 

@@ -17,7 +17,7 @@ MAX_EXTENSIONS, MAX_ALL_EXTENSIONS = 256, 4 * KiB
 MAX_CHUNK_LINE = 16 + MAX_EXTENSIONS + 2
 """A chunk-size line: 16 hex digits, extensions, CRLF."""
 
-FRAMING = (b"content-length", b"transfer-encoding")
+FRAMING_FIELDS = (b"content-length", b"transfer-encoding")
 """Fields that are refused in a trailer: another program could take them for the framing of the message."""
 
 # RFC 9112, 7.1 and 7.1.1, without the optional white space that RFC 9112 calls bad.
@@ -114,7 +114,7 @@ class ChunkedDecoder:
                 return
             elif not FIELD_LINES.fullmatch(line):
                 raise ProtocolError(400, "The trailers are malformed.")
-            elif line.partition(b":")[0].lower() in FRAMING:
+            elif line.partition(b":")[0].lower() in FRAMING_FIELDS:
                 raise ProtocolError(400, "A trailer is Content-Length or Transfer-Encoding (RFC 9110, 6.5.1).")
             self._trailer_bytes += len(line)
             self._trailers += 1

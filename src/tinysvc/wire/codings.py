@@ -26,10 +26,10 @@ MIN_SIZE = 1024
 MAX_CODINGS = 1
 """Codings a request body may have on top of each other. Nobody sends two; who nests bombs does."""
 
-OUTPUT = 64 * 1024
+OUTPUT_SIZE = 64 * 1024
 """Bytes that are unpacked in one step, so that a bomb is noticed before it is in memory."""
 
-TYPES = re.compile(
+COMPRESSIBLE_TYPES = re.compile(
     r"text/(?!event-stream)|application/(?:[^;]+\+)?(?:json|xml|javascript|x-ndjson|wasm)\b|image/(?:svg|bmp)"
 )
 """What shrinks. Images, video, fonts and archives are compressed already; events must not wait in a buffer."""
@@ -189,7 +189,7 @@ def begin_compression(request: Request, response: Response) -> Coding | None:
     accept = request.headers.get("accept-encoding", "")
     size = getattr(response.content, "__len__", None)
     if (
-        not TYPES.match(response.content_type or "")
+        not COMPRESSIBLE_TYPES.match(response.content_type or "")
         or (size is not None and size() < MIN_SIZE)
         or response.status in (204, 206, 304)
         or any(name in ("content-encoding", "content-range") for name, _ in response.headers)
@@ -262,7 +262,7 @@ def _unpacked(coding: Coding, data: bytes, limit: int) -> Iterator[bytes]:
     step = coding.decompressor()
     size, ended = 0, False
     while not ended:
-        output, data, ended = step(data, OUTPUT)
+        output, data, ended = step(data, OUTPUT_SIZE)
         size += len(output)
         if size > limit:
             raise HTTPError(413, f"The body has more than {limit} bytes when it is unpacked.")

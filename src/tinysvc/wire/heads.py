@@ -22,7 +22,7 @@ from ..core.settings import Settings
 METHODS = {m.encode(): m for m in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
 """Methods a route can have. Another well-formed one is 501 (RFC 9110, 9.1)."""
 
-USUAL_LINE = 256
+MAX_CACHED_LINE = 256
 """Bytes of a request line that may be kept for the next request that begins with it."""
 
 # RFC 9112, 3 request-line; RFC 3986, 3.3 and 3.4 for the target. Clients follow the WHATWG URL standard instead, and
@@ -235,8 +235,8 @@ USUAL_FIRST_LINES: dict[str | None, bytes] = {name: head_lines(200, name) for na
 """What most responses begin with."""
 
 
-MANY = 2048
-LENGTH_LINES = [b"content-length: %d\r\n" % size for size in range(MANY)]
+CACHED_LENGTHS = 2048
+LENGTH_LINES = [b"content-length: %d\r\n" % size for size in range(CACHED_LENGTHS)]
 """Of small bodies: to write a number takes longer than to look it up."""
 
 

@@ -11,7 +11,7 @@ from typing import BinaryIO, NamedTuple
 MAX_RANGES = 8
 """Parts in one answer. Readers of video and PDF ask for one or two; hundreds are asked for to multiply our work."""
 
-PIECE = 256 * 1024
+PIECE_SIZE = 256 * 1024
 """Bytes that are read at once."""
 
 _SPEC = re.compile(r"[ \t]*(?:([0-9]{1,18})-([0-9]{0,18})|-([0-9]{1,18}))[ \t]*")
@@ -27,7 +27,7 @@ class Part(NamedTuple):
         return f"bytes {self.start}-{self.start + self.size - 1}/{whole}"
 
 
-def parts_of(header: str, size: int) -> list[Part] | None:
+def parse_range(header: str, size: int) -> list[Part] | None:
     """The parts of `size` bytes that the header asks for; none, if there is nothing where it asks: that is a 416.
 
     None if the header is to be ignored: another unit, a syntax error, more than MAX_RANGES parts, or parts that overlap
@@ -62,7 +62,7 @@ def parts_of(header: str, size: int) -> list[Part] | None:
     return found
 
 
-class ManyParts:
+class MultipartRanges:
     """Several parts of a file as multipart/byteranges (RFC 9110, 14.6). It closes the file when it is through."""
 
     def __init__(self, file: BinaryIO, parts: list[Part], whole: int, content_type: str) -> None:
@@ -85,7 +85,7 @@ class ManyParts:
             for head, (start, size) in self._parts:
                 yield head
                 while size:
-                    piece = os.pread(self._file.fileno(), min(size, PIECE), start)
+                    piece = os.pread(self._file.fileno(), min(size, PIECE_SIZE), start)
                     if not piece:
                         return  # it was cut short while we read it; the length that was told does not hold
                     yield piece
