@@ -280,6 +280,20 @@ def test_args_are_the_parameters(name: Name) -> None:
     assert name.entries("Args" if "Attributes" not in name.sections else "Attributes") == expected
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name.last in HANDED_OUT], ids=str)
+def test_attributes_exist(name: Name) -> None:
+    made: type = getattr(import_module(name.module), name.last)
+    source = "".join(inspect.getsource(each) for each in made.__mro__ if each.__module__.startswith("tinysvc."))
+    source = re.sub('""".*?"""', "", source, flags=re.DOTALL)
+    missing = [
+        each
+        for each in name.entries("Attributes")
+        if not re.search(rf"^ +(self\.|def )?{each}\b", source, re.MULTILINE)
+    ]
+    assert missing == []
+    assert "Args" not in name.sections
+
+
 @pytest.mark.parametrize("name", FUNCTIONS, ids=str)
 def test_result_is_described(name: Name) -> None:
     annotation = ast.unparse(name.node.returns)

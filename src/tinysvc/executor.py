@@ -49,8 +49,8 @@ class ProcessPoolExecutor(PlainExecutor):
         max_workers: Worker processes. None: the cores that this process may use.
         initializer: Function that each worker calls before its first job.
         initargs: Arguments of `initializer`.
-        queue_size: Jobs that may wait for a worker; then `run` raises `QueueFull`.
-        max_result_size: Largest result in bytes.
+        queue_size: Jobs that may wait for a worker (1000); then `run` raises `QueueFull`.
+        max_result_size: Largest result in bytes (64 MiB).
         max_jobs: Jobs after which a worker is replaced; 0 for never.
         max_memory: Bytes (RSS) that a worker may hold after a job before it is replaced; 0 for any.
         memory_limit: Bytes of address space of a worker (RLIMIT_AS); beyond it a job fails with MemoryError. 0 for any.

@@ -34,7 +34,7 @@ class TinysvcError(Exception):
         status: HTTP status of the response; 500 unless a class says otherwise.
         kind: Name of the error in the problem document (RFC 9457), as in "queue-full"; empty for "about:blank".
         headers: Further header lines of the response, as (name, value).
-        public: Text that the client may read; empty if the details belong into the log only.
+        public (str): Text that the client may read; empty if the details belong into the log only.
 
     Example:
         ```python
@@ -148,7 +148,8 @@ class BindingError(HTTPError):
     """422: the request does not fit the parameters of the handler.
 
     Attributes:
-        faults: One (place, detail) for each parameter that cannot be filled, as in ("query.limit", "...").
+        faults (Sequence[tuple[str, str]]): One (place, detail) for each parameter that cannot be
+            filled, as in ("query.limit", "...").
 
     Example:
         ```python
@@ -174,7 +175,7 @@ class NoRoute(HTTPError):
     """404: no route has this path. 405 with `Allow`: the routes of this path take other methods (RFC 9110, 15.5.6).
 
     Attributes:
-        status: 404 or 405.
+        status (int): 404 or 405.
 
     Example:
         ```python
@@ -205,7 +206,7 @@ class PoolError(TinysvcError):
     """Base of the errors of a worker pool: why a job has no result.
 
     Attributes:
-        message: The reason, in one sentence.
+        message (str): The reason, in one sentence.
 
     Example:
         ```python
@@ -254,7 +255,7 @@ class QueueFull(_Busy):
     """503: as many jobs wait as the queue of the pool may hold.
 
     Attributes:
-        retry_after: Seconds after which a further try makes sense; the client gets it as `Retry-After`.
+        retry_after (int): Seconds after which a further try makes sense; the client gets it as `Retry-After`.
 
     Example:
         ```python
@@ -274,7 +275,7 @@ class NoWorkers(_Busy):
     """503: no worker is alive and none can be started. The message has the reason, for the log only.
 
     Attributes:
-        retry_after: Seconds until the pool tries to start a worker again; the client gets it as `Retry-After`.
+        retry_after (int): Seconds until the pool tries to start a worker again; the client gets it as `Retry-After`.
     """
 
     kind = "no-workers"
@@ -288,7 +289,7 @@ class DeadlineInQueue(_Busy, TimeoutError):
     """503: the deadline passed while the job waited for a worker. It is a `TimeoutError`, too.
 
     Attributes:
-        retry_after: Seconds after which a further try makes sense; the client gets it as `Retry-After`.
+        retry_after (int): Seconds after which a further try makes sense; the client gets it as `Retry-After`.
     """
 
     kind = "deadline-in-queue"
@@ -298,7 +299,7 @@ class PoolClosed(_Busy):
     """503: the pool shuts down and takes no more jobs.
 
     Attributes:
-        retry_after: Seconds after which a further try makes sense; the client gets it as `Retry-After`.
+        retry_after (int): Seconds after which a further try makes sense; the client gets it as `Retry-After`.
     """
 
     kind = "draining"
@@ -345,7 +346,8 @@ class WorkerDied(PoolError):
     `submit` raises a subclass that is a `concurrent.futures.process.BrokenProcessPool`, too.
 
     Attributes:
-        exitcode: As in `multiprocessing.Process.exitcode`: a negative number is a signal. None if it is unknown.
+        exitcode (int | None): As in `multiprocessing.Process.exitcode`: a negative number is a signal.
+            None if it is unknown.
 
     Example:
         ```python
@@ -387,7 +389,7 @@ class WorkerStartError(PoolError):
     """500: a worker cannot be made ready. At the start of a server it ends the start with exit status 3.
 
     Attributes:
-        traceback: Traceback of the worker as text; empty if the worker has died without one.
+        traceback (str): Traceback of the worker as text; empty if the worker has died without one.
 
     Example:
         ```python
@@ -422,9 +424,9 @@ class RemoteError(PoolError):
     """An exception that was raised in a worker. It travels as text: nothing from a worker runs in the server.
 
     Attributes:
-        type_name: Name of the exception's type.
-        message: Type and text of the exception.
-        traceback: Traceback of the worker as text.
+        type_name (str): Name of the exception's type.
+        message (str): Type and text of the exception.
+        traceback (str): Traceback of the worker as text.
         original: The exception itself, or a copy without what cannot be pickled, where a function was called (`cpu`,
             `run`, `submit`). None if the exception cannot be pickled, and for requests of a cpu route.
 

@@ -31,10 +31,10 @@ class UploadFile:
     """A file of a form. Its content stays in memory, or in a temporary file, until no code refers to the UploadFile.
 
     Attributes:
-        name: Name of the field.
-        filename: File name that the client sent, without folders; "" if it sent none. Do not trust it.
-        content_type: Content type that the client sent. Do not trust it.
-        size: Length in bytes.
+        name (str): Name of the field.
+        filename (str): File name that the client sent, without folders; "" if it sent none. Do not trust it.
+        content_type (str): Content type that the client sent. Do not trust it.
+        size (int): Length in bytes.
         file: The content as a binary file, open for reading, at its beginning.
 
     Example:

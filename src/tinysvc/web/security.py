@@ -22,7 +22,7 @@ class SecurityHeaders:
 
     Args:
         content_security_policy: Content-Security-Policy, for HTML only. Most pages need a wider one than the default.
-        hsts: Seconds for which a browser uses HTTPS only (RFC 6797); sent over HTTPS only. 0: no header.
+        hsts: Seconds (one year) for which a browser uses HTTPS only (RFC 6797); sent over HTTPS only. 0: no header.
         frame_options: X-Frame-Options.
         referrer_policy: Referrer-Policy.
         permissions_policy: Permissions-Policy.

@@ -38,8 +38,8 @@ class WebSocket:
     wait for the handler; then the server reads no more from the client. It needs `tinysvc[websocket]`.
 
     Attributes:
-        request: The request that opened the WebSocket.
-        subprotocol: The agreed subprotocol; empty if there is none.
+        request (Request): The request that opened the WebSocket.
+        subprotocol (str): The agreed subprotocol; empty if there is none.
 
     Example:
         ```python
@@ -225,7 +225,7 @@ class WebSocket:
         """Close the WebSocket, and wait some seconds for the client to confirm it. A second call does nothing.
 
         Args:
-            code: Code of the close frame (RFC 6455, 7.4).
+            code: Code of the close frame (RFC 6455, 7.4); 1000 is a normal end.
             reason: Text of the close frame.
 
         Raises:

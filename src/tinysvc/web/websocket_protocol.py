@@ -51,8 +51,8 @@ class SocketClosed(TinysvcError):
     """The WebSocket is closed or lost. A handler need not catch it.
 
     Attributes:
-        code: Code of the close frame (RFC 6455, 7.4); 1006 if the connection was lost without one.
-        reason: Text of the close frame.
+        code (int): Code of the close frame (RFC 6455, 7.4); 1006 if the connection was lost without one.
+        reason (str): Text of the close frame.
 
     Example:
         ```python
