@@ -1,4 +1,4 @@
-"""A service whose answers are compressed (test_compression.py)."""
+"""A service whose responses are compressed (test_compression.py)."""
 
 from __future__ import annotations
 
@@ -37,37 +37,37 @@ def cpu_events() -> Iterator[Event]:
     yield Event(BIG)
 
 
-ANSWERS: dict[str, Any] = {
+RESULTS: dict[str, Any] = {
     "small": "x",
     "text": TEXT * 100,
     "big": BIG,
     "json": {"text": [TEXT] * 100},
     "octets": BIG.encode(),
     "partial": Response(TEXT * 100, 206, {"content-range": "bytes 0-1/2"}),
-    "packed": Response(BIG.encode(), headers={"content-encoding": "x"}, content_type="text/plain"),
+    "encoded": Response(BIG.encode(), headers={"content-encoding": "x"}, content_type="text/plain"),
     "view": Response(memoryview(BIG.encode()), content_type="text/plain"),
 }
 
 
-def answer(kind: str, made: dict[str, Any]) -> Any:
+def result(kind: str, made: dict[str, Any]) -> Any:
     if kind in made:
         return made[kind]()
-    return ANSWERS[kind]
+    return RESULTS[kind]
 
 
 @io_route("/io/{kind}")
 async def io(kind: str) -> Any:
-    return answer(kind, {"stream": io_pieces, "events": io_events})
+    return result(kind, {"stream": io_pieces, "events": io_events})
 
 
 @cpu_route("/cpu/{kind}")
 def cpu(kind: str) -> Any:
-    return answer(kind, {"stream": cpu_pieces, "events": cpu_events})
+    return result(kind, {"stream": cpu_pieces, "events": cpu_events})
 
 
 @cpu_route("/batch/{kind}", batch=Batch(4))
 def batched(kind: list[str]) -> list[Any]:
-    return [answer(each, {}) for each in kind]
+    return [result(each, {}) for each in kind]
 
 
 KEPT = Response(BIG)
@@ -80,8 +80,8 @@ async def kept() -> Response:
 
 @io_route("/file")
 async def file() -> Response:
-    opened = open(__file__, "rb", buffering=0)  # noqa: SIM115
-    return Response(FileContent(opened, 0, Path(__file__).stat().st_size), content_type="text/plain")
+    file = open(__file__, "rb", buffering=0)  # noqa: SIM115
+    return Response(FileContent(file, 0, Path(__file__).stat().st_size), content_type="text/plain")
 
 
 @io_route("/io/note", methods=["POST"])

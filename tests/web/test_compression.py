@@ -1,4 +1,4 @@
-"""compression.py, and the workers' part: answers that are compressed, and bodies that came so, on a served service."""
+"""compression.py and the compression in workers: responses, and request bodies, of a served service."""
 
 from __future__ import annotations
 
@@ -26,56 +26,56 @@ def client() -> Iterator[httpx.Client]:
 
 
 def raw(client: httpx.Client, path: str, accept: str) -> tuple[httpx.Response, bytes]:
-    """The answer, and its body as it came."""
-    with client.stream("GET", path, headers={"accept-encoding": accept}) as answer:
-        return answer, b"".join(answer.iter_raw())
+    """The response, and its body before decompression."""
+    with client.stream("GET", path, headers={"accept-encoding": accept}) as response:
+        return response, b"".join(response.iter_raw())
 
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("kind", ["text", "big", "json", "view"])
 @pytest.mark.parametrize("coding", ["gzip", "br"])
-def test_what_shrinks_is_compressed(client: httpx.Client, way: str, kind: str, coding: str) -> None:
+def test_compressible_content_is_compressed(client: httpx.Client, way: str, kind: str, coding: str) -> None:
     plain, body = raw(client, f"/{way}/{kind}", "identity")
-    answer, packed = raw(client, f"/{way}/{kind}", coding)
-    assert answer.headers["content-encoding"] == coding
-    assert int(answer.headers["content-length"]) == len(packed) < len(body) / 4
-    assert decompress_body(coding, packed, len(body)) == body
-    assert answer.headers["content-type"] == plain.headers["content-type"]
+    response, compressed = raw(client, f"/{way}/{kind}", coding)
+    assert response.headers["content-encoding"] == coding
+    assert int(response.headers["content-length"]) == len(compressed) < len(body) / 4
+    assert decompress_body(coding, compressed, len(body)) == body
+    assert response.headers["content-type"] == plain.headers["content-type"]
     assert "content-encoding" not in plain.headers
-    for each in (plain, answer):
+    for each in (plain, response):
         assert each.headers["vary"] == "accept-encoding"
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("kind", ["small", "octets", "partial", "packed"])
-def test_what_does_not_is_left_alone(client: httpx.Client, way: str, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["small", "octets", "partial", "encoded"])
+def test_other_content_is_not_compressed(client: httpx.Client, way: str, kind: str) -> None:
     plain, body = raw(client, f"/{way}/{kind}", "identity")
-    answer, packed = raw(client, f"/{way}/{kind}", "gzip")
-    assert packed == body
-    assert "vary" not in answer.headers
-    assert answer.headers.get("content-encoding") == plain.headers.get("content-encoding")
+    response, compressed = raw(client, f"/{way}/{kind}", "gzip")
+    assert compressed == body
+    assert "vary" not in response.headers
+    assert response.headers.get("content-encoding") == plain.headers.get("content-encoding")
 
 
 @pytest.mark.parametrize("way", ["io", "cpu"])
-def test_streams_are_compressed_as_they_go_but_not_events(client: httpx.Client, way: str) -> None:
-    answer, packed = raw(client, f"/{way}/stream", "gzip")
-    assert answer.headers["content-encoding"] == "gzip"
-    assert answer.headers["transfer-encoding"] == "chunked"
-    assert len(packed) < 30_000
-    assert gzip.decompress(packed).decode() == "one " + jobs.TEXT + jobs.BIG
-    unpack = zlib.decompressobj(31)
-    with client.stream("GET", f"/{way}/stream", headers={"accept-encoding": "gzip"}) as answer:
-        first = next(answer.iter_raw())
-        assert unpack.decompress(first).startswith(b"one ")
+def test_streams_are_compressed_by_item_but_events_are_not(client: httpx.Client, way: str) -> None:
+    response, compressed = raw(client, f"/{way}/stream", "gzip")
+    assert response.headers["content-encoding"] == "gzip"
+    assert response.headers["transfer-encoding"] == "chunked"
+    assert len(compressed) < 30_000
+    assert gzip.decompress(compressed).decode() == "one " + jobs.TEXT + jobs.BIG
+    decompressor = zlib.decompressobj(31)
+    with client.stream("GET", f"/{way}/stream", headers={"accept-encoding": "gzip"}) as response:
+        first = next(response.iter_raw())
+        assert decompressor.decompress(first).startswith(b"one ")
     events, body = raw(client, f"/{way}/events", "gzip")
     assert "content-encoding" not in events.headers
     assert body.startswith(b"data: all work")
 
 
-def test_a_file_is_sent_as_it_is(client: httpx.Client) -> None:
-    answer, body = raw(client, "/file", "gzip")
-    assert "content-encoding" not in answer.headers
-    assert b"A service whose answers are compressed" in body
+def test_file_is_not_compressed(client: httpx.Client) -> None:
+    response, body = raw(client, "/file", "gzip")
+    assert "content-encoding" not in response.headers
+    assert b"A service whose responses are compressed" in body
 
 
 def test_head_has_the_headers_of_get(client: httpx.Client) -> None:
@@ -84,30 +84,30 @@ def test_head_has_the_headers_of_get(client: httpx.Client) -> None:
     assert {**head.headers, "date": ""} == {**get.headers, "date": ""}
 
 
-def test_a_response_that_its_author_keeps_is_not_written_into(client: httpx.Client) -> None:
-    answers = [raw(client, "/kept", accept) for accept in ("gzip", "identity", "gzip")]
-    assert [answer.headers.get("content-encoding") for answer, _ in answers] == ["gzip", None, "gzip"]
-    assert answers[1][1].decode() == jobs.BIG
-    assert answers[2][1] == answers[0][1]
+def test_shared_response_is_not_changed(client: httpx.Client) -> None:
+    responses = [raw(client, "/kept", accept) for accept in ("gzip", "identity", "gzip")]
+    assert [response.headers.get("content-encoding") for response, _ in responses] == ["gzip", None, "gzip"]
+    assert responses[1][1].decode() == jobs.BIG
+    assert responses[2][1] == responses[0][1]
 
 
-def test_errors_are_plain(client: httpx.Client) -> None:
+def test_errors_are_not_compressed(client: httpx.Client) -> None:
     assert "content-encoding" not in client.get("/nowhere").headers
 
 
-def test_off_by_default() -> None:
+def test_compression_is_off_by_default() -> None:
     with serving(Service(jobs.io)) as url:
         assert "vary" not in httpx.get(f"{url}/io/big").headers
 
 
-# Bodies that came compressed
+# Compressed request bodies
 
 
 def note(length: int) -> bytes:
     return json.dumps({"text": "a" * length}).encode()
 
 
-def packed_by(name: str, content: bytes) -> bytes:
+def compressed_by(name: str, content: bytes) -> bytes:
     coding = coding_of(name)
     assert coding
     return compress(coding, content)
@@ -119,46 +119,46 @@ def send(client: httpx.Client, path: str, content: bytes, coding: str) -> httpx.
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", ["gzip", "deflate", "br", "zstd"])
-def test_a_typed_body_is_unpacked(client: httpx.Client, way: str, name: str) -> None:
-    answer = send(client, f"/{way}/note", packed_by(name, note(1000)), name)
-    assert answer.status_code == 200, answer.text
-    assert "1000" in answer.text
+def test_typed_body_is_decompressed(client: httpx.Client, way: str, name: str) -> None:
+    response = send(client, f"/{way}/note", compressed_by(name, note(1000)), name)
+    assert response.status_code == 200, response.text
+    assert "1000" in response.text
 
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
     ("content", "coding", "status", "detail"),
     [
-        (packed_by("gzip", note(90_000)), "gzip", 200, ""),
-        (packed_by("gzip", note(200_000)), "gzip", 413, "more than 100000 bytes when it is unpacked"),
-        (packed_by("zstd", bytes(500_000_000)), "zstd", 413, "more than 100000 bytes"),
-        (packed_by("gzip", packed_by("gzip", bytes(10_000_000))), "gzip, gzip", 415, "one Content-Encoding"),
-        (packed_by("gzip", note(10))[:-4], "gzip", 400, "is not gzip: it was cut short"),
+        (compressed_by("gzip", note(90_000)), "gzip", 200, ""),
+        (compressed_by("gzip", note(200_000)), "gzip", 413, "more than 100000 bytes when it is unpacked"),
+        (compressed_by("zstd", bytes(500_000_000)), "zstd", 413, "more than 100000 bytes"),
+        (compressed_by("gzip", compressed_by("gzip", bytes(10_000_000))), "gzip, gzip", 415, "one Content-Encoding"),
+        (compressed_by("gzip", note(10))[:-4], "gzip", 400, "is not gzip: it was cut short"),
         (note(10), "gzip", 400, "is not gzip"),
         (note(10), "snappy", 415, "not 'snappy'"),
-        (packed_by("gzip", b'{"text'), "gzip", 400, "is not JSON"),
-        (packed_by("gzip", b'{"text": 1}'), "gzip", 422, "Expected `str`"),
+        (compressed_by("gzip", b'{"text'), "gzip", 400, "is not JSON"),
+        (compressed_by("gzip", b'{"text": 1}'), "gzip", 422, "Expected `str`"),
         (note(10), "identity", 200, ""),
     ],
     ids=["fits", "long", "bomb", "nested", "cut", "plain", "unknown", "bad-json", "wrong-type", "identity"],
 )
-def test_what_is_wrong_with_it_is_said(
+def test_invalid_compressed_body_gets_an_error(
     client: httpx.Client, way: str, content: bytes, coding: str, status: int, detail: str
 ) -> None:
-    answer = send(client, f"/{way}/note", content, coding)
-    assert answer.status_code == status, answer.text
-    assert detail in answer.text
+    response = send(client, f"/{way}/note", content, coding)
+    assert response.status_code == status, response.text
+    assert detail in response.text
     if status == 415:
-        assert answer.headers["accept-encoding"] == "zstd, br, gzip, deflate"
+        assert response.headers["accept-encoding"] == "zstd, br, gzip, deflate"
     assert send(client, f"/{way}/note", note(3), "identity").status_code == 200
 
 
-def test_the_routes_own_limit_holds_for_what_is_unpacked(client: httpx.Client) -> None:
-    assert send(client, "/small/note", packed_by("gzip", note(80)), "gzip").status_code == 200
-    assert send(client, "/small/note", packed_by("gzip", note(100)), "gzip").status_code == 413
+def test_body_limit_of_the_route_holds_after_decompression(client: httpx.Client) -> None:
+    assert send(client, "/small/note", compressed_by("gzip", note(80)), "gzip").status_code == 200
+    assert send(client, "/small/note", compressed_by("gzip", note(100)), "gzip").status_code == 413
 
 
 @pytest.mark.parametrize("path", ["/io/raw", "/cpu/raw", "/io/stream"])
-def test_raw_bytes_are_what_was_sent(client: httpx.Client, path: str) -> None:
-    packed = packed_by("gzip", note(10))
-    assert send(client, path, packed, "gzip").content == packed
+def test_raw_body_stays_compressed(client: httpx.Client, path: str) -> None:
+    compressed = compressed_by("gzip", note(10))
+    assert send(client, path, compressed, "gzip").content == compressed

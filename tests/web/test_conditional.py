@@ -1,4 +1,4 @@
-"""conditional.py: a table of RFC 9110, 13."""
+"""conditional.py: the conditions of RFC 9110, 13 in a table, entity-tags and dates."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ SINCE, UNTIL = "if_modified_since", "if_unmodified_since"
 
 
 def ask(method: str, etag: str, last_modified: Any, **headers: str) -> int:
-    """The status; 200 for going on."""
+    """The status of the response; 200 if the handler continues."""
     raw = [(name.replace("_", "-").encode(), value.encode("latin-1")) for name, value in headers.items()]
     try:
-        answer = precondition(Request(method, "/", headers=Headers(raw)), etag=etag, last_modified=last_modified)
+        response = precondition(Request(method, "/", headers=Headers(raw)), etag=etag, last_modified=last_modified)
     except HTTPError as error:
         return error.status
-    if answer is None:
+    if response is None:
         return 200
-    assert answer.headers == validators(etag=etag, last_modified=last_modified)
-    assert answer.content == b""
-    return answer.status
+    assert response.headers == validators(etag=etag, last_modified=last_modified)
+    assert response.content == b""
+    return response.status
 
 
 @pytest.mark.parametrize(
@@ -87,12 +87,12 @@ def ask(method: str, etag: str, last_modified: Any, **headers: str) -> int:
         ("GET", "", datetime(1994, 11, 6, 10, 49, 37, tzinfo=timezone(timedelta(hours=2))), {SINCE: DATE}, 304),
     ],
 )
-def test_conditions(method: str, etag: str, modified: Any, headers: dict[str, str], status: int) -> None:
+def test_conditions_of_every_kind(method: str, etag: str, modified: Any, headers: dict[str, str], status: int) -> None:
     assert ask(method, etag, modified, **headers) == status
 
 
 @pytest.mark.parametrize("etag", ['a"b', "a b", "a\n", "☃", "W/", "\x7f", '"a"'])
-def test_an_etag_that_cannot_be(etag: str) -> None:
+def test_invalid_etag_is_an_error(etag: str) -> None:
     with pytest.raises(ValueError, match="an etag is latin-1 text without quotes"):
         validators(etag=etag)
 
@@ -114,11 +114,11 @@ def test_an_etag_that_cannot_be(etag: str) -> None:
         (None, None),
     ],
 )
-def test_dates(text: str | None, seconds: int | None) -> None:
+def test_dates_are_parsed_in_three_forms(text: str | None, seconds: int | None) -> None:
     assert read_date(text) == seconds
 
 
-def test_many_tags_are_read_in_one_pass() -> None:
+def test_many_tags_are_parsed_in_linear_time() -> None:
     assert len(tags_in('"a",' * 2000)) == 2000
     assert tags_in('"a", x, "b"') == ['"a"']
     assert tags_in('"' * 8000) == []
@@ -126,8 +126,8 @@ def test_many_tags_are_read_in_one_pass() -> None:
 
 @io_route("/note", methods=["GET", "PUT"])
 async def note(request: Request) -> Response:
-    if answer := precondition(request, etag="v1", last_modified=THEN):
-        return answer
+    if response := precondition(request, etag="v1", last_modified=THEN):
+        return response
     return Response("text", headers=validators(etag="v1", last_modified=THEN))
 
 
@@ -137,7 +137,7 @@ def client() -> Iterator[httpx.Client]:
         yield client
 
 
-def test_on_the_wire(client: httpx.Client) -> None:
+def test_validators_and_304_of_a_served_route(client: httpx.Client) -> None:
     first = client.get("/note")
     assert (first.headers["etag"], first.headers["last-modified"]) == ('"v1"', DATE)
     again = client.get("/note", headers={"if-none-match": first.headers["etag"]})
@@ -151,22 +151,22 @@ TEXT = "all work and no play makes Jack a dull boy. " * 100
 
 @io_route("/text", methods=["GET", "PUT"])
 async def text(request: Request) -> Response:
-    if answer := precondition(request, etag="v1"):
-        return answer
+    if response := precondition(request, etag="v1"):
+        return response
     return Response(TEXT, headers=validators(etag="v1"), content_type="text/markdown")
 
 
 @cpu_route("/cpu-text", methods=["GET", "PUT"])
 def cpu_text(request: Request) -> Response:
-    if answer := precondition(request, etag="v1"):
-        return answer
+    if response := precondition(request, etag="v1"):
+        return response
     return Response(TEXT, headers=validators(etag="v1"), content_type="text/markdown")
 
 
 @pytest.mark.parametrize("path", ["/text", "/cpu-text"])
 @pytest.mark.parametrize("accept", ["gzip", "identity"])
 @pytest.mark.parametrize("compress", [True, False])
-def test_a_304_has_the_fields_of_its_200(path: str, accept: str, compress: bool) -> None:
+def test_304_has_the_headers_of_the_200(path: str, accept: str, compress: bool) -> None:
     with serving(Service(text, cpu_text), compress=compress, cpu_workers=1) as url:
         fresh = httpx.get(url + path, headers={"accept-encoding": accept})
         tag = fresh.headers["etag"]

@@ -1,4 +1,4 @@
-"""security.py: what a browser is told, and where the handler has its own word."""
+"""security.py: the headers of each kind of response, and headers that the handler sets itself."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def headers(response: Response, scheme: str = "http", **options: Any) -> dict[st
         return response
 
     middleware = SecurityHeaders(**options)
-    answered = asyncio.run(middleware(Request("GET", "/", peer=Peer(None, None, scheme)), call_next))
-    assert answered is response
-    assert len(dict(answered.headers)) == len(answered.headers)
-    return dict(answered.headers)
+    found = asyncio.run(middleware(Request("GET", "/", peer=Peer(None, None, scheme)), call_next))
+    assert found is response
+    assert len(dict(found.headers)) == len(found.headers)
+    return dict(found.headers)
 
 
 @pytest.mark.parametrize(
@@ -54,21 +54,23 @@ def headers(response: Response, scheme: str = "http", **options: Any) -> dict[st
         ),
     ],
 )
-def test_headers(content_type: str | None, scheme: str, options: dict[str, Any], expected: dict[str, str]) -> None:
+def test_options_set_the_headers(
+    content_type: str | None, scheme: str, options: dict[str, Any], expected: dict[str, str]
+) -> None:
     assert headers(Response(b"", content_type=content_type), scheme, **options) == expected
 
 
-def test_the_handler_has_its_own_word() -> None:
+def test_headers_of_the_handler_are_kept() -> None:
     own = {"x-frame-options": "SAMEORIGIN", "content-security-policy": "default-src 'none'"}
     assert headers(Response("", headers=own, content_type="text/html")) == ALWAYS | own
 
 
-def test_what_would_not_stay_in_its_line_is_refused_at_once() -> None:
+def test_value_with_a_line_break_is_an_error() -> None:
     with pytest.raises(ValueError, match="the value of the header 'referrer-policy' must be one line"):
         SecurityHeaders(referrer_policy="a\r\nb: c")
 
 
 @pytest.mark.parametrize("hsts", [-1, 1.5, True, "5"])
-def test_what_browsers_would_pass_over_is_refused_at_once(hsts: Any) -> None:
+def test_invalid_hsts_is_a_configuration_error(hsts: Any) -> None:
     with pytest.raises(ConfigurationError, match="hsts takes a whole number of seconds"):
         SecurityHeaders(hsts=hsts)

@@ -1,7 +1,7 @@
-"""Answers compressed for clients that accept it, around handlers on the event loop. What is big is done in a thread.
+"""Compress the responses of handlers on the event loop for clients that accept it. A thread compresses large content.
 
-Off by default: an answer that holds a secret beside what the client has sent tells of the secret by its length
-(BREACH). A cpu route's answers are compressed by its worker: see endpoints.py.
+Off by default: if a response has both a secret and data of the client, its compressed length leaks the secret (BREACH).
+The worker compresses the responses of a cpu route: see cpu_endpoints.py.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from ..core.responses import Handler, Response
 from ..wire.codings import Coding, begin_compression, compress
 
 ON_LOOP = 16 * 1024
-"""Bytes that are compressed where they are: the loop is held for some 0.3 ms, and a thread costs as much."""
+"""Bytes up to which content is compressed on the event loop: that blocks it for 0.3 ms; a thread costs as much."""
 
 
 def compressed(handler: Handler) -> Handler:
-    """`handler`, with answers in the best coding that the client accepts."""
+    """The handler, with its responses in the best coding that the client accepts."""
 
     async def handle(request: Request) -> Response:
         request.compresses = True
@@ -31,26 +31,26 @@ def compressed(handler: Handler) -> Handler:
             coding = begin_compression(request, response)
             if coding is not None:
                 response.content = (
-                    PackedStream(coding, content)
+                    CompressedStream(coding, content)
                     if isinstance(content, AsyncIterator)
-                    else await _done(partial(compress, coding, content), len(content))
+                    else await _run(partial(compress, coding, content), len(content))
                 )
         return response
 
     return handle
 
 
-async def _done(work: partial[bytes], size: int) -> bytes:
+async def _run(work: partial[bytes], size: int) -> bytes:
     return work() if size <= ON_LOOP else await run_sync(work)
 
 
-class PackedStream:
-    """A stream, compressed; each piece is sent on at once."""
+class CompressedStream:
+    """A compressed stream. Each item is flushed, so that the client gets it at once."""
 
     def __init__(self, coding: Coding, pieces: AsyncIterator[bytes]) -> None:
         self._pieces = pieces
-        self._packer = coding.compressor()
-        self._send_on = coding.flush_block
+        self._compressor = coding.compressor()
+        self._flush_block = coding.flush_block
         self._ended = False
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -63,18 +63,18 @@ class PackedStream:
             piece = await anext(self._pieces)
         except StopAsyncIteration:
             self._ended = True
-            return self._packer.flush()
-        return await _done(partial(self._pack, piece), len(piece))
+            return self._compressor.flush()
+        return await _run(partial(self._compress, piece), len(piece))
 
     def tail(self) -> bytes:
-        """The end of the coding, where the stream is ended from outside."""
+        """The last bytes of the coding, for a stream that the server ends."""
         if self._ended:
             return b""
         self._ended = True
-        return self._packer.flush()
+        return self._compressor.flush()
 
-    def _pack(self, piece: bytes) -> bytes:
-        return self._packer.compress(piece) + self._send_on(self._packer)
+    def _compress(self, piece: bytes) -> bytes:
+        return self._compressor.compress(piece) + self._flush_block(self._compressor)
 
     async def aclose(self) -> None:
         close: Any = getattr(self._pieces, "aclose", None)

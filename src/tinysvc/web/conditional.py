@@ -1,10 +1,10 @@
-"""Conditional requests (RFC 9110, 13): 304 for who has it already, 412 for who would overwrite what they have not seen.
+"""Conditional requests (RFC 9110, 13): 304 for an unchanged copy, 412 for a write that is based on a stale copy.
 
-    if answer := precondition(request, etag=row.version):
-        return answer
+    if response := precondition(request, etag=row.version):
+        return response
     return Response(row.text, headers=validators(etag=row.version))
 
-A validator stands for one state of what is at the path: an entity-tag of the author's choice, or a date.
+A validator identifies one state of the resource at the path: an entity-tag, chosen by the author, or a date.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..core.errors import HTTPError
 from ..core.requests import Request
 from ..core.responses import Response
 
-_TAG = re.compile(r"(?:W/)?[\x21\x23-\x7e\x80-\xff]*")  # RFC 9110, 8.8.3, without its quotes
+_TAG = re.compile(r"(?:W/)?[\x21\x23-\x7e\x80-\xff]*")  # RFC 9110, 8.8.3, without the quotes
 _TAGS = re.compile(r'[ \t]*((?:W/)?"[\x21\x23-\x7e\x80-\xff]*")[ \t]*(?:,|$)')
 _HTTP_DATE = re.compile(r"[A-Za-z0-9 ,:-]{1,40}")
 
@@ -56,9 +56,9 @@ def precondition(request: Request, *, etag: str = "", last_modified: float | dat
     exists = bool(tag) or modified is not None
     if_match, if_none_match = request.headers.get("if-match"), request.headers.get("if-none-match")
     if if_match is not None:
-        # Our compression weakens a strong tag, which still names the same state: clients could not write otherwise.
-        weakened = getattr(request, "compresses", False) and not tag.startswith("W/")
-        if not (if_match.strip() == "*" and exists) and not _has(if_match, tag, weak=weakened):
+        # Compression makes a strong tag weak. It still names the same state: otherwise clients could not write.
+        is_weakened = getattr(request, "compresses", False) and not tag.startswith("W/")
+        if not (if_match.strip() == "*" and exists) and not _has(if_match, tag, weak=is_weakened):
             raise _failed("If-Match")
     elif modified is not None and modified > (read_date(request.headers.get("if-unmodified-since")) or inf):
         raise _failed("If-Unmodified-Since")
@@ -110,7 +110,7 @@ def _not_modified(etag: str, last_modified: float | datetime | None) -> Response
 
 
 def _failed(condition: str) -> HTTPError:
-    return HTTPError(412, f"What is here is not what {condition} expects: read it again before you change it.")
+    return HTTPError(412, f"The current state does not match {condition}: read it again before you change it.")
 
 
 def _quoted(etag: str) -> str:
@@ -121,14 +121,14 @@ def _quoted(etag: str) -> str:
 
 
 def _seconds(moment: float | datetime | None) -> int | None:
-    """Whole ones: what a header can say."""
+    """In whole seconds, the resolution of an HTTP date."""
     if isinstance(moment, datetime):
         moment = moment.timestamp()
     return None if moment is None else int(moment)
 
 
 def _has(header: str, tag: str, *, weak: bool) -> bool:
-    """Whether the tag is in the list; weakly, a weak one is equal to a strong one (RFC 9110, 8.8.3.2)."""
+    """Whether the list contains the tag. In weak comparison, W/"a" equals "a" (RFC 9110, 8.8.3.2)."""
     if not tag or (not weak and tag.startswith("W/")):
         return False
     tags = tags_in(header)
@@ -136,7 +136,7 @@ def _has(header: str, tag: str, *, weak: bool) -> bool:
 
 
 def tags_in(header: str) -> list[str]:
-    """The entity-tags in the header, with their quotes, up to the first thing that is none."""
+    """The entity-tags of the header, with their quotes, up to the first invalid one."""
     tags, position = [], 0
     while match := _TAGS.match(header, position):
         tags.append(match[1])
@@ -147,7 +147,7 @@ def tags_in(header: str) -> list[str]:
 
 
 def read_date(text: str | None) -> int | None:
-    """Any of the three forms of an HTTP date (RFC 9110, 5.6.7) in seconds since 1970; None for anything else."""
+    """An HTTP date in any of its three forms (RFC 9110, 5.6.7), in seconds since 1970; None if it is invalid."""
     if text is None or not _HTTP_DATE.fullmatch(text):
         return None
     try:

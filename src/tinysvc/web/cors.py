@@ -1,11 +1,11 @@
-"""CORS, as middleware: which other origins' pages may call this service from a browser (WHATWG Fetch, 3.2).
+"""CORS, as middleware: pages of other origins may call this service from a browser (WHATWG Fetch, 3.2).
 
     Service(api, middleware=[Cors(origins=["https://app.example", "https://*.example.org"])])
 
-A page of another origin may read an answer only if that says so; before anything but a plain GET, HEAD or form POST the
-browser asks (a *preflight*: OPTIONS with Access-Control-Request-Method). Nobody is refused here: without these headers
-a browser keeps the answer from the page. An answer that itself says who may read it keeps its word: two such headers
-are none to a browser.
+A page of another origin may read a response only if the headers of the response allow it. Before any request but a
+simple GET, HEAD or form POST, the browser sends a *preflight*: OPTIONS with Access-Control-Request-Method. This
+middleware refuses no request: without the headers, the browser does not give the response to the page. A response that
+sets Access-Control-Allow-Origin itself is not changed: browsers ignore the header if it comes twice.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from ..core.responses import Handler, Response, add_vary
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?")
 _PATTERN = re.compile(r"[a-z][a-z0-9+.-]*://\*\.[a-z0-9._-]+(?::[0-9]{1,5})?")
-_DEFAULT_PORT = re.compile(r"http:.*:0*80|https:.*:0*443")  # browsers leave it out (WHATWG URL, 4.2)
+_DEFAULT_PORT = re.compile(r"http:.*:0*80|https:.*:0*443")  # browsers omit it (WHATWG URL, 4.2)
 
-ASK = ("origin", "access-control-request-method", "access-control-request-headers")
-"""What the answer to a preflight depends on."""
+PREFLIGHT_HEADERS = ("origin", "access-control-request-method", "access-control-request-headers")
+"""The request headers that the response to a preflight depends on."""
 
 
 class Cors:
@@ -68,15 +68,19 @@ class Cors:
             raise ConfigurationError(f'origins takes a list, as in ["https://app.example"], not {origins!r}')
         self._any = "*" in origins
         if self._any and credentials:
-            raise ConfigurationError('origins=["*"] with credentials=True lets any page act for your users; name them')
+            raise ConfigurationError(
+                'origins=["*"] with credentials=True lets any page act for your users; list the origins'
+            )
         for what, names in (("methods", methods), ("headers", headers), ("expose", expose)):
             if isinstance(names, str) or not all(TOKEN.fullmatch(name) for name in names):
                 raise ConfigurationError(f"{what} takes a list of names, not {names!r}")
-            if credentials and "*" in names and what != "headers":  # of those we echo what was asked for
-                raise ConfigurationError(f'browsers take {what}=["*"] by the letter with credentials=True; name them')
+            if credentials and "*" in names and what != "headers":  # requested headers are echoed
+                raise ConfigurationError(
+                    f'with credentials=True {what}=["*"] is no wildcard to browsers; list the {what}'
+                )
         if type(max_age) is not int or max_age < 0:
             raise ConfigurationError(f"max_age takes a whole number of seconds, not {max_age!r}")
-        self._origins, self._patterns = _sorted_out(origins)
+        self._origins, self._patterns = _exact_and_patterns(origins)
         self._methods = ", ".join(methods).upper()
         self._headers = ", ".join(headers)
         self._any_header = "*" in headers
@@ -91,17 +95,17 @@ class Cors:
         response = await call_next(request)
         if not self._any:
             add_vary(response, "origin")
-        says_itself = any(name == "access-control-allow-origin" for name, _ in response.headers)
-        if origin and not says_itself and self._allows(origin):
+        is_set = any(name == "access-control-allow-origin" for name, _ in response.headers)
+        if origin and not is_set and self._allows(origin):
             response.headers += [self._allow(origin), *self._own, *self._expose]
         return response
 
     def _preflight(self, request: Request, origin: str) -> Response:
         response = Response(b"", 204)
-        add_vary(response, *ASK)
+        add_vary(response, *PREFLIGHT_HEADERS)
         if self._allows(origin):
-            asked = request.headers.get("access-control-request-headers", "")
-            headers = asked if self._any_header else self._headers
+            requested = request.headers.get("access-control-request-headers", "")
+            headers = requested if self._any_header else self._headers
             response.headers += [
                 self._allow(origin),
                 *self._own,
@@ -122,13 +126,13 @@ class Cors:
         return lower in self._origins or any(pattern.fullmatch(lower) for pattern in self._patterns)
 
 
-def _sorted_out(origins: Sequence[str]) -> tuple[frozenset[str], list[re.Pattern[str]]]:
-    """Those that are exact, and patterns."""
+def _exact_and_patterns(origins: Sequence[str]) -> tuple[frozenset[str], list[re.Pattern[str]]]:
+    """The exact origins, and expressions for the patterns."""
     exact, patterns = set(), []
     for origin in origins:
         text = origin.lower()
         if _DEFAULT_PORT.fullmatch(text):
-            raise ConfigurationError(f"{origin!r} has the port that browsers leave out of an origin; leave it out too")
+            raise ConfigurationError(f"{origin!r} has the default port, which browsers omit from an origin; remove it")
         if _PATTERN.fullmatch(text):
             before, after = map(re.escape, text.split("*"))
             patterns.append(re.compile(f"{before}(?:[a-z0-9_-]+\\.)*[a-z0-9_-]+{after}"))
@@ -136,7 +140,7 @@ def _sorted_out(origins: Sequence[str]) -> tuple[frozenset[str], list[re.Pattern
             exact.add(text)
         else:
             raise ConfigurationError(
-                f"{origin!r} is no origin: that is a scheme, a host and, where it is unusual, a port, without path or "
-                'a slash at the end, as in "https://app.example", or "https://*.example.org" for all hosts below one'
+                f"{origin!r} is not an origin: write scheme, host and any unusual port, without a path or "
+                'a slash at the end, as in "https://app.example", or "https://*.example.org" for all subdomains'
             )
     return frozenset(exact), patterns

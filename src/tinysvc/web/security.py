@@ -1,4 +1,4 @@
-"""Security headers, as middleware: what a browser is told not to do with our answers (OWASP Secure Headers).
+"""Middleware for security headers, which restrict a browser in the use of a response (OWASP Secure Headers).
 
 Service(site, middleware=[SecurityHeaders()])
 """
@@ -10,7 +10,7 @@ from ..core.requests import Request
 from ..core.responses import Handler, Response
 
 CONTENT_POLICY = "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
-"""Nothing but what comes from here, no plug-ins, no frames around us: a start that most pages must widen."""
+"""Content of this host only, no plug-ins, no framing by other pages. Most pages need a wider policy."""
 
 YEAR = 365 * 86400
 
@@ -58,7 +58,7 @@ class SecurityHeaders:
         resource_policy: str = "same-origin",
     ) -> None:
         if type(hsts) is not int or hsts < 0:
-            raise ConfigurationError(f"hsts takes a whole number of seconds, 0 for none, not {hsts!r}")
+            raise ConfigurationError(f"hsts takes a whole number of seconds, 0 to disable it, not {hsts!r}")
         lines = {
             "x-content-type-options": "nosniff",
             "x-frame-options": frame_options,
@@ -73,15 +73,15 @@ class SecurityHeaders:
 
     async def __call__(self, request: Request, call_next: Handler) -> Response:
         response = await call_next(request)
-        there = {name for name, _ in response.headers}
-        response.headers += [line for line in self._always if line[0] not in there]
+        present = {name for name, _ in response.headers}
+        response.headers += [line for line in self._always if line[0] not in present]
         if (response.content_type or "").lower().startswith("text/html"):
-            response.headers += [line for line in self._pages if line[0] not in there]
+            response.headers += [line for line in self._pages if line[0] not in present]
         if request.scheme == "https":
-            response.headers += [line for line in self._secure if line[0] not in there]
+            response.headers += [line for line in self._secure if line[0] not in present]
         return response
 
 
 def _checked(lines: dict[str, str]) -> list[tuple[str, str]]:
-    """Those that are not empty; ValueError for one that would not stay in its line."""
+    """The headers that are not empty. ValueError if a value is not one line."""
     return Response(headers=[line for line in lines.items() if line[1]]).headers
