@@ -967,7 +967,7 @@ LOG_LINES = {
     "a worker died in a job": r"ERROR tinysvc: [A-Z]+ /cpu/.*: 500, worker \d+ was killed"
     r"( by SIGKILL from outside|: it could not be given a job: \[Errno 32\]).*",
     "a worker died in a stream": r"ERROR tinysvc\.http: <Request GET /cpu/(?:download|events|lines)/\d+> .*: "
-    r"the stream failed half-way and was cut off: tinysvc\.errors\.WorkerDied: worker \d+ was killed by SIGKILL.*",
+    r".*stream.*: tinysvc\.core\.errors\.WorkerDied: worker \d+ was killed by SIGKILL.*",
     "a worker died as it began": r"(ERROR tinysvc\.executor: )?worker \d+ was killed by SIGKILL from outside the pool"
     r"(; trying again in 0\.1 s)?",
     "a hint": r"INFO tinysvc: a hint: [A-Z]+ /\S+ works for .*",
