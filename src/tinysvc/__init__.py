@@ -30,7 +30,8 @@ with refuse_shadowing():
     from .core.requests import Request
     from .core.responses import Handler, Middleware, Response
     from .core.sse import Event, EventStream
-    from .service.routes import Batch, Cache, cpu_resource, cpu_route, io_resource, io_route
+    from .service.decorators import cpu_resource, cpu_route, io_resource, io_route
+    from .service.routes import Batch, Cache
 
 if TYPE_CHECKING:
     from .core.settings import Pool

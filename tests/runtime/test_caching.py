@@ -445,7 +445,7 @@ def test_a_cache_that_cannot_be(cache: Any) -> None:
 
 
 def test_a_stream_is_not_kept() -> None:
-    with pytest.raises(ConfigurationError, match=r"streaming.*only a whole answer is kept; return one, or drop cache="):
+    with pytest.raises(ConfigurationError, match=r"streaming.*keeps no streams; .* leave out cache="):
         cpu_route("/x", cache=1)(caching_jobs.streaming)
 
 

@@ -17,7 +17,7 @@ from tinysvc.service.plan import plans_of
 def test_endpoint_lists_shared_resources_and_those_of_the_request() -> None:
     work = next(each for each in plans_of(Service(resources_jobs)) if each.route.function is resources_jobs.work)
     endpoint = endpoint_of(work, Settings())
-    assert (list(endpoint.resources), endpoint.shared, endpoint.of_request) == (
+    assert (list(endpoint.resources), endpoint.shared, endpoint.request_resources) == (
         ["base", "scale", "weights"],
         frozenset({"base"}),
         frozenset({"user"}),

@@ -93,7 +93,7 @@ def test_the_traceback_of_a_thread_begins_with_the_authors_code(caplog: pytest.L
 
 
 def test_a_thread_cannot_be_stopped() -> None:
-    with pytest.raises(ConfigurationError, match="only an async def can be stopped on the way"):
+    with pytest.raises(ConfigurationError, match="only an async def can be cancelled"):
         io_route("/", timeout=1)(narrow)
 
 

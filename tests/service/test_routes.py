@@ -1,95 +1,34 @@
-"""routing.py: what the decorators record, and what they refuse."""
+"""routes.py: records are kept on their functions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import types
 
-import pytest
-
-from tinysvc.core.errors import ConfigurationError
-from tinysvc.service.routes import Batch, Resource, Route, cpu_resource, cpu_route, io_resource, io_route, recorded
+from tinysvc.service.routes import Route, recorded, unreachable
 
 
-def handler() -> None: ...
+def test_function_without_records() -> None:
+    assert recorded(len) == []
+    assert recorded("text") == []
 
 
-def test_decorators_record_and_may_be_stacked() -> None:
-    @io_route("/a")
-    @io_route("/b", methods=["post", "PUT"])
-    def both() -> None: ...
+def test_timeout_of_a_route() -> None:
+    def handler() -> None: ...
 
-    routes = [record for record in recorded(both) if isinstance(record, Route)]
-    assert [(route.path, route.methods) for route in routes] == [("/b", ("POST", "PUT")), ("/a", ("GET",))]
+    def timeout_of(timeout: float | None) -> float | None:
+        return Route(path="/", methods=("GET",), function=handler, kind="cpu", timeout=timeout).timeout_or(30)
 
-
-def test_wrong_options_are_named() -> None:
-    with pytest.raises(ConfigurationError, match="timeout must be a number of seconds, 0 or more, not -1"):
-        cpu_route("/", timeout=-1)(handler)
-    with pytest.raises(ConfigurationError, match='takes "cancel" or "finish"'):
-        cpu_route("/", on_disconnect="maybe")(handler)  # type: ignore[arg-type]
-    with pytest.raises(ConfigurationError, match='takes "cancel" or "finish"'):
-        io_route("/", on_disconnect="maybe")(handler)  # type: ignore[arg-type]
-    for size in (-1, True, "1"):
-        with pytest.raises(ConfigurationError, match="max_body_size must be a whole number of bytes, 0 or more, not"):
-            io_route("/", max_body_size=size)(handler)  # type: ignore[arg-type]
-    with pytest.raises(ConfigurationError, match="is not a function"):
-        io_resource(len)
-    with pytest.raises(ConfigurationError, match="methods is empty"):
-        io_route("/", methods=[])(lambda: None)
+    assert [timeout_of(None), timeout_of(0), timeout_of(2)] == [30, None, 2]
 
 
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        ({"pool": ""}, "pool takes the name of a pool, as in pool=\"training\", not ''"),
-        ({"pool": None}, "pool takes the name of a pool"),
-        ({"limit": 0}, "limit must be a whole number, 1 or more, not 0"),
-        ({"limit": True}, "limit must be a whole number"),
-        ({"limit": 1.5}, "limit must be a whole number"),
-        ({"batch": 32}, r"batch takes a Batch, as in batch=Batch\(size=32\), not 32"),
-        ({"batch": Batch(size=0)}, "the size of a batch is a whole number, 1 or more, not 0"),
-        ({"batch": Batch(size=2.0)}, "the size of a batch"),  # type: ignore[arg-type]
-        ({"batch": Batch(wait=-1)}, "the wait of a batch is a number of seconds, 0 or more, not -1"),
-        ({"batch": Batch(wait=float("nan"))}, "the wait of a batch"),
-        ({"batch": Batch(wait="1")}, "the wait of a batch"),  # type: ignore[arg-type]
-    ],
-)
-def test_wrong_options_of_a_cpu_route_are_named(options: dict[str, Any], says: str) -> None:
-    with pytest.raises(ConfigurationError, match=rf"handler \(.*test_routes\.py:[0-9]+\): {says}"):
-        cpu_route("/", **options)(handler)
-
-
-def test_a_generator_takes_no_batch() -> None:
-    def items() -> Iterator[int]:
-        yield 1
-
-    with pytest.raises(ConfigurationError, match="streams, but a batch is answered whole; return a list, or drop"):
-        cpu_route("/", batch=Batch())(items)
-
-
-def test_pool_limit_and_batch_are_recorded() -> None:
-    def plain() -> None: ...
-
-    cpu_route("/a", pool="training", limit=2, batch=Batch(8, 0))(plain)
-    cpu_route("/b")(plain)
-    a, b = (record for record in recorded(plain) if isinstance(record, Route))
-    assert (a.pool, a.limit, a.batch) == ("training", 2, Batch(size=8, wait=0))
-    assert (b.pool, b.limit, b.batch) == ("default", None, None)
-
-
-def test_a_cpu_resource_is_shared_or_not() -> None:
-    def plain() -> int:
-        return 1
-
-    def shared() -> int:
-        return 2
-
-    assert cpu_resource(plain) is plain
-    assert cpu_resource(shared=True)(shared) is shared
-    (a,), (b,) = recorded(plain), recorded(shared)
-    assert isinstance(a, Resource)
-    assert isinstance(b, Resource)
-    assert (a.kind, a.shared, b.kind, b.shared) == ("cpu", False, "cpu", True)
-    with pytest.raises(ConfigurationError, match=r"plain .*shared must be True or False, not 'yes'"):
-        cpu_resource(shared="yes")(plain)  # type: ignore[call-overload]
+def test_function_whose_name_is_reused_is_unreachable() -> None:
+    module = types.ModuleType("reused")
+    exec(  # as the import of a module does
+        "from tinysvc import io_route\n"
+        "@io_route('/a')\ndef handler(): pass\n"
+        "first = handler\ndel first\n"
+        "@io_route('/b')\ndef handler(): pass\n",
+        vars(module),
+    )
+    (found,) = unreachable(module)
+    assert [record.path for record in recorded(found) if isinstance(record, Route)] == ["/a"]

@@ -445,8 +445,8 @@ def hidden() -> None: ...
         ("no-slash", "must begin with"),
         ("/{a", "cannot read"),
         ("/x{a}", "cannot read"),
-        ("/{a:path}/b", "put it last"),
-        ("/{a}/{a}", "stands twice"),
+        ("/{a:path}/b", "put it at the end"),
+        ("/{a}/{a}", "two parameters of one name"),
     ],
 )
 def test_paths_that_cannot_be_read(path: str, says: str) -> None:

@@ -11,7 +11,7 @@ from tinysvc import ConfigurationError, HTTPError, Request, Response, Service, S
 from tinysvc.core.responses import Handler
 from tinysvc.core.settings import Settings
 from tinysvc.runtime.running_service import at_work
-from tinysvc.service.routes import cpu_route
+from tinysvc.service.decorators import cpu_route
 from websocket_ends import (
     CLOSE,
     KEY,

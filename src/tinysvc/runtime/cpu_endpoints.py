@@ -65,7 +65,7 @@ class Endpoint(NamedTuple):
     """Whether answers are compressed for clients that accept it."""
     max_body_size: int = 16 * 1024 * 1024
     """Bytes that a compressed body may unpack to."""
-    of_request: frozenset[str] = frozenset()
+    request_resources: frozenset[str] = frozenset()
     """Names of the resources whose values come with each request."""
     error_handlers: dict[type[Exception], ErrorHandler] = {}  # noqa: RUF012 - nobody writes to it
     has_body: bool = True
@@ -142,7 +142,7 @@ def _request(meta: Any, body: Body, compresses: bool) -> Request:
 
 def _one_at_a_time(endpoint: Endpoint, resources: Values) -> Handle:
     function, path = endpoint.function, endpoint.path
-    names = {*resources, *endpoint.of_request}
+    names = {*resources, *endpoint.request_resources}
     binder = Binder(function, endpoint.path_parameters, names, has_body=endpoint.has_body)
     bind, stream_type, compress = binder.bind, binder.stream_type, endpoint.compress
     kind, limit, error_handlers = binder.body_kind, endpoint.max_body_size, endpoint.error_handlers
@@ -236,7 +236,7 @@ def _meta_of(response: Response, work: float | None = None) -> tuple[int, str | 
 
 def _batched(endpoint: Endpoint, resources: Values) -> Handle:
     function, path = endpoint.function, endpoint.path
-    names = {*resources, *endpoint.of_request}
+    names = {*resources, *endpoint.request_resources}
     binder = Binder(function, endpoint.path_parameters, names, batched=True, has_body=endpoint.has_body)
     own = {name: resources[name] for name in binder.resources if name in resources}
     bind, kind, limit = binder.bind, binder.body_kind, endpoint.max_body_size

@@ -17,7 +17,7 @@ from ..core.errors import ConfigurationError, HTTPError, JobAbandoned, RemoteErr
 from ..core.requests import Request
 from ..core.responses import Handler, Response, problem_response
 from ..core.tracebacks import author_traceback, indented, observe_error
-from .routes import takes_two
+from .route_options import takes_two
 
 log = logging.getLogger("tinysvc")
 

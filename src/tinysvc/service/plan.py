@@ -17,7 +17,7 @@ from ..core.errors import ConfigurationError
 from ..core.responses import Middleware
 from ..core.settings import Settings
 from .error_handlers import ErrorHandler
-from .resources import binders_of, in_order, of_request
+from .resources import binders_of, in_order, names_per_request
 from .routes import Given, Resource, Route, recorded
 from .service import Mount, Service
 
@@ -78,7 +78,7 @@ def _plan(mount: Mount, route: Route) -> Plan:
     asked = [name for name in named if name in resources]
     own = in_order([name for name in asked if resources[name].kind == route.kind], resources)
     others = in_order([name for name in asked if resources[name].kind == "io" != route.kind], resources)
-    sent = of_request(others)
+    sent = names_per_request(others)
     for name in asked:
         if name not in own and name not in sent:
             raise _wrong_kind(mount, route, name)
@@ -87,7 +87,7 @@ def _plan(mount: Mount, route: Route) -> Plan:
         route.function, route.parameters, asked, batched=route.batch is not None, has_body=has_body(route.methods)
     )
     on_loop = own if route.kind == "io" else in_order([name for name in asked if name in sent], resources)
-    each = of_request(on_loop)
+    each = names_per_request(on_loop)
     return Plan(
         route,
         mount.path_of(route),

@@ -47,13 +47,13 @@ def in_order(names: Iterable[str], resources: Resources) -> dict[str, Resource]:
     return ordered
 
 
-def of_request(ordered: Resources) -> set[str]:
+def names_per_request(ordered: Resources) -> set[str]:
     """Which of them are opened for every request. `ordered` is as `in_order` returns it."""
     found: set[str] = set()
     for name, resource in ordered.items():
         needs = needs_of(resource, ordered)
         takes_more = len(needs) < len(inspect.signature(resource.function).parameters)
-        if resource.of_request or takes_more or any(each in found for each in needs):
+        if resource.per_request or takes_more or any(each in found for each in needs):
             found.add(name)
     return found
 

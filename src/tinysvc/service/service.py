@@ -19,9 +19,10 @@ from ..core.errors import ConfigurationError
 from ..core.responses import Middleware
 from ..core.settings import Pool, Settings, SettingsError, did_you_mean, read_pools
 from .error_handlers import ErrorHandler, checked
-from .resources import in_order, of_request
+from .resources import in_order, names_per_request
+from .route_options import checked_middleware
 from .router import PARAMETER
-from .routes import Given, Resource, Route, checked_middleware, recorded, unreachable
+from .routes import Given, Resource, Route, recorded, unreachable
 
 log = logging.getLogger("tinysvc")
 
@@ -236,14 +237,14 @@ class Service:
 
     def _replaced(self, resource: Resource, replacement: Any) -> Resource:
         """Where one of a request was, one of a request stays: a cpu handler is given it all the same."""
-        of_each = resource.name in of_request(in_order([resource.name], self.resources))
+        per_request = resource.name in names_per_request(in_order([resource.name], self.resources))
         if recorded(replacement):
             resource = next(record for record in recorded(replacement) if isinstance(record, Resource))
         elif isinstance(replacement, types.FunctionType):
             resource = dataclasses.replace(resource, function=replacement)
         else:
             resource = dataclasses.replace(resource, function=Given(replacement))
-        return dataclasses.replace(resource, of_request=of_each)
+        return dataclasses.replace(resource, per_request=per_request)
 
     def url_for(self, handler: Callable[..., Any], /, **parameters: Any) -> str:
         """Return the path at which this service serves a handler.

@@ -19,7 +19,8 @@ from ..core.errors import ConfigurationError, HTTPError
 from ..core.query import CONTROL_CHARACTERS
 from ..core.requests import Request
 from ..core.responses import FileContent, Response, add_vary
-from ..service.routes import About, io_route
+from ..service.decorators import io_route
+from ..service.routes import About
 from ..service.service import Service
 from ..wire.codings import choose_coding
 from ..wire.ranges import MultipartRanges, parse_range
