@@ -1,4 +1,4 @@
-"""Write docs/limits.md from Settings and the constants of the engine: `python docs/limits.py`."""
+"""Write docs/limits.md from Settings and the constants in the source: `python docs/limits.py`."""
 
 from __future__ import annotations
 
@@ -24,27 +24,26 @@ from tinysvc.wire.ranges import MAX_RANGES
 HEAD = """\
 # Limits
 
-Everything that a client can make bigger, longer or more has a bound; the tables say how much is allowed and what
-happens beyond it. An option is an argument of `Service(...)` and of `tinysvc.run(...)`, a flag and a variable:
-`max_body_size` is `--max-body-size` and `TINYSVC_MAX_BODY_SIZE`, given in bytes, or in seconds if it is a time. Only
-where a line says "0 for ..." does 0 mean that there is no limit: elsewhere it means that nothing is allowed, or no
-time, or it is refused at the start.
+Everything that a client can make bigger, longer or more numerous has a limit. The tables show each limit, and what happens
+beyond it. An option is an argument of `Service(...)` and of `tinysvc.run(...)`, a flag and a variable: `max_body_size`
+is `--max-body-size` and `TINYSVC_MAX_BODY_SIZE`. Sizes are in bytes, times in seconds. 0 means "no limit" only where a line
+says "0 for ..."; elsewhere 0 means that nothing is allowed, or no time, or it is refused at start-up.
 
-A limit holds however the bytes are cut, and for what is not complete yet as for what is. The times of a connection are
-looked at once a second: nothing is cut off early, and something at most two seconds late. With `--workers`, each server
-process has these limits for itself; only the CPU workers are shared out. Each pool has a queue of its own.
+A limit does not depend on how the bytes are divided into segments, and applies to incomplete messages, too. The times of a
+connection are checked once a second: no connection is cut off early, and none more than two seconds late. With `--workers`,
+each server process has its own limits; only the CPU workers are divided between the processes. Each pool has its own queue.
 
-What is "-" in the column of options is a constant. This page is written by `python docs/limits.py`;
-[options.md](options.md) lists the options that are no limits, too.
+A limit without an option ("-") is a constant. This page is written by `python docs/limits.py`; [options.md](options.md) also
+lists the options that are not limits.
 
 """
 
 BESIDE = """\
-## Beside others
+## Other servers
 
 The defaults of nginx 1.22.1 (Debian 12's, with its later fixes), Node 20.20, Go 1.22 (net/http) and uvicorn 0.54 (with
-httptools 0.9), as measured or from their documentation and source. "none" is no limit, "-" a question that does not
-arise there. What is about jobs and their workers has no counterpart.
+httptools 0.9), measured or from their documentation and source. "none" is no limit; "-" means that the question does not
+arise there. Limits of jobs and workers have no counterpart.
 
 | limit | tinysvc | nginx | Node | Go | uvicorn |
 |---|---|---|---|---|---|
@@ -66,7 +65,7 @@ class Limit(NamedTuple):
     passed: str
     why: str
     others: str = ""
-    """What nginx, Node, Go and uvicorn have, as the cells of a table; empty if they have nothing like it."""
+    """The limits of nginx, Node, Go and uvicorn, as cells of a table; empty if they have none of this kind."""
     value: str = ""
     unit: str = ""
 
@@ -102,21 +101,21 @@ GROUPS = {
             "fields of a query",
             "",
             "400, where they are parsed",
-            "without it, `a&` 100,000 times is a cheap attack",
+            "otherwise `a&` 100,000 times is a cheap attack",
             value=str(MAX_QUERY_FIELDS),
         ),
         Limit(
             "body",
             "max_body_size",
             "413",
-            "a photograph; a route that expects more says so: `max_body_size=` in its decorator",
+            "a photograph; a route can set its own: `max_body_size=` in its decorator",
             "1 MiB | none | none | none",
         ),
         Limit(
             "extensions of one chunk",
             "",
             "400",
-            "nobody uses them but attackers (CVE-2023-39326)",
+            "only attackers use them (CVE-2023-39326)",
             "none | 16 KiB | 4 KiB | none",
             f"{MAX_EXTENSIONS} bytes",
         ),
@@ -132,14 +131,14 @@ GROUPS = {
             "trailers",
             "",
             "431",
-            "they are fields",
+            "trailers are header fields",
             "none | 16 KiB | 4 KiB | none",
             "as header block and header fields",
         ),
         Limit(
-            "unread body that is swallowed",
+            "unread body that is discarded",
             "",
-            "the connection closes behind the answer",
+            "the connection closes after the response",
             "Go's",
             "body limit | none | 256 KiB | none",
             shown("_size", MAX_DISCARD),
@@ -158,14 +157,14 @@ GROUPS = {
             "the head, from its first byte",
             "header_timeout",
             "408",
-            "a head is one packet or two; slow ones are an attack (slowloris)",
+            "a head is one or two packets; a slow head is an attack (slowloris)",
             "60 s | 60 s | none | none",
         ),
         Limit(
             "the next piece of a body",
             "body_timeout",
             "408",
-            "a phone in a tunnel comes back sooner",
+            "a phone in a tunnel reconnects sooner",
             "60 s | 300 s for all of it | none | none",
         ),
         Limit(
@@ -178,17 +177,17 @@ GROUPS = {
         ),
         Limit("idle keep-alive", "keep_alive_timeout", "closed", "between nginx and Node", "75 s | 5 s | none | 5 s"),
         Limit(
-            "a client that reads nothing of its answer",
+            "a client that reads nothing of its response",
             "write_timeout",
-            "cut off",
+            "disconnected",
             "half of nginx's",
             "60 s | none | none | none",
         ),
         Limit(
-            "reading on behind a refusal",
+            "reading after a refusal",
             "",
             "closed",
-            "so that the client sees it; cowboy: 1 s",
+            "so that the client receives the refusal; cowboy: 1 s",
             "5 s, 30 s in all | none | 0.5 s | none",
             f"{LINGER:g} s",
         ),
@@ -197,92 +196,102 @@ GROUPS = {
         Limit(
             "open connections",
             "max_connections",
-            "the oldest idle one is closed; without one, 503; a tenth more, cut off",
-            "some 6 KiB each",
+            "the oldest idle connection is closed; if none is idle, 503; above another tenth, closed without a response",
+            "about 6 KiB each",
             "512 | none | none | none",
         ),
         Limit(
-            "waiting to be accepted",
+            "connections that wait to be accepted",
             "backlog",
-            "the kernel lets the client try again, or refuses it",
-            "aiohttp's; asyncio accepts so many in one turn",
+            "the kernel makes the client try again, or refuses it",
+            "aiohttp's; asyncio accepts this many in one turn",
             "511 | 511 | somaxconn | 2048",
         ),
         Limit(
             "requests on one connection",
             "max_requests",
-            "closed behind the last answer",
-            "lets a load balancer spread anew",
+            "closed after the last response",
+            "lets a load balancer distribute clients again",
             "1000 | none | none | none",
         ),
         Limit(
-            "pipelined bytes that are held",
+            "pipelined bytes in memory",
             "max_pipelined",
-            "reading pauses, the client keeps the rest",
-            "twice what one read brings",
+            "the server stops reading; the client keeps the rest",
+            "twice the size of one read",
             "one buffer | none | 4 KiB | one read",
         ),
         Limit(
-            "time for what is under way at the end",
+            "time for running work when the server drains",
             "shutdown_timeout",
-            "connections are cut off, jobs killed",
-            "what service managers wait is 10 to 30 s",
+            "connections are closed, jobs killed",
+            "service managers wait 10 to 30 s",
             "none | none | none | none",
         ),
     ],
     "Work": [
         Limit(
-            "bodies held in memory, of all connections",
+            "bodies in memory, of all connections",
             "max_body_memory",
             "503 with Retry-After",
-            "a service has 2 GiB or more; a small body that came whole with its head is not counted",
+            "a service has 2 GiB or more; a small body that arrives together with its head does not count",
             "on disk | none | none | none",
         ),
         Limit(
-            "io requests at work; 0 for any",
+            "running io requests; 0 for any",
             "max_io_requests",
             "503 with Retry-After",
-            "they wait for others, and only these know how many are too many",
+            "they wait for other services, and only the author knows how many are too many",
             "- | none | none | none",
         ),
         Limit(
             "background tasks; 0 for any",
             "max_background",
             "503 with Retry-After",
-            "they wait for others, as io requests do, and grow unseen",
+            "they wait for other services, and their number grows unnoticed",
             "- | none | none | none",
         ),
-        Limit("server processes", "workers", "-", "one event loop is seldom too few", "1 | 1 | 1 | 1"),
-        Limit("worker processes of the default pool", "cpu_workers", "jobs wait", "more would take turns on the cores"),
-        Limit("jobs that wait for a worker", "queue_size", "503 with Retry-After", "who waits longer has given up"),
+        Limit("server processes", "workers", "-", "one event loop is usually enough", "1 | 1 | 1 | 1"),
+        Limit(
+            "worker processes of the default pool",
+            "cpu_workers",
+            "jobs wait",
+            "more workers would only share the cores",
+        ),
+        Limit(
+            "jobs that wait for a worker",
+            "queue_size",
+            "503 with Retry-After",
+            "clients give up before a longer wait ends",
+        ),
         Limit(
             "deadline of a cpu route; 0 for none",
             "cpu_timeout",
-            "504, the worker is killed; 503 if it has not begun",
-            "as a proxy's patience; `timeout=` in the decorator",
+            "504, and the worker is killed; 503 if the job has not started",
+            "similar to a proxy's; `timeout=` in the decorator",
         ),
-        Limit("result of a job", "max_result_size", "500", "more is a stream's work"),
+        Limit("result of a job", "max_result_size", "500", "stream longer results"),
         Limit(
-            "bytes of a worker's stream that nobody has read",
+            "unread bytes of a worker's stream",
             "",
-            "its generator waits",
+            "the generator waits",
             "one slice of a big body",
             value=shown("_size", STREAM_HIGH_WATER),
         ),
         Limit(
             "bodies of one batch",
             "",
-            "the rest is for the next batch",
-            "they are put together on the event loop",
+            "the rest goes into the next batch",
+            "they are joined on the event loop",
             value=shown("_size", MAX_BATCH_BYTES),
         ),
         Limit(
             "address space of a worker; 0 for any",
             "memory_limit",
             "MemoryError in the handler",
-            "only the author knows what a model needs",
+            "only the author knows how much a model needs",
         ),
-        Limit("memory kept behind a job; 0 for any", "max_memory", "the worker is replaced", "same"),
+        Limit("memory kept after a job; 0 for any", "max_memory", "the worker is replaced", "same"),
         Limit("jobs of one worker; 0 for any", "max_jobs", "the worker is replaced", "for libraries that leak"),
     ],
 }
@@ -291,39 +300,46 @@ GROUPS["Forms, files and sockets"] = [
         "parts of a multipart form",
         "",
         "413",
-        "fields, too; their size is max_body_size's; empty parts are a cheap attack",
+        "includes fields; their size is limited by max_body_size; empty parts are a cheap attack",
         value=f"{MAX_PARTS:,}",
     ),
-    Limit("bytes before the first boundary", "", "400", "they are skipped", value=shown("_size", MAX_PREAMBLE)),
-    Limit("one header line of a part", "", "413", "a name and a file's name", value=shown("_size", MAX_PART_HEADER)),
-    Limit("header lines of a part", "", "413", "RFC 7578 knows three", value=str(MAX_PART_HEADERS)),
+    Limit("bytes before the first boundary", "", "400", "they are ignored", value=shown("_size", MAX_PREAMBLE)),
+    Limit(
+        "one header line of a part", "", "413", "a field name and a file name", value=shown("_size", MAX_PART_HEADER)
+    ),
+    Limit("header lines of a part", "", "413", "RFC 7578 defines three", value=str(MAX_PART_HEADERS)),
     Limit("boundary of a form", "", "400", "RFC 2046, 5.1.1", value=f"{MAX_BOUNDARY} characters"),
     Limit(
         "files of a form in memory", "", "they go to disk", "a thumbnail, not a film", value=shown("_size", SPOOL_SIZE)
     ),
     Limit("ranges in one request", "", "the whole file, 200", "readers ask for one or two", value=str(MAX_RANGES)),
-    Limit("a WebSocket message, also unpacked", "max_message_size", "closed with 1009", "as the websockets library"),
     Limit(
-        "WebSocket messages that wait for their handler", "", "the client is not read", "same", value=str(MAX_QUEUED)
+        "a WebSocket message, also after decompression",
+        "max_message_size",
+        "closed with 1009",
+        "as the websockets library",
     ),
     Limit(
-        "bytes of them",
+        "WebSocket messages that wait for their handler", "", "the server stops reading", "same", value=str(MAX_QUEUED)
+    ),
+    Limit(
+        "bytes of these messages",
         "",
-        "the client is not read",
+        "the server stops reading",
         "one message may be longer",
         value=shown("_size", MAX_QUEUED_SIZE),
     ),
     Limit("time between pings; 0 for none", "ping_interval", "a ping", "as the websockets library; proxies wait 60 s"),
-    Limit("silence after a ping", "ping_timeout", "cut off", "same"),
+    Limit("silence after a ping", "ping_timeout", "disconnected", "same"),
     Limit(
-        "goodbyes of a socket",
+        "closing handshake of a WebSocket",
         "",
-        "cut off, the handler cancelled",
-        "a page that closes answers at once",
+        "disconnected, and the handler is cancelled",
+        "a browser responds to a close at once",
         value=f"{GRACE:g} s",
     ),
-    Limit("silence of a stream of events", "", "a comment", "WHATWG HTML, 9.2.7", value=f"{HEARTBEAT:g} s"),
-    Limit("results that are kept", "max_cache_size", "the oldest goes", "beside models it is little"),
+    Limit("silence of an event stream", "", "a comment is sent", "WHATWG HTML, 9.2.7", value=f"{HEARTBEAT:g} s"),
+    Limit("cached results", "max_cache_size", "the least recently used result is dropped", "little compared to models"),
     Limit("a cookie's name and value", "", "ValueError", "browsers drop longer ones", value=f"{MAX_SIZE:,} bytes"),
 ]
 LIMITS = [limit for limits in GROUPS.values() for limit in limits]
@@ -332,7 +348,7 @@ LIMITS = [limit for limits in GROUPS.values() for limit in limits]
 def page() -> str:
     parts = [HEAD]
     for title, limits in GROUPS.items():
-        parts += [f"## {title}\n\n| limit | default | option | beyond it | why so much |\n|---|---|---|---|---|\n"]
+        parts += [f"## {title}\n\n| limit | default | option | beyond it | why this value |\n|---|---|---|---|---|\n"]
         for limit in limits:
             option = f"`{limit.option}`" if limit.option else "-"
             parts.append(f"| {limit.what} | {limit.default} | {option} | {limit.passed} | {limit.why} |\n")
@@ -349,7 +365,7 @@ def page() -> str:
 
 
 def missing() -> set[str]:
-    """Options that are limits, as all are that are numbers, and on no line."""
+    """Options that are numbers, so limits, and have no line in a table."""
     numbers = {field.name for field in dataclasses.fields(Settings) if type(field.default) in (int, float)}
     return numbers - {"port"} - {limit.option for limit in LIMITS}
 

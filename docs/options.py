@@ -10,23 +10,23 @@ from tinysvc.core.settings import KiB, MiB, Settings
 HEAD = """\
 # Options and limits
 
-Every option of a server, in one table: it is a flag (`--cpu-workers`), a variable (`TINYSVC_CPU_WORKERS`), an argument
-of `tinysvc.run(...)` and of `Service(...)`. Where several are given, the command line or `run` is stronger than the
-variable, and the variable stronger than `Service`. A wrong or unknown one ends the start with a sentence and exit
-status 2. Times are given in seconds, sizes in bytes, as plain numbers: `--max-body-size 1048576`.
+The table lists every option of a server. An option is a flag (`--cpu-workers`), a variable (`TINYSVC_CPU_WORKERS`), and
+an argument of `tinysvc.run(...)` and of `Service(...)`. The command line and `run` override the variable, and the variable
+overrides `Service`. An unknown or wrong option prints one sentence and ends the start with exit status 2. Times are in
+seconds and sizes in bytes, as plain numbers: `--max-body-size 1048576`.
 
 `pools` configures the pools that routes name, as in `cpu_route("/fit", pool="training")`. In `Service(...)` and
-`run(...)` it is a mapping, `pools={"training": Pool(workers=1, queue_size=2)}`, or the text that the flag takes. A
-field that is left out (`workers`, `queue_size`, `max_jobs`, `max_memory`, `memory_limit`) is as for the default pool,
-and each field is looked for by itself: `--pools training:workers=4` changes only that one.
+`run(...)` it is a mapping, `pools={"training": Pool(workers=1, queue_size=2)}`, or the same text as the flag. A field that is
+left out (`workers`, `queue_size`, `max_jobs`, `max_memory`, `memory_limit`) has the value of the default pool. Each field
+is looked up separately: `--pools training:workers=4` changes only that field.
 
 This page is written by `python docs/options.py`.
 
-| option | default | what it is |
+| option | default | meaning |
 |---|---|---|
 """
 COMPUTED = {
-    "cpu_workers": "the cores it may use",
+    "cpu_workers": "the cores that the process may use",
     "max_connections": "10,000, or 0.8 of the descriptor limit if that is less",
 }
 
@@ -43,7 +43,7 @@ def page() -> str:
 
 
 def shown(name: str, value: object) -> str:
-    """A default as a reader wants it: with its unit."""
+    """A default with its unit."""
     if isinstance(value, float):
         return f"{value:g} s"
     if isinstance(value, int) and value >= KiB and name.endswith(_SIZES):
