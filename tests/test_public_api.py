@@ -5,7 +5,7 @@ All checks read the syntax tree. So they see `raise` statements, and the docstri
 
     Args      names each parameter, and nothing else
     Returns   is there unless the function returns None; Yields for a generator
-    Raises    names each error that the function raises, itself or through helpers of the same file
+    Raises    names each error that the function raises, itself or through the functions that it calls
     Example   is there, and its code runs
 """
 
@@ -187,7 +187,7 @@ def fields(name: Name) -> list[str]:
 
 @dataclass(frozen=True)
 class Reader:
-    """Finds the errors that are raised in a node, itself or through functions of the same module and class."""
+    """Finds the errors that are raised in a node, itself or through the helpers that it calls."""
 
     module: str
     owner: ast.ClassDef | None
@@ -221,19 +221,20 @@ class Reader:
         return {known} if known else set()
 
     def through(self, node: ast.AST, seen: frozenset[str]) -> set[type]:
-        if not isinstance(node, ast.Call):
+        """The errors of a helper that the node calls: a function, or a private method of the same class."""
+        if not isinstance(node, ast.Call) or ast.unparse(node.func) in seen:
             return set()
-        function, helper = node.func, None
+        function, reader, helper = node.func, self, None
         if isinstance(function, ast.Name):
-            helper = found(function.id, tree_of(self.module).body)
-        elif isinstance(function, ast.Attribute) and ast.unparse(function.value) == "self" and self.owner:
-            if not function.attr.startswith("_"):
-                return set()  # its own docstring names them
+            home = getattr(getattr(import_module(self.module), function.id, None), "__module__", "")
+            if home.startswith("tinysvc."):
+                reader = self if home == self.module else Reader(home, None)
+                helper = found(function.id, tree_of(home).body)
+        elif isinstance(function, ast.Attribute) and ast.unparse(function).startswith("self._") and self.owner:
             helper = found(function.attr, self.owner.body)
-        name = ast.unparse(function)
-        if name in seen or not isinstance(helper, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        if not isinstance(helper, (ast.FunctionDef, ast.AsyncFunctionDef)):
             return set()
-        return self.raised_in(helper, seen | {name})
+        return reader.raised_in(helper, seen | {ast.unparse(function)})
 
 
 def error_named(name: str, module: str) -> type | None:

@@ -187,6 +187,7 @@ class ProcessPoolExecutor(PlainExecutor):
             RemoteError: The exception of the function, or its result, cannot be pickled.
             PoolClosed: The pool shuts down.
             RuntimeError: The pool was not started on this event loop.
+            ConfigurationError: Workers cannot import the module of the function.
         """
         refuse_unimportable(function)
         lengths, body = await packed((function, args, kwargs))
@@ -210,6 +211,7 @@ class ProcessPoolExecutor(PlainExecutor):
         Raises:
             PoolError: As in `run`.
             RuntimeError: The pool was not started on this event loop.
+            ConfigurationError: Workers cannot import the module of the function.
         """
         refuse_unimportable(function)
         lengths, body = await packed((function, args, kwargs))

@@ -217,6 +217,10 @@ def run(target: str | Service, **options: Any) -> None:
         target: `__name__` of the calling module, a `Service`, or what the command line takes: a file or a module.
         **options: Options of the server by name, see "Options and limits". They override variables.
 
+    Raises:
+        RuntimeError: A worker imports the module, and the call is not under `if __name__ == "__main__":`.
+        SystemExit: The service cannot start; 2 or 3, as above.
+
     Example:
         ```python
         import tinysvc

@@ -81,6 +81,7 @@ def negotiated(
 
     Raises:
         HTTPError: 406, the client accepts none of the types.
+        UnencodableResult: The value cannot be encoded.
 
     Example:
         ```python
