@@ -213,10 +213,10 @@ def test_error_names_type_place_and_remedy(value: Any, words: list[str]) -> None
     assert [word for word in words if word not in str(caught.value)] == []
 
 
-def test_value_that_holds_itself_is_refused() -> None:
+def test_value_that_contains_itself_is_refused() -> None:
     cycle: list[Any] = []
     cycle.append(cycle)
-    with pytest.raises(UnencodableResult, match="holds itself"):
+    with pytest.raises(UnencodableResult, match="contains itself"):
         json_bytes(cycle)
 
 

@@ -1,11 +1,11 @@
-"""Context variables (PEP 567): one context for a request, in all that runs for it, and nothing of it in the next.
+"""Context variables (PEP 567): all code of one request shares their values, and the next request never sees them.
 
-coroutines    a connection's task runs in one context. A request that has changed it is the last one of that task:
-              the connection goes on in a new task, with a context as it was at start-up.
-threads       a request's threads share a second context, as a token is good only where it was made. What it holds
-              is copied from the task's before each call, and back behind it.
-streams       middleware resets its variables before the first piece is sent. So a stream remembers the values that
-              its handler had, and restores them when it goes on.
+coroutines    The task of a connection runs in one context. If a request changes it, it is the last request of this
+              task: the connection continues in a new task, with the context of the start-up.
+threads       The threads of a request share a second context, because a token is valid only in the context that made
+              it. The values are copied from the task's context before each call, and back after it.
+streams       Middleware resets its variables before the first piece is sent. A stream therefore saves the values of its
+              handler, and restores them when it continues.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def differs_from(base: Context) -> bool:
 def _differ(one: Context, other: Context) -> bool:
     if len(one) != len(other):
         return True
-    # Not `one != other`, which would compare an author's values by their own __eq__. Mostly there are none.
+    # `one != other` would call __eq__ of the author's values. In most contexts there are none.
     return bool(one) and any(other.get(variable, _UNSET) is not value for variable, value in one.items())
 
 
@@ -41,20 +41,20 @@ def restore(values: Context) -> None:
 
 
 class SavedVariables:
-    """The variables that stand now: what goes on later, in another context, begins with them."""
+    """The current values, for code that continues later in another context."""
 
     def __init__(self) -> None:
         self._values: Context | None = copy_context()
 
     def restore(self) -> None:
-        """At the first call; later ones do nothing, as what has gone on may have set others."""
+        """Restore the values once. Later calls do nothing: the code may have set other values since."""
         if self._values is not None:
             values, self._values = self._values, None
             restore(values)
 
 
 def copy_back(after: Context, before: Context) -> None:
-    """Give the current context, which was `before`, the variables of `after`. One without a default cannot be unset."""
+    """Change the current context from `before` to `after`. A variable without a default cannot be unset."""
     restore(after)
     for variable in before:
         if variable not in after and variable is not _threads:
@@ -64,23 +64,23 @@ def copy_back(after: Context, before: Context) -> None:
 
 
 class ThreadContext:
-    """The context of the threads that one task waits for."""
+    """The context that all threads of one task share."""
 
     def __init__(self, task: object) -> None:
-        self._context: Context | None = None  # none until a thread runs
+        self._context: Context | None = None  # None until the first thread runs
         self._before = Context()
         self._task = ref(task)
 
     @classmethod
     def of(cls, task: object) -> ThreadContext:
-        """Those of the current task."""
+        """The one of the current task."""
         threads = _threads.get()
-        if threads is None or threads._task() is not task:  # a task inherits the variables of its maker
+        if threads is None or threads._task() is not task:  # a task inherits the variables of its creator
             threads = cls(task)
         return threads
 
     def within(self, function: Callable[[], T]) -> Callable[[], T]:
-        """`function` for a thread, with the variables that the task has now."""
+        """`function` for a thread, with the current values of the task."""
         self._before = copy_context()
         if self._context is None:
             self._context = self._before.copy()
@@ -88,10 +88,10 @@ class ThreadContext:
         return partial(self._context.run, _run_with, self._before, function)
 
     def copy_back(self) -> None:
-        """Give the task the variables as the thread has left them."""
+        """Give the task the values that the thread has set."""
         after = self._context
         if after is None or not _differ(after, self._before):
-            return  # and the task's context stays as it is: mostly a new one is not needed for the next request
+            return  # the context of the task stays the same: most requests need no new task after them
         _threads.set(self)
         copy_back(after, self._before)
 

@@ -1,11 +1,11 @@
-"""How many cores this process may use: its CPU affinity, cut by the quota of its cgroup.
+"""Number of CPU cores that this process may use: its CPU affinity, limited by the quota of its cgroup.
 
-A container on a machine of 64 cores with a quota of 2 runs 64 workers no faster than two, only each of them later.
+A container with a quota of 2 cores on a machine with 64 runs 64 workers no faster than two.
 
     cgroup v2   cpu.max            "150000 100000": in each period of 100 ms, 150 ms of CPU, 1.5 cores; "max": no quota
     cgroup v1   cpu.cfs_quota_us   "150000", with cpu.cfs_period_us beside it; "-1": no quota
 
-A quota binds all below it, so that every parent counts too. What cannot be read is not known, and cuts nothing.
+A quota also limits all groups below it: the parents count, too. A file that cannot be read sets no limit.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from pathlib import Path
 
 
 def available_cores(root: Path = Path("/")) -> int:
-    """The cores this process may use, at least 1; a part of one counts as one. `root` is where /proc and /sys stand."""
+    """Cores that this process may use, rounded up, at least 1. `root` is the folder of /proc and /sys."""
     return max(1, math.ceil(min([_affinity(), *_quotas(root)])))
 
 
 def _affinity() -> int:
     try:
         return len(os.sched_getaffinity(0))
-    except (AttributeError, OSError):  # macOS has none
+    except (AttributeError, OSError):  # not on macOS
         return os.cpu_count() or 1
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """The quotas, in cores, of the cgroups this process is in."""
+    """The quotas of the process's cgroups, in cores."""
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, _, controllers_and_path = line.partition(":")
         controllers, _, path = controllers_and_path.partition(":")
@@ -44,7 +44,7 @@ def _quotas(root: Path) -> Iterator[float]:
 
 
 def _with_parents(mount: Path, path: str) -> Iterator[Path]:
-    """A container may see its own cgroup at the mount only, whatever its path says: it is among the parents."""
+    """The folder of a cgroup and its parents. A container may see its own cgroup at the mount point only."""
     names = [name for name in path.split("/") if name]
     for depth in range(0 if ".." in names else len(names), -1, -1):
         yield mount.joinpath(*names[:depth])
@@ -62,7 +62,7 @@ def _quota_v1(folder: Path) -> Iterator[float]:
 def _in_cores(quota: str, period: str) -> Iterator[float]:
     try:
         cores = int(quota) / int(period)
-    except (ValueError, ZeroDivisionError):  # "max", or a file that is not there
+    except (ValueError, ZeroDivisionError):  # "max", or a missing file
         return
     if cores > 0:
         yield cores

@@ -1,12 +1,12 @@
 """JSON of any value: one encoder with one table, for results, NDJSON, events, WebSocket messages and MessagePack.
 
-    shapes ──> a class that a library alone writes so
-    orjson ──> what it does not know, `_shallow` makes one step simpler, by a table of types ──> orjson
-       └─ refuses (a long integer, a key that is no text, an unknown type) ──> `plain` walks the value, slowly
+    fast_encoders ──> a class that one library encodes alone
+    orjson ──> for an unknown type, `_simpler` converts the value by a table of types ──> orjson
+       └─ refuses (a long integer, a key that is not text, an unknown type) ──> `to_plain` walks the value, slowly
 
-`plain` uses the same table and knows where it stands, so an error names the type, the place and the remedy. Values of
-optional libraries (numpy, pandas, polars, SQLAlchemy, asyncpg, pydantic) are known by their methods: nothing of them is
-imported here.
+`to_plain` uses the same table and knows its place in the value: an error names the type, the place and the remedy.
+Types of optional libraries (numpy, pandas, polars, SQLAlchemy, asyncpg, pydantic) are recognised by their methods; none
+of the libraries is imported here.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .errors import UnencodableResult
 from .fast_encoders import can_encode, can_encode_all, fast_encoder_for
 
 _OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_PASSTHROUGH_DATACLASS
-"""Dataclasses go through the table: orjson looks into `__dict__`, which lacks the defaults of a decoded one."""
+"""Dataclasses go through the table: orjson reads `__dict__`, and a decoded value lacks its defaults there."""
 
 _ANY_KEYS = _OPTIONS | orjson.OPT_NON_STR_KEYS
 
@@ -39,22 +39,22 @@ _WITHOUT_FIELDS = frozenset({dict, str, int, float, bool, type(None)})
 
 
 def json_bytes(value: Any) -> bytes:
-    """`value` as JSON. NaN and infinities become null. UnencodableResult names what JSON cannot say, and where."""
+    """`value` as JSON. NaN and infinities become null. UnencodableResult: a value has no JSON."""
     kind = type(value)
     if kind not in _WITHOUT_FIELDS:
         is_list = kind is list and bool(value)
         encoder = fast_encoder_for(type(value[0]) if is_list else kind)  # type: ignore[arg-type]  # a class is hashable
         if encoder is not None and (can_encode_all if is_list else can_encode)(value, encoder):
             try:
-                return encoder.encode(value, _shallow, orjson.OPT_UTC_Z)
-            except (TypeError, ValueError):  # a value of another type than its class says
+                return encoder.encode(value, _simpler, orjson.OPT_UTC_Z)
+            except (TypeError, ValueError):  # a field has another type than its annotation
                 pass
     try:
-        return orjson.dumps(value, _shallow, _OPTIONS)
+        return orjson.dumps(value, _simpler, _OPTIONS)
     except TypeError:
         pass
     try:
-        return orjson.dumps(value, _shallow, _ANY_KEYS)
+        return orjson.dumps(value, _simpler, _ANY_KEYS)
     except TypeError:
         return json.dumps(to_plain(value), separators=(",", ":"), ensure_ascii=False).encode()
 
@@ -62,13 +62,13 @@ def json_bytes(value: Any) -> bytes:
 def to_plain(value: Any, *, keep: tuple[type, ...] = ()) -> Any:
     """`value` as dicts, lists, texts, numbers and None, and values of exactly the types in `keep`.
 
-    UnencodableResult for what is none of these; it says where it was found.
+    UnencodableResult for any other value; it names the place.
     """
     try:
         return _plain(value, "$", keep)
     except RecursionError:
         raise UnencodableResult(
-            f"the handler's result, a {_name(value)}, cannot be encoded: it holds itself, or is nested too deeply; "
+            f"the handler's result, a {_name(value)}, cannot be encoded: it contains itself, or is nested too deeply; "
             "return a value without the cycle"
         ) from None
 
@@ -107,7 +107,7 @@ def _plain(value: Any, place: str, keep: tuple[type, ...]) -> Any:
         try:
             made = simpler(value)
         except (TypeError, ValueError, AttributeError) as error:
-            raise _refused(place, f"a {_name(value)}", f"make it plain in the handler ({error})") from error
+            raise _refused(place, f"a {_name(value)}", f"convert it in the handler ({error})") from error
         return _plain(made, place, keep)
     try:
         return orjson.loads(orjson.dumps(value, option=_ANY_KEYS))  # a UUID, a date, one of numpy's scalars
@@ -143,17 +143,17 @@ def _name(value: Any) -> str:
 # The table
 
 
-def _shallow(value: Any) -> Any:
-    """What orjson does not know, one step simpler."""
+def _simpler(value: Any) -> Any:
+    """Convert a value of a type that orjson does not know, by one step."""
     convert = _converter_of(type(value))  # type: ignore[arg-type]  # a class is hashable
     if convert is None:
-        raise TypeError(f"no JSON for {type(value)}")
+        raise TypeError(f"{type(value)} has no JSON")
     return convert(value)
 
 
 @lru_cache(maxsize=1024)
 def _converter_of(kind: type) -> Callable[[Any], Any] | None:
-    """How a value of this type is made simpler; None if it cannot be, or orjson knows it already."""
+    """The function that converts a value of this type by one step. None if there is none, or orjson knows the type."""
     if kind.__name__ in ("NaTType", "NAType"):
         return lambda value: None
     if issubclass(kind, msgspec.Struct):
@@ -169,7 +169,7 @@ def _converter_of(kind: type) -> Callable[[Any], Any] | None:
         if issubclass(kind, base):
             return convert
     if issubclass(kind, float) and hasattr(kind, "tolist"):
-        return float  # numpy's usual number
+        return float  # numpy.float64
     if kind.__module__ == "ipaddress":
         return str
     for method, convert in _BY_METHOD.items():
@@ -192,7 +192,7 @@ def _of_fields(kind: Any, names: tuple[str, ...]) -> Callable[[Any], dict[str, A
 
 
 def _of_struct(kind: Any) -> Callable[[Any], Any]:
-    """As msgspec has it: names, tag and order of the class; without defaults where its author says so."""
+    """As msgspec encodes it: names, tag and order of the class, and without defaults for `omit_defaults`."""
     config, names = kind.__struct_config__, kind.__struct_fields__
     pairs = tuple(zip(names, kind.__struct_encode_fields__, strict=True))
     tag = {} if config.tag is None else {config.tag_field: config.tag}
@@ -219,29 +219,29 @@ def _is_default(value: Any, default: Any) -> bool:
 def _of_model(model: Any) -> Any:
     try:
         return model.model_dump(mode="json", by_alias=True)
-    except ValueError:  # a value that pydantic cannot write, as one of numpy's: it may stand in the table
+    except ValueError:  # a value that pydantic cannot encode, such as one of numpy: the table may know it
         return model.model_dump(by_alias=True)
 
 
 def _of_array(array: Any) -> Any:
     """An array or a scalar of numpy, a tensor, a pandas Series.
 
-    orjson writes numbers itself; of dates it takes NaT for the year 1677.
+    orjson encodes numbers itself. It does not get dates: it writes NaT as the year 1677.
     """
     kind = getattr(getattr(array, "dtype", None), "kind", "")
     if kind in ("b", "i", "u", "f"):
         try:
             return orjson.Fragment(orjson.dumps(array, option=orjson.OPT_SERIALIZE_NUMPY))
-        except TypeError:  # not contiguous, of the other byte order, not numpy's
+        except TypeError:  # not contiguous, in the other byte order, or not of numpy
             pass
     if kind in ("M", "m") and hasattr(array, "astype") and not hasattr(array, "index"):
-        array = array.astype("datetime64[us]" if kind == "M" else "timedelta64[us]")  # else nanoseconds as integers
+        array = array.astype("datetime64[us]" if kind == "M" else "timedelta64[us]")  # of nanoseconds it makes integers
     made = array.tolist()
-    return float(made) if type(made) is type(array) else made  # a long double stays one
+    return float(made) if type(made) is type(array) else made  # `tolist` of a long double returns the same type
 
 
 def _of_datetime(value: datetime) -> datetime:
-    """Of a class of its own, as pandas' Timestamp."""
+    """A subclass of datetime, such as pandas.Timestamp, as a datetime."""
     day, clock = (value.year, value.month, value.day), (value.hour, value.minute, value.second, value.microsecond)
     return datetime(*day, *clock, value.tzinfo, fold=value.fold)
 
@@ -255,8 +255,8 @@ def _of_path(value: os.PathLike[Any]) -> str:
 
 
 def _of_row(row: Any) -> dict[Any, Any]:
-    """A row of sqlite3 or asyncpg, which is no Mapping, or any Mapping that is no dict."""
-    return {key: row[key] for key in row.keys()}  # noqa: SIM118 - a row is iterated by its values
+    """A row of sqlite3 or asyncpg, which is not a Mapping, or any Mapping that is not a dict."""
+    return {key: row[key] for key in row.keys()}  # noqa: SIM118 - iterating over a row gives its values
 
 
 _STANDARD: dict[type, Callable[[Any], Any]] = {

@@ -1,4 +1,4 @@
-"""A process that ends when the process at the other end of a socket ends."""
+"""Ends a process when its parent, at the other end of a socket, ends."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import sys
 
 
 def exit_with_parent(control: socket.socket, on: bool) -> None:
-    """Let the kernel end this process by SIGIO when the other end closes.
+    """Let the kernel end this process with SIGIO when the other end of `control` closes. `on=False` stops that.
 
-    While the author's modules load, nothing reads the socket.
+    It is needed while the author's modules are imported: nothing reads the socket then. Linux only.
     """
     if sys.platform == "linux":
         import fcntl
@@ -22,6 +22,6 @@ def exit_with_parent(control: socket.socket, on: bool) -> None:
         fcntl.fcntl(control, fcntl.F_SETFL, flags | os.O_ASYNC if on else flags & ~os.O_ASYNC)
         if on:
             other_end = select.poll()
-            other_end.register(control, 0)  # POLLHUP comes unasked
-            if other_end.poll(0):  # it closed before we looked: no signal will come
+            other_end.register(control, 0)  # POLLHUP is reported without being requested
+            if other_end.poll(0):  # the other end closed before this call: no signal will come
                 signal.raise_signal(signal.SIGIO)

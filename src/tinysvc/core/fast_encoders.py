@@ -1,10 +1,11 @@
-"""Classes that a library alone writes as `encoding` would, several times as fast; looked at once a class.
+"""Classes whose values msgspec or orjson can encode alone, several times as fast as the table in encoding.py.
 
-    msgspec   a Struct of texts, numbers and the like
-    orjson    a dataclass. It writes `__dict__`, which in a decoded value lacks the fields that have their plain
-              defaults. So no field of the dataclasses inside may have one, and the value itself is looked at
+    msgspec   a Struct whose fields are texts, numbers and similar types
+    orjson    a dataclass. orjson writes `__dict__`, and in a decoded value that lacks the fields with a plain default.
+              Inner dataclasses must therefore have no such field, and each outer value is checked
 
-What a class says of its fields is believed: of `list[Item]`, every item is an Item, as long as that has no subclasses.
+The decision is made once per class and trusts the annotations: every item of `list[Item]` is an Item, unless Item has
+subclasses.
 """
 
 from __future__ import annotations
@@ -21,65 +22,65 @@ import orjson
 from msgspec import inspect as inspection
 
 JsonEncoder = Callable[[Any, Any, int], bytes]
-"""`orjson.dumps`, or alike."""
+"""`orjson.dumps`, or a function with the same arguments."""
 
 
 class FastEncoder(NamedTuple):
-    """How values of a class are written alone."""
+    """How one library encodes the values of a class."""
 
     encode: JsonEncoder
     inner: tuple[type, ...] = ()
-    """Dataclasses inside: whether their subclasses are written as well is not known."""
+    """Inner dataclasses. Values of their subclasses may have other fields: see `can_encode`."""
     defaults: Callable[[Any], Any] | None = None
-    """Raises KeyError for a `__dict__` that lacks a field; None where none can."""
+    """Raises KeyError for a `__dict__` that lacks a field. None if no field can be missing."""
 
 
 @lru_cache(maxsize=1024)
 def fast_encoder_for(kind: type) -> FastEncoder | None:
-    """None for a class of which no library alone writes all values as it should be."""
+    """The fast encoder of a class; None if no library encodes all its values correctly."""
     if issubclass(kind, msgspec.Struct):
-        infos = _infos_in(kind)
+        infos = _type_infos(kind)
         if not infos or not all(isinstance(info, _BY_MSGSPEC) for info in infos):
             return None
         has_floats = any(isinstance(info, inspection.FloatType) for info in infos)
         return FastEncoder(_floats_by_msgspec if has_floats else _by_msgspec)
-    if not _is_open_to_orjson(kind):
+    if not _orjson_writes_all_fields(kind):
         return None
-    infos = _infos_in(kind)
+    infos = _type_infos(kind)
     if not infos or any(isinstance(info, _UNKNOWN) for info in infos):
         return None
     inner = {info.cls for info in infos[1:] if isinstance(info, inspection.DataclassType)}
-    if any(not _is_open_to_orjson(each) or _plain_defaults(each) for each in inner):
+    if any(not _orjson_writes_all_fields(each) or _plain_defaults(each) for each in inner):
         return None
     defaults = _plain_defaults(kind)
     return FastEncoder(orjson.dumps, tuple(inner), itemgetter(*defaults) if defaults else None)
 
 
-def can_encode(value: Any, shape: FastEncoder) -> bool:
-    """Whether a value of the class is written as it should be."""
-    if shape.inner and any(map(type.__subclasses__, shape.inner)):
+def can_encode(value: Any, encoder: FastEncoder) -> bool:
+    """Whether the encoder writes this value correctly."""
+    if encoder.inner and any(map(type.__subclasses__, encoder.inner)):
         return False
-    if shape.defaults is not None:
+    if encoder.defaults is not None:
         try:
-            shape.defaults(value.__dict__)
+            encoder.defaults(value.__dict__)
         except KeyError:
             return False
     return True
 
 
-def can_encode_all(values: list[Any], shape: FastEncoder) -> bool:
-    """Whether all are of one class, and written as they should be."""
-    if len(set(map(type, values))) > 1 or any(map(type.__subclasses__, shape.inner)):
+def can_encode_all(values: list[Any], encoder: FastEncoder) -> bool:
+    """Whether all values have one class, and the encoder writes them correctly."""
+    if len(set(map(type, values))) > 1 or any(map(type.__subclasses__, encoder.inner)):
         return False
-    if shape.defaults is not None:
+    if encoder.defaults is not None:
         try:
-            deque(map(shape.defaults, map(_OWN, values)), 0)
+            deque(map(encoder.defaults, map(_INSTANCE_DICT, values)), 0)
         except KeyError:
             return False
     return True
 
 
-_OWN = attrgetter("__dict__")
+_INSTANCE_DICT = attrgetter("__dict__")
 
 
 def _by_msgspec(value: Any, default: Any, option: int) -> bytes:
@@ -87,21 +88,21 @@ def _by_msgspec(value: Any, default: Any, option: int) -> bytes:
 
 
 def _floats_by_msgspec(value: Any, default: Any, option: int) -> bytes:
-    """ValueError where a Decimal may stand in place of a float, and be no number: msgspec writes that as a text."""
+    """ValueError if NaN or Infinity may stand in the text: msgspec writes a Decimal in a float field that way."""
     written = msgspec.json.encode(value)
-    # One letter is looked for first, as a number: in JSON of numbers it is rare, and found many times as fast.
+    # Search for one letter first: it is rare in JSON of numbers, and the search is many times as fast.
     if (_N in written and b"NaN" in written) or (_I in written and b"Infinity" in written):
-        raise ValueError("a text, or a Decimal that is no number")
+        raise ValueError("the value holds NaN or Infinity, in a text or in a Decimal")
     return written
 
 
 _N, _I = b"NI"
 
 
-def _is_open_to_orjson(kind: type) -> bool:
-    """Whether orjson writes of such values the fields that are in `__dict__`, and nothing else, as far as is known.
+def _orjson_writes_all_fields(kind: type) -> bool:
+    """Whether orjson writes the fields of a dataclass in `__dict__`, all of them and nothing else.
 
-    It leaves out names with an underscore, and has no word for UNSET.
+    orjson omits names with an underscore, and does not know UNSET.
     """
     if "__dataclass_fields__" not in vars(kind) or hasattr(kind, "__post_init__"):
         return False
@@ -112,16 +113,16 @@ def _is_open_to_orjson(kind: type) -> bool:
 
 
 def _plain_defaults(kind: Any) -> list[str]:
-    """The fields that a decoded value may lack in `__dict__`; with slots there are none."""
+    """The fields that may be missing in the `__dict__` of a decoded value; none for a class with slots."""
     if "__slots__" in vars(kind):
         return []
     return [each.name for each in dataclasses.fields(kind) if each.default is not dataclasses.MISSING]
 
 
-def _infos_in(kind: type) -> list[Any]:
-    """What msgspec knows of a class and of all that its fields may hold, which may be that class again.
+def _type_infos(kind: type) -> list[Any]:
+    """msgspec's description of a class and of all types that its fields may hold, recursively.
 
-    Nothing if an annotation cannot be read.
+    The list is empty if an annotation cannot be resolved.
     """
     found: list[Any] = []
     seen: set[int] = set()
@@ -135,7 +136,7 @@ def _infos_in(kind: type) -> list[Any]:
             info = info.type
         if id(info) in seen:
             continue
-        if found:  # not the class itself: whether it comes again is asked for
+        if found:  # the class itself is not marked: the list shows whether it occurs in its own fields
             seen.add(id(info))
         found.append(info)
         waiting += [field.type for field in getattr(info, "fields", ())]

@@ -1,9 +1,9 @@
-"""After a fork the child is neither the server nor a worker.
+"""Forks in a handler (os.fork, multiprocessing's "fork"): the child must not act as the server or the worker.
 
-A handler may fork (os.fork, multiprocessing's "fork"). The child would share the sockets, the event loop and the way
-that signals wake it up: a SIGTERM to the child would end the server, and a SystemExit in it would make a second server.
-So the owners of such things register here. In a child each of their descriptors leads to /dev/null, so that its number
-is not used again. A child that returns from the handler is ended.
+Without protection the child shares the sockets, the event loop and its wake-up descriptor for signals: a SIGTERM to the
+child ends the server, and a SystemExit in the child makes a second server. The owners of descriptors therefore register
+here. In a child, their descriptors are replaced by /dev/null, which keeps the numbers in use. A child that returns from
+the handler is ended.
 """
 
 from __future__ import annotations
@@ -21,38 +21,40 @@ from typing import Any, NoReturn
 _owners: weakref.WeakKeyDictionary[Any, Callable[[Any], Iterable[int]]] = weakref.WeakKeyDictionary()
 
 in_child = False
-"""Whether this process is a forked child of one that had something to share."""
+"""Whether this process is a forked child of a process with registered owners."""
 
 
 def detach_in_child(owner: Any, descriptors: Callable[[Any], Iterable[int]]) -> None:
-    """In a forked child, `descriptors(owner)` lead nowhere. The function does the rest of what is needed there."""
+    """In a forked child, replace `descriptors(owner)` by /dev/null. `descriptors` may do more there."""
     _owners[owner] = descriptors
 
 
 def end_child(error: BaseException | None = None) -> NoReturn:
-    """End a forked child that came back from the author's code, as the interpreter ends."""
+    """End a forked child that has returned from the author's code, with the exit status of an interpreter."""
     status = 1
     if isinstance(error, SystemExit):
         status = 0 if error.code is None else error.code if isinstance(error.code, int) else 1
         if error.code is not None and not isinstance(error.code, int):
-            _say(str(error.code))
+            _print_error(str(error.code))
     elif error is None:
-        _say("tinysvc: a forked child returned from its handler; it ends here. End it in the handler: os._exit(0)")
+        _print_error(
+            "tinysvc: a forked child returned from its handler and was ended; end it in the handler: os._exit(0)"
+        )
     else:
-        _say("".join(traceback.format_exception(error)))
+        _print_error("".join(traceback.format_exception(error)))
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):
             stream.flush()
     os._exit(status & 0xFF)
 
 
-def _say(text: str) -> None:
+def _print_error(text: str) -> None:
     with suppress(OSError, ValueError, AttributeError):
         print(text, file=sys.stderr)
 
 
 def reset_signals(numbers: Iterable[int]) -> None:
-    """Give the signals the meaning that a new interpreter gives them."""
+    """Give the signals the handlers of a new interpreter."""
     with suppress(ValueError):  # not in the main thread of the main interpreter
         for number in numbers:
             default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
@@ -60,20 +62,20 @@ def reset_signals(numbers: Iterable[int]) -> None:
 
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-_held: dict[int, set[Any]] = {}
-"""The signals that a thread held back before it began to fork."""
+_blocked: dict[int, set[Any]] = {}
+"""The signal mask of each thread before its fork, by thread id."""
 
 
 def _before_fork() -> None:
-    """A signal to the child that comes too soon must not wake up its parent: it waits for `_after_fork`."""
+    """Block signals until `_after_fork`: an early signal to the child must not wake up the event loop of its parent."""
     if _owners:
-        _held[threading.get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        _blocked[threading.get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
 
 
 def _release_signals() -> None:
-    held = _held.pop(threading.get_ident(), None)
-    if held is not None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+    blocked = _blocked.pop(threading.get_ident(), None)
+    if blocked is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def _after_fork() -> None:
@@ -82,21 +84,21 @@ def _after_fork() -> None:
         return
     in_child = True
     try:
-        _let_go()
+        _detach_owners()
     finally:
         _release_signals()
 
 
-def _let_go() -> None:
+def _detach_owners() -> None:
     owners = list(_owners.items())
     _owners.clear()
-    nowhere = os.open(os.devnull, os.O_RDWR)
+    devnull = os.open(os.devnull, os.O_RDWR)
     for owner, descriptors in owners:
         for descriptor in descriptors(owner):
             with suppress(OSError):
                 if descriptor >= 0:
-                    os.dup2(nowhere, descriptor, inheritable=False)
-    os.close(nowhere)
+                    os.dup2(devnull, descriptor, inheritable=False)
+    os.close(devnull)
 
 
 if hasattr(os, "register_at_fork"):

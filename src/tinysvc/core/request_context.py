@@ -1,9 +1,9 @@
-"""The request that code works for: its id and route, for log lines and for the author.
+"""The current request, for log lines and for the author: `request_id` and `route_name`.
 
     INFO shop: sold [GET /items/{name}, request 8f2c-1]
 
-In a worker, each job sets them. On the event loop no request pays for them: a connection is listed once under its task,
-and under a thread while that runs a handler. The request is looked for when a value is read.
+In a worker, each job sets both variables. On the event loop they cost a request nothing: a connection is registered
+once under its task, and under a thread while the thread runs a handler. The request is looked up when a value is read.
 """
 
 from __future__ import annotations
@@ -21,58 +21,57 @@ if TYPE_CHECKING:
 
 
 class RequestOwner(Protocol):
-    """A connection, or a background task."""
+    """A connection or a background task: it knows its current request."""
 
     def current_request(self) -> Request | None:
-        """The request whose handler, stream or cleanup runs."""
+        """The request whose handler, stream or cleanup runs now."""
 
 
 owner_by_task: dict[Any, RequestOwner] = {}
-"""The connections, under the tasks that serve them."""
+"""Connections and background tasks by the asyncio task that serves them."""
 
 owner_by_thread: dict[int, RequestOwner] = {}
-"""Those whose handlers run in threads, under the threads."""
+"""The same by the id of the thread that runs their handler."""
 
 
-def register_task(task: asyncio.Task[Any], serves: RequestOwner | None) -> None:
-    """Until it ends, `task` runs for `serves`."""
-    if serves is not None:
-        owner_by_task[task] = serves
+def register_task(task: asyncio.Task[Any], owner: RequestOwner | None) -> None:
+    """Register `task` as one that works for `owner`, until the task ends."""
+    if owner is not None:
+        owner_by_task[task] = owner
         task.add_done_callback(owner_by_task.pop)
 
 
 def current_owner() -> RequestOwner | None:
-    """The connection, or the background task, that the caller runs for."""
+    """The connection or background task that the calling code works for."""
     if found := owner_by_thread.get(get_ident()):
         return found
     if not owner_by_task:
-        return None  # a worker does not load asyncio
+        return None  # a worker must not import asyncio
     from asyncio import current_task
 
     try:
         return owner_by_task.get(current_task())
-    except RuntimeError:  # no event loop runs here
+    except RuntimeError:  # no event loop runs in this thread
         return None
 
 
 class RequestVariable:
-    """A text about the request that the calling code works for, in a worker and on the event loop.
+    """A text about the current request, in a worker and on the event loop. It has the methods of a `ContextVar`.
 
-    It is used like a `ContextVar`. A task or a thread that a handler starts itself does not know its request: there the
-    text is empty, unless the handler has called `set` before.
+    In a task or thread that a handler starts itself the text is empty, unless the handler has called `set` before.
     """
 
     def __init__(self, name: str, of_request: Callable[[Request], str]) -> None:
         variable: ContextVar[str] = ContextVar(name, default="")
         self._variable = variable
         self._of_request = of_request
-        self.set = variable.set  # as fast as that: each job of a worker does it
-        """Replace the text for the rest of the request, also in the tasks and threads that are started from now on."""
+        self.set = variable.set  # without a call in between: each job of a worker sets it
+        """Replace the text for the rest of the request, also in tasks and threads that start from now on."""
         self.reset = variable.reset
-        """Undo a `set`, by the token that it has returned."""
+        """Undo a `set`, with the token that it returned."""
 
     def get(self) -> str:
-        """The text; empty where no request is at work."""
+        """The text; empty outside a request."""
         if text := self._variable.get():
             return text
         found = current_owner()
@@ -103,14 +102,14 @@ Example:
 """
 
 route_name = RequestVariable("route_name", _route_of)
-"""Method and path pattern of that request, as in "POST /predict"."""
+"""Method and path pattern of the current request, as in "POST /predict"."""
 
 
 class LogFormatter(logging.Formatter):
-    """Lines that name route and request, where they are the author's and a request is at work."""
+    """Adds route and request id to the log lines of the author's code, within a request."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
-        is_ours = record.name == "tinysvc" or record.name.startswith("tinysvc.")  # they name the request if it matters
+        is_ours = record.name == "tinysvc" or record.name.startswith("tinysvc.")  # these name the request themselves
         if not is_ours and not hasattr(record, "worker") and (identity := request_id.get()):
             where = ", ".join(filter(None, (route_name.get(), f"request {identity}")))
             first, newline, more = record.message.partition("\n")
@@ -119,7 +118,7 @@ class LogFormatter(logging.Formatter):
 
 
 def configure_logging(level: str, form: str) -> None:
-    """Write what is logged to standard error, unless the author has set up the root logger."""
+    """Log to standard error, unless the author has configured the root logger."""
     handler = logging.StreamHandler()
     handler.setFormatter(LogFormatter(form))
     logging.basicConfig(level=level.upper(), handlers=[handler])

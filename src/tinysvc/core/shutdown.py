@@ -1,11 +1,11 @@
-"""The end of a process, which must come in time: a cleanup or a thread may hold it, and cannot be stopped.
+"""The shutdown of a process must end in time, even if a cleanup or a thread does not return.
 
-A cleanup that awaits is cancelled (resources.py). One that blocks the event loop, or ignores its cancellation, and a
-thread that does not return, hold the process. So a thread of our own watches the end, and ends the process by force.
+A cleanup that awaits is cancelled (open_resources.py). A cleanup that blocks the event loop or ignores cancellation,
+and a thread that does not return, cannot be stopped. A thread of the exit guard therefore ends the process by force.
 
-A process may be stopped meanwhile (SIGSTOP, a paused container). All clocks go on then, and when the process does, it
-would be too late for everything at once. So time is counted in beats, and one that takes much too long is a standstill
-that does not count.
+The process may be suspended meanwhile (SIGSTOP, a paused container). The clock goes on, and all deadlines would have
+passed when the process continues. A countdown therefore looks at the clock in short intervals, and an interval that
+takes much too long is a standstill that does not count.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ if TYPE_CHECKING:
 log = logging.getLogger("tinysvc")
 
 CLOCK_INTERVAL, STALL_THRESHOLD = 0.25, 0.25
-"""Seconds between two looks at the clock; and by how many the second must come late to show a standstill."""
+"""Seconds between two looks at the clock; and the delay in seconds that shows a standstill."""
 
 MIN_STEP_TIME = 0.5
-"""Seconds that each step at the end gets where `shutdown_timeout` is over already."""
+"""Seconds that each step of the shutdown gets even after `shutdown_timeout`."""
 
 SLOW_CLOSE = 0.4
-"""Seconds of closing after which a worker says what it closes: less than a MOMENT."""
+"""Seconds after which a worker names the resource that it still closes: less than MIN_STEP_TIME."""
 
 STUCK_MESSAGE = "tasks or threads of handlers did not end within shutdown_timeout"
 
 
 DRAINED = "the server drains"
-"""The message of a cancellation that ends a stream because the server drains: nothing waits for its thread then."""
+"""Message of the cancellation that ends a stream in a drain. The stream then does not wait for its thread."""
 
 CUT_OFF = "the time of the drain is over"
-"""The message of a cancellation that ends also the closing of resources."""
+"""Message of the cancellation at the end of the drain. It also ends the closing of resources."""
 
 
 class Countdown:
-    """Seconds that get less while the process is not stopped: `left` is to be called each BEAT."""
+    """Seconds that run down while the process is not suspended. Call `left` every CLOCK_INTERVAL."""
 
     def __init__(self, seconds: float) -> None:
         self._left, self._seen = seconds, monotonic()
@@ -56,7 +56,7 @@ class Countdown:
         return self._left
 
     def wait(self, over: threading.Event) -> bool:
-        """For a thread: wait until nothing is left, or `over` is set. Whether it was set."""
+        """Block until nothing is left or `over` is set. Return whether it was set."""
         while left := self.left():
             if over.wait(min(left, CLOCK_INTERVAL)):
                 return True
@@ -64,10 +64,10 @@ class Countdown:
 
 
 class LoopCountdown(Countdown):
-    """One that looks by itself, on the running loop. `at_end` is called when nothing is left."""
+    """A countdown that looks at the clock by itself, on the running loop. It calls `at_end` when nothing is left."""
 
     def __init__(self, seconds: float, at_end: Callable[[], object] = lambda: None) -> None:
-        import asyncio  # a worker has no loop
+        import asyncio  # not at the top: a worker must not import it
 
         super().__init__(seconds)
         self._at_end = at_end
@@ -86,92 +86,92 @@ class LoopCountdown(Countdown):
 
 @asynccontextmanager
 async def awake_timeout(seconds: float | None) -> AsyncIterator[asyncio.Timeout]:
-    """As asyncio.timeout, but the time in which the process was stopped does not count."""
+    """As asyncio.timeout, but time in which the process is suspended does not count."""
     import asyncio
 
     async with asyncio.timeout(None) as limit:
         if seconds is None:
             yield limit
             return
-        budget = LoopCountdown(seconds, lambda: limit.reschedule(0))
+        countdown = LoopCountdown(seconds, lambda: limit.reschedule(0))
         try:
             yield limit
         finally:
-            budget.cancel()
+            countdown.cancel()
 
 
 class ExitGuard:
-    """Ends this process by force when the step at hand takes longer than it may. One that is not armed does nothing."""
+    """Ends this process by force if a step of the shutdown exceeds its time limit. It does nothing unless armed."""
 
     def __init__(self) -> None:
         self.is_armed = False
-        self.abandoned_thread = False  # a drain did not wait for one: nor does the exit
-        self._budget = Countdown(0)
+        self.abandoned_thread = False  # set if a drain did not wait for a thread: the exit does not wait either
+        self._countdown = Countdown(0)
         self._over = threading.Event()
 
-    def limit_step(self, seconds: float, words: str) -> None:
-        """The step that begins now ends within these seconds; else `words` say what was left behind."""
+    def limit_step(self, seconds: float, message: str) -> None:
+        """Begin a step that must end within `seconds`. If it does not, log `message` and end the process."""
         self.end_step()
-        self._budget, self._over = Countdown(seconds), threading.Event()
+        self._countdown, self._over = Countdown(seconds), threading.Event()
         if self.is_armed:
-            _start(_watch_step, self._budget, self._over, words)
+            _start_thread(_watch_step, self._countdown, self._over, message)
 
     def end_step(self) -> None:
         self._over.set()
 
     def limit_exit(self) -> None:
-        """Once the main thread has ended, all other threads end in what is left of the time of the last step."""
+        """Give all other threads the remaining time of the last step, from the end of the main thread on."""
         self.end_step()
         if self.is_armed:
-            _start(_watch_exit, 0.0 if self.abandoned_thread else self._budget.left())
+            _start_thread(_watch_exit, 0.0 if self.abandoned_thread else self._countdown.left())
 
 
-def _start(function: Callable[..., object], *arguments: object) -> None:
-    with suppress(RuntimeError):  # no thread can be started: the service manager must end the process
+def _start_thread(function: Callable[..., object], *arguments: object) -> None:
+    with suppress(RuntimeError):  # no thread can start: then only the service manager can end the process
         threading.Thread(target=function, args=arguments, daemon=True).start()
 
 
 exit_guard = ExitGuard()
-"""That of this process; armed where the process is ours: a server inside another program ends no process."""
+"""The guard of this process. A server inside another program does not arm it: it must not end that process."""
 
 
-def _watch_step(budget: Countdown, over: threading.Event, words: str) -> None:
-    if not budget.wait(over):
-        _end(words)
+def _watch_step(countdown: Countdown, over: threading.Event, message: str) -> None:
+    if not countdown.wait(over):
+        _end_process(message)
 
 
 def _watch_exit(seconds: float) -> None:
-    budget = Countdown(seconds)
-    while budget.left() and threading.main_thread().is_alive():
+    countdown = Countdown(seconds)
+    while countdown.left() and threading.main_thread().is_alive():
         threading.main_thread().join(CLOCK_INTERVAL)
     threading.main_thread().join()
-    Countdown(max(MIN_STEP_TIME, budget.left())).wait(threading.Event())
+    Countdown(max(MIN_STEP_TIME, countdown.left())).wait(threading.Event())
     if others := [thread.name for thread in threading.enumerate() if not thread.daemon and thread.is_alive()]:
-        _end(f"threads did not end in time: {', '.join(others)}")
+        _end_process(f"threads did not end in time: {', '.join(others)}")
 
 
-def _end(words: str) -> None:
-    log.error("%s; the process ends nonetheless", words)
+def _end_process(message: str) -> None:
+    log.error("%s; the process ends nonetheless", message)
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):
             stream.flush()
     os._exit(0)
 
 
-# In a worker, which the server kills if it does not end in time
+# In a worker: the server kills it if it does not end in time
 
 _closing = ""
 
 
 def set_closing_resource(name: str) -> None:
-    """The resource that is closed next."""
+    """Note the resource that is closed next."""
     global _closing
     _closing = name
 
 
 @contextmanager
 def warn_of_slow_close() -> Iterator[None]:
-    """Name the resource whose cleanup takes long, while there is time for it."""
+    """Print the name of a resource whose cleanup takes long, before the server kills the worker."""
     timer = threading.Timer(
         SLOW_CLOSE, lambda: print(f"a worker still closes the resource {_closing}", file=sys.stderr)
     )

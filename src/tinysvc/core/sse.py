@@ -1,8 +1,8 @@
-"""Server-sent events (WHATWG HTML, 9.2): what a browser's EventSource reads, from io and cpu generators.
+"""Server-sent events (WHATWG HTML, 9.2), for a browser's EventSource, from io and cpu generators.
 
-A stream of events is kept alive by the connection: where nothing else was sent for a while, a comment is (see http.py),
-so that proxies do not cut it off and a client that has vanished is noticed. To go on where a client was cut off, take
-its last id: `last: Annotated[str, Header("last-event-id")] = ""`.
+The connection keeps a stream of events alive: after a pause it sends a comment (see http.py). Proxies then do not close
+the connection, and the server notices a lost client. A browser that reconnects sends its last id; continue from there:
+`last: Annotated[str, Header("last-event-id")] = ""`.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ class Event:
     def __post_init__(self) -> None:
         for name, value in (("event", self.event), ("id", self.id)):
             if not isinstance(value, str) or _ENDS_FIELD.search(value):
-                what = f"the {name} of an Event must be one line of text without NUL, not {value!r}"
-                raise ValueError(f"{what}; put what has several lines into data")
+                fault = f"the {name} of an Event must be one line of text without NUL, not {value!r}"
+                raise ValueError(f"{fault}; put a text of several lines into data")
         if self.retry is not None and (type(self.retry) is not int or self.retry < 0):
             raise ValueError(f"retry must be a whole number of milliseconds, as in retry=3000, not {self.retry!r}")
 

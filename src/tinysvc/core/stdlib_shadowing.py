@@ -1,7 +1,7 @@
-"""Files beside a service that have the name of a module of the standard library: `platform.py`, `queue.py`, ...
+"""Files beside a service that shadow a module of the standard library: `platform.py`, `queue.py`, ...
 
-Python looks into the folder of the program first, so that libraries get these files in the place of what they need, and
-fail in any way, a crash of the interpreter among them. So the file is named before the libraries load.
+Python searches the folder of the program first. Libraries then import the file instead of the module that they need,
+and fail in any way; some crash the interpreter. The message therefore names the file before the libraries load.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 from importlib import import_module
 from importlib.machinery import BuiltinImporter, FrozenImporter, PathFinder
 
-# Nothing more is imported here, as each module may be the one that a file stands before.
+# Import nothing more here: a file may shadow any other module.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _STDLIB = os.path.dirname(os.__file__)
 
 FORKSERVER_VARIABLE = "_TINYSVC_STARTING"
-"""A variable that only a new forkserver finds. A program that finds it was started in the place of Python."""
+"""An environment variable that only a new forkserver gets. A program that finds it was started in place of Python."""
 
 IMPORTED_LATER = (
     "uvloop",
@@ -30,11 +30,11 @@ IMPORTED_LATER = (
     "tinysvc.server.supervisor",
     "tinysvc.server.reload",
 )
-"""What tinysvc imports when it is needed; with it come all its libraries."""
+"""Modules that tinysvc imports on demand. They import all its libraries."""
 
 
 def shadowing_files(path: Sequence[str]) -> dict[str, str]:
-    """The files in the folders before the standard library, by the names of the modules that they stand before."""
+    """Files in the folders before the standard library, by the name of the module that they shadow."""
     found: dict[str, str] = {}
     for folder in path:
         if folder == _STDLIB:
@@ -54,25 +54,26 @@ def shadowing_files(path: Sequence[str]) -> dict[str, str]:
 
 
 def stdlib_first(path: Sequence[str]) -> list[str]:
-    """The folders of `path`, those of Python before those of the author."""
+    """The folders of `path`, with those of Python first."""
     return sorted(path, key=lambda folder: not (folder == _STDLIB or folder.startswith(_STDLIB + os.sep)))
 
 
 def shadowing_message(file: str, name: str) -> str:
-    """What is wrong with the file, and the remedy."""
-    return f"{file} has the name of a module of the standard library, so that libraries get it for {name}: rename it"
+    """The sentence for a file that shadows a module, with the remedy."""
+    return f"{file} shadows the module {name} of the standard library, and libraries import it instead: rename the file"
 
 
 def _is_beside(file: str) -> bool:
-    """Whether the program is a script in the folder of the file: then no traceback of ours need be read."""
+    """Whether the program is a script in the folder of the file: then the message needs no traceback."""
     script = getattr(sys.modules["__main__"], "__file__", None) or ""
     return bool(script) and os.path.dirname(os.path.abspath(script)) == os.path.dirname(os.path.abspath(file))
 
 
 class refuse_shadowing:  # noqa: N801 - it reads as a function
-    """Import libraries within: a file that one of them would get for a module of Python ends the program by name.
+    """A context for the import of libraries. A file that shadows a module that they import ends the program.
 
-    It is a finder, too: it finds the module of Python, so that no library fails half-way.
+    The context is also a finder (`importlib.abc.MetaPathFinder`): it finds the module of Python meanwhile, because a
+    library must not fail half-way.
     """
 
     def __init__(self) -> None:
@@ -89,7 +90,7 @@ class refuse_shadowing:  # noqa: N801 - it reads as a function
         if not self.found:
             return
         try:
-            if error is None and FORKSERVER_VARIABLE not in os.environ:  # else a forkserver: its server has looked
+            if error is None and FORKSERVER_VARIABLE not in os.environ:  # a forkserver need not check: its server has
                 for module in IMPORTED_LATER:
                     import_module(module)
         finally:
@@ -97,7 +98,7 @@ class refuse_shadowing:  # noqa: N801 - it reads as a function
             self._end(error)
 
     def _end(self, error: BaseException | None) -> None:
-        if error is not None and not self.wanted:  # it was imported before us
+        if error is not None and not self.wanted:  # imported before tinysvc
             for name, file in self.found.items():
                 if getattr(sys.modules.get(name), "__file__", None) == file:
                     self.wanted = name
@@ -111,7 +112,7 @@ class refuse_shadowing:  # noqa: N801 - it reads as a function
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """As importlib.abc.MetaPathFinder has it."""
+        """See importlib.abc.MetaPathFinder."""
         if name not in self.found or BuiltinImporter.find_spec(name) or FrozenImporter.find_spec(name):
             return None
         self.wanted = self.wanted or name

@@ -1,4 +1,4 @@
-"""Tracebacks for the log: only the frames of the author, and no line that looks like the beginning of a record."""
+"""Tracebacks for the log: only the author's frames, indented."""
 
 from __future__ import annotations
 
@@ -17,17 +17,16 @@ HIDDEN_FRAMES = (
     "/importlib/__init__.py",
     "/multiprocessing/spawn.py",
     "/anyio/to_thread.py",
-    "/anyio/_backends/_asyncio.py",  # in whose threads a `def` handler of an io route runs
+    "/anyio/_backends/_asyncio.py",  # its threads run the `def` handlers of io routes
     f"python{sys.version_info.major}.{sys.version_info.minor}/contextlib.py",
 )
 
 
 def author_traceback(error: BaseException) -> str:
-    """The traceback as text, from the author's first frame on: ours and the import system's are left out, also of the
-    errors that it came from.
+    """The traceback as text, without frames of tinysvc and of the import system; also for its causes.
 
-    An error of which no frame is the author's is shown whole: then it is ours, or the interpreter's. Errors of this
-    module say all in their sentence.
+    A traceback without any frame of the author is shown whole: the error is in tinysvc or in the interpreter. A
+    TinysvcError is shown without a traceback: its sentence is enough.
     """
     if isinstance(error, TinysvcError):
         return "".join(traceback.format_exception_only(error)).rstrip()
@@ -35,14 +34,14 @@ def author_traceback(error: BaseException) -> str:
     chain: list[tuple[traceback.TracebackException | None, BaseException | None]] = [(shown, error)]
     for each, raised in chain:
         if each and raised:
-            _leave_authors(each, raised)
+            _hide_frames(each, raised)
             chain += (each.__cause__, raised.__cause__), (each.__context__, raised.__context__)
     return "".join(shown.format()).rstrip()
 
 
-def _leave_authors(shown: traceback.TracebackException, error: BaseException) -> None:
+def _hide_frames(shown: traceback.TracebackException, error: BaseException) -> None:
     authors = [frame for frame in shown.stack if not any(hidden in frame.filename for hidden in HIDDEN_FRAMES)]
-    if authors or isinstance(error, SyntaxError):  # that one names its place itself
+    if authors or isinstance(error, SyntaxError):  # a SyntaxError names its file and line itself
         shown.stack = traceback.StackSummary.from_list(authors)
 
 
@@ -51,15 +50,16 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def indented(text: str) -> str:
-    """Text for the log, of which no line but the first stands at the margin, and none is moved there by a terminal."""
+    """Text for the log. Further lines are indented and control characters escaped: no line looks like a new record."""
     text = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
     return text.replace("\n", f"\n{INDENT}")
 
 
 error_observers: list[Callable[[BaseException], None]] = []
-"""Called for each error of a handler that is not an answer on purpose, in the thread where it came up: for tests."""
+"""Called for each unexpected error of a handler, in the thread of the error: for tests (testing.py)."""
 
 
 def observe_error(error: BaseException) -> None:
-    for each in error_observers.copy():  # another thread may serve, and end, meanwhile
+    """Pass an unexpected error of a handler to the observers."""
+    for each in error_observers.copy():  # a server in another thread may remove its observer meanwhile
         each(error)
