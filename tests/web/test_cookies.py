@@ -1,4 +1,4 @@
-"""cookies.py: what is set, what is refused because browsers would, and what is signed; and what a client sends."""
+"""cookies.py: set, invalid and signed cookies; and the cookies of requests."""
 
 from __future__ import annotations
 
@@ -51,38 +51,38 @@ def cookie_of(**options: Any) -> str:
         ({"value": "x" * (MAX_SIZE - 1)}, "a=" + "x" * (MAX_SIZE - 1) + ALWAYS),
     ],
 )
-def test_what_is_set(options: dict[str, Any], line: str) -> None:
+def test_set_cookie_writes_the_header(options: dict[str, Any], line: str) -> None:
     assert cookie_of(**options) == line
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
-        ({"name": "a b"}, "a cookie's name is an RFC 9110 token"),
-        ({"name": ""}, "a cookie's name is an RFC 9110 token"),
-        ({"name": "a=b"}, "a cookie's name is an RFC 9110 token"),
-        *(({"value": value}, "holds what no cookie can") for value in ("a b", "a;b", "a,b", 'a"b', "a\\b", "\u00e9",
-        "a\n", "a\0", 1)), ({"value": "x" * MAX_SIZE}, "has 4097 bytes; browsers take 4096"),
-        ({"path": "/;x"}, "the path of the cookie a cannot be '/;x'"),
-        ({"domain": "a\r\nb"}, "the domain of the cookie a cannot be"),
+        ({"name": "a b"}, "the name of a cookie must be a token"),
+        ({"name": ""}, "the name of a cookie must be a token"),
+        ({"name": "a=b"}, "the name of a cookie must be a token"),
+        *(({"value": value}, "must be ASCII text without spaces") for value in ("a b", "a;b", "a,b", 'a"b', "a\\b",
+        "\u00e9", "a\n", "a\0", 1)), ({"value": "x" * MAX_SIZE}, "has 4097 bytes; browsers accept 4096"),
+        ({"path": "/;x"}, "the path of the cookie a must be ASCII text without semicolons, not '/;x'"),
+        ({"domain": "a\r\nb"}, "the domain of the cookie a must be ASCII text"),
         ({"same_site": "Lax"}, 'same_site takes "lax", "strict" or "none"'),
-        ({"same_site": "none", "secure": False}, 'same_site="none", so that browsers take it with secure=True only'),
-        ({"partitioned": True, "secure": False}, "partitioned, so that"),
-        ({"name": "__Secure-a", "secure": False}, "__Secure-, so that"),
-        ({"name": "__host-a", "secure": False}, "__Host-, so that"),
-        ({"name": "__Host-a", "path": "/x"}, 'with path="/" and no domain only'),
-        ({"name": "__Host-a", "domain": "x.org"}, 'with path="/" and no domain only'),
+        ({"same_site": "none", "secure": False}, 'same_site="none": browsers accept it with secure=True only'),
+        ({"partitioned": True, "secure": False}, "partitioned: browsers"),
+        ({"name": "__Secure-a", "secure": False}, "__Secure-: browsers"),
+        ({"name": "__host-a", "secure": False}, "__Host-: browsers"),
+        ({"name": "__Host-a", "path": "/x"}, 'with path="/" and without a domain only'),
+        ({"name": "__Host-a", "domain": "x.org"}, 'with path="/" and without a domain only'),
         ({"max_age": 1.5}, "max_age takes a whole number of seconds"),
         ({"max_age": True}, "max_age takes a whole number of seconds"),
         ({"expires": datetime(2026, 1, 1)}, "expires takes a datetime with a time zone"),
     ],
 )  # fmt: skip
-def test_what_browsers_would_refuse_is_refused(options: dict[str, Any], says: str) -> None:
-    with pytest.raises(ValueError, match=says.replace("(", r"\(")):
+def test_invalid_cookie_is_an_error(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message.replace("(", r"\(")):
         cookie_of(**options)
 
 
-def test_caches_are_told() -> None:
+def test_set_cookie_sets_cache_control_and_vary() -> None:
     response = Response(headers={"vary": "accept"})
     set_cookie(response, "a", "b")
     set_cookie(response, "c", "d")
@@ -96,7 +96,7 @@ def test_caches_are_told() -> None:
     assert ("cache-control", "no-store") not in own.headers
 
 
-# From clients
+# Cookies of requests
 
 
 @pytest.mark.parametrize(
@@ -122,14 +122,14 @@ def test_caches_are_told() -> None:
         (["x;" * 4000 + "a=1"], {"a": "1"}),
     ],
 )
-def test_what_clients_send(lines: list[str], cookies: dict[str, str]) -> None:
+def test_cookies_of_requests_are_parsed(lines: list[str], cookies: dict[str, str]) -> None:
     assert parse_cookies(lines) == cookies
 
 
-# Signed
+# Signed cookies
 
 
-def asked(cookie: str) -> Request:
+def request_with(cookie: str) -> Request:
     return Request("GET", "/", headers=Headers([(b"cookie", cookie.encode())]))
 
 
@@ -139,11 +139,11 @@ def written(cookie: SignedCookie, value: Any) -> str:
     return dict(response.headers)["set-cookie"].partition(";")[0]
 
 
-def test_what_was_signed_is_read_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_valid_signatures_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     session = SignedCookie("session", SECRET, max_age=60)
     line = written(session, {"user": 7, "name": "zw\u00f6lf"})
-    assert session.read(asked(line)) == {"user": 7, "name": "zw\u00f6lf"}
-    assert session.read(asked("other=1")) is None
+    assert session.read(request_with(line)) == {"user": 7, "name": "zw\u00f6lf"}
+    assert session.read(request_with("other=1")) is None
     bad = [
         line[:-1],
         line + "x",
@@ -152,40 +152,40 @@ def test_what_was_signed_is_read_and_nothing_else(monkeypatch: pytest.MonkeyPatc
         line.replace("session=", "session=x"),
         "session=" + "." * 4000,
     ]
-    assert [session.read(asked(each)) for each in bad] == [None] * len(bad)
+    assert [session.read(request_with(each)) for each in bad] == [None] * len(bad)
     other_name = SignedCookie("other", SECRET)
-    assert other_name.read(asked(line.replace("session=", "other="))) is None
-    assert SignedCookie("session", OLD).read(asked(line)) is None
+    assert other_name.read(request_with(line.replace("session=", "other="))) is None
+    assert SignedCookie("session", OLD).read(request_with(line)) is None
     later = time.time() + 62
     monkeypatch.setattr(time, "time", lambda: later)
-    assert session.read(asked(line)) is None
+    assert session.read(request_with(line)) is None
 
 
 @pytest.mark.parametrize("payload", [b"@@", b"eA", b"\xff", b".abc", b""])
-def test_what_is_well_signed_but_holds_no_json_is_not_read(payload: bytes) -> None:
+def test_signed_text_that_is_not_json_is_not_read(payload: bytes) -> None:
     session = SignedCookie("session", SECRET)
     signed = session._serializer.make_signer(session._serializer.salt).sign(payload)
     request = Request("GET", "/", headers=Headers([(b"cookie", b"session=" + signed)]))
     assert session.read(request) is None
 
 
-def test_a_bad_one_is_one_line_in_the_log_without_its_value(caplog: pytest.LogCaptureFixture) -> None:
+def test_invalid_signature_is_logged_without_the_value(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
-        assert SignedCookie("session", SECRET).read(asked("session=forged.by.me")) is None
+        assert SignedCookie("session", SECRET).read(request_with("session=forged.by.me")) is None
     (record,) = caplog.records
     assert record.levelno == logging.DEBUG
     assert record.getMessage().startswith("the cookie session of request ")
     assert "forged" not in record.getMessage()
 
 
-def test_a_secret_is_renewed_by_putting_a_new_one_in_front() -> None:
+def test_first_secret_signs_and_all_verify() -> None:
     line = written(SignedCookie("s", OLD), 1)
     renewed = SignedCookie("s", [SECRET, OLD])
-    assert renewed.read(asked(line)) == 1
-    assert SignedCookie("s", SECRET).read(asked(written(renewed, 2))) == 2
+    assert renewed.read(request_with(line)) == 1
+    assert SignedCookie("s", SECRET).read(request_with(written(renewed, 2))) == 2
 
 
-def test_options_and_deletion() -> None:
+def test_signed_cookie_has_the_options_of_set_cookie() -> None:
     cookie = SignedCookie("s", SECRET, path="/x", same_site="strict", max_age=5)
     response = Response()
     cookie.write(response, 1)
@@ -196,32 +196,32 @@ def test_options_and_deletion() -> None:
 
 
 @pytest.mark.parametrize("secrets", ["short", [], [SECRET, "short"], ""])
-def test_a_secret_that_can_be_guessed(secrets: Any) -> None:
-    with pytest.raises(ConfigurationError, match="each secret of the cookie s has 16 characters or more"):
+def test_short_secret_is_a_configuration_error(secrets: Any) -> None:
+    with pytest.raises(ConfigurationError, match="each secret of the cookie s must have at least 16 characters"):
         SignedCookie("s", secrets)
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "says"),
+    ("name", "options", "message"),
     [
-        ("a b", {}, "an RFC 9110 token"),
-        ("__Host-s", {"path": "/x"}, "no domain only"),
+        ("a b", {}, "must be a token"),
+        ("__Host-s", {"path": "/x"}, "without a domain only"),
         ("s", {"secure": False, "same_site": "none"}, "secure=True only"),
         ("s", {"max_age": 1.5}, "max_age takes a whole number"),
     ],
 )
-def test_what_could_never_be_set_is_said_at_once(name: str, options: dict[str, Any], says: str) -> None:
-    with pytest.raises(ConfigurationError, match=says):
+def test_invalid_signed_cookie_is_a_configuration_error(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
         SignedCookie(name, SECRET, **options)
 
 
-def test_without_the_library_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_library_is_a_configuration_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "itsdangerous", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'tinysvc\[cookies\]'"):
         SignedCookie("s", SECRET)
 
 
-# On the wire
+# A served service
 
 visits = SignedCookie("visits", SECRET, secure=False)
 
@@ -259,21 +259,21 @@ def url() -> Iterator[str]:
         yield url
 
 
-def test_a_browser_keeps_them(url: str) -> None:
+def test_client_sends_the_cookies_back(url: str) -> None:
     with httpx.Client(base_url=url) as client:
         assert [client.get("/visit").text for _ in range(3)] == ["1", "2", "3"]
-        answer = client.get("/leave")
-        assert (answer.headers["cache-control"], answer.headers["vary"]) == ("no-store", "cookie")
+        response = client.get("/leave")
+        assert (response.headers["cache-control"], response.headers["vary"]) == ("no-store", "cookie")
         assert client.get("/visit").text == "1"
         client.cookies.set("a", "b")
         assert client.get("/read").json() == ["b", "b"]
 
 
-def test_nothing_is_injected(url: str) -> None:
-    answer = httpx.get(f"{url}/injected", params={"value": "x\r\nset-cookie: evil=1"})
-    assert answer.status_code == 500
-    assert "set-cookie" not in answer.headers
+def test_header_injection_is_refused(url: str) -> None:
+    response = httpx.get(f"{url}/injected", params={"value": "x\r\nset-cookie: evil=1"})
+    assert response.status_code == 500
+    assert "set-cookie" not in response.headers
 
 
-def test_an_aware_moment_is_told_in_gmt() -> None:
+def test_expires_is_sent_in_gmt() -> None:
     assert "Expires=Thu, 01 Jan 2026 00:00:00 GMT" in cookie_of(expires=datetime(2026, 1, 1, tzinfo=UTC))

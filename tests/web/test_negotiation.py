@@ -1,4 +1,4 @@
-"""negotiation.py: what the client likes best; where it is sent; what is linked."""
+"""negotiation.py: content types, redirects, links and attachments."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,imag
         (";q=1,,", None),
     ],
 )
-def test_what_the_client_likes_best(accept: str | None, best: str | None) -> None:
+def test_accepted_chooses_the_preferred_type(accept: str | None, best: str | None) -> None:
     request = Request("GET", "/", headers=Headers([(b"accept", accept.encode())] if accept is not None else []))
     if best is None:
         with pytest.raises(HTTPError, match="406 The client accepts none of application/json, application/msgpack"):
@@ -84,16 +84,16 @@ def client() -> Iterator[httpx.Client]:
         yield client
 
 
-def test_one_value_in_three_forms(client: httpx.Client) -> None:
+def test_negotiated_sends_json_messagepack_or_html(client: httpx.Client) -> None:
     found = {accept: client.get("/note", headers={"accept": accept}) for accept in ("*/*", PACK, BROWSER)}
     assert found["*/*"].json() == {"text": "hi"}
     assert msgspec.msgpack.decode(found[PACK].content, type=Note) == Note("hi")
     assert found[BROWSER].text == "<p>hi</p>"
     assert found[BROWSER].headers["content-type"] == "text/html; charset=utf-8"
-    assert {answer.headers["vary"] for answer in found.values()} == {"accept"}
+    assert {response.headers["vary"] for response in found.values()} == {"accept"}
 
 
-def test_where_there_is_no_page(client: httpx.Client) -> None:
+def test_html_without_a_page_gets_406(client: httpx.Client) -> None:
     assert client.get("/data", headers={"accept": BROWSER}).status_code == 201
     assert client.get("/data", headers={"accept": PAGE}).status_code == 406
 
@@ -107,15 +107,15 @@ def test_where_there_is_no_page(client: httpx.Client) -> None:
         (b"\x81", 400),
     ],
 )
-def test_a_body_may_be_messagepack(client: httpx.Client, content: bytes, status: int) -> None:
-    answer = client.post("/notes", content=content, headers={"content-type": PACK})
-    assert answer.status_code == status, answer.text
+def test_messagepack_body_is_accepted(client: httpx.Client, content: bytes, status: int) -> None:
+    response = client.post("/notes", content=content, headers={"content-type": PACK})
+    assert response.status_code == status, response.text
     assert client.post("/notes", content=content, headers={"content-type": "text/plain"}).status_code == 415
 
 
-def test_links_and_locations(client: httpx.Client) -> None:
-    answer = client.post("/notes", json={"text": "x"})
-    assert answer.headers["link"] == '</notes?page=2>; rel="next"; title="the \\"2nd\\""'
+def test_link_header_is_quoted(client: httpx.Client) -> None:
+    response = client.post("/notes", json={"text": "x"})
+    assert response.headers["link"] == '</notes?page=2>; rel="next"; title="the \\"2nd\\""'
 
 
 @pytest.mark.parametrize(
@@ -134,10 +134,10 @@ def test_links_and_locations(client: httpx.Client) -> None:
         ("/a#\\", "/a#%5C"),
     ],
 )
-def test_where_a_redirect_leads(client: httpx.Client, to: str, location: str) -> None:
+def test_redirect_quotes_the_location(client: httpx.Client, to: str, location: str) -> None:
     assert redirect(to, 307).status == 307
-    answer = client.get("/to", params={"where": to})
-    assert (answer.status_code, answer.headers["location"]) == (303, location)
+    response = client.get("/to", params={"where": to})
+    assert (response.status_code, response.headers["location"]) == (303, location)
 
 
 @pytest.mark.parametrize(
@@ -149,14 +149,14 @@ def test_where_a_redirect_leads(client: httpx.Client, to: str, location: str) ->
         "ftp://evil.example", "/x\r\nset-cookie: a=b", "/\0", "", "/x\x7f", "\u2028//x",
     ],
 )  # fmt: skip
-def test_where_it_does_not(client: httpx.Client, to: str) -> None:
-    with pytest.raises(ValueError, match="a redirect leads to a path of this service"):
+def test_redirect_to_another_host_is_an_error(client: httpx.Client, to: str) -> None:
+    with pytest.raises(ValueError, match="the location must be a path of this service"):
         redirect(to)
 
 
 @pytest.mark.parametrize("status", [200, 300, 304, 404, "303"])
-def test_what_is_no_redirect(status: Any) -> None:
-    with pytest.raises(ValueError, match="a redirect has the status 301"):
+def test_invalid_redirect_status_is_an_error(status: Any) -> None:
+    with pytest.raises(ValueError, match="the status of a redirect must be 301"):
         redirect("/", status)
 
 
@@ -188,7 +188,7 @@ def test_attachment_from_a_worker() -> None:
         assert httpx.get(f"{url}/download").headers["content-disposition"] == attachment("тест.pdf")[1]
 
 
-def test_link_parameter_in_any_letters() -> None:
+def test_link_parameter_can_be_any_text() -> None:
     assert link("/a", "next", title="é") == ("link", "</a>; rel=\"next\"; title*=UTF-8''%C3%A9")
 
 
@@ -200,7 +200,7 @@ async def assigned() -> Response:
 
 
 @io_route("/typed")
-async def typed_in_letters() -> Response:
+async def typed_with_letters() -> Response:
     response = Response(b"x")
     response.content_type = "text/ж"
     return response
@@ -212,19 +212,19 @@ async def raised_with_letters() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "words"),
+    ("path", "texts"),
     [
         ("/assigned", ["content-disposition", "'т'", "filename*=UTF-8''"]),
         ("/typed", ["content-type", "'ж'"]),
         ("/raised", ["x-name", "'ж'", "raised_with_letters"]),
     ],
 )
-def test_header_in_other_letters_is_a_500_that_names_it(
-    path: str, words: list[str], caplog: pytest.LogCaptureFixture
+def test_header_with_other_letters_is_a_logged_500(
+    path: str, texts: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    service = Service(assigned, typed_in_letters, raised_with_letters)
+    service = Service(assigned, typed_with_letters, raised_with_letters)
     with serving(service, raise_errors=False) as url:
         assert httpx.get(url + path).status_code == 500
     logged = "\n".join(logging.Formatter().format(record) for record in caplog.records)
-    assert [word for word in words if word not in logged] == []
+    assert [text for text in texts if text not in logged] == []
     assert "bug in tinysvc" not in logged

@@ -1,4 +1,4 @@
-"""static.py: a folder on a real server, asked for what is in it and for what is not."""
+"""static.py: a served folder: its files, other paths, conditions, ranges and compressed files."""
 
 from __future__ import annotations
 
@@ -76,17 +76,17 @@ def client(url: str) -> Iterator[httpx.Client]:
         yield client
 
 
-def told(url: str, path: str, *fields: str, method: str = "GET") -> bytes:
-    """The whole answer to the path as it is, without its date."""
+def raw_response(url: str, path: str, *fields: str, method: str = "GET") -> bytes:
+    """The response to the unchanged path as bytes, without its date."""
     host, port = url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as connection:
         connection.settimeout(20)
         connection.sendall(get(path, "Connection: close", *fields, method=method))
-        answer = b"".join(iter(lambda: connection.recv(65536), b""))
-    return b"\r\n".join(line for line in answer.split(b"\r\n") if not line.startswith(b"date: "))
+        response = b"".join(iter(lambda: connection.recv(65536), b""))
+    return b"\r\n".join(line for line in response.split(b"\r\n") if not line.startswith(b"date: "))
 
 
-# What is there
+# Files
 
 
 @pytest.mark.parametrize(
@@ -105,21 +105,21 @@ def told(url: str, path: str, *fields: str, method: str = "GET") -> bytes:
         ("%70age.html", PAGE, "text/html; charset=utf-8"),
     ],
 )
-def test_a_file(client: httpx.Client, path: str, content: bytes, content_type: str) -> None:
+def test_file_is_served_with_its_headers(client: httpx.Client, path: str, content: bytes, content_type: str) -> None:
     for prefix, cache_control in (("/static/", "no-cache"), ("/", "max-age=9")):
-        answer = client.get(prefix + path, headers={"accept-encoding": "identity"})
-        assert (answer.status_code, answer.content) == (200, content)
-        assert answer.headers["content-type"] == content_type
-        assert answer.headers["cache-control"] == cache_control
-        assert answer.headers["x-content-type-options"] == "nosniff"
-        assert answer.headers["accept-ranges"] == "bytes"
-        assert answer.headers["etag"].startswith('"')
+        response = client.get(prefix + path, headers={"accept-encoding": "identity"})
+        assert (response.status_code, response.content) == (200, content)
+        assert response.headers["content-type"] == content_type
+        assert response.headers["cache-control"] == cache_control
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert response.headers["accept-ranges"] == "bytes"
+        assert response.headers["etag"].startswith('"')
         head = client.head(prefix + path, headers={"accept-encoding": "identity"})
-        assert {**head.headers, "date": ""} == {**answer.headers, "date": ""}
+        assert {**head.headers, "date": ""} == {**response.headers, "date": ""}
         assert head.content == b""
 
 
-def test_routes_come_first(client: httpx.Client) -> None:
+def test_routes_precede_files(client: httpx.Client) -> None:
     assert client.get("/api").text == "api"
     assert client.get("/livez").status_code == 200
 
@@ -132,30 +132,30 @@ def test_routes_come_first(client: httpx.Client) -> None:
         ("/static/with:colon", "./with:colon/"),
     ],
 )
-def test_a_folder_without_its_slash(client: httpx.Client, path: str, location: str) -> None:
-    answer = client.get(path)
-    assert (answer.status_code, answer.headers["location"]) == (301, location)
+def test_folder_without_a_slash_is_redirected(client: httpx.Client, path: str, location: str) -> None:
+    response = client.get(path)
+    assert (response.status_code, response.headers["location"]) == (301, location)
     assert client.get(path, follow_redirects=True).url.path == path + "/"
 
 
 @pytest.mark.parametrize(
     "path", ["//evil.example/..", "//evil.example/%2e%2e", "/\\evil.example", "/%5cevil.example/.."]
 )
-def test_no_redirect_leads_away(url: str, path: str) -> None:
-    answer = told(url, path)
-    assert answer.startswith((b"HTTP/1.1 404", b"HTTP/1.1 400"))
-    assert b"location" not in answer
+def test_no_redirect_to_another_host(url: str, path: str) -> None:
+    response = raw_response(url, path)
+    assert response.startswith((b"HTTP/1.1 404", b"HTTP/1.1 400"))
+    assert b"location" not in response
 
 
-def test_only_get_and_head(client: httpx.Client) -> None:
-    answer = client.post("/static/page.html")
-    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
+def test_other_methods_get_405(client: httpx.Client) -> None:
+    response = client.post("/static/page.html")
+    assert (response.status_code, response.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
 
 
-# What is not
+# Other paths
 
 
-NOWHERE = [
+NOT_SERVED = [
     "nowhere", "sub/nowhere", "..", "../outside.txt", "..%2foutside.txt", "%2e%2e/outside.txt", "%2e%2e%2foutside.txt",
     "sub/../page.html", "sub/%2e%2e/page.html", "./page.html", "%2e/page.html", "sub//index.html", "/page.html",
     "/etc/passwd", "//etc/passwd", "..%5coutside.txt", "sub%5cindex.html", "page.html%00", "page.html%00.txt", "%00",
@@ -166,49 +166,49 @@ NOWHERE = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("path", NOWHERE)
-def test_what_is_not_there_is_the_same_404(url: str, path: str) -> None:
-    expected = told(url, "/static/certainly-not-there")
+@pytest.mark.parametrize("path", NOT_SERVED)
+def test_all_other_paths_get_the_same_404(url: str, path: str) -> None:
+    expected = raw_response(url, "/static/certainly-not-there")
     assert expected.startswith(b"HTTP/1.1 404 Not Found\r\n")
-    answer = told(url, "/static/" + path)
-    if b"%00" in path.encode():  # http.py has refused it before
-        assert answer.startswith((b"HTTP/1.1 400", b"HTTP/1.1 404"))
+    response = raw_response(url, "/static/" + path)
+    if b"%00" in path.encode():  # refused by http.py
+        assert response.startswith((b"HTTP/1.1 400", b"HTTP/1.1 404"))
     else:
-        assert answer == expected
+        assert response == expected
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_what_may_not_be_read_is_not_there(url: str, folder: Path) -> None:
+def test_unreadable_file_gets_404(url: str, folder: Path) -> None:
     (folder / "unreadable").chmod(0)
-    assert told(url, "/static/unreadable") == told(url, "/static/nowhere")
+    assert raw_response(url, "/static/unreadable") == raw_response(url, "/static/nowhere")
 
 
-def test_a_folder_that_is_not_there_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_folder_is_a_configuration_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     for name in ("missing", "file"):
-        with pytest.raises(ConfigurationError, match=rf"there is no folder {tmp_path}/{name} to serve files of"):
+        with pytest.raises(ConfigurationError, match=rf"there is no folder {tmp_path}/{name} for StaticFiles"):
             StaticFiles(name)
 
 
 # Conditions, ranges, codings
 
 
-def test_who_has_it_is_told_so(client: httpx.Client) -> None:
+def test_current_copy_gets_304(client: httpx.Client) -> None:
     first = client.get("/static/page.html")
     for condition in (
         {"if-none-match": first.headers["etag"]},
         {"if-none-match": "W/" + first.headers["etag"]},
         {"if-modified-since": first.headers["last-modified"]},
     ):
-        answer = client.get("/static/page.html", headers=condition)
-        assert (answer.status_code, answer.content) == (304, b"")
+        response = client.get("/static/page.html", headers=condition)
+        assert (response.status_code, response.content) == (304, b"")
         for name in ("etag", "last-modified", "cache-control"):
-            assert answer.headers[name] == first.headers[name]
+            assert response.headers[name] == first.headers[name]
     assert client.get("/static/page.html", headers={"if-match": '"other"'}).status_code == 412
 
 
-def test_a_change_changes_the_tag(client: httpx.Client, folder: Path) -> None:
+def test_changed_file_has_another_etag(client: httpx.Client, folder: Path) -> None:
     path = folder / "changing.txt"
     tags: set[str] = set()
     for content in (b"one", b"two", b"three"):
@@ -219,7 +219,7 @@ def test_a_change_changes_the_tag(client: httpx.Client, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "status", "content", "content_range"),
+    ("header", "status", "content", "content_range"),
     [
         ("bytes=0-3", 206, b"0123", "bytes 0-3/10"),
         ("bytes=-3", 206, b"789", "bytes 7-9/10"),
@@ -234,40 +234,40 @@ def test_a_change_changes_the_tag(client: httpx.Client, folder: Path) -> None:
         ("bytes=\u0660-\u0661".encode().decode("latin-1"), 200, b"0123456789", None),
     ],
 )
-def test_a_part(
-    client: httpx.Client, wanted: str, status: int, content: bytes | None, content_range: str | None
+def test_single_range(
+    client: httpx.Client, header: str, status: int, content: bytes | None, content_range: str | None
 ) -> None:
-    answer = client.get("/static/digits.bin", headers=[(b"range", wanted.encode("latin-1"))])
-    assert answer.status_code == status
-    assert answer.headers.get("content-range") == content_range
+    response = client.get("/static/digits.bin", headers=[(b"range", header.encode("latin-1"))])
+    assert response.status_code == status
+    assert response.headers.get("content-range") == content_range
     if content is not None:
-        assert answer.content == content
+        assert response.content == content
 
 
-def test_several_parts(client: httpx.Client) -> None:
-    answer = client.get("/static/digits.bin", headers={"range": "bytes=0-1,5-6,-1"})
-    assert answer.status_code == 206
-    assert int(answer.headers["content-length"]) == len(answer.content)
-    boundary = answer.headers["content-type"].removeprefix("multipart/byteranges; boundary=")
-    parts = answer.content.split(f"--{boundary}".encode())[1:-1]
+def test_several_ranges_are_multipart(client: httpx.Client) -> None:
+    response = client.get("/static/digits.bin", headers={"range": "bytes=0-1,5-6,-1"})
+    assert response.status_code == 206
+    assert int(response.headers["content-length"]) == len(response.content)
+    boundary = response.headers["content-type"].removeprefix("multipart/byteranges; boundary=")
+    parts = response.content.split(f"--{boundary}".encode())[1:-1]
     assert [part.partition(b"\r\n\r\n")[2] for part in parts] == [b"01\r\n", b"56\r\n", b"9\r\n"]
     assert [
         b"Content-Range: bytes " + c in part for c, part in zip((b"0-1/10", b"5-6/10", b"9-9/10"), parts, strict=True)
     ]
 
 
-def test_head_has_no_ranges(client: httpx.Client) -> None:
+def test_head_ignores_ranges(client: httpx.Client) -> None:
     assert client.head("/static/digits.bin", headers={"range": "bytes=0-1"}).status_code == 200
 
 
-def test_a_part_only_of_what_the_client_knows(client: httpx.Client) -> None:
+def test_if_range_must_match(client: httpx.Client) -> None:
     first = client.get("/static/digits.bin")
     tag, date = first.headers["etag"], first.headers["last-modified"]
     for condition, status in (
         (tag, 206), (date, 206), ("W/" + tag, 200), ('"other"', 200), ("Sun, 06 Nov 1994 08:49:37 GMT", 200), ("", 200),
     ):  # fmt: skip
-        answer = client.get("/static/digits.bin", headers={"range": "bytes=0-1", "if-range": condition})
-        assert answer.status_code == status, condition
+        response = client.get("/static/digits.bin", headers={"range": "bytes=0-1", "if-range": condition})
+        assert response.status_code == status, condition
     stale = {"range": "bytes=0-1", "if-none-match": tag}
     assert client.get("/static/digits.bin", headers=stale).status_code == 304
 
@@ -276,31 +276,31 @@ def test_a_part_only_of_what_the_client_knows(client: httpx.Client) -> None:
     ("accept", "coding"),
     [("gzip", "gzip"), ("gzip, br", "br"), ("br;q=0.1, gzip", "gzip"), ("zstd", None), ("identity", None), ("*", "br")],
 )
-def test_what_was_compressed_before(
+def test_compressed_file_is_sent_if_accepted(
     url: str, client: httpx.Client, folder: Path, accept: str, coding: str | None
 ) -> None:
-    with client.stream("GET", "/static/app.js", headers={"accept-encoding": accept}) as answer:
-        body = b"".join(answer.iter_raw())
-    assert answer.headers.get("content-encoding") == coding
-    assert answer.headers["vary"] == "accept-encoding"
-    assert answer.headers["content-type"] == "text/javascript; charset=utf-8"
-    ends = {"gzip": ".gz", "br": ".br", None: ""}
-    assert body == (folder / f"app.js{ends[coding]}").read_bytes()
-    again = client.get("/static/app.js", headers={"accept-encoding": accept, "if-none-match": answer.headers["etag"]})
+    with client.stream("GET", "/static/app.js", headers={"accept-encoding": accept}) as response:
+        body = b"".join(response.iter_raw())
+    assert response.headers.get("content-encoding") == coding
+    assert response.headers["vary"] == "accept-encoding"
+    assert response.headers["content-type"] == "text/javascript; charset=utf-8"
+    suffixes = {"gzip": ".gz", "br": ".br", None: ""}
+    assert body == (folder / f"app.js{suffixes[coding]}").read_bytes()
+    again = client.get("/static/app.js", headers={"accept-encoding": accept, "if-none-match": response.headers["etag"]})
     assert (again.status_code, again.headers["vary"]) == (304, "accept-encoding")
     other = client.get("/static/app.js", headers={"accept-encoding": "identity"})
-    assert (other.headers["etag"] != answer.headers["etag"]) == (coding is not None)
+    assert (other.headers["etag"] != response.headers["etag"]) == (coding is not None)
 
 
-def test_a_part_is_of_the_file_itself(client: httpx.Client) -> None:
-    answer = client.get("/static/app.js", headers={"accept-encoding": "gzip", "range": "bytes=0-2"})
-    assert (answer.content, answer.headers["vary"]) == (b"let", "accept-encoding")
-    assert "content-encoding" not in answer.headers
+def test_range_is_of_the_uncompressed_file(client: httpx.Client) -> None:
+    response = client.get("/static/app.js", headers={"accept-encoding": "gzip", "range": "bytes=0-2"})
+    assert (response.content, response.headers["vary"]) == (b"let", "accept-encoding")
+    assert "content-encoding" not in response.headers
 
 
-def test_a_sibling_that_leads_outside_is_not_followed(client: httpx.Client) -> None:
-    answer = client.get("/static/leak.js", headers={"accept-encoding": "gzip"})
-    assert (answer.content, "vary" in answer.headers) == (b"leak", False)
+def test_compressed_link_out_of_the_folder_is_not_followed(client: httpx.Client) -> None:
+    response = client.get("/static/leak.js", headers={"accept-encoding": "gzip"})
+    assert (response.content, "vary" in response.headers) == (b"leak", False)
 
 
 @pytest.mark.parametrize(
@@ -319,19 +319,19 @@ def test_a_sibling_that_leads_outside_is_not_followed(client: httpx.Client) -> N
         ("a.b/c", "application/octet-stream"),
     ],
 )
-def test_content_types(name: str, content_type: str) -> None:
+def test_content_type_by_suffix(name: str, content_type: str) -> None:
     assert content_type_of(name) == content_type
 
 
-# What is left behind
+# Open files
 
 
 @pytest.mark.skipif(not PROC.exists(), reason="needs /proc")
-def test_no_descriptor_stays_open(client: httpx.Client, url: str, folder: Path) -> None:
+def test_every_file_is_closed(client: httpx.Client, url: str, folder: Path) -> None:
     def files() -> list[str]:
         return [link for link in open_descriptors() if str(folder) in link]
 
-    asked: list[tuple[str, str, dict[str, Any]]] = [
+    requests: list[tuple[str, str, dict[str, Any]]] = [
         (method, path, headers)
         for method in ("GET", "HEAD")
         for path in ("app.js", "sub", "sub/", "nowhere", "pipe", "leak.js")
@@ -340,13 +340,13 @@ def test_no_descriptor_stays_open(client: httpx.Client, url: str, folder: Path) 
             {"if-none-match": "*"}, {"if-match": '"x"'}, {"accept-encoding": "gzip"}, {"accept-encoding": "*"},
         )
     ]  # fmt: skip
-    for method, path, headers in asked:
-        with client.stream(method, f"/static/{path}", headers=headers) as answer:
-            assert b"".join(answer.iter_raw()) or method == "HEAD" or answer.status_code in (301, 304)
+    for method, path, headers in requests:
+        with client.stream(method, f"/static/{path}", headers=headers) as response:
+            assert b"".join(response.iter_raw()) or method == "HEAD" or response.status_code in (301, 304)
     wait_until(lambda: not files(), "every file is closed")
 
 
-def test_a_module_serves_its_folder(tmp_path: Path) -> None:
+def test_module_serves_its_folder(tmp_path: Path) -> None:
     (tmp_path / "public").mkdir()
     (tmp_path / "public" / "a.txt").write_text("a")
     module = tmp_path / "site_of_test_static.py"

@@ -122,7 +122,7 @@ class Server:
         settings = self.settings
         if not settings.proxy_headers and not settings.root_path:
             return self.running.handle
-        from ..web.proxies import behind_proxies  # only who stands behind one pays for the import
+        from ..web.proxies import behind_proxies  # not needed without a proxy
 
         return behind_proxies(self.running.handle, settings.proxy_headers, settings.root_path)
 

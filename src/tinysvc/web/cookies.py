@@ -1,6 +1,6 @@
-"""Cookies to clients (RFC 6265bis): set_cookie, delete_cookie, and values that are signed. To read: Request.cookies.
+"""Cookies of responses (RFC 6265bis): set_cookie, delete_cookie and signed cookies. Request.cookies reads them.
 
-A cookie that is set makes an answer one client's own: it says so to caches, unless it says something itself.
+A response that sets a cookie is for one client: it gets `Cache-Control: no-store`, unless it has a Cache-Control.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from ..core.responses import Response, add_vary
 log = logging.getLogger("tinysvc.cookies")
 
 MAX_SIZE = 4096
-"""Bytes of name and value: browsers drop a longer cookie without a word (RFC 6265bis, 5.6)."""
+"""Bytes of name and value: browsers ignore a longer cookie (RFC 6265bis, 5.6)."""
 
 MIN_SECRET = 16
-"""Characters of a secret: shorter ones can be guessed."""
+"""Characters of a secret: a shorter one can be guessed."""
 
 _VALUE = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*")  # RFC 6265, 4.1.1
 _ATTRIBUTE = re.compile(r"[\x20-\x3a\x3c-\x7e]*")
@@ -33,7 +33,7 @@ SAME_SITE = {"lax": "Lax", "strict": "Strict", "none": "None"}
 
 
 class CookieOptions(TypedDict, total=False):
-    """What set_cookie takes beside name, value and time."""
+    """The options of set_cookie, without max_age and expires."""
 
     path: str
     domain: str
@@ -136,29 +136,31 @@ def delete_cookie(response: Response, name: str, **options: Unpack[CookieOptions
 
 def _check(name: str, value: str, path: str, domain: str, secure: bool, same_site: str, partitioned: bool) -> None:
     if not TOKEN.fullmatch(name):
-        raise ValueError(f"a cookie's name is an RFC 9110 token, not {name!r}")
+        raise ValueError(f"the name of a cookie must be a token (RFC 9110, 5.6.2), not {name!r}")
     if not isinstance(value, str) or not _VALUE.fullmatch(value):
         raise ValueError(
-            f"the value of the cookie {name} holds what no cookie can: spaces, quotes, commas, semicolons, "
-            "backslashes, control characters and all but ASCII; write it with urllib.parse.quote, or use SignedCookie"
+            f"the value of the cookie {name} must be ASCII text without spaces, quotes, commas, semicolons, "
+            "backslashes and control characters; encode it with urllib.parse.quote, or use SignedCookie"
         )
     if len(name) + len(value) > MAX_SIZE:
-        raise ValueError(f"the cookie {name} has {len(name) + len(value)} bytes; browsers take {MAX_SIZE}")
+        raise ValueError(f"the cookie {name} has {len(name) + len(value)} bytes; browsers accept {MAX_SIZE}")
     for what, text in (("path", path), ("domain", domain)):
         if not _ATTRIBUTE.fullmatch(text):
-            raise ValueError(f"the {what} of the cookie {name} cannot be {text!r}")
+            raise ValueError(f"the {what} of the cookie {name} must be ASCII text without semicolons, not {text!r}")
     if same_site not in SAME_SITE:
         raise ValueError(f'same_site takes "lax", "strict" or "none", not {same_site!r}')
-    for needs_it, reason in (
+    for needs_secure, reason in (
         (same_site == "none", 'same_site="none"'),
         (partitioned, "partitioned"),
         (name.lower().startswith("__secure-"), "a name that begins with __Secure-"),
         (name.lower().startswith("__host-"), "a name that begins with __Host-"),
     ):
-        if needs_it and not secure:
-            raise ValueError(f"the cookie {name} has {reason}, so that browsers take it with secure=True only")
+        if needs_secure and not secure:
+            raise ValueError(f"the cookie {name} has {reason}: browsers accept it with secure=True only")
     if name.lower().startswith("__host-") and (path != "/" or domain):
-        raise ValueError(f'the cookie {name} belongs to its host: browsers take it with path="/" and no domain only')
+        raise ValueError(
+            f'the cookie {name} begins with __Host-: browsers accept it with path="/" and without a domain only'
+        )
 
 
 class SignedCookie:
@@ -204,7 +206,7 @@ class SignedCookie:
         keys = [secrets] if isinstance(secrets, str) else list(secrets)
         if not keys or any(len(key) < MIN_SECRET for key in keys):
             raise ConfigurationError(
-                f"each secret of the cookie {name} has {MIN_SECRET} characters or more; "
+                f"each secret of the cookie {name} must have at least {MIN_SECRET} characters; "
                 'make one with: python -c "import secrets; print(secrets.token_urlsafe())"'
             )
         try:
@@ -243,8 +245,8 @@ class SignedCookie:
             return None
         try:
             return self._serializer.loads(text, max_age=self.max_age)
-        except self._bad_data as error:  # also what was well signed but holds no JSON
-            log.debug("the cookie %s of request %s is not believed: %s", self.name, request.id, type(error).__name__)
+        except self._bad_data as error:  # also for a valid signature over invalid JSON
+            log.debug("the cookie %s of request %s is not valid: %s", self.name, request.id, type(error).__name__)
             return None
 
     def delete(self, response: Response) -> None:
@@ -260,7 +262,7 @@ class SignedCookie:
 
 
 class _Json:
-    """orjson, as itsdangerous wants it."""
+    """orjson with the interface that itsdangerous needs."""
 
     @staticmethod
     def dumps(value: Any) -> str:

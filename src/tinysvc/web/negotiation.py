@@ -1,6 +1,6 @@
-"""What a client would like to have: Accept (RFC 9110, 12.5.1), and answers that follow it; redirects and links.
+"""Content negotiation by the Accept header (RFC 9110, 12.5.1); redirects, links and attachments.
 
-return negotiated(request, notes, html=page_of)         JSON, MessagePack, or a page for browsers
+return negotiated(request, notes, html=page_of)         # JSON, MessagePack, or a page for browsers
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def accepted(request: Request, types: Sequence[str]) -> str:
 
 
 def _weight(weights: dict[str, float], kind: str) -> float:
-    """Of the most exact member that covers it (RFC 9110, 12.5.1)."""
+    """The weight of a media type: that of the most specific range that matches (RFC 9110, 12.5.1)."""
     kind = kind.partition(";")[0].lower()
     for name in (kind, kind.partition("/")[0] + "/*", "*/*"):
         if name in weights:
@@ -139,25 +139,25 @@ def redirect(location: str, status: int = 303) -> Response:
         ```
     """
     if status not in (301, 302, 303, 307, 308):
-        raise ValueError(f"a redirect has the status 301, 302, 303, 307 or 308, not {status!r}")
+        raise ValueError(f"the status of a redirect must be 301, 302, 303, 307 or 308, not {status!r}")
     return Response(b"", status, [("location", checked_location(location))])
 
 
 def checked_location(location: str) -> str:
-    """The address, percent-encoded where it must be. ValueError as in `redirect`."""
+    """The address, percent-encoded where needed. ValueError as in `redirect`."""
     scheme, colon, rest = location.partition(":")
-    has_scheme = bool(colon) and not any(sign in scheme for sign in "/?#")
+    has_scheme = bool(colon) and not any(character in scheme for character in "/?#")
     if (
         not location
         or location != location.strip()
-        or "\\" in re.split("[?#]", location, maxsplit=1)[0]  # a slash to browsers; behind the path it is data
+        or "\\" in re.split("[?#]", location, maxsplit=1)[0]  # browsers read it as a slash; behind the path it is data
         or any(ord(character) < 32 or ord(character) == 127 for character in location)
         or location.startswith("//")
         or (has_scheme and (scheme.lower() not in ("http", "https") or not rest.startswith("//")))
     ):
         raise ValueError(
-            f'a redirect leads to a path of this service, as in "/notes/7", or to a whole address that begins with '
-            f"http:// or https://, not to {location!r}"
+            f'the location must be a path of this service, as in "/notes/7", or a whole address that begins with '
+            f"http:// or https://, not {location!r}"
         )
     return quote(location, safe="/?#[]@!$&'()*+,;=:%~")
 
@@ -208,11 +208,11 @@ def attachment(filename: str, *, inline: bool = False) -> tuple[str, str]:
         assert response.headers == [("content-disposition", 'attachment; filename="numbers.csv"')]
         ```
     """
-    name = "".join("_" if CONTROL_CHARACTERS.match(sign) or sign in "/\\" else sign for sign in filename)
+    name = "".join("_" if CONTROL_CHARACTERS.match(each) or each in "/\\" else each for each in filename)
     name = name.encode(errors="replace").decode()
-    plain_name = "".join(sign if sign.isascii() and sign not in '"%' else "_" for sign in name)
-    value = f'{"inline" if inline else "attachment"}; filename="{plain_name}"'
-    if name != plain_name:
+    ascii_name = "".join(each if each.isascii() and each not in '"%' else "_" for each in name)
+    value = f'{"inline" if inline else "attachment"}; filename="{ascii_name}"'
+    if name != ascii_name:
         value += "; filename*=UTF-8''" + quote(name, safe="!#$&+^`|")
     return "content-disposition", value
 

@@ -1,10 +1,10 @@
-"""A folder of files: `StaticFiles("public")`, at the top level of a service's module, or as a part of a Service.
+"""Files of a folder: `StaticFiles("public")`, at the top level of a service's module, or as a part of a Service.
 
-What is served is what a plain name leads to, inside the folder: no name that begins with a dot, no `..`, no encoded
-slash, no backslash, no link that leaves the folder, nothing but regular files. Whatever else is asked for is the one
-404 of a file that is not there, so that nobody learns what is outside.
+Only regular files inside the folder are served. A path with a name that begins with a dot, with `..`, an encoded slash
+or a backslash, and a link that leaves the folder, get the same 404 as a missing file: the response must not show which
+files exist outside.
 
-A file is opened, looked at and sent by the kernel on the event loop, as nginx does it: for folders on a local disk.
+Files are opened and sent on the event loop, without a thread, as in nginx: the folder must be on a local disk.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from ..wire.codings import choose_coding
 from ..wire.ranges import MultipartRanges, parse_range
 from .conditional import precondition, validators
 
-SIBLINGS = {"br": ".br", "zstd": ".zst", "gzip": ".gz"}
-"""Codings whose files may stand beside a file, the best first."""
+COMPRESSED_SUFFIXES = {"br": ".br", "zstd": ".zst", "gzip": ".gz"}
+"""The suffix of a compressed file beside a file, by content coding; the preferred coding first."""
 
 INDEX = "index.html"
 
-_TYPES = mimetypes.MimeTypes(filenames=())  # Python's own table: the same on every machine
+_TYPES = mimetypes.MimeTypes(filenames=())  # without the files of the system: the same on every machine
 _MORE_TYPES = {
     ".avif": "image/avif",
     ".js": "text/javascript",
@@ -49,12 +49,12 @@ _TEXTS = ("text/", "application/json", "application/manifest+json", "image/svg+x
 
 _RESPONSES = {
     200: "The file.",
-    206: "The parts that were asked for.",
-    301: "It is a folder, whose name ends with a slash.",
-    304: "The client has it already.",
+    206: "The requested ranges of the file.",
+    301: "The path is a folder: add a slash.",
+    304: "The copy of the client is current.",
     404: "There is no such file.",
-    412: "The file is not as the client expects.",
-    416: "The file has no such part.",
+    412: "The file does not match the condition of the request.",
+    416: "The file does not have the requested range.",
 }
 
 
@@ -94,8 +94,8 @@ class StaticFiles(Service):
         self.root = os.path.realpath(folder)
         if not os.path.isdir(self.root):
             raise ConfigurationError(
-                f"there is no folder {os.path.abspath(folder)} to serve files of; "
-                'name one that exists, as in StaticFiles(Path(__file__).parent / "static")'
+                f"there is no folder {os.path.abspath(folder)} for StaticFiles; "
+                'pass the path of a folder, as in StaticFiles(Path(__file__).parent / "static")'
             )
         self._cache_control = cache_control
         root = self.root
@@ -104,33 +104,33 @@ class StaticFiles(Service):
 
         @io_route("/", **about)
         async def index(request: Request) -> Response:
-            return self._answer(request, "")
+            return self._respond(request, "")
 
         @io_route("/{path:path}", **about)
         async def file(request: Request, path: str) -> Response:
-            return self._answer(request, path)
+            return self._respond(request, path)
 
         index.__qualname__ = file.__qualname__ = f"StaticFiles({Path(root).name})"
         super().__init__(index, file, prefix=prefix, name=Path(root).name)
 
-    def _answer(self, request: Request, path: str) -> Response:
-        if not _is_plain(request.raw_path, path):
-            raise _missing()
+    def _respond(self, request: Request, path: str) -> Response:
+        if not _is_safe(request.raw_path, path):
+            raise _not_found()
         name = os.path.join(self.root, path)
         is_folder = request.raw_path.endswith("/")
-        file = None if is_folder else self._opened(name)
+        file = None if is_folder else self._open(name)
         if file is None:
             name = os.path.join(name, INDEX)
-            file = self._opened(name)
+            file = self._open(name)
             if file is None:
-                raise _missing()
+                raise _not_found()
             if not is_folder:
                 file.close()
-                return _with_slash(request.raw_path)
-        return self._found(request, name, file)
+                return _redirect_to_folder(request.raw_path)
+        return self._response_of(request, name, file)
 
-    def _opened(self, name: str) -> BinaryIO | None:
-        """The regular file of this name, if it is inside the folder."""
+    def _open(self, name: str) -> BinaryIO | None:
+        """Open the regular file with this name; None if there is none inside the folder."""
         real = os.path.realpath(name)
         if not real.startswith(self.root.rstrip("/") + "/"):
             return None
@@ -143,13 +143,13 @@ class StaticFiles(Service):
         os.close(descriptor)
         return None
 
-    def _found(self, request: Request, name: str, file: BinaryIO) -> Response:
+    def _response_of(self, request: Request, name: str, file: BinaryIO) -> Response:
         try:
-            coding, packed = self._packed(request, name)
-            if packed is not None:
+            coding, compressed = self._compressed_file(request, name)
+            if compressed is not None:
                 file.close()
-                file = packed
-            response = self._response(request, name, file, coding)
+                file = compressed
+            response = self._file_response(request, name, file, coding)
         except BaseException:
             file.close()
             raise
@@ -159,79 +159,79 @@ class StaticFiles(Service):
             add_vary(response, "accept-encoding")
         return response
 
-    def _packed(self, request: Request, name: str) -> tuple[str | None, BinaryIO | None]:
-        """The coding that is sent and its file. A coding of None: there is no file beside this one."""
-        there = {coding: file for coding, end in SIBLINGS.items() if (file := self._opened(name + end))}
-        if not there:
+    def _compressed_file(self, request: Request, name: str) -> tuple[str | None, BinaryIO | None]:
+        """The content coding to send, and its file. The coding is None if there is no compressed file at all."""
+        files = {coding: file for coding, suffix in COMPRESSED_SUFFIXES.items() if (file := self._open(name + suffix))}
+        if not files:
             return None, None
-        wanted = (
-            "" if "range" in request.headers else choose_coding(request.headers.get("accept-encoding", ""), list(there))
+        chosen = (
+            "" if "range" in request.headers else choose_coding(request.headers.get("accept-encoding", ""), list(files))
         )
-        for coding, file in there.items():
-            if coding != wanted:
+        for coding, file in files.items():
+            if coding != chosen:
                 file.close()
-        return wanted, there.get(wanted)
+        return chosen, files.get(chosen)
 
-    def _response(self, request: Request, name: str, file: BinaryIO, coding: str | None) -> Response:
+    def _file_response(self, request: Request, name: str, file: BinaryIO, coding: str | None) -> Response:
         status = os.fstat(file.fileno())
         etag, size = f"{status.st_mtime_ns:x}-{status.st_size:x}" + (f"-{coding}" if coding else ""), status.st_size
         modified = status.st_mtime
         common = [("cache-control", self._cache_control), ("x-content-type-options", "nosniff")]
-        if answer := precondition(request, etag=etag, last_modified=modified):
-            answer.headers += common[:1]
-            return answer
+        if response := precondition(request, etag=etag, last_modified=modified):
+            response.headers += common[:1]
+            return response
         headers = [*validators(etag=etag, last_modified=modified), *common, ("accept-ranges", "bytes")]
         content_type = content_type_of(name)
         if coding:
             headers.append(("content-encoding", coding))
-        parts = _wanted_parts(request, size, headers)
-        if parts is None:
+        ranges = _requested_ranges(request, size, headers)
+        if ranges is None:
             return Response(FileContent(file, 0, size), 200, headers, content_type)
-        if not parts:
+        if not ranges:
             raise HTTPError(416, f"The file has {size} bytes.", headers=[("content-range", f"bytes */{size}")])
-        if len(parts) == 1:
-            headers.append(("content-range", parts[0].content_range(size)))
-            return Response(FileContent(file, *parts[0]), 206, headers, content_type)
-        many = MultipartRanges(file, parts, size, content_type)
+        if len(ranges) == 1:
+            headers.append(("content-range", ranges[0].content_range(size)))
+            return Response(FileContent(file, *ranges[0]), 206, headers, content_type)
+        many = MultipartRanges(file, ranges, size, content_type)
         return Response(many.pieces(), 206, [*headers, ("content-length", str(many.size))], many.content_type)
 
 
-def _is_plain(raw_path: str, path: str) -> bool:
-    """Whether the path means what it says to everybody: names with slashes between them, and no tricks."""
+def _is_safe(raw_path: str, path: str) -> bool:
+    """Whether the path is names with slashes between them, and nothing that a file system reads in another way."""
     raw = raw_path.lower()
     segments = path.removesuffix("/").split("/") if path else []
     return (
         "%2f" not in raw
         and "\\" not in path
-        and "\ufffd" not in path  # what was no UTF-8
+        and "\ufffd" not in path  # bytes that are not UTF-8
         and not CONTROL_CHARACTERS.search(path)
         and not any(not segment or segment.startswith(".") for segment in segments)
     )
 
 
-def _missing() -> HTTPError:
+def _not_found() -> HTTPError:
     return HTTPError(404, "Nothing is served at this path.")
 
 
-def _with_slash(raw_path: str) -> Response:
-    """A folder's name without its slash. The address is relative, so that it cannot lead to another host."""
+def _redirect_to_folder(raw_path: str) -> Response:
+    """Redirect a folder's path without a slash. The location is relative: it cannot lead to another host."""
     name = raw_path.rpartition("/")[2]
     return Response(b"", 301, [("location", f"./{name}/")])
 
 
-def _wanted_parts(request: Request, size: int, headers: list[tuple[str, str]]) -> Any:
-    """None for the whole file (RFC 9110, 14.2): also where If-Range names another state of it."""
-    wanted = request.headers.get("range")
-    if wanted is None or request.method != "GET":
+def _requested_ranges(request: Request, size: int, headers: list[tuple[str, str]]) -> Any:
+    """The ranges to send; None for the whole file (RFC 9110, 14.2), also if If-Range names another state of it."""
+    header = request.headers.get("range")
+    if header is None or request.method != "GET":
         return None
     condition = request.headers.get("if-range")
     if condition is not None and condition.strip() not in (dict(headers)["etag"], dict(headers)["last-modified"]):
         return None
-    return parse_range(wanted, size)
+    return parse_range(header, size)
 
 
 def content_type_of(name: str) -> str:
-    """By the name's end. Texts are taken to be UTF-8."""
-    end = os.path.splitext(name)[1].lower()
-    found = _MORE_TYPES.get(end) or _TYPES.guess_type("x" + end)[0] or "application/octet-stream"
+    """The content type by the suffix of the name. Text is assumed to be UTF-8."""
+    suffix = os.path.splitext(name)[1].lower()
+    found = _MORE_TYPES.get(suffix) or _TYPES.guess_type("x" + suffix)[0] or "application/octet-stream"
     return f"{found}; charset=utf-8" if found.startswith(_TEXTS) else found
