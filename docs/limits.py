@@ -24,17 +24,19 @@ from tinysvc.wire.ranges import MAX_RANGES
 HEAD = """\
 # Limits
 
-Everything that a client can make bigger, longer or more numerous has a limit. The tables show each limit, and what happens
-beyond it. An option is an argument of `Service(...)` and of `tinysvc.run(...)`, a flag and a variable: `max_body_size`
-is `--max-body-size` and `TINYSVC_MAX_BODY_SIZE`. Sizes are in bytes, times in seconds. 0 means "no limit" only where a line
-says "0 for ..."; elsewhere 0 means that nothing is allowed, or no time, or it is refused at start-up.
+Everything that a client can make bigger, longer or more numerous has a limit. The tables show each limit, and what
+happens beyond it. An option is an argument of `Service(...)` and of `tinysvc.run(...)`, a flag and a variable:
+`max_body_size` is `--max-body-size` and `TINYSVC_MAX_BODY_SIZE`. Sizes are in bytes, times in seconds. 0 means "no
+limit" only where a line says "0 for ..."; elsewhere 0 means that nothing is allowed, or no time, or it is refused at
+start-up.
 
-A limit does not depend on how the bytes are divided into segments, and applies to incomplete messages, too. The times of a
-connection are checked once a second: no connection is cut off early, and none more than two seconds late. With `--workers`,
-each server process has its own limits; only the CPU workers are divided between the processes. Each pool has its own queue.
+A limit does not depend on how the bytes are divided into segments, and applies to incomplete messages, too. The times
+of a connection are checked once a second: no connection is cut off early, and none more than two seconds late. With
+`--workers`, each server process has its own limits; only the CPU workers are divided between the processes. Each pool
+has its own queue.
 
-A limit without an option ("-") is a constant. This page is written by `python docs/limits.py`; [options.md](options.md) also
-lists the options that are not limits.
+A limit without an option ("-") is a constant. This page is written by `python docs/limits.py`; [options.md](options.md)
+also lists the options that are not limits.
 
 """
 
@@ -42,8 +44,8 @@ BESIDE = """\
 ## Other servers
 
 The defaults of nginx 1.22.1 (Debian 12's, with its later fixes), Node 20.20, Go 1.22 (net/http) and uvicorn 0.54 (with
-httptools 0.9), measured or from their documentation and source. "none" is no limit; "-" means that the question does not
-arise there. Limits of jobs and workers have no counterpart.
+httptools 0.9), measured or from their documentation and source. "none" is no limit; "-" means that the question does
+not arise there. Limits of jobs and workers have no counterpart.
 
 | limit | tinysvc | nginx | Node | Go | uvicorn |
 |---|---|---|---|---|---|
@@ -196,7 +198,7 @@ GROUPS = {
         Limit(
             "open connections",
             "max_connections",
-            "the oldest idle connection is closed; if none is idle, 503; above another tenth, closed without a response",
+            "the oldest idle connection is closed; without one, 503; above another tenth, closed without a response",
             "about 6 KiB each",
             "512 | none | none | none",
         ),

@@ -11,14 +11,14 @@ HEAD = """\
 # Options and limits
 
 The table lists every option of a server. An option is a flag (`--cpu-workers`), a variable (`TINYSVC_CPU_WORKERS`), and
-an argument of `tinysvc.run(...)` and of `Service(...)`. The command line and `run` override the variable, and the variable
-overrides `Service`. An unknown or wrong option prints one sentence and ends the start with exit status 2. Times are in
-seconds and sizes in bytes, as plain numbers: `--max-body-size 1048576`.
+an argument of `tinysvc.run(...)` and of `Service(...)`. The command line and `run` override the variable, and the
+variable overrides `Service`. An unknown or wrong option prints one sentence and ends the start with exit status 2.
+Times are in seconds and sizes in bytes, as plain numbers: `--max-body-size 1048576`.
 
 `pools` configures the pools that routes name, as in `cpu_route("/fit", pool="training")`. In `Service(...)` and
-`run(...)` it is a mapping, `pools={"training": Pool(workers=1, queue_size=2)}`, or the same text as the flag. A field that is
-left out (`workers`, `queue_size`, `max_jobs`, `max_memory`, `memory_limit`) has the value of the default pool. Each field
-is looked up separately: `--pools training:workers=4` changes only that field.
+`run(...)` it is a mapping, `pools={"training": Pool(workers=1, queue_size=2)}`, or the same text as the flag. A field
+that is left out (`workers`, `queue_size`, `max_jobs`, `max_memory`, `memory_limit`) has the value of the default pool.
+Each field is looked up separately: `--pools training:workers=4` changes only that field.
 
 This page is written by `python docs/options.py`.
 

@@ -97,40 +97,45 @@ class Pool:
 class Settings:
     """What a server is told. Times are seconds, sizes are bytes."""
 
-    host: str = _option("127.0.0.1", "address to listen on, or a name for all its addresses; 0.0.0.0 for all of IPv4")
-    port: int = _option(8000, "port to listen on; 0 takes a free one")
+    host: str = _option(
+        "127.0.0.1", "address to listen on, or a name for all its addresses; 0.0.0.0 for every IPv4 address"
+    )
+    port: int = _option(8000, "port to listen on; 0 for a free port")
     unix: str = _option("", "path of a Unix socket to listen on, instead of host and port")
-    unix_mode: str = _option("", 'permissions of the Unix socket, as in "660"; what the umask leaves if it is empty')
+    unix_mode: str = _option("", 'permissions of the Unix socket, as in "660"; if empty, the umask decides')
     backlog: int = _option(128, "connections the kernel may hold before they are accepted")
     ssl_cert: str = _option("", "file with the certificate (PEM, with its chain): serve HTTPS; SIGHUP reads it again")
     ssl_key: str = _option("", "file with the certificate's private key, if it is not in the same file")
-    ssl_ca: str = _option("", "file with the authorities of client certificates: who has none is refused")
+    ssl_ca: str = _option(
+        "", "file with the authorities of client certificates: a client without a certificate is refused"
+    )
     proxy_headers: str = _option(
-        "", 'peers whose Forwarded or X-Forwarded-* is believed, as in "10.0.0.0/8 127.0.0.1 unix"; nobody\'s if empty'
+        "",
+        'peers that are trusted to set Forwarded and X-Forwarded-*, as in "10.0.0.0/8 127.0.0.1 unix"; if empty, none',
     )
     root_path: str = _option(
-        "", 'prefix that a proxy takes off each path, as in "/shop": generated addresses begin with it'
+        "", 'prefix that a proxy removes from each path, as in "/shop": generated addresses begin with it'
     )
     workers: int = _option(1, "server processes that share the port, each with its share of the CPU workers")
     reload: bool = _option(False, "serve the new version when the code changes: for development")
     strict: bool = _option(False, "a file of a served folder that cannot be served is an error, not a warning")
-    docs: bool = _option(True, "answer /openapi.json with what is served, and /docs with a page to try it")
+    docs: bool = _option(True, "serve /openapi.json, a document of all routes, and /docs, a page to try them")
     log_level: str = _option("info", "debug, info, warning or error")
 
     cpu_workers: int = _option(
         available_cores(), "worker processes for the cpu routes; 0 runs them in a thread, for debugging"
     )
-    cpu_timeout: float = _option(30.0, "deadline of a cpu route that sets none; 0 for no deadline")
-    queue_size: int = _option(DEFAULT_QUEUE_SIZE, "jobs that may wait for a worker; more are answered 503")
+    cpu_timeout: float = _option(30.0, "deadline of a cpu route without timeout=; 0 for no deadline")
+    queue_size: int = _option(DEFAULT_QUEUE_SIZE, "jobs that may wait for a worker; more get a 503")
     max_jobs: int = _option(0, "jobs after which a worker is replaced; 0 for never")
     max_memory: int = _option(0, "bytes a worker may hold after a job (RSS) before it is replaced; 0 for any")
     memory_limit: int = _option(0, "bytes of address space a worker may have (RLIMIT_AS), else MemoryError; 0 for any")
     pools: Mapping[str, Pool | Executor] = _option(
         "", 'pools beside the default one, as in "training:workers=1,queue_size=2 gpu:workers=1"'
     )
-    max_cache_size: int = _option(64 * MiB, "bytes of results kept for cpu routes with cache=")
+    max_cache_size: int = _option(64 * MiB, "bytes of cached results of cpu routes with cache=")
     max_result_size: int = _option(DEFAULT_MAX_RESULT_SIZE, "largest result a worker may send back")
-    shutdown_timeout: float = _option(10.0, "time a drain may take before what still runs is killed")
+    shutdown_timeout: float = _option(10.0, "time of a drain before the remaining work is killed")
 
     max_request_line: int = _option(8 * KiB, "longest request line, else 414 (RFC 9112, 3 asks for at least 8000)")
     max_header_size: int = _option(32 * KiB, "longest header block, else 431")
@@ -138,30 +143,36 @@ class Settings:
     max_headers: int = _option(100, "header fields in one request, else 431")
     max_body_size: int = _option(16 * MiB, "longest request body, else 413")
     max_body_memory: int = _option(
-        1024 * MiB, "bytes of request bodies held at one time, over all connections; more are answered 503"
+        1024 * MiB, "bytes of request bodies in memory at one time, over all connections; more get a 503"
     )
-    max_requests: int = _option(10_000, "requests answered on one connection before it is closed")
-    max_connections: int = _option(_most_connections(), "open connections; the oldest idle one makes room, else 503")
+    max_requests: int = _option(10_000, "requests on one connection before it is closed")
+    max_connections: int = _option(
+        _most_connections(), "open connections; beyond it the oldest idle one is closed, else 503"
+    )
     max_pipelined: int = _option(
-        128 * KiB, "bytes that come while a request is handled and are held; the client keeps what is more"
+        128 * KiB, "bytes received and held while a request is handled; then the server stops reading"
     )
-    max_io_requests: int = _option(0, "io requests at work at one time; more are answered 503; 0 for as many as come")
+    max_io_requests: int = _option(0, "io requests that run at one time; more get a 503; 0 for any number")
     max_background: int = _option(
-        1000, "tasks that run after answers, or wait for them; requests that add more are answered 503; 0 for any"
+        1000, "background tasks that run or wait; a request that adds more gets a 503; 0 for any number"
     )
     first_byte_timeout: float = _option(10.0, "time a new connection may be silent before it is closed")
     header_timeout: float = _option(10.0, "time for a whole request head, from its first byte, else 408")
     body_timeout: float = _option(30.0, "time between two pieces of a body, else 408")
     min_body_rate: int = _option(
-        500, "bytes a second that a body brings at least after its first 30 s, else 408; 0 for any"
+        500, "lowest rate of a body in bytes a second, after its first 30 s, else 408; 0 for any"
     )
-    compress: bool = _option(False, "compress answers for clients that accept it (gzip; zstd and br where installed)")
-    max_message_size: int = _option(1 * MiB, "longest WebSocket message, unpacked, else it is closed with 1009")
+    compress: bool = _option(False, "compress responses for clients that accept it (gzip; zstd and br if installed)")
+    max_message_size: int = _option(
+        1 * MiB, "longest WebSocket message, after decompression, else the socket closes with 1009"
+    )
     ping_interval: float = _option(20.0, "time between two pings of a WebSocket client; 0 for no pings")
-    ping_timeout: float = _option(20.0, "time a WebSocket client may be silent after a ping before it is cut off")
+    ping_timeout: float = _option(20.0, "time a WebSocket client may be silent after a ping before it is disconnected")
     keep_alive_timeout: float = _option(15.0, "time an idle connection is kept open")
-    write_timeout: float = _option(30.0, "time a client may read nothing of its answer before it is cut off")
-    half_close: bool = _option(False, "a client that ends its side still waits for its answer, and has not left")
+    write_timeout: float = _option(30.0, "time a client may read nothing of its response before it is disconnected")
+    half_close: bool = _option(
+        False, "a client that ends only its sending side still gets its response, and has not disconnected"
+    )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "pools", read_pools(self.pools))
