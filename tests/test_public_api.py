@@ -47,7 +47,7 @@ HANDED_OUT = frozenset(
 NOT_RUN = frozenset({"run", "tinysvc_serve", "tinysvc_serve_module"})
 """Examples that serve until a signal, or that pytest calls."""
 
-CONVERTED = {"run": errors.ConfigurationError}
+CONVERTED = {"tinysvc.run": errors.ConfigurationError}
 """Errors that a context manager turns into something else: `run` ends the process with an exit status."""
 
 WITHOUT_EXAMPLE = frozenset({"DeadlineInQueue", "JobRefused", "NoWorkers", "PoolClosed", "UnencodableResult"})
@@ -314,7 +314,7 @@ def test_result_is_described(name: Name) -> None:
 def test_raised_errors_are_named(name: Name) -> None:
     named = {error: error_named(error.rpartition(".")[2], name.module) for error in name.entries("Raises")}
     assert None not in named.values(), named
-    known = (*filter(None, named.values()), *([CONVERTED[name.last]] if name.last in CONVERTED else []))
+    known = (*filter(None, named.values()), *([CONVERTED[name.path]] if name.path in CONVERTED else []))
     missing = [kind for kind in raised_by(name) if not issubclass(kind, known)]
     assert missing == []
 
