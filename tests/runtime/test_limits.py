@@ -21,7 +21,7 @@ async def echo(request: Request) -> Response:
 async def test_complete_body_is_checked_at_once() -> None:
     handler = limited_body(echo, 3)
     assert (await handler(Request("POST", "/", body=b"abc"))).content == b"abc"
-    with pytest.raises(HTTPError, match="The body has 4 bytes; at most 3 are taken") as refused:
+    with pytest.raises(HTTPError, match="The body has 4 bytes; at most 3 are allowed") as refused:
         await handler(Request("POST", "/", body=memoryview(b"abcd")))
     assert refused.value.status == 413
 

@@ -98,7 +98,7 @@ async def test_rest_of_a_body_is_an_error_however_it_came() -> None:
         stream = request.stream()
         await anext(stream)
         await stream.aclose()  # type: ignore[attr-defined]
-        with pytest.raises(RuntimeError, match="some of the request's body was streamed before, and is not kept"):
+        with pytest.raises(RuntimeError, match="a part of the request's body was streamed before and is not kept"):
             await request.body()
         with pytest.raises(RuntimeError, match="was streamed before"):
             await anext(request.stream())

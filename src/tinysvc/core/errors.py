@@ -1,22 +1,22 @@
-"""The family tree of tinysvc's errors. Each knows the HTTP status a client gets for it.
+"""The errors of tinysvc. Each has the HTTP status that a client gets for it.
 
 TinysvcError                   500
-├── ConfigurationError         said at start-up, never to a client: what is wrong, where, and the remedy
-├── HTTPError                  any status; raise it in a handler to answer with it
+├── ConfigurationError         raised at start-up, never sent to a client: the fault, its place and the remedy
+├── HTTPError                  any status; a handler raises it to send an error response
 │   ├── BindingError           422  the request does not fit the handler's parameters
 │   ├── NoRoute                404, 405  nothing is served at this path, or not by this method
-│   └── ProtocolError          4xx/5xx  the bytes are not acceptable HTTP/1.1; the connection closes
-├── UnencodableResult          500  a handler returned what cannot be sent
+│   └── ProtocolError          4xx/5xx  the bytes are not valid HTTP/1.1; the connection closes
+├── UnencodableResult          500  a result of a handler cannot be sent
 └── PoolError                  why a job has no result
     ├── QueueFull              503  more jobs wait than the queue may hold
-    ├── NoWorkers              503  none is alive and none could be started
+    ├── NoWorkers              503  no worker is alive and none can be started
     ├── DeadlineInQueue        503  the deadline passed before the job was started
-    ├── DeadlineExceeded       504  the deadline passed while it ran; its worker was killed
-    ├── JobAbandoned           499  nobody waits for the result any more
+    ├── DeadlineExceeded       504  the deadline passed while the job ran; its worker was killed
+    ├── JobAbandoned           499  the client disconnected: the result is discarded
     ├── PoolClosed             503  the pool is shutting down
     ├── WorkerDied             500  the worker crashed, exited or was killed in the middle of the job
-    ├── JobRefused             500  this very job has crashed one worker after the other
-    ├── WorkerStartError       500  a worker could not be made ready
+    ├── JobRefused             500  the same job has crashed several workers
+    ├── WorkerStartError       500  a worker cannot start
     └── RemoteError            500  the job raised, or its result could not be sent back
 """
 
@@ -199,7 +199,7 @@ class UnencodableResult(TinysvcError):
 
 
 class ProtocolError(HTTPError):
-    """The peer's bytes are refused. One answer, then the connection closes."""
+    """The bytes of the client are refused: one response, then the connection closes."""
 
 
 class PoolError(TinysvcError):
@@ -228,30 +228,33 @@ class PoolError(TinysvcError):
         ```
     """
 
+    message_is_public = False
+
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.message = message
+
+    @property
+    def public(self) -> str:
+        return self.message if self.message_is_public else ""
 
     def __str__(self) -> str:
         return self.message
 
 
-class _Busy(PoolError):
-    """Try again later: carries `retry_after` in whole seconds."""
+class _Unavailable(PoolError):
+    """A 503 with `Retry-After`, in whole seconds."""
 
     status = 503
+    message_is_public = True
 
     def __init__(self, message: str, retry_after: int = 1) -> None:
         super().__init__(message)
         self.retry_after = retry_after
         self.headers = (("retry-after", str(retry_after)),)
 
-    @property
-    def public(self) -> str:
-        return self.message
 
-
-class QueueFull(_Busy):
+class QueueFull(_Unavailable):
     """503: as many jobs wait as the queue of the pool may hold.
 
     Attributes:
@@ -262,16 +265,14 @@ class QueueFull(_Busy):
         from tinysvc import QueueFull, Request, Response
 
         def busy(request: Request, error: QueueFull) -> Response:
-            return Response({"retry": error.retry_after}, 503, {"retry-after": str(error.retry_after)})
-
-        error_handlers = {QueueFull: busy}
+            return Response("busy", 503, {"retry-after": str(error.retry_after)})
         ```
     """
 
     kind = "queue-full"
 
 
-class NoWorkers(_Busy):
+class NoWorkers(_Unavailable):
     """503: no worker is alive and none can be started. The message has the reason, for the log only.
 
     Attributes:
@@ -282,10 +283,10 @@ class NoWorkers(_Busy):
 
     @property
     def public(self) -> str:
-        return "No worker is alive at the moment."  # why not may hold secrets; it is in the message, for the log
+        return "No worker is alive at the moment."  # the reason may contain secrets: it is in the message, for the log only
 
 
-class DeadlineInQueue(_Busy, TimeoutError):
+class DeadlineInQueue(_Unavailable, TimeoutError):
     """503: the deadline passed while the job waited for a worker. It is a `TimeoutError`, too.
 
     Attributes:
@@ -295,7 +296,7 @@ class DeadlineInQueue(_Busy, TimeoutError):
     kind = "deadline-in-queue"
 
 
-class PoolClosed(_Busy):
+class PoolClosed(_Unavailable):
     """503: the pool shuts down and takes no more jobs.
 
     Attributes:
@@ -329,13 +330,12 @@ class DeadlineExceeded(PoolError, TimeoutError):
 
     status = 504
     kind = "deadline-exceeded"
-
-    @property
-    def public(self) -> str:
-        return self.message
+    message_is_public = True
 
 
 class JobAbandoned(PoolError):
+    """499: the client disconnected, and the result of the job is discarded."""
+
     status = 499
     kind = "client-gone"
 
@@ -379,10 +379,7 @@ class JobRefused(PoolError):
     """500: the same request has crashed several workers within seconds; the pool does not run it again."""
 
     kind = "crash-loop"
-
-    @property
-    def public(self) -> str:
-        return self.message
+    message_is_public = True
 
 
 class WorkerStartError(PoolError):

@@ -1,4 +1,4 @@
-"""Header fields: the case-insensitive mapping of a request, the checked lines of a response, and their grammar."""
+"""Header fields: the mapping of a request, the checked lines of a response, and the grammar of both."""
 
 from __future__ import annotations
 
@@ -87,15 +87,16 @@ class Headers(Mapping[str, str]):
 
 
 SERVER_HEADERS = {
-    "content-length": "it follows from the content, where that is no stream",
+    "content-length": "it follows from the content, unless the content is a stream",
     "transfer-encoding": "return an iterator to stream",
-    "connection": "keep-alive is the server's business",
+    "connection": "the server decides about keep-alive",
     "date": "it is added to every response",
 }
-"""Headers that a handler does not set, and why."""
+"""Headers that a handler must not set, with the reason."""
 
 
 def check_field(name: str, value: str) -> str:
+    """Return the value. ValueError if name or value cannot stand in a header line."""
     if not isinstance(name, str) or not TOKEN.fullmatch(name):
         raise ValueError(f"a header name must be an RFC 9110 token, not {name!r}")
     if not isinstance(value, str) or not FIELD_VALUE.fullmatch(value):
@@ -104,7 +105,7 @@ def check_field(name: str, value: str) -> str:
 
 
 def bad_header_value(name: str, value: object) -> str:
-    """The sentence for a value that cannot stand in a header: it names the character, and how to write it."""
+    """The sentence for a value that cannot stand in a header: the bad character, and the remedy."""
     if not isinstance(value, str):
         return f"the value of the header {name!r} must be text, not {value!r}"
     bad = next((character for character in value if not FIELD_VALUE.fullmatch(character)), "")
@@ -119,7 +120,7 @@ def bad_header_value(name: str, value: object) -> str:
 
 
 class HeaderLines(list[tuple[str, str]]):
-    """A response's header lines; what cannot stand in a header is a ValueError where it is added."""
+    """The header lines of a response. ValueError for a bad name or value, at the line that adds it."""
 
     __slots__ = ()
 

@@ -1,4 +1,4 @@
-"""Request: what a client has asked for, and the addresses of both ends of its connection."""
+"""Request: method, target, headers and body of a request, and both ends of its connection."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from .form_data import FormData
 
 MAX_REQUEST_ID = 128
-"""Characters of an X-Request-Id that we take over into our logs; a longer one is replaced."""
+"""Characters of an X-Request-Id that the log takes over; a longer one is replaced."""
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-"""Methods that promise to change nothing (RFC 9110, 9.2.1): nobody is harmed when their work is stopped half-way."""
+"""Methods that change nothing (RFC 9110, 9.2.1): it is safe to stop their handler half-way."""
 
 
 class Peer(NamedTuple):
@@ -34,7 +34,7 @@ _NO_PEER = Peer(None, None, "http")
 
 _PROCESS = f"{getrandbits(48):012x}-"
 _numbers = count(1)
-# Together the ids of our own: unique, in the order of the requests, and cheap.
+# Together they make a unique request id, cheaply, in the order of the requests.
 
 
 class Request:
@@ -65,30 +65,30 @@ class Request:
     """
 
     upgrade: Any
-    """The connection, where the client offers to change protocols on it; else not set. See websocket_protocol.py."""
+    """The connection, if the client offers to change its protocol; else not set. See websocket_protocol.py."""
 
     served_by: Any
-    """What knows where handlers are served: set on the event loop; in the test of a function, a Service will do."""
+    """The running service, which knows the path of each handler; set on the event loop. A test may set a Service."""
 
     background: Any
-    """The tasks that run after the answer, where the route takes them; else not set. See background.py."""
+    """The tasks that run after the response, if the route takes them; else not set. See background.py."""
 
     root_path: str
     """Prefix that a proxy removes from each path (`root_path`, `X-Forwarded-Prefix`); empty if there is none."""
 
     keeps_form: bool
-    """Set where the handler reads the body of a form that middleware may have parsed: `form()` keeps the body, too."""
+    """Set if the handler also reads the body of a form: `form()`, called by middleware, must then keep the body."""
 
     compresses: bool
-    """Set where the response may be compressed, which weakens its entity-tag; see conditional.py."""
+    """Set if the response may be compressed, which weakens its entity-tag; see conditional.py."""
 
     __slots__ = (
         "_body",
         "_host",
         "_id",
         "_is_kept",
+        "_is_streamed",
         "_query",
-        "_taken",
         "background",
         "compresses",
         "form_data",
@@ -122,28 +122,26 @@ class Request:
         self.raw_query = raw_query
         self.headers = Headers() if headers is None else headers
         self._body = body
-        self._is_kept = False  # whether `body` was asked for it
-        self._taken = False  # whether some of the body was streamed, and is not kept
+        self._is_kept = False  # whether `body()` was called
+        self._is_streamed = False  # whether a part of the body was streamed and is not kept
         self._query: dict[str, list[str]] | None = None
         self.path_params = path_params
         self.peer = peer
         self.root_path = ""
         self._id = id
         self._host: str | None = None
-        self.form_data: FormData | None = None  # once it has been read
-        self.resources: Any = (
-            None  # of a request that has some: their values by name, or for a worker the pickle of that
-        )
+        self.form_data: FormData | None = None  # set by form()
+        self.resources: Any = None  # the values of the request's resources by name; for a worker, their pickle
         self.on_disconnect: Callable[[], object] | None = None
 
     @property
     def id(self) -> str:
         """The client's `X-Request-Id` if that is a token (RFC 9110, 5.6.2), else a new unique id."""
         if not self._id:
-            self._id = self._given_id() or _PROCESS + str(next(_numbers))
+            self._id = self._client_id() or _PROCESS + str(next(_numbers))
         return self._id
 
-    def _given_id(self) -> str:
+    def _client_id(self) -> str:
         for name, value in self.headers.raw:
             if name == b"x-request-id":
                 given = value.decode("latin-1")
@@ -167,12 +165,11 @@ class Request:
 
     @property
     def host(self) -> str:
-        """Host and, where it is written, port; empty if an HTTP/1.0 client did not say."""
+        """Host and, if it was sent, port of the `Host` header; empty for an HTTP/1.0 request without one."""
         return self.headers.get("host", "") if self._host is None else self._host
 
     @host.setter
     def host(self, host: str) -> None:
-        """Host and, if it was sent, port of the `Host` header; empty for an HTTP/1.0 request without one."""
         self._host = host
 
     @property
@@ -190,7 +187,7 @@ class Request:
 
     @property
     def has_arrived(self) -> bool:
-        """Whether the whole body is here, so that `body()` waits for nothing."""
+        """Whether the whole body has arrived: `body()` does not wait."""
         return isinstance(self._body, (bytes, memoryview))
 
     def limit_body(self, size: int) -> None:
@@ -204,7 +201,7 @@ class Request:
         """
         if isinstance(self._body, (bytes, memoryview)):
             if len(self._body) > size:
-                raise HTTPError(413, f"The body has {len(self._body)} bytes; at most {size} are taken.")
+                raise HTTPError(413, f"The body has {len(self._body)} bytes; at most {size} are allowed.")
         elif limit := getattr(self._body, "limit", None):
             limit(size)
 
@@ -218,21 +215,21 @@ class Request:
             HTTPError: 413, the body is longer than `max_body_size` of the route or the server.
             RuntimeError: A part of the body was streamed before.
         """
-        self._check_not_taken()
+        self._check_not_streamed()
         if isinstance(self._body, memoryview):
             self._body = bytes(self._body)
         elif not isinstance(self._body, bytes):
-            whole = getattr(self._body, "whole", None)  # what a connection reads puts itself together, in steps
+            whole = getattr(self._body, "whole", None)  # a BodyReader joins its pieces step by step
             self._body = await whole() if whole else b"".join([chunk async for chunk in self._body])
         self._is_kept = True
         return self._body
 
-    def _check_not_taken(self) -> None:
-        """The same error whether the body came whole with its head or in pieces: never a part of it, by chance."""
-        if self._taken:
+    def _check_not_streamed(self) -> None:
+        """The error must not depend on whether the body arrived with the head or in pieces."""
+        if self._is_streamed:
             raise RuntimeError(
-                "some of the request's body was streamed before, and is not kept; where several read it (middleware "
-                "and a handler, say), the first one calls await request.body(), which keeps it"
+                "a part of the request's body was streamed before and is not kept; if several functions read the body, "
+                "such as middleware and a handler, the first one must call await request.body(), which keeps it"
             )
 
     async def stream(self, *, kept: bool = False) -> AsyncIterator[bytes]:
@@ -249,21 +246,21 @@ class Request:
         Raises:
             RuntimeError: A part of the body was streamed before.
         """
-        self._check_not_taken()
+        self._check_not_streamed()
         if isinstance(self._body, (bytes, memoryview)):
             if self._body:
-                self._taken = not self._is_kept
+                self._is_streamed = not self._is_kept
                 yield bytes(self._body)
             return
         if kept and (keep := getattr(self._body, "keep", None)):
             keep()
         async for chunk in self._body:
-            self._taken = True
+            self._is_streamed = True
             yield chunk
 
     def keep_body(self, body: bytes) -> None:
-        """What was streamed, put together: others may read it again."""
-        self._body, self._taken, self._is_kept = body, False, True
+        """Keep the joined pieces of a streamed body: the body can be read again."""
+        self._body, self._is_streamed, self._is_kept = body, False, True
 
     async def form(self) -> FormData:
         """Read a form, urlencoded or multipart (RFC 7578), and keep it for further calls.
@@ -301,8 +298,8 @@ class Request:
         served_by = getattr(self, "served_by", None)
         if served_by is None:
             raise RuntimeError(
-                "request.url_for knows no routes here; call it in an @io_route, where they are served; "
-                "in the test of a function set request.served_by = Service(...)"
+                "request.url_for knows no routes here, in a worker or outside a server; call it in an @io_route; "
+                "in the test of a function, set request.served_by = Service(...)"
             )
         url: str = served_by.url_for(handler, **parameters)
         return self.root_path + url
@@ -317,7 +314,7 @@ class Request:
 
 
 def parse_cookies(lines: Iterable[str]) -> dict[str, str]:
-    """The name-value pairs of Cookie headers. What is no pair is passed over: it does not hide the others."""
+    """The name-value pairs of Cookie headers. Text that is not a pair is skipped: it must not hide other cookies."""
     found: dict[str, str] = {}
     for pair in ";".join(lines).split(";"):
         name, equals, value = pair.strip(" \t").partition("=")

@@ -81,11 +81,11 @@ class Response:
             self.headers.append((name, value))
 
     def _may_declare(self, length: str) -> bool:
-        """Whether the content is a stream that can say its length."""
+        """Whether the content is a stream, whose length the handler may declare."""
         if not isinstance(self.content, (Iterator, AsyncIterator)):
             return False
         if not isinstance(length, str) or not _LENGTH.fullmatch(length) or "content-length" in dict(self.headers):
-            raise ValueError(f"content-length takes one decimal number of bytes, as text, not {length!r}")
+            raise ValueError(f"content-length must be one decimal number of bytes, as text, not {length!r}")
         return True
 
     def __repr__(self) -> str:
@@ -93,7 +93,7 @@ class Response:
 
 
 class FailedResponse(Response):
-    """To nobody, as the connection is over; `error` is what the handler has raised, for its request's resources."""
+    """Placeholder: the connection is closed. `error` is the handler's exception, for the resources of its request."""
 
     __slots__ = ("error",)
 
@@ -103,19 +103,19 @@ class FailedResponse(Response):
 
 
 def add_vary(response: Response, *names: str) -> None:
-    """Add request headers to what the response depends on (RFC 9110, 12.5.5); those that stand there stay once."""
-    said = [part.strip() for name, value in response.headers if name == "vary" for part in value.split(",")]
-    known = {part.lower() for part in said}
-    said += [name for name in names if name.lower() not in known]
+    """Add the names of request headers to Vary (RFC 9110, 12.5.5), without duplicates."""
+    names_so_far = [part.strip() for name, value in response.headers if name == "vary" for part in value.split(",")]
+    known = {part.lower() for part in names_so_far}
+    names_so_far += [name for name in names if name.lower() not in known]
     response.headers = [field for field in response.headers if field[0] != "vary"]
-    response.add_header("vary", "*" if "*" in known else ", ".join(said))
+    response.add_header("vary", "*" if "*" in known else ", ".join(names_so_far))
 
 
 def make_private(response: Response) -> None:
-    """Let no shared cache keep the response (RFC 9111, 5.2.2.7), whatever its Cache-Control says so far."""
+    """Forbid shared caches to store the response (RFC 9111, 5.2.2.7), in place of what Cache-Control allows so far."""
     others = [field for field in response.headers if field[0].lower() != "cache-control"]
-    said = [value for name, value in response.headers if name.lower() == "cache-control"]
-    kept = [part.strip() for part in ",".join(said).split(",")]
+    directives = [value for name, value in response.headers if name.lower() == "cache-control"]
+    kept = [part.strip() for part in ",".join(directives).split(",")]
     kept = [part for part in kept if part and not part.lower().startswith(("public", "s-maxage"))]
     if not any(part.lower() in ("private", "no-store") for part in kept):
         kept.insert(0, "private")
@@ -152,7 +152,7 @@ class FileContent(NamedTuple):
 
 
 def json_response(content: bytes) -> Response:
-    """`content`, which is JSON, with status 200: what most handlers answer, and what needs no check."""
+    """A 200 whose content is JSON already: the result of most handlers, made without checks."""
     response = _new(Response)
     response.content, response.status, response.content_type, response.headers = content, 200, JSON, HeaderLines()
     return response
@@ -164,30 +164,30 @@ JSON, TEXT, OCTETS = "application/json", "text/plain; charset=utf-8", "applicati
 NDJSON, HTML, PROBLEM = "application/x-ndjson", "text/html; charset=utf-8", "application/problem+json"
 EVENTS, MESSAGEPACK = "text/event-stream; charset=utf-8", "application/msgpack"
 ENDLESS_TYPES = frozenset({EVENTS, NDJSON})
-"""Content types of streams that may have no end: a drain ends them in order, as it closes WebSockets."""
+"""Content types of streams that may have no end: a drain ends them in an orderly way, as it closes WebSockets."""
 COMMON_TYPES = frozenset({JSON, TEXT, OCTETS, NDJSON, HTML, PROBLEM, EVENTS})
-"""Need no check, on the hot path."""
+"""Content types that need no check, on the hot path."""
 
 
 def check_headers(response: Response) -> None:
-    """UnencodableResult for text, in headers that were assigned as a whole, that no header can hold."""
+    """UnencodableResult if headers that were assigned as a whole contain text that no header can hold."""
     for name, value in [("content-type", response.content_type), *response.headers]:
         if isinstance(value, str) and not FIELD_VALUE.fullmatch(value):
             raise UnencodableResult(bad_header_value(name, value))
 
 
 def problem_response(error: TinysvcError, request: Request | None = None) -> Response:
-    """The error as `application/problem+json` (RFC 9457); a 5xx names its request, as the log does."""
+    """The error as `application/problem+json` (RFC 9457). A 5xx has the request id, which the log has, too."""
     members = error.problem()
     if error.status >= 500 and request is not None:
         members["request_id"] = request.id
     try:
         content = json_bytes(members)
-    except UnencodableResult:  # the error is what counts
+    except UnencodableResult:  # still report the error itself
         content = json.dumps(members, default=str).encode()
     try:
         response = Response(content, error.status, error.headers, content_type=PROBLEM)
-    except ValueError as bad_header:  # the line to mend is where the error was raised
+    except ValueError as bad_header:  # show the line that raised the error: that line must be corrected
         raise bad_header.with_traceback(error.__traceback__) from None
     if error.status >= 500 and request is not None:
         add_request_id(response, request)
@@ -195,7 +195,7 @@ def problem_response(error: TinysvcError, request: Request | None = None) -> Res
 
 
 def add_request_id(response: Response, request: Request) -> None:
-    """Let the response carry the id of its request, unless it has one."""
+    """Add `X-Request-Id`, unless the response has it."""
     if not any(name.lower() == "x-request-id" for name, _ in response.headers):
         response.headers.append(("x-request-id", request.id))
 
@@ -237,12 +237,12 @@ Example:
 
 
 async def close_content(content: Any) -> None:
-    """Of a stream or a file that is not sent to its end."""
+    """Close a stream or a file that is not sent to its end."""
     if isinstance(content, FileContent):
         content.file.close()
     close = getattr(content, "aclose", None)
     if close is not None:
         try:
             await close()
-        except (Exception, SystemExit, KeyboardInterrupt):  # no handler ends the server
+        except (Exception, SystemExit, KeyboardInterrupt):  # no exception of a handler ends the server
             logging.getLogger("tinysvc.http").exception("%r failed while it was closed", content)

@@ -189,7 +189,7 @@ class BodyReader:
         if self._expected > self._max_size:
             if not self._continue and not connection.has_bytes():
                 await self._wait_for_anything()
-            raise ProtocolError(413, f"The body has {self._expected} bytes; at most {self._max_size} are taken.")
+            raise ProtocolError(413, f"The body has {self._expected} bytes; at most {self._max_size} are allowed.")
         if self._kept:
             connection.check_room(self._expected - self._received)
 

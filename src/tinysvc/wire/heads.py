@@ -110,7 +110,7 @@ def parse_fields(head: bytes, minor: bytes, settings: Settings) -> Framing:
         raise ProtocolError(400, f"The header block is malformed: {error}.") from None
     fields = collector.fields
     if len(fields) > settings.max_headers:
-        raise ProtocolError(431, f"{len(fields)} header fields came; at most {settings.max_headers} are taken.")
+        raise ProtocolError(431, f"{len(fields)} header fields came; at most {settings.max_headers} are allowed.")
     single: dict[bytes, bytes] = {}
     connection: set[bytes] = set()
     for name, value in fields:
