@@ -13,6 +13,7 @@ import pytest
 
 import docs_page_app
 from browser import Page, chromium, needs_browser
+from contrast import LEAST_CONTRAST
 from tinysvc import Service
 from tinysvc.testing import serving
 
@@ -391,38 +392,6 @@ def test_page_works_with_the_keyboard_only(page: Page) -> None:
     page.type("\t")
     assert page.run("document.activeElement.textContent") == "Send"
     assert page.run("getComputedStyle(document.activeElement).outlineStyle") == "solid"
-
-
-LEAST_CONTRAST = """
-(() => {
-  const context = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
-  const rgb = (colour) => {
-    context.clearRect(0, 0, 1, 1); context.fillStyle = colour; context.fillRect(0, 0, 1, 1);
-    return [...context.getImageData(0, 0, 1, 1).data];
-  };
-  const light = (colour) => {
-    const [r, g, b] = rgb(colour).map(
-      (each) => each / 255 <= 0.04045 ? each / 255 / 12.92 : ((each / 255 + 0.055) / 1.055) ** 2.4);
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const ground = (element) => {
-    for (; element; element = element.parentElement) {
-      const colour = getComputedStyle(element).backgroundColor;
-      if (rgb(colour)[3] === 255) return colour;
-    }
-    return 'white';
-  };
-  let least = [99, ''];
-  for (const element of document.querySelectorAll('body *')) {
-    const isText = [...element.childNodes].some((each) => each.nodeType === 3 && each.textContent.trim());
-    if (!isText || !element.checkVisibility() || element.disabled) continue;
-    const [one, other] = [light(getComputedStyle(element).color), light(ground(element))];
-    const ratio = (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
-    if (ratio < least[0]) least = [ratio, element.outerHTML.slice(0, 80)];
-  }
-  return least;
-})()
-"""
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

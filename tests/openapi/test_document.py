@@ -41,7 +41,7 @@ def test_docstring_and_tags_describe_the_operation() -> None:
     assert found["x-tinysvc"] == {"kind": "io"}
 
 
-def test_components() -> None:
+def test_components_hold_schemas_and_security_schemes() -> None:
     components = described(put_order, user, tenant)["components"]
     assert set(components["schemas"]) == {"Problem", "Order", "Item", "Colour"}
     assert components["schemas"]["Item"]["description"] == "One of several."

@@ -64,7 +64,7 @@ async def whole(upload: Annotated[Upload, Form()]) -> None: ...
 async def raw(body: bytes) -> None: ...
 
 
-def test_forms_files_and_bytes() -> None:
+def test_content_types_of_forms_files_and_bytes() -> None:
     paths = described(fields, files, whole, raw)["paths"]
     content = {path: paths[path]["post"]["requestBody"]["content"] for path in paths}
     assert set(content["/fields"]) == {"multipart/form-data", "application/x-www-form-urlencoded"}
@@ -85,7 +85,7 @@ async def pydantic_model(model: Model) -> Model:
     return model
 
 
-def test_pydantic_models() -> None:
+def test_pydantic_models_are_described() -> None:
     found = described(pydantic_model)
     assert set(found["components"]["schemas"]) == {"Problem", "Model", "Inner"}
     body = found["paths"]["/pydantic"]["post"]["requestBody"]["content"]["application/json"]
@@ -107,7 +107,7 @@ def test_optional_key_beside_a_required_one() -> None:
     assert found["security"] == [{"bearer": [], "x-key": []}, {"bearer": []}]
 
 
-def test_optional_keys() -> None:
+def test_optional_keys_allow_no_credentials() -> None:
     found = described(keys)
     assert found["components"]["securitySchemes"] == {
         "x-key": {"type": "apiKey", "in": "header", "name": "x-key"},

@@ -58,7 +58,7 @@ def test_result_type_sets_status_and_media_type(annotation: Any, status: str, me
     assert list(responses[status].get("content", {})) == ([media] if media else [])
 
 
-def test_union_of_result_types() -> None:
+def test_union_of_result_types_is_any_of() -> None:
     @io_route("/")
     async def handler() -> Item | str | int | None: ...
 
@@ -88,7 +88,7 @@ def test_option_responses_declares_errors() -> None:
     async def handler(x: int) -> None: ...
 
     responses = operation(handler)["responses"]
-    assert {status: list(said.get("content", {})) for status, said in responses.items()} == {
+    assert {status: list(found.get("content", {})) for status, found in responses.items()} == {
         "204": [],
         "400": ["application/problem+json"],
         "404": ["application/problem+json"],
@@ -119,7 +119,7 @@ def test_own_type_named_problem_keeps_its_name() -> None:
 async def socket(socket: WebSocket, room: str) -> None: ...
 
 
-def test_websocket_route() -> None:
+def test_websocket_route_has_101_and_426() -> None:
     found = operation(socket, path="/socket/{room}")
     assert set(found["responses"]) == {"101", "400", "403", "426"}
     assert found["parameters"][0]["x-tinysvc"] == {"takes_slashes": True}

@@ -144,9 +144,11 @@ def _check(name: str, value: str, path: str, domain: str, secure: bool, same_sit
         )
     if len(name) + len(value) > MAX_SIZE:
         raise ValueError(f"the cookie {name} has {len(name) + len(value)} bytes; browsers accept {MAX_SIZE}")
-    for what, text in (("path", path), ("domain", domain)):
+    for attribute, text in (("path", path), ("domain", domain)):
         if not _ATTRIBUTE.fullmatch(text):
-            raise ValueError(f"the {what} of the cookie {name} must be ASCII text without semicolons, not {text!r}")
+            raise ValueError(
+                f"the {attribute} of the cookie {name} must be ASCII text without semicolons, not {text!r}"
+            )
     if same_site not in SAME_SITE:
         raise ValueError(f'same_site takes "lax", "strict" or "none", not {same_site!r}')
     for needs_secure, reason in (

@@ -71,13 +71,11 @@ class Cors:
             raise ConfigurationError(
                 'origins=["*"] with credentials=True lets any page act for your users; list the origins'
             )
-        for what, names in (("methods", methods), ("headers", headers), ("expose", expose)):
+        for option, names in (("methods", methods), ("headers", headers), ("expose", expose)):
             if isinstance(names, str) or not all(TOKEN.fullmatch(name) for name in names):
-                raise ConfigurationError(f"{what} takes a list of names, not {names!r}")
-            if credentials and "*" in names and what != "headers":  # requested headers are echoed
-                raise ConfigurationError(
-                    f'with credentials=True {what}=["*"] is no wildcard to browsers; list the {what}'
-                )
+                raise ConfigurationError(f"{option} takes a list of names, not {names!r}")
+            if credentials and "*" in names and option != "headers":  # requested headers are echoed
+                raise ConfigurationError(f'with credentials=True browsers ignore {option}=["*"]; list the names')
         if type(max_age) is not int or max_age < 0:
             raise ConfigurationError(f"max_age takes a whole number of seconds, not {max_age!r}")
         self._origins, self._patterns = _exact_and_patterns(origins)

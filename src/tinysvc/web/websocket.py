@@ -53,13 +53,13 @@ class WebSocket:
     """
 
     def __init__(self, request: Request) -> None:
-        """For a request that asks for a WebSocket.
+        """The WebSocket of a request, not accepted yet.
 
         Args:
             request: The request with the opening handshake.
 
         Raises:
-            HTTPError: 426 if the request does not ask for a WebSocket, 400 if its handshake is invalid.
+            HTTPError: 426 if the request is not for a WebSocket, 400 if its handshake is invalid.
         """
         self.request = request
         self.subprotocol = ""
@@ -68,7 +68,7 @@ class WebSocket:
 
     @classmethod
     def of_request(cls, request: Request) -> WebSocket:
-        """The WebSocket that a request asks for; called for a handler's parameter.
+        """The WebSocket of a request; called for a handler's parameter of this type.
 
         Args:
             request: The request with the opening handshake.
@@ -77,7 +77,7 @@ class WebSocket:
             The WebSocket, not accepted yet.
 
         Raises:
-            HTTPError: 426 if the request does not ask for a WebSocket, 400 if its handshake is invalid.
+            HTTPError: 426 if the request is not for a WebSocket, 400 if its handshake is invalid.
         """
         return cls(request)
 
