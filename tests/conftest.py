@@ -1,4 +1,4 @@
-"""What every test shares: nothing may be left behind."""
+"""Fixtures of all tests: no test may leave anything behind."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import uvloop
 
 from system import descendants, open_descriptors, shared_memory, wait_until
 
-uvloop.new_event_loop().close()  # the first one opens a pipe for signals that stays for the life of the process
+uvloop.new_event_loop().close()  # the first loop opens a pipe for signals that stays open
 
 LONGEST = ("test_soak", "test_benchmarks", "test_bench")
-"""The files of which one test takes long: they begin first, so that none runs alone at the end."""
+"""Files with one long test. They start first: else one of them runs alone at the end."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def nothing_left() -> Iterator[None]:
-    """After the test there is no process, no descriptor and no shared-memory segment more than before."""
+    """Assert that the test leaves no process, no descriptor and no shared memory behind."""
     shm = shared_memory()
     children = set(descendants(os.getpid()))
     descriptors = open_descriptors()
@@ -33,13 +33,13 @@ def nothing_left() -> Iterator[None]:
     wait_until(lambda: set(descendants(os.getpid())) <= children, "every child process has ended")
     assert shared_memory() <= shm
     try:
-        wait_until(lambda: open_descriptors() <= descriptors, "no descriptor is left")
+        wait_until(lambda: open_descriptors() <= descriptors, "all descriptors are closed")
     except AssertionError:
         pytest.fail(f"left open: {open_descriptors() - descriptors}")
 
 
 @pytest.fixture
 def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Nothing is logged as a warning or worse; a test that wants it takes it with `logged`."""
+    """Assert that nothing is logged as a warning or worse; `logged` takes expected records."""
     yield
     assert [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING] == []

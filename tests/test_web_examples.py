@@ -181,12 +181,14 @@ def test_live_in_a_browser(url: str, browser: Page) -> None:
     assert page.run("document.querySelector('#bar').value") == 1
     workers = workers_below(os.getpid())
     for worker in workers:
-        os.kill(worker, signal.SIGSTOP)  # so that no computation ends before the page is closed
+        os.kill(worker, signal.SIGSTOP)  # no computation ends before the page is closed
     page.run("document.querySelector('#below').value = 5000000; document.querySelector('button').click()")
     connections: Any = current.owner_by_task.values()
     wait_until(lambda: any(each.phase == HANDLER for each in connections), "the computation has begun")
     page.close()
-    wait_until(lambda: workers_below(os.getpid()) != workers, "the computation of a closed page is stopped")
+    wait_until(lambda: workers_below(os.getpid()) != workers, "the computation of the closed page is killed")
+    for worker in set(workers) & set(workers_below(os.getpid())):
+        os.kill(worker, signal.SIGCONT)  # the idle worker serves the next tests
 
 
 # Gallery

@@ -1,4 +1,4 @@
-"""tinysvc as a user starts it: a command, what it says, how it ends."""
+"""tinysvc as a user starts it: a command, its output, its exit status."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def pid() -> int:
 
 
 class Served:
-    """A tinysvc command that has said where it listens."""
+    """A tinysvc command that listens."""
 
     def __init__(self, process: subprocess.Popen[str], lines: list[str]) -> None:
         self.process = process
@@ -68,12 +68,12 @@ def served(*arguments: str, cwd: Path, **variables: str) -> Iterator[Served]:
         else:
             process.wait()
             assert process.stderr is not None
-            pytest.fail(f"it did not listen: {process.stderr.read()}")
+            pytest.fail(f"the server does not listen: {process.stderr.read()}")
         yield Served(process, lines)
 
 
 def failed(*arguments: str, cwd: Path, **variables: str) -> tuple[int, str]:
-    """Exit status and standard error of a command that ends by itself."""
+    """Return the exit status and the standard error of a command that ends by itself."""
     with command(*arguments, cwd=cwd, **variables) as process:
         _, errors = process.communicate(timeout=30)
         return process.returncode, errors

@@ -1,4 +1,4 @@
-"""The console blocks of the docs, typed into a shell: what stands below a line that begins with "$ " must be said."""
+"""Run the console blocks of the docs in a shell: the output must contain the lines below each "$ " line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from commands import Served, served
 
 ADDRESS = "http://127.0.0.1:8000"
-"""Where the docs say that a server listens; here it is on a free port."""
+"""The address of servers in the docs; the tests use a free port."""
 
 TYPED = re.compile(r"^\$ (.*)$", re.MULTILINE)
 SERVES = re.compile(r"python -m tinysvc (?!.*--(routes|openapi|settings|bench|new|version|help))(.*)")
@@ -23,7 +23,7 @@ HAS_CURL = shutil.which("curl") is not None
 
 
 class Terminal:
-    """One page's: the server that was started last runs until the next, or until the page ends."""
+    """The terminal of one page. A server runs until the next one starts, or until the page ends."""
 
     def __init__(self, folder: Path, servers: ExitStack) -> None:
         self._folder = folder
@@ -57,12 +57,12 @@ class Terminal:
         return (done.stdout + done.stderr).replace("\r", "").replace(url, ADDRESS)
 
     def _compare(self, command: str, shown: list[str], said: str) -> None:
-        """Each line that is shown is said, in this order; "..." stands for anything."""
+        """Assert that the output contains the shown lines in this order; "..." matches anything."""
         rest = said.splitlines()
         for line in shown:
             pattern = re.escape(line).replace(r"\.\.\.", ".*")
             found = [number for number, each in enumerate(rest) if re.fullmatch(pattern, each)]
-            assert found or line == "...", f"$ {command}\nshows: {line}\nsaid:\n{said}"
+            assert found or line == "...", f"$ {command}\nexpected: {line}\noutput:\n{said}"
             rest = rest[found[0] + 1 :] if line != "..." else rest
 
 

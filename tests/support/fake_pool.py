@@ -1,4 +1,4 @@
-"""A pool whose jobs the test settles by hand: for interleavings that a real one shows only now and then."""
+"""A pool whose jobs the test settles by hand, for interleavings that are rare in a real pool."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tinysvc.pool.scheduler import DONE, QUEUED, RUNNING, Job, Lane
 
 
 class FakePool:
-    """Takes every job, or refuses it with `refusal`, and starts none by itself."""
+    """Accept every job, or refuse it with `refusal`; start none by itself."""
 
     def __init__(self, max_workers: int = 1, queue_size: int = 100) -> None:
         self.max_workers = max_workers
@@ -55,7 +55,7 @@ class FakePool:
         job.state = DONE
         job.settle(monotonic())
         if job.future.done():
-            pass  # cancelled by who waited
+            pass  # cancelled by its waiter
         elif isinstance(outcome, PoolError):
             job.future.set_exception(outcome)
         else:
@@ -64,12 +64,12 @@ class FakePool:
     def abandon(self, job: Job, *, even_running: bool) -> None:
         self.abandoned.append((job, even_running))
         if job.state is QUEUED or (job.state is RUNNING and even_running and self.kills_at_once):
-            self._settle(job, JobAbandoned("nobody waits"))
+            self._settle(job, JobAbandoned("the job was abandoned"))
 
 
 async def until(condition: Callable[[], object], what: str, seconds: float = 20.0) -> None:
-    """Let the loop go on until the condition holds; the time only guards against a hang."""
+    """Let the event loop run until the condition holds; the timeout only guards against a hang."""
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, f"waited {seconds} s in vain until {what}"
+        assert time.monotonic() < end, f"timed out after {seconds} s waiting until {what}"
         await asyncio.sleep(0.001)

@@ -1,4 +1,4 @@
-"""Both ends of a connection, for the tests of HTTP: a server on this loop, and a client that believes nothing."""
+"""Both ends of a connection for the tests of HTTP: a server on this event loop, and a strict client."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from tinysvc.wire.bodies import COPY_SIZE
 P = ParamSpec("P")
 
 GUARD = 30.0
-"""Seconds after which something is taken to hang."""
+"""Seconds after which a test counts as hanging."""
 
 
 def on_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """Run an async test on the loop that the server runs on."""
+    """Run an async test on uvloop, as the server runs."""
 
     @functools.wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -49,7 +49,7 @@ def on_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
 
 
 def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """The warnings and errors so far; they are then no fault any more."""
+    """Return the warnings and errors so far, and clear them for the `quiet` fixture."""
     messages = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
     caplog.clear()
     return messages
@@ -57,7 +57,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 @asynccontextmanager
 async def serving(handler: Handler, **options: Any) -> AsyncIterator[Server]:
-    """`handler` behind a TCP socket of this loop. Deadlines are looked at more often, so that nobody waits for them."""
+    """Serve `handler` on a TCP socket of this event loop. Deadlines are checked often, which makes tests faster."""
     http.SWEEP = 0.05
     connections = Connections(handler, Settings(**options))
     listener = await asyncio.get_running_loop().create_server(connections, "127.0.0.1", 0)
@@ -106,14 +106,14 @@ class Client(NamedTuple):
         return await self.answer()
 
     async def closed(self) -> bool:
-        """Wait for the end of what the server sends: true if nothing more came."""
+        """Wait for the end of the connection; true if the server sent nothing more."""
         try:
             return await self.reader.read() == b""
         except ConnectionResetError:
             return True
 
     def reset(self) -> None:
-        """Leave with a reset, not with an end of file."""
+        """Disconnect with a reset, not with an end of file."""
         reset_on_close(self.writer.get_extra_info("socket"))
         self.writer.transport.abort()
 
@@ -133,7 +133,7 @@ class ReceivedResponse(NamedTuple):
 
 
 async def read_answer(reader: asyncio.StreamReader, *, head: bool = False) -> ReceivedResponse | None:
-    """One response, strictly: whatever is not well-formed is an AssertionError. None at the end."""
+    """Read one response; AssertionError if it is malformed, None at the end of the connection."""
     try:
         block = await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError as error:
@@ -175,7 +175,7 @@ async def read_answer(reader: asyncio.StreamReader, *, head: bool = False) -> Re
 
 
 async def parse_responses(data: bytes, *, head: bool = False) -> list[ReceivedResponse]:
-    """All responses in what came until the end of a connection, but for a 100."""
+    """Parse all bytes of a connection into responses, without those of status 100."""
     reader = asyncio.StreamReader()
     reader.feed_data(data)
     reader.feed_eof()
@@ -186,7 +186,7 @@ async def parse_responses(data: bytes, *, head: bool = False) -> list[ReceivedRe
     return answers
 
 
-BIG = bytes(range(256)) * (9 * COPY_SIZE // 512 + 1)  # some slices, and half a one
+BIG = bytes(range(256)) * (9 * COPY_SIZE // 512 + 1)  # four slices and a half
 
 
 def get(path: str = "/", *fields: str, method: str = "GET") -> bytes:

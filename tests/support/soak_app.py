@@ -42,13 +42,13 @@ _FILLING = bytes(range(256)) * (BLOCK // 256 - 1) + bytes(248)
 
 
 def block(number: int) -> bytes:
-    """64 KiB that no other number has."""
+    """The block of this number: 64 KiB, different from all others."""
     return number.to_bytes(8, "big") + _FILLING
 
 
 @lru_cache(maxsize=64)
 def checksum(blocks: int) -> int:
-    """The CRC of a stream of so many blocks."""
+    """The CRC of a stream of this many blocks."""
     crc = 0
     for number in range(blocks):
         crc = zlib.crc32(block(number), crc)
@@ -56,12 +56,12 @@ def checksum(blocks: int) -> int:
 
 
 class Gate:
-    """What streams through the service now, and how far it may go: a test lets it on step by step."""
+    """Count the bytes that stream through the service, and stop them at a limit that the test raises step by step."""
 
     def __init__(self) -> None:
         self.limit = ANY_SIZE
-        self.streamed = 0  # bytes taken from the last upload, or made for the last download
-        self.open = 0  # generators and readers that have begun and not ended
+        self.streamed = 0  # bytes of the last upload or download
+        self.open = 0  # running generators and readers
         self._raised = asyncio.Event()
 
     def raise_to(self, limit: int) -> None:
@@ -69,7 +69,7 @@ class Gate:
         self._raised.set()
 
     async def pass_on(self, size: int) -> None:
-        """So many more bytes; waits while they are too many."""
+        """Count more bytes; wait while the limit is reached."""
         self.streamed += size
         while self.streamed > self.limit:
             self._raised.clear()
@@ -78,7 +78,7 @@ class Gate:
 
 gate = Gate()
 
-# On the loop
+# Io routes
 
 
 @io_route("/io/state")
@@ -105,7 +105,7 @@ async def set_limit(size: int) -> None:
 
 @io_route("/io/upload", methods=["POST"], max_body_size=ANY_SIZE)
 async def io_upload(request: Request) -> dict[str, int]:
-    """The size and the CRC of what came; read as fast as the gate allows."""
+    """Read the body as fast as the gate allows; return its size and CRC."""
     crc, size, gate.streamed = 0, 0, 0
     gate.open += 1
     try:
@@ -119,7 +119,7 @@ async def io_upload(request: Request) -> dict[str, int]:
 
 @io_route("/io/unread", methods=["POST"], max_body_size=ANY_SIZE)
 async def unread() -> dict[str, int]:
-    """It waits for the gate, and never looks at the body."""
+    """Wait for the gate, and never read the body."""
     gate.streamed = 0
     gate.open += 1
     try:
@@ -143,7 +143,7 @@ async def io_download(blocks: int) -> AsyncIterator[bytes]:
 
 @io_route("/io/declared/{blocks}")
 async def io_declared(blocks: int) -> Response:
-    """The same with a length that is said beforehand."""
+    """Like download, with a declared length."""
     return Response(io_download(blocks), headers={"content-length": str(blocks * BLOCK)})
 
 
@@ -173,7 +173,7 @@ def wait_in_thread(milliseconds: int) -> dict[str, int]:
 
 @io_route("/", methods=["GET", "POST"])
 async def root(request: Request) -> dict[str, int]:
-    """What requests that are made to be malformed are sent to: it reads their bodies."""
+    """The target of malformed requests: read their bodies."""
     return {"size": len(await request.body())}
 
 
@@ -194,7 +194,7 @@ async def io_fields(order: Annotated[Order, Form()]) -> dict[str, float]:
 
 
 def of_file(file: UploadFile, note: str) -> dict[str, int | str]:
-    """The size and the CRC of an uploaded file, read in pieces; and the field beside it."""
+    """Read an uploaded file in pieces; return its size and CRC, and the other field."""
     crc, size = 0, 0
     while piece := file.read(BLOCK):
         crc, size = zlib.crc32(piece, crc), size + len(piece)
@@ -250,7 +250,7 @@ def thread_lines(count: int, pause: float = 0) -> Iterator[dict[str, int]]:
 
 @io_route("/io/socket")
 async def echo(socket: WebSocket) -> None:
-    """Every message comes back."""
+    """Echo every message."""
     gate.open += 1
     try:
         async for message in socket:
@@ -261,7 +261,7 @@ async def echo(socket: WebSocket) -> None:
 
 files = StaticFiles(os.environ.get("SOAK_FILES", os.path.dirname(__file__)), prefix="/files")
 
-# In a worker
+# Cpu routes
 
 
 @cpu_route("/cpu/order", methods=["POST"])

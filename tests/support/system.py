@@ -1,4 +1,4 @@
-"""What the system knows about processes, descriptors and shared memory; waiting for what other processes do."""
+"""Processes, descriptors and shared memory as the system reports them; helpers that wait for a condition."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PROC = Path("/proc")
 
 
 def descendants(pid: int) -> dict[int, str]:
-    """The live processes below `pid`, with their command lines, and all that ever were in a session of theirs."""
+    """The live descendants of process `pid`, with their command lines."""
     all_there = {int(entry.name): _stat(int(entry.name)) for entry in PROC.glob("[0-9]*")}
     parents = {child: int(fields[1]) for child, fields in all_there.items() if fields[0] not in ("", "Z")}
     found: dict[int, str] = {}
@@ -44,7 +44,7 @@ def is_alive(pid: int) -> bool:
 
 
 def _stat(pid: int) -> list[str]:
-    """State, parent, and what else the kernel tells of a process behind its name; of one that has ended, "" and 0."""
+    """The fields of /proc/PID/stat behind the name: state, parent, ...; "" and 0 if the process has ended."""
     try:
         return (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -52,16 +52,16 @@ def _stat(pid: int) -> list[str]:
 
 
 def wait_until(condition: object, what: str, seconds: float = 20.0) -> None:
-    """Poll for something that another process does; the time only guards against a hang."""
+    """Poll a condition that another process fulfils; the timeout only guards against a hang."""
     assert callable(condition)
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, f"waited {seconds} s in vain until {what}"
+        assert time.monotonic() < end, f"timed out after {seconds} s waiting until {what}"
         time.sleep(0.005)
 
 
 def open_descriptors() -> set[str]:
-    """Those of this process, each with what it leads to."""
+    """The open descriptors of this process, each with its target."""
     found = set()
     for entry in (PROC / "self" / "fd").iterdir():
         try:
@@ -72,7 +72,7 @@ def open_descriptors() -> set[str]:
 
 
 def shared_memory() -> set[str]:
-    """Segments with a name. Semaphores are not counted: other programs on this machine make and remove them."""
+    """The named segments, without semaphores: other programs on this machine make and remove those."""
     return {name for name in os.listdir("/dev/shm") if not name.startswith("sem.")}
 
 

@@ -1,4 +1,4 @@
-"""Requests as bytes, from tests/wire/cases, and the application that answers them."""
+"""The raw requests of tests/wire/cases, and the application for them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Case(NamedTuple):
 
     @property
     def closes(self) -> bool:
-        """Whether the server closes, without being asked by an end of file."""
+        """Whether the server closes the connection before the client does."""
         return "close" in self.words or (any(status >= 400 for status in self.statuses) and "eof" not in self.words)
 
 
@@ -63,7 +63,7 @@ CASES = list(load_cases())
 
 
 async def show(request: Request) -> Response:
-    """The application of the wire cases: it answers with what it saw."""
+    """The application of the wire cases: it returns the request that it received."""
     if request.raw_path == "/streamed":
         return Response(request.stream())
     body = b""
@@ -126,7 +126,7 @@ thorough = settings(
 
 
 def edited(stream: bytes, edits: list[tuple[int, int, bytes]]) -> bytes:
-    """`stream` with some of its bytes replaced by a fragment."""
+    """Replace some bytes of `stream` by fragments."""
     for place, removed, fragment in edits:
         place %= len(stream) + 1
         stream = stream[:place] + fragment + stream[place + removed :]
