@@ -283,7 +283,7 @@ class NoWorkers(_Unavailable):
 
     @property
     def public(self) -> str:
-        return "No worker is alive at the moment."  # the reason may contain secrets: it is in the message, for the log only
+        return "No worker is alive at the moment."  # the message, with the reason, may contain secrets
 
 
 class DeadlineInQueue(_Unavailable, TimeoutError):
@@ -387,24 +387,6 @@ class WorkerStartError(PoolError):
 
     Attributes:
         traceback (str): Traceback of the worker as text; empty if the worker has died without one.
-
-    Example:
-        ```python
-        import asyncio
-
-        from tinysvc import ProcessPoolExecutor
-        from tinysvc.core.errors import WorkerStartError
-
-        async def main() -> None:
-            try:
-                async with ProcessPoolExecutor(1, initializer=int, initargs=("seven",)):
-                    pass
-            except WorkerStartError as error:
-                assert "ValueError" in error.traceback
-
-        if __name__ == "__main__":
-            asyncio.run(main())
-        ```
     """
 
     kind = "worker-start"

@@ -170,6 +170,7 @@ class Request:
 
     @host.setter
     def host(self, host: str) -> None:
+        """Host and, if it was sent, port of the `Host` header; empty for an HTTP/1.0 request without one."""
         self._host = host
 
     @property
