@@ -3,9 +3,9 @@
     curl --data-binary @video.mp4 http://127.0.0.1:8000/blobs
     curl -O http://127.0.0.1:8000/blobs/9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
 
-Both ways they pass through in pieces, as fast as the slower side is: a file of 20 GB needs no more memory than one of
-20 KB. What was cut off half-way is not kept, and a second copy of the same bytes takes no room.
-The folder is named by the variable BLOBS; without it, the files are gone when the server stops.
+Files pass through in pieces, in both directions, at the speed of the slower side: a file of 20 GB needs no more memory
+than a file of 20 KB. An incomplete upload is not kept. A second copy of the same bytes takes no space.
+The variable BLOBS names the folder; without it, the files are deleted when the server stops.
 """
 
 import hashlib
@@ -27,12 +27,12 @@ LARGEST = 1 << 40
 """Bytes of one file: the size of the disk is the limit."""
 
 PIECE = 1 << 18
-"""Bytes read from the disk at once."""
+"""Bytes that are read from the disk at once."""
 
 
 @io_resource
 def folder() -> Iterator[Path]:
-    """Where the files are."""
+    """The folder of the files."""
     with tempfile.TemporaryDirectory(prefix="blobs-") as temporary:
         path = Path(os.environ.get("BLOBS", temporary))
         path.mkdir(parents=True, exist_ok=True)
@@ -41,7 +41,7 @@ def folder() -> Iterator[Path]:
 
 @io_route("/", methods=["POST"], max_body_size=LARGEST, responses={201: "It is kept.", 413: "It is too big."})
 async def keep(request: Request, folder: Path) -> Response:
-    """Take a file, whatever it is. The answer says what it is called."""
+    """Store a file. The response contains its name."""
     digest, size = hashlib.sha256(), 0
     with unfinished(folder) as path:
         async with await anyio.open_file(path, "wb") as file:
@@ -56,7 +56,7 @@ async def keep(request: Request, folder: Path) -> Response:
 
 @io_route("/{digest}", responses={404: "There is no such file."})
 async def fetch(digest: Digest, folder: Path) -> Response:
-    """A file, as it was sent. Its size is said beforehand, so that a client can tell if it gets less."""
+    """A file, as it was sent. The size comes first, so that a client can notice an incomplete response."""
     path = folder / digest
     if not path.exists():
         raise HTTPError(404, "There is no such file.")
@@ -66,7 +66,7 @@ async def fetch(digest: Digest, folder: Path) -> Response:
 
 @contextmanager
 def unfinished(folder: Path) -> Iterator[Path]:
-    """A file of its own, which is gone afterwards if it has kept this name."""
+    """A new temporary file; deleted at the end, unless it has been renamed."""
     descriptor, name = tempfile.mkstemp(prefix="unfinished-", dir=folder)
     os.close(descriptor)
     try:

@@ -1,7 +1,8 @@
 """Chat rooms over WebSocket. Open http://127.0.0.1:8000/chat in two windows.
 
-A room is a set of queues in this process, one for each socket. Who reads too slowly misses lines and is told so; nobody
-waits for anybody. Behind several server processes (`--workers`) each has rooms of its own: share them by Redis, say.
+A room is a set of queues in this process, one for each socket. A slow reader misses lines, and gets a line that says
+so; no other reader waits for it. With several server processes (`--workers`) each has its own rooms: share
+them with Redis, for example.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ MAX_WAITING = 100
 
 
 class Line(msgspec.Struct):
-    """What is said, in both directions; `name` is the room's own for what the room says."""
+    """A line of the chat, in both directions. A line of the room itself has the room's name."""
 
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=40)]
     text: Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
@@ -33,7 +34,7 @@ rooms: dict[str, set[asyncio.Queue[Line]]] = defaultdict(set)
 
 @io_route("/rooms/{room}")
 async def chat(socket: WebSocket, room: Annotated[str, msgspec.Meta(max_length=40)]) -> None:
-    """Two tasks for each socket: one says what comes in, the other sends what is said."""
+    """Two tasks for each socket: one distributes received lines, the other sends lines to the client."""
     await socket.accept()
     queue: asyncio.Queue[Line] = asyncio.Queue(MAX_WAITING)
     rooms[room].add(queue)
@@ -70,7 +71,7 @@ async def page(
     room: Annotated[str, msgspec.Meta(max_length=40)] = "",
     last: Annotated[str, msgspec.Meta(max_length=400), Cookie("room")] = "",
 ) -> Response:
-    """The page; ?room= names a room, and without it the last one is remembered, by a cookie."""
+    """The page. ?room= names a room; without it, a cookie remembers the last room."""
     name = room or unquote(last) or "lobby"
     response = Response(PAGE.replace("ROOM", html.escape(name, quote=True)), content_type="text/html; charset=utf-8")
     if room:

@@ -3,9 +3,9 @@
     curl -F photos=@photo.jpg http://127.0.0.1:8000/gallery/photos
     curl -o small.jpg http://127.0.0.1:8000/gallery/thumbnails/NAME
 
-An upload is looked at in a worker, which gets it as a file. Thumbnails are made in workers too, once for all who ask,
-and kept for a minute; the photos themselves are static files. They live in a folder that is gone with the server, or in
-the one named by the variable GALLERY_FOLDER.
+A worker checks each upload, which it gets as a file. Workers also make the thumbnails: once for simultaneous requests,
+and cached for a minute. The photos themselves are static files. Their folder is deleted when the server stops, unless
+the variable GALLERY_FOLDER names one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tinysvc.web.negotiation import redirect
 from tinysvc.web.security import SecurityHeaders
 from tinysvc.web.static import StaticFiles
 
-try:  # here and not in the handlers: so it is loaded once, before the workers are forked, and they share it
+try:  # at the top: loaded once, before the workers are forked, so all workers share it
     from PIL import Image, ImageOps, UnidentifiedImageError
 except ImportError as error:
     missing = f"Pillow cannot be imported ({error}); pip install 'tinysvc[examples]'"
@@ -38,7 +38,7 @@ else:
 
 FORMATS = {"JPEG": ".jpg", "PNG": ".png"}
 MAX_PIXELS = 50_000_000
-"""A few kilobytes can unfold to gigabytes of pixels."""
+"""A few kilobytes can decode to gigabytes of pixels."""
 
 MAX_PHOTOS = 200
 THUMBNAIL = 240
@@ -47,7 +47,7 @@ Name = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}\.(jpg|png)$")]
 
 
 def folder() -> Path:
-    """Where the photos are. Workers import this module too, and must find the server's folder, not make their own."""
+    """The folder of the photos. Workers import this module, too, and must use the server's folder."""
     if "GALLERY_FOLDER" not in os.environ:
         path = os.environ["GALLERY_FOLDER"] = tempfile.mkdtemp(prefix="tinysvc-gallery-")
         atexit.register(_remove, path, os.getpid())
@@ -72,7 +72,7 @@ FOLDER = folder()
     responses={201: list[str], 303: "They are in the gallery.", 507: "The gallery is full."},
 )
 def upload(request: Request, photos: list[UploadFile]) -> Response:
-    """Keep JPEG and PNG photos, each under a name of our own: what the client calls it is only words."""
+    """Keep JPEG and PNG photos under generated names: the names that the client sends are not trusted."""
     if not photos:
         raise HTTPError(422, "No photo was chosen: send them as files, in the field photos.")
     names = [keep(photo) for photo in photos]
@@ -103,14 +103,16 @@ def keep(photo: UploadFile) -> str:
 
 @cpu_route("/thumbnails/{name}", cache=60, responses={404: "There is no such photo."})
 def thumbnail(name: Name) -> Response:
-    """The photo, small. The same one is made once, however many ask for it."""
+    """The photo, small. Simultaneous requests for the same photo compute it once."""
     try:
         image: Image.Image = Image.open(FOLDER / name)
     except FileNotFoundError:
         raise HTTPError(404, "There is no such photo.") from None
     image.draft("RGB", (2 * THUMBNAIL, 2 * THUMBNAIL))
-    profile = image.info.get("icc_profile") if image.mode in ("RGB", "RGBA", "P") else None  # others do not fit RGB
-    if image.mode.startswith("I"):  # 16 bits of grey; `convert` alone makes all that is above 255 white
+    profile = (
+        image.info.get("icc_profile") if image.mode in ("RGB", "RGBA", "P") else None
+    )  # other profiles do not fit RGB
+    if image.mode.startswith("I"):  # 16 bits of grey; `convert` alone makes every value above 255 white
         image = image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
     small = ImageOps.exif_transpose(image.convert("RGB"))
     small.thumbnail((THUMBNAIL, THUMBNAIL))
@@ -159,6 +161,6 @@ PHOTOS
 """
 
 POLICY = "default-src 'self'; style-src 'unsafe-inline'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
-"""Of the usual policy only this is other: the page has its style in itself."""
+"""The default policy, except that the page contains its own style."""
 
 service = Service(sys.modules[__name__], middleware=[SecurityHeaders(content_security_policy=POLICY)])

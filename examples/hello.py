@@ -5,11 +5,11 @@ from tinysvc import cpu_route, io_route
 
 @io_route("/{name}")
 async def hello(name: str, punctuation: str = "!") -> dict[str, str]:
-    """Greet somebody: waits for nothing, so it runs on the event loop."""
+    """Greet a person. This does not compute, so it runs on the event loop."""
     return {"message": f"hello {name}{punctuation}"}
 
 
 @cpu_route("/primes/{below}", timeout=5.0)
 def primes(below: int) -> list[int]:
-    """Primes below a number: computes, so it runs in a worker process and disturbs nobody."""
+    """The primes below a number. This computes, so it runs in a worker process."""
     return [n for n in range(2, below) if all(n % d for d in range(2, int(n**0.5) + 1))]

@@ -1,6 +1,6 @@
 """Thumbnails and blur. Try: curl --data-binary @photo.jpg 'http://127.0.0.1:8000/images/thumbnail?size=200' -o out.jpg
 
-Decoding a photo takes a tenth of a second of pure computation: on the event loop everybody else would wait for it.
+Decoding a photo takes a tenth of a second of pure computation. On the event loop it would block all other requests.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import msgspec
 
 from tinysvc import HTTPError, Query, Response, cpu_route
 
-try:  # here and not in the handlers: so it is loaded once, before the workers are forked, and they share it
+try:  # at the top: loaded once, before the workers are forked, so all workers share it
     from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
 except ImportError as error:
     missing = f"Pillow cannot be imported ({error}); pip install 'tinysvc[examples]'"
@@ -21,7 +21,7 @@ else:
     missing = ""
 
 MAX_PIXELS = 50_000_000
-"""A few kilobytes can unfold to gigabytes of pixels. 50 million are 200 MB in a worker, and more than most cameras."""
+"""A few kilobytes can decode to gigabytes of pixels. 50 million are 200 MB in a worker; most cameras have fewer."""
 
 MODES = {"JPEG": "RGB", "PNG": "RGBA"}
 BROKEN = (OSError, SyntaxError, ValueError)  # what Pillow's decoders raise
@@ -31,9 +31,9 @@ REFUSED = {400: "The image is broken.", 413: "It has too many pixels.", 415: "It
 
 @cpu_route("/thumbnail", methods=["POST"], timeout=10.0, responses=REFUSED)
 def thumbnail(image: bytes, size: Annotated[int, msgspec.Meta(ge=1, le=1024), Query()] = 128) -> Response:
-    """The image, made to fit into `size` x `size` pixels."""
+    """The image, reduced to fit into `size` x `size` pixels."""
     opened = open_image(image)
-    opened.draft("RGB", (2 * size, 2 * size))  # a JPEG is decoded at a fraction of its size, where that is enough
+    opened.draft("RGB", (2 * size, 2 * size))  # decodes a JPEG at a fraction of its size, if that is enough
     pixels = decode(opened)
     pixels.thumbnail((size, size))
     return image_response(pixels, opened)
@@ -47,7 +47,7 @@ def blur(image: bytes, radius: Annotated[int, msgspec.Meta(ge=1, le=100), Query(
 
 
 def open_image(data: bytes) -> Image.Image:
-    """The image, of which only the head has been read yet: enough to refuse it."""
+    """The image after reading only its head, which is enough to refuse it."""
     if missing:
         raise HTTPError(503, missing)
     try:
@@ -64,7 +64,7 @@ def open_image(data: bytes) -> Image.Image:
 
 
 def decode(image: Image.Image) -> Image.Image:
-    """The pixels, upright: cameras store how they were held beside the picture (EXIF), and that is lost on the way."""
+    """The pixels, upright. Cameras store the orientation in EXIF data, which the result does not contain."""
     try:
         return ImageOps.exif_transpose(eight_bits(image).convert(MODES[format_of(image)]))
     except BROKEN as error:
@@ -72,14 +72,14 @@ def decode(image: Image.Image) -> Image.Image:
 
 
 def eight_bits(image: Image.Image) -> Image.Image:
-    """Scans and depth maps have 16 bits of grey. Pillow's `convert` makes all that is above 255 white."""
+    """Reduce 16 bits of grey, as in scans and depth maps, to 8. Pillow's `convert` makes all above 255 white."""
     if not image.mode.startswith("I"):
         return image
     return image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
 
 
 def profile_of(image: Image.Image) -> bytes | None:
-    """The colour profile, without which the numbers are other colours; that of grey or CMYK does not fit RGB."""
+    """The colour profile, which gives the numbers their meaning. A grey or CMYK profile does not fit RGB."""
     profile: bytes | None = image.info.get("icc_profile")
     return profile if image.mode in ("RGB", "RGBA", "P") else None
 
@@ -89,11 +89,11 @@ def broken(error: Exception) -> HTTPError:
 
 
 def format_of(image: Image.Image) -> str:
-    return "PNG" if image.format == "PNG" else "JPEG"  # the other one is MPO, a JPEG with a second picture behind it
+    return "PNG" if image.format == "PNG" else "JPEG"  # the third format is MPO: a JPEG followed by a second picture
 
 
 def image_response(pixels: Image.Image, original: Image.Image) -> Response:
-    """The pixels in the format of the original, as a stream: a generator's items are sent while it runs."""
+    """The pixels in the format of the original, as a stream: each item is sent while the generator runs."""
 
     def chunks() -> Iterator[bytes]:
         file = BytesIO()

@@ -3,8 +3,8 @@
     curl -N 'http://127.0.0.1:8000/live/primes?below=3000000'
     curl -N http://127.0.0.1:8000/live/ticks -H 'last-event-id: 41'
 
-Pages of any other origin may listen too (`Cors`). The computation is a `cpu_route` that yields events. When the page is
-closed nobody listens any more, and it is stopped.
+Pages of other origins may read the events, too (`Cors`). The computation is a `cpu_route` that yields events. When the
+page is closed, the client disconnects, and the computation is stopped.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STEP = 50_000
 
 @cpu_route("/primes", timeout=60.0)
 def primes(below: Annotated[int, msgspec.Meta(ge=2, le=5_000_000)] = 1_000_000) -> Iterator[Event]:
-    """Count the primes, and tell how far we are."""
+    """Count the primes, with an event for the progress."""
     small = sieve(isqrt(below) + 1)
     count = 0
     for start in range(2, below, STEP):
@@ -46,7 +46,7 @@ def sieve(end: int) -> list[int]:
 
 
 def segment(start: int, end: int, small: list[int]) -> list[int]:
-    """The primes from `start` to before `end`, by those up to the root of `end`."""
+    """The primes from `start` to before `end`, found with the primes up to the root of `end`."""
     is_prime = bytearray([1]) * (end - start)
     for prime in small:
         first = max(prime * prime, -(-start // prime) * prime)
@@ -56,7 +56,7 @@ def segment(start: int, end: int, small: list[int]) -> list[int]:
 
 @io_route("/ticks")
 async def ticks(last: Annotated[int, Header("last-event-id")] = 0) -> EventStream:
-    """A number each second. Who was cut off goes on behind the last one it has seen: a browser says so by itself."""
+    """A number each second. After a reconnect it continues with the next number: browsers send the last id."""
 
     async def events() -> AsyncIterator[Event]:
         number = last
@@ -98,7 +98,7 @@ const base = location.pathname.replace(/\\/$/, "");
 let source;
 document.querySelector("form").onsubmit = event => {
   event.preventDefault();
-  source?.close();  // the server stops what it was at
+  source?.close();  // the disconnect stops the old computation
   source = new EventSource(base + "/primes?below=" + below.value);
   source.addEventListener("progress", message => {
     const {done, count} = JSON.parse(message.data);

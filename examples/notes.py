@@ -3,8 +3,8 @@
     curl -i http://127.0.0.1:8000/notes -H 'content-type: application/json' -d '{"title": "Buy milk"}'
     curl 'http://127.0.0.1:8000/notes?search=milk'
 
-sqlite3 blocks while it works, so the handlers are `def`: each runs in a thread, and the event loop stays free.
-The notes live in memory, or in the file named by the variable NOTES_DB.
+sqlite3 blocks, so the handlers are `def`: each runs in a thread and does not block the event loop.
+The notes are in memory, or in the file that the variable NOTES_DB names.
 """
 
 import os
@@ -36,7 +36,7 @@ SELECT id, title, text FROM notes WHERE instr(lower(title || ' ' || text), lower
 
 @dataclass
 class Draft:
-    """What a client sends."""
+    """A note as a client sends it."""
 
     title: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
     text: str = ""
@@ -44,7 +44,7 @@ class Draft:
 
 @dataclass
 class Note:
-    """What it gets back."""
+    """A note as the service returns it."""
 
     id: int
     title: str
@@ -52,7 +52,7 @@ class Note:
 
 
 class Database:
-    """One connection for all threads, one transaction at a time."""
+    """One connection for all threads; one transaction at a time."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -60,13 +60,13 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, self._connection:  # commits at the end, or rolls back what failed
+        with self._lock, self._connection:  # commits at the end, or rolls back after an exception
             yield self._connection
 
 
 @io_resource
 def database() -> Iterator[Database]:
-    """Opened once, when the server starts, for the handlers that have a parameter `database`; closed when it stops."""
+    """Opened once, when the server starts, for handlers with a parameter `database`; closed when the server stops."""
     path = os.environ.get("NOTES_DB", ":memory:")
     with closing(sqlite3.connect(path, check_same_thread=False)) as connection:
         connection.execute(SCHEMA)
@@ -75,7 +75,7 @@ def database() -> Iterator[Database]:
 
 @io_route("/", methods=["POST"], responses={201: Note})
 def create(request: Request, draft: Draft, database: Database) -> Response:
-    """Write a new note."""
+    """Create a note."""
     with database.transaction() as sql:
         cursor = sql.execute("INSERT INTO notes (title, text) VALUES (?, ?)", (draft.title, draft.text))
     note = Note(cursor.lastrowid or 0, draft.title, draft.text)
@@ -84,7 +84,7 @@ def create(request: Request, draft: Draft, database: Database) -> Response:
 
 @io_route("/")
 def newest(database: Database, limit: Annotated[int, msgspec.Meta(ge=1, le=100)] = 20, search: str = "") -> list[Note]:
-    """The newest notes, or those that hold the text `search`."""
+    """The newest notes; with `search`, those that contain this text."""
     with database.transaction() as sql:
         rows = sql.execute(NEWEST, (search, limit)).fetchall()
     return [Note(*row) for row in rows]
@@ -92,11 +92,11 @@ def newest(database: Database, limit: Annotated[int, msgspec.Meta(ge=1, le=100)]
 
 @io_route("/{note_id}", responses={200: Note, 304: "Nothing has changed.", **NO_NOTE, 406: "In none of these types."})
 def read(request: Request, note_id: NoteId, database: Database) -> Response:
-    """One note, as JSON, MessagePack or a page; 304 for who has it already."""
+    """One note, as JSON, MessagePack or a page; 304 if the client has the current version."""
     with database.transaction() as sql:
         note = found(sql, note_id)
-    if answer := precondition(request, etag=tag_of(note)):
-        return answer
+    if not_modified := precondition(request, etag=tag_of(note)):
+        return not_modified
     response = negotiated(request, note, html=page_of)
     response.headers += validators(etag=tag_of(note))
     return response
@@ -104,7 +104,7 @@ def read(request: Request, note_id: NoteId, database: Database) -> Response:
 
 @io_route("/{note_id}", methods=["PUT"], responses={**NO_NOTE, 412: "It has been changed meanwhile."})
 def replace(request: Request, note_id: NoteId, draft: Draft, database: Database) -> Note:
-    """Write a note anew; with If-Match only what the client has read (else 412), so that nobody's words are lost."""
+    """Replace a note. With If-Match, a write that is based on a stale copy is a 412, so no change is lost."""
     with database.transaction() as sql:
         precondition(request, etag=tag_of(found(sql, note_id)))
         sql.execute("UPDATE notes SET title = ?, text = ? WHERE id = ?", (draft.title, draft.text, note_id))
@@ -113,7 +113,7 @@ def replace(request: Request, note_id: NoteId, draft: Draft, database: Database)
 
 @io_route("/{note_id}", methods=["DELETE"], responses=NO_NOTE)
 def delete(note_id: NoteId, database: Database) -> None:
-    """Throw a note away. Nothing is returned, so the answer is 204 No Content."""
+    """Delete a note. The handler returns None, so the response is 204 No Content."""
     with database.transaction() as sql:
         deleted = sql.execute("DELETE FROM notes WHERE id = ?", (note_id,)).rowcount
     if not deleted:
@@ -128,7 +128,7 @@ def found(sql: sqlite3.Connection, note_id: int) -> Note:
 
 
 def tag_of(note: Note) -> str:
-    """An entity-tag: another one whenever the note is."""
+    """An entity-tag, which changes with the note."""
     return sha256(f"{note.title}\0{note.text}".encode()).hexdigest()[:16]
 
 

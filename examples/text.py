@@ -1,4 +1,4 @@
-"""What is in a text? Try: curl --data-binary @README.md http://127.0.0.1:8000/text"""
+"""Facts about a text. Try: curl --data-binary @README.md http://127.0.0.1:8000/text"""
 
 import math
 import re
@@ -10,7 +10,7 @@ from typing import Annotated
 from tinysvc import Header, Request, cpu_route, io_route
 
 COMPARED = 500
-"""Paragraphs that are compared, each with each: 125,000 pairs at most."""
+"""Paragraphs that are compared with each other: at most 125,000 pairs."""
 
 _WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*")
 _SENTENCE_END = re.compile(r"[.!?]+(?=\s|$)")
@@ -20,7 +20,7 @@ _SYLLABLE = re.compile(r"[aeiouy]+")
 
 @dataclass
 class Pair:
-    """Two paragraphs by their beginnings; a similarity of 1 means the same words equally often."""
+    """Two paragraphs, named by their first words. Similarity 1: the same words in the same proportions."""
 
     similarity: float
     first: str
@@ -39,7 +39,7 @@ class Facts:
 
 @io_route("/")
 async def usage(request: Request, host: Annotated[str, Header()] = "127.0.0.1:8000") -> str:
-    """How to use it, in one line."""
+    """The curl command, in one line."""
     return f"Send a text: curl --data-binary @FILE http://{host}{request.path}\n"
 
 
@@ -47,7 +47,7 @@ async def usage(request: Request, host: Annotated[str, Header()] = "127.0.0.1:80
 def facts(body: bytes) -> Facts:
     """Word counts, reading ease and the most similar paragraphs of a text.
 
-    Comparing paragraphs takes time, so it runs in a worker; a text that takes more than ten seconds is cut off.
+    The comparison of paragraphs takes time, so it runs in a worker. After ten seconds the job is stopped.
     """
     text = body.decode("utf-8-sig", errors="replace")
     words = words_of(text)
@@ -68,7 +68,7 @@ def words_of(text: str) -> list[str]:
 
 
 def reading_ease(text: str, words: list[str]) -> float | None:
-    """Flesch's formula for English: 100 is easy, 0 is hard; None where there are no words."""
+    """Flesch's formula for English: 100 is easy, 0 is hard. None for a text without words."""
     if not words:
         return None
     sentences = max(1, len(_SENTENCE_END.findall(text)))
@@ -77,13 +77,13 @@ def reading_ease(text: str, words: list[str]) -> float | None:
 
 
 def syllables_of(word: str) -> int:
-    """Groups of vowels, without the silent e of "made" but with that of "table"."""
+    """The number of vowel groups, without the silent e of "made", but with the e of "table"."""
     silent = word.endswith("e") and not word.endswith("le")
     return max(1, len(_SYLLABLE.findall(word)) - silent)
 
 
 def most_similar(paragraphs: list[str], count: int = 3) -> list[Pair]:
-    """The pairs whose word counts, taken as vectors, point most nearly the same way (cosine similarity)."""
+    """The pairs of paragraphs whose word counts have the highest cosine similarity."""
     vectors = ((paragraph, Counter(words_of(paragraph))) for paragraph in paragraphs)
     compared = [(text, vector, _length(vector)) for text, vector in islice(vectors, COMPARED) if vector]
     pairs = (

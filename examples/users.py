@@ -3,8 +3,9 @@
     curl 'http://127.0.0.1:8000/users/measure?k=40' -o users.json
     curl http://127.0.0.1:8000/users/chart -H 'content-type: application/json' --data-binary @users.json -o users.svg
 
-Two kinds of work, 50 milliseconds each, are done in three ways. Waiting belongs on the event loop: all wait at once.
-Computing belongs in workers: as many compute at once as there are cores. What blocks the loop is paid by everybody.
+Two kinds of work, 50 milliseconds each, are done in three ways. Waiting belongs on the event loop: all requests wait at
+the same time. Computing belongs in workers: one computation on each core. Code that blocks the loop delays
+all requests.
 """
 
 from __future__ import annotations
@@ -34,21 +35,21 @@ SECONDS = 0.05
 
 @io_route("/wait/blocking")
 async def wait_blocking() -> str:
-    """The mistake: it sleeps on the event loop, and nobody else is served meanwhile."""
+    """The mistake: it sleeps on the event loop, and blocks all other requests."""
     time.sleep(SECONDS)
     return "waited\n"
 
 
 @io_route("/wait/io")
 async def wait_io() -> str:
-    """`await` gives the loop to the others while this one waits."""
+    """`await` lets other requests run while this one waits."""
     await anyio.sleep(SECONDS)
     return "waited\n"
 
 
 @cpu_route("/wait/cpu")
 def wait_cpu() -> str:
-    """It disturbs nobody, but a worker that waits is a worker wasted."""
+    """It blocks no other request, but it wastes a worker on waiting."""
     time.sleep(SECONDS)
     return "waited\n"
 
@@ -57,7 +58,7 @@ def wait_cpu() -> str:
 
 
 def compute() -> None:
-    """Use 50 milliseconds of CPU time, however many others compute on the same core."""
+    """Use 50 milliseconds of CPU time, also if other computations share the core."""
     end = time.thread_time() + SECONDS
     while time.thread_time() < end:
         sum(range(1000))
@@ -65,21 +66,21 @@ def compute() -> None:
 
 @io_route("/compute/blocking")
 async def compute_blocking() -> str:
-    """The mistake: it computes on the event loop, and nobody else is served meanwhile."""
+    """The mistake: it computes on the event loop, and blocks all other requests."""
     compute()
     return "computed\n"
 
 
 @io_route("/compute/io")
 def compute_io() -> str:
-    """A `def` on an io route runs in a thread. Python runs one thread at a time, so all of them get slow together."""
+    """A `def` on an io route runs in a thread. Python runs one thread at a time, so all threads become slow."""
     compute()
     return "computed\n"
 
 
 @cpu_route("/compute/cpu")
 def compute_cpu() -> str:
-    """Workers compute side by side, each on a core of its own."""
+    """Workers compute at the same time, each on its own core."""
     compute()
     return "computed\n"
 
@@ -93,7 +94,7 @@ Latencies = Annotated[
 
 @dataclass
 class Ways:
-    """The latencies in milliseconds; the k-th is that of the k-th user to be answered."""
+    """Latencies in milliseconds, in the order of the responses."""
 
     blocking: Latencies
     io: Latencies
@@ -108,16 +109,16 @@ class Measurement:
     compute: Ways
 
 
-@io_route("/measure", responses={503: "Somebody else is measuring."})
+@io_route("/measure", responses={503: "Another measurement is running."})
 def measure(
     request: Request,
     k: Annotated[int, msgspec.Meta(ge=1, le=200), Query()] = 40,
     accept: Annotated[str, Header()] = "",
 ) -> Measurement | Response:
-    """Let `k` users come at the same instant, to each of the six routes above, one after another.
+    """Send `k` simultaneous requests to each of the six routes above, one route after the other.
 
-    The users must not live on the loop they measure, where they would be stalled with the others. This is a `def`, so
-    it runs in a thread, and there it starts a loop of its own.
+    The clients must not run on the event loop that they measure, because it is blocked at times. This is a `def`, so it
+    runs in a thread, where it starts its own event loop.
     """
     if "text/html" in accept:
         return Response(PAGE, content_type="text/html; charset=utf-8", headers={"vary": "accept"})
@@ -133,9 +134,9 @@ _measuring = threading.Lock()
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Two measurements at once would measure each other."""
+    """Simultaneous measurements would disturb each other."""
     if not _measuring.acquire(blocking=False):
-        raise HTTPError(503, "Somebody else is measuring.", headers=[("retry-after", "10")])
+        raise HTTPError(503, "Another measurement is running.", headers=[("retry-after", "10")])
     try:
         yield
     finally:
@@ -149,7 +150,7 @@ async def measured(address: Any, prefix: str, k: int) -> Measurement:
 
 
 async def crowd(address: Any, path: str, k: int) -> list[float]:
-    """The latencies of `k` users, in the order in which they are answered. All are connected before the first asks."""
+    """The latencies of `k` requests, sorted. All clients connect before the first request."""
     async with asyncio.timeout(60):
         users = [await User.connected(address) for _ in range(k)]
         start = time.perf_counter()
@@ -160,7 +161,7 @@ async def crowd(address: Any, path: str, k: int) -> list[float]:
 
 
 async def workers_of(address: Any) -> int:
-    """How many workers answer its cpu routes; every tinysvc server tells it at /readyz."""
+    """The number of workers for cpu routes, as /readyz reports it."""
     user = await User.connected(address)
     user.ask("/readyz")
     _, body = await user.answered()
@@ -168,7 +169,7 @@ async def workers_of(address: Any) -> int:
 
 
 class User:
-    """One connection, one request, one answer."""
+    """One connection, one request, one response."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -184,7 +185,7 @@ class User:
         self._writer.write(f"GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n".encode())
 
     async def answered(self) -> tuple[float, bytes]:
-        """When the answer came, and its body."""
+        """The time of the response, and its body."""
         with closing(self._writer):
             head = await self._reader.readuntil(b"\r\n\r\n")
             at = time.perf_counter()
@@ -196,14 +197,16 @@ class User:
 
 # Drawing
 
-COLOURS = {"blocking": "#d55e00", "io": "#009e73", "cpu": "#0072b2"}  # three also to the colour-blind
+COLOURS = {"blocking": "#d55e00", "io": "#009e73", "cpu": "#0072b2"}  # distinct for colour-blind readers
 
 
 @cpu_route("/chart", methods=["POST"])
 def chart(measurement: Measurement, file_format: Annotated[Literal["svg", "png"], Query("format")] = "svg") -> Response:
-    """The measurement as a picture, SVG or PNG."""
+    """The measurement as a chart, SVG or PNG."""
     try:
-        from matplotlib.figure import Figure  # here, not above: half a second that only who draws should pay
+        from matplotlib.figure import (
+            Figure,
+        )  # here, not at the top: the import takes half a second, which only this route needs
     except ImportError as error:
         raise HTTPError(503, f"matplotlib cannot be imported ({error}); pip install 'tinysvc[examples]'") from None
     figure = Figure(figsize=(10, 4.6), layout="constrained", facecolor="white")
@@ -223,7 +226,7 @@ def chart(measurement: Measurement, file_format: Annotated[Literal["svg", "png"]
 
 
 def draw(axes: Axes, title: str, ways: Ways, io_label: str) -> None:
-    """One panel, a line for each way."""
+    """One panel, with a line for each way."""
     labels = {"blocking": "async def that blocks", "io": io_label, "cpu": "cpu_route"}
     for way, latencies in vars(ways).items():
         label = f"{labels[way]}: the last waits {latencies[-1]:,.0f} ms"
@@ -249,7 +252,7 @@ PAGE = """\
 </style>
 <h1>How long does the k-th of K users wait?</h1>
 <form>K = <input name="k" type="number" min="1" max="200" value="40"> <button>Measure</button></form>
-<p>Measuring. Some of the routes block the whole server meanwhile: that is what they are there to show.</p>
+<p>Measuring. Some of the routes block the whole server during the measurement, on purpose.</p>
 <img alt="Two charts: the latency of the k-th user, for waiting and for computing" hidden>
 <script type="module">
   const [input, status, image] = ["input", "p", "img"].map(name => document.querySelector(name));

@@ -1,4 +1,4 @@
-"""Which of 20,000 vectors are nearest? Inference in batches over shared memory, training in a pool of its own. Try:
+"""The nearest of 20,000 vectors: inference in batches over shared memory, training in a separate pool. Try:
 
 curl -d '{"values": [1, 0, 0, 0, 0, 0, 0, 0]}' -H 'content-type: application/json' http://127.0.0.1:8000/vectors
 curl -N -X POST 'http://127.0.0.1:8000/vectors/clusters?count=5'
@@ -38,7 +38,7 @@ class Nearest:
 
 @cpu_resource(shared=True)
 def vectors() -> "NDArray[Any] | None":
-    """Made once, and shared by all workers: they are forked when it is there."""
+    """Made once, before the workers are forked, so all workers share the memory."""
     if numpy is None:
         return None
     return numpy.random.default_rng(seed=1).normal(size=(COUNT, DIMENSIONS)).astype("f4")
@@ -46,7 +46,7 @@ def vectors() -> "NDArray[Any] | None":
 
 @cpu_route("/", methods=["POST"], timeout=5.0, batch=Batch(size=64, wait=0.002))
 def nearest(queries: list[Query], vectors: Any) -> list[Nearest]:
-    """The vector nearest to each query. One product of matrices serves everybody who asks at the same moment."""
+    """The nearest vector to each query. One matrix product serves all requests of the same moment."""
     table = _needed(vectors)
     asked = numpy.array([query.values for query in queries], dtype="f4")
     squares = (asked**2).sum(1)[:, None] - 2 * asked @ table.T + (table**2).sum(1)
@@ -56,7 +56,7 @@ def nearest(queries: list[Query], vectors: Any) -> list[Nearest]:
 
 @cpu_route("/clusters", methods=["POST"], timeout=120.0, pool="training", on_disconnect="cancel")
 def clusters(vectors: Any, count: Annotated[int, msgspec.Meta(ge=2, le=50)] = 8) -> Iterator[Event]:
-    """Lloyd's algorithm, round by round as it happens; it stops when nothing moves, or when nobody listens any more."""
+    """Lloyd's algorithm, with an event for each round. It stops when nothing moves, or when the client disconnects."""
     table = _needed(vectors)
     centres = table[:count].copy()
     for number in range(ROUNDS):

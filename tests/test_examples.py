@@ -528,7 +528,7 @@ def at(host: str, port: int | None) -> Peer:
 
 
 def test_two_measurements_do_not_measure_each_other() -> None:
-    with users.alone(), pytest.raises(HTTPError, match="503 Somebody else is measuring"):
+    with users.alone(), pytest.raises(HTTPError, match="503 Another measurement is running"):
         users.measure(Request("GET", "/measure", peer=at("127.0.0.1", 1)))
 
 
@@ -657,7 +657,7 @@ def test_a_member_signs_in_and_is_known(client: httpx.Client) -> None:
 @pytest.mark.parametrize("name", ["ada", "nobody"])
 def test_who_does_not_know_the_password_is_no_member(client: httpx.Client, name: str) -> None:
     answer = client.post("/members/tokens", json={"name": name, "password": "guess"})
-    assert (answer.status_code, answer.json()["detail"]) == (401, "Name or password are wrong.")
+    assert (answer.status_code, answer.json()["detail"]) == (401, "The name or the password is wrong.")
 
 
 def test_a_token_grows_old() -> None:
