@@ -13,7 +13,7 @@ from tinysvc.core.multipart_reader import MAX_BOUNDARY, MAX_PART_HEADER, MAX_PAR
 from tinysvc.core.query import MAX_QUERY_FIELDS
 from tinysvc.core.settings import Settings
 from tinysvc.http import HEARTBEAT, LINGER
-from tinysvc.pool.dispatcher import STREAM_HIGH_WATER
+from tinysvc.pool.job_reply import STREAM_HIGH_WATER
 from tinysvc.runtime.batching import MAX_BATCH_BYTES
 from tinysvc.web.cookies import MAX_SIZE
 from tinysvc.web.websocket_protocol import GRACE, MAX_QUEUED, MAX_QUEUED_SIZE

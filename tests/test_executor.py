@@ -33,7 +33,7 @@ from tinysvc.core.errors import (
     WorkerStartError,
 )
 from tinysvc.executor import ProcessPoolExecutor
-from tinysvc.pool.worker import CALL
+from tinysvc.pool.frames import CALL
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -125,9 +125,9 @@ async def test_a_worker_killed_while_idle_is_replaced() -> None:
             os.kill(worker, signal.SIGKILL)
         await until(
             lambda: (
-                len(pool._dispatcher.books.workers) == 2
+                len(pool._dispatcher.scheduler.workers) == 2
                 and pool.ready == 2
-                and not {1, 2} & set(pool._dispatcher.books.workers)
+                and not {1, 2} & set(pool._dispatcher.scheduler.workers)
             )
         )
         assert not set(before) & set(workers_below(os.getpid()))
@@ -157,7 +157,7 @@ async def test_the_forkserver_can_die_too() -> None:
     async with ProcessPoolExecutor(2) as pool:
         forkserver = next(child for child, line in descendants(os.getpid()).items() if "forkserver_main" in line)
         job = asyncio.create_task(pool.run(jobs.spin))
-        await until(lambda: any(worker.job for worker in pool._dispatcher.books.workers.values()))
+        await until(lambda: any(worker.job for worker in pool._dispatcher.scheduler.workers.values()))
         children = workers_below(os.getpid())
         os.kill(forkserver, signal.SIGKILL)
         with pytest.raises(WorkerDied):
@@ -280,12 +280,12 @@ async def test_cancelling_a_running_job_kills_it(tmp_path: Path) -> None:
 @pytest.mark.asyncio
 async def test_abandoning_spares_a_job_that_ends_soon() -> None:
     async with ProcessPoolExecutor(1, program=jobs.upper_program) as pool:
-        pool._dispatcher.books.mean_start = 60.0  # a replacement would take a minute: nothing is killed
+        pool._dispatcher.scheduler.mean_start = 60.0  # a replacement would take a minute: nothing is killed
         for even_running in (False, True):
             job = pool.submit_frame(None, b"a")
             pool.abandon(job, even_running=even_running)
             assert (await job.future).body == b"A"
-        assert set(pool._dispatcher.books.workers) == {1}
+        assert set(pool._dispatcher.scheduler.workers) == {1}
 
 
 @pytest.mark.asyncio
@@ -323,7 +323,7 @@ async def test_a_replacement_that_fails_is_tried_again(tmp_path: Path) -> None:
     async with ProcessPoolExecutor(1, program=partial(jobs.failing_while_file_exists, str(broken))) as pool:
         broken.touch()
         os.kill(workers_below(os.getpid())[0], signal.SIGKILL)
-        await until(lambda: pool._dispatcher.books.failures > 1)
+        await until(lambda: pool._dispatcher.scheduler.backoff.failures > 1)
         with pytest.raises(NoWorkers, match="the resource cannot be opened"):
             await pool.submit_frame(None, b"").future
         broken.unlink()
@@ -351,7 +351,7 @@ async def test_closing_ends_jobs_that_do_not() -> None:
     pool = ProcessPoolExecutor(1)
     await pool.start()
     task = asyncio.create_task(pool.run(jobs.spin))
-    await until(lambda: any(worker.job for worker in pool._dispatcher.books.workers.values()))
+    await until(lambda: any(worker.job for worker in pool._dispatcher.scheduler.workers.values()))
     await pool.aclose(0.05)
     with pytest.raises(PoolClosed):
         await task
@@ -472,7 +472,7 @@ async def test_an_error_no_utf8_can_carry() -> None:
     async with ProcessPoolExecutor(1, program=jobs.upper_program) as pool:
         with pytest.raises(RemoteError, match=r"ValueError: \\udcff x"):
             await pool.submit_frame("surrogate", b"").future
-        assert set(pool._dispatcher.books.workers) == {1}
+        assert set(pool._dispatcher.scheduler.workers) == {1}
 
 
 @pytest.mark.asyncio
@@ -485,7 +485,7 @@ async def test_a_pool_out_of_descriptors_recovers(monkeypatch: pytest.MonkeyPatc
 
             broken.setattr(socket, "socketpair", no_more)
             os.kill(workers_below(os.getpid())[0], signal.SIGKILL)
-            await until(lambda: pool._dispatcher.books.failures > 1)
+            await until(lambda: pool._dispatcher.scheduler.backoff.failures > 1)
             with pytest.raises(NoWorkers, match=r"could not be started: .*Too many open files"):
                 await pool.run(jobs.pid)
         await assert_healthy(pool)
@@ -507,7 +507,7 @@ async def test_closing_that_is_cancelled_still_ends_everything() -> None:
     pool = ProcessPoolExecutor(1)
     await pool.start()
     job = asyncio.create_task(pool.run(jobs.spin))
-    await until(lambda: any(worker.job for worker in pool._dispatcher.books.workers.values()))
+    await until(lambda: any(worker.job for worker in pool._dispatcher.scheduler.workers.values()))
     closing = asyncio.create_task(pool.aclose(3600))
     await asyncio.sleep(0.01)
     closing.cancel()

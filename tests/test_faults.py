@@ -112,9 +112,9 @@ async def beside_another_job(fault: Fault, pool: ProcessPoolExecutor, go: Path) 
 
 
 async def while_another_worker_is_replaced(fault: Fault, pool: ProcessPoolExecutor, go: Path) -> None:
-    before = set(pool._dispatcher.books.workers)
+    before = set(pool._dispatcher.scheduler.workers)
     os.kill(workers_below(os.getpid())[0], signal.SIGKILL)
-    await until(lambda: not before <= set(pool._dispatcher.books.workers))
+    await until(lambda: not before <= set(pool._dispatcher.scheduler.workers))
     faulty = asyncio.create_task(assert_outcome(fault, pool))
     await asyncio.sleep(0)
     other = asyncio.create_task(pool.run(jobs.wait_for, str(go)))
@@ -202,7 +202,7 @@ async def test_worker_held_by_a_debugger_is_replaced() -> None:
 async def test_exit_status_that_arrives_late_is_reported(job: Callable[[], Any], how: str) -> None:
     """On a busy machine the pool kills a worker that has already exited: the exit status arrives later."""
     async with ProcessPoolExecutor(1) as pool:
-        [worker] = pool._dispatcher.books.workers.values()
+        [worker] = pool._dispatcher.scheduler.workers.values()
         forkserver = forkserver_of_this_process()
         status = Path(f"/proc/{forkserver}/status")
         await until(
@@ -211,7 +211,7 @@ async def test_exit_status_that_arrives_late_is_reported(job: Callable[[], Any],
         os.kill(forkserver, signal.SIGSTOP)
         try:
             ended = asyncio.create_task(pool.run(job))
-            await until(lambda: worker.why != "")
+            await until(lambda: worker.kill_reason != "")
         finally:
             os.kill(forkserver, signal.SIGCONT)
         with pytest.raises(WorkerDied, match=how):

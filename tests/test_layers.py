@@ -142,7 +142,7 @@ def loaded_by(code: str) -> set[str]:
 
 
 def test_a_worker_loads_neither_server_nor_loop() -> None:
-    code = "from tinysvc import cpu_route, io_route; import tinysvc.pool.worker, tinysvc.runtime.cpu_endpoints"
+    code = "from tinysvc import cpu_route, io_route; import tinysvc.pool.forkserver_main, tinysvc.runtime.cpu_endpoints"
     unwanted = {"asyncio", "concurrent.futures", "uvloop", "anyio", "httptools"}
     assert not (unwanted | {"tinysvc.server.server", "tinysvc.executor"}) & loaded_by(code)
 

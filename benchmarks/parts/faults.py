@@ -99,7 +99,7 @@ def kill_once(peer: Peer, *, check_pool: bool) -> Kill:
             pid = int(pid_file.read_text())
             if pid not in {process.pid for process in tree(peer.process.pid)[1:]}:
                 raise CannotMeasureError(f"process {pid} is no worker of {peer.name}")
-            if check_pool and "tinysvc.pool.worker" not in command_line(pid):
+            if check_pool and "tinysvc.pool.forkserver_main" not in command_line(pid):
                 raise CannotMeasureError(f"process {pid} does not look like a worker: {command_line(pid)}")
             others = [ask_meanwhile(peer, method) for method in STEADY]
             time.sleep(0.5)

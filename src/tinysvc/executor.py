@@ -1,11 +1,11 @@
-"""A pool of worker processes for an event loop, made to be cut off in the middle. It knows no HTTP.
+"""A pool of worker processes for an event loop, whose jobs can be stopped at any time. Without HTTP.
 
-    run / stream / submit_frame ──> books ──> a worker that is idle ──> result, error, or death
-    submit / map (plain.py)         (FIFO,    (one socketpair each,
-                                    bounded)   at most one job on it)
+    run / stream / submit_frame ──> scheduler ──> an idle worker ──> result, error, or death
+    submit / map (futures.py)       (FIFO,        (one socketpair each,
+                                    bounded)       at most one job on it)
 
-This is the pool as its users see it. books.py decides, and opens with the theory; dispatcher.py does it; processes.py
-and worker.py are the two ends of the socketpairs.
+This file is the pool's interface; the rest is in pool/. Begin with scheduler.py, which decides and explains the theory.
+dispatcher.py carries out its decisions. channel.py and worker_channel.py are the two ends of the socketpairs.
 """
 
 from __future__ import annotations
@@ -18,17 +18,19 @@ from typing import Any, ParamSpec, TypeVar
 from .core.cores import available_cores
 from .core.settings import DEFAULT_MAX_RESULT_SIZE, DEFAULT_QUEUE_SIZE
 from .pool.arena import BIG, Arena, Arenas
-from .pool.channel import refuse_unimportable
-from .pool.dispatcher import Dispatcher, JobReply, JobStream, unpacked
-from .pool.futures import PlainExecutor
-from .pool.scheduler import Job, Lane
-from .pool.worker import CALL, CALL_STREAM, HANDLE, Program, pack, plain_program
+from .pool.dispatcher import Dispatcher
+from .pool.frames import CALL, CALL_STREAM, RUN_PROGRAM, pickle_pieces
+from .pool.futures import FuturesExecutor
+from .pool.importable import refuse_unimportable
+from .pool.job_reply import JobReply, JobStream, unpickled
+from .pool.program import Program, function_program
+from .pool.state import Job, Lane
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class ProcessPoolExecutor(PlainExecutor):
+class ProcessPoolExecutor(FuturesExecutor):
     """Runs functions in worker processes: from an event loop (`await pool.run(...)`), or from plain code (`submit`).
 
     It is a `concurrent.futures.Executor`. As with each process pool, functions and arguments must be picklable.
@@ -98,7 +100,7 @@ class ProcessPoolExecutor(PlainExecutor):
         self.max_workers = max_workers or available_cores()
         self.queue_size = queue_size
         self._dispatcher = Dispatcher(
-            program or partial(plain_program, initializer, initargs),
+            program or partial(function_program, initializer, initargs),
             name=name,
             size=self.max_workers,
             queue_size=queue_size,
@@ -110,7 +112,7 @@ class ProcessPoolExecutor(PlainExecutor):
         self._started = False
         super().__init__(self._dispatcher)
 
-    # Life
+    # Start and end
 
     async def start(self) -> None:
         """Start the workers and wait until each is ready. `async with` calls it.
@@ -119,8 +121,8 @@ class ProcessPoolExecutor(PlainExecutor):
             WorkerStartError: A worker cannot be made ready; the error has its traceback.
             RuntimeError: The pool was started before.
         """
-        if self._started or self.in_thread or self._dispatcher.books.closing:
-            raise RuntimeError("a pool is started once; make another one")
+        if self._started or self.in_thread or self._dispatcher.scheduler.closing:
+            raise RuntimeError("a pool can be started only once; make another one")
         self._started = True
         await self._dispatcher.start()
 
@@ -135,7 +137,7 @@ class ProcessPoolExecutor(PlainExecutor):
         elif self.in_thread:
             await asyncio.to_thread(self.shutdown)
         else:
-            self._dispatcher.books.closing = True
+            self._dispatcher.scheduler.closing = True
 
     async def __aenter__(self) -> ProcessPoolExecutor:
         await self.start()
@@ -147,12 +149,12 @@ class ProcessPoolExecutor(PlainExecutor):
     @property
     def ready(self) -> int:
         """Number of workers that are idle or run a job."""
-        return self._dispatcher.books.ready
+        return self._dispatcher.scheduler.ready
 
     @property
     def waiting(self) -> int:
         """Number of jobs that wait for a worker."""
-        return self._dispatcher.books.waiting
+        return self._dispatcher.scheduler.waiting
 
     @property
     def warnings(self) -> list[str]:
@@ -160,12 +162,11 @@ class ProcessPoolExecutor(PlainExecutor):
         return self._dispatcher.warnings
 
     def __repr__(self) -> str:
-        books = self._dispatcher.books
-        return (
-            f"<ProcessPoolExecutor {self.name}: {books.ready} of {books.size} workers ready, {books.waiting} jobs wait>"
-        )
+        scheduler = self._dispatcher.scheduler
+        workers = f"{scheduler.ready} of {scheduler.size} workers ready"
+        return f"<ProcessPoolExecutor {self.name}: {workers}, {scheduler.waiting} jobs wait>"
 
-    # Jobs come
+    # Jobs
 
     async def run(self, function: Callable[P, T], /, *args: Any, timeout: float | None = None, **kwargs: Any) -> T:
         """Call a function in a worker and wait for its result. Big buffers (numpy arrays) travel outside of the pickle.
@@ -190,9 +191,9 @@ class ProcessPoolExecutor(PlainExecutor):
             ConfigurationError: Workers cannot import the module of the function.
         """
         refuse_unimportable(function)
-        lengths, body = await packed((function, args, kwargs))
+        lengths, body = await pickled_body((function, args, kwargs))
         reply = await self._result(self._admit(CALL, lengths, body, timeout))
-        return unpacked(reply)  # type: ignore[no-any-return]
+        return unpickled(reply)  # type: ignore[no-any-return]
 
     async def stream(
         self, function: Callable[..., Any], /, *args: Any, timeout: float | None = None, **kwargs: Any
@@ -214,12 +215,12 @@ class ProcessPoolExecutor(PlainExecutor):
             ConfigurationError: Workers cannot import the module of the function.
         """
         refuse_unimportable(function)
-        lengths, body = await packed((function, args, kwargs))
+        lengths, body = await pickled_body((function, args, kwargs))
         reply = await self._result(self._admit(CALL_STREAM, lengths, body, timeout))
         assert isinstance(reply.body, JobStream)
         try:
             async for piece in reply.body:
-                yield unpacked(JobReply((), piece))
+                yield unpickled(JobReply((), piece))
         finally:
             await reply.body.aclose()
 
@@ -231,14 +232,19 @@ class ProcessPoolExecutor(PlainExecutor):
         lane: Lane | None = None,
         key: Hashable = None,
     ) -> Job:
-        """Hand `meta` (what MessagePack can carry) and `body` to the program. Await `job.future` for the JobReply.
+        """Run a job of the program. Await `job.future` for the JobReply.
 
-        An arena is the pool's from then on. `key` names what is asked: see books.CRASH_LIMIT.
+        Args:
+            meta: A value that MessagePack can carry.
+            body: Bytes, or an arena, which belongs to the pool from then on.
+            timeout: Seconds until the job's deadline. None: no deadline.
+            lane: Limits the workers that run its jobs at a time.
+            key: Equal for jobs that do the same: see pool/crash_loops.py.
         """
-        return self._admit(HANDLE, meta, body, timeout, lane, key)
+        return self._admit(RUN_PROGRAM, meta, body, timeout, lane, key)
 
     def _admit(self, *job: Any) -> Job:
-        if not self._started and not self._dispatcher.books.closing:
+        if not self._started and not self._dispatcher.scheduler.closing:
             raise RuntimeError(
                 "the pool has not been started on this loop: write `async with pool:` or await pool.start() before "
                 "its first use, or loop.run_in_executor(pool, ...)"
@@ -253,23 +259,23 @@ class ProcessPoolExecutor(PlainExecutor):
             raise
 
     def abandon(self, job: Job, *, even_running: bool) -> None:
-        """Nobody waits for `job` any more: take it from the queue; if it runs, kill it only if told to, and only if it
-        does not end within the time that its worker's replacement takes."""
+        """The caller no longer waits for `job`: take it from the queue. If it runs and `even_running`, kill it, unless
+        it ends within the time that a replacement of its worker takes."""
         self._dispatcher.abandon(job, even_running=even_running)
 
     @property
     def arenas(self) -> Arenas:
-        """Where to take an arena for `submit_frame` from: the pool gives it back when its job has ended."""
+        """The source of arenas for `submit_frame`. The pool gives an arena back when its job has ended."""
         return self._dispatcher.arenas
 
     def lane(self, limit: int) -> Lane:
-        """For `submit_frame`: jobs that are given this lane hold at most `limit` workers at a time."""
-        return self._dispatcher.books.lane(limit)
+        """A lane for `submit_frame`, whose jobs hold at most `limit` workers at a time."""
+        return self._dispatcher.scheduler.lane(limit)
 
 
-async def packed(value: Any) -> tuple[list[int], bytes | Arena]:
-    """`value` for its way to a worker: as bytes, or in an arena where it is big. That one a thread fills."""
-    lengths, pieces = pack(value)
+async def pickled_body(value: Any) -> tuple[list[int], bytes | Arena]:
+    """Pickle `value` for a worker: into bytes, or into an arena if it is big, which a thread fills."""
+    lengths, pieces = pickle_pieces(value)
     if not lengths and len(pieces[0]) < BIG:
         return lengths, pieces[0]
 

@@ -24,7 +24,7 @@ from tinysvc.core.shutdown import STALL_THRESHOLD
 from tinysvc.executor import ProcessPoolExecutor
 from tinysvc.pool import dispatcher
 from tinysvc.pool.arena import BIG, Arena
-from tinysvc.pool.scheduler import CRASH_LIMIT
+from tinysvc.pool.crash_loops import CRASH_LIMIT
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

@@ -34,10 +34,10 @@ from tinysvc.core.errors import (
     WorkerDied,
     WorkerStartError,
 )
-from tinysvc.pool import external as foreign
+from tinysvc.pool import external
 from tinysvc.pool.arena import Arena
-from tinysvc.pool.external import ForeignPool
-from tinysvc.pool.scheduler import Job
+from tinysvc.pool.external import ExternalPool
+from tinysvc.pool.state import Job
 from tinysvc.testing import serving
 
 # The executors, two workers each, made and shut down as their users do
@@ -98,18 +98,18 @@ def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
 
 
 @asynccontextmanager
-async def pool_in(executor: Executor, folder: Path, **options: Any) -> AsyncIterator[ForeignPool]:
+async def pool_in(executor: Executor, folder: Path, **options: Any) -> AsyncIterator[ExternalPool]:
     """A started pool. After it, nothing of it is left in the executor or in this process."""
-    pool = ForeignPool(executor, external_jobs.Program(str(folder)), **options)
+    pool = ExternalPool(executor, external_jobs.Program(str(folder)), **options)
     await pool.start()
     try:
         yield pool
     finally:
         (folder / "go").touch()
-        await until(lambda: not pool._handed)
+        await until(lambda: not pool._running)
         await pool.aclose(0)
         assert not pool._queue
-        assert pool._key not in foreign._opened
+        assert pool._key not in external._opened
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
@@ -119,18 +119,18 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.002)
 
 
-async def waiting(pool: ForeignPool, folder: Path, name: str, **options: Any) -> Job:
+async def waiting(pool: ExternalPool, folder: Path, name: str, **options: Any) -> Job:
     """A job that runs, until the file `go` is there."""
     job = pool.submit_frame(("wait", str(folder / name), str(folder / "go")), b"", **options)
     await until((folder / name).exists)
     return job
 
 
-async def fill(pool: ForeignPool, folder: Path) -> list[Job]:
+async def fill(pool: ExternalPool, folder: Path) -> list[Job]:
     return [await waiting(pool, folder, f"started-{number}") for number in range(2)]
 
 
-async def assert_healthy(pool: ForeignPool) -> None:
+async def assert_healthy(pool: ExternalPool) -> None:
     replies = await asyncio.gather(*(pool.submit_frame(("upper",), b"%d a" % n).future for n in range(3)))
     assert [reply.body for reply in replies] == [b"%d A" % n for n in range(3)]
     await until(lambda: not pool.zombies)  # an answer may come before the executor says that its zombies are over
@@ -187,7 +187,7 @@ async def test_the_same_job_twice_is_done_twice(executor: Executor, tmp_path: Pa
         assert (await first.future).body == (await second.future).body == b""
 
 
-async def fill_alike(pool: ForeignPool, folder: Path) -> tuple[Job, Job]:
+async def fill_alike(pool: ExternalPool, folder: Path) -> tuple[Job, Job]:
     action = "wait", str(folder / "started"), str(folder / "go")
     first = pool.submit_frame(action, b"")
     await until((folder / "started").exists)
@@ -228,7 +228,7 @@ async def test_what_a_job_raises_comes_as_text_and_harms_no_other(executor: Exec
 
 @pytest.mark.asyncio
 async def test_a_program_that_cannot_be_opened_is_said_at_start_up(executor: Executor) -> None:
-    pool = ForeignPool(executor, external_jobs.failing_program)
+    pool = ExternalPool(executor, external_jobs.failing_program)
     with pytest.raises(WorkerStartError, match="cannot start") as caught:
         await pool.start()
     assert "RuntimeError: the resource cannot be opened" in caught.value.traceback
@@ -282,7 +282,7 @@ async def test_a_deadline_while_it_runs_leaves_a_zombie_that_holds_its_place(
             assert pool.zombies == count
         assert pool.ready == 0  # none of them comes back by itself
         queued = pool.submit_frame(("upper",), b"a")
-        assert len(pool._handed) == 2
+        assert len(pool._running) == 2
         (tmp_path / "go").touch()
         assert (await queued.future).body == b"A"
         await assert_healthy(pool)
@@ -295,7 +295,7 @@ async def test_who_leaves_the_queue_is_never_started(executor: Executor, tmp_pat
         never = tmp_path / "never"
         job = pool.submit_frame(("wait", str(never), str(tmp_path / "go")), b"")
         pool.abandon(job, even_running=False)
-        with pytest.raises(JobAbandoned, match="not started"):
+        with pytest.raises(JobAbandoned, match="before it started"):
             await job.future
         assert not pool._queue
         (tmp_path / "go").touch()
@@ -348,7 +348,7 @@ async def test_every_place_comes_back_whoever_leaves_when(tmp_path: Path) -> Non
             outcomes = await asyncio.gather(*(job.future for job, _ in sent), return_exceptions=True)
             for (_, n), outcome in zip(sent, outcomes, strict=True):
                 assert isinstance(outcome, allowed) or outcome.body == b"A%d" % n  # type: ignore[union-attr]
-            await until(lambda: not pool._handed)
+            await until(lambda: not pool._running)
             assert {job.lane.running for job, _ in sent} == {0}
             await assert_healthy(pool)
 
@@ -429,7 +429,7 @@ async def test_a_crash_is_a_worker_that_died(kind: str, tmp_path: Path) -> None:
                     pool.submit_frame(("upper",), b"")
 
 
-async def until_healthy(pool: ForeignPool) -> None:
+async def until_healthy(pool: ExternalPool) -> None:
     async with asyncio.timeout(30):
         while pool._cluster_size != 2:
             await asyncio.sleep(0.01)
@@ -460,7 +460,7 @@ async def test_an_executor_that_was_shut_down_refuses(tmp_path: Path) -> None:
                 pool.submit_frame(("upper",), b"")
             assert pool.ready == 0
         with pytest.raises(WorkerStartError, match="cannot run a job"):
-            await ForeignPool(executor, external_jobs.Program(str(tmp_path))).start()
+            await ExternalPool(executor, external_jobs.Program(str(tmp_path))).start()
 
 
 @pytest.mark.asyncio
@@ -471,7 +471,7 @@ async def test_a_job_that_others_keep_waiting_in_the_executor_is_withdrawn(tmp_p
             job = pool.submit_frame(("upper",), b"", timeout=0.05)
             with pytest.raises(DeadlineInQueue):
                 await job.future
-            await until(lambda: not pool._handed)
+            await until(lambda: not pool._running)
             assert not theirs.done()
 
 
@@ -505,7 +505,9 @@ async def test_one_warning_says_what_cannot_be_done(
 @pytest.mark.asyncio
 async def test_forks_of_the_server_are_warned_of() -> None:
     executor = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork"))
-    assert 'mp_context=get_context("forkserver")' in ForeignPool(executor, external_jobs.failing_program)._weaknesses()
+    assert (
+        'mp_context=get_context("forkserver")' in ExternalPool(executor, external_jobs.failing_program)._limitations()
+    )
     executor.shutdown()
 
 

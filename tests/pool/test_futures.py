@@ -452,7 +452,7 @@ def test_a_forked_child_is_told_and_ends(tmp_path: Path) -> None:
         tmp_path,
     )
     child, parent = ended.stdout.splitlines()
-    assert child.endswith("a forked child must make one of its own")
+    assert child.endswith("a forked child must make its own pool")
     assert (parent, ended.stderr) == ("8", "")
 
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tinysvc import Batch, HTTPError, Service, cpu, cpu_resource, cpu_route, io_route
-from tinysvc.pool.in_process import Thread
+from tinysvc.pool.in_process import ThreadExecutor
 from tinysvc.testing import serving
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -170,7 +170,7 @@ def test_handlers_and_resources_that_no_worker_could_import() -> None:
 
 
 def test_a_thread_that_was_shut_down_refuses_calls() -> None:
-    thread = Thread("test")
+    thread = ThreadExecutor("test")
     assert thread.submit(abs, -7).result() == 7
     thread.shutdown()
     with pytest.raises(RuntimeError, match="after shutdown"):

@@ -13,7 +13,7 @@ import pytest
 import jobs
 from tinysvc import ProcessPoolExecutor
 from tinysvc.core.errors import DeadlineExceeded, RemoteError, WorkerDied
-from tinysvc.pool.leftovers import clearer
+from tinysvc.pool.leftovers import reset_function
 
 
 @pytest.mark.asyncio
@@ -91,7 +91,7 @@ async def test_forked_child_that_returns_from_a_job_writes_no_frame() -> None:
 
 def test_nothing_is_cleared_outside_of_the_main_thread() -> None:
     made = []
-    thread = threading.Thread(target=lambda: made.append(clearer()))
+    thread = threading.Thread(target=lambda: made.append(reset_function()))
     thread.start()
     thread.join()
     made[0]()

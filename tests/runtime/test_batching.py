@@ -33,9 +33,9 @@ from tinysvc.core.requests import Request
 from tinysvc.core.responses import Handler, Response
 from tinysvc.executor import ProcessPoolExecutor
 from tinysvc.pool.arena import BIG, Arena
-from tinysvc.pool.dispatcher import JobReply
-from tinysvc.pool.external import ForeignPool
-from tinysvc.pool.scheduler import DONE, QUEUED, Job, Lane
+from tinysvc.pool.external import ExternalPool
+from tinysvc.pool.job_reply import JobReply
+from tinysvc.pool.state import DONE, QUEUED, Job, Lane
 from tinysvc.runtime.batching import MAX_BATCH_BYTES, Batcher, Item
 from tinysvc.runtime.cpu_endpoints import CpuProgram, Endpoint
 from tinysvc.runtime.cpu_handlers import cpu_handler
@@ -520,7 +520,7 @@ async def test_requests_gather_while_the_worker_is_busy(tmp_path: Path) -> None:
 async def test_batches_in_any_executor() -> None:
     batch = Batch(size=2, wait=NEVER)
     with ThreadPoolExecutor(1) as executor:
-        pool = ForeignPool(executor, program(batch))
+        pool = ExternalPool(executor, program(batch))
         await pool.start()
         route = Route(path="/x", methods=("POST",), function=batching_jobs.score, kind="cpu", batch=batch)
         got = await answers(cpu_handler(pool, 0, route, route.path, 30.0, None), features(1), features('"a"'))

@@ -14,7 +14,7 @@ import faulty
 from tinysvc import Request, Response
 from tinysvc.core.errors import UnencodableResult
 from tinysvc.pool.arena import BIG
-from tinysvc.pool.worker import Handle
+from tinysvc.pool.program import JobFunction
 from tinysvc.runtime.cpu_endpoints import CpuProgram, Endpoint
 from tinysvc.service.routes import Batch
 
@@ -42,7 +42,7 @@ def whose(request: Request) -> Response:
 
 
 @pytest.fixture
-def handle() -> Iterator[Handle]:
+def handle() -> Iterator[JobFunction]:
     endpoints = [
         Endpoint(double, (), {"weight": weight}),
         Endpoint(whose, (), {}),
@@ -67,7 +67,7 @@ def meta(endpoint: int, **path: str) -> list[Any]:
     return [endpoint, "POST", "/", "", path, [[b"x", b"y"], [b"x-add", b"1"]], NOBODY, "id", None]
 
 
-def test_a_resource_is_opened_once_and_closed(handle: Handle) -> None:
+def test_a_resource_is_opened_once_and_closed(handle: JobFunction) -> None:
     (*head, work), body = handle(meta(0), b"ab")
     assert (head, body) == ([200, "application/json", []], b'{"size":6}')
     assert work > 0
@@ -80,19 +80,19 @@ def test_the_resource_was_closed() -> None:
     assert opened[-1] == "closed"
 
 
-def test_the_request_is_whole(handle: Handle) -> None:
+def test_the_request_is_whole(handle: JobFunction) -> None:
     (status, content_type, headers, _), body = handle(meta(1), b"")
     assert (status, content_type, headers) == (201, "application/json", [("x-a", "b")])
     assert orjson.loads(bytes(body)) == [["127.0.0.1", 1], "/a/socket", "POST", "y"]  # type: ignore[arg-type]
 
 
-def test_faults_of_the_request_and_errors_are_answers(handle: Handle) -> None:
+def test_faults_of_the_request_and_errors_are_answers(handle: JobFunction) -> None:
     assert handle(meta(2, number="7"), b"").body == b'{"number":7}'
     assert handle(meta(2, number="x"), b"").meta[0] == 422
     assert handle(meta(4), b"").meta[:3] == (409, "application/problem+json", [("x-why", "test")])
 
 
-def test_a_generator_is_a_stream(handle: Handle) -> None:
+def test_a_generator_is_a_stream(handle: JobFunction) -> None:
     reply = handle(meta(3, n="2"), b"")
     assert reply.meta[1] == "application/x-ndjson"
     assert list(reply.body) == [b'{"i":0}\n', b'{"i":1}\n']

@@ -27,7 +27,7 @@ from tinysvc.core.requests import Request
 from tinysvc.core.responses import Handler, Response
 from tinysvc.executor import ProcessPoolExecutor
 from tinysvc.pool.arena import BIG, Arena, Arenas
-from tinysvc.pool.dispatcher import JobReply
+from tinysvc.pool.job_reply import JobReply
 from tinysvc.runtime.cpu_endpoints import CpuProgram, Endpoint
 from tinysvc.runtime.cpu_handlers import cpu_handler, received, server_timing
 from tinysvc.service.routes import Route

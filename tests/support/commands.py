@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,3 +82,11 @@ def failed(*arguments: str, cwd: Path, **variables: str) -> tuple[int, str]:
 
 def tinysvc(target: str, *arguments: str) -> tuple[str, ...]:
     return ("-m", "tinysvc", target, "--port", "0", "--cpu-workers", "2", *arguments)
+
+
+def run_program(program: str, folder: Path) -> tuple[int, str, str]:
+    """Exit status, standard output and standard error of a program's text, which runs as the main module."""
+    guarded = 'if __name__ == "__main__":\n' + textwrap.indent(textwrap.dedent(program), "    ")
+    (folder / "program.py").write_text(guarded)
+    done = subprocess.run([sys.executable, "program.py"], cwd=folder, capture_output=True, text=True, timeout=30)
+    return done.returncode, done.stdout, done.stderr

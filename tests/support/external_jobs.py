@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import jobs
 from tinysvc import HTTPError, Request, cpu_resource, cpu_route
-from tinysvc.pool.worker import Handle, Reply
+from tinysvc.pool.program import JobFunction, Reply
 
 
 @contextmanager
@@ -35,7 +35,7 @@ class Program:
         return noted(self.folder, "shared")
 
     @contextmanager
-    def __call__(self) -> Iterator[Handle]:
+    def __call__(self) -> Iterator[JobFunction]:
         with noted(self.folder, "own"):
             yield partial(handle, self.folder)
 
@@ -95,7 +95,7 @@ ACTIONS: dict[str, Callable[..., Reply]] = {
 
 
 @contextmanager
-def failing_program() -> Iterator[Handle]:
+def failing_program() -> Iterator[JobFunction]:
     raise RuntimeError("the resource cannot be opened")
     yield
 

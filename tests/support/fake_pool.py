@@ -10,8 +10,8 @@ from typing import Any
 
 from tinysvc.core.errors import JobAbandoned, PoolError
 from tinysvc.pool.arena import Arenas
-from tinysvc.pool.dispatcher import JobReply
-from tinysvc.pool.scheduler import DONE, QUEUED, RUNNING, Job, Lane
+from tinysvc.pool.job_reply import JobReply
+from tinysvc.pool.state import DONE, QUEUED, RUNNING, Job, Lane
 
 
 class FakePool:

@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from tinysvc.pool.worker import FRAME, Handle, Reply
+from tinysvc.pool.frames import FRAME
+from tinysvc.pool.program import JobFunction, Reply
 
 
 def add(a: int, b: int) -> int:
@@ -237,7 +238,7 @@ def initialize_badly() -> NoReturn:
 
 
 @contextmanager
-def upper_program(closed_path: str = "") -> Iterator[Handle]:
+def upper_program(closed_path: str = "") -> Iterator[JobFunction]:
     """A program: frames in, frames out."""
 
     def handle(meta: Any, body: bytes | memoryview) -> Reply:
@@ -253,7 +254,7 @@ def upper_program(closed_path: str = "") -> Iterator[Handle]:
 
 
 @contextmanager
-def failing_while_file_exists(path: str) -> Iterator[Handle]:
+def failing_while_file_exists(path: str) -> Iterator[JobFunction]:
     if os.path.exists(path):
         raise RuntimeError("the resource cannot be opened")
 
@@ -264,12 +265,12 @@ def failing_while_file_exists(path: str) -> Iterator[Handle]:
 
 
 @contextmanager
-def plain_slow_program() -> Iterator[Handle]:
+def plain_slow_program() -> Iterator[JobFunction]:
     yield lambda meta, body: Reply(None, body)
 
 
 @contextmanager
-def failing_program() -> Iterator[Handle]:
+def failing_program() -> Iterator[JobFunction]:
     raise RuntimeError("the resource cannot be opened")
     yield lambda meta, body: Reply(None, body)
 
@@ -279,11 +280,11 @@ def kill_self_with(number: int) -> None:
 
 
 @contextmanager
-def hostile_program(path: str) -> Iterator[Handle]:
+def hostile_program(path: str) -> Iterator[JobFunction]:
     """It writes frames of its own to the server."""
     import pickle
 
-    from tinysvc.pool.worker import ERROR, PICKLED, RESULT, frame
+    from tinysvc.pool.frames import ERROR, PICKLED, RESULT, frame
 
     class Touch:
         def __reduce__(self) -> tuple[Any, ...]:
@@ -306,7 +307,7 @@ def hostile_program(path: str) -> Iterator[Handle]:
 
     def next_number() -> int:
         frame = sys._getframe()
-        while frame.f_code.co_name != "do_job":
+        while frame.f_code.co_name != "_run_job":
             assert frame.f_back is not None
             frame = frame.f_back
         number: int = frame.f_locals["number"]
@@ -320,9 +321,9 @@ def hostile_program(path: str) -> Iterator[Handle]:
 
 
 @contextmanager
-def lying_program(claim: object) -> Iterator[Handle]:
+def lying_program(claim: object) -> Iterator[JobFunction]:
     """It says that its result is in its arena, and has put nothing there."""
-    from tinysvc.pool.worker import RESULT, frame
+    from tinysvc.pool.frames import RESULT, frame
 
     def handle(meta: Any, body: bytes | memoryview) -> Reply:
         number = sys._getframe(1).f_locals["number"]
@@ -335,7 +336,7 @@ def lying_program(claim: object) -> Iterator[Handle]:
 
 
 @contextmanager
-def crashing_program() -> Iterator[Handle]:
+def crashing_program() -> Iterator[JobFunction]:
     def handle(meta: Any, body: bytes | memoryview) -> Reply:
         if meta == "crash":
             segfault()
@@ -345,7 +346,7 @@ def crashing_program() -> Iterator[Handle]:
 
 
 @contextmanager
-def slow_while_file_exists(path: str) -> Iterator[Handle]:
+def slow_while_file_exists(path: str) -> Iterator[JobFunction]:
     while os.path.exists(path):
         time.sleep(0.001)
     yield lambda meta, body: Reply(None, bytes(body))
@@ -371,7 +372,7 @@ class Preloaded:
             file.write(text)
 
     @contextmanager
-    def __call__(self) -> Iterator[Handle]:
+    def __call__(self) -> Iterator[JobFunction]:
         yield lambda meta, body: Reply(int(self.array.sum()), b"")
 
 
@@ -481,7 +482,7 @@ def close_standard_descriptors() -> str:
 
 
 @contextmanager
-def keeping_program() -> Iterator[Handle]:
+def keeping_program() -> Iterator[JobFunction]:
     """It keeps something of each body, as a handler should not, and looks at all of it with each job."""
     kept: list[Any] = []
 

@@ -11,8 +11,10 @@ from typing import Any, NoReturn
 
 from jobs import segfault
 from tinysvc.core.request_context import request_id, route_name
-from tinysvc.pool import worker_logs as telling
-from tinysvc.pool.worker_logs import forward_logs, watch_crashes, whole_lines
+from tinysvc.pool import standard_streams
+from tinysvc.pool.crash_reports import enable_crash_reports
+from tinysvc.pool.standard_streams import write_whole_lines
+from tinysvc.pool.worker_logs import forward_logs
 
 
 def log_and_print(text: str) -> None:
@@ -61,15 +63,15 @@ def forward_like_a_worker(folder: str) -> None:
 
 def print_lines(name: str, count: str) -> None:
     """Lines in pieces, as print makes them; however slow this machine is, none is old."""
-    telling.OLD_TEXT = 3600.0
-    whole_lines()
+    standard_streams.OLD_TEXT = 3600.0
+    write_whole_lines()
     for number in range(int(count)):
         print(name, number, "x" * (number * 19 % 3000), end=" end\n")
     sys.stdout.flush()
 
 
 def print_to_closed_descriptors() -> None:
-    whole_lines()
+    write_whole_lines()
     os.close(1)
     print("to nobody")
     sys.stdout.close()
@@ -81,7 +83,7 @@ def keep_other_streams() -> None:
     """The author has put something of his own in place of stdout; stderr was closed when the process began."""
     mine = sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     sys.stderr = None
-    whole_lines()
+    write_whole_lines()
     assert sys.stdout is mine
     assert sys.stderr is None
     mine.close()
@@ -93,7 +95,7 @@ def crash(descriptor: str) -> NoReturn:
     """In a forked child, as workers are; its parent tells how it ended."""
     child = os.fork()
     if not child:
-        watch_crashes(int(descriptor))
+        enable_crash_reports(int(descriptor))
         predict()
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
     os._exit(0)

@@ -45,6 +45,9 @@ def _hide_frames(shown: traceback.TracebackException, error: BaseException) -> N
         shown.stack = traceback.StackSummary.from_list(authors)
 
 
+MAX_LINE_TEXT = 1000
+"""Characters of a text in the middle of a log line, such as the name of a logger, file, function, thread or route."""
+
 INDENT = "    "
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -63,3 +66,9 @@ def observe_error(error: BaseException) -> None:
     """Pass an unexpected error of a handler to the observers."""
     for each in error_observers.copy():  # a server in another thread may remove its observer meanwhile
         each(error)
+
+
+def one_line(text: str) -> str:
+    """Text for the middle of a log line: cut to MAX_LINE_TEXT characters, control characters escaped."""
+    text = text[:MAX_LINE_TEXT]
+    return text if text.isprintable() else text.encode("unicode_escape").decode()

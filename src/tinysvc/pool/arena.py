@@ -1,7 +1,7 @@
-"""Memory without a name that two processes share: for bodies too big to be copied through a socket and the event loop.
+"""Arenas: anonymous memory that two processes share, for bodies too big to be copied through a socket and the loop.
 
-An arena is a file that exists nowhere but in the descriptors that hold it (memfd on Linux, an unlinked temporary file
-elsewhere): nothing is left in `/dev/shm` or `/tmp`, whoever dies. Its descriptor travels over a Unix socket.
+An arena is a file without a name (memfd on Linux, an unlinked temporary file elsewhere) that lives as long as its
+descriptors: no crash leaves anything behind in `/dev/shm` or `/tmp`. Its descriptor is sent over a Unix socket.
 """
 
 from __future__ import annotations
@@ -12,32 +12,32 @@ import os
 from contextlib import suppress
 
 BIG = 256 * 1024
-"""Bytes from which a body travels in an arena. Below it a copy costs less than a descriptor and its page faults."""
-
+"""Bytes from which a body is sent in an arena. Below, a copy costs less than a descriptor and its page faults."""
 
 KEPT_SIZE, KEPT_ARENAS = 16 * 1024 * 1024, 16
-"""The largest arena that is kept for use again, and how many are at most. New memory for 16 MiB costs four times what
-it costs to write them, and giving it back as much again, 2 ms at once."""
+"""Bytes of the largest arena that is kept for reuse, and the number of kept arenas. New memory for 16 MiB takes four
+times as long as writing the 16 MiB, and freeing it takes as long again, 2 ms at once."""
 
 SPARE = 0.25
-"""Seconds in which a kept arena was not needed before it is given back; of several, one in each."""
+"""Seconds without need after which one kept arena is freed."""
 
 
 class Arena:
-    """Bytes behind a descriptor: written once from the front, then mapped by whoever reads them.
+    """Bytes of an anonymous file: written once from its start, then mapped by their reader.
 
-    One who made it cannot be harmed by one it was lent to: it never shrinks, so a mapping of it stays valid.
+    The process that receives the descriptor cannot harm the process that created the file: it is sealed against
+    shrinking, so each mapping stays valid.
     """
 
     __slots__ = ("descriptor", "size")
 
     def __init__(self, descriptor: int | None = None, size: int = 0) -> None:
-        self.descriptor = -1  # for __del__, where none can be had
+        self.descriptor = -1  # for __del__, if no file can be created
         self.descriptor = anonymous_file() if descriptor is None else descriptor
         self.size = size
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Append `data`. OSError where there is no more memory."""
+        """Append `data`. OSError if no memory is free."""
         view = memoryview(data).cast("B")
         while view:
             count = os.pwrite(self.descriptor, view, self.size)
@@ -45,13 +45,13 @@ class Arena:
             view = view[count:]
 
     def view(self) -> memoryview:
-        """Its bytes, mapped and not copied. The mapping lives as long as the view, also when the arena is closed."""
+        """The bytes, mapped without a copy. The mapping lives as long as the view, also after `close`."""
         if not self.size:
             return memoryview(b"")
         return memoryview(mmap.mmap(self.descriptor, self.size))
 
     def close(self) -> None:
-        """Close the descriptor; once is enough."""
+        """Close the descriptor. Further calls do nothing."""
         descriptor, self.descriptor = self.descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
@@ -64,7 +64,7 @@ class Arena:
 
 
 def anonymous_file() -> int:
-    """A descriptor of a new file without a name. OSError, with both reasons, where the system allows none."""
+    """The descriptor of a new file without a name. OSError, with both reasons, if the system refuses both kinds."""
     try:
         return _memory_file()
     except OSError as error:
@@ -92,23 +92,24 @@ def _memory_file() -> int:
     import fcntl
 
     with suppress(OSError):  # a sandbox refuses seals
-        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)  # a mapping of what was cut off is a SIGBUS
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)  # a shrunken file raises SIGBUS when read
     return descriptor
 
 
 class Arenas:
-    """Arenas kept for use again, whose memory is there already. Whoever was lent one may see what comes next."""
+    """Arenas kept for reuse, with their memory. A process that has held the descriptor of an arena may also read its
+    later content."""
 
     def __init__(self) -> None:
         self._kept: list[Arena] = []
-        self._spare = 0  # how many of them nobody has needed since the last trim
+        self._spare = 0  # how many were not needed since the last trim
         self._closed = False
 
     def __len__(self) -> int:
         return len(self._kept)
 
     def take(self) -> Arena:
-        """An empty arena. OSError if there is none and none can be made."""
+        """An empty arena, kept or new. OSError if none can be created."""
         if not self._kept:
             return Arena()
         arena = self._kept.pop()
@@ -116,14 +117,14 @@ class Arenas:
         return arena
 
     def trim(self) -> bool:
-        """Close one that nobody has needed since the last call. False if there was none."""
+        """Close one arena that was not needed since the last call. False if there was none."""
         has_spare, self._spare = self._spare > 0, len(self._kept)
         if has_spare:
             self.take().close()
         return has_spare
 
     def give_back(self, arena: Arena) -> None:
-        """Nobody reads or writes it any more."""
+        """Keep an arena that no process reads or writes any more, or close it."""
         if self._closed or arena.size > KEPT_SIZE or len(self._kept) >= KEPT_ARENAS:
             arena.close()
         else:
@@ -131,7 +132,7 @@ class Arenas:
             self._kept.append(arena)
 
     def close(self) -> None:
-        """Close all, also those that are given back later."""
+        """Close all arenas, also those that are given back later."""
         self._closed = True
         while self._kept:
             self._kept.pop().close()

@@ -1,15 +1,15 @@
-"""The processes that jobs have started, found and killed wherever they are: in a session of their own, or orphaned.
+"""Find and kill all processes that jobs have started, also orphans and processes in their own sessions.
 
-Two facts of Linux make this complete.
+Two features of Linux make this complete.
 
-1. *Orphans come to the forkserver.* It is a subreaper (PR_SET_CHILD_SUBREAPER): a process whose parent ends becomes its
-   child, whatever session it is in. The kernel moves the children before it reports the end of their parent, so that
-   a look at the own children after each SIGCHLD misses none.
-2. *A worker's mark is inherited.* Each worker sets the soft limit of a resource that Linux has not limited since 2003
-   (RLIMIT_LOCKS) to a number of its own. Its children have the same limit, through fork, exec and setsid.
+1. *The forkserver adopts orphans.* It is a subreaper (PR_SET_CHILD_SUBREAPER): a process whose parent ends becomes its
+   child, in any session. The kernel moves the children before it reports the end of their parent, so a check of the
+   forkserver's children after each SIGCHLD misses none.
+2. *Processes inherit the mark of their worker.* Each worker sets the soft limit of a resource that Linux has not
+   limited since 2003 (RLIMIT_LOCKS) to a unique number. Its descendants keep this limit through fork, exec and setsid.
 
-So the forkserver knows of each orphan which worker it came from, and kills it when that worker has ended. Where there
-is no /proc or no prctl (macOS), only the process group of a worker is killed.
+So the forkserver knows the worker of each orphan, and kills the orphan when that worker has ended. Without /proc or
+prctl (macOS), only the process group of a worker is killed.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ _RLIMIT_LOCKS = 10
 _PR_SET_CHILD_SUBREAPER = 36
 
 _WORKERS = 2**32
-"""Marks of one pool: the number of a worker is added to the pool's own mark."""
+"""Marks per pool: a worker's mark is the mark of its pool plus its number."""
 
-LAST_LOOKS, LOOK_AGAIN = 100, 0.02
-"""Looks for processes that are left, at the end of a pool, and the seconds between two: what the kernel cannot end in
-two seconds is in its hands."""
+KILL_ATTEMPTS, KILL_INTERVAL = 100, 0.02
+"""Attempts to kill the remaining processes at the end of a pool, and the seconds between two attempts: two seconds in
+all, after which only the kernel can hold a process."""
 
 
 def new_mark() -> int:
-    """A mark for the workers of one pool, that no other pool on this machine has."""
+    """A mark for one pool, different from that of other pools on this machine."""
     return secrets.randbits(29) * _WORKERS
 
 
 def mark_worker(pool: int, number: int) -> None:
-    """Called by the worker: all that it starts can be found from here on."""
-    with suppress(OSError, ValueError):  # a hard limit is in the way, or the system has no such limit
+    """Mark this process, a worker: all processes that it starts from now on can be found."""
+    with suppress(OSError, ValueError):  # a lower hard limit, or a system without this limit
         if sys.platform == "linux":
             _, hard = resource.getrlimit(_RLIMIT_LOCKS)
             resource.setrlimit(_RLIMIT_LOCKS, (pool + number, hard))
 
 
 def _worker_of(pid: int, pool: int) -> int:
-    """The number of the pool's worker that the process comes from; 0 if it comes from none, or has been reaped."""
+    """The number of the pool's worker from which the process descends; 0 if there is none, or it has been reaped."""
     if sys.platform == "linux":
         with suppress(OSError):
             number = resource.prlimit(pid, _RLIMIT_LOCKS)[0] - pool
@@ -59,7 +59,7 @@ def _worker_of(pid: int, pool: int) -> int:
 
 
 def adopt_orphans() -> None:
-    """Orphans below this process become its children."""
+    """Make orphaned descendants of this process its children."""
     if sys.platform == "linux":
         import ctypes
 
@@ -67,7 +67,7 @@ def adopt_orphans() -> None:
 
 
 def children(pid: int) -> list[int]:
-    """The children of a process, those that wait to be reaped too; none where there is no /proc."""
+    """The children of a process, including those that wait to be reaped. Empty without /proc."""
     found: list[int] = []
     try:
         for thread in os.listdir(f"/proc/{pid}/task"):
@@ -80,11 +80,11 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def below(pid: int) -> Iterator[int]:
+def descendants(pid: int) -> Iterator[int]:
     """All descendants of a process."""
     for child in children(pid):
         yield child
-        yield from below(child)
+        yield from descendants(child)
 
 
 def _all() -> list[int]:
@@ -106,10 +106,11 @@ def _read(path: str) -> bytes:
         return file.read()
 
 
-def is_tracker(pid: int) -> bool:
+def is_resource_tracker(pid: int) -> bool:
     """Whether the process is a resource tracker, of multiprocessing or loky.
 
-    When all holders of its pipe have ended, it removes their semaphores and shared memory, and ends: it is not killed.
+    A tracker is not killed: when all holders of its pipe have ended, it removes their semaphores and shared memory, and
+    ends.
     """
     try:
         return b"resource_tracker import main" in _read(f"/proc/{pid}/cmdline")
@@ -117,16 +118,16 @@ def is_tracker(pid: int) -> bool:
         return False
 
 
-def kill_group(pid: int, strays: Iterable[int] = ()) -> None:
-    """SIGKILL a worker and its process group, but no resource tracker. `strays` may be in the group, too."""
-    family = list(below(pid))
-    if any(is_tracker(each) and _group_of(each) == pid for each in (*family, *strays)):
+def kill_group(pid: int, others: Iterable[int] = ()) -> None:
+    """SIGKILL a worker and its process group, but no resource tracker. `others` may be in the group, too."""
+    family = list(descendants(pid))
+    if any(is_resource_tracker(each) and _group_of(each) == pid for each in (*family, *others)):
         for each in (pid, *family):
-            if not is_tracker(each):
+            if not is_resource_tracker(each):
                 _kill(each)
         return
-    for kill in (os.killpg, os.kill):  # the group does not exist yet in the instant between fork and setsid
-        with suppress(ProcessLookupError, PermissionError):  # macOS answers EPERM for a group of zombies
+    for kill in (os.killpg, os.kill):  # between fork and setsid the group does not exist
+        with suppress(ProcessLookupError, PermissionError):  # macOS returns EPERM for a group of zombies
             kill(pid, signal.SIGKILL)
 
 
@@ -141,38 +142,43 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def strays(workers: Iterable[int]) -> list[int]:
-    """The children of this process that are none of these workers."""
+def other_children(workers: Iterable[int]) -> list[int]:
+    """The children of this process, without these workers."""
     return list(set(children(os.getpid())).difference(workers))
 
 
-def bury_orphans(pool: int, workers: Mapping[int, int]) -> int:
-    """Reap the orphans that have ended, and kill those of workers that have ended.
+def reap_orphans(pool: int, workers: Mapping[int, int]) -> int:
+    """Reap the orphans that have ended, and kill the orphans of workers that have ended.
 
-    `workers` are those that have not: their pids by their numbers. Returns how many orphans are still to end.
+    Args:
+        pool: The mark of the pool.
+        workers: The live workers: pids by numbers.
+
+    Returns:
+        The number of killed orphans that have not yet ended.
     """
     left = 0
-    for pid in strays(workers.values()):
+    for pid in other_children(workers.values()):
         number = _worker_of(pid, pool)
         if number and not _reap(pid) and number not in workers:
             left += 1
-            for each in (pid, *below(pid)):
-                if not is_tracker(each):
+            for each in (pid, *descendants(pid)):
+                if not is_resource_tracker(each):
                     _kill(each)
     return left
 
 
 def _reap(pid: int) -> bool:
-    """Whether the child has ended."""
+    """Reap the child if it has ended. Whether it has."""
     with suppress(ChildProcessError):
         return os.waitpid(pid, os.WNOHANG)[0] == pid
     return True
 
 
-def kill_all_below() -> None:
-    """Kill and reap all descendants of this process, but resource trackers: those end when it has ended."""
-    for _ in range(LAST_LOOKS):
-        rest = [pid for pid in below(os.getpid()) if not is_tracker(pid)]
+def kill_descendants() -> None:
+    """Kill and reap all descendants of this process but resource trackers, which end after this process."""
+    for _ in range(KILL_ATTEMPTS):
+        rest = [pid for pid in descendants(os.getpid()) if not is_resource_tracker(pid)]
         if not rest:
             return
         for pid in rest:
@@ -180,13 +186,13 @@ def kill_all_below() -> None:
         with suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
-        time.sleep(LOOK_AGAIN)
+        time.sleep(KILL_INTERVAL)
 
 
 def kill_marked(pool: int) -> None:
-    """Kill all that the workers of a pool have started, where its forkserver has died and so adopts no orphans."""
-    for _ in range(LAST_LOOKS):
-        rest = [pid for pid in _all() if _worker_of(pid, pool) and not is_tracker(pid)]
+    """Kill all processes that the workers of a pool have started. Needed if its forkserver has died."""
+    for _ in range(KILL_ATTEMPTS):
+        rest = [pid for pid in _all() if _worker_of(pid, pool) and not is_resource_tracker(pid)]
         if not rest:
             return
         for pid in rest:

@@ -1,16 +1,16 @@
-"""The pool from plain code: `submit`, `map` and `shutdown` by the contract of concurrent.futures, from any thread.
+"""The pool as a concurrent.futures.Executor: `submit`, `map` and `shutdown`, from any thread.
 
-    any thread      submit ──> inbox ─┐                       ┌──> JobFuture          cancel ─┐
-    the pool's loop                   └──> books ──> worker ──┘    books <────────────────────┘
+    any thread      submit ──> inbox ─┐                           ┌──> JobFuture              cancel ─┐
+    the pool's loop                   └──> scheduler ──> worker ──┘        scheduler <────────────────┘
 
-The pool's loop is the one that has started it, or runs in a thread of its own from the first `submit` on. All that is
-decided is decided on that loop; other threads only append to the inbox and wake it.
+The pool's loop is the one that has started the pool; without one, a loop in an own thread starts at the first `submit`.
+All decisions are made on that loop. Other threads only append to the inbox and wake the loop.
 
-The thread knows the `Bridge`, never the pool that its user holds. So a pool that is forgotten is collected: what was
-submitted is still done, then the workers leave. At the interpreter's exit the same happens to each pool that is left.
+The thread refers to the `Bridge`, never to the pool object of the user. So an unreferenced pool is collected: submitted
+jobs still finish, then the workers exit. The same happens to each remaining pool at the exit of the interpreter.
 
-Where we differ from the standard library, it is on purpose: `cancel()` also stops a job that runs, and a worker that
-dies breaks its own job and nothing else.
+Two differences from the standard library are on purpose: `cancel()` also stops a running job, and a worker that dies
+breaks its own job only.
 """
 
 from __future__ import annotations
@@ -30,30 +30,35 @@ from pickle import HIGHEST_PROTOCOL, dumps
 from typing import Any, ParamSpec, TypeVar
 
 from ..core.errors import NoWorkers, PoolClosed, RemoteError, WorkerDied, WorkerStartError
-from .channel import refuse_unimportable
-from .dispatcher import Dispatcher, JobReply, unpacked
-from .scheduler import Job, JobState
-from .worker import CALL, call_each
+from .dispatcher import Dispatcher
+from .frames import CALL
+from .importable import refuse_unimportable
+from .job_reply import JobReply, unpickled
+from .program import call_each
+from .state import Job, JobState
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class BrokenWorker(WorkerDied, BrokenProcessPool):
-    """WorkerDied, for who catches what the standard library raises then."""
+    """WorkerDied that is also the standard library's exception for it."""
 
 
 class BrokenStart(WorkerStartError, BrokenProcessPool):
-    """WorkerStartError, for who catches what the standard library raises then."""
+    """WorkerStartError that is also the standard library's exception for it."""
 
 
 class JobFuture(Future[T]):
-    """A job of plain code. It stays `pending` for the standard library until it ends: so long it can be cancelled."""
+    """The future of a submitted job.
+
+    For the standard library it is `pending` until the job ends: it can be cancelled until then.
+    """
 
     def __init__(self, bridge: Bridge) -> None:
         super().__init__()
         self._bridge = bridge
-        self.call = b""  # function and arguments, pickled, until they are handed on
+        self.call = b""  # function and arguments, pickled; empty when the job is admitted
         self.job: Job | None = None
 
     def running(self) -> bool:
@@ -64,23 +69,23 @@ class JobFuture(Future[T]):
         """Cancel the job unless it has ended. If it runs, its worker is killed and replaced."""
         if not super().cancel():
             return False
-        self._bridge.soon(self._bridge.withdraw, self)
+        self._bridge.call_soon(self._bridge.on_cancelled, self)
         return True
 
 
 class Bridge:
-    """Between the threads that submit and the loop of one pool."""
+    """Connects the threads that submit jobs with the loop of one pool."""
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
-        self._lock = threading.RLock()  # the collector may end this very pool within a submit
+        self._lock = threading.RLock()  # reentrant: the garbage collector may finalize this pool within `submit`
         self._pid = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._opened = False  # the pool takes jobs
-        self._closing = False  # nothing more is submitted
-        self._cancels = False  # all but the first jobs, as soon as those have begun
-        self._leaving = asyncio.Event()
+        self._opened = False  # the pool admits jobs
+        self._closing = False  # `submit` refuses jobs
+        self._cancels = False  # cancel all jobs but the first ones, as soon as these have started
+        self._shutdown_called = asyncio.Event()
         self._ended = threading.Event()
         self._broken: BrokenStart | None = None
         self._inbox: deque[JobFuture[Any]] = deque()
@@ -95,7 +100,7 @@ class Bridge:
         return self._thread is not None
 
     def submit(self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[T]:
-        self._refuse_if_closed()  # at once: in a forked child the lock may be held for ever
+        self._refuse_if_closed()  # before the lock, which may stay locked in a forked child
         future: JobFuture[T] = JobFuture(self)
         try:
             refuse_unimportable(fn)
@@ -108,18 +113,18 @@ class Bridge:
                 self._ensure_loop()
                 self._unfinished.add(future)
                 self._inbox.append(future)
-                if len(self._inbox) == 1:  # else the loop has been woken, or waits for room
-                    self.soon(self._take)
+                if len(self._inbox) == 1:  # otherwise the loop is awake, or waits for room
+                    self.call_soon(self._admit_waiting)
         return future
 
     def _refuse_if_closed(self) -> None:
         if self._pid != os.getpid():
-            raise RuntimeError(f"the pool belongs to process {self._pid}; a forked child must make one of its own")
+            raise RuntimeError(f"the pool belongs to process {self._pid}; a forked child must make its own pool")
         if self._broken is not None:
             raise self._broken
         if _exiting:
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
-        if self._closing or self._dispatcher.books.closing or (self._loop is not None and self._loop.is_closed()):
+        if self._closing or self._dispatcher.scheduler.closing or (self._loop is not None and self._loop.is_closed()):
             raise RuntimeError("cannot schedule new futures after shutdown")
 
     def _ensure_loop(self) -> None:
@@ -130,20 +135,20 @@ class Bridge:
             self._start_thread(self._loop)
 
     def _start_thread(self, loop: asyncio.AbstractEventLoop) -> None:
-        # A daemon, as `_at_exit` waits for it in order, and only Ctrl-C there leaves it behind.
+        # A daemon: `_at_exit` waits for it, and only Ctrl-C during that wait leaves it running.
         name = f"tinysvc pool {self._dispatcher.name}"
         self._thread = threading.Thread(target=self._run, args=(loop,), name=name, daemon=True)
         _in_threads.add(self)
         try:
             self._thread.start()
-        except RuntimeError:  # there are too many threads, or the interpreter ends
+        except RuntimeError:  # the limit of threads is reached, or the interpreter exits
             _in_threads.discard(self)
             self._loop = self._thread = None
             loop.close()
             raise
 
-    def soon(self, callback: Callable[..., object], *args: Any) -> None:
-        """Have the pool's loop call it."""
+    def call_soon(self, callback: Callable[..., object], *args: Any) -> None:
+        """Let the pool's loop call the callback."""
         assert self._loop is not None
         with suppress(RuntimeError):  # the loop has ended, and the pool with it
             self._loop.call_soon_threadsafe(callback, *args)
@@ -155,9 +160,9 @@ class Bridge:
             self._closing = True
             loop = self._loop = self._loop or getattr(self._dispatcher, "loop", None)
         if loop is None:
-            self._dispatcher.books.closing = True
+            self._dispatcher.scheduler.closing = True
             return
-        self.soon(self._leave, cancel_futures, even_running)
+        self.call_soon(self._on_shutdown, cancel_futures, even_running)
         if wait and (self._thread or loop.is_running()) and not _runs_here(loop):
             (self._thread.join if self._thread else self._ended.wait)()
 
@@ -175,24 +180,24 @@ class Bridge:
         try:
             await self._dispatcher.start()
             self._opened = True
-            self._take()
+            self._admit_waiting()
             if self._cancels:
                 self._cancel_all(even_running=False)
-            await self._leaving.wait()
+            await self._shutdown_called.wait()
             await self._finish()
         except Exception as error:
             self._broken = _as_broken(error)
         finally:
             with self._lock:
-                self._closing = True  # nothing is added from here on
+                self._closing = True  # `submit` adds no job from here on
             await self._dispatcher.aclose(0)
             for future in list(self._unfinished):
                 self._end(future, None, self._broken or PoolClosed("the pool was shut down before the job ended"))
 
     # On the pool's loop
 
-    def _take(self) -> None:
-        """Hand on what was submitted, in order, as far as the queue has room."""
+    def _admit_waiting(self) -> None:
+        """Admit submitted jobs in their order, while the queue has room."""
         while self._inbox and self._opened and self._has_room():
             future = self._inbox.popleft()
             if future in self._unfinished:
@@ -201,14 +206,14 @@ class Bridge:
             self._feeder = asyncio.get_running_loop().create_task(self._feed())
 
     def _has_room(self) -> bool:
-        books = self._dispatcher.books
-        return books.closing or bool(books.idle) or books.waiting < books.queue_size
+        scheduler = self._dispatcher.scheduler
+        return scheduler.closing or bool(scheduler.idle) or scheduler.waiting < scheduler.queue_size
 
     async def _feed(self) -> None:
-        """The queue is bounded, the inbox is not: go on whenever there is room."""
+        """Admit jobs whenever there is room: the queue is bounded, the inbox is not."""
         while self._inbox:
             await self._dispatcher.wait_until(self._has_room)
-            self._take()
+            self._admit_waiting()
         self._feeder = None
 
     def _admit(self, future: JobFuture[Any]) -> None:
@@ -223,13 +228,13 @@ class Bridge:
         result, error = None, ended.exception()
         if error is None:
             try:
-                result = unpacked(ended.result())
+                result = unpickled(ended.result())
             except BaseException as caught:
                 error = caught
         self._end(future, result, error)
 
     def _end(self, future: JobFuture[Any], result: Any, error: BaseException | None) -> None:
-        """Its only end, unless it was withdrawn. If another thread has cancelled it this moment, that counts."""
+        """End the future, once. If another thread has just cancelled it, it stays cancelled."""
         if future not in self._unfinished:
             return
         self._forget(future)
@@ -241,8 +246,8 @@ class Bridge:
         except InvalidStateError:
             future.set_running_or_notify_cancel()
 
-    def withdraw(self, future: JobFuture[Any]) -> None:
-        """It was cancelled: stop its job, and tell who waits for it."""
+    def on_cancelled(self, future: JobFuture[Any]) -> None:
+        """The future was cancelled: stop its job, and notify the waiters."""
         if future not in self._unfinished:
             return
         if future.job is not None:
@@ -255,11 +260,11 @@ class Bridge:
         future.job = None
         self._dispatcher.changed.set()
 
-    def _leave(self, cancel_futures: bool, even_running: bool) -> None:
+    def _on_shutdown(self, cancel_futures: bool, even_running: bool) -> None:
         if even_running or (cancel_futures and self._opened):
             self._cancel_all(even_running)
         self._cancels |= cancel_futures
-        self._leaving.set()
+        self._shutdown_called.set()
         if self._thread is None and self._finisher is None:
             self._finisher = asyncio.get_running_loop().create_task(self._finish())
 
@@ -276,8 +281,8 @@ class Bridge:
             self._ended.set()
 
 
-class PlainExecutor(Executor):
-    """The half of a pool that is a concurrent.futures.Executor. Its methods may be called in any thread."""
+class FuturesExecutor(Executor):
+    """The part of a pool that is a concurrent.futures.Executor. Its methods may be called in any thread."""
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._bridge = Bridge(dispatcher)
@@ -285,7 +290,7 @@ class PlainExecutor(Executor):
 
     @property
     def in_thread(self) -> bool:
-        """It was first used from plain code, so that its loop runs in a thread of its own."""
+        """Whether the pool's loop runs in its own thread, as its first use was `submit` without a running loop."""
         return self._bridge.in_thread
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -347,7 +352,7 @@ class PlainExecutor(Executor):
         self._bridge.shutdown(wait, cancel_futures)
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> bool | None:
-        """Wait for all jobs; but after Ctrl-C nobody waits for their results, and they are stopped."""
+        """Wait for all jobs. After Ctrl-C, stop them instead, as their results are no longer needed."""
         interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
         self._bridge.shutdown(True, cancel_futures=interrupted, even_running=interrupted)
         return None
@@ -359,7 +364,7 @@ def _chunks(rows: Iterator[Any], size: int) -> Iterator[tuple[Any, ...]]:
 
 
 def _items(chunks: Iterator[list[T]]) -> Iterator[T]:
-    """The items of all chunks, keeping no reference to one that has been handed out."""
+    """The items of all chunks. Keeps no reference to an item that it has yielded."""
     for chunk in chunks:
         chunk.reverse()
         while chunk:
@@ -374,14 +379,14 @@ def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:
 
 
 def _as_standard(error: BaseException) -> BaseException:
-    """The error as the standard library has it, where it has one for that."""
+    """The standard library's exception for the error, if there is one."""
     if isinstance(error, WorkerDied):
         return BrokenWorker(error.message, error.exitcode)
     if isinstance(error, NoWorkers):
         return _as_broken(error)
     original, remote = error, error.__cause__
     if isinstance(error, RemoteError) and remote is not None and error.traceback:
-        original, remote = remote, error  # SystemExit and the like, which no loop could bear
+        original, remote = remote, error  # SystemExit and the like, which would end the loop
     if isinstance(remote, RemoteError):
         original.__cause__ = _RemoteTraceback(f'\n"""\n{remote.traceback}\n"""')  # type: ignore[arg-type]
     return original
@@ -400,12 +405,12 @@ _in_threads: set[Bridge] = set()
 
 
 def _at_exit() -> None:
-    """As in the standard library: what was submitted is done before the interpreter ends."""
+    """As in the standard library: submitted jobs finish before the interpreter exits."""
     global _exiting
     _exiting = True
     for bridge in list(_in_threads):
         bridge.shutdown()
 
 
-# Not atexit: what that calls may still submit, and is to be refused.
+# Not atexit: functions that atexit calls may still submit jobs, which must be refused.
 threading._register_atexit(_at_exit)  # type: ignore[attr-defined]

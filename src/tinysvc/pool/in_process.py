@@ -1,8 +1,8 @@
 """`cpu_workers=0`: cpu handlers in a thread of the server, for debuggers, monkeypatch, coverage and notebooks.
 
-It stands where a ProcessPoolExecutor stands, and keeps the books of foreign.py: a bounded queue, deadlines, lanes. Its
-one thread opens the resources, runs one job at a time, and closes the resources, as a worker does. What is lost is what
-only a process can give: a job that runs cannot be stopped, a crash ends the server, and what computes holds the loop.
+The pool has the interface of ProcessPoolExecutor, and the queue, deadlines and lanes of external.py. Its one thread
+opens the resources, runs one job at a time, and closes the resources, like a worker. The advantages of a process are
+missing: a running job cannot be stopped, a crash ends the server, and computations slow down the event loop.
 """
 
 from __future__ import annotations
@@ -21,16 +21,18 @@ from typing import Any
 from ..core.errors import WorkerStartError
 from ..core.settings import DEFAULT_QUEUE_SIZE
 from ..core.tracebacks import author_traceback
-from .dispatcher import JobReply, JobStream, remote_error
-from .external import ForeignPool
-from .scheduler import Job, JobState
-from .worker import Handle, Program, decode, encode, error_text
+from .external import ExternalPool
+from .frames import decode, encode
+from .job_reply import JobReply, JobStream
+from .program import JobFunction, Program
+from .remote_errors import error_text, remote_error
+from .state import Job, JobState
 
 log = logging.getLogger("tinysvc.executor")
 
 
-class Thread(Executor):
-    """One thread that runs what it is given. It is a daemon: a job that never ends does not keep the program alive."""
+class ThreadExecutor(Executor):
+    """One daemon thread that runs calls in their order: a job that never ends does not keep the program alive."""
 
     def __init__(self, name: str) -> None:
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
@@ -40,7 +42,7 @@ class Thread(Executor):
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         if self._closed:
-            raise RuntimeError("cannot schedule new futures after shutdown")  # as the standard executors say it
+            raise RuntimeError("cannot schedule new futures after shutdown")  # the message of the standard executors
         future: Future[Any] = Future()
 
         def call() -> None:
@@ -62,17 +64,17 @@ class Thread(Executor):
         self._calls.put(None)
 
 
-class Abandoned(BaseException):
-    """Raised in a stream that nobody reads any more."""
+class StreamClosed(BaseException):
+    """Raised in the thread of a stream that its reader has closed."""
 
 
-class InProcessPool(ForeignPool):
+class InProcessPool(ExternalPool):
     """Runs `program` in a thread of this process."""
 
     def __init__(self, program: Program, *, name: str = "default", queue_size: int = DEFAULT_QUEUE_SIZE) -> None:
-        self._thread = Thread(f"tinysvc cpu handlers ({name})")
+        self._thread = ThreadExecutor(f"tinysvc cpu handlers ({name})")
         super().__init__(self._thread, program, name=name, queue_size=queue_size)
-        self._handle: Handle
+        self._run_job: JobFunction
         self._opened: ExitStack | None = None
 
     async def start(self) -> None:
@@ -81,7 +83,7 @@ class InProcessPool(ForeignPool):
         log.warning(
             "cpu_workers is 0: the cpu handlers of the pool %r run in a thread of the server, one at a time, for "
             "debugging and tests. A running job cannot be stopped, at its deadline or by a disconnect; a crash "
-            "ends the server; what computes holds the event loop back; max_jobs, max_memory, memory_limit and "
+            "ends the server; computations slow down the event loop; max_jobs, max_memory, memory_limit and "
             "max_result_size are not applied",
             self.name,
         )
@@ -94,12 +96,12 @@ class InProcessPool(ForeignPool):
     def _open(self) -> None:
         with ExitStack() as stack:
             for context in filter(None, (getattr(self._program, "preload", None), self._program)):
-                self._handle = stack.enter_context(context())
+                self._run_job = stack.enter_context(context())
             self._opened = stack.pop_all()
 
     async def _close_programs(self) -> None:
-        if any(not handed.done() for _, handed in self._handed.values()):
-            log.warning("the pool %r leaves a job behind that still runs, and what it may use open", self.name)
+        if any(not handed.done() for _, handed in self._running.values()):
+            log.warning("the pool %r ends while a job still runs, and leaves its resources open", self.name)
         elif self._opened is not None:
             close, self._opened = self._opened.close, None
             try:
@@ -114,51 +116,51 @@ class InProcessPool(ForeignPool):
 
     @property
     def ready(self) -> int:
-        """The thread is there, also while it runs a job that was abandoned."""
+        """The thread is always ready, also while it runs an abandoned job."""
         return 1
 
     def _submit_job(self, job: Job) -> Future[Any]:
         return self._thread.submit(self._work, job, job.frame, job.body)
 
     def _work(self, job: Job, meta: bytes, body: bytes) -> JobReply | Exception | None:
-        """One job in the thread. None: its stream was sent to its end."""
+        """Run one job in the thread. None if its result was a stream, which has ended."""
         try:
-            reply = self._handle(decode(meta), body)
+            reply = self._run_job(decode(meta), body)
             if isinstance(reply.body, Iterator):
                 self._stream(job, reply.meta, reply.body)
                 return None
             content = bytes(reply.body) if isinstance(reply.body, bytearray) else reply.body
             return JobReply(decode(encode(reply.meta)), content)
-        except Abandoned:
+        except StreamClosed:
             return None
-        except BaseException as error:  # SystemExit too: the server is not the handler's to end
+        except BaseException as error:  # SystemExit, too: a handler must not end the server
             return remote_error(*error_text(error), b"")
 
     def _stream(self, job: Job, meta: Any, pieces: Iterator[bytes]) -> None:
-        tap = Tap()
-        stream = JobStream(job, tap, tap.close)  # type: ignore[arg-type]
-        self._soon(self._begin, job, JobReply(decode(encode(meta)), stream))
+        gate = StreamGate()
+        stream = JobStream(gate, gate.close)
+        self._call_soon(self._start_stream, job, JobReply(decode(encode(meta)), stream))
         ended: Exception | None = None
         try:
             for piece in pieces:
-                tap.wait()
-                self._soon(stream.feed, bytes(piece))
-        except Abandoned:
+                gate.wait()
+                self._call_soon(stream.feed, bytes(piece))
+        except StreamClosed:
             raise
         except BaseException as error:
             ended = remote_error(*error_text(error), b"")
         finally:
             if isinstance(pieces, Generator):
                 pieces.close()
-            self._soon(stream.end, ended)
+            self._call_soon(stream.end, ended)
 
-    def _soon(self, call: Callable[..., object], *arguments: Any) -> None:
+    def _call_soon(self, call: Callable[..., object], *arguments: Any) -> None:
         try:
             self._loop.call_soon_threadsafe(call, *arguments)
         except RuntimeError:  # the loop has ended
-            raise Abandoned from None
+            raise StreamClosed from None
 
-    def _begin(self, job: Job, reply: JobReply) -> None:
+    def _start_stream(self, job: Job, reply: JobReply) -> None:
         if job.state is JobState.DONE or job.future.done():
             assert isinstance(reply.body, JobStream)
             self._loop.create_task(reply.body.aclose())
@@ -170,14 +172,13 @@ class InProcessPool(ForeignPool):
         return handed.result()
 
 
-class Tap:
-    """Holds the thread of a stream back while its client does not read. It is the stream's channel and transport."""
+class StreamGate:
+    """The source of a stream in a thread: the thread waits while the reader is behind."""
 
     def __init__(self) -> None:
         self._open = threading.Event()
         self._open.set()
         self._closed = False
-        self.transport = self
 
     def pause_reading(self) -> None:
         self._open.clear()
@@ -186,12 +187,12 @@ class Tap:
         self._open.set()
 
     def close(self) -> None:
-        """Nobody reads any more."""
+        """The reader has closed the stream."""
         self._closed = True
         self._open.set()
 
     def wait(self) -> None:
-        """Until more may be sent. Abandoned if nobody reads any more."""
+        """Wait until the reader takes more. Raises StreamClosed."""
         self._open.wait()
         if self._closed:
-            raise Abandoned
+            raise StreamClosed

@@ -1,10 +1,10 @@
-"""In the forkserver: what every worker inherits and must not use as it is: threads, and random number generators.
+"""In the forkserver: threads and random number generators, which workers inherit but cannot use as they are.
 
-Threads do not go on in a forked process: a job that waits for one waits until its deadline. ThreadWatch finds out what
-has started them. A generator would draw the same numbers in every worker: `find_generators` looks for them in the
-author's modules (globals, attributes, containers, defaults and closures of functions), in shared resources, and among
-the globals of libraries; each worker seeds again what was found. A generator that is opened in the worker (in a
-cpu_resource that is not shared) or made in the handler keeps its seed.
+Threads do not exist in a forked process: a job that waits for one waits until its deadline. ThreadWatch finds the
+import or resource that has started them. Generators would draw the same numbers in all workers. `find_generators` finds
+them in the author's modules (globals, attributes, containers, defaults and closures of functions), in shared resources,
+and in the globals of libraries; each worker seeds them again. Generators that a worker itself creates, in a
+cpu_resource without shared=True or in a handler, keep their seeds.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from types import BuiltinMethodType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
 SETTLE = 0.05
-"""Seconds that a thread gets to end before it is reported."""
+"""Seconds in which a thread may end before it is reported."""
 
-MAX_LOOKED_AT, MAX_DEPTH, MAX_ITEMS = 50_000, 6, 1000
-"""Objects that are looked at, how deep below a module's globals, and how many items of one container."""
+MAX_OBJECTS, MAX_DEPTH, MAX_ITEMS = 50_000, 6, 1000
+"""Objects to search, levels below a module's globals, and items of one container."""
 
 
 # Threads
 
 
 def count_threads() -> int:
-    """The threads of this process, those of libraries in C included where the system shows them."""
+    """The number of threads of this process, on Linux including those of C libraries."""
     try:
         return len(os.listdir("/proc/self/task"))
     except OSError:
@@ -42,32 +42,32 @@ def count_threads() -> int:
 
 
 class ThreadWatch:
-    """Notes which import or resource has started threads."""
+    """Notes the imports and resources that start threads."""
 
     def __init__(self) -> None:
         self.started: Counter[str] = Counter()
-        self._what = "the main module"
+        self._source = "the main module"
         self._seen = count_threads()
 
     @contextmanager
-    def during(self, what: str) -> Iterator[None]:
-        """Threads that start in this block, but in no inner one, are started by `what`."""
+    def during(self, source: str) -> Iterator[None]:
+        """Attribute threads that start in this block, but not in an inner one, to `source`."""
         self._note()
-        outer, self._what = self._what, what
+        outer, self._source = self._source, source
         try:
             yield
         finally:
             self._note()
-            self._what = outer
+            self._source = outer
 
     def _note(self) -> None:
         seen, self._seen = self._seen, count_threads()
         if self._seen > seen:
-            self.started[self._what] += self._seen - seen
+            self.started[self._source] += self._seen - seen
 
     @contextmanager
     def imports(self) -> Iterator[None]:
-        """Watch every module that is imported in this block."""
+        """Watch the import of each module in this block."""
         watched: list[tuple[Any, Any]] = [
             (loader, loader.exec_module) for loader in (SourceFileLoader, ExtensionFileLoader)
         ]
@@ -88,7 +88,7 @@ class ThreadWatch:
                 loader.exec_module = original
 
     def warning(self) -> str:
-        """What is wrong with the threads that run now; "" if there are none."""
+        """A warning about the threads that run now; "" if there are none."""
         self._note()
         if count_threads() < 2:
             return ""
@@ -97,16 +97,16 @@ class ThreadWatch:
         count = count_threads() - 1
         if not count:
             return ""
-        by = ", ".join(f"{what} ({number})" for what, number in self.started.items())
+        by = ", ".join(f"{source} ({number})" for source, number in self.started.items())
         return (
             f"threads run before the workers are forked ({count}), and do not run in the workers: a job that waits for "
-            f"one waits until its deadline. They were started by {by or 'what cannot be seen'}. Start them in the "
+            f"one waits until its deadline. They were started by {by or 'an unknown source'}. Start them in the "
             "worker: in a @cpu_resource without shared=True, or at their first use"
         )
 
 
 def _fork_once() -> None:
-    """Libraries that are prepared for a fork (OpenBLAS) end their threads before it: those do no harm."""
+    """Fork once. Libraries that are prepared for a fork (OpenBLAS) end their threads before it: those are harmless."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         pid = os.fork()
@@ -119,43 +119,43 @@ watch: ThreadWatch | None = None  # of this process, while the program loads
 
 
 @contextmanager
-def started_by(what: str) -> Iterator[None]:
-    """Threads that start in this block are started by `what`, if anybody watches."""
+def started_by(source: str) -> Iterator[None]:
+    """Attribute threads that start in this block to `source`, while the forkserver loads the program."""
     if watch is None:
         yield
         return
-    with watch.during(what):
+    with watch.during(source):
         yield
 
 
 # Random numbers
 
 
-class Found(NamedTuple):
-    """How to seed each generator again, and the names of those that cannot be."""
+class Generators(NamedTuple):
+    """Functions that seed generators again, and the names of generators that cannot be seeded."""
 
     reseeders: list[Callable[[], object]]
-    hopeless: list[str]
+    unseedable: list[str]
 
     def reseed(self) -> None:
         for reseed in self.reseeders:
             try:
                 reseed()
-            except Exception:  # it was tried in the forkserver: most unlikely, and no reason to have no worker
+            except Exception:  # it worked in the forkserver; and a worker with old seeds is better than none
                 pass
 
     def warning(self) -> str:
-        if not self.hopeless:
+        if not self.unseedable:
             return ""
         return (
-            f"every worker draws the same random numbers from {', '.join(self.hopeless)}, which cannot be seeded "
+            f"every worker draws the same random numbers from {', '.join(self.unseedable)}, which cannot be seeded "
             "again; make it in a @cpu_resource without shared=True"
         )
 
 
-def find_generators(program: object) -> Found:
-    """The generators that the workers inherit. Each is seeded here once, to see whether it can be."""
-    found = Found([], [])
+def find_generators(program: object) -> Generators:
+    """Find the generators that the workers inherit. Each is seeded here once, as a test."""
+    found = Generators([], [])
     seen: set[int] = set()
     queue: deque[tuple[str, Any, int]] = deque([("the program", program, 0)])
     packages = _packages(program)
@@ -163,7 +163,7 @@ def find_generators(program: object) -> Found:
         if isinstance(module, ModuleType) and not _is_stdlib(name):
             depth = 1 if name.partition(".")[0] in packages or _is_authors(module) else MAX_DEPTH
             queue.extend((f"{name}.{key}", value, depth) for key, value in list(vars(module).items()))
-    while queue and len(seen) < MAX_LOOKED_AT:
+    while queue and len(seen) < MAX_OBJECTS:
         name, value, depth = queue.popleft()
         if id(value) in seen or isinstance(value, (str, bytes, int, float, ModuleType, type(None))):
             continue
@@ -176,12 +176,12 @@ def find_generators(program: object) -> Found:
             elif depth < MAX_DEPTH or isinstance(value, (MethodType, BuiltinMethodType)):
                 queue.extend((inner, each, depth + 1) for inner, each in _parts(name, value))
         except Exception:
-            found.hopeless.append(name)
+            found.unseedable.append(name)
     return found
 
 
 def _reseeder(value: Any) -> Callable[[], object] | None:
-    """How to seed it; None if it is no generator. TypeError if it is one that cannot be seeded."""
+    """The function that seeds a generator; None for other values. TypeError if the generator cannot be seeded."""
     kind = type(value)
     if issubclass(kind, random.Random):
         return None if issubclass(kind, random.SystemRandom) else value.seed
@@ -201,11 +201,11 @@ def _reseeder(value: Any) -> Callable[[], object] | None:
 
 
 def _seed_bits(bits: Any) -> None:
-    type(bits).__init__(bits)  # also with a seed sequence of its own, which `spawn` draws from
+    type(bits).__init__(bits)  # with a new seed sequence, which `spawn` uses
 
 
 def _parts(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """What it holds, as far as that can be seen without running any code."""
+    """The objects to which the value refers, as far as they are visible without running any code."""
     if isinstance(value, Mapping):
         if isinstance(value, dict):
             yield from ((f"{name}[{key!r:.40}]", each) for key, each in list(value.items())[:MAX_ITEMS])
@@ -239,7 +239,7 @@ def _parts(name: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _packages(program: Any) -> set[str]:
-    """The top packages of the author's handlers, which may be installed beside libraries."""
+    """The top-level packages of the author's handlers, which may be installed like libraries."""
     functions = [getattr(each, "function", None) for each in getattr(program, "endpoints", ())]
     return {getattr(function, "__module__", "").partition(".")[0] for function in functions} - {"tinysvc", ""}
 

@@ -1,10 +1,10 @@
-"""In a worker: what a job has set in its process, and the next job must not meet.
+"""In a worker: undo the changes that a job made to its process, before the next job runs.
 
-Timers, signal handlers, the signal mask, the wake-up descriptor, trace and profile functions, and a traceback dump that
-is still to come. What stood when the worker became ready (the author's modules and resources may have set it) stands
-again after each job. But a signal that a job has handled or held back is discarded from then on, where it would end or
-stop the worker: a thread or a child of that job may send it later. Working directory, umask, environment and globals
-stay as a job leaves them, as in every program.
+These are timers, signal handlers, the signal mask, the wake-up descriptor, trace and profile functions, and a traceback
+dump that is still to come. After each job they are again as they were when the worker became ready (the author's
+modules and resources may have set them). One exception: a signal that a job has handled or blocked, and whose default
+effect is to end or stop the worker, is discarded from then on, because a thread or a child of that job may send it
+later. Working directory, umask, environment and globals stay as a job leaves them, as in every program.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from .worker_logs import STACK_SIGNAL, watch_crashes_again
+from .crash_reports import STACK_SIGNAL, restore_crash_reports
+
+at_end_of_job: set[Callable[[], object]] = set()
+"""Calls that are due at the end of the current job. Most jobs add none."""
 
 touched = True
-"""Whether a function that can leave something behind was called since it was last cleared."""
+"""Whether a function that changes the process was called since the last reset."""
 
 _TIMERS = {
     signal.ITIMER_REAL: signal.SIGALRM,
@@ -29,26 +32,29 @@ _TIMERS = {
 }
 
 _FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS}
-"""Signals of a crash: one that is discarded comes again without end. These and STACK_SIGNAL are faulthandler's."""
+"""Signals of a crash: discarded, they would be raised again without end. These and STACK_SIGNAL are faulthandler's."""
 _FAULTS.add(STACK_SIGNAL)
 
 _handled: set[int] = set()
-"""Signals that were given a handler since it was last cleared."""
+"""Signals that got a handler since the last reset."""
 
 
-def note_calls() -> None:
-    """From now on `touched` tells of such calls. Called before the author's modules load, which may import them by
-    name. To look after each job would take several system calls; a library in C that makes them itself is not seen."""
+def watch_calls() -> None:
+    """Set `touched` at each such call from now on.
+
+    Called before the author's modules load, as they may import these functions by name. Checking after each job instead
+    would take several system calls. Calls from C libraries are not seen.
+    """
     names = ("signal", "setitimer", "alarm", "set_wakeup_fd", "pthread_sigmask")
     for owner, name in [*((signal, name) for name in names), (faulthandler, "dump_traceback_later")]:
         if hasattr(owner, name):
-            setattr(owner, name, _noting(getattr(owner, name)))
-    signal.signal = _noting_number(signal.signal)
+            setattr(owner, name, _watched(getattr(owner, name)))
+    signal.signal = _with_number_noted(signal.signal)
     for name in ("settrace", "setprofile"):
-        setattr(sys, name, _noting(getattr(sys, name)))
+        setattr(sys, name, _watched(getattr(sys, name)))
 
 
-def _noting(function: Callable[..., Any]) -> Callable[..., Any]:
+def _watched(function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         global touched
@@ -58,7 +64,7 @@ def _noting(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _noting_number(function: Callable[..., Any]) -> Callable[..., Any]:
+def _with_number_noted(function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def call(number: int, handler: Any) -> Any:
         _handled.add(number)
@@ -67,8 +73,8 @@ def _noting_number(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def ignore_late_timers() -> None:
-    """A timer's signal that comes after its job must not kill the worker. Children would inherit SIG_IGN."""
+def discard_late_timers() -> None:
+    """Discard the signal of a timer that outlives its job: it would kill the worker. Children would inherit SIG_IGN."""
     for number in _TIMERS.values():
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, _discard)
@@ -79,17 +85,17 @@ def _discard(number: int, stack_frame: object) -> None:
 
 
 def discarded() -> list[int]:
-    """Signals that are discarded now. In a forked child they mean what they always do."""
+    """The signals that are discarded now. In a process that a job forks they get their default effect again."""
     return [number for number in signal.valid_signals() if signal.getsignal(number) is _discard]
 
 
-def clearer() -> Callable[[], None]:
-    """A function that sets all of it as it is now. It takes some 10 us: to be called when `touched`."""
-    if threading.current_thread() is not threading.main_thread():  # nothing here could have been set either
+def reset_function() -> Callable[[], None]:
+    """A function that resets the process to its present state. It takes about 10 us: call it when `touched`."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set signal handlers
         return lambda: None
     timers = [timer for timer in _TIMERS if not any(signal.getitimer(timer))]
     numbers = sorted({int(number) for number in signal.valid_signals()} - {signal.SIGKILL, signal.SIGSTOP})
-    get = signal._signal.getsignal  # type: ignore[attr-defined]  # without making an enum of each
+    get = signal._signal.getsignal  # type: ignore[attr-defined]  # without converting each one to an enum
     set_mask = signal._signal.pthread_sigmask  # type: ignore[attr-defined]
     set_timer, set_wakeup = signal.setitimer, signal.set_wakeup_fd
     handlers = list(map(get, numbers))
@@ -98,20 +104,20 @@ def clearer() -> Callable[[], None]:
     trace, profile = sys.gettrace(), sys.getprofile()
     cancel_dump = faulthandler.cancel_dump_traceback_later
 
-    def clear() -> None:
+    def reset() -> None:
         global touched
         for timer in timers:
             set_timer(timer, 0)
-        held_back = set_mask(signal.SIG_BLOCK, ()) - mask
-        for number in (_handled | held_back) - _FAULTS:
-            if number in numbers and handlers[place := numbers.index(number)] == signal.SIG_DFL:
-                handlers[place] = _discard
+        blocked = set_mask(signal.SIG_BLOCK, ()) - mask
+        for number in (_handled | blocked) - _FAULTS:
+            if number in numbers and handlers[index := numbers.index(number)] == signal.SIG_DFL:
+                handlers[index] = _discard
         if (now := list(map(get, numbers))) != handlers:
             for number, handler, other in zip(numbers, handlers, now, strict=True):
                 if handler is not other and handler is not None:
                     signal.signal(number, handler)
         if not _FAULTS.isdisjoint(_handled):
-            watch_crashes_again()
+            restore_crash_reports()
         _handled.clear()
         set_mask(signal.SIG_SETMASK, mask)
         set_wakeup(-1)
@@ -122,4 +128,4 @@ def clearer() -> Callable[[], None]:
             sys.setprofile(profile)
         touched = False
 
-    return clear
+    return reset

@@ -27,13 +27,15 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
 from ..core.errors import DeadlineExceeded, DeadlineInQueue, JobAbandoned, PoolError, QueueFull, RemoteError
+from ..pool.alarm import Alarm
 from ..pool.arena import BIG, Arena
-from ..pool.dispatcher import Alarm, JobReply
-from ..pool.scheduler import TICK, Job, Lane
+from ..pool.job_reply import JobReply
+from ..pool.scheduler import TICK
+from ..pool.state import Job, Lane
 
 if TYPE_CHECKING:
     from ..executor import ProcessPoolExecutor
-    from ..pool.external import ForeignPool
+    from ..pool.external import ExternalPool
     from ..service.routes import Batch
 
 MAX_BATCH_BYTES = 4 * 1024 * 1024
@@ -65,7 +67,7 @@ class Batcher:
 
     def __init__(
         self,
-        pool: ProcessPoolExecutor | ForeignPool,
+        pool: ProcessPoolExecutor | ExternalPool,
         number: int,
         batch: Batch,
         timeout: float | None = None,

@@ -14,14 +14,15 @@ from weakref import WeakKeyDictionary
 
 from ..core.errors import ConfigurationError
 from ..core.request_context import request_id
-from ..executor import packed
-from ..pool.dispatcher import JobReply, remote_error, unpacked
+from ..executor import pickled_body
+from ..pool.job_reply import JobReply, unpickled
+from ..pool.remote_errors import remote_error
 from ..service.routes import recorded
 
 if TYPE_CHECKING:
     from ..executor import ProcessPoolExecutor
-    from ..pool.external import ForeignPool
-    from ..pool.scheduler import Lane
+    from ..pool.external import ExternalPool
+    from ..pool.state import Lane
 
 T = TypeVar("T")
 
@@ -29,13 +30,13 @@ T = TypeVar("T")
 class CpuCall(NamedTuple):
     """Where a handler runs that is called as a function."""
 
-    pool: ProcessPoolExecutor | ForeignPool
+    pool: ProcessPoolExecutor | ExternalPool
     number: int
     timeout: float | None
     lane: Lane | None
 
     async def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        lengths, body = await packed((args, kwargs))
+        lengths, body = await pickled_body((args, kwargs))
         job = self.pool.submit_frame((self.number, None, lengths, request_id.get()), body, self.timeout, self.lane)
         try:
             reply = await job.future
@@ -46,7 +47,7 @@ class CpuCall(NamedTuple):
         if failure:
             type_name, message, traceback = failure
             raise remote_error(type_name, message, traceback, reply.body, only_http=True)
-        return unpacked(JobReply(lengths, reply.body))
+        return unpickled(JobReply(lengths, reply.body))
 
 
 _served: WeakKeyDictionary[asyncio.AbstractEventLoop, list[Mapping[Callable[..., Any], CpuCall]]] = WeakKeyDictionary()

@@ -36,9 +36,10 @@ from ..core.request_context import request_id, route_name
 from ..core.requests import Peer, Request
 from ..core.responses import FileContent, Response, check_headers, problem_response
 from ..core.shutdown import set_closing_resource
+from ..pool.frames import pickle_pieces, unpickle_pieces
 from ..pool.inherited import started_by
-from ..pool.worker import Handle, Reply, error_text, pickled_error, unpack
-from ..pool.worker import pack as pickled
+from ..pool.program import JobFunction, Reply
+from ..pool.remote_errors import error_text, pickled_error
 from ..service.error_handlers import ErrorHandler, ErrorHandlers, answer_to
 from ..service.resources import open_resource, resource_key
 from ..wire.codings import begin_compression, compress, compress_pieces
@@ -96,22 +97,22 @@ class CpuProgram:
         self._shared.clear()
 
     @contextmanager
-    def __call__(self) -> Iterator[Handle]:
+    def __call__(self) -> Iterator[JobFunction]:
         with ExitStack() as stack:
             opened = dict(self._shared)
-            table: list[tuple[Handle, Handle]] = []
+            table: list[tuple[JobFunction, JobFunction]] = []
             for endpoint in self.endpoints:
                 values = _open(stack, endpoint.resources, opened)
                 make = _one_at_a_time if endpoint.batch is None else _batched
                 table.append((make(endpoint, values), _called(endpoint, values)))
 
-            def handle(meta: Any, body: Body) -> Reply:
-                answer: Handle
-                call: Handle
+            def run_job(meta: Any, body: Body) -> Reply:
+                answer: JobFunction
+                call: JobFunction
                 answer, call = table[meta[0]]
                 return answer(meta, body) if meta[1] is not None else call(meta, body)
 
-            yield handle
+            yield run_job
 
 
 def _open(stack: ExitStack, resources: dict[str, Callable[..., Any]], opened: dict[Any, Any]) -> dict[str, Any]:
@@ -140,14 +141,14 @@ def _request(meta: Any, body: Body, compresses: bool) -> Request:
     return request
 
 
-def _one_at_a_time(endpoint: Endpoint, resources: Values) -> Handle:
+def _one_at_a_time(endpoint: Endpoint, resources: Values) -> JobFunction:
     function, path = endpoint.function, endpoint.path
     names = {*resources, *endpoint.request_resources}
     binder = Binder(function, endpoint.path_parameters, names, has_body=endpoint.has_body)
     bind, stream_type, compress = binder.bind, binder.stream_type, endpoint.compress
     kind, limit, error_handlers = binder.body_kind, endpoint.max_body_size, endpoint.error_handlers
 
-    def handle(meta: Any, body: Body) -> Reply:
+    def run_job(meta: Any, body: Body) -> Reply:
         begin = perf_counter()
         request = _request(meta, body, compress)
         request_id.set(request.id)
@@ -176,7 +177,7 @@ def _one_at_a_time(endpoint: Endpoint, resources: Values) -> Handle:
         work = perf_counter() - begin if type(content) is bytes else None  # of a stream, most is still to be done
         return Reply(_meta_of(response, work), content)
 
-    return handle
+    return run_job
 
 
 def _holding(form: FormData, pieces: Iterator[bytes]) -> Iterator[bytes]:
@@ -200,13 +201,13 @@ def _compressed(request: Request, response: Response, content: Any) -> Any:
     return compress_pieces(coding, content) if isinstance(content, Iterator) else compress(coding, content)
 
 
-def _called(endpoint: Endpoint, resources: Values) -> Handle:
+def _called(endpoint: Endpoint, resources: Values) -> JobFunction:
     """The handler as a function, called from the server's own code."""
     own = {name: resources[name] for name in signature(endpoint.function).parameters if name in resources}
 
-    def handle(meta: Any, body: Body) -> Reply:
+    def run_job(meta: Any, body: Body) -> Reply:
         _, _, lengths, caller = meta
-        args, kwargs = unpack(lengths, body)
+        args, kwargs = unpickle_pieces(lengths, body)
         request_id.set(caller)
         route_name.set(f"call {endpoint.path}")
         try:
@@ -218,10 +219,10 @@ def _called(endpoint: Endpoint, resources: Values) -> Handle:
         if isinstance(result, Iterator):
             name = endpoint.function.__qualname__
             raise UnencodableResult(f"{name} streams, and only a request can take a stream; call what returns a value")
-        lengths, pieces = pickled(result)
+        lengths, pieces = pickle_pieces(result)
         return Reply((lengths, None), b"".join(pieces))
 
-    return handle
+    return run_job
 
 
 def _meta_of(response: Response, work: float | None = None) -> tuple[int, str | None, list[tuple[str, str]], Any]:
@@ -234,14 +235,14 @@ def _meta_of(response: Response, work: float | None = None) -> tuple[int, str | 
 # Batches
 
 
-def _batched(endpoint: Endpoint, resources: Values) -> Handle:
+def _batched(endpoint: Endpoint, resources: Values) -> JobFunction:
     function, path = endpoint.function, endpoint.path
     names = {*resources, *endpoint.request_resources}
     binder = Binder(function, endpoint.path_parameters, names, batched=True, has_body=endpoint.has_body)
     own = {name: resources[name] for name in binder.resources if name in resources}
     bind, kind, limit = binder.bind, binder.body_kind, endpoint.max_body_size
 
-    def handle(meta: Any, body: Body) -> Reply:
+    def run_job(meta: Any, body: Body) -> Reply:
         _, metas, lengths = meta
         requests = [
             _request(each, part, endpoint.compress) for each, part in zip(metas, _parts(body, lengths), strict=True)
@@ -263,7 +264,7 @@ def _batched(endpoint: Endpoint, resources: Values) -> Handle:
         answers = [_answer(endpoint, *each) for each in zip(outcomes, requests, strict=True)]
         return Reply([meta for meta, _ in answers], b"".join([content for _, content in answers]))
 
-    return handle
+    return run_job
 
 
 def _parts(body: Body, lengths: list[int]) -> Iterator[Body]:

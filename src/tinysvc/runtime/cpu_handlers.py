@@ -20,13 +20,13 @@ from .batching import Batcher, Item
 
 if TYPE_CHECKING:
     from ..executor import ProcessPoolExecutor
-    from ..pool.external import ForeignPool
-    from ..pool.scheduler import Job, Lane
+    from ..pool.external import ExternalPool
+    from ..pool.state import Job, Lane
     from ..service.routes import Route
 
 
 def cpu_handler(
-    pool: ProcessPoolExecutor | ForeignPool,
+    pool: ProcessPoolExecutor | ExternalPool,
     number: int,
     route: Route,
     path: str,

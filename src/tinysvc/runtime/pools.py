@@ -15,7 +15,7 @@ from ..service.routes import Route
 from .cpu_endpoints import CpuProgram
 
 if TYPE_CHECKING:
-    from ..pool.external import ForeignPool
+    from ..pool.external import ExternalPool
 
 log = logging.getLogger("tinysvc")
 
@@ -42,14 +42,14 @@ def _check_pool(route: Route, known: Mapping[str, object]) -> None:
         )
 
 
-def create_pool(name: str, program: CpuProgram, settings: Settings) -> ProcessPoolExecutor | ForeignPool:
+def create_pool(name: str, program: CpuProgram, settings: Settings) -> ProcessPoolExecutor | ExternalPool:
     """A pool that is not started yet: worker processes, the author's executor, or threads with `cpu_workers=0`."""
     executor = settings.pools.get(name)
     options = settings.pool(name)
     if isinstance(executor, Executor):
-        from ..pool.external import ForeignPool  # imported only where a service brings an executor
+        from ..pool.external import ExternalPool  # imported only where a service brings an executor
 
-        return ForeignPool(executor, program, name=name, queue_size=options["queue_size"])
+        return ExternalPool(executor, program, name=name, queue_size=options["queue_size"])
     if not settings.cpu_workers:
         from ..pool.in_process import InProcessPool  # imported only in a server without workers
 

@@ -38,7 +38,7 @@ from .pools import create_pool, routes_by_pool
 from .route_handlers import RouteHandlers
 
 if TYPE_CHECKING:
-    from ..pool.external import ForeignPool
+    from ..pool.external import ExternalPool
 
 
 @asynccontextmanager
@@ -74,7 +74,7 @@ class RunningService:
         self.service = service
         self.settings = settings
         self.router: Router[Handler] = Router()
-        self.pools: list[ProcessPoolExecutor | ForeignPool] = []
+        self.pools: list[ProcessPoolExecutor | ExternalPool] = []
         self.calls: dict[Callable[..., Any], CpuCall] = {}
         self.lost_resources: set[str] = set()  # names of resources that ended before the server
         self.background = BackgroundTasks(settings.max_background)

@@ -33,7 +33,7 @@ from ..core.exit_with_parent import exit_with_parent
 from ..core.settings import Settings
 from ..core.shutdown import awake_timeout
 from ..core.systemd import notify, notify_reload
-from ..pool.channel import refuse_frozen
+from ..pool.importable import refuse_frozen
 from ..service.service import Service
 from .loading import is_authors
 from .sockets import RELOADER, listener_url, listening_sockets

@@ -33,8 +33,8 @@ from ..core.shutdown import MIN_STEP_TIME, STUCK_MESSAGE, awake_timeout, exit_gu
 from ..core.systemd import notify, notify_reload, take_notify_socket
 from ..http import Connections
 from ..openapi.page import openapi_json, to_docs
-from ..pool.channel import refuse_while_importing
-from ..pool.worker import open_standard_streams
+from ..pool.importable import refuse_while_importing
+from ..pool.standard_streams import open_standard_streams
 from ..runtime.open_resources import ResourceFailed
 from ..runtime.running_service import at_work
 from ..service.plan import plans_of

@@ -1,0 +1,112 @@
+"""Exceptions of jobs on their way from a worker to the server: as text, and for function calls also as a pickle."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+from ..core.errors import HTTPError, RemoteError, TinysvcError
+from ..core.tracebacks import author_traceback
+
+MAX_ERROR_TEXT = 64 * 1024
+"""Characters of an error's message or traceback that are sent: the last ones of a longer text."""
+
+
+# In a worker
+
+
+def error_text(error: BaseException) -> tuple[str, str, str]:
+    """The name of the error's type, its message, and its traceback ("" for our own errors: their message says all)."""
+    try:
+        message = str(error)
+    except BaseException:
+        message = "(its __str__ failed)"
+    name = type(error).__qualname__
+    if type(error).__module__ not in ("builtins", "__main__"):
+        name = f"{type(error).__module__}.{name}"
+    shown = "" if isinstance(error, TinysvcError) else author_traceback(error)
+    return sendable_text(name), sendable_text(message), sendable_text(shown)
+
+
+def sendable_text(text: str) -> str:
+    """The end of the text, at most MAX_ERROR_TEXT characters, with surrogates escaped."""
+    return text[-MAX_ERROR_TEXT:].encode(errors="backslashreplace").decode()
+
+
+def pickled_error(error: BaseException) -> bytes:
+    """Pickle the exception, and whether unpickling restores it exactly, for run(), submit() and cpu().
+
+    Many exceptions cannot be restored exactly, as their __init__ takes other arguments than those in `args`. These are
+    replaced by a stand-in, which is created without __init__: of the same class, or an HTTPError if the server may not
+    know the subclass. The result is empty if that fails, too.
+    """
+    candidates: list[tuple[object, type]] = [(error, type(error)), (_StandIn(error, type(error)), type(error))]
+    if isinstance(error, HTTPError):
+        candidates.append((_StandIn(error, HTTPError), HTTPError))
+    for value, kind in candidates:
+        data = _pickle_of((value, value is error))
+        if data and type(pickle.loads(data)[0]) is kind:
+            return data
+    return b""
+
+
+class _StandIn:
+    """Pickles an exception by its arguments and attributes, without those that cannot be pickled."""
+
+    def __init__(self, error: BaseException, kind: type[BaseException]) -> None:
+        self._error, self._kind = error, kind
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        args = tuple(each if _pickle_of(each) else repr(each) for each in self._error.args)
+        state = {name: each for name, each in vars(self._error).items() if _pickle_of(each)}
+        return _without_init, (self._kind, args, state)
+
+
+def _without_init(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    vars(error).update(state)
+    return error
+
+
+def _pickle_of(value: object) -> bytes:
+    """The pickle of the value; empty if it cannot be pickled or unpickled."""
+    try:
+        data = pickle.dumps(value)
+        pickle.loads(data)
+    except BaseException:
+        return b""
+    return data
+
+
+# In the server
+
+
+def remote_error(type_name: str, message: str, traceback: str, body: bytes, *, only_http: bool = False) -> Exception:
+    """The exception to raise for an error of a worker.
+
+    Args:
+        type_name: Name of the exception's type in the worker.
+        message: Its message.
+        traceback: Its traceback; "" if there is none.
+        body: The result of `pickled_error`, or b"". Only for function calls: unpickling it runs code.
+        only_http: Restore no exception but an HTTPError.
+
+    Returns:
+        The exception itself, caused by a RemoteError, if it is an HTTPError or was restored exactly. Otherwise a
+        RemoteError, whose `original` is the exception if it could be restored.
+    """
+    remote = RemoteError(type_name, message, traceback)
+    if body:
+        try:
+            original, is_exact = pickle.loads(body)
+        except BaseException:
+            return remote
+        if not isinstance(original, Exception) or isinstance(original, StopIteration):
+            remote.__cause__ = original  # SystemExit would end the loop; a future does not accept StopIteration
+        elif isinstance(original, HTTPError) or (is_exact and not only_http):
+            original.__cause__ = remote
+            return original
+        else:
+            remote.original = original
+    return remote
