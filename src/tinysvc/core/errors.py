@@ -387,6 +387,14 @@ class WorkerStartError(PoolError):
 
     Attributes:
         traceback (str): Traceback of the worker as text; empty if the worker has died without one.
+
+    Example:
+        ```python
+        from tinysvc.core.errors import WorkerStartError
+
+        error = WorkerStartError("the worker cannot start", "ValueError: seven")
+        assert "ValueError" in error.traceback
+        ```
     """
 
     kind = "worker-start"
