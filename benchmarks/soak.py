@@ -971,7 +971,7 @@ LOG_LINES = {
     "a worker died as it began": r"(ERROR tinysvc\.executor: )?worker \d+ was killed by SIGKILL from outside the pool"
     r"(; trying again in 0\.1 s)?",
     "a hint": r"INFO tinysvc: a hint: [A-Z]+ /\S+ works for .*",
-    "what a drain waits for": r"INFO tinysvc: draining: connections that are still at work: \d+; .*",
+    "what a drain waits for": r"INFO tinysvc: draining: waiting for the requests of \d+ connections, .*",
     "a worker died": r"WARNING tinysvc\.executor: worker \d+ was killed by SIGKILL from outside the pool.*",
     "the loop was held for less than a second": r"WARNING tinysvc: .* holds the event loop, for 0\.\d+ s so far, .*",
     "where it was": r'  File ".*", line \d+,? in \S+|    .*',

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from .executor import ProcessPoolExecutor
     from .runtime.background import Background
     from .runtime.cpu_calls import cpu
-    from .server.server import run
+    from .server.run import run
     from .service.service import Service
     from .web.websocket import WebSocket
     from .web.websocket_protocol import SocketClosed
@@ -93,7 +93,7 @@ _ON_DEMAND = {
     "SocketClosed": "web.websocket_protocol",
     "WebSocket": "web.websocket",
     "cpu": "runtime.cpu_calls",
-    "run": "server.server",
+    "run": "server.run",
 }
 
 

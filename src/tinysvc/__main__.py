@@ -15,7 +15,7 @@ from . import __version__
 from .core.errors import ConfigurationError
 from .core.settings import Settings, did_you_mean, load_settings, wrong_value
 from .server.loading import load_service
-from .server.server import failures_told, run_loaded, show
+from .server.run import exit_on_failure, run_loaded, show
 from .service.service import Service
 
 _EXAMPLES = """\
@@ -127,7 +127,7 @@ def measure(target: str, options: Mapping[str, Any]) -> None:
     from .cli.bench import bench
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    with failures_told():
+    with exit_on_failure():
         print(bench(_load(target, options), options))
 
 

@@ -143,7 +143,7 @@ def test_other_signals_are_passed_on(folder: Path) -> None:
     with served("-c", RUN, *tinysvc("service.py"), cwd=folder) as server:
         assert server.process.stderr is not None
         os.kill(first_of(server), signal.SIGHUP)
-        while "SIGHUP reads the certificates again" not in (line := server.process.stderr.readline()):
+        while "SIGHUP reloads the certificates" not in (line := server.process.stderr.readline()):
             assert line, "the log has ended"
 
 

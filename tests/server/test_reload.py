@@ -127,7 +127,7 @@ def test_what_changes_is_served_and_nobody_is_refused_meanwhile(folder: Path) ->
         assert server.get("/worker").json()[0] == 2
         wait_until(lambda: len(workers_below(server.pid)) <= 2, "the old workers are gone")
         server.process.send_signal(signal.SIGHUP)  # certificates would be read again
-        heard(server, "SIGHUP reads the certificates again; there are none")
+        heard(server, "SIGHUP reloads the certificates; this server has none")
         assert until_version(server, 2)[3] == new_pid
 
 
@@ -155,7 +155,7 @@ def test_a_folder_that_goes_and_comes_again(folder: Path) -> None:
     write(services / "one.py", SERVICE)
     with served(*tinysvc("services", "--reload"), cwd=folder, PYTHONPATH=str(folder)) as server:
         shutil.rmtree(services)
-        heard(server, "the last version serves on")
+        heard(server, "the last version keeps serving")
         assert server.get("/one").json()[0] == 1
         services.mkdir()
         write(services / "one.py", SERVICE.replace("VERSION = 1", "VERSION = 2"))
@@ -209,7 +209,7 @@ def test_a_version_that_cannot_start_leaves_the_last_one_serving(folder: Path) -
         for fault, said in FAULTS.items():
             write(folder / "service.py", right.replace("VERSION = 1", fault))
             heard(server, said)
-            heard(server, "the last version serves on")
+            heard(server, "the last version keeps serving")
             assert server.get("/").json()[0] == 1
         write(folder / "service.py", right.replace("VERSION = 1", "VERSION = 3"))
         until_version(server, 3)
@@ -224,7 +224,7 @@ def test_change_while_another_folder_begins_to_be_watched_is_seen(folder: Path) 
             fault = f"import sys; sys.path.append('{number}'); import more{number}; fault{number}"
             write(folder / "service.py", right.replace("VERSION = 1", fault))
             heard(server, f"name 'fault{number}' is not defined")
-            heard(server, "the last version serves on")
+            heard(server, "the last version keeps serving")
         write(folder / "service.py", right.replace("VERSION = 1", "VERSION = 6"))
         until_version(server, 6)
 
@@ -238,14 +238,14 @@ async def test_change_between_two_watchers_starts_a_version(folder: Path, monkey
         started.put_nowait(sorted(changed))
 
     monkeypatch.setattr(reloader, "_start_for", start_for)
-    reloader._on_told(Mock(Version), {"folders": [str(folder)]})
-    reloader._elsewhere.clear()
-    reloader._looking = {str(folder)}
+    reloader._on_report(Mock(Version), {"folders": [str(folder)]})
+    reloader._folders_changed.clear()
+    reloader._watched = {str(folder)}
     edit(folder, "VERSION = 1", "VERSION = 2")
     watching = asyncio.create_task(reloader._start_at_changes({str(folder)}))
     async with asyncio.timeout(20):
         assert await started.get() == [str(folder / "service.py")]
-    reloader._elsewhere.set()
+    reloader._folders_changed.set()
     await watching
 
 
@@ -278,7 +278,7 @@ def test_who_asks_while_there_is_no_version_is_answered_by_the_next(folder: Path
     with reloading(folder) as server:
         with pytest.raises(httpx.RemoteProtocolError):
             server.get("/end")
-        heard(server, "the process ended with status 7; waiting for a change, and who asks waits too")
+        heard(server, "the process ended with status 7; waiting for a change; requests wait, too")
         asker = threading.Thread(target=lambda: answers.append(server.get("/").json()[0]))
         answers: list[object] = []
         asker.start()
@@ -319,7 +319,7 @@ async def waits(slow) -> None:
         edit(folder, "VERSION = 2", "VERSION = = 3")
         time.sleep(1)  # both are on their way; if not, nothing is tested, and nothing fails
         os.kill(server.pid, signal.SIGCONT)
-        heard(server, "the last version serves on")
+        heard(server, "the last version keeps serving")
         assert server.get("/").json()[0] in (1, 2)
 
 
@@ -358,7 +358,7 @@ def test_a_script_that_runs_itself(folder: Path) -> None:
 
 def test_a_unix_socket(folder: Path) -> None:
     with reloading(folder, "--unix", "s") as server:
-        assert server.lines[-1] == "listening on unix:s and reloading what changes"
+        assert server.lines[-1] == "listening on unix:s and reloading when its code changes"
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(folder / "s")), timeout=20) as client:
             edit(folder, "VERSION = 1", "VERSION = 2")
             wait_until(lambda: client.get("http://x/", headers={"connection": "close"}).json()[0] == 2, "it serves")

@@ -1,4 +1,4 @@
-"""server.py inside a process: readiness, drain, addresses. Signals and exit statuses are in test_main.py."""
+"""server.py in this process: readiness, drain, addresses, certificates."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def test_readiness_follows_the_workers(tmp_path: Path) -> None:
         assert (await client.get("/readyz")).status_code == 200
         stopped = workers_below(os.getpid())
         forkserver = os.getpgid(int(Path(f"/proc/{stopped[0]}/stat").read_text().split()[3]))
-        os.kill(forkserver, signal.SIGSTOP)  # nobody can be replaced now
+        os.kill(forkserver, signal.SIGSTOP)  # no worker can be replaced now
         try:
             os.kill(stopped[0], signal.SIGKILL)
             async with asyncio.timeout(20):
@@ -50,12 +50,12 @@ async def own_livez() -> str:
     return "mine"
 
 
-async def test_the_services_own_livez_wins() -> None:
+async def test_livez_of_the_service_takes_precedence() -> None:
     async with Server(Service(own_livez), Settings(port=0)).listening() as url, httpx.AsyncClient() as client:
         assert (await client.get(url + "/livez")).text == "mine"
 
 
-async def test_ipv6() -> None:
+async def test_ipv6_address_is_served() -> None:
     try:
         async with Server(Service(own_livez), Settings(host="::1", port=0)).listening() as url:
             assert url.startswith("http://[::1]:")
@@ -65,13 +65,13 @@ async def test_ipv6() -> None:
         pytest.skip("this machine has no IPv6")
 
 
-async def test_an_address_that_is_none() -> None:
+async def test_address_of_another_machine_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"no address of this machine|cannot listen on"):
         async with Server(Service(own_livez), Settings(host="203.0.113.1", port=0)).listening():
             pass
 
 
-async def test_a_unix_path_that_is_a_file(tmp_path: Path) -> None:
+async def test_unix_path_of_a_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("precious")
     with pytest.raises(ConfigurationError, match=f"cannot listen on the Unix socket {path}"):
@@ -80,7 +80,7 @@ async def test_a_unix_path_that_is_a_file(tmp_path: Path) -> None:
     assert path.read_text() == "precious"
 
 
-async def test_a_drain_lets_requests_finish(tmp_path: Path) -> None:
+async def test_drain_lets_requests_finish(tmp_path: Path) -> None:
     started, go = tmp_path / "started", tmp_path / "go"
     server = Server(Service(faulty.io_wait), Settings(port=0))
     async with httpx.AsyncClient(timeout=20) as client:
@@ -93,7 +93,7 @@ async def test_a_drain_lets_requests_finish(tmp_path: Path) -> None:
     assert (answer.text, answer.headers["connection"]) == ("done", "close")
 
 
-async def test_a_drain_that_takes_too_long_is_cut_off(tmp_path: Path) -> None:
+async def test_late_requests_are_aborted_at_the_end_of_a_drain(tmp_path: Path) -> None:
     started = tmp_path / "started"
     server = Server(Service(faulty.io_wait), Settings(port=0, shutdown_timeout=0.05))
     async with httpx.AsyncClient(timeout=20) as client:
@@ -107,8 +107,8 @@ async def test_a_drain_that_takes_too_long_is_cut_off(tmp_path: Path) -> None:
             await request
 
 
-async def test_who_connects_as_the_drain_begins_is_not_left_waiting(tmp_path: Path) -> None:
-    """The kernel has taken the connection, and nobody will: it ends at once, although another request still runs."""
+async def test_connection_in_the_queue_is_closed_when_a_drain_begins(tmp_path: Path) -> None:
+    """The server never accepts it. It closes at once, although another request still runs."""
     started, go = tmp_path / "started", tmp_path / "go"
     server = Server(Service(faulty.io_wait), Settings(port=0))
     async with httpx.AsyncClient(timeout=20) as client:
@@ -119,13 +119,13 @@ async def test_who_connects_as_the_drain_begins_is_not_left_waiting(tmp_path: Pa
             port = int(url.rpartition(":")[2])
             late = _connect(port)
             late.sendall(ASK)
-            asyncio.get_running_loop().run_in_executor(None, _go_when_ended, late, go)
+            asyncio.get_running_loop().run_in_executor(None, _touch_at_the_end_of, late, go)
         assert (await request).text == "done"
         with pytest.raises(ConnectionRefusedError):
             _connect(port)
 
 
-def _go_when_ended(connection: socket.socket, go: Path) -> None:
+def _touch_at_the_end_of(connection: socket.socket, go: Path) -> None:
     with connection:
         try:
             while connection.recv(4096):
@@ -135,7 +135,7 @@ def _go_when_ended(connection: socket.socket, go: Path) -> None:
         go.touch()
 
 
-async def test_several_listeners(tmp_path: Path) -> None:
+async def test_server_uses_several_listeners(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as unix:
         unix.bind(str(tmp_path / "socket"))
         server = Server(Service(own_livez), Settings(), [tcp, unix])
@@ -146,10 +146,10 @@ async def test_several_listeners(tmp_path: Path) -> None:
             transport = httpx.AsyncHTTPTransport(uds=str(tmp_path / "socket"))
             async with httpx.AsyncClient(transport=transport) as client:
                 assert (await client.get("http://x/livez")).text == "mine"
-    assert (tmp_path / "socket").exists()  # whoever has made it removes it
+    assert (tmp_path / "socket").exists()  # the caller has created it and removes it
 
 
-async def test_an_address_on_which_another_begins_to_listen_meanwhile() -> None:
+async def test_address_on_which_another_socket_listens_is_refused() -> None:
     with socket.socket() as first, socket.socket() as second:
         for each in (first, second):
             each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -175,7 +175,7 @@ async def scheme(request: Request) -> str:
     return request.scheme
 
 
-async def test_https_and_new_certificates(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_certificates_are_reloaded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def seen() -> str:
         return await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port), timeout=20)
 
@@ -188,24 +188,26 @@ async def test_https_and_new_certificates(tmp_path: Path, caplog: pytest.LogCapt
         assert (await client.get(f"{url}/scheme")).text == "https"
         first = await seen()
         certificate.write_text("nonsense")
-        server.read_again()
+        server.reload_certificates()
         assert await seen() == first
         _certify(certificate)
-        server.read_again()
+        server.reload_certificates()
         assert await seen() != first
-        assert (await client.get(f"{url}/scheme")).text == "https"  # on the connection that was there before
+        assert (await client.get(f"{url}/scheme")).text == "https"  # on the old connection
     failure, success = (record for record in caplog.records if record.name == "tinysvc")
-    assert re.match(f"the certificates stay as they were: .*{certificate}", failure.getMessage())
-    assert (failure.levelname, success.getMessage()) == ("ERROR", "the certificates were read again")
+    assert re.match(
+        f"the new certificates are not valid, the old ones stay in use: .*{certificate}", failure.getMessage()
+    )
+    assert (failure.levelname, success.getMessage()) == ("ERROR", "the certificates were reloaded")
 
 
-async def test_several_processes_are_not_for_a_server_in_a_program() -> None:
-    with pytest.raises(ConfigurationError, match=r"workers is 2, but .*: say workers=1 here"):
+async def test_server_in_a_program_is_one_process() -> None:
+    with pytest.raises(ConfigurationError, match=r"workers is 2, but .*: use workers=1 here"):
         Server(Service(own_livez), Settings(workers=2))
 
 
 FEW = 64
-"""Descriptors of a server that may not have more."""
+"""Limit of descriptors of the server."""
 
 ASK = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 SERVICE = """
@@ -220,8 +222,8 @@ if __name__ == "__main__":
 """
 
 
-def answer_of(connection: socket.socket) -> bytes:
-    """What comes for a request; nothing from a connection that was closed at once."""
+def response_on(connection: socket.socket) -> bytes:
+    """The response to a request; empty if the connection was closed at once."""
     try:
         connection.sendall(ASK)
         return connection.recv(65536)
@@ -233,7 +235,7 @@ def _connect(port: int) -> socket.socket:
     return socket.create_connection(("127.0.0.1", port), timeout=20)
 
 
-async def test_who_comes_when_no_descriptor_is_left_is_turned_away_and_nobody_else_is_harmed(tmp_path: Path) -> None:
+async def test_connection_beyond_the_descriptor_limit_is_closed(tmp_path: Path) -> None:
     (tmp_path / "service.py").write_text(SERVICE)
     limited = f"import resource, runpy; resource.setrlimit(resource.RLIMIT_NOFILE, ({FEW}, {FEW}))"
     process = subprocess.Popen(
@@ -246,26 +248,26 @@ async def test_who_comes_when_no_descriptor_is_left_is_turned_away_and_nobody_el
     try:
         assert process.stdout
         port = int(next(line for line in process.stdout if "listening" in line).rpartition(":")[2])
-        answered = []
-        while answer_of(newcomer := _connect(port)):
-            answered.append(newcomer)
-            assert len(answered) < FEW
-        newcomer.close()
+        served = []
+        while response_on(further := _connect(port)):
+            served.append(further)
+            assert len(served) < FEW
+        further.close()
         for _ in range(FEW):
-            with _connect(port) as turned_away:
-                assert not answer_of(turned_away)
-        for connection in answered:
-            assert answer_of(connection).endswith(b"still here")
+            with _connect(port) as refused:
+                assert not response_on(refused)
+        for connection in served:
+            assert response_on(connection).endswith(b"still here")
             connection.close()
 
         def is_back() -> bool:
             with _connect(port) as connection:
-                return bool(answer_of(connection))
+                return bool(response_on(connection))
 
-        wait_until(is_back, "newcomers are answered again")
+        wait_until(is_back, "further connections are served again")
         process.terminate()
-        _, said = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=20)
     finally:
         process.kill()
         process.communicate()
-    assert (process.returncode, said) == (0, "")
+    assert (process.returncode, errors) == (0, "")

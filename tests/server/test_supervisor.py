@@ -1,4 +1,4 @@
-"""supervisor.py: several server processes behind one address, and everything that can befall one of them."""
+"""supervisor.py: several server processes behind one address; how they end and how they are replaced."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ import pytest
 from commands import Served, command, failed, served, tinysvc
 from paths import SUPPORT
 from system import PROC, descendants, is_alive, parent, wait_until, workers_below
-from tinysvc.core.settings import Pool, Settings
-from tinysvc.server.supervisor import HEALTHY, LONGEST_PAUSE, Place, Supervisor, share
+from tinysvc.core.settings import Settings
+from tinysvc.server.supervisor import HEALTHY, LONGEST_PAUSE, ServerProcess, Supervisor
 
 SERVICE = """
 import os, pathlib, signal, time
@@ -67,8 +67,8 @@ def children(pid: int) -> list[int]:
     return sorted(child for child in descendants(pid) if parent(child) == pid)
 
 
-def said(server: Served) -> str:
-    """What it wrote to standard error; it ends by itself."""
+def errors_of(server: Served) -> str:
+    """Its standard error, once it has ended."""
     _, errors = server.process.communicate(timeout=30)
     return errors
 
@@ -82,18 +82,18 @@ def refuses(port: int) -> bool:
         socket.create_connection(("127.0.0.1", port), 20).close()
     except ConnectionRefusedError:
         return True
-    except ConnectionResetError:  # one listened, and closed at this moment
+    except ConnectionResetError:  # the listening socket closed at this moment
         pass
     return False
 
 
-def answerers(server: Served) -> set[int]:
-    """The processes that answer a few dozen new connections."""
-    return {_answerer(port_of(server)) for _ in range(40)}
+def responders(server: Served) -> set[int]:
+    """The processes that respond on a few dozen new connections."""
+    return {_responder(port_of(server)) for _ in range(40)}
 
 
-def _answerer(port: int) -> int:
-    """0 if it dies, or stops to listen, with this connection in its queue or on its way there."""
+def _responder(port: int) -> int:
+    """0 if the process ends, or stops listening, before it accepts this connection."""
     try:
         with socket.create_connection(("127.0.0.1", port), 20) as connection:
             connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
@@ -113,23 +113,23 @@ def connected_to(pid: int, server: Served) -> Iterator[httpx.Client]:
 
 
 def wait_for_both(server: Served, without: int = 0) -> list[int]:
-    """Wait until there are two server processes that answer, none of them `without`; these."""
-    wait_until(lambda: len(answerers(server) - {without, 0}) == 2, "two processes answer")
+    """Wait until two server processes respond, none of them `without`; return them."""
+    wait_until(lambda: len(responders(server) - {without, 0}) == 2, "two processes respond")
     return children(server.pid)
 
 
 @pytest.fixture
 def family() -> Iterator[list[int]]:
-    """Processes that must be gone at the end, wherever they were left."""
+    """Processes that must have ended when the test ends."""
     pids: list[int] = []
     yield pids
-    wait_until(lambda: not any(map(is_alive, pids)), "all that belonged to it has ended")
+    wait_until(lambda: not any(map(is_alive, pids)), "all processes of the server have ended")
 
 
-# All is well
+# Normal operation
 
 
-def test_processes_share_a_port_and_the_workers(folder: Path) -> None:
+def test_processes_share_port_and_workers(folder: Path) -> None:
     with served(*two(), cwd=folder) as server:
         assert server.lines[:-1] == [
             "GET  /        io   service.root",
@@ -139,21 +139,14 @@ def test_processes_share_a_port_and_the_workers(folder: Path) -> None:
         ]
         assert re.fullmatch(r"listening on http://127\.0\.0\.1:[0-9]+ with 2 processes", server.lines[-1])
         both = wait_for_both(server)
-        assert answerers(server) == set(both)
+        assert responders(server) == set(both)
         assert [len(workers_below(pid)) for pid in both] == [1, 1]
         server.process.terminate()
-        assert (said(server), server.process.returncode) == ("", 0)
+        assert (errors_of(server), server.process.returncode) == ("", 0)
     assert {f"closed-{pid}" for pid in both} == {path.name for path in folder.glob("closed-*")}
 
 
-def test_each_gets_its_share_rounded_up() -> None:
-    settings = Settings(workers=3, cpu_workers=4, pools={"a": Pool(workers=1), "b": Pool(workers=9), "c": Pool()})
-    part = share(settings)
-    assert (part.workers, part.cpu_workers) == (1, 2)
-    assert [part.pool(name)["workers"] for name in "abc"] == [1, 3, 2]
-
-
-def test_options_of_the_service_count(folder: Path) -> None:
+def test_options_of_the_service_are_used(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     options = f"workers=3, port={port}, cpu_workers=1"
@@ -164,10 +157,10 @@ def test_options_of_the_service_count(folder: Path) -> None:
             assert server.lines[-1] == f"listening on http://127.0.0.1:{port} with {processes} processes"
             assert len(children(server.pid)) == processes
             server.process.terminate()
-            assert (said(server), server.process.returncode) == ("", 0)
+            assert (errors_of(server), server.process.returncode) == ("", 0)
 
 
-def test_a_unix_socket_is_shared_and_removed_at_the_end(folder: Path) -> None:
+def test_unix_socket_is_shared_and_removed_at_the_end(folder: Path) -> None:
     path = folder / "socket"
     with served(*two("--unix", str(path)), cwd=folder) as server:
         assert server.lines[-1] == f"listening on unix:{path} with 2 processes"
@@ -178,17 +171,17 @@ def test_a_unix_socket_is_shared_and_removed_at_the_end(folder: Path) -> None:
                 return pid
 
         first = ask()
-        os.kill(first, signal.SIGTERM)  # only this one drains; its address is the others' too
+        os.kill(first, signal.SIGTERM)  # only this process drains; the others use its address, too
         wait_until(lambda: not is_alive(first), "it has ended")
         assert ask() in children(server.pid)
         server.process.terminate()
-        said(server)
+        errors_of(server)
         assert server.process.returncode == 0
     assert not path.exists()
 
 
-def test_nothing_of_the_supervisor_is_open_elsewhere(folder: Path) -> None:
-    """A link that another process holds open would keep a server process from seeing that its supervisor has died."""
+def test_no_process_inherits_sockets_of_the_supervisor(folder: Path) -> None:
+    """If another process held a link open, a server process would not notice that its supervisor has died."""
 
     def sockets(pid: int) -> set[str]:
         return {link for entry in (PROC / str(pid) / "fd").iterdir() if (link := os.readlink(entry))[:6] == "socket"}
@@ -207,10 +200,10 @@ def test_nothing_of_the_supervisor_is_open_elsewhere(folder: Path) -> None:
             assert len(sockets(pid) & listening) == (pid in both)
 
 
-# What dies is replaced
+# Replacement
 
 
-def test_a_process_that_dies_is_replaced_and_the_others_serve_meanwhile(folder: Path) -> None:
+def test_others_serve_while_a_dead_process_is_replaced(folder: Path) -> None:
     with served(*two(), cwd=folder) as server:
         first, second = children(server.pid)
         workers = workers_below(first)
@@ -218,29 +211,29 @@ def test_a_process_that_dies_is_replaced_and_the_others_serve_meanwhile(folder: 
             os.kill(first, signal.SIGKILL)
             while first in children(server.pid):
                 assert client.get("/").json() == second
-        wait_until(lambda: not any(map(is_alive, workers)), "its workers are gone")
+        wait_until(lambda: not any(map(is_alive, workers)), "its workers have ended")
         both = wait_for_both(server, without=first)
         assert second in both
         server.process.terminate()
         assert re.fullmatch(
             rf"ERROR tinysvc\[{server.pid}\]: server process {first} was ended by SIGKILL; "
-            r"another one starts in its place\n",
-            said(server),
+            r"it is restarted at once\n",
+            errors_of(server),
         )
         assert server.process.returncode == 0
 
 
-def test_one_that_was_asked_to_end_is_replaced_too(folder: Path) -> None:
+def test_process_that_was_asked_to_end_is_replaced(folder: Path) -> None:
     with served(*two(), cwd=folder) as server:
         first = children(server.pid)[0]
         os.kill(first, signal.SIGTERM)
         wait_for_both(server, without=first)
         server.process.terminate()
-        assert f"server process {first} ended with status 0; another one starts in 1.0 s" in said(server)
+        assert f"server process {first} ended with status 0; it is restarted in 1.0 s" in errors_of(server)
         assert (folder / f"closed-{first}").exists()
 
 
-def test_all_die_at_once(folder: Path) -> None:
+def test_all_processes_die_at_once(folder: Path) -> None:
     with served(*two(), cwd=folder) as server:
         dead = children(server.pid)
         for pid in dead:
@@ -250,26 +243,26 @@ def test_all_die_at_once(folder: Path) -> None:
         wait_for_both(server)
 
 
-def test_pauses_grow_while_deaths_keep_coming() -> None:
-    place = Place()
-    place.taken(1, socket.socket())
-    place.link.close()
-    assert [place.pause() for _ in range(9)] == [0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, LONGEST_PAUSE, LONGEST_PAUSE]
-    place.since -= HEALTHY
-    assert place.pause() == 0
+def test_pauses_grow_with_each_death() -> None:
+    process = ServerProcess()
+    process.started(1, socket.socket())
+    process.link.close()
+    assert [process.pause() for _ in range(9)] == [0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, LONGEST_PAUSE, LONGEST_PAUSE]
+    process.since -= HEALTHY
+    assert process.pause() == 0
 
 
-def test_a_service_that_cannot_start_any_more_is_tried_again(folder: Path) -> None:
-    """Somebody saved a mistake, and later mended it."""
+def test_service_with_a_new_mistake_is_retried(folder: Path) -> None:
+    """An author saves a mistake, and corrects it later."""
     with served(*two(), cwd=folder) as server:
         first, second = children(server.pid)
         (folder / "service.py").write_text("1 / 0\n")
         os.kill(first, signal.SIGKILL)
         assert server.process.stderr
         lines = iter(server.process.stderr)
-        assert "was ended by SIGKILL; another one starts in its place" in next(lines)
+        assert "was ended by SIGKILL; it is restarted at once" in next(lines)
         text = ""
-        while "another one starts in 0.1 s" not in text:
+        while "it is restarted in 0.1 s" not in text:
             text += next(lines)
         assert "cannot start: importing " in text
         assert "ZeroDivisionError" in text
@@ -278,76 +271,28 @@ def test_a_service_that_cannot_start_any_more_is_tried_again(folder: Path) -> No
         assert second in wait_for_both(server, without=first)
 
 
-# What keeps it from starting
-
-MISTAKES = {
-    "broken": ("1 / 0\n", 3, r"importing .*broken\.py failed:\nTraceback.*ZeroDivisionError: division by zero\n"),
-    "exits": ("raise SystemExit(4)\n", 3, r"importing .*SystemExit: 4\n"),
-    "plain": ("x = 1\n", 3, r"the module plain .* has no function with @io_route or @cpu_route\n"),
-    "nodata": (
-        "from tinysvc import io_resource, io_route\n@io_resource\nasync def data():\n    raise OSError('no data')\n"
-        "@io_route('/')\nasync def f(data) -> None: ...\n",
-        3,
-        r"the resource data cannot be opened:\nTraceback.*OSError: no data\n",
-    ),
-    "nomodel": (
-        "from tinysvc import cpu_resource, cpu_route\n@cpu_resource\ndef model():\n    raise OSError('no model')\n"
-        "@cpu_route('/')\ndef f(model) -> None: ...\n",
-        3,
-        r"a worker cannot start\nTraceback.*OSError: no model\n",
-    ),
-    "option": (
-        SERVICE + "import tinysvc\nservice = tinysvc.Service(closed, root, prot=1)\n",
-        2,
-        r"Service\(...\) takes no 'prot'; did you mean port\?\n",
-    ),
-    "dies": (
-        "import os\nos._exit(7)\n",
-        3,
-        r"cannot start: server process [0-9]+ ended with status 7\n",
-    ),
-    "crashes": (
-        "import os\nos.kill(os.getpid(), 11)\n",
-        3,
-        r"cannot start: server process [0-9]+ was ended by SIGSEGV\n",
-    ),
-}
+# Failures at the start
 
 
-@pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_is_said_once(folder: Path, name: str) -> None:
-    text, status, says = MISTAKES[name]
-    (folder / f"{name}.py").write_text(text)
-    got, errors = failed(*tinysvc(f"{name}.py", "--workers", "2"), cwd=folder)
-    assert re.fullmatch("tinysvc: " + says, errors, re.DOTALL), errors
-    assert errors.count("tinysvc: ") == 1
-    assert got == status
-
-
-def test_a_process_whose_failure_is_heard_after_its_end() -> None:
-    """The others are ended for it; it cannot be told any more."""
+def test_failure_reported_before_the_end_ends_the_others() -> None:
+    """The report is read after the end of the process, which cannot get a signal any more."""
     process = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
     process.wait()
     signals, link = socket.socketpair(), socket.socketpair()
     with signals[0], signals[1], link[0], link[1]:
         supervisor = Supervisor(lambda _: None, Settings(workers=2), print, lambda: False, signals)
-        place = supervisor.places[0]
+        server_process = supervisor.processes[0]
         link[0].setblocking(False)
-        place.taken(process.pid, link[0])
+        server_process.started(process.pid, link[0])
         supervisor._selector.register(link[0], selectors.EVENT_READ)
         link[1].send(b'{"failed": ["no data", 3]}\n')
-        supervisor._on_end(place, 3)
-        assert (str(supervisor.failure), supervisor.ending, place.pid) == ("no data", True, 0)
-
-
-def test_a_target_that_is_none(folder: Path) -> None:
-    status, errors = failed(*tinysvc("nowhere.py", "--workers", "2"), cwd=folder)
-    assert (status, errors.count("there is no file or folder")) == (2, 1)
+        supervisor._on_end(server_process, 3)
+        assert (str(supervisor.failure), supervisor.ending, server_process.pid) == ("no data", True, 0)
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_used_port_is_named_and_the_others_unharmed(folder: Path, workers: str) -> None:
-    """Although both would have SO_REUSEPORT, and the kernel no objection."""
+def test_used_port_is_named(folder: Path, workers: str) -> None:
+    """Although both use SO_REUSEPORT, which the kernel accepts. The other server is not disturbed."""
     with served(*two(), cwd=folder) as server:
         port = str(port_of(server))
         status, errors = failed(
@@ -358,14 +303,14 @@ def test_a_used_port_is_named_and_the_others_unharmed(folder: Path, workers: str
             f"tinysvc: cannot listen on 127.0.0.1:{port}: another process does; "
             "stop it or choose --port (0 takes a free one)\n",
         )
-        assert answerers(server) <= set(children(server.pid))
+        assert responders(server) <= set(children(server.pid))
 
 
-# How it ends
+# The end
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_drains_all_and_exits_0(folder: Path, number: signal.Signals) -> None:
+def test_signal_drains_all_processes(folder: Path, number: signal.Signals) -> None:
     with served(*tinysvc(str(SUPPORT / "faulty.py"), "--workers", "2"), cwd=folder) as server:
         both, go, port = children(server.pid), folder / "go", port_of(server)
         busy = []
@@ -375,9 +320,9 @@ def test_a_signal_drains_all_and_exits_0(folder: Path, number: signal.Signals) -
             target = f"/io-wait?started={started}&go={go}"
             busy[-1].sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
             wait_until(started.exists, "the handler runs")
-        for pid in (*both, server.pid):  # a service manager may send it to all of them: that is no second signal
+        for pid in (*both, server.pid):  # a service manager may signal all of them: that is not a second signal
             os.kill(pid, number)
-        wait_until(lambda: refuses(port), "nobody listens any more")
+        wait_until(lambda: refuses(port), "the port is closed")
         assert all(map(is_alive, both))
         go.touch()
         for connection in busy:
@@ -385,21 +330,21 @@ def test_a_signal_drains_all_and_exits_0(folder: Path, number: signal.Signals) -
                 answer = connection.recv(4096)
                 assert answer.startswith(b"HTTP/1.1 200 ")
                 assert b"connection: close" in answer
-        assert (said(server), server.process.returncode) == ("", 0)
+        assert (errors_of(server), server.process.returncode) == ("", 0)
 
 
-def test_ctrl_c_at_a_terminal_comes_to_the_supervisor_alone(folder: Path) -> None:
+def test_ctrl_c_at_a_terminal_reaches_only_the_supervisor(folder: Path) -> None:
     with served(*two(), cwd=folder) as server:
         assert all(os.getpgid(pid) == os.getsid(pid) == pid for pid in children(server.pid))
         assert os.getpgid(server.pid) == os.getpgid(0)
 
 
-def test_a_second_signal_ends_all_at_once(folder: Path, family: list[int]) -> None:
+def test_second_signal_ends_all_at_once(folder: Path, family: list[int]) -> None:
     with served(*two("--shutdown-timeout", "3600"), cwd=folder) as server:
         port = port_of(server)
         with socket.create_connection(("127.0.0.1", port), 20) as busy:
             busy.sendall(b"GET /stall HTTP/1.1\r\nHost: x\r\n\r\n")
-            wait_until((folder / "stalled").exists, "a handler holds the loop of one of them")
+            wait_until((folder / "stalled").exists, "a handler blocks the loop of one process")
             family += descendants(server.pid)
             server.process.terminate()
             wait_until(lambda: len(children(server.pid)) == 1, "the other has drained")
@@ -407,21 +352,21 @@ def test_a_second_signal_ends_all_at_once(folder: Path, family: list[int]) -> No
             assert server.process.wait(30) == 128 + signal.SIGTERM
 
 
-def test_one_that_does_not_end_is_killed(folder: Path, family: list[int]) -> None:
-    impatient = "import tinysvc.server.supervisor\ntinysvc.supervisor.LATE = 0.2\n"
+def test_process_that_does_not_end_is_killed(folder: Path, family: list[int]) -> None:
+    impatient = "import tinysvc.server.supervisor\ntinysvc.server.supervisor.LATE = 0.2\n"
     run = RUN.replace("workers=2,", "workers=2, shutdown_timeout=0,", 1)
     (folder / "service.py").write_text(impatient + SERVICE + run)
     with served("service.py", cwd=folder) as server, socket.create_connection(("127.0.0.1", port_of(server)), 20) as s:
         s.sendall(b"GET /stall HTTP/1.1\r\nHost: x\r\n\r\n")
-        wait_until((folder / "stalled").exists, "a handler holds the loop of one of them")
+        wait_until((folder / "stalled").exists, "a handler blocks the loop of one process")
         family += descendants(server.pid)
         server.process.terminate()
-        assert re.search(r"\]: killed, as they did not end in time: [0-9]+\n", said(server))
+        assert re.search(r"\]: killed, because they did not end in time: [0-9]+\n", errors_of(server))
         assert server.process.returncode == 0
 
 
-def test_the_supervisor_is_killed(folder: Path, family: list[int]) -> None:
-    """The processes drain: what they work at is answered, what they have open is closed, the port is free."""
+def test_processes_drain_when_the_supervisor_is_killed(folder: Path, family: list[int]) -> None:
+    """Running requests get their response, and the port is free afterwards."""
     with served(*tinysvc(str(SUPPORT / "faulty.py"), "--workers", "2"), cwd=folder) as server:
         started, go, port = folder / "started", folder / "go", port_of(server)
         with socket.create_connection(("127.0.0.1", port), 20) as busy:
@@ -429,7 +374,7 @@ def test_the_supervisor_is_killed(folder: Path, family: list[int]) -> None:
             wait_until(started.exists, "the handler runs")
             family += descendants(server.pid)
             server.process.kill()
-            wait_until(lambda: refuses(port), "nobody listens any more")
+            wait_until(lambda: refuses(port), "the port is closed")
             go.touch()
             assert busy.recv(4096).startswith(b"HTTP/1.1 200 ")
         with socket.create_server(("127.0.0.1", port)):
@@ -451,7 +396,7 @@ STARTS = {
 
 @pytest.mark.parametrize("phase", STARTS)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_a_signal_while_they_start(folder: Path, family: list[int], phase: str, number: signal.Signals) -> None:
+def test_signal_during_the_start_ends_all(folder: Path, family: list[int], phase: str, number: signal.Signals) -> None:
     (folder / "slow.py").write_text(STARTS[phase])
     with command(*tinysvc("slow.py", "--workers", "2"), cwd=folder) as process:
         wait_until((folder / "now").exists, "they start")
@@ -460,10 +405,10 @@ def test_a_signal_while_they_start(folder: Path, family: list[int], phase: str, 
         assert process.wait(30) == (0 if number != signal.SIGKILL else -number)
 
 
-# In a program of one's own
+# In the author's program
 
 
-def test_run_with_processes(folder: Path) -> None:
+def test_run_starts_several_processes(folder: Path) -> None:
     atexit = "\nimport atexit\natexit.register(lambda: print('the end of', os.getpid()))\n"
     after = "    print('after')\n"
     (folder / "service.py").write_text(SERVICE + atexit + RUN + after)
@@ -477,21 +422,21 @@ def test_run_with_processes(folder: Path) -> None:
         assert (server.process.returncode, out) == (0, f"after\nthe end of {server.pid}\n")
 
 
-def test_a_program_that_has_started_threads_is_warned(folder: Path) -> None:
+def test_program_with_threads_is_warned(folder: Path) -> None:
     thread = "\nimport threading\nthreading.Thread(target=threading.Event().wait, name='mine', daemon=True).start()\n"
     (folder / "service.py").write_text(SERVICE + RUN.replace(":\n", f":{thread}".replace("\n", "\n    ") + "\n", 1))
     with served("service.py", cwd=folder) as server:
         wait_for_both(server)
         server.process.terminate()
         assert re.fullmatch(
-            r"WARNING tinysvc\[[0-9]+\]: threads run already \(mine\): they do not go on in the server processes, .*\n",
-            said(server),
+            r"WARNING tinysvc\[[0-9]+\]: threads already run \(mine\): they do not exist in the server processes, .*\n",
+            errors_of(server),
         )
         assert server.process.returncode == 0
 
 
-def test_what_is_logged_by_the_service_is_logged_as_it_says(folder: Path) -> None:
-    """Also in a process that was forked when the supervisor had a log already."""
+def test_log_configuration_of_the_service_is_used(folder: Path) -> None:
+    """Also in a process that was forked after the supervisor had configured its log."""
     own = "import logging\nlogging.basicConfig(format='mine: %(message)s', level='INFO')\nlogging.info('loaded')\n"
     (folder / "service.py").write_text(own + SERVICE.partition("@cpu_route")[0])
     with served(*two(), cwd=folder) as server:
@@ -499,4 +444,4 @@ def test_what_is_logged_by_the_service_is_logged_as_it_says(folder: Path) -> Non
         os.kill(first, signal.SIGKILL)
         wait_for_both(server, without=first)
         server.process.terminate()
-        assert said(server).count("mine: loaded\n") == 3
+        assert errors_of(server).count("mine: loaded\n") == 3

@@ -25,7 +25,7 @@ FORKSERVER_VARIABLE = "_TINYSVC_STARTING"
 
 IMPORTED_LATER = (
     "uvloop",
-    "tinysvc.server.server",
+    "tinysvc.server.run",
     "tinysvc.runtime.cpu_endpoints",
     "tinysvc.server.supervisor",
     "tinysvc.server.reload",

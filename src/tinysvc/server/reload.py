@@ -1,15 +1,15 @@
-"""`--reload`: while one writes it, the service is replaced when its code changes, and serves on meanwhile.
+"""`--reload`: replace the service when its code changes, while it keeps serving.
 
     reloader ──exec──> server process of the version that serves
-        └─────exec───> server process of the next one; when it is ready it takes the place, and the other drains
+        └─────exec───> server process of the next version; once it is ready, the other one drains
 
-The reloader runs no code of the author's: each version is the same command line in a fresh interpreter, in a session of
-its own, so that nothing of the last one is left in it. It has the address: the versions accept from one and the same
-socket, which they are given over their links, as a supervisor's processes are. So nobody is refused or cut off, and
-where no version serves, because the first one is wrong or the last one has died, who asks is answered by the next.
+The reloader runs none of the author's code: each version is the same command line in a fresh interpreter and in its own
+session, without any state of the last version. The reloader owns the address: all versions accept connections from the
+same socket, which they receive over their links as a supervisor's processes do. So no connection is refused or reset.
+While no version serves, because the first one has an error or the last one has died, requests wait for the next one.
 
-A server process tells the folders of the author's modules, also of those that could not be imported; the reloader looks
-there for files of Python that change.
+A server process reports the folders of the author's modules, also of modules that cannot be imported. The reloader
+watches the Python files in these folders.
 """
 
 from __future__ import annotations
@@ -36,32 +36,31 @@ from ..core.systemd import notify, notify_reload
 from ..pool.importable import refuse_frozen
 from ..service.service import Service
 from .loading import is_authors
+from .server_process import LATE, ProcessFailed, SupervisorLink, end_in_words, start_log
 from .sockets import RELOADER, listener_url, listening_sockets
-from .supervisor import LATE, Link, ProcessFailed, end_in_words, start_log
 
 log = logging.getLogger("tinysvc")
 
 LONGEST_LINE = 64 * 1024 * 1024
-"""Bytes a server process may tell at once; 1000 folders or routes are more than the 64 KiB that asyncio reads."""
+"""Bytes of one report of a server process; 1000 folders or routes are more than asyncio's default of 64 KiB."""
 
-LOOK_AGAIN = 1000
-"""Milliseconds after which it is looked whether a folder that was gone is there again: nobody would say so."""
+CHECK_FOLDERS = 1000
+"""Milliseconds between checks whether a removed folder exists again: the system does not report that."""
 
 CANNOT_WATCH = (
-    "--reload: the system refuses to watch the code (%s); looking at its files every %g s instead, as "
-    "WATCHFILES_FORCE_POLLING=1 does. Raise fs.inotify.max_user_instances and max_user_watches to see changes at once"
+    "--reload: the system refuses to watch the code (%s); its files are checked every %g s instead, as with "
+    "WATCHFILES_FORCE_POLLING=1. Raise fs.inotify.max_user_instances and max_user_watches to see changes at once"
 )
 
-
 POLL_PAUSE = 0.5
-"""Seconds between two looks at the files where the system does not report changes."""
+"""Seconds between two checks of the files where the system does not report changes."""
 
 
 def _states(folders: Iterable[str]) -> set[tuple[str, tuple[int, ...]]]:
-    """The files of Python in these folders, each with what changes when it is written."""
+    """The Python files in these folders, each with time, size and inode, which change when it is written."""
     found: set[tuple[str, tuple[int, ...]]] = set()
     for folder in folders:
-        with suppress(OSError):  # it, or the file, was removed in this moment
+        with suppress(OSError):  # the folder or a file was removed at this moment
             for entry in os.scandir(folder):
                 if entry.name.endswith((".py", ".pyx", ".pyd")):
                     state = entry.stat()
@@ -70,19 +69,24 @@ def _states(folders: Iterable[str]) -> set[tuple[str, tuple[int, ...]]]:
 
 
 def reload(settings: Settings, announce: Callable[[str], None], terminal_closed: Callable[[], bool]) -> None:
-    """Serve, and serve anew at each change, until a signal comes. ProcessFailed if there is nothing to wait for."""
+    """Serve until a signal arrives, and start a new version at each change.
+
+    Raises:
+        ConfigurationError: watchfiles is not installed.
+        ProcessFailed: The first version failed, and no change of code can help.
+    """
     try:
         import watchfiles  # noqa: F401
     except ImportError:
         raise ConfigurationError("--reload needs the library watchfiles: pip install 'tinysvc[reload]'") from None
     refuse_frozen("--reload")
     start_log(settings)
-    logging.getLogger("watchfiles").setLevel(logging.WARNING)  # what has changed is said here
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)  # the reloader itself logs the changes
     asyncio.run(Reloader(settings, announce, terminal_closed).run())
 
 
 class Version:
-    """A server process with one state of the code."""
+    """A server process with one version of the code."""
 
     def __init__(self, process: asyncio.subprocess.Process, link: socket.socket) -> None:
         self.process = process
@@ -90,8 +94,8 @@ class Version:
         self.folders: set[str] = set()
         self.failure: ProcessFailed | None = None
 
-    async def lines(self) -> AsyncIterator[dict[str, Any]]:
-        """What it tells, until it has ended."""
+    async def reports(self) -> AsyncIterator[dict[str, Any]]:
+        """Its reports, until it has ended."""
         reader, writer = await asyncio.open_connection(sock=self.link.dup(), limit=LONGEST_LINE)
         try:
             while line := await reader.readline():
@@ -107,7 +111,7 @@ class Version:
 
 
 class Reloader:
-    """Who serves, who is to serve next, and what is watched."""
+    """The version that serves, the next version, and the folders that are watched."""
 
     def __init__(
         self, settings: Settings, announce: Callable[[str], None], terminal_closed: Callable[[], bool]
@@ -120,14 +124,14 @@ class Reloader:
         self.listeners: list[socket.socket] = []
         self.routes = ""
         self.failure: ProcessFailed | None = None
-        self._lives: dict[Version, asyncio.Task[None]] = {}
+        self._tasks: dict[Version, asyncio.Task[None]] = {}
         self._sockets = ExitStack()
-        self._over = asyncio.Event()
-        self._elsewhere = asyncio.Event()  # other folders are to be watched
-        self._told: set[str] = set()  # the folders that are to be watched
-        self._looking: set[str] = set()  # those of them that are
-        self._seen: set[tuple[str, tuple[int, ...]]] = set()  # their files, before the last version was started
-        self._polls = False  # whether the system has refused to report changes
+        self._ended = asyncio.Event()
+        self._folders_changed = asyncio.Event()  # other folders must be watched
+        self._reported: set[str] = set()  # the folders to watch, also those that do not exist at the moment
+        self._watched: set[str] = set()  # the folders that are watched
+        self._seen: set[tuple[str, tuple[int, ...]]] = set()  # their files before the last version was started
+        self._polls = False  # the system refuses to report changes
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -136,7 +140,7 @@ class Reloader:
         watching = asyncio.create_task(self._watch())
         try:
             await self._start()
-            await self._over.wait()
+            await self._ended.wait()
         finally:
             notify("STOPPING=1")
             watching.cancel()
@@ -148,38 +152,40 @@ class Reloader:
     def _on_signal(self, number: int) -> None:
         if number == signal.SIGHUP and not self.terminal_closed():
             if self.serving:
-                notify_reload(partial(self.serving.signal, number))  # a version that only starts reads them anyway
+                notify_reload(
+                    partial(self.serving.signal, number)
+                )  # a version that starts reads the certificates anyway
             return
-        if self._over.is_set():
-            for version in self._lives:
+        if self._ended.is_set():
+            for version in self._tasks:
                 version.signal(signal.SIGKILL)
-        self._over.set()
+        self._ended.set()
 
     async def _end(self) -> None:
-        for version in self._lives:
+        for version in self._tasks:
             version.signal(signal.SIGTERM)
-        if self._lives:
+        if self._tasks:
             with suppress(TimeoutError):
                 async with awake_timeout(self.settings.shutdown_timeout + LATE):
-                    await asyncio.wait(self._lives.values())
-        for version in self._lives:
-            log.error("killed, as it did not end in time: %d", version.process.pid)
+                    await asyncio.wait(self._tasks.values())
+        for version in self._tasks:
+            log.error("killed, because it did not end in time: %d", version.process.pid)
             version.signal(signal.SIGKILL)
-        if self._lives:
-            await asyncio.wait(self._lives.values())
+        if self._tasks:
+            await asyncio.wait(self._tasks.values())
 
     def _fail(self, failure: ProcessFailed) -> None:
         self.failure = failure
-        self._over.set()
+        self._ended.set()
 
     # Versions
 
     async def _start(self) -> None:
-        """The next version. One that has not come so far as to serve is given up for it."""
-        self._seen = _states(self._watched() | self._looking)
-        given_up, self.next = self.next, None  # from here on it may say that it is ready: nobody listens
-        if given_up:
-            given_up.signal(signal.SIGTERM)
+        """Start the next version; end a version that is not ready yet."""
+        self._seen = _states(self._existing() | self._watched)
+        outdated, self.next = self.next, None  # from now on its reports are ignored
+        if outdated:
+            outdated.signal(signal.SIGTERM)
         ours, theirs = socket.socketpair()
         with theirs:
             process = await asyncio.create_subprocess_exec(
@@ -187,31 +193,31 @@ class Reloader:
                 *sys.orig_argv[1:],
                 pass_fds=[theirs.fileno()],
                 env={**os.environ, RELOADER: str(theirs.fileno()), "PYTHONDONTWRITEBYTECODE": "1"},
-                start_new_session=True,  # a Ctrl-C at the terminal comes to the reloader alone
+                start_new_session=True,  # a Ctrl-C at the terminal reaches only the reloader
             )
         self.next = version = Version(process, ours)
-        self._lives[version] = asyncio.create_task(self._live(version))
+        self._tasks[version] = asyncio.create_task(self._follow(version))
 
-    async def _live(self, version: Version) -> None:
-        """From its beginning to its end."""
+    async def _follow(self, version: Version) -> None:
+        """Read its reports until it ends."""
         with version.link:
-            async for told in version.lines():
-                self._on_told(version, told)
+            async for report in version.reports():
+                self._on_report(version, report)
             exit_code = await version.process.wait()
-        del self._lives[version]
+        del self._tasks[version]
         self._on_end(version, exit_code)
 
-    def _on_told(self, version: Version, told: dict[str, Any]) -> None:
-        if "folders" in told:
-            before = self._watched()
-            version.folders = set(told["folders"])
+    def _on_report(self, version: Version, report: dict[str, Any]) -> None:
+        if "folders" in report:
+            before = self._existing()
+            version.folders = set(report["folders"])
             self._seen |= _states(version.folders - before)
-            if not self._watched() <= self._looking:  # else keep the watcher: changes are lost while it is made anew
-                self._elsewhere.set()
-        elif "failed" in told:
-            version.failure = ProcessFailed(*told["failed"])
-        elif "settings" in told:
-            self._give_listeners(version, Settings(**told["settings"]), told["routes"])
+            if not self._existing() <= self._watched:  # otherwise keep the watcher: a new one would miss changes
+                self._folders_changed.set()
+        elif "failed" in report:
+            version.failure = ProcessFailed(*report["failed"])
+        elif "settings" in report:
+            self._give_listeners(version, Settings(**report["settings"]), report["routes"])
         elif version is self.next:
             self._promote(version)
 
@@ -228,76 +234,76 @@ class Reloader:
             socket.send_fds(version.link, [b" "], [listener.fileno() for listener in self.listeners])
 
     def _promote(self, version: Version) -> None:
-        """It serves: who did so until now may go."""
+        """The version serves: end the one before it."""
         before, self.serving, self.next = self.serving, version, None
         if before:
             before.signal(signal.SIGTERM)
         scheme = "https" if self.settings.ssl_cert else "http"
         urls = " and ".join(listener_url(listener, scheme) for listener in self.listeners)
-        self.announce(f"{self.routes}\nlistening on {urls} and reloading what changes")
+        self.announce(f"{self.routes}\nlistening on {urls} and reloading when its code changes")
 
     def _on_end(self, version: Version, exit_code: int) -> None:
         why = str(version.failure) if version.failure else f"the process {end_in_words(exit_code)}"
-        if version is self.next and not self._over.is_set():
+        if version is self.next and not self._ended.is_set():
             self.next = None
-            if version.failure and not version.folders and not self.listeners:  # it is not the code that is wrong
+            if version.failure and not version.folders and not self.listeners:  # the cause is not in the code
                 self._fail(version.failure)
             else:
-                log.error("%s\n%s", why, "the last version serves on" if self.serving else "waiting for a change")
+                log.error("%s\n%s", why, "the last version keeps serving" if self.serving else "waiting for a change")
         elif version is self.serving:
             self.serving = None
-            if not self._over.is_set():
-                log.error("%s; waiting for a change, and who asks waits too", why)
+            if not self._ended.is_set():
+                log.error("%s; waiting for a change; requests wait, too", why)
 
     # Changes
 
-    def _watched(self) -> set[str]:
-        """The folders that are there, of those that the living versions have told; if none lives, the last ones."""
-        told = {folder for version in self._lives for folder in version.folders}
-        self._told = told or self._told
-        return {folder for folder in self._told if os.path.isdir(folder)}
+    def _existing(self) -> set[str]:
+        """The folders that the running versions have reported, or the last version if none runs, and that exist."""
+        reported = {folder for version in self._tasks for folder in version.folders}
+        self._reported = reported or self._reported
+        return {folder for folder in self._reported if os.path.isdir(folder)}
 
     async def _watch(self) -> None:
-        """Start the next version at each change, by whatever way the system lets us see one."""
+        """Start the next version at each change, found by a watcher or by polling."""
         while True:
-            await self._elsewhere.wait()
-            self._elsewhere = asyncio.Event()
-            if not (watched := self._watched()):  # nobody would say that one of them is there again
-                await asyncio.sleep(LOOK_AGAIN / 1000)
-                self._elsewhere.set()
+            await self._folders_changed.wait()
+            self._folders_changed = asyncio.Event()
+            if not (watched := self._existing()):  # the system would not report that one exists again
+                await asyncio.sleep(CHECK_FOLDERS / 1000)
+                self._folders_changed.set()
                 continue
-            self._looking = watched
+            self._watched = watched
             try:
                 await (self._poll() if self._polls else self._start_at_changes(watched))
-            except FileNotFoundError:  # a folder was removed in this moment
-                await asyncio.sleep(LOOK_AGAIN / 1000)
-                self._elsewhere.set()
+            except FileNotFoundError:  # a folder was removed at this moment
+                await asyncio.sleep(CHECK_FOLDERS / 1000)
+                self._folders_changed.set()
             except (OSError, RuntimeError) as error:  # watchfiles has a RuntimeError of its own for some
                 log.warning(CANNOT_WATCH, error, POLL_PAUSE)
                 self._polls = True
-                self._elsewhere.set()
+                self._folders_changed.set()
 
     async def _start_at_changes(self, watched: set[str]) -> None:
-        """Until other folders are to be watched. OSError or RuntimeError where the system refuses to watch these."""
+        """Until other folders must be watched. OSError or RuntimeError where the system refuses to watch these."""
         from watchfiles import PythonFilter, awatch
 
         is_python = PythonFilter()
 
         def is_code(change: Any, path: str) -> bool:
-            if change.name == "deleted":  # a folder that is made again is another, and is to be watched anew
-                self._looking.discard(path)
+            if change.name == "deleted":  # if it is created again, it needs a new watcher
+                self._watched.discard(path)
             return is_python(change, path)
 
         changes = awatch(
             *watched,
             watch_filter=is_code,
-            stop_event=self._elsewhere,
+            stop_event=self._folders_changed,
             recursive=False,
-            rust_timeout=LOOK_AGAIN,
+            rust_timeout=CHECK_FOLDERS,
             yield_on_timeout=True,
         )
         async for each in changes:
-            if paths := {path for _, path in each} or self._come_again() or self._changed():
+            if paths := {path for _, path in each} or self._reappeared() or self._changed():
                 await self._start_for(paths)
 
     async def _start_for(self, changed: Iterable[str]) -> None:
@@ -306,59 +312,61 @@ class Reloader:
         await self._start()
 
     async def _poll(self) -> None:
-        """As `_start_at_changes`, by looking. Not by watchfiles: it misses the second of two edits in one second."""
-        while not self._elsewhere.is_set():
+        """Like `_start_at_changes`, by polling. watchfiles would miss the second of two edits within one second."""
+        while not self._folders_changed.is_set():
             await asyncio.sleep(POLL_PAUSE)
-            if changed := self._changed() or self._come_again():
-                self._looking &= self._watched()
+            if changed := self._changed() or self._reappeared():
+                self._watched &= self._existing()
                 await self._start_for(changed)
 
     def _changed(self) -> set[str]:
-        """Files that are not as they were before the last version was started: no watcher reports a change that was
-        made while another watcher took its place."""
-        changed = self._seen ^ _states(self._looking)
-        return {path for path, _ in changed if os.path.dirname(path) in self._looking}
+        """Files that differ from those before the last version was started.
 
-    def _come_again(self) -> set[str]:
-        """Folders that were gone and are there again; from now on they are watched anew."""
-        folders = self._watched() - self._looking
+        A change between the end of one watcher and the start of the next is reported by neither.
+        """
+        changed = self._seen ^ _states(self._watched)
+        return {path for path, _ in changed if os.path.dirname(path) in self._watched}
+
+    def _reappeared(self) -> set[str]:
+        """Folders that were removed and exist again; they get a new watcher."""
+        folders = self._existing() - self._watched
         if folders:
-            self._elsewhere.set()
+            self._folders_changed.set()
         return folders
 
 
 # In a server process
 
 
-def link_to_reloader() -> Link:
-    """The link of a server process that a reloader has started; its children do not find it."""
-    link = Link(socket.socket(fileno=int(os.environ.pop(RELOADER))))
+def link_to_reloader() -> SupervisorLink:
+    """The link of a server process that a reloader has started; its children do not inherit it."""
+    link = SupervisorLink(socket.socket(fileno=int(os.environ.pop(RELOADER))))
     link.socket.set_inheritable(False)
     exit_with_parent(link.socket, True)
     return link
 
 
-def telling_folders(link: Link, load: Callable[[], Service]) -> Service:
-    """What `load` returns or raises. The reloader is told what to watch, whichever it is."""
+def load_reporting_folders(link: SupervisorLink, load: Callable[[], Service]) -> Service:
+    """Call `load`, and report the folders to watch to the reloader, also if it raises."""
     try:
         service = load()
     except BaseException as error:
-        link.tell(folders=folders(error))
+        link.report(folders=folders(error))
         raise
-    link.tell(folders=folders())
+    link.report(folders=folders())
     return service
 
 
 def folders(error: BaseException | None = None) -> list[str]:
-    """The folders of all modules of the author's, and of the files that an error has come by."""
-    modules = [module for module in list(sys.modules.values()) if _is_there(getattr(module, "__file__", None))]
+    """The folders of all modules of the author, and of the files in the traceback of an error."""
+    modules = [module for module in list(sys.modules.values()) if _is_authors_file(getattr(module, "__file__", None))]
     packages = [path for module in modules for path in getattr(module, "__path__", ())]
-    files = [*(module.__file__ for module in modules), *filter(_is_there, _files_of(error))]
+    files = [*(module.__file__ for module in modules), *filter(_is_authors_file, _files_of(error))]
     below = [folder for package in packages for folder, _, _ in os.walk(package) if "__pycache__" not in folder]
     return sorted({*below, *(str(Path(str(file)).resolve().parent) for file in files)})
 
 
-def _is_there(file: str | None) -> bool:
+def _is_authors_file(file: str | None) -> bool:
     return file is not None and is_authors(file) and os.path.exists(file)
 
 

@@ -1,27 +1,26 @@
-"""Several server processes behind one address, and the process that keeps them there.
+"""Several server processes behind one address, and the supervisor that starts and replaces them.
 
     supervisor ──fork──> server process ──> forkserver ──fork──> worker
         └────── link ──────────┘
 
-The *supervisor* binds the address, forks the processes and waits: for signals, for what they tell, for their ends. It
-has no loop, no thread and no request, and of the author's code only what was loaded before it began, so that next to
-nothing can go wrong in it. It forks while its signals are held back, until the new process has handlers of its own.
+The *supervisor* binds the address, forks the server processes, and waits for signals, for their reports and for their
+ends. It has no event loop, no thread and no request, and it runs none of the author's code beyond what was loaded
+before: very little can fail in it. It blocks signals during a fork, until the new process has its own handlers.
 
-A *server process* loads the service, tells its settings over its *link*, a socketpair, is given the sockets, opens
-resources and workers, listens, and tells that it is ready. It has a session of its own: a Ctrl-C at the terminal comes
-to the supervisor alone. Each listens on the address with a socket and a queue of its own (SO_REUSEPORT), and the kernel
-deals the connections out. A Unix socket, or one from systemd, they share.
+A *server process* loads the service, reports its settings over its *link*, a socketpair, receives the listening
+sockets, opens resources and workers, listens, and reports that it is ready. It runs in its own session: a Ctrl-C at the
+terminal reaches only the supervisor. Each process listens on the address with its own socket and queue (SO_REUSEPORT),
+and the kernel distributes the connections. A Unix socket, or a socket from systemd, is shared.
 
-Who outlives whom: a process that dies is replaced, and the others serve meanwhile; but the connections in its queue,
-which it had not accepted yet, are reset with it. When the supervisor dies, however it does, the links close, and the
-processes drain and end. The supervisor's own socket on the address never listens: it keeps the address while there is
-no process, and who connects then is refused, not left waiting.
+A server process that dies is replaced while the others serve; connections in its queue that it has not accepted are
+reset. When the supervisor dies, for any reason, the links close, and the server processes drain and end. The
+supervisor's own socket on the address never listens: it reserves the address while there is no server process, and
+connections are then refused instead of waiting.
 """
 
 from __future__ import annotations
 
 import atexit
-import dataclasses
 import json
 import logging
 import math
@@ -39,57 +38,44 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any, NoReturn
 
-from ..core import request_context
-from ..core.errors import ConfigurationError
 from ..core.exit_with_parent import exit_with_parent
-from ..core.forks import detach_in_child
-from ..core.settings import Pool, Settings
+from ..core.settings import Settings
 from ..core.shutdown import CLOCK_INTERVAL, Countdown
 from ..core.systemd import notify, notify_reload
-from .sockets import listener_url, listening_sockets, rebound
+from .server_process import LATE, ProcessFailed, SupervisorLink, end_in_words, start_log
+from .sockets import listener_url, listening_sockets
 
 log = logging.getLogger("tinysvc")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
-"""Seconds before a process is replaced that has died again; the first time it is replaced at once."""
+"""Seconds before a process that has died again is replaced; after its first death it is replaced at once."""
 
-TOLD_TO_END = (0, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP)
-"""Ends of a process that was told to end. If the whole service was told so, the supervisor's own signal comes within a
-moment: until then the process is not replaced."""
+ORDERLY_ENDS = (0, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP)
+"""Exit codes of a process that was asked to end. If all processes of the service were asked, the supervisor soon gets
+its own signal: it waits for that before it replaces the process."""
 
-MOMENT = 1.0
-"""Seconds of it."""
+SIGNAL_DELAY = 1.0
+"""Seconds that it waits for that signal."""
 
 HEALTHY = 10.0
-"""Seconds of life after which a process's death is a first one again."""
+"""Seconds of life after which the death of a process counts as its first one again."""
 
-LATE = 8.0
-"""Seconds beyond `shutdown_timeout` for closing resources; a stuck forkserver may take 5 of them."""
-
-MAX_LISTENERS = 253
-"""Descriptors that one message can carry (Linux: SCM_MAX_FD)."""
-
-OURS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 """The signals that a supervisor handles."""
 
 
-class ProcessFailed(ConfigurationError):
-    """A server process could not start. It has said why, and with which status to end."""
-
-    def __init__(self, message: str, exit_status: int) -> None:
-        super().__init__(message)
-        self.exit_status = exit_status
-
-
 def supervise(
-    serve: Callable[[Link], None],
+    serve: Callable[[SupervisorLink], None],
     settings: Settings,
     announce: Callable[[str], None],
     terminal_closed: Callable[[], bool],
 ) -> None:
-    """Keep `settings.workers` processes that run `serve` until a signal comes. ProcessFailed if one cannot start.
+    """Keep `settings.workers` processes running `serve` until a signal arrives.
 
-    The other settings are those of the first process that has told them: its service may have some of its own.
+    The other settings come from the first process that reports them, as its service may have settings of its own.
+
+    Raises:
+        ProcessFailed: A server process cannot start.
     """
     with _signals() as signals, Supervisor(serve, settings, announce, terminal_closed, signals) as supervisor:
         supervisor.run()
@@ -97,12 +83,12 @@ def supervise(
 
 @contextmanager
 def _signals() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """A socket that OURS can be read from, a byte each; and the one they are written to."""
+    """A socket from which the HANDLED signals are read, one byte each, and the socket that they are written to."""
     reader, writer = socket.socketpair()
     with reader, writer:
         reader.setblocking(False)
         writer.setblocking(False)
-        before = {number: signal.signal(number, lambda *_: None) for number in OURS}
+        before = {number: signal.signal(number, lambda *_: None) for number in HANDLED}
         wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
         try:
             yield reader, writer
@@ -112,33 +98,28 @@ def _signals() -> Iterator[tuple[socket.socket, socket.socket]]:
                 signal.signal(number, handler)
 
 
-def start_log(settings: Settings) -> None:
-    """As a single process logs, and which one it is."""
-    request_context.configure_logging(settings.log_level, "%(levelname)s %(name)s[%(process)d]: %(message)s")
-
-
-class Place:
-    """One of the processes; while there is none, `pid` is 0."""
+class ServerProcess:
+    """One of the server processes, and its successors; `pid` is 0 while it does not run."""
 
     def __init__(self) -> None:
         self.pid = 0
-        self.deaths = 0  # with no healthy life between them
-        self.due = 0.0  # it is not replaced before
+        self.deaths = 0  # in a row, without HEALTHY seconds of life between them
+        self.due = 0.0  # the earliest time of its next start
         self.begin()
 
     def begin(self) -> None:
-        """A process is to be forked: nothing is known of it yet."""
+        """Forget the last process: the next one is about to be forked."""
         self.since = time.monotonic()
-        self.heard = b""  # the beginning of a line
+        self.received = b""  # an incomplete line
         self.ready = False
         self.failure: ProcessFailed | None = None
 
-    def taken(self, pid: int, link: socket.socket) -> None:
+    def started(self, pid: int, link: socket.socket) -> None:
         self.pid = pid
         self.link = link
 
     def pause(self) -> float:
-        """Seconds until it is replaced, now that it has died."""
+        """Seconds until it is replaced, called when it has died."""
         if time.monotonic() - self.since >= HEALTHY:
             self.deaths = 0
         self.deaths += 1
@@ -146,11 +127,11 @@ class Place:
 
 
 class Supervisor:
-    """The loop of the supervisor. Leaving it as a context kills what is left."""
+    """The loop of the supervisor. Its context kills the processes that are left."""
 
     def __init__(
         self,
-        serve: Callable[[Link], None],
+        serve: Callable[[SupervisorLink], None],
         settings: Settings,
         announce: Callable[[str], None],
         terminal_closed: Callable[[], bool],
@@ -161,15 +142,15 @@ class Supervisor:
         self.announce = announce
         self.terminal_closed = terminal_closed
         self.signals = signals
-        self.places = [Place() for _ in range(settings.workers)]
+        self.processes = [ServerProcess() for _ in range(settings.workers)]
         self.listeners: list[socket.socket] = []
-        self.routes = ""  # of the service, once a process has told them
+        self.routes = ""  # of the service, once a process has reported them
         self.announced = False
         self.ending = False
         self.failure: ProcessFailed | None = None
-        self._budget = Countdown(math.inf)  # until those that do not end are killed
+        self._budget = Countdown(math.inf)  # until processes that do not end are killed
         self._sockets = ExitStack()
-        self._selector = selectors.PollSelector()  # one that has no descriptor, which those we fork would share
+        self._selector = selectors.PollSelector()  # it has no descriptor, which forked processes would share
         self._selector.register(signals[0], selectors.EVENT_READ, self._on_signals)
         self._log_before = logging.root.handlers[:], logging.root.level
 
@@ -185,7 +166,9 @@ class Supervisor:
     def run(self) -> None:
         start_log(self.settings)
         _warn_of_threads()
-        if os.environ.get("LISTEN_PID") == str(os.getpid()):  # systemd's: take them before a process inherits them
+        if os.environ.get("LISTEN_PID") == str(
+            os.getpid()
+        ):  # systemd's sockets: take them before a process inherits them
             self._bind()
         while not self.ending or self._alive():
             self._start_missing()
@@ -196,37 +179,37 @@ class Supervisor:
             raise self.failure
 
     def _alive(self) -> list[int]:
-        return [place.pid for place in self.places if place.pid]
+        return [process.pid for process in self.processes if process.pid]
 
     def _patience(self) -> float | None:
-        """Seconds until something is to be done that nobody will tell us of."""
+        """Seconds until the supervisor must act without an event; None: there is nothing to do."""
         if self.ending:
             return min(CLOCK_INTERVAL, self._budget.left())
-        due = [place.due for place in self.places if not place.pid]
+        due = [process.due for process in self.processes if not process.pid]
         earliest = min(due, default=math.inf)
         return None if earliest == math.inf else max(0.0, earliest - time.monotonic())
 
     def _start_missing(self) -> None:
         now = time.monotonic()
         if not self._budget.left():
-            log.error("killed, as they did not end in time: %s", ", ".join(map(str, self._alive())))
+            log.error("killed, because they did not end in time: %s", ", ".join(map(str, self._alive())))
             self._kill()
-        for place in self.places:
-            if not self.ending and not place.pid and now >= place.due:
-                self._fork(place)
+        for process in self.processes:
+            if not self.ending and not process.pid and now >= process.due:
+                self._fork(process)
 
-    # How it ends
+    # The end
 
     def _pass_on(self, number: int) -> None:
         for pid in self._alive():
-            os.kill(pid, number)  # it is nobody else's pid until we have reaped it
+            os.kill(pid, number)  # the kernel does not reuse the pid before we reap it
 
     def _kill(self) -> None:
         self._budget = Countdown(math.inf)
         self._pass_on(signal.SIGKILL)
 
     def _end(self) -> None:
-        """Let all drain and end. Of a shared socket our end is closed too: who connects must not be left waiting."""
+        """Let all processes drain and end. Close shared sockets here, too: connections must not wait in their queue."""
         if not self.ending:
             self.ending = True
             notify("STOPPING=1")
@@ -235,11 +218,11 @@ class Supervisor:
             self._pass_on(signal.SIGTERM)
 
     def _fail(self, failure: ProcessFailed) -> None:
-        """The first failure at the start ends all the others, and is what is said."""
+        """A process cannot start: end the others, and report the first failure."""
         self.failure = self.failure or failure
         self._end()
 
-    # What comes
+    # Signals and reports
 
     def _on_signals(self) -> None:
         for number in self.signals[0].recv(4096):
@@ -250,34 +233,34 @@ class Supervisor:
             elif number != signal.SIGCHLD:
                 self._end()
 
-    def _hear(self, place: Place) -> bool:
-        """Take what the process tells. False when there is no more for now."""
+    def _receive(self, process: ServerProcess) -> bool:
+        """Read reports of the process. False if there are no more at the moment."""
         try:
-            data = place.link.recv(65536)
+            data = process.link.recv(65536)
         except BlockingIOError:
             return False
         except ConnectionResetError:
             data = b""
         if not data:
-            self._forget(place)
+            self._forget(process)
             return False
-        *lines, place.heard = (place.heard + data).split(b"\n")
+        *lines, process.received = (process.received + data).split(b"\n")
         for line in lines:
-            self._on_told(place, json.loads(line))
+            self._on_report(process, json.loads(line))
         return True
 
-    def _on_told(self, place: Place, told: dict[str, Any]) -> None:
-        if "failed" in told:
-            place.failure = ProcessFailed(*told["failed"])
+    def _on_report(self, process: ServerProcess, report: dict[str, Any]) -> None:
+        if "failed" in report:
+            process.failure = ProcessFailed(*report["failed"])
             if not self.announced:
-                self._fail(place.failure)
-        elif "settings" in told:
-            self._give_listeners(place, Settings(**told["settings"]), told["routes"])
+                self._fail(process.failure)
+        elif "settings" in report:
+            self._give_listeners(process, Settings(**report["settings"]), report["routes"])
         else:
-            place.ready = True
+            process.ready = True
             self._announce()
 
-    def _give_listeners(self, place: Place, settings: Settings, routes: str) -> None:
+    def _give_listeners(self, process: ServerProcess, settings: Settings, routes: str) -> None:
         if self.ending:
             return
         if not self.routes:
@@ -285,86 +268,88 @@ class Supervisor:
         if not self.listeners:
             self._bind()
         with suppress(OSError):  # it has died
-            socket.send_fds(place.link, [b" "], [listener.fileno() for listener in self.listeners])
+            socket.send_fds(process.link, [b" "], [listener.fileno() for listener in self.listeners])
 
     def _bind(self) -> None:
         self.listeners = self._sockets.enter_context(listening_sockets(self.settings, os.environ, reuse_port=True))
 
     def _announce(self) -> None:
-        """Once, when all are there."""
-        if self.announced or self.ending or not all(place.pid and place.ready for place in self.places):
+        """Print the routes and the addresses, once all processes are ready."""
+        if self.announced or self.ending or not all(process.pid and process.ready for process in self.processes):
             return
         self.announced = True
         scheme = "https" if self.settings.ssl_cert else "http"
         urls = " and ".join(listener_url(listener, scheme) for listener in self.listeners)
-        self.announce(f"{self.routes}\nlistening on {urls} with {len(self.places)} processes")
+        self.announce(f"{self.routes}\nlistening on {urls} with {len(self.processes)} processes")
 
-    # Deaths and births
+    # Ends and starts
 
     def _reap(self) -> None:
-        """Processes that have ended, and orphans where this is the first process of a container."""
+        """Reap ended processes, also orphans where this is the first process of a container."""
         with suppress(ChildProcessError):
             while any(ended := os.waitpid(-1, os.WNOHANG)):
-                for place in self.places:
-                    if place.pid == ended[0]:
-                        self._on_end(place, os.waitstatus_to_exitcode(ended[1]))
+                for process in self.processes:
+                    if process.pid == ended[0]:
+                        self._on_end(process, os.waitstatus_to_exitcode(ended[1]))
 
-    def _on_end(self, place: Place, exit_code: int) -> None:
-        pid, place.pid = place.pid, 0  # its last words may be what ends the others: it is past being told
-        while place.link.fileno() >= 0 and self._hear(place):
+    def _on_end(self, process: ServerProcess, exit_code: int) -> None:
+        pid, process.pid = process.pid, 0  # its last report may end the others, but not this process
+        while process.link.fileno() >= 0 and self._receive(process):
             pass
-        self._forget(place)
-        if place.failure and self.announced:
-            self._lost(place, f"server process {pid} cannot start: {place.failure}")
+        self._forget(process)
+        if process.failure and self.announced:
+            self._on_missing(process, f"server process {pid} cannot start: {process.failure}")
         else:
-            self._lost(place, f"server process {pid} {end_in_words(exit_code)}", exit_code)
+            self._on_missing(process, f"server process {pid} {end_in_words(exit_code)}", exit_code)
 
-    def _lost(self, place: Place, why: str, exit_code: int | None = None) -> None:
-        """There is no process in this place."""
+    def _on_missing(self, process: ServerProcess, why: str, exit_code: int | None = None) -> None:
+        """A process has ended or could not be forked: plan its next start, or end."""
         if self.ending:
             if not self.failure and exit_code not in (0, -signal.SIGTERM, -signal.SIGKILL):
-                log.warning("%s while it drained", why)
-        elif not self.announced and exit_code in TOLD_TO_END[1:]:
+                log.warning("%s while it was draining", why)
+        elif not self.announced and exit_code in ORDERLY_ENDS[1:]:
             self._end()
         elif not self.announced:
             self._fail(ProcessFailed(f"cannot start: {why}", 3))
         else:
-            pause = max(place.pause(), MOMENT if exit_code in TOLD_TO_END else 0.0)
-            place.due = time.monotonic() + pause
-            log.error("%s; another one starts %s", why, f"in {pause:.1f} s" if pause else "in its place")
+            pause = max(process.pause(), SIGNAL_DELAY if exit_code in ORDERLY_ENDS else 0.0)
+            process.due = time.monotonic() + pause
+            log.error("%s; it is restarted %s", why, f"in {pause:.1f} s" if pause else "at once")
 
-    def _forget(self, place: Place) -> None:
-        if place.link.fileno() >= 0:
-            self._selector.unregister(place.link)
-            place.link.close()
+    def _forget(self, process: ServerProcess) -> None:
+        if process.link.fileno() >= 0:
+            self._selector.unregister(process.link)
+            process.link.close()
 
-    def _fork(self, place: Place) -> None:
+    def _fork(self, process: ServerProcess) -> None:
         for stream in (sys.stdout, sys.stderr):
-            _flush(stream)  # else what is in it is written twice
-        place.begin()
-        held = signal.pthread_sigmask(signal.SIG_BLOCK, OURS)
+            _flush(stream)  # otherwise both processes write its buffer
+        process.begin()
+        blocked_before = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
         try:
             link, theirs = socket.socketpair()
             with theirs:
                 pid = _fork_in_spite_of_threads()
                 if not pid:
-                    self._become_server_process(Link(theirs), link, held)
+                    self._become_server_process(SupervisorLink(theirs), link, blocked_before)
         except OSError as error:
-            self._lost(place, f"a server process cannot be forked ({error.strerror})")
+            self._on_missing(process, f"a server process cannot be forked ({error.strerror})")
         else:
             link.setblocking(False)
-            self._selector.register(link, selectors.EVENT_READ, lambda: self._hear(place))
-            place.taken(pid, link)
+            self._selector.register(link, selectors.EVENT_READ, lambda: self._receive(process))
+            process.started(pid, link)
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, held)
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked_before)
 
-    def _become_server_process(self, link: Link, other_end: socket.socket, held: set[Any]) -> NoReturn:
+    def _become_server_process(
+        self, link: SupervisorLink, other_end: socket.socket, blocked_before: set[Any]
+    ) -> NoReturn:
         status: object = 1
         try:
             os.setsid()
-            atexit._clear()  # they are the supervisor's
+            atexit._clear()  # exit functions of the supervisor
             signal.set_wakeup_fd(-1)
-            for number in OURS:
+            for number in HANDLED:
                 signal.signal(number, signal.SIG_IGN if number == signal.SIGHUP else signal.SIG_DFL)
             for sock in (other_end, *self.signals, *self._links(), *self.listeners):
                 sock.close()
@@ -373,7 +358,7 @@ class Supervisor:
             if numpy_random := sys.modules.get("numpy.random"):  # Python reseeds `random` after a fork; numpy does not
                 numpy_random.seed()
             exit_with_parent(link.socket, True)
-            signal.pthread_sigmask(signal.SIG_SETMASK, held)
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked_before)
             self.serve(link)
             status = 0
         except SystemExit as end:
@@ -384,41 +369,32 @@ class Supervisor:
             _leave(status if isinstance(status, int) else 1)
 
     def _links(self) -> Iterator[socket.socket]:
-        return (place.link for place in self.places if place.pid)
+        return (process.link for process in self.processes if process.pid)
 
 
 def _warn_of_threads() -> None:
     if threading.active_count() > 1:
         names = ", ".join(thread.name for thread in threading.enumerate() if thread is not threading.current_thread())
         log.warning(
-            "threads run already (%s): they do not go on in the server processes, where what they have locked stays "
-            "locked. Start them in an io_resource, or serve with: python -m tinysvc FILE --workers N",
+            "threads already run (%s): they do not exist in the server processes, where their locks stay locked. "
+            "Start them in an io_resource, or serve with: python -m tinysvc FILE --workers N",
             names,
         )
 
 
 def _fork_in_spite_of_threads() -> int:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of threads; we have, in words
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of threads; `_warn_of_threads` has
         return os.fork()
 
 
-def end_in_words(exit_code: int) -> str:
-    if exit_code >= 0:
-        return f"ended with status {exit_code}"
-    try:
-        return f"was ended by {signal.Signals(-exit_code).name}"
-    except ValueError:
-        return f"was ended by signal {-exit_code}"
-
-
 def _flush(stream: Any) -> None:
-    with suppress(OSError, ValueError, AttributeError):  # nobody reads it, it is closed, it is None
+    with suppress(OSError, ValueError, AttributeError):  # its reader has closed it, it is closed, or None
         stream.flush()
 
 
 def _leave(status: int) -> NoReturn:
-    """End a forked process as an interpreter ends, but past the frames of who called us."""
+    """End a forked process as the interpreter ends, but without returning through the frames of the caller."""
     try:
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
@@ -426,52 +402,3 @@ def _leave(status: int) -> NoReturn:
         for stream in (sys.stdout, sys.stderr):
             _flush(stream)
         os._exit(status)
-
-
-# In a server process
-
-
-class Link:
-    """What a server process says to its supervisor, and what it is given."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.socket = sock
-        detach_in_child(self, lambda link: [link.socket.fileno()])
-
-    def listeners(self, settings: Settings, routes: str) -> list[socket.socket]:
-        """Tell what is served, and get the sockets for it. From here on the process logs as its settings say."""
-        start_log(settings)
-        exit_with_parent(self.socket, False)
-        told = {name: value for name, value in vars(settings).items() if name != "pools"}
-        self.tell(settings=told, routes=routes)
-        _, descriptors, _, _ = socket.recv_fds(self.socket, 1, MAX_LISTENERS)
-        if not descriptors:  # the supervisor has gone
-            raise SystemExit
-        with ExitStack() as received:
-            shared = [received.enter_context(socket.socket(fileno=descriptor)) for descriptor in descriptors]
-            return [rebound(listener) for listener in shared]
-
-    def ready(self) -> None:
-        self.tell(ready=True)
-
-    def failed(self, message: str, exit_status: int) -> NoReturn:
-        """End the process; what it says is said by the supervisor, once."""
-        self.tell(failed=(message, exit_status))
-        raise SystemExit(exit_status)
-
-    def tell(self, **line: object) -> None:
-        with suppress(OSError):  # the supervisor has gone: the next read, or the loop, says so
-            self.socket.sendall(json.dumps(line).encode() + b"\n")
-
-
-def share(settings: Settings) -> Settings:
-    """What is for one of the processes: its part of the CPU workers, rounded up."""
-
-    def part(workers: int) -> int:
-        return -(-workers // settings.workers)
-
-    pools = {
-        name: dataclasses.replace(pool, workers=part(pool.workers)) if isinstance(pool, Pool) and pool.workers else pool
-        for name, pool in settings.pools.items()
-    }
-    return dataclasses.replace(settings, workers=1, cpu_workers=part(settings.cpu_workers), pools=pools)
