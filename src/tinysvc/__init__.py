@@ -1,7 +1,8 @@
 """tinysvc: micro-services whose CPU work runs in worker processes.
 
-The names here declare a service, and are what its handlers take, return and raise. The parts of HTTP that a service may
-ask for (static files, CORS, cookies, conditional requests, ...) are imported from their modules in `tinysvc.web`.
+The names here declare a service, or are values that its handlers take, return and raise. The parts of HTTP that a
+service may ask for (static files, CORS, cookies, conditional requests, ...) are imported from their modules in
+`tinysvc.web`.
 
 Names that only a server needs are loaded on demand: a worker imports the author's modules, and so this one, and starts
 faster without an event loop, a pool and an HTTP server.

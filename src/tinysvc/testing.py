@@ -35,7 +35,7 @@ def serving(target: str | Service | types.ModuleType, *, raise_errors: bool = Tr
         raise_errors: Raise at the end of the block what handlers have raised and clients got a 500 for: the exception
             itself, or an ExceptionGroup of several. Exceptions of a worker are a `RemoteError`. If the block itself
             fails, they are notes of its exception. False: a test of the 500 itself.
-        **options: Options of the server by name, see "Options and limits".
+        **options: Options of the server by name, see "Options and limits". `cpu_workers` is 2 unless it is given.
 
     Yields:
         Base URL of the server, as in "http://127.0.0.1:40123".

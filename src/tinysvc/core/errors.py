@@ -376,7 +376,7 @@ class WorkerDied(PoolError):
 
 
 class JobRefused(PoolError):
-    """500: the same request has crashed several workers within seconds; the pool does not run it again."""
+    """500: the same request has crashed three workers within ten seconds; the pool does not run it again."""
 
     kind = "crash-loop"
     message_is_public = True

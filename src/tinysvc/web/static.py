@@ -63,8 +63,8 @@ class StaticFiles(Service):
 
     It is a service: a part of a `Service`, or a name at the top level of a service's module. Responses have validators
     (ETag, Last-Modified), and obey conditional and range requests (RFC 9110, 13 and 14). `name.br`, `name.zst` or
-    `name.gz` is sent in place of the file `name` to a client that accepts it. Links that leave the folder, and names
-    that begin with a dot, are a 404.
+    `name.gz` is sent in place of the file `name` to a client that accepts it. Symbolic links that leave the folder, and
+    names that begin with a dot, are a 404.
 
     Args:
         folder: The folder; a relative path starts at the working directory.
