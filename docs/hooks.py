@@ -1,4 +1,4 @@
-"""For mkdocs: what links out of the folder, to a file of the checkout, is only named in the site."""
+"""For mkdocs: replace each link to a file outside docs/ by the name of the file, because the site has no such file."""
 
 from __future__ import annotations
 

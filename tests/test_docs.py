@@ -24,11 +24,11 @@ BLOCK = re.compile(r"^```(python|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_blocks_run(page: Path, tmp_path: Path) -> None:
+def test_code_blocks_run(page: Path, tmp_path: Path) -> None:
     """A block that begins with `# name.py` is written to that file; the others run, in the folder of the files."""
     blocks = BLOCK.findall(page.read_text())
     if not HAS_CURL and any("curl " in block for kind, block in blocks if kind == "console"):
-        pytest.skip("there is no curl here")
+        pytest.skip("curl is not installed")
     with terminal(tmp_path) as console:
         for kind, block in blocks:
             name = re.match(r"# ([\w/]+\.py)\n", block)
@@ -61,25 +61,25 @@ def test_relative_links_and_anchors_exist(page: Path) -> None:
 
 
 def anchors_of(page: Path) -> set[str]:
-    """Of its headings, as GitHub and mkdocs both write them: they agree on headings of plain words."""
+    """The anchors of the headings. GitHub and mkdocs make the same ones for plain words."""
     headings = re.findall(r"^#+ (.+)$", FENCED.sub("", page.read_text()), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("name", ["options", "limits"])
-def test_the_page_is_what_its_script_writes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_generated_page_is_up_to_date(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "docs"))
     script = importlib.import_module(name)
     assert (ROOT / "docs" / f"{name}.md").read_text() == script.page(), f"run: python docs/{name}.py"
 
 
-def test_every_limit_is_on_its_page(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_limit_has_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "docs"))
     assert importlib.import_module("limits").missing() == set()
 
 
 @pytest.mark.parametrize("name", ["options", "limits"])
-def test_every_flag_and_variable_named_exists(name: str) -> None:
+def test_every_flag_and_variable_exists(name: str) -> None:
     page = (ROOT / "docs" / f"{name}.md").read_text()
     known = {field.name for field in fields(Settings)}
     variables = re.findall(r"TINYSVC_([A-Z_]+)", page)
@@ -90,7 +90,7 @@ def test_every_flag_and_variable_named_exists(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["options", "limits"])
-def test_every_line_of_a_table_has_all_its_cells(name: str) -> None:
+def test_table_lines_have_all_cells(name: str) -> None:
     for table in re.findall(r"(?:^\|.*\n)+", (ROOT / "docs" / f"{name}.md").read_text(), re.MULTILINE):
         widths = {line: line.count(" | ") for line in table.splitlines() if not line.startswith("|-")}
         assert len(set(widths.values())) == 1, widths

@@ -1,4 +1,4 @@
-"""The site: it is built without a warning, asks nobody else, and has every public name."""
+"""The documentation site: it builds without a warning, loads nothing from other sites, and has every public name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import tinysvc
 ROOT = Path(__file__).parents[1]
 
 pytestmark = pytest.mark.skipif(
-    not importlib.util.find_spec("mkdocstrings"), reason="mkdocs is not there; make docs installs it"
+    not importlib.util.find_spec("mkdocstrings"), reason="mkdocs is not installed; make docs installs it"
 )
 
 
@@ -35,18 +35,18 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_all_pages_are_there(site: Path) -> None:
+def test_every_page_is_built(site: Path) -> None:
     assert {page.stem for page in site.glob("*.html")} == {page.stem for page in (ROOT / "docs").glob("*.md")} | {"404"}
     assert not list(site.rglob("*.py*"))
 
 
-def test_it_asks_nobody_else(site: Path) -> None:
+def test_site_loads_nothing_from_other_sites(site: Path) -> None:
     for page in site.glob("*.html"):
-        asked = re.findall(r"<(?:script|img|link)[^>]*(?:src|href)=\"?(?:https?:)?//[^\" >]+", page.read_text())
-        assert asked == [], page.name
+        loaded = re.findall(r"<(?:script|img|link)[^>]*(?:src|href)=\"?(?:https?:)?//[^\" >]+", page.read_text())
+        assert loaded == [], page.name
 
 
-def test_every_public_name_is_in_the_reference(site: Path) -> None:
+def test_reference_has_every_public_name(site: Path) -> None:
     page = (site / "reference.html").read_text()
     for name in [*(f"tinysvc.{name}" for name in tinysvc.__all__), "tinysvc.testing.serving"]:
         assert f'id="{name}"' in page, name
