@@ -12,7 +12,7 @@ from tinysvc.core.form_data import MAX_PARTS, SPOOL_SIZE
 from tinysvc.core.multipart_reader import MAX_BOUNDARY, MAX_PART_HEADER, MAX_PART_HEADERS, MAX_PREAMBLE
 from tinysvc.core.query import MAX_QUERY_FIELDS
 from tinysvc.core.settings import Settings
-from tinysvc.http import HEARTBEAT, LINGER
+from tinysvc.http import LINGER
 from tinysvc.pool.job_reply import STREAM_HIGH_WATER
 from tinysvc.runtime.batching import MAX_BATCH_BYTES
 from tinysvc.web.cookies import MAX_SIZE
@@ -20,6 +20,7 @@ from tinysvc.web.websocket_protocol import GRACE, MAX_QUEUED, MAX_QUEUED_SIZE
 from tinysvc.wire.bodies import MAX_DISCARD
 from tinysvc.wire.chunked import MAX_ALL_EXTENSIONS, MAX_EXTENSIONS
 from tinysvc.wire.ranges import MAX_RANGES
+from tinysvc.wire.sending import HEARTBEAT
 
 HEAD = """\
 # Limits

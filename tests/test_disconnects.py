@@ -114,7 +114,7 @@ def end(sock: socket.socket) -> None:
 
 def has_seen_disconnect(connection: Any) -> bool:
     """Whether the connection has seen that its client disconnects."""
-    return bool(connection.ended or getattr(connection.upgraded, "code", 0))
+    return bool(connection.inbox.ended or getattr(connection.upgraded, "code", 0))
 
 
 Leave = Callable[[socket.socket], None]

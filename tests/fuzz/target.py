@@ -28,7 +28,8 @@ from tinysvc.core.errors import HTTPError, ProtocolError
 from tinysvc.core.requests import Request
 from tinysvc.core.responses import Handler, Response, problem_response
 from tinysvc.core.settings import Settings
-from tinysvc.wire import bodies, chunked
+from tinysvc.server.connections import Connections
+from tinysvc.wire import bodies, chunked, inbox, sending
 
 CHOICES = 16
 """Bytes at the beginning of an input that choose what happens; the others are sent."""
@@ -62,7 +63,9 @@ class Scale(NamedTuple):
 
 
 _SMALL = {"READ_SIZE": 64, "SLICE": 64, "SEPARATE_WRITE": 80, "MAX_DISCARD": 512, "CHUNKS_AT_ONCE": 3}
-_PLACES = [(module, name) for module in (http, bodies, chunked) for name in _SMALL if hasattr(module, name)]
+_PLACES = [
+    (module, name) for module in (http, bodies, chunked, inbox, sending) for name in _SMALL if hasattr(module, name)
+]
 _REAL = {name: getattr(module, name) for module, name in _PLACES}
 REAL = Scale({}, most_read=256_000, high_water=64 * 1024)
 SMALL = Scale(_SMALL, most_read=256, high_water=64)
@@ -70,8 +73,8 @@ SMALL = Scale(_SMALL, most_read=256, high_water=64)
 
 def bytes_held(connection: http.Connection) -> int:
     """What a connection keeps of what came: not yet taken, held back, or half a line of a chunked body."""
-    decoder = getattr(connection.body, "_decoder", None)
-    return len(connection.buffer) + sum(map(len, connection._held)) + (len(decoder._buffer) if decoder else 0)
+    wire = connection.wire
+    return len(wire.buffer) + connection.inbox.size + (wire.body.held if wire.body else 0)
 
 
 # The loop and the transport
@@ -483,7 +486,7 @@ class Conversation:
     def __init__(self, loop: Loop, plan: Plan, handler: Handler | None = None) -> None:
         self.loop, self.plan = loop, plan
         self.app = App(plan.behaviours, loop)
-        self.connections = http.Connections(handler or self.app, plan.settings)
+        self.connections = Connections(handler or self.app, plan.settings)
         self.connection = self.connections()
         self.transport = self.app.transport = Transport(loop, plan.scale, plan.reads)
         self.transport.connect(self.connection)

@@ -19,7 +19,7 @@ from tinysvc.core.errors import ConfigurationError
 from tinysvc.core.requests import Request
 from tinysvc.core.responses import Handler, Response
 from tinysvc.core.settings import Settings
-from tinysvc.http import Connections
+from tinysvc.server.connections import Connections
 from tinysvc.server.tls import Certificates, certificates
 
 pytestmark = [pytest.mark.usefixtures("quiet"), pytest.mark.usefixtures("nothing_left")]

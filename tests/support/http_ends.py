@@ -8,7 +8,7 @@ import logging
 import re
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from typing import Any, NamedTuple, ParamSpec
@@ -17,15 +17,12 @@ import pytest
 import uvloop
 from hypothesis import strategies as st
 
-from tinysvc import http
 from tinysvc.core.requests import Request
 from tinysvc.core.responses import Handler, Response
 from tinysvc.core.settings import Settings
-from tinysvc.http import (
-    SWEEP,
-    Connection,
-    Connections,
-)
+from tinysvc.http import Connection
+from tinysvc.server import connections as sweeping
+from tinysvc.server.connections import SWEEP, Connections
 from tinysvc.wire.bodies import COPY_SIZE
 
 P = ParamSpec("P")
@@ -57,8 +54,13 @@ def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 @asynccontextmanager
 async def serving(handler: Handler, **options: Any) -> AsyncIterator[Server]:
+<<<<<<< HEAD
     """Serve `handler` on a TCP socket of this event loop. Deadlines are checked often, which makes tests faster."""
     http.SWEEP = 0.05
+=======
+    """`handler` behind a TCP socket of this loop. Deadlines are looked at more often, so that nobody waits for them."""
+    sweeping.SWEEP = 0.05
+>>>>>>> c99a48c (Take the decisions about bytes out of the HTTP connection)
     connections = Connections(handler, Settings(**options))
     listener = await asyncio.get_running_loop().create_server(connections, "127.0.0.1", 0)
     try:
@@ -68,7 +70,7 @@ async def serving(handler: Handler, **options: Any) -> AsyncIterator[Server]:
         tasks = [connection.task for connection in connections.open]
         connections.abort()
         await asyncio.gather(*tasks, return_exceptions=True)
-        http.SWEEP = SWEEP
+        sweeping.SWEEP = SWEEP
 
 
 class Server(NamedTuple):
@@ -229,3 +231,60 @@ def answering(make: Callable[[], Response]) -> Handler:
         return make()
 
     return handler
+
+
+# Streams and bare sockets
+
+
+class Stream:
+    """A stream under the test's control: it yields `pieces`, then does what `last` says."""
+
+    def __init__(self, *pieces: bytes, last: Callable[[], Awaitable[Any]] | None = None) -> None:
+        self.pieces = list(pieces)
+        self.last = last
+        self.ended = asyncio.Event()
+
+    @property
+    def closed(self) -> bool:
+        return self.ended.is_set()
+
+    def __aiter__(self) -> Stream:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self.pieces:
+            return self.pieces.pop(0)
+        if self.last:
+            await self.last()
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        self.ended.set()
+
+
+async def forever() -> None:
+    await asyncio.Event().wait()
+
+
+def streaming(stream: Stream, **options: Any) -> Any:
+    return serving(answering(lambda: Response(stream)), **options)
+
+
+async def until_the_end(client: Client) -> bytes:
+    received = b""
+    try:
+        while data := await client.reader.read(65536):
+            received += data
+    except ConnectionResetError:
+        pass
+    return received
+
+
+@asynccontextmanager
+async def connected(server: Server) -> AsyncIterator[socket.socket]:
+    """A bare socket that the server has accepted already."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    with ours:
+        await asyncio.get_running_loop().connect_accepted_socket(server.connections, theirs)
+        yield ours

@@ -16,7 +16,7 @@ from tinysvc.core.errors import ConfigurationError
 from tinysvc.core.requests import Request
 from tinysvc.core.responses import Response
 from tinysvc.core.settings import Settings, SettingsError
-from tinysvc.http import Connections
+from tinysvc.server.connections import Connections
 from tinysvc.web.negotiation import link, redirect
 from tinysvc.web.proxies import behind_proxies, trust
 

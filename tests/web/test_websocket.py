@@ -22,8 +22,8 @@ from wsproto.extensions import PerMessageDeflate
 from http_ends import on_loop
 from tinysvc import Service, WebSocket, io_route
 from tinysvc.core.settings import Settings
-from tinysvc.http import Connections
 from tinysvc.runtime.running_service import at_work
+from tinysvc.server.connections import Connections
 from websocket_ends import (
     BINARY,
     CLOSE,

@@ -31,7 +31,8 @@ from tinysvc.core.errors import ProtocolError
 from tinysvc.core.requests import Request
 from tinysvc.core.responses import Handler, Response
 from tinysvc.core.settings import Settings
-from tinysvc.wire.bodies import MAX_DISCARD, READ_SIZE
+from tinysvc.wire.bodies import MAX_DISCARD
+from tinysvc.wire.inbox import READ_SIZE
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
@@ -116,7 +117,7 @@ async def half_sent(server: Server) -> AsyncIterator[Client]:
     """A client whose long body has come to the middle, and is waited for."""
     async with server.client() as client:
         client.send(get("/", f"Content-Length: {len(BIG)}", method="POST") + BIG[: len(BIG) // 2])
-        while not any(c.body and c.body._received == len(BIG) // 2 for c in server.connections.open):
+        while not any(c.body and c.body._body.received == len(BIG) // 2 for c in server.connections.open):
             await asyncio.sleep(0)
         yield client
 
@@ -196,7 +197,7 @@ async def test_what_a_handler_does_not_read_yet_is_left_with_its_client() -> Non
         await called.wait()
         while server.only.transport.is_reading():
             await asyncio.sleep(0)
-        assert sum(map(len, server.only._held)) <= Settings().max_pipelined + 256 * 1024  # what a loop reads at once
+        assert server.only.inbox.size <= Settings().max_pipelined + 256 * 1024  # what a loop reads at once
         read.set()
         assert (await client.answer()).body == BIG * 3
 
@@ -526,7 +527,12 @@ async def dripped(server: Server, client: Client, size: int, rate: int) -> int:
     while sent < size and not answer.done():
         client.send(bytes(rate))
         sent += rate
-        while server.connections.open and not answer.done() and server.only.body and server.only.body._received < sent:
+        while (
+            server.connections.open
+            and not answer.done()
+            and server.only.body
+            and server.only.body._body.received < sent
+        ):
             await asyncio.sleep(0)
         tick(server)
         for _ in range(10):
@@ -563,7 +569,7 @@ async def test_a_handler_that_reads_slowly_costs_its_client_no_time() -> None:
 
     async with serving(slow, body_timeout=5) as server, server.client() as client:
         client.send(get("/", "Content-Length: 5", method="POST") + b"he")
-        while not (server.connections.open and server.only.body and server.only.body._received):
+        while not (server.connections.open and server.only.body and server.only.body._body.received):
             await asyncio.sleep(0)
         for _ in range(100):
             tick(server)

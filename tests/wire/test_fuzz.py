@@ -14,6 +14,8 @@ from tinysvc.core.requests import Request
 from tinysvc.core.responses import Response
 from tinysvc.core.settings import Settings
 from tinysvc.http import Connection
+from tinysvc.wire.connection import ServerConnection
+from tinysvc.wire.inbox import Inbox
 from wire_cases import CASES, FRAGMENTS, LIMITS, Case, edited, show
 
 FOUND = sorted((TESTS / "fuzz" / "found").glob("*.bin"))
@@ -65,13 +67,13 @@ BYTEWISE = b"\0\0\0\0\4".ljust(CHOICES, b"\0")
 BEHIND_A_WAIT = b"\0\x0f".ljust(CHOICES, b"\0")  # the first handler waits until all has come
 
 
-def lose_single_bytes(self: Connection, data: bytes) -> None:
+def lose_single_bytes(self: Inbox, data: bytes) -> None:
     if len(data) > 1:
         RECEIVE(self, data)
 
 
-def hold_all(self: Connection, data: bytes) -> None:
-    self._held.append(data)
+def hold_all(self: Inbox, data: bytes) -> None:
+    self.held.append(data)
 
 
 async def say_too_much(self: Connection) -> None:
@@ -79,7 +81,7 @@ async def say_too_much(self: Connection) -> None:
 
 
 def lose_memory(self: Connection) -> None:
-    self.connections.body_memory += 1
+    self.server.body_memory += 1
     CLOSE(self)
 
 
@@ -92,7 +94,7 @@ def fail_at_last(self: Connection, exc: Exception | None) -> None:
     fail()
 
 
-RECEIVE, CLOSE, LOST = Connection.data_received, Connection.close, Connection.connection_lost
+RECEIVE, CLOSE, LOST = Inbox.put, Connection.close, Connection.connection_lost
 
 
 def test_what_it_finds_faults_with_is_good() -> None:
@@ -103,13 +105,13 @@ def test_what_it_finds_faults_with_is_good() -> None:
 @pytest.mark.parametrize(
     ("place", "name", "fault", "choices", "words"),
     [
-        (Connection, "data_received", lose_single_bytes, BYTEWISE, "cut did matter"),
-        (Connection, "_hold", hold_all, BEHIND_A_WAIT, "more is held"),
+        (Inbox, "put", lose_single_bytes, BYTEWISE, "cut did matter"),
+        (Inbox, "hold", hold_all, BEHIND_A_WAIT, "more is held"),
         (Connection, "eof_received", lambda self: True, BYTEWISE, "does not end"),
-        (Connection, "linger", say_too_much, BEHIND_A_WAIT, "b'x' came behind the last answer"),
+        (Connection, "_linger", say_too_much, BEHIND_A_WAIT, "b'x' came behind the last answer"),
         (Connection, "close", lose_memory, BYTEWISE, "memory was not given back"),
-        (Connection, "take_request", fail, BYTEWISE, "this is a bug in tinysvc"),
-        (Connection, "refuse", fail, BEHIND_A_WAIT, "escaped"),
+        (ServerConnection, "next_request", fail, BYTEWISE, "this is a bug in tinysvc"),
+        (Connection, "_refuse", fail, BEHIND_A_WAIT, "escaped"),
         (Connection, "connection_lost", fail_at_last, BYTEWISE, "planted"),
     ],
     ids=["cut", "held", "hang", "answer", "memory", "log", "exception", "callback"],

@@ -17,7 +17,7 @@ from tinysvc import Response
 from tinysvc.core.requests import Request
 from tinysvc.core.responses import FileContent
 from tinysvc.core.settings import KiB, MiB, Settings
-from tinysvc.http import Connections
+from tinysvc.server.connections import Connections
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
@@ -168,7 +168,7 @@ def test_a_file_that_is_cut_short_cuts_the_answer_off(big: Path, caplog: pytest.
     files = Files(big, size=BIG + 10)
     is_cut_off(files)
     (message,) = logged(caplog)
-    assert "the answer was cut off: the file has ended 10 bytes too soon" in message
+    assert "the response was cut off: the file has ended 10 bytes too soon" in message
 
 
 @pytest.mark.parametrize("offset", [0, 12345])

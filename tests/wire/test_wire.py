@@ -17,7 +17,7 @@ from commands import served, tinysvc
 from http_ends import GUARD, PLACES, ReceivedResponse, cut, get, on_loop, parse_responses
 from paths import SUPPORT
 from tinysvc.core.settings import Settings
-from tinysvc.http import Connections
+from tinysvc.server.connections import Connections
 from wire_cases import CASES, EDITS, FRAGMENTS, LIMITS, REQUESTS, STREAMS, Case, edited, show, thorough
 
 pytestmark = pytest.mark.usefixtures("quiet")

@@ -259,6 +259,10 @@ class Request:
             self._is_streamed = True
             yield chunk
 
+    def receive_body_from(self, body: AsyncIterator[bytes]) -> None:
+        """The body comes in pieces. For the connection."""
+        self._body = body
+
     def keep_body(self, body: bytes) -> None:
         """Keep the joined pieces of a streamed body: the body can be read again."""
         self._body, self._is_streamed, self._is_kept = body, False, True

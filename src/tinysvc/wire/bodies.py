@@ -14,11 +14,8 @@ from typing import Protocol
 
 from ..core.errors import ProtocolError
 from ..core.settings import KiB, Settings
-from .chunked import ChunkedDecoder
-from .heads import Framing
-
-READ_SIZE = 64 * KiB
-"""Bytes of pipelined requests that are looked at in one turn of the loop."""
+from .connection import IncomingBody, ServerConnection
+from .inbox import READ_SIZE, Inbox
 
 COPY_SIZE = 256 * KiB
 """Bytes of a big body that the kernel copies at once, in or out, in some 0.1 ms: then others have a turn. With half as
@@ -33,18 +30,15 @@ class BodySource(Protocol):
 
     settings: Settings
     transport: asyncio.Transport
-    buffer: bytes
-    """What has come and was not taken yet."""
+    wire: ServerConnection
+    inbox: Inbox
     body: BodyReader | None
     gone: bool
 
-    def has_bytes(self) -> bool: ...
     async def receive_body(self, reader: BodyReader) -> bytes: ...
-    def put_back(self, data: bytes) -> None: ...
     def check_room(self, size: int) -> None: ...
     def count_body(self, size: int) -> None: ...
     def expect_more(self, reader: BodyReader) -> None: ...
-    def fail(self, error: Exception) -> None: ...
     def switch(self, protocol: asyncio.BaseProtocol | None) -> None: ...
     def eof_received(self) -> bool | None: ...
     def connection_lost(self, exc: Exception | None) -> None: ...
@@ -64,29 +58,23 @@ class BodyReader:
     `min_body_rate`. Only the time counts in which somebody waits for it.
     """
 
-    def __init__(self, connection: BodySource, framing: Framing) -> None:
+    def __init__(self, connection: BodySource, body: IncomingBody) -> None:
         self._connection = connection
-        self._expected = -1 if framing.chunked else framing.content_length
-        self._decoder = ChunkedDecoder(connection.settings) if framing.chunked else None
-        self._max_size = connection.settings.max_body_size
+        self._body = body
         self._kept = False
-        self._received = 0
         self._waited = self._since = 0.0
-        self._continue = framing.expect_continue
-        self._finished = self._is_streamed = False
+        self._is_streamed = False
         self._error: ProtocolError | None = None
         self._pieces: deque[bytes] = deque()  # of the whole, when its length is not known
         self._whole: BytesIO | None = None
 
     def limit(self, size: int) -> None:
         """Take at most so many bytes. Nothing has been read yet."""
-        self._max_size = size
-        if self._decoder is not None:
-            self._decoder = ChunkedDecoder(self._connection.settings, size)
+        self._body.limit(size)
 
     def begin_response(self) -> None:
         """The answer's head comes next: a 100 behind it would stand in its body (RFC 9110, 15.2)."""
-        self._continue = False
+        self._body.expects_continue = False
 
     def keep(self) -> None:
         """What is read from now on is held in memory until the request ends."""
@@ -97,7 +85,7 @@ class BodyReader:
         self._since = now
         settings, patience = self._connection.settings, self._connection.settings.body_timeout
         if settings.min_body_rate:
-            patience = min(patience, patience + self._received / settings.min_body_rate - self._waited)
+            patience = min(patience, patience + self._body.received / settings.min_body_rate - self._waited)
         return now + patience
 
     def stop_clock(self, now: float) -> None:
@@ -110,7 +98,7 @@ class BodyReader:
     async def __anext__(self) -> bytes:
         piece = await self._next_piece()
         if not piece:
-            self._is_streamed = self._received > 0
+            self._is_streamed = self._body.received > 0
             raise StopAsyncIteration
         return piece
 
@@ -126,14 +114,14 @@ class BodyReader:
         """All that has not been streamed yet, put together in steps. Who gave up half-way may ask again."""
         self._check_is_there()
         self.keep()
-        if self._expected < 0:
+        if self._body.length is None:
             while piece := await self._next_piece():
                 self._pieces.append(piece)
             self._whole = self._whole or _room_for(sum(map(len, self._pieces)))
             await self._put_together(self._whole)
         else:
             piece = await self._next_piece()
-            self._whole = self._whole or _room_for(self._expected - self._received + len(piece))
+            self._whole = self._whole or _room_for(self._body.left + len(piece))
             while piece:
                 self._whole.write(piece)
                 piece = await self._fill(self._whole)
@@ -142,8 +130,8 @@ class BodyReader:
 
     async def _fill(self, whole: BytesIO) -> bytes:
         """The next piece, or the last one if there is much: then all before it is in `whole`."""
-        size = self._expected - self._received - READ_SIZE
-        if size < COPY_SIZE or self._connection.has_bytes():
+        size = self._body.left - READ_SIZE
+        if size < COPY_SIZE or self._connection.inbox.has_bytes:
             return await self._next_piece()
         filler = DirectReceiver(self, self._connection, whole, size)
         try:
@@ -154,7 +142,7 @@ class BodyReader:
     def count(self, size: int) -> None:
         """So many bytes more were received."""
         self._connection.count_body(size)
-        self._received += size
+        self._body.received += size
 
     async def _put_together(self, whole: BytesIO) -> None:
         """Write the pieces of a body that did not say its length."""
@@ -185,62 +173,57 @@ class BodyReader:
 
         The answer waits until anything of the body comes: only then is somebody about to send too much.
         """
-        connection = self._connection
-        if self._expected > self._max_size:
-            if not self._continue and not connection.has_bytes():
+        connection, body = self._connection, self._body
+        if body.length is not None and body.length > body.max_size:
+            if not body.expects_continue and not connection.inbox.has_bytes:
                 await self._wait_for_anything()
+<<<<<<< HEAD
             raise ProtocolError(413, f"The body has {self._expected} bytes; at most {self._max_size} are allowed.")
+=======
+            raise ProtocolError(413, f"The body has {body.length} bytes; at most {body.max_size} are taken.")
+>>>>>>> c99a48c (Take the decisions about bytes out of the HTTP connection)
         if self._kept:
-            connection.check_room(self._expected - self._received)
+            connection.check_room(body.left)
 
     async def _wait_for_anything(self) -> None:
         try:
-            self._connection.buffer = await self._connection.receive_body(self)
+            self._connection.wire.buffer = await self._connection.receive_body(self)
         except ProtocolError:
             pass  # that it never came is the smaller fault
 
     async def _receive(self) -> bytes:
-        connection, decoder = self._connection, self._decoder
-        if self._continue and not connection.buffer:
+        connection, body, wire = self._connection, self._body, self._connection.wire
+        if body.expects_continue and not wire.buffer:
             connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        self._continue = False
+        body.expects_continue = False
         piece = b""
-        while not piece and not self._finished:
-            if decoder is not None and decoder.has_more:
+        while not piece and not body.is_complete:
+            if body.has_more:
                 await asyncio.sleep(0)
-                piece = self._take(b"")
+                data = b""
             else:
-                piece = self._take(connection.buffer or await connection.receive_body(self))
-            self._received += len(piece)
-        return piece
-
-    def _take(self, data: bytes) -> bytes:
-        """The body's part of `data`; the rest goes back to the connection."""
-        connection, decoder = self._connection, self._decoder
-        connection.buffer = b""
-        if decoder is None:
-            left = self._expected - self._received
-            piece, rest = data[:left], data[left:] if len(data) >= left else None
-        else:
-            piece, rest = decoder.feed(data), decoder.rest
-        if rest is not None:
-            self._finished, connection.body = True, None
-            connection.put_back(rest)
+                data = wire.buffer or await connection.receive_body(self)
+                wire.buffer = b""
+            piece = wire.take_piece(data)
+            if body.is_complete:
+                connection.body = None
+                connection.inbox.bound_buffer()
         return piece
 
     def is_discardable(self) -> bool:
         """Whether what is left may be swallowed: not too much, nothing wrong, and no 100 that the client waits for."""
-        bound = min(MAX_DISCARD, self._max_size)
-        return self._error is None and not self._continue and self._expected - self._received <= bound
+        body = self._body
+        bound = min(MAX_DISCARD, body.max_size)
+        return self._error is None and not body.expects_continue and body.left <= bound
 
     async def discard(self) -> bool:
         """Swallow what the handler did not read. False if that cannot be done."""
         if not self.is_discardable():
             return False
-        bound = self._received + MAX_DISCARD
+        bound = self._body.received + MAX_DISCARD
         try:
             while await self._receive():
-                if self._received > bound:
+                if self._body.received > bound:
                     return False
         except ProtocolError:
             return False  # the request has its answer; a second one would belong to nothing
@@ -272,7 +255,7 @@ class DirectReceiver(asyncio.BufferedProtocol):
             self._reader.count(count)
             connection.expect_more(self._reader)
         except ProtocolError as error:
-            connection.fail(error)
+            connection.inbox.fail(error)
         else:
             asyncio.get_running_loop().call_soon(self._go_on if self._filled < self._end else self.close)
 

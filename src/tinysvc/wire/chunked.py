@@ -46,6 +46,11 @@ class ChunkedDecoder:
         self.rest: bytes | None = None
         self.has_more = False
 
+    @property
+    def held(self) -> int:
+        """Bytes of a line that has not come to its end."""
+        return len(self._buffer)
+
     def feed(self, data: bytes) -> bytes:
         """The body bytes in `data`. ProtocolError 400, 413 or 431."""
         data = self._buffer + data if self._buffer else data

@@ -81,6 +81,8 @@ class Framing:
     chunked: bool
     expect_continue: bool
     upgrade: bool
+    is_plain: bool
+    """Whether nothing here asks for more than a usual response: HTTP/1.1, and no offer to change protocols."""
     host: bytes
 
 
@@ -137,6 +139,7 @@ def parse_fields(head: bytes, minor: bytes, settings: Settings) -> Framing:
     expect = single.get(b"expect", b"").lower() if minor == b"1" else b""
     if expect not in (b"", b"100-continue"):
         raise ProtocolError(417, "The only expectation understood is 100-continue.")
+    upgrade = b"upgrade" in connection and minor == b"1" and length in (None, b"0") and coding is None
     return Framing(
         headers=Headers(tuple(fields)),
         has_body=length not in (None, b"0") or coding is not None,
@@ -144,7 +147,8 @@ def parse_fields(head: bytes, minor: bytes, settings: Settings) -> Framing:
         content_length=int(length or 0),
         chunked=coding is not None,
         expect_continue=bool(expect),
-        upgrade=b"upgrade" in connection and minor == b"1" and length in (None, b"0") and coding is None,
+        upgrade=upgrade,
+        is_plain=minor == b"1" and not upgrade,
         host=host or b"",
     )
 

@@ -1,0 +1,131 @@
+"""All open connections of a server: their number, their deadlines, and their end when the server drains."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextvars import copy_context
+from email.utils import formatdate
+
+from ..core import forks
+from ..core.errors import HTTPError
+from ..core.responses import Handler
+from ..core.settings import Settings
+from ..core.shutdown import CUT_OFF, STALL_THRESHOLD, awake_timeout
+from ..http import IDLE, LINGER, RETRY, Connection
+
+MAX_TURNED_AWAY = 16
+"""Connections over the limit, beside a tenth of it, that get their 503; further connections are closed without one."""
+
+SWEEP = 1.0
+"""Seconds between two looks at all deadlines. One timer for all costs less than one for every request."""
+
+ON_ITS_WAY = 0.25
+"""Seconds in which a connection that was accepted just before the server drains may bring its first request."""
+
+_OVERLOADED = HTTPError(503, "The server has too many open connections.", headers=RETRY)
+_DRAINING = HTTPError(503, "The server is shutting down.", headers=RETRY)
+
+
+class Connections:
+    """All open connections of a server, and what they share. It is the protocol factory of its sockets.
+
+    Its sweep over their deadlines runs from the beginning to `abort`.
+    """
+
+    def __init__(self, handler: Handler, settings: Settings, *, scheme: str = "http") -> None:
+        self.handler = handler
+        self.settings = settings
+        self.scheme = scheme
+        self.loop = asyncio.get_running_loop()
+        self.context = copy_context()  # that each request begins with
+        self.draining = False
+        self.takes_new = True  # also for a moment of draining
+        self._nobody_is_idle = False  # no idle connection was found in this second
+        self.open: dict[Connection, None] = {}  # in order of arrival
+        self.body_memory = 0  # bytes of bodies that all requests hold, but for those that came whole with their heads
+        self._empty = asyncio.Event()
+        self.now = self._swept = self.loop.time()
+        forks.detach_in_child(self, Connections._left_to_the_parent)
+        self._sweep()
+
+    def __call__(self) -> Connection:
+        return Connection(self)
+
+    def _sweep(self) -> None:
+        self._timer = self.loop.call_later(SWEEP, self._sweep)
+        passed, self._swept = self.loop.time() - self._swept, self.loop.time()
+        self.now += min(passed, SWEEP + STALL_THRESHOLD)  # bytes that came while the process was stopped are not late
+        self.idle_until = self.now + self.settings.keep_alive_timeout
+        self.date_lines = b"date: %b\r\n\r\n" % formatdate(time.time(), usegmt=True).encode()
+        self._nobody_is_idle = False
+        late = self.now - SWEEP  # deadlines are counted from the last sweep: none is early, some are two sweeps late
+        for connection in [c for c in self.open if c.deadline < late]:
+            connection.expire(self.now)
+
+    def add(self, connection: Connection) -> None:
+        self.open[connection] = None
+        most = self.settings.max_connections
+        if len(self.open) <= most:
+            return
+        if len(self.open) > most + most // 10 + MAX_TURNED_AWAY:
+            connection.transport.abort()
+            return
+        self._nobody_is_idle = self._nobody_is_idle or not any(
+            other.phase == IDLE and other.end_when_idle() for other in self.open
+        )
+        if self._nobody_is_idle:  # do not look again in this second: there may be thousands
+            connection.refuse_all(_OVERLOADED)
+            connection.deadline = self.now + LINGER  # for its request: to wait for a refusal must be no attack
+
+    def _left_to_the_parent(self) -> list[int]:
+        """In a forked child: it sends no response."""
+        for connection in self.open:
+            connection.gone = True
+        sockets = [connection.transport.get_extra_info("socket") for connection in self.open]
+        return [sock.fileno() for sock in sockets if sock is not None]
+
+    def discard(self, connection: Connection) -> None:
+        self.open.pop(connection, None)
+        if not self.open:
+            self._empty.set()
+
+    async def drain(self, timeout: float) -> bool:
+        """Let requests under way finish, take no new ones. False if some were still there after `timeout` seconds."""
+        self.draining = True
+        for connection in list(self.open):
+            if connection.stream is not None:
+                connection.stream.end()
+            if connection.wire.requests == 0 and not connection.wire.buffer and connection.is_new():
+                connection.wire.close_after(1)
+            else:
+                connection.refuse_all(_DRAINING)
+                connection.end_when_idle()
+        waiting = self.loop.call_later(ON_ITS_WAY, self._end_new)
+        try:
+            if self.open:
+                self._empty.clear()
+                async with awake_timeout(timeout):
+                    await self._empty.wait()
+        except TimeoutError:
+            return False
+        finally:
+            waiting.cancel()
+        return True
+
+    def _end_new(self) -> None:
+        self.takes_new = False
+        for connection in list(self.open):
+            if connection.stream is not None:
+                connection.stream.end()
+            connection.end_when_idle()
+
+    def abort(self) -> list[asyncio.Task[None]]:
+        """Cut off every connection and stop the sweep. The tasks of the connections, which clean up."""
+        self._timer.cancel()
+        tasks = [connection.task for connection in self.open]
+        for connection in list(self.open):
+            connection.give_up()
+            connection.task.cancel(CUT_OFF)
+            connection.transport.abort()
+        return tasks
