@@ -54,13 +54,8 @@ def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 @asynccontextmanager
 async def serving(handler: Handler, **options: Any) -> AsyncIterator[Server]:
-<<<<<<< HEAD
     """Serve `handler` on a TCP socket of this event loop. Deadlines are checked often, which makes tests faster."""
-    http.SWEEP = 0.05
-=======
-    """`handler` behind a TCP socket of this loop. Deadlines are looked at more often, so that nobody waits for them."""
     sweeping.SWEEP = 0.05
->>>>>>> c99a48c (Take the decisions about bytes out of the HTTP connection)
     connections = Connections(handler, Settings(**options))
     listener = await asyncio.get_running_loop().create_server(connections, "127.0.0.1", 0)
     try:

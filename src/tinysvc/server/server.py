@@ -21,20 +21,9 @@ from ..core.errors import ConfigurationError
 from ..core.forks import detach_in_child, end_child
 from ..core.requests import Request
 from ..core.responses import JSON, Handler, Response
-<<<<<<< HEAD
 from ..core.settings import Settings
 from ..core.shutdown import MIN_STEP_TIME, awake_timeout
-from ..http import Connections
 from ..openapi.page import to_docs
-=======
-from ..core.settings import Settings, SettingsError, load_settings
-from ..core.shutdown import MIN_STEP_TIME, STUCK_MESSAGE, awake_timeout, exit_guard
-from ..core.systemd import notify, notify_reload, take_notify_socket
-from ..openapi.page import openapi_json, to_docs
-from ..pool.channel import refuse_while_importing
-from ..pool.worker import open_standard_streams
-from ..runtime.open_resources import ResourceFailed
->>>>>>> c99a48c (Take the decisions about bytes out of the HTTP connection)
 from ..runtime.running_service import at_work
 from ..service.service import Service
 from .connections import Connections

@@ -177,11 +177,7 @@ class BodyReader:
         if body.length is not None and body.length > body.max_size:
             if not body.expects_continue and not connection.inbox.has_bytes:
                 await self._wait_for_anything()
-<<<<<<< HEAD
-            raise ProtocolError(413, f"The body has {self._expected} bytes; at most {self._max_size} are allowed.")
-=======
-            raise ProtocolError(413, f"The body has {body.length} bytes; at most {body.max_size} are taken.")
->>>>>>> c99a48c (Take the decisions about bytes out of the HTTP connection)
+            raise ProtocolError(413, f"The body has {body.length} bytes; at most {body.max_size} are allowed.")
         if self._kept:
             connection.check_room(body.left)
 
