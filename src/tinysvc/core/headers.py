@@ -113,7 +113,7 @@ def bad_header_value(name: str, value: object) -> str:
         return f"the value of the header {name!r} must be one line of text, but holds {bad!r}: {value!r}"
     remedy = "percent-encode it as parameters do, in name*=UTF-8''..."
     if name.lower() == "content-disposition":
-        remedy = "take headers=[attachment(\"name\")], which writes filename*=UTF-8''..."
+        remedy = "use tinysvc.web.negotiation.attachment(name), which writes filename*=UTF-8''..."
     return (
         f"the value of the header {name!r} holds {bad!r}, and headers are Latin-1: {value!r}; {remedy} (RFC 6266, 8187)"
     )
