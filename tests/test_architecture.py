@@ -1,15 +1,23 @@
-"""docs/architecture.md: every file, class, function and constant that the page names is where the page says."""
+"""docs/architecture.md: what the page names is where the page says, and requests go the way that the page describes."""
 
 from __future__ import annotations
 
 import ast
+import asyncio
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
 import tinysvc
+from tinysvc.core.settings import Settings
+from tinysvc.server.loading import load_service
+from tinysvc.server.server import Server
 
 ROOT = Path(__file__).parents[1]
 SOURCE = Path(tinysvc.__file__).parent
@@ -72,3 +80,71 @@ def test_page_walks_through_the_rooms() -> None:
     files = {path.partition("/")[0] for path, _ in names_on_page()}
     assert {"core", "wire", "http.py", "executor.py", "pool", "binding", "service", "runtime", "server"} <= files
     assert len(names_on_page()) > 100
+
+
+IO_REQUEST = b"GET /hello/Ada HTTP/1.1\r\nhost: x\r\n\r\n"
+CPU_REQUEST = (
+    b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    b"content-length: 21\r\nexpect: 100-continue\r\n\r\n"
+)
+CPU_BODY = b'{"values": [1, 2, 3]}'
+"""It is sent when the server asks for it: so it arrives after the head, as the walk says."""
+
+
+@pytest.mark.asyncio
+@pytest.mark.usefixtures("nothing_left")
+@pytest.mark.parametrize(
+    ("heading", "request_head", "body", "reply"),
+    [("An io request", IO_REQUEST, b"", b"hello Ada"), ("A cpu request", CPU_REQUEST, CPU_BODY, b"1.375")],
+    ids=["io", "cpu"],
+)
+async def test_request_calls_what_the_page_says(
+    heading: str, request_head: bytes, body: bytes, reply: bytes, tmp_path: Path
+) -> None:
+    """The steps in the server process, with the service of the README."""
+    section = PAGE.partition(f"## {heading}")[2].partition("\n## ")[0]
+    steps = [line for line in section.splitlines() if re.match(r"\| \d", line) and "| worker |" not in line]
+    named = {(match[1], match[2] or "") for line in steps for match in NAMED.finditer(line)}
+    if not body:
+        named.discard(("wire/bodies.py", "BodyReader"))
+    file = tmp_path / f"walk_{len(body)}.py"  # a name of its own: modules stay imported
+    file.write_text((ROOT / "README.md").read_text().partition("```python\n")[2].partition("```")[0])
+    server = Server(load_service(str(file)), Settings(port=0, cpu_workers=1))
+    async with server.listening() as url:
+        with calls() as called:
+            reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+            writer.write(request_head)
+            if body:
+                assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+                writer.write(body)
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = re.search(rb"content-length: (\d+)", head)
+            assert length is not None
+            assert reply in await reader.readexactly(int(length[1]))
+            writer.close()
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert len(named) > 8
+    assert {each for each in named if not is_called(*each, called)} == set(), "named on the page, but not called"
+
+
+def is_called(path: str, name: str, called: set[tuple[str, str]]) -> bool:
+    """Whether the function ran, or a method of the class, or a function inside of it."""
+    return any(file == path and (each == name or each.startswith(f"{name}.")) for file, each in called)
+
+
+@contextmanager
+def calls() -> Iterator[set[tuple[str, str]]]:
+    """File and qualified name of each function of tinysvc that is called in this thread."""
+    called: set[tuple[str, str]] = set()
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        file = frame.f_code.co_filename
+        if event == "call" and file.startswith(str(SOURCE)):
+            called.add((str(Path(file).relative_to(SOURCE)), frame.f_code.co_qualname))
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        yield called
+    finally:
+        sys.setprofile(before)
