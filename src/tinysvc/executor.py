@@ -122,7 +122,7 @@ class ProcessPoolExecutor(FuturesExecutor):
             RuntimeError: The pool was started before.
         """
         if self._started or self.in_thread or self._dispatcher.scheduler.closing:
-            raise RuntimeError("a pool can be started only once; make another one")
+            raise RuntimeError("a pool can be started once; make another one")
         self._started = True
         await self._dispatcher.start()
 
