@@ -38,7 +38,7 @@ async def chat(socket: WebSocket, room: Annotated[str, msgspec.Meta(max_length=4
     await socket.accept()
     queue: asyncio.Queue[Line] = asyncio.Queue(MAX_WAITING)
     rooms[room].add(queue)
-    say(room, Line(room, "somebody has come"))
+    say(room, Line(room, "a user has joined"))
     sender = asyncio.create_task(send_all(socket, queue))
     try:
         while True:  # until SocketClosed
@@ -46,7 +46,7 @@ async def chat(socket: WebSocket, room: Annotated[str, msgspec.Meta(max_length=4
     finally:
         sender.cancel()
         rooms[room].discard(queue)
-        say(room, Line(room, "somebody has gone"))
+        say(room, Line(room, "a user has left"))
         if not rooms[room]:
             del rooms[room]
 
@@ -95,10 +95,10 @@ input { font: inherit; padding: .3rem }
 </style>
 <h1>ROOM</h1>
 <p id="state" role="status">connecting ...</p>
-<div id="lines" role="log" aria-label="what is said" data-room="ROOM" tabindex="0"></div>
+<div id="lines" role="log" aria-label="messages" data-room="ROOM" tabindex="0"></div>
 <form>
   <input id="name" aria-label="your name" value="guest" maxlength="40" required size="8">
-  <input id="text" aria-label="what you say" maxlength="500" required autofocus autocomplete="off">
+  <input id="text" aria-label="your message" maxlength="500" required autofocus autocomplete="off">
   <button>Say</button>
 </form>
 <script>

@@ -1,4 +1,4 @@
-"""The examples, each served for real and asked with real input."""
+"""The examples, each on a real server with real input."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def client(url: str) -> Iterator[httpx.Client]:
 # The folder
 
 
-def test_the_root_leads_to_the_page_of_all(client: httpx.Client) -> None:
+def test_root_redirects_to_the_docs_of_all_examples(client: httpx.Client) -> None:
     page = client.get("/", follow_redirects=True)
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert page.url.path == "/docs"
@@ -76,7 +76,7 @@ def test_the_root_leads_to_the_page_of_all(client: httpx.Client) -> None:
         ("users", "/wait/cpu"),
     ],
 )
-def test_each_example_is_a_service_alone(name: str, path: str) -> None:
+def test_each_example_runs_alone(name: str, path: str) -> None:
     with serving(str(EXAMPLES / f"{name}.py"), cpu_workers=1) as url:
         expected = {"blobs": 404, "images": 405}.get(name, 200)
         assert httpx.get(url + path).status_code == expected
@@ -169,7 +169,7 @@ def test_syllables(word: str, syllables: int) -> None:
     assert text.syllables_of(word) == syllables
 
 
-def test_text_says_how_to_use_it(client: httpx.Client, url: str) -> None:
+def test_text_describes_its_usage(client: httpx.Client, url: str) -> None:
     usage = client.get("/text")
     assert usage.headers["content-type"] == "text/plain; charset=utf-8"
     assert usage.text == f"Send a text: curl --data-binary @FILE {url}/text\n"
@@ -199,7 +199,7 @@ def is_red(pixel: Any) -> bool:
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
-def test_thumbnail_has_the_size_and_format_asked_for(client: httpx.Client, file_format: str) -> None:
+def test_thumbnail_has_the_requested_size_and_format(client: httpx.Client, file_format: str) -> None:
     answer = client.post("/images/thumbnail", params={"size": 100}, content=picture(file_format))
     thumbnail = opened(answer)
     assert answer.headers["content-type"] == f"image/{file_format.lower()}"
@@ -213,7 +213,7 @@ def test_thumbnail_is_128_pixels_by_default_and_never_larger_than_the_image(clie
     assert opened(client.post("/images/thumbnail", content=picture("PNG", (20, 10)))).size == (20, 10)
 
 
-def test_thumbnail_stands_as_the_camera_was_held(client: httpx.Client) -> None:
+def test_thumbnail_is_upright(client: httpx.Client) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned right by a quarter
     for file_format in ("JPEG", "PNG"):
@@ -242,11 +242,11 @@ def test_blur_mixes_the_colours_where_they_meet(client: httpx.Client, file_forma
     [("JPEG", "L"), ("JPEG", "CMYK"), ("PNG", "1"), ("PNG", "L"), ("PNG", "LA"), ("PNG", "P"), ("PNG", "I;16")],
 )
 @pytest.mark.parametrize("route", ["thumbnail", "blur"])
-def test_images_of_every_mode_are_taken(client: httpx.Client, route: str, file_format: str, mode: str) -> None:
+def test_images_of_every_mode_are_accepted(client: httpx.Client, route: str, file_format: str, mode: str) -> None:
     assert opened(client.post(f"/images/{route}", content=picture(file_format, mode=mode))).format == file_format
 
 
-def test_a_jpeg_with_a_second_picture_behind_it_is_a_jpeg(client: httpx.Client) -> None:
+def test_mpo_is_a_jpeg(client: httpx.Client) -> None:
     file = BytesIO()
     both = [Image.new("RGB", (40, 20), colour) for colour in ("red", "blue")]
     both[0].save(file, "MPO", save_all=True, append_images=both[1:])
@@ -264,7 +264,7 @@ def test_a_large_image_comes_in_several_chunks() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"garbage", b"GIF89a" + bytes(100), b"<svg/>"])
-def test_what_is_no_jpeg_or_png_is_415(client: httpx.Client, body: bytes) -> None:
+def test_other_formats_are_415(client: httpx.Client, body: bytes) -> None:
     answer = client.post("/images/thumbnail", content=body)
     assert answer.status_code == 415
     assert answer.json()["detail"] == "The body is neither a JPEG nor a PNG image."
@@ -280,7 +280,7 @@ def test_a_broken_image_is_400(client: httpx.Client, route: str, file_format: st
 
 
 def png_head(width: int, height: int) -> bytes:
-    """All that a decoder needs to reserve the memory."""
+    """The head of an image, for which a decoder would reserve the memory."""
     chunk = b"IHDR" + struct.pack("!IIBBBBB", width, height, 8, 2, 0, 0, 0)
     data = b"IDAT" + zlib.compress(b"")
     parts = [struct.pack("!I", len(part) - 4) + part + struct.pack("!I", zlib.crc32(part)) for part in (chunk, data)]
@@ -298,7 +298,7 @@ def test_too_many_pixels_are_413(client: httpx.Client, width: int, height: int) 
     ("query", "place"),
     [("thumbnail?size=0", "query.size"), ("thumbnail?size=big", "query.size"), ("blur?radius=101", "query.radius")],
 )
-def test_a_size_out_of_range_is_422_with_its_place(client: httpx.Client, query: str, place: str) -> None:
+def test_size_out_of_range_is_422_with_its_place(client: httpx.Client, query: str, place: str) -> None:
     answer = client.post(f"/images/{query}", content=picture("PNG"))
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["place"] == place
@@ -317,7 +317,7 @@ def fresh(name: str) -> Any:
     return module
 
 
-def test_without_pillow_the_rest_loads_and_images_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pillow_images_name_the_package_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(HTTPError, match=r"503 Pillow cannot be imported .* pip install 'tinysvc\[examples\]'"):
         fresh("images").thumbnail(b"")
@@ -333,7 +333,7 @@ def blobs_client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ht
         yield client
 
 
-def test_blobs_go_in_and_come_out(blobs_client: httpx.Client, tmp_path: Path) -> None:
+def test_blob_is_stored_and_returned(blobs_client: httpx.Client, tmp_path: Path) -> None:
     data = bytes(range(256)) * 5000
     digest = hashlib.sha256(data).hexdigest()
     for _ in range(2):
@@ -346,14 +346,14 @@ def test_blobs_go_in_and_come_out(blobs_client: httpx.Client, tmp_path: Path) ->
     assert fetched.headers["etag"] == f'"{digest}"'
 
 
-def test_blobs_are_asked_for_by_name_alone(blobs_client: httpx.Client, tmp_path: Path) -> None:
+def test_blob_name_must_be_a_digest(blobs_client: httpx.Client, tmp_path: Path) -> None:
     (tmp_path / "secret").touch()
     assert blobs_client.get(f"/{64 * 'f'}").status_code == 404
     for name in ("..%2fsecret", "x", 64 * "F", "unfinished-x"):
         assert blobs_client.get(f"/{name}").status_code in (404, 422), name
 
 
-def test_a_blob_that_is_cut_off_is_not_kept(blobs_client: httpx.Client, tmp_path: Path) -> None:
+def test_incomplete_blob_is_not_kept(blobs_client: httpx.Client, tmp_path: Path) -> None:
     port = blobs_client.base_url.port
     assert port
     with socket.create_connection(("127.0.0.1", port)) as connection:
@@ -389,7 +389,7 @@ def test_notes_full_cycle(client: httpx.Client) -> None:
         assert answer.json()["detail"] == f"There is no note {created.json()['id']}."
 
 
-def test_a_note_is_read_and_written_on_conditions(notes_client: httpx.Client) -> None:
+def test_note_supports_conditional_requests(notes_client: httpx.Client) -> None:
     location = notes_client.post("/", json={"title": "<Milk>"}).headers["location"]
     first = notes_client.get(location)
     tag = first.headers["etag"]
@@ -397,7 +397,7 @@ def test_a_note_is_read_and_written_on_conditions(notes_client: httpx.Client) ->
     page = notes_client.get(location, headers={"accept": "text/html"})
     assert "<h1>&lt;Milk&gt;</h1>" in page.text
     assert page.headers["content-type"] == "text/html; charset=utf-8"
-    for status in (200, 412):  # the second writer has not seen what the first has written
+    for status in (200, 412):  # the second write is based on a stale copy
         answer = notes_client.put(location, json={"title": "Tea"}, headers={"if-match": tag})
         assert answer.status_code == status
     assert notes_client.get(location).headers["etag"] != tag
@@ -441,7 +441,7 @@ def test_a_bad_note_is_422_with_the_place(
     assert [error["place"] for error in answer.json()["errors"]] == [place]
 
 
-def test_notes_live_in_the_file_that_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_notes_are_in_the_named_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NOTES_DB", str(tmp_path / "notes.db"))
     with serving(notes) as url:
         httpx.post(url, json={"title": "Kept"})
@@ -490,7 +490,7 @@ def test_measure_gives_the_latency_of_each_user(measurement: Any) -> None:
 
 
 @pytest.mark.parametrize(("work", "way"), SERIES)
-def test_each_way_answers(client: httpx.Client, work: str, way: str) -> None:
+def test_each_way_responds(client: httpx.Client, work: str, way: str) -> None:
     assert client.get(f"/users/{work}/{way}").text == {"wait": "waited\n", "compute": "computed\n"}[work]
 
 
@@ -527,17 +527,17 @@ def at(host: str, port: int | None) -> Peer:
     return Peer(None, (host, port), "http")
 
 
-def test_two_measurements_do_not_measure_each_other() -> None:
+def test_second_measurement_is_refused() -> None:
     with users.alone(), pytest.raises(HTTPError, match="503 Another measurement is running"):
         users.measure(Request("GET", "/measure", peer=at("127.0.0.1", 1)))
 
 
-def test_a_measurement_that_fails_says_so(unused_port: int) -> None:
+def test_failed_measurement_is_503(unused_port: int) -> None:
     with pytest.raises(HTTPError, match="503 The measurement failed: ConnectionRefusedError"):
         users.measure(Request("GET", "/measure", peer=at("127.0.0.1", unused_port)), k=1)
 
 
-def test_a_user_who_is_refused_spoils_the_measurement(url: str) -> None:
+def test_refused_user_fails_the_measurement(url: str) -> None:
     address = httpx.URL(url)
     with pytest.raises(HTTPError, match=r"503 The measurement failed: .*404 Not Found"):
         users.measure(Request("GET", "/nowhere/measure", peer=at(address.host, address.port)), k=1)
@@ -545,7 +545,7 @@ def test_a_user_who_is_refused_spoils_the_measurement(url: str) -> None:
 
 @pytest.fixture
 def unused_port() -> Iterator[int]:
-    """Bound, so that nobody else gets it; not listening, so that it refuses."""
+    """A port that is bound, so it stays free, but does not listen, so it refuses connections."""
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         yield holder.getsockname()[1]
@@ -579,14 +579,14 @@ def test_chart_draws_odd_measurements(latencies: list[float]) -> None:
         ({"compute": {"blocking": [1], "io": [1e300], "cpu": [1]}}, "$.compute.io[0]"),
     ],
 )
-def test_chart_refuses_what_no_server_measured(
+def test_chart_refuses_impossible_measurements(
     client: httpx.Client, measurement: Any, change: dict[str, Any], place: str
 ) -> None:
     answer = client.post("/users/chart", json={**measurement, **change})
     assert (answer.status_code, answer.json()["errors"][0]["place"]) == (422, place)
 
 
-def test_without_matplotlib_the_chart_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_matplotlib_the_chart_names_the_package_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(HTTPError, match=r"503 matplotlib cannot be imported .* pip install 'tinysvc\[examples\]'"):
         users.chart(users.Measurement(1, 1, ways(50), ways(50)))
@@ -609,7 +609,7 @@ def test_vectors_finds_the_nearest(client: httpx.Client) -> None:
     assert found["distance"] == pytest.approx(0, abs=0.01)
 
 
-def test_vectors_asked_at_once_are_answered_each_its_own(client: httpx.Client) -> None:
+def test_simultaneous_vectors_each_get_their_own_result(client: httpx.Client) -> None:
     table = numpy.random.default_rng(seed=1).normal(size=(vectors.COUNT, vectors.DIMENSIONS))
     with ThreadPoolExecutor(16) as threads:
         answers = threads.map(lambda i: client.post("/vectors", json={"values": table[i].tolist()}).json(), range(64))
@@ -622,7 +622,7 @@ def test_vectors_of_another_size_are_422(client: httpx.Client) -> None:
     assert answer.json()["errors"] == [{"place": "$.values", "detail": "Expected `array` of length >= 8"}]
 
 
-def test_vectors_trains_round_by_round_in_a_pool_of_its_own(client: httpx.Client) -> None:
+def test_vectors_trains_in_its_own_pool(client: httpx.Client) -> None:
     with client.stream("POST", "/vectors/clusters", params={"count": 3}) as answer:
         assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
         events = "".join(answer.iter_text()).strip().split("\n\n")
@@ -644,7 +644,7 @@ def test_vectors_handlers_are_plain_functions() -> None:
 # Members
 
 
-def test_a_member_signs_in_and_is_known(client: httpx.Client) -> None:
+def test_member_signs_in(client: httpx.Client) -> None:
     answer = client.post("/members/tokens", json={"name": "ada", "password": "lovelace"})
     token = answer.json()["token"]
     assert client.get("/members/me", headers={"authorization": f"Bearer {token}"}).json() == {"name": "ada"}
@@ -655,12 +655,12 @@ def test_a_member_signs_in_and_is_known(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("name", ["ada", "nobody"])
-def test_who_does_not_know_the_password_is_no_member(client: httpx.Client, name: str) -> None:
+def test_wrong_password_is_401(client: httpx.Client, name: str) -> None:
     answer = client.post("/members/tokens", json={"name": name, "password": "guess"})
     assert (answer.status_code, answer.json()["detail"]) == (401, "The name or the password is wrong.")
 
 
-def test_a_token_grows_old() -> None:
+def test_token_expires() -> None:
     old = members.signed("ada", "1", b"secret")
     service = Service(members).override(secret=b"secret")
     with serving(service, cpu_workers=1) as url:

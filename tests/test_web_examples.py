@@ -1,4 +1,4 @@
-"""chat, live and gallery: asked over HTTP and WebSocket, and looked at in a real browser where there is one."""
+"""chat, live and gallery: over HTTP and WebSocket, and in a real browser if one is installed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ import live  # noqa: E402
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Where the gallery keeps its photos: the module is loaded anew for it."""
+    """The folder of the photos. The module is loaded again for it."""
     folder = tmp_path_factory.mktemp("photos")
     sys.modules.pop("gallery", None)
     with pytest.MonkeyPatch.context() as patch:
@@ -65,26 +65,26 @@ def lines(socket: Any, count: int) -> list[str]:
     return [json.loads(socket.recv(timeout=20))["text"] for _ in range(count)]
 
 
-def test_everybody_in_a_room_hears_what_is_said(url: str) -> None:
+def test_each_user_in_a_room_gets_each_line(url: str) -> None:
     rooms = url.replace("http", "ws") + "/chat/rooms/"
     with ExitStack() as stack:
         ada = stack.enter_context(connect(rooms + "a"))
-        assert lines(ada, 1) == ["somebody has come"]
+        assert lines(ada, 1) == ["a user has joined"]
         bob = stack.enter_context(connect(rooms + "a"))
         other = stack.enter_context(connect(rooms + "b"))
-        assert lines(ada, 1) == lines(bob, 1) == ["somebody has come"]
+        assert lines(ada, 1) == lines(bob, 1) == ["a user has joined"]
         ada.send('{"name": "Ada", "text": "hello <b>"}')
         for each in (ada, bob):
             assert json.loads(each.recv(timeout=20)) == {"name": "Ada", "text": "hello <b>"}
         bob.close()
-        assert lines(ada, 1) == ["somebody has gone"]
-        assert lines(other, 1) == ["somebody has come"]
+        assert lines(ada, 1) == ["a user has left"]
+        assert lines(other, 1) == ["a user has joined"]
 
 
 @pytest.mark.parametrize(
     "message", ["x", "{}", '{"name": "", "text": "x"}', '{"name": "a", "text": "%s"}' % ("x" * 501)]
 )
-def test_what_is_no_line_ends_the_socket_with_the_reason(url: str, message: str) -> None:
+def test_invalid_line_closes_the_socket_with_the_reason(url: str, message: str) -> None:
     with connect(url.replace("http", "ws") + "/chat/rooms/c") as socket:
         socket.send(message)
         with pytest.raises(ConnectionClosed) as caught:
@@ -93,10 +93,10 @@ def test_what_is_no_line_ends_the_socket_with_the_reason(url: str, message: str)
         assert caught.value.rcvd.code == 1007
 
 
-def test_who_reads_too_slowly_misses_lines_and_hears_of_it(url: str) -> None:
+def test_slow_reader_misses_lines_and_is_informed(url: str) -> None:
     rooms = url.replace("http", "ws") + "/chat/rooms/slow"
     with connect(rooms, max_queue=1) as slow, connect(rooms) as fast:
-        assert lines(fast, 1) == ["somebody has come"]
+        assert lines(fast, 1) == ["a user has joined"]
         line = json.dumps({"name": "f", "text": "x" * 500})
         for _ in range(10_000):
             fast.send(line)
@@ -108,12 +108,12 @@ def test_who_reads_too_slowly_misses_lines_and_hears_of_it(url: str) -> None:
         assert "you missed some lines" in heard
 
 
-def test_a_room_s_name_is_text(client: httpx.Client) -> None:
+def test_room_name_is_escaped(client: httpx.Client) -> None:
     page = client.get("/chat", params={"room": '"><script>alert(1)</script>'}).text
     assert "<script>alert" not in page
 
 
-def test_the_room_is_remembered(url: str) -> None:
+def test_cookie_remembers_the_room(url: str) -> None:
     with httpx.Client(base_url=url) as client:
         assert "<title>chat: lobby</title>" in client.get("/chat").text
         answer = client.get("/chat", params={"room": "\u00fcber & co"})
@@ -136,7 +136,7 @@ def test_chat_in_a_browser(url: str, browser: Page) -> None:
     ada.until("document.querySelector('#lines').innerText.includes('Bob: hello Ada')")
     assert ada.run("document.querySelector('#text').value") == ""
     bob.close()
-    ada.until("document.querySelector('#lines').innerText.includes('somebody has gone')")
+    ada.until("document.querySelector('#lines').innerText.includes('a user has left')")
     ada.close()
 
 
@@ -165,7 +165,7 @@ def test_sieves() -> None:
     assert live.segment(90, 102, live.sieve(11)) == [97, 101]
 
 
-def test_ticks_go_on_where_they_were_cut_off(client: httpx.Client) -> None:
+def test_ticks_continue_after_the_last_event_id(client: httpx.Client) -> None:
     headers = {"last-event-id": "41", "origin": "https://elsewhere.example"}
     with client.stream("GET", "/live/ticks", headers=headers) as answer:
         assert answer.headers["access-control-allow-origin"] == "*"
@@ -200,7 +200,7 @@ def photo(colour: str, size: tuple[int, int] = (800, 600), kind: str = "JPEG") -
     return file.getvalue()
 
 
-def test_photos_come_and_are_shown(client: httpx.Client, folder: Path) -> None:
+def test_uploaded_photos_are_shown(client: httpx.Client, folder: Path) -> None:
     files = [("photos", ("../../evil.jpg", photo("red"))), ("photos", ("b.png", photo("blue", kind="PNG")))]
     answer = client.post("/gallery/photos", files=files)
     assert answer.status_code == 201, answer.text
@@ -234,12 +234,12 @@ def test_photos_come_and_are_shown(client: httpx.Client, folder: Path) -> None:
     ],
     ids=["text", "gif", "cut", "other", "big"],
 )
-def test_what_is_no_photo(client: httpx.Client, files: Any, status: int) -> None:
+def test_invalid_photo_is_refused(client: httpx.Client, files: Any, status: int) -> None:
     assert client.post("/gallery/photos", files=files).status_code == status
 
 
 @pytest.mark.parametrize("name", ["0" * 16 + ".jpg", "../gallery.py", "x.jpg", "..%2f..%2fetc%2fpasswd"])
-def test_what_is_not_there(client: httpx.Client, name: str) -> None:
+def test_unknown_photo_is_refused(client: httpx.Client, name: str) -> None:
     assert client.get(f"/gallery/thumbnails/{name}").status_code in (404, 422)
 
 
