@@ -17,7 +17,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from tinysvc import Bearer, Header
-from tinysvc.binding.aliases import is_again, without_aliases
+from tinysvc.binding.aliases import is_recursive_alias, without_aliases
 from tinysvc.binding.binder import Binder
 from tinysvc.binding.schemas import Schemas
 from tinysvc.core.errors import BindingError
@@ -90,7 +90,7 @@ def bound(annotation: Any, body: bytes) -> Any:
 
 
 def test_an_alias_that_holds_itself() -> None:
-    assert is_again(without_aliases(Tree).__args__[1])
+    assert is_recursive_alias(without_aliases(Tree).__args__[1])
     assert bound(Json, b'{"a": [1, {"b": null}]}') == {"a": [1, {"b": None}]}
     assert bound(Tree, b'{"a": {"b": 1}}') == {"a": {"b": 1}}
     assert bound(Tree, b'{"a": {"b": "x", "c": null}}') == [

@@ -61,5 +61,5 @@ def test_markers(annotation: Any, marker: Marker | None) -> None:
 
 
 def test_an_api_key_stands_in_one_of_three_places() -> None:
-    with pytest.raises(ConfigurationError, match='a "header", a "cookie" or the "query", not in \'body\''):
+    with pytest.raises(ConfigurationError, match='a "header", a "cookie" or the "query", not \'body\''):
         ApiKey("k", "body")  # type: ignore[arg-type]

@@ -1,11 +1,11 @@
-"""Type aliases, looked through: `type Tags = list[str]`, `TypeAliasType`, `NewType`, also with parameters.
+"""Type aliases, replaced by their types: `type Tags = list[str]`, `TypeAliasType`, `NewType`, also with parameters.
 
     type Token = Annotated[str, Bearer()]     ->  Annotated[str, Bearer()]
-    type Json = str | list[Json]              ->  str | list[Again]
+    type Json = str | list[Json]              ->  str | list[RecursiveAlias]
 
-Nothing else of tinysvc sees an alias. Where an alias holds itself, a class stands in for it, an `Again`: msgspec asks
-`decode_hook` for its value, which is read by the alias's own type. A union with such a member becomes one `Again`, as
-msgspec takes no class of its own kind beside others.
+No other part of tinysvc sees an alias. An alias that contains itself is replaced by a class there, a `RecursiveAlias`:
+msgspec calls `decode_hook` for its value, which decodes it with the type of the alias. A union with such a member
+becomes one `RecursiveAlias`, because msgspec accepts no custom class beside other types.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 import msgspec
 
 
-class _TakesAny(type):
-    """msgspec checks what `decode_hook` returns: whatever the alias's own type reads is right."""
+class _AcceptsAll(type):
+    """msgspec checks that the result of `decode_hook` is an instance. Accept any: the type of the alias has checked it."""
 
     def __instancecheck__(cls, value: object) -> bool:
         return True
 
 
-class Again(metaclass=_TakesAny):
-    """Stands for an alias inside of itself; each alias has a subclass."""
+class RecursiveAlias(metaclass=_AcceptsAll):
+    """Replaces an alias inside itself; each alias has its own subclass."""
 
     annotation: Any
 
     @classmethod
     def value(cls) -> Any:
-        """What the alias stands for; aliases in it are looked through."""
+        """The type of the alias, without aliases."""
         return _expanded(cls.annotation)
 
     @classmethod
@@ -45,23 +45,23 @@ class Again(metaclass=_TakesAny):
 
 
 def without_aliases(annotation: Any) -> Any:
-    """The annotation with every alias in it replaced by its type; the same object where there is none."""
+    """The annotation with every alias replaced by its type; the same object if it has no alias."""
     return _replaced(annotation, ())
 
 
-def is_again(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, Again)
+def is_recursive_alias(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, RecursiveAlias)
 
 
 def decode_hook(kind: type, value: Any) -> Any:
-    """The `dec_hook` of whatever msgspec reads: an alias inside of itself."""
-    if is_again(kind):
+    """The `dec_hook` for every msgspec decoder: reads aliases that contain themselves."""
+    if is_recursive_alias(kind):
         return msgspec.convert(value, kind.value(), dec_hook=decode_hook)  # type: ignore[attr-defined]
     raise NotImplementedError(f"Expected `{kind.__name__}`")
 
 
 def evaluated(hint: Any, namespace: Mapping[str, Any], type_params: tuple[Any, ...] = ()) -> Any:
-    """A hint that may be a text, or hold some. NameError if it names what does not exist."""
+    """A type hint that is a string or contains strings, evaluated. NameError for an unknown name."""
     holder = types.FunctionType((lambda: None).__code__, dict(namespace))
     holder.__annotations__ = {"hint": hint}
     scope = {each.__name__: each for each in type_params}
@@ -74,25 +74,25 @@ def _expanded(annotation: Any) -> Any:
 
 
 @cache
-def _again(annotation: Any) -> type[Again]:
+def _recursive_alias(annotation: Any) -> type[RecursiveAlias]:
     name = "".join(char if char.isalnum() else "_" for char in str(annotation).rpartition(".")[2])
-    return cast("type[Again]", _TakesAny(name, (Again,), {"annotation": annotation}))
+    return cast("type[RecursiveAlias]", _AcceptsAll(name, (RecursiveAlias,), {"annotation": annotation}))
 
 
 def _is_alias(annotation: Any) -> bool:
-    """By the class's name: Python 3.11 has it from typing_extensions only, and later ones from both."""
+    """Compares the name of the class: Python 3.11 has it in typing_extensions only, later versions in both."""
     return type(annotation).__name__ == "TypeAliasType"
 
 
 def _value(alias: Any, arguments: tuple[Any, ...]) -> Any:
-    """What an alias stands for, with these in place of its parameters."""
+    """The type of an alias, with these arguments for its parameters."""
     module = sys.modules.get(alias.__module__)
     value = evaluated(alias.__value__, vars(module) if module else {}, alias.__type_params__)
     return substituted(value, dict(zip(alias.__type_params__, arguments, strict=False)))
 
 
 def substituted(annotation: Any, parameters: Mapping[Any, Any]) -> Any:
-    """The annotation with these in place of its type variables."""
+    """The annotation with its type variables replaced."""
     if not parameters:
         return annotation
     if isinstance(annotation, typing.TypeVar):
@@ -102,11 +102,11 @@ def substituted(annotation: Any, parameters: Mapping[Any, Any]) -> Any:
 
 
 def _replaced(annotation: Any, above: tuple[Any, ...]) -> Any:
-    """`above` are the aliases that this one stands in."""
+    """See without_aliases. `above` are the aliases around this annotation."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if _is_alias(annotation) or _is_alias(origin):
         if annotation in above:
-            return _again(annotation)
+            return _recursive_alias(annotation)
         return _replaced(_value(origin or annotation, arguments), (*above, annotation))
     if isinstance(annotation, typing.NewType):
         return _replaced(annotation.__supertype__, above)
@@ -120,7 +120,9 @@ def _replaced(annotation: Any, above: tuple[Any, ...]) -> Any:
         return annotation
     if origin in (Union, types.UnionType):
         others = [each for each in found if each is not type(None)]
-        return _again(annotation) if len(others) > 1 and any(map(is_again, others)) else Union[found]  # noqa: UP007
+        if len(others) > 1 and any(map(is_recursive_alias, others)):
+            return _recursive_alias(annotation)
+        return Union[found]  # noqa: UP007 - of any number of members
     return origin[found[0] if len(found) == 1 else found]
 
 
@@ -129,10 +131,10 @@ def _replaced(annotation: Any, above: tuple[Any, ...]) -> Any:
 
 @contextmanager
 def readable_fields(*annotations: Any) -> Iterator[None]:
-    """Within it, msgspec reads the fields of the classes in a type as if they had no aliases.
+    """Let msgspec read the classes in these types as if their fields had no aliases.
 
-    msgspec knows neither an alias that holds itself nor those of typing_extensions. It reads a class once and keeps
-    what it has found, so the author's annotations are changed for that moment only.
+    msgspec supports neither aliases that contain themselves nor those of typing_extensions. It reads the annotations
+    of a class once and keeps the result, so the author's annotations are changed only inside this context.
     """
     changed: list[tuple[Any, dict[str, Any]]] = []
     seen: dict[Any, bool] = {}
@@ -155,7 +157,7 @@ def _collect(annotation: Any, seen: dict[Any, bool], changed: list[tuple[Any, di
     if not isinstance(kind, type) or kind in seen:
         return
     seen[kind] = True
-    if is_again(kind):
+    if is_recursive_alias(kind):
         _collect(kind.value(), seen, changed)  # type: ignore[attr-defined]
     if hasattr(kind, "model_validate_json"):
         return
@@ -165,7 +167,7 @@ def _collect(annotation: Any, seen: dict[Any, bool], changed: list[tuple[Any, di
             continue
         try:
             hints = typing.get_type_hints(owner, include_extras=True)
-        except Exception:  # noqa: S112 - msgspec says it better
+        except Exception:  # noqa: S112 - msgspec has the better error
             continue
         plain = {name: without_aliases(hints[name]) for name in own if name in hints}
         if any(plain[name] is not hints[name] for name in plain):

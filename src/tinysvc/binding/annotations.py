@@ -1,4 +1,4 @@
-"""Annotations: what the type of a parameter says of it."""
+"""Annotations of functions: resolved, and classified."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .aliases import evaluated, without_aliases
 
 @dataclasses.dataclass(frozen=True)
 class Unresolved:
-    """Stands for an annotation that names what does not exist while the service runs."""
+    """An annotation with a name that does not exist at run time."""
 
     text: str
     reason: str
@@ -28,7 +28,7 @@ class Unresolved:
 def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
     """The annotations, resolved and without aliases.
 
-    A parameter's that names what does not exist is an `Unresolved`; a result's is left out, as nothing needs it.
+    The annotation of a parameter that cannot be resolved is an `Unresolved`; that of the result is left out.
     """
     try:
         found = typing.get_type_hints(function, include_extras=True)
@@ -51,7 +51,7 @@ def _each_resolved(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _written(function: Callable[..., Any]) -> Mapping[str, Any]:
-    """The annotations as they are written: Python 3.14 evaluates them when they are asked for."""
+    """The annotations as written. Python 3.14 evaluates annotations on access."""
     try:
         return function.__annotations__
     except NameError:
@@ -65,12 +65,12 @@ def unresolved_at(function: Callable[..., Any], name: str, hint: Unresolved) -> 
     return ConfigurationError.at(
         function,
         f"the annotation {hint.text} of the parameter {name} cannot be resolved: {hint.reason}; import or define it at "
-        "the module's top level, not under `if TYPE_CHECKING:`, as the parameter is read by its type",
+        "the module's top level, not under `if TYPE_CHECKING:`, because the server needs the type",
     )
 
 
 def signature_of(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    """The parameters with their annotations resolved, as `hints_of` has them."""
+    """The parameters, with their annotations resolved by `hints_of`."""
     hints = hints_of(function)
     return {
         name: parameter.replace(annotation=hints.get(name, parameter.empty))
@@ -83,13 +83,13 @@ def without_annotated(annotation: Any) -> Any:
 
 
 def options(annotation: Any) -> tuple[Any, ...]:
-    """The types a value may have: those of a union, else the one."""
+    """The types that a value may have: the members of a union, or the one type."""
     annotation = without_annotated(annotation)
     return get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
 
 
 def extras(annotation: Any) -> list[Any]:
-    """What `Annotated` adds to a type, also to a member of a union."""
+    """The metadata of `Annotated`, also in members of a union."""
     return [
         extra
         for part in (annotation, *options(annotation))
@@ -110,7 +110,7 @@ def is_list_of_scalars(annotation: Any) -> bool:
 
 
 def holds_model(annotation: Any) -> bool:
-    """Whether it is a pydantic model, or made of some, as in `list[Model]` or `Model | None`."""
+    """Whether a type is a pydantic model or contains one, as in `list[Model]` or `Model | None`."""
     return hasattr(annotation, "model_validate_json") or any(map(holds_model, get_args(annotation)))
 
 
@@ -118,7 +118,7 @@ _COLLECTIONS = (dict, list, tuple, set, frozenset, msgspec.Struct)
 
 
 def comes_as_json(annotation: Any) -> bool:
-    """Whether a value of this type is a JSON document, not a text."""
+    """Whether values of this type are JSON documents, not texts."""
     found = options(annotation)
     if len(found) > 1:
         return any(comes_as_json(option) for option in found)

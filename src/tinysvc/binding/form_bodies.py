@@ -11,7 +11,7 @@ import msgspec
 from ..core.errors import ConfigurationError
 from ..core.form_data import JsonText, UploadFile
 from ..core.requests import Request
-from .aliases import decode_hook, is_again
+from .aliases import decode_hook, is_recursive_alias
 from .annotations import options
 from .form_values import FormFields, texts_of
 from .inputs import Body, Fault, Get, Input
@@ -69,7 +69,7 @@ def whole_form(function: Callable[..., Any], name: str, annotation: Any, default
 
 
 def _decode_upload(kind: type, value: Any) -> Any:
-    if is_again(kind):
+    if is_recursive_alias(kind):
         return decode_hook(kind, value)
     if kind is UploadFile and isinstance(value, UploadFile):
         return value

@@ -1,12 +1,12 @@
-"""The texts of a form -> values that msgspec converts: as browsers, and clients of multipart forms, write them.
+"""The texts of a form as values that msgspec converts, for the notations of browsers and other form clients.
 
-    a checkbox       "on" where it is ticked; nothing where it is not: False, where there is no default
-    a blank          where a text is not asked for: None, or where that may not be, as if nothing had come
-    a datetime-local and a time without seconds: with ":00"
-    a JSON part      `application/json`, as a field or as a blob: decoded; where a text is asked for, only a JSON string
-                     is, any other document is the text
+    checkbox         "on" if ticked, else the field is missing: False, unless the parameter has a default
+    blank            unless the type is a text: None, or for a type without None like a missing field
+    datetime-local   and time without seconds: ":00" is appended
+    JSON part        a field or blob of type `application/json`: decoded. For a parameter that is a text, only a JSON
+                     string is decoded; any other document is the text itself
 
-A text that msgspec can convert as it is, is not touched.
+A text that msgspec can convert is not changed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _CLOCK = re.compile(r"((?:\d{4}-\d\d-\d\d[T ])?\d\d:\d\d)(Z|[+-]\d\d:?\d\d)?")
 
 
 def texts_of(form: FormData, name: str) -> list[str]:
-    """The texts under a name; else those of files that say they are JSON, as a Blob of a browser is."""
+    """The texts of a field; if it has none, its JSON files, such as a Blob that a browser sends."""
     return form.fields.get(name) or [JsonText(read) for read in _json_files(form.files.get(name, ()))]
 
 
@@ -48,13 +48,13 @@ def takes_text(annotation: Any) -> bool:
 
 
 def plain_text(text: str) -> str:
-    """What stands in a JSON part that is a string; any other text as it is. DecodeError for a malformed string."""
+    """The text of a JSON part that is a string; any other text unchanged. DecodeError for a malformed string."""
     is_string = isinstance(text, JsonText) and text.lstrip()[:1] == '"'
     return cast("str", json_document(text)) if is_string else text
 
 
 def normal_text(text: Any, annotation: Any) -> Any:
-    """A text as msgspec converts it to the annotation; None for a blank. DecodeError for what is no JSON."""
+    """A text in the notation that msgspec converts; None for a blank. DecodeError for a malformed JSON part."""
     if not isinstance(text, str):
         return text
     if takes_text(annotation):
@@ -72,7 +72,7 @@ def normal_text(text: Any, annotation: Any) -> Any:
 
 
 def normal_texts(texts: list[Any], annotation: Any) -> list[Any]:
-    """Those of a list, without blanks that none of its items may be; one JSON part may hold all."""
+    """The texts of a list, without blanks unless its items may be None. One JSON part may contain the whole list."""
     hint = next((each for each in options(annotation) if each is not type(None)), annotation)
     item = next(iter(get_args(hint)), str)
     found = [normal_text(text, item) for text in listed(texts)]
@@ -80,7 +80,7 @@ def normal_texts(texts: list[Any], annotation: Any) -> list[Any]:
 
 
 class FormFields:
-    """The fields of a class that is a whole form."""
+    """The fields of a class that takes a whole form."""
 
     def __init__(self, kind: Any) -> None:
         hints = hints_of(get_origin(kind) or kind)
@@ -90,7 +90,7 @@ class FormFields:
         self.names = frozenset(name for name, _, _ in self._fields)
 
     def values(self, form: FormData) -> tuple[dict[str, Any], dict[str, str]]:
-        """The values by their names outside, and what is wrong with the fields that should be JSON and are not."""
+        """The values by the names of the form, and a fault for each field that is not the JSON it should be."""
         faults: dict[str, str] = {}
         found: dict[str, Any] = {name: texts[-1] for name, texts in (form.fields | form.files).items()}
         for name, hint, required in self._fields:
@@ -122,7 +122,7 @@ class FormFields:
         return plain_text(texts[-1]) if takes_text(hint) else texts[-1]
 
     def normal(self, values: dict[str, Any]) -> dict[str, Any]:
-        """The values again, of which some were refused."""
+        """The values in the notation of msgspec, for another try after msgspec refused some."""
         values = dict(values)
         for name, hint, _ in self._fields:
             value = values.get(name)
@@ -136,7 +136,7 @@ class FormFields:
 
 
 def listed(texts: list[Any]) -> list[Any]:
-    """The texts of a list, all of which may come in one JSON part."""
+    """The texts of a list. One JSON part may contain the whole list."""
     if len(texts) == 1 and isinstance(texts[0], JsonText):
         whole = json_document(texts[0])
         return whole if isinstance(whole, list) else [whole]
@@ -144,7 +144,7 @@ def listed(texts: list[Any]) -> list[Any]:
 
 
 def _objects(texts: list[str], hint: Any) -> Any:
-    """What is no text in the class: the JSON of its part, or of several for a list."""
+    """The value of a field that is not a text: the JSON of its part, or of several parts for a list."""
     is_list = any((get_origin(option) or option) in (list, tuple, set, frozenset) for option in options(hint))
     made = [json_document(text) for text in texts]
     return made if is_list and (len(made) > 1 or not isinstance(made[0], list)) else made[-1]

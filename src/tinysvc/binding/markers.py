@@ -108,7 +108,7 @@ class Form:
 
 @dataclass(frozen=True)
 class Path:
-    """A segment of the path: what a parameter named in it is filled from."""
+    """A segment of the path, for a parameter that the path names."""
 
     name: str | None = None
 
@@ -179,16 +179,16 @@ class ApiKey:
     def __post_init__(self) -> None:
         if self.place not in ("header", "cookie", "query"):
             where = 'a "header", a "cookie" or the "query"'
-            raise ConfigurationError(f"an ApiKey stands in {where}, not in {self.place!r}")
+            raise ConfigurationError(f"the place of an ApiKey is {where}, not {self.place!r}")
 
 
 Marker = Query | Header | Cookie | Form | Path | Bearer | ApiKey
 MARKERS = (Query, Header, Cookie, Form, Bearer, ApiKey)
-"""Those that an author writes."""
+"""The markers for authors."""
 
 
 def marker_in(annotation: Any) -> Marker | None:
-    """The marker in `Annotated[T, marker]`, also in a union; `Header` counts as `Header()`."""
+    """The marker in `Annotated[T, marker]`, also in a member of a union. `Header` means `Header()`."""
     for extra in extras(annotation):
         if isinstance(extra, MARKERS):
             return extra
@@ -198,11 +198,11 @@ def marker_in(annotation: Any) -> Marker | None:
 
 
 Values = Callable[[Request, str], list[str]]
-"""All values of a request under a name."""
+"""Returns all values that a request has under a name."""
 
 
 def lookup_of(marker: Marker, parameter: str) -> tuple[str, str, Values]:
-    """The place's name, the name of the value there, and how its values are found."""
+    """The place, the name of the value in that place, and the function that finds its values."""
     if isinstance(marker, Bearer):
         return "header", "authorization", _tokens
     where = marker.place if isinstance(marker, ApiKey) else type(marker).__name__.lower()
@@ -225,15 +225,17 @@ def _tokens(request: Request, name: str) -> list[str]:
 
 def form_of(request: Request) -> FormData:
     form = request.form_data
-    assert form is not None, "whoever binds has read the form"
+    assert form is not None, "the form is parsed before the parameters are bound"
     return form
 
 
 def unauthorized(marker: Bearer | ApiKey, where: str, field: str) -> HTTPError:
-    """Who is to be known has not said who they are (RFC 9110, 15.5.2)."""
+    """401 for a request without a token or key (RFC 9110, 15.5.2)."""
     if isinstance(marker, Bearer):
         return HTTPError(
             401, "This needs a token: 'Authorization: Bearer ...'.", headers=[("www-authenticate", "Bearer")]
         )
-    challenge = [("www-authenticate", f'ApiKey {where}="{field}"')]  # no registered scheme, but 15.5.2 asks for one
+    challenge = [
+        ("www-authenticate", f'ApiKey {where}="{field}"')
+    ]  # the scheme is not registered, but 15.5.2 requires one
     return HTTPError(401, f"This needs a key in the {where} {field!r}.", headers=challenge)

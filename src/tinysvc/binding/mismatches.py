@@ -1,7 +1,7 @@
-"""Every place of a value that does not fit its type, as (place, detail); msgspec alone names the first one only.
+"""Every mismatch between a value and its type, as (place, detail); msgspec alone reports the first one only.
 
-This is the slow way: it is taken when msgspec has refused a value, and walks through the value beside its type. What it
-cannot judge, a rule of the author's in `__post_init__` for example, it leaves to msgspec's own error.
+This slow search runs after msgspec has refused a value. It walks through the value and its type together. Mismatches
+that it cannot find, such as an error of `__post_init__`, come from msgspec's own error.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
 import msgspec
 
-from .aliases import is_again, substituted
+from .aliases import is_recursive_alias, substituted
 from .annotations import hints_of
 
 MAX_MISMATCHES = 100
-"""Places that one answer names."""
+"""Places that one response names."""
 
 MAX_VALUES = 20_000
-"""Values that are looked at: about 20 ms of the event loop."""
+"""Values that one search visits: about 20 ms of the event loop."""
 
 Mismatch = tuple[str, str]
 
@@ -41,14 +41,22 @@ def mismatches(
     is_query: bool = False,
     known: Sequence[Mismatch] = (),
 ) -> list[Mismatch]:
-    """All that is wrong with a value that msgspec has refused with the error `first`, which is always among them.
+    """All mismatches of a value that msgspec has refused with the error `first`, including that one.
 
-    `known` comes first; nothing else is said of its places.
+    Args:
+        value: The decoded value.
+        annotation: Its type.
+        first: msgspec's error.
+        root: The place of the value itself.
+        strict: Whether msgspec converts no texts to numbers.
+        dec_hook: As for msgspec.
+        is_query: Whether the value comes from a query, where "+" means a space.
+        known: Mismatches found before. They come first, and their places get no further mismatch.
     """
     walk = _Walk(strict, dec_hook, is_query)
     try:
         walk.visit(value, annotation, root)
-    except _Enough:
+    except _LimitReached:
         pass
     except RecursionError:
         walk.found.clear()
@@ -62,7 +70,7 @@ def mismatches(
 
 
 def explained(detail: str, value: Any, reads: Callable[[str], bool], *, is_query: bool = False) -> str:
-    """msgspec's reason with what came, where it does not say that; and with the remedy for a `+` in a query."""
+    """msgspec's detail, completed with the value that came, and with the remedy for a `+` in a query."""
     if not isinstance(value, str):
         return detail
     if "got `str`" in detail:
@@ -76,9 +84,9 @@ def explained(detail: str, value: Any, reads: Callable[[str], bool], *, is_query
 
 
 def numbers_out_of_range(body: bytes | memoryview) -> tuple[Any, list[Mismatch]]:
-    """A JSON document that msgspec has refused for a number, with infinity in the place of each such number.
+    """A JSON document that msgspec refuses because of a number, with infinity in place of each such number.
 
-    DecodeError, ValueError or RecursionError for what is malformed.
+    DecodeError, ValueError or RecursionError if the document is malformed.
     """
     msgspec.json.Decoder(msgspec.Raw).decode(body)
     value = json.loads(bytes(body), parse_int=lambda text: int(text) if len(text) < _MAX_DIGITS else math.inf)
@@ -97,11 +105,11 @@ def _infinities(value: Any, place: str) -> Iterator[str]:
 
 
 _MAX_DIGITS = 4300
-"""Python and msgspec read no longer integer."""
+"""The longest integer that Python and msgspec read."""
 
 
-class _Enough(Exception):
-    """No more is looked at."""
+class _LimitReached(Exception):
+    """The search has reached MAX_MISMATCHES or MAX_VALUES."""
 
 
 class _Field(NamedTuple):
@@ -121,19 +129,19 @@ class _Walk:
     def visit(self, value: Any, annotation: Any, place: str) -> None:
         self._left -= 1
         if self._left < 0 or len(self.found) >= MAX_MISMATCHES:
-            raise _Enough
+            raise _LimitReached
         kind = _member(value, annotation)
         before, left = len(self.found), self._left
         if kind is None or not self._visit_parts(value, kind, place):
             self._check(value, annotation, place)
         elif len(self.found) == before:
-            self._left -= left - self._left  # the whole is read once more
+            self._left -= left - self._left  # _check reads the whole value again
             self._check(value, annotation, place)
 
     def _visit_parts(self, value: Any, kind: Any, place: str) -> bool:
-        """Look at what a value is made of; False if it is not made of anything."""
+        """Visit the parts of a value; False if it has none."""
         origin, arguments = get_origin(kind) or kind, get_args(kind)
-        if is_again(origin):
+        if is_recursive_alias(origin):
             self.visit(value, origin.value(), place)
         elif isinstance(value, list) and origin in (list, set, frozenset, *_SEQUENCES):
             for index, each in enumerate(value):
@@ -157,7 +165,7 @@ class _Walk:
         for index, (each, item) in enumerate(zip(value, several, strict=False)):
             self.visit(each, item, f"{place}[{index}]")
         if len(self.found) == before:
-            return  # the whole is read once more
+            return  # visit reads the whole value again
         try:
             self._convert(value, kind)
         except msgspec.ValidationError as error:
@@ -200,7 +208,7 @@ _MAPPINGS = (abc.Mapping, abc.MutableMapping)
 
 
 def _member(value: Any, annotation: Any) -> Any:
-    """The type that a value must have; of a union the only one that it can be, None if that is not known."""
+    """The type that a value must have: of a union, the only member that it can be, or None if that is unclear."""
     while get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     if get_origin(annotation) not in (Union, types.UnionType):
@@ -219,12 +227,12 @@ def _member(value: Any, annotation: Any) -> Any:
 
 def _is_object(kind: Any) -> bool:
     origin = get_origin(kind) or kind
-    return is_again(origin) or origin in (dict, *_MAPPINGS) or _fields(origin, kind) is not None
+    return is_recursive_alias(origin) or origin in (dict, *_MAPPINGS) or _fields(origin, kind) is not None
 
 
 def _is_array(kind: Any) -> bool:
     origin = get_origin(kind) or kind
-    if is_again(origin) or origin in (list, tuple, set, frozenset, *_SEQUENCES):
+    if is_recursive_alias(origin) or origin in (list, tuple, set, frozenset, *_SEQUENCES):
         return True
     return _positions(origin, kind) is not None
 
@@ -235,7 +243,7 @@ def _has_tag(value: dict[str, Any], kind: Any) -> bool:
 
 
 def _positions(origin: Any, kind: Any) -> list[Any] | None:
-    """The types of a NamedTuple, or of a Struct that is written as an array; None for other classes."""
+    """The types of a NamedTuple, or of a Struct with `array_like`; None for other classes."""
     if not isinstance(origin, type):
         return None
     config: Any = getattr(origin, "__struct_config__", None)
@@ -250,7 +258,7 @@ def _positions(origin: Any, kind: Any) -> list[Any] | None:
 
 
 def _fields(origin: Any, kind: Any) -> list[_Field] | None:
-    """The fields of a class as they are called in a document; None if it has none."""
+    """The fields of a class, by their names in a document; None for other types."""
     names = _names(origin)
     if names is None:
         return None
@@ -264,14 +272,14 @@ def _hints(origin: Any, kind: Any) -> dict[str, Any]:
 
 
 def _bare(hint: Any) -> Any:
-    """A hint without what only says whether the field must be there."""
+    """A hint without `Required`, `NotRequired`, `ClassVar` and `Final`."""
     while get_origin(hint) in (typing.Required, typing.NotRequired, typing.ClassVar, typing.Final):
         hint = get_args(hint)[0]
     return hint
 
 
 def _names(kind: Any) -> list[tuple[str, str, bool]] | None:
-    """Each field's name, its name in a document, and whether it must be there."""
+    """For each field: its name, its name in a document, and whether it is required."""
     if not isinstance(kind, type):
         return None
     if issubclass(kind, msgspec.Struct):

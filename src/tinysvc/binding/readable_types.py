@@ -9,7 +9,7 @@ import msgspec
 
 from ..core.errors import ConfigurationError
 from ..core.form_data import UploadFile
-from .aliases import is_again, readable_fields
+from .aliases import is_recursive_alias, readable_fields
 
 
 def check_readable(function: Callable[..., Any], place: str, annotation: Any) -> None:
@@ -17,10 +17,10 @@ def check_readable(function: Callable[..., Any], place: str, annotation: Any) ->
     seen: set[Any] = set()
 
     def schema_of(kind: Any) -> dict[str, Any]:
-        if is_again(kind) and kind not in seen:
+        if is_recursive_alias(kind) and kind not in seen:
             seen.add(kind)
             msgspec.json.schema(kind.value(), schema_hook=schema_of)
-        if is_again(kind) or kind is UploadFile:
+        if is_recursive_alias(kind) or kind is UploadFile:
             return {"type": "object"}
         raise NotImplementedError
 

@@ -1,4 +1,4 @@
-"""Results: what a handler returns, or yields -> a response, and the pieces of a stream.
+"""Results: a handler's return value, or the items it yields, as a response and the chunks of a stream.
 
     Response                     as it is                    bytes, memoryview            octets
     None                         204                         a generator, an iterator     a stream
@@ -27,16 +27,16 @@ from .annotations import options, without_annotated
 
 
 def encode_result(result: Any) -> Response:
-    """A handler's result as a Response whose content is bytes, a memoryview of many, or an iterator for a stream.
+    """A handler's result as a Response. Its content is bytes, a memoryview of a big buffer, or an iterator.
 
-    UnencodableResult names the type that could not be encoded.
+    UnencodableResult names a type that cannot be encoded.
     """
     kind = type(result)
     return (_ENCODERS.get(kind) or _encoder_of(kind))(result)  # type: ignore[arg-type]  # a class is hashable
 
 
 def _finished(given: Response) -> Response:
-    """As it can be sent. Another one: the author may keep the one that was given, and what comes adds headers."""
+    """The response, ready to be sent. A copy: the author may keep the given one, and later steps add headers."""
     response: Response = object.__new__(type(given))
     response.content, response.status = given.content, given.status
     response.content_type, response.headers = given.content_type, given.headers.copy()
@@ -91,7 +91,7 @@ _ENCODERS: dict[type, Callable[[Any], Response]] = {
 
 @lru_cache(maxsize=256)
 def _encoder_of(kind: type) -> Callable[[Any], Response]:
-    """That of a type of the author's, or of another library's."""
+    """The encoder for a type of the author or of a library."""
     if issubclass(kind, Response):
         return _finished
     if issubclass(kind, (Iterator, AsyncIterator)):
@@ -101,12 +101,12 @@ def _encoder_of(kind: type) -> Callable[[Any], Response]:
 
 
 def _written_by(write: JsonEncoder) -> Callable[[Any], Response]:
-    """Without a second look at the class."""
+    """The encoder for a class that `write` encodes."""
 
     def encode(result: Any) -> Response:
         try:
             return json_response(write(result, None, 0))
-        except (TypeError, ValueError):  # a value of another type than the class says
+        except (TypeError, ValueError):  # a field has another type than its annotation
             return _json(result)
 
     return encode
@@ -115,7 +115,7 @@ def _written_by(write: JsonEncoder) -> Callable[[Any], Response]:
 # Streams
 
 ITEM_TYPES = {Event: EVENTS, str: TEXT, bytes: OCTETS, bytearray: OCTETS, memoryview: OCTETS, Any: "", object: ""}
-"""The content type of a stream of such items; "" where the first one decides, and of other objects NDJSON."""
+"""The content type of a stream by the type of its items; "": the first item decides. Other types: NDJSON."""
 
 _STREAMS = (Iterator, Iterable, Generator, AsyncIterator, AsyncIterable, AsyncGenerator)
 
@@ -140,7 +140,7 @@ def stream_type_of(annotation: Any) -> str:
 
 
 def encode_chunk(item: Any) -> tuple[bytes, str]:
-    """One yielded item as bytes, and the content type of a stream that begins with it: objects become NDJSON lines."""
+    """A yielded item as bytes, and the content type of a stream that begins with it. Objects become NDJSON lines."""
     if isinstance(item, (bytes, bytearray, memoryview)):
         return bytes(item), OCTETS
     try:
@@ -158,12 +158,12 @@ def _chunk(item: Any) -> bytes:
 
 
 def _event_chunk(item: Any) -> bytes:
-    """Bytes are events that somebody has encoded, as middleware has them from `call_next`."""
+    """An event as bytes. Bytes are encoded events already: middleware gets them from `call_next`."""
     return encode_chunk(item if isinstance(item, (Event, bytes)) else Event(item))[0]
 
 
 def _first_chunk(item: Any, stream_type: str) -> tuple[bytes, str, Callable[[Any], bytes]]:
-    """Of a stream that begins with `item`: that one's bytes, the content type, and how the others become bytes."""
+    """For a stream that begins with `item`: its bytes, the content type, and the encoder for further items."""
     if item is _END:
         return b"", stream_type or OCTETS, _chunk
     if stream_type == EVENTS or isinstance(item, Event):
@@ -179,9 +179,9 @@ def _give_type(response: Response, content_type: str) -> None:
 
 
 def encode_iterator(response: Response, stream_type: str = "") -> Iterator[bytes]:
-    """The chunks of a synchronous stream. The first item fails as a plain result would.
+    """The chunks of a synchronous stream. An error before the first item is raised here, as for a plain result.
 
-    It also gives the content type, unless that is known from the function's annotation, `stream_type`.
+    The first item decides the content type, unless `stream_type`, from the function's annotation, is set.
     """
     items = iter(response.content)
     if isinstance(response, EventStream):
@@ -193,7 +193,7 @@ def encode_iterator(response: Response, stream_type: str = "") -> Iterator[bytes
 
 
 async def begin_stream(response: Response, items: AsyncIterator[Any], stream_type: str = "") -> Response:
-    """The response with the chunks of an asynchronous stream as its content: as `encode_iterator` has it."""
+    """The response with an asynchronous stream of chunks as its content. Like `encode_iterator`."""
     stream = ChunkStream(items, stream_type)
     _give_type(response, EVENTS if isinstance(response, EventStream) else await stream.begin())
     response.content = stream
@@ -201,7 +201,7 @@ async def begin_stream(response: Response, items: AsyncIterator[Any], stream_typ
 
 
 async def begin_result(response: Response, stream_type: str) -> Response:
-    """A result as it can be sent: bytes and files as they are, of an iterator the first item is fetched."""
+    """A result, ready to be sent: bytes and files unchanged, the first item of an iterator fetched."""
     items = response.content
     if isinstance(items, (bytes, memoryview, FileContent)):
         return response
@@ -211,7 +211,7 @@ async def begin_result(response: Response, stream_type: str) -> Response:
 
 
 async def _iterate_in_thread(items: Iterator[Any]) -> AsyncIterator[Any]:
-    from ..core.threads import in_thread  # a worker, which loads this file, has no event loop
+    from ..core.threads import in_thread  # a worker loads this file, too, and needs no event loop
 
     end = object()
     try:
@@ -219,22 +219,22 @@ async def _iterate_in_thread(items: Iterator[Any]) -> AsyncIterator[Any]:
             yield item
     finally:
         close = getattr(items, "close", None)
-        if close is not None and not getattr(items, "gi_running", False):  # a drain has left its thread behind
+        if close is not None and not getattr(items, "gi_running", False):  # its thread outlived a drain
             await in_thread(close, always=True)
 
 
 class ChunkStream:
-    """The chunks of an asynchronous stream; `aclose` closes the author's generator, also when nothing was read."""
+    """The chunks of an asynchronous stream. `aclose` closes the author's generator, even if it has not started."""
 
     def __init__(self, items: AsyncIterator[Any], stream_type: str = "") -> None:
         self._items = items
         self._stream_type = stream_type
         self._first: bytes | None = None
         self._variables = SavedVariables()  # as the handler has set them
-        self._encode: Callable[[Any], bytes] = _event_chunk  # of a stream that does not wait for its first item
+        self._encode: Callable[[Any], bytes] = _event_chunk  # for a stream that does not wait for its first item
 
     async def begin(self) -> str:
-        """Take the first item, so that it fails as a plain result would; returns the content type it asks for."""
+        """Fetch the first item, whose error is raised as for a plain result. Returns the content type of the stream."""
         first = await anext(self._items, _END)
         self._first, content_type, self._encode = _first_chunk(first, self._stream_type)
         self._variables = SavedVariables()

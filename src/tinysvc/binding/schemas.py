@@ -1,4 +1,4 @@
-"""JSON Schema: what a document of a type looks like, by msgspec, and by pydantic where the type is its model."""
+"""JSON Schemas of types, made by msgspec, and by pydantic for its models."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ import msgspec
 from msgspec import inspect as inspection
 
 from ..core.form_data import UploadFile
-from .aliases import is_again, readable_fields
+from .aliases import is_recursive_alias, readable_fields
 
 log = logging.getLogger("tinysvc")
 
 Schema = dict[str, Any]
 
 REF = "#/components/schemas/{name}"
-"""Where a named type stands in an OpenAPI document."""
+"""The place of a named type in an OpenAPI document."""
 
 ANYTHING: Schema = {}
 
 
 class Schemas:
-    """The schemas of some types, made together: what they share is written once, under `components`.
+    """The schemas of several types. Classes that they share are described once, in `components`.
 
-    A type that nobody can describe (a class that only the author's code knows) is anything at all.
+    A type that neither library can describe, such as a custom class, gets the schema for any value.
     """
 
     def __init__(self, types: Iterable[Any]) -> None:
-        self._references: dict[Any, Schema] = {}  # to pydantic's models
-        self._again: dict[Any, str] = {}  # aliases inside of themselves, with their names
+        self._references: dict[Any, Schema] = {}  # pydantic models
+        self._recursive: dict[Any, str] = {}  # aliases that contain themselves -> their names
         self._found: list[tuple[Any, Schema]] = []
         self.components: dict[str, Schema] = {}
         known = [each for each in _distinct(types) if self._is_describable(each)]
-        known += [each for kind in list(self._again) if (each := kind.value()) not in known]
+        known += [each for kind in list(self._recursive) if (each := kind.value()) not in known]
         with readable_fields(*known):
             for group in self._groups(known):
                 try:
                     self._add(group)
                 except Exception as error:
                     log.warning("OpenAPI: the types %s are left out: %s", ", ".join(map(str, group)), error)
-        for kind, name in self._again.items():
+        for kind, name in self._recursive.items():
             self.components[name] = self.of(kind.value())
 
     def _groups(self, known: list[Any]) -> Iterator[list[Any]]:
-        """All types at once; where msgspec cannot name them together, in as few groups as it needs."""
+        """All types in one group, or in as few as possible if msgspec cannot give them unique names."""
         while known:
             group: list[Any] = []
             if _can_be_named(known, self._schema_of):
@@ -68,8 +68,8 @@ class Schemas:
         schemas, components = msgspec.json.schema_components(group, schema_hook=self._schema_of, ref_template=reference)
         try:
             infos = inspection.multi_type_info(group)
-            _say_times(zip(schemas, infos, strict=True))
-            _say_times(zip(components.values(), _named(infos, {}).values(), strict=True))
+            _add_time_formats(zip(schemas, infos, strict=True))
+            _add_time_formats(zip(components.values(), _named(infos, {}).values(), strict=True))
         except Exception:
             log.warning("OpenAPI: the formats of times are left out", exc_info=True)
         self._found += zip(group, map(_cleaned, schemas), strict=True)
@@ -77,7 +77,7 @@ class Schemas:
         self.components |= {name: _cleaned(schema) for name, schema in {**components, **models}.items()}
 
     def _prefix(self, group: list[Any]) -> str:
-        """What tells the names of this group from those of the others: a module, as msgspec does it, or a number."""
+        """A prefix that makes the names of this group unique: a module, as msgspec writes it, or a number."""
         if not self.components:
             return ""
         inner = [part for each in group for part in (*get_args(each), each)]
@@ -98,32 +98,32 @@ class Schemas:
         return True
 
     def _schema_of(self, kind: Any) -> Schema:
-        """Of what msgspec does not know."""
-        if is_again(kind):
+        """The schema of a type that msgspec does not support."""
+        if is_recursive_alias(kind):
             return self._reference_to(kind)
         if kind is UploadFile:
             return {"type": "string", "format": "binary"}
         if hasattr(kind, "model_json_schema"):
             if kind not in self._references:
-                kind.model_json_schema()  # raises where JSON Schema cannot say it
-                self._references[kind] = {"type": "object"}  # until all are known
+                kind.model_json_schema()  # raises if JSON Schema cannot describe the model
+                self._references[kind] = {"type": "object"}  # until all models are known
             return self._references[kind]
         if hasattr(kind, "tolist"):  # an array
             return {"type": "array"}
         raise NotImplementedError
 
     def _reference_to(self, kind: Any) -> Schema:
-        if kind not in self._again:
-            names, number = set(self._again.values()), 1
+        if kind not in self._recursive:
+            names, number = set(self._recursive.values()), 1
             while (name := f"alias.{kind.__name__}{number if number > 1 else ''}") in names:
                 number += 1
-            self._again[kind] = name
+            self._recursive[kind] = name
             with readable_fields(kind):
                 msgspec.json.schema(kind.value(), schema_hook=self._schema_of)
-        return {"$ref": REF.format(name=self._again[kind])}
+        return {"$ref": REF.format(name=self._recursive[kind])}
 
     def _describe_models(self, taken: Container[str]) -> dict[str, Schema]:
-        """All models by their names. Pydantic tells apart those of one name, and we those that msgspec calls so too."""
+        """The schemas of all models. Pydantic makes their names unique; a prefix avoids the names that msgspec uses."""
         if not self._references:
             return {}
         from pydantic.json_schema import models_json_schema
@@ -146,10 +146,11 @@ def _can_be_named(types: list[Any], schema_of: Callable[[Any], Schema]) -> bool:
     return True
 
 
-def _say_times(pairs: Iterable[tuple[Schema, inspection.Type]]) -> None:
-    """Give a datetime and a time their formats, which msgspec leaves out where an offset may be there or not.
+def _add_time_formats(pairs: Iterable[tuple[Schema, inspection.Type]]) -> None:
+    """Add the formats of datetime and time, which msgspec leaves out if the offset is optional.
 
-    A time is one without: only such a one can be answered. What has a name is looked at by itself.
+    A time has no offset, because responses cannot contain times with one. Named types are skipped: they have schemas of
+    their own.
     """
     for schema, kind in pairs:
         info = _bare(kind)
@@ -157,11 +158,11 @@ def _say_times(pairs: Iterable[tuple[Schema, inspection.Type]]) -> None:
             continue
         if isinstance(info, _TEXTS):
             schema.setdefault("format", "date-time" if isinstance(info, inspection.DateTimeType) else "partial-time")
-        _say_times(_inside(schema, info))
+        _add_time_formats(_inside(schema, info))
 
 
 def _inside(schema: Schema, info: inspection.Type) -> Iterator[tuple[Schema, inspection.Type]]:
-    """The schemas in a schema, each with what it is made from."""
+    """The schemas inside a schema, each with the type that it describes."""
     if isinstance(info, inspection.UnionType):
         yield from _options_with_times(schema, info)
     elif fields := getattr(info, "fields", ()):
@@ -178,7 +179,7 @@ def _inside(schema: Schema, info: inspection.Type) -> Iterator[tuple[Schema, ins
 
 
 def _options_with_times(schema: Schema, info: inspection.UnionType) -> Iterator[tuple[Schema, inspection.Type]]:
-    """The options of a union that may hold a time: a text, an array, an object; msgspec reads at most one of each."""
+    """The members of a union that may contain a time: text, array or object; msgspec allows one of each."""
     kinds = {"string": _TEXTS, "array": _ARRAYS, "object": _OBJECTS}
     for option in schema.get("anyOf", ()):
         made_from = [each for each in info.types if isinstance(_bare(each), kinds.get(option.get("type"), ()))]
@@ -192,7 +193,7 @@ _OBJECTS = (inspection.DictType,)
 
 
 def _named(infos: Iterable[inspection.Type], found: dict[Any, inspection.Type]) -> dict[Any, inspection.Type]:
-    """What has a name of its own among these and in them, in the order of msgspec's components."""
+    """The named types among these and inside them, in the order of msgspec's components."""
     for info in map(_bare, infos):
         if not (isinstance(info, _NAMED) and info.cls in found):
             if isinstance(info, _NAMED):
@@ -223,14 +224,14 @@ def _bare(info: inspection.Type) -> inspection.Type:
 
 
 def with_default(schema: Schema, default: Any) -> Schema:
-    """The schema with what is taken where nothing comes, if JSON can say it."""
+    """The schema with its default, if JSON can express it."""
     if default is inspect.Parameter.empty:
         return schema
     try:
-        said: Schema = _cleaned({**schema, "default": msgspec.to_builtins(default)})
+        found: Schema = _cleaned({**schema, "default": msgspec.to_builtins(default)})
     except Exception:
         return schema
-    return said
+    return found
 
 
 def _distinct(types: Iterable[Any]) -> list[Any]:
@@ -242,7 +243,7 @@ def _distinct(types: Iterable[Any]) -> list[Any]:
 
 
 def _cleaned(schema: Any) -> Any:
-    """Without the descriptions that every dataclass has by itself, and without infinities, which JSON cannot say."""
+    """The schema without the automatic descriptions of dataclasses, and without infinities, which JSON has not."""
     if isinstance(schema, Mapping):
         description = schema.get("description", "")
         return {
@@ -255,5 +256,5 @@ def _cleaned(schema: Any) -> Any:
 
 
 def _is_signature(schema: Mapping[str, Any], description: str) -> bool:
-    """`dataclass` writes one, as in "Note(id: int, title: str)", where the author has written none."""
+    """Whether it is the docstring that `dataclass` generates, as in "Note(id: int, title: str)"."""
     return description.startswith(f"{schema.get('title')}(") and description.endswith(")")
