@@ -1,4 +1,4 @@
-"""aliases.py: type aliases, looked through."""
+"""aliases.py: type aliases are replaced by their types."""
 
 from __future__ import annotations
 
@@ -70,11 +70,11 @@ class Page(msgspec.Struct, Generic[T]):
         (Page[Tags], Page[list[str]]),
     ],
 )
-def test_an_alias_is_its_type(alias: Any, plain: Any) -> None:
+def test_alias_is_replaced_by_its_type(alias: Any, plain: Any) -> None:
     assert without_aliases(alias) == plain
 
 
-def test_without_an_alias_an_annotation_is_the_same_object() -> None:
+def test_annotation_without_alias_is_the_same_object() -> None:
     annotation = Annotated[dict[str, list[int] | None], "x"]
     assert without_aliases(annotation) is annotation
 
@@ -89,7 +89,7 @@ def bound(annotation: Any, body: bytes) -> Any:
         return error.faults
 
 
-def test_an_alias_that_holds_itself() -> None:
+def test_alias_that_contains_itself() -> None:
     assert is_recursive_alias(without_aliases(Tree).__args__[1])
     assert bound(Json, b'{"a": [1, {"b": null}]}') == {"a": [1, {"b": None}]}
     assert bound(Tree, b'{"a": {"b": 1}}') == {"a": {"b": 1}}
@@ -107,7 +107,7 @@ def test_aliases_in_fields(kind: Any) -> None:
     assert kind.__annotations__ == before
 
 
-def test_aliases_are_described() -> None:
+def test_aliases_have_schemas() -> None:
     schemas = Schemas([without_aliases(Tree), Plain])
     assert schemas.of(without_aliases(Tree)) != {}
     assert "Plain" in schemas.components

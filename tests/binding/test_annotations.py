@@ -1,4 +1,4 @@
-"""annotations.py: what a type hint says of a parameter."""
+"""annotations.py: how type hints are classified."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ class Colour(enum.Enum):
 
 
 @pytest.mark.parametrize("annotation", [Plain, Typed, Struct, dict, list[int], set[str], Plain | None])
-def test_documents(annotation: Any) -> None:
+def test_types_that_come_as_json(annotation: Any) -> None:
     assert comes_as_json(annotation)
     assert comes_as_json(Annotated[annotation, "something"])
 
 
 @pytest.mark.parametrize("annotation", [int, str, bytes, Colour, Any, int | None, memoryview])
-def test_texts(annotation: Any) -> None:
+def test_types_that_come_as_texts(annotation: Any) -> None:
     assert not comes_as_json(annotation)
 
 
@@ -57,14 +57,14 @@ def test_lists_of_scalars(annotation: Any, is_one: bool) -> None:
     assert is_list_of_scalars(annotation) == is_one
 
 
-def test_what_annotated_adds() -> None:
+def test_metadata_of_annotated() -> None:
     assert extras(Annotated[str, 1, Header()]) == [1, Header()]
     assert extras(Annotated[str, 1] | None) == [1]
     assert extras(str) == []
     assert options(Annotated[int | str, 1]) == (int, str)
 
 
-def test_an_annotation_that_names_nothing() -> None:
+def test_annotation_with_unknown_name() -> None:
     def handler(x: Nothing) -> None: ...  # type: ignore[name-defined]  # noqa: F821
 
     hint = signature_of(handler)["x"].annotation

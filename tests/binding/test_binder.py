@@ -15,7 +15,7 @@ from tinysvc.core.errors import BindingError, ConfigurationError, HTTPError
 
 
 @pytest.mark.parametrize("annotation", [Item, dict, list, Typed, dict[str, Any], Item | None, tuple[int, ...]])
-def test_what_comes_from_a_json_body(annotation: Any) -> None:
+def test_types_of_json_bodies(annotation: Any) -> None:
     def handler(body: Any) -> None: ...
 
     handler.__annotations__["body"] = annotation
@@ -33,7 +33,7 @@ def test_bodies() -> None:
 
 
 @pytest.mark.parametrize("body", [b'{"name": "x", "price": 1}', memoryview(b'{"name": "x", "price": 1}')])
-def test_a_body_that_is_not_copied(body: bytes | memoryview) -> None:
+def test_body_is_not_copied(body: bytes | memoryview) -> None:
     def item(item: Item) -> None: ...
     def raw(body: bytes) -> None: ...
     def view(body: memoryview) -> None: ...
@@ -47,7 +47,7 @@ def test_a_body_that_is_not_copied(body: bytes | memoryview) -> None:
     assert Binder(optional).bind(request(), body[:0], {}) == {"body": None}
 
 
-def test_in_a_batch_a_parameter_is_bound_as_one_of_its_list() -> None:
+def test_batch_binds_one_item_of_each_list() -> None:
     def handler(
         items: list[Item], name: list[str], size: list[int], tag: list[Annotated[str, Header()]], model: float
     ) -> None: ...
@@ -65,7 +65,7 @@ def test_in_a_batch_a_parameter_is_bound_as_one_of_its_list() -> None:
 
 
 @pytest.mark.parametrize("annotation", [Item, list, tuple[Item, ...], Annotated[list[str], Header()]])
-def test_in_a_batch_a_parameter_is_a_list(annotation: Any) -> None:
+def test_batch_parameter_must_be_a_list(annotation: Any) -> None:
     def handler(a: Any) -> None: ...
 
     handler.__annotations__["a"] = annotation
@@ -73,14 +73,14 @@ def test_in_a_batch_a_parameter_is_a_list(annotation: Any) -> None:
         Binder(handler, batched=True)
 
 
-def test_in_a_batch_a_parameter_has_no_default() -> None:
+def test_batch_parameter_has_no_default() -> None:
     def handler(a: list[int] = []) -> None: ...  # noqa: B006
 
     with pytest.raises(ConfigurationError, match="has no default"):
         Binder(handler, batched=True)
 
 
-def test_every_fault_is_collected() -> None:
+def test_all_faults_are_in_one_error() -> None:
     def handler(
         item: Item, size: Annotated[int, msgspec.Meta(le=5)], ids: Annotated[list[int], Query()], day: str
     ) -> None: ...
@@ -97,14 +97,14 @@ def test_every_fault_is_collected() -> None:
     assert raised.value.problem()["errors"][3] == {"place": "query.day", "detail": "is missing"}
 
 
-def test_an_annotation_that_does_not_exist() -> None:
+def test_unresolved_annotation_is_refused() -> None:
     def handler(a: Nowhere) -> None: ...  # type: ignore[name-defined]  # noqa: F821
 
     with pytest.raises(ConfigurationError, match=r"Nowhere of the parameter a cannot be resolved.*TYPE_CHECKING"):
         Binder(handler)
 
 
-def test_markers_in_every_form() -> None:
+def test_notations_of_markers() -> None:
     def handler(
         a: Annotated[str, Header],
         b: Annotated[str, Header("x-b")] | None = None,
@@ -116,7 +116,7 @@ def test_markers_in_every_form() -> None:
     assert bound(handler, "d=1&d=2", {"a": "1"}, body=b"x") == {"a": "1", "b": None, "c": b"x", "d": [1, 2]}
 
 
-def test_a_batch_without_a_list_is_refused() -> None:
+def test_batch_without_a_list_is_refused() -> None:
     def handler() -> list[int]:
         return []
 
@@ -124,7 +124,7 @@ def test_a_batch_without_a_list_is_refused() -> None:
         Binder(handler, batched=True)
 
 
-def test_all_wrong_parameters_are_named_at_once() -> None:
+def test_faults_of_all_places_are_in_one_error() -> None:
     def handler(
         numbers: Annotated[list[int], Query()], at: datetime.datetime, age: Annotated[int, Header()], item: Item
     ) -> None: ...
@@ -138,14 +138,14 @@ def test_all_wrong_parameters_are_named_at_once() -> None:
     assert "%2B" in raised.value.faults[2][1]
 
 
-def test_without_a_body_a_list_is_of_the_query() -> None:
+def test_list_comes_from_the_query_without_a_body() -> None:
     def handler(tags: list[str]) -> None: ...
 
     assert Binder(handler, has_body=False).bind(request("tags=a&tags=b"), b"", {}) == {"tags": ["a", "b"]}
     assert bound(handler, body=b'["a"]') == {"tags": ["a"]}
 
 
-def test_a_type_for_checkers_only_is_not_needed_for_resources_and_results() -> None:
+def test_resources_and_results_need_no_resolved_types() -> None:
     def handler(price: Nowhere, request: tinysvc.Request) -> Nothing: ...  # type: ignore[name-defined]  # noqa: F821
 
     binder = Binder(handler, (), {"price"})
@@ -154,7 +154,7 @@ def test_a_type_for_checkers_only_is_not_needed_for_resources_and_results() -> N
     assert binder.stream_type == ""
 
 
-def test_parameters_of_several_functions_are_checked_at_once() -> None:
+def test_head_check_covers_several_functions() -> None:
     def first(page: int, item: Item) -> None: ...
 
     def second(page: int, key: Annotated[str, ApiKey()], ids: Annotated[list[int], Header()]) -> None: ...

@@ -1,4 +1,4 @@
-"""form_bodies.py: a whole form as one value, and its files; what cannot be one is refused at start-up."""
+"""form_bodies.py: a whole form as one value, and its files; other types are refused at start-up."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tinysvc.core.errors import BindingError
 from tinysvc.core.form_data import FormData
 
 
-def test_a_form_and_json_are_two_bodies() -> None:
+def test_form_and_json_are_two_bodies() -> None:
     @io_route("/x", methods=["POST"])
     async def handler(file: UploadFile, body: dict[str, int]) -> None: ...
 
@@ -22,7 +22,7 @@ def test_a_form_and_json_are_two_bodies() -> None:
 
 
 @pytest.mark.parametrize("annotation", [Annotated[dict[str, Any], Form()], Annotated[list[dict[str, int]], Form()]])
-def test_what_a_form_cannot_be(annotation: Any) -> None:
+def test_type_that_is_not_a_form_is_refused(annotation: Any) -> None:
     async def handler(form) -> None: ...  # type: ignore[no-untyped-def]
 
     handler.__annotations__["form"] = annotation
@@ -30,7 +30,7 @@ def test_what_a_form_cannot_be(annotation: Any) -> None:
         Binder(handler)
 
 
-def test_the_marker_has_no_place_as_a_default() -> None:
+def test_marker_as_a_default_is_refused() -> None:
     async def handler(a: str = Form()) -> None: ...  # type: ignore[assignment]
 
     with pytest.raises(ConfigurationError, match=r"write it as a: Annotated\[str, Form\(\)\]"):

@@ -1,4 +1,4 @@
-"""formvalues.py: forms as browsers, and other clients, write them."""
+"""form_values.py: forms in the notations of browsers and other clients."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def test_json_part_that_is_malformed_for_a_text(url: str) -> None:
     assert httpx.post(f"{url}/entry", files={"givenName": (None, '"a', JSON)}).status_code == 422
 
 
-def test_number_out_of_range_in_a_json_part_is_placed(url: str) -> None:
+def test_number_out_of_range_in_a_json_part_gets_its_place(url: str) -> None:
     answer = httpx.post(f"{url}/entry", files={"freeData": (None, '{"a": [1, 1e999]}', JSON)})
     assert answer.status_code == 422
     assert answer.json()["errors"] == [{"place": "form.freeData", "detail": "Number out of range - at `$.a[1]`"}]
@@ -243,7 +243,7 @@ def test_json_part_beside_a_file(url: str, filename: str | None) -> None:
         ),
     ],
 )
-def test_what_cannot_be_read_is_named(url: str, path: str, sent: Any, words: list[str]) -> None:
+def test_fields_that_cannot_be_read_get_422(url: str, path: str, sent: Any, words: list[str]) -> None:
     answer = httpx.post(f"{url}/{path}", **sent)
     assert answer.status_code == 422
     assert [word for word in words if word not in answer.json()["detail"]] == []

@@ -1,4 +1,4 @@
-"""inputs.py: what a Binder reports of its parameters."""
+"""inputs.py: the inputs of a Binder."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from tinysvc.core.errors import BindingError, ConfigurationError, HTTPError
 from tinysvc.core.requests import Request
 
 
-def test_pydantic_models_where_installed() -> None:
+def test_class_with_the_methods_of_pydantic() -> None:
     class Model:
         """What binding asks of a pydantic class."""
 
@@ -40,7 +40,7 @@ class Model(pydantic.BaseModel):
     x: int
 
 
-def test_what_is_made_of_pydantic_models() -> None:
+def test_types_that_contain_pydantic_models() -> None:
     def handler(models: list[Model]) -> None: ...
     def optional(model: Model | None = None) -> None: ...
     def mixed(models: list[Model | Request]) -> None: ...
@@ -85,7 +85,7 @@ KINDS: list[Any] = [Item, Body, Typed, dict, list[Body], BodyModel, list[BodyMod
         (b'{"values": ["\xff"]}', "not JSON"),
     ],
 )
-def test_what_is_no_json_is_the_same_for_every_type(kind: Any, body: bytes, says: str) -> None:
+def test_malformed_json_gets_400_for_every_type(kind: Any, body: bytes, says: str) -> None:
     def handler(value: Any) -> None: ...
 
     handler.__annotations__["value"] = kind
@@ -95,7 +95,7 @@ def test_what_is_no_json_is_the_same_for_every_type(kind: Any, body: bytes, says
 
 
 @pytest.mark.parametrize("kind", [Body, dict, BodyModel])
-def test_a_byte_order_mark_is_ignored(kind: Any) -> None:
+def test_byte_order_mark_is_ignored(kind: Any) -> None:
     def handler(value: Any) -> None: ...
 
     handler.__annotations__["value"] = kind
@@ -108,7 +108,7 @@ LONG = b"1" * 5000
 
 @pytest.mark.parametrize("kind", [dict, BodyModel, dict[str, list[float]], dict[str, Any]])
 @pytest.mark.parametrize("number", [b"1e999", b"-1E999", LONG])
-def test_numbers_out_of_range_are_placed(kind: Any, number: bytes) -> None:
+def test_numbers_out_of_range_get_their_place(kind: Any, number: bytes) -> None:
     def handler(value: Any) -> None: ...
 
     handler.__annotations__["value"] = kind
@@ -117,7 +117,7 @@ def test_numbers_out_of_range_are_placed(kind: Any, number: bytes) -> None:
     assert raised.value.faults == [("$.values[1]", "Number out of range"), ("$.values[3]", "Number out of range")]
 
 
-def test_numbers_out_of_range_and_other_faults_are_named_at_once() -> None:
+def test_numbers_out_of_range_beside_other_faults() -> None:
     def handler(items: list[Item]) -> None: ...
 
     with pytest.raises(BindingError) as raised:
@@ -131,7 +131,7 @@ def test_numbers_out_of_range_and_other_faults_are_named_at_once() -> None:
 
 @pytest.mark.parametrize("rest", [b"", b', "x": NaN}', b', "x": "\xff"}'])
 @pytest.mark.parametrize("kind", [dict, Item, BodyModel])
-def test_malformed_json_behind_a_number_out_of_range_is_a_400(kind: Any, rest: bytes) -> None:
+def test_malformed_json_behind_a_number_out_of_range_gets_400(kind: Any, rest: bytes) -> None:
     def handler(value: Any) -> None: ...
 
     handler.__annotations__["value"] = kind

@@ -1,4 +1,4 @@
-"""places.py: markers, and where they say a value stands."""
+"""markers.py: markers, and the values that they name."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ REQUEST = Request(
         (ApiKey("other"), "k", "header", "other", []),
     ],
 )
-def test_places(marker: Marker, parameter: str, place: str, field: str, values: list[str]) -> None:
+def test_each_marker_finds_its_values(
+    marker: Marker, parameter: str, place: str, field: str, values: list[str]
+) -> None:
     where, name, values_of = lookup_of(marker, parameter)
     assert (where, name, values_of(REQUEST, name)) == (place, field, values)
 
@@ -41,7 +43,7 @@ def test_places(marker: Marker, parameter: str, place: str, field: str, values: 
     ("value", "tokens"),
     [(b"Bearer t", ["t"]), (b"bearer  t", ["t"]), (b"Bearer", []), (b"Bearer ", []), (b"Basic t", []), (b"", [])],
 )
-def test_tokens(value: bytes, tokens: list[str]) -> None:
+def test_bearer_tokens(value: bytes, tokens: list[str]) -> None:
     _, name, values_of = lookup_of(Bearer(), "token")
     assert values_of(Request("GET", "/", headers=Headers([(b"authorization", value)])), name) == tokens
 
@@ -56,10 +58,10 @@ def test_tokens(value: bytes, tokens: list[str]) -> None:
         (str, None),
     ],
 )
-def test_markers(annotation: Any, marker: Marker | None) -> None:
+def test_marker_in_annotation(annotation: Any, marker: Marker | None) -> None:
     assert marker_in(annotation) == marker
 
 
-def test_an_api_key_stands_in_one_of_three_places() -> None:
+def test_api_key_has_one_of_three_places() -> None:
     with pytest.raises(ConfigurationError, match='a "header", a "cookie" or the "query", not \'body\''):
         ApiKey("k", "body")  # type: ignore[arg-type]

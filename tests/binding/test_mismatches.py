@@ -1,4 +1,4 @@
-"""mismatches.py: every place that does not fit."""
+"""mismatches.py: every place with a mismatch."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def found(value: Any, annotation: Any, **options: Any) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("kind", [Plain, Struct, Typed, Attrs])
-def test_every_field_is_named(kind: Any) -> None:
+def test_mismatch_of_every_field(kind: Any) -> None:
     wrong = [("$.a", "Expected `int`, got `str`"), ("$.b", "Expected `str`, got `int`")]
     assert found({"a": "x", "b": 1}, kind) == wrong
     assert found([{"a": 1, "b": "x"}, {"a": "x", "b": 1}], list[kind]) == [
@@ -91,7 +91,7 @@ class Pair(NamedTuple):
     y: float = 0.0
 
 
-def test_every_place_of_what_is_written_as_an_array() -> None:
+def test_mismatches_in_arrays() -> None:
     assert [place for place, _ in found(["a", 1, 2], Row)] == ["$[0]", "$[2]"]
     assert [place for place, _ in found([["a", "b"], ["a"]], list[Pair])] == ["$[0][0]", "$[0][1]", "$[1][0]"]
     assert [place for place, _ in found([["row", "a"], ["row", "b"]], list[TaggedRow])] == ["$[0][1]", "$[1][1]"]
@@ -99,37 +99,37 @@ def test_every_place_of_what_is_written_as_an_array() -> None:
 
 
 @pytest.mark.parametrize("kind", [Row, tuple[int, int]])
-def test_an_array_that_is_too_short_is_named_beside_its_places(kind: Any) -> None:
+def test_array_that_is_too_short(kind: Any) -> None:
     (place, _), (whole, detail) = found(["a"], kind)
     assert (place, whole) == ("$[0]", "$")
     assert "length 2, got 1" in detail
 
 
-def test_names_of_a_document_are_used() -> None:
+def test_places_use_the_names_of_the_document() -> None:
     assert [place for place, _ in found({"oneName": "x", "otherName": "y"}, Renamed)] == ["$.oneName", "$.otherName"]
 
 
-def test_a_tag_says_which_class_of_a_union_is_meant() -> None:
+def test_tag_selects_the_member_of_a_union() -> None:
     assert [place for place, _ in found({"type": "Dog", "age": "x", "name": 1}, Cat | Dog)] == ["$.age", "$.name"]
     assert found({"type": "Cow"}, Cat | Dog) == [("$.type", "Invalid value 'Cow'")]
 
 
-def test_rules_of_the_author_are_named_for_every_item() -> None:
+def test_errors_of_post_init_for_every_item() -> None:
     assert found([{"a": -1}, {"a": 1}, {"a": -2}], list[Checked]) == [
         ("$[0]", "a is negative"),
         ("$[2]", "a is negative"),
     ]
 
 
-def test_bounds_of_the_whole_are_kept() -> None:
+def test_bounds_of_the_whole_value() -> None:
     assert found([1, 2], Annotated[list[int], msgspec.Meta(max_length=1)]) == [("$", "Expected `array` of length <= 1")]
 
 
-def test_only_so_many_are_named() -> None:
+def test_number_of_mismatches_is_limited() -> None:
     assert len(found(["x"] * 1000, list[int])) == MAX_MISMATCHES
 
 
-def test_a_date_says_what_came_and_how_a_plus_is_written() -> None:
+def test_date_in_a_query_with_a_plus() -> None:
     says = "Invalid RFC3339 encoded datetime, got '2026-01-31T10:00:00 02:00'"
     value = "2026-01-31T10:00:00 02:00"
     assert found(value, datetime.datetime) == [("$", says)]

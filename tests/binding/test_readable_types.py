@@ -21,7 +21,7 @@ class Patch:
     inner: Patch | None = None
 
 
-def test_a_default_need_not_be_json() -> None:
+def test_default_need_not_be_json() -> None:
     def handler(patch: Patch) -> None: ...
 
     assert bound(handler, body=b"{}") == {"patch": Patch()}
@@ -34,7 +34,7 @@ class Pet(msgspec.Struct):
     name: str
 
 
-def test_a_union_without_tags_says_how_to_tell_its_classes_apart() -> None:
+def test_union_without_tags_is_refused_with_the_remedy() -> None:
     def handler(value: list[Pet | Item]) -> None: ...
 
     with pytest.raises(ConfigurationError, match=r"for value: .*more than one.*tag=True"):
@@ -44,7 +44,7 @@ def test_a_union_without_tags_says_how_to_tell_its_classes_apart() -> None:
 Json = str | int | list["Json"]  # type: ignore[misc,valid-type,unused-ignore]
 
 
-def test_a_union_that_names_itself_by_a_text_is_one_error_with_the_remedy() -> None:
+def test_union_that_names_itself_in_a_string_is_refused_with_the_remedy() -> None:
     def handler(value: list[Json]) -> None: ...  # type: ignore[valid-type,unused-ignore]
 
     with pytest.raises(ConfigurationError, match=r"cannot read a value of type .* TypeAliasType"):

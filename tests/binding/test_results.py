@@ -1,4 +1,4 @@
-"""results.py: what handlers return and yield."""
+"""results.py: return values and yielded items as responses."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ RESULTS: list[tuple[Any, int, bytes, str | None]] = [
 
 
 @pytest.mark.parametrize(("result", "status", "content", "content_type"), RESULTS)
-def test_results(result: Any, status: int, content: bytes, content_type: str | None) -> None:
+def test_result_becomes_a_response(result: Any, status: int, content: bytes, content_type: str | None) -> None:
     response = encode_result(result)
     assert (response.status, response.content, response.content_type) == (status, content, content_type)
 
@@ -97,13 +97,13 @@ def test_results(result: Any, status: int, content: bytes, content_type: str | N
 @pytest.mark.parametrize(
     "value", [object(), {"a": object()}, lambda: 1, [2**70, object()], [2**70, "\ud800"], "\ud800"]
 )
-def test_what_cannot_be_encoded_is_named(value: Any) -> None:
+def test_unencodable_result_is_named(value: Any) -> None:
     with pytest.raises(UnencodableResult):
         encode_result(value)
 
 
 @pytest.mark.parametrize("item", ["a\ud800", Event("a\ud800"), {"a": "\ud800"}, Response("a\ud800")])
-def test_text_with_half_of_a_surrogate_pair_is_named_with_its_remedy(item: Any) -> None:
+def test_lone_surrogate_is_refused_with_the_remedy(item: Any) -> None:
     with pytest.raises(UnencodableResult, match=r"surrogate pair.*errors='replace'"):
         encode_result(item) if isinstance(item, Response) else encode_chunk(item)
 
@@ -121,7 +121,7 @@ def test_streams() -> None:
 
 
 @pytest.mark.parametrize("big", [bytearray(BIG), np.zeros(BIG // 8).data], ids=["bytearray", "memoryview"])
-def test_a_big_buffer_is_not_copied(big: Any) -> None:
+def test_big_buffer_is_not_copied(big: Any) -> None:
     content = encode_result(big).content
     assert (type(content), content.obj is memoryview(big).obj) == (memoryview, True)
     assert len(content) == BIG  # in bytes
@@ -161,7 +161,7 @@ STREAMS: list[tuple[Any, Any, bytes, str]] = [
 
 @pytest.mark.parametrize(("annotation", "function", "content", "content_type"), STREAMS)
 @pytest.mark.asyncio
-async def test_the_type_of_a_stream(annotation: Any, function: Any, content: bytes, content_type: str) -> None:
+async def test_content_type_of_a_stream(annotation: Any, function: Any, content: bytes, content_type: str) -> None:
     def annotated() -> Any: ...
 
     async def asynchronous() -> AsyncIterator[Any]:
@@ -179,14 +179,14 @@ async def test_the_type_of_a_stream(annotation: Any, function: Any, content: byt
         assert (each.content_type, each.headers) == (content_type, headers)
 
 
-def test_an_author_s_own_headers_of_a_stream_are_kept() -> None:
+def test_stream_keeps_the_author_s_headers() -> None:
     response = Response(of_events(), headers={"cache-control": "no-store"}, content_type="text/event-stream")
     encode_iterator(encode_result(response))
     assert (response.content_type, response.headers) == ("text/event-stream", [("cache-control", "no-store")])
 
 
 @pytest.mark.asyncio
-async def test_an_asynchronous_stream_closes_its_generator() -> None:
+async def test_asynchronous_stream_closes_its_generator() -> None:
     closed = []
 
     async def items() -> AsyncIterator[str]:

@@ -1,4 +1,4 @@
-"""schemas.py: what documents of these types look like; as parts of a whole document see test_openapi.py."""
+"""schemas.py: schemas of single types. Whole documents are in tests/openapi."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def reference(name: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("kind", [Tree, Struct, Attrs, Outer])
-def test_a_named_type_stands_among_the_components(kind: type) -> None:
+def test_named_type_is_a_component(kind: type) -> None:
     schemas = Schemas([kind, list[kind]])  # type: ignore[valid-type]
     assert schemas.of(kind) == reference(kind.__name__)
     assert schemas.of(list[kind]) == {"type": "array", "items": reference(kind.__name__)}  # type: ignore[valid-type]
@@ -104,25 +104,25 @@ def test_times_have_their_formats() -> None:
     assert schemas.components["Other"]["properties"]["at"] == {"type": "string"}
 
 
-def test_what_holds_itself() -> None:
+def test_class_that_contains_itself() -> None:
     leaves = Schemas([Tree]).components["Tree"]["properties"]["leaves"]
     assert leaves["items"] == reference("Tree")
 
 
-def test_models_inside_of_models() -> None:
+def test_models_in_models() -> None:
     components = Schemas([dict[str, Outer]]).components
     assert components["Outer"]["properties"]["inner"] == reference("Inner")
     assert components["Inner"]["properties"]["x"]["type"] == "integer"
 
 
-def test_a_model_that_holds_itself() -> None:
+def test_model_that_contains_itself() -> None:
     schemas = Schemas([Node])
     assert schemas.of(Node) == reference("Node")
     assert schemas.components["Node"]["properties"]["next"]["anyOf"][0] == reference("Node")
 
 
 @pytest.mark.parametrize("base", [pydantic.BaseModel, msgspec.Struct])
-def test_types_of_one_name_are_kept_apart(base: type) -> None:
+def test_types_of_one_name_are_two_components(base: type) -> None:
     other = namesake(base)
     schemas = Schemas([Inner, other, Outer])
     found = [schemas.components[schemas.of(kind)["$ref"].rpartition("/")[2]] for kind in (Inner, other)]
@@ -130,14 +130,14 @@ def test_types_of_one_name_are_kept_apart(base: type) -> None:
     assert schemas.components[schemas.of(Outer)["$ref"].rpartition("/")[2]]["properties"]["inner"] == schemas.of(Inner)
 
 
-def test_only_what_an_author_has_written_is_a_description() -> None:
+def test_generated_docstring_is_not_a_description() -> None:
     components = Schemas([Tree, Struct]).components
     assert "description" not in components["Tree"]
     assert components["Struct"]["description"] == "Said by its author."
 
 
 @pytest.mark.parametrize("kind", [Unknown, list[Unknown], complex, Any])
-def test_what_nobody_can_describe_is_anything(kind: Any) -> None:
+def test_unknown_type_allows_any_value(kind: Any) -> None:
     assert Schemas([kind, int]).of(kind) == ANYTHING
     assert Schemas([int]).of(kind) == ANYTHING
 
@@ -173,7 +173,7 @@ class Fourth(msgspec.Struct, tag="fourth", rename="camel"):
     was_at: list[datetime.datetime] | dict[str, datetime.datetime] | datetime.time
 
 
-def test_times_are_said_wherever_they_stand() -> None:
+def test_formats_of_times_at_every_place() -> None:
     when, clock = {"type": "string", "format": "date-time"}, {"type": "string", "format": "partial-time"}
     schemas = Schemas([First | Second, Third | Fourth | None, tuple[str, datetime.datetime], set[int] | None])
     assert schemas.components["First"]["prefixItems"][1] == when

@@ -78,7 +78,7 @@ def test_too_many_query_fields() -> None:
         (Annotated[list[Item], Query()], inspect.Parameter.empty, "cannot become"),
     ],
 )
-def test_what_no_text_can_be(annotation: Any, default: Any, says: str) -> None:
+def test_type_that_a_text_cannot_become_is_refused(annotation: Any, default: Any, says: str) -> None:
     def handler(a: Any) -> None: ...
 
     handler.__annotations__["a"] = annotation
@@ -88,7 +88,7 @@ def test_what_no_text_can_be(annotation: Any, default: Any, says: str) -> None:
         Binder(handler)
 
 
-def test_a_path_parameter_is_one_text() -> None:
+def test_path_parameter_is_one_text() -> None:
     def handler(a: list[str]) -> None: ...
 
     with pytest.raises(ConfigurationError, match=r"path\.a is a text"):
@@ -99,14 +99,14 @@ class Permission(enum.IntFlag):
     READ = 1
 
 
-def test_an_enum_is_a_scalar() -> None:
+def test_enum_is_a_scalar() -> None:
     def handler(a: Permission) -> None: ...
 
     assert bound(handler, "a=1") == {"a": Permission.READ}
 
 
 @pytest.mark.parametrize("others", ['p={"a":1}', "foo[bar]=1", "a@b=1", "nothing", "=", 'q="x; y"'])
-def test_an_odd_cookie_hides_no_other(others: str) -> None:
+def test_odd_cookie_hides_no_other(others: str) -> None:
     def handler(session: Annotated[str, Cookie()]) -> None: ...
 
     assert bound(handler, "", {"cookie": f'{others}; session="s=1"'}) == {"session": "s=1"}

@@ -23,7 +23,7 @@ import msgspec
 
 
 class _AcceptsAll(type):
-    """msgspec checks that the result of `decode_hook` is an instance. Accept any: the type of the alias has checked it."""
+    """msgspec checks that the result of `decode_hook` is an instance; the type of the alias has checked it."""
 
     def __instancecheck__(cls, value: object) -> bool:
         return True
