@@ -28,7 +28,7 @@ def test_pool_limit_and_batch_are_recorded() -> None:
     assert (b.pool, b.limit, b.batch) == ("default", None, None)
 
 
-def test_a_cpu_resource_is_shared_or_not() -> None:
+def test_cpu_resource_is_shared_or_not() -> None:
     def plain() -> int:
         return 1
 

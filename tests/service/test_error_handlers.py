@@ -1,4 +1,4 @@
-"""errorhandlers.py: what a service's author answers for an exception, on the loop, in a worker and in a batch."""
+"""error_handlers.py: error handlers make responses, on the loop, in a worker and in a batch."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def client() -> Iterator[httpx.Client]:
         ("zero", 500, {"status": 500}),
     ],
 )
-def test_errors_are_answered(
+def test_error_handler_makes_the_response(
     client: httpx.Client, where: str, name: str, status: int, says: dict[str, Any] | None
 ) -> None:
     answer = client.get(f"/{where}/{name}")
@@ -60,7 +60,7 @@ def test_errors_are_answered(
     assert "secret" not in answer.text
 
 
-def test_an_answer_of_500_is_logged_all_the_same(client: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
+def test_error_handler_with_500_is_logged(client: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
     assert client.get("/io/disk").text == "We are sorry."
     assert "secret path" in caplog.text
     assert "resources_jobs.py" in caplog.text
@@ -69,12 +69,12 @@ def test_an_answer_of_500_is_logged_all_the_same(client: httpx.Client, caplog: p
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-def test_the_inner_services_handler_is_asked_first(client: httpx.Client) -> None:
+def test_inner_service_s_error_handler_comes_first(client: httpx.Client) -> None:
     assert client.get("/own/io/key").text == "inner"
     assert client.get("/own/io/missing").status_code == 404
 
 
-def test_what_is_not_there_can_be_answered_too(client: httpx.Client) -> None:
+def test_no_route_has_error_handlers(client: httpx.Client) -> None:
     assert client.get("/nothing").json() == {"nothing at": "/nothing"}
     assert client.post("/io/key").status_code == 405
     assert client.options("/io/key").headers["allow"] == "GET, HEAD, OPTIONS"
@@ -84,7 +84,7 @@ def nowhere_inside(request: Request, error: NoRoute) -> Response:
     return Response("nowhere inside", error.status)
 
 
-def test_each_service_answers_for_what_is_not_there_under_its_prefix() -> None:
+def test_no_route_below_a_prefix_goes_to_its_service() -> None:
     inside = Service(resources_jobs.raises, prefix="/inside", error_handlers={NoRoute: nowhere_inside})
     with serving(Service(inside, prefix="/v1", error_handlers={NoRoute: nowhere})) as url:
         for path, text in {
@@ -97,7 +97,7 @@ def test_each_service_answers_for_what_is_not_there_under_its_prefix() -> None:
         assert httpx.get(f"{url}/v2").json()["status"] == 404
 
 
-def test_a_handler_that_is_none(client: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
+def test_broken_error_handlers_get_500(client: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
     assert client.get("/io/zero").status_code == 500
     assert "the error handler broken_handler returned 'no response'; return a Response or an HTTPError" in caplog.text
 
@@ -111,24 +111,24 @@ async def waits(request: Request, error: Exception) -> Response:
     [
         ({404: nowhere}, r"types of exceptions, as in \{KeyError: missing\}, not 404"),
         ({KeyboardInterrupt: nowhere}, "types of exceptions"),
-        ({KeyError: waits}, "the error handler of KeyError is a plain function.*may run in a worker"),
-        ({KeyError: "text"}, "is a plain function"),
-        ({KeyError: lambda error: None}, r"is a plain function, as in def missing\(request, error\)"),
+        ({KeyError: waits}, "the error handler of KeyError must be a plain function.*may run in a worker"),
+        ({KeyError: "text"}, "must be a plain function"),
+        ({KeyError: lambda error: None}, r"must be a plain function, as in def missing\(request, error\)"),
         ([KeyError], r"error_handlers takes a mapping, as in \{KeyError: missing\}, not \[<class 'KeyError'>\]"),
     ],
 )
-def test_wrong_ones_are_refused(handlers: dict[Any, Any], says: str) -> None:
+def test_wrong_error_handlers_are_refused(handlers: dict[Any, Any], says: str) -> None:
     with pytest.raises(ConfigurationError, match=says):
         checked(handlers)
 
 
-def test_one_that_a_worker_cannot_import() -> None:
+def test_error_handler_that_a_worker_cannot_import_is_refused() -> None:
     service = Service(resources_jobs.raises_too, error_handlers={KeyError: lambda request, error: HTTPError(404)})
     with pytest.raises(ConfigurationError, match=r"is a lambda.*define it with def"), serving(service):
         pass
 
 
-def test_one_of_its_own_service_needs_no_worker() -> None:
+def test_error_handler_of_an_io_service_need_not_be_importable() -> None:
     @io_route("/")
     async def fails() -> None:
         raise KeyError("x")

@@ -1,4 +1,4 @@
-"""resources.py: which resources a route needs, and what is refused at start-up."""
+"""resources.py: wrong resources are refused at start-up."""
 
 from __future__ import annotations
 
@@ -16,10 +16,8 @@ from tinysvc.runtime.open_resources import ResourceFailed
 from tinysvc.service.resources import open_resource
 from tinysvc.testing import serving
 
-# What is wrong is said at start-up
 
-
-def said(*parts: Any) -> str:
+def start_up_error(*parts: Any) -> str:
     with pytest.raises(ConfigurationError) as raised, serving(Service(*parts)):
         pass
     return str(raised.value)
@@ -34,44 +32,44 @@ def resource(name: str, function: Any, kind: Any = io_resource) -> Any:
 async def asks(a) -> None: ...  # type: ignore[no-untyped-def]
 
 
-def test_a_circle() -> None:
+def test_cycle_of_resources_is_refused() -> None:
     async def one(b): ...  # type: ignore[no-untyped-def]
     async def two(c): ...  # type: ignore[no-untyped-def]
     async def three(b): ...  # type: ignore[no-untyped-def]
 
-    found = said(asks, resource("a", one), resource("b", two), resource("c", three))
-    assert "these resources need each other: b -> c -> b; cut one" in found
+    found = start_up_error(asks, resource("a", one), resource("b", two), resource("c", three))
+    assert "these resources need each other: b -> c -> b; remove one of these parameters" in found
     assert "test_resources.py" in found
 
 
-def test_a_parameter_that_nothing_fills() -> None:
+def test_unknown_parameter_of_a_resource_is_refused() -> None:
     async def one(limit: int = 3) -> None: ...
 
-    assert "one" in (found := said(asks, resource("a", one)))
+    assert "one" in (found := start_up_error(asks, resource("a", one)))
     assert "nothing fills its parameter limit: int = 3: there is no io_resource of this name" in found
 
 
-def test_a_cpu_resource_asks_for_cpu_resources() -> None:
+def test_cpu_resource_takes_cpu_resources_only() -> None:
     @cpu_resource
     def a(request: Any) -> None: ...
 
     @cpu_route("/")
     def handler(a: Any) -> None: ...
 
-    assert "can ask for other cpu_resources only" in said(handler, a)
+    assert "can take other cpu_resources only" in start_up_error(handler, a)
 
 
-def test_an_io_resource_asks_for_io_resources() -> None:
+def test_io_resource_takes_no_cpu_resource() -> None:
     @cpu_resource
     def b() -> None: ...
 
     @io_resource
     async def a(b: Any) -> None: ...
 
-    assert "b: Any: that is a cpu_resource, which is opened in the workers" in said(asks, a, b)
+    assert "b: Any: that is a cpu_resource, opened in the workers" in start_up_error(asks, a, b)
 
 
-def test_a_shared_one_needs_shared_ones() -> None:
+def test_shared_resource_takes_shared_resources_only() -> None:
     @cpu_resource
     def b() -> None: ...
 
@@ -81,17 +79,17 @@ def test_a_shared_one_needs_shared_ones() -> None:
     @cpu_route("/")
     def handler(a: Any) -> None: ...
 
-    assert "b, which it asks for, is opened in each of them: make that @cpu_resource(shared=True) too" in said(
+    assert "it takes b, which is opened in each worker; make b a @cpu_resource(shared=True), too" in start_up_error(
         handler, a, b
     )
 
 
-def test_what_is_not_annotated_is_not_of_the_request() -> None:
+def test_unannotated_parameter_does_not_come_from_the_request() -> None:
     """Else a default would be the client's to choose."""
 
     async def one(dsn: str = "sqlite://") -> None: ...
 
-    assert "nothing fills its parameter dsn" in said(asks, resource("a", one))
+    assert "nothing fills its parameter dsn" in start_up_error(asks, resource("a", one))
 
 
 # Override
@@ -141,7 +139,7 @@ def test_override_by_values_and_by_functions() -> None:
         pass  # the service itself is as it was
 
 
-def test_override_names_what_there_is() -> None:
+def test_override_of_an_unknown_resource_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"there is no resource 'greting'; did you mean greeting\?"):
         Service(greet, greeting, name).override(greting=1)
 

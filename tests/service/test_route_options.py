@@ -15,7 +15,7 @@ from tinysvc.service.routes import Batch
 def handler() -> None: ...
 
 
-def test_wrong_options_are_named() -> None:
+def test_wrong_options_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="timeout must be a number of seconds, 0 or more, not -1"):
         cpu_route("/", timeout=-1)(handler)
     with pytest.raises(ConfigurationError, match='takes "cancel" or "finish"'):
@@ -47,12 +47,12 @@ def test_wrong_options_are_named() -> None:
         ({"batch": Batch(wait="1")}, "the wait of a batch"),  # type: ignore[arg-type]
     ],
 )
-def test_wrong_options_of_a_cpu_route_are_named(options: dict[str, Any], says: str) -> None:
+def test_wrong_options_of_a_cpu_route_are_refused(options: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigurationError, match=rf"handler \(.*test_route_options\.py:[0-9]+\): {says}"):
         cpu_route("/", **options)(handler)
 
 
-def test_a_generator_takes_no_batch() -> None:
+def test_generator_takes_no_batch() -> None:
     def items() -> Iterator[int]:
         yield 1
 

@@ -1,4 +1,4 @@
-"""router.py: patterns and matches."""
+"""router.py: path patterns, and the routes that match a path."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def test_match(path: str, target: str, parameters: dict[str, str] | None) -> Non
     assert table.match("GET", path) == (target, parameters)
 
 
-def test_head_is_answered_from_get_unless_it_has_its_own() -> None:
+def test_get_serves_head_unless_head_has_a_route() -> None:
     assert router("GET /a").match("HEAD", "/a")[0] == "GET /a"
     assert router("GET /{a}").match("HEAD", "/a")[0] == "GET /{a}"
     assert router("GET /a", "HEAD /a").match("HEAD", "/a")[0] == "HEAD /a"
 
 
-def test_a_literal_with_another_method_does_not_hide_a_parameter() -> None:
+def test_literal_with_another_method_does_not_hide_a_parameter() -> None:
     assert router("POST /new", "GET /{id}").match("GET", "/new") == ("GET /{id}", {"id": "new"})
 
 
@@ -70,7 +70,7 @@ def test_404(path: str) -> None:
     assert raised.value.status == 404
 
 
-def test_405_lists_what_the_path_allows() -> None:
+def test_405_lists_the_methods_of_the_path() -> None:
     table = router("GET /a", "POST /a", "PUT /{x}", "DELETE /{rest:path}")
     with pytest.raises(HTTPError) as raised:
         table.match("PATCH", "/a")
@@ -79,13 +79,13 @@ def test_405_lists_what_the_path_allows() -> None:
     assert allow(["POST"]) == "OPTIONS, POST"
 
 
-def test_two_handlers_for_one_path_and_method_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"GET /\{b\} has a handler already"):
+def test_second_handler_for_a_path_and_method_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"GET /\{b\} already has a handler"):
         router("GET /{a}", "GET /{b}")
 
 
 @given(st.lists(st.text("ab{}%/.", max_size=4), max_size=5).map("/".join))
-def test_any_path_is_matched_or_refused(path: str) -> None:
+def test_any_path_matches_or_gets_no_route(path: str) -> None:
     table = router("GET /a", "GET /{x}/b", "GET /a/{y}/{z:path}", "GET /b/{x}/a")
     try:
         target, _ = table.match("GET", "/" + path)
@@ -95,7 +95,7 @@ def test_any_path_is_matched_or_refused(path: str) -> None:
     assert "405" not in target
 
 
-def test_what_a_failed_way_matched_is_forgotten() -> None:
+def test_failed_branch_leaves_no_values() -> None:
     table = router("GET /{a}/b/c", "GET /{x:path}", "POST /a/{b}/d")
     assert table.match("GET", "/a/b/d") == ("GET /{x:path}", {"x": "a/b/d"})
     assert table.match("GET", "/a/b/c") == ("GET /{a}/b/c", {"a": "a"})

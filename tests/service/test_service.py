@@ -1,4 +1,4 @@
-"""service.py, and the whole way from a socket to a worker and back: what a client gets for what a handler does."""
+"""service.py, and whole requests from the socket to a worker and back."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_io_and_cpu(client: httpx.Client) -> None:
     assert answer.json() == {"score": 7.0, "name": "é"}
 
 
-def test_every_place_a_parameter_comes_from(client: httpx.Client) -> None:
+def test_parameters_of_every_place(client: httpx.Client) -> None:
     answer = client.post(
         "/everything/a%2Fb%20c?limit=9&flag=true",
         json={"x": 1, "y": 2},
@@ -77,7 +77,7 @@ def test_every_place_a_parameter_comes_from(client: httpx.Client) -> None:
     }
 
 
-def test_each_fault_of_a_request_has_its_place(client: httpx.Client) -> None:
+def test_422_has_the_place_of_each_fault(client: httpx.Client) -> None:
     answer = client.post("/everything/n?limit=10&flag=maybe", json={"x": 1, "y": "b"})
     assert answer.status_code == 422
     assert answer.headers["content-type"] == "application/problem+json"
@@ -104,12 +104,12 @@ def test_each_fault_of_a_request_has_its_place(client: httpx.Client) -> None:
         (b"", "application/json", 422),
     ],
 )
-def test_bodies_that_are_not_json(client: httpx.Client, content: bytes, content_type: str, status: int) -> None:
+def test_body_that_is_not_json(client: httpx.Client, content: bytes, content_type: str, status: int) -> None:
     answer = client.post("/predict", content=content, headers={"content-type": content_type})
     assert answer.status_code == status, answer.text
 
 
-def test_raw_bytes_and_a_response_of_ones_own(client: httpx.Client) -> None:
+def test_raw_body_and_response(client: httpx.Client) -> None:
     answer = client.post("/raw", content=b"abc\x00")
     assert (answer.content, answer.headers["x-method"], answer.headers["content-type"]) == (
         b"\x00cba",
@@ -118,7 +118,7 @@ def test_raw_bytes_and_a_response_of_ones_own(client: httpx.Client) -> None:
     )
 
 
-def test_a_generator_in_a_worker_streams(client: httpx.Client) -> None:
+def test_generator_in_a_worker_streams(client: httpx.Client) -> None:
     with client.stream("GET", "/stream/1000") as answer:
         assert answer.headers["transfer-encoding"] == "chunked"
         assert answer.headers["content-type"] == "application/x-ndjson"
@@ -126,7 +126,7 @@ def test_a_generator_in_a_worker_streams(client: httpx.Client) -> None:
     assert client.get("/stream/0").content == b""
 
 
-def test_a_stream_that_fails(client: httpx.Client) -> None:
+def test_stream_that_fails_is_cut_off(client: httpx.Client) -> None:
     answer = client.get("/early-failure")
     assert (answer.status_code, answer.json()["detail"]) == (418, "before the first word")
     with pytest.raises(httpx.RemoteProtocolError):
@@ -143,7 +143,7 @@ def test_methods(client: httpx.Client) -> None:
     assert client.get("/nowhere").status_code == 404
 
 
-def test_the_servers_own_pages(client: httpx.Client) -> None:
+def test_health_checks(client: httpx.Client) -> None:
     assert client.get("/livez").json() == {"status": "alive"}
     assert client.get("/readyz").json() == {
         "status": "ready",
@@ -176,7 +176,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("path", "status", "logged"), FAULTS)
-def test_a_fault_is_answered_logged_and_survived(
+def test_failed_handler_gets_500_and_a_log_line(
     client: httpx.Client, caplog: pytest.LogCaptureFixture, path: str, status: int, logged: str
 ) -> None:
     answer = client.get(path, headers={"x-request-id": "3f2a-1"})
@@ -193,11 +193,11 @@ def test_a_fault_is_answered_logged_and_survived(
     assert "src/tinysvc" not in records[0].getMessage() or "header" in path
 
 
-def test_a_dead_worker_has_a_name(client: httpx.Client) -> None:
+def test_dead_worker_is_worker_died(client: httpx.Client) -> None:
     assert client.get("/fault/exit").json()["type"] == "urn:tinysvc:worker-died"
 
 
-def test_an_http_error_in_a_worker_is_an_answer(client: httpx.Client) -> None:
+def test_http_error_of_a_worker_is_the_response(client: httpx.Client) -> None:
     answer = client.get("/fault/http-error")
     assert (answer.status_code, answer.json()["detail"], answer.headers["x-why"]) == (
         409,
@@ -212,7 +212,7 @@ async def leaves() -> AsyncIterator[str]:
     raise SystemExit(7)
 
 
-def test_a_stream_does_not_end_the_server(caplog: pytest.LogCaptureFixture) -> None:
+def test_system_exit_in_a_stream_does_not_end_the_server(caplog: pytest.LogCaptureFixture) -> None:
     with serving(Service(leaves, one), raise_errors=False) as url:
         with pytest.raises(httpx.RemoteProtocolError):
             httpx.get(f"{url}/leaves")
@@ -226,7 +226,7 @@ def test_odd_but_harmless(client: httpx.Client, path: str) -> None:
     assert_healthy(client)
 
 
-def test_a_forked_child_harms_nobody_and_ends_with_its_worker(client: httpx.Client, tmp_path: Path) -> None:
+def test_forked_child_ends_with_its_worker(client: httpx.Client, tmp_path: Path) -> None:
     child = client.get("/fault/fork", params={"path": str(tmp_path / "child")}).json()["child"]
     assert_healthy(client)
     assert child in descendants(os.getpid())
@@ -245,7 +245,7 @@ def test_a_forked_child_harms_nobody_and_ends_with_its_worker(client: httpx.Clie
 
 
 @pytest.mark.asyncio
-async def test_200_clients_none_lost_none_mixed_up(client: httpx.Client) -> None:
+async def test_200_clients_get_their_own_responses(client: httpx.Client) -> None:
     async def user(number: int) -> list[int]:
         reader, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
         got = []
@@ -272,7 +272,7 @@ def _send(url: httpx.URL, request: str) -> Any:
     return connection
 
 
-def test_a_gone_client_stops_a_safe_job(client: httpx.Client, tmp_path: Path) -> None:
+def test_disconnect_stops_a_get_job(client: httpx.Client, tmp_path: Path) -> None:
     started, go = tmp_path / "started", tmp_path / "go"
     before = set(workers_below(os.getpid()))
     connection = _send(client.base_url, f"GET /wait?started={started}&go={go} HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -283,7 +283,7 @@ def test_a_gone_client_stops_a_safe_job(client: httpx.Client, tmp_path: Path) ->
     assert_healthy(client)
 
 
-def test_a_gone_client_does_not_stop_an_unsafe_job(client: httpx.Client, tmp_path: Path) -> None:
+def test_disconnect_does_not_stop_a_post_job(client: httpx.Client, tmp_path: Path) -> None:
     started, go, done = tmp_path / "started", tmp_path / "go", tmp_path / "done"
     before = set(workers_below(os.getpid()))
     target = f"/work?started={started}&go={go}&done={done}"
@@ -296,7 +296,7 @@ def test_a_gone_client_does_not_stop_an_unsafe_job(client: httpx.Client, tmp_pat
     assert set(workers_below(os.getpid())) == before
 
 
-def test_pools_of_mounted_services_are_gathered(caplog: pytest.LogCaptureFixture) -> None:
+def test_inner_services_share_their_pools(caplog: pytest.LogCaptureFixture) -> None:
     inner = Service(service_jobs.train, pools={"training": Pool(workers=1)}, prefix="/a")
     other = Service(service_jobs.trained, pools={"training": Pool(workers=1), "gpu": Pool()}, prefix="/b")
     outer = Service(Service(inner), other)
@@ -308,10 +308,10 @@ def test_pools_of_mounted_services_are_gathered(caplog: pytest.LogCaptureFixture
     ):
         Service(inner, pools={"training": Pool(workers=2)})
     Service(Service(one, queue_size=1))
-    assert "the options {'queue_size': 1} of a service inside another are not used" in caplog.text
+    assert "the options {'queue_size': 1} of a service inside another service have no effect" in caplog.text
 
 
-def test_pools_that_are_none() -> None:
+def test_wrong_pools_are_refused() -> None:
     with pytest.raises(SettingsError, match=r"the pool gpu takes Pool\(...\) or a concurrent.futures.Executor, not 1"):
         Service(one, pools={"gpu": 1})  # type: ignore[dict-item]
 
@@ -319,7 +319,7 @@ def test_pools_that_are_none() -> None:
 @pytest.mark.parametrize(
     ("word", "meant"), [("midleware", "middleware"), ("error_handler", "error_handlers"), ("prot", "port")]
 )
-def test_a_mistyped_keyword_is_said_at_once(word: str, meant: str) -> None:
+def test_mistyped_keyword_is_refused(word: str, meant: str) -> None:
     keyword: dict[str, Any] = {word: []}
     with pytest.raises(SettingsError, match=rf"Service\(...\) takes no '{word}'; did you mean {meant}\?"):
         Service(one, **keyword)
@@ -403,7 +403,7 @@ async def two() -> None: ...
         ([star], r"star .*the parameter \*args: int cannot be filled by its name"),
         ([wrong_side, on_cpu], "wrong_side .*on_cpu comes from @cpu_resource.*use @io_resource"),
         ([wrong_side_too, on_io], "wrong_side_too .*on_io comes from @io_resource.*worker process"),
-        ([one, two], r"two .*GET /same has a handler already, .*one \(.*test_service.py:\d+\); change path or methods"),
+        ([one, two], r"two .*GET /same already has a handler, .*one \(.*test_service.py:\d+\); change path or methods"),
         ([wrong_side_typed, on_cpu], "wrong_side_typed .*on_cpu comes from @cpu_resource.*or rename the parameter"),
         ([wrong_side_too_typed, on_io], "wrong_side_too_typed .*on_io comes from @io_resource.*use @cpu_resource"),
         ([wrong_side_typed], r"on_cpu is a resource of its module.*name it too.*Service\(wrong_side_typed, on_cpu\)"),
@@ -417,14 +417,14 @@ def test_start_up_errors_name_function_place_and_remedy(parts: list[Any], says: 
     assert re.search(says, start_up_error(*parts), re.DOTALL)
 
 
-def test_a_closure_under_cpu_route_is_refused() -> None:
+def test_closure_under_cpu_route_is_refused() -> None:
     @cpu_route("/")
     def inner() -> None: ...
 
     assert "defined inside another function" in start_up_error(inner)
 
 
-def test_a_function_hidden_by_another_decorator_is_refused() -> None:
+def test_function_hidden_by_another_decorator_is_refused() -> None:
     assert "is not this function" in start_up_error(hidden.__wrapped__)
 
 
@@ -449,12 +449,12 @@ def hidden() -> None: ...
         ("/{a}/{a}", "two parameters of one name"),
     ],
 )
-def test_paths_that_cannot_be_read(path: str, says: str) -> None:
+def test_malformed_paths_are_refused(path: str, says: str) -> None:
     with pytest.raises(ConfigurationError, match=says):
         io_route(path)(lambda: None)
 
 
-def test_unknown_methods_are_named() -> None:
+def test_unknown_methods_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="not 'FETCH'"):
         io_route("/", methods=["fetch"])(lambda: None)
 
@@ -501,12 +501,12 @@ def wrapped_above(function: Any) -> Any:
 async def guarded() -> None: ...
 
 
-def test_a_decorator_above_ours_is_never_skipped() -> None:
+def test_decorator_above_ours_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"guarded .*put the tinysvc decorator on top"):
         Service(guarded)
 
 
-def test_wrong_uses_of_the_decorators() -> None:
+def test_wrong_uses_of_the_decorators_are_refused() -> None:
     with pytest.raises(ConfigurationError, match=r'one .*write @io_route\("/path"\)'):
         io_route(one)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="is async, but a cpu_resource"):
@@ -522,7 +522,7 @@ def test_wrong_uses_of_the_decorators() -> None:
         io_route("/<name>")(lambda: None)
 
 
-def test_http_error_takes_an_error_status() -> None:
+def test_http_error_takes_error_statuses_only() -> None:
     with pytest.raises(ValueError, match="from 400 to 599, not 200"):
         HTTPError(200)
 
@@ -551,7 +551,7 @@ async def _held(request: Request, leave: asyncio.Event, ended: asyncio.Queue[str
     ],
 )
 @pytest.mark.asyncio
-async def test_an_io_route_says_what_happens_when_its_client_leaves(method: str, on_disconnect: Any, end: str) -> None:
+async def test_on_disconnect_of_an_io_route(method: str, on_disconnect: Any, end: str) -> None:
     leave, ended = asyncio.Event(), asyncio.Queue[str]()
 
     @io_route("/", methods=[method], on_disconnect=on_disconnect)
@@ -586,7 +586,7 @@ async def big(body: bytes) -> int:
     return len(body)
 
 
-def test_a_route_may_take_smaller_and_bigger_bodies_than_the_server() -> None:
+def test_max_body_size_of_a_route_overrides_the_server_s() -> None:
     service = Service(small, plain, big, service_jobs.measure, max_body_size=100)
     with serving(service) as url, httpx.Client(base_url=url, timeout=20) as client:
         for path, limit in [("/small", 5), ("/plain", 100), ("/big", 1000), ("/measure", 7)]:
@@ -596,7 +596,7 @@ def test_a_route_may_take_smaller_and_bigger_bodies_than_the_server() -> None:
 
 
 @pytest.mark.asyncio
-async def test_more_io_requests_than_the_server_may_be_at_work_on_are_told_at_once() -> None:
+async def test_io_request_above_the_limit_gets_503_at_once() -> None:
     leave, ended = asyncio.Event(), asyncio.Queue[str]()
 
     @io_route("/held")
@@ -633,7 +633,7 @@ async def at(when: datetime.datetime, colour: Colour, sure: bool, also: Annotate
     return [when, colour, sure, also]
 
 
-def test_a_url_says_what_the_handler_reads() -> None:
+def test_url_for_writes_what_the_handler_reads() -> None:
     service = Service(at)
     when = datetime.datetime(2020, 1, 2, 3, 4, tzinfo=datetime.UTC)
     path = service.url_for(at, when=when, colour=Colour.RED, sure=True, also=[Colour.RED, Colour.RED])
@@ -651,7 +651,7 @@ def there(request: Request) -> str:
     return request.url_for(here)
 
 
-def test_a_handler_knows_where_others_are_served_whatever_stands_around_it() -> None:
+def test_request_url_for_includes_outer_prefixes() -> None:
     inner = Service(here, there, prefix="/inner")
     assert inner.url_for(here) == "/inner/here"
     with serving(Service(inner, prefix="/outer"), cpu_workers=1, raise_errors=False) as url:
@@ -666,7 +666,7 @@ def lost(request: Request) -> str:
     return request.url_for(one)
 
 
-def test_what_is_wrong_with_a_url_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_wrong_url_for_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     with serving(Service(lost), raise_errors=False) as url:
         assert httpx.get(f"{url}/lost").status_code == 500
     assert "is served by no route of this service; url_for has no path for it" in caplog.text
@@ -677,7 +677,7 @@ async def anywhere(rest: str) -> str:
     return rest
 
 
-def test_a_url_leads_to_no_other_host() -> None:
+def test_url_for_makes_no_url_of_another_host() -> None:
     service = Service(anywhere)
     path = service.url_for(anywhere, rest="/evil.example/x")
     assert path == "/%2Fevil.example/x"

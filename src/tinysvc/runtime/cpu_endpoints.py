@@ -40,7 +40,7 @@ from ..pool.frames import pickle_pieces, unpickle_pieces
 from ..pool.inherited import started_by
 from ..pool.program import JobFunction, Reply
 from ..pool.remote_errors import error_text, pickled_error
-from ..service.error_handlers import ErrorHandler, ErrorHandlers, answer_to
+from ..service.error_handlers import ErrorHandler, ErrorHandlers, handled_error
 from ..service.resources import open_resource, resource_key
 from ..wire.codings import begin_compression, compress, compress_pieces
 
@@ -187,7 +187,7 @@ def _holding(form: FormData, pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 def _answer_to(error: Exception, request: Request, error_handlers: ErrorHandlers) -> Response | None:
     """What the author's error handlers make of it, or the problem that it is; None if it is neither."""
-    if error_handlers and (response := answer_to(error, request, error_handlers)):
+    if error_handlers and (response := handled_error(error, request, error_handlers)):
         return response
     return problem_response(error, request) if isinstance(error, HTTPError) else None
 

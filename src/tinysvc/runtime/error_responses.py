@@ -23,7 +23,7 @@ from ..core.errors import (
 from ..core.requests import Request
 from ..core.responses import Response, problem_response
 from ..core.tracebacks import author_traceback, indented, observe_error
-from ..service.error_handlers import ErrorHandlers, answer_to
+from ..service.error_handlers import ErrorHandlers, handled_error
 from ..service.router import allow
 
 log = logging.getLogger("tinysvc")
@@ -50,7 +50,7 @@ def error_response(
     if isinstance(error, NoRoute) and request.method != "OPTIONS":
         try:
             error_handlers = of_longest_prefix(error_handlers_under, request.raw_path) or {}
-            if response := answer_to(error, request, error_handlers):
+            if response := handled_error(error, request, error_handlers):
                 return response
         except Exception as raised_by_handler:
             return _logged(raised_by_handler, request)

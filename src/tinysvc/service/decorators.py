@@ -108,7 +108,7 @@ def cpu_route(
 ) -> Callable[[F], F]:
     """Serve `path` with a handler that computes: a plain `def`, run in a worker process.
 
-    Path and parameters are those of `io_route`. See "The worker pool" for what ends a job.
+    Path and parameters are those of `io_route`. See "The worker pool" for the ends of a job.
 
     Args:
         path: Path of the route, as in "/items/{name}".

@@ -1,8 +1,8 @@
-"""Error handlers: what a service's author answers where a handler has raised, by the exception's type.
+"""Error handlers: functions of the author that turn an exception of a handler into a response, by its type.
 
-They stand around the handlers of a service and of those inside it; the inner one's are asked first. What a cpu handler
-raises is answered in its worker, what befalls the job (QueueFull, WorkerDied, ...) in the server. What `cpu(...)` or a
-pool raises in an io handler is answered in the server, by the type that the exception had in its worker.
+The error handlers of a service also apply to the services inside it, after their own. An exception of a cpu handler is
+handled in its worker, an error of the job itself (QueueFull, WorkerDied, ...) in the server. An exception that
+`cpu(...)` or a pool raises in an io handler is handled in the server, by the type that it had in the worker.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from .route_options import takes_two
 log = logging.getLogger("tinysvc")
 
 ErrorHandler = Callable[[Request, Any], Response | HTTPError]
-"""`def f(request, error)`: returns, or raises, what the client gets."""
+"""`def f(request, error)`: returns a Response, or returns or raises an HTTPError."""
 
 ErrorHandlers = Mapping[type[Exception], ErrorHandler]
 
 
 def checked(handlers: Mapping[Any, Any]) -> dict[type[Exception], ErrorHandler]:
-    """ConfigurationError for what is no type of exception, or no plain function."""
+    """The error handlers of a service. ConfigurationError for a key that is no exception type, or no plain function."""
     if not isinstance(handlers, Mapping):
         raise ConfigurationError(f"error_handlers takes a mapping, as in {{KeyError: missing}}, not {handlers!r}")
     for kind, handler in handlers.items():
@@ -38,47 +38,47 @@ def checked(handlers: Mapping[Any, Any]) -> dict[type[Exception], ErrorHandler]:
             )
         if not takes_two(handler) or inspect.iscoroutinefunction(handler):
             raise ConfigurationError(
-                f"the error handler of {kind.__name__} is a plain function, as in "
+                f"the error handler of {kind.__name__} must be a plain function, as in "
                 f"def missing(request, error): return Response(...), not {handler!r}; it may run in a worker"
             )
     return dict(handlers)
 
 
-def answer_to(error: Exception, request: Request, handlers: ErrorHandlers) -> Response | None:
-    """What the handler of the nearest type makes of it; None if there is none."""
-    original = getattr(error, "original", None) or error  # of a RemoteError
+def handled_error(error: Exception, request: Request, handlers: ErrorHandlers) -> Response | None:
+    """The response of the error handler for the nearest base class of the error; None if there is none."""
+    original = getattr(error, "original", None) or error  # a RemoteError has the worker's exception
     handler = next((handlers[kind] for kind in type(original).__mro__ if kind in handlers), None)
     if handler is None:
         return None
-    answer: object
+    result: object
     try:
-        answer = handler(request, original)
+        result = handler(request, original)
     except HTTPError as raised:
-        answer = raised
-    response = problem_response(answer, request) if isinstance(answer, HTTPError) else answer
+        result = raised
+    response = problem_response(result, request) if isinstance(result, HTTPError) else result
     if not isinstance(response, Response):
         name = getattr(handler, "__qualname__", repr(handler))
-        raise TypeError(f"the error handler {name} returned {answer!r}; return a Response or an HTTPError")
-    is_foreseen = isinstance(original, TinysvcError) and not isinstance(original, RemoteError)
-    if response.status >= 500 and not is_foreseen:  # a fault is a fault, however it is worded
+        raise TypeError(f"the error handler {name} returned {result!r}; return a Response or an HTTPError")
+    is_expected = isinstance(original, TinysvcError) and not isinstance(original, RemoteError)
+    if response.status >= 500 and not is_expected:  # a bug is logged, even if its response hides it
         observe_error(error)
-        words = "%s %s (request %s) is answered %d: %s"
+        words = "%s %s (request %s) gets a %d from an error handler: %s"
         shown = indented(author_traceback(error))
         log.error(words, request.method, request.raw_path, request.id, response.status, shown)
     return encode_result(response)
 
 
 def with_error_handlers(handler: Handler, handlers: ErrorHandlers, kind: str) -> Handler:
-    """`handler`, whose errors are answered. What a cpu handler has raised, its worker has asked them about."""
-    passed_on = (JobAbandoned, RemoteError) if kind == "cpu" else JobAbandoned
+    """`handler` with error handlers around it. The worker has handled the exceptions of a cpu handler already."""
+    unhandled = (JobAbandoned, RemoteError) if kind == "cpu" else JobAbandoned
 
     async def handle(request: Request) -> Response:
         try:
             return await handler(request)
-        except passed_on:
+        except unhandled:
             raise
         except Exception as error:
-            response = answer_to(error, request, handlers)
+            response = handled_error(error, request, handlers)
             if response is None:
                 raise
             return response

@@ -110,7 +110,7 @@ def has_parameter(function: Callable[..., Any], kind: type) -> bool:
 
 
 def credentials_of(plan: Plan) -> list[str]:
-    """The headers in which the handler, or a resource of its requests, takes a token or a key."""
+    """The headers with the credentials that the handler, or a resource of its requests, takes."""
     inputs = [each for each in plan.inputs if each.place in ("header", "cookie")]
     names = ["cookie" if each.place == "cookie" else each.field.lower() for each in inputs if _is_credential(each)]
     return list(dict.fromkeys(names))
@@ -121,19 +121,19 @@ def _is_credential(taken: Input) -> bool:
 
 
 def _check_can_finish(route: Route) -> None:
-    """A stream cannot finish without its client: a disconnect closes it at its next piece."""
+    """A stream cannot finish without its client: a disconnect closes it at its next chunk."""
     function = route.function
     makes_stream = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
     if route.on_disconnect == "finish" and (makes_stream or is_stream(hints_of(function).get("return"))):
         raise ConfigurationError.at(
             function,
-            'has on_disconnect="finish", but it streams, and a stream is closed when its client disconnects; leave '
-            "on_disconnect out, and do what must be finished in a task: background: Background",
+            'has on_disconnect="finish", but it streams, and a stream is closed when its client disconnects; leave out '
+            "on_disconnect, and run the work that must finish in a background task: background: Background",
         )
 
 
 def _check_no_resource_left_out(mount: Mount, route: Route, names: list[str]) -> None:
-    """Else the client would fill what its module has as a resource: `user: User` from the body, say."""
+    """Refuse a parameter that the client would fill by mistake: a resource of the module that the service lacks."""
     function = route.function
     for name in names:
         if name in mount.service.resources:
@@ -142,11 +142,11 @@ def _check_no_resource_left_out(mount: Mount, route: Route, names: list[str]) ->
             if isinstance(each, Resource):
                 remedy = f"name it too, as in Service({function.__name__}, {name}), or rename one of the two"
                 if each.name != name:
-                    remedy = f"call the parameter {each.name}, as the resource is called"
+                    remedy = f"rename the parameter to {each.name}, the name of the resource"
                 raise ConfigurationError.at(
                     function,
-                    f"its parameter {name} is a resource of its module, but none of this service by that name, so that "
-                    f"the client would fill it; {remedy}",
+                    f"its parameter {name} is a resource of its module, but not of this service, so the client would "
+                    f"fill it; {remedy}",
                 )
 
 
@@ -156,10 +156,10 @@ def _wrong_kind(mount: Mount, route: Route, name: str) -> ConfigurationError:
     return ConfigurationError.at(
         route.function,
         f"{name} comes from @{kind}_resource, but this handler runs {where}; use @{route.kind}_resource for it, "
-        "or rename the parameter, if it is the client's",
+        "or rename the parameter if the client fills it",
     )
 
 
 def has_body(methods: Iterable[str]) -> bool:
-    """Whether a request with one of these methods may have a body that means something (RFC 9110, 9.3.1)."""
+    """Whether a request with one of these methods may have a body with a meaning (RFC 9110, 9.3.1)."""
     return any(method not in ("GET", "HEAD") for method in methods)

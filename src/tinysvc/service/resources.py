@@ -1,10 +1,11 @@
-"""Resources: what handlers ask for by name, opened in the order of need and closed in reverse.
+"""Resources, which handlers take by name: which ones a route needs, and in which order they are opened.
 
-    once          a cpu_resource in each worker, before its first request; an io_resource when the server starts
-    of a request  an io_resource that takes something of the request, or asks for one that does: opened for every
-                  request whose handler needs it, closed when that is answered, after the last piece of a stream
+    once         a cpu_resource in each worker, before its first job; an io_resource when the server starts
+    per request  an io_resource that takes a part of the request, or another such resource: opened for each request
+                 whose handler needs it, closed after its response, for a stream after the last chunk
 
-A cpu handler is given the resources of its request by value: they are opened on the event loop and sent to the worker.
+Each resource is opened after the resources that it needs, and closed before them. A cpu handler takes the resources of
+its request by value: they are opened on the event loop and sent to the worker.
 """
 
 from __future__ import annotations
@@ -27,19 +28,22 @@ Resources = Mapping[str, Resource]
 
 
 def in_order(names: Iterable[str], resources: Resources) -> dict[str, Resource]:
-    """These resources and all that they need, each behind what it needs.
+    """These resources and all resources that they need, in the order in which they are opened.
 
-    ConfigurationError for a circle, a parameter that nothing fills, and a shared one that needs one that is not.
+    ConfigurationError for a cycle, for a parameter that nothing fills, and for a shared resource that needs one that
+    is not shared.
     """
     ordered: dict[str, Resource] = {}
 
-    def add(name: str, way: tuple[str, ...]) -> None:
-        if name in way:
-            circle = " -> ".join((*way[way.index(name) :], name))
-            raise ConfigurationError.at(resources[name].function, f"these resources need each other: {circle}; cut one")
+    def add(name: str, path: tuple[str, ...]) -> None:
+        if name in path:
+            cycle = " -> ".join((*path[path.index(name) :], name))
+            raise ConfigurationError.at(
+                resources[name].function, f"these resources need each other: {cycle}; remove one of these parameters"
+            )
         if name not in ordered:
             for need in needs_of(resources[name], resources):
-                add(need, (*way, name))
+                add(need, (*path, name))
             ordered[name] = resources[name]
 
     for name in names:
@@ -48,7 +52,7 @@ def in_order(names: Iterable[str], resources: Resources) -> dict[str, Resource]:
 
 
 def names_per_request(ordered: Resources) -> set[str]:
-    """Which of them are opened for every request. `ordered` is as `in_order` returns it."""
+    """The names of the resources that are opened for each request. `ordered` is a result of `in_order`."""
     found: set[str] = set()
     for name, resource in ordered.items():
         needs = needs_of(resource, ordered)
@@ -59,9 +63,9 @@ def names_per_request(ordered: Resources) -> set[str]:
 
 
 def needs_of(resource: Resource, resources: Resources) -> list[str]:
-    """The resources that it asks for by name. ConfigurationError for a parameter that nothing fills."""
+    """The names of the resources that it takes. ConfigurationError for a parameter that nothing fills."""
     if isinstance(resource.function, Given) or not inspect.signature(resource.function).parameters:
-        return []  # whose annotation of what it returns nobody needs
+        return []  # its return annotation need not be resolvable
     needs = []
     for name, parameter in signature_of(resource.function).items():
         other = resources.get(name)
@@ -81,23 +85,23 @@ def needs_of(resource: Resource, resources: Resources) -> list[str]:
 
 def _remedy(resource: Resource, other: Resource | None) -> str:
     if resource.kind == "io" and other is not None:
-        return "that is a cpu_resource, which is opened in the workers; make it an io_resource, or ask for it there"
+        return "that is a cpu_resource, opened in the workers; make it an io_resource, or this one a cpu_resource"
     if resource.kind == "cpu":
-        return "a cpu_resource is opened once in each worker and can ask for other cpu_resources only"
+        return "a cpu_resource is opened once in each worker and can take other cpu_resources only"
     return (
-        "there is no io_resource of this name; declare one, or take something of the request: request, "
+        "there is no io_resource of this name; declare one, or take a part of the request: request, "
         "or a parameter annotated with Header(), Cookie(), Query(), Bearer() or ApiKey()"
     )
 
 
 def read_by(resources: Resources, known: Set[str]) -> tuple[list[str], bool]:
-    """The headers that the resources of a request read, and whether they may read more, as with the Request."""
+    """The headers that the resources of a request read, and whether one takes the Request and may read others."""
     binders = binders_of(resources, known)
     return [name for each in binders for name in each.headers], any(each.takes_request for each in binders)
 
 
 def binders_of(resources: Resources, known: Set[str]) -> list[Binder]:
-    """Those of the resources of a request that are functions."""
+    """The binders of the resources of a request. Given resources need none."""
     return [Binder(each.function, (), known) for each in resources.values() if not isinstance(each.function, Given)]
 
 
@@ -105,15 +109,16 @@ def _check_shared(resource: Resource, other: Resource) -> None:
     if resource.shared and not other.shared:
         raise ConfigurationError.at(
             resource.function,
-            f"is shared, and so opened before the workers are there; {other.name}, which it asks for, is opened in "
-            f"each of them: make that @cpu_resource(shared=True) too",
+            f"is shared, so it is opened before the workers start, but it takes {other.name}, which is opened in each "
+            f"worker; make {other.name} a @cpu_resource(shared=True), too",
         )
 
 
 def _check_no_body(resource: Resource, parameter: inspect.Parameter) -> None:
     if isinstance(marker_in(parameter.annotation), Form):
         raise ConfigurationError.at(
-            resource.function, f"{parameter} is of the body, which is the handler's; take the form in the handler"
+            resource.function,
+            f"{parameter} takes the body, which only the handler may read; take the form in the handler",
         )
 
 

@@ -1,4 +1,4 @@
-"""The checks of what an author gives to the decorators. ConfigurationError names the function and the remedy."""
+"""The checks of the decorators' options. ConfigurationError names the function and the remedy."""
 
 from __future__ import annotations
 
@@ -73,12 +73,12 @@ def checked_about(function: Callable[..., Any], about: About) -> About:
             known = difflib.get_close_matches(name, _OPTIONS, 1)
             remedy = f"did you mean {known[0]}?" if known else f"the options are {', '.join(_OPTIONS)}"
             raise ConfigurationError.at(function, f"{name!r} is not an option of a route; {remedy}")
-    for status, what in about.get("responses", {}).items():
+    for status, declared in about.get("responses", {}).items():
         if not isinstance(status, int) or not 200 <= status <= 599:
             raise ConfigurationError.at(function, f"responses takes statuses from 200 to 599, not {status!r}")
-        if isinstance(what, Mapping):
-            remedy = 'as in {404: "There is none.", 201: Item}'
-            raise ConfigurationError.at(function, f"responses takes a sentence or a type, {remedy}, not {what!r}")
+        if isinstance(declared, Mapping):
+            remedy = 'as in {404: "No such item.", 201: Item}'
+            raise ConfigurationError.at(function, f"responses takes a sentence or a type, {remedy}, not {declared!r}")
     if isinstance(about.get("tags"), str):
         raise ConfigurationError.at(function, f'tags is a list of names, as in ["users"], not {about["tags"]!r}')
     return about

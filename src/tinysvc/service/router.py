@@ -1,4 +1,4 @@
-"""The table of routes: path patterns, and the match of a path and a method to a target."""
+"""The router: finds the target for a path and method among path patterns."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ..core.errors import ConfigurationError, NoRoute, source_location
 H = TypeVar("H")
 
 ROUTABLE_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD")
-"""HEAD and OPTIONS need no route: HEAD is answered from GET, OPTIONS with `Allow`."""
+"""HEAD and OPTIONS need no route: GET serves HEAD, and OPTIONS gets `Allow`."""
 
 PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(:path)?\}")
-"""A segment of a path that is one: `{name}`, or `{name:path}` for all the rest."""
+"""A segment that is a parameter: `{name}`, or `{name:path}` for the rest of the path."""
 
 
 class _Node(Generic[H]):
-    """One segment of the tree of paths: literal children first, then a parameter, then the rest."""
+    """A node of the tree of paths: literal children come first, then a parameter, then the rest of the path."""
 
     __slots__ = ("literals", "methods", "parameter", "rest")
 
@@ -31,14 +31,14 @@ class _Node(Generic[H]):
 
 
 class Router(Generic[H]):
-    """A table of (path pattern, method) -> target. Its time depends on the path's segments, not on how many routes."""
+    """A table of (path pattern, method) -> target. A match takes time by the number of segments, not of routes."""
 
     def __init__(self) -> None:
         self._root: _Node[H] = _Node()
         self._literal: dict[str, dict[str, H]] = {}
 
     def add(self, path: str, methods: Iterable[str], target: H, function: Callable[..., Any]) -> None:
-        """ConfigurationError if a path and method are taken already. GET takes HEAD too, unless HEAD has its own."""
+        """Add a target. GET also serves HEAD. ConfigurationError if another target has the path and method."""
         node, names, rest = self._root, [], False
         for segment in path.split("/")[1:]:
             parameter = PARAMETER.fullmatch(segment)
@@ -53,7 +53,7 @@ class Router(Generic[H]):
         table = node.rest if rest else node.methods
         for method in methods:
             if method in table:
-                taken = f"{method} {path} has a handler already, {source_location(table[method][0])}"
+                taken = f"{method} {path} already has a handler, {source_location(table[method][0])}"
                 raise ConfigurationError.at(function, f"{taken}; change path or methods")
             table[method] = target, tuple(names)
         if not names:
@@ -64,7 +64,7 @@ class Router(Generic[H]):
         return method in self._literal.get(path, {})
 
     def match(self, method: str, path: str) -> tuple[H, dict[str, str] | None]:
-        """The target and the decoded parameters. NoRoute 404, or 405 with `Allow`."""
+        """The target and the decoded parameters, None for none. NoRoute 404, or 405 with `Allow`."""
         methods = self._literal.get(path)
         if methods is not None and method in methods:
             return methods[method], None
@@ -86,7 +86,7 @@ class Router(Generic[H]):
         target, names = found
         if "%" in path:
             values = [unquote(value) for value in values]
-        return target, dict(zip(names, values))  # noqa: B905 - one value for each name, by construction
+        return target, dict(zip(names, values))  # noqa: B905 - each name has one value
 
 
 def allow(methods: Iterable[str]) -> str:
@@ -98,9 +98,9 @@ def allow(methods: Iterable[str]) -> str:
 def _find(
     node: _Node[H], segments: list[str], position: int, method: str, values: list[str]
 ) -> tuple[H, tuple[str, ...]] | None:
-    """The first leaf that fits path and method; `values` collects what its parameters matched.
+    """The first leaf that matches path and method; `values` collects the values of its parameters.
 
-    Literals come before parameters, parameters before the rest. Where nothing fits, `values` is as it was.
+    Literals come before parameters, parameters before the rest. Without a match, `values` is unchanged.
     """
     if position == len(segments):
         return _by_method(node.methods, method)
@@ -129,5 +129,5 @@ def _by_method(table: dict[str, tuple[H, tuple[str, ...]]], method: str) -> tupl
 
 
 def _as_registered(segment: str) -> str:
-    """A segment as the tree keeps it: percent-encoded where it must be."""
+    """A segment as a key of the tree: percent-encoded where necessary."""
     return quote(segment, safe="!$&'()*+,;=:@")

@@ -46,7 +46,7 @@ class Batch:
 class Cache:
     """Options of `cpu_route(..., cache=Cache(60))`: the server keeps a result and reuses it for the same request.
 
-    Equal requests that come while the first one runs wait for its result. A kept response says its `Age` (RFC 9111).
+    Equal requests that come while the first one runs wait for its result. A kept response has an `Age` (RFC 9111).
 
     Args:
         seconds: Time that a result is kept; more than 0.
@@ -202,7 +202,7 @@ _recorded_in: dict[str, list[Callable[..., Any]]] = {}
 
 
 def unreachable(module: types.ModuleType) -> list[Callable[..., Any]]:
-    """Functions decorated at the module's top level, or in its classes, whose name now means something else."""
+    """Functions decorated at the module's top level, or in its classes, that the module has no name for any more."""
     return [
         function
         for function in _recorded_in.get(module.__name__, [])

@@ -1,4 +1,4 @@
-"""Service: what an author declares - routes, resources, pools, middleware, and other services. Not yet running."""
+"""Service: routes, resources, pools, middleware and inner services, as an author declares them. It does not run."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Service:
     """
 
     is_part_of_module = False
-    """Whether a module that holds one at its top level serves it with its own routes, as it does static files."""
+    """Whether a module with such a service at its top level serves it beside its own routes; true for static files."""
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class Service:
         self.error_handlers = checked(error_handlers or {})
         self.options = {**options, "pools": self.pools}
         self.routes: list[Route] = []
-        self._alike = defaultdict[tuple[str, tuple[str, ...]], list[Route]](list)  # only these can be one and the same
+        self._alike = defaultdict[tuple[str, tuple[str, ...]], list[Route]](list)  # only these can be equal
         self.resources: dict[str, Resource] = {}
         self.inner: list[Service] = []
         for part in parts:
@@ -127,12 +127,12 @@ class Service:
                 self._add_record(record)
         else:
             raise ConfigurationError(
-                f"a service is made of decorated functions, modules and services; {part!r} is none of them; "
-                "decorate a function with @io_route or @cpu_route"
+                f"a service consists of decorated functions, modules and services, but {part!r} is none of them; "
+                "decorate the function with @io_route or @cpu_route"
             )
 
     def _add_inner(self, inner: Service) -> None:
-        """Pools serve all routes that name them, wherever they stand; other options are the outermost service's."""
+        """Pools serve the routes of all services that name them. Other options apply to the outermost service only."""
         for name, pool in inner.pools.items():
             if self.pools.setdefault(name, pool) != pool:
                 raise ConfigurationError(
@@ -140,7 +140,7 @@ class Service:
                     "configure it once, or give one of the two another name"
                 )
         if unused := {name: value for name, value in inner.options.items() if name != "pools"}:
-            log.warning("the options %r of a service inside another are not used", unused)
+            log.warning("the options %r of a service inside another service have no effect", unused)
         self.inner.append(inner)
 
     def _add_module(self, module: types.ModuleType) -> None:
@@ -148,7 +148,7 @@ class Service:
         for function in unreachable(module):
             raise ConfigurationError.at(
                 function,
-                f"no name in the module {module.__name__} leads to this, so that it would not be served; "
+                f"is not served: the module {module.__name__} has no such name any more; "
                 "give every handler a name of its own, at the module's top level, with the tinysvc decorator on top",
             )
         self._take_name(module)
@@ -168,7 +168,7 @@ class Service:
             raise ConfigurationError(f"the module {name} has no function with @io_route or @cpu_route{hint}")
 
     def _take_name(self, module: types.ModuleType) -> None:
-        """What the first module says of itself is what the service says of itself."""
+        """Take the name, description and version of the first module, unless the author gave others."""
         if not self.description and not self.routes:
             self.name = self.name or module.__name__.rpartition(".")[2]
             self.description = inspect.cleandoc(module.__doc__ or "")
@@ -184,7 +184,9 @@ class Service:
             return
         known = self.resources.setdefault(record.name, record)
         if known.function is not record.function:
-            raise ConfigurationError.at(record.function, f"there is another resource {record.name}; rename one")
+            raise ConfigurationError.at(
+                record.function, f"the service has another resource {record.name}; rename one of the two"
+            )
 
     def all_routes(self) -> Iterator[tuple[str, Route]]:
         """Each route of this service and of the services inside it, with its whole path."""
@@ -236,7 +238,7 @@ class Service:
         return other
 
     def _replaced(self, resource: Resource, replacement: Any) -> Resource:
-        """Where one of a request was, one of a request stays: a cpu handler is given it all the same."""
+        """The resource with another function or value. If it was per request, it stays so, for cpu handlers."""
         per_request = resource.name in names_per_request(in_order([resource.name], self.resources))
         if recorded(replacement):
             resource = next(record for record in recorded(replacement) if isinstance(record, Resource))
@@ -287,7 +289,7 @@ def build_url(handler: Callable[..., Any], places: Sequence[tuple[str, Route]], 
 
 
 def _check_keywords(options: Mapping[str, Any]) -> None:
-    """SettingsError: a mistyped `middleware=` must not be taken for an option that somebody else looks at."""
+    """SettingsError for an unknown keyword, such as a mistyped `middleware=`."""
     fields = [field.name for field in dataclasses.fields(Settings)]
     known = [name for name in inspect.signature(Service).parameters if name not in ("parts", "options")]
     for name in options:
@@ -300,11 +302,11 @@ def _filled(segment: str, parameters: Mapping[str, Any]) -> str:
     if parameter is None:
         return quote(segment)
     value = quote(parameters[parameter[1]], safe="/" if parameter[2] else "")
-    return value.replace("/", "%2F", 1) if value.startswith("/") else value  # "//host" would lead elsewhere
+    return value.replace("/", "%2F", 1) if value.startswith("/") else value  # "//host" would be a URL of another host
 
 
 def _text(value: Any) -> Any:
-    """As it stands in a path or a query; of several, a list."""
+    """A value as the text for a path or query; a list for several values."""
     plain = msgspec.to_builtins(value, enc_hook=str)
     if isinstance(plain, (list, tuple)):
         return [_text(each) for each in plain]
@@ -312,9 +314,9 @@ def _text(value: Any) -> Any:
 
 
 def _check_on_top(part: object, record: Route | Resource) -> None:
-    """A decorator above ours that copies attributes, as functools.wraps does, would be skipped: say so."""
+    """Refuse a decorator above ours: functools.wraps copies our record, so the other decorator would be skipped."""
     if record.function is not part:
         raise ConfigurationError.at(
             record.function,
-            "another decorator stands above the tinysvc one and would be skipped; put the tinysvc decorator on top",
+            "another decorator is above the tinysvc one and would be skipped; put the tinysvc decorator on top",
         )
