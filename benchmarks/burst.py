@@ -1,9 +1,9 @@
-"""Many users ask at the same instant: how long does the k-th of them wait?
+"""Many users send a request at the same instant: how long does the k-th of them wait?
 
     python burst.py PORT USERS METHOD PATH [METHOD BESIDE]      prints one JSON object
 
-All connections are open before the first byte is sent. With BESIDE as many others ask for that path just before, and
-only those who ask for PATH are counted. A POST carries `{}`.
+All connections are open before the first byte is sent. With BESIDE, as many other users request that path just before;
+only requests for PATH are counted. A POST carries `{}`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PATIENCE = 60.0
 
 
 async def ask(port: int, method: str, path: str, ready: asyncio.Barrier) -> float:
-    """Seconds from the start of all to the whole answer."""
+    """Seconds from the common start to the complete response."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         await ready.wait()

@@ -16,7 +16,7 @@ matplotlib.use("svg")
 from matplotlib import pyplot
 
 INK = "#7a828e"  # legible on white and on black
-MOST_IN_A_ROW = 3  # of panels; where there are more, two are, so that their text can be read on a page
+MOST_IN_A_ROW = 3  # panels; above that two, which keeps their text legible
 COLOURS = ("#0a84d6", "#e08a00", "#b455c8", "#d6403c", "#3a9d5d", "#8a6d3b", "#e377a8")
 
 STYLE = {

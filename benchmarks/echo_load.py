@@ -1,10 +1,10 @@
-"""Send big bodies and take them back, over and over: a thread a connection, blocking sockets, nothing kept.
+"""Send big bodies and read them back, over and over: one thread per connection, blocking sockets.
 
     python echo_load.py PORT PATH SIZE CONNECTIONS SECONDS      prints one JSON object
 
-It needs no more CPU time a byte than wrk does, as sockets are read and written by the MiB without the interpreter's
-lock. Unlike wrk, it waits for the answers that are under way at the end (8 of about 50 would be lost), and compares the
-first answer on each connection with what was sent; of the others, status and length.
+It needs no more CPU time per byte than wrk: it reads and writes sockets by the MiB without the GIL. Unlike wrk, it
+waits for the last responses (8 of about 50 would be lost). It compares the body of the first response on each
+connection with the sent one, and the status and length of all others.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import threading
 import time
 
 READ = 2**20
-"""Bytes to ask the kernel for: it hands over what there is."""
+"""Bytes per read."""
 
 PATIENCE = 60.0
 """Seconds without a byte before a connection counts as failed."""
 
 
 class Client(threading.Thread):
-    """One keep-alive connection. `done` bodies came back until `end`, or `failure` says why not."""
+    """One keep-alive connection. `done` counts the bodies until `end`; `failure` is the reason of a failure."""
 
     def __init__(self, port: int, path: str, body: bytes, end: float) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""What all parts share: peers, load, rounds, numbers, tables. Standard library only.
+"""The parts share this: peers, load, rounds, numbers, tables. Standard library only.
 
-A *peer* is one server under test: a command, started in a process group of its own. A *round* puts load on every peer
-in turn, one at a time, the others stopped (SIGSTOP); a ratio is always made of two numbers of the same round. So what
-the machine does besides, for seconds or minutes, hits all peers alike.
+A *peer* is one server under test: a command in its own process group. A *round* puts load on each peer in turn, while
+the others are stopped (SIGSTOP). A ratio always compares two numbers of the same round: other work of the machine, for
+seconds or minutes, slows all peers alike.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 ENVIRONMENT = Path(os.environ.get("BENCH_ENVIRONMENT") or ROOT / ".venv-bench")
-"""Where tinysvc and its peers are installed; a test names its own."""
+"""The environment of tinysvc and its peers; a test sets its own."""
 
 PYTHON = str(ENVIRONMENT / "bin" / "python")
 ENVIRON = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "TINYSVC_"))}
-"""What peers are started with: PYTHONDONTWRITEBYTECODE alone would make an editable tinysvc compile at every start."""
+"""The environment variables of peers: with PYTHONDONTWRITEBYTECODE, tinysvc would compile at every start."""
 
 TICK = 1 / os.sysconf("SC_CLK_TCK")
 
 SETTLE = 0.2
-"""Seconds a peer gets to finish what was under way when its load ended, before it is stopped or measured."""
+"""Seconds in which a peer finishes its last requests before it is stopped or measured."""
 
 ANSWER = {"message": "hello", "answer": 42}
-"""What GET /json of every peer says."""
+"""The response of every peer to GET /json."""
 
 CORES = sorted(os.sched_getaffinity(0))
 PINNED = len(CORES) >= 2 and shutil.which("taskset") is not None
@@ -52,12 +52,12 @@ MISSED = "Missed:"
 
 
 class CannotMeasureError(Exception):
-    """A number that would be wrong is not written down."""
+    """The measurement would be wrong, and is not written down."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """How long to measure, and where the results go."""
+    """The length of a run, and the folder of its results."""
 
     quick: bool
     output: Path
@@ -75,12 +75,12 @@ def say(text: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Process:
-    """A process, known by its start too: its pid alone may belong to another one later."""
+    """A process, identified by pid and start time: the system may reuse a pid."""
 
     pid: int
     parent: int
     started: int
-    cpu: float  # seconds, user + system, children that have ended included
+    cpu: float  # seconds, user + system, with ended children
 
     def is_alive(self) -> bool:
         now = read_process(self.pid)
@@ -88,19 +88,19 @@ class Process:
 
 
 def read_process(pid: int) -> Process | None:
-    """From /proc/PID/stat; None for one that has ended."""
+    """Read /proc/PID/stat; None if the process has ended."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    state, parent, *rest = text.rpartition(")")[2].split()  # the name before it may hold spaces
+    state, parent, *rest = text.rpartition(")")[2].split()  # the name may hold spaces
     if state == "Z":
         return None
     return Process(pid, int(parent), int(rest[17]), sum(map(int, rest[9:13])) * TICK)
 
 
 def tree(root: int) -> list[Process]:
-    """The process and all that descend from it, parents first."""
+    """The process and its descendants, parents first."""
     processes = [read_process(int(entry)) for entry in os.listdir("/proc") if entry.isdigit()]
     children: dict[int, list[Process]] = {}
     for process in processes:
@@ -122,7 +122,7 @@ def command_line(pid: int) -> str:
 
 @dataclasses.dataclass(kw_only=True)
 class Peer:
-    """One server. What is sent to `probe` must be answered by `answer`.
+    """One server. Its response to `probe` must be `answer`.
 
     In `command`, {port} stands for its port, and {folder} for a folder of its own, which it may fill.
     """
@@ -138,7 +138,7 @@ class Peer:
     def start(self) -> None:
         self.port = free_port()
         self.log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop()
-        self.folder = tempfile.TemporaryDirectory(prefix="bench-")  # for what a killed peer would leave in /tmp
+        self.folder = tempfile.TemporaryDirectory(prefix="bench-")  # for the temporary files of a killed peer
         command = [*self.pin, *(word.format(port=self.port, folder=self.folder.name) for word in self.command)]
         self.process = subprocess.Popen(
             command,
@@ -151,7 +151,7 @@ class Peer:
         )
         try:
             self._await_answer(command)
-        except BaseException:  # also Ctrl-C: nobody else knows of it yet
+        except BaseException:  # also Ctrl-C: no caller knows the process yet
             self.stop()
             raise
 
@@ -180,7 +180,7 @@ class Peer:
         os.killpg(self.process.pid, signal.SIGCONT)
 
     def stop(self) -> None:
-        """End the group and whatever descends from it, also in other groups; wait until all are gone."""
+        """End the process group and all descendants, in other groups too; wait until all have ended."""
         family = tree(self.process.pid)
         for number, patience in ((signal.SIGTERM, 2.0), (signal.SIGKILL, 5.0)):
             with contextlib.suppress(ProcessLookupError):
@@ -196,7 +196,7 @@ class Peer:
         self.folder.cleanup()
 
     def cpu(self) -> float:
-        """Seconds of CPU time that it and all its processes have used so far."""
+        """Seconds of CPU time of all its processes so far."""
         return sum(process.cpu for process in tree(self.process.pid))
 
 
@@ -212,7 +212,7 @@ def _kill_each(family: Iterable[Process]) -> None:
 
 @contextlib.contextmanager
 def started(peers: Sequence[Peer]) -> Iterator[None]:
-    """Start the peers and freeze them; end all of them, whatever happens."""
+    """Start the peers and stop them with SIGSTOP; end all of them in any case."""
     with contextlib.ExitStack() as stack:
         for peer in peers:
             say(f"  starting {peer.name}")
@@ -224,7 +224,7 @@ def started(peers: Sequence[Peer]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def served_files(contents: dict[str, bytes]) -> Iterator[None]:
-    """A folder with these files, while the block runs; the peers find it in $BENCH_FOLDER."""
+    """Make a folder with these files for the block; peers find it in $BENCH_FOLDER."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         for name, content in contents.items():
             (Path(folder) / name).write_bytes(content)
@@ -248,7 +248,7 @@ def wait_until(condition: Callable[[], bool], timeout: float) -> bool:
 
 
 def request(port: int, method: str, path: str, body: bytes = b"", timeout: float = 5.0) -> tuple[int, bytes]:
-    """One request on a connection of its own: status and body."""
+    """Send one request on a new connection; return status and body."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
         connection.request(method, path, body or None, {"content-type": "application/json"} if body else {})
@@ -259,7 +259,7 @@ def request(port: int, method: str, path: str, body: bytes = b"", timeout: float
 
 
 def uvicorn(app: str) -> list[str]:
-    """The form its documentation gives for speed: uvloop, httptools, no access log.
+    """The options that its documentation gives for speed: uvloop, httptools, no access log.
 
     And it does not look for a proxy's headers, which it would by default; tinysvc looks for none either.
     """
@@ -273,7 +273,7 @@ def tinysvc(file: str, *options: str) -> list[str]:
 
 
 def granian(app: str, *options: str) -> list[str]:
-    """Its own protocol, RSGI, which its documentation calls the fastest; one worker."""
+    """RSGI, the protocol that its documentation calls the fastest; one worker."""
     command = [str(ENVIRONMENT / "bin" / "granian"), "--port", "{port}", "--interface", "rsgi", "--workers", "1"]
     return [*command, "--loop", "uvloop", "--http", "1", "--no-ws", *options, app]
 
@@ -283,7 +283,7 @@ def with_environment(name: str, value: object, command: Sequence[str]) -> list[s
 
 
 def installed(package: str) -> bool:
-    """Whether an optional peer could be installed: requirements-optional.txt."""
+    """Whether an optional peer (requirements-optional.txt) is installed."""
     return any(ENVIRONMENT.glob(f"lib/python*/site-packages/{package.lower()}"))
 
 
@@ -301,7 +301,7 @@ def mosec(file: str, *options: str) -> list[str]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Load:
-    """A closed loop of wrk: each connection asks again as soon as it was answered."""
+    """A closed loop of wrk: each connection sends its next request after each response."""
 
     script: str
     path: str
@@ -317,7 +317,7 @@ class Load:
 
     @property
     def settle(self) -> float:
-        """Seconds to finish what was under way; so many connections are not closed in no time."""
+        """Seconds for the last requests and for closing all connections."""
         return SETTLE * (1 + self.connections / 1_000)
 
     def __str__(self) -> str:
@@ -326,15 +326,15 @@ class Load:
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """One peer in one round."""
+    """The numbers of one peer in one round."""
 
     rate: float  # requests per second
     cpu: float  # seconds of the server's CPU time per request
-    load: float = 0.0  # cores that the load generator used: at 1 it is the limit, and no server
+    load: float = 0.0  # cores of the load generator; at 1 it is the bottleneck
 
 
 def parse_wrk(output: str) -> tuple[int, float]:
-    """Requests and seconds. CannotMeasureError if wrk saw errors: a server that refuses is a fast server."""
+    """Return requests and seconds. CannotMeasureError if wrk saw errors: refusals are fast, and no result."""
     errors = re.findall(r"^ *(?:Non-2xx or 3xx responses|Socket errors): .*$", output, re.MULTILINE)
     if errors:
         raise CannotMeasureError(f"wrk saw errors: {'; '.join(error.strip() for error in errors)}")
@@ -359,24 +359,24 @@ def put_under_load(peer: Peer, load: Load) -> Measured:
 
 
 def children_cpu() -> float:
-    """Seconds of CPU time that the processes which we started have used, of those that have ended."""
+    """Seconds of CPU time of our ended child processes."""
     times = os.times()
     return times.children_user + times.children_system
 
 
 def warm_up(peer: Peer, load: Load) -> None:
-    """What comes of it does not matter."""
+    """Send load without measuring."""
     subprocess.run(load.command(peer.port), capture_output=True, check=False)
     time.sleep(load.settle)
 
 
 def rounds(peers: Sequence[Peer], load: Load, count: int) -> dict[str, list[Measured]]:
-    """The same load on all peers."""
+    """Put the same load on all peers."""
     return rounds_of({peer.name: (peer, load) for peer in peers}, count)
 
 
 def rounds_of(cases: dict[str, tuple[Peer, Load]], count: int) -> dict[str, list[Measured]]:
-    """`count` rounds over all cases in turn, behind one that only warms up and is not counted."""
+    """Run `count` rounds over all cases in turn, after one warm-up round that does not count."""
     results: dict[str, list[Measured]] = {name: [] for name in cases}
     for number in range(count + 1):
         for name, (peer, load) in cases.items():
@@ -396,7 +396,7 @@ def rounds_of(cases: dict[str, tuple[Peer, Load]], count: int) -> dict[str, list
 
 
 def ratios(values: Sequence[float], baseline: Sequence[float]) -> list[float]:
-    """Round by round."""
+    """The ratios of two lists of numbers, round by round."""
     return [value / base for value, base in zip(values, baseline, strict=True)]
 
 
@@ -405,14 +405,14 @@ def median(values: Sequence[float], form: str = "{:,.0f}") -> str:
 
 
 def spread(values: Sequence[float], form: str = "{:,.0f}") -> str:
-    """The worst and the best: with so few rounds, a percentile would only look like more."""
+    """The worst and the best number: so few rounds make no percentile."""
     return f"{form.format(min(values))}-{form.format(max(values))}"
 
 
 def bar(what: str, found: Sequence[float], *, least: float = 0.0, most: float = 0.0, why: str = "") -> str:
-    """A line that says whether the median is what it is meant to be; run.py puts those that are not at the head.
+    """A line that says whether the median reaches its bar; run.py lists missed bars first.
 
-    `why` is what is known of the reason, for the day on which it is missed.
+    `why` is the known reason, shown if the bar is missed.
     """
     value = statistics.median(found)
     is_met = value >= least if least else value <= most
@@ -423,12 +423,12 @@ def bar(what: str, found: Sequence[float], *, least: float = 0.0, most: float = 
 
 
 def rates_to(results: dict[str, list[Measured]], name: str, base: str) -> list[float]:
-    """Requests a second of one peer to those of another, round by round."""
+    """The requests per second of one peer divided by those of another, round by round."""
     return ratios([each.rate for each in results[name]], [each.rate for each in results[base]])
 
 
 def rate_table(results: dict[str, list[Measured]], baselines: dict[str, str]) -> str:
-    """Requests per second, fastest first, with the ratios to each baseline: peer's name -> heading of its column."""
+    """A table of requests per second, fastest first, with ratios to each baseline: name of the peer -> heading."""
     rows = []
     for name in sorted(results, key=lambda name: -statistics.median(each.rate for each in results[name])):
         rates = [each.rate for each in results[name]]
@@ -447,7 +447,7 @@ def ratio_cells(name: str, rates: Sequence[float], base: str, results: dict[str,
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; the first column to the left, numbers to the right."""
+    """A Markdown table; the first column is left-aligned, numbers are right-aligned."""
     body = [list(columns), *map(list, rows)]
     widths = [max(3, *map(len, column)) for column in zip(*body, strict=True)]
     lines = [
@@ -475,7 +475,7 @@ class Panel:
 
 
 def draw(file: str, panels: Sequence[Panel], *, x: str, y: str, options: Options, log_x: bool = False) -> str:
-    """Panels side by side, in charts/; by matplotlib, in the peers' environment. What shows them in Markdown."""
+    """Draw panels side by side into charts/, with the peers' matplotlib; return the Markdown that shows them."""
     chart = {"panels": [dataclasses.asdict(panel) for panel in panels], "x": x, "y": y, "log_x": log_x}
     target = options.output.parent / "charts" / file
     target.parent.mkdir(exist_ok=True)
@@ -485,19 +485,19 @@ def draw(file: str, panels: Sequence[Panel], *, x: str, y: str, options: Options
 
 
 def where() -> str:
-    """One sentence on pinning, for the results."""
+    """One sentence about pinning for the results."""
     if not PINNED:
         return "Server and load shared all cores: there is one core only, or no taskset."
     return f"Server pinned to core {CORES[0]}, load to core {CORES[1]}."
 
 
 def own_python() -> str:
-    """The interpreter for our own clients: the one that runs this."""
+    """The interpreter of our own clients: the one that runs this."""
     return sys.executable
 
 
 def found_by(file: str, peer: Peer, *arguments: object, python: Sequence[str] = ()) -> dict[str, Any]:
-    """What one of our own clients says of this peer; CannotMeasureError with its last words if it fails."""
+    """Run one of our own clients; return its JSON. CannotMeasureError with its output if it fails."""
     command = [*(python or [own_python()]), str(HERE / file), str(peer.port), *map(str, arguments)]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     if ran.returncode:

@@ -1,7 +1,7 @@
-"""Ask at a fixed rate, whatever the answers do, and count time from the instant each request was *meant* to be sent.
+"""Send requests at a fixed rate; measure each from the instant at which it was *due*.
 
-A client that waits for its answer before it asks again asks a slow server less often, and so hides the very delays it
-should show. This one does not: a request that finds every connection busy waits, and its waiting counts.
+A client that waits for each response sends fewer requests to a slow server, and so hides its delays (coordinated
+omission). This client does not: a request that finds every connection busy waits, and its waiting time counts.
 
     python open_loop.py PORT RATE SECONDS METHOD PATH [BODY]      prints one JSON object
 """
@@ -19,7 +19,7 @@ import time
 CONNECTIONS = 64
 
 LAST_ANSWERS = 2.0
-"""Seconds that the last requests get, behind the end, before they count as failed."""
+"""Seconds after the end until the last requests count as failed."""
 
 
 class Client(asyncio.Protocol):
@@ -64,7 +64,7 @@ def content_length(head: bytes) -> int:
 
 
 class OpenLoop:
-    """The schedule, and what came of it."""
+    """The schedule, and its results."""
 
     def __init__(self, port: int, message: bytes) -> None:
         self.port = port
@@ -135,7 +135,7 @@ class OpenLoop:
 
 
 def go_first() -> bool:
-    """Before all other processes, as on a machine of one's own; only root may."""
+    """Take precedence over all other processes, as on a separate machine; needs root."""
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     except (OSError, AttributeError):
@@ -148,7 +148,7 @@ def main(port: str, rate: str, seconds: str, method: str, path: str, body: str =
     if body:
         head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
     message = f"{head}\r\n{body}".encode()
-    # select() waits to the microsecond; epoll, as asyncio uses it, rounds up to the next millisecond.
+    # select() waits exactly to the microsecond; epoll, as asyncio uses it, rounds up to milliseconds.
     loop = asyncio.SelectorEventLoop(selectors.SelectSelector())
     urgent = go_first()
     try:

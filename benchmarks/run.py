@@ -1,6 +1,6 @@
-"""Measure tinysvc beside others and write RESULTS.md. README.md says how each number is made, and how to distrust it.
+"""Measure tinysvc beside its peers and write RESULTS.md. README.md explains each number and its weaknesses.
 
-Needs Python 3.11 or newer and wrk; everything else goes into .venv-bench, beside this folder, once.
+Needs Python 3.11 or newer and wrk. All other tools are installed once, into .venv-bench beside this folder.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from harness import ENVIRONMENT, HERE, MISSED, PYTHON, ROOT, CannotMeasureError,
 
 PARTS = ("io", "typed", "kusers", "cpu", "batch", "payload", "web", "idle", "start", "scale", "faults")
 QUICK = ("io", "cpu", "start")
-"""What a quick run measures where no part is named: all in two minutes."""
+"""The parts of a quick run: two minutes in all."""
 
 WITHOUT_WRK = {"kusers", "payload", "idle", "start", "faults"}
 
@@ -39,8 +39,8 @@ STAMP = ENVIRONMENT / ".ready"
 HEAD = """\
 # Results
 
-Written by `benchmarks/run.py`; do not edit. README.md says how each number is made. Every part names its own date, \
-machine and command, as parts can be measured one by one.
+Written by `benchmarks/run.py`; do not edit. README.md explains each number. Every part names its own date, machine \
+and command, because parts can be measured one by one.
 """
 
 SHOWN_VERSIONS = (
@@ -52,7 +52,7 @@ SHOWN_VERSIONS = (
 
 def main() -> None:
     arguments = parse_arguments()
-    for number in (signal.SIGTERM, signal.SIGHUP):  # so that the peers are ended as after Ctrl-C
+    for number in (signal.SIGTERM, signal.SIGHUP):  # end the peers, as after Ctrl-C
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     parts = arguments.only or (QUICK if arguments.quick else PARTS)
     output = arguments.output or HERE / ("quick" if arguments.quick else "") / "RESULTS.md"
@@ -101,10 +101,10 @@ def stop(sentence: str) -> None:
 
 
 def set_up(*, may_install: bool) -> None:
-    """.venv-bench, with the pinned peers and tinysvc from this checkout; nothing is done if nothing has changed."""
+    """Make .venv-bench with the pinned peers and this checkout of tinysvc, unless it is up to date."""
     wanted = fingerprint()
     if "BENCH_ENVIRONMENT" in os.environ:
-        return  # somebody else's
+        return  # an environment of the caller
     if STAMP.exists() and STAMP.read_text() == wanted:
         return
     if not may_install:
@@ -114,7 +114,7 @@ def set_up(*, may_install: bool) -> None:
         venv.create(ENVIRONMENT, clear=True, with_pip=True)
         install("--editable", str(ROOT), "--requirement", str(REQUIREMENTS))
     except subprocess.CalledProcessError as error:
-        stop(f"pip could not set up {ENVIRONMENT.name} (status {error.returncode}); what it said stands above")
+        stop(f"pip could not set up {ENVIRONMENT.name} (status {error.returncode}); see its output above")
     for peer in re.findall(r"^[^#\s]+", OPTIONAL.read_text(), re.MULTILINE):
         try:
             install(peer, "--constraint", str(REQUIREMENTS))
@@ -124,7 +124,7 @@ def set_up(*, may_install: bool) -> None:
 
 
 def fingerprint() -> str:
-    """All that decides what is installed; tinysvc itself is editable and always the checkout's."""
+    """A hash of all requirements; tinysvc itself is an editable install of this checkout."""
     dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     wanted = [*(file.read_text() for file in (REQUIREMENTS, OPTIONAL, CONSTRAINTS)), *dependencies]
     return f"{sys.base_prefix} {platform.python_version()} {hashlib.sha256(repr(wanted).encode()).hexdigest()}\n"
@@ -157,7 +157,7 @@ def provenance(name: str, options: Options, load: float, seconds: float) -> str:
 
 
 def commit() -> str:
-    """Which tinysvc it was, and whether more than the results has changed since."""
+    """The commit of tinysvc, and whether the checkout has changes besides the results."""
     try:
         name = git("rev-parse", "--short", "HEAD")
         is_changed = git("status", "--porcelain", "--", ".", *(f":!{written}" for written in WRITTEN))
@@ -193,7 +193,7 @@ def versions() -> str:
 
 
 def write_section(output: Path, name: str, text: str) -> None:
-    """Put the section in its place; the other parts keep what was measured before."""
+    """Replace the section of one part; the other parts keep their results."""
     sections = read_sections(output)
     sections[name] = text
     body = [f"<!-- part {each} -->\n{sections[each].strip()}\n" for each in PARTS if each in sections]
@@ -201,10 +201,10 @@ def write_section(output: Path, name: str, text: str) -> None:
 
 
 def missed(sections: dict[str, str]) -> str:
-    """What is not as it is meant to be comes first."""
+    """List the missed bars first."""
     lines = re.findall(rf"^- {MISSED} (.*)$", "\n".join(sections.get(part, "") for part in PARTS), re.MULTILINE)
     if not lines:
-        return "Everything that was measured reached what it is meant to reach.\n"
+        return "Every bar is met.\n"
     return "\n".join(["What misses its bar, in these runs:\n", *(f"- {line}" for line in lines)]) + "\n"
 
 

@@ -5,16 +5,16 @@ and rude ones, and one that kills a worker every other second. Each *kind* of tr
 its row in the table of allowed outcomes: statuses, a closed connection, a response that is cut off.
 At the end stands a verdict, as text and as exit status:
 
-- what came of every request is in its kind's line, and every body is the right one; what is not is shown with its bytes
-- the server's log has only lines of a kind that LOG_LINES names, and no traceback
-- no more answers were lost by dead workers than workers were killed
-- memory under load is flat once it is warm: behind the warming up (WARM), the median of the last third of the time is
-  at most SLACK above that of the first third; and so is what is held at rest, at the end
-- with all clients gone, there are as many descriptors, tasks and running generators as in the first such pause
-- SIGTERM: requests under way are answered, what has no end is ended soon and in order, the exit status is 0, no process
-  and no shared memory is left
+- Every outcome of a request is allowed for its kind, and every body is correct; other outcomes are shown with bytes.
+- The server's log has only lines that LOG_LINES names, and no traceback.
+- Killed workers lose at most one response each.
+- Memory under load is flat: after the warm-up (WARM), the median of the last third of the time is at most SLACK above
+  the median of the first third. The memory at rest, at the end, is within the same bound.
+- Without clients, there are as many descriptors, tasks and running generators as in the first pause.
+- On SIGTERM, running requests get their responses, endless streams end soon and in order, the exit status is 0, and no
+  process and no shared memory is left.
 
-    python benchmarks/soak.py --seconds 600             what happens by chance follows from --seed, which is printed
+    python benchmarks/soak.py --seconds 600             --seed, which is printed, decides all random choices
 
 It needs the test extra (`make test` installs it).
 """
@@ -64,39 +64,39 @@ OPTIONS = {
     "--keep-alive-timeout": "3",
     "--shutdown-timeout": "20",
 }
-"""Patience is short, so that in a minute it has ended for many."""
+"""Short timeouts: many clients reach them within a minute."""
 
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "262144", "MALLOC_TRIM_THRESHOLD_": "262144"}
-"""Big blocks go back to the system at once. By default glibc keeps some 30 MiB more or less, which hides what leaks."""
+"""Return big blocks to the system at once. By default glibc keeps about 30 MiB, which hides leaks."""
 
 ACTORS = {"ordinary": 24, "slow": 24, "rude": 32}
-"""Clients at a time: the first keep two cores busy, the others mostly wait."""
+"""Clients of each group: the ordinary ones keep two cores busy, the others mostly wait."""
 
 KILL_EVERY = 2.0
-"""Seconds between two killed workers, in the mean."""
+"""Mean seconds between two killed workers."""
 
 GUARD = 45.0
-"""Seconds after which something hangs: longer than anything here may last on a busy machine."""
+"""Seconds after which an operation counts as hanging, on a busy machine, too."""
 
 WARM = 60.0
-"""Seconds until memory must be flat; of a short run a third."""
+"""Seconds of warm-up; a third of a short run."""
 
 SLACK = {"server": 6 * MiB, "family": 32 * MiB}
-"""What memory may differ by chance: of the server by what clients have half sent and half read, of it with its workers
-also by two bodies of 16 MiB that are or are not at work."""
+"""Bytes by which memory may differ by chance: half-sent and half-read bodies in the server, and two bodies of 16 MiB in
+its workers."""
 
 MANY_SAMPLES = 30
-"""Of the memory under load; fewer say nothing of its growth."""
+"""Fewer samples of the memory under load say nothing about growth."""
 
 MOST_SHOWN = 2
-"""Of each unexpected outcome, so many are shown with their bytes; all are counted."""
+"""Examples that are shown of each unexpected outcome."""
 
 
 # One client
 
 
 class Recorder(asyncio.StreamReader):
-    """What comes, with its beginning and its end kept for the report."""
+    """A reader that keeps the beginning and the end of its bytes for the report."""
 
     def __init__(self) -> None:
         super().__init__(limit=4 * MiB)
@@ -108,12 +108,12 @@ class Recorder(asyncio.StreamReader):
         super().feed_data(data)
 
     def set_exception(self, exc: Exception) -> None:
-        """A reset: what came before it counts."""
+        """Treat a reset as an end: the bytes before it count."""
         self.feed_eof()
 
 
 class Client:
-    """One connection at a time, kept while both ends want it."""
+    """A client with one connection at a time, which is kept while both ends allow it."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -122,12 +122,12 @@ class Client:
         self.sent = b""
 
     def bytes_seen(self) -> str:
-        """For the report: the beginning of what was sent, the beginning and the end of what came."""
+        """For the report: the beginning of the sent bytes, the beginning and the end of the received ones."""
         came = f"{self.reader.head!r} ... {self.reader.tail!r}" if self.reader else "nothing"
         return f"          sent {self.sent!r}\n          came {came}"
 
     async def open(self, *, receive_buffer: int = 0) -> None:
-        """A new connection, in place of any other."""
+        """Open a new connection in place of the old one."""
         self.close()
         sock = socket.socket()
         if receive_buffer:
@@ -159,14 +159,14 @@ class Client:
         self.sent = (self.sent + data)[:500]
         try:
             self.writer.write(data)
-        except RuntimeError as error:  # uvloop's, where the connection was lost before this task ran again
+        except RuntimeError as error:  # of uvloop, if the connection was lost before this task ran again
             raise ConnectionResetError(str(error)) from None
         await self.writer.drain()
 
     async def _read(self, *, head: bool = False) -> ReceivedResponse | None:
         try:
             return await read_answer(self.reader, head=head)
-        except ValueError:  # the end came where a chunk's size should stand
+        except ValueError:  # the connection ended before the size of a chunk
             if self.reader.at_eof():
                 raise ConnectionResetError("cut off between two chunks") from None
             raise
@@ -185,13 +185,13 @@ class Client:
         return await self.answer(head=head)
 
     async def end(self) -> str:
-        """Wait for the end of the connection: "closed", or the status of what comes first."""
+        """Wait for the end of the connection: "closed", or the status of a response before it."""
         answer = await self._read()
         return "closed" if answer is None else said(answer)
 
 
 def said(answer: ReceivedResponse) -> str:
-    """The status, and the name that a problem document has for it."""
+    """The status, and the type of a problem document."""
     kind = ""
     if answer.fields.get("content-type") == "application/problem+json":
         kind = json.loads(answer.body)["type"].removeprefix("about:blank").removeprefix("urn:tinysvc:")
@@ -199,7 +199,7 @@ def said(answer: ReceivedResponse) -> str:
 
 
 class Wrong(Exception):
-    """An answer that is well-formed, and says the wrong thing."""
+    """A well-formed response with wrong content."""
 
 
 def right(answer: ReceivedResponse, body: bytes) -> str:
@@ -234,7 +234,7 @@ SERVED = ("200", "204", "404", "405", "415", "422")
 
 
 def kind(group: str, weight: int, *allowed: str) -> Callable[[Script], Script]:
-    """A kind of traffic, how often it comes among those of its group, and all that may come of it."""
+    """A kind of traffic: its weight in its group, and its allowed outcomes."""
 
     def record(script: Script) -> Script:
         KINDS[group][getattr(script, "__name__", "?")] = Kind(script, weight, frozenset(allowed))
@@ -244,7 +244,7 @@ def kind(group: str, weight: int, *allowed: str) -> Callable[[Script], Script]:
 
 
 def some(rng: random.Random) -> str:
-    """A query that makes a request one of its kind: else three that a killed worker had would be a crash loop."""
+    """A query that makes the request unique: three equal jobs in killed workers would count as a crash loop."""
     return f"?n={rng.getrandbits(48)}"
 
 
@@ -306,7 +306,7 @@ async def io_last(client: Client, rng: random.Random) -> str:
 
 @kind("ordinary", 5, "200")
 async def io_pipelined(client: Client, rng: random.Random) -> str:
-    """Many requests in one piece; the answers come in order."""
+    """Many requests in one piece; the responses come in order."""
     orders = [order(rng) for _ in range(rng.randrange(2, 30))]
     client.sent = b""
     await client.send(b"".join(post(body, "/io/order", JSON) for body, _ in orders))
@@ -393,14 +393,14 @@ async def cpu_teapot(client: Client, rng: random.Random) -> str:
 
 @kind("ordinary", 1, "200", "504 deadline-exceeded", "503 deadline-in-queue", KILLED)
 async def cpu_late(client: Client, rng: random.Random) -> str:
-    """About half of them miss their deadline of 200 ms."""
+    """About half of the jobs miss their deadline of 200 ms."""
     milliseconds = rng.choice([10, 400])
     return right(await client.ask(get(f"/cpu/late/{milliseconds}{some(rng)}")), b'{"slept":%d}' % milliseconds)
 
 
 @kind("slow", 2, "200", "503 queue-full", KILLED)
 async def cpu_narrow(client: Client, rng: random.Random) -> str:
-    """More than one worker and a queue of two can take."""
+    """More jobs than one worker and a queue of two can take."""
     milliseconds = rng.randrange(100, 300)
     return right(await client.ask(get(f"/cpu/narrow/{milliseconds}{some(rng)}")), b'{"slept":%d}' % milliseconds)
 
@@ -409,7 +409,7 @@ async def cpu_narrow(client: Client, rng: random.Random) -> str:
 
 
 def multipart(rng: random.Random, fields: list[tuple[str, bytes]]) -> tuple[str, bytes]:
-    """The content type and the body of a form; a field whose name has a filename behind it is a file."""
+    """Make the content type and the body of a form; a field with a filename behind its name is a file."""
     boundary = f"{rng.getrandbits(64):x}"
     parts = [
         b"--%b\r\nContent-Disposition: form-data; name=%b\r\n\r\n%b\r\n" % (boundary.encode(), name.encode(), value)
@@ -420,7 +420,7 @@ def multipart(rng: random.Random, fields: list[tuple[str, bytes]]) -> tuple[str,
 
 @kind("ordinary", 2, "200", KILLED)
 async def form_uploads(client: Client, rng: random.Random) -> str:
-    """Of one block, of more than stays in memory, and of more than a worker is given without shared memory."""
+    """Sizes of uploads: one block, more than stays in memory, and more than a frame to a worker holds."""
     blocks = rng.choice([1, 8, 64])
     content, note = b"".join(map(block, range(blocks))), f"{rng.random()}"
     kind, body = multipart(rng, [('"note"', note.encode()), ('"file"; filename="a.bin"', content)])
@@ -446,12 +446,12 @@ async def form_fields(client: Client, rng: random.Random) -> str:
 
 FILE_BLOCKS = 20
 FILE = b"".join(map(block, range(FILE_BLOCKS)))
-"""What stands in the file that is asked for, whole and in parts."""
+"""The content of the file that clients request, whole and in ranges."""
 
 
 @kind("ordinary", 4, "200", "206", "304", "404", "416")
 async def files(client: Client, rng: random.Random) -> str:
-    """Whole, from a place to a place, the last bytes, parts that there are not, what the client has already."""
+    """Request the whole file, a range, its last bytes, a range behind its end, or a file that has not changed."""
     size, path = len(FILE), "/files/file.bin"
     begin = rng.randrange(size)
     end = min(size, begin + rng.choice([1, 1000, size]))
@@ -488,7 +488,7 @@ UNITS = {
     **{f"/{side}/events": event for side in ("io", "thread", "cpu")},
     **{f"/{side}/lines": line for side in ("io", "thread", "cpu")},
 }
-"""What a stream is made of, by its path."""
+"""The pieces of a stream, by its path."""
 
 
 @kind("ordinary", 3, "200", KILLED, CUT)
@@ -504,7 +504,7 @@ async def connected(client: Client) -> ClientConnection:
 
 @kind("ordinary", 2, "closed with 1000")
 async def sockets(client: Client, rng: random.Random) -> str:
-    """Messages in bunches; each comes back, in its order."""
+    """Send messages in bunches; each comes back, in order."""
     talk = await connected(client)
     try:
         for _ in range(rng.randrange(1, 5)):
@@ -522,7 +522,7 @@ async def sockets(client: Client, rng: random.Random) -> str:
     return f"closed with {talk.close_code}"
 
 
-# The slow
+# Slow clients
 
 
 async def dribble(client: Client, rng: random.Random, data: bytes, pieces: int, pause: float) -> None:
@@ -534,7 +534,7 @@ async def dribble(client: Client, rng: random.Random, data: bytes, pieces: int, 
 
 @kind("slow", 3, "200", KILLED)
 async def slow_request(client: Client, rng: random.Random) -> str:
-    """Head and body in pieces; nobody's patience ends."""
+    """Send header block and body in pieces, within every timeout."""
     body, expected = order(rng)
     client.sent = b""
     await dribble(client, rng, post(body, f"/{rng.choice(['io', 'cpu'])}/order{some(rng)}", JSON), 8, 0.2)
@@ -558,7 +558,7 @@ DOWNLOADS = ["/io/download", "/io/declared", "/thread/download", "/cpu/download"
 
 @kind("slow", 3, "200", KILLED, CUT)
 async def slow_reader(client: Client, rng: random.Random) -> str:
-    """It reads on, now and then. Its kernel takes little for it."""
+    """Read a little now and then, with a small receive buffer."""
     await client.open(receive_buffer=64 * 1024)
     await client.send(get(f"{rng.choice(DOWNLOADS)}/40{some(rng)}"))
     assert client.writer is not None
@@ -578,15 +578,15 @@ async def slow_reader(client: Client, rng: random.Random) -> str:
 
 @kind("slow", 1, CUT, KILLED)
 async def stalled_reader(client: Client, rng: random.Random) -> str:
-    """It reads nothing any more, until it is cut off."""
+    """Stop reading until the server cuts off the response."""
     await client.open(receive_buffer=64 * 1024)
     assert client.writer is not None
     transport: Any = client.writer.transport
-    await client.send(get(f"{rng.choice(DOWNLOADS)}/2000{some(rng)}"))  # too much to come whole before it stops to read
-    while not (client.reader.head or client.reader.at_eof()):  # it may have to wait for a worker
+    await client.send(get(f"{rng.choice(DOWNLOADS)}/2000{some(rng)}"))  # too big for the buffers of both ends
+    while not (client.reader.head or client.reader.at_eof()):  # may wait for a worker
         await asyncio.sleep(0.01)
     transport.pause_reading()
-    await asyncio.sleep(20)  # write_timeout starts when the kernel takes no more; a busy machine is slow to fill it
+    await asyncio.sleep(20)  # write_timeout starts when the socket buffer is full
     transport.resume_reading()
     return said(await client.answer())
 
@@ -605,7 +605,7 @@ async def idle(client: Client, rng: random.Random) -> str:
 
 @kind("slow", 2, "408")
 async def stalled_request(client: Client, rng: random.Random) -> str:
-    """A part of a request, and no more of it."""
+    """Send a part of a request, and nothing more."""
     body, _ = order(rng)
     request = post(body, f"/{rng.choice(['io', 'cpu'])}/order", JSON)
     await client.open()
@@ -613,7 +613,7 @@ async def stalled_request(client: Client, rng: random.Random) -> str:
     return await client.end()
 
 
-# The rude
+# Rude clients
 
 
 def any_request(rng: random.Random, most_blocks: int = 1000) -> bytes:
@@ -657,7 +657,7 @@ async def leave_in_answer(client: Client, rng: random.Random) -> str:
 
 @kind("rude", 3, "left", KILLED, CUT)
 async def leave_in_stream(client: Client, rng: random.Random) -> str:
-    """It has heard the first items of a stream without end."""
+    """Disconnect after the first items of an endless stream."""
     path = rng.choice([*UNITS])
     wanted = b"".join(map(UNITS[path], range(rng.choice([1, 3]))))
     await client.open()
@@ -677,7 +677,7 @@ async def leave_in_stream(client: Client, rng: random.Random) -> str:
 
 @kind("rude", 1, "left")
 async def leave_socket(client: Client, rng: random.Random) -> str:
-    """It has sent messages, has read some of what came back, and says nothing of closing."""
+    """Send messages, read some of the echoes, and disconnect without a close frame."""
     talk = await connected(client)
     messages = [block(number) for number in range(rng.randrange(6))]
     for message in messages:
@@ -694,7 +694,7 @@ async def leave_socket(client: Client, rng: random.Random) -> str:
 
 @kind("rude", 2, "left", CUT, "closed", *SERVED, KILLED, "503 deadline-in-queue", "504 deadline-exceeded", "400", "413")
 async def half_closed(client: Client, rng: random.Random) -> str:
-    """It says that this was all, somewhere in its request or behind it, and reads what comes."""
+    """Send an end of file in or behind a request, and read the response."""
     request = any_request(rng, most_blocks=40)
     await client.open()
     await client.send(request[: rng.choice([len(request), rng.randrange(len(request) + 1)])])
@@ -705,7 +705,7 @@ async def half_closed(client: Client, rng: random.Random) -> str:
 
 @kind("rude", 2, "413", CUT)
 async def too_big(client: Client, rng: random.Random) -> str:
-    """CUT: it was still sending when the server had said all and read on for a while."""
+    """CUT: the client was still sending when the server had responded and lingered."""
     path = rng.choice(["/io/order", "/cpu/upload"])
     await client.open()
     if rng.random() < 0.5:
@@ -719,7 +719,7 @@ async def too_big(client: Client, rng: random.Random) -> str:
 
 
 OF_LIMITS = {413, 414, 431}
-"""Refusals of what is too much. Here more is allowed than in the tests."""
+"""Refusals of excessive input. The limits are higher here than in the tests."""
 
 WIRE_CASES = [
     case
@@ -734,10 +734,10 @@ async def malformed(client: Client, rng: random.Random) -> str:
     case = rng.choice(WIRE_CASES)
     outcomes = await sent_and_heard(client, rng, case.sent)
     wanted = {str(next((status for status in case.statuses if status >= 400), "closed"))}
-    if {"none", "eof"} & case.words:  # it is not whole
+    if {"none", "eof"} & case.words:  # the request is incomplete
         wanted.add("408")
     if outcomes[-2:] in (["404", "closed"], ["405", "closed"]):
-        return "as it should"  # nothing read its body, nor anything behind it
+        return "as it should"  # the server read neither its body nor the bytes behind it
     if outcomes[-1] in wanted and all(outcome in SERVED for outcome in outcomes[:-1]):
         return "as it should"
     return f"{outcomes}, not {wanted} at the end"
@@ -748,7 +748,7 @@ MORE_FRAGMENTS = [b"a" * 9000, b"X: a\r\n" * 120, b"ffffffff\r\n", b"\x16\x03\x0
 
 @kind("rude", 12, "refused", "served", "closed", "served, then refused", "served, then closed")
 async def damaged(client: Client, rng: random.Random) -> str:
-    """Good requests with some of their bytes replaced."""
+    """Valid requests with some bytes replaced."""
     body, _ = order(rng)
     good = [
         get("/io/wait/1"),
@@ -770,7 +770,7 @@ async def damaged(client: Client, rng: random.Random) -> str:
 
 
 async def sent_and_heard(client: Client, rng: random.Random, data: bytes) -> list[str]:
-    """What is answered until the connection ends, or nothing has come for a while."""
+    """Return all outcomes until the connection ends or stays silent for a while."""
     await client.open()
     with contextlib.suppress(ConnectionError):
         await dribble(client, rng, data, rng.choice([1, 1, 2, 5]), 0.01)
@@ -778,22 +778,22 @@ async def sent_and_heard(client: Client, rng: random.Random, data: bytes) -> lis
     while not outcomes or outcomes[-1] in (*SERVED, KILLED):
         try:
             outcome = await client.end()
-            outcomes += [outcome] if outcome != "100" else []  # an answer is still to come
+            outcomes += [outcome] if outcome != "100" else []  # the final response is still to come
         except ConnectionResetError:
             outcomes.append("closed")
     return outcomes
 
 
-# The clients, all together
+# All clients
 
 
 class Traffic:
-    """All actors, and what came of what they did."""
+    """All actors, and the outcomes of their requests."""
 
     def __init__(self, port: int, seed: int) -> None:
         self.port, self.seed = port, seed
         self.outcomes: dict[str, Counter[str]] = defaultdict(Counter)
-        self.unexpected: dict[str, list[str]] = defaultdict(list)  # what was seen each time
+        self.unexpected: dict[str, list[str]] = defaultdict(list)  # the bytes of each case
         self.is_over = False
         self._go = asyncio.Event()
         self._acting = 0
@@ -845,14 +845,14 @@ class Traffic:
                 for group, number in actors:
                     tasks.create_task(self.act(group, number))
         finally:
-            self._calm.set()  # if an actor fails, nothing waits for the others
+            self._calm.set()  # if an actor fails, do not wait for the others
 
     async def pause(self) -> None:
-        """Let all come to the end of what they do, and hang up."""
+        """Let all actors finish their requests and close their connections."""
         self._calm.clear()
         self._go.clear()
         await self._calm.wait()
-        if self._acting:  # an actor has failed, and the others with it
+        if self._acting:  # an actor has failed, which has ended the others
             await self.running
 
     def go(self) -> None:
@@ -863,11 +863,11 @@ class Traffic:
 
 
 class Sample(NamedTuple):
-    """What the server holds at one moment."""
+    """The memory of the server at one moment."""
 
     when: float  # seconds since the start
-    server: int  # bytes of its own process (RSS)
-    family: int  # bytes of it, its forkserver and its workers, each page counted once (PSS)
+    server: int  # bytes of the server process (RSS)
+    family: int  # bytes of server, forkserver and workers; shared pages count once (PSS)
     descriptors: Counter[str]
 
     def __str__(self) -> str:
@@ -876,7 +876,7 @@ class Sample(NamedTuple):
 
 
 class Server:
-    """The process under test, watched from outside."""
+    """The server process under test."""
 
     def __init__(self, folder: Path) -> None:
         (folder / "file.bin").write_bytes(FILE)
@@ -927,7 +927,7 @@ class Server:
                     self.killed += 1
 
     async def census(self) -> dict[str, int]:
-        """What it counts itself, as soon as that stands still: the last jobs have ended, the last clients are gone."""
+        """Return the server's own counts once they no longer change: the last jobs and connections have ended."""
         client, seen = Client(self.port), [{"": 0}]
         for _ in range(20):
             await asyncio.sleep(1)
@@ -942,7 +942,7 @@ class Server:
 
 
 def memory(pid: int, field: str) -> int:
-    """Bytes, by /proc/PID/smaps_rollup; 0 for a process that has ended."""
+    """Bytes of /proc/PID/smaps_rollup; 0 for a process that has ended."""
     try:
         found = re.search(rf"^{field}: +(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
     except OSError:
@@ -951,7 +951,7 @@ def memory(pid: int, field: str) -> int:
 
 
 def descriptors(pid: int) -> Counter[str]:
-    """How many there are of each kind."""
+    """The number of open descriptors of each kind."""
     kinds: Counter[str] = Counter()
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(OSError):
@@ -977,15 +977,15 @@ LOG_LINES = {
     "where it was": r'  File ".*", line \d+,? in \S+|    .*',
     "it was free again in less than a second": r"INFO tinysvc: the event loop is free again, after 0\.\d+ s",
 }
-"""What the log may say, line by line, and what it means. A busy machine holds an event loop too, for a moment."""
+"""The allowed log lines and their meanings. A busy machine, too, blocks an event loop for a moment."""
 
 MAY_GROW = {"tinysvc": 12, "objects": 5000}
-"""By how much there may be more, at rest, than when warm: each of three pools keeps up to four arenas (memfd:tinysvc)
-for use again, and the caches of what was asked for often may have filled."""
+"""Allowed growth between the warm-up and the rest: each of three pools keeps up to four arenas (memfd:tinysvc) for
+reuse, and caches may have filled."""
 
 
 class Verdict:
-    """Sentences that hold, or do not."""
+    """Collect the claims that hold and those that do not."""
 
     def __init__(self) -> None:
         self.faults = 0
@@ -998,12 +998,12 @@ class Verdict:
 
 
 def shared_memory() -> set[str]:
-    """Segments with a name. Semaphores are not counted: other programs on this machine make and remove them."""
+    """The named segments, without semaphores: other programs on this machine make and remove those."""
     return {name for name in os.listdir("/dev/shm") if not name.startswith("sem.")}
 
 
 async def soak(seconds: float, seed: int, folder: Path) -> int:
-    """The number of faults."""
+    """Run the soak; return the number of faults."""
     memory_before = shared_memory()
     server, verdict = Server(folder), Verdict()
     family = descendants(server.process.pid)
@@ -1027,16 +1027,16 @@ async def soak(seconds: float, seed: int, folder: Path) -> int:
     finally:
         server.process.kill()
         server.process.wait()
-    verdict.say(not any(Path(f"/proc/{pid}").exists() for pid in family), "no process of it is left")
+    verdict.say(not any(Path(f"/proc/{pid}").exists() for pid in family), "no process of the server is left")
     left = shared_memory() - memory_before
-    verdict.say(not left, "nor any shared memory", f"      left: {left}")
+    verdict.say(not left, "no shared memory is left", f"      left: {left}")
     judge_log(verdict, server.log.read_text().splitlines())
     print(f"{verdict.faults} faults", flush=True)
     return verdict.faults
 
 
 async def disturbed(traffic: Traffic, server: Server, seconds: float, rng: random.Random) -> None:
-    """So many seconds of traffic, while workers are killed and the server is watched; then all clients are gone."""
+    """Let the traffic run for this many seconds, kill workers and sample memory; then pause all clients."""
     others = [asyncio.ensure_future(server.watch()), asyncio.ensure_future(server.kill_workers(rng))]
     traffic.go()
     await asyncio.sleep(seconds)
@@ -1060,12 +1060,12 @@ def judge_outcomes(verdict: Verdict, traffic: Traffic, killed: int) -> None:
     for outcome, seen in traffic.unexpected.items():
         print("\n".join([f"      {len(seen)} x {outcome}", *seen[:MOST_SHOWN]]))
     unseen = [name for kinds in KINDS.values() for name in kinds if not traffic.outcomes[name]]
-    verdict.say(not unseen, "every kind was played", f"      but {unseen}")
-    verdict.say(lost <= killed, f"{lost} answers were lost to {killed} killed workers")
+    verdict.say(not unseen, "every kind of traffic occurred", f"      but {unseen}")
+    verdict.say(lost <= killed, f"{lost} responses were lost by {killed} killed workers")
 
 
 def judge_memory(verdict: Verdict, samples: list[Sample], last: Sample) -> None:
-    """Under load, the medians of the first and the last third of the time behind the warming up; and at rest."""
+    """Compare the medians of the first and the last third of the time after the warm-up, and the memory at rest."""
     third = max(1, len(samples) // 3)
     for sample in samples[:: max(1, third // 4)]:
         print(f"      after {sample.when:4.0f} s: {sample}")
@@ -1075,7 +1075,9 @@ def judge_memory(verdict: Verdict, samples: list[Sample], last: Sample) -> None:
         shown = ", ".join(
             f"{each / MiB:.1f} {when}" for each, when in ((warm, "warm"), (late, "late"), (rest, "at rest"))
         )
-        judged = max(late, rest) if len(samples) >= MANY_SAMPLES else rest  # few say only what was under way just then
+        judged = (
+            max(late, rest) if len(samples) >= MANY_SAMPLES else rest
+        )  # few samples show only the requests of the moment
         verdict.say(judged <= warm + slack, f"memory of the {name} is flat, in MiB: {shown}")
 
 
@@ -1086,8 +1088,8 @@ def judge_census(verdict: Verdict, before: dict[str, int], after: dict[str, int]
         if count > before.get(what, 0) + MAY_GROW.get(what, 0)
     }
     counts = ", ".join(f"{count} {what}" for what, count in after.items())
-    verdict.say(not grown, f"at rest there are no more than when warm: {counts}", f"      grown: {grown}")
-    verdict.say(after["open"] == 0, "no generator and no reader is left at work")
+    verdict.say(not grown, f"nothing has grown between warm-up and rest: {counts}", f"      grown: {grown}")
+    verdict.say(after["open"] == 0, "no generator and no reader is still running")
 
 
 UPLOADED = b"".join(map(block, range(8)))
@@ -1102,11 +1104,11 @@ LAST_REQUESTS = [
         for path in ("/io/upload", "/cpu/upload")
     ),
 ]
-"""Under way when SIGTERM comes: what is sent before, what is sent after it, and what is answered."""
+"""Requests that run when SIGTERM comes: the bytes before it, the bytes after it, and the body of the response."""
 
 
 SOON = 5.0
-"""Seconds in which a drain ends what has no end of its own: much less than it may take for all others."""
+"""Seconds in which a drain ends endless streams: much less than the time that other requests get."""
 
 
 async def judge_end(verdict: Verdict, server: Server) -> None:
@@ -1135,7 +1137,7 @@ ENDED = "ended in order"
 
 
 async def begin_talk(port: int) -> Awaitable[str]:
-    """A WebSocket at work; gives what comes of it when the server drains."""
+    """Open a WebSocket; yield its outcome when the server drains."""
     talk = await connected(Client(port))
     await talk.send("before")
     if await talk.recv() != "before":
@@ -1150,7 +1152,7 @@ async def begin_talk(port: int) -> Awaitable[str]:
 
 
 async def begin_stream(port: int, path: str) -> Awaitable[str]:
-    """A stream without an end, of which the first item has come; gives what comes of it when the server drains."""
+    """Read the first item of an endless stream; yield its outcome when the server drains."""
     client, unit = Client(port), UNITS[path]
     await client.send(get(f"{path}/{ANY_SIZE}?pause=0.1"))
     reading = asyncio.ensure_future(client.answer())

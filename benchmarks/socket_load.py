@@ -1,8 +1,8 @@
-"""Load for an echo over WebSocket: each connection sends a message as soon as the one before has come back.
+"""Load for a WebSocket echo: each connection sends its next message when the last one has come back.
 
     socket_load.py PORT PATH CONNECTIONS SECONDS      prints JSON: messages, seconds
 
-A message is 64 bytes of text. Frames are made once; what comes back is counted, not parsed.
+A message is 64 bytes of text. Frames are made once; echoes are counted, not parsed.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""One file a part. Each has `TITLE` and `measure(options) -> Markdown`."""
+"""One file per part, with `TITLE` and `measure(options) -> Markdown`."""

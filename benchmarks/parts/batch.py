@@ -1,4 +1,4 @@
-"""Batching: a model of three matrix products, asked one by one and 32 at a time."""
+"""Batching: a model of three matrix products, called one by one and with batches of 32."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ VECTOR = struct.pack("<f", 1.0) * 1024
 IN_JSON = b'{"values":"%b"}' % base64.b64encode(VECTOR)
 IN_LIST = b'{"values":["%b"]}' % base64.b64encode(VECTOR)
 FOUND = 550
-"""What the model says of it: whoever computes something else is not compared."""
+"""The result of the model: a peer with another result is not compared."""
 
 ROUTES = {"one by one": "/classify", "batches": "/classify-batched"}
 
@@ -35,7 +35,7 @@ FULL = "Both cores are full, so what a server uses is missing from the model; mo
 
 
 def peers() -> list[tuple[Peer, str]]:
-    """Each with the script of its load."""
+    """The peers, each with the script of its load."""
     command = tinysvc("tinysvc_model.py", "--cpu-workers", "2")
     found = [(asked_for_vector("tinysvc", command, VECTOR), "vector.lua")]
     if installed("mosec"):

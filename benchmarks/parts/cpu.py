@@ -1,4 +1,4 @@
-"""CPU routes: what the way to a worker and back costs, what is left of two cores, and what others feel of it."""
+"""CPU routes: the cost of the way to a worker and back, the use of two cores, and the delay of io routes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ BARE = "two processes, no server"
 QUICK = (TINYSVC, POOL, MOSEC)
 
 IO_PATH = {MOSEC: "/", LITSERVE: "/health", BENTOML: "/livez"}
-"""What stands for an io route where there is none: what the server says of its health, which asks no model."""
+"""The health page, in place of an io route for peers without one: it calls no model."""
 
 ASKED_PER_SECOND = 500
 
@@ -73,7 +73,7 @@ def peers() -> list[Peer]:
 
 
 def model_servers() -> dict[str, list[str]]:
-    """How those are started that are installed here."""
+    """The commands of the installed peers."""
     commands = {
         MOSEC: mosec("mosec_app.py", "--timeout", "60000"),  # ms; its default of 3 s is short for the k-th user
         LITSERVE: [PYTHON, "litserve_app.py", "{port}"],
@@ -98,7 +98,7 @@ def measure(options: Options) -> str:
 
 
 LOOP = "FastAPI, `async def`"
-"""The same server as THREADS; what it computes, it computes on its event loop."""
+"""The same server as THREADS; it computes on its event loop."""
 
 RUST = (
     "Its server is written in Rust and has several threads; tinysvc's is one event loop in Python, which is busy "
@@ -123,7 +123,7 @@ def no_op(servers: Sequence[Peer], options: Options) -> str:
 
 
 def on_the_loop_too(servers: Sequence[Peer], load: Load) -> dict[str, tuple[Peer, Load]]:
-    """All peers under this load; FastAPI, if there, once more, by the handler that nobody has moved off the loop."""
+    """Put this load on all peers, and once more on FastAPI with a handler that blocks its event loop."""
     cases = {peer.name: (peer, load) for peer in servers}
     if THREADS not in cases:
         return cases
@@ -131,7 +131,7 @@ def on_the_loop_too(servers: Sequence[Peer], load: Load) -> dict[str, tuple[Peer
 
 
 def twenty_milliseconds(servers: Sequence[Peer], options: Options) -> str:
-    """20 ms of CPU time a request, against two processes that do the same and serve nobody."""
+    """20 ms of CPU time per request, against two processes that do the same without a server."""
     load = Load(script="post.lua", path="/burn", connections=16, seconds=options.choose(5, 2))
     cases = on_the_loop_too(servers, load)
     results: dict[str, list[Measured]] = {BARE: [], **{name: [] for name in cases}}
@@ -162,12 +162,12 @@ STEADY_COLUMNS = [
 ]
 
 Steady = dict[str, float]
-"""One round of an io route asked steadily: p50, p99 and p99 of the client's own lateness in ms, how many failed,
-and whether the client went before all others."""
+"""One round on an io route at a fixed rate: p50, p99 and p99 of the client's own delay in ms, the number of failures,
+and whether the client had precedence."""
 
 
 def neighbours(servers: Sequence[Peer], options: Options) -> str:
-    """An io route of the same server, asked at a fixed rate, while nothing happens and while all workers are busy."""
+    """Requests to an io route at a fixed rate, while the workers are idle and while they are busy."""
     seconds, count = options.choose(3, 2), options.choose(7, 2)
     idle: dict[str, list[Steady]] = {peer.name: [] for peer in servers}
     busy: dict[str, list[Steady]] = {peer.name: [] for peer in servers}
@@ -194,7 +194,7 @@ def neighbours(servers: Sequence[Peer], options: Options) -> str:
 
 
 def steady_rows(name: str, idle: list[Steady], busy: list[Steady]) -> Iterator[list[str]]:
-    """One for each state; a ratio is made of the two p99 of one peer in one round."""
+    """A table for each state; a ratio compares the two p99 of one peer in one round."""
     base = [one["p99"] for one in idle]
     for when, each in (("idle", idle), ("saturated", busy)):
         p50, p99, late = ([one[key] for one in each] for key in ("p50", "p99", "late"))
@@ -223,7 +223,7 @@ def saturated(peer: Peer, seconds: int) -> Iterator[None]:
     finally:
         wrk.kill()
         wrk.wait()
-        time.sleep(0.5)  # threads have no way to drop what is left
+        time.sleep(0.5)  # threads cannot drop the remaining jobs
 
 
 def ask_steadily(peer: Peer, seconds: float) -> Steady:

@@ -1,4 +1,4 @@
-"""What a fault costs: a worker killed in the middle of its job, a client that leaves an endless one."""
+"""The cost of a fault: a worker that is killed during its job, a client that disconnects from an endless one."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ TITLE = "faults: a killed worker, a client that left"
 POOL = "Starlette + ProcessPoolExecutor(2)"
 
 STEADY = {"GET": ("/json", 200, ""), "POST": ("/noop", 100, '{"name":"ada"}')}
-"""What other clients ask meanwhile: method -> path, requests per second, body."""
+"""Requests of other clients meanwhile: method -> path, requests per second, body."""
 
 GIVE_UP = 2.0
-"""Seconds after which a pool that does not work again is said not to recover."""
+"""Seconds after which a pool counts as broken."""
 
 WATCHED = 3.0
-"""Seconds we look on after the client has left."""
+"""Seconds of measurement after the disconnect."""
 
 
 def measure(options: Options) -> str:
@@ -58,7 +58,7 @@ def killed_workers(options: Options) -> str:
         mine.thaw()
         kills = [kill_once(mine, check_pool=True) for _ in range(options.choose(15, 4))]
     outcomes = {mine.name: kills, theirs.name: []}
-    for _ in range(options.choose(3, 1)):  # it does not survive a kill: a new one each time
+    for _ in range(options.choose(3, 1)):  # this peer does not survive a kill: start it each time
         with started([theirs]):
             theirs.thaw()
             outcomes[theirs.name].append(kill_once(theirs, check_pool=False))
@@ -80,7 +80,7 @@ def killed_workers(options: Options) -> str:
 
 
 class Kill:
-    """What one kill did."""
+    """The effects of one kill."""
 
     def __init__(self, recovery: float | None, asked: int, failed: int) -> None:
         self.recovery = recovery
@@ -122,7 +122,7 @@ def ask_meanwhile(peer: Peer, method: str) -> subprocess.Popen[bytes]:
 
 
 def until_ready(peer: Peer, victim: socket.socket) -> float:
-    """Seconds until /readyz, asked every millisecond on one connection, says yes when the victim has had its answer."""
+    """Seconds from the response of the victim until /readyz, requested every millisecond, is 200."""
     begin = time.perf_counter()
     connection = http.client.HTTPConnection("127.0.0.1", peer.port, timeout=5)
     try:
@@ -140,9 +140,9 @@ def until_ready(peer: Peer, victim: socket.socket) -> float:
 
 
 def until_answered(peer: Peer) -> float | None:
-    """Seconds until a no-op job works; None if it does not within GIVE_UP seconds."""
+    """Seconds until a no-op job succeeds; None after GIVE_UP seconds."""
     begin = time.perf_counter()
-    time.sleep(0.05)  # let the death be noticed
+    time.sleep(0.05)  # let the server notice the death
     while time.perf_counter() < begin + GIVE_UP:
         if request(peer.port, "POST", "/noop", b"{}")[0] == 200:
             return time.perf_counter() - begin
@@ -151,7 +151,7 @@ def until_answered(peer: Peer) -> float | None:
 
 
 def gone_client(options: Options) -> str:
-    """GET a route that never ends, hang up, and see how much CPU time goes on being burnt."""
+    """GET an endless route, disconnect, and measure the CPU time that the server still uses."""
     peers = [
         Peer(name="tinysvc, 2 workers", command=tinysvc("tinysvc_cpu.py", "--cpu-workers", "2")),
         Peer(name=POOL, command=uvicorn("starlette_app:app")),

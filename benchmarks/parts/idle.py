@@ -1,4 +1,4 @@
-"""Connections that ask for nothing: what each costs, and whether those that do ask feel them."""
+"""Idle connections: the memory of each, and their effect on busy connections."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ TITLE = "idle: 10,000 connections that ask for nothing"
 COUNT = 10_000
 
 WARMING = 200
-"""Connections that come and go before memory is looked at for the first time."""
+"""Connections that open and close before memory is measured first."""
 
 SOURCES = (f"127.0.{number // 256}.{number % 256}" for number in itertools.count(2))
-"""A client address for each lot of connections: Linux has some 28,000 ports for each, and keeps them for a minute."""
+"""Connections per client address: Linux has about 28,000 ports for each, and keeps used ones for a minute."""
 
 REQUEST = b"GET /json HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: idle\r\nAccept: */*\r\n\r\n"
 
@@ -48,7 +48,7 @@ COLUMNS = ["", "KiB each", "spread", "p99 ms", "p99 ms with them", "ratio", "spr
 
 @dataclasses.dataclass
 class Found:
-    """One peer, a value for each round."""
+    """The values of one peer, one for each round."""
 
     each: list[float] = dataclasses.field(default_factory=list)  # bytes
     alone: list[Steady] = dataclasses.field(default_factory=list)
@@ -62,7 +62,7 @@ def peers() -> list[Peer]:
         Peer(name="raw ASGI on uvicorn", command=[*uvicorn("raw_asgi:app"), "--timeout-keep-alive", "600"]),
     ]
     if installed("granian"):
-        many = ["--backlog", "16384", "--backpressure", "16384"]  # else it takes 1024
+        many = ["--backlog", "16384", "--backpressure", "16384"]  # the default is 1024
         found.append(Peer(name="Granian, RSGI", command=granian("granian_rsgi:app", *many)))
     return found
 
@@ -83,7 +83,7 @@ def measure(options: Options) -> str:
 
 @contextlib.contextmanager
 def many_descriptors(wanted: int) -> Iterator[None]:
-    """For us, and for the peers that are started meanwhile."""
+    """Raise the descriptor limit for us and for the peers that we start."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < wanted:
         raise CannotMeasureError(f"{wanted} descriptors are needed, but `ulimit -Hn` says {hard}; raise it")
@@ -95,7 +95,7 @@ def many_descriptors(wanted: int) -> Iterator[None]:
 
 
 def warmed(peer: Peer) -> int:
-    """What it holds before the first round, when all that is made once has been made."""
+    """The memory before the first round, after all one-time allocations."""
     with awake(peer):
         with idle(peer, WARMING):
             pass
@@ -104,7 +104,7 @@ def warmed(peer: Peer) -> int:
 
 
 def one_round(peer: Peer, found: Found, empty: int, seconds: int, *, idle_first: bool) -> None:
-    """The same steady requests without and with the idle connections: in turns these or those come first."""
+    """The same load without and with idle connections, in alternating order."""
     if not idle_first:
         found.alone.append(ask_steadily(peer, seconds))
     with idle(peer, COUNT):
@@ -116,7 +116,7 @@ def one_round(peer: Peer, found: Found, empty: int, seconds: int, *, idle_first:
 
 @contextlib.contextmanager
 def idle(peer: Peer, count: int) -> Iterator[None]:
-    """So many connections that have made one request, and stay. Behind the block the peer has closed its ends too.
+    """Hold this many connections open, each after one request. After the block, the peer has closed its ends, too.
 
     They are closed, not reset: uvicorn keeps a connection that was reset until its keep-alive time is over.
     """
@@ -148,7 +148,7 @@ def connected(port: int, source: str) -> socket.socket:
 
 
 def has_ended(connection: socket.socket) -> bool:
-    """Also of one whose answer came in two pieces: then something is left to read."""
+    """Close all sockets, with unread bytes, too."""
     try:
         return connection.recv(65536) == b""
     except BlockingIOError:
@@ -158,7 +158,7 @@ def has_ended(connection: socket.socket) -> bool:
 
 
 def memory(peer: Peer) -> int:
-    """Bytes that its processes hold (RSS)."""
+    """Bytes of its processes (RSS)."""
     total = 0
     for process in tree(peer.process.pid):
         status = Path(f"/proc/{process.pid}/status").read_text()

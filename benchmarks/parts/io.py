@@ -33,7 +33,7 @@ from .cpu import awake
 
 TITLE = "io: routes that compute nothing"
 BASELINE = "asyncio streams, fixed reply"
-"""What uvloop and the kernel cost: no server on asyncio streams can be faster."""
+"""The cost of uvloop and the kernel: no server on asyncio streams can be faster."""
 
 BIG = "asyncio streams, 64 KiB"
 NGINX = "nginx"
@@ -44,7 +44,7 @@ FLAGS = {"Robyn": ["--processes", "1", "--workers", "1", "--log-level", "WARN"]}
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What is asked, what every peer must answer, and the limits: peers that can answer only what is fixed."""
+    """A request, the response of every peer, and the limits: peers with a fixed response."""
 
     title: str
     script: str
@@ -53,7 +53,7 @@ class Case:
     limits: Sequence[str] = (BASELINE, NGINX)
     baseline: str = BASELINE
     bars: Sequence[tuple[str, float, str]] = ()
-    """Peer, how many times as many requests tinysvc is meant to answer, and why that is hard."""
+    """A peer, the ratio that tinysvc should reach, and the difficulty."""
 
 
 MESSAGE = b'{"message":"hello","answer":42}'
@@ -127,7 +127,7 @@ def measure(options: Options) -> str:
 
 
 def check(case: Case, asked: Sequence[Peer]) -> None:
-    """CannotMeasureError unless all of them do the same work."""
+    """CannotMeasureError unless all peers do the same work."""
     for peer in asked:
         if peer.name not in LIMITS:
             with awake(peer):

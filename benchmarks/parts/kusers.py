@@ -1,4 +1,4 @@
-"""K users ask at the same instant: how long the k-th of them waits, where requests wait and where they compute."""
+"""K users send requests at the same instant: the wait of the k-th user, for handlers that wait and that compute."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ CHART = "kusers.svg"
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What the users do."""
+    """The work of a request."""
 
     title: str
     asks: tuple[str, ...]
-    """A path, and what others ask for meanwhile."""
+    """A path, and the path of the other users."""
 
 
 WAITING = Case("each waits 50 ms", ("wait",))
@@ -61,7 +61,7 @@ def peers() -> list[Peer]:
 
 
 def who_compute() -> list[Peer]:
-    """Those which serve models only, and have no handler that could wait beside."""
+    """Peers that serve models only: they have no handler that waits."""
     probe, answer = ("POST", "/compute", b"{}"), {"computed": True}
     return [Peer(name=name, command=command, probe=probe, answer=answer) for name, command in model_servers().items()]
 
@@ -77,7 +77,7 @@ def measure(options: Options) -> str:
                     with awake(peer):
                         found[case.title, peer.name].append(burst(peer, case))
             last = ", ".join(f"{peer.name} {found[MIXED.title, peer.name][-1][-1] * 1e3:,.0f} ms" for peer in servers)
-            say(f"  round {number + 1} of {count}: the last who waits while others compute: {last}")
+            say(f"  round {number + 1} of {count}: the last waiting user while others compute: {last}")
     typical = {key: [statistics.median(kth) * 1e3 for kth in zip(*each, strict=True)] for key, each in found.items()}
     text = [f"{USERS} connections are open, then all ask at once. Milliseconds until the k-th has the answer.\n"]
     panels = []
@@ -95,7 +95,7 @@ def measure(options: Options) -> str:
 
 
 def burst(peer: Peer, case: Case) -> list[float]:
-    """Seconds of each user, the quickest first."""
+    """Seconds of each user, the fastest first."""
     prefix = PREFIX.get(peer.name, "/")
     asks = [word for path in case.asks for word in (METHOD[path], prefix + path)]
     latencies: list[float] = found_by("burst.py", peer, USERS, *asks)["latencies"]

@@ -1,4 +1,4 @@
-"""Big bodies: 16 MiB to a worker and 16 MiB back, how many bytes a second, and how long they hold the event loop."""
+"""Big bodies: 16 MiB to a worker and back; bytes per second, and the time for which they block the event loop."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ COLUMNS = [
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A row of the table: which peer, by which route, and whether its event loop can be asked how long it was held."""
+    """A row of the table: peer, route, and whether its event loop can be measured."""
 
     name: str
     peer: Peer

@@ -1,4 +1,4 @@
-"""What more of something costs: routes, connections, workers, jobs in the queue."""
+"""The cost of more routes, connections, workers and queued jobs."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ CONNECTIONS = (1, 10, 100, 1_000, 10_000)
 WORKERS = (1, 2, 4, 8, 16)
 JOBS = (1, 10, 100, 1_000, 10_000)
 ROOM = 12_000
-"""Connections and waiting jobs that a peer is told to take."""
+"""The limits of connections and queued jobs that peers are started with."""
 
 POOL = "Starlette + ProcessPoolExecutor"
 
 Rates = dict[str, dict[int, list[float]]]
-"""Peer -> how many of what -> requests a second, round by round."""
+"""Peer -> count -> requests per second, round by round."""
 
 
 def measure(options: Options) -> str:
@@ -56,7 +56,7 @@ def measure(options: Options) -> str:
 
 
 def shown(title: str, rates: Rates) -> str:
-    """Requests a second, and in brackets what is left of those with the fewest, round by round."""
+    """Requests per second; in brackets the share of the rate at the smallest count."""
     counts = list(next(iter(rates.values())))
     rows = []
     for name, each in rates.items():
@@ -71,7 +71,7 @@ def relative(name: str, each: dict[int, list[float]]) -> Line:
 
 
 def closed_loops(cases: dict[tuple[str, int], tuple[Peer, Load]], options: Options) -> Rates:
-    """Rounds over all cases."""
+    """Run rounds over all cases."""
     keys = {f"{name}, {count:,}": (name, count) for name, count in cases}
     measured = rounds_of({f"{name}, {count:,}": case for (name, count), case in cases.items()}, options.choose(5, 2))
     rates: Rates = {}
@@ -111,7 +111,7 @@ def connections(options: Options) -> tuple[str, Rates]:
     ]
     cases = {}
     for count in CONNECTIONS:
-        seconds = options.choose(3, 1) + (3 if count > 1_000 else 0)  # so many take a second to connect
+        seconds = options.choose(3, 1) + (3 if count > 1_000 else 0)  # time to connect
         load = Load(script="get.lua", path="/json", connections=count, seconds=seconds, pin=LOAD_CORE)
         cases |= {(peer.name, count): (peer, load) for peer in servers}
     with started(servers):
@@ -139,7 +139,7 @@ def workers(options: Options) -> tuple[str, Rates]:
 
 
 def jobs(options: Options) -> tuple[str, Rates]:
-    """No wrk: it would ask again, and so the queue would stay as long as it was."""
+    """Without wrk, whose new requests would keep the queue at its length."""
     full = ["--cpu-workers", "2", "--queue-size", str(ROOM), "--max-connections", str(ROOM), "--backlog", "16384"]
     servers = [
         Peer(name="tinysvc", command=tinysvc("tinysvc_small.py", *full)),
@@ -161,7 +161,7 @@ def jobs(options: Options) -> tuple[str, Rates]:
 
 
 def burst(peer: Peer, users: int) -> float:
-    """Seconds until the last has its answer."""
+    """Seconds until the last response."""
     return float(found_by("burst.py", peer, users, "GET", "/square/7")["latencies"][-1])
 
 

@@ -1,4 +1,4 @@
-"""How long it takes until there is something: an import, a server that listens."""
+"""Start-up times: an import, a server that listens, the memory of a model."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from .cpu import awake
 TITLE = "start: import, listen, and what a model takes"
 
 SUM = 50_000_000
-"""What the model of ones adds up to: its number of floats, four bytes each."""
+"""The sum of the model of ones: its number of floats, four bytes each."""
 
 SHARED = {
     "tinysvc, a shared resource, 1 worker": "1",
@@ -58,7 +58,7 @@ def measure(options: Options) -> str:
 
 
 def imports(options: Options) -> str:
-    """Wall time of a whole `python -c`, in turns; bare python's median is taken off."""
+    """Wall time of a whole `python -c`, in turns, minus the median of bare Python."""
     codes = {"import tinysvc": "import tinysvc", FASTAPI: "import fastapi", "bare python": "pass"}
     if not installed("fastapi"):
         del codes[FASTAPI]
@@ -67,7 +67,7 @@ def imports(options: Options) -> str:
         for name, code in codes.items():
             begin = time.perf_counter()
             subprocess.run([PYTHON, "-c", code], check=True, cwd=HERE, env=ENVIRON)
-            if number:  # the first one only fills the file cache
+            if number:  # the first run only fills the file cache
                 times[name].append((time.perf_counter() - begin) * 1e3)
     bare = statistics.median(times["bare python"])
     say("  " + ", ".join(f"{name} {statistics.median(each):.0f} ms" for name, each in times.items()))
@@ -81,7 +81,7 @@ def imports(options: Options) -> str:
 
 
 def listening(options: Options) -> str:
-    """From the command to the line `listening on ...`; by then the workers are ready."""
+    """Seconds from the command to the line `listening on ...`: the workers are ready by then."""
     times: dict[str, list[float]] = {name: [] for name in SERVICES}
     for number in range(options.choose(15, 3) + 1):
         for name, file in SERVICES.items():
@@ -96,7 +96,7 @@ def listening(options: Options) -> str:
 
 
 def model_memory() -> str:
-    """The same 200 MB of floats for all workers, by each peer's own means, when each worker has used them."""
+    """The memory of 200 MB of floats for all workers, after each worker has read them."""
     commands = {"tinysvc, a resource of each, 2 workers": tinysvc("tinysvc_big.py", "--cpu-workers", "2")}
     for shared, workers in SHARED.items():
         commands[shared] = with_environment("SHARED", 1, tinysvc("tinysvc_big.py", "--cpu-workers", workers))
@@ -116,7 +116,7 @@ def model_memory() -> str:
     shown = table(["a model of 200 MB", "MB in all", "of each process"], rows)
     one, *_, four = (total[name] for name in SHARED)
     reached = bar("four workers that share a model to one, MB more", [four - one], most=60)
-    return f"{shown}\n\nProportional set size: what n processes share counts an n-th in each.\n\n{reached}\n"
+    return f"{shown}\n\nProportional set size: of memory that n processes share, each counts an n-th.\n\n{reached}\n"
 
 
 def use_all_workers(peer: Peer) -> None:
@@ -125,7 +125,7 @@ def use_all_workers(peer: Peer) -> None:
 
 
 def proportional(pid: int) -> int:
-    """Bytes that it holds (PSS)."""
+    """Bytes of its processes (PSS)."""
     found = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
     return int(found[1]) * 1024 if found else 0
 

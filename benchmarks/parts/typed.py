@@ -1,4 +1,4 @@
-"""A typed POST: about 1 KiB of JSON, validated against a type with a nested list, answered by another such type."""
+"""A typed POST: about 1 KiB of JSON, validated against a type with a nested list; the response is of another type."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ BARS = {
     "Litestar on uvicorn, dataclasses": 2,
     "BlackSheep on uvicorn, pydantic": 2,
 }
-"""How many times as many requests as this peer tinysvc is meant to answer."""
+"""Peer -> the ratio of requests per second that tinysvc should reach."""
 
 COLUMNS = [
     *("", "requests/s", "spread", "tinysvc, dataclasses / it", "spread"),
@@ -53,14 +53,14 @@ COLUMNS = [
 
 SCRIPT, PATH = "order.lua", "/orders"
 SPOILT = 3
-"""The line of the order whose quantity is no number in the order that must be refused."""
+"""The line of the invalid order whose quantity is no number."""
 
 NAMED = rf"lines\W+{SPOILT}\W+quantity"
-"""How a refusal names the place, be it as `$.lines[3].quantity` or as `["lines",3,"quantity"]`."""
+"""The place of the error in a refusal: `$.lines[3].quantity` or `["lines",3,"quantity"]`."""
 
 
 def order() -> dict[str, Any]:
-    """What wrk sends."""
+    """The order that wrk sends."""
     found = re.search(r"\[\[(.*)\]\]", (HERE / "wrk" / SCRIPT).read_text())
     assert found, f"{SCRIPT} has no body between [[ and ]]"
     sent: dict[str, Any] = json.loads(found[1])
@@ -68,7 +68,7 @@ def order() -> dict[str, Any]:
 
 
 def receipt() -> dict[str, Any]:
-    """What all peers answer to it. All prices are whole quarters, so that nobody rounds."""
+    """The expected receipt. All prices are multiples of 0.25, which floats represent exactly."""
     asked = order()
     charges = [
         {"sku": line["sku"], "quantity": line["quantity"], "amount": line["quantity"] * line["price"]}
@@ -79,7 +79,7 @@ def receipt() -> dict[str, Any]:
 
 
 def spoilt() -> dict[str, Any]:
-    """The order with a wrong type inside its nested list."""
+    """The order with a wrong type in its nested list."""
     asked = order()
     asked["lines"][SPOILT]["quantity"] = "many"
     return asked
@@ -90,7 +90,7 @@ def encoded(value: object) -> bytes:
 
 
 def peers() -> list[Peer]:
-    """Those that validate, and the limit last."""
+    """The peers that validate, then the limit."""
     commands = {
         DATACLASSES: tinysvc("tinysvc_typed.py"),
         STRUCTS: tinysvc("tinysvc_struct.py"),
@@ -123,7 +123,7 @@ def measure(options: Options) -> str:
 
 
 def check(name: str, port: int) -> None:
-    """CannotMeasureError unless the order is answered by its receipt, and the spoilt one by a 4xx that says where.
+    """CannotMeasureError unless the order gets its receipt, and the invalid order a 4xx that names the place.
 
     A peer that does not validate does less work, and is not compared.
     """
@@ -140,7 +140,7 @@ def check(name: str, port: int) -> None:
 
 
 def shown(results: dict[str, list[Measured]]) -> str:
-    """Fastest first, with how many times as many requests tinysvc answers, and how many are meant."""
+    """The table, fastest first, with the ratios of tinysvc."""
     rates = {name: [each.rate for each in measured] for name, measured in results.items()}
     rows = [
         [name, median(rates[name]), spread(rates[name]), *compared(name, rates), *cpu_cells(results[name])]

@@ -1,4 +1,4 @@
-"""A file beside nginx, an echo over WebSocket beside the websockets library, and what a thousand open streams cost."""
+"""A file beside nginx, a WebSocket echo beside the websockets library, and the cost of a thousand open streams."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def request(path: str, fields: str) -> bytes:
 
 
 def warmed(peer: Peer, path: str, fields: str) -> int:
-    """What it holds when all that is made once has been made."""
+    """The memory after all one-time allocations."""
     few = opened(peer, request(path, fields), 20)
     read_for(few, 1)
     for connection in few:
@@ -149,7 +149,7 @@ def warmed(peer: Peer, path: str, fields: str) -> int:
 
 
 def held_open(peer: Peer, asked: bytes, empty: int, seconds: int) -> tuple[float, float]:
-    """The part of a core that they take, and the bytes of the server's memory that each takes."""
+    """The share of a core for all streams, and the bytes of the server's memory for each."""
     connections = opened(peer, asked, STREAMS)
     try:
         read_for(connections, 2)
@@ -176,7 +176,7 @@ def opened(peer: Peer, asked: bytes, count: int) -> list[socket.socket]:
 
 
 def read_for(connections: list[socket.socket], seconds: float) -> int:
-    """Read all for so many seconds; how many messages came."""
+    """Read all streams for this many seconds; return the number of messages."""
     came, end = 0, time.monotonic() + seconds
     with selectors.DefaultSelector() as selector:
         for connection in connections:

@@ -54,7 +54,7 @@ async def noop_here(document: Document) -> Document:
 
 @app.post("/burn-here")
 async def burn_here(document: Document) -> Document:
-    """On the loop, as it is written when nobody thinks of it."""
+    """A careless handler: it blocks the event loop."""
     work.burn({})
     return document
 

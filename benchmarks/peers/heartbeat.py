@@ -1,4 +1,4 @@
-"""How long a peer's event loop was held: a task beside everything else that asks to be woken every millisecond."""
+"""Measure how long a peer's event loop is blocked: a task that wakes up every millisecond."""
 
 import asyncio
 import time
@@ -7,9 +7,9 @@ BEAT = 0.001
 
 
 class Heartbeat:
-    """The longest time between two beats, beyond what was asked for, and the most CPU time its thread used meanwhile.
+    """The longest delay of a beat (`held`), and the most CPU time of the thread between two beats (`used`).
 
-    The second is what the loop itself did; the rest of the first, that the machine gave the core to another process.
+    `used` is the work of the event loop itself; the rest of `held` is time in which another process had the core.
     """
 
     def __init__(self) -> None:
@@ -17,7 +17,7 @@ class Heartbeat:
         self.held = self.used = 0.0
 
     def take(self) -> dict[str, float]:
-        """Since it was last asked, in ms; asked for the first time, it starts."""
+        """Return the values since the last call, in ms; the first call starts the task."""
         if self.task is None:
             self.task = asyncio.get_running_loop().create_task(self._beat())
         found = {"held": self.held * 1e3, "used": self.used * 1e3}

@@ -1,4 +1,4 @@
-"""ASGI without a framework: what uvicorn itself costs."""
+"""ASGI without a framework: the cost of uvicorn itself."""
 
 from typing import Any
 from urllib.parse import parse_qs

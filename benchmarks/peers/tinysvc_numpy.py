@@ -1,4 +1,4 @@
-"""tinysvc: a service that imports numpy, and whose workers can be caught at work."""
+"""tinysvc: a service that imports numpy, with a job that reports its process."""
 
 from typing import Any
 

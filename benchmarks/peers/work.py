@@ -1,4 +1,4 @@
-"""What the CPU routes of all peers do, so that they do the same."""
+"""The work of the CPU routes, the same for all peers."""
 
 import os
 import time
@@ -7,7 +7,7 @@ from typing import Any
 SECONDS = 0.020
 
 TURN = 0.050
-"""Seconds that one user's request waits, or computes, in the part `kusers`."""
+"""Seconds for which a request waits or computes in the part `kusers`."""
 
 
 def noop(document: dict[str, Any]) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def compute() -> dict[str, bool]:
 
 
 def spend(seconds: float) -> None:
-    """Use so much CPU time, however long that takes on a busy machine."""
+    """Use this much CPU time, however long that takes on a busy machine."""
     end = time.thread_time() + seconds
     while time.thread_time() < end:
         pass
@@ -45,7 +45,7 @@ def endless() -> None:
 
 
 def hold(pid_file: str) -> None:
-    """Say in which process this runs, and stay there."""
+    """Write the pid of this process to a file, and sleep."""
     with open(pid_file, "w") as file:
         file.write(f"{os.getpid()}\n")
     time.sleep(30)

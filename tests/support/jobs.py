@@ -1,4 +1,4 @@
-"""Functions for worker processes: what jobs do, and what goes wrong in them."""
+"""Functions for worker processes: jobs that work, and jobs that fail in many ways."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def count(n: int) -> Iterator[int]:
 
 
 def count_and_note(path: str) -> Iterator[bytes]:
-    """Yield for ever, noting how far it came."""
+    """Yield without end, and note the last number in a file."""
     number = 0
     while True:
         with open(path, "w") as file:
@@ -54,7 +54,7 @@ def touch(path: str) -> None:
 
 
 def wait_for(path: str) -> int:
-    """Run until the file exists."""
+    """Wait until the file exists."""
     while not os.path.exists(path):
         time.sleep(0.001)
     return os.getpid()
@@ -77,7 +77,7 @@ def spin() -> NoReturn:
 
 
 def sleep_in_c() -> None:
-    """A call into C that holds the GIL and lets no Python signal handler run."""
+    """Block in a C call that holds the GIL: no Python signal handler runs."""
     ctypes.PyDLL(None).sleep(3600)
 
 
@@ -86,7 +86,7 @@ def raise_value_error() -> NoReturn:
 
 
 class Picky(Exception):
-    """Pickles, but does not come out again: its two arguments are not in `args`."""
+    """Can be pickled, but not unpickled: `args` lacks its two arguments."""
 
     def __init__(self, a: int, b: int) -> None:
         super().__init__("picky")
@@ -135,7 +135,7 @@ def return_lambda() -> Callable[[], None]:
 
 
 class Bomb:
-    """Runs code in whoever unpickles it, and fails there."""
+    """Run code in the process that unpickles it, and fail there."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_explode, ())
@@ -171,7 +171,7 @@ def close_all_descriptors() -> str:
 
 
 def write_garbage() -> str:
-    """Print, and write rubbish to every descriptor that is not a standard one."""
+    """Print, and write garbage to every descriptor above the standard ones."""
     print("garbage on stdout")
     for descriptor in range(3, 64):
         try:
@@ -182,7 +182,7 @@ def write_garbage() -> str:
 
 
 def fork_child_and_return(path: str) -> int:
-    """Leave a grandchild that holds every descriptor of the worker."""
+    """Leave a child process that holds every descriptor of the worker."""
     child = os.fork()
     if child == 0:
         touch(path)
@@ -204,7 +204,7 @@ def start_subprocess_and_spin(path: str) -> NoReturn:
 
 
 def own_channel() -> socket.socket:
-    """The worker's socket to the server, as no honest job would look for it."""
+    """Find the worker's socket to the server, as only a hostile job does."""
     for descriptor in range(3, 64):
         try:
             found = socket.socket(fileno=os.dup(descriptor))
@@ -353,7 +353,7 @@ def slow_while_file_exists(path: str) -> Iterator[JobFunction]:
 
 
 class Preloaded:
-    """A program over 200 MB that the forkserver opens for all workers."""
+    """A program with 200 MB that the forkserver opens for all workers."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -384,11 +384,11 @@ def leak(size: int) -> int:
     return os.getpid()
 
 
-# More that goes wrong: see test_faults.py
+# More faults, for test_faults.py
 
 
 def match_catastrophically() -> object:
-    """A regular expression that backtracks for longer than the sun burns, inside one call into C."""
+    """Match a regular expression that backtracks practically for ever, in one C call."""
     return re.match(r"(a+)+$", "a" * 64 + "b")
 
 
@@ -417,7 +417,7 @@ def loop_and_ignore_sigterm() -> NoReturn:
 
 
 class Deadly:
-    """Kills who pickles it."""
+    """Kill the process that pickles it."""
 
     def __reduce__(self) -> str:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -504,7 +504,7 @@ def keeping_program() -> Iterator[JobFunction]:
 
 
 class TooLong(Exception):
-    """As decorators for time-outs raise it."""
+    """Raise from a signal handler, as decorators for timeouts do."""
 
 
 def ring(*_: object) -> None:
@@ -536,11 +536,11 @@ def surroundings() -> tuple[Any, ...]:
 
 
 HANDLING = ("left", "restored", "by a loop", "ignored", "held back")
-"""Ways of a job to deal with a signal that comes once more, late."""
+"""Ways in which a job handles a signal that arrives once more, late."""
 
 
 def leave_a_signal_to_come(number: int, way: str, go: str) -> None:
-    """A thread that the job leaves behind sends the signal to the worker when `go` is there."""
+    """Leave a thread that sends the signal to the worker once `go` exists."""
     if way == "held back":
         signal.pthread_sigmask(signal.SIG_BLOCK, {number})
     elif way == "by a loop":
@@ -570,7 +570,7 @@ def wait_for_the_signal(go: str) -> int:
 
 
 def death_of_children(number: int) -> tuple[int, int]:
-    """The exit codes of a program and of a forked child that send themselves the signal."""
+    """Return the exit codes of a program and of a forked child that each send themselves the signal."""
     program = subprocess.run(["sh", "-c", f"kill -{number} $$"], check=False).returncode
     if not (child := os.fork()):
         os.kill(os.getpid(), number)
@@ -584,7 +584,7 @@ def handle_crashes() -> None:
 
 
 def raise_in_the_main_thread(error: type[BaseException] = TooLong) -> int:
-    """A thread that the job leaves behind throws exceptions into the worker, again and again."""
+    """Leave a thread that raises exceptions in the worker again and again."""
     main = threading.main_thread().ident or 0
 
     def throw() -> None:
