@@ -239,7 +239,7 @@ def initialize_badly() -> NoReturn:
 
 @contextmanager
 def upper_program(closed_path: str = "") -> Iterator[JobFunction]:
-    """A program: frames in, frames out."""
+    """A program of a pool: frames in, frames out."""
 
     def handle(meta: Any, body: bytes | memoryview) -> Reply:
         if meta == "stream":
@@ -281,7 +281,7 @@ def kill_self_with(number: int) -> None:
 
 @contextmanager
 def hostile_program(path: str) -> Iterator[JobFunction]:
-    """It writes frames of its own to the server."""
+    """A program that sends forged frames to the server."""
     import pickle
 
     from tinysvc.pool.frames import ERROR, PICKLED, RESULT, frame
@@ -322,7 +322,7 @@ def hostile_program(path: str) -> Iterator[JobFunction]:
 
 @contextmanager
 def lying_program(claim: object) -> Iterator[JobFunction]:
-    """It says that its result is in its arena, and has put nothing there."""
+    """Claim that the result is in an arena that holds none."""
     from tinysvc.pool.frames import RESULT, frame
 
     def handle(meta: Any, body: bytes | memoryview) -> Reply:
@@ -483,7 +483,7 @@ def close_standard_descriptors() -> str:
 
 @contextmanager
 def keeping_program() -> Iterator[JobFunction]:
-    """It keeps something of each body, as a handler should not, and looks at all of it with each job."""
+    """Keep a part of each body, as a handler should not, and read all kept parts in each job."""
     kept: list[Any] = []
 
     def handle(meta: Any, body: bytes | memoryview) -> Reply:
