@@ -129,7 +129,10 @@ UNITS = "sizes are bytes, times are seconds"
         (["--rotes"], "--rotes is no option; did you mean --routes?"),
         (["--max-body-size=1MiB"], f"argument --max-body-size: takes a whole number, not '1MiB'; {UNITS}"),
         (["--port", "x"], "argument --port: takes a whole number, not 'x'"),
-        (["other.py"], "other.py is one TARGET too many; a folder serves all that is in it"),
+        (
+            ["other.py"],
+            "other.py is a second TARGET, but only one is served; name a folder to serve all services in it",
+        ),
     ],
 )
 def test_wrong_option_is_named(folder: Path, words: list[str], says: str) -> None:

@@ -110,7 +110,7 @@ def test_they_are_notes_of_what_the_test_raises_itself() -> None:
     with pytest.raises(httpx.HTTPStatusError) as raised, serving(Service(fails)) as url:
         httpx.get(f"{url}/fails/it").raise_for_status()
     (note,) = raised.value.__notes__
-    assert note.startswith("the server failed meanwhile:\nTraceback")
+    assert note.startswith("the server failed during the block:\nTraceback")
     assert note.endswith("KeyError: 'it'")
 
 

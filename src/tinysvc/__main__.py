@@ -26,9 +26,9 @@ examples:
   python -m tinysvc examples                  a folder: every service in it, each under its own /name
   python -m tinysvc hello.py --port 0         on a free port
   python -m tinysvc hello.py --unix /tmp/hello.sock
-  python -m tinysvc hello.py --reload         and the new version, when the file changes
-  python -m tinysvc --new hello               a service to begin with, with tests and a Dockerfile
-  python -m tinysvc hello.py --workers 4      four server processes; of 8 CPU workers, each has 2
+  python -m tinysvc hello.py --reload         restart when the file changes
+  python -m tinysvc --new hello               write a first service, with tests and a Dockerfile
+  python -m tinysvc hello.py --workers 4      four server processes; each gets 2 of 8 CPU workers
 
 Every option can also be set as a variable: --cpu-workers is TINYSVC_CPU_WORKERS.
 """
@@ -36,7 +36,7 @@ Every option can also be set as a variable: --cpu-workers is TINYSVC_CPU_WORKERS
 SHOWN = {
     "routes": "the routes",
     "openapi": "the OpenAPI document",
-    "settings": "every option, its value and where that comes from",
+    "settings": "every option, its value and its origin",
 }
 
 
@@ -51,13 +51,15 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("target", metavar="TARGET", nargs="?", help="a file, a folder, a module, or module:service")
-    command.add_argument("--new", metavar="NAME", help="write a small, whole service to the folder NAME, and end")
-    for what, about in SHOWN.items():
-        command.add_argument(f"--{what}", action="store_const", const=what, dest="show", help=f"print {about}, and end")
+    command.add_argument("--new", metavar="NAME", help="write a small, complete service to the folder NAME, and exit")
+    for subject, about in SHOWN.items():
+        command.add_argument(
+            f"--{subject}", action="store_const", const=subject, dest="show", help=f"print {about}, and exit"
+        )
     command.add_argument(
         "--bench",
         action="store_true",
-        help="measure whether the io routes stay flat while the cpu routes are saturated, by made-up requests, and end",
+        help="measure the io routes while sample requests saturate the cpu routes, and exit",
     )
     command.add_argument("--version", action="version", version=f"tinysvc {__version__}")
     for field in dataclasses.fields(Settings):
@@ -84,15 +86,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if unknown:
         command.error(_no_option(unknown[0]))
     options = vars(found)
-    target, what, new, is_bench = (options.pop(name) for name in ("target", "show", "new", "bench"))
+    target, subject, new, is_bench = (options.pop(name) for name in ("target", "show", "new", "bench"))
     if bool(target) == bool(new):
         command.error("name one TARGET to serve, or --new NAME")
     if new:
         write_new(new)
     elif is_bench:
         measure(target, options)
-    elif what:
-        show(what, lambda: _load(target, options), options)
+    elif subject:
+        show(subject, lambda: _load(target, options), options)
     else:
         run_loaded(lambda: _load(target, options), options)
 
@@ -103,7 +105,7 @@ def _load(target: str, options: Mapping[str, Any]) -> Service:
 
 def _no_option(word: str) -> str:
     if not word.startswith("-"):
-        return f"{word} is one TARGET too many; a folder serves all that is in it"
+        return f"{word} is a second TARGET, but only one is served; name a folder to serve all services in it"
     known = [*SHOWN, "new", "bench", "version", *(field.name for field in dataclasses.fields(Settings))]
     flag = word.partition("=")[0]
     return f"{flag} is no option{did_you_mean(flag.lstrip('-').replace('-', '_'), known, _flag)}"

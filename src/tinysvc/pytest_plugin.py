@@ -1,4 +1,4 @@
-"""The fixture of pytest: found by its entry point, so that no test need import it."""
+"""Fixtures of pytest, found by the entry point: tests need not import them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def tinysvc_serve_module() -> Iterator[Callable[..., str]]:
 
 
 def _serve() -> Iterator[Callable[..., str]]:
-    from tinysvc.testing import serving  # only tests that serve pay for the import
+    from tinysvc.testing import serving  # imported only by tests that serve
 
     with ExitStack() as stack:
         yield lambda target, **options: stack.enter_context(serving(target, **options))

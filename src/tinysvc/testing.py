@@ -1,6 +1,6 @@
-"""For tests: `serving(service)`, a real server on a free port, in a thread of its own.
+"""For tests: `serving(service)`, a real server on a free port, in its own thread.
 
-pytest has it as the fixture `tinysvc_serve` too.
+pytest has it as the fixture `tinysvc_serve`, too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .service.service import Service
 
 __all__ = ["serving"]
 
-Told = Callable[[BaseException], None]
+OnError = Callable[[BaseException], None]
 
 
 @contextmanager
@@ -62,13 +62,13 @@ def serving(target: str | Service | types.ModuleType, *, raise_errors: bool = Tr
     workers = None if "TINYSVC_CPU_WORKERS" in os.environ else 2
     settings = load_settings({"port": 0, "cpu_workers": workers, **options}, os.environ, service.options)
     server = Server(service, settings)
-    with _raised() if raise_errors else nullcontext(_passed_over) as told, _in_a_thread(server, told):
+    with _raised() if raise_errors else nullcontext(_ignore) as on_error, _in_a_thread(server, on_error):
         yield server.url
 
 
 @contextmanager
-def _in_a_thread(server: Server, told: Told) -> Iterator[None]:
-    """Serve in a thread of its own until the block ends; `told` is called with what fails in it."""
+def _in_a_thread(server: Server, on_error: OnError) -> Iterator[None]:
+    """Serve in a new thread until the block ends; `on_error` is called with each error of a handler or a resource."""
     started = threading.Event()
     stop: asyncio.Event
     loop: asyncio.AbstractEventLoop
@@ -93,7 +93,7 @@ def _in_a_thread(server: Server, told: Told) -> Iterator[None]:
 
     def collect(error: BaseException) -> None:
         if threading.current_thread() is thread:
-            told(error)
+            on_error(error)
 
     thread = threading.Thread(target=body, name="tinysvc-serving", daemon=True)  # Ctrl-C ends a start that hangs
     error_observers.append(collect)
@@ -114,8 +114,8 @@ def _in_a_thread(server: Server, told: Told) -> Iterator[None]:
 
 
 @contextmanager
-def _raised() -> Iterator[Told]:
-    """Raises where the block ends what its function was told of: what is answered 500, and what cannot be closed."""
+def _raised() -> Iterator[OnError]:
+    """Raise the collected errors at the end of the block: those with status 500, and of resources that cannot close."""
     faults: list[BaseException] = []
 
     def collect(error: BaseException) -> None:
@@ -126,11 +126,11 @@ def _raised() -> Iterator[Told]:
         yield collect
     except BaseException as error:
         for fault in faults:
-            error.add_note(f"the server failed meanwhile:\n{author_traceback(fault)}")
+            error.add_note(f"the server failed during the block:\n{author_traceback(fault)}")
         raise
     if faults:
         raise faults[0] if len(faults) == 1 else BaseExceptionGroup("the server failed", faults)
 
 
-def _passed_over(error: BaseException) -> None:
-    """Of what a test does not want to be told."""
+def _ignore(error: BaseException) -> None:
+    """Used with `raise_errors=False`."""

@@ -47,7 +47,7 @@ def bench(target: Path, *options: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.usefixtures("nothing_left")
-def test_it_measures_and_says_what_it_left_out(tmp_path: Path) -> None:
+def test_output_has_delays_and_the_routes_left_out(tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text(SERVICE)
     with bench(tmp_path / "shop.py", "--port", "1", "--ssl-cert", "nowhere") as running:  # it takes a port of its own
         said, errors = running.communicate()
@@ -55,22 +55,23 @@ def test_it_measures_and_says_what_it_left_out(tmp_path: Path) -> None:
     number = r" +\d+\.\d"
     assert re.search(rf"^GET /quick {6 * number}$", said, re.MULTILINE), said
     assert re.search(rf"^\(this client was late\){6 * number}$", said, re.MULTILINE), said
-    assert re.search(
-        r"^Saturated: [\d,]+ answers a second from GET /compute, asked by \d+ clients\.$", said, re.MULTILINE
-    )
+    assert re.search(r"^Saturated: [\d,]+ responses per second from GET /compute to \d+ clients\.$", said, re.MULTILINE)
     assert said.partition("Left out:\n")[2].splitlines() == [
         "  GET /slow: it takes more than 0.5 s",
         "  POST /things: it may change something",
-        "  GET /things/{number}: a made-up request was answered 500; give the route an example=",
+        "  GET /things/{number}: its sample request got status 500; give the route an example=",
     ]
     assert "Failed" not in said
 
 
 @pytest.mark.parametrize(
     ("decorator", "missing"),
-    [("io_route", "a cpu_route that can be asked"), ("cpu_route", "an io_route that can be asked by GET")],
+    [
+        ("io_route", "a cpu_route that responds to a sample request"),
+        ("cpu_route", "an io_route that responds to a sample GET"),
+    ],
 )
-def test_it_says_what_is_missing(tmp_path: Path, decorator: str, missing: str) -> None:
+def test_service_without_io_or_cpu_route_is_refused(tmp_path: Path, decorator: str, missing: str) -> None:
     (tmp_path / "shop.py").write_text(
         f"from tinysvc import {decorator}\n@{decorator}('/a')\ndef a() -> int: return 1\n"
     )
@@ -81,7 +82,7 @@ def test_it_says_what_is_missing(tmp_path: Path, decorator: str, missing: str) -
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_no_process_is_left_when_it_is_ended(tmp_path: Path, number: int) -> None:
+def test_signal_ends_all_processes(tmp_path: Path, number: int) -> None:
     (tmp_path / "shop.py").write_text(SERVICE)
     with bench(tmp_path / "shop.py") as running:
         wait_until(lambda: any("spawn_main" in line for line in descendants(running.pid).values()), "it measures")

@@ -42,7 +42,7 @@ def run(folder: Path, *command: str, **variables: str) -> str:
     return done.stdout
 
 
-def test_the_command(tmp_path: Path) -> None:
+def test_command_writes_a_service(tmp_path: Path) -> None:
     said = run(tmp_path, sys.executable, "-m", "tinysvc", "--new", "my-first")
     assert said.startswith("wrote my-first: .dockerignore, ")
     assert "cd my-first" in said
@@ -67,7 +67,7 @@ def test_make_test(new: Path) -> None:
 
 
 @pytest.mark.parametrize("tool", ["ruff check", "ruff format --check"])
-def test_it_is_as_tools_want_it(new: Path, tool: str) -> None:
+def test_tools_accept_the_service(new: Path, tool: str) -> None:
     name, *arguments = tool.split()
     run(new, sys.executable, "-m", name, *arguments, ".")
 
@@ -105,25 +105,27 @@ def test_the_image(new: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("1a", "a service is a Python module, which cannot be called '1a'; say 'a'"),
-        ("my.x", "cannot be called 'my.x'; say 'my_x'"),
-        ("größe", "cannot be called 'größe'; say 'gr_e'"),
-        (".", r"cannot be called '\.'; say 'service'"),
-        ("...", "cannot be called '...'; say 'service'"),
-        ("class", "the name class is a keyword of Python; call it 'class-service', say"),
-        ("json", r"the name json is taken by \S+json\S+; call it 'json-service', say"),
-        ("sys", "the name sys is taken by a module of Python; call it 'sys-service', say"),
-        ("tinysvc", r"the name tinysvc is taken by \S+; call it 'tinysvc-service', say"),
+        ("1a", "a service is a Python module, which cannot be called '1a'; use 'a'"),
+        ("my.x", "cannot be called 'my.x'; use 'my_x'"),
+        ("größe", "cannot be called 'größe'; use 'gr_e'"),
+        (".", r"cannot be called '\.'; use 'service'"),
+        ("...", "cannot be called '...'; use 'service'"),
+        ("class", "the name class is a keyword of Python; use another one, such as 'class-service'"),
+        ("json", r"the name json is taken by \S+json\S+; use another one, such as 'json-service'"),
+        ("sys", "the name sys is taken by a module of Python; use another one, such as 'sys-service'"),
+        ("tinysvc", r"the name tinysvc is taken by \S+; use another one, such as 'tinysvc-service'"),
     ],
 )
-def test_names_that_nobody_could_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: str) -> None:
+def test_name_that_cannot_be_imported_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigurationError, match=said):
         create(name)
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_there_is_never_written_into(new: Path) -> None:
+def test_existing_files_are_never_changed(new: Path) -> None:
     before = (new / "my_first.py").read_text()
     (new / "my_first.py").write_text("mine")
     status, errors = failed("-m", "tinysvc", "--new", "my-first", cwd=new.parent)
@@ -148,7 +150,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mon
     assert list(tmp_path.iterdir()) == [tmp_path / "file"]
 
 
-def test_one_thing_at_a_time(tmp_path: Path) -> None:
+def test_target_and_new_exclude_each_other(tmp_path: Path) -> None:
     for arguments in ([], ["hello.py", "--new", "x"]):
         status, errors = failed("-m", "tinysvc", *arguments, cwd=tmp_path)
         assert status == 2
@@ -178,7 +180,7 @@ class Distribution:
         ),
     ],
 )
-def test_the_requirement_is_what_runs_now(
+def test_requirement_is_the_installed_tinysvc(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, direct_url: object, requirement: str
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -156,7 +156,7 @@ def write_service(folder: Path, route: str) -> None:
         ("with_worker", "in_a_worker"),
         ("with_forkserver", ""),
         ("own_thread", "the author's"),
-        ("in_background", "background tasks were cancelled as the server ends: 1 (forever)"),
+        ("in_background", "1 background tasks were cancelled because the server ends (forever)"),
     ],
 )
 def test_a_cleanup_that_hangs_does_not_hold_the_end(

@@ -229,7 +229,7 @@ def test_tasks_are_cancelled_after_the_shutdown_timeout(done: Record, caplog: py
     with serving(Service(handler), shutdown_timeout=0.1) as url:
         httpx.get(url)
     assert done == ["cleaned up"]
-    assert "background tasks were cancelled as the server ends: 1 (" in caplog.text
+    assert "1 background tasks were cancelled because the server ends (" in caplog.text
 
 
 @pytest.mark.asyncio

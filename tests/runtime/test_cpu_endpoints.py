@@ -170,7 +170,7 @@ def test_an_exception_among_the_results_is_one_item_s_error() -> None:
     assert refused == (409, b'{"type":"about:blank","title":"Conflict","status":409,"detail":"one"}')
     assert "cannot be encoded: $ is a object" in unencodable[1]
     assert unencodable[2] == ""  # it is told once
-    assert "answered whole, but its result is an iterator; return a list" in stream[1]
+    assert "cannot be a stream, but the result is an iterator; return a list" in stream[1]
     assert good == (200, b"9")
     assert batching_jobs.calls == [5]
 

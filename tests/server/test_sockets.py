@@ -325,11 +325,11 @@ PROGRAM = """
 import os, sys
 os.environ["LISTEN_PID"] = str(os.getpid())
 from tinysvc.core.settings import Settings
-from tinysvc.server.sockets import listening_sockets, url_of
+from tinysvc.server.sockets import listening_sockets, listener_url
 from tinysvc.core.errors import ConfigurationError
 try:
     with listening_sockets(Settings(port=1), os.environ) as sockets:
-        print(*[url_of(each, "http") for each in sockets], *[each.get_inheritable() for each in sockets])
+        print(*[listener_url(each, "http") for each in sockets], *[each.get_inheritable() for each in sockets])
         print([name for name in os.environ if name.startswith("LISTEN_")])
 except ConfigurationError as error:
     print(error)
@@ -347,7 +347,7 @@ def handed_over(count: str, *descriptors: int) -> str:
     return done.stdout
 
 
-def test_sockets_of_systemd_are_taken_and_nobody_below_is_told(tmp_path: Path) -> None:
+def test_sockets_of_systemd_are_used_and_hidden_from_children(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as unix:
         unix.bind(str(tmp_path / "unix"))
         said = handed_over("2", tcp.fileno(), unix.fileno())
@@ -355,7 +355,7 @@ def test_sockets_of_systemd_are_taken_and_nobody_below_is_told(tmp_path: Path) -
     assert (tmp_path / "unix").is_socket()  # systemd's, not ours to remove
 
 
-def test_what_is_no_listening_socket_is_named() -> None:
+def test_wrong_descriptor_of_systemd_is_named() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams, open(os.devnull) as file:
         for each in (datagrams, file):
             assert "descriptor 3, which is no TCP or Unix stream socket" in handed_over("1", each.fileno())

@@ -1,11 +1,11 @@
-"""`--bench`: does an io route stay flat while the cpu routes are saturated? On your own service, on your own machine.
+"""`--bench`: do io routes stay fast while the cpu routes are saturated? Measured on the author's service and machine.
 
     this process     serves on a free port of 127.0.0.1
-      ├── steady     asks the io routes at a fixed rate, each request at its instant
-      └── saturate   as many clients as keep all workers busy; each asks again when it was answered
+      ├── steady     sends requests to the io routes at a fixed rate, each at its due time
+      └── saturate   enough clients to keep all workers busy; each sends its next request after a response
 
-Requests are made of the OpenAPI document (samples.py) and tried once: what is refused or takes long is left out, and
-said. A delay counts from the instant at which a request was due, so that one which is not sent in time is not hidden.
+The requests are samples from the OpenAPI document (samples.py), and each is tried once: a route that refuses its sample
+or is slow is left out, and reported. A delay counts from the due time of a request: late sending is not hidden.
 """
 
 from __future__ import annotations
@@ -37,40 +37,40 @@ from ..testing import serving
 Address = tuple[str, int]
 
 SECONDS = 3.0
-"""How long the io routes are asked, once at rest and once under load."""
+"""Length of each of the two measurements of the io routes, at rest and under load."""
 
 RATE = 200
-"""Requests a second to all io routes together."""
+"""Requests per second to all io routes together."""
 
 CLIENTS = 32
-"""How many of them can be under way at once."""
+"""Clients that send these requests, one at a time each."""
 
 CLIENTS_EACH = 4
-"""Clients for each CPU, who keep the workers busy."""
+"""Clients per CPU that keep the workers busy."""
 
 SLOW = 0.5
-"""Seconds; an io route that takes longer by itself would only measure its own waiting."""
+"""Seconds; a slower io route would only measure its own waiting."""
 
 LATE = 5.0
-"""Seconds behind the last instant after which nothing more is sent: what was not, has failed."""
+"""Seconds after the last due time; requests that are not sent by then have failed."""
 
 PATIENCE = 30.0
-"""Seconds for an answer."""
+"""Seconds to wait for a response."""
 
 NOT_HERE = {"host": "127.0.0.1", "port": 0, "unix": "", "ssl_cert": "", "ssl_key": "", "ssl_ca": "", "workers": 1}
-"""What the command line and variables do not decide here."""
+"""Options that the command line and variables cannot change here."""
 
 
 class Delays(NamedTuple):
-    """Seconds from when each request was due to its answer; how late the client itself was; how many failed."""
+    """Seconds from the due time of each request to its response, by route; delays of the client itself; failures."""
 
-    answered: dict[str, list[float]]
+    by_route: dict[str, list[float]]
     late: list[float]
     failed: int
 
 
 def bench(service: Service, options: Mapping[str, Any]) -> str:
-    """Measure the service, and what to print of it. ConfigurationError where there is nothing to measure."""
+    """Measure the service, and return the text to print. ConfigurationError if there is nothing to measure."""
     options = {**options, **NOT_HERE}
     settings = load_settings(options, os.environ, service.options)
     made, left_out = samples(document(service, list(plans_of(service)), settings))
@@ -79,7 +79,11 @@ def bench(service: Service, options: Mapping[str, Any]) -> str:
         io, cpu, refused = _tried(made, address)
         left_out |= refused
         if not io or not cpu:
-            missing = "an io_route that can be asked by GET" if not io else "a cpu_route that can be asked"
+            missing = (
+                "an io_route that responds to a sample GET"
+                if not io
+                else "a cpu_route that responds to a sample request"
+            )
             raise TargetError(f"--bench needs {missing}, and there is none{_reasons(left_out)}")
         clients = CLIENTS_EACH * available_cores()
         rest = _steady(address, io)
@@ -87,11 +91,11 @@ def bench(service: Service, options: Mapping[str, Any]) -> str:
             begin, before = time.monotonic(), count.value
             load = _steady(address, io)
             rate = (count.value - before) / (time.monotonic() - begin)
-    saturated = f"{rate:,.0f} answers a second from {', '.join(each.route for each in cpu)}, asked by {clients} clients"
+    saturated = f"{rate:,.0f} responses per second from {', '.join(each.route for each in cpu)} to {clients} clients"
     return _shown(io, rest, load, saturated, left_out)
 
 
-# Processes: the clients have interpreters of their own, so that neither the server nor each other makes them late
+# Processes: clients in other interpreters are not delayed by the server or by each other
 
 
 @contextmanager
@@ -110,27 +114,27 @@ def _steady(address: Address, io: Sequence[SampleRequest]) -> Delays:
     with receiver, sender, _process(_send_delays, sender, address, io):
         if not receiver.poll(SECONDS + LATE + 2 * PATIENCE):
             raise ConfigurationError(
-                f"the io routes did not answer within {SECONDS + LATE + 2 * PATIENCE:g} s; the log names what holds "
-                "the event loop, if something does"
+                f"the io routes did not respond within {SECONDS + LATE + 2 * PATIENCE:g} s; if a handler blocks the "
+                "event loop, the log names it"
             )
         delays: Delays = receiver.recv()
         return delays
 
 
 def _send_delays(sender: Connection, address: Address, io: Sequence[SampleRequest]) -> None:
-    sender.send(_ask_steadily(address, io))
+    sender.send(_measure(address, io))
 
 
 @contextmanager
 def _saturated(address: Address, cpu: Sequence[SampleRequest], clients: int) -> Iterator[Synchronized[int]]:
-    """While the block runs, all workers are busy; gives the number of answers so far."""
+    """While the block runs, all workers are busy; its value is the number of responses so far."""
     count = multiprocessing.get_context("spawn").Value("q", 0)
     with _process(_saturate, address, cpu, clients, count):
         end = time.monotonic() + PATIENCE
         while not count.value:
             if time.monotonic() > end:
                 raise ConfigurationError(
-                    f"no cpu route has answered within {PATIENCE:g} s; give one an example= that takes less"
+                    f"no cpu route has responded within {PATIENCE:g} s; give one of them a faster example="
                 )
             time.sleep(0.01)
         yield count
@@ -139,7 +143,7 @@ def _saturated(address: Address, cpu: Sequence[SampleRequest], clients: int) -> 
 def _saturate(address: Address, cpu: Sequence[SampleRequest], clients: int, count: Synchronized[int]) -> None:
     server = multiprocessing.parent_process()
 
-    def ask_again(number: int) -> None:
+    def send_again(number: int) -> None:
         client, first = _Client(address), number % len(cpu)
         for sample in itertools.cycle([*cpu[first:], *cpu[:first]]):
             if client.status(sample) < 400:
@@ -148,30 +152,30 @@ def _saturate(address: Address, cpu: Sequence[SampleRequest], clients: int, coun
             elif server is None or not server.is_alive():
                 return
             else:
-                time.sleep(0.01)  # it has too many already
+                time.sleep(0.01)  # the server is overloaded
 
     for number in range(clients):
-        threading.Thread(target=ask_again, args=(number,)).start()
+        threading.Thread(target=send_again, args=(number,)).start()
 
 
 # Requests
 
 
 class _Client:
-    """One connection that is kept."""
+    """One keep-alive connection."""
 
     def __init__(self, address: Address) -> None:
         self.connection = http.client.HTTPConnection(*address, timeout=PATIENCE)
 
     def status(self, sample: SampleRequest) -> int:
-        """That of the answer, when all of it is there; 599 without one."""
+        """The status of the complete response; 599 without a response."""
         try:
             self.connection.request(sample.method, sample.target, sample.body, sample.headers)
             response = self.connection.getresponse()
             end = time.monotonic() + PATIENCE
             while response.read(1 << 16):
                 if time.monotonic() > end:
-                    raise TimeoutError("an answer without end")
+                    raise TimeoutError("a response without end")
             return response.status
         except (OSError, http.client.HTTPException):
             self.connection.close()
@@ -181,7 +185,7 @@ class _Client:
 def _tried(
     made: Sequence[SampleRequest], address: Address
 ) -> tuple[list[SampleRequest], list[SampleRequest], dict[str, str]]:
-    """The io routes and the cpu routes that can be asked, and of the others why they cannot."""
+    """The samples of io routes and of cpu routes to use, and the reasons for leaving out the others."""
     good: dict[str, list[SampleRequest]] = {"io": [], "cpu": []}
     left_out = {}
     client = _Client(address)
@@ -192,7 +196,7 @@ def _tried(
         begin = time.monotonic()
         status = client.status(sample)
         if status >= 400:
-            left_out[sample.route] = f"a made-up request was answered {status}; give the route an example="
+            left_out[sample.route] = f"its sample request got status {status}; give the route an example="
         elif sample.kind == "io" and time.monotonic() - begin > SLOW:
             left_out[sample.route] = f"it takes more than {SLOW:g} s"
         else:
@@ -200,15 +204,15 @@ def _tried(
     return good["io"], good["cpu"], left_out
 
 
-def _ask_steadily(address: Address, io: Sequence[SampleRequest]) -> Delays:
-    """Request after request at its instant, whatever became of those before (an open loop)."""
-    answered: dict[str, list[float]] = {sample.route: [] for sample in io}
+def _measure(address: Address, io: Sequence[SampleRequest]) -> Delays:
+    """Send each request at its due time, whatever happened to the earlier ones (an open loop)."""
+    by_route: dict[str, list[float]] = {sample.route: [] for sample in io}
     late: list[float] = []
     failed: list[SampleRequest] = []
     numbers = itertools.count()
     begin = time.perf_counter() + 0.1
 
-    def ask_in_time() -> None:
+    def send_in_time() -> None:
         client = _Client(address)
         while (number := next(numbers)) < RATE * SECONDS:
             due, sample = begin + number / RATE, io[number % len(io)]
@@ -216,19 +220,19 @@ def _ask_steadily(address: Address, io: Sequence[SampleRequest]) -> Delays:
                 time.sleep(early)
                 late.append(time.perf_counter() - due)
             if time.perf_counter() < begin + SECONDS + LATE and client.status(sample) < 400:
-                answered[sample.route].append(time.perf_counter() - due)
+                by_route[sample.route].append(time.perf_counter() - due)
             else:
                 failed.append(sample)
 
-    threads = [threading.Thread(target=ask_in_time) for _ in range(CLIENTS)]
+    threads = [threading.Thread(target=send_in_time) for _ in range(CLIENTS)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return Delays(answered, late, len(failed))
+    return Delays(by_route, late, len(failed))
 
 
-# What is printed
+# Output
 
 
 OURSELVES = "(this client was late)"
@@ -239,10 +243,10 @@ def _shown(io: Sequence[SampleRequest], rest: Delays, load: Delays, beside: str,
     heads = f"{'':{width}}  {'cpu routes at rest':>23}  {'cpu routes saturated':>23}"
     units = f"{'milliseconds':{width}}" + 2 * f"  {'p50':>7} {'p99':>7} {'most':>7}"
     routes = [sample.route for sample in io]
-    rows = [f"{route:{width}}  {_row(rest.answered[route])}  {_row(load.answered[route])}" for route in routes]
+    rows = [f"{route:{width}}  {_row(rest.by_route[route])}  {_row(load.by_route[route])}" for route in routes]
     client = f"{OURSELVES:{width}}  {_row(rest.late)}  {_row(load.late)}"
     notes = [
-        f"io routes: {RATE} requests a second for {SECONDS:g} s, counted from when each was due.",
+        f"io routes: {RATE} requests per second for {SECONDS:g} s; delays count from the due time.",
         f"Saturated: {beside}.",
     ]
     if rest.failed or load.failed:

@@ -1,6 +1,6 @@
-"""`--new NAME`: a small, whole service in a folder of its own, with tests, a Makefile and a Dockerfile.
+"""`--new NAME`: write a small, complete service to a new folder, with tests, a Makefile and a Dockerfile.
 
-It is written from the files of `template/`, where `myservice` stands for the name.
+Its files are those of `template/`, with the name in place of `myservice`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TEMPLATE = Path(__file__).parent / "template"
 CHECKOUT = Path(__file__).parents[3]
 
 HIDDEN = ("gitignore", "dockerignore")
-"""Files that begin with a dot where they are written."""
+"""Files that get a dot before their name in the new service."""
 
 NEXT = """\
 wrote {folder}: {files}
@@ -32,13 +32,13 @@ wrote {folder}: {files}
 """
 
 NOT_ON_AN_INDEX = """
-requirements.txt names what you run now, {requirement}.
-Name a version that an index has before you build the image.
+requirements.txt names the installed tinysvc, {requirement}.
+Replace it by a version of a package index before you build the image.
 """
 
 
 def create(name: str) -> str:
-    """Write a new service to the folder `name`; what to say of it. ConfigurationError if it cannot be, and is not."""
+    """Write a new service to the folder `name`, and return the text to print. ConfigurationError if that fails."""
     folder = Path(name)
     module = _module_name(folder.name or name)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -54,25 +54,25 @@ def create(name: str) -> str:
             shutil.rmtree(draft, ignore_errors=True)
     except OSError as error:
         raise ConfigurationError(f"{folder} cannot be written: {error.strerror}") from None
-    said = NEXT.format(folder=folder, files=", ".join(sorted(path.name for path in folder.iterdir())))
-    return said + (NOT_ON_AN_INDEX.format(requirement=requirement) if " @ " in requirement else "")
+    text = NEXT.format(folder=folder, files=", ".join(sorted(path.name for path in folder.iterdir())))
+    return text + (NOT_ON_AN_INDEX.format(requirement=requirement) if " @ " in requirement else "")
 
 
 def _module_name(name: str) -> str:
-    """The name of the module; ConfigurationError if Python, or somebody else, has it."""
+    """The name of the module. ConfigurationError if it is taken or cannot be imported."""
     module = name.replace("-", "_")
     if not module.isidentifier() or not module.isascii():
         hint = re.sub(r"\W+", "_", module, flags=re.ASCII).strip("_").lstrip("0123456789_") or "service"
-        raise ConfigurationError(f"a service is a Python module, which cannot be called {name!r}; say {hint!r}")
+        raise ConfigurationError(f"a service is a Python module, which cannot be called {name!r}; use {hint!r}")
     if keyword.iskeyword(module):
         why = "a keyword of Python"
     elif found := importlib.util.find_spec(module):
-        if found.origin is None:  # a folder: what is in it, is looked at later
+        if found.origin is None:  # a folder, which `create` checks
             return module
         why = f"taken by {found.origin if found.has_location else 'a module of Python'}"
     else:
         return module
-    raise ConfigurationError(f"the name {module} is {why}; call it '{name}-service', say")
+    raise ConfigurationError(f"the name {module} is {why}; use another one, such as '{name}-service'")
 
 
 def _write(folder: Path, module: str, requirement: str) -> None:
@@ -84,7 +84,7 @@ def _write(folder: Path, module: str, requirement: str) -> None:
 
 
 def _requirement() -> str:
-    """What pip must be told to install the tinysvc that runs now."""
+    """The requirement with which pip installs the tinysvc that runs now."""
     try:
         found = json.loads(metadata.distribution("tinysvc").read_text("direct_url.json") or "{}")
     except metadata.PackageNotFoundError:

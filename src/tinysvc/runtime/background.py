@@ -1,7 +1,7 @@
-"""Background: the work that a request leaves for the time after its answer.
+"""Background tasks: work of a request that runs after its response.
 
-add     the handler, or a resource of the request, adds a task; it keeps the context variables of that moment
-start   the handler has succeeded, the resources of the request are closed, a stream has ended
+add     the handler, or a resource of the request, adds a task with the context variables of that moment
+start   after the handler has succeeded, the resources of the request are closed and a stream has ended
 drain   the requests end first, then the tasks, then the pools and the resources, within one shutdown_timeout
 """
 
@@ -31,10 +31,10 @@ from .open_resources import OpenStream
 log = logging.getLogger("tinysvc")
 
 THREADS = 40
-"""Tasks of plain `def` that run at one time, beside the threads of handlers: as many as anyio gives those."""
+"""Tasks of plain `def` that run at one time, besides the threads of handlers, of which anyio allows as many."""
 
 GRACE = 0.5
-"""Seconds in which tasks that a drain has cancelled may clean up."""
+"""Seconds for the cleanup of tasks that a drain has cancelled."""
 
 
 class Task(NamedTuple):
@@ -126,13 +126,13 @@ class BackgroundTasks:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._known: dict[int, Task] = {}  # by id: those that wait for an answer, and those that run
+        self._known: dict[int, Task] = {}  # by id: tasks that wait for the response, and running tasks
         self._running: dict[asyncio.Task[None], Task] = {}
         self._limiter: Any = None
         self._closed = False
 
     def around(self, handler: Handler) -> Handler:
-        """`handler`, and behind its answer the tasks that it has added."""
+        """`handler`; after its response the tasks that it has added start."""
 
         async def handle(request: Request) -> Response:
             self.loop = asyncio.get_running_loop()
@@ -169,7 +169,7 @@ class BackgroundTasks:
     def start(self, task: Task) -> None:
         if self._closed:
             self.release(task)
-            log.warning("the background task %s was not started: the server has ended its tasks", _told(task))
+            log.warning("the background task %s was not started because the server ends", _described(task))
             return
         running = self.loop.create_task(self._run(task), context=task.context)
         self._running[running] = task
@@ -186,7 +186,7 @@ class BackgroundTasks:
             if isinstance(error, asyncio.CancelledError) and current is not None and current.cancelling():
                 raise
             observe_error(error)
-            log.error("the background task %s failed\n%s", _told(task), INDENT + indented(author_traceback(error)))
+            log.error("the background task %s failed\n%s", _described(task), INDENT + indented(author_traceback(error)))
         finally:
             self.release(task)
         if forks.in_child:
@@ -197,7 +197,7 @@ class BackgroundTasks:
             await call()
             return
         if self._limiter is None:
-            from anyio import CapacityLimiter  # only services with such tasks pay for the import
+            from anyio import CapacityLimiter  # imported only where it is used
 
             self._limiter = CapacityLimiter(THREADS)
         result = await in_thread(call, limiter=self._limiter)
@@ -213,7 +213,7 @@ class BackgroundTasks:
         self._closed = True
         if self._running:
             names = ", ".join(sorted({task.name for task in self._running.values()}))
-            log.warning("background tasks were cancelled as the server ends: %d (%s)", len(self._running), names)
+            log.warning("%d background tasks were cancelled because the server ends (%s)", len(self._running), names)
             for running in self._running:
                 running.cancel()
             await asyncio.wait(self._running, timeout=GRACE)
@@ -222,14 +222,14 @@ class BackgroundTasks:
 def _end_of_stream(
     background: Background, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
 ) -> None:
-    """A disconnect is no failure of the handler: its tasks start, as they do where it has answered at once."""
+    """Start the tasks, also after a disconnect, which is no failure of the handler; discard them after an error."""
     if error is None or isinstance(error, (ConnectionError, asyncio.CancelledError)):
         background.start()
     else:
         background.discard()
 
 
-def _told(task: Task) -> str:
+def _described(task: Task) -> str:
     if task.request is None:
         return task.name
     return f"{task.name} of {task.request.method} {task.request.raw_path} (request {task.request.id})"
@@ -237,7 +237,7 @@ def _told(task: Task) -> str:
 
 def _checked_name(function: object) -> str:
     if inspect.iscoroutine(function):
-        function.close()  # else the interpreter warns that nothing awaits it
+        function.close()  # otherwise the interpreter warns that it was never awaited
         name = function.__name__
         raise TypeError(
             f"background.add takes a function and its arguments: background.add({name}, ...), not a coroutine"

@@ -1,20 +1,20 @@
-"""Batches: requests of one route that are computed together, each of them answered for itself.
+"""Batches: requests of one route that are computed together; each gets its own response.
 
-    submit_frame ──> waiting ─────────────> a batch: one job in the pool ──> to each its own answer
-                     (eldest first, bound   (at most as many at a time as
-                     as the pool's queue)   it may have workers)
+    submit_frame ──> waiting ─────────────> a batch: one job in the pool ──> a response for each request
+                     (oldest first, bound   (at most as many at a time
+                     as the pool's queue)   as it may have workers)
 
-*When a batch goes.* When fewer batches are in the pool than it has workers for them, and either `size` requests wait or
-the eldest has waited `wait` seconds. So an idle worker never waits longer than that for company; and while all of them
-are busy, requests gather here, where they may still leave, and not in a batch that waits in the pool's queue.
+*Start of a batch.* A batch starts when the pool has a worker for it, and either `size` requests wait or the oldest has
+waited `wait` seconds. So an idle worker waits at most `wait` seconds. While all workers are busy, requests gather here,
+where a disconnect can still remove them, instead of in a batch in the pool's queue.
 
-*Each for itself.* A request has its own clock, from the moment it came: DeadlineInQueue as long as its batch has not
-been started, DeadlineExceeded from then on. Who leaves while waiting is dropped; who leaves while it runs gets no
-answer, and the others theirs. The batch is killed only when nobody waits for any of it. If its worker dies, all of it
-fails, and none of it is run again.
+*Deadlines and disconnects.* Each request has its own deadline: DeadlineInQueue before its batch starts, and
+DeadlineExceeded afterwards. A request whose client disconnects is dropped; the others of its batch get their responses.
+The batch is killed only when all of its requests are abandoned. If its worker dies, all of its requests fail, and none
+runs again.
 
-As in the pool's books, every event (a request comes or leaves, a batch ends, time passes) is one synchronous method
-that decides first and acts then.
+As in pool/scheduler.py, every event (a request arrives or is abandoned, a batch ends, time passes) is one synchronous
+method that first decides and then acts.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
     from ..service.routes import Batch
 
 MAX_BATCH_BYTES = 4 * 1024 * 1024
-"""Bytes of bodies in one batch, if it is of more than one: they are put together on the event loop, at some GB/s."""
+"""Bytes of all bodies in a batch of several requests: the event loop joins them, at some GB/s."""
 
 
 class Item:
-    """One request in a batch: to who waits for it, what a Job is."""
+    """One request in a batch; the handler uses it as it uses a Job."""
 
     __slots__ = ("admitted", "body", "deadline", "future", "job", "meta", "queued", "ran", "settled")
 
@@ -53,9 +53,9 @@ class Item:
         self.admitted = now
         self.deadline = deadline
         self.future = future
-        self.job: Job | None = None  # the batch it is in
+        self.job: Job | None = None  # its batch, once that is submitted
         self.settled = False
-        self.queued = self.ran = 0.0  # seconds, as a Job has them; true when it is settled
+        self.queued = self.ran = 0.0  # seconds, as of a Job; valid once it is settled
 
     @property
     def has_started(self) -> bool:
@@ -63,7 +63,7 @@ class Item:
 
 
 class Batcher:
-    """Stands before a pool and makes batches of what one route gives it. All its requests have the same timeout."""
+    """Collects the requests of one route into batches for a pool. All its requests have the same timeout."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class Batcher:
         self._timeout = timeout
         self._lane = lane
         self._waiting: OrderedDict[Item, None] = OrderedDict()
-        self._unsettled: OrderedDict[Item, None] = OrderedDict()  # those that wait and those in a batch
+        self._unsettled: OrderedDict[Item, None] = OrderedDict()  # waiting or in a batch
         self._batches: dict[Job, list[Item]] = {}
         self._mean_run = 0.0  # seconds a batch runs; a moving average
         self._alarm = Alarm(self._on_alarm, self._put_off)
@@ -99,11 +99,11 @@ class Batcher:
         return item
 
     def abandon(self, item: Item, *, even_running: bool) -> None:
-        """Nobody waits for it any more. One that runs runs on, unless told so and nobody waits for its batch either."""
+        """Discard the request. A running batch continues unless `even_running` and all its requests are abandoned."""
         if not item.has_started:
-            self._drop(item, JobAbandoned("nobody waits for the job any more; it was not started"))
+            self._drop(item, JobAbandoned("the job was abandoned before it started"))
         elif even_running:
-            self._drop(item, JobAbandoned("nobody waits for the job any more"))
+            self._drop(item, JobAbandoned("the job was abandoned"))
 
     def _drop(self, item: Item, why: PoolError) -> None:
         """It ends before its batch does."""
@@ -114,7 +114,7 @@ class Batcher:
             self._pool.abandon(job, even_running=True)
 
     def _settle(self, item: Item, outcome: JobReply | PoolError) -> None:
-        """Tell who waits for it, once."""
+        """Set the outcome of a request, once."""
         if item.settled:
             return
         item.settled = True
@@ -124,7 +124,7 @@ class Batcher:
         del self._unsettled[item]
         self._waiting.pop(item, None)
         if item.future.done():
-            pass  # cancelled by who waited
+            pass  # the handler has cancelled it
         elif isinstance(outcome, PoolError):
             item.future.set_exception(outcome)
         else:
@@ -133,7 +133,7 @@ class Batcher:
     # Batches go
 
     def _capacity(self) -> float:
-        """How many workers our batches may have; not how many are ready now, since nobody tells us of the next."""
+        """How many workers the batches may use; not how many are ready now, as no event reports the next ready one."""
         limit = math.inf if self._lane is None else self._lane.limit
         return min(self._pool.max_workers, limit)
 
@@ -141,11 +141,11 @@ class Batcher:
         return len(self._batches) < self._capacity()
 
     def _due(self) -> float:
-        """When the eldest that waits has waited long enough."""
+        """When the oldest waiting request has waited `wait` seconds."""
         return next(iter(self._waiting)).admitted + self._batch.wait
 
     def _go_on(self, now: float) -> None:
-        """Send the batches that may go, and say when to look again."""
+        """Send the batches that may start, and set the alarm for the next check."""
         self._end_late(self._waiting, now)
         while self._waiting and self._has_room():
             if len(self._waiting) < self._batch.size and self._due() > now:
@@ -156,7 +156,7 @@ class Batcher:
             self._alarm.set(max(next(iter(self._unsettled)).deadline, now + TICK))
 
     def _take(self) -> list[Item]:
-        """The eldest that wait: as many as a batch holds."""
+        """The oldest waiting requests, as many as a batch may have."""
         items: list[Item] = []
         size = 0
         for item in self._waiting:
@@ -169,7 +169,7 @@ class Batcher:
         return items
 
     def _send(self, items: list[Item]) -> None:
-        """Give the pool one job; endpoints.py says what is in it."""
+        """Give the pool one job; cpu_endpoints.py describes its content."""
         bodies = [item.body for item in items]
         meta = (self._number, [item.meta for item in items], list(map(len, bodies)))
         try:
@@ -177,7 +177,7 @@ class Batcher:
         except PoolError as error:
             self._settle_all(items, error)
             return
-        except Exception as error:  # a meta that MessagePack cannot carry, say: nobody may wait for ever
+        except Exception as error:  # such as a meta that MessagePack cannot encode: no request may wait for ever
             self._settle_all(items, RemoteError(type(error).__name__, f"the batch cannot be sent: {error}", ""))
             return
         for item in items:
@@ -195,12 +195,12 @@ class Batcher:
         else:
             for item, outcome in zip(items, _outcomes(future.result(), len(items)), strict=True):
                 self._settle(item, outcome)
-            self._pool.abandon(job, even_running=True)  # it is over, unless its answer was a stream
+            self._pool.abandon(job, even_running=True)  # it has ended, unless its reply was a stream
         self._go_on(self._alarm.now())
 
     def _settle_all(self, items: list[Item], error: PoolError) -> None:
         for item in items:
-            self._settle(item, _twin(error))
+            self._settle(item, _copy_of(error))
 
     def _retry_after(self) -> int:
         batches = len(self._waiting) // self._batch.size + 1
@@ -218,13 +218,13 @@ class Batcher:
             item.deadline += seconds
 
     def _end_late(self, items: OrderedDict[Item, None], now: float) -> None:
-        """All have the same timeout, so that the eldest is due first."""
-        while items and (eldest := next(iter(items))).deadline <= now:
+        """All have the same timeout: the oldest is due first."""
+        while items and (oldest := next(iter(items))).deadline <= now:
             text = f"past its deadline of {self._timeout:g} s"
-            if eldest.has_started:
-                self._drop(eldest, DeadlineExceeded(f"the job ran {text}"))
+            if oldest.has_started:
+                self._drop(oldest, DeadlineExceeded(f"the job ran {text}"))
             else:
-                self._drop(eldest, DeadlineInQueue(f"the job waited {text}", self._retry_after()))
+                self._drop(oldest, DeadlineInQueue(f"the job waited {text}", self._retry_after()))
 
 
 def _joined(bodies: list[bytes]) -> bytes | Arena:
@@ -234,13 +234,13 @@ def _joined(bodies: list[bytes]) -> bytes | Arena:
         arena = Arena()
         for body in bodies:
             arena.write(body)
-    except OSError:  # out of descriptors, say: then it goes through the socket
+    except OSError:  # such as no descriptor left: send the bodies through the socket
         return b"".join(bodies)
     return arena
 
 
 def _outcomes(reply: JobReply, count: int) -> list[JobReply | PoolError]:
-    """The answers in the reply of a batch; errors where it is not what endpoints.py makes."""
+    """The replies in the reply of a batch; errors if it does not have the form that cpu_endpoints.py gives it."""
     try:
         parts: list[JobReply | PoolError] = []
         body, start = cast("bytes | memoryview", reply.body), 0
@@ -252,11 +252,11 @@ def _outcomes(reply: JobReply, count: int) -> list[JobReply | PoolError]:
             return parts
     except (TypeError, ValueError):
         pass
-    return [RemoteError("ValueError", "the worker's answer to a batch cannot be read", "") for _ in range(count)]
+    return [RemoteError("ValueError", "the worker's reply to a batch has the wrong form", "") for _ in range(count)]
 
 
-def _twin(error: PoolError) -> PoolError:
-    """Each who waits raises an error of its own: tracebacks and headers are added to it."""
+def _copy_of(error: PoolError) -> PoolError:
+    """A copy of the error for each request, as tracebacks and headers are added to it."""
     twin = type(error).__new__(type(error), *error.args)
     twin.__dict__.update(error.__dict__)
     return twin

@@ -1,16 +1,16 @@
-"""Results of cpu routes that are kept: `@cpu_route(..., cache=60)`.
+"""The cache of a cpu route: `@cpu_route(..., cache=60)`.
 
-    request ──> key ──> kept and fresh?  ──> that, with its Age
-                        under way?       ──> wait for it
-                        else             ──> the handler, in a task that belongs to all who wait for it
+    request ──> key ──> a fresh response is stored?  ──> that response, with its Age
+                        a computation is running?    ──> wait for it
+                        else                         ──> the handler, in a task shared by all waiting requests
 
-Two requests are the same when route, method, path, query, body, the values of the request's own resources and the
-headers that matter are: those that parameters of the handler are filled from, and those that `Cache` names. What fails
-is told to all who wait for it and never kept. A result that is for one client (it sets a cookie, or its Cache-Control
-says private or no-store), or that streams, is neither kept nor shared. What is kept has a bound in bytes; what was not
-asked for the longest goes first.
+Two requests have the same key if route, method, path, query, body, the values of the resources of the request and the
+relevant headers are equal: headers of the handler's parameters, and headers named in `Cache`. An error goes to all
+waiting requests and is not stored. A response for one client (it sets a cookie, or its Cache-Control is private or
+no-store) and a stream are neither stored nor shared. The size of the cache is limited in bytes; the least recently used
+response is removed first.
 
-Caches in front of the server get their word here, too: see `private_to`.
+`private_to` is about caches in front of the server.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from ..service.routes import Route
 from ..wire.codings import choose_coding, offered_codings
 
 LARGEST_SHARE = 8
-"""A result may take one such part of the cache: else a few big ones drive everything else out."""
+"""One response may use at most this fraction of the cache: otherwise a few big ones would remove all others."""
 
 OVERHEAD = 1024
-"""Bytes that a kept result counts beside its content: key, headers and objects."""
+"""Bytes counted for a stored response besides its content: key, headers and objects."""
 
 
 class Kept(NamedTuple):
-    """A response that is kept, and until when, by the clock of `time.monotonic`."""
+    """A stored response; `made` and `until` are times of `time.monotonic`."""
 
     status: int
     headers: list[tuple[str, str]]
@@ -58,12 +58,12 @@ class Kept(NamedTuple):
 
 
 class Results:
-    """What is kept of all cached routes of a service: at most `max_size` bytes."""
+    """The stored responses of all cached routes of a service: at most `max_size` bytes."""
 
     def __init__(self, max_size: int) -> None:
         self.max_size = max_size
         self.size = 0
-        self._kept: OrderedDict[Hashable, Kept] = OrderedDict()  # the last used one at the end
+        self._kept: OrderedDict[Hashable, Kept] = OrderedDict()  # the most recently used one at the end
 
     def get(self, key: Hashable, now: float) -> Kept | None:
         kept = self._kept.get(key)
@@ -92,20 +92,20 @@ class Results:
         return len(self._kept)
 
 
-Landed = tuple[Response, Kept | None]
-"""What came of a computation: for who began it, and, if it is for all, for the others."""
+Outcome = tuple[Response, Kept | None]
+"""The response for the request that started a computation, and the stored one for others, if they may have it."""
 
 
 @dataclass(eq=False)
-class Flight:
-    """A computation under way, and how many wait for it."""
+class Computation:
+    """A running computation, and how many requests wait for it."""
 
-    task: asyncio.Task[Landed]
+    task: asyncio.Task[Outcome]
     waiting: int = 0
 
 
 class CachedRoute:
-    """`handler`, asked once for what is the same."""
+    """`handler`, called once for requests with the same key."""
 
     def __init__(
         self,
@@ -125,18 +125,18 @@ class CachedRoute:
         self._results = results
         self._headers = tuple(sorted({name.lower() for name in (*headers, *route.cache.headers)}))
         self._packs = packs
-        # Caches in front of this one know nothing of resources: they must see each header that a resource reads.
+        # Caches in front of the server do not know resources: Vary must name each header that a resource reads.
         self._vary = tuple(sorted({name.lower() for name in (*self._headers, *vary)}))
         self._private = private or "authorization" in self._vary
-        self._flights: dict[Hashable, Flight] = {}
+        self._running: dict[Hashable, Computation] = {}
 
     async def __call__(self, request: Request) -> Response:
         if not request.has_arrived and int(request.headers.get("content-length", BIG)) >= BIG:
-            return await self._handler(request)  # a big body goes straight to its arena, and not into a key
+            return await self._handler(request)  # a big body goes straight to its arena, without a key
         body = await request.body()
         key = self._key(request, body)
         response = await self._result(key, request, body)
-        if "authorization" in request.headers:  # RFC 9111, 3.5; some shared caches keep such an answer all the same
+        if "authorization" in request.headers:  # RFC 9111, 3.5; some shared caches store such a response all the same
             make_private(response)
         return response
 
@@ -144,11 +144,11 @@ class CachedRoute:
         now = time.monotonic()
         if kept := self._results.get(key, now):
             return kept.response(now)
-        flight = self._flights.get(key)
-        if flight is None:
-            response, _ = await self._landed(key, self._start(key, request, body), request)
+        computation = self._running.get(key)
+        if computation is None:
+            response, _ = await self._outcome(key, self._start(key, request, body), request)
             return response
-        _, kept = await self._landed(key, flight, request)
+        _, kept = await self._outcome(key, computation, request)
         return kept.response(time.monotonic()) if kept else await self._handler(request)
 
     def _key(self, request: Request, body: bytes) -> Hashable:
@@ -157,9 +157,9 @@ class CachedRoute:
         content = body if len(body) <= 64 else blake2b(body).digest()
         return self, request.method, request.raw_path, request.raw_query, content, given, request.resources, coding
 
-    def _start(self, key: Hashable, request: Request, body: bytes) -> Flight:
-        """The request's twin is asked for, so that nothing happens to it when this client leaves."""
-        twin = Request(
+    def _start(self, key: Hashable, request: Request, body: bytes) -> Computation:
+        """Start the handler with a copy of the request, which a disconnect of this client does not affect."""
+        copied = Request(
             request.method,
             request.raw_path,
             request.raw_query,
@@ -169,32 +169,32 @@ class CachedRoute:
             request.peer,
             request.id,
         )
-        twin.resources = request.resources
-        flight = self._flights[key] = Flight(asyncio.create_task(self._compute(key, twin)))
-        flight.task.add_done_callback(lambda task: self._over(key, flight))
-        return flight
+        copied.resources = request.resources
+        computation = self._running[key] = Computation(asyncio.create_task(self._compute(key, copied)))
+        computation.task.add_done_callback(lambda task: self._on_end(key, computation))
+        return computation
 
-    def _over(self, key: Hashable, flight: Flight) -> None:
-        if self._flights.get(key) is flight:
-            del self._flights[key]
-        if not flight.task.cancelled():
-            flight.task.exception()  # also if nobody waits for it any more
+    def _on_end(self, key: Hashable, computation: Computation) -> None:
+        if self._running.get(key) is computation:
+            del self._running[key]
+        if not computation.task.cancelled():
+            computation.task.exception()  # retrieve it, also if no request waits for it any more
 
-    async def _landed(self, key: Hashable, flight: Flight, request: Request) -> Landed:
-        """What comes of it. When nobody waits for it any more it is stopped."""
+    async def _outcome(self, key: Hashable, computation: Computation, request: Request) -> Outcome:
+        """The outcome of a computation. It is cancelled when no request waits for it any more."""
         task = asyncio.current_task()
         if task is not None and (self._cancels or request.method in SAFE_METHODS):
             request.on_disconnect = task.cancel
-        flight.waiting += 1
+        computation.waiting += 1
         try:
-            return await asyncio.shield(flight.task)
+            return await asyncio.shield(computation.task)
         finally:
-            flight.waiting -= 1
-            if not flight.waiting and not flight.task.done():
-                del self._flights[key]  # who comes now begins anew
-                flight.task.cancel()
+            computation.waiting -= 1
+            if not computation.waiting and not computation.task.done():
+                del self._running[key]  # the next request starts a new one
+                computation.task.cancel()
 
-    async def _compute(self, key: Hashable, request: Request) -> Landed:
+    async def _compute(self, key: Hashable, request: Request) -> Outcome:
         response = await self._handler(request)
         content, now = response.content, time.monotonic()
         if self._vary:
@@ -207,7 +207,7 @@ class CachedRoute:
         if not shared:
             return response, None
         assert isinstance(content, (bytes, memoryview))
-        headers = [field for field in response.headers if field[0] != "server-timing"]  # that was of this once
+        headers = [field for field in response.headers if field[0] != "server-timing"]  # the time of this job only
         kept = Kept(response.status, headers, response.content_type, bytes(content), now, now + self._seconds)
         self._results.put(key, kept)
         return response, kept
@@ -221,15 +221,15 @@ def _is_for_all(response: Response) -> bool:
 
 
 def private_to(handler: Handler, credentials: Sequence[str]) -> Handler:
-    """`handler`, whose answers no shared cache gives to others: it takes a token or a key from these headers.
+    """`handler`, which reads a token or a key from these headers: no shared cache may give its responses to others.
 
-    An answer without Cache-Control stays as it is.
+    A response without Cache-Control is not changed.
     """
 
     async def handle(request: Request) -> Response:
         response = await handler(request)
         if any(name.lower() == "cache-control" for name, _ in response.headers):
-            response = copy(response)  # the author may answer with one and the same again and again
+            response = copy(response)  # the author may return the same object again and again
             if any(name in request.headers for name in credentials):
                 make_private(response)
             else:

@@ -1,4 +1,4 @@
-"""What can be known to be wrong with a route before anything is open: ConfigurationError, with the remedy."""
+"""Checks of a route at start-up, before anything is open: ConfigurationError, with the remedy."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from .cpu_endpoints import Endpoint
 
 
 def endpoint_of(plan: Plan, settings: Settings) -> Endpoint:
-    """A cpu route as its workers need it. ConfigurationError for what they cannot import, or that needs the loop."""
+    """The endpoint of a cpu route. ConfigurationError if workers cannot import its functions, or it needs the loop."""
     route = plan.route
     function = route.function
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         raise ConfigurationError.at(
-            function, "is async, but @cpu_route runs it in a worker, where nothing else waits; make it a plain def"
+            function, "is async, but @cpu_route runs it in a worker, which has no event loop; make it a plain def"
         )
     if has_parameter(function, WebSocket):
         raise ConfigurationError.at(
@@ -61,18 +61,18 @@ def _check_picklable(given: Given) -> None:
         pickle.dumps(given)
     except Exception as error:
         raise ConfigurationError(
-            f"what overrides a cpu_resource, {given.value!r}, cannot be sent to a worker: {error}; "
+            f"the override of a cpu_resource, {given.value!r}, cannot be sent to a worker: {error}; "
             "give a function at a module's top level, which opens it there"
         ) from None
 
 
 def _check_importable(function: Callable[..., Any]) -> None:
-    """A worker gets a function by its module and name, as pickle has it."""
+    """A worker imports a function by its module and name, as pickle does."""
     name = function.__qualname__
     if "<lambda>" in name or "<locals>" in name:
         kind = "a lambda" if "<lambda>" in name else "defined inside another function"
         raise ConfigurationError.at(
-            function, f"is {kind}, so that a worker cannot import it; define it with def at the module's top level"
+            function, f"is {kind}, which a worker cannot import; define it with def at the module's top level"
         )
     found: Any = sys.modules.get(function.__module__)
     for part in name.split("."):
@@ -80,13 +80,13 @@ def _check_importable(function: Callable[..., Any]) -> None:
     if found is not function:
         raise ConfigurationError.at(
             function,
-            f"{function.__module__}.{name} is not this function, so that a worker would import another one; "
+            f"{function.__module__}.{name} is not this function: a worker would import another one; "
             "put the tinysvc decorator on top of the others, and give every handler a name of its own",
         )
 
 
 def check(plan: Plan) -> None:
-    """ConfigurationError for what can be known to be wrong with a route before anything is open."""
+    """Check one route. ConfigurationError for a mistake in it."""
     if plan.route.kind == "cpu":
         endpoint_of(plan, Settings())
     else:

@@ -1,7 +1,7 @@
 """The worker's side of a cpu route: request -> bind -> handler -> encode -> response, one at a time or in a batch.
 
-A worker imports this, and neither the server nor the pool: the less it loads, the sooner it is there and the less
-memory each costs.
+A worker imports this file, but neither the server nor the pool: with fewer modules it starts sooner and uses less
+memory.
 
     meta of a request   (number, method, path, query, path parameters, headers, peer, id, pickled resources or None)
             its reply   (status, content type, headers)
@@ -10,9 +10,10 @@ memory each costs.
     meta of a batch     (number, [meta of each request], [length of each body]); the body is those of all
             its reply   [(length, reply, None) or (0, None, error's texts)], one for each; the body is those of all
 
-adapter.py, calls.py and batching.py are at the other end. A request of a batch that fails, fails alone: what does not
-bind is not given to the handler; an exception among the results is one request's error; and when the handler raises for
-several, it is called again with each alone. So a handler with `batch=` must be safe to repeat.
+cpu_handlers.py, cpu_calls.py and batching.py are at the other end. A request of a batch fails alone: a request that
+does not bind is not given to the handler; an exception among the results is the error of one request; and when the
+handler raises for several requests, it is called again with each one alone. So a handler with `batch=` must be safe to
+repeat.
 """
 
 from __future__ import annotations
@@ -56,28 +57,28 @@ class Endpoint(NamedTuple):
     function: Callable[..., Any]
     path_parameters: tuple[str, ...]
     resources: dict[str, Callable[..., Any]]
-    """Those that the worker opens, in the order of need; a Given is there already."""
+    """The resources that the worker opens, in the order of need; a Given needs no opening."""
     shared: frozenset[str] = frozenset()
-    """Names of the resources that are opened in the forkserver."""
+    """Names of the resources that the forkserver opens."""
     batch: Batch | None = None
     path: str = ""
-    """The pattern of its path, where it finally stands."""
+    """The pattern of its path, with the prefixes of its services."""
     compress: bool = False
-    """Whether answers are compressed for clients that accept it."""
+    """Whether responses are compressed for clients that accept it."""
     max_body_size: int = 16 * 1024 * 1024
     """Bytes that a compressed body may unpack to."""
     request_resources: frozenset[str] = frozenset()
-    """Names of the resources whose values come with each request."""
-    error_handlers: dict[type[Exception], ErrorHandler] = {}  # noqa: RUF012 - nobody writes to it
+    """Names of the resources whose values arrive with each request."""
+    error_handlers: dict[type[Exception], ErrorHandler] = {}  # noqa: RUF012 - it is never changed
     has_body: bool = True
     """Whether one of its methods has a body."""
 
 
 class CpuProgram:
-    """What a worker runs: it opens the resources, then it binds, calls and encodes.
+    """The program of a worker: open the resources; then, for each job, bind, call and encode.
 
-    Shared resources are opened by `preload`, in the forkserver; the workers find them here, as it forks them. Where
-    nobody has called it, a worker opens its own.
+    `preload` opens shared resources in the forkserver, and its forked workers inherit them. Without `preload`, a worker
+    opens its own.
     """
 
     def __init__(self, endpoints: list[Endpoint]) -> None:
@@ -85,7 +86,7 @@ class CpuProgram:
         self._shared: dict[Any, Any] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return CpuProgram, (self.endpoints,)  # what is open stays in its process
+        return CpuProgram, (self.endpoints,)  # open resources stay in their process
 
     @contextmanager
     def preload(self) -> Iterator[None]:
@@ -107,16 +108,16 @@ class CpuProgram:
                 table.append((make(endpoint, values), _called(endpoint, values)))
 
             def run_job(meta: Any, body: Body) -> Reply:
-                answer: JobFunction
+                respond: JobFunction
                 call: JobFunction
-                answer, call = table[meta[0]]
-                return answer(meta, body) if meta[1] is not None else call(meta, body)
+                respond, call = table[meta[0]]
+                return respond(meta, body) if meta[1] is not None else call(meta, body)
 
             yield run_job
 
 
 def _open(stack: ExitStack, resources: dict[str, Callable[..., Any]], opened: dict[Any, Any]) -> dict[str, Any]:
-    """The values of these resources; what is open already stands in `opened`."""
+    """The values of these resources; `opened` has those that are open, and gets the new ones."""
     keys: dict[str, Any] = {}
     values: dict[str, Any] = {}
     for name, function in resources.items():
@@ -124,7 +125,7 @@ def _open(stack: ExitStack, resources: dict[str, Callable[..., Any]], opened: di
         if key not in opened:
             with started_by(f"the resource {name}"):
                 opened[key] = open_resource(stack, function, arguments)
-            stack.callback(set_closing_resource, name)  # it is called before that is closed
+            stack.callback(set_closing_resource, name)  # runs just before the resource closes
         keys[name], values[name] = key, opened[key]
     return values
 
@@ -166,7 +167,7 @@ def _one_at_a_time(endpoint: Endpoint, resources: Values) -> JobFunction:
                     content = _holding(request.form_data, content)
             if compress:
                 content = _compressed(request, response, content)
-        except MemoryError:  # nobody knows what is left; the worker is replaced
+        except MemoryError:  # the worker's state is unknown; it is replaced
             raise
         except Exception as error:
             answer = _answer_to(error, request, error_handlers)
@@ -174,26 +175,26 @@ def _one_at_a_time(endpoint: Endpoint, resources: Values) -> JobFunction:
                 raise
             response = answer
             content = response.content
-        work = perf_counter() - begin if type(content) is bytes else None  # of a stream, most is still to be done
+        work = perf_counter() - begin if type(content) is bytes else None  # a stream has not done most of its work yet
         return Reply(_meta_of(response, work), content)
 
     return run_job
 
 
 def _holding(form: FormData, pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """The pieces. Until the last one the form is held: an UploadFile closes its file when nothing holds it."""
+    """The pieces. The form is referenced until the last one: an UploadFile without a reference closes its file."""
     yield from pieces
 
 
 def _answer_to(error: Exception, request: Request, error_handlers: ErrorHandlers) -> Response | None:
-    """What the author's error handlers make of it, or the problem that it is; None if it is neither."""
+    """The response of the author's error handlers, or the problem of an HTTPError; None for other errors."""
     if error_handlers and (response := handled_error(error, request, error_handlers)):
         return response
     return problem_response(error, request) if isinstance(error, HTTPError) else None
 
 
 def _compressed(request: Request, response: Response, content: Any) -> Any:
-    """The content as the response will have it; the response's headers tell how."""
+    """The content, compressed if the client accepts it; the headers of the response say so."""
     response.content = content
     coding = begin_compression(request, response)
     if coding is None:
@@ -202,7 +203,7 @@ def _compressed(request: Request, response: Response, content: Any) -> Any:
 
 
 def _called(endpoint: Endpoint, resources: Values) -> JobFunction:
-    """The handler as a function, called from the server's own code."""
+    """The handler as a function that the server calls by `cpu(...)`."""
     own = {name: resources[name] for name in signature(endpoint.function).parameters if name in resources}
 
     def run_job(meta: Any, body: Body) -> Reply:
@@ -212,7 +213,7 @@ def _called(endpoint: Endpoint, resources: Values) -> JobFunction:
         route_name.set(f"call {endpoint.path}")
         try:
             result = endpoint.function(*args, **{**own, **kwargs})
-        except MemoryError:  # nobody knows what is left; the worker is replaced
+        except MemoryError:  # the worker's state is unknown; it is replaced
             raise
         except Exception as error:
             return Reply(([], error_text(error)), pickled_error(error))
@@ -226,7 +227,7 @@ def _called(endpoint: Endpoint, resources: Values) -> JobFunction:
 
 
 def _meta_of(response: Response, work: float | None = None) -> tuple[int, str | None, list[tuple[str, str]], Any]:
-    """Head of the response; and the seconds that were worked for it, where that is known."""
+    """Head of the response, and the seconds of work, where that is known."""
     if type(response.headers) is not HeaderLines or not (response.content_type or "").isascii():
         check_headers(response)
     return response.status, response.content_type, response.headers, work
@@ -256,7 +257,7 @@ def _batched(endpoint: Endpoint, resources: Values) -> JobFunction:
                 bound[position] = bind(request, typed_body(request, part, kind, limit), values)
             except MemoryError:
                 raise
-            except Exception as error:  # also one of the author's own, of a __post_init__
+            except Exception as error:  # also an error of the author's code, in a __post_init__
                 outcomes[position] = error
         request_id.set(",".join(requests[position].id for position in bound))
         for position, result in zip(bound, _results(function, list(bound.values()), own), strict=True):
@@ -275,12 +276,12 @@ def _parts(body: Body, lengths: list[int]) -> Iterator[Body]:
 
 
 def _results(function: Callable[..., Any], bound: list[Values], resources: Values) -> list[Any]:
-    """A result or an exception for each: of one call, or if that raises, of a call for each alone."""
+    """A result or an exception for each request: of one call, or if that raises, of one call for each request."""
     if not bound:
         return []
     try:
-        return copy_context().run(_call, function, bound, resources)  # a second call begins as the first
-    except MemoryError:  # nobody knows what is left; the worker is replaced
+        return copy_context().run(_call, function, bound, resources)  # a second call starts with the same variables
+    except MemoryError:  # the worker's state is unknown; it is replaced
         raise
     except BaseException as error:
         if len(bound) == 1 or isinstance(error, UnencodableResult):
@@ -301,7 +302,7 @@ def _call(function: Callable[..., Any], bound: list[Values], resources: Values) 
 
 
 def _answer(endpoint: Endpoint, outcome: Any, request: Request) -> tuple[tuple[int, Any, Any], Body]:
-    """One request's part of the reply, and of its body."""
+    """The part of one request of the reply and of its body."""
     try:
         response = _whole(outcome) if not isinstance(outcome, BaseException) else None
         if isinstance(outcome, Exception):
@@ -319,5 +320,7 @@ def _answer(endpoint: Endpoint, outcome: Any, request: Request) -> tuple[tuple[i
 def _whole(result: Any) -> Response:
     response = encode_result(result)
     if not isinstance(response.content, (bytes, memoryview)):
-        raise UnencodableResult("a request of a batch is answered whole, but its result is an iterator; return a list")
+        raise UnencodableResult(
+            "a response of a batch cannot be a stream, but the result is an iterator; return a list"
+        )
     return response

@@ -2,7 +2,7 @@
 
     request ──> body: bytes, or an arena where it is big ──> submit_frame ──> reply ──> Response, with Server-Timing
 
-The worker's side is endpoints.py. What happens to the job when the client leaves is decided here: see README.
+The worker's side is cpu_endpoints.py. What a disconnect does to the job is decided here: see docs/pool.md.
 """
 
 from __future__ import annotations
@@ -33,7 +33,16 @@ def cpu_handler(
     default_timeout: float,
     lane: Lane | None,
 ) -> Handler:
-    """What answers the route at this path, whose endpoint has this number among those of its pool."""
+    """The handler of a cpu route.
+
+    Args:
+        pool: The pool of the route.
+        number: The position of the route's endpoint in the program of the pool's workers.
+        route: The route.
+        path: Its path pattern.
+        default_timeout: Seconds, for a route without `timeout`.
+        lane: Limits how many workers the route may use at a time.
+    """
     timeout = route.timeout_or(default_timeout)
     batched = route.batch is not None
     jobs: Any = Batcher(pool, number, route.batch, timeout, lane) if route.batch else pool
@@ -52,10 +61,10 @@ def cpu_handler(
             job = jobs.submit_frame(meta, body, timeout, lane, key)
             cancels = route.on_disconnect == "cancel" or (not route.on_disconnect and method in SAFE_METHODS)
 
-            def left() -> None:
+            def on_disconnect() -> None:
                 jobs.abandon(job, even_running=cancels)
 
-            request.on_disconnect = left
+            request.on_disconnect = on_disconnect
             reply = await job.future
         except asyncio.CancelledError:
             jobs.abandon(job, even_running=True)
@@ -69,21 +78,23 @@ def cpu_handler(
         if sample and work is not None and sample.is_full_with(work, job.ran):
             sample = None
         response = Response(reply.body, status, headers, content_type)
-        list.append(response.headers, ("server-timing", server_timing(job)))  # ours: without a check, on the hot path
+        list.append(
+            response.headers, ("server-timing", server_timing(job))
+        )  # our own value needs no check; this is a hot path
         return response
 
     return handle
 
 
 def server_timing(job: Job | Item | None) -> str:
-    """The value of Server-Timing (W3C): milliseconds that the job waited and ran. None: it was refused at once."""
+    """The value of Server-Timing (W3C): milliseconds that the job waited and ran; None: it was refused."""
     if job is None:
         return "queue;dur=0.0"
     return f"queue;dur={job.queued * 1e3:.1f}, run;dur={job.ran * 1e3:.1f}"
 
 
 async def received(request: Request, arenas: Arenas) -> bytes | Arena:
-    """The body as it comes; a big one goes straight into an arena, and is never held here as a whole."""
+    """The body. A big one is written to an arena as it arrives, and never held in memory as a whole."""
     pieces: list[bytes] = []
     size = 0
     stream = request.stream(kept=True)

@@ -1,4 +1,4 @@
-"""Resources at work: io resources are opened, held and closed; for the whole server, or around each request."""
+"""io resources are opened, held and closed, for the whole server or around each request."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ log = logging.getLogger("tinysvc")
 
 
 class ResourceFailed(TinysvcError):
-    """An io_resource raised while it was opened; the message ends with the author's part of the traceback."""
+    """An io_resource raised while it was opened. The message ends with the author's part of the traceback."""
 
 
 async def open_once(
@@ -39,10 +39,14 @@ async def open_once(
     lost: set[str],
     seconds_left: Callable[[], float],
 ) -> dict[str, Any]:
-    """The values of io resources that the whole server has; what is open already stands in `opened`.
+    """Open io resources for the whole server, and return their values by name.
 
-    The names of those that end before the server does are added to `lost`. `seconds_left` says how long they may take,
-    when they are closed.
+    Args:
+        stack: Closes them.
+        resources: The resources, in the order of need.
+        opened: Values of the resources that are open already; gets the new ones.
+        lost: Gets the names of resources that end before the server does.
+        seconds_left: How long they may take to close.
     """
     keys: dict[str, Any] = {}
     values: dict[str, Any] = {}
@@ -62,7 +66,7 @@ async def _open(
     seconds_left: Callable[[], float],
 ) -> Any:
     own = AsyncExitStack()
-    stack.push_async_callback(_close_told, function, own, seconds_left)
+    stack.push_async_callback(_close_logged, function, own, seconds_left)
     try:
         if inspect.isasyncgenfunction(function):
             held = HeldOpen(function, arguments, lost)
@@ -77,9 +81,9 @@ async def _open(
 
 
 class HeldOpen:
-    """An async generator that is open in a task of its own.
+    """An async generator that is open in its own task.
 
-    A task group, or a time-out, around its `yield` cancels the task that has entered it: that must not be the server's.
+    A task group or a timeout around its `yield` cancels the task that has entered it, which must not be the server's.
     """
 
     def __init__(self, function: Callable[..., Any], arguments: Mapping[str, Any], lost: set[str]) -> None:
@@ -91,10 +95,10 @@ class HeldOpen:
         self._task: asyncio.Task[None] | None = None
 
     async def open(self) -> Any:
-        """Its value. Raises what the generator raises before its `yield`."""
+        """Open it and return its value. Raises the error of the generator before its `yield`."""
         self._task = asyncio.create_task(self._hold())
         value, context = await self._opened
-        restore(context)  # the variables that it has set are those of the server
+        restore(context)  # context variables that it has set are set in the server
         return value
 
     async def _hold(self) -> None:
@@ -107,21 +111,21 @@ class HeldOpen:
             if not self._opened.done():
                 self._opened.set_exception(error)
             elif self._closing.is_set() and isinstance(error, asyncio.CancelledError):
-                pass  # `_close_told` says that it took too long
+                pass  # `_close_logged` reports the timeout
             elif self._closing.is_set():
-                _tell_failure(self._function, "cannot be closed", error)
+                _log_failure(self._function, "cannot be closed", error)
             else:
-                self._lose("failed, and is closed while the server runs", error)
+                self._report_loss("failed, and is closed while the server runs", error)
         else:
             if not self._closing.is_set():
-                self._lose("was cancelled, and is closed while the server runs", None)
+                self._report_loss("was cancelled, and is closed while the server runs", None)
 
-    def _lose(self, words: str, error: BaseException | None) -> None:
+    def _report_loss(self, words: str, error: BaseException | None) -> None:
         self._lost.add(self._function.__name__)
-        _tell_failure(self._function, words, error)
+        _log_failure(self._function, words, error)
 
     async def close(self) -> None:
-        """Close the generator in its task, and wait for it."""
+        """Close the generator in its task, and wait for that."""
         self._closing.set()
         if self._task is not None:
             if not self._opened.done() or self._opened.cancelled():
@@ -134,7 +138,7 @@ class HeldOpen:
                 raise
 
 
-def _tell_failure(function: Callable[..., Any], words: str, error: BaseException | None) -> None:
+def _log_failure(function: Callable[..., Any], words: str, error: BaseException | None) -> None:
     text = f"the resource {function.__name__} {words}"
     if error is not None:
         observe_error(error)
@@ -142,8 +146,8 @@ def _tell_failure(function: Callable[..., Any], words: str, error: BaseException
     log.error("%s", indented(text))
 
 
-async def _close_told(function: Callable[..., Any], own: AsyncExitStack, seconds_left: Callable[[], float]) -> None:
-    """What fails or takes too long is said here, and the others are closed all the same."""
+async def _close_logged(function: Callable[..., Any], own: AsyncExitStack, seconds_left: Callable[[], float]) -> None:
+    """Close one resource. A failure or a timeout is logged; the other resources are closed all the same."""
     seconds = max(MIN_STEP_TIME, seconds_left())
     late = f"the resource {getattr(function, '__name__', function)} was not closed within shutdown_timeout"
     exit_guard.limit_step(seconds + MIN_STEP_TIME, late)
@@ -155,7 +159,7 @@ async def _close_told(function: Callable[..., Any], own: AsyncExitStack, seconds
         if isinstance(error, TimeoutError) and limit.expired():
             log.error("%s; its cleanup was cancelled", late)
         else:
-            _tell_failure(function, "cannot be closed", error)
+            _log_failure(function, "cannot be closed", error)
     finally:
         exit_guard.end_step()
 
@@ -164,12 +168,17 @@ Opener = Callable[[AsyncExitStack, dict[str, Any]], Awaitable[Any]]
 
 
 class Scope:
-    """The resources of a request, for one route: opened around its handler.
+    """The resources that a route opens for each request, around its handler.
 
-    `binder` is the handler's, `once` are the values of what the whole server has. With `apart`, others than the server
-    may cancel the request: it runs in a task of its own.
+    Nothing is opened for a request with a wrong parameter, of a resource or of the handler.
 
-    Nothing is opened for a request whose parameters are wrong, those of the resources or those of the handler.
+    Args:
+        resources: The resources, in the order of need.
+        binder: The binder of the handler.
+        once: Values of the resources that are open for the whole server.
+        sent: Send the values to a worker, pickled.
+        timeout: Seconds for opening and the handler; closing does not count.
+        apart: Run the request in its own task, because middleware may cancel it, too.
     """
 
     def __init__(
@@ -197,18 +206,18 @@ class Scope:
             stack = AsyncExitStack()
             try:
                 if self._timeout is None:
-                    response = await self._answer(stack, handler, request)
-                else:  # around this only: the deadline does not cancel what closes
-                    response = await limited_time(partial(self._answer, stack, handler), self._timeout)(request)
+                    response = await self._respond(stack, handler, request)
+                else:  # only around this: the deadline does not cancel the closing
+                    response = await limited_time(partial(self._respond, stack, handler), self._timeout)(request)
             except BaseException as error:
-                _keep_from_cancelling(request, own_task)
+                _protect_closing(request, own_task)
                 await _close(stack, error)
-                raise  # whatever the resources made of it: what failed has failed
+                raise  # a resource cannot swallow the error
             if isinstance(response.content, AsyncIterator):
-                stack.callback(_keep_from_cancelling, request, own_task)  # the first that it does when it closes
+                stack.callback(_protect_closing, request, own_task)  # it runs first when the stream closes
                 response.content = OpenStream(response.content, stack)
                 return response
-            _keep_from_cancelling(request, own_task)
+            _protect_closing(request, own_task)
             if isinstance(response, FailedResponse):
                 await _close(stack, response.error)
             else:
@@ -217,11 +226,11 @@ class Scope:
 
         async def handle_apart(request: Request) -> Response:
             own_task = OwnTask()
-            return await own_task.answer(partial(handle, request, own_task))
+            return await own_task.respond(partial(handle, request, own_task))
 
         return handle_apart if self._apart else handle
 
-    async def _answer(self, stack: AsyncExitStack, handler: Handler, request: Request) -> Response:
+    async def _respond(self, stack: AsyncExitStack, handler: Handler, request: Request) -> Response:
         values = await self._open(stack, request)
         request.resources = self._pickled(values) if self._sent else values
         return await handler(request)
@@ -240,8 +249,8 @@ class Scope:
             raise UnencodableResult(f"the resources {names} of a request cannot be sent to a worker: {error}") from None
 
 
-def _keep_from_cancelling(request: Request, own_task: OwnTask | None) -> None:
-    """Its resources close now, and a disconnect or a time-out does not cancel that: half a commit helps nobody."""
+def _protect_closing(request: Request, own_task: OwnTask | None) -> None:
+    """Resources close now: no disconnect and no timeout may cancel that, for example during a commit."""
     request.on_disconnect = _do_nothing
     if own_task is not None:
         own_task.is_closing = True
@@ -256,7 +265,7 @@ def _bound(resource: Resource, known: Set[str]) -> Callable[[Request, bytes, Map
 
 
 def _opener(function: Callable[..., Any]) -> Opener:
-    """How a resource of a request is opened: what is `def` in a thread, as handlers are."""
+    """How a resource of a request is opened: a `def` runs in a thread, as handlers do."""
     if isinstance(function, Given):
         return _given(function)
     if inspect.isasyncgenfunction(function):
@@ -286,12 +295,12 @@ def _in_threads(function: Callable[..., Any]) -> Opener:
     async def enter(stack: AsyncExitStack, arguments: dict[str, Any]) -> Any:
         context = opened(**arguments)
 
-        async def leave(*error: Any) -> bool | None:
+        async def close(*error: Any) -> bool | None:
             return await in_thread(partial(context.__exit__, *error), always=True)  # type: ignore[no-any-return]
 
         def open_it() -> Any:
             value = context.__enter__()
-            stack.push_async_exit(leave)  # here, as a client that leaves meanwhile ends the waiting for the value
+            stack.push_async_exit(close)  # here, as a disconnect may end the waiting for the value
             return value
 
         return await in_thread(open_it)
@@ -300,7 +309,7 @@ def _in_threads(function: Callable[..., Any]) -> Opener:
 
 
 class OpenStream:
-    """A stream that closes the resources of its request behind its last piece, or when it is cut off."""
+    """A stream that closes the resources of its request after its last piece, or when it is aborted."""
 
     def __init__(self, pieces: AsyncIterator[bytes], stack: AsyncExitStack) -> None:
         self._pieces = pieces
@@ -322,16 +331,16 @@ class OpenStream:
             raise
 
     def tail(self) -> bytes:
-        """What a compressed stream that is ended still has to send."""
+        """The bytes that a compressed stream sends at its end, also if it is ended early."""
         return self._pieces.tail() if hasattr(self._pieces, "tail") else b""
 
     async def aclose(self) -> None:
-        """What is still open is told that the stream was cut off: to commit now would be wrong."""
+        """Close the resources with ConnectionAbortedError: the stream was aborted, so they must not commit."""
         self._variables.restore()
-        await self._close_with(ConnectionAbortedError("the stream was cut off before its end"))
+        await self._close_with(ConnectionAbortedError("the stream was aborted before its end"))
 
     async def fail(self, error: BaseException) -> None:
-        """Close it because of an error that has come between two pieces, and raise that."""
+        """Close it because of an error between two pieces, and raise that error."""
         await self._close_with(error)
         raise error
 
@@ -344,7 +353,7 @@ class OpenStream:
 
 
 async def _close(stack: AsyncExitStack, error: BaseException) -> None:
-    """Throw the error into the generators that are open; none of them swallows it, and another one is raised."""
+    """Throw the error into the open generators. It cannot be swallowed; another error from them is raised."""
     try:
         await stack.__aexit__(type(error), error, error.__traceback__)
     except BaseException as other:

@@ -1,13 +1,13 @@
-"""A task of its own for a request's resources, and for all that runs between their opening and their closing.
+"""A separate task for the resources of a request, and for everything between their opening and their closing.
 
-Middleware may put a time-out or a cancel scope around `call_next`: each cancels the task that has entered it, at any
-moment. A cancel that comes while a transaction commits would leave it neither committed nor rolled back. So it is
+Middleware may use a timeout or a cancel scope around `call_next`, which cancels the task of the middleware at any
+moment. A cancellation during a commit would leave a transaction neither committed nor rolled back. So a cancellation is
 
 passed on    while the handler runs: the resources then close with the error
-kept         while the resources close: it is raised when they are closed
+delayed      while the resources close: it is raised once they are closed
 
-Task groups and time-outs of the resources themselves cancel the task of their own, and work as anywhere. Middleware
-that is not there costs nothing: without it, nothing but the server cancels.
+Task groups and timeouts of the resources themselves cancel the separate task, and work as usual. A route without
+middleware needs no separate task: only the server cancels it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ..core.shutdown import CUT_OFF
 
 
 class Stream(Protocol):
-    """The stream of a request's resources, which closes them."""
+    """A stream that closes the resources of its request."""
 
     def __aiter__(self) -> AsyncIterator[bytes]: ...
 
@@ -41,22 +41,22 @@ class Stream(Protocol):
 
 
 class OwnTask:
-    """It calls the handler with the resources around it, then its stream, until `is_closing` was set."""
+    """Runs the handler and its resources in one task, then the stream, until `is_closing` is set."""
 
     def __init__(self) -> None:
         self.is_closing = False
         self._task: asyncio.Task[None] | None = None
-        self._call: Callable[[], Awaitable[Any]] | None = None  # what it does next
+        self._call: Callable[[], Awaitable[Any]] | None = None  # the next call
         self._stream: Stream
-        self._has_outcome = False  # of the call
+        self._has_outcome = False  # the call has returned or raised
         self._result: Any = None
         self._error: BaseException | None = None
-        self._context = Context()  # as the call has left it
+        self._context = Context()  # the context variables after the call
         self._caller: asyncio.Future[None]
         self._called: asyncio.Future[None]
 
-    async def answer(self, call: Callable[[], Awaitable[Response]]) -> Response:
-        """The response that `call` returns; a stream goes on in the task. The caller gets the variables it has set."""
+    async def respond(self, call: Callable[[], Awaitable[Response]]) -> Response:
+        """The response of `call`; a stream continues in the task. Context variables that it has set are copied back."""
         before = copy_context()
         try:
             response: Response = await self.run(call)
@@ -67,7 +67,7 @@ class OwnTask:
         return response
 
     async def run(self, call: Callable[[], Awaitable[Any]]) -> Any:
-        """What `call` returns or raises in the task; None if that has ended."""
+        """Run `call` in the task; return its result or raise its error. None if the task has ended."""
         loop = asyncio.get_running_loop()
         self._call, self._has_outcome, self._caller = call, False, loop.create_future()
         if self._task is None:
@@ -83,15 +83,15 @@ class OwnTask:
             await self._caller
         except asyncio.CancelledError as error:
             with _shield():
-                kept = await self._outlast(error)
+                kept = await self._wait_in_spite_of_cancels(error)
         if kept is not None and (self._error is None or isinstance(self._error, StopAsyncIteration)):
             if isinstance(content := getattr(self._result, "content", None), FileContent):
                 content.file.close()
             raise kept
         return await self._outcome()
 
-    async def _outlast(self, error: asyncio.CancelledError) -> asyncio.CancelledError | None:
-        """Wait on, in spite of cancels. Returns the last one that was kept."""
+    async def _wait_in_spite_of_cancels(self, error: asyncio.CancelledError) -> asyncio.CancelledError | None:
+        """Wait for the call, in spite of cancellations. Returns the last delayed one."""
         assert self._task is not None
         kept = None
         while not self._task.done():
@@ -113,19 +113,19 @@ class OwnTask:
         assert self._task is not None
         result, error = self._result, self._error
         self._result = self._error = None
-        if self._task.done() and self._task.cancelled():  # before it began
+        if self._task.done() and self._task.cancelled():  # before it started
             error = asyncio.CancelledError()
         if error is None:
             return result
         try:
             if isinstance(error, asyncio.CancelledError) and self._task.cancelling():
                 caller = asyncio.current_task()
-                if caller is not None and not caller.cancelling():  # by a disconnect, which cancels the request
+                if caller is not None and not caller.cancelling():  # a disconnect has cancelled the request
                     caller.cancel(*error.args)
                     await asyncio.sleep(0)
             raise error
         finally:
-            del error  # which leads to this frame
+            del error  # break the reference cycle with this frame
 
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
@@ -148,7 +148,7 @@ class OwnTask:
             self._wake()
             try:
                 await self._called
-            except asyncio.CancelledError as error:  # by a task group of a resource
+            except asyncio.CancelledError as error:  # a task group of a resource cancels it
                 self._call = partial(self._stream.fail, error)
 
     def _wake(self, _: object = None) -> None:
@@ -157,7 +157,7 @@ class OwnTask:
 
 
 class StreamOfTask:
-    """A stream that goes on, and closes, in the task of its resources."""
+    """A stream that runs and closes in the task of its resources."""
 
     def __init__(self, task: OwnTask, stream: Stream) -> None:
         self._task = task
@@ -180,7 +180,7 @@ class StreamOfTask:
 
 
 def _shield() -> AbstractContextManager[Any]:
-    """A scope of anyio's cancels again and again, unless there is a shield."""
+    """A cancel scope of anyio cancels repeatedly, unless a shield is inside it."""
     if "anyio" not in sys.modules:
         return nullcontext()
     from anyio import CancelScope

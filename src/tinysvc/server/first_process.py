@@ -1,8 +1,8 @@
-"""The first process of a container: the kernel gives it every orphan there, and it must reap them.
+"""The first process of a container: the kernel makes every orphan its child, and it must reap them.
 
-A server cannot do so itself: an orphan looks like a child that the author's code has started and will wait for, and the
-exit status of such a child must not be lost. So the first process forks the server, and does three things: it reaps
-its children, passes signals on, and ends as the server ends. It has no loop and no thread.
+A server cannot do that itself: an orphan looks like a child that the author's code has started and waits for, whose
+exit status must not be lost. So the first process forks the server and does three things: it reaps its children, passes
+signals on, and exits with the server's status. It has no event loop and no thread.
 """
 
 from __future__ import annotations
@@ -19,36 +19,36 @@ log = logging.getLogger("tinysvc")
 
 
 def leave_first_process() -> None:
-    """Return in a child of this process where this is the first one, and at once where it is not."""
+    """In the first process of a container, fork, and return only in the child. In any other process, do nothing."""
     if sys.platform != "linux" or os.getpid() != 1:
         return
-    if count_threads() > 1:  # they would not run in the child
+    if count_threads() > 1:  # threads do not run in the child
         log.warning(
-            "this is the first process of a container and has threads before it serves, so that orphaned processes are "
-            "not reaped. Start it by python -m tinysvc FILE, or the container by docker run --init"
+            "this first process of a container has started threads before it serves, so orphaned processes are not "
+            "reaped. Start it with python -m tinysvc FILE, or start the container with docker run --init"
         )
         return
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):
-            stream.flush()  # else its buffer is written twice
+            stream.flush()  # otherwise both processes write its buffer
     held = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         server = os.fork()
-    except OSError:  # no second process is allowed here, and so no orphan
+    except OSError:  # no second process is allowed here, so there are no orphans
         server = 0
     if server:
         os._exit(_wait_for(server))
     signal.pthread_sigmask(signal.SIG_SETMASK, held)
-    if os.environ.get("LISTEN_PID") == "1":  # the sockets of a service manager are inherited
+    if os.environ.get("LISTEN_PID") == "1":  # the child inherits the sockets of systemd
         os.environ["LISTEN_PID"] = str(os.getpid())
 
 
 def _wait_for(server: int) -> int:
-    """The exit status of the server, as a shell gives it. All signals are blocked, and so none is lost."""
+    """The exit status of the server, as a shell has it. All signals are blocked, so none is lost."""
     while True:
         received = signal.sigwaitinfo(signal.valid_signals())
         if received.si_signo != signal.SIGCHLD:
-            if received.si_code <= 0:  # by a process: the terminal sends its signals to the server, too
+            if received.si_code <= 0:  # sent by a process: a terminal sends its signals to the server, too
                 os.kill(server, received.si_signo)
             continue
         with suppress(ChildProcessError):

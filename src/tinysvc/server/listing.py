@@ -1,4 +1,4 @@
-"""Tables for people: the routes of a service, and the settings with where each comes from."""
+"""Tables to print: the routes of a service, and the settings with their origins."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from ..service.routes import Route
 from ..service.service import Service
 
 COLOURS = {"io": "32", "cpu": "33", "dim": "2"}
-"""As terminals have them (ECMA-48): green waits, yellow computes."""
+"""Colours of terminals (ECMA-48): green for io, yellow for cpu."""
 
 
 def is_colourful(stream: TextIO, environ: Mapping[str, str] | None = None) -> bool:
-    """Whether to write with colours: to a terminal, if nobody objects (https://no-color.org)."""
+    """Whether to use colours: the stream is a terminal, and NO_COLOR is not set (https://no-color.org)."""
     environ = os.environ if environ is None else environ
     try:
         return stream.isatty() and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
-    except ValueError:  # it is closed
+    except ValueError:  # the stream is closed
         return False
 
 
 def route_table(service: Service, *, colour: bool = False) -> str:
-    """The routes, one a line: method, path, io or cpu, handler, and what it has been given beside."""
+    """The routes, one per line: methods, path, io or cpu, handler, options."""
     rows = [
         (" ".join(route.methods), path, route.kind, _handler(route), _options(route))
         for path, route in service.all_routes()
@@ -52,14 +52,14 @@ def _options(route: Route) -> str:
 def settings_table(
     settings: Settings, overrides: Mapping[str, Any], environ: Mapping[str, str], service_options: Mapping[str, Any]
 ) -> str:
-    """Every option with its value and where that comes from."""
+    """Every option with its value and its origin."""
     known = origins(overrides, environ, service_options)
     values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
     return _columns([(name, _shown(value), known.get(name, "default")) for name, value in values.items()], False)
 
 
 def _shown(value: object) -> str:
-    """As it would be written on the command line; of a mapping of pools, each with what it was given."""
+    """The value as on the command line; for pools, each with its options."""
     if not isinstance(value, Mapping):
         return repr(value) if isinstance(value, str) else str(value)
     pools = [(name, pool.given() if isinstance(pool, Pool) else {repr(pool): ""}) for name, pool in value.items()]

@@ -1,4 +1,4 @@
-"""From what a user names on the command line to a Service.
+"""Load a Service from a target of the command line.
 
     hello.py                  a file
     package.module            a module; package.module:name for a Service in it
@@ -30,7 +30,7 @@ from ..service.service import Service
 log = logging.getLogger("tinysvc")
 
 BUNDLED = Path(__file__).parents[1] / "examples"
-"""Where a wheel carries the examples, so that `python -m tinysvc examples` works in an empty folder."""
+"""The examples in a wheel: `python -m tinysvc examples` works in an empty folder, too."""
 
 
 LIBRARIES = (
@@ -38,12 +38,12 @@ LIBRARIES = (
     *{f"{sysconfig.get_path(name)}/" for name in ("stdlib", "platstdlib", "purelib", "platlib", "scripts")},
     f"{Path(__file__).parents[1]}/",
 )
-"""How the names of files begin that no author of a service has written: the slash, as `tinysvc_shop` may stand beside
-`tinysvc`; the scripts, as `tinysvc` is one."""
+"""Prefixes of files that are not the author's. With a slash, because `tinysvc_shop` may be beside `tinysvc`; with the
+scripts, because `tinysvc` is one."""
 
 
 class TargetError(ConfigurationError):
-    """There is no service where the user said."""
+    """The target names no service."""
 
 
 class ImportFailed(ConfigurationError):
@@ -105,7 +105,7 @@ def _service_of(module: types.ModuleType) -> Service:
 
 
 def _service_in(module: types.ModuleType, attribute: str) -> Service:
-    """The service called `attribute`; with an empty one, that of the module itself."""
+    """The Service called `attribute`; with an empty name, the module's own."""
     if not attribute:
         return _service_of(module)
     service = getattr(module, attribute, None)
@@ -123,7 +123,7 @@ def _import_module(name: str) -> types.ModuleType:
     try:
         found = importlib.util.find_spec(name)
     except ValueError:
-        found = None  # an empty name, say
+        found = None  # such as an empty name
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
             raise TargetError(f"there is no module {error.name!r} (looked in {Path.cwd()} and on sys.path)") from None
@@ -179,7 +179,7 @@ def _load_folder(folder: Path, strict: bool) -> Service:
 
 
 def _may_serve(path: Path) -> bool:
-    """Whether the file is worth an import: tests, private modules and what never speaks of routes are not."""
+    """Whether to import the file: not tests, private modules and files without the words io_route or cpu_route."""
     name = path.stem
     if name.startswith(("_", "test_")) or name.endswith("_test") or name in ("conftest", "setup", "noxfile"):
         return False
@@ -210,7 +210,7 @@ def _on_path(folder: Path) -> None:
     entry = str(folder.resolve())
     if entry not in sys.path:
         if shadowing_files([entry]):
-            for name in IMPORTED_LATER:  # what they need, they get from Python
+            for name in IMPORTED_LATER:  # they import the standard library's modules
                 importlib.import_module(name)
         sys.path.insert(0, entry)
 

@@ -1,8 +1,8 @@
-"""Listening sockets: where they come from, and what they are called.
+"""Listening sockets and their URLs.
 
-A socket is bound here and listened on later, when everything behind it is ready. It comes from systemd, if the process
-was started by a socket of its (sd_listen_fds(3)); else from `unix`, or from `host` and `port`. A host with several
-addresses, as "localhost" often is, has a socket for each.
+A socket is bound here; the server listens on it later, once everything is ready. It comes from systemd if the process
+was started by socket activation (sd_listen_fds(3)), otherwise from `unix`, or from `host` and `port`. A host with
+several addresses, as "localhost" often has, gets a socket for each.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ RELOADER = "_TINYSVC_RELOADER"
 """The variable with the descriptor of the link over which a reloader gives a server process its sockets."""
 
 FIRST_INHERITED = 3
-"""The descriptor at which systemd begins (SD_LISTEN_FDS_START)."""
+"""The first descriptor of systemd (SD_LISTEN_FDS_START)."""
 
 ATTEMPTS = 20
-"""How often a free port is looked for that is free on each address of the host."""
+"""Attempts to find a port that is free on all addresses of the host."""
 
 NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT)
-"""What the system says of an address, or of a family of addresses, that it does not have."""
+"""Errors for an address, or a family of addresses, that this machine does not have."""
 
 Address = tuple[Any, ...]
 
@@ -48,9 +48,7 @@ def listening_sockets(
     with ExitStack() as stack:
         sockets = [stack.enter_context(each) for each in _inherited(environ)]
         if sockets:
-            log.info(
-                "listening on what systemd hands over: %s", ", ".join(listener_url(each, "http") for each in sockets)
-            )
+            log.info("listening on sockets of systemd: %s", ", ".join(listener_url(each, "http") for each in sockets))
         elif settings.unix:
             sockets = [stack.enter_context(_unix_socket(settings.unix, settings.unix_mode))]
         else:
@@ -68,7 +66,7 @@ def listener_url(listener: socket.socket, scheme: str) -> str:
 
 
 def rebound(listener: socket.socket) -> socket.socket:
-    """The same address for one more process: a socket of its own where the kernel shares a port out, else this one."""
+    """A socket on the same address for one more process; the same socket where the kernel cannot share a port."""
     if listener.family == socket.AF_UNIX or not _shares_port(listener):
         return listener.dup()
     another = socket.socket(listener.family, listener.type, listener.proto)
@@ -86,7 +84,7 @@ def rebound(listener: socket.socket) -> socket.socket:
 
 def _share_port(listener: socket.socket) -> None:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    with suppress(OSError):  # a sandbox refuses it: then all processes accept from this one socket
+    with suppress(OSError):  # refused in some sandboxes: all processes then accept from one socket
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
 
 
@@ -101,7 +99,7 @@ def _shares_port(listener: socket.socket) -> bool:
 
 
 def _tcp_sockets(settings: Settings, reuse_port: bool) -> list[socket.socket]:
-    """One for each address of the host, on one port: some clients take "localhost" for 127.0.0.1, others for ::1."""
+    """A socket for each address of the host, on one port: "localhost" is 127.0.0.1 for some clients, ::1 for others."""
     try:
         found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
@@ -140,7 +138,7 @@ def _bound_to_all(addresses: Sequence[tuple[int, Address]], port: int, reuse_por
 
 
 def _bound(family: int, address: Address, reuse_port: bool, alone: bool) -> socket.socket:
-    """A bound socket. One of IPv6 that is not alone leaves IPv4 to the others, as "::" would take both."""
+    """A bound socket. An IPv6 socket beside others does not take IPv4, which "::" would do."""
     if reuse_port and address[1]:
         _refuse_taken_port(family, address, alone)
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -163,7 +161,7 @@ def _bind_tcp(listener: socket.socket, address: Address, alone: bool) -> None:
 
 
 def _refuse_taken_port(family: int, address: Address, alone: bool) -> None:
-    """Two services of one user that both share their port would get each other's requests: the second is refused."""
+    """Refuse a shared port in use: two services of one user would get each other's requests."""
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         _bind_tcp(probe, address, alone)
@@ -175,7 +173,7 @@ def _in_words(address: Address) -> str:
 
 
 def cannot_bind(error: OSError, address: Address) -> str:
-    """The sentence for an address that cannot be had, with the remedy."""
+    """The message for an address that cannot be bound, with the remedy."""
     where = _in_words(address)
     if error.errno == errno.EADDRINUSE:
         return _taken(where)
@@ -195,7 +193,7 @@ def _taken(where: str) -> str:
 
 @contextmanager
 def _unix_socket(path: str, mode: str) -> Iterator[socket.socket]:
-    """A Unix socket at `path`. One that nobody listens on any more is replaced; a live one, or another file, is not."""
+    """A Unix socket at `path`. A socket without a listener is replaced; a live socket or another file is not."""
     maker = os.getpid()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         try:
@@ -218,7 +216,7 @@ def _unix_socket(path: str, mode: str) -> Iterator[socket.socket]:
 
 
 def _bind(listener: socket.socket, path: str, mode: str) -> None:
-    """Nobody may connect who may not later: the file never has other permissions."""
+    """Bind with the final permissions: at no moment may other users connect."""
     if not mode:
         listener.bind(path)
         return
@@ -230,17 +228,17 @@ def _bind(listener: socket.socket, path: str, mode: str) -> None:
 
 
 def _unlink(path: str, made: os.stat_result) -> None:
-    """Remove the file, if it is still the one we made."""
+    """Remove the file if it is still ours."""
     try:
         if os.path.samestat(os.stat(path), made):
             os.unlink(path)
     except OSError:
-        pass  # somebody else has removed it
+        pass  # another process has removed it
 
 
 def _refuse_live_socket(path: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1)  # one whose queue is full has an owner too
+        probe.settimeout(1)  # a timeout means a full queue, so it has an owner
         try:
             probe.connect(path)
         except ConnectionRefusedError:
@@ -252,11 +250,11 @@ def _refuse_live_socket(path: str) -> None:
     )
 
 
-# Sockets of systemd's
+# Sockets of systemd
 
 
 def _inherited(environ: MutableMapping[str, str]) -> list[socket.socket]:
-    """What systemd has opened for this process; nobody below it finds the variables that say so."""
+    """The sockets that systemd has opened for this process. Its variables are removed: children must not use them."""
     given = {name: environ.pop(name, "") for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")}
     if given["LISTEN_PID"] != str(os.getpid()):
         return []

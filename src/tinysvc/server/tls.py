@@ -1,4 +1,4 @@
-"""TLS: the context of a server, and how its certificate is renewed.
+"""TLS: the context of a server, and reloading of its certificate.
 
 TLS 1.2 and later, with the ciphers that OpenSSL and the system choose; ALPN says http/1.1 (a client that offers only
 others goes on without it, as Python's ssl cannot send the alert of RFC 7301, 3.2; its HTTP/2 preface is then refused
@@ -15,7 +15,7 @@ from ..core.settings import Settings
 
 
 class Certificates:
-    """`context` is for all the server's sockets. Each handshake finds in it what `reload` has read last."""
+    """The TLS context of all sockets of a server. Each handshake uses the certificate that `reload` has read last."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -23,16 +23,16 @@ class Certificates:
         self.context.sni_callback = self._use_latest
 
     def reload(self) -> None:
-        """Read the files again, for new connections. ConfigurationError says what is wrong; then the old ones stay."""
+        """Read the files again, for new connections. After a ConfigurationError the old ones stay in use."""
         self._latest = _context(self._settings)
 
     def _use_latest(self, connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
-        """Called at the beginning of every handshake, whether the client names a server or not."""
+        """Called at the start of every handshake, with or without a server name of the client."""
         connection.context = self._latest
 
 
 def certificates(settings: Settings) -> Certificates | None:
-    """None where there is no `ssl_cert`. ConfigurationError names the file that is wrong, and the remedy."""
+    """None without `ssl_cert`. ConfigurationError for a wrong file, with the remedy."""
     return Certificates(settings) if settings.ssl_cert else None
 
 

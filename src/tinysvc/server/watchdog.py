@@ -1,12 +1,12 @@
-"""Who holds the event loop? A thread that asks the loop for a sign of life, and says in the log what it does instead.
+"""A watchdog thread that logs which handler blocks the event loop.
 
-Nobody else is served while an `async def` handler computes, or sleeps without `await`. Some times a second the thread
-leaves a callback with the loop; if it has not run after LIMIT, the stack of the loop's thread names the culprit. The
-time that is said is a little less than the truth, as the handler began before the loop was asked.
+While an `async def` handler computes, or sleeps without `await`, no other request is served. Several times a second the
+thread schedules a callback on the loop; if it has not run after LIMIT, the stack of the loop's thread shows the
+handler. The logged time is a little too short, as the handler began before the callback was scheduled.
 
-A process that was stopped (SIGSTOP, a paused container) is nobody's fault: the thread slept too long itself, and no CPU
-time went by. Where CPU time did go by, a handler kept the interpreter's lock, and with it this thread. What
-the loop's thread has waited for a CPU on a busy machine, as Linux tells, does not count.
+A stopped process (SIGSTOP, a paused container) is not the handler's fault: the watchdog itself has slept too long, and
+no CPU time was used. If CPU time was used, a handler held the interpreter's lock, which blocked the watchdog, too.
+Time in which the loop's thread waited for a CPU on a busy machine, as Linux reports it, does not count.
 """
 
 from __future__ import annotations
@@ -29,29 +29,29 @@ from .loading import is_authors
 log = logging.getLogger("tinysvc")
 
 LIMIT = 0.1
-"""Seconds the loop may be held by one handler: a person begins to notice, others need a hundredth."""
+"""Seconds that a handler may block the loop: a person begins to notice, and most handlers need a hundredth."""
 
 PAUSE = 0.05
-"""Seconds between two questions: rare enough to cost next to nothing. What holds the loop for LIMIT + PAUSE is always
-seen, what holds it for LIMIT often."""
+"""Seconds between two checks: rare enough to cost almost nothing. A block of LIMIT + PAUSE is always detected, a block
+of LIMIT often."""
 
 QUIET = 60.0
-"""Seconds in which the same place is not told of again."""
+"""Seconds in which the same line is not logged again."""
 
 OVERSLEPT = 2 * LIMIT
-"""A wait of LIMIT that took so long, in seconds, was not the thread's own doing."""
+"""Seconds: a wait of LIMIT that took this long means that the whole process was stopped or starved."""
 
 _LOOP = ("/asyncio/runners.py", "/asyncio/base_events.py", "/asyncio/events.py")
-"""Files whose frames stand between the main program and what the loop runs."""
+"""Files whose frames are between the main program and the code that the loop runs."""
 
 
 class Watchdog:
-    """The watching thread of one loop; `routes` are the names of what it may find there, by their code."""
+    """The watchdog thread of one loop; `routes` are the names of routes by their code."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, routes: Mapping[CodeType, str]) -> None:
         self._loop = loop
         self._routes = routes
-        self._told: dict[tuple[str, int], float] = {}  # file and line -> when
+        self._logged: dict[tuple[str, int], float] = {}  # file and line -> when
         self._loop_thread, self._loop_thread_of_kernel = threading.get_ident(), threading.get_native_id()
         self._alive = threading.Event()
         self._stopped = threading.Event()
@@ -59,7 +59,7 @@ class Watchdog:
         self._thread.start()
 
     def stop(self) -> None:
-        """Called by the loop's thread; the watching one ends at once."""
+        """Called by the loop's thread; the watchdog thread ends at once."""
         self._stopped.set()
         self._alive.set()
         self._thread.join()
@@ -75,7 +75,7 @@ class Watchdog:
                 self._tell(begin)
 
     def _is_held(self, begin: float) -> bool:
-        """Whether the loop stood still for LIMIT, and neither the whole process nor the machine was the reason."""
+        """Whether a handler blocked the loop for LIMIT: not a stopped process, nor a busy machine."""
         used, waited = time.process_time(), self._waited_for_a_cpu()
         while not self._alive.wait(LIMIT):
             slept = time.monotonic() - begin
@@ -86,7 +86,7 @@ class Watchdog:
         return False
 
     def _waited_for_a_cpu(self) -> float:
-        """Seconds, since it began, that the loop's thread could have run and was not let; 0 where no kernel tells."""
+        """Seconds that the loop's thread has waited for a CPU so far; 0 where the kernel does not report it."""
         try:
             with open(f"/proc/self/task/{self._loop_thread_of_kernel}/schedstat") as file:
                 return int(file.read().split()[1]) / 1e9
@@ -96,9 +96,9 @@ class Watchdog:
     def _tell(self, begin: float) -> None:
         frame = sys._current_frames().get(self._loop_thread)
         culprit, file, line = self._place(frame)
-        is_mendable = bool(file)  # by the author
-        if begin - self._told.get((file, line), -QUIET) >= QUIET:
-            self._told[file, line] = begin
+        is_mendable = bool(file)  # the author can change this line
+        if begin - self._logged.get((file, line), -QUIET) >= QUIET:
+            self._logged[file, line] = begin
             log.log(
                 logging.WARNING if is_mendable else logging.DEBUG,
                 "%s holds the event loop, for %.2f s so far, at %s:%d: nobody else is served meanwhile. Make it "
@@ -106,13 +106,13 @@ class Watchdog:
                 *(culprit, time.monotonic() - begin, file, line),
                 author_stack(frame),
             )
-        del frame  # it holds what the handler holds
+        del frame  # it references the variables of the handler
         self._alive.wait()
         held = time.monotonic() - begin
         log.log(logging.INFO if is_mendable else logging.DEBUG, "the event loop is free again, after %.2f s", held)
 
     def _place(self, frame: FrameType | None) -> tuple[str, str, int]:
-        """Who holds the loop, in which file and line: the route, or the innermost of what is no library; "" if none."""
+        """The route that blocks the loop, or the innermost frame outside libraries, with file and line; "" if none."""
         found = None
         while frame is not None and not frame.f_code.co_filename.endswith(_LOOP):
             if name := self._routes.get(frame.f_code):
@@ -130,7 +130,7 @@ def names_of(routes: Iterable[tuple[str, Callable[..., Any]]]) -> dict[CodeType,
 
 
 def author_stack(frame: FrameType | None) -> str:
-    """The stack as text, but for what is ours or the loop's; whole if nothing else is in it."""
+    """The stack as text, without frames of tinysvc and the loop, unless there are no others."""
     stack = traceback.extract_stack(frame)
     begin = max([number for number, entry in enumerate(stack, 1) if entry.filename.endswith(_LOOP)], default=0)
     authors = [entry for entry in stack[begin:] if not any(hidden in entry.filename for hidden in HIDDEN_FRAMES)]

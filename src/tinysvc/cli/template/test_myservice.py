@@ -1,4 +1,4 @@
-"""Handlers as functions; then the service over HTTP: a real server, real workers."""
+"""Tests of a handler as a function, and of the service over HTTP with a real server and real workers."""
 
 from collections.abc import Iterator
 
@@ -9,9 +9,9 @@ from tinysvc.testing import serving
 import myservice
 
 
-def test_a_handler_is_a_function() -> None:
-    answer = myservice.score(myservice.Text("rude but kind"), myservice.model())
-    assert answer == myservice.Score(words=3, score=0.0)
+def test_handler_is_a_function() -> None:
+    result = myservice.score(myservice.Text("rude but kind"), myservice.model())
+    assert result == myservice.Score(words=3, score=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +25,11 @@ def test_hello(client: httpx.Client) -> None:
 
 
 def test_score(client: httpx.Client) -> None:
-    answer = client.post("/score", json={"text": "Good day"})
-    assert (answer.status_code, answer.json()) == (200, {"words": 2, "score": 0.5})
+    response = client.post("/score", json={"text": "Good day"})
+    assert (response.status_code, response.json()) == (200, {"words": 2, "score": 0.5})
 
 
-def test_what_is_wrong_is_said(client: httpx.Client) -> None:
-    answer = client.post("/score", json={"text": 1})
-    assert answer.status_code == 422
-    assert answer.json()["errors"][0]["place"] == "$.text"
+def test_wrong_body_is_422_with_its_place(client: httpx.Client) -> None:
+    response = client.post("/score", json={"text": 1})
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["place"] == "$.text"
