@@ -331,3 +331,9 @@ def test_example_runs(name: Name, tmp_path: Path) -> None:
         subprocess.run([sys.executable, "example.py"], cwd=tmp_path, check=True, timeout=50)
     else:
         exec(compiled, {"__name__": "example"})
+
+
+def test_names_that_have_moved_are_still_found_at_the_top_level() -> None:
+    for name, module in tinysvc._MOVED.items():
+        assert getattr(tinysvc, name) is getattr(import_module(f"tinysvc.{module}"), name)
+        assert name not in tinysvc.__all__

@@ -97,11 +97,32 @@ _ON_DEMAND = {
     "run": "server.run",
 }
 
+_MOVED = {
+    "Cors": "web.cors",
+    "FormData": "core.forms",
+    "Headers": "core.headers",
+    "SecurityHeaders": "web.security",
+    "Settings": "core.settings",
+    "SignedCookie": "web.cookies",
+    "StaticFiles": "web.static",
+    "accepted": "web.negotiation",
+    "attachment": "web.negotiation",
+    "delete_cookie": "web.cookies",
+    "link": "web.negotiation",
+    "negotiated": "web.negotiation",
+    "precondition": "web.conditional",
+    "redirect": "web.negotiation",
+    "set_cookie": "web.cookies",
+    "validators": "web.conditional",
+}
+"""Names that were documented here before: an import that is written like that still works."""
+
 
 def __getattr__(name: str) -> Any:
-    if name not in _ON_DEMAND:
+    module = _ON_DEMAND.get(name) or _MOVED.get(name)
+    if module is None:
         raise AttributeError(f"module 'tinysvc' has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f".{_ON_DEMAND[name]}", __name__), name)
+    value = globals()[name] = getattr(import_module(f".{module}", __name__), name)
     return value
 
 
