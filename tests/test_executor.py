@@ -1,4 +1,4 @@
-"""executor.py, processes.py and worker.py together: a real pool with real processes."""
+"""executor.py: a pool with real processes."""
 
 from __future__ import annotations
 
@@ -50,42 +50,42 @@ async def test_run_returns_the_result() -> None:
 
 
 @pytest.mark.asyncio
-async def test_many_jobs_each_get_their_own_result() -> None:
+async def test_each_job_gets_its_own_result() -> None:
     async with ProcessPoolExecutor(2) as pool:
         assert await asyncio.gather(*(pool.run(jobs.echo, n) for n in range(500))) == list(range(500))
 
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("size", [0, 1, 65535, 65536, 1_000_000, 20_000_000])
-async def test_bodies_of_any_size_go_both_ways(size: int) -> None:
+async def test_bodies_of_any_size_are_sent_both_ways(size: int) -> None:
     async with ProcessPoolExecutor(1) as pool:
         data = os.urandom(size)
         assert await pool.run(jobs.echo, data) == data
 
 
 @pytest.mark.asyncio
-async def test_stream_yields_as_the_generator_does() -> None:
+async def test_stream_yields_while_the_generator_runs() -> None:
     async with ProcessPoolExecutor(1) as pool:
         assert [item async for item in pool.stream(jobs.count, 1000)] == list(range(1000))
         await assert_healthy(pool)
 
 
 @pytest.mark.asyncio
-async def test_a_stream_nobody_reads_holds_its_generator_back(tmp_path: Path) -> None:
+async def test_unread_stream_pauses_its_generator(tmp_path: Path) -> None:
     async with ProcessPoolExecutor(1) as pool:
         stream = pool.stream(jobs.count_and_note, str(tmp_path / "note"))
         await anext(stream)
         noted = -1
-        while noted != (now := int((tmp_path / "note").read_text() or 0)):  # until it moves no more
+        while noted != (now := int((tmp_path / "note").read_text() or 0)):  # until the generator waits
             noted = now
             await asyncio.sleep(0.2)
-        assert noted < 40  # 64 KiB each: high water, and what the kernel's socket buffers hold
+        assert noted < 40  # 64 KiB each: the high-water mark, and the socket buffers of the kernel
         await stream.aclose()
         await assert_healthy(pool)
 
 
 @pytest.mark.asyncio
-async def test_a_program_serves_frames(tmp_path: Path) -> None:
+async def test_program_runs_submitted_frames(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     async with ProcessPoolExecutor(1, program=partial(jobs.upper_program, str(closed))) as pool:
         reply = await pool.submit_frame({"a": 1}, b"body").future
@@ -93,14 +93,14 @@ async def test_a_program_serves_frames(tmp_path: Path) -> None:
         reply = await pool.submit_frame("stream", b"a").future
         assert reply.meta == "streaming"
         assert [piece async for piece in reply.body] == [b"a", b"A"]
-    assert closed.exists()  # an orderly end closes what the program opened
+    assert closed.exists()  # an orderly end closes the resources
 
 
-# Faults; the table of them is in test_faults.py
+# Faults; test_faults.py has their table
 
 
 @pytest.mark.asyncio
-async def test_the_remote_traceback_comes_along() -> None:
+async def test_error_carries_the_remote_traceback() -> None:
     async with ProcessPoolExecutor(1) as pool:
         with pytest.raises(ValueError, match="no such value") as raised:
             await pool.run(jobs.raise_value_error)
@@ -110,7 +110,7 @@ async def test_the_remote_traceback_comes_along() -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_function_that_does_not_pickle_fails_at_once() -> None:
+async def test_unpicklable_function_fails_at_once() -> None:
     async with ProcessPoolExecutor(1) as pool:
         with pytest.raises((pickle.PicklingError, AttributeError)):
             await pool.run(lambda: 1)
@@ -118,7 +118,7 @@ async def test_a_function_that_does_not_pickle_fails_at_once() -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_worker_killed_while_idle_is_replaced() -> None:
+async def test_idle_worker_that_is_killed_is_replaced() -> None:
     async with ProcessPoolExecutor(2) as pool:
         before = workers_below(os.getpid())
         for worker in before:
@@ -135,7 +135,7 @@ async def test_a_worker_killed_while_idle_is_replaced() -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_result_over_the_limit_fails_alone() -> None:
+async def test_too_big_result_fails_alone() -> None:
     async with ProcessPoolExecutor(1, max_result_size=1_000_000) as pool:
         with pytest.raises(ValueError, match="max_result_size is 1000000"):
             await pool.run(bytes, 1_000_001)
@@ -143,7 +143,7 @@ async def test_a_result_over_the_limit_fails_alone() -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_grandchild_neither_hides_a_death_nor_outlives_it(tmp_path: Path) -> None:
+async def test_grandchild_does_not_hide_the_death_of_its_worker(tmp_path: Path) -> None:
     others = set(descendants(os.getpid()))
     async with ProcessPoolExecutor(1) as pool:
         with pytest.raises(WorkerDied, match="status 9"):
@@ -153,7 +153,7 @@ async def test_a_grandchild_neither_hides_a_death_nor_outlives_it(tmp_path: Path
 
 
 @pytest.mark.asyncio
-async def test_the_forkserver_can_die_too() -> None:
+async def test_dead_forkserver_is_replaced() -> None:
     async with ProcessPoolExecutor(2) as pool:
         forkserver = next(child for child, line in descendants(os.getpid()).items() if "forkserver_main" in line)
         job = asyncio.create_task(pool.run(jobs.spin))
@@ -171,7 +171,7 @@ async def test_the_forkserver_can_die_too() -> None:
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("stuck", [jobs.spin, jobs.sleep_in_c])
-async def test_a_deadline_stops_the_job(stuck: Callable[[], Any], tmp_path: Path) -> None:
+async def test_deadline_stops_the_job(stuck: Callable[[], Any], tmp_path: Path) -> None:
     async with ProcessPoolExecutor(1) as pool:
         (before,) = workers_below(os.getpid())
         with pytest.raises(DeadlineExceeded, match=r"ran past its deadline of 0\.1 s"):
@@ -181,7 +181,7 @@ async def test_a_deadline_stops_the_job(stuck: Callable[[], Any], tmp_path: Path
 
 
 @pytest.mark.asyncio
-async def test_a_deadline_kills_the_whole_process_group(tmp_path: Path) -> None:
+async def test_deadline_kills_the_whole_process_group(tmp_path: Path) -> None:
     async with ProcessPoolExecutor(1) as pool:
         job = asyncio.create_task(pool.run(jobs.start_subprocess_and_spin, str(tmp_path / "started"), timeout=30))
         await exists(tmp_path / "started")
@@ -194,7 +194,7 @@ async def test_a_deadline_kills_the_whole_process_group(tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_stopped_worker_is_killed_at_the_deadline(tmp_path: Path) -> None:
+async def test_stopped_worker_is_killed_at_the_deadline(tmp_path: Path) -> None:
     async with ProcessPoolExecutor(1) as pool:
         (worker,) = workers_below(os.getpid())
         os.kill(worker, signal.SIGSTOP)
@@ -204,7 +204,7 @@ async def test_a_stopped_worker_is_killed_at_the_deadline(tmp_path: Path) -> Non
 
 
 @pytest.mark.asyncio
-async def test_a_deadline_in_the_queue_never_starts_the_job(tmp_path: Path) -> None:
+async def test_job_past_its_deadline_in_the_queue_never_starts(tmp_path: Path) -> None:
     async with ProcessPoolExecutor(1) as pool:
         go, touched = tmp_path / "go", tmp_path / "touched"
         running = asyncio.create_task(pool.run(jobs.wait_for, str(go)))
@@ -219,7 +219,7 @@ async def test_a_deadline_in_the_queue_never_starts_the_job(tmp_path: Path) -> N
 
 
 @pytest.mark.asyncio
-async def test_a_later_job_with_an_earlier_deadline_is_on_time() -> None:
+async def test_later_job_with_an_earlier_deadline_is_on_time() -> None:
     async with ProcessPoolExecutor(2) as pool:
         late = asyncio.create_task(pool.run(jobs.spin, timeout=30))
         await asyncio.sleep(0)
@@ -232,11 +232,11 @@ async def test_a_later_job_with_an_earlier_deadline_is_on_time() -> None:
         await assert_healthy(pool)
 
 
-# Queue, abandoned jobs
+# Queue and abandoned jobs
 
 
 @pytest.mark.asyncio
-async def test_the_queue_is_bounded(tmp_path: Path) -> None:
+async def test_queue_is_bounded(tmp_path: Path) -> None:
     async with ProcessPoolExecutor(1, queue_size=2) as pool:
         go = tmp_path / "go"
         tasks = [asyncio.create_task(pool.run(jobs.wait_for, str(go))) for _ in range(3)]
@@ -250,7 +250,7 @@ async def test_the_queue_is_bounded(tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio
-async def test_cancelling_a_queued_job_drops_it(tmp_path: Path) -> None:
+async def test_cancelled_queued_job_is_dropped(tmp_path: Path) -> None:
     async with ProcessPoolExecutor(1) as pool:
         go, touched = tmp_path / "go", tmp_path / "touched"
         running = asyncio.create_task(pool.run(jobs.wait_for, str(go)))
@@ -262,12 +262,12 @@ async def test_cancelling_a_queued_job_drops_it(tmp_path: Path) -> None:
         assert not pool.waiting
         go.touch()
         worker = await running
-        assert await pool.run(jobs.pid) == worker  # nobody was killed
+        assert await pool.run(jobs.pid) == worker  # it was not killed
         assert not touched.exists()
 
 
 @pytest.mark.asyncio
-async def test_cancelling_a_running_job_kills_it(tmp_path: Path) -> None:
+async def test_cancelled_running_job_is_killed(tmp_path: Path) -> None:
     async with ProcessPoolExecutor(1) as pool:
         running = asyncio.create_task(pool.run(jobs.touch_and_spin, str(tmp_path / "started")))
         await exists(tmp_path / "started")
@@ -278,9 +278,9 @@ async def test_cancelling_a_running_job_kills_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio
-async def test_abandoning_spares_a_job_that_ends_soon() -> None:
+async def test_abandoned_job_that_ends_soon_is_not_killed() -> None:
     async with ProcessPoolExecutor(1, program=jobs.upper_program) as pool:
-        pool._dispatcher.scheduler.mean_start = 60.0  # a replacement would take a minute: nothing is killed
+        pool._dispatcher.scheduler.mean_start = 60.0  # a replacement takes a minute: the job is not killed
         for even_running in (False, True):
             job = pool.submit_frame(None, b"a")
             pool.abandon(job, even_running=even_running)
@@ -289,7 +289,7 @@ async def test_abandoning_spares_a_job_that_ends_soon() -> None:
 
 
 @pytest.mark.asyncio
-async def test_an_abandoned_job_that_runs_on_is_killed_when_its_time_is_up(tmp_path: Path) -> None:
+async def test_abandoned_job_that_runs_on_is_killed(tmp_path: Path) -> None:
     async with ProcessPoolExecutor(1) as pool:
         job = pool._admit(CALL, [], pickle.dumps((jobs.spin, (), {})))
         pool.abandon(job, even_running=True)
@@ -303,7 +303,7 @@ async def test_an_abandoned_job_that_runs_on_is_killed_when_its_time_is_up(tmp_p
 
 
 @pytest.mark.asyncio
-async def test_a_failing_initializer_is_told_at_the_start() -> None:
+async def test_failing_initializer_fails_the_start() -> None:
     pool = ProcessPoolExecutor(2, initializer=jobs.initialize_badly)
     with pytest.raises(WorkerStartError) as raised:
         await pool.start()
@@ -311,14 +311,14 @@ async def test_a_failing_initializer_is_told_at_the_start() -> None:
 
 
 @pytest.mark.asyncio
-async def test_the_initializer_runs_once_in_each_worker(tmp_path: Path) -> None:
+async def test_initializer_runs_once_in_each_worker(tmp_path: Path) -> None:
     path = tmp_path / "runs"
     async with ProcessPoolExecutor(2, initializer=jobs.initialize, initargs=(str(path),)):
         assert path.read_text() == "xx"
 
 
 @pytest.mark.asyncio
-async def test_a_replacement_that_fails_is_tried_again(tmp_path: Path) -> None:
+async def test_failed_replacement_is_tried_again(tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     async with ProcessPoolExecutor(1, program=partial(jobs.failing_while_file_exists, str(broken))) as pool:
         broken.touch()
@@ -332,7 +332,7 @@ async def test_a_replacement_that_fails_is_tried_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio
-async def test_closing_lets_jobs_finish(tmp_path: Path) -> None:
+async def test_aclose_lets_jobs_finish(tmp_path: Path) -> None:
     pool = ProcessPoolExecutor(1)
     await pool.start()
     go = tmp_path / "go"
@@ -347,7 +347,7 @@ async def test_closing_lets_jobs_finish(tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio
-async def test_closing_ends_jobs_that_do_not() -> None:
+async def test_aclose_kills_jobs_that_do_not_finish() -> None:
     pool = ProcessPoolExecutor(1)
     await pool.start()
     task = asyncio.create_task(pool.run(jobs.spin))
@@ -358,7 +358,7 @@ async def test_closing_ends_jobs_that_do_not() -> None:
 
 
 @pytest.mark.asyncio
-async def test_closing_twice_or_before_the_start_is_harmless() -> None:
+async def test_aclose_twice_or_before_the_start_is_harmless() -> None:
     pool = ProcessPoolExecutor(1)
     await pool.aclose()
     pool = ProcessPoolExecutor(1)
@@ -368,7 +368,7 @@ async def test_closing_twice_or_before_the_start_is_harmless() -> None:
 
 
 @pytest.mark.parametrize("how", ["idle", "busy", "with a thread in the forkserver"])
-def test_kill_9_of_the_owner_leaves_nothing(how: str, tmp_path: Path) -> None:
+def test_kill_9_of_the_owner_leaves_no_process(how: str, tmp_path: Path) -> None:
     started = tmp_path / "started"
     script = tmp_path / "owner.py"
     script.write_text(
@@ -398,7 +398,7 @@ def test_kill_9_of_the_owner_leaves_nothing(how: str, tmp_path: Path) -> None:
     wait_until(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in family), "the whole family is gone", 2)
 
 
-# From plain code
+# Without a loop
 
 
 def test_submit_and_map_without_a_loop() -> None:
@@ -429,11 +429,11 @@ def test_wrong_arguments_are_named() -> None:
         ProcessPoolExecutor(1, initializer=5)  # type: ignore[arg-type]
 
 
-# What a stranger tried
+# Hostile workers, and mistakes
 
 
 @pytest.mark.asyncio
-async def test_an_unknown_signal_has_a_number() -> None:
+async def test_unknown_signal_is_named_by_its_number() -> None:
     async with ProcessPoolExecutor(1) as pool:
         with pytest.raises(WorkerDied, match="was killed by signal 35"):
             await pool.run(jobs.kill_self_with, 35)
@@ -442,7 +442,7 @@ async def test_an_unknown_signal_has_a_number() -> None:
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("trick", ["error", "pickled"])
-async def test_a_worker_cannot_make_the_server_unpickle(tmp_path: Path, trick: str) -> None:
+async def test_worker_cannot_make_the_server_unpickle(tmp_path: Path, trick: str) -> None:
     async with ProcessPoolExecutor(1, program=partial(jobs.hostile_program, str(tmp_path / "owned"))) as pool:
         with pytest.raises((RemoteError, WorkerDied)):
             await pool.submit_frame(trick, b"").future
@@ -450,7 +450,7 @@ async def test_a_worker_cannot_make_the_server_unpickle(tmp_path: Path, trick: s
 
 
 @pytest.mark.asyncio
-async def test_nothing_behind_a_broken_rule_counts(caplog: pytest.LogCaptureFixture) -> None:
+async def test_frames_after_a_protocol_error_are_discarded(caplog: pytest.LogCaptureFixture) -> None:
     async with ProcessPoolExecutor(1, program=partial(jobs.hostile_program, "/nowhere")) as pool:
         evil = pool.submit_frame("wrong number", b"")
         good = pool.submit_frame("honest", b"next")
@@ -460,7 +460,7 @@ async def test_nothing_behind_a_broken_rule_counts(caplog: pytest.LogCaptureFixt
 
 
 @pytest.mark.asyncio
-async def test_what_cannot_be_framed_takes_no_worker() -> None:
+async def test_unencodable_meta_takes_no_worker() -> None:
     async with ProcessPoolExecutor(1, program=jobs.upper_program) as pool:
         with pytest.raises(TypeError):
             pool.submit_frame(object(), b"")
@@ -468,7 +468,7 @@ async def test_what_cannot_be_framed_takes_no_worker() -> None:
 
 
 @pytest.mark.asyncio
-async def test_an_error_no_utf8_can_carry() -> None:
+async def test_error_message_with_surrogates_is_escaped() -> None:
     async with ProcessPoolExecutor(1, program=jobs.upper_program) as pool:
         with pytest.raises(RemoteError, match=r"ValueError: \\udcff x"):
             await pool.submit_frame("surrogate", b"").future
@@ -476,7 +476,7 @@ async def test_an_error_no_utf8_can_carry() -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_pool_out_of_descriptors_recovers(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_pool_out_of_descriptors_recovers(monkeypatch: pytest.MonkeyPatch) -> None:
     async with ProcessPoolExecutor(1) as pool:
         with monkeypatch.context() as broken:
 
@@ -492,7 +492,7 @@ async def test_a_pool_out_of_descriptors_recovers(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.asyncio
-async def test_a_pool_is_started_once_and_before_its_jobs() -> None:
+async def test_pool_is_started_once_and_before_its_jobs() -> None:
     pool = ProcessPoolExecutor(1)
     with pytest.raises(RuntimeError, match="has not been started"):
         await pool.run(jobs.pid)
@@ -503,7 +503,7 @@ async def test_a_pool_is_started_once_and_before_its_jobs() -> None:
 
 
 @pytest.mark.asyncio
-async def test_closing_that_is_cancelled_still_ends_everything() -> None:
+async def test_cancelled_aclose_still_ends_everything() -> None:
     pool = ProcessPoolExecutor(1)
     await pool.start()
     job = asyncio.create_task(pool.run(jobs.spin))
@@ -517,6 +517,6 @@ async def test_closing_that_is_cancelled_still_ends_everything() -> None:
         await job
 
 
-def test_a_map_longer_than_the_queue() -> None:
+def test_map_may_be_longer_than_the_queue() -> None:
     with ProcessPoolExecutor(1, queue_size=3) as pool:
         assert list(pool.map(jobs.echo, range(50))) == list(range(50))

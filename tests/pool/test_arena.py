@@ -1,4 +1,4 @@
-"""arena.py: memory without a name."""
+"""arena.py: anonymous memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tinysvc.pool.arena import KEPT_ARENAS, Arena, Arenas
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
-def test_what_is_written_is_seen_and_outlives_the_descriptor() -> None:
+def test_view_outlives_the_descriptor() -> None:
     arena = Arena()
     arena.write(b"abc")
     arena.write(bytearray(b"def"))
@@ -26,17 +26,17 @@ def test_what_is_written_is_seen_and_outlives_the_descriptor() -> None:
     assert repr(arena) == "<Arena 9 bytes>"
 
 
-def test_an_empty_arena_is_an_empty_view() -> None:
+def test_view_of_an_empty_arena_is_empty() -> None:
     assert bytes(Arena().view()) == b""
 
 
-def test_an_arena_nobody_holds_is_closed() -> None:
+def test_unreferenced_arena_is_closed() -> None:
     descriptor = Arena().descriptor
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(descriptor)
 
 
-def test_two_share_one_memory() -> None:
+def test_two_arenas_of_one_descriptor_share_memory() -> None:
     ours = Arena()
     theirs = Arena(os.dup(ours.descriptor))
     theirs.write(b"from them")
@@ -47,7 +47,7 @@ def test_two_share_one_memory() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can seal a file")
-def test_who_was_lent_an_arena_cannot_cut_it_off_under_a_mapping() -> None:
+def test_receiver_of_an_arena_cannot_shrink_it() -> None:
     arena = Arena()
     arena.write(b"x" * 10_000)
     with pytest.raises(PermissionError):
@@ -55,7 +55,7 @@ def test_who_was_lent_an_arena_cannot_cut_it_off_under_a_mapping() -> None:
     arena.close()
 
 
-def test_without_memfd_an_unlinked_file_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unlinked_file_replaces_a_missing_memfd(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "memfd_create", raising=False)
     before = set(os.listdir(tempfile.gettempdir()))
     arena = Arena()
@@ -71,7 +71,7 @@ def refuse(*_: object, **__: object) -> int:
 
 @pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="there is no memfd_create to refuse")
 @pytest.mark.parametrize("refused", ["memfd_create", "sealing", "fcntl"])
-def test_an_arena_where_the_sandbox_refuses_a_call(refused: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arena_works_where_a_sandbox_refuses_calls(refused: str, monkeypatch: pytest.MonkeyPatch) -> None:
     create = os.memfd_create
     if refused == "memfd_create":
         monkeypatch.setattr(os, "memfd_create", refuse)
@@ -87,18 +87,18 @@ def test_an_arena_where_the_sandbox_refuses_a_call(refused: str, monkeypatch: py
     arena.close()
 
 
-def test_where_no_file_can_be_made_the_error_names_both_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_without_any_file_names_both_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "memfd_create", refuse, raising=False)
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     with pytest.raises(OSError, match=r"memfd_create failed \(refused.*temporary file \(refused.*TMPDIR"):
         Arena()
 
 
-def test_of_arenas_that_are_kept_the_spare_ones_are_closed_one_at_a_time() -> None:
+def test_spare_arenas_are_closed_one_at_a_time() -> None:
     arenas = Arenas()
     for arena in [Arena() for _ in range(3)]:
         arenas.give_back(arena)
-    assert not arenas.trim()  # nobody has said yet which of them are needed
+    assert not arenas.trim()  # the first call only begins to count
     arenas.give_back(arenas.take())
     assert [arenas.trim(), arenas.trim(), arenas.trim(), arenas.trim()] == [True, True, True, False]
     assert len(arenas) == 0

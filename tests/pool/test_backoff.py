@@ -12,15 +12,15 @@ from tinysvc.pool.backoff import EARLY_ENDS, LONGEST_PAUSE
 from tinysvc.pool.state import JobState
 
 
-def test_failed_starts_pause_and_refuse_who_waits() -> None:
+def test_failed_starts_pause_and_fail_waiting_jobs() -> None:
     table = Table(size=2)
     table.ready()
     table.died(1)
     table.died(2)
     waiting = table.admit()
-    assert waiting.state is JobState.QUEUED  # two are starting
+    assert waiting.state is JobState.QUEUED  # two workers start
     table.died(3)
-    assert waiting.state is JobState.QUEUED  # one may have been killed by chance
+    assert waiting.state is JobState.QUEUED  # one failure is tolerated
     table.died(4)
     assert isinstance(table.notes.settled[waiting], NoWorkers)
     with pytest.raises(NoWorkers):
@@ -41,7 +41,7 @@ def test_failed_starts_pause_and_refuse_who_waits() -> None:
     assert table.admit().state is JobState.RUNNING
 
 
-def test_workers_that_die_early_again_and_again_start_after_growing_pauses() -> None:
+def test_early_ends_in_a_row_cause_growing_pauses() -> None:
     table = Table()
     pauses = []
     for number in range(1, 20):
@@ -58,7 +58,7 @@ def test_workers_that_die_early_again_and_again_start_after_growing_pauses() -> 
         table.admit()
 
 
-def test_early_ends_cost_no_pause_while_other_workers_do_jobs() -> None:
+def test_early_ends_cause_no_pause_while_jobs_finish() -> None:
     table = Table(size=2)
     table.ready(1)
     for number in range(2, 20):
@@ -68,7 +68,7 @@ def test_early_ends_cost_no_pause_while_other_workers_do_jobs() -> None:
         assert number + 1 in table.scheduler.workers
 
 
-def test_early_ends_that_lie_far_apart_cost_no_pause() -> None:
+def test_early_ends_far_apart_cause_no_pause() -> None:
     table = Table()
     for number in range(1, 10):
         table.ready(number)
@@ -77,7 +77,7 @@ def test_early_ends_that_lie_far_apart_cost_no_pause() -> None:
         table.now += 60
 
 
-def test_early_ends_of_workers_that_did_jobs_cost_no_pause() -> None:
+def test_ends_of_used_workers_cause_no_pause() -> None:
     table = Table()
     for number in range(1, 10):
         table.ready(number)

@@ -11,7 +11,7 @@ from tinysvc.core.errors import (
 from tinysvc.pool.crash_loops import CRASH_LIMIT, CRASH_WINDOW
 
 
-def test_a_job_that_crashes_every_worker_is_refused_for_a_while() -> None:
+def test_crash_loop_is_refused_for_a_while() -> None:
     table = Table(size=2)
     table.ready()
     for _ in range(CRASH_LIMIT):
@@ -28,7 +28,7 @@ def test_a_job_that_crashes_every_worker_is_refused_for_a_while() -> None:
     table.done(table.admit(key="poison"))
 
 
-def test_a_killed_worker_is_no_crash_of_its_job() -> None:
+def test_killed_worker_does_not_count_as_a_crash() -> None:
     table = Table()
     table.ready()
     for _ in range(CRASH_LIMIT + 1):

@@ -1,4 +1,4 @@
-"""descendants.py: what a job has started ends with its worker, wherever it is."""
+"""descendants.py: processes that a job has started end with its worker."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WAYS = ["child", "session", "orphan", "daemon"]
 
 
 def pid_in(path: Path) -> int:
-    """The pid that a sleeper writes, once it is there."""
+    """The pid that a sleeper writes into its file."""
     wait_until(lambda: path.exists() and path.read_text().endswith("\n"), "the sleeper has started")
     return int(path.read_text())
 
@@ -41,7 +41,7 @@ async def until(condition: Callable[[], bool], what: str) -> None:
 
 @pytest.mark.parametrize("how", WAYS)
 @pytest.mark.asyncio
-async def test_they_end_at_the_deadline_of_their_job(how: str, tmp_path: Path) -> None:
+async def test_processes_end_at_the_deadline_of_their_job(how: str, tmp_path: Path) -> None:
     async with ProcessPoolExecutor(1) as pool:
         path = tmp_path / "pid"
         running = asyncio.ensure_future(pool.run(descendants_jobs.start_and_stay, how, str(path), timeout=1.5))
@@ -53,7 +53,7 @@ async def test_they_end_at_the_deadline_of_their_job(how: str, tmp_path: Path) -
 
 @pytest.mark.parametrize("how", WAYS)
 @pytest.mark.asyncio
-async def test_they_end_when_their_job_is_cancelled(how: str, tmp_path: Path) -> None:
+async def test_processes_end_when_their_job_is_cancelled(how: str, tmp_path: Path) -> None:
     async with ProcessPoolExecutor(1) as pool:
         path = tmp_path / "pid"
         running = asyncio.ensure_future(pool.run(descendants_jobs.start_and_stay, how, str(path)))
@@ -64,7 +64,7 @@ async def test_they_end_when_their_job_is_cancelled(how: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("how", WAYS)
 @pytest.mark.asyncio
-async def test_they_end_when_their_worker_crashes(how: str, tmp_path: Path) -> None:
+async def test_processes_end_when_their_worker_crashes(how: str, tmp_path: Path) -> None:
     async with ProcessPoolExecutor(1) as pool:
         path = tmp_path / "pid"
         with pytest.raises(WorkerDied):
@@ -74,7 +74,7 @@ async def test_they_end_when_their_worker_crashes(how: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("how", WAYS)
 @pytest.mark.asyncio
-async def test_they_end_with_the_pool(how: str, tmp_path: Path) -> None:
+async def test_processes_end_with_the_pool(how: str, tmp_path: Path) -> None:
     path = tmp_path / "pid"
     async with ProcessPoolExecutor(1) as pool:
         await pool.run(descendants_jobs.start_and_return, how, str(path))
@@ -84,7 +84,7 @@ async def test_they_end_with_the_pool(how: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio
-async def test_those_of_other_workers_stay(tmp_path: Path) -> None:
+async def test_processes_of_other_workers_stay(tmp_path: Path) -> None:
     async with ProcessPoolExecutor(2) as pool:
         paths = [tmp_path / "first", tmp_path / "second"]
         tasks = [
@@ -100,7 +100,7 @@ async def test_those_of_other_workers_stay(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", WAYS)
 @pytest.mark.parametrize("victim", ["owner", "forkserver"])
-def test_they_end_when_the_owner_or_the_forkserver_is_killed(how: str, victim: str, tmp_path: Path) -> None:
+def test_processes_end_when_owner_or_forkserver_is_killed(how: str, victim: str, tmp_path: Path) -> None:
     path = tmp_path / "pid"
     script = tmp_path / "owner.py"
     script.write_text(
@@ -135,17 +135,17 @@ def test_they_end_when_the_owner_or_the_forkserver_is_killed(how: str, victim: s
 
 
 @pytest.mark.asyncio
-async def test_orphans_that_end_are_reaped(tmp_path: Path) -> None:
+async def test_ended_orphans_are_reaped(tmp_path: Path) -> None:
     async with ProcessPoolExecutor(1) as pool:
         await pool.run(descendants_jobs.leave_short_orphans, 5)
-        worker = await pool.run(jobs.pid)  # an orphan that has not ended is below the forkserver, too
+        worker = await pool.run(jobs.pid)  # the forkserver may also have an orphan that has not ended
         forkserver = int((PROC / str(worker) / "stat").read_text().rpartition(")")[2].split()[1])
         await until(lambda: children(forkserver) == [worker], "nothing but the worker is below the forkserver")
         assert worker == await pool.run(jobs.pid)
 
 
 @pytest.mark.asyncio
-async def test_names_of_a_killed_job_are_removed(tmp_path: Path) -> None:
+async def test_named_memory_of_a_killed_job_is_removed(tmp_path: Path) -> None:
     async with ProcessPoolExecutor(1) as pool:
         path = tmp_path / "names"
         running = asyncio.ensure_future(pool.run(descendants_jobs.hold_names, str(path)))
@@ -158,7 +158,7 @@ async def test_names_of_a_killed_job_are_removed(tmp_path: Path) -> None:
         await until(lambda: not is_alive(child), "the other child has been killed")
 
 
-def test_a_process_without_children_has_none() -> None:
+def test_process_without_children_has_none() -> None:
     with subprocess.Popen(["sleep", "3600"]) as process:
         try:
             assert process.pid in children(os.getpid())
@@ -168,7 +168,7 @@ def test_a_process_without_children_has_none() -> None:
     assert children(process.pid) == []
 
 
-def test_children_are_found_without_the_kernels_list(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_children_are_found_without_the_list_of_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     listed = os.listdir
 
     def without_threads(path: str) -> list[str]:
@@ -184,7 +184,7 @@ def test_children_are_found_without_the_kernels_list(monkeypatch: pytest.MonkeyP
             process.kill()
 
 
-def test_without_proc_nothing_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_children_are_found_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
     def nothing(path: str) -> list[str]:
         raise FileNotFoundError(path)
 

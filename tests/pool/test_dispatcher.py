@@ -1,4 +1,4 @@
-"""dispatcher.py: what the books decide, done with real processes: arenas, renewal, memory, a loop that was held."""
+"""dispatcher.py with real processes: arenas, replaced workers, memory, and a blocked loop."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def arena_of(data: bytes) -> Arena:
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("size", SIZES)
-async def test_a_big_body_goes_in_an_arena_and_comes_back_in_one(size: int) -> None:
+async def test_big_body_and_big_result_use_arenas(size: int) -> None:
     data = os.urandom(size)
     async with ProcessPoolExecutor(1, program=jobs.upper_program) as pool:
         for body in (data, arena_of(data)):
@@ -55,8 +55,7 @@ async def test_a_big_body_goes_in_an_arena_and_comes_back_in_one(size: int) -> N
 
 
 @pytest.mark.asyncio
-async def test_a_big_result_is_nobody_elses() -> None:
-    """Its memory is not written to by the job that comes next."""
+async def test_later_jobs_do_not_overwrite_a_big_result() -> None:
     async with ProcessPoolExecutor(1, program=jobs.upper_program) as pool:
         first = await pool.submit_frame("m", b"a" * BIG).future
         second = await pool.submit_frame("m", b"b" * BIG).future
@@ -70,11 +69,11 @@ async def test_big_arrays_are_shared_not_pickled() -> None:
         array = numpy.arange(1_000_000, dtype=float)
         result = await pool.run(numpy.negative, array)
         assert numpy.array_equal(result, -array)
-        result[0] = 5  # it is ours to write to, as a pickled one would be
+        result[0] = 5  # the result is writable, like an unpickled one
 
 
 @pytest.mark.asyncio
-async def test_an_arena_that_is_never_sent_is_closed(tmp_path: Path) -> None:
+async def test_arena_of_a_dropped_job_is_closed(tmp_path: Path) -> None:
     async with ProcessPoolExecutor(1) as pool:
         running = asyncio.create_task(pool.run(jobs.wait_for, str(tmp_path / "go")))
         await asyncio.sleep(0)
@@ -89,7 +88,7 @@ async def test_an_arena_that_is_never_sent_is_closed(tmp_path: Path) -> None:
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("claim", [1, 1 << 40, -1, "much"])
-async def test_who_lies_about_its_arena_is_killed(claim: object) -> None:
+async def test_worker_with_a_wrong_arena_size_is_killed(claim: object) -> None:
     async with ProcessPoolExecutor(1, program=partial(jobs.lying_program, claim)) as pool:
         with pytest.raises(WorkerDied, match="in an arena that holds 0"):
             await pool.submit_frame(None, b"").future
@@ -97,7 +96,7 @@ async def test_who_lies_about_its_arena_is_killed(claim: object) -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_crash_in_the_middle_of_big_results_leaves_nothing() -> None:
+async def test_crash_between_big_results_leaves_nothing_behind() -> None:
     async with ProcessPoolExecutor(2) as pool:
         tasks = [asyncio.create_task(pool.run(jobs.echo, b"x" * 3_000_000)) for _ in range(4)]
         tasks.append(asyncio.create_task(pool.run(jobs.segfault)))
@@ -107,7 +106,7 @@ async def test_a_crash_in_the_middle_of_big_results_leaves_nothing() -> None:
 
 
 @pytest.mark.asyncio
-async def test_arenas_are_used_again_but_not_while_anybody_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_arenas_are_reused_after_their_readers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatcher, "SPARE", 3600)
     async with ProcessPoolExecutor(1, program=jobs.upper_program) as pool:
         numbers, replies = set(), []
@@ -117,14 +116,14 @@ async def test_arenas_are_used_again_but_not_while_anybody_reads_them(monkeypatc
             arena.write(b"%c" % (97 + n) * (BIG + n))
             replies.append(await pool.submit_frame("m", arena).future)
             if n % 3 == 0:
-                replies[-1] = replies[-1]._replace(body=bytes(replies[-1].body))  # its mapping is gone now
+                replies[-1] = replies[-1]._replace(body=bytes(replies[-1].body))  # its mapping is released
         assert len(numbers) == 1
         for n, reply in enumerate(replies):
             assert bytes(reply.body) == b"%c" % (65 + n) * (BIG + n)
 
 
 @pytest.mark.asyncio
-async def test_arenas_that_nobody_needs_any_more_are_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_spare_arenas_of_a_pool_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatcher, "SPARE", 0.01)
     async with ProcessPoolExecutor(2, program=jobs.upper_program) as pool:
         before = len(os.listdir("/dev/fd"))
@@ -133,13 +132,13 @@ async def test_arenas_that_nobody_needs_any_more_are_given_back(monkeypatch: pyt
             arena.write(b"a" * BIG)
         replies = await asyncio.gather(*(pool.submit_frame("m", arena).future for arena in arenas))
         await until(lambda: all(arena.descriptor == -1 for arena in arenas))
-        await asyncio.to_thread(replies.clear)  # the last to let go of a result may be another thread
+        await asyncio.to_thread(replies.clear)  # another thread may release the last reference
         await until(lambda: len(os.listdir("/dev/fd")) <= before)
 
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("keeps", ["a part", "an array", "in an error", "nothing"])
-async def test_the_arena_of_a_body_that_a_handler_keeps_is_left_to_it(keeps: str) -> None:
+async def test_arena_of_a_body_that_a_handler_keeps_is_not_reused(keeps: str) -> None:
     async with ProcessPoolExecutor(1, program=jobs.keeping_program) as pool:
         inodes = set()
         for n in range(3):
@@ -154,12 +153,12 @@ async def test_the_arena_of_a_body_that_a_handler_keeps_is_left_to_it(keeps: str
         assert len(inodes) == (1 if keeps == "nothing" else 3)
 
 
-# Workers are renewed
+# Replaced workers
 
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("max_jobs", [1, 3])
-async def test_no_worker_does_more_than_max_jobs(max_jobs: int) -> None:
+async def test_no_worker_runs_more_than_max_jobs(max_jobs: int) -> None:
     async with ProcessPoolExecutor(2, max_jobs=max_jobs) as pool:
         pids = await asyncio.gather(*(pool.run(jobs.pid) for _ in range(20)))
         assert max(Counter(pids).values()) <= max_jobs
@@ -167,20 +166,20 @@ async def test_no_worker_does_more_than_max_jobs(max_jobs: int) -> None:
 
 
 @pytest.mark.asyncio
-async def test_the_successor_is_there_before_the_old_worker_leaves(tmp_path: Path) -> None:
+async def test_successor_is_ready_before_the_old_worker_exits(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     program = partial(jobs.upper_program, str(closed))
     async with ProcessPoolExecutor(1, program=program, max_jobs=2) as pool:
         await pool.submit_frame(None, b"").future
         (old,) = workers_below(os.getpid())
         await pool.submit_frame(None, b"").future
-        assert pool.ready == 1  # it may still be looked at
+        assert pool.ready == 1  # before the successor is ready
         await until(lambda: workers_below(os.getpid()) not in ([old], []) and pool.ready == 1)
         await exists(closed)  # it has closed its resources
 
 
 @pytest.mark.asyncio
-async def test_a_worker_that_grows_is_replaced_without_a_gap() -> None:
+async def test_growing_worker_is_replaced_without_a_gap() -> None:
     async with ProcessPoolExecutor(1, max_memory=150_000_000) as pool:
         first = await pool.run(jobs.pid)
         lowest = 1
@@ -190,13 +189,13 @@ async def test_a_worker_that_grows_is_replaced_without_a_gap() -> None:
             if pid != first:
                 break
         else:
-            pytest.fail("the worker has grown by 2 GB and is still there")
+            pytest.fail("the worker has grown by 2 GB and was not replaced")
         assert lowest == 1
         await assert_healthy(pool)
 
 
 @pytest.mark.asyncio
-async def test_memory_limit_is_a_memory_error_and_a_fresh_worker() -> None:
+async def test_memory_limit_raises_memory_error_and_replaces_the_worker() -> None:
     async with ProcessPoolExecutor(1, memory_limit=1 << 30) as pool:
         first = await pool.run(jobs.pid)
         with pytest.raises(MemoryError):
@@ -206,8 +205,8 @@ async def test_memory_limit_is_a_memory_error_and_a_fresh_worker() -> None:
 
 
 @pytest.mark.asyncio
-async def test_what_is_preloaded_is_opened_once_and_shared(tmp_path: Path) -> None:
-    """Four workers over 200 MB cost less than 60 MB more than one."""
+async def test_preloaded_data_is_opened_once_and_shared(tmp_path: Path) -> None:
+    """Four workers that share 200 MB need less than 60 MB more than one worker."""
     opened = tmp_path / "opened"
     private = {}
     for size in (1, 4):
@@ -216,23 +215,23 @@ async def test_what_is_preloaded_is_opened_once_and_shared(tmp_path: Path) -> No
             assert {reply.meta for reply in replies} == {200_000_000}
             private[size] = sum(map(private_memory, workers_below(os.getpid())))
             assert opened.read_text() == "open "
-        wait_until(lambda: opened.read_text() == "open close ", "the forkserver has closed what it had opened")
+        wait_until(lambda: opened.read_text() == "open close ", "the forkserver has closed the preloaded data")
         opened.unlink()
     assert private[4] - private[1] < 60_000_000
 
 
 def private_memory(pid: int) -> int:
-    """Bytes of memory that this process alone holds."""
+    """Bytes of memory that the process does not share."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Dirty", "Private_Clean")))
 
 
-# Deadlines, and a loop that was held
+# Deadlines, and a blocked loop
 
 
 @pytest.mark.asyncio
-async def test_a_loop_that_was_held_kills_nobody_for_it() -> None:
-    """The result came in time, but nobody could look: it counts."""
+async def test_blocked_loop_kills_no_worker() -> None:
+    """The result came in time, but the loop could not read it: it counts."""
     async with ProcessPoolExecutor(1) as pool:
         pid = await pool.run(jobs.pid)
         task = asyncio.create_task(pool.run(jobs.pid, timeout=0.2))
@@ -243,8 +242,8 @@ async def test_a_loop_that_was_held_kills_nobody_for_it() -> None:
 
 
 @pytest.mark.asyncio
-async def test_job_gets_the_time_in_which_its_process_stood_still(tmp_path: Path) -> None:
-    """As where server and workers were stopped: the job did not run meanwhile."""
+async def test_deadline_is_postponed_by_a_standstill(tmp_path: Path) -> None:
+    """As when server and workers are stopped by SIGSTOP: the job does not run meanwhile."""
     async with ProcessPoolExecutor(1) as pool:
         pid = await pool.run(jobs.pid)
         path = tmp_path / "go"
@@ -252,14 +251,14 @@ async def test_job_gets_the_time_in_which_its_process_stood_still(tmp_path: Path
         queued = asyncio.create_task(pool.run(jobs.pid, timeout=1.0))
         await asyncio.sleep(0.1)
         time.sleep(1.5)
-        await asyncio.sleep(0.3)  # all that is late is ended by now
+        await asyncio.sleep(0.3)  # enough to end late jobs
         path.touch()
         await running
         assert await queued == pid
 
 
 @pytest.mark.asyncio
-async def test_a_thousand_deadlines_at_once() -> None:
+async def test_thousand_deadlines_at_once() -> None:
     async with ProcessPoolExecutor(1) as pool:
         tasks = [asyncio.create_task(pool.run(jobs.spin, timeout=0.1 + n / 10_000)) for n in range(1000)]
         results = await asyncio.gather(*tasks, return_exceptions=True)
@@ -269,7 +268,7 @@ async def test_a_thousand_deadlines_at_once() -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_job_that_crashes_every_worker_is_refused() -> None:
+async def test_crash_loop_is_refused() -> None:
     async with ProcessPoolExecutor(2, program=jobs.crashing_program) as pool:
         for _ in range(CRASH_LIMIT):
             with pytest.raises(WorkerDied):
@@ -280,11 +279,11 @@ async def test_a_job_that_crashes_every_worker_is_refused() -> None:
         await until(lambda: pool.ready == 2)
 
 
-# While a worker is not yet there, or no more
+# Workers that start, pools that end
 
 
 @pytest.mark.asyncio
-async def test_a_worker_killed_while_it_starts_is_started_again(tmp_path: Path) -> None:
+async def test_worker_killed_at_its_start_is_replaced(tmp_path: Path) -> None:
     slow = tmp_path / "slow"
     async with ProcessPoolExecutor(1, program=partial(jobs.slow_while_file_exists, str(slow))) as pool:
         slow.touch()
@@ -295,7 +294,7 @@ async def test_a_worker_killed_while_it_starts_is_started_again(tmp_path: Path) 
         (second,) = workers_below(os.getpid())
         os.kill(second, signal.SIGKILL)
         await until(lambda: workers_below(os.getpid()) not in ([second], []))
-        assert not job.done()  # one may have been killed by chance
+        assert not job.done()  # one failed start is tolerated
         os.kill(workers_below(os.getpid())[0], signal.SIGKILL)
         with pytest.raises(NoWorkers):
             await job
@@ -306,7 +305,7 @@ async def test_a_worker_killed_while_it_starts_is_started_again(tmp_path: Path) 
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("fault", [jobs.segfault, jobs.kill_self, jobs.raise_value_error, jobs.spin])
-async def test_a_fault_in_a_drain_ends_it_no_later(fault: Callable[[], Any], tmp_path: Path) -> None:
+async def test_fault_does_not_prolong_the_drain(fault: Callable[[], Any], tmp_path: Path) -> None:
     pool = ProcessPoolExecutor(1)
     await pool.start()
     faulty = asyncio.create_task(pool.run(fault, timeout=0.2))
@@ -322,8 +321,8 @@ async def test_a_fault_in_a_drain_ends_it_no_later(fault: Callable[[], Any], tmp
     await closing
 
 
-def test_deadlines_that_have_almost_come_under_uvloop() -> None:
-    """There a timer that is due at once is a handle without a time."""
+def test_tiny_timeouts_work_under_uvloop() -> None:
+    """In uvloop, a timer that is due at once is a handle without a time."""
 
     async def main() -> None:
         async with ProcessPoolExecutor(1) as pool:
@@ -338,7 +337,7 @@ def test_deadlines_that_have_almost_come_under_uvloop() -> None:
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("turns", [0, 1, 5, 50])
-async def test_a_pool_that_is_closed_while_it_starts(turns: int) -> None:
+async def test_pool_may_be_closed_while_it_starts(turns: int) -> None:
     pool = ProcessPoolExecutor(2)
     start = asyncio.create_task(pool.start())
     for _ in range(turns):
@@ -350,7 +349,7 @@ async def test_a_pool_that_is_closed_while_it_starts(turns: int) -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_small_limit_for_results_refuses_no_error() -> None:
+async def test_small_result_limit_does_not_apply_to_errors() -> None:
     async with ProcessPoolExecutor(1, max_result_size=10, program=jobs.upper_program) as pool:
         with pytest.raises(RemoteError, match="ValueError"):
             await pool.submit_frame("surrogate", b"").future

@@ -1,4 +1,4 @@
-"""foreign.py: the same jobs and the same faults in four executors that are not ours."""
+"""external.py: the same jobs and the same faults in four other executors."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from tinysvc.pool.external import ExternalPool
 from tinysvc.pool.state import Job
 from tinysvc.testing import serving
 
-# The executors, two workers each, made and shut down as their users do
+# The executors, with two workers each, created and shut down as by their users
 
 
 def standard() -> Executor:
@@ -61,7 +61,7 @@ def dask() -> Iterator[Executor]:
     distributed = pytest.importorskip("distributed", reason="distributed is not installed")
     dask = pytest.importorskip("dask")
     with (
-        # Else a job that kills its worker kills three more before it is given up.
+        # Otherwise a job that kills its worker kills three more.
         dask.config.set({"distributed.scheduler.allowed-failures": 0}),
         distributed.LocalCluster(
             n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address="127.0.0.1:0"
@@ -81,11 +81,11 @@ EXECUTORS: dict[str, Callable[[], AbstractContextManager[Executor]]] = {
 
 @pytest.fixture(scope="module", autouse=True)
 def helpers() -> Iterator[None]:
-    """The processes that multiprocessing and loky keep beside ours: there before any test looks."""
+    """Start the helper processes of multiprocessing and loky before any test looks for processes."""
     forkserver.ensure_running()
     resource_tracker.ensure_running()
     if find_spec("loky"):
-        import_module("loky.backend.resource_tracker").ensure_running()  # it has no orderly end but ours
+        import_module("loky.backend.resource_tracker").ensure_running()  # nothing else ends it
     yield
     forkserver._forkserver._stop()  # type: ignore[attr-defined]
     resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined]
@@ -99,7 +99,7 @@ def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
 
 @asynccontextmanager
 async def pool_in(executor: Executor, folder: Path, **options: Any) -> AsyncIterator[ExternalPool]:
-    """A started pool. After it, nothing of it is left in the executor or in this process."""
+    """A started pool. It leaves nothing behind in the executor or in this process."""
     pool = ExternalPool(executor, external_jobs.Program(str(folder)), **options)
     await pool.start()
     try:
@@ -120,7 +120,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def waiting(pool: ExternalPool, folder: Path, name: str, **options: Any) -> Job:
-    """A job that runs, until the file `go` is there."""
+    """A job that runs until the file `go` exists."""
     job = pool.submit_frame(("wait", str(folder / name), str(folder / "go")), b"", **options)
     await until((folder / name).exists)
     return job
@@ -133,7 +133,7 @@ async def fill(pool: ExternalPool, folder: Path) -> list[Job]:
 async def assert_healthy(pool: ExternalPool) -> None:
     replies = await asyncio.gather(*(pool.submit_frame(("upper",), b"%d a" % n).future for n in range(3)))
     assert [reply.body for reply in replies] == [b"%d A" % n for n in range(3)]
-    await until(lambda: not pool.zombies)  # an answer may come before the executor says that its zombies are over
+    await until(lambda: not pool.zombies)  # a result may come before the executor reports the end of zombies
     assert pool.ready == 2
 
 
@@ -146,13 +146,13 @@ def noted(folder: Path, what: str) -> list[str]:
 
 
 @pytest.mark.asyncio
-async def test_a_reply_is_what_our_own_workers_would_send(executor: Executor, tmp_path: Path) -> None:
+async def test_reply_is_as_from_a_worker_process(executor: Executor, tmp_path: Path) -> None:
     async with pool_in(executor, tmp_path) as pool:
         job = pool.submit_frame(("upper",), b"body")
         reply = await job.future
         assert reply.body == b"BODY"
         assert reply.meta[0] == "upper"
-        assert type(reply.meta) is list  # as MessagePack has it
+        assert type(reply.meta) is list  # MessagePack has no tuples
         assert (reply.meta[1] == os.getpid()) == isinstance(executor, ThreadPoolExecutor)
         assert job.queued > 0 < job.ran
         assert (await pool.submit_frame(("view",), b"abc").future).body == b"cba"
@@ -162,14 +162,14 @@ async def test_a_reply_is_what_our_own_workers_would_send(executor: Executor, tm
 
 
 @pytest.mark.asyncio
-async def test_many_jobs_each_get_their_own_result(executor: Executor, tmp_path: Path) -> None:
+async def test_each_job_gets_its_own_result(executor: Executor, tmp_path: Path) -> None:
     async with pool_in(executor, tmp_path) as pool:
         replies = await asyncio.gather(*(pool.submit_frame(("upper",), b"a%d" % n).future for n in range(200)))
         assert [reply.body for reply in replies] == [b"A%d" % n for n in range(200)]
 
 
 @pytest.mark.asyncio
-async def test_an_arena_is_read_and_closed(executor: Executor, tmp_path: Path) -> None:
+async def test_arena_is_read_and_closed(executor: Executor, tmp_path: Path) -> None:
     async with pool_in(executor, tmp_path) as pool:
         arena = Arena()
         arena.write(b"x" * 1_000_000)
@@ -179,8 +179,8 @@ async def test_an_arena_is_read_and_closed(executor: Executor, tmp_path: Path) -
 
 
 @pytest.mark.asyncio
-async def test_the_same_job_twice_is_done_twice(executor: Executor, tmp_path: Path) -> None:
-    """Dask would answer the second from memory."""
+async def test_equal_jobs_both_run(executor: Executor, tmp_path: Path) -> None:
+    """Dask would take the second result from its cache."""
     async with pool_in(executor, tmp_path) as pool:
         first, second = await fill_alike(pool, tmp_path)
         (tmp_path / "go").touch()
@@ -193,7 +193,7 @@ async def fill_alike(pool: ExternalPool, folder: Path) -> tuple[Job, Job]:
     await until((folder / "started").exists)
     (folder / "started").unlink()
     second = pool.submit_frame(action, b"")
-    await until((folder / "started").exists)  # it has not been answered from memory
+    await until((folder / "started").exists)  # it really ran
     return first, second
 
 
@@ -213,7 +213,7 @@ ERRORS = [
 
 
 @pytest.mark.asyncio
-async def test_what_a_job_raises_comes_as_text_and_harms_no_other(executor: Executor, tmp_path: Path) -> None:
+async def test_exception_arrives_as_text_and_fails_its_job_only(executor: Executor, tmp_path: Path) -> None:
     async with pool_in(executor, tmp_path) as pool:
         for action, type_name, message, line in ERRORS:
             with pytest.raises(RemoteError) as caught:
@@ -227,7 +227,7 @@ async def test_what_a_job_raises_comes_as_text_and_harms_no_other(executor: Exec
 
 
 @pytest.mark.asyncio
-async def test_a_program_that_cannot_be_opened_is_said_at_start_up(executor: Executor) -> None:
+async def test_failing_program_is_reported_at_start_up(executor: Executor) -> None:
     pool = ExternalPool(executor, external_jobs.failing_program)
     with pytest.raises(WorkerStartError, match="cannot start") as caught:
         await pool.start()
@@ -239,14 +239,14 @@ async def test_a_program_that_cannot_be_opened_is_said_at_start_up(executor: Exe
 
 
 @pytest.mark.asyncio
-async def test_a_full_queue_refuses_at_once(executor: Executor, tmp_path: Path) -> None:
+async def test_full_queue_refuses_at_once(executor: Executor, tmp_path: Path) -> None:
     async with pool_in(executor, tmp_path, queue_size=1) as pool:
         running = await fill(pool, tmp_path)
         queued = pool.submit_frame(("upper",), b"a")
         with pytest.raises(QueueFull, match="1 jobs wait already") as caught:
             pool.submit_frame(("upper",), b"b")
         assert caught.value.retry_after >= 1
-        assert pool.ready == 2  # busy is ready
+        assert pool.ready == 2  # busy workers are ready
         (tmp_path / "go").touch()
         assert (await queued.future).body == b"A"
         assert queued.queued > 0
@@ -255,7 +255,7 @@ async def test_a_full_queue_refuses_at_once(executor: Executor, tmp_path: Path) 
 
 
 @pytest.mark.asyncio
-async def test_a_deadline_in_the_queue_drops_the_job(executor: Executor, tmp_path: Path) -> None:
+async def test_deadline_in_the_queue_drops_the_job(executor: Executor, tmp_path: Path) -> None:
     async with pool_in(executor, tmp_path) as pool:
         await fill(pool, tmp_path)
         late = pool.submit_frame(("upper",), b"", timeout=0.05)
@@ -269,9 +269,7 @@ async def test_a_deadline_in_the_queue_drops_the_job(executor: Executor, tmp_pat
 
 
 @pytest.mark.asyncio
-async def test_a_deadline_while_it_runs_leaves_a_zombie_that_holds_its_place(
-    executor: Executor, tmp_path: Path
-) -> None:
+async def test_running_job_past_its_deadline_is_a_zombie_with_a_slot(executor: Executor, tmp_path: Path) -> None:
     async with pool_in(executor, tmp_path) as pool:
         running = await fill(pool, tmp_path)
         for count, job in enumerate(running, 1):
@@ -280,7 +278,7 @@ async def test_a_deadline_while_it_runs_leaves_a_zombie_that_holds_its_place(
             with pytest.raises(DeadlineExceeded, match=r"ran past its deadline of 0.25 s"):
                 await job.future
             assert pool.zombies == count
-        assert pool.ready == 0  # none of them comes back by itself
+        assert pool.ready == 0  # zombies hold all workers
         queued = pool.submit_frame(("upper",), b"a")
         assert len(pool._running) == 2
         (tmp_path / "go").touch()
@@ -289,7 +287,7 @@ async def test_a_deadline_while_it_runs_leaves_a_zombie_that_holds_its_place(
 
 
 @pytest.mark.asyncio
-async def test_who_leaves_the_queue_is_never_started(executor: Executor, tmp_path: Path) -> None:
+async def test_abandoned_queued_job_never_starts(executor: Executor, tmp_path: Path) -> None:
     async with pool_in(executor, tmp_path) as pool:
         await fill(pool, tmp_path)
         never = tmp_path / "never"
@@ -304,7 +302,7 @@ async def test_who_leaves_the_queue_is_never_started(executor: Executor, tmp_pat
 
 
 @pytest.mark.asyncio
-async def test_who_leaves_a_running_job_leaves_it_running(executor: Executor, tmp_path: Path) -> None:
+async def test_abandoned_running_job_runs_on(executor: Executor, tmp_path: Path) -> None:
     async with pool_in(executor, tmp_path) as pool:
         kept, left = await fill(pool, tmp_path)
         pool.abandon(kept, even_running=False)
@@ -319,7 +317,7 @@ async def test_who_leaves_a_running_job_leaves_it_running(executor: Executor, tm
 
 
 @pytest.mark.asyncio
-async def test_a_lane_leaves_room_for_others(executor: Executor, tmp_path: Path) -> None:
+async def test_lane_leaves_workers_for_other_jobs(executor: Executor, tmp_path: Path) -> None:
     async with pool_in(executor, tmp_path) as pool:
         lane = pool.lane(1)
         first = await waiting(pool, tmp_path, "first", lane=lane)
@@ -332,7 +330,7 @@ async def test_a_lane_leaves_room_for_others(executor: Executor, tmp_path: Path)
 
 
 @pytest.mark.asyncio
-async def test_every_place_comes_back_whoever_leaves_when(tmp_path: Path) -> None:
+async def test_each_slot_becomes_free_again(tmp_path: Path) -> None:
     allowed = (DeadlineExceeded, DeadlineInQueue, JobAbandoned)
     chance = random.Random(1)
     with ThreadPoolExecutor(2) as executor:
@@ -353,11 +351,11 @@ async def test_every_place_comes_back_whoever_leaves_when(tmp_path: Path) -> Non
             await assert_healthy(pool)
 
 
-# Resources and the end
+# Resources and aclose
 
 
 @pytest.mark.asyncio
-async def test_the_program_is_opened_once_a_process(executor: Executor, tmp_path: Path) -> None:
+async def test_program_is_opened_once_per_process(executor: Executor, tmp_path: Path) -> None:
     async with pool_in(executor, tmp_path) as pool:
         replies = await asyncio.gather(*(pool.submit_frame(("upper",), b"").future for n in range(100)))
         opened = noted(tmp_path, "own-opened")
@@ -368,11 +366,11 @@ async def test_the_program_is_opened_once_a_process(executor: Executor, tmp_path
         assert noted(tmp_path, "own-closed") == noted(tmp_path, "shared-closed") == [str(os.getpid())]
     elif hasattr(executor, "_client"):
         assert sorted(noted(tmp_path, "own-closed")) == sorted(opened)
-    assert executor.submit(os.getpid).result()  # it belongs to who made it, and goes on
+    assert executor.submit(os.getpid).result()  # the executor is still usable
 
 
 @pytest.mark.asyncio
-async def test_aclose_drops_what_waits_and_leaves_what_runs(executor: Executor, tmp_path: Path) -> None:
+async def test_aclose_drops_waiting_jobs_and_leaves_running_ones(executor: Executor, tmp_path: Path) -> None:
     async with pool_in(executor, tmp_path) as pool:
         running = await fill(pool, tmp_path)
         queued = pool.submit_frame(("upper",), b"")
@@ -401,27 +399,27 @@ async def test_aclose_waits_for_jobs(executor: Executor, tmp_path: Path) -> None
 @pytest.mark.asyncio
 @pytest.mark.usefixtures("nothing_left")
 @pytest.mark.parametrize("kind", EXECUTORS)
-async def test_with_its_executor_everything_goes(kind: str, tmp_path: Path) -> None:
+async def test_resources_close_with_the_executor(kind: str, tmp_path: Path) -> None:
     with EXECUTORS[kind]() as executor:
         async with pool_in(executor, tmp_path) as pool:
             await assert_healthy(pool)
     opened = noted(tmp_path, "own-opened")
     assert opened
     for what in ("own-closed", "shared-closed"):
-        wait_until(lambda what=what: sorted(noted(tmp_path, what)) == sorted(opened), f"{what} in every process")
+        wait_until(lambda what=what: sorted(noted(tmp_path, what)) == sorted(opened), f"{what} in each process")
 
 
-# Broken executors: loky keeps one semaphore of each until our process ends, so that `nothing_left` is not asked here
+# Broken executors. Without `nothing_left`, as loky keeps one semaphore of each until our process ends
 
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("kind", ["processes", "loky", "dask"])
-async def test_a_crash_is_a_worker_that_died(kind: str, tmp_path: Path) -> None:
+async def test_crash_is_worker_died(kind: str, tmp_path: Path) -> None:
     with EXECUTORS[kind]() as executor:
         async with pool_in(executor, tmp_path) as pool:
             with pytest.raises(WorkerDied, match=r"the executor has lost the job: (BrokenProc|Terminated|KilledW)"):
                 await pool.submit_frame(("segfault",), b"").future
-            if kind == "dask":  # its nanny starts another
+            if kind == "dask":  # its nanny starts a new worker
                 await until_healthy(pool)
             else:
                 assert pool.ready == 0
@@ -438,7 +436,7 @@ async def until_healthy(pool: ExternalPool) -> None:
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("kind", ["processes", "loky"])
-async def test_one_crash_takes_the_others_along(kind: str, tmp_path: Path) -> None:
+async def test_one_crash_breaks_the_other_jobs(kind: str, tmp_path: Path) -> None:
     with EXECUTORS[kind]() as executor:
         async with pool_in(executor, tmp_path) as pool:
             beside = await waiting(pool, tmp_path, "started")
@@ -451,7 +449,7 @@ async def test_one_crash_takes_the_others_along(kind: str, tmp_path: Path) -> No
 
 
 @pytest.mark.asyncio
-async def test_an_executor_that_was_shut_down_refuses(tmp_path: Path) -> None:
+async def test_executor_after_shutdown_refuses_jobs(tmp_path: Path) -> None:
     with threads() as executor:
         async with pool_in(executor, tmp_path) as pool:
             await assert_healthy(pool)
@@ -464,7 +462,7 @@ async def test_an_executor_that_was_shut_down_refuses(tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_job_that_others_keep_waiting_in_the_executor_is_withdrawn(tmp_path: Path) -> None:
+async def test_job_that_the_executor_has_not_started_is_cancelled(tmp_path: Path) -> None:
     with ThreadPoolExecutor(1) as executor:
         async with pool_in(executor, tmp_path) as pool:
             theirs = executor.submit(wait_until, (tmp_path / "go").exists, "the test says so")
@@ -475,9 +473,9 @@ async def test_a_job_that_others_keep_waiting_in_the_executor_is_withdrawn(tmp_p
             assert not theirs.done()
 
 
-# What is said at start-up
+# The warning at start-up
 
-SAID_OF_ALL = [
+LIMITATIONS_OF_ALL = [
     "running jobs cannot be stopped",
     "streams are collected before they are sent",
     "shared resources are opened per process",
@@ -486,7 +484,7 @@ SAID_OF_ALL = [
 
 
 @pytest.mark.asyncio
-async def test_one_warning_says_what_cannot_be_done(
+async def test_one_warning_lists_the_limitations(
     executor: Executor, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, "tinysvc.executor"):
@@ -495,7 +493,7 @@ async def test_one_warning_says_what_cannot_be_done(
     (record,) = caplog.records
     text = record.getMessage()
     assert text.startswith(f"the pool 'one' runs in a {type(executor).__name__}: ")
-    assert all(said in text for said in SAID_OF_ALL)
+    assert all(limitation in text for limitation in LIMITATIONS_OF_ALL)
     in_threads = isinstance(executor, ThreadPoolExecutor)
     assert ("thread-safe" in text) == in_threads
     assert ("allowed-failures" in text) == hasattr(executor, "_client")
@@ -503,7 +501,7 @@ async def test_one_warning_says_what_cannot_be_done(
 
 
 @pytest.mark.asyncio
-async def test_forks_of_the_server_are_warned_of() -> None:
+async def test_forks_of_the_server_cause_a_warning() -> None:
     executor = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork"))
     assert (
         'mp_context=get_context("forkserver")' in ExternalPool(executor, external_jobs.failing_program)._limitations()
@@ -511,7 +509,7 @@ async def test_forks_of_the_server_are_warned_of() -> None:
     executor.shutdown()
 
 
-# The same service, by one line
+# A service in another executor
 
 
 @pytest.fixture(scope="module")
@@ -523,7 +521,7 @@ def client(executor: Executor) -> Iterator[httpx.Client]:
         yield client
 
 
-def test_the_same_service_by_one_line(client: httpx.Client) -> None:
+def test_service_runs_in_another_executor(client: httpx.Client) -> None:
     assert client.post("/sum", json=[1, 10]).json() == {"sum": 32}
     assert client.post("/sum", json=[1, "x"]).status_code == 422
     assert client.get("/lookup/key").json() == {"value": "value"}
@@ -533,19 +531,19 @@ def test_the_same_service_by_one_line(client: httpx.Client) -> None:
     assert client.get("/readyz").json()["pools"] == {"default": {"workers": 2, "ready": 2, "queued": 0}}
 
 
-def test_a_failure_is_logged_with_its_remote_traceback(client: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
+def test_failure_is_logged_with_its_remote_traceback(client: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
     response = client.get("/fail")
     assert (response.status_code, "no such value" in response.text) == (500, False)
     assert "ValueError: no such value" in caplog.text
     assert "raise_value_error" in caplog.text
 
 
-def test_a_deadline_answers_and_the_job_runs_on(client: httpx.Client, tmp_path: Path) -> None:
+def test_deadline_gets_504_while_the_job_runs_on(client: httpx.Client, tmp_path: Path) -> None:
     go = tmp_path / "go"
     with ThreadPoolExecutor(2) as clients:
         answers = list(clients.map(lambda _: client.get("/wait", params={"go": str(go)}), range(2)))
     assert [answer.status_code for answer in answers] == [504, 504]
     assert client.get("/readyz").status_code == 503
     go.touch()
-    wait_until(lambda: client.get("/readyz").status_code == 200, "the jobs have come to their end")
+    wait_until(lambda: client.get("/readyz").status_code == 200, "the zombies have ended")
     assert client.get("/lookup/key").status_code == 200

@@ -1,4 +1,4 @@
-"""plain.py: the pool by the contract of concurrent.futures, from threads that have no loop, with real processes."""
+"""futures.py: the pool as a concurrent.futures.Executor, from threads without a loop, with real processes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 # Results
 
 
-def test_results_come_to_the_thread_that_asked() -> None:
+def test_each_thread_gets_its_results() -> None:
     with ProcessPoolExecutor(2) as pool:
         futures = [pool.submit(futures_jobs.mul, n, b=2) for n in range(30)]
         assert [future.result(20) for future in futures] == [2 * n for n in range(30)]
@@ -54,12 +54,12 @@ def test_map_keeps_the_order(chunksize: int) -> None:
         assert list(products) == [n * n for n in range(40)]
 
 
-def test_map_with_a_wrong_chunksize() -> None:
+def test_map_refuses_a_chunksize_below_1() -> None:
     with ProcessPoolExecutor(1) as pool, pytest.raises(ValueError, match="chunksize must be >= 1, not 0"):
         pool.map(futures_jobs.mul, [1], [2], chunksize=0)
 
 
-def test_map_raises_where_the_error_is() -> None:
+def test_map_raises_at_the_failing_item() -> None:
     with ProcessPoolExecutor(1) as pool:
         results = pool.map(divmod, [1, 1, 1], [1, 0, 1])
         assert next(results) == (1, 0)
@@ -67,7 +67,7 @@ def test_map_raises_where_the_error_is() -> None:
             next(results)
 
 
-def test_a_map_that_is_left_early_stops_what_runs(tmp_path: Path) -> None:
+def test_map_closed_early_stops_running_jobs(tmp_path: Path) -> None:
     started, go = tmp_path / "started", tmp_path / "go"
     go.touch()
     with ProcessPoolExecutor(1) as pool:
@@ -75,10 +75,10 @@ def test_a_map_that_is_left_early_stops_what_runs(tmp_path: Path) -> None:
         for _ in pool.map(futures_jobs.spin_or_wait, *zip(*arguments, strict=True)):
             wait_until(started.exists, "the second has begun")
             break
-        assert pool.submit(futures_jobs.mul, 2, 3).result(20) == 6  # the only worker does not spin
+        assert pool.submit(futures_jobs.mul, 2, 3).result(20) == 6  # the only worker is free
 
 
-def test_more_jobs_than_the_queue_holds_wait_in_order(tmp_path: Path) -> None:
+def test_jobs_beyond_the_queue_wait_in_order(tmp_path: Path) -> None:
     path = tmp_path / "order"
     with ProcessPoolExecutor(1, queue_size=2) as pool:
         wait([pool.submit(futures_jobs.append, str(path), str(n)) for n in range(30)])
@@ -88,7 +88,7 @@ def test_more_jobs_than_the_queue_holds_wait_in_order(tmp_path: Path) -> None:
 # Errors
 
 
-def test_the_remote_traceback_comes_along() -> None:
+def test_error_carries_the_remote_traceback() -> None:
     with ProcessPoolExecutor(1) as pool:
         error = pool.submit(jobs.raise_value_error).exception(20)
     assert isinstance(error, ValueError)
@@ -96,7 +96,7 @@ def test_the_remote_traceback_comes_along() -> None:
     assert "no such value" in str(error.__cause__)
 
 
-def test_what_cannot_be_pickled_is_the_futures_error() -> None:
+def test_unpicklable_call_is_the_error_of_its_future() -> None:
     with ProcessPoolExecutor(1) as pool:
         with pytest.raises(Exception, match=r"[Pp]ickle"):
             pool.submit(lambda: None).result(20)
@@ -107,7 +107,7 @@ def test_what_cannot_be_pickled_is_the_futures_error() -> None:
         assert pool.submit(futures_jobs.mul, 2, 3).result(20) == 6
 
 
-def test_a_dead_worker_breaks_its_own_job_only(tmp_path: Path) -> None:
+def test_dead_worker_breaks_its_own_job_only(tmp_path: Path) -> None:
     with ProcessPoolExecutor(2) as pool:
         other = pool.submit(jobs.touch_and_wait, str(tmp_path / "started"), str(tmp_path / "go"))
         error = pool.submit(jobs.segfault).exception(20)
@@ -122,7 +122,7 @@ def test_a_dead_worker_breaks_its_own_job_only(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("initializer", "text"), [(jobs.initialize_badly, "the initializer fails"), (lambda: None, r"[Pp]ickle")]
 )
-def test_a_pool_that_cannot_start_is_broken(initializer: Callable[[], Any], text: str) -> None:
+def test_pool_that_cannot_start_is_broken(initializer: Callable[[], Any], text: str) -> None:
     pool = ProcessPoolExecutor(1, initializer=initializer)
     future = pool.submit(futures_jobs.mul, 2, 3)
     with pytest.raises(BrokenExecutor, match=text):
@@ -132,7 +132,7 @@ def test_a_pool_that_cannot_start_is_broken(initializer: Callable[[], Any], text
     pool.shutdown()
 
 
-def test_the_initializer_runs_in_each_worker(tmp_path: Path) -> None:
+def test_initializer_runs_in_each_worker(tmp_path: Path) -> None:
     path = tmp_path / "initialized"
     with ProcessPoolExecutor(2, initializer=jobs.initialize, initargs=(str(path),)) as pool:
         pool.submit(jobs.pid).result(20)
@@ -140,7 +140,7 @@ def test_the_initializer_runs_in_each_worker(tmp_path: Path) -> None:
 
 
 def test_initargs_may_be_shared_as_with_multiprocessing(tmp_path: Path) -> None:
-    ended = run_script(  # a lock starts multiprocessing's resource tracker, which stays as long as its process
+    ended = run_script(  # a lock starts the resource tracker of multiprocessing, which lives as long as its process
         """
         import multiprocessing
         import futures_jobs
@@ -164,7 +164,7 @@ def test_initargs_may_be_shared_as_with_multiprocessing(tmp_path: Path) -> None:
     assert ended.stdout.splitlines() == ["True", "word None"]
 
 
-def test_what_ends_a_worker_in_the_standard_library_too() -> None:
+def test_system_exit_in_a_job_raises_as_in_the_standard_library() -> None:
     with ProcessPoolExecutor(1) as pool:
         with pytest.raises(SystemExit, match="7"):
             pool.submit(jobs.raise_system_exit).result(20)
@@ -172,7 +172,7 @@ def test_what_ends_a_worker_in_the_standard_library_too() -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_pool_in_a_thread_is_not_started_on_a_loop() -> None:
+async def test_pool_with_its_own_thread_is_not_started_on_a_loop() -> None:
     pool = ProcessPoolExecutor(1)
     assert pool.submit(futures_jobs.mul, 2, 3).result(20) == 6
     with pytest.raises(RuntimeError, match="started once"):
@@ -187,7 +187,7 @@ async def test_a_pool_in_a_thread_is_not_started_on_a_loop() -> None:
 # Cancelling
 
 
-def test_cancelling_stops_a_job_that_runs(tmp_path: Path) -> None:
+def test_cancel_stops_a_running_job(tmp_path: Path) -> None:
     with ProcessPoolExecutor(1) as pool:
         future = pool.submit(futures_jobs.pid_and_spin, str(tmp_path / "pid"))
         wait_until((tmp_path / "pid.started").exists, "the job has begun")
@@ -205,8 +205,8 @@ def test_cancelling_stops_a_job_that_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("queue_size", [1000, 1])
-def test_cancelling_a_job_that_waits(queue_size: int, tmp_path: Path) -> None:
-    """In the pool's queue, and before it."""
+def test_cancel_drops_a_waiting_job(queue_size: int, tmp_path: Path) -> None:
+    """Jobs in the pool's queue, and in the inbox before it."""
     with ProcessPoolExecutor(1, queue_size=queue_size) as pool:
         first = pool.submit(jobs.touch_and_wait, str(tmp_path / "started"), str(tmp_path / "go"))
         wait_until((tmp_path / "started").exists, "the first job has begun")
@@ -220,8 +220,8 @@ def test_cancelling_a_job_that_waits(queue_size: int, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.glob("ran*")) == ["ran0"]
 
 
-def test_the_end_and_the_cancelling_of_a_job_may_meet() -> None:
-    """Whoever comes first, there is one end, and everybody who waits is told."""
+def test_cancel_may_race_with_the_end_of_a_job() -> None:
+    """In either order, the future ends once, and all waiters are notified."""
     with ProcessPoolExecutor(2) as pool:
         futures = [pool.submit(futures_jobs.mul, n, 2) for n in range(200)]
         cancelled = [future.cancel() for future in futures]
@@ -232,7 +232,7 @@ def test_the_end_and_the_cancelling_of_a_job_may_meet() -> None:
 
 
 @pytest.mark.asyncio
-async def test_cancelling_an_await_in_any_loop_stops_the_job(tmp_path: Path) -> None:
+async def test_cancelled_await_in_any_loop_stops_the_job(tmp_path: Path) -> None:
     pool = ProcessPoolExecutor(1)
     loop = asyncio.get_running_loop()
     awaited = loop.run_in_executor(pool, jobs.touch_and_spin, str(tmp_path / "started"))
@@ -245,7 +245,7 @@ async def test_cancelling_an_await_in_any_loop_stops_the_job(tmp_path: Path) -> 
 # Shutting down
 
 
-def test_nothing_is_taken_after_shutdown() -> None:
+def test_submit_after_shutdown_raises() -> None:
     pool = ProcessPoolExecutor(1)
     assert pool.submit(futures_jobs.mul, 2, 3).result(20) == 6
     pool.shutdown()
@@ -255,14 +255,14 @@ def test_nothing_is_taken_after_shutdown() -> None:
             submit()
 
 
-def test_a_pool_that_was_never_used_shuts_down() -> None:
+def test_unused_pool_shuts_down() -> None:
     pool = ProcessPoolExecutor(1)
     pool.shutdown()
     with pytest.raises(RuntimeError, match="after shutdown"):
         pool.submit(jobs.pid)
 
 
-def test_shutdown_waits_for_all_that_was_submitted() -> None:
+def test_shutdown_waits_for_submitted_jobs() -> None:
     pool = ProcessPoolExecutor(2)
     futures = [pool.submit(futures_jobs.mul, n, 2) for n in range(50)]
     pool.shutdown()
@@ -270,7 +270,7 @@ def test_shutdown_waits_for_all_that_was_submitted() -> None:
     assert [future.result() for future in futures] == [2 * n for n in range(50)]
 
 
-def test_shutdown_without_waiting(tmp_path: Path) -> None:
+def test_shutdown_without_wait_returns_at_once(tmp_path: Path) -> None:
     pool = ProcessPoolExecutor(1)
     futures = [pool.submit(jobs.wait_for, str(tmp_path / "go")) for _ in range(3)]
     pool.shutdown(wait=False)
@@ -282,7 +282,7 @@ def test_shutdown_without_waiting(tmp_path: Path) -> None:
     pool.shutdown()
 
 
-def test_shutdown_cancels_what_has_not_begun(tmp_path: Path) -> None:
+def test_shutdown_cancels_jobs_that_have_not_started(tmp_path: Path) -> None:
     pool = ProcessPoolExecutor(1)
     running = pool.submit(jobs.touch_and_wait, str(tmp_path / "started"), str(tmp_path / "go"))
     waiting = [pool.submit(jobs.touch, str(tmp_path / "ran")) for _ in range(5)]
@@ -310,7 +310,7 @@ def test_shutdown_within_a_callback_does_not_wait_for_itself() -> None:
     pool.shutdown()
 
 
-def test_a_forgotten_pool_finishes_and_leaves(tmp_path: Path) -> None:
+def test_unreferenced_pool_finishes_its_jobs(tmp_path: Path) -> None:
     pool = ProcessPoolExecutor(1)
     futures = [pool.submit(jobs.wait_for, str(tmp_path / "go")), pool.submit(jobs.pid)]
     del pool
@@ -322,7 +322,7 @@ def test_a_forgotten_pool_finishes_and_leaves(tmp_path: Path) -> None:
 # Threads and loops
 
 
-def test_submitting_from_many_threads_at_once() -> None:
+def test_many_threads_submit_at_once() -> None:
     barrier = threading.Barrier(8)
     with ProcessPoolExecutor(2) as pool, ThreadPoolExecutor(8) as threads:
 
@@ -334,8 +334,8 @@ def test_submitting_from_many_threads_at_once() -> None:
         assert sum("forkserver" in line for line in descendants(os.getpid()).values()) == 1 + 2
 
 
-def test_submitting_while_another_thread_shuts_down() -> None:
-    """Each job is either refused or done; none is forgotten."""
+def test_submit_may_race_with_shutdown() -> None:
+    """Each job is either refused or done."""
     pool = ProcessPoolExecutor(1)
     futures: list[Future[int]] = []
 
@@ -363,7 +363,7 @@ def test_two_loops_share_a_pool() -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_pool_on_a_loop_serves_threads_too(tmp_path: Path) -> None:
+async def test_pool_on_a_loop_serves_threads(tmp_path: Path) -> None:
     def plain_code() -> list[int]:
         results = list(pool.map(futures_jobs.mul, range(20), range(20), chunksize=3))
         running = pool.submit(jobs.touch_and_spin, str(tmp_path / "started"))
@@ -383,7 +383,7 @@ async def test_a_pool_on_a_loop_serves_threads_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio
-async def test_shutdown_on_the_pools_own_loop_does_not_wait(tmp_path: Path) -> None:
+async def test_shutdown_on_its_own_loop_does_not_wait(tmp_path: Path) -> None:
     async with ProcessPoolExecutor(1) as pool:
         future = asyncio.wrap_future(pool.submit(jobs.wait_for, str(tmp_path / "go")))
         pool.shutdown()
@@ -392,7 +392,7 @@ async def test_shutdown_on_the_pools_own_loop_does_not_wait(tmp_path: Path) -> N
         assert await future
 
 
-# The interpreter's end, forks, Ctrl-C
+# Exit of the interpreter, forks, Ctrl-C
 
 
 def run_script(code: str, tmp_path: Path, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -404,7 +404,7 @@ def run_script(code: str, tmp_path: Path, **options: Any) -> subprocess.Complete
     )
 
 
-def test_what_was_submitted_is_done_before_the_interpreter_ends(tmp_path: Path) -> None:
+def test_submitted_jobs_finish_before_the_interpreter_exits(tmp_path: Path) -> None:
     ended = run_script(
         """
         import atexit
@@ -428,7 +428,7 @@ def test_what_was_submitted_is_done_before_the_interpreter_ends(tmp_path: Path) 
     assert ended.stderr == ""
 
 
-def test_a_forked_child_is_told_and_ends(tmp_path: Path) -> None:
+def test_forked_child_cannot_use_the_pool_and_exits(tmp_path: Path) -> None:
     ended = run_script(
         """
         import os, sys, warnings
@@ -436,7 +436,7 @@ def test_a_forked_child_is_told_and_ends(tmp_path: Path) -> None:
         from tinysvc import ProcessPoolExecutor
 
         if __name__ == "__main__":
-            warnings.simplefilter("ignore")  # of a fork beside threads
+            warnings.simplefilter("ignore")  # about a fork beside threads
             with ProcessPoolExecutor(1) as pool:
                 assert pool.submit(futures_jobs.mul, 2, 3).result(20) == 6
                 child = os.fork()
@@ -456,7 +456,7 @@ def test_a_forked_child_is_told_and_ends(tmp_path: Path) -> None:
     assert (parent, ended.stderr) == ("8", "")
 
 
-def test_ctrl_c_stops_what_runs(tmp_path: Path) -> None:
+def test_ctrl_c_stops_running_jobs(tmp_path: Path) -> None:
     ended = run_script(
         """
         import os, signal, sys, threading
@@ -469,7 +469,7 @@ def test_ctrl_c_stops_what_runs(tmp_path: Path) -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
         if __name__ == "__main__":
-            signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in the background
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it for background processes
             path = sys.argv[0] + ".started"
             with ProcessPoolExecutor(1) as pool:
                 spinning = pool.submit(jobs.touch_and_spin, path)

@@ -1,4 +1,4 @@
-"""inprocess.py: cpu_workers=0, every kind of cpu route in a thread of the server."""
+"""in_process.py: cpu_workers=0, all kinds of cpu routes in a thread of the server."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def service() -> Service:
     return Service(*HANDLERS)
 
 
-def test_every_kind_of_handler_runs_in_one_thread_of_the_server(
+def test_all_kinds_of_handlers_run_in_one_thread(
     service: Service, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with serving(service, cpu_workers=0) as url, httpx.Client(base_url=url) as client:
@@ -119,19 +119,19 @@ def test_every_kind_of_handler_runs_in_one_thread_of_the_server(
     assert "run in a thread of the server" in caplog.text
 
 
-def test_what_a_handler_raises_is_raised_by_the_test(service: Service) -> None:
+def test_exception_of_a_handler_is_raised_in_the_test(service: Service) -> None:
     with pytest.raises(Exception, match="ValueError: wrong"), serving(service, cpu_workers=0) as url:
         assert httpx.get(f"{url}/wrong").status_code == 500
 
 
-def test_a_deadline_answers_and_the_job_runs_on(service: Service) -> None:
+def test_deadline_gets_504_while_the_job_runs_on(service: Service) -> None:
     with serving(service, cpu_workers=0) as url:
         assert httpx.get(f"{url}/slow").status_code == 504
         go_on.set()
         assert httpx.get(f"{url}/thread").status_code == 200
 
 
-def test_a_stream_is_held_back_and_ends_with_its_client(service: Service) -> None:
+def test_stream_has_back_pressure_and_ends_at_disconnect(service: Service) -> None:
     with serving(service, cpu_workers=0) as url:
         with httpx.stream("GET", f"{url}/endless") as answer:
             next(answer.iter_raw())
@@ -146,13 +146,13 @@ def broken() -> None:
     raise OSError("no model")
 
 
-def test_a_resource_that_cannot_be_opened_is_said_at_the_start() -> None:
+def test_failing_resource_is_reported_at_start_up() -> None:
     service = Service(*HANDLERS).override(opened=broken)
     with pytest.raises(Exception, match="no model"), serving(service, cpu_workers=0):
         pass
 
 
-def test_handlers_and_resources_that_no_worker_could_import() -> None:
+def test_local_handlers_and_resources_work() -> None:
     calls: list[int] = []
 
     @cpu_route("/local")
@@ -169,7 +169,7 @@ def test_handlers_and_resources_that_no_worker_could_import() -> None:
     fake.score.assert_called_once_with(3)
 
 
-def test_a_thread_that_was_shut_down_refuses_calls() -> None:
+def test_thread_executor_after_shutdown_refuses_calls() -> None:
     thread = ThreadExecutor("test")
     assert thread.submit(abs, -7).result() == 7
     thread.shutdown()

@@ -1,4 +1,4 @@
-"""inherited.py: no two workers draw the same random numbers; threads before the fork are reported."""
+"""inherited.py: workers draw different random numbers; threads before the fork are reported."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tinysvc.pool.inherited import ThreadWatch, count_threads, find_generators, 
 
 
 @pytest.mark.asyncio
-async def test_workers_that_follow_each_other_draw_different_numbers() -> None:
+async def test_successive_workers_draw_different_numbers() -> None:
     async with ProcessPoolExecutor(1, max_jobs=1, initializer=inherited_jobs.numbers) as pool:
         first, second, third = [await pool.run(inherited_jobs.numbers) for _ in range(3)]
     for name in first:
@@ -31,7 +31,7 @@ def test_generators_of_a_shared_resource_are_seeded_again() -> None:
     assert shared.deep[0]["rng"].bit_generator.state != numpy_state
 
 
-def test_a_generator_that_cannot_be_seeded_again_is_named() -> None:
+def test_unseedable_generator_is_named() -> None:
     class Fixed(random.Random):
         def seed(self, *arguments: object) -> None:
             if arguments == ():
@@ -48,7 +48,7 @@ def test_system_random_needs_no_seed() -> None:
     assert secure.seed not in found.reseeders
 
 
-def test_threads_are_reported_with_what_has_started_them() -> None:
+def test_threads_are_reported_with_their_source() -> None:
     watch = ThreadWatch()
     before = count_threads()
     end = threading.Event()
@@ -62,6 +62,6 @@ def test_threads_are_reported_with_what_has_started_them() -> None:
     assert before >= 1
 
 
-def test_without_a_watch_nothing_is_counted() -> None:
+def test_threads_are_not_counted_without_a_watch() -> None:
     with started_by("the resource x"):
         pass

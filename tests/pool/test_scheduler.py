@@ -26,7 +26,7 @@ from tinysvc.pool.scheduler import ORDERLY_END, PROCESSES_PER_SLOT, REAP_LIMIT, 
 from tinysvc.pool.state import START_LIMIT, Job, JobState, Worker, WorkerState
 
 
-def test_standstill_puts_off_deadlines_and_what_is_expected_of_workers() -> None:
+def test_standstill_postpones_all_deadlines() -> None:
     notes = Notes()
     scheduler = Scheduler(notes, 1, 10)
     scheduler.open(0.0)
@@ -45,14 +45,14 @@ def test_standstill_puts_off_deadlines_and_what_is_expected_of_workers() -> None
     assert [type(notes.settled[job]) for job in (running, queued)] == [DeadlineExceeded, DeadlineInQueue]
 
 
-def test_a_job_that_ends_at_its_deadline_has_one_end() -> None:
+def test_job_that_ends_at_its_deadline_has_one_end() -> None:
     table = Table()
     table.ready()
     first, second = table.admit(timeout=1), table.admit(timeout=1)
     table.now += 1
-    table.done(first)  # its result came before the alarm was looked at
+    table.done(first)  # its result came before the alarm
     assert table.notes.settled[first] == "result"
-    assert isinstance(table.notes.settled[second], DeadlineInQueue)  # and its place is not given to who is too late
+    assert isinstance(table.notes.settled[second], DeadlineInQueue)  # the worker is not given to a late job
     table.at(0)
     assert table.notes.killed == []
     third = table.admit(timeout=1)
@@ -60,11 +60,11 @@ def test_a_job_that_ends_at_its_deadline_has_one_end() -> None:
     table.at(1)
     assert isinstance(table.notes.settled[third], DeadlineExceeded)
     assert worker is not None
-    assert table.scheduler.held_by(worker, third.number) is None  # its result, a moment later, is about no job
+    assert table.scheduler.held_by(worker, third.number) is None  # its late result is discarded
     assert table.notes.killed == [worker]
 
 
-def test_a_frame_about_another_job_is_about_none() -> None:
+def test_frame_for_another_job_is_discarded() -> None:
     table = Table()
     table.ready()
     job = table.admit()
@@ -76,22 +76,22 @@ def test_a_frame_about_another_job_is_about_none() -> None:
     assert not table.scheduler.became_ready(worker, table.now)
 
 
-def test_a_lane_holds_no_more_workers_than_its_limit() -> None:
+def test_lane_holds_no_more_workers_than_its_limit() -> None:
     table = Table(size=3)
     table.ready()
     lane = table.scheduler.lane(1)
     jobs = [table.admit(lane=lane) for _ in range(3)]
     others = [table.admit() for _ in range(2)]
     assert [job.state for job in jobs] == [JobState.RUNNING, JobState.QUEUED, JobState.QUEUED]
-    assert all(job.state is JobState.RUNNING for job in others)  # they do not wait behind the lane
+    assert all(job.state is JobState.RUNNING for job in others)  # they do not wait for the lane
     late = table.admit()
     table.done(others[0])
-    assert late.state is JobState.RUNNING  # the free worker goes to who may use it
+    assert late.state is JobState.RUNNING  # the free worker takes a job whose lane has room
     table.done(jobs[0])
     assert jobs[1].state is JobState.RUNNING
 
 
-def test_a_killed_job_makes_room_in_its_lane_for_an_idle_worker() -> None:
+def test_killed_job_makes_room_in_its_lane() -> None:
     table = Table(size=2)
     table.ready()
     lane = table.scheduler.lane(1)
@@ -102,8 +102,8 @@ def test_a_killed_job_makes_room_in_its_lane_for_an_idle_worker() -> None:
 
 
 @pytest.mark.parametrize("how", ["cancel", "abandon"])
-def test_a_job_that_nobody_waits_for_makes_room_in_its_lane(how: str) -> None:
-    """The worker had run its last job, its successor is idle: the next job starts when the killed worker has ended."""
+def test_abandoned_job_makes_room_in_its_lane(how: str) -> None:
+    """The worker ran its last job, and its successor is idle: the next job starts when the killed worker has ended."""
     table = Table(max_jobs=1)
     lane = table.scheduler.lane(1)
     table.ready()
@@ -119,7 +119,7 @@ def test_a_job_that_nobody_waits_for_makes_room_in_its_lane(how: str) -> None:
     assert second.worker is table.scheduler.workers[2]
 
 
-def test_a_spent_worker_leaves_when_its_successor_is_there() -> None:
+def test_retiring_worker_exits_when_its_successor_is_ready() -> None:
     table = Table(max_jobs=2)
     table.ready()
     table.done(table.admit())
@@ -127,14 +127,14 @@ def test_a_spent_worker_leaves_when_its_successor_is_there() -> None:
     assert len(table.notes.started) == 2  # the successor warms up while the last job runs
     waiting = table.admit()
     table.done(last)
-    assert waiting.state is JobState.QUEUED  # two are two
+    assert waiting.state is JobState.QUEUED  # two jobs for two workers
     table.ready(2)
     assert waiting.worker is table.scheduler.workers[2]
     assert table.notes.dismissed == [table.scheduler.workers[1]]
     assert table.scheduler.ready == 1
 
 
-def test_a_worker_that_holds_too_much_works_on_until_its_successor_is_there() -> None:
+def test_worker_over_max_memory_works_until_its_successor_is_ready() -> None:
     table = Table(max_memory=100)
     table.ready()
     table.done(table.admit(), memory=100)
@@ -150,7 +150,7 @@ def test_a_worker_that_holds_too_much_works_on_until_its_successor_is_there() ->
     assert len(table.notes.started) == 2
 
 
-def test_an_old_worker_is_better_than_none() -> None:
+def test_retiring_worker_works_on_if_its_successor_fails() -> None:
     table = Table(max_jobs=1)
     table.ready()
     first, second = table.admit(), table.admit()
@@ -167,7 +167,7 @@ def test_an_old_worker_is_better_than_none() -> None:
     assert list(table.scheduler.workers) == [1, 3]
 
 
-def test_successor_takes_no_job_while_the_pool_is_at_work() -> None:
+def test_successor_takes_no_job_while_all_slots_are_at_work() -> None:
     table = Table(max_jobs=1)
     table.ready()
     first, second = table.admit(), table.admit()
@@ -180,7 +180,7 @@ def test_successor_takes_no_job_while_the_pool_is_at_work() -> None:
     assert third.state is JobState.QUEUED
 
 
-def test_who_ends_in_silence_is_killed_and_who_cannot_be_killed_is_passed_over() -> None:
+def test_silent_worker_is_killed_and_unkillable_one_is_replaced() -> None:
     table = Table()
     table.ready()
     job = table.admit()
@@ -194,11 +194,11 @@ def test_who_ends_in_silence_is_killed_and_who_cannot_be_killed_is_passed_over()
     table.at(REAP_LIMIT)
     assert isinstance(table.notes.settled[job], WorkerDied)
     assert len(table.notes.started) == 2
-    table.died(1)  # at last
+    table.died(1)  # the kernel reports its end
     assert len(table.notes.started) == 2
 
 
-def test_one_that_never_gets_ready_or_never_leaves_is_killed() -> None:
+def test_worker_that_never_becomes_ready_or_never_exits_is_killed() -> None:
     table = Table(max_jobs=1)
     table.at(START_LIMIT)
     assert table.notes.killed == [table.scheduler.workers[1]]
@@ -213,7 +213,7 @@ def test_one_that_never_gets_ready_or_never_leaves_is_killed() -> None:
     assert old in table.notes.killed
 
 
-def test_an_abandoned_job_gets_as_long_as_a_replacement_takes() -> None:
+def test_abandoned_job_gets_the_time_of_a_replacement() -> None:
     table = Table()
     table.now += 3
     table.ready()
@@ -230,7 +230,7 @@ def test_an_abandoned_job_gets_as_long_as_a_replacement_takes() -> None:
     assert isinstance(table.notes.settled[job], JobAbandoned)
 
 
-def test_cancel_waits_for_nothing() -> None:
+def test_cancel_kills_at_once() -> None:
     table = Table()
     table.now += 3
     table.ready()
@@ -240,7 +240,7 @@ def test_cancel_waits_for_nothing() -> None:
     table.scheduler.cancel(job, table.now)
 
 
-def test_retry_after_is_queue_length_times_mean_run_by_workers() -> None:
+def test_retry_after_is_queue_length_times_mean_run_time() -> None:
     table = Table(size=2, queue_size=3)
     table.ready()
     first = table.admit()
@@ -250,10 +250,10 @@ def test_retry_after_is_queue_length_times_mean_run_by_workers() -> None:
         table.admit()
     with pytest.raises(QueueFull) as raised:
         table.admit()
-    assert raised.value.retry_after == 8  # three wait and one more, four seconds each, two workers
+    assert raised.value.retry_after == 8  # three waiting jobs and this one, four seconds each, two workers
 
 
-def test_closing_ends_all() -> None:
+def test_close_ends_all_jobs_and_workers() -> None:
     table = Table(size=2)
     table.ready()
     running, idle = table.admit(), table.scheduler.workers[1]
@@ -274,7 +274,7 @@ def test_closing_ends_all() -> None:
 
 @settings(max_examples=150, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck))
 class AnyOrder(RuleBasedStateMachine):
-    """Whatever happens in whatever order, the scheduler are true and every job has one end."""
+    """In any order of events, the state is consistent and each job has one end."""
 
     @initialize(
         size=st.integers(1, 3),
@@ -423,7 +423,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @invariant()
     def every_deadline_has_an_alarm(self) -> None:
-        """Each deadline that lies ahead will be looked at."""
+        """The alarm is set for the earliest deadline."""
         times = [job.deadline for job in self.scheduler.jobs()]
         if times and min(times) < math.inf:
             assert self.notes.alarm <= max(min(times), self.notes.now + TICK)

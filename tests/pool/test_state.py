@@ -5,7 +5,7 @@ from __future__ import annotations
 from scheduler_table import Table
 
 
-def test_times_of_a_job() -> None:
+def test_job_knows_how_long_it_waited_and_ran() -> None:
     table = Table()
     table.ready()
     first, second, late = table.admit(), table.admit(), table.admit(timeout=3)

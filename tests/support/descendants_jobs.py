@@ -15,7 +15,7 @@ SLEEP = "import sys, time, os; open(sys.argv[1], 'a').write(f'{os.getpid()}\\n')
 
 
 def sleeper(path: str) -> list[str]:
-    """A command that writes its pid into the file and stays."""
+    """A command that writes its pid into the file and does not end."""
     return [sys.executable, "-c", SLEEP, path]
 
 
@@ -26,7 +26,7 @@ def start(how: str, path: str) -> None:
         subprocess.Popen(sleeper(path), start_new_session=True)
     elif how == "orphan":
         subprocess.run(["setsid", "-f", *sleeper(path)], check=True)
-    else:  # a daemon by the book: two forks, no exec, no environment, no descriptor of its parent's
+    else:  # a classic daemon: two forks, no exec, no environment, no descriptor of its parent
         if os.fork():
             os.wait()
             return
@@ -63,7 +63,7 @@ def leave_short_orphans(count: int) -> None:
 
 
 def hold_names(path: str) -> NoReturn:
-    """A semaphore and shared memory with names, and a tracker that removes them when all is over."""
+    """A named semaphore and named shared memory, with a tracker that removes them at the end."""
     lock = multiprocessing.get_context("spawn").Lock()
     memory = shared_memory.SharedMemory(create=True, size=1000)
     subprocess.Popen(sleeper(path + ".child"))

@@ -1,4 +1,4 @@
-"""A program and a service for other people's executors: results, faults, and notes of what was opened and closed."""
+"""A program and a service for other executors: results, faults, and notes of opened and closed resources."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def failing_program() -> Iterator[JobFunction]:
     yield
 
 
-# The same as a service
+# The same jobs as a service
 
 
 @cpu_resource

@@ -1,6 +1,6 @@
 """CPython's own tests of concurrent.futures, run against our pool: `python futures_contract.py GROUP`.
 
-Each group is a mixin of CPython's, which leaves open what executor it tests. Where it makes executors with the
+Each group is a mixin of CPython's, which does not name the executor under test. Where it makes executors with the
 standard library's arguments, ours is given them by `Renamed`.
 """
 
@@ -61,14 +61,14 @@ LEFT_OUT = {
 
 
 class Renamed(ProcessPoolExecutor):
-    """Takes its arguments as the standard library names them."""
+    """Takes the arguments of the standard library."""
 
     def __init__(self, max_workers: int | None = None, mp_context: Any = None, **options: Any) -> None:
         super().__init__(max_workers, max_jobs=options.pop("max_tasks_per_child", 0), **options)
 
 
 class FileEvent:
-    """An event that other processes see: a file that appears."""
+    """An event for other processes: a file that appears."""
 
     def __init__(self, folder: str) -> None:
         self.path = Path(folder) / "set"
@@ -82,7 +82,7 @@ class FileEvent:
 
 
 def create_event(case: unittest.TestCase) -> FileEvent:
-    """From Python 3.14 on, each executor's test case makes the events for CPython's tests."""
+    """From Python 3.14 on, the test case of each executor creates the events for CPython's tests."""
     return FileEvent(case.enterContext(tempfile.TemporaryDirectory()))
 
 
@@ -104,7 +104,7 @@ def case_of(group: str) -> type[unittest.TestCase]:
 
 
 def __getattr__(name: str) -> Any:
-    """Tests give the pool methods of their own class, which a worker looks up here."""
+    """Tests submit methods of their own class, which a worker finds here."""
     if name in GROUPS:
         return case_of(name)
     raise AttributeError(name)
@@ -128,6 +128,6 @@ def with_our_executor(assert_python_ok: Any) -> Any:
 
 if __name__ == "__main__":
     support: Any = importlib.import_module("test.support")
-    support.use_resources = {}  # not what takes long
+    support.use_resources = {}  # no slow tests
     result = unittest.TextTestRunner(verbosity=2).run(tests_of(sys.argv[1]))
     sys.exit(not result.wasSuccessful() or support.environment_altered or not result.testsRun)

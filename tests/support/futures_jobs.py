@@ -1,4 +1,4 @@
-"""Functions that plain code gives to a pool."""
+"""Functions that threads without a loop submit to a pool."""
 
 from __future__ import annotations
 

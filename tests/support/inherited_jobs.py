@@ -1,4 +1,4 @@
-"""A module as authors write them, with generators in all places where a fork copies them."""
+"""A module of an author, with random number generators in all places that a fork copies."""
 
 from __future__ import annotations
 

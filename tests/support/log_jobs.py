@@ -1,4 +1,4 @@
-"""What worker processes tell: functions for a pool, and for processes of their own."""
+"""Functions that log, print and crash, in a pool or in their own processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tinysvc.pool.worker_logs import forward_logs
 
 
 def log_and_print(text: str) -> None:
-    """As a handler does: one record, one failure, one line on each stream."""
+    """Like a handler: write one record, one traceback, and one line on each stream."""
     token = route_name.set("POST /predict"), request_id.set("5f-1")
     try:
         logging.getLogger("shop.model").warning("slow %s", text)
@@ -43,7 +43,7 @@ def print_and_wait(text: str) -> None:
 
 
 def forward_like_a_worker(folder: str) -> None:
-    """A process whose author has configured logging in the usual ways; it prints what was forwarded."""
+    """Configure logging in the usual ways of authors, and print the names of forwarded records."""
     file = logging.FileHandler(Path(folder, "log"))
     logging.basicConfig(
         level=logging.DEBUG, handlers=[logging.StreamHandler(), logging.StreamHandler(sys.stdout), file]
@@ -57,12 +57,12 @@ def forward_like_a_worker(folder: str) -> None:
     forward_logs(sent.append, logging.INFO)
     for name in ("", "loud", "apart", "silent", "loud.below"):
         logging.getLogger(name).info("said")
-        logging.getLogger(name).debug("not wanted")
+        logging.getLogger(name).debug("below the level")
     print([fields[0] for fields in sent])
 
 
 def print_lines(name: str, count: str) -> None:
-    """Lines in pieces, as print makes them; however slow this machine is, none is old."""
+    """Print lines in pieces. No line gets old, however slow this machine is."""
     standard_streams.OLD_TEXT = 3600.0
     write_whole_lines()
     for number in range(int(count)):
@@ -73,14 +73,14 @@ def print_lines(name: str, count: str) -> None:
 def print_to_closed_descriptors() -> None:
     write_whole_lines()
     os.close(1)
-    print("to nobody")
+    print("to no reader")
     sys.stdout.close()
-    print("to nobody again", flush=True)
+    print("to no reader again", flush=True)
     print("still here", file=sys.stderr)
 
 
 def keep_other_streams() -> None:
-    """The author has put something of his own in place of stdout; stderr was closed when the process began."""
+    """The author has replaced stdout; stderr was closed at the start of the process."""
     mine = sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     sys.stderr = None
     write_whole_lines()
@@ -92,7 +92,7 @@ def keep_other_streams() -> None:
 
 
 def crash(descriptor: str) -> NoReturn:
-    """In a forked child, as workers are; its parent tells how it ended."""
+    """Crash in a forked child, like a worker; the parent prints the exit code."""
     child = os.fork()
     if not child:
         enable_crash_reports(int(descriptor))
