@@ -41,3 +41,8 @@ def test_retry_after() -> None:
 def test_deadlines_are_timeouts() -> None:
     assert isinstance(errors.DeadlineExceeded("x"), TimeoutError)
     assert isinstance(errors.DeadlineInQueue("x"), TimeoutError)
+
+
+def test_http_error_takes_error_statuses_only() -> None:
+    with pytest.raises(ValueError, match="from 400 to 599, not 200"):
+        errors.HTTPError(200)
