@@ -970,7 +970,6 @@ LOG_LINES = {
     r".*stream.*: tinysvc\.core\.errors\.WorkerDied: worker \d+ was killed by SIGKILL.*",
     "a worker died as it began": r"(ERROR tinysvc\.executor: )?worker \d+ was killed by SIGKILL from outside the pool"
     r"(; trying again in 0\.1 s)?",
-    "a hint": r"INFO tinysvc: a hint: [A-Z]+ /\S+ works for .*",
     "what a drain waits for": r"INFO tinysvc: draining: waiting for the requests of \d+ connections, .*",
     "a worker died": r"WARNING tinysvc\.executor: worker \d+ was killed by SIGKILL from outside the pool.*",
     "the loop was held for less than a second": r"WARNING tinysvc: .* holds the event loop, for 0\.\d+ s so far, .*",

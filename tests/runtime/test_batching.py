@@ -55,7 +55,7 @@ def submit(to: Batcher, *bodies: bytes) -> list[Item]:
 def answer(pool: FakePool, job: Job) -> None:
     """As endpoints.py does, with each body in capitals."""
     (_, _, lengths), body = pool.given[job]
-    pool.end(job, JobReply([(length, [200, None, [], None], None) for length in lengths], body.upper()))
+    pool.end(job, JobReply([(length, [200, None, []], None) for length in lengths], body.upper()))
 
 
 async def outcome(item: Item) -> Any:
@@ -422,7 +422,7 @@ def program(batch: Batch) -> CpuProgram:
 
 def handler(pool: ProcessPoolExecutor, function: Callable[..., Any], batch: Batch, timeout: float = 0) -> Handler:
     route = Route(path="/x", methods=("POST",), function=function, kind="cpu", batch=batch, timeout=timeout)
-    return cpu_handler(pool, ENDPOINTS.index(function), route, route.path, 30.0, None)
+    return cpu_handler(pool, ENDPOINTS.index(function), route, 30.0, None)
 
 
 def features(x: object) -> Request:
@@ -523,6 +523,6 @@ async def test_batches_in_any_executor() -> None:
         pool = ExternalPool(executor, program(batch))
         await pool.start()
         route = Route(path="/x", methods=("POST",), function=batching_jobs.score, kind="cpu", batch=batch)
-        got = await answers(cpu_handler(pool, 0, route, route.path, 30.0, None), features(1), features('"a"'))
+        got = await answers(cpu_handler(pool, 0, route, 30.0, None), features(1), features('"a"'))
         assert [each.status for each in got] == [200, 422]
         await pool.aclose()

@@ -68,9 +68,8 @@ def meta(endpoint: int, **path: str) -> list[Any]:
 
 
 def test_a_resource_is_opened_once_and_closed(handle: JobFunction) -> None:
-    (*head, work), body = handle(meta(0), b"ab")
-    assert (head, body) == ([200, "application/json", []], b'{"size":6}')
-    assert work > 0
+    head, body = handle(meta(0), b"ab")
+    assert (head, body) == ((200, "application/json", []), b'{"size":6}')
     assert opened == ["opened"]
 
 
@@ -81,7 +80,7 @@ def test_the_resource_was_closed() -> None:
 
 
 def test_the_request_is_whole(handle: JobFunction) -> None:
-    (status, content_type, headers, _), body = handle(meta(1), b"")
+    (status, content_type, headers), body = handle(meta(1), b"")
     assert (status, content_type, headers) == (201, "application/json", [("x-a", "b")])
     assert orjson.loads(bytes(body)) == [["127.0.0.1", 1], "/a/socket", "POST", "y"]  # type: ignore[arg-type]
 

@@ -52,7 +52,7 @@ def handler(pool: Any, function: Callable[..., Any] = batching_jobs.whoami, **op
     numbers = [endpoint.function for endpoint in ENDPOINTS]
     options = {"timeout": 0, **options}
     route = Route(path="/x", methods=("GET", "POST"), function=function, kind="cpu", **options)
-    return cpu_handler(pool, numbers.index(function), route, route.path, 30.0, None)
+    return cpu_handler(pool, numbers.index(function), route, 30.0, None)
 
 
 def pool_of(workers: int = 1, **options: Any) -> ProcessPoolExecutor:
@@ -181,7 +181,7 @@ async def test_what_becomes_of_the_job_of_a_gone_client(method: str, on_disconne
     request.on_disconnect()
     assert pool.abandoned == [(pool.jobs[0], even_running)]
     if not even_running:
-        pool.end(pool.jobs[0], JobReply((200, None, [], None), b"done"))
+        pool.end(pool.jobs[0], JobReply((200, None, []), b"done"))
         assert (await answer).content == b"done"
     else:
         with pytest.raises(JobAbandoned):
@@ -208,7 +208,7 @@ async def test_jobs_that_ask_the_same_have_the_same_key() -> None:
     first, second, third = [job.key for job in pool.jobs]
     assert first == second != third
     for job in pool.jobs:
-        pool.end(job, JobReply((200, None, [], None), b""))
+        pool.end(job, JobReply((200, None, []), b""))
     await asyncio.gather(*answers)
 
 

@@ -23,7 +23,6 @@ from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
 from inspect import signature
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..binding.binder import Binder
@@ -150,7 +149,6 @@ def _one_at_a_time(endpoint: Endpoint, resources: Values) -> JobFunction:
     kind, limit, error_handlers = binder.body_kind, endpoint.max_body_size, endpoint.error_handlers
 
     def run_job(meta: Any, body: Body) -> Reply:
-        begin = perf_counter()
         request = _request(meta, body, compress)
         request_id.set(request.id)
         route_name.set(f"{request.method} {path}")
@@ -175,8 +173,7 @@ def _one_at_a_time(endpoint: Endpoint, resources: Values) -> JobFunction:
                 raise
             response = answer
             content = response.content
-        work = perf_counter() - begin if type(content) is bytes else None  # a stream has not done most of its work yet
-        return Reply(_meta_of(response, work), content)
+        return Reply(_meta_of(response), content)
 
     return run_job
 
@@ -226,11 +223,11 @@ def _called(endpoint: Endpoint, resources: Values) -> JobFunction:
     return run_job
 
 
-def _meta_of(response: Response, work: float | None = None) -> tuple[int, str | None, list[tuple[str, str]], Any]:
-    """Head of the response, and the seconds of work, where that is known."""
+def _meta_of(response: Response) -> tuple[int, str | None, list[tuple[str, str]]]:
+    """Head of the response: status, content type and headers."""
     if type(response.headers) is not HeaderLines or not (response.content_type or "").isascii():
         check_headers(response)
-    return response.status, response.content_type, response.headers, work
+    return response.status, response.content_type, response.headers
 
 
 # Batches

@@ -15,7 +15,6 @@ from ..core.errors import PoolError
 from ..core.requests import SAFE_METHODS, Request
 from ..core.responses import Handler, Response
 from ..pool.arena import BIG, Arena, Arenas
-from .advice import Sample
 from .batching import Batcher, Item
 
 if TYPE_CHECKING:
@@ -29,7 +28,6 @@ def cpu_handler(
     pool: ProcessPoolExecutor | ExternalPool,
     number: int,
     route: Route,
-    path: str,
     default_timeout: float,
     lane: Lane | None,
 ) -> Handler:
@@ -39,7 +37,6 @@ def cpu_handler(
         pool: The pool of the route.
         number: The position of the route's endpoint in the program of the pool's workers.
         route: The route.
-        path: Its path pattern.
         default_timeout: Seconds, for a route without `timeout`.
         lane: Limits how many workers the route may use at a time.
     """
@@ -47,10 +44,7 @@ def cpu_handler(
     batched = route.batch is not None
     jobs: Any = Batcher(pool, number, route.batch, timeout, lane) if route.batch else pool
 
-    sample: Sample | None = Sample(f"{route.methods[0]} {path}")
-
     async def handle(request: Request) -> Response:
-        nonlocal sample
         body = await request.body() if batched or request.has_arrived else await received(request, pool.arenas)
         method, path, query = request.method, request.raw_path, request.raw_query
         values = request.resources
@@ -74,9 +68,7 @@ def cpu_handler(
                 body.close()
             error.headers = [*error.headers, ("server-timing", server_timing(job))]
             raise
-        status, content_type, headers, work = reply.meta
-        if sample and work is not None and sample.is_full_with(work, job.ran):
-            sample = None
+        status, content_type, headers = reply.meta
         response = Response(reply.body, status, headers, content_type)
         list.append(
             response.headers, ("server-timing", server_timing(job))

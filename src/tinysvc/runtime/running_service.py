@@ -134,7 +134,7 @@ class RunningService:
         for number, plan in enumerate(plans):
             route, default_timeout = plan.route, self.settings.cpu_timeout
             lane = pool.lane(route.limit) if route.limit else None
-            handlers[plan] = cpu_handler(pool, number, route, plan.path, default_timeout, lane)
+            handlers[plan] = cpu_handler(pool, number, route, default_timeout, lane)
             self.calls[route.function] = CpuCall(pool, number, route.timeout_or(default_timeout), lane)
         return handlers
 
