@@ -260,7 +260,8 @@ class ProcessPoolExecutor(FuturesExecutor):
 
     def abandon(self, job: Job, *, even_running: bool) -> None:
         """The caller no longer waits for `job`: take it from the queue. If it runs and `even_running`, kill it, unless
-        it ends within the time that a replacement of its worker takes."""
+        it ends within the time that a replacement of its worker takes.
+        """
         self._dispatcher.abandon(job, even_running=even_running)
 
     @property

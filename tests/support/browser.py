@@ -89,7 +89,7 @@ class Page:
         return str(self.run(f"document.querySelector({json.dumps(selector)}).innerText"))
 
     def type(self, text: str) -> None:
-        """Type on the keyboard into the focused element; "\\n" is the Enter key, "\\t" the Tab key."""
+        """Type on the keyboard into the focused element; newline is the Enter key, tab the Tab key."""
         for character in text:
             key = KEYS.get(character, {"key": character, "text": character})
             self.ask("Input.dispatchKeyEvent", type="keyDown", **key)

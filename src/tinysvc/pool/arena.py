@@ -98,7 +98,8 @@ def _memory_file() -> int:
 
 class Arenas:
     """Arenas kept for reuse, with their memory. A process that has held the descriptor of an arena may also read its
-    later content."""
+    later content.
+    """
 
     def __init__(self) -> None:
         self._kept: list[Arena] = []

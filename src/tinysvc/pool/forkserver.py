@@ -221,7 +221,8 @@ class Forkserver:
 
 class _DescriptorCollector:
     """Stands in for the Popen of multiprocessing, which pickles locks, queues and pipes only while it starts a
-    process. Collects their descriptors, which the forkserver inherits."""
+    process. Collects their descriptors, which the forkserver inherits.
+    """
 
     DupFd = staticmethod(popen_spawn_posix._DupFd)
 

@@ -164,7 +164,8 @@ class ForkserverLoop:
 
     def take_command_or_wait(self) -> bool:
         """Wait for a command or the end of a child, and obey the command. False when the server has closed the
-        control socket."""
+        control socket.
+        """
         readable = {descriptor for descriptor, _ in self._poll.poll(self._kill_due())}
         if self.wakeup.fileno() in readable:
             self.wakeup.recv(4096)

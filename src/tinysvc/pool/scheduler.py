@@ -198,7 +198,8 @@ class Scheduler:
         self, worker: Worker, job: Job, outcome: Any, now: float, *, memory: int = 0, poisoned: bool = False
     ) -> None:
         """The worker has sent the end of its job. `memory`: bytes that it holds now; `poisoned`: it must not take
-        another job."""
+        another job.
+        """
         self.mean_run = _moving_mean(self.mean_run, now - job.started)
         self.backoff.early_ends = 0
         self._finish(job, outcome, now)

@@ -29,5 +29,6 @@ def _ignore(number: int, stack_frame: Any) -> None:
 
 def signals_left_to_server() -> list[int]:
     """The signals that this process ignores for the server. In a process that a job forks they get their default
-    effect again."""
+    effect again.
+    """
     return [number for number in SERVER_SIGNALS if signal.getsignal(number) is _ignore]

@@ -154,7 +154,8 @@ def _import_file(path: Path) -> types.ModuleType:
 
 def _load_folder(folder: Path, strict: bool) -> Service:
     """Every service in the folder under its file's name. A file that cannot be served is left out with a warning, or
-    is fatal if `strict`."""
+    is fatal if `strict`.
+    """
     services, failures = [], []
     for path in sorted(folder.resolve().glob("*.py")):
         if not _may_serve(path):

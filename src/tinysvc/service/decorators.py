@@ -65,7 +65,6 @@ def io_route(
             return {"message": f"hello {name}{punctuation}"}
         ```
     """
-
     _check_called("io_route", path)
 
     def decorate(function: F) -> F:
@@ -140,7 +139,6 @@ def cpu_route(
             return sum(values)
         ```
     """
-
     _check_called("cpu_route", path)
 
     def decorate(function: F) -> F:

@@ -207,7 +207,8 @@ def begin_compression(request: Request, response: Response) -> Coding | None:
 
 def _complete_not_modified(request: Request, response: Response) -> None:
     """Give a 304 the Vary and the entity-tag of its 200 (RFC 9110, 15.4.5), which had been compressed if the client
-    has the weak tag. Vary may be one too many: the type and the size of the 200 are not known here."""
+    has the weak tag. Vary may be one too many: the type and the size of the 200 are not known here.
+    """
     tags = [value for name, value in response.headers if name == "etag"]
     if tags:
         add_vary(response, "accept-encoding")
