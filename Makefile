@@ -48,7 +48,7 @@ format: $(READY)
 coverage: $(READY)
 	@$(BIN)/coverage erase && $(BIN)/coverage run -m pytest -n 3 --dist loadfile $(ARGS) && $(BIN)/coverage combine -q
 	@$(BIN)/coverage report
-	@$(BIN)/coverage report --include='*/core/*,*/wire/*,*/pool/scheduler.py' --fail-under=100
+	@$(BIN)/coverage report --include='*/core/*,*/wire/*,*/pool/scheduler.py,*/pool/state.py,*/pool/backoff.py,*/pool/crash_loops.py' --fail-under=100
 
 bench: $(READY)
 	@$(PYTHON) benchmarks/run.py $(if $(QUICK),--quick) $(addprefix --only=,$(ONLY))

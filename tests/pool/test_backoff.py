@@ -8,7 +8,7 @@ from scheduler_table import Table
 from tinysvc.core.errors import (
     NoWorkers,
 )
-from tinysvc.pool.backoff import EARLY_ENDS, LONGEST_PAUSE
+from tinysvc.pool.backoff import EARLY_END, EARLY_ENDS, LONGEST_PAUSE
 from tinysvc.pool.state import JobState
 
 
@@ -82,5 +82,14 @@ def test_ends_of_used_workers_cause_no_pause() -> None:
     for number in range(1, 10):
         table.ready(number)
         table.done(table.admit())
+        table.died(number)
+        assert number + 1 in table.scheduler.workers
+
+
+def test_late_ends_of_unused_workers_cause_no_pause() -> None:
+    table = Table()
+    for number in range(1, 10):
+        table.ready(number)
+        table.now += EARLY_END
         table.died(number)
         assert number + 1 in table.scheduler.workers

@@ -36,3 +36,11 @@ def test_killed_worker_does_not_count_as_a_crash() -> None:
         table.at(1)
         table.died(min(table.scheduler.workers))
         table.ready()
+
+
+def test_jobs_without_a_key_are_never_refused() -> None:
+    table = Table()
+    for number in range(1, CRASH_LIMIT + 2):
+        table.ready(number)
+        table.admit()
+        table.died(number)

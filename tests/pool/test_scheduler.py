@@ -269,6 +269,58 @@ def test_close_ends_all_jobs_and_workers() -> None:
     assert len(table.notes.started) == 2
 
 
+def test_second_end_of_a_job_is_discarded() -> None:
+    table = Table()
+    table.ready()
+    job = table.admit()
+    worker = job.worker
+    assert worker is not None
+    table.done(job, "first")
+    table.scheduler.done(worker, job, "second", table.now)
+    assert table.notes.settled[job] == "first"
+
+
+def test_repeated_kill_or_end_of_a_worker_does_nothing() -> None:
+    table = Table()
+    table.ready()
+    worker = table.scheduler.workers[1]
+    table.scheduler.kill(worker, "sent rubbish", table.now)
+    table.scheduler.kill(worker, "sent more rubbish", table.now)
+    assert worker.kill_reason == "sent rubbish"
+    table.died(1)
+    table.scheduler.died(worker, table.now, "again")
+    assert list(table.scheduler.workers) == [2]
+
+
+def test_oldest_job_of_all_lanes_runs_next() -> None:
+    table = Table()
+    table.ready()
+    first, second, third = table.admit(), table.admit(), table.admit(lane=table.scheduler.lane(1))
+    table.done(first)
+    assert (second.state, third.state) == (JobState.RUNNING, JobState.QUEUED)
+
+
+def test_stream_is_settled_at_its_begin() -> None:
+    table = Table()
+    table.ready()
+    job = table.admit()
+    table.now += 1
+    job.settle(table.now)
+    table.now += 5
+    table.done(job)
+    assert job.ran == 1
+
+
+def test_close_leaves_exiting_workers_alone() -> None:
+    table = Table(max_jobs=1)
+    table.ready()
+    table.done(table.admit())
+    table.ready(2)
+    table.scheduler.close(table.now)
+    assert [worker.number for worker in table.notes.dismissed] == [1, 2]
+    assert table.notes.killed == []
+
+
 # Any order of events
 
 
