@@ -972,7 +972,7 @@ LOG_LINES = {
     r"(; trying again in 0\.1 s)?",
     "what a drain waits for": r"INFO tinysvc: draining: waiting for the requests of \d+ connections, .*",
     "a worker died": r"WARNING tinysvc\.executor: worker \d+ was killed by SIGKILL from outside the pool.*",
-    "the loop was held for less than a second": r"WARNING tinysvc: .* holds the event loop, for 0\.\d+ s so far, .*",
+    "the loop was held for less than a second": r"WARNING tinysvc: .* blocks the event loop, for 0\.\d+ s so far, .*",
     "where it was": r'  File ".*", line \d+,? in \S+|    .*',
     "it was free again in less than a second": r"INFO tinysvc: the event loop is free again, after 0\.\d+ s",
 }

@@ -1,4 +1,4 @@
-"""testing.py: a real server for tests, which fail where a handler has failed."""
+"""testing.py: a real server for tests; a test fails when a handler has failed."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_several() -> None:
     assert [error.args for error in raised.value.exceptions] == [("one",), ("other",)]
 
 
-def test_they_are_notes_of_what_the_test_raises_itself() -> None:
+def test_errors_are_notes_of_the_tests_own_exception() -> None:
     with pytest.raises(httpx.HTTPStatusError) as raised, serving(Service(fails)) as url:
         httpx.get(f"{url}/fails/it").raise_for_status()
     (note,) = raised.value.__notes__
@@ -119,7 +119,7 @@ def test_a_test_of_the_500_itself() -> None:
         assert httpx.get(f"{url}/fails/it").json()["status"] == 500
 
 
-def test_what_is_answered_on_purpose_is_no_error() -> None:
+def test_intended_error_responses_are_not_raised() -> None:
     with serving(Service(refuses)) as url:
         assert httpx.get(f"{url}/refuses").status_code == 503
         assert httpx.get(f"{url}/nowhere").status_code == 404

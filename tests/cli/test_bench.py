@@ -1,4 +1,4 @@
-"""`--bench`: what it measures, what it leaves out and says so; and that it leaves nothing behind."""
+"""`--bench`: its measurements, the routes that it leaves out, and its end."""
 
 from __future__ import annotations
 

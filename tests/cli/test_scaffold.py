@@ -1,4 +1,4 @@
-"""scaffold.py: what `--new` writes passes at once, and nothing is written where it must not be."""
+"""scaffold.py: the tests of a new service pass, and no existing file is changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""background.py: tasks after the answer, what becomes of them when something fails, and at the end of the server."""
+"""background.py: tasks after the response, when something fails, and at the end of the server."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def done() -> Record:
     return Record()
 
 
-def test_async_def_def_and_objects_are_called_after_the_answer(done: Record) -> None:
+def test_async_def_def_and_objects_are_called_after_the_response(done: Record) -> None:
     @io_route("/", methods=["POST"])
     async def handler(background: Background) -> str:
         user.set("ada")
@@ -67,7 +67,7 @@ def test_async_def_def_and_objects_are_called_after_the_answer(done: Record) -> 
     assert set(done[1:]) == {"note ada", ("thread", True, "ada"), "object", "partial ada"}
 
 
-def test_the_client_has_the_answer_while_a_task_runs() -> None:
+def test_client_has_the_response_while_a_task_runs() -> None:
     go_on = threading.Event()
 
     @io_route("/")
@@ -293,7 +293,7 @@ def test_a_cpu_route_cannot_take_it() -> None:
         pass
 
 
-def test_middleware_may_answer_with_other_content(done: Record) -> None:
+def test_middleware_may_return_other_content(done: Record) -> None:
     async def middleware(request: Request, call_next: Any) -> Response:
         await call_next(request)
         return Response("other")

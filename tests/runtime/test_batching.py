@@ -1,4 +1,4 @@
-"""batching.py: with a pool whose jobs the test settles by hand, then with a real one."""
+"""batching.py: with a fake pool whose jobs the test ends, and with a real pool."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def submit(to: Batcher, *bodies: bytes) -> list[Item]:
 
 
 def answer(pool: FakePool, job: Job) -> None:
-    """As endpoints.py does, with each body in capitals."""
+    """As cpu_endpoints.py does, with each body in capitals."""
     (_, _, lengths), body = pool.given[job]
     pool.end(job, JobReply([(length, [200, None, []], None) for length in lengths], body.upper()))
 
@@ -79,7 +79,7 @@ async def test_a_full_batch_goes_at_once() -> None:
 
 
 @pytest.mark.asyncio
-async def test_an_idle_worker_waits_no_longer_than_told() -> None:
+async def test_idle_worker_waits_no_longer_than_wait() -> None:
     pool = FakePool()
     items = submit(batcher(pool, wait=0.001), b"a", b"b")
     assert not pool.jobs
@@ -89,7 +89,7 @@ async def test_an_idle_worker_waits_no_longer_than_told() -> None:
 
 
 @pytest.mark.asyncio
-async def test_without_a_wait_a_batch_is_what_has_gathered_while_all_workers_were_busy() -> None:
+async def test_requests_gather_in_a_batch_while_workers_are_busy() -> None:
     pool = FakePool(max_workers=1)
     items = submit(batcher(pool, wait=0), b"a", b"b", b"c", b"d", b"e")
     sent: list[bytes] = []
@@ -157,7 +157,7 @@ async def test_what_waits_is_bounded_as_the_pool_s_queue() -> None:
 
 
 @pytest.mark.asyncio
-async def test_who_leaves_while_waiting_is_dropped() -> None:
+async def test_request_abandoned_while_waiting_is_dropped() -> None:
     pool = FakePool()
     to = batcher(pool)
     gone, *others = submit(to, b"a", b"b")
@@ -169,7 +169,7 @@ async def test_who_leaves_while_waiting_is_dropped() -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_batch_is_abandoned_when_nobody_waits_for_any_of_it() -> None:
+async def test_batch_is_abandoned_with_its_last_request() -> None:
     pool = FakePool()
     to = batcher(pool)
     items = submit(to, b"a", b"b", b"c")
@@ -187,7 +187,7 @@ async def test_a_batch_is_abandoned_when_nobody_waits_for_any_of_it() -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_batch_that_waits_in_the_pool_leaves_with_the_last_who_waits_for_it() -> None:
+async def test_queued_batch_is_removed_with_its_last_request() -> None:
     pool = FakePool()
     to = batcher(pool, size=2)
     items = submit(to, b"a", b"b")
@@ -249,7 +249,7 @@ async def test_a_deadline_while_it_runs_is_each_one_s_own() -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_late_answer_is_not_heard() -> None:
+async def test_late_reply_is_discarded() -> None:
     pool = FakePool()
     pool.kills_at_once = False
     to = batcher(pool, size=1, timeout=NEVER)
@@ -298,7 +298,7 @@ async def test_a_pool_that_refuses_a_batch_refuses_each_of_it(refusal: Exception
     "meta", [None, [], [(1, [200, None, []], None)], [1, 2], [(1, None, ["a"])] * 2, [("x", 1, 0)] * 2]
 )
 @pytest.mark.asyncio
-async def test_an_answer_that_cannot_be_read_leaves_nobody_waiting(meta: Any) -> None:
+async def test_reply_of_the_wrong_form_fails_all_requests(meta: Any) -> None:
     pool = FakePool()
     items = submit(batcher(pool, size=2), b"a", b"b")
     pool.end(pool.jobs[0], JobReply(meta, b"ab"))
@@ -306,7 +306,7 @@ async def test_an_answer_that_cannot_be_read_leaves_nobody_waiting(meta: Any) ->
 
 
 @pytest.mark.asyncio
-async def test_after_the_loop_was_held_what_has_come_meanwhile_is_heard_first() -> None:
+async def test_replies_precede_deadlines_after_a_blocked_loop() -> None:
     pool = FakePool()
     to = batcher(pool, size=1, timeout=NEVER)
     (item,) = submit(to, b"a")

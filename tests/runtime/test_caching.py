@@ -1,4 +1,4 @@
-"""caching.py: what is the same request, how long its answer is kept, and who is told what while it is computed."""
+"""caching.py: keys of requests, the lifetime of responses, and requests that wait for one computation."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_headers_that_matter(client: httpx.Client) -> None:
         ("/public-by-token", {"authorization": "Bearer a"}, "authorization", "private, max-age=5"),
     ],
 )
-def test_a_shared_cache_learns_what_an_answer_depends_on(
+def test_vary_names_the_headers_of_a_response(
     client: httpx.Client, path: str, headers: dict[str, str], vary: str, control: str
 ) -> None:
     for _ in range(2):
@@ -103,7 +103,7 @@ def test_a_shared_cache_learns_what_an_answer_depends_on(
         assert answer.headers["cache-control"] == control
 
 
-def test_an_answer_with_a_cookie_is_never_public(client: httpx.Client) -> None:
+def test_response_with_a_cookie_is_never_public(client: httpx.Client) -> None:
     answer = client.get("/answers/public-cookie")
     assert answer.headers["cache-control"] == "private, max-age=5"
 
@@ -189,7 +189,7 @@ async def begun(slow: Slow, *awaitables: Any) -> list[asyncio.Future[Response]]:
 
 
 @on_loop
-async def test_a_client_that_leaves_takes_nothing_from_the_others() -> None:
+async def test_disconnect_does_not_affect_other_waiting_requests() -> None:
     slow = Slow()
     route = cached(slow)
     first, second = await begun(slow, route(Request("GET", "/x")), route(Request("GET", "/x")))
@@ -201,7 +201,7 @@ async def test_a_client_that_leaves_takes_nothing_from_the_others() -> None:
 
 
 @on_loop
-async def test_when_all_have_left_it_is_stopped_and_who_comes_next_begins_anew() -> None:
+async def test_computation_ends_with_its_last_request() -> None:
     slow = Slow()
     route = cached(slow)
     requests = [Request("GET", "/x") for _ in range(3)]
@@ -232,7 +232,7 @@ async def test_what_is_not_safe_runs_on_without_its_client() -> None:
 
 @pytest.mark.parametrize("answer", [RuntimeError("x"), {"set-cookie": "a=b"}])
 @on_loop
-async def test_what_fails_is_told_to_all_and_what_is_for_one_to_one(answer: Any) -> None:
+async def test_errors_are_shared_and_private_responses_are_not(answer: Any) -> None:
     slow = Slow(answer)
     route = cached(slow)
     tasks = await begun(slow, *(route(Request("GET", "/x")) for _ in range(3)))
@@ -272,7 +272,7 @@ def kept(size: int, until: float = 100.0) -> Kept:
     return Kept(200, [], None, bytes(size), 0.0, until)
 
 
-def test_the_bound_of_what_is_kept() -> None:
+def test_size_of_the_cache_is_limited() -> None:
     results = Results(8 * (OVERHEAD + 1000))
     for number in range(20):
         results.put(number, kept(1000))
@@ -290,7 +290,7 @@ def test_the_bound_of_what_is_kept() -> None:
     assert results.size == 7 * (OVERHEAD + 1000)
 
 
-def test_the_age_is_told() -> None:
+def test_stored_response_has_its_age() -> None:
     assert kept(1).response(12.9).headers == [("age", "12")]
 
 
@@ -378,15 +378,13 @@ BEARER = {"authorization": "Bearer a"}
         ("/language", {"accept-language": "de"}, CONTROL[0][1]),
     ],
 )
-def test_an_answer_made_for_a_token_is_never_public(
-    others: str, path: str, headers: dict[str, str], control: str
-) -> None:
+def test_response_to_a_token_is_never_public(others: str, path: str, headers: dict[str, str], control: str) -> None:
     answer = httpx.get(others + path, headers=headers, timeout=20)
     assert answer.status_code == 200
     assert answer.headers.get("cache-control", "") == control
 
 
-def test_what_is_answered_without_the_token_that_may_be_there_varies(others: str) -> None:
+def test_response_without_the_optional_token_has_vary(others: str) -> None:
     for _ in range(2):
         assert httpx.get(f"{others}/maybe", headers=BEARER).headers["cache-control"].startswith("private")
         anonymous = httpx.get(f"{others}/maybe")
@@ -417,7 +415,7 @@ async def sets_cookie(kind: str) -> Response:
         ("none", CONTROL[0][1]),
     ],
 )
-def test_an_answer_that_sets_a_cookie_is_never_public(others: str, kind: str, control: str) -> None:
+def test_response_that_sets_a_cookie_is_never_public(others: str, kind: str, control: str) -> None:
     assert httpx.get(f"{others}/sets/{kind}").headers.get("cache-control", "") == control
 
 
@@ -454,7 +452,7 @@ def takes_request(request: Request) -> None: ...
 
 
 @on_loop
-async def test_who_takes_the_request_says_what_matters() -> None:
+async def test_handler_with_request_must_name_its_headers() -> None:
     with pytest.raises(ConfigurationError, match=r"takes_request.*cache=Cache\(60, headers=\[\"accept\"\]\)"):
         async with at_work(Service(takes_request), Settings()):
             pass

@@ -1,4 +1,4 @@
-"""calls.py: cpu handlers called from code on the event loop, in real workers."""
+"""cpu_calls.py: cpu handlers called from code on the event loop, in real workers."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ async def test_in_a_foreign_executor() -> None:
 
 
 @on_loop
-async def test_who_cannot_be_called_is_told_why() -> None:
+async def test_function_that_cannot_be_called_is_refused() -> None:
     async with running(jobs.where):
         with pytest.raises(ConfigurationError, match=r"plain.*has no @cpu_route; give it one, or call it as it is"):
             await cpu(jobs.plain)
@@ -135,7 +135,7 @@ async def scores() -> list[Any]:
     return await asyncio.gather(*(cpu(jobs.predict, jobs.Features([i, i])) for i in range(8)))
 
 
-def test_from_a_handler_errors_answer_as_the_routes_own_would(caplog: pytest.LogCaptureFixture) -> None:
+def test_errors_of_a_call_become_the_same_response_as_of_the_route(caplog: pytest.LogCaptureFixture) -> None:
     with (
         serving(Service(asks, scores, jobs), cpu_workers=1, raise_errors=False) as url,
         httpx.Client(base_url=url) as client,
@@ -183,7 +183,7 @@ ANSWERS = {  # of the service, and with error handlers
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_exception_answers_the_same_by_route_and_by_call(workers: int) -> None:
+def test_exception_gets_the_same_response_by_route_and_by_call(workers: int) -> None:
     kinds = (jobs.Plain, jobs.TakesOther, jobs.HoldsLock, jobs.HoldsLockToo)
     plain = Service(jobs, calls, runs, pool)
     handled = Service(plain, prefix="/handled", error_handlers=dict.fromkeys(kinds, foreseen))

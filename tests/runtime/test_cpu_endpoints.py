@@ -1,4 +1,4 @@
-"""endpoints.py: a worker's program, called in the test's own process."""
+"""cpu_endpoints.py: a worker's program, called in the process of the test."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_the_request_is_whole(handle: JobFunction) -> None:
     assert orjson.loads(bytes(body)) == [["127.0.0.1", 1], "/a/socket", "POST", "y"]  # type: ignore[arg-type]
 
 
-def test_faults_of_the_request_and_errors_are_answers(handle: JobFunction) -> None:
+def test_wrong_requests_and_errors_get_a_response(handle: JobFunction) -> None:
     assert handle(meta(2, number="7"), b"").body == b'{"number":7}'
     assert handle(meta(2, number="x"), b"").meta[0] == 422
     assert handle(meta(4), b"").meta[:3] == (409, "application/problem+json", [("x-why", "test")])

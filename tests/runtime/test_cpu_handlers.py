@@ -1,4 +1,4 @@
-"""adapter.py: the server's side of a cpu route, with a real pool, and with one whose jobs the test settles by hand."""
+"""cpu_handlers.py: the server's side of a cpu route, with a real pool and a fake one."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ async def test_a_generator_of_events() -> None:
 
 @pytest.mark.usefixtures("nothing_left")
 @pytest.mark.asyncio
-async def test_timing_of_what_never_ran(tmp_path: Path) -> None:
+async def test_server_timing_of_a_job_that_never_ran(tmp_path: Path) -> None:
     started, go = tmp_path / "started", tmp_path / "go"
     query = f"started={started}&go={go}"
     async with pool_of(queue_size=1) as pool:
@@ -223,7 +223,7 @@ async def test_the_arena_of_a_refused_job_is_closed() -> None:
 
 @pytest.mark.usefixtures("nothing_left")
 @pytest.mark.asyncio
-async def test_a_client_that_leaves_while_it_sends_leaves_no_arena() -> None:
+async def test_disconnect_during_an_upload_closes_the_arena() -> None:
     async def cut_short() -> AsyncIterator[bytes]:
         yield b"x" * BIG
         raise ProtocolError(400, "The request body was cut short.")
@@ -244,5 +244,5 @@ async def test_what_a_body_is_received_in(size: int, kind: type) -> None:
     assert (got.size if isinstance(got, Arena) else len(got)) == size
 
 
-def test_server_timing_of_what_was_refused() -> None:
+def test_server_timing_of_a_refused_job() -> None:
     assert server_timing(None) == "queue;dur=0.0"

@@ -1,4 +1,4 @@
-"""iohandlers.py: io handlers with deadlines, limits and middleware of their own. The rest is test_service.py's."""
+"""io_handlers.py: io handlers with deadlines, limits and middleware."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ async def opens(opened: str) -> None:
         ("/opens", ["it is opened", "it is closed"]),
     ],
 )
-def test_a_thread_is_waited_for_before_what_it_uses_is_closed(path: str, expected: list[str]) -> None:
+def test_resources_close_after_the_thread_that_uses_them(path: str, expected: list[str]) -> None:
     for each in (happened, tasks, begun, go_on):
         each.clear()
     with serving(Service(whole, pieces, opens, used, opened)) as url:

@@ -1,4 +1,4 @@
-"""Middleware: `Service(middleware=[...])`, around routes, errors and what has no route."""
+"""middleware.py: `Service(middleware=[...])` around routes, errors and requests without a route."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_what_a_handler_raises_comes_as_a_response(client: httpx.Client, caplog:
     assert "RuntimeError: secret" in record.getMessage()
 
 
-def test_what_middleware_raises_is_answered(client: httpx.Client) -> None:
+def test_error_of_middleware_gets_a_response(client: httpx.Client) -> None:
     assert client.get("/v1/locked/plain").json()["detail"] == "say who you are"
     assert client.get("/v1/locked/plain", headers={"x-key": "1"}).text == "plain"
 
@@ -186,7 +186,7 @@ def pieces() -> Iterator[str]:
     yield from ("one", "two")
 
 
-def test_what_it_answers_itself_is_encoded_as_a_handlers_result_is() -> None:
+def test_response_of_middleware_is_encoded_as_a_result() -> None:
     with serving(Service(plain, middleware=[Marked("outer"), shut])) as url:
         answers = {what: httpx.get(f"{url}/plain?what={what}") for what in MADE}
     assert {answer.headers["x-passed"] for answer in answers.values()} == {"outer"}
@@ -208,7 +208,7 @@ def test_a_stream_may_be_changed_on_its_way() -> None:
         assert httpx.get(f"{url}/pieces").text == "ONETWO"
 
 
-def test_a_405_and_options_still_tell_what_is_allowed(client: httpx.Client) -> None:
+def test_405_and_options_keep_their_allow_header(client: httpx.Client) -> None:
     for method in ("POST", "OPTIONS"):
         assert client.request(method, "/v1/inner/plain").headers["allow"] == "GET, HEAD, OPTIONS"
 
@@ -347,7 +347,7 @@ def test_a_stream_is_closed_whatever_middleware_makes_of_it(middleware: Any, sta
         assert endless_closed.wait(20)
 
 
-def test_the_length_is_that_of_what_is_sent() -> None:
+def test_content_length_is_that_of_the_sent_content() -> None:
     with serving(Service(sized, middleware=[longer])) as url:
         answer = httpx.post(f"{url}/sized")
     assert (answer.text, answer.headers.get_list("content-length")) == ("1234567", ["7"])

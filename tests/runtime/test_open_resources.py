@@ -57,7 +57,7 @@ def test_a_resource_of_the_request(client: httpx.Client) -> None:
 
 @pytest.mark.parametrize("path", ["/me", "/work", "/batch?n=1"])
 @pytest.mark.parametrize("header", [None, "Bearer", "Bearer wrong", "Basic secret", "secret"])
-def test_who_is_not_known_is_told_so(client: httpx.Client, path: str, header: str | None) -> None:
+def test_unknown_client_gets_401(client: httpx.Client, path: str, header: str | None) -> None:
     answer = client.get(path, headers={"authorization": header} if header else {})
     assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
     assert "detail" in answer.json()
@@ -74,7 +74,7 @@ def test_each_is_opened_once_a_request_and_closed_in_reverse(client: httpx.Clien
     assert lines(record) == ["user", "begin", "commit"]
 
 
-def test_an_error_of_the_handler_is_told_to_them(client: httpx.Client, record: Path) -> None:
+def test_resources_get_the_error_of_the_handler(client: httpx.Client, record: Path) -> None:
     assert client.get("/fails", headers=TOKEN).status_code == 409
     assert lines(record) == ["user", "begin", "rollback HTTPError"]
 
@@ -136,7 +136,7 @@ def test_a_batch_is_given_each_requests_own(client: httpx.Client) -> None:
         assert list(answers) == [f"{n} ada 10" for n in range(4)]
 
 
-def test_what_is_cached_is_for_who_may_see_it(client: httpx.Client, record: Path) -> None:
+def test_cached_response_needs_the_same_resources(client: httpx.Client, record: Path) -> None:
     def ask(key: str, **headers: str) -> httpx.Response:
         return client.get("/cached", headers={"x-key": key, "user-agent": "a", **headers})
 
@@ -156,7 +156,7 @@ PLACES = ["query.limit", "query.size", "query.n"]
 
 
 @pytest.mark.parametrize("path", ["/sized", "/cpu-sized", "/batch-sized", "/cached-sized", "/socket-sized"])
-def test_wrong_parameters_of_handler_and_resources_are_one_answer(
+def test_wrong_parameters_of_handler_and_resources_are_one_response(
     client: httpx.Client, record: Path, path: str
 ) -> None:
     answer = client.get(f"{path}?{WRONG}", headers=TOKEN)
@@ -168,7 +168,7 @@ def test_wrong_parameters_of_handler_and_resources_are_one_answer(
 
 
 @pytest.mark.parametrize("path", ["/sized", "/cpu-sized", "/batch-sized", "/cached-sized", "/socket-sized"])
-def test_missing_token_is_the_answer_whatever_else_is_wrong(client: httpx.Client, record: Path, path: str) -> None:
+def test_missing_token_precedes_other_faults(client: httpx.Client, record: Path, path: str) -> None:
     answer = client.get(f"{path}?{WRONG}")
     assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
     assert "errors" not in answer.json()

@@ -1,4 +1,4 @@
-"""owntask.py: a cancel from middleware ends the handler, and never the closing of a request's resources."""
+"""own_task.py: a cancellation by middleware ends the handler, but not the closing of resources."""
 
 from __future__ import annotations
 
@@ -431,7 +431,7 @@ def test_variables_are_the_same_in_resource_handler_and_cleanup() -> None:
     assert log == ["eve", "eve", "eve"]
 
 
-def test_middleware_sees_what_the_handler_has_set() -> None:
+def test_middleware_sees_variables_of_the_handler() -> None:
     @io_route("/")
     async def handler(transaction: str) -> str:
         user.set("ada")
@@ -467,7 +467,7 @@ def test_drain_that_is_over_cancels_the_closing() -> None:
     assert log == ["cancelled"]
 
 
-def test_tasks_after_the_answer_start_when_the_resources_are_closed() -> None:
+def test_background_tasks_start_after_resources_have_closed() -> None:
     @io_route("/")
     async def handler(transaction: str, background: Background) -> str:
         background.add(log.append, "background")

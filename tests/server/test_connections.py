@@ -60,7 +60,7 @@ async def test_a_connection_whose_request_has_just_come_is_not_idle() -> None:
 
 
 @on_loop
-async def test_a_flood_of_connections_is_not_even_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_flood_of_connections_is_closed_without_a_response(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tinysvc.http.LINGER", 60.0)  # on a busy machine the first would end before the last comes
     async with serving(echo, max_connections=1) as server, server.client() as first:
         first.send(get("/", "Content-Length: 5", method="POST"))
@@ -75,7 +75,7 @@ async def test_a_flood_of_connections_is_not_even_answered(monkeypatch: pytest.M
 
 
 @on_loop
-async def test_too_many_connections_are_answered_503() -> None:
+async def test_too_many_connections_get_503() -> None:
     called, leave = asyncio.Event(), asyncio.Event()
 
     async def slow(request: Request) -> Response:
@@ -112,7 +112,7 @@ async def test_drain_closes_idle_connections_at_once_and_silent_ones_soon() -> N
 
 
 @on_loop
-async def test_who_was_accepted_just_before_the_drain_is_answered() -> None:
+async def test_connection_accepted_before_the_drain_is_served() -> None:
     async with serving(ok) as server, server.client() as new:
         while not server.connections.open:
             await asyncio.sleep(0)
@@ -162,7 +162,7 @@ async def test_drain_lets_a_request_under_way_finish() -> None:
 
 
 @on_loop
-async def test_drain_closes_behind_an_answer_that_had_begun() -> None:
+async def test_drain_closes_after_a_response_that_has_begun() -> None:
     more = asyncio.Event()
     stream = Stream(b"first", last=more.wait)
     async with streaming(stream) as server, server.client() as client:

@@ -1,4 +1,4 @@
-"""slices.py: the loop's thread has a short slice, and what it starts has not."""
+"""cpu_slice.py: the loop's thread has a short slice, its children do not."""
 
 from __future__ import annotations
 

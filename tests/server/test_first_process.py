@@ -1,4 +1,4 @@
-"""firstprocess.py: the first process of a container reaps its orphans, and passes signals and the exit status on."""
+"""first_process.py: the first process of a container reaps its orphans, and passes signals and the exit status on."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_exit_status_is_that_of_the_server(folder: Path) -> None:
     assert errors.startswith("tinysvc: ")
 
 
-def test_death_by_a_signal_is_told_as_a_shell_does(folder: Path) -> None:
+def test_death_by_a_signal_has_the_exit_status_of_a_shell(folder: Path) -> None:
     with served("-c", RUN, *tinysvc("service.py"), cwd=folder) as server:
         with pytest.raises(Exception, match="disconnected"):
             server.get(f"/die/{int(signal.SIGKILL)}")

@@ -1,4 +1,4 @@
-"""tables.py: what people read in a terminal."""
+"""listing.py: tables of routes and settings in a terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""loading.py: what a target names. The command line's side of it is in test_main.py."""
+"""loading.py: the service of a target. The command line is tested in test_main.py."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_a_file_with_the_name_of_a_built_in_module(tmp_path: Path) -> None:
         load_service("gc.py")
 
 
-def test_of_a_folder_tests_and_what_is_no_service_are_not_imported(tmp_path: Path) -> None:
+def test_tests_and_other_files_of_a_folder_are_not_imported(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text(ROUTE)
     for name in ("test_a", "a_test", "conftest", "setup"):
         (tmp_path / f"{name}.py").write_text(ROUTE + "raise SystemExit(name)\n")

@@ -1,4 +1,4 @@
-"""reload.py: code that changes while it is served; every way in which the new version, or the old one, can fail."""
+"""reload.py: the code of a running service changes, and versions fail in every way."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def heard(server: Served, text: str) -> None:
     pytest.fail(f"it did not say {text!r}, but: {''.join(lines)}")
 
 
-def test_what_changes_is_served_and_nobody_is_refused_meanwhile(folder: Path) -> None:
+def test_change_is_served_without_a_refused_connection(folder: Path) -> None:
     answers: list[object] = []
     stop = threading.Event()
 
@@ -137,7 +137,7 @@ def test_a_module_that_the_service_imports(folder: Path) -> None:
         wait_until(lambda: server.get("/").json()[1] == "two", "it is served")
 
 
-def test_packages_and_what_is_new_in_them(folder: Path) -> None:
+def test_new_files_in_packages_are_watched(folder: Path) -> None:
     package = folder / "package"
     (package / "inner").mkdir(parents=True)
     (package / "inner" / "more.py").write_text("VALUE = 'old'\n")
@@ -203,7 +203,7 @@ FAULTS = {
 }
 
 
-def test_a_version_that_cannot_start_leaves_the_last_one_serving(folder: Path) -> None:
+def test_last_version_serves_while_the_next_one_cannot_start(folder: Path) -> None:
     with reloading(folder) as server:
         right = (folder / "service.py").read_text()
         for fault, said in FAULTS.items():
@@ -274,7 +274,7 @@ def test_what_is_no_fault_of_the_code_ends_it(folder: Path) -> None:
     assert "cannot listen on the Unix socket" in errors
 
 
-def test_who_asks_while_there_is_no_version_is_answered_by_the_next(folder: Path) -> None:
+def test_requests_wait_while_no_version_serves(folder: Path) -> None:
     with reloading(folder) as server:
         with pytest.raises(httpx.RemoteProtocolError):
             server.get("/end")

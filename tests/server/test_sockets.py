@@ -1,4 +1,4 @@
-"""sockets.py: where a listening socket comes from, and what is left of it."""
+"""sockets.py: the origins of listening sockets, and their cleanup."""
 
 from __future__ import annotations
 

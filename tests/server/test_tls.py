@@ -1,4 +1,4 @@
-"""tls.py, and the HTTP engine behind it: certificates good and bad, renewed ones, and clients who behave badly."""
+"""tls.py, and the HTTP engine behind it: certificates good and bad, renewed ones, and clients that behave badly."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ async def told(request: Request) -> Response:
 
 
 @on_loop
-async def test_requests_and_answers(files: Files) -> None:
+async def test_requests_over_tls(files: Files) -> None:
     async with secured(told, files) as server, server.client() as client:
         for _ in range(3):
             answer = await client.ask(get("/a"))
@@ -200,7 +200,7 @@ async def test_old_protocols_are_refused_and_only_http_1_1_is_offered(files: Fil
 
 
 @on_loop
-async def test_a_refused_request_is_answered_although_its_client_sends_on(files: Files) -> None:
+async def test_refused_request_gets_a_response_while_its_client_sends(files: Files) -> None:
     async with secured(echo, files) as server, server.client() as client:
         client.send(b"NONSENSE\r\n\r\n" + bytes(100_000))
         answer = await client.answer()

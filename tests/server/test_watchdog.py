@@ -1,4 +1,4 @@
-"""watchdog.py: the loop is held for real, by a handler that lets go once that has been said."""
+"""watchdog.py: a handler really blocks the loop until the watchdog has logged it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tinysvc.server.watchdog import LIMIT, PAUSE, watched
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [r.getMessage() for r in caplog.records if "holds the event loop" in r.getMessage()]
+    return [r.getMessage() for r in caplog.records if "blocks the event loop" in r.getMessage()]
 
 
 def watching() -> list[threading.Thread]:
@@ -48,7 +48,7 @@ class LetGo(logging.Handler):
     """Ends what holds the loop as soon as that has been said."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if "holds the event loop" in record.getMessage():
+        if "blocks the event loop" in record.getMessage():
             let_go.set()
 
 
@@ -80,8 +80,8 @@ async def test_the_route_that_holds_the_loop_is_named(caplog: pytest.LogCaptureF
             while "the event loop is free again" not in caplog.text:
                 await asyncio.sleep(0)
             (text,) = said(caplog)
-            assert text.startswith("GET /v1/hold/{how} holds the event loop, for 0.")
-            assert f" at {__file__}:{line_of(line)}: nobody else is served" in text
+            assert text.startswith("GET /v1/hold/{how} blocks the event loop, for 0.")
+            assert f" at {__file__}:{line_of(line)}: no other request is served" in text
             assert "Make it @cpu_route" in text
             assert "in holds_the_loop" in text
             assert ("in deeper" in text) == (how == "deeper")
@@ -97,7 +97,7 @@ async def sleeps() -> None:
 
 
 @pytest.mark.asyncio
-async def test_one_place_is_told_of_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+async def test_same_line_is_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "tinysvc")
     async with (
         Server(Service(sleeps), Settings(port=0)).listening() as url,
@@ -141,9 +141,7 @@ class Clocks:
 
 
 @pytest.mark.asyncio
-async def test_a_process_that_was_stopped_is_nobody_s_fault(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_stopped_process_is_not_logged(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     clocks = Clocks(wall=10.0, cpu=0.1)
     monkeypatch.setattr(watchdog, "time", clocks)
     with watched(asyncio.get_running_loop(), {}):

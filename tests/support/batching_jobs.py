@@ -1,4 +1,4 @@
-"""Handlers of cpu routes, with a batch and without, for test_adapter.py, test_batching.py and test_endpoints.py."""
+"""Handlers of cpu routes for test_cpu_handlers.py, test_cpu_endpoints.py and test_batching.py."""
 
 from __future__ import annotations
 

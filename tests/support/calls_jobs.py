@@ -1,4 +1,4 @@
-"""Handlers of cpu routes that are called as functions (test_calls.py)."""
+"""Handlers of cpu routes that are called as functions (test_cpu_calls.py)."""
 
 from __future__ import annotations
 

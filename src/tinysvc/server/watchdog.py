@@ -101,7 +101,7 @@ class Watchdog:
             self._logged[file, line] = begin
             log.log(
                 logging.WARNING if is_mendable else logging.DEBUG,
-                "%s holds the event loop, for %.2f s so far, at %s:%d: nobody else is served meanwhile. Make it "
+                "%s blocks the event loop, for %.2f s so far, at %s:%d: no other request is served. Make it "
                 "@cpu_route if it computes; make it a plain `def`, or await, if it waits.\n%s",
                 *(culprit, time.monotonic() - begin, file, line),
                 author_stack(frame),
