@@ -147,7 +147,7 @@ GROUPS = {
             shown("_size", MAX_DISCARD),
         ),
     ],
-    "Its time": [
+    "Time": [
         Limit("TLS handshake", "header_timeout", "closed", "as for a head", "60 s | 120 s | none | 60 s"),
         Limit(
             "first byte on a new connection",

@@ -116,7 +116,7 @@ function connect(wait) {
     lines.scrollTop = lines.scrollHeight;
   };
   socket.onclose = event => {
-    state.textContent = "gone (" + event.code + "); trying again";
+    state.textContent = "disconnected (" + event.code + "); trying again";
     setTimeout(connect, wait, Math.min(2 * wait, 10000));
   };
 }
