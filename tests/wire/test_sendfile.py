@@ -168,7 +168,7 @@ def test_a_file_that_is_cut_short_cuts_the_answer_off(big: Path, caplog: pytest.
     files = Files(big, size=BIG + 10)
     is_cut_off(files)
     (message,) = logged(caplog)
-    assert "the response was cut off: the file has ended 10 bytes too soon" in message
+    assert "the response was cut off: the file is 10 bytes shorter than declared" in message
 
 
 @pytest.mark.parametrize("offset", [0, 12345])

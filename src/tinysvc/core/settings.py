@@ -1,8 +1,8 @@
-"""Every option and limit of a server, in one frozen table: its default, its variable, its flag and why.
+"""Every option and limit of a server, in one frozen table: default, variable, flag and meaning.
 
-The order in which a value is looked for: command line or `run(...)`, then `TINYSVC_<NAME>`, then `Service(...)`,
-then the default here. Of a named pool, each field is such a value: `--pools training:workers=4` leaves the queue that
-`Service(pools={"training": Pool(workers=1, queue_size=2)})` gave it.
+A value is looked up in this order: command line or `run(...)`, then `TINYSVC_<NAME>`, then `Service(...)`, then the
+default here. Each field of a named pool is looked up separately: `--pools training:workers=4` does not change the queue
+size of `Service(pools={"training": Pool(workers=1, queue_size=2)})`.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from .errors import ConfigurationError
 KiB, MiB = 1024, 1024 * 1024
 
 DEFAULT_QUEUE_SIZE = 1000
-"""Jobs that may wait: at 20 ms a job and two workers, ten seconds of work; who comes later is told so at once."""
+"""Jobs that may wait: ten seconds of work for two workers at 20 ms a job. Further jobs get a 503 at once."""
 
 DEFAULT_MAX_RESULT_SIZE = 64 * MiB
-"""Four times the largest body: a result is held in memory until its client has read it."""
+"""Four times the largest body. A result stays in memory until the client has read it."""
 
 DEFAULT_POOL = "default"
-"""The pool of a cpu route that names none."""
+"""The pool of a cpu route without pool=."""
 
 POOL_NAME = re.compile(r"[A-Za-z0-9_.-]+")
-"""What can be written in `--pools` without quotes."""
+"""Names that `--pools` can hold without quotes."""
 
 
 ROOT_PATH = re.compile(r"(?:/(?!\.\.?(?:/|$))[A-Za-z0-9._~-]{1,100}){1,16}")
-"""A path of plain segments: it becomes the beginning of addresses, where `//host` would be another host."""
+"""A path of plain segments. Generated addresses begin with it, and `//host` would lead to another host."""
 
 
 class SettingsError(ConfigurationError):
@@ -45,7 +45,7 @@ def _option(default: Any, text: str) -> Any:
     return dataclasses.field(default=default, metadata={"help": text})
 
 
-def _most_connections() -> int:
+def _default_max_connections() -> int:
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 10_000 if descriptors == resource.RLIM_INFINITY else max(16, min(10_000, descriptors * 8 // 10))
 
@@ -95,7 +95,7 @@ class Pool:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a server is told. Times are seconds, sizes are bytes."""
+    """The options of a server. Times are in seconds, sizes in bytes."""
 
     host: str = _option(
         "127.0.0.1", "address to listen on, or a name for all its addresses; 0.0.0.0 for every IPv4 address"
@@ -147,7 +147,7 @@ class Settings:
     )
     max_requests: int = _option(10_000, "requests on one connection before it is closed")
     max_connections: int = _option(
-        _most_connections(), "open connections; beyond it the oldest idle one is closed, else 503"
+        _default_max_connections(), "open connections; beyond it the oldest idle one is closed, else 503"
     )
     max_pipelined: int = _option(
         128 * KiB, "bytes received and held while a request is handled; then the server stops reading"
@@ -221,19 +221,19 @@ def _a(kind: type) -> str:
 
 
 def read_bool(text: str) -> bool:
-    """ValueError for a word that is neither a yes nor a no."""
+    """True for 1, true, yes and on; False for 0, false, no and off. ValueError for another word."""
     if text.lower() not in _WORDS:
         raise ValueError(text)
     return _WORDS[text.lower()]
 
 
 def _option_of(field: str) -> str:
-    """The option of the default pool that is this field of others."""
+    """The option that sets a field of the default pool."""
     return "cpu_workers" if field == "workers" else field
 
 
 def read_pools(pools: str | Mapping[str, Pool | Executor]) -> dict[str, Pool | Executor]:
-    """The pools by their names, from a text or a mapping. SettingsError for what cannot be one."""
+    """The pools by name, from a text or a mapping. SettingsError if a pool is malformed."""
     if isinstance(pools, str):
         return _pools_in(pools)
     if not isinstance(pools, Mapping):
@@ -287,41 +287,42 @@ def _check_pool_name(name: object) -> None:
 def load_settings(
     overrides: Mapping[str, Any], environ: Mapping[str, str], service_options: Mapping[str, Any] | None = None
 ) -> Settings:
-    """Settings from all four places. SettingsError names the first one that is unknown or wrong."""
+    """Settings from all four sources. SettingsError names the first value that is unknown or wrong."""
     values: dict[str, Any] = {}
     pools: dict[str, Pool | Executor] = {}
     for source in (service_options or {}, _variables(environ), overrides):
         values.update({name: value for name, value in source.items() if value is not None})
         for name, pool in read_pools(source.get("pools") or "").items():
-            if name == DEFAULT_POOL and isinstance(pool, Pool):  # its fields are options of their own
+            if name == DEFAULT_POOL and isinstance(pool, Pool):  # the server's own options are its fields
                 values.update({_option_of(field): value for field, value in pool.given().items()})
                 pools.pop(name, None)
             else:
-                pools[name] = _over(pools.get(name), pool)
+                pools[name] = _merged(pools.get(name), pool)
     for name in values:
         if name not in _FIELDS:
             raise SettingsError(f"{name!r} is no option of tinysvc{did_you_mean(name, _FIELDS)}")
     try:
         return Settings(**values | {"pools": pools})
     except SettingsError as error:
-        option = str(error).partition(" ")[0]  # with which all these sentences begin
+        option = str(error).partition(" ")[0]  # all these sentences begin with the option
         origin = origins({}, environ, service_options or {}).get(option)
         if origin is None or overrides.get(option) is not None:
-            raise  # of the command line nobody need be told where it is
+            raise  # the user knows the command line
         raise SettingsError(f"{error} ({origin})") from None
 
 
 def origins(
     overrides: Mapping[str, Any], environ: Mapping[str, str], service_options: Mapping[str, Any]
 ) -> dict[str, str]:
-    """Where the values come from that are not the defaults; of pools, everything that speaks of them."""
+    """The sources of all values that are not defaults; for pools, every source that configures one."""
     found: dict[str, str] = {}
     sources = {"Service(...)": service_options, "": _variables(environ), "command line": overrides}
     for origin, source in sources.items():
         for name, value in source.items():
             if value is not None and value != {}:
-                told = origin or _variable(name)
-                found[name] = f"{found[name]}, {told}" if name == "pools" and name in found else told
+                source_name = origin or _variable(name)
+                is_further = name == "pools" and name in found
+                found[name] = f"{found[name]}, {source_name}" if is_further else source_name
     return found
 
 
@@ -349,20 +350,20 @@ def _variables(environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def wrong_value(kind: type, text: str) -> str:
-    """The end of a sentence about a text that is no value of this kind."""
+    """The end of a sentence: which kind of value was expected, and the text that came."""
     has_unit = kind in (int, float) and text[:1].isdigit()
     return f"takes {_a(kind)}, not {text!r}" + ("; sizes are bytes, times are seconds" if has_unit else "")
 
 
-def _over(weaker: Pool | Executor | None, stronger: Pool | Executor) -> Pool | Executor:
-    """The fields of both pools, where both have any."""
+def _merged(weaker: Pool | Executor | None, stronger: Pool | Executor) -> Pool | Executor:
+    """The fields of both pools; `stronger` wins."""
     if isinstance(weaker, Pool) and isinstance(stronger, Pool):
         return Pool(**weaker.given() | stronger.given())
     return stronger
 
 
 def did_you_mean(name: str, names: Iterable[str], written: Callable[[str], str] = str) -> str:
-    """The end of a sentence about an unknown name; `written` says how a known one is spelled there."""
+    """The end of a sentence about an unknown name. `written` spells a known name as the user would write it."""
     names = list(names)
     if not names:
         return ""

@@ -18,15 +18,15 @@ from .connection import IncomingBody, ServerConnection
 from .inbox import READ_SIZE, Inbox
 
 COPY_SIZE = 256 * KiB
-"""Bytes of a big body that the kernel copies at once, in or out, in some 0.1 ms: then others have a turn. With half as
-many, eight such bodies hold the loop no shorter, and are moved 8 % slower."""
+"""Bytes of a big body that the kernel copies at once, in or out, in about 0.1 ms; then other tasks run. Half the size
+does not shorten the delay that eight such bodies cause, and moves them 8 % slower."""
 
 MAX_DISCARD = 256 * KiB
-"""Unread body bytes we swallow to keep a connection alive (Go's net/http does the same); more, and it is closed."""
+"""Unread bytes of a body that are discarded to keep the connection alive, as in Go's net/http. With more, it closes."""
 
 
 class BodySource(Protocol):
-    """The connection that a body comes by."""
+    """The connection that receives a body."""
 
     settings: Settings
     transport: asyncio.Transport
@@ -49,13 +49,13 @@ class BodySource(Protocol):
 class BodyReader:
     """A request body that has not arrived in full yet: an async iterator over its pieces.
 
-    Raises ProtocolError 413 when it is longer than `max_body_size` (if it says so itself, as soon as anything of it
-    comes), 408 when the client stalls, 400 when it is cut short or malformed; and the same again when it is asked
-    again, as nothing behind a fault is looked at. It is its connection's `body` until it has been read to the end. What
-    is kept counts as held (503 when there is no room for it) until the request ends.
+    Raises ProtocolError 413 if the body is longer than `max_body_size` (for a declared length, when the first bytes of
+    the body arrive), 408 if the client stalls, 400 if the body is cut short or malformed. A further call raises the
+    same error: nothing after a fault is parsed. The reader is the connection's `body` until its end. Kept pieces count
+    as held memory until the request ends (503 if there is no room).
 
-    A client has `body_timeout` seconds for the next piece, and on the whole so many more as its bytes take at
-    `min_body_rate`. Only the time counts in which somebody waits for it.
+    A client has `body_timeout` seconds for the next piece, and in total the additional time that its bytes take at
+    `min_body_rate`. Only time in which the handler waits for the body counts.
     """
 
     def __init__(self, connection: BodySource, body: IncomingBody) -> None:
@@ -65,34 +65,35 @@ class BodyReader:
         self._waited = self._since = 0.0
         self._is_streamed = False
         self._error: ProtocolError | None = None
-        self._pieces: deque[bytes] = deque()  # of the whole, when its length is not known
+        self._pieces: deque[bytes] = deque()  # of a whole body without a declared length
         self._whole: BytesIO | None = None
 
     def limit(self, size: int) -> None:
-        """Take at most so many bytes. Nothing has been read yet."""
+        """Set the limit of this body in bytes, before it is read."""
         self._body.limit(size)
 
     def begin_response(self) -> None:
-        """The answer's head comes next: a 100 behind it would stand in its body (RFC 9110, 15.2)."""
+        """The head of the response is sent next: a 100 after it would be part of its body (RFC 9110, 15.2)."""
         self._body.expects_continue = False
 
     def keep(self) -> None:
-        """What is read from now on is held in memory until the request ends."""
+        """The handler keeps the pieces that are read from now on: count them until the request ends."""
         self._kept = True
 
     def start_clock(self, now: float) -> float:
-        """Somebody waits for the next piece from now on. The time at which it must be there."""
+        """The handler waits for the next piece from now on. Return its deadline."""
         self._since = now
-        settings, patience = self._connection.settings, self._connection.settings.body_timeout
+        settings, timeout = self._connection.settings, self._connection.settings.body_timeout
         if settings.min_body_rate:
-            patience = min(patience, patience + self._body.received / settings.min_body_rate - self._waited)
-        return now + patience
+            timeout = min(timeout, timeout + self._body.received / settings.min_body_rate - self._waited)
+        return now + timeout
 
     def stop_clock(self, now: float) -> None:
+        """The handler does not wait any more."""
         self._waited += now - self._since
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        self._check_is_there()
+        self._check_not_streamed()
         return self
 
     async def __anext__(self) -> bytes:
@@ -102,50 +103,50 @@ class BodyReader:
             raise StopAsyncIteration
         return piece
 
-    def _check_is_there(self) -> None:
-        """RuntimeError for who would take a body for empty that another has streamed to its end."""
+    def _check_not_streamed(self) -> None:
+        """RuntimeError if the body was streamed to its end: a second reader would see an empty body."""
         if self._is_streamed:
             raise RuntimeError(
-                "the request's body was streamed to its end, and is not kept; who reads it before others do "
-                "(a middleware, say) calls await request.body() instead, which keeps it"
+                "the request's body was streamed to its end and is not kept; a function that reads it before others, "
+                "such as middleware, must call await request.body(), which keeps it"
             )
 
     async def whole(self) -> bytes:
-        """All that has not been streamed yet, put together in steps. Who gave up half-way may ask again."""
-        self._check_is_there()
+        """The rest of the body, joined in steps. After a cancellation it can be called again."""
+        self._check_not_streamed()
         self.keep()
         if self._body.length is None:
             while piece := await self._next_piece():
                 self._pieces.append(piece)
             self._whole = self._whole or _room_for(sum(map(len, self._pieces)))
-            await self._put_together(self._whole)
+            await self._join_pieces(self._whole)
         else:
             piece = await self._next_piece()
             self._whole = self._whole or _room_for(self._body.left + len(piece))
             while piece:
                 self._whole.write(piece)
-                piece = await self._fill(self._whole)
+                piece = await self._receive_into(self._whole)
         self._whole.truncate()
         return self._whole.getvalue()
 
-    async def _fill(self, whole: BytesIO) -> bytes:
-        """The next piece, or the last one if there is much: then all before it is in `whole`."""
+    async def _receive_into(self, whole: BytesIO) -> bytes:
+        """The next piece. The pieces of a long body before it are written to `whole` by a DirectReceiver."""
         size = self._body.left - READ_SIZE
         if size < COPY_SIZE or self._connection.inbox.has_bytes:
             return await self._next_piece()
-        filler = DirectReceiver(self, self._connection, whole, size)
+        receiver = DirectReceiver(self, self._connection, whole, size)
         try:
             return await self._next_piece()
         finally:
-            filler.close()
+            receiver.close()
 
     def count(self, size: int) -> None:
-        """So many bytes more were received."""
+        """Count bytes that were received."""
         self._connection.count_body(size)
         self._body.received += size
 
-    async def _put_together(self, whole: BytesIO) -> None:
-        """Write the pieces of a body that did not say its length."""
+    async def _join_pieces(self, whole: BytesIO) -> None:
+        """Join the pieces of a body without a declared length, in steps: other tasks run in between."""
         turn = COPY_SIZE
         while self._pieces:
             whole.write(self._pieces.popleft())
@@ -154,7 +155,7 @@ class BodyReader:
                 await asyncio.sleep(0)
 
     async def _next_piece(self) -> bytes:
-        """The next piece; b"" behind the last one."""
+        """The next piece; b"" at the end."""
         if self._error is not None:
             raise self._error
         try:
@@ -169,9 +170,9 @@ class BodyReader:
         return piece
 
     async def _check_length(self) -> None:
-        """Refuse what is too long, or too much at this time, by its own words.
+        """Refuse a body whose declared length is over a limit.
 
-        The answer waits until anything of the body comes: only then is somebody about to send too much.
+        The response waits for the first bytes of the body: only then does the client send too much.
         """
         connection, body = self._connection, self._body
         if body.length is not None and body.length > body.max_size:
@@ -185,7 +186,7 @@ class BodyReader:
         try:
             self._connection.wire.buffer = await self._connection.receive_body(self)
         except ProtocolError:
-            pass  # that it never came is the smaller fault
+            pass  # the body did not arrive: still report its length
 
     async def _receive(self) -> bytes:
         connection, body, wire = self._connection, self._body, self._connection.wire
@@ -207,13 +208,13 @@ class BodyReader:
         return piece
 
     def is_discardable(self) -> bool:
-        """Whether what is left may be swallowed: not too much, nothing wrong, and no 100 that the client waits for."""
+        """Whether the rest may be discarded: it is short, without a fault, and the client does not wait for a 100."""
         body = self._body
         bound = min(MAX_DISCARD, body.max_size)
         return self._error is None and not body.expects_continue and body.left <= bound
 
     async def discard(self) -> bool:
-        """Swallow what the handler did not read. False if that cannot be done."""
+        """Discard the rest of the body. False if that is not possible."""
         if not self.is_discardable():
             return False
         bound = self._body.received + MAX_DISCARD
@@ -222,14 +223,14 @@ class BodyReader:
                 if self._body.received > bound:
                     return False
         except ProtocolError:
-            return False  # the request has its answer; a second one would belong to nothing
+            return False  # the response is sent: an error response would belong to no request
         return True
 
 
 class DirectReceiver(asyncio.BufferedProtocol):
-    """Takes its connection's place while most of a long body arrives: the kernel writes it to where it is to be.
+    """Replaces the connection as the protocol while most of a long body arrives: the kernel writes into `whole`.
 
-    All else comes to the connection: the end of the body, what goes wrong, and the task that waits for either.
+    Everything else stays with the connection: the end of the body, errors, and the task that waits for either.
     """
 
     def __init__(self, reader: BodyReader, connection: BodySource, whole: BytesIO, size: int) -> None:
@@ -243,7 +244,7 @@ class DirectReceiver(asyncio.BufferedProtocol):
         return self._room[self._filled : min(self._filled + COPY_SIZE, self._end)]
 
     def buffer_updated(self, count: int) -> None:
-        """Some more has come; then others have a turn."""
+        """Count the bytes, and let other tasks run before more are read."""
         connection = self._connection
         self._filled += count
         connection.transport.pause_reading()
@@ -272,7 +273,7 @@ class DirectReceiver(asyncio.BufferedProtocol):
             self._connection.transport.resume_reading()
 
     def close(self) -> None:
-        """The connection is in its place again; once is enough."""
+        """Make the connection the protocol again. Further calls do nothing."""
         if self._is_open:
             self._is_open = False
             self._room.release()
@@ -281,5 +282,5 @@ class DirectReceiver(asyncio.BufferedProtocol):
 
 
 def _room_for(size: int) -> BytesIO:
-    """A file of `size` bytes that is filled in place: its whole value can be had without a copy."""
-    return BytesIO(bytes(size))  # memory that is not touched before it is written to
+    """A file of `size` bytes that is filled in place. `getvalue` returns its content without a copy."""
+    return BytesIO(bytes(size))  # the kernel provides the memory when it is written

@@ -1,4 +1,4 @@
-"""The chunked transfer coding, without I/O: bytes as they came -> the bytes of the body."""
+"""The chunked transfer coding (RFC 9112, 7.1), without I/O: received bytes -> bytes of the body."""
 
 from __future__ import annotations
 
@@ -9,37 +9,39 @@ from ..core.settings import KiB, Settings
 from .heads import FIELD_LINES, TOKEN
 
 CHUNKS_AT_ONCE = 2000
-"""Chunks of a body taken apart in one turn of the loop: 1 ms, if somebody sends them as small as they can be."""
+"""Chunks that are parsed in one turn of the event loop: 1 ms for the smallest chunks."""
 
 MAX_EXTENSIONS, MAX_ALL_EXTENSIONS = 256, 4 * KiB
-"""Extension bytes of one chunk, and of one whole body (CVE-2023-39326); nobody uses them but attackers."""
+"""Bytes of extensions in one chunk, and in one body (CVE-2023-39326). Only attackers use extensions."""
 
 MAX_CHUNK_LINE = 16 + MAX_EXTENSIONS + 2
 """A chunk-size line: 16 hex digits, extensions, CRLF."""
 
 FRAMING_FIELDS = (b"content-length", b"transfer-encoding")
-"""Fields that are refused in a trailer: another program could take them for the framing of the message."""
+"""Fields that are refused in a trailer: another program could use them as the framing of the message."""
 
-# RFC 9112, 7.1 and 7.1.1, without the optional white space that RFC 9112 calls bad.
+# RFC 9112, 7.1 and 7.1.1, without the optional whitespace, which the RFC calls bad.
 _QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*+"'
 _EXTENSION = rb";" + TOKEN + rb"(?:=(?:" + TOKEN + rb"|" + _QUOTED + rb"))?"
-_SMALL_CHUNKS = {b"%x\r\n" % size: size for size in range(1, 16)}  # most lines of who sends many: need no parsing
+_SMALL_CHUNKS = {
+    b"%x\r\n" % size: size for size in range(1, 16)
+}  # the usual lines of a body with many chunks: no parsing
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})((?:" + _EXTENSION + rb")*+)\r\n")
 
 
 class ChunkedDecoder:
-    """The chunked transfer coding (RFC 9112, 7.1), without I/O: feed bytes, take the body's bytes out.
+    """Decodes a chunked body (RFC 9112, 7.1): `feed` takes received bytes and returns bytes of the body.
 
-    `rest` is None until the body is complete; then it holds the bytes behind it. Trailers are checked and dropped.
-    `has_more`: it stopped after CHUNKS_AT_ONCE and goes on when it is fed again, if only with b"".
+    `rest` is None until the body is complete; then it has the bytes after the body. Trailers are checked and discarded.
+    `has_more` is set after CHUNKS_AT_ONCE: call `feed` again, with b"" if nothing arrived, to continue.
     """
 
     def __init__(self, settings: Settings, max_body_size: int | None = None) -> None:
         self._settings = settings
         self._limit = settings.max_body_size if max_body_size is None else max_body_size
         self._buffer = b""  # the beginning of a line
-        self._chunk_left = 0  # bytes of the current chunk still to come, its CRLF included
-        self._room = self._limit  # for the chunks not yet announced
+        self._chunk_left = 0  # bytes of the current chunk that have not arrived, its CRLF included
+        self._room = self._limit  # bytes left for further chunks
         self._extension_bytes = 0
         self._in_trailers = False
         self._trailers = self._trailer_bytes = 0
@@ -52,7 +54,7 @@ class ChunkedDecoder:
         return len(self._buffer)
 
     def feed(self, data: bytes) -> bytes:
-        """The body bytes in `data`. ProtocolError 400, 413 or 431."""
+        """The bytes of the body in `data`. ProtocolError 400, 413 or 431."""
         data = self._buffer + data if self._buffer else data
         position, pieces, left, room = 0, [], self._chunk_left, self._room
         self.has_more = False
@@ -63,7 +65,7 @@ class ChunkedDecoder:
                 pieces.append(piece)
                 if line_end != b"\r\n":
                     if not b"\r\n".startswith(line_end):
-                        raise ProtocolError(400, "A chunk is longer than it says.")
+                        raise ProtocolError(400, "A chunk is longer than its size line declares (RFC 9112, 7.1).")
                     position += len(piece)
                     left -= len(piece)
                     break
@@ -93,7 +95,7 @@ class ChunkedDecoder:
         self._chunk_left, self._room = left, room
         self._buffer = data[position:]
         if self._in_trailers:
-            self._take_trailers()
+            self._read_trailers()
         return b"".join(pieces)
 
     def _check_partial_line(self, line: bytes) -> None:
@@ -105,7 +107,7 @@ class ChunkedDecoder:
         if len(extensions) > MAX_EXTENSIONS or self._extension_bytes > MAX_ALL_EXTENSIONS:
             raise ProtocolError(400, "There are too many chunk extensions.")
 
-    def _take_trailers(self) -> None:
+    def _read_trailers(self) -> None:
         buffer, position, settings = self._buffer, 0, self._settings
         while self.rest is None:
             end = buffer.find(b"\n", position) + 1 or len(buffer)

@@ -1,10 +1,10 @@
-"""Content codings (RFC 9110, 8.4.1): gzip always, zstd and br where their library is there. No I/O.
+"""Content codings (RFC 9110, 8.4.1): gzip always, zstd and br if their library is installed. No I/O.
 
     choose      Accept-Encoding and what is on offer -> the coding to send
     pack        a response's content, compressed if that is worth it
     unpack      a request's body, as it was before the client compressed it, up to a limit
 
-Both work on bytes that are here: for cpu routes a worker does it, and for io routes a thread where they are many.
+Both work on complete bytes: in the worker for cpu routes, and for big bodies of io routes in a thread.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from ..core.requests import Request
 from ..core.responses import Response, add_vary
 
 MIN_SIZE = 1024
-"""Bytes below which compression saves nothing: the whole answer fits into one or two packets anyway (nginx: 20)."""
+"""Bytes below which compression saves nothing: the response fits into one or two packets anyway (nginx: 20)."""
 
 MAX_CODINGS = 1
-"""Codings a request body may have on top of each other. Nobody sends two; who nests bombs does."""
+"""Codings that a request body may have on top of each other. Only nested bombs use two."""
 
 OUTPUT_SIZE = 64 * 1024
-"""Bytes that are unpacked in one step, so that a bomb is noticed before it is in memory."""
+"""Bytes that are decompressed in one step: a bomb is detected before it fills the memory."""
 
 COMPRESSIBLE_TYPES = re.compile(
     r"text/(?!event-stream)|application/(?:[^;]+\+)?(?:json|xml|javascript|x-ndjson|wasm)\b|image/(?:svg|bmp)"
 )
-"""What shrinks. Images, video, fonts and archives are compressed already; events must not wait in a buffer."""
+"""Content types that are compressed. Images, video, fonts and archives are compressed already; events must not wait."""
 
 
 class Compressor(Protocol):
@@ -43,14 +43,14 @@ class Compressor(Protocol):
 
 
 class Coding(NamedTuple):
-    """One coding: a new compressor, how it sends on what it has, and a new decompressor."""
+    """One coding: how to create its compressor and its decompressor."""
 
     compressor: Callable[[], Compressor]
-    """At a level that costs a few ms for 100 KiB; more saves little of a body made for one client."""
+    """Creates a compressor, at a level that costs a few ms for 100 KiB; a higher level saves little."""
     flush_block: Callable[[Compressor], bytes]
-    """What it still holds, so that a reader has all that was written."""
+    """Flushes a compressor: the client can read everything that was written so far."""
     decompressor: Callable[[], Callable[[bytes, int], tuple[bytes, bytes, bool]]]
-    """A function of input and a limit -> output of at most so many bytes, input that is left, whether it has ended."""
+    """Creates a function: input, limit -> output of at most `limit` bytes, remaining input, whether it has ended."""
 
 
 def _gzip() -> Coding:
@@ -67,7 +67,7 @@ def _inflater(wbits: int) -> Callable[[bytes, int], tuple[bytes, bytes, bool]]:
     def step(data: bytes, limit: int) -> tuple[bytes, bytes, bool]:
         output = inflate.decompress(data, limit)
         if inflate.unused_data:
-            raise ValueError("there is something behind its end")
+            raise ValueError("there are bytes after its end")
         return output, inflate.unconsumed_tail, inflate.eof
 
     return step
@@ -78,13 +78,13 @@ def _zstd() -> Coding:
     compressor = zstd.ZstdCompressor
 
     def decompressor() -> Callable[[bytes, int], tuple[bytes, bytes, bool]]:
-        window = {zstd.DecompressionParameter.window_log_max: 23}  # 8 MiB, as RFC 9659 has it
+        window = {zstd.DecompressionParameter.window_log_max: 23}  # 8 MiB (RFC 9659)
         state = zstd.ZstdDecompressor(options=window)
 
         def step(data: bytes, limit: int) -> tuple[bytes, bytes, bool]:
             output = state.decompress(data, limit)
             if state.eof and state.unused_data:
-                raise ValueError("there is something behind its end")
+                raise ValueError("there are bytes after its end")
             return output, b"", state.eof
 
         return step
@@ -93,7 +93,7 @@ def _zstd() -> Coding:
 
 
 class _BrotliCompressor:
-    """With the methods of the others."""
+    """A brotli compressor with the methods of zlib."""
 
     def __init__(self, brotli: Any) -> None:
         self._compressor = brotli.Compressor(quality=4)
@@ -134,7 +134,7 @@ _ALIASES = {"x-gzip": "gzip"}  # RFC 9110, 8.4.1.3
 
 @cache
 def coding_of(name: str) -> Coding | None:
-    """None if it is unknown, or its library is not installed."""
+    """The coding of this name; None if it is unknown or its library is not installed."""
     try:
         return _MAKERS[name]()
     except (KeyError, ImportError):
@@ -143,12 +143,12 @@ def coding_of(name: str) -> Coding | None:
 
 @cache
 def offered_codings() -> tuple[str, ...]:
-    """What answers can be compressed with, the best first. Not deflate: clients disagree about what it is."""
+    """Codings for responses, the best first. Not deflate: clients disagree about its format."""
     return tuple(name for name in ("zstd", "br", "gzip") if coding_of(name))
 
 
 def choose_coding(accept: str, offers: Sequence[str]) -> str:
-    """The best of `offers` for an Accept-Encoding (RFC 9110, 12.5.3); the first of equals; "" for none of them."""
+    """The best of `offers` for an Accept-Encoding (RFC 9110, 12.5.3), the first of equal ones; "" for no coding."""
     weights = weights_of(accept)
     others = weights.get("*", 0.0)
     best = max(offers, key=lambda name: weights.get(name, others), default="")
@@ -157,7 +157,7 @@ def choose_coding(accept: str, offers: Sequence[str]) -> str:
 
 
 def weights_of(accept: str) -> dict[str, float]:
-    """The members of an Accept or Accept-Encoding header with their q; what cannot be read is left out."""
+    """The members of an Accept or Accept-Encoding header with their q. A malformed q counts as 0."""
     weights: dict[str, float] = {}
     for member in accept.lower().split(","):
         name, _, parameters = member.partition(";")
@@ -176,13 +176,13 @@ def _weight(parameters: str) -> float:
 _QVALUE = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")  # RFC 9110, 12.4.2
 
 
-# Answers
+# Responses
 
 
 def begin_compression(request: Request, response: Response) -> Coding | None:
-    """The coding for a response whose content is bytes or a stream; None to leave it as it is.
+    """Choose the coding of a response, and set its headers; None to leave the content as it is.
 
-    The response then has the headers that tell of it. A content that differs by Accept-Encoding says so (Vary).
+    The content is bytes or a stream. A response that depends on Accept-Encoding gets a Vary.
     """
     if response.status == 304:
         _complete_not_modified(request, response)
@@ -217,7 +217,7 @@ def _complete_not_modified(request: Request, response: Response) -> None:
 
 
 def _weakened(name: str, value: str) -> tuple[str, str]:
-    """A strong entity-tag stands for the bytes, and these are others (RFC 9110, 8.8.1)."""
+    """The line of a compressed response: a strong entity-tag stands for other bytes (RFC 9110, 8.8.1)."""
     return (name, "W/" + value) if name == "etag" and not value.startswith("W/") else (name, value)
 
 
@@ -227,7 +227,7 @@ def compress(coding: Coding, content: bytes | memoryview) -> bytes:
 
 
 def compress_pieces(coding: Coding, pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Each piece is sent on at once."""
+    """Compress a stream. Each piece is flushed at once."""
     compressor = coding.compressor()
     for piece in pieces:
         yield compressor.compress(piece) + coding.flush_block(compressor)
@@ -238,9 +238,9 @@ def compress_pieces(coding: Coding, pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def decompress_body(header: str, body: bytes | memoryview, limit: int) -> bytes:
-    """The body as it was before the codings that its Content-Encoding names. It takes at most `limit` bytes of memory.
+    """Undo the Content-Encoding of a request body. The result has at most `limit` bytes.
 
-    HTTPError 415 for a coding we do not have, 413 for a body that is longer, 400 for one that is broken.
+    HTTPError 415 for an unknown coding, 413 for a longer body, 400 for a malformed one.
     """
     names = [name.strip(" \t") for name in header.lower().split(",")]
     names = [_ALIASES.get(name, name) for name in names if name not in ("", "identity")]
@@ -252,21 +252,21 @@ def decompress_body(header: str, body: bytes | memoryview, limit: int) -> bytes:
         text = f"The body must have one Content-Encoding of {accepted}, or none, not {header[:100]!r}."
         raise HTTPError(415, text, headers=[("accept-encoding", accepted)])
     try:
-        return b"".join(_unpacked(coding, bytes(body), limit))
+        return b"".join(_decompressed(coding, bytes(body), limit))
     except HTTPError:
         raise
-    except Exception as error:  # each library has its own
+    except Exception as error:  # each library has its own errors
         raise HTTPError(400, f"The body is not {names[0]}: {str(error)[:200]}.") from None
 
 
-def _unpacked(coding: Coding, data: bytes, limit: int) -> Iterator[bytes]:
+def _decompressed(coding: Coding, data: bytes, limit: int) -> Iterator[bytes]:
     step = coding.decompressor()
     size, ended = 0, False
     while not ended:
         output, data, ended = step(data, OUTPUT_SIZE)
         size += len(output)
         if size > limit:
-            raise HTTPError(413, f"The body has more than {limit} bytes when it is unpacked.")
+            raise HTTPError(413, f"The body has more than {limit} bytes after decompression.")
         yield output
         if not output and not data and not ended:
             raise ValueError("it was cut short")

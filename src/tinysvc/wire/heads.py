@@ -1,7 +1,7 @@
-"""The heads of messages: a request's, judged as a whole, and a response's, written. No I/O.
+"""Parses the heads of requests and writes the heads of responses. No I/O.
 
-The request line and the field lines have a grammar of our own, as what llhttp (httptools) lets pass differs from
-release to release. llhttp takes the fields apart; what else RFC 9112 forbids is refused on top.
+The request line and the field lines are checked against a grammar here, because llhttp (httptools) accepts different
+deviations in each release. llhttp only separates the fields. Further violations of RFC 9112 are refused after it.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ from ..core.responses import COMMON_TYPES
 from ..core.settings import Settings
 
 METHODS = {m.encode(): m for m in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
-"""Methods a route can have. Another well-formed one is 501 (RFC 9110, 9.1)."""
+"""Methods that a route can have. Another well-formed method gets a 501 (RFC 9110, 9.1)."""
 
 MAX_CACHED_LINE = 256
-"""Bytes of a request line that may be kept for the next request that begins with it."""
+"""Longest request line, in bytes, that the cache of parsed lines keeps."""
 
 # RFC 9112, 3 request-line; RFC 3986, 3.3 and 3.4 for the target. Clients follow the WHATWG URL standard instead, and
-# leave more characters as they are: browsers, OkHttp and httpx send | ^ ` { } [ ] \ and a bare % in a query, curl and
-# PHP raw UTF-8. In a query all are taken, as nginx, Node and Go take them: nothing there decides about a route or the
-# framing. In a path those are taken, as their escapes, that have one meaning only. A backslash is a slash to browsers,
-# and bytes beyond ASCII have no known encoding. A path holds no control character, encoded or not: decoded, it would
-# end up in a log or a header. A query may, as line ends of a form do, but no NUL.
+# escape fewer characters: browsers, OkHttp and httpx send | ^ ` { } [ ] \ and a bare % in a query; curl and PHP send
+# raw UTF-8. A query may contain all of them, as in nginx, Node and Go: it decides neither about a route nor about
+# framing. A path may contain those with a single meaning, and they are escaped. Refused are: a backslash, which is a
+# slash to browsers; bytes beyond ASCII, whose encoding is unknown; control characters, even escaped, because the
+# decoded path may be written to a log or a header. A query may contain control characters (line ends of a form), but
+# no NUL.
 TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
 _ESCAPE = rb"%(?![01]|7[Ff])[0-9A-Fa-f]{2}"
 _USUAL_PATH = rb"/(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]++|" + _ESCAPE + rb")*+"
@@ -57,14 +58,14 @@ FIELD_LINES = re.compile(rb"(?:" + TOKEN + rb":[\t\x20-\x7e\x80-\xff]*+\r\n)*+")
 
 
 RequestLine = tuple[str, str, str, bytes, bytes]
-"""What a request line says: method, path, query, minor version, and the authority of a target in absolute form."""
+"""A parsed request line: method, path, query, minor version, and the authority of a target in absolute form."""
 
 
 @lru_cache(maxsize=1024)
 def parse_usual_request_line(line: bytes) -> RequestLine | None:
-    """The usual request line: a known method, a path, HTTP/1.1; without its end. None for any other.
+    """Parse the usual request line (a known method, a path, HTTP/1.1), without its line end. None for any other.
 
-    A service is asked for the same few things again and again, so what they mean is kept.
+    The results are cached: clients request the same few targets again and again.
     """
     match = _REQUEST_LINE.fullmatch(line)
     return match and (METHODS[match[1]], match[2].decode(), (match[3] or b"").decode(), b"1", b"")
@@ -72,7 +73,7 @@ def parse_usual_request_line(line: bytes) -> RequestLine | None:
 
 @dataclass(slots=True)
 class Framing:
-    """What a header block says, beyond its fields, about the message it belongs to."""
+    """The fields of a header block, and their meaning for the message and the connection."""
 
     headers: Headers
     has_body: bool
@@ -87,7 +88,7 @@ class Framing:
 
 
 class FieldCollector:
-    """llhttp's callbacks: the fields of one header block, names in lower case."""
+    """Callbacks of llhttp. They collect the fields of one header block, with names in lower case."""
 
     def __init__(self) -> None:
         self.fields: list[tuple[bytes, bytes]] = []
@@ -97,34 +98,36 @@ class FieldCollector:
 
 
 def parse_fields(head: bytes, minor: bytes, settings: Settings) -> Framing:
-    """The header block of `head`, a whole request head. ProtocolError 400, 417 or 431."""
+    """Parse the header block of a complete request head. ProtocolError 400, 417 or 431."""
     line_end = head.find(b"\n") + 1
-    if not FIELD_LINES.fullmatch(head, line_end, len(head) - 2):  # older llhttp takes folds, and more
+    if not FIELD_LINES.fullmatch(head, line_end, len(head) - 2):  # older llhttp accepts folded lines, and more
         raise ProtocolError(400, "The header block is malformed (RFC 9112, 5).")
-    if not head.isascii():  # llhttp refuses a query beyond ASCII; the request line is judged already
+    if not head.isascii():  # llhttp refuses a query beyond ASCII; the request line is checked already
         head = b"GET / HTTP/1.%b\r\n%b" % (minor, head[line_end:])
     collector = FieldCollector()
     try:
         httptools.HttpRequestParser(collector).feed_data(head)
     except httptools.HttpParserUpgrade:
-        pass  # an offer to change protocols, which a server may ignore (RFC 9110, 7.8)
+        pass  # an offer to change the protocol, which a server may ignore (RFC 9110, 7.8)
     except httptools.HttpParserError as error:
         raise ProtocolError(400, f"The header block is malformed: {error}.") from None
     fields = collector.fields
     if len(fields) > settings.max_headers:
-        raise ProtocolError(431, f"{len(fields)} header fields came; at most {settings.max_headers} are allowed.")
+        raise ProtocolError(
+            431, f"The request has {len(fields)} header fields; at most {settings.max_headers} are allowed."
+        )
     single: dict[bytes, bytes] = {}
     connection: set[bytes] = set()
     for name, value in fields:
         if len(name) + len(value) > settings.max_header_field:
             raise ProtocolError(431, f"A header field is longer than {settings.max_header_field} bytes.")
         if name == b"connection":
-            if value != b"keep-alive" and not _OPTIONS.fullmatch(value):  # it is the usual one
+            if value != b"keep-alive" and not _OPTIONS.fullmatch(value):  # the usual value
                 raise ProtocolError(400, "The Connection header is not a list of tokens (RFC 9110, 7.6.1).")
             connection.update(option.strip(b" \t").lower() for option in value.split(b","))
         elif name in _ONLY_ONCE:
             if name in single:
-                raise ProtocolError(400, f"The header {name.decode()} came twice.")
+                raise ProtocolError(400, f"The request has the header {name.decode()} twice.")
             single[name] = value
     host = single.get(b"host")
     if host is None and minor == b"1":
@@ -138,7 +141,7 @@ def parse_fields(head: bytes, minor: bytes, settings: Settings) -> Framing:
         raise ProtocolError(400, "Transfer-Encoding must be 'chunked', on HTTP/1.1, without a Content-Length.")
     expect = single.get(b"expect", b"").lower() if minor == b"1" else b""
     if expect not in (b"", b"100-continue"):
-        raise ProtocolError(417, "The only expectation understood is 100-continue.")
+        raise ProtocolError(417, "The only supported expectation is 100-continue (RFC 9110, 10.1.1).")
     upgrade = b"upgrade" in connection and minor == b"1" and length in (None, b"0") and coding is None
     return Framing(
         headers=Headers(tuple(fields)),
@@ -154,30 +157,30 @@ def parse_fields(head: bytes, minor: bytes, settings: Settings) -> Framing:
 
 
 _OPTIONS = re.compile(rb"[ \t]*+(?:" + TOKEN + rb")?[ \t]*+(?:,[ \t]*+(?:" + TOKEN + rb")?[ \t]*+)*+")
-_LENGTH = re.compile(rb"0|[1-9][0-9]{0,17}")  # to others 010 is eight
+_LENGTH = re.compile(rb"0|[1-9][0-9]{0,17}")  # other programs may read 010 as eight
 _ONLY_ONCE = frozenset({b"host", b"content-length", b"transfer-encoding", b"content-type", b"expect"})
 
 
 def host_is_valid(host: bytes) -> bool:
-    """Whether it is one host, with a port or without (RFC 9110, 7.2)."""
+    """Whether the value is one host, with or without a port (RFC 9110, 7.2)."""
     match = _HOST.fullmatch(host)
     return match is not None and 0 < int(match[1] or 80) <= 65535
 
 
 def parse_any_request_line(line: bytes) -> RequestLine:
-    """Any request line, with its end and whatever is behind it.
+    """Parse any request line, with its line end; `line` may contain further bytes.
 
-    ProtocolError 505 for a version other than 1.0 and 1.1, 501 for a method we do not have, 400 for the rest.
+    ProtocolError 505 for a version other than 1.0 and 1.1, 501 for an unknown method, 400 for any other fault.
     """
     match = _ANY_REQUEST_LINE.match(line)
     if match is None:
-        remedy = " A space in the target is written as %20." if line.partition(b"\r\n")[0].count(b" ") > 2 else ""
+        remedy = " Write a space in the target as %20." if line.partition(b"\r\n")[0].count(b" ") > 2 else ""
         raise ProtocolError(400, f"The request line is not 'METHOD target HTTP/1.1' (RFC 9112, 3).{remedy}")
     method, target, major, minor = match.groups()
     if major != b"1" or minor not in b"01":
-        raise ProtocolError(505, "Only HTTP/1.0 and HTTP/1.1 are spoken here.")
+        raise ProtocolError(505, "The server supports only HTTP/1.0 and HTTP/1.1.")
     if method not in METHODS:
-        raise ProtocolError(501, "The method is not one that is implemented here.")
+        raise ProtocolError(501, f"The server does not implement this method, only {', '.join(METHODS.values())}.")
     name = METHODS[method]
     if target == b"*" and method == b"OPTIONS":
         return name, "*", "", minor, b""
@@ -186,10 +189,10 @@ def parse_any_request_line(line: bytes) -> RequestLine:
         return name, _escaped(origin[1]), _query_text(origin[2] or b""), minor, b""
     absolute = _ABSOLUTE_FORM.fullmatch(target)
     if absolute is None:
-        raise ProtocolError(400, _fault_of(target))
+        raise ProtocolError(400, _target_fault(target))
     authority, path, query = absolute.groups(b"")
     if not host_is_valid(authority):
-        raise ProtocolError(400, "The request target names no valid host.")
+        raise ProtocolError(400, "The request target does not name a valid host.")
     return name, _escaped(path) or "/", _query_text(query), minor, authority
 
 
@@ -198,7 +201,7 @@ def _escaped(text: bytes) -> str:
 
 
 def _query_text(query: bytes) -> str:
-    """The query as it came, but for bytes beyond ASCII: those are escaped, as a browser would have done."""
+    """The query, with bytes beyond ASCII escaped as a browser does it."""
     return query.decode() if query.isascii() else _BEYOND_ASCII.sub(_escape_of, query).decode()
 
 
@@ -206,17 +209,17 @@ def _escape_of(found: re.Match[bytes]) -> bytes:
     return b"".join([b"%%%02X" % byte for byte in found[0]])
 
 
-def _fault_of(target: bytes) -> str:
-    """The sentence for a target that is refused: it names the first bad character, and how to write that."""
+def _target_fault(target: bytes) -> str:
+    """The sentence for a refused target: its first bad character, and how to write it."""
     legal = _LEGAL_BEGINNING.match(target)
     if not legal or not legal[0] or target[legal.end() :] == b"":
         return "The request target is not a path that begins with / (RFC 9112, 3.2)."
     fault = _ONE_CHARACTER.match(target, legal.end())
     assert fault is not None  # it matches any byte
     if len(fault[0]) == 3 and fault[0].startswith(b"%"):
-        return f"The request target holds {fault[0].decode()}, a control character; none is taken there, even escaped."
+        return f"The request target holds {fault[0].decode()}, a control character, which is refused even if escaped."
     shown = fault[0].decode(errors="backslashreplace")
-    return f"The request target holds the character {shown} as it is; write it as {_escape_of(fault).decode()}."
+    return f"The request target holds the unescaped character {shown}; write it as {_escape_of(fault).decode()}."
 
 
 # Responses
@@ -226,7 +229,7 @@ _STATUS_LINES = {status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.en
 
 @lru_cache(maxsize=256)
 def head_lines(status: int, content_type: str | None) -> bytes:
-    """The lines that most responses share. UnencodableResult for a content type that cannot stand there."""
+    """Status line and content type of a response, cached. UnencodableResult for a bad content type."""
     status_line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
     if content_type is None:
         return status_line
@@ -236,22 +239,22 @@ def head_lines(status: int, content_type: str | None) -> bytes:
 
 
 USUAL_FIRST_LINES: dict[str | None, bytes] = {name: head_lines(200, name) for name in COMMON_TYPES}
-"""What most responses begin with."""
+"""The first lines of most responses: a 200 with a common content type."""
 
 
 CACHED_LENGTHS = 2048
 LENGTH_LINES = [b"content-length: %d\r\n" % size for size in range(CACHED_LENGTHS)]
-"""Of small bodies: to write a number takes longer than to look it up."""
+"""The lines of small bodies: formatting a number takes longer than a lookup."""
 
 
 def field_lines(headers: Sequence[tuple[str, str]]) -> bytes:
-    """A response's own header lines. UnencodableResult for what cannot stand there."""
+    """The header lines that a handler has added. UnencodableResult for a bad line."""
     try:
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers]).encode("latin-1")
         is_good = lines.count(b"\n") == len(headers) and FIELD_LINES.fullmatch(lines)
     except UnicodeEncodeError:
         lines, is_good = b"", None
-    if not is_good:  # it came by assignment
+    if not is_good:  # the headers were assigned as a whole
         raise UnencodableResult(_bad_field(headers))
     for name, _ in headers:
         if name.lower() in SERVER_HEADERS and name != "content-length":
@@ -263,4 +266,4 @@ def _bad_field(headers: Sequence[tuple[str, str]]) -> str:
     for name, value in headers:
         if not isinstance(value, str) or not FIELD_VALUE.fullmatch(value):
             return bad_header_value(name, value)
-    return f"the headers {headers!r} would not stay in their lines"
+    return f"one of these headers is malformed (RFC 9110, 5): {headers!r}"

@@ -1,4 +1,4 @@
-"""Parts of a file: the Range header (RFC 9110, 14), and several parts in one body. No I/O but for reading the file."""
+"""Parts of a file: the Range header (RFC 9110, 14), and several parts in one body. The only I/O is reading the file."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator
 from typing import BinaryIO, NamedTuple
 
 MAX_RANGES = 8
-"""Parts in one answer. Readers of video and PDF ask for one or two; hundreds are asked for to multiply our work."""
+"""Parts in one response. Video and PDF viewers request one or two. A request for hundreds multiplies the work."""
 
 PIECE_SIZE = 256 * 1024
-"""Bytes that are read at once."""
+"""Bytes per read of the file."""
 
 _SPEC = re.compile(r"[ \t]*(?:([0-9]{1,18})-([0-9]{0,18})|-([0-9]{1,18}))[ \t]*")
 
@@ -28,20 +28,20 @@ class Part(NamedTuple):
 
 
 def parse_range(header: str, size: int) -> list[Part] | None:
-    """The parts of `size` bytes that the header asks for; none, if there is nothing where it asks: that is a 416.
+    """The parts of a file of `size` bytes that a Range header requests. An empty list means 416: all are outside.
 
-    None if the header is to be ignored: another unit, a syntax error, more than MAX_RANGES parts, or parts that overlap
-    or go back, which no reader needs (RFC 9110, 14.2 lets us).
+    None means that the header is ignored: another unit, a syntax error, more than MAX_RANGES parts, or parts that
+    overlap or go back, which no client needs (RFC 9110, 14.2 allows that).
     """
     unit, _, specs = header.partition("=")
     if unit.strip().lower() != "bytes":
         return None
     found: list[Part] = []
     end = 0
-    asked = specs.split(",", MAX_RANGES)
-    if len(asked) > MAX_RANGES:
+    requested = specs.split(",", MAX_RANGES)
+    if len(requested) > MAX_RANGES:
         return None
-    for spec in asked:
+    for spec in requested:
         match = _SPEC.fullmatch(spec)
         if match is None:
             return None
@@ -54,7 +54,7 @@ def parse_range(header: str, size: int) -> list[Part] | None:
                 return None
             part = Part(int(first), min(int(last or size), size - 1) + 1 - int(first))
         if part.size <= 0:
-            continue  # there is nothing
+            continue  # outside the file
         if found and part.start < end:
             return None
         found.append(part)
@@ -63,7 +63,7 @@ def parse_range(header: str, size: int) -> list[Part] | None:
 
 
 class MultipartRanges:
-    """Several parts of a file as multipart/byteranges (RFC 9110, 14.6). It closes the file when it is through."""
+    """Several parts of a file as multipart/byteranges (RFC 9110, 14.6). It closes the file at the end."""
 
     def __init__(self, file: BinaryIO, parts: list[Part], whole: int, content_type: str) -> None:
         self._file = file
@@ -87,7 +87,7 @@ class MultipartRanges:
                 while size:
                     piece = os.pread(self._file.fileno(), min(size, PIECE_SIZE), start)
                     if not piece:
-                        return  # it was cut short while we read it; the length that was told does not hold
+                        return  # the file was truncated meanwhile: its declared length is wrong
                     yield piece
                     start += len(piece)
                     size -= len(piece)

@@ -1,9 +1,9 @@
-"""A file as a response's body, sent by the kernel: its bytes never come into this process (sendfile).
+"""Sends a file as the body of a response with sendfile: the kernel copies it, not this process.
 
-uvloop has no sendfile of its own. So the head is written as ever, and once it is out the kernel is told to send from
-the file into a second descriptor of the same socket, which the loop can watch without knowing that it is a transport's.
-Back-pressure, the write deadline and a client that leaves are the connection's, as for any other body: while the
-socket takes no more, writing is paused. Over TLS, and where there is no sendfile, pieces are read and written.
+uvloop has no sendfile. The head is written as usual. After its flush, the kernel sends from the file into a duplicate
+descriptor of the socket: the event loop may watch the duplicate, but not the descriptor of a transport. Back-pressure,
+the write deadline and a disconnect are handled by the connection, as for any other body: while the socket buffer is
+full, writing is paused. With TLS, and on systems without sendfile, the file is read and written in pieces.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ log = logging.getLogger("tinysvc")
 
 
 class FileSink(Protocol):
-    """The connection that a file is sent by."""
+    """The connection that sends a file."""
 
     transport: asyncio.Transport
     gone: bool
@@ -32,19 +32,19 @@ class FileSink(Protocol):
 
 
 class FileCutShort(Exception):
-    """The file cannot be read to the end that its length has promised."""
+    """The file is shorter than the declared length, or cannot be read to its end."""
 
 
 async def send_file(sink: FileSink, content: FileContent) -> None:
-    """Send it all, behind what was written before. ConnectionResetError if the client leaves; FileCutShort."""
+    """Send the content after the bytes written before. ConnectionResetError for a disconnect; FileCutShort."""
     transport = sink.transport
     if transport.get_extra_info("sslcontext") is not None or not hasattr(os, "sendfile"):
         await _send_pieces(sink, content, 0)
         return
-    await _written_out(sink)
+    await _flush(sink)
     try:
         descriptor = os.dup(transport.get_extra_info("socket").fileno())
-    except OSError:  # out of descriptors
+    except OSError:  # no free descriptor
         await _send_pieces(sink, content, 0)
         return
     try:
@@ -55,10 +55,10 @@ async def send_file(sink: FileSink, content: FileContent) -> None:
         await _send_pieces(sink, content, sent)
 
 
-async def _written_out(sink: FileSink) -> None:
-    """Wait until nothing that was written is left in this process."""
-    await asyncio.sleep(0)  # when uvloop writes what it was given
-    _check_there(sink)
+async def _flush(sink: FileSink) -> None:
+    """Wait until the kernel has all bytes that were written."""
+    await asyncio.sleep(0)  # uvloop writes at the end of this turn
+    _check_connected(sink)
     if sink.transport.get_write_buffer_size():
         low, high = sink.transport.get_write_buffer_limits()
         sink.transport.set_write_buffer_limits(0)
@@ -67,13 +67,13 @@ async def _written_out(sink: FileSink) -> None:
 
 
 async def _send_by_kernel(sink: FileSink, content: FileContent, descriptor: int) -> int:
-    """How many bytes were sent: fewer than all where the kernel, a sandbox or the file system has no sendfile."""
+    """Return the bytes sent: fewer than all if the kernel, a sandbox or the file system does not support sendfile."""
     source, offset, left = content.file.fileno(), content.offset, content.size
     while left:
         try:
             sent = os.sendfile(descriptor, source, offset, min(left, COPY_SIZE))
         except BlockingIOError:
-            await _writable(sink, descriptor)
+            await _wait_until_writable(sink, descriptor)
             continue
         except ConnectionError:
             raise
@@ -81,16 +81,16 @@ async def _send_by_kernel(sink: FileSink, content: FileContent, descriptor: int)
             log.debug("sendfile failed (%s); the file is read and written instead", error)
             break
         if not sent:
-            raise FileCutShort(f"the file has ended {left} bytes too soon")
+            raise FileCutShort(f"the file is {left} bytes shorter than declared")
         offset += sent
         left -= sent
         if left:
-            await asyncio.sleep(0)  # others have a turn
-            _check_there(sink)
+            await asyncio.sleep(0)  # let other tasks run
+            _check_connected(sink)
     return content.size - left
 
 
-async def _writable(sink: FileSink, descriptor: int) -> None:
+async def _wait_until_writable(sink: FileSink, descriptor: int) -> None:
     loop = asyncio.get_running_loop()
 
     def resume() -> None:
@@ -111,11 +111,11 @@ async def _send_pieces(sink: FileSink, content: FileContent, sent: int) -> None:
     while left:
         try:
             piece = os.pread(source, min(left, COPY_SIZE), offset)
-        except OSError as error:  # a broken disk, say: not the client's connection
+        except OSError as error:  # such as a broken disk: not an error of the connection
             raise FileCutShort(f"the file cannot be read: {error}") from error
         if not piece:
-            raise FileCutShort(f"the file has ended {left} bytes too soon")
-        _check_there(sink)
+            raise FileCutShort(f"the file is {left} bytes shorter than declared")
+        _check_connected(sink)
         sink.transport.write(piece)
         offset += len(piece)
         left -= len(piece)
@@ -125,6 +125,6 @@ async def _send_pieces(sink: FileSink, content: FileContent, sent: int) -> None:
             await asyncio.sleep(0)
 
 
-def _check_there(sink: FileSink) -> None:
+def _check_connected(sink: FileSink) -> None:
     if sink.gone:
-        raise ConnectionResetError("the client left in the middle of a file")
+        raise ConnectionResetError("the client disconnected in the middle of a file")
