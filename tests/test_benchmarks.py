@@ -1,4 +1,4 @@
-"""The benchmarks still run. How fast anything is, no test says."""
+"""The benchmarks run. No test checks speed."""
 
 import importlib
 import json
@@ -19,7 +19,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 RUN = BENCHMARKS / "run.py"
 
 
-def test_a_part_is_measured_and_written_down(tmp_path: Path) -> None:
+def test_part_is_measured_and_written_to_the_results(tmp_path: Path) -> None:
     results = tmp_path / "RESULTS.md"
     results.write_text("<!-- part io -->\n## measured before\n\n- Missed: something.\n")
     command = [sys.executable, str(RUN), "--quick", "--only", "start", "--output", str(results)]
@@ -27,7 +27,7 @@ def test_a_part_is_measured_and_written_down(tmp_path: Path) -> None:
     assert ran.returncode == 0, ran.stderr
     text = results.read_text()
     assert text.startswith("# Results\n")
-    assert text.index("\n- something.\n") < text.index("## measured before")  # what is missed comes first
+    assert text.index("\n- something.\n") < text.index("## measured before")  # missed bars come first
     assert "| import tinysvc |" in text
     assert "| tinysvc, a shared resource" in text
     assert "python3 benchmarks/run.py --only start --quick" in text
@@ -35,14 +35,14 @@ def test_a_part_is_measured_and_written_down(tmp_path: Path) -> None:
 
 @pytest.fixture
 def harness(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """What all parts share."""
+    """The module that all parts share."""
     monkeypatch.syspath_prepend(BENCHMARKS)
     return importlib.import_module("harness")
 
 
 @pytest.fixture
 def bare_echo() -> Iterator[str]:
-    """Its port; it answers a POST with as many bytes, and a GET with a little JSON."""
+    """Start the echo server; yield its port. It returns the body of a POST, and some JSON for a GET."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -66,12 +66,12 @@ def ask(client: str, *arguments: str) -> dict[str, Any]:
 def test_big_bodies_are_counted(bare_echo: str) -> None:
     found = ask("echo_load.py", bare_echo, "/echo", str(3 * 2**20), "2", "0.1")
     assert found["failures"] == []
-    assert found["done"] >= 2  # each connection sends one at least
+    assert found["done"] >= 2  # each connection sends at least one
     assert found["took"] > 0
 
 
-def test_a_body_that_comes_back_short_is_a_failure(bare_echo: str) -> None:
-    found = ask("echo_load.py", bare_echo, "/echo", "0", "2", "0.1")  # it answers an empty body by its JSON
+def test_short_echo_is_a_failure(bare_echo: str) -> None:
+    found = ask("echo_load.py", bare_echo, "/echo", "0", "2", "0.1")  # an empty body gets JSON
     assert found["done"] == 0
     assert [failure.startswith("ValueError: not 200 with as many bytes") for failure in found["failures"]] == [True] * 2
 
@@ -83,14 +83,14 @@ def test_every_due_request_is_counted(bare_echo: str) -> None:
     assert isinstance(found["urgent"], bool)
 
 
-def test_all_who_come_at_once_are_counted(bare_echo: str) -> None:
+def test_every_user_of_a_burst_is_counted(bare_echo: str) -> None:
     found = ask("burst.py", bare_echo, "20", "GET", "/json", "POST", "/json")
     assert len(found["latencies"]) == 20
     assert found["latencies"] == sorted(found["latencies"])
     assert found["latencies"][0] > 0
 
 
-def test_a_refusal_ends_the_burst(harness: Any, tmp_path: Path) -> None:
+def test_refused_user_ends_the_burst(harness: Any, tmp_path: Path) -> None:
     (tmp_path / "nothing.py").write_text("from tinysvc import io_route\n@io_route('/')\nasync def f() -> None: ...\n")
     with serving(str(tmp_path / "nothing.py")) as url:
         peer = harness.Peer(name="it", command=[], port=port_of(url))
@@ -100,7 +100,7 @@ def test_a_refusal_ends_the_burst(harness: Any, tmp_path: Path) -> None:
             harness.found_by("burst.py", peer, 2, "GET", "/json")
 
 
-def test_a_chart_is_drawn(tmp_path: Path) -> None:
+def test_chart_is_drawn(tmp_path: Path) -> None:
     line = {"x": [1, 10, 100], "y": [1.0, 0.5, 0.25]}
     panels = [{"title": "routes", "lines": [{"name": "`tinysvc`", **line}, {"name": "other", **line}]}]
     chart = json.dumps({"panels": panels, "x": "how many", "y": "requests", "log_x": True})
@@ -119,7 +119,7 @@ def test_a_chart_is_drawn(tmp_path: Path) -> None:
         ([2.0, 3.1, 4.0], {"most": 3}, "- Missed: it: 3.10 (2.00-4.00), meant is at most 3."),
     ],
 )
-def test_a_bar_is_met_or_missed(harness: Any, found: list[float], limits: dict[str, Any], line: str) -> None:
+def test_bar_is_met_or_missed(harness: Any, found: list[float], limits: dict[str, Any], line: str) -> None:
     assert harness.bar("it", found, **limits) == line
 
 
@@ -138,7 +138,7 @@ def test_every_part_can_be_measured() -> None:
 
 
 @pytest.mark.parametrize("file", sorted(path.name for path in (BENCHMARKS / "peers").glob("tinysvc_*.py")))
-def test_our_peers_still_serve(monkeypatch: pytest.MonkeyPatch, file: str) -> None:
+def test_tinysvc_peers_serve(monkeypatch: pytest.MonkeyPatch, file: str) -> None:
     monkeypatch.setenv("ROUTES", "10")
     with serving(str(BENCHMARKS / "peers" / file), cpu_workers=1) as url:
         assert _listens(port_of(url))
@@ -152,19 +152,19 @@ Requests/sec:  94494.00
 
 
 @pytest.mark.parametrize(("took", "seconds"), [("2.00s", 2.0), ("500.00ms", 0.5), ("1.50m", 90.0)])
-def test_what_wrk_says_is_read(harness: Any, took: str, seconds: float) -> None:
+def test_output_of_wrk_is_parsed(harness: Any, took: str, seconds: float) -> None:
     assert harness.parse_wrk(WRK.format(errors="", took=took)) == (188988, seconds)
 
 
 @pytest.mark.parametrize(
     "line", ["  Non-2xx or 3xx responses: 5\n", "  Socket errors: connect 0, read 5, write 0, timeout 0\n"]
 )
-def test_an_error_that_wrk_saw_ends_the_run(harness: Any, line: str) -> None:
+def test_error_in_the_output_of_wrk_ends_the_run(harness: Any, line: str) -> None:
     with pytest.raises(harness.CannotMeasureError, match=line.strip()):
         harness.parse_wrk(WRK.format(errors=line, took="2.00s"))
 
 
-def test_a_ratio_is_made_of_two_numbers_of_one_round(harness: Any) -> None:
+def test_ratio_compares_numbers_of_the_same_round(harness: Any) -> None:
     rates = {"a": [10.0, 20.0, 90.0], "b": [5.0, 10.0, 10.0]}
     results = {name: [harness.Measured(rate, 1e-5) for rate in each] for name, each in rates.items()}
     assert harness.rates_to(results, "a", "b") == [2.0, 2.0, 9.0]
@@ -175,14 +175,14 @@ def test_a_ratio_is_made_of_two_numbers_of_one_round(harness: Any) -> None:
 
 
 @pytest.mark.usefixtures("nothing_left")
-def test_a_peer_that_does_not_start_is_named_with_what_it_said(harness: Any) -> None:
+def test_peer_that_does_not_start_is_reported_with_its_output(harness: Any) -> None:
     peer = harness.Peer(name="it", command=[sys.executable, "-c", "exit('no such route')"])
     with pytest.raises(harness.CannotMeasureError, match=r"it did not start: .*\nno such route"):
         peer.start()
 
 
 @pytest.mark.usefixtures("nothing_left")
-def test_a_peer_is_ended_by_an_interrupt_while_it_starts(harness: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupt_during_the_start_ends_the_peer(harness: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     peer = harness.Peer(name="it", command=[sys.executable, "-m", "http.server", "{port}", "--bind", "127.0.0.1"])
     answers: list[bytes] = []
 
@@ -197,7 +197,7 @@ def test_a_peer_is_ended_by_an_interrupt_while_it_starts(harness: Any, monkeypat
     monkeypatch.setattr(harness, "request", asked)
     with pytest.raises(KeyboardInterrupt):
         peer.start()
-    assert answers[0].startswith(b"<!DOCTYPE")  # no JSON, so that it was asked again
+    assert answers[0].startswith(b"<!DOCTYPE")  # no JSON: the harness sends another request
     assert not _listens(peer.port)
 
 
@@ -206,7 +206,7 @@ def port_of(url: str) -> int:
 
 
 @pytest.mark.parametrize("peer", ["tinysvc_typed.py", "tinysvc_struct.py"])
-def test_typed_peers_answer_and_validate(typed: Any, peer: str) -> None:
+def test_typed_peers_respond_and_validate(typed: Any, peer: str) -> None:
     with serving(str(BENCHMARKS / "peers" / peer)) as url:
         typed.check(peer, port_of(url))
 
@@ -220,7 +220,7 @@ async def place(order: dict) -> dict:
 """
 
 
-def test_a_peer_that_does_not_validate_is_not_compared(typed: Any, tmp_path: Path) -> None:
+def test_peer_without_validation_is_not_compared(typed: Any, tmp_path: Path) -> None:
     (tmp_path / "lenient.py").write_text(LENIENT.format(receipt=typed.receipt()))
     with (
         serving(str(tmp_path / "lenient.py")) as url,
@@ -229,7 +229,7 @@ def test_a_peer_that_does_not_validate_is_not_compared(typed: Any, tmp_path: Pat
         typed.check("lenient", port_of(url))
 
 
-def test_a_peer_with_another_total_is_not_compared(typed: Any, tmp_path: Path) -> None:
+def test_peer_with_a_wrong_total_is_not_compared(typed: Any, tmp_path: Path) -> None:
     (tmp_path / "wrong.py").write_text(LENIENT.format(receipt={**typed.receipt(), "total": 1.0}))
     with (
         serving(str(tmp_path / "wrong.py")) as url,
@@ -238,6 +238,6 @@ def test_a_peer_with_another_total_is_not_compared(typed: Any, tmp_path: Path) -
         typed.check("wrong", port_of(url))
 
 
-def test_the_order_is_about_a_kibibyte(typed: Any) -> None:
+def test_order_is_about_a_kibibyte(typed: Any) -> None:
     assert 1000 < len(typed.encoded(typed.order())) < 1048
     assert typed.order()["lines"][typed.SPOILT]["quantity"] == 6

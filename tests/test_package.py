@@ -1,4 +1,4 @@
-"""The wheel: it carries the examples, the type marker, and works in an empty folder."""
+"""The wheel: it contains the examples and the type marker, and works in an empty folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from this checkout and unpacked, as `pip install --target` would."""
+    """Build the wheel from this checkout and unpack it, as `pip install --target` does."""
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
@@ -26,7 +26,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "site"
 
 
-def test_what_it_carries(installed: Path) -> None:
+def test_wheel_contains_examples_and_type_marker(installed: Path) -> None:
     assert (installed / "tinysvc" / "py.typed").exists()
     carried = {path.name for path in (installed / "tinysvc" / "examples").iterdir()}
     assert carried == {path.name for path in (ROOT / "examples").glob("*.py")}
@@ -38,7 +38,7 @@ def test_what_it_carries(installed: Path) -> None:
 
 
 @pytest.mark.usefixtures("nothing_left")
-def test_the_examples_work_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
+def test_examples_run_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "tinysvc", "examples", "--port", "0", "--cpu-workers", "1"],
         cwd=tmp_path,
