@@ -1,4 +1,4 @@
-"""contexts.py: a request has one context, on both sides, and the next request has another one."""
+"""core/context_variables.py: a request has one context in all its code, and the next request has another."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_next_request_of_a_connection_does_not_see_a_variable(url: str, path: st
         assert len(ports) == 1
 
 
-def test_request_that_is_pipelined_does_not_see_a_variable(url: str) -> None:
+def test_pipelined_request_does_not_see_a_variable(url: str) -> None:
     import socket
 
     host, port = url.removeprefix("http://").split(":")
@@ -139,7 +139,7 @@ def test_next_job_of_a_worker_does_not_see_a_variable(url: str, path: str) -> No
     assert [httpx.get(url + path).text.strip('"') for _ in range(3)] == ["nobody"] * 3
 
 
-def test_batch_that_is_repeated_does_not_see_a_variable(url: str) -> None:
+def test_repeated_batch_does_not_see_a_variable(url: str) -> None:
     async def both() -> tuple[httpx.Response, httpx.Response]:
         async with httpx.AsyncClient(base_url=url) as client:
             return await asyncio.gather(client.get("/who-batch"), client.get("/who-batch?fails"))
@@ -212,7 +212,7 @@ def test_resource_handler_and_cleanup_share_a_context(path: str) -> None:
             assert told == ["resource", "nobody"]
 
 
-def test_middleware_sees_the_end_of_what_a_thread_has_set() -> None:
+def test_middleware_sees_the_last_values_of_a_thread() -> None:
     told.clear()
     with serving(Service(with_thread, who_thread, in_thread, middleware=[last_seen])) as url:
         httpx.get(f"{url}/who-thread")
@@ -254,7 +254,7 @@ def test_differs_from_compares_by_identity() -> None:
     Context().run(check)
 
 
-def test_thread_unsets_what_has_a_default() -> None:
+def test_thread_resets_a_variable_with_a_default() -> None:
     class Task:
         pass
 

@@ -1,4 +1,4 @@
-"""cores.py: affinity and quotas, under a root folder that each test furnishes."""
+"""core/cores.py: affinity and quotas, read below a root folder that each test fills."""
 
 from __future__ import annotations
 
@@ -52,17 +52,17 @@ def furnish(root: Path, cgroup: str, **files: str | bytes) -> Path:
         ("nonsense\n\n:::\n", {}, 8),
     ],
 )
-def test_the_quota_cuts_the_affinity(tmp_path: Path, cgroup: str, files: dict[str, str | bytes], cores: int) -> None:
+def test_quota_limits_the_affinity(tmp_path: Path, cgroup: str, files: dict[str, str | bytes], cores: int) -> None:
     assert available_cores(furnish(tmp_path, cgroup, **files)) == cores
 
 
-def test_where_nothing_can_be_read(tmp_path: Path) -> None:
+def test_unreadable_files_set_no_limit(tmp_path: Path) -> None:
     assert available_cores(tmp_path) == 8
     (tmp_path / "proc/self/cgroup").mkdir(parents=True)  # not even a file
     assert available_cores(tmp_path) == 8
 
 
-def test_without_affinity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_system_without_affinity_counts_all_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     assert available_cores(tmp_path) == 4

@@ -1,4 +1,4 @@
-"""encoding.py: one table for all values, wherever they stand."""
+"""core/encoding.py: one table for all values, in every kind of result."""
 
 from __future__ import annotations
 
@@ -159,14 +159,14 @@ class Measured(msgspec.Struct):
     note: str
 
 
-def test_struct_holds_another_type_than_it_says() -> None:
+def test_struct_field_of_another_type_is_encoded() -> None:
     assert encode_result(Typed(1)).content == b'{"v":1}'
     assert encode_result(Typed(np.int64(1))).content == b'{"v":1}'  # type: ignore[arg-type]
     assert encode_result(Typed(float("nan"))).content == b'{"v":null}'  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("number", ["NaN", "-sNaN12", "Infinity", "-Infinity"])
-def test_decimal_that_is_no_number_is_null_in_a_struct_of_floats(number: str) -> None:
+def test_decimal_nan_in_a_float_field_is_null(number: str) -> None:
     value = Measured(decimal.Decimal(number), "NaN of Infinity")  # type: ignore[arg-type]
     expected = {"value": None, "note": "NaN of Infinity"}
     for each in (value, [value], {"a": value}):
@@ -232,7 +232,7 @@ class Row(msgspec.Struct, array_like=True, tag="row"):
 
 
 @pytest.mark.parametrize("value", [Lean(), Lean("a"), Lean(tags=["a"]), Lean(box=1), Row(1)])
-def test_struct_is_written_as_its_class_says(value: Any) -> None:
+def test_struct_is_encoded_as_msgspec_does(value: Any) -> None:
     expected = msgspec.json.encode(value)
     assert json_bytes(value) == expected
     assert encode_result([value]).content == b"[%b]" % expected

@@ -1,4 +1,4 @@
-"""errors.py: each error's status, what a client may read of it, and the author's part of a traceback."""
+"""core/errors.py: the status of each error, and the text that a client may read."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ ALL: list[tuple[errors.TinysvcError, int, dict[str, object]]] = [
 
 
 @pytest.mark.parametrize(("error", "status", "members"), ALL, ids=lambda value: type(value).__name__)
-def test_status_and_problem(error: errors.TinysvcError, status: int, members: dict[str, object]) -> None:
+def test_error_has_status_and_problem_document(
+    error: errors.TinysvcError, status: int, members: dict[str, object]
+) -> None:
     problem = error.problem()
     assert problem["status"] == error.status == status
     assert members.items() <= problem.items()

@@ -1,4 +1,4 @@
-"""forks.py: a child that a handler has forked is neither a second server nor a second worker."""
+"""core/forks.py: a child that a handler has forked is neither a second server nor a second worker."""
 
 from __future__ import annotations
 
@@ -102,23 +102,23 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 @pytest.mark.parametrize("kind", ["async", "def", "cpu"])
 @pytest.mark.parametrize("how", CASES)
-def test_a_child_that_leaves_its_handler_ends(server: Served, kind: str, how: str) -> None:
+def test_child_that_returns_from_its_handler_ends(server: Served, kind: str, how: str) -> None:
     assert server.get(f"/{kind}/{how}").json() == CASES[how]
     assert is_whole(server)
 
 
-def test_a_child_that_waits_for_the_loop_ends(server: Served) -> None:
+def test_child_that_waits_for_the_event_loop_ends(server: Served) -> None:
     assert server.get("/async/await").json() == 1
     assert is_whole(server)
 
 
 @pytest.mark.parametrize("where", ["io", "loop", "cpu"])
-def test_a_signal_to_the_child_is_the_childs(server: Served, where: str) -> None:
+def test_signal_to_the_child_does_not_reach_the_server(server: Served, where: str) -> None:
     assert server.get(f"/terminate/{where}").json() == -signal.SIGTERM
     assert is_whole(server)
 
 
-def test_a_child_holds_neither_the_address_nor_connections(tmp_path: Path) -> None:
+def test_child_holds_neither_the_address_nor_connections(tmp_path: Path) -> None:
     (tmp_path / "service.py").write_text(SERVICE)
     with served(*tinysvc("service.py"), cwd=tmp_path) as server:
         port = int(server.url.rpartition(":")[2])

@@ -26,7 +26,7 @@ def on_disk(file: UploadFile) -> bool:
     return bool(file.file._rolled)  # type: ignore[attr-defined]
 
 
-def test_small_files_stay_in_memory_and_big_ones_go_to_disk() -> None:
+def test_small_files_stay_in_memory_and_big_files_go_to_disk() -> None:
     body = upload(bytes(SPOOL_SIZE // 2)) * 2 + upload(b"x" * 100) + upload(os.urandom(3 * SPOOL_SIZE)) + END
     form = parsed(body, 64 * 1024)
     assert [on_disk(each) for each in form.files["f"]] == [False, False, True, True]
@@ -52,7 +52,7 @@ def test_libraries_read_the_file(big: bool, tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_thread_that_writes_when_the_client_goes_closes_what_it_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_thread_that_writes_during_a_disconnect_closes_its_files(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[SpooledTemporaryFile[bytes]] = []
     writing, gone, written = threading.Event(), threading.Event(), threading.Event()
 

@@ -48,7 +48,7 @@ from tinysvc.testing import serving
         ("application/x-www-form-urlencoded" + ';"' * 4000, 0),
     ],
 )
-def test_content_types(content_type: str, status: int) -> None:
+def test_content_type_is_checked(content_type: str, status: int) -> None:
     if status:
         with pytest.raises(HTTPError) as caught:
             FormParser(content_type)
@@ -78,7 +78,7 @@ def test_urlencoded(body: bytes, fields: dict[str, list[str]] | None, step: int)
         assert parsed(body, step, URLENCODED).fields == fields
 
 
-def test_the_loop_never_writes_to_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_event_loop_never_writes_to_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
     writers: set[int] = set()
     original = FormParser.flush
@@ -102,7 +102,7 @@ def test_the_loop_never_writes_to_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("kind", [bytes, memoryview])
-def test_in_a_worker_all_at_once(kind: Any) -> None:
+def test_worker_parses_the_whole_body(kind: Any) -> None:
     body = part(b"1") + upload(b"x" * 700_000) + END
     form = parse_form(MULTIPART, kind(body))
     assert form.fields == {"a": ["1"]}
@@ -112,7 +112,7 @@ def test_in_a_worker_all_at_once(kind: Any) -> None:
     assert repr(form.get("f")) == "<UploadFile f: 'x.txt', 700000 bytes of application/octet-stream>"
 
 
-def test_without_the_library_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "multipart", None)
     with pytest.raises(RuntimeError, match=r"uploads need the multipart library .*; pip install 'tinysvc\[forms\]'"):
         FormParser(MULTIPART)
@@ -138,7 +138,7 @@ WAYS = pytest.mark.parametrize("way", ["io", "cpu"])
 
 @WAYS
 @pytest.mark.parametrize("size", [0, 10, 100_000, 3_000_000])
-def test_a_file_reaches_its_handler(client: httpx.Client, way: str, size: int) -> None:
+def test_handler_gets_the_file(client: httpx.Client, way: str, size: int) -> None:
     content = os.urandom(size)
     files = {"file": ("a/b.bin", content, "application/x-thing")}
     found = client.post(f"/{way}/file", files=files, data={"note": "n"}).json()
@@ -148,7 +148,7 @@ def test_a_file_reaches_its_handler(client: httpx.Client, way: str, size: int) -
 
 
 @WAYS
-def test_several_files_and_values(client: httpx.Client, way: str) -> None:
+def test_handler_gets_several_files_and_values(client: httpx.Client, way: str) -> None:
     files = [("files", (f"{i}.txt", b"x")) for i in range(3)]
     answer = client.post(f"/{way}/files", files=files, data={"numbers": ["1", "2"]})
     assert answer.json() == [["0.txt", "1.txt", "2.txt"], [1, 2]]
@@ -156,7 +156,7 @@ def test_several_files_and_values(client: httpx.Client, way: str) -> None:
 
 
 @WAYS
-def test_a_form_as_a_dataclass(client: httpx.Client, way: str) -> None:
+def test_form_fills_a_dataclass(client: httpx.Client, way: str) -> None:
     files = [("photo", ("p.jpg", b"1")), ("more", ("m.jpg", b"2")), ("more", ("n.jpg", b"3"))]
     data = {"title": "t", "rating": "5", "tags": ["a", "b"], "unknown": "x"}
     assert client.post(f"/{way}/entry", files=files, data=data).json() == [
@@ -181,7 +181,7 @@ def test_a_form_as_a_dataclass(client: httpx.Client, way: str) -> None:
         ("entry", {}, {"title": b"x"}, ["form.title"]),
     ],
 )
-def test_what_does_not_fit_is_named(
+def test_422_names_the_field(
     client: httpx.Client, way: str, path: str, data: Any, files: Any, places: list[str]
 ) -> None:
     answer = client.post(f"/{way}/{path}", data=data, files=files or None)
@@ -190,7 +190,7 @@ def test_what_does_not_fit_is_named(
 
 
 @WAYS
-def test_what_is_optional(client: httpx.Client, way: str) -> None:
+def test_optional_fields_have_defaults(client: httpx.Client, way: str) -> None:
     assert client.post(f"/{way}/optional", data={"the-name": "ada"}).json() == [None, "ada"]
     assert client.post(f"/{way}/optional", files={"file": ("f", b"x")}).json() == ["f", "nobody"]
 
@@ -213,13 +213,13 @@ def test_what_is_optional(client: httpx.Client, way: str) -> None:
         ({"content-type": MULTIPART, "content-encoding": "gzip"}, b"x", 400),
     ],
 )
-def test_what_is_no_form_is_refused(
+def test_bad_form_gets_its_status(
     client: httpx.Client, way: str, headers: dict[str, str], content: bytes, status: int
 ) -> None:
     assert client.post(f"/{way}/file", headers=headers, content=content).status_code == status
 
 
-def test_the_form_of_a_request(client: httpx.Client) -> None:
+def test_request_form_has_fields_and_files(client: httpx.Client) -> None:
     answer = client.post("/io/form", data={"a": ["1", "2"]}, files={"f": ("x", b"y")})
     assert answer.json() == [{"a": ["1", "2"]}, {"f": ["x"]}]
 
@@ -234,7 +234,7 @@ def temporary_files() -> set[str]:
 
 
 @pytest.mark.skipif(not PROC.exists(), reason="needs /proc")
-def test_nothing_is_left_whatever_happens(client: httpx.Client) -> None:
+def test_no_temporary_file_remains(client: httpx.Client) -> None:
     before = temporary_files()
     big = bytes(5_000_000)
     assert client.post("/io/file", files={"file": ("x", big)}).status_code == 200
@@ -253,11 +253,11 @@ def test_nothing_is_left_whatever_happens(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("path", ["/io/pieces", "/io/lines", "/cpu/pieces", "/cpu/lines"])
-def test_upload_that_a_stream_reads_lives_until_its_end(client: httpx.Client, path: str) -> None:
+def test_upload_stays_open_until_the_stream_ends(client: httpx.Client, path: str) -> None:
     for content in (b"line\n" * 10, (b"x" * 9999 + b"\n") * (SPOOL_SIZE // 10_000 + 20)):
         answer = client.post(path, files={"file": ("x.txt", content)})
         assert answer.content == content
 
 
-def test_a_byte_order_mark_is_no_part_of_a_name() -> None:
+def test_byte_order_mark_is_removed() -> None:
     assert parse_form("application/x-www-form-urlencoded", b"\xef\xbb\xbfa=1").fields == {"a": ["1"]}

@@ -13,7 +13,7 @@ from tinysvc.core.responses import Response, json_response
 RAW = ((b"host", b"x"), (b"accept", b"a"), (b"x-name", b"caf\xe9"), (b"accept", b"b"))
 
 
-def test_headers_are_a_mapping_that_does_not_mind_the_case() -> None:
+def test_header_names_are_case_insensitive() -> None:
     headers = Headers(RAW)
     assert headers["HOST"] == "x"
     assert headers["x-Name"] == "caf\xe9"
@@ -24,27 +24,27 @@ def test_headers_are_a_mapping_that_does_not_mind_the_case() -> None:
     assert repr(headers) == "Headers({'host': 'x', 'accept': 'a, b', 'x-name': 'caf\xe9'})"
 
 
-def test_repeated_headers_are_joined_and_can_be_had_apart() -> None:
+def test_repeated_headers_are_joined_and_get_all_separates_them() -> None:
     headers = Headers(RAW)
     assert headers["accept"] == "a, b"
     assert headers.get_all("ACCEPT") == ["a", "b"]
     assert headers.get_all("missing") == []
 
 
-def test_what_get_all_gave_away_changes_nothing() -> None:
+def test_get_all_returns_a_copy() -> None:
     headers = Headers(RAW)
     headers.get_all("accept").append("c")
     assert headers.get_all("accept") == ["a", "b"]
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a:", "a\r\n", "a\0", "\xe9", "(a)"])
-def test_a_header_name_is_a_token(name: str) -> None:
+def test_header_name_must_be_a_token(name: str) -> None:
     with pytest.raises(ValueError, match="a header name must be an RFC 9110 token"):
         Response(headers={name: "1"})
 
 
 @pytest.mark.parametrize("value", ["a\r\nset-cookie: b", "a\n", "a\r", "a\0b", "\x7f", "\N{SNOWMAN}", 1, None, b"a"])
-def test_a_header_value_is_one_line_of_latin_1(value: Any) -> None:
+def test_header_value_must_be_one_line_of_latin_1(value: Any) -> None:
     for name in ("x-a", "content-type"):
         with pytest.raises(ValueError, match=f"the value of the header '{name}' "):
             Response().add_header(name, value)
@@ -54,7 +54,7 @@ def test_a_header_value_is_one_line_of_latin_1(value: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["Content-Length", "Transfer-Encoding", "Connection", "Date"])
-def test_the_server_s_own_headers_cannot_be_set(name: str) -> None:
+def test_headers_of_the_server_cannot_be_set(name: str) -> None:
     with pytest.raises(ValueError, match="is written by the server"):
         Response(headers={name: "1"})
 
@@ -76,7 +76,7 @@ ADDITIONS: list[Callable[[Response], Any]] = [
 
 
 @pytest.mark.parametrize("add", ADDITIONS)
-def test_text_that_is_not_latin_1_is_refused_where_it_is_added(add: Callable[[Response], Any]) -> None:
+def test_text_beyond_latin_1_is_refused_at_its_line(add: Callable[[Response], Any]) -> None:
     response = Response(b"", headers=[("a", "b")])
     with pytest.raises(ValueError, match=r"'content-disposition' holds 'т'.*attachment.*filename\*=UTF-8''"):
         add(response)

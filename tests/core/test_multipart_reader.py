@@ -72,7 +72,7 @@ GOOD: dict[str, tuple[bytes, Any, Any]] = {
 
 @pytest.mark.parametrize("step", [1, 7, 10**9])
 @pytest.mark.parametrize("case", GOOD)
-def test_multipart_however_it_is_cut(case: str, step: int) -> None:
+def test_segmentation_does_not_change_the_form(case: str, step: int) -> None:
     body, fields, files = GOOD[case]
     assert shown(parsed(body, step)) == (fields, files)
 
@@ -115,7 +115,7 @@ BAD: dict[str, tuple[bytes, int, str]] = {
 
 @pytest.mark.parametrize("step", [1, 999, 10**9])
 @pytest.mark.parametrize("case", BAD)
-def test_what_is_wrong_is_refused_however_it_is_cut(case: str, step: int) -> None:
+def test_bad_form_is_refused_for_every_segmentation(case: str, step: int) -> None:
     body, status, detail = BAD[case]
     if step == 1 and len(body) > 100_000:
         body = body[:100_000]
@@ -128,7 +128,7 @@ def test_what_is_wrong_is_refused_however_it_is_cut(case: str, step: int) -> Non
         assert detail in caught.value.detail
 
 
-def test_the_number_of_parts_is_exact() -> None:
+def test_limit_of_parts_is_exact() -> None:
     assert len(parsed(part(b"") * MAX_PARTS + END, 10**9).fields["a"]) == MAX_PARTS
 
 
@@ -148,7 +148,7 @@ def test_the_number_of_parts_is_exact() -> None:
         ("NUL", "NUL"),
     ],
 )
-def test_a_filename_is_a_name_and_no_path(sent: str, filename: str) -> None:
+def test_filename_has_no_path(sent: str, filename: str) -> None:
     (found,) = parsed(upload(b"x", sent) + END, 10**9).files["f"]
     assert found.filename == filename
 

@@ -1,4 +1,4 @@
-"""query.py: names and values of a query or a simple form."""
+"""core/query.py: names and values of a query or a simple form."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from tinysvc.core.requests import Request
         ("caf%C3%A9=%FF", {"caf\xe9": ["\N{REPLACEMENT CHARACTER}"]}),
     ],
 )
-def test_query(raw: str, fields: dict[str, list[str]]) -> None:
+def test_query_is_parsed(raw: str, fields: dict[str, list[str]]) -> None:
     assert parse_query(raw) == fields
     request = Request("GET", "/", raw)
     assert request.query == fields
     assert request.query is request.query
 
 
-def test_a_query_has_so_many_fields_and_no_more() -> None:
+def test_query_with_too_many_fields_gets_400() -> None:
     assert len(parse_query("a=1&" * (MAX_QUERY_FIELDS - 1))["a"]) == MAX_QUERY_FIELDS - 1
     with pytest.raises(HTTPError, match="more than 1000 fields") as raised:
         parse_query("&" * MAX_QUERY_FIELDS)
@@ -41,7 +41,7 @@ def test_a_query_has_so_many_fields_and_no_more() -> None:
 
 
 @given(st.text())
-def test_any_text_is_a_query(raw: str) -> None:
+def test_any_text_can_be_parsed_as_a_query(raw: str) -> None:
     assert all(values for values in parse_query(raw).values())
 
 

@@ -1,4 +1,4 @@
-"""current.py: which request a line of the log belongs to, and what code of any kind finds out about its request."""
+"""core/request_context.py: log lines name their request, and all kinds of code find their request."""
 
 from __future__ import annotations
 
@@ -92,9 +92,7 @@ service = Service(
 
 
 @pytest.mark.parametrize("options", [(), ("--workers", "2")], ids=["one", "workers"])
-def test_a_line_of_the_log_names_route_and_request_wherever_it_is_written(
-    tmp_path: Path, options: tuple[str, ...]
-) -> None:
+def test_log_line_names_route_and_request(tmp_path: Path, options: tuple[str, ...]) -> None:
     (tmp_path / "service.py").write_text(SERVICE)
     paths = {
         "/async/a": (["async a"], "/async/{name}"),
@@ -131,7 +129,7 @@ def in_thread() -> int:
     return len(current.owner_by_thread)
 
 
-def test_nothing_is_kept_of_a_connection_that_has_ended() -> None:
+def test_closed_connection_is_forgotten() -> None:
     before = len(current.owner_by_task)
     with serving(Service(in_thread)) as url:
         for _ in range(3):
@@ -260,7 +258,7 @@ service = Service(
         ("/limited", ["limited"]),
     ],
 )
-def test_code_of_every_kind_finds_its_request(path: str, places: list[str]) -> None:
+def test_all_kinds_of_code_find_their_request(path: str, places: list[str]) -> None:
     seen.clear()
     with serving(service, cpu_workers=0) as url, httpx.Client(base_url=url, timeout=20) as client:
         for name in ("first", "second"):  # on one connection
@@ -279,7 +277,7 @@ async def socket(socket: WebSocket, opened: str) -> None:
 
 
 @pytest.mark.parametrize("is_within", [False, True], ids=["alone", "within middleware"])
-def test_a_websocket_keeps_its_request_behind_the_handshake(is_within: bool) -> None:
+def test_websocket_keeps_its_request_after_the_handshake(is_within: bool) -> None:
     seen.clear()
     headers = {"x-request-id": "mine"}
     with (
@@ -309,7 +307,7 @@ def in_threads_at_the_same_time(place: str) -> str:
 
 
 @pytest.mark.parametrize("path", ["/together", "/together-in-threads"])
-def test_requests_at_the_same_time_have_their_own(path: str) -> None:
+def test_concurrent_requests_have_their_own_ids(path: str) -> None:
     with serving(Service(at_the_same_time, in_threads_at_the_same_time)) as url, ThreadPoolExecutor(2) as executor:
         asked = [
             executor.submit(httpx.get, f"{url}{path}/x", headers={"x-request-id": name}, timeout=20)
@@ -335,7 +333,7 @@ async def sets() -> None:
     request_id.set("another")
 
 
-def test_tasks_and_threads_of_a_handler_have_what_it_has_set() -> None:
+def test_tasks_and_threads_of_a_handler_see_the_id_it_sets() -> None:
     with serving(Service(own, sets)) as url, httpx.Client(base_url=url, timeout=20) as client:
         for name in ("first", "second"):
             assert client.get("/own", headers={"x-request-id": name}).json() == ["", f"{name}!", f"{name}!", name]
@@ -348,7 +346,7 @@ async def calls() -> list[str]:
 
 
 @pytest.mark.parametrize("workers", [1, 0])
-def test_a_call_of_a_cpu_handler_takes_the_id_along(workers: int) -> None:
+def test_call_of_a_cpu_handler_passes_the_id_on(workers: int) -> None:
     with (
         serving(Service(calls, calls_jobs.identity), cpu_workers=workers) as url,
         httpx.Client(base_url=url, timeout=20) as client,

@@ -13,7 +13,7 @@ from tinysvc.core.headers import Headers
 from tinysvc.core.requests import MAX_REQUEST_ID, Peer, Request
 
 
-def test_a_request_by_default() -> None:
+def test_request_has_defaults() -> None:
     request = Request("GET", "/a%2Fb%20c")
     assert (request.raw_path, request.path) == ("/a%2Fb%20c", "/a/b c")
     assert (request.client, request.server, request.scheme) == (None, None, "http")
@@ -24,7 +24,7 @@ def test_a_request_by_default() -> None:
     assert repr(request) == "<Request GET /a%2Fb%20c>"
 
 
-def test_a_request_knows_both_ends() -> None:
+def test_request_knows_both_ends_of_its_connection() -> None:
     request = Request("GET", "/", peer=Peer(("c", 1), ("s", 2), "https"))
     assert (request.client, request.server, request.scheme) == (("c", 1), ("s", 2), "https")
 
@@ -35,7 +35,7 @@ async def pieces() -> AsyncIterator[bytes]:
 
 
 @pytest.mark.parametrize("body", [lambda: b"ab", pieces])
-def test_a_body_is_had_whole_and_again_or_in_pieces(body: Callable[[], Any]) -> None:
+def test_body_is_read_repeatedly_or_streamed(body: Callable[[], Any]) -> None:
     async def whole() -> tuple[bytes, bytes]:
         request = Request("POST", "/", body=body())
         return await request.body(), await request.body()
@@ -59,7 +59,7 @@ def test_a_body_is_had_whole_and_again_or_in_pieces(body: Callable[[], Any]) -> 
         ([], None),
     ],
 )
-def test_the_id_of_a_request_is_the_client_s_where_it_is_a_token(lines: list[str], expected: str | None) -> None:
+def test_request_id_of_the_client_is_used_if_it_is_a_token(lines: list[str], expected: str | None) -> None:
     request = Request("GET", "/", headers=Headers([(b"x-request-id", line.encode()) for line in lines]))
     assert request.id == request.id
     if expected is None:
@@ -70,11 +70,11 @@ def test_the_id_of_a_request_is_the_client_s_where_it_is_a_token(lines: list[str
         assert request.id == expected
 
 
-def test_a_request_can_be_told_its_id() -> None:
+def test_request_takes_an_id() -> None:
     assert Request("GET", "/", headers=Headers([(b"x-request-id", b"a")]), id="b").id == "b"
 
 
-def test_a_body_in_memory_that_is_shared_is_had_as_bytes() -> None:
+def test_body_in_a_memoryview_is_returned_as_bytes() -> None:
     async def both() -> tuple[bytes, list[bytes]]:
         request = Request("POST", "/", body=memoryview(b"ab"))
         return await request.body(), [piece async for piece in request.stream()]
@@ -85,7 +85,7 @@ def test_a_body_in_memory_that_is_shared_is_had_as_bytes() -> None:
     assert not Request("POST", "/", body=pieces()).has_arrived
 
 
-def test_an_empty_body_streams_nothing() -> None:
+def test_empty_body_has_no_pieces() -> None:
     async def streamed() -> list[bytes]:
         return [piece async for piece in Request("POST", "/").stream()]
 

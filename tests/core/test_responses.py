@@ -14,18 +14,18 @@ from tinysvc.core.errors import HTTPError
 from tinysvc.core.responses import Response, problem_response
 
 
-def test_a_response_by_default() -> None:
+def test_response_has_defaults() -> None:
     response = Response()
     assert (response.content, response.status, response.headers, response.content_type) == (None, 200, [], None)
     assert repr(Response(b"", 404, content_type="text/plain")) == "<Response 404 text/plain>"
 
 
 @pytest.mark.parametrize("headers", [{"X-A": "1", "x-b": "2"}, [("x-a", "1"), ("X-B", "2")]])
-def test_headers_of_a_response_come_as_mapping_or_pairs(headers: Any) -> None:
+def test_response_takes_headers_as_mapping_or_pairs(headers: Any) -> None:
     assert Response(headers=headers).headers == [("x-a", "1"), ("x-b", "2")]
 
 
-def test_a_content_type_is_kept_apart_from_the_headers() -> None:
+def test_content_type_is_not_among_the_headers() -> None:
     response = Response(headers={"Content-Type": "text/plain"})
     assert (response.content_type, response.headers) == ("text/plain", [])
     response.add_header("Content-Type", "text/html")
@@ -33,12 +33,12 @@ def test_a_content_type_is_kept_apart_from_the_headers() -> None:
 
 
 @pytest.mark.parametrize("status", [0, 100, 199, 600])
-def test_a_response_has_a_final_status(status: int) -> None:
+def test_response_status_must_be_final(status: int) -> None:
     with pytest.raises(ValueError, match=f"a response takes a status from 200 to 599, not {status}"):
         Response(status=status)
 
 
-def test_an_error_becomes_a_problem_document() -> None:
+def test_error_becomes_a_problem_document() -> None:
     response = problem_response(HTTPError(418, "no coffee", headers=[("x-a", "1")]))
     assert (response.status, response.headers, response.content_type) == (
         418,
@@ -65,19 +65,19 @@ class OddProblem(HTTPError):
         (2**70, b"1180591620717411303424"),
     ],
 )
-def test_members_of_a_problem_are_written_as_results_are(more: Any, expected: bytes) -> None:
+def test_problem_members_are_encoded_like_results(more: Any, expected: bytes) -> None:
     error = OddProblem(400)
     error.more = more
     assert problem_response(error).content == b'{"more":%b}' % expected
 
 
-def test_problem_with_text_that_is_no_unicode_is_answered_all_the_same() -> None:
+def test_problem_with_a_lone_surrogate_is_sent() -> None:
     response = problem_response(HTTPError(404, "no file \udcff"))
     assert response.status == 404
     assert json.loads(response.content)["detail"] == "no file \udcff"
 
 
-def test_a_bad_header_of_an_error_names_the_line_that_raised_it() -> None:
+def test_bad_header_of_an_error_shows_the_line_that_raised_it() -> None:
     def handler() -> None:
         raise HTTPError(409, "no", headers=[("x-reason", "\u20ac")])
 

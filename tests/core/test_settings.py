@@ -1,4 +1,4 @@
-"""settings.py: where a value comes from, and what is wrong with it."""
+"""core/settings.py: the sources of a value, and the messages for wrong values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tinysvc.core.settings import Pool, Settings, SettingsError, load_settings
 
 
-def test_the_order_of_sources() -> None:
+def test_order_of_the_sources() -> None:
     environ = {"TINYSVC_PORT": "2", "TINYSVC_QUEUE_SIZE": "20", "HOME": "/"}
     service = {"port": 1, "queue_size": 10, "cpu_timeout": 5}
     settings = load_settings({"port": 3, "host": None}, environ, service)
@@ -49,7 +49,7 @@ def test_the_order_of_sources() -> None:
         ({"max_jobs": -1}, "max_jobs must be at least 0, not -1"),
     ],
 )
-def test_a_wrong_option_is_named(options: dict[str, object], says: str) -> None:
+def test_wrong_option_is_named(options: dict[str, object], says: str) -> None:
     with pytest.raises(SettingsError, match=says):
         load_settings(options, {})
 
@@ -68,40 +68,40 @@ def test_a_wrong_option_is_named(options: dict[str, object], says: str) -> None:
         ({"TINYSVC_PORT": "x"}, {}, "TINYSVC_PORT takes a whole number, not 'x'$"),
     ],
 )
-def test_where_a_wrong_one_comes_from(environ: dict[str, str], service: dict[str, Any], says: str) -> None:
+def test_error_names_the_source_of_a_wrong_value(environ: dict[str, str], service: dict[str, Any], says: str) -> None:
     with pytest.raises(SettingsError, match=says):
         load_settings({}, environ, service)
 
 
-def test_what_the_command_line_overrides_is_not_blamed() -> None:
+def test_error_does_not_name_an_overridden_source() -> None:
     with pytest.raises(SettingsError, match=r"not 70000$"):
         load_settings({"port": 70000}, {"TINYSVC_PORT": "1"})
 
 
 @pytest.mark.parametrize(("word", "value"), [("1", True), ("Yes", True), ("false", False), ("OFF", False)])
-def test_a_variable_that_is_a_yes_or_a_no(word: str, value: bool) -> None:
+def test_variable_takes_yes_and_no(word: str, value: bool) -> None:
     assert load_settings({}, {"TINYSVC_HALF_CLOSE": word}).half_close is value
 
 
-def test_a_variable_that_is_neither() -> None:
+def test_variable_refuses_another_word() -> None:
     with pytest.raises(SettingsError, match="TINYSVC_HALF_CLOSE takes true or false, not 'perhaps'"):
         load_settings({}, {"TINYSVC_HALF_CLOSE": "perhaps"})
 
 
-def test_a_field_of_a_pool_is_checked() -> None:
+def test_pool_field_is_checked() -> None:
     with pytest.raises(SettingsError, match="workers of a pool must be at least 1, not 0"):
         Pool(workers=0)
     with pytest.raises(SettingsError, match=r"queue_size of a pool takes a whole number, not '2' \(str\)"):
         Pool(queue_size="2")  # type: ignore[arg-type]
 
 
-def test_pools_from_a_text() -> None:
+def test_pools_are_read_from_a_text() -> None:
     pools = load_settings({"pools": " training:workers=1,queue_size=2  gpu:max_memory=5 plain "}, {}).pools
     assert pools == {"training": Pool(workers=1, queue_size=2), "gpu": Pool(max_memory=5), "plain": Pool()}
     assert load_settings({}, {"TINYSVC_POOLS": ""}).pools == {}
 
 
-def test_each_field_of_a_pool_is_looked_for_by_itself() -> None:
+def test_each_field_of_a_pool_is_looked_up_separately() -> None:
     service = {"pools": {"training": Pool(workers=1, queue_size=2, max_jobs=3), "gpu": Pool(workers=1)}}
     environ = {"TINYSVC_POOLS": "training:workers=10,queue_size=20"}
     pools = load_settings({"pools": "training:workers=100 more"}, environ, service).pools
@@ -112,14 +112,14 @@ def test_each_field_of_a_pool_is_looked_for_by_itself() -> None:
     }
 
 
-def test_what_a_pool_leaves_out_is_as_for_the_default_pool() -> None:
+def test_missing_field_of_a_pool_is_that_of_the_default_pool() -> None:
     settings = Settings(cpu_workers=3, queue_size=5, max_jobs=7, memory_limit=9, pools={"a": Pool(workers=1)})
     default = {"workers": 3, "queue_size": 5, "max_jobs": 7, "max_memory": 0, "memory_limit": 9}
     assert settings.pool("default") == default
     assert settings.pool("a") == default | {"workers": 1}
 
 
-def test_the_default_pool_is_told_by_options_of_its_own() -> None:
+def test_fields_of_the_default_pool_are_options() -> None:
     service = {"cpu_workers": 5, "pools": {"default": Pool(workers=1, queue_size=2)}}
 
     def told(overrides: dict[str, Any]) -> tuple[int, int]:
@@ -131,7 +131,7 @@ def test_the_default_pool_is_told_by_options_of_its_own() -> None:
     assert told({"pools": "default:queue_size=6"}) == (1, 6)
 
 
-def test_an_executor_in_a_pools_place() -> None:
+def test_executor_replaces_a_pool() -> None:
     executor = ThreadPoolExecutor(1)
     service = {"pools": {"default": executor, "gpu": executor}}
     assert load_settings({}, {}, service).pools == {"default": executor, "gpu": executor}

@@ -1,4 +1,4 @@
-"""core/shutdown.py: what hangs at the end is left behind in time, and named."""
+"""core/shutdown.py: a hanging cleanup or thread is named, and does not delay the exit."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tinysvc.core import shutdown
 from tinysvc.core.shutdown import CLOCK_INTERVAL, Countdown, awake_timeout
 
 
-def test_time_in_which_the_process_was_stopped_is_not_spent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_suspended_time_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([100.0, 100.2, 160.0, 160.2, 160.4])
     monkeypatch.setattr(shutdown, "monotonic", lambda: next(times))
     budget = Countdown(CLOCK_INTERVAL + 0.5)
     assert [round(budget.left(), 3) for _ in range(4)] == [CLOCK_INTERVAL + 0.3, 0.3, 0.1, 0.0]
 
 
-def test_thread_waits_for_its_budget_or_for_the_end() -> None:
+def test_wait_ends_with_the_countdown_or_the_event() -> None:
     over = threading.Event()
     assert not Countdown(0.01).wait(over)
     over.set()
@@ -159,7 +159,7 @@ def write_service(folder: Path, route: str) -> None:
         ("in_background", "1 background tasks were cancelled because the server ends (forever)"),
     ],
 )
-def test_a_cleanup_that_hangs_does_not_hold_the_end(
+def test_hanging_cleanup_does_not_delay_the_exit(
     route: str, words: str, options: tuple[str, ...], tmp_path: Path
 ) -> None:
     write_service(tmp_path, route)
@@ -175,7 +175,7 @@ def test_a_cleanup_that_hangs_does_not_hold_the_end(
 
 
 @pytest.mark.parametrize("route", ["thread", "to_thread", "with_request"])
-def test_a_request_that_cannot_be_stopped_does_not_hold_the_end(route: str, tmp_path: Path) -> None:
+def test_request_that_cannot_be_stopped_does_not_delay_the_exit(route: str, tmp_path: Path) -> None:
     write_service(tmp_path, route)
     with (
         served(*tinysvc("service.py:service", "--shutdown-timeout", "1"), cwd=tmp_path) as server,

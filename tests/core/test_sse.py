@@ -1,4 +1,4 @@
-"""events.py: what an event looks like in its stream, and streams of them from io and cpu handlers, kept alive."""
+"""core/sse.py: encoded events, and streams of them from io and cpu handlers, kept alive."""
 
 from __future__ import annotations
 
@@ -31,31 +31,31 @@ pytestmark = pytest.mark.usefixtures("quiet")
         (Event(None, "tick", "7", 0), b"event: tick\nid: 7\nretry: 0\ndata: null\n\n"),
     ],
 )
-def test_an_event(event: Event, encoded: bytes) -> None:
+def test_event_is_encoded(event: Event, encoded: bytes) -> None:
     assert event.encode() == encoded
 
 
 @pytest.mark.parametrize("value", ["a\nb", "a\r", "\0", 1, None])
-def test_a_field_of_an_event_is_one_line(value: Any) -> None:
+def test_event_field_must_be_one_line(value: Any) -> None:
     for name in ("event", "id"):
         with pytest.raises(ValueError, match=f"the {name} of an Event must be one line .*; put .* into data"):
             Event("", **{name: value})
 
 
 @pytest.mark.parametrize("retry", [-1, 1.5, "1", True])
-def test_retry_is_milliseconds(retry: Any) -> None:
+def test_retry_must_be_milliseconds(retry: Any) -> None:
     with pytest.raises(ValueError, match="retry must be a whole number of milliseconds, as in retry=3000"):
         Event("", retry=retry)
 
 
 @pytest.mark.parametrize("events", [[Event("a")], "a", None, Event("a")])
-def test_a_stream_takes_an_iterator(events: Any) -> None:
+def test_event_stream_takes_an_iterator(events: Any) -> None:
     with pytest.raises(TypeError, match=r"EventStream takes what a generator returns, as in EventStream\(ticks\(\)\)"):
         EventStream(events)
 
 
 @pytest.mark.parametrize("way", ["io", "cpu", "thread"])
-def test_events_from_everywhere(way: str) -> None:
+def test_io_and_cpu_routes_stream_events(way: str) -> None:
     with serving_service(jobs, cpu_workers=1) as url, httpx.Client(base_url=url, timeout=20) as client:
         answer = client.get(f"/{way}", headers={"last-event-id": "2"})
         assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
@@ -74,7 +74,7 @@ async def waits() -> EventStream:
 
 
 @on_loop
-async def test_the_head_comes_at_once_and_comments_keep_the_stream_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_head_is_sent_at_once_and_comments_keep_the_stream_alive(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "HEARTBEAT", 0.1)
     async with at_work(Service(waits), Settings()) as running, serving(running.handle) as server:
         async with server.client() as client:
@@ -116,7 +116,7 @@ async def test_other_streams_get_no_comments(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @on_loop
-async def test_between_events_the_time_starts_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_event_restarts_the_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "HEARTBEAT", 0.3)
 
     @io_route("/ticks")
@@ -134,7 +134,7 @@ async def test_between_events_the_time_starts_again(monkeypatch: pytest.MonkeyPa
         assert answer.body == b"".join(b"data: %d\n\n" % number for number in range(10))
 
 
-def test_a_generator_is_closed_when_its_client_goes(tmp_path: Any) -> None:
+def test_disconnect_closes_the_generator(tmp_path: Any) -> None:
     ended = threading.Event()
 
     @io_route("/endless")

@@ -1,4 +1,4 @@
-"""core/systemd.py: what is reported to systemd, by one process, by a supervisor and by a reloader."""
+"""core/systemd.py: reports of one process, of a supervisor and of a reloader."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_start_reload_and_end_are_reported(options: tuple[str, ...], receiver: s
         assert server.process.wait(30) == 0
 
 
-def test_an_abstract_socket_is_found(receiver: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_abstract_socket_is_found(receiver: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     receiver.bind(b"")  # the kernel chooses an abstract name
     monkeypatch.setattr(systemd, "_address", "")
     environ = {"NOTIFY_SOCKET": "@" + receiver.getsockname()[1:].decode()}
@@ -64,14 +64,12 @@ def test_without_an_address_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> 
     systemd.notify("READY=1")
 
 
-def test_a_receiver_that_has_gone_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_receiver_is_not_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(systemd, "_address", str(tmp_path / "none"))
     systemd.notify("READY=1")
 
 
-def test_a_reload_before_the_service_is_ready_is_not_reported(
-    receiver: socket.socket, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_reload_before_ready_is_not_reported(receiver: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     receiver.bind(b"")
     monkeypatch.setattr(systemd, "_address", "@" + receiver.getsockname()[1:].decode())
     monkeypatch.setattr(systemd, "_last_state", "")

@@ -7,7 +7,7 @@ import pytest
 from tinysvc.core.tracebacks import author_traceback
 
 
-def test_a_traceback_begins_at_the_authors_code() -> None:
+def test_traceback_begins_at_the_authors_code() -> None:
     from tinysvc.core.responses import Response
 
     try:
@@ -20,7 +20,7 @@ def test_a_traceback_begins_at_the_authors_code() -> None:
 
 
 @pytest.mark.asyncio
-async def test_so_it_does_in_a_thread_and_for_what_it_came_from() -> None:
+async def test_traceback_from_a_thread_and_its_cause_begin_there_too() -> None:
     from tinysvc.core.threads import in_thread
 
     nothing: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""bodies.py over real sockets: a body whole or in pieces, how much of it is held, and how long it may take."""
+"""wire/bodies.py over real sockets: whole and streamed bodies, the memory they hold, and their timeouts."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.usefixtures("quiet")
 
 @pytest.mark.parametrize("framing", [post, post_chunked])
 @on_loop
-async def test_big_bodies_up_and_down(framing: Callable[[bytes], bytes]) -> None:
+async def test_big_bodies_arrive_and_return(framing: Callable[[bytes], bytes]) -> None:
     body = bytes(range(256)) * 20_000
     async with serving(echo) as server, server.client() as client:
         for _ in range(2):
@@ -47,7 +47,7 @@ async def test_big_bodies_up_and_down(framing: Callable[[bytes], bytes]) -> None
 
 
 @on_loop
-async def test_a_body_in_a_million_chunks() -> None:
+async def test_body_in_a_million_chunks_arrives() -> None:
     async with serving(echo) as server, server.client() as client:
         data = get("/", "Transfer-Encoding: chunked", method="POST") + b"1\r\na\r\n" * 2**20 + b"0\r\n\r\n"
         assert len((await client.ask(data)).body) == 2**20
@@ -71,7 +71,7 @@ def on_any_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[..., N
 
 
 @on_any_loop
-async def test_a_long_body_ends_where_it_says() -> None:
+async def test_long_body_ends_at_its_declared_length() -> None:
     body, behind = BIG * 4, 2 * READ_SIZE // len(get("/behind"))
     async with serving(echo) as server, server.client() as client:
         for _ in range(2):
@@ -84,7 +84,7 @@ async def test_a_long_body_ends_where_it_says() -> None:
 
 
 @on_any_loop
-async def test_a_long_body_in_small_pieces() -> None:
+async def test_long_body_arrives_in_small_pieces() -> None:
     async with serving(echo) as server, server.client() as client:
         client.send(get("/", f"Content-Length: {len(BIG)}", method="POST"))
         for start in range(0, len(BIG), 10_007):
@@ -94,7 +94,7 @@ async def test_a_long_body_in_small_pieces() -> None:
 
 
 @on_any_loop
-async def test_rest_of_a_body_is_an_error_however_it_came() -> None:
+async def test_body_after_a_partial_stream_is_an_error() -> None:
     async def handler(request: Request) -> Response:
         stream = request.stream()
         await anext(stream)
@@ -123,7 +123,7 @@ async def half_sent(server: Server) -> AsyncIterator[Client]:
 
 
 @on_any_loop
-async def test_a_long_body_that_stalls_is_a_408() -> None:
+async def test_stalled_long_body_gets_408() -> None:
     async with serving(echo) as server, half_sent(server) as client:
         server.only.expire(server.connections.now)
         answer = await client.answer()
@@ -132,7 +132,7 @@ async def test_a_long_body_that_stalls_is_a_408() -> None:
 
 
 @on_any_loop
-async def test_every_piece_of_a_long_body_renews_its_time() -> None:
+async def test_every_piece_of_a_long_body_restarts_the_timeout() -> None:
     async with serving(echo) as server, half_sent(server) as client:
         server.only.deadline = 0.0
         client.send(BIG[len(BIG) // 2 :][:1])
@@ -144,7 +144,7 @@ async def test_every_piece_of_a_long_body_renews_its_time() -> None:
 
 @pytest.mark.parametrize("how", ["end", "reset"])
 @on_any_loop
-async def test_a_long_body_cut_short_is_a_400_to_the_handler(how: str) -> None:
+async def test_truncated_long_body_raises_400_in_the_handler(how: str) -> None:
     seen: asyncio.Queue[int] = asyncio.Queue()
 
     async def notes(request: Request) -> Response:
@@ -165,7 +165,7 @@ async def test_a_long_body_cut_short_is_a_400_to_the_handler(how: str) -> None:
 
 @pytest.mark.parametrize("framing", [post, post_chunked])
 @on_any_loop
-async def test_who_gives_up_a_long_body_half_way_may_ask_again(framing: Callable[[bytes], bytes]) -> None:
+async def test_cancelled_read_of_a_long_body_can_be_repeated(framing: Callable[[bytes], bytes]) -> None:
     data, gave_up = framing(BIG), asyncio.Event()
 
     async def impatient(request: Request) -> Response:
@@ -184,7 +184,7 @@ async def test_who_gives_up_a_long_body_half_way_may_ask_again(framing: Callable
 
 
 @on_any_loop
-async def test_what_a_handler_does_not_read_yet_is_left_with_its_client() -> None:
+async def test_unread_body_stays_with_the_client() -> None:
     called, read = asyncio.Event(), asyncio.Event()
 
     async def reads_late(request: Request) -> Response:
@@ -203,7 +203,7 @@ async def test_what_a_handler_does_not_read_yet_is_left_with_its_client() -> Non
 
 
 @on_loop
-async def test_small_pieces_that_are_held_count_more_than_their_bytes() -> None:
+async def test_held_small_pieces_count_more_than_their_bytes() -> None:
     called, read = asyncio.Event(), asyncio.Event()
 
     async def reads_late(request: Request) -> Response:
@@ -224,7 +224,7 @@ async def test_small_pieces_that_are_held_count_more_than_their_bytes() -> None:
 
 
 @on_loop
-async def test_a_drain_waits_for_a_body_that_is_under_way() -> None:
+async def test_drain_waits_for_an_arriving_body() -> None:
     async with serving(echo) as server, half_sent(server) as client:
         draining = asyncio.ensure_future(server.connections.drain(GUARD))
         await asyncio.sleep(0)
@@ -251,7 +251,7 @@ async def count(request: Request) -> Response:
 
 @pytest.mark.parametrize("handler", [echo, count])
 @on_any_loop
-async def test_a_body_there_is_no_room_for_is_refused_by_its_length(handler: Handler) -> None:
+async def test_declared_length_without_room_gets_503(handler: Handler) -> None:
     async with serving(handler, max_body_memory=ROOM) as server, half_sent(server) as first, server.client() as second:
         assert refused_for_memory(await second.ask(get("/", f"Content-Length: {ROOM}", method="POST")))
         assert await second.closed()
@@ -262,7 +262,7 @@ async def test_a_body_there_is_no_room_for_is_refused_by_its_length(handler: Han
 
 @pytest.mark.parametrize("handler", [echo, count])
 @on_any_loop
-async def test_a_body_whose_room_is_taken_meanwhile_is_refused(handler: Handler) -> None:
+async def test_body_gets_503_if_its_room_is_taken_meanwhile(handler: Handler) -> None:
     async with serving(handler, max_body_memory=ROOM) as server, half_sent(server) as first, server.client() as second:
         second.send(get("/", f"Content-Length: {len(BIG)}", method="POST") + BIG[:-1])
         first.send(BIG[len(BIG) // 2 : -1])
@@ -275,14 +275,14 @@ async def test_a_body_whose_room_is_taken_meanwhile_is_refused(handler: Handler)
 
 
 @on_any_loop
-async def test_a_chunked_body_there_is_no_room_for_is_refused() -> None:
+async def test_chunked_body_without_room_gets_503() -> None:
     async with serving(echo, max_body_memory=ROOM) as server, server.client() as first, server.client() as second:
         assert refused_for_memory(await first.ask(post_chunked(BIG, BIG)))
         assert (await second.ask(post_chunked(BIG))).body == BIG
 
 
 @on_loop
-async def test_memory_is_held_until_the_request_ends_and_no_longer() -> None:
+async def test_memory_is_released_at_the_end_of_the_request() -> None:
     answer = asyncio.Event()
 
     async def slow(request: Request) -> Response:
@@ -303,7 +303,7 @@ async def test_memory_is_held_until_the_request_ends_and_no_longer() -> None:
 
 
 @on_any_loop
-async def test_memory_is_given_back_when_a_client_vanishes() -> None:
+async def test_memory_is_released_at_a_disconnect() -> None:
     async with serving(echo, max_body_memory=ROOM) as server, half_sent(server) as client:
         assert server.connections.body_memory == len(BIG) // 2
         task = server.only.task
@@ -313,14 +313,14 @@ async def test_memory_is_given_back_when_a_client_vanishes() -> None:
 
 
 @on_loop
-async def test_a_body_that_is_swallowed_needs_no_room() -> None:
+async def test_discarded_body_needs_no_room() -> None:
     async with serving(ok, max_body_memory=1) as server, server.client() as client:
         for _ in range(2):
             assert not (await client.ask(post(bytes(MAX_DISCARD)))).closes
 
 
 @on_loop
-async def test_a_body_that_streams_through_needs_no_room() -> None:
+async def test_streamed_body_needs_no_room() -> None:
     async def through(request: Request) -> Response:
         return Response(b"%d" % sum([len(piece) async for piece in request.stream()]))
 
@@ -333,7 +333,7 @@ async def test_a_body_that_streams_through_needs_no_room() -> None:
 
 
 @on_loop
-async def test_continue_is_said_when_the_handler_reads() -> None:
+async def test_100_is_sent_when_the_handler_reads() -> None:
     read = asyncio.Event()
 
     async def reads_late(request: Request) -> Response:
@@ -352,7 +352,7 @@ async def test_continue_is_said_when_the_handler_reads() -> None:
 
 
 @on_loop
-async def test_continue_is_never_said_in_the_middle_of_an_answer() -> None:
+async def test_100_is_never_sent_within_a_response() -> None:
     async def back(request: Request) -> Response:
         return Response(request.stream(), headers={"content-length": "5"})
 
@@ -367,7 +367,7 @@ async def test_continue_is_never_said_in_the_middle_of_an_answer() -> None:
 
 @pytest.mark.parametrize("status", [200, 403])
 @on_loop
-async def test_continue_is_not_said_when_the_handler_does_not_read(status: int) -> None:
+async def test_100_is_not_sent_for_an_unread_body(status: int) -> None:
     async with serving(answering(lambda: Response(b"no", status))) as server, server.client() as client:
         answer = await client.ask(get("/", "Expect: 100-continue", "Content-Length: 5", method="POST"))
         assert (answer.status, answer.closes) == (status, True)
@@ -384,7 +384,7 @@ async def test_continue_is_not_said_when_the_handler_does_not_read(status: int) 
     ],
 )
 @on_loop
-async def test_a_body_over_the_limit_is_not_waited_for(data: bytes) -> None:
+async def test_413_does_not_wait_for_the_body(data: bytes) -> None:
     async with serving(echo, max_body_size=100) as server, server.client() as client:
         answer = await client.ask(data)
         assert (answer.status, answer.closes) == (413, True)
@@ -392,7 +392,7 @@ async def test_a_body_over_the_limit_is_not_waited_for(data: bytes) -> None:
 
 
 @on_loop
-async def test_the_answer_to_a_body_over_the_limit_is_seen_by_a_client_that_sends_on() -> None:
+async def test_client_that_continues_to_send_receives_the_413() -> None:
     async with serving(echo, max_body_size=100) as server, server.client() as client:
         client.send(get("/", "Content-Length: 50000000", method="POST"))
         for _ in range(20):
@@ -402,14 +402,14 @@ async def test_the_answer_to_a_body_over_the_limit_is_seen_by_a_client_that_send
 
 @pytest.mark.parametrize("framing", [post, post_chunked])
 @on_loop
-async def test_an_unread_body_is_swallowed(framing: Callable[[bytes], bytes]) -> None:
+async def test_unread_body_is_discarded(framing: Callable[[bytes], bytes]) -> None:
     async with serving(ok) as server, server.client() as client:
         for _ in range(2):
             assert not (await client.ask(framing(bytes(MAX_DISCARD)))).closes
 
 
 @on_loop
-async def test_an_unread_body_too_long_to_swallow_closes() -> None:
+async def test_long_unread_body_closes_the_connection() -> None:
     async with serving(ok) as server, server.client() as client:
         answer = await client.ask(post(bytes(MAX_DISCARD + 1)))
         assert (answer.status, answer.body, answer.closes) == (200, b"ok", True)
@@ -417,7 +417,7 @@ async def test_an_unread_body_too_long_to_swallow_closes() -> None:
 
 
 @on_loop
-async def test_an_unread_chunked_body_too_long_to_swallow_closes() -> None:
+async def test_long_unread_chunked_body_closes_the_connection() -> None:
     async with serving(ok) as server, server.client() as client:
         answer = await client.ask(post_chunked(*[bytes(MAX_DISCARD // 2)] * 3))
         assert answer.status == 200
@@ -425,7 +425,7 @@ async def test_an_unread_chunked_body_too_long_to_swallow_closes() -> None:
 
 
 @on_loop
-async def test_a_body_that_a_refusing_handler_did_not_read_closes() -> None:
+async def test_unread_body_after_a_refusal_closes_the_connection() -> None:
     async with serving(answering(lambda: Response(b"no", 403))) as server, server.client() as client:
         answer = await client.ask(get("/", "Content-Length: 5", method="POST"))
         assert (answer.status, answer.closes) == (403, True)
@@ -433,7 +433,7 @@ async def test_a_body_that_a_refusing_handler_did_not_read_closes() -> None:
 
 @pytest.mark.parametrize("how", ["end", "reset"])
 @on_loop
-async def test_a_body_cut_short_is_a_400_to_the_handler(how: str) -> None:
+async def test_truncated_body_raises_400_in_the_handler(how: str) -> None:
     seen: asyncio.Queue[int] = asyncio.Queue()
 
     async def notes(request: Request) -> Response:
@@ -456,7 +456,7 @@ async def test_a_body_cut_short_is_a_400_to_the_handler(how: str) -> None:
 
 
 @on_loop
-async def test_a_body_cut_short_by_a_reset_is_answered_to_nobody() -> None:
+async def test_body_truncated_by_a_reset_gets_no_response() -> None:
     async with serving(echo) as server, server.client() as client:
         client.send(get("/", "Content-Length: 5", method="POST") + b"hel")
         while not server.connections.open or not server.only.body:
@@ -467,7 +467,7 @@ async def test_a_body_cut_short_by_a_reset_is_answered_to_nobody() -> None:
 
 
 @on_loop
-async def test_a_stream_that_forgives_a_bad_body_closes_behind_its_answer() -> None:
+async def test_handler_that_ignores_a_bad_body_still_closes_the_connection() -> None:
     async def forgives(request: Request) -> AsyncIterator[bytes]:
         try:
             await request.body()
@@ -484,7 +484,7 @@ async def test_a_stream_that_forgives_a_bad_body_closes_behind_its_answer() -> N
 
 
 @on_loop
-async def test_a_handler_may_give_up_a_read_and_try_again() -> None:
+async def test_cancelled_read_can_be_repeated() -> None:
     gave_up = asyncio.Event()
 
     async def impatient(request: Request) -> Response:
@@ -505,7 +505,7 @@ async def test_a_handler_may_give_up_a_read_and_try_again() -> None:
 
 
 @on_loop
-async def test_a_body_that_does_not_come_is_a_408() -> None:
+async def test_missing_body_gets_408() -> None:
     async with serving(echo, body_timeout=0.01) as server, server.client() as client:
         answer = await client.ask(get("/", "Content-Length: 5", method="POST") + b"hel")
         assert (answer.status, answer.closes) == (408, True)
@@ -543,14 +543,14 @@ async def dripped(server: Server, client: Client, size: int, rate: int) -> int:
 
 @pytest.mark.parametrize("size", [100_000, 1_000_000])  # the long one is received into its place
 @on_any_loop
-async def test_a_body_that_drips_is_given_up(size: int) -> None:
+async def test_dripping_body_gets_408(size: int) -> None:
     async with serving(echo, body_timeout=30, min_body_rate=500) as server, server.client() as client:
         assert 30 * 100 <= await dripped(server, client, size, 100) < 45 * 100
         assert await client.closed()
 
 
 @on_loop
-async def test_a_body_that_is_slow_but_not_too_slow_arrives() -> None:
+async def test_slow_body_above_the_minimum_rate_arrives() -> None:
     async with serving(echo, body_timeout=5, min_body_rate=500) as server, server.client() as client:
         assert await dripped(server, client, 50_000, 500) == 50_000
     async with serving(echo, body_timeout=5, min_body_rate=0) as server, server.client() as client:
@@ -558,7 +558,7 @@ async def test_a_body_that_is_slow_but_not_too_slow_arrives() -> None:
 
 
 @on_loop
-async def test_a_handler_that_reads_slowly_costs_its_client_no_time() -> None:
+async def test_slow_handler_does_not_use_the_time_of_the_client() -> None:
     read = asyncio.Event()
 
     async def slow(request: Request) -> Response:
@@ -578,7 +578,7 @@ async def test_a_handler_that_reads_slowly_costs_its_client_no_time() -> None:
 
 
 @on_loop
-async def test_an_unread_body_that_does_not_come_closes_without_a_second_answer() -> None:
+async def test_missing_unread_body_closes_without_a_second_response() -> None:
     async with serving(ok, body_timeout=0.01) as server, server.client() as client:
         assert (await client.ask(get("/", "Content-Length: 5", method="POST") + b"hel")).status == 200
         assert await client.closed()

@@ -1,4 +1,4 @@
-"""chunked.py by itself."""
+"""wire/chunked.py without a connection."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def decoded(pieces: Iterable[bytes], **options: Any) -> tuple[bytes, bytes | Non
 
 @settings(derandomize=True, deadline=None)
 @given(body=st.lists(st.binary(min_size=1, max_size=40)), rest=st.binary(max_size=20), places=PLACES)
-def test_chunks_are_joined_however_they_are_cut(body: list[bytes], rest: bytes, places: list[int]) -> None:
+def test_segmentation_does_not_change_the_body(body: list[bytes], rest: bytes, places: list[int]) -> None:
     joined, behind = b"", b""
     decoder = ChunkedDecoder(Settings())
     for piece in cut(chunked(*body) + rest, places):
@@ -35,12 +35,12 @@ def test_chunks_are_joined_however_they_are_cut(body: list[bytes], rest: bytes, 
     assert decoder.rest + behind == rest
 
 
-def test_a_body_is_complete_only_behind_its_trailers() -> None:
+def test_body_is_complete_after_its_trailers() -> None:
     assert decoded([b"1\r\na\r\n0\r\nX: a\r\n"]) == (b"a", None)
     assert decoded([b"1\r\na\r\n0\r\nX: a\r\n", b"\r\nrest"]) == (b"a", b"rest")
 
 
-def test_many_chunks_are_taken_apart_in_more_than_one_turn() -> None:
+def test_many_chunks_are_parsed_in_several_turns() -> None:
     count = 3 * CHUNKS_AT_ONCE + 1
     for size in (1, 15, 16, 40):
         decoder = ChunkedDecoder(Settings())

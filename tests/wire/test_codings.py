@@ -1,4 +1,4 @@
-"""codings.py: what is chosen, what is worth packing, and what is unpacked up to a limit."""
+"""wire/codings.py: the choice of a coding, compression, and decompression up to a limit."""
 
 from __future__ import annotations
 
@@ -71,16 +71,16 @@ def accepting(codings: str) -> Request:
         ("gzip;level=9;q=0.1, br;q=0.05", "gzip"),
     ],
 )
-def test_the_best_coding_is_chosen(accept: str, chosen: str) -> None:
+def test_best_coding_is_chosen(accept: str, chosen: str) -> None:
     assert choose_coding(accept, ("zstd", "br", "gzip")) == chosen
 
 
-def test_a_long_header_is_read_in_one_pass() -> None:
+def test_long_header_is_read_in_one_pass() -> None:
     assert len(weights_of("gzip;" + ";q=" * 2600)) == 1
     assert weights_of("a;q=0.5," * 900) == {"a": 0.5}
 
 
-def test_what_is_not_installed_is_not_offered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_library_is_not_offered(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(*names: str) -> Any:
         raise ImportError(names)
 
@@ -103,7 +103,7 @@ def test_what_is_not_installed_is_not_offered(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("content", [b"", b"x", TEXT, os.urandom(100_000)], ids=len)
-def test_what_is_packed_comes_out_again(name: str, content: bytes) -> None:
+def test_decompression_restores_the_content(name: str, content: bytes) -> None:
     packed = compress(coding(name), content)
     assert decompress_body(name, packed, LIMIT) == content
     assert compress(coding(name), memoryview(content)) == packed
@@ -112,7 +112,7 @@ def test_what_is_packed_comes_out_again(name: str, content: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_piece_of_a_stream_can_be_read_when_it_comes(name: str) -> None:
+def test_each_piece_of_a_stream_can_be_decompressed_at_once(name: str) -> None:
     unpack = coding(name).decompressor()
     pieces = [b"one", TEXT, b"", b"three"]
     packed = compress_pieces(coding(name), iter(pieces))
@@ -155,7 +155,7 @@ def body(size: int, content_type: str = "application/json", **headers: str) -> R
         (Response(iter([b"x"])), False),
     ],
 )
-def test_only_what_shrinks_is_packed(response: Response, is_packed: bool) -> None:
+def test_only_compressible_responses_are_compressed(response: Response, is_packed: bool) -> None:
     before = list(response.headers)
     found = begin_compression(accepting("gzip"), response)
     assert (found is not None) == is_packed
@@ -167,13 +167,13 @@ def test_only_what_shrinks_is_packed(response: Response, is_packed: bool) -> Non
 
 
 @pytest.mark.parametrize("accept", ["", "identity"])
-def test_what_could_have_been_packed_says_that_it_varies(accept: str) -> None:
+def test_compressible_response_gets_vary(accept: str) -> None:
     response = body(9999, vary="Origin")
     assert begin_compression(accepting(accept), response) is None
     assert response.headers == [("vary", "Origin, accept-encoding")]
 
 
-def test_headers_that_no_longer_hold() -> None:
+def test_compression_changes_length_and_entity_tag() -> None:
     response = Response(
         iter([b"x"]), headers={"content-length": "1", "etag": '"v1"', "x-a": "b"}, content_type="text/plain"
     )
@@ -193,7 +193,7 @@ def test_headers_that_no_longer_hold() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_bomb_is_noticed_before_it_is_in_memory(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bomb_is_detected_before_it_fills_the_memory(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     bomb = compress(coding(name), bytes(50_000_000))
     assert len(bomb) < 100_000
     with pytest.raises(HTTPError, match="413 The body has more than 1000000 bytes after decompression"):
@@ -218,7 +218,7 @@ def test_a_bomb_is_noticed_before_it_is_in_memory(name: str, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_limit_is_exact(name: str) -> None:
+def test_limit_of_the_decompressed_size_is_exact(name: str) -> None:
     packed = compress(coding(name), bytes(1000))
     assert len(decompress_body(name, packed, 1000)) == 1000
     with pytest.raises(HTTPError, match="413"):
@@ -226,7 +226,7 @@ def test_the_limit_is_exact(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_broken_is_refused(name: str) -> None:
+def test_malformed_coding_gets_400(name: str) -> None:
     packed = compress(coding(name), TEXT)
     for bad in (packed[:-1], packed[: len(packed) // 2], packed + b"x", b"", b"\0" * 50, b"plain text", TEXT):
         with pytest.raises(HTTPError, match=f"400 The body is not {name}: "):
@@ -249,7 +249,7 @@ def test_what_is_broken_is_refused(name: str) -> None:
         ("\x0bgzip", 415),
     ],
 )
-def test_the_header(header: str, status: int) -> None:
+def test_content_encoding_header_is_parsed(header: str, status: int) -> None:
     packed = gzip.compress(TEXT)
     if status:
         with pytest.raises(HTTPError) as caught:
@@ -260,5 +260,5 @@ def test_the_header(header: str, status: int) -> None:
         assert decompress_body(header, packed, LIMIT) == (TEXT if "gzip" in header.lower() else packed)
 
 
-def test_deflate_is_what_rfc_9110_says_it_is() -> None:
+def test_deflate_is_the_zlib_format() -> None:
     assert decompress_body("deflate", zlib.compress(TEXT), LIMIT) == TEXT

@@ -28,7 +28,7 @@ def test_wire_cases(number: int, case: Case) -> None:
 
 
 @pytest.mark.parametrize("file", FOUND, ids=lambda file: file.stem)
-def test_what_was_found(file: Path) -> None:
+def test_found_inputs(file: Path) -> None:
     check(file.read_bytes())
 
 
@@ -41,7 +41,7 @@ def test_mutations(seed: int) -> None:
         check(chance.randbytes(CHOICES) + edited(sent, edits[: chance.randrange(4)]))
 
 
-def test_few_bytes() -> None:
+def test_short_inputs() -> None:
     """Also what is too short to choose anything."""
     for data in (b"", b"\0", bytes(CHOICES), b"\xff" * CHOICES, b"\xff" * 100):
         check(data)
@@ -56,7 +56,7 @@ async def shows(app: App, request: Request, number: int) -> Response:
 
 @pytest.mark.parametrize("scale", [REAL, SMALL], ids=["real", "small"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_the_model_answers_as_sockets_do(case: Case, scale: Scale) -> None:
+def test_model_responds_like_real_sockets(case: Case, scale: Scale) -> None:
     plan = Plan(Settings(**LIMITS), [Behaviour(shows)], scale)
     answers, _ = converse(plan, case.sent, [])
     assert [answer.status for answer in answers] == case.statuses
@@ -97,7 +97,7 @@ def fail_at_last(self: Connection, exc: Exception | None) -> None:
 RECEIVE, CLOSE, LOST = Inbox.put, Connection.close, Connection.connection_lost
 
 
-def test_what_it_finds_faults_with_is_good() -> None:
+def test_oracle_accepts_good_responses() -> None:
     check(BYTEWISE + GOOD * 60)
     check(BEHIND_A_WAIT + GOOD * 60 + b"bad\r\n\r\n")
 
@@ -116,7 +116,7 @@ def test_what_it_finds_faults_with_is_good() -> None:
     ],
     ids=["cut", "held", "hang", "answer", "memory", "log", "exception", "callback"],
 )
-def test_it_finds(
+def test_oracle_finds_faults(
     monkeypatch: pytest.MonkeyPatch, place: Any, name: str, fault: Any, choices: bytes, words: str
 ) -> None:
     monkeypatch.setattr(place, name, fault)

@@ -1,4 +1,4 @@
-"""heads.py by itself: what a request line and a header block say. What is refused on the wire is in test_wire.py."""
+"""wire/heads.py without a connection: request lines and header blocks. test_wire.py tests refusals on the wire."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tinysvc.core.settings import Settings
 from tinysvc.wire.heads import field_lines, head_lines, parse_any_request_line, parse_fields, parse_usual_request_line
 
 
-def test_a_header_block_says_how_its_body_comes() -> None:
+def test_header_block_determines_the_framing() -> None:
     framing = parse_fields(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 12\r\nX-A:\t b \r\n\r\n", b"1", Settings())
     assert (framing.content_length, framing.chunked, framing.keep_alive, framing.host) == (12, False, True, b"x")
     assert list(framing.headers.raw) == [(b"host", b"x"), (b"content-length", b"12"), (b"x-a", b"b")]
@@ -25,7 +25,7 @@ def test_a_header_block_says_how_its_body_comes() -> None:
         (b"GET  / HTTP/1.1\r\n", 400),
     ],
 )
-def test_a_request_line_that_is_refused(line: bytes, status: int) -> None:
+def test_bad_request_line_is_refused(line: bytes, status: int) -> None:
     with pytest.raises(ProtocolError) as refused:
         parse_any_request_line(line)
     assert refused.value.status == status
@@ -54,20 +54,20 @@ def test_a_refused_target_names_the_character_and_its_escape(target: bytes, name
     assert remedy in refused.value.detail
 
 
-def test_an_absolute_target_is_taken_apart() -> None:
+def test_absolute_target_is_split() -> None:
     assert parse_any_request_line(b"GET http://h:80/p?q HTTP/1.1\r\n") == ("GET", "/p", "q", b"1", b"h:80")
     assert parse_any_request_line(b"GET https://h HTTP/1.1\r\n") == ("GET", "/", "", b"1", b"h")
     assert parse_any_request_line(b"OPTIONS * HTTP/1.0\r\n") == ("OPTIONS", "*", "", b"0", b"")
 
 
-def test_the_usual_request_line_is_read_as_any_other() -> None:
+def test_cached_and_general_parser_agree() -> None:
     for line in (b"GET / HTTP/1.1", b"POST /a%20b?c=%0a&d[]=1 HTTP/1.1"):
         assert parse_usual_request_line(line) == parse_any_request_line(line + b"\r\n")
     for line in (b"GET / HTTP/1.0", b"FROB / HTTP/1.1", b"GET /\n HTTP/1.1", b"GET http://h/ HTTP/1.1", b""):
         assert parse_usual_request_line(line) is None
 
 
-def test_what_would_not_stay_in_its_line_is_not_written() -> None:
+def test_header_with_a_line_end_is_not_written() -> None:
     assert field_lines([("x-a", "1"), ("x-b", "")]) == b"x-a: 1\r\nx-b: \r\n"
     for headers in ([("x", "1\r\ny: 2")], [("x y", "1")], [("x", "\0")], [("date", "now")], [("Connection", "close")]):
         with pytest.raises(UnencodableResult, match=r"one line|is malformed|by the server"):

@@ -1,4 +1,4 @@
-"""ranges.py: what is asked for, and how several parts are sent."""
+"""wire/ranges.py: parsed Range headers, and bodies of several parts."""
 
 from __future__ import annotations
 
@@ -55,16 +55,16 @@ SIZE = 1000
         ("bytes=0-0-0", None),
     ],
 )
-def test_what_is_asked_for(header: str, parts: list[tuple[int, int]] | None) -> None:
+def test_range_header_is_parsed(header: str, parts: list[tuple[int, int]] | None) -> None:
     assert parse_range(header, SIZE) == (None if parts is None else [Part(*each) for each in parts])
 
 
 @pytest.mark.parametrize("header", ["bytes=0-", "bytes=-1", "bytes=0-0"])
-def test_of_nothing_there_are_no_parts(header: str) -> None:
+def test_empty_file_has_no_parts(header: str) -> None:
     assert parse_range(header, 0) == []
 
 
-def test_several_parts_as_one_body(tmp_path: Path) -> None:
+def test_several_parts_are_one_multipart_body(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(bytes(range(250)) * 4000)
     parts = [Part(0, 2), Part(100, 500_000), Part(999_999, 1)]

@@ -1,4 +1,4 @@
-"""sendfile.py: a file as a body, whole, in part, to slow clients and to those that leave."""
+"""wire/sendfile.py: whole files and parts, for slow clients and for clients that disconnect."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def big(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("offset", "size"), [(0, None), (0, 0), (0, 1), (1, 100), (BIG - 5, 5), (256 * KiB, 256 * KiB), (7, BIG - 7)]
 )
-def test_what_is_asked_for_arrives(big: Path, offset: int, size: int | None) -> None:
+def test_requested_part_of_a_file_arrives(big: Path, offset: int, size: int | None) -> None:
     files = Files(big, offset, size)
 
     @on_loop
@@ -70,7 +70,7 @@ def test_what_is_asked_for_arrives(big: Path, offset: int, size: int | None) -> 
 
 @pytest.mark.parametrize("status", [200, 204, 304])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_the_file_is_closed_also_where_no_body_is_sent(big: Path, method: str, status: int) -> None:
+def test_file_is_closed_if_no_body_is_sent(big: Path, method: str, status: int) -> None:
     files = Files(big, status=status)
 
     @on_loop
@@ -89,7 +89,7 @@ def test_the_file_is_closed_also_where_no_body_is_sent(big: Path, method: str, s
 
 
 @on_loop
-async def test_files_that_are_pipelined_come_in_order(tmp_path: Path) -> None:
+async def test_pipelined_files_arrive_in_order(tmp_path: Path) -> None:
     async def handler(request: Request) -> Response:
         path = tmp_path / request.raw_path[1:]
         path.write_bytes(request.raw_path.encode() * 50_000)
@@ -102,7 +102,7 @@ async def test_files_that_are_pipelined_come_in_order(tmp_path: Path) -> None:
 
 
 @on_loop
-async def test_a_slow_client_holds_nobody_up_and_nothing_in_memory(big: Path) -> None:
+async def test_slow_client_delays_no_other_and_uses_no_memory(big: Path) -> None:
     async with serving(Files(big)) as server, server.client() as slow, server.client() as other:
         slow.writer.transport.pause_reading()  # type: ignore[attr-defined]
         slow.send(get("/"))
@@ -116,7 +116,7 @@ async def test_a_slow_client_holds_nobody_up_and_nothing_in_memory(big: Path) ->
 
 
 @on_loop
-async def test_a_client_that_never_reads_is_cut_off(big: Path) -> None:
+async def test_client_that_never_reads_is_disconnected(big: Path) -> None:
     files = Files(big)
     async with serving(files, write_timeout=0.2) as server, server.client() as client:
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]
@@ -129,7 +129,7 @@ async def test_a_client_that_never_reads_is_cut_off(big: Path) -> None:
 
 @pytest.mark.usefixtures("nothing_left")
 @pytest.mark.parametrize("reset", [True, False])
-def test_a_client_that_leaves_in_the_middle(big: Path, reset: bool) -> None:
+def test_disconnect_within_a_file_closes_it(big: Path, reset: bool) -> None:
     files = Files(big)
 
     @on_loop
@@ -164,7 +164,7 @@ def is_cut_off(files: Files) -> None:
     assert files.all_closed()
 
 
-def test_a_file_that_is_cut_short_cuts_the_answer_off(big: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_truncated_file_closes_the_connection(big: Path, caplog: pytest.LogCaptureFixture) -> None:
     files = Files(big, size=BIG + 10)
     is_cut_off(files)
     (message,) = logged(caplog)
@@ -172,16 +172,16 @@ def test_a_file_that_is_cut_short_cuts_the_answer_off(big: Path, caplog: pytest.
 
 
 @pytest.mark.parametrize("offset", [0, 12345])
-def test_without_sendfile_pieces_are_sent(big: Path, offset: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_is_read_and_written_without_sendfile(big: Path, offset: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sendfile")
-    test_what_is_asked_for_arrives(big, offset, None)
-    test_a_client_that_leaves_in_the_middle(big, True)
-    test_a_client_that_never_reads_is_cut_off(big)
+    test_requested_part_of_a_file_arrives(big, offset, None)
+    test_disconnect_within_a_file_closes_it(big, True)
+    test_client_that_never_reads_is_disconnected(big)
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSOCK])
 @pytest.mark.parametrize("calls", [0, 3])
-def test_where_sendfile_is_refused_pieces_are_sent(
+def test_file_is_read_and_written_if_sendfile_fails(
     big: Path, number: int, calls: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left, sendfile = calls, os.sendfile
@@ -194,12 +194,12 @@ def test_where_sendfile_is_refused_pieces_are_sent(
         return sendfile(*arguments)
 
     monkeypatch.setattr(os, "sendfile", refuse)
-    test_what_is_asked_for_arrives(big, 7, None)
+    test_requested_part_of_a_file_arrives(big, 7, None)
     left = calls
-    test_a_client_that_leaves_in_the_middle(big, True)
+    test_disconnect_within_a_file_closes_it(big, True)
 
 
-def test_a_file_that_cannot_be_read_is_logged(
+def test_unreadable_file_is_logged(
     big: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(*_: int) -> bytes:

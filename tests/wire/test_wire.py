@@ -1,4 +1,4 @@
-"""Requests on the wire: those of tests/wire fed whole, byte by byte and with another one behind, then any bytes."""
+"""Requests on the wire: each case of tests/wire/cases whole, byte by byte, and pipelined; then any bytes."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ async def check(case: Case, pieces: list[bytes], statuses: list[int]) -> bytes:
     return received
 
 
-def test_wire_cases_are_many_and_no_two_the_same() -> None:
+def test_wire_cases_are_many_and_different() -> None:
     assert len(CASES) >= 300
     assert len({case.name for case in CASES}) == len(CASES)
     assert len({case.sent for case in CASES}) == len(CASES)
@@ -174,7 +174,7 @@ def spoken(pieces: Iterable[bytes]) -> list[tuple[int, bytes]]:
 
 @thorough
 @given(stream=STREAMS, places=PLACES)
-def test_the_cuts_of_a_good_stream_do_not_matter(stream: bytes, places: list[int]) -> None:
+def test_segmentation_of_a_good_stream_does_not_matter(stream: bytes, places: list[int]) -> None:
     answers = spoken([stream])
     assert spoken(cut(stream, places)) == answers
     assert {status for status, _ in answers} == {200}
@@ -182,7 +182,7 @@ def test_the_cuts_of_a_good_stream_do_not_matter(stream: bytes, places: list[int
 
 @thorough
 @given(stream=STREAMS, edits=EDITS, places=PLACES)
-def test_the_cuts_of_a_damaged_stream_do_not_matter(
+def test_segmentation_of_a_damaged_stream_does_not_matter(
     stream: bytes, edits: list[tuple[int, int, bytes]], places: list[int]
 ) -> None:
     stream = edited(stream, edits)
@@ -194,5 +194,5 @@ def test_the_cuts_of_a_damaged_stream_do_not_matter(
 
 @thorough
 @given(pieces=st.lists(st.binary(max_size=60) | st.sampled_from(FRAGMENTS + REQUESTS), max_size=10))
-def test_any_bytes_are_answered_well_or_not_at_all(pieces: list[bytes]) -> None:
+def test_any_bytes_get_a_well_formed_response_or_none(pieces: list[bytes]) -> None:
     assert all(status in (200, 400, 413, 414, 417, 431, 501, 505) for status, _ in spoken(pieces))
