@@ -18,32 +18,32 @@ from tinysvc.testing import serving
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
-def test_it_serves_while_the_block_runs() -> None:
+def test_server_runs_during_the_block() -> None:
     with serving(Service(faulty.io)) as url:
         assert httpx.get(f"{url}/io/1").json() == {"number": 1}
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{url}/io/1")
 
 
-def test_two_servers_side_by_side() -> None:
+def test_two_servers_run_side_by_side() -> None:
     with serving(Service(faulty.io)) as one, serving(Service(faulty.cpu), cpu_workers=1) as two:
         assert httpx.get(f"{one}/io/1").json() == httpx.get(f"{two}/cpu/1").json()
 
 
-def test_what_keeps_it_from_starting_is_raised() -> None:
+def test_start_up_error_is_raised() -> None:
     with pytest.raises(ConfigurationError, match="is a lambda"), serving(Service(cpu_route("/")(lambda: None))):
         pass
 
 
 @pytest.mark.parametrize("wrong", [faulty.io, [faulty.io], None])
-def test_what_cannot_be_served_is_said(wrong: Any) -> None:
+def test_wrong_target_is_named(wrong: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"is served, not .*; of functions make a Service"), serving(wrong):
         pass
 
 
 HANGS = """
 import asyncio, os, signal
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started the tests in the background
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores SIGINT for background processes
 from tinysvc import Service, io_resource, io_route
 from tinysvc.testing import serving
 
@@ -65,12 +65,12 @@ def test_ctrl_c_ends_a_start_that_hangs() -> None:
     assert ended.stderr.endswith("KeyboardInterrupt\n")
 
 
-def test_an_error_of_the_test_is_the_tests() -> None:
+def test_error_of_the_test_is_raised_unchanged() -> None:
     with pytest.raises(ZeroDivisionError), serving(Service(faulty.io)):
         1 / 0  # noqa: B018
 
 
-# What handlers raise
+# Errors of handlers
 
 
 @io_route("/fails/{what}")
@@ -88,19 +88,19 @@ def computes_wrong() -> float:
     return 1 / 0
 
 
-def test_what_a_handler_raises_is_raised_in_the_test() -> None:
+def test_error_of_a_handler_is_raised_in_the_test() -> None:
     with pytest.raises(KeyError, match="it") as raised, serving(Service(fails)) as url:
         assert httpx.get(f"{url}/fails/it").status_code == 500
     assert raised.traceback[-1].name == "fails"
 
 
-def test_of_a_worker_too() -> None:
-    told = pytest.raises(RemoteError, match=r"in computes_wrong(.|\n)*ZeroDivisionError")
-    with told, serving(Service(computes_wrong), cpu_workers=1) as url:
+def test_error_of_a_cpu_handler_is_raised_in_the_test() -> None:
+    raised = pytest.raises(RemoteError, match=r"in computes_wrong(.|\n)*ZeroDivisionError")
+    with raised, serving(Service(computes_wrong), cpu_workers=1) as url:
         assert httpx.get(f"{url}/computes-wrong").status_code == 500
 
 
-def test_several() -> None:
+def test_several_errors_are_raised_as_a_group() -> None:
     with pytest.raises(ExceptionGroup) as raised, serving(Service(fails)) as url:
         assert {httpx.get(f"{url}/fails/{what}").status_code for what in ("one", "other")} == {500}
     assert [error.args for error in raised.value.exceptions] == [("one",), ("other",)]
@@ -114,7 +114,7 @@ def test_errors_are_notes_of_the_tests_own_exception() -> None:
     assert note.endswith("KeyError: 'it'")
 
 
-def test_a_test_of_the_500_itself() -> None:
+def test_option_suppresses_errors_of_handlers() -> None:
     with serving(Service(fails), raise_errors=False) as url:
         assert httpx.get(f"{url}/fails/it").json()["status"] == 500
 
@@ -136,13 +136,13 @@ async def uses(unclosable: int) -> int:
     return unclosable
 
 
-def test_what_cannot_be_closed_is_raised_too() -> None:
+def test_error_of_a_cleanup_is_raised_in_the_test() -> None:
     with pytest.raises(OSError, match="cannot be closed"), serving(Service(uses, unclosable)) as url:
         assert httpx.get(f"{url}/uses").text == "1"
     with serving(Service(uses, unclosable), raise_errors=False) as url:
         assert httpx.get(f"{url}/uses").text == "1"
 
 
-def test_each_server_has_its_own() -> None:
+def test_each_server_raises_its_own_errors() -> None:
     with serving(Service(faulty.io)) as one, pytest.raises(KeyError), serving(Service(fails)) as other:
         assert (httpx.get(f"{one}/io/1").status_code, httpx.get(f"{other}/fails/it").status_code) == (200, 500)
