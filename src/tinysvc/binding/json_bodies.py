@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
 import msgspec
@@ -74,16 +75,26 @@ def json_body(annotation: Any, default: Any, decoders: Decoders) -> Get:
     return get
 
 
+@lru_cache(maxsize=256)
+def _message_decoder(annotation: Any) -> tuple[Any, Callable[[Body], Any]]:
+    """The type without aliases, and its decoder: a WebSocket asks for the same type for each message."""
+    annotation = without_aliases(annotation)
+    return annotation, decoders_of(annotation).json
+
+
 def json_value(message: bytes | str, annotation: Any) -> Any:
     """A message as a value of this type, read like a body.
 
     Raises:
         ValueError: The message is not JSON or does not fit the type; the text names each place.
     """
-    annotation = without_aliases(annotation)
+    try:
+        annotation, decode = _message_decoder(annotation)
+    except TypeError:  # a type that cannot be hashed, or that cannot be read
+        annotation, decode = _message_decoder.__wrapped__(annotation)
     body = (message.encode() if isinstance(message, str) else message).removeprefix(BYTE_ORDER_MARK)
     try:
-        return decoders_of(annotation).json(body)
+        return decode(body)
     except (msgspec.DecodeError, RecursionError, ValueError) as error:
         refusal = _refusal(body, annotation, error, is_json=True)
     if isinstance(refusal, Fault):
