@@ -92,7 +92,7 @@ def _plain(value: Any, place: str, keep: tuple[type, ...]) -> Any:
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise _refused(place, "text with half of a surrogate pair", "encode it with errors='replace'") from None
+            raise _unencodable(place, "text with half of a surrogate pair", "encode it with errors='replace'") from None
         return str(value)
     if isinstance(value, int):
         return int(value)
@@ -107,7 +107,7 @@ def _plain(value: Any, place: str, keep: tuple[type, ...]) -> Any:
         try:
             made = simpler(value)
         except (TypeError, ValueError, AttributeError) as error:
-            raise _refused(place, f"a {_name(value)}", f"convert it in the handler ({error})") from error
+            raise _unencodable(place, f"a {_name(value)}", f"convert it in the handler ({error})") from error
         return _plain(made, place, keep)
     try:
         return orjson.loads(orjson.dumps(value, option=_ANY_KEYS))  # a UUID, a date, one of numpy's scalars
@@ -116,9 +116,9 @@ def _plain(value: Any, place: str, keep: tuple[type, ...]) -> Any:
     if isinstance(value, (datetime, time)):  # a time with an offset; a time zone that orjson does not know
         return value.isoformat()
     if isinstance(value, Iterable):
-        raise _refused(place, f"a {_name(value)}", "return it as a list, or yield its items")
+        raise _unencodable(place, f"a {_name(value)}", "return it as a list, or yield its items")
     remedy = "return a dict or a dataclass of it, or a standard type such as a number or text"
-    raise _refused(place, f"a {_name(value)}", remedy)
+    raise _unencodable(place, f"a {_name(value)}", remedy)
 
 
 def _key(key: Any, place: str) -> str:
@@ -127,11 +127,11 @@ def _key(key: Any, place: str) -> str:
         return str(made)
     if isinstance(made, (bool, int, float, type(None))):
         return json.dumps(made)
-    raise _refused(place, f"a dict with the key {key!r:.100}", "give it keys of text, as in str(key)")
+    raise _unencodable(place, f"a dict with the key {key!r:.100}", "give it keys of text, as in str(key)")
 
 
-def _refused(place: str, what: str, remedy: str) -> UnencodableResult:
-    return UnencodableResult(f"the handler's result cannot be encoded: {place} is {what}; {remedy}")
+def _unencodable(place: str, description: str, remedy: str) -> UnencodableResult:
+    return UnencodableResult(f"the handler's result cannot be encoded: {place} is {description}; {remedy}")
 
 
 def _name(value: Any) -> str:

@@ -77,7 +77,7 @@ class TinysvcError(Exception):
 class ConfigurationError(TinysvcError):
     """A mistake that the author or operator must correct before the service can start.
 
-    It is raised at start-up, and never reaches a client. The message says what is wrong, where, and the remedy.
+    It is raised at start-up, and never reaches a client. The message names the mistake, its place and the remedy.
 
     Example:
         ```python

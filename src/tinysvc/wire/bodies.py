@@ -1,7 +1,7 @@
-"""The body of a request, as it comes: piece by piece, or put together in place.
+"""Reads the body of a request: piece by piece, or joined in place.
 
-A connection hands a reader to its request where the body has not arrived whole. What the reader needs of the connection
-is a `Source`; what counts as held, what is swallowed and how long a client may take is decided here.
+A request whose body has not arrived in full gets a BodyReader. The reader sees the connection as a `BodySource`. It
+decides which bytes count as held memory, which unread bytes are discarded, and how long a client may take.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Content codings (RFC 9110, 8.4.1): gzip always, zstd and br if their library is installed. No I/O.
 
-    choose      Accept-Encoding and what is on offer -> the coding to send
-    pack        a response's content, compressed if that is worth it
-    unpack      a request's body, as it was before the client compressed it, up to a limit
+    choose_coding     Accept-Encoding and the offered codings -> the coding of the response
+    compress          the content of a response -> the compressed content
+    decompress_body   the body of a request -> the original body, up to a limit
 
 Both work on complete bytes: in the worker for cpu routes, and for big bodies of io routes in a thread.
 """
