@@ -158,7 +158,7 @@ class ProcessPoolExecutor(FuturesExecutor):
 
     @property
     def warnings(self) -> list[str]:
-        """What the workers inherit and cannot use, as sentences: threads, random generators."""
+        """Sentences about state that the workers inherit and cannot use: threads, random generators."""
         return self._dispatcher.warnings
 
     def __repr__(self) -> str:

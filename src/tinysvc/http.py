@@ -38,13 +38,13 @@ LINGER = 2.0
 """Seconds we read on after a refusal: the client gets the response before the reset (cowboy: 1 s)."""
 
 IDLE, HEAD, BODY, HANDLER, WRITE, LINGERING = range(6)
-"""The phases of a connection: what its task waits for. `Connection.expire` gives a passed deadline its meaning."""
+"""The phases of a connection, by the event that its task waits for; see `Connection.expire` for a passed deadline."""
 
 RETRY = [("retry-after", "1")]
 
 
 class Server(Protocol):
-    """What all connections of a server share; `server/connections.py` is it."""
+    """The state that all connections of a server share: `server/connections.py`."""
 
     loop: asyncio.AbstractEventLoop
     handler: Handler
@@ -171,7 +171,7 @@ class Connection(asyncio.StreamReaderProtocol):
                 if not wire.is_plain:
                     self._prepare(request)
                 self.phase, self.deadline = HANDLER, inf
-                rest = self._respond(request, await self.handler(request))  # no name for what may be big
+                rest = self._respond(request, await self.handler(request))  # a name would keep a big response alive
                 if rest is not None and not await rest:
                     break
                 # The next request must not see the variables that this one has set. Mostly there are none at all.
@@ -202,7 +202,7 @@ class Connection(asyncio.StreamReaderProtocol):
                 del self.writer  # break the reference cycle
 
     def _prepare(self, request: Request) -> None:
-        """Give the request what is more than its head: the reader of its body, the offer to change protocols."""
+        """Give the request the reader of its body, and the offer to change protocols."""
         if self.wire.body is not None:
             self.body = BodyReader(self, self.wire.body)
             request.receive_body_from(self.body)
@@ -356,7 +356,7 @@ class Connection(asyncio.StreamReaderProtocol):
         return False
 
     async def drain(self) -> None:
-        """Wait until the client has read enough of what was written."""
+        """Wait until the client has read enough of the written bytes."""
         before = self.phase, self.deadline
         self._expect_reading()
         try:

@@ -28,7 +28,7 @@ _DRAINING = HTTPError(503, "The server is shutting down.", headers=RETRY)
 
 
 class Connections:
-    """All open connections of a server, and what they share. It is the protocol factory of its sockets.
+    """All open connections of a server, and the state that they share. It is the protocol factory of its sockets.
 
     Its sweep over their deadlines runs from the beginning to `abort`.
     """

@@ -280,7 +280,7 @@ class ServerConnection:
             self.keep_alive = self.is_plain = False
 
     def plain_response(self, request: Request, response: Response, date_lines: bytes) -> bytes:
-        """A 200 with bytes as its content, where `is_plain`: what `head` and the content are, in one step."""
+        """A 200 whose content is bytes, where `is_plain`: the same as `head` and the content, in one step."""
         self.incoming = IDLE
         content = response.content
         size = len(content)

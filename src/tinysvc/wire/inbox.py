@@ -80,7 +80,7 @@ class Inbox:
         return True
 
     def bound_buffer(self) -> None:
-        """Hold what is too much for one turn of the loop: the bytes behind a body may be many."""
+        """Hold all but READ_SIZE bytes: many bytes may come with the end of a body."""
         buffer = self._wire.buffer
         if len(buffer) > READ_SIZE:
             self._wire.buffer = buffer[:READ_SIZE]

@@ -30,7 +30,7 @@ HEARTBEAT = 15.0
 
 
 class Server(Protocol):
-    """What all connections of a server share."""
+    """The state that all connections of a server share."""
 
     date_lines: bytes
     draining: bool
@@ -185,7 +185,7 @@ class OutgoingStream:
                 break
 
     def _write_end(self) -> None:
-        """The end of a stream; of a compressed one that a drain ends, also what its coding still holds."""
+        """Write the end of a stream. A compressed stream that a drain ends still holds some bytes."""
         content, wire, transport = self._content, self._sender.wire, self._sender.transport
         if tail := content.tail() if hasattr(content, "tail") else b"":
             transport.write(wire.piece(tail))
