@@ -99,7 +99,7 @@ _ON_DEMAND = {
 
 _MOVED = {
     "Cors": "web.cors",
-    "FormData": "core.forms",
+    "FormData": "core.form_data",
     "Headers": "core.headers",
     "SecurityHeaders": "web.security",
     "Settings": "core.settings",
