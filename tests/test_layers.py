@@ -122,6 +122,12 @@ def test_names_on_demand_exist() -> None:
         assert getattr(tinysvc, name) is not None
 
 
+def test_no_two_test_files_have_one_name() -> None:
+    """pytest imports a test file by its name alone."""
+    names = [path.name for path in TESTS.rglob("test_*.py")]
+    assert len(names) == len(set(names))
+
+
 def test_every_file_has_its_test_file() -> None:
     tested = {path.stem for path in TESTS.rglob("test_*.py")}
     assert not [file for file in MODULES if f"test_{file.stem.strip('_')}" not in tested]

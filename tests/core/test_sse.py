@@ -12,10 +12,11 @@ import pytest
 
 import sse_jobs as jobs
 from http_ends import get, on_loop, read_answer, serving
-from tinysvc import Event, EventStream, Service, http, io_route
+from tinysvc import Event, EventStream, Service, io_route
 from tinysvc.core.settings import Settings
 from tinysvc.runtime.running_service import at_work
 from tinysvc.testing import serving as serving_service
+from tinysvc.wire import sending
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
@@ -75,7 +76,7 @@ async def waits() -> EventStream:
 
 @on_loop
 async def test_head_is_sent_at_once_and_comments_keep_the_stream_alive(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "HEARTBEAT", 0.1)
+    monkeypatch.setattr(sending, "HEARTBEAT", 0.1)
     async with at_work(Service(waits), Settings()) as running, serving(running.handle) as server:
         async with server.client() as client:
             client.send(get("/waits"))
@@ -93,7 +94,7 @@ async def test_head_is_sent_at_once_and_comments_keep_the_stream_alive(monkeypat
 
 @on_loop
 async def test_other_streams_get_no_comments(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "HEARTBEAT", 0.05)
+    monkeypatch.setattr(sending, "HEARTBEAT", 0.05)
     goes_on = asyncio.Event()
 
     @io_route("/text")
@@ -117,7 +118,7 @@ async def test_other_streams_get_no_comments(monkeypatch: pytest.MonkeyPatch) ->
 
 @on_loop
 async def test_each_event_restarts_the_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "HEARTBEAT", 0.3)
+    monkeypatch.setattr(sending, "HEARTBEAT", 0.3)
 
     @io_route("/ticks")
     async def ticks() -> AsyncIterator[Event]:

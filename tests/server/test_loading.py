@@ -99,7 +99,7 @@ def test_a_module_object() -> None:
 )
 def test_a_handler_that_would_vanish_is_named(tmp_path: Path, source: str) -> None:
     (tmp_path / "vanishing.py").write_text("from tinysvc import io_route\n" + source)
-    with pytest.raises(ConfigurationError, match=r"(same|method) .*vanishing\.py:[234]\).*would not be served"):
+    with pytest.raises(ConfigurationError, match=r"(same|method) .*vanishing\.py:[234]\).*is not served"):
         load_service("vanishing.py")
 
 

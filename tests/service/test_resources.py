@@ -149,7 +149,7 @@ def test_an_override_that_does_not_pickle(caplog: pytest.LogCaptureFixture) -> N
     with (
         pytest.raises(
             ConfigurationError,
-            match=r"overrides a cpu_resource, .*lock.*worker: .*give a function",
+            match=r"override of a cpu_resource, .*lock.*worker: .*give a function",
         ),
         serving(Service(score, name, model).override(model=threading.Lock(), name="x")),
     ):

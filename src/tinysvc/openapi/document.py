@@ -25,8 +25,8 @@ from ..core.settings import Settings
 from ..service.plan import Plan
 from ..service.service import Service
 from .operation import execution, tags_of
-from .requests import body_of, parameters_of, security_of, security_schemes
-from .responses import PROBLEM_SCHEMA, problem_name, responses_of, types_of
+from .operation_requests import body_of, parameters_of, security_of, security_schemes
+from .operation_responses import PROBLEM_SCHEMA, problem_name, responses_of, types_of
 
 log = logging.getLogger("tinysvc")
 

@@ -17,7 +17,7 @@ from ..core.sse import EventStream
 from ..service.plan import Plan
 from ..web.websocket_route import socket_parameter
 from .operation import execution, result_type
-from .requests import is_credential
+from .operation_requests import is_credential
 
 PROBLEM_SCHEMA: Schema = {
     "type": "object",
