@@ -82,7 +82,7 @@ class Connection(asyncio.StreamReaderProtocol):
     """One client. `serve` is its task; the other methods are its steps, and the events of its transport."""
 
     def __init__(self, server: Server) -> None:
-        self.reader = asyncio.StreamReader(loop=server.loop)  # it tells the writer of the end; the bytes are ours
+        self.reader = asyncio.StreamReader(loop=server.loop)  # reports the end to the writer; its buffer stays empty
         super().__init__(self.reader, loop=server.loop)
         self.server = server
         self.settings = server.settings
@@ -92,9 +92,9 @@ class Connection(asyncio.StreamReaderProtocol):
         self.handler = server.handler
         self.phase = IDLE
         self.deadline = server.now + self.settings.first_byte_timeout
-        self.request: Request | None = None  # the one that is handled
-        self.cut_off: Request | None = None  # one whose handler still runs after a disconnect, or on a WebSocket
-        self.body: BodyReader | None = None  # of the request, if it did not come whole
+        self.request: Request | None = None  # the request whose handler runs
+        self.cut_off: Request | None = None  # a request whose handler still runs after a disconnect, or on a WebSocket
+        self.body: BodyReader | None = None  # the body of the request, unless it came whole
         self.body_memory = 0  # bytes of that body that count as held
         self.stream: OutgoingStream | None = None
         self.upgraded: UpgradedProtocol | None = None
@@ -130,7 +130,7 @@ class Connection(asyncio.StreamReaderProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is not None:
-            exc.__traceback__ = None  # the reader keeps it, and with it the frames that were receiving
+            exc.__traceback__ = None  # the reader keeps the exception, and so the frames in its traceback
         super().connection_lost(exc)
         self.gone = True
         self.server.discard(self)
@@ -171,7 +171,7 @@ class Connection(asyncio.StreamReaderProtocol):
                 if not wire.is_plain:
                     self._prepare(request)
                 self.phase, self.deadline = HANDLER, inf
-                rest = self._respond(request, await self.handler(request))  # a name would keep a big response alive
+                rest = self._respond(request, await self.handler(request))  # a variable would keep a big response alive
                 if rest is not None and not await rest:
                     break
                 # The next request must not see the variables that this one has set. Mostly there are none at all.
@@ -183,10 +183,10 @@ class Connection(asyncio.StreamReaderProtocol):
         except TimeoutError:
             if self.phase == HEAD and wire.buffer:
                 await self._refuse(ProtocolError(408, "The request head took too long to arrive."))
-        except OSError as error:  # the network's: reset, timed out, unreachable
+        except OSError as error:  # of the network: reset, timed out, unreachable
             log.debug("the connection with %s ended: %r", self.peer.client, error)
         except asyncio.CancelledError:
-            pass  # the client has disconnected, or the server cuts the connection off: that was reported there
+            pass  # the client has disconnected, or the server aborts the connection: reported elsewhere
         except UnencodableResult as error:  # of the response's headers: nothing has been written yet
             log.error("%r: the response cannot be sent: %s", self.request, error)
             await self._refuse(TinysvcError())
@@ -219,7 +219,7 @@ class Connection(asyncio.StreamReaderProtocol):
 
     async def _receive_next(self) -> bool:
         inbox = self.inbox
-        if self.phase == IDLE and self.wire.incoming == wire_states.HEAD:  # the beginning of a head: its time runs
+        if self.phase == IDLE and self.wire.incoming == wire_states.HEAD:  # a head has begun, and its time limit runs
             self.phase, self.deadline = HEAD, self.server.now + self.settings.header_timeout
         if self.gone or (self.server.draining and not (self.wire.buffer or self.is_new())):
             return False
@@ -362,7 +362,7 @@ class Connection(asyncio.StreamReaderProtocol):
         try:
             await self.writer.drain()
         except OSError as error:
-            error.__traceback__ = None  # the reader keeps the error, and with it all that is being sent
+            error.__traceback__ = None  # the reader keeps the exception, and so the response in its traceback
             raise ConnectionResetError(str(error)) from None
         self.phase, self.deadline = before
 
@@ -381,7 +381,7 @@ class Connection(asyncio.StreamReaderProtocol):
             await self._linger()
 
     async def _linger(self) -> None:
-        """End our side and read on for a while: a reset would take the response from the client's hands."""
+        """End our side and read on for a while: a reset would discard the response before the client has read it."""
         if self.gone:
             return
         self.phase, self.deadline = LINGERING, self.server.now + LINGER
@@ -394,7 +394,7 @@ class Connection(asyncio.StreamReaderProtocol):
             pass  # reset, out of time, or closing already
 
     def close(self) -> None:
-        """Close when all bytes are sent; the sweep cuts off a client that does not read them."""
+        """Close when all bytes are sent; the sweep aborts the connection of a client that does not read them."""
         self._expect_reading()
         self.transport.close()
 
@@ -412,7 +412,7 @@ class Connection(asyncio.StreamReaderProtocol):
         size = self.transport.get_write_buffer_size()
         try:
             waiting = ioctl(self.transport.get_extra_info("socket").fileno(), TIOCOUTQ, bytes(4))
-        except (OSError, AttributeError):  # no socket that can say so, or none any more, as over TLS
+        except (OSError, AttributeError):  # the number is unknown over TLS, or the socket is closed
             return size
         return size + int.from_bytes(waiting, sys.byteorder)
 

@@ -20,8 +20,8 @@ from tinysvc.core.shutdown import CLOCK_INTERVAL, Countdown, awake_timeout
 def test_suspended_time_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([100.0, 100.2, 160.0, 160.2, 160.4])
     monkeypatch.setattr(shutdown, "monotonic", lambda: next(times))
-    budget = Countdown(CLOCK_INTERVAL + 0.5)
-    assert [round(budget.left(), 3) for _ in range(4)] == [CLOCK_INTERVAL + 0.3, 0.3, 0.1, 0.0]
+    countdown = Countdown(CLOCK_INTERVAL + 0.5)
+    assert [round(countdown.left(), 3) for _ in range(4)] == [CLOCK_INTERVAL + 0.3, 0.3, 0.1, 0.0]
 
 
 def test_wait_ends_with_the_countdown_or_the_event() -> None:

@@ -370,7 +370,7 @@ def test_any_order_of_events(
             assert len(living()) <= workers
             assert all(len(pool.given[job][0][1]) <= size for job in pool.jobs)
         to._batch = Batch(size, 0.0)  # whoever still waits has waited long enough
-        to._go_on(monotonic())
+        to._send_due(monotonic())
         while living():
             answer(pool, living()[0])
             await asyncio.sleep(0)

@@ -54,7 +54,7 @@ async def with_middleware() -> str:
 def test_a_deadline_on_the_loop(caplog: pytest.LogCaptureFixture) -> None:
     with serving(Service(late, own_timeout), raise_errors=False) as url:
         answer = httpx.get(f"{url}/late")
-        assert (answer.status_code, answer.json()["detail"]) == (504, "The request was not answered within 0.05 s.")
+        assert (answer.status_code, answer.json()["detail"]) == (504, "The response was not ready within 0.05 s.")
         assert ended == ["late"]
         assert httpx.get(f"{url}/own").status_code == 500
     assert "of the handler's own" in caplog.text

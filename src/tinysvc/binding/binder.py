@@ -15,7 +15,7 @@ one small function per parameter. The rules, the first that applies:
     pydantic class, dict, list, tuple, set
     any other type that a text can be read as    the query; for GET and HEAD also a list of such types
 
-msgspec converts the values and words the errors.
+msgspec converts the values, and its error messages reach the client.
 
 In a batch each parameter is a list, annotated `list[T]`, with one value for each request, bound as T by these rules;
 only resources are not lists.
@@ -67,8 +67,8 @@ class Binder:
     Raises:
         ConfigurationError: The signature cannot be served.
 
-    `body_kind` says how `bind` reads the body, "" for not at all. `stream_type` is the content type of the stream that
-    the function yields, as far as its annotation tells.
+    `body_kind` is how `bind` reads the body; "" for not at all. `stream_type` is the content type of the stream that
+    the function yields, as far as its annotation shows it.
     """
 
     def __init__(

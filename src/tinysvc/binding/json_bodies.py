@@ -47,16 +47,16 @@ def decoders_of(annotation: Any) -> Decoders:
 
 def json_body(annotation: Any, default: Any, decoders: Decoders) -> Get:
     """Read the body as one value of this type."""
-    decode, unpack = decoders
+    decode, decode_messagepack = decoders
 
     def decoder_for(content_type: str) -> Callable[[Body], Any]:
         if is_json_type(content_type):
             return decode
         kind = content_type.partition(";")[0].strip().lower()
-        if kind != MESSAGEPACK or unpack is None:
+        if kind != MESSAGEPACK or decode_messagepack is None:
             text = f"The body must be JSON with 'Content-Type: application/json', not {kind!r}."
             raise HTTPError(415, text, headers=[("accept", JSON)])
-        return unpack
+        return decode_messagepack
 
     def get(request: Request, body: Body) -> Any:
         if not body and default is not inspect.Parameter.empty:

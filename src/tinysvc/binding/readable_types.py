@@ -39,7 +39,7 @@ def unreadable(function: Callable[..., Any], place: str, annotation: Any, error:
         return ConfigurationError.at(
             function,
             f"cannot read a value of type {annotation!r} for {place}: {reason}; make the classes of the union "
-            "msgspec Structs with a tag, which tells in each document which class it is: "
+            "msgspec Structs with a tag, which names the class in each document: "
             "class Cat(msgspec.Struct, tag=True)",
         )
     if "ForwardRef(" in repr(annotation):

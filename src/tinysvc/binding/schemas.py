@@ -243,7 +243,7 @@ def _distinct(types: Iterable[Any]) -> list[Any]:
 
 
 def _cleaned(schema: Any) -> Any:
-    """The schema without the automatic descriptions of dataclasses, and without infinities, which JSON has not."""
+    """The schema without automatic descriptions of dataclasses, and without infinities, which JSON does not have."""
     if isinstance(schema, Mapping):
         description = schema.get("description", "")
         return {

@@ -96,7 +96,7 @@ class UploadFile:
 
 
 class JsonText(str):
-    """The text of a part that says it is a JSON document."""
+    """The text of a part whose content type is JSON."""
 
     __slots__ = ()
 

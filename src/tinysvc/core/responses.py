@@ -201,7 +201,7 @@ def add_request_id(response: Response, request: Request) -> None:
 
 
 Handler = Callable[[Request], Awaitable[Response]]
-"""The type of a function that answers requests: what middleware gets as `call_next`.
+"""The type of a function that handles requests: what middleware gets as `call_next`.
 
 Example:
     ```python

@@ -127,7 +127,7 @@ class Dispatcher:
             await self._closed.wait()  # another task closes the pool
             return
         self.scheduler.closing = True
-        budget = LoopCountdown(inf if timeout is None else timeout)
+        countdown = LoopCountdown(inf if timeout is None else timeout)
         try:
             await self.wait_until(lambda: not any(self.scheduler.jobs()), timeout)
         finally:
@@ -137,11 +137,11 @@ class Dispatcher:
                 self._first_start.exception()  # mark it as retrieved: perhaps no task waits for it
             try:
                 if timeout != 0:
-                    seconds = min(ORDERLY_END, max(MIN_STEP_TIME, budget.left()))
+                    seconds = min(ORDERLY_END, max(MIN_STEP_TIME, countdown.left()))
                     await self.wait_until(lambda: not self.scheduler.workers, seconds)
-                await self._stop(max(2 * MIN_STEP_TIME, budget.left()))
+                await self._stop(max(2 * MIN_STEP_TIME, countdown.left()))
             finally:
-                budget.cancel()
+                countdown.cancel()
                 self._closed.set()
 
     async def _stop(self, seconds: float) -> None:

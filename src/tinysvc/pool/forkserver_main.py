@@ -111,7 +111,7 @@ def forkserver_main(control_fd: int, program_file: Any) -> NoReturn:
 
 
 class ForkserverLoop:
-    """The loop of the forkserver: commands come in, ends of workers go out.
+    """The loop of the forkserver: it receives commands, and reports the ends of workers.
 
     An end is (exit code, worker's number, text, peak memory in bytes, whether the kernel ran out of memory, whether a
     command killed the worker).

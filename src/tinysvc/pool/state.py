@@ -91,7 +91,7 @@ class Job:
         self.queued = self.ran = 0.0  # seconds that it waited, and ran until `settled`; valid when it is settled
         self.state = QUEUED
         self.late = False  # abandoned because of a deadline that the pool does not know
-        self.abandoned = False  # its caller has gone away; it may run for another moment
+        self.abandoned = False  # its caller no longer waits; it may run for another moment
         self.worker: Worker | None = None
         self.kind = 0
         self.frame = self.body = b""

@@ -1,4 +1,4 @@
-"""A worker's end of its channel: jobs come in, results, errors, streams and log records go out.
+"""A worker's end of its channel: it receives jobs, and sends results, errors, streams and log records.
 
 An exception may be raised between any two steps of the interpreter, by a signal handler or a thread that a job has left
 behind. So the bytes that the kernel has read or written are noted in the same step: `deque.extend(map(call, ...))` is

@@ -84,7 +84,7 @@ class Batcher:
         self._mean_run = 0.0  # seconds a batch runs; a moving average
         self._alarm = Alarm(self._on_alarm, self._put_off)
 
-    # Requests come and go
+    # Requests
 
     def submit_frame(self, meta: Any, body: bytes, *_: Any) -> Item:
         """As a pool has it; timeout, lane and key are the same for all of a route. QueueFull if too much waits."""
@@ -95,7 +95,7 @@ class Batcher:
         deadline = math.inf if self._timeout is None else now + self._timeout
         item = Item(meta, body, now, deadline, asyncio.get_running_loop().create_future())
         self._waiting[item] = self._unsettled[item] = None
-        self._go_on(now)
+        self._send_due(now)
         return item
 
     def abandon(self, item: Item, *, even_running: bool) -> None:
@@ -106,7 +106,7 @@ class Batcher:
             self._drop(item, JobAbandoned("the job was abandoned"))
 
     def _drop(self, item: Item, why: PoolError) -> None:
-        """It ends before its batch does."""
+        """End the request. When all requests of its batch have ended, abandon the batch."""
         self._settle(item, why)
         job = item.job
         if job is not None and all(other.settled for other in self._batches.get(job, ())):
@@ -130,7 +130,7 @@ class Batcher:
         else:
             item.future.set_result(outcome)
 
-    # Batches go
+    # Batches
 
     def _capacity(self) -> float:
         """How many workers the batches may use; not how many are ready now, as no event reports the next ready one."""
@@ -144,7 +144,7 @@ class Batcher:
         """When the oldest waiting request has waited `wait` seconds."""
         return next(iter(self._waiting)).admitted + self._batch.wait
 
-    def _go_on(self, now: float) -> None:
+    def _send_due(self, now: float) -> None:
         """Send the batches that may start, and set the alarm for the next check."""
         self._end_late(self._waiting, now)
         while self._waiting and self._has_room():
@@ -196,7 +196,7 @@ class Batcher:
             for item, outcome in zip(items, _outcomes(future.result(), len(items)), strict=True):
                 self._settle(item, outcome)
             self._pool.abandon(job, even_running=True)  # it has ended, unless its reply was a stream
-        self._go_on(self._alarm.now())
+        self._send_due(self._alarm.now())
 
     def _settle_all(self, items: list[Item], error: PoolError) -> None:
         for item in items:
@@ -206,12 +206,12 @@ class Batcher:
         batches = len(self._waiting) // self._batch.size + 1
         return max(1, math.ceil(batches * self._mean_run / self._capacity()))
 
-    # Time passes
+    # Time
 
     def _on_alarm(self) -> None:
         now = monotonic()
         self._end_late(self._unsettled, now)
-        self._go_on(now)
+        self._send_due(now)
 
     def _put_off(self, seconds: float) -> None:
         for item in self._unsettled:
@@ -257,6 +257,6 @@ def _outcomes(reply: JobReply, count: int) -> list[JobReply | PoolError]:
 
 def _copy_of(error: PoolError) -> PoolError:
     """A copy of the error for each request, as tracebacks and headers are added to it."""
-    twin = type(error).__new__(type(error), *error.args)
-    twin.__dict__.update(error.__dict__)
-    return twin
+    copied = type(error).__new__(type(error), *error.args)
+    copied.__dict__.update(error.__dict__)
+    return copied

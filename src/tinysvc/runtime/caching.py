@@ -113,7 +113,7 @@ class CachedRoute:
         route: Route,
         results: Results,
         headers: Sequence[str],
-        packs: bool,
+        compresses: bool,
         *,
         vary: Sequence[str] = (),
         private: bool = False,
@@ -124,7 +124,7 @@ class CachedRoute:
         self._cancels = route.on_disconnect == "cancel"
         self._results = results
         self._headers = tuple(sorted({name.lower() for name in (*headers, *route.cache.headers)}))
-        self._packs = packs
+        self._compresses = compresses
         # Caches in front of the server do not know resources: Vary must name each header that a resource reads.
         self._vary = tuple(sorted({name.lower() for name in (*self._headers, *vary)}))
         self._private = private or "authorization" in self._vary
@@ -153,7 +153,9 @@ class CachedRoute:
 
     def _key(self, request: Request, body: bytes) -> Hashable:
         given = tuple([tuple(request.headers.get_all(name)) for name in self._headers])
-        coding = choose_coding(request.headers.get("accept-encoding", ""), offered_codings()) if self._packs else ""
+        coding = (
+            choose_coding(request.headers.get("accept-encoding", ""), offered_codings()) if self._compresses else ""
+        )
         content = body if len(body) <= 64 else blake2b(body).digest()
         return self, request.method, request.raw_path, request.raw_query, content, given, request.resources, coding
 

@@ -26,8 +26,8 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..binding.binder import Binder
+from ..binding.compressed_bodies import typed_body
 from ..binding.inputs import Body
-from ..binding.packed_bodies import typed_body
 from ..binding.results import encode_iterator, encode_result
 from ..core.errors import HTTPError, UnencodableResult
 from ..core.form_data import FormData
@@ -65,7 +65,7 @@ class Endpoint(NamedTuple):
     compress: bool = False
     """Whether responses are compressed for clients that accept it."""
     max_body_size: int = 16 * 1024 * 1024
-    """Bytes that a compressed body may unpack to."""
+    """Bytes that a compressed body may have when it is decompressed."""
     request_resources: frozenset[str] = frozenset()
     """Names of the resources whose values arrive with each request."""
     error_handlers: dict[type[Exception], ErrorHandler] = {}  # noqa: RUF012 - it is never changed
@@ -168,10 +168,10 @@ def _one_at_a_time(endpoint: Endpoint, resources: Values) -> JobFunction:
         except MemoryError:  # the worker's state is unknown; it is replaced
             raise
         except Exception as error:
-            answer = _answer_to(error, request, error_handlers)
-            if answer is None:
+            error_response = _error_response(error, request, error_handlers)
+            if error_response is None:
                 raise
-            response = answer
+            response = error_response
             content = response.content
         return Reply(_meta_of(response), content)
 
@@ -183,7 +183,7 @@ def _holding(form: FormData, pieces: Iterator[bytes]) -> Iterator[bytes]:
     yield from pieces
 
 
-def _answer_to(error: Exception, request: Request, error_handlers: ErrorHandlers) -> Response | None:
+def _error_response(error: Exception, request: Request, error_handlers: ErrorHandlers) -> Response | None:
     """The response of the author's error handlers, or the problem of an HTTPError; None for other errors."""
     if error_handlers and (response := handled_error(error, request, error_handlers)):
         return response
@@ -191,7 +191,7 @@ def _answer_to(error: Exception, request: Request, error_handlers: ErrorHandlers
 
 
 def _compressed(request: Request, response: Response, content: Any) -> Any:
-    """The content, compressed if the client accepts it; the headers of the response say so."""
+    """The content, compressed if the client accepts it; the response gets the headers for this."""
     response.content = content
     coding = begin_compression(request, response)
     if coding is None:
@@ -259,8 +259,8 @@ def _batched(endpoint: Endpoint, resources: Values) -> JobFunction:
         request_id.set(",".join(requests[position].id for position in bound))
         for position, result in zip(bound, _results(function, list(bound.values()), own), strict=True):
             outcomes[position] = result
-        answers = [_answer(endpoint, *each) for each in zip(outcomes, requests, strict=True)]
-        return Reply([meta for meta, _ in answers], b"".join([content for _, content in answers]))
+        parts = [_reply_part(endpoint, *each) for each in zip(outcomes, requests, strict=True)]
+        return Reply([meta for meta, _ in parts], b"".join([content for _, content in parts]))
 
     return run_job
 
@@ -298,12 +298,12 @@ def _call(function: Callable[..., Any], bound: list[Values], resources: Values) 
     return list(results)
 
 
-def _answer(endpoint: Endpoint, outcome: Any, request: Request) -> tuple[tuple[int, Any, Any], Body]:
-    """The part of one request of the reply and of its body."""
+def _reply_part(endpoint: Endpoint, outcome: Any, request: Request) -> tuple[tuple[int, Any, Any], Body]:
+    """One request's part of the reply of a batch: of its meta and of its body."""
     try:
         response = _whole(outcome) if not isinstance(outcome, BaseException) else None
         if isinstance(outcome, Exception):
-            response = _answer_to(outcome, request, endpoint.error_handlers)
+            response = _error_response(outcome, request, endpoint.error_handlers)
         if response is None:
             return (0, None, error_text(outcome)), b""
         content = _compressed(request, response, response.content) if endpoint.compress else response.content

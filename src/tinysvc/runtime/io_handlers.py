@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from ..binding.binder import Binder
-from ..binding.packed_bodies import is_packed, typed_body
+from ..binding.compressed_bodies import is_compressed, typed_body
 from ..binding.results import begin_result, encode_result
 from ..core.requests import Request
 from ..core.responses import Handler, Response
@@ -27,7 +27,7 @@ def io_handler(
         function: The author's function.
         binder: Binds its parameters.
         resources: Values of the resources that are open for the whole server.
-        max_body_size: Bytes that a compressed JSON or form body may unpack to.
+        max_body_size: Bytes that a compressed JSON or form body may have when it is decompressed.
         scoped: The resources are in `request.resources` instead, as some are opened for each request.
     """
     bind = _bound(binder, resources, scoped)
@@ -72,7 +72,7 @@ def _bound(binder: Binder, resources: Mapping[str, Any], scoped: bool) -> Bind:
 
 def _with_form(bind: Bind, max_body_size: int) -> Callable[[Request], Any]:
     async def arguments_of(request: Request) -> Mapping[str, Any]:
-        if is_packed(request):
+        if is_compressed(request):
             body = await request.body()
             await in_thread(partial(typed_body, request, body, "form", max_body_size))
         else:
@@ -87,7 +87,7 @@ def _with_body(bind: Bind, binder: Binder, max_body_size: int) -> Callable[[Requ
 
     async def arguments_of(request: Request) -> Mapping[str, Any]:
         body = await request.body() if needs_body else b""
-        if typed and is_packed(request):
+        if typed and is_compressed(request):
             body = await in_thread(partial(typed_body, request, body, "json", max_body_size))
         return bind(request, body)
 

@@ -41,7 +41,7 @@ def limited_time(handler: Handler, timeout: float) -> Handler:
         except TimeoutError:
             if not limit.expired():
                 raise
-            raise HTTPError(504, f"The request was not answered within {timeout:g} s.") from None
+            raise HTTPError(504, f"The response was not ready within {timeout:g} s.") from None
 
     return handle
 

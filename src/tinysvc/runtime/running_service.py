@@ -85,11 +85,11 @@ class RunningService:
         self._middleware_of: dict[Handler, tuple[Middleware, ...]] = {}
         self._middleware_under: dict[str, tuple[Middleware, ...]] = {}  # prefix -> for requests without a route
         self._error_handlers_under: dict[str, ErrorHandlers] = {}  # prefix -> the same
-        self._budget: LoopCountdown | None = None  # of the drain
+        self._countdown: LoopCountdown | None = None  # of the drain
 
     async def open(self, stack: AsyncExitStack, extra: Mapping[str, Handler]) -> None:
         """Check all routes, start the pools, open the io resources: mistakes are found before anything is open."""
-        stack.callback(self._end_budget)
+        stack.callback(self._end_countdown)
         plans = list(plans_of(self.service))
         _check_paths(plans)
         handlers: dict[Plan, Handler] = {}
@@ -154,20 +154,20 @@ class RunningService:
 
     def seconds_left(self) -> float:
         """Seconds left of `shutdown_timeout`, counted from the first call, which is when the drain begins."""
-        if self._budget is None:
-            self._budget = LoopCountdown(self.settings.shutdown_timeout)
-        return self._budget.left()
+        if self._countdown is None:
+            self._countdown = LoopCountdown(self.settings.shutdown_timeout)
+        return self._countdown.left()
 
-    def _end_budget(self) -> None:
-        if self._budget is not None:
-            self._budget.cancel()
+    def _end_countdown(self) -> None:
+        if self._countdown is not None:
+            self._countdown.cancel()
 
     async def drain(self, timeout: float) -> None:
         """Let the background tasks, then the jobs of the pools, finish within `timeout` seconds; kill the rest."""
-        budget = LoopCountdown(timeout)
+        countdown = LoopCountdown(timeout)
         await self.background.drain(timeout)
-        await asyncio.gather(*(pool.aclose(budget.left()) for pool in self.pools))
-        budget.cancel()
+        await asyncio.gather(*(pool.aclose(countdown.left()) for pool in self.pools))
+        countdown.cancel()
 
     async def handle(self, request: Request) -> Response:
         """The response to a request. Raises only if the client has disconnected or the request's task is cancelled."""

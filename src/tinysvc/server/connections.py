@@ -41,12 +41,12 @@ class Connections:
         self.context = copy_context()  # that each request begins with
         self.draining = False
         self.takes_new = True  # also for a moment of draining
-        self._nobody_is_idle = False  # no idle connection was found in this second
+        self._none_is_idle = False  # no idle connection was found in this second
         self.open: dict[Connection, None] = {}  # in order of arrival
         self.body_memory = 0  # bytes of bodies that all requests hold, but for those that came whole with their heads
         self._empty = asyncio.Event()
         self.now = self._swept = self.loop.time()
-        forks.detach_in_child(self, Connections._left_to_the_parent)
+        forks.detach_in_child(self, Connections._detach_in_child)
         self._sweep()
 
     def __call__(self) -> Connection:
@@ -58,7 +58,7 @@ class Connections:
         self.now += min(passed, SWEEP + STALL_THRESHOLD)  # bytes that came while the process was stopped are not late
         self.idle_until = self.now + self.settings.keep_alive_timeout
         self.date_lines = b"date: %b\r\n\r\n" % formatdate(time.time(), usegmt=True).encode()
-        self._nobody_is_idle = False
+        self._none_is_idle = False
         late = self.now - SWEEP  # deadlines are counted from the last sweep: none is early, some are two sweeps late
         for connection in [c for c in self.open if c.deadline < late]:
             connection.expire(self.now)
@@ -71,15 +71,15 @@ class Connections:
         if len(self.open) > most + most // 10 + MAX_TURNED_AWAY:
             connection.transport.abort()
             return
-        self._nobody_is_idle = self._nobody_is_idle or not any(
+        self._none_is_idle = self._none_is_idle or not any(
             other.phase == IDLE and other.end_when_idle() for other in self.open
         )
-        if self._nobody_is_idle:  # do not look again in this second: there may be thousands
+        if self._none_is_idle:  # do not look again in this second: there may be thousands
             connection.refuse_all(_OVERLOADED)
-            connection.deadline = self.now + LINGER  # for its request: to wait for a refusal must be no attack
+            connection.deadline = self.now + LINGER  # a client that sends no request must not keep its connection
 
-    def _left_to_the_parent(self) -> list[int]:
-        """In a forked child: it sends no response."""
+    def _detach_in_child(self) -> list[int]:
+        """In a forked child: it sends no response. Returns the descriptors of the sockets."""
         for connection in self.open:
             connection.gone = True
         sockets = [connection.transport.get_extra_info("socket") for connection in self.open]

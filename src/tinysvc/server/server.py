@@ -1,4 +1,4 @@
-"""One server process: it opens the service, listens, and drains when it is told to end.
+"""One server process: it opens the service, listens, and drains at its end.
 
 start    open the resources and the workers, then listen: the first client finds everything ready
 drain    stop listening, let requests and jobs finish, then close everything in reverse order

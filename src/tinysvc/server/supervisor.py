@@ -148,7 +148,7 @@ class Supervisor:
         self.announced = False
         self.ending = False
         self.failure: ProcessFailed | None = None
-        self._budget = Countdown(math.inf)  # until processes that do not end are killed
+        self._countdown = Countdown(math.inf)  # until processes that do not end are killed
         self._sockets = ExitStack()
         self._selector = selectors.PollSelector()  # it has no descriptor, which forked processes would share
         self._selector.register(signals[0], selectors.EVENT_READ, self._on_signals)
@@ -184,14 +184,14 @@ class Supervisor:
     def _patience(self) -> float | None:
         """Seconds until the supervisor must act without an event; None: there is nothing to do."""
         if self.ending:
-            return min(CLOCK_INTERVAL, self._budget.left())
+            return min(CLOCK_INTERVAL, self._countdown.left())
         due = [process.due for process in self.processes if not process.pid]
         earliest = min(due, default=math.inf)
         return None if earliest == math.inf else max(0.0, earliest - time.monotonic())
 
     def _start_missing(self) -> None:
         now = time.monotonic()
-        if not self._budget.left():
+        if not self._countdown.left():
             log.error("killed, because they did not end in time: %s", ", ".join(map(str, self._alive())))
             self._kill()
         for process in self.processes:
@@ -205,7 +205,7 @@ class Supervisor:
             os.kill(pid, number)  # the kernel does not reuse the pid before we reap it
 
     def _kill(self) -> None:
-        self._budget = Countdown(math.inf)
+        self._countdown = Countdown(math.inf)
         self._pass_on(signal.SIGKILL)
 
     def _end(self) -> None:
@@ -213,7 +213,7 @@ class Supervisor:
         if not self.ending:
             self.ending = True
             notify("STOPPING=1")
-            self._budget = Countdown(self.settings.shutdown_timeout + LATE)
+            self._countdown = Countdown(self.settings.shutdown_timeout + LATE)
             self._sockets.close()
             self._pass_on(signal.SIGTERM)
 

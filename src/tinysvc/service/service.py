@@ -270,17 +270,17 @@ class Service:
         )
 
 
-def build_url(handler: Callable[..., Any], places: Sequence[tuple[str, Route]], parameters: Mapping[str, Any]) -> str:
-    """See Service.url_for. `places` are the routes of the handler, with their whole paths."""
-    if not places:
+def build_url(handler: Callable[..., Any], routes: Sequence[tuple[str, Route]], parameters: Mapping[str, Any]) -> str:
+    """See Service.url_for. `routes` are those of the handler, with their whole paths."""
+    if not routes:
         raise ConfigurationError.at(handler, "is served by no route of this service; url_for has no path for it")
     single = {name for name, value in parameters.items() if value is not None and not isinstance(value, (list, tuple))}
-    fitting = [(path, route) for path, route in places if single.issuperset(route.parameters)]
+    fitting = [(path, route) for path, route in routes if single.issuperset(route.parameters)]
     if not fitting:
-        path, route = places[0]
+        path, route = routes[0]
         missing = ", ".join(name for name in route.parameters if name not in single)
         raise ConfigurationError.at(handler, f"url_for needs the path parameters of {path}: {missing}")
-    path, route = max(fitting, key=lambda place: len(place[1].parameters))
+    path, route = max(fitting, key=lambda each: len(each[1].parameters))
     texts = {name: _text(value) for name, value in parameters.items()}
     rest = {k: text for k, text in texts.items() if k not in route.parameters and parameters[k] is not None}
     query = urlencode(rest, doseq=True)

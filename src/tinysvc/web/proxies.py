@@ -32,7 +32,7 @@ def behind_proxies(handler: Handler, peers: str, root_path: str = "") -> Handler
             (`X-Forwarded-Prefix`).
 
     Raises:
-        SettingsError: If a word of `peers` is invalid.
+        SettingsError: A word of `peers` is invalid.
     """
     is_trusted = trust(peers)
     trusts_unix = "unix" in peers.split()
@@ -82,7 +82,7 @@ _PATHS = {"location": re.compile("^/(?!/)[^?#]*"), "link": re.compile("(?<=<)/(?
 
 
 def trust(peers: str) -> Trust:
-    """A function that tells whether an address is one of `peers`. SettingsError for an invalid word."""
+    """A function that returns whether an address is one of `peers`. SettingsError for an invalid word."""
     networks = [_checked_network(word) for word in peers.split() if word != "unix"]
 
     @lru_cache(maxsize=KNOWN_ADDRESSES)

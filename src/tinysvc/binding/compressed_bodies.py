@@ -8,19 +8,20 @@ from ..wire.codings import decompress_body
 from .inputs import Body
 
 
-def is_packed(request: Request) -> bool:
+def is_compressed(request: Request) -> bool:
     """Whether the body has a Content-Encoding."""
     return "content-encoding" in request.headers
 
 
 def typed_body(request: Request, body: Body, kind: str, limit: int) -> Body:
-    """The body as `Binder.bind` takes it: unpacked to at most `limit` bytes, a form parsed into `request.form_data`.
+    """The body for `Binder.bind`: decompressed to at most `limit` bytes; a form parsed into `request.form_data`.
 
-    `kind` is the binder's `body_kind`; raw bytes stay packed. HTTPError 400, 413 or 415 for a body that cannot be read.
+    `kind` is the binder's `body_kind`; raw bytes stay compressed. HTTPError 400, 413 or 415 for a body that cannot be
+    read.
     """
     if kind in ("", "bytes"):
         return body
-    if is_packed(request):
+    if is_compressed(request):
         body = decompress_body(request.headers["content-encoding"], body, limit)
     if kind == "form":
         request.form_data = parse_form(request.headers.get("content-type", ""), body)
