@@ -99,7 +99,7 @@ def test_hello_computes_primes(client: httpx.Client) -> None:
     assert client.get("/hello/primes/many").json()["errors"][0]["place"] == "path.below"
 
 
-def test_a_handler_is_a_plain_function() -> None:
+def test_handler_is_a_plain_function() -> None:
     assert hello.primes(12) == [2, 3, 5, 7, 11]
 
 
@@ -253,7 +253,7 @@ def test_mpo_is_a_jpeg(client: httpx.Client) -> None:
     assert opened(client.post("/images/thumbnail", content=file.getvalue())).format == "JPEG"
 
 
-def test_a_large_image_comes_in_several_chunks() -> None:
+def test_large_image_has_several_chunks() -> None:
     noise = Image.effect_noise((600, 600), 100)
     file = BytesIO()
     noise.save(file, "PNG")
@@ -272,7 +272,7 @@ def test_other_formats_are_415(client: httpx.Client, body: bytes) -> None:
 
 @pytest.mark.parametrize(("file_format", "part"), [("JPEG", 0.05), ("JPEG", 0.5), ("PNG", 0.5), ("PNG", 0.9)])
 @pytest.mark.parametrize("route", ["thumbnail", "blur"])
-def test_a_broken_image_is_400(client: httpx.Client, route: str, file_format: str, part: float) -> None:
+def test_broken_image_gets_400(client: httpx.Client, route: str, file_format: str, part: float) -> None:
     whole = picture(file_format)
     answer = client.post(f"/images/{route}", content=whole[: int(len(whole) * part)])
     assert answer.status_code == 400
@@ -317,7 +317,7 @@ def fresh(name: str) -> Any:
     return module
 
 
-def test_without_pillow_images_name_the_package_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_without_pillow_name_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(HTTPError, match=r"503 Pillow cannot be imported .* pip install 'tinysvc\[examples\]'"):
         fresh("images").thumbnail(b"")
@@ -433,7 +433,7 @@ def test_notes_are_listed_newest_first_searched_and_limited(notes_client: httpx.
         ("DELETE", f"/{2**64}", None, "path.note_id"),
     ],
 )
-def test_a_bad_note_is_422_with_the_place(
+def test_bad_note_gets_422_with_the_place(
     notes_client: httpx.Client, method: str, path: str, json: Any, place: str
 ) -> None:
     answer = notes_client.request(method, path, json=json)
@@ -586,7 +586,7 @@ def test_chart_refuses_impossible_measurements(
     assert (answer.status_code, answer.json()["errors"][0]["place"]) == (422, place)
 
 
-def test_without_matplotlib_the_chart_names_the_package_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chart_without_matplotlib_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(HTTPError, match=r"503 matplotlib cannot be imported .* pip install 'tinysvc\[examples\]'"):
         users.chart(users.Measurement(1, 1, ways(50), ways(50)))
@@ -668,7 +668,7 @@ def test_token_expires() -> None:
             assert httpx.get(f"{url}/me", headers={"authorization": f"Bearer {token}"}).status_code == status
 
 
-def test_without_optional_libraries_the_other_examples_are_served(tmp_path: Path) -> None:
+def test_missing_libraries_leave_out_only_their_examples(tmp_path: Path) -> None:
     """As after a bare `pip install tinysvc`."""
     for name in ("multipart", "websockets"):
         (tmp_path / f"{name}.py").write_text(f"raise ImportError('no {name}')\n")
@@ -704,13 +704,13 @@ def with_profile(mode: str) -> tuple[bytes, bytes]:
 
 
 @pytest.mark.parametrize("route", ["thumbnail", "blur"])
-def test_a_16_bit_ramp_stays_a_ramp(client: httpx.Client, route: str) -> None:
+def test_ramp_of_16_bits_stays_a_ramp(client: httpx.Client, route: str) -> None:
     image = opened(client.post(f"/images/{route}", content=ramp_of_16_bits()))
     assert 120 < numpy.asarray(image.convert("L")).mean() < 135
 
 
 @pytest.mark.parametrize("route", ["thumbnail", "blur"])
-def test_a_colour_profile_is_kept_where_it_fits(client: httpx.Client, route: str) -> None:
+def test_colour_profile_is_kept_if_it_fits(client: httpx.Client, route: str) -> None:
     for mode, is_kept in (("RGB", True), ("CMYK", False), ("L", False)):
         content, profile = with_profile(mode)
         answer = opened(client.post(f"/images/{route}", content=content))

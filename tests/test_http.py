@@ -56,7 +56,7 @@ async def test_headers_are_sent_as_they_are() -> None:
 )
 @pytest.mark.parametrize("streamed", [False, True])
 @on_loop
-async def test_no_shared_cache_keeps_what_is_for_one_client(
+async def test_response_for_one_client_is_not_shared(
     said: str, cookie: str, authorization: str, expected: str, streamed: bool
 ) -> None:
     def make() -> Response:
@@ -72,7 +72,7 @@ async def test_no_shared_cache_keeps_what_is_for_one_client(
 
 
 @on_loop
-async def test_an_answer_says_how_long_it_is_and_when_it_was_made() -> None:
+async def test_response_has_its_length_and_date() -> None:
     async with serving(ok) as server, server.client() as client:
         answer = await client.ask(get())
         assert (answer.status, answer.body, answer.fields["content-length"]) == (200, b"ok", "2")
@@ -95,7 +95,7 @@ async def test_some_statuses_never_have_a_body(status: int, streamed: bool) -> N
 
 
 @on_loop
-async def test_a_status_without_a_name_is_sent_without_one() -> None:
+async def test_status_without_a_reason_phrase_is_sent() -> None:
     async with serving(answering(lambda: Response(b"", 299))) as server, server.client() as client:
         assert (await client.ask(get())).status == 299
 
@@ -109,7 +109,7 @@ async def test_head_has_the_fields_of_get_and_no_body() -> None:
 
 
 @on_loop
-async def test_http_1_0_is_told_that_the_connection_stays() -> None:
+async def test_http_1_0_response_declares_keep_alive() -> None:
     async with serving(ok) as server, server.client() as client:
         answer = await client.ask(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
         assert answer.fields["connection"] == "keep-alive"
@@ -144,7 +144,7 @@ def with_content_type(value: str) -> Response:
     ],
 )
 @on_loop
-async def test_no_header_leaves_its_line(make: Callable[[], Response], caplog: pytest.LogCaptureFixture) -> None:
+async def test_header_cannot_begin_another_line(make: Callable[[], Response], caplog: pytest.LogCaptureFixture) -> None:
     async with serving(answering(make)) as server, server.client() as client:
         answer = await client.ask(get())
         assert answer.status == 500
@@ -154,7 +154,7 @@ async def test_no_header_leaves_its_line(make: Callable[[], Response], caplog: p
 
 
 @on_loop
-async def test_a_handler_that_raises_is_answered_500_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+async def test_failed_handler_gets_500_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     async def fails(request: Request) -> Response:
         raise LookupError("secret")
 
@@ -170,14 +170,14 @@ async def test_a_handler_that_raises_is_answered_500_and_logged(caplog: pytest.L
 
 @pytest.mark.parametrize("sent", [b"G", b"GET / HTTP/1.1\r\n", get()[:-2]])
 @on_loop
-async def test_a_head_that_does_not_come_is_a_408(sent: bytes) -> None:
+async def test_missing_head_gets_408(sent: bytes) -> None:
     async with serving(ok, header_timeout=0.01) as server, server.client() as client:
         assert (await client.ask(sent)).status == 408
         assert await client.closed()
 
 
 @on_loop
-async def test_a_head_whose_time_is_over_as_some_of_it_comes_is_a_408() -> None:
+async def test_late_rest_of_a_head_gets_408() -> None:
     async with serving(ok) as server, server.client() as client:
         client.send(b"GET")
         while not (server.connections.open and server.only.wire.buffer):
@@ -188,7 +188,7 @@ async def test_a_head_whose_time_is_over_as_some_of_it_comes_is_a_408() -> None:
 
 
 @on_loop
-async def test_the_time_of_a_head_runs_from_its_first_byte_behind_another_request() -> None:
+async def test_time_of_a_pipelined_head_starts_at_its_first_byte() -> None:
     async with serving(ok, header_timeout=0.01, keep_alive_timeout=1000) as server, server.client() as client:
         assert (await client.ask(get() + b"GET /")).status == 200
         assert (await client.answer()).status == 408
@@ -206,20 +206,20 @@ async def test_head_that_arrives_while_the_process_is_stopped_is_not_late() -> N
 
 
 @on_loop
-async def test_a_client_that_says_nothing_is_closed_without_an_answer() -> None:
+async def test_silent_client_is_closed_without_a_response() -> None:
     async with serving(ok, first_byte_timeout=0.01) as server, server.client() as client:
         assert await client.closed()
 
 
 @on_loop
-async def test_an_idle_connection_is_closed_without_an_answer() -> None:
+async def test_idle_connection_is_closed_without_a_response() -> None:
     async with serving(ok, keep_alive_timeout=0.01) as server, server.client() as client:
         await client.ask(get())
         assert await client.closed()
 
 
 @on_loop
-async def test_a_handler_may_take_longer_than_all_timeouts() -> None:
+async def test_handler_may_take_longer_than_all_timeouts() -> None:
     swept = asyncio.Event()
 
     async def slow(request: Request) -> Response:
@@ -234,7 +234,7 @@ async def test_a_handler_may_take_longer_than_all_timeouts() -> None:
 
 @pytest.mark.parametrize("kind", ["bytes", "view", "stream"])
 @on_loop
-async def test_a_client_that_does_not_read_is_cut_off(kind: str) -> None:
+async def test_client_that_does_not_read_is_aborted(kind: str) -> None:
     stream, streamed = Stream(*[bytes(1_000_000)] * 30), kind == "stream"
     whole = bytes(30_000_000)
     made = Response(stream if streamed else memoryview(whole) if kind == "view" else whole)
@@ -250,7 +250,7 @@ async def test_a_client_that_does_not_read_is_cut_off(kind: str) -> None:
 
 
 @on_loop
-async def test_a_client_that_reads_slowly_is_not_cut_off() -> None:
+async def test_client_that_reads_slowly_is_not_aborted() -> None:
     async with serving(answering(lambda: Response(bytes(40_000_000)))) as server, server.client() as client:
         client.send(get())
         await client.reader.readuntil(b"\r\n\r\n")
@@ -265,7 +265,7 @@ async def test_a_client_that_reads_slowly_is_not_cut_off() -> None:
 
 
 @on_loop
-async def test_a_refused_client_that_does_not_leave_is_closed() -> None:
+async def test_refused_client_that_stays_is_closed() -> None:
     async with serving(ok) as server, server.client() as client:
         assert (await client.ask(b"GET\r\n\r\n")).status == 400
         assert await client.closed()
@@ -278,7 +278,7 @@ async def test_a_refused_client_that_does_not_leave_is_closed() -> None:
 
 
 @on_loop
-async def test_a_connection_answers_so_many_requests_and_no_more() -> None:
+async def test_connection_closes_after_max_requests() -> None:
     async with serving(ok, max_requests=2) as server, server.client() as client:
         client.send(get() * 3)
         assert not (await client.answer()).closes
@@ -287,7 +287,7 @@ async def test_a_connection_answers_so_many_requests_and_no_more() -> None:
 
 
 @on_loop
-async def test_a_request_that_comes_as_the_connection_closes_is_not_answered() -> None:
+async def test_request_to_a_closing_connection_gets_no_response() -> None:
     async with serving(ok) as server, server.client() as client:
         await client.ask(get())
         assert server.only.end_when_idle()
@@ -296,7 +296,7 @@ async def test_a_request_that_comes_as_the_connection_closes_is_not_answered() -
 
 
 @on_loop
-async def test_time_that_runs_out_as_the_client_leaves_changes_nothing() -> None:
+async def test_deadline_at_the_moment_of_a_disconnect_changes_nothing() -> None:
     async with serving(ok) as server, server.client() as client:
         await client.ask(get())
         server.only.eof_received()
@@ -306,7 +306,7 @@ async def test_time_that_runs_out_as_the_client_leaves_changes_nothing() -> None
 
 @pytest.mark.parametrize("how", ["end", "reset"])
 @on_loop
-async def test_get_is_cancelled_when_the_client_leaves_and_may_clean_up(how: str) -> None:
+async def test_disconnect_cancels_get_and_lets_it_clean_up(how: str) -> None:
     called, cleaned = asyncio.Event(), asyncio.Event()
 
     async def slow(request: Request) -> Response:
@@ -333,7 +333,7 @@ async def test_get_is_cancelled_when_the_client_leaves_and_may_clean_up(how: str
 
 @pytest.mark.parametrize("how", ["end", "reset"])
 @on_loop
-async def test_post_finishes_when_the_client_leaves(how: str) -> None:
+async def test_post_finishes_after_a_disconnect(how: str) -> None:
     called, leave, finished = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def slow(request: Request) -> Response:
@@ -359,7 +359,7 @@ async def test_post_finishes_when_the_client_leaves(how: str) -> None:
 
 
 @on_loop
-async def test_a_job_is_told_once_that_its_client_has_left() -> None:
+async def test_disconnect_is_reported_once() -> None:
     told: asyncio.Queue[str] = asyncio.Queue()
     called = asyncio.Event()
 
@@ -384,7 +384,7 @@ async def test_a_job_is_told_once_that_its_client_has_left() -> None:
 
 
 @on_loop
-async def test_a_half_closed_client_gets_its_answer() -> None:
+async def test_half_closed_client_gets_its_response() -> None:
     async with serving(echo) as server, server.client() as client:
         client.send(post(b"hello") + get())
         client.writer.write_eof()
@@ -395,7 +395,7 @@ async def test_a_half_closed_client_gets_its_answer() -> None:
 
 @pytest.mark.parametrize("half_close", [True, False])
 @on_loop
-async def test_a_half_closed_client_waits_for_its_answer_if_the_server_says_so(half_close: bool) -> None:
+async def test_half_close_keeps_the_handler_running(half_close: bool) -> None:
     called, go = asyncio.Event(), asyncio.Event()
 
     async def slow(request: Request) -> Response:
@@ -416,7 +416,7 @@ async def test_a_half_closed_client_waits_for_its_answer_if_the_server_says_so(h
 
 
 @on_loop
-async def test_a_half_closed_client_that_leaves_altogether_is_noticed() -> None:
+async def test_disconnect_after_a_half_close_is_noticed() -> None:
     called, cancelled = asyncio.Event(), asyncio.Event()
 
     async def slow(request: Request) -> Response:
@@ -437,7 +437,7 @@ async def test_a_half_closed_client_that_leaves_altogether_is_noticed() -> None:
 @pytest.mark.parametrize("path", ["/", "/" + "a" * 29])  # 64 bytes long, it divides every power of two
 @pytest.mark.parametrize("waits", [False, True])
 @on_loop
-async def test_who_pipelines_does_not_keep_others_waiting(path: str, waits: bool) -> None:
+async def test_pipelined_requests_do_not_delay_other_clients(path: str, waits: bool) -> None:
     turns, loop = 0, asyncio.get_running_loop()
 
     def turn() -> None:
@@ -464,7 +464,7 @@ async def test_who_pipelines_does_not_keep_others_waiting(path: str, waits: bool
 
 
 @on_loop
-async def test_a_flood_of_requests_without_reading_the_answers_is_held_back() -> None:
+async def test_unread_responses_stop_a_flood_of_requests() -> None:
     served = 0
 
     async def big(request: Request) -> Response:
@@ -485,7 +485,7 @@ async def test_a_flood_of_requests_without_reading_the_answers_is_held_back() ->
 
 
 @on_loop
-async def test_clients_that_vanish_leave_no_trace() -> None:
+async def test_vanished_clients_leave_nothing_behind() -> None:
     async def answer(request: Request) -> Response:
         return Response(bytes(100_000))
 

@@ -83,7 +83,7 @@ def test_every_room_has_a_floor() -> None:
     assert {room_of(file) for file in MODULES} == set(FLOOR_OF)
 
 
-def test_the_top_level_is_small() -> None:
+def test_top_level_is_small() -> None:
     assert len([file for file in FILES if len(file.parts) == 1]) <= 12
 
 
@@ -133,7 +133,7 @@ def test_every_file_has_its_test_file() -> None:
     assert not [file for file in MODULES if f"test_{file.stem.strip('_')}" not in tested]
 
 
-def test_the_pool_knows_no_http() -> None:
+def test_pool_knows_no_http() -> None:
     for file in MODULES:
         if room_of(file) in ("pool", "executor.py"):
             assert "Request" not in read(file), file
@@ -147,12 +147,12 @@ def loaded_by(code: str) -> set[str]:
     return set(out.stdout.split())
 
 
-def test_a_worker_loads_neither_server_nor_loop() -> None:
+def test_worker_loads_neither_server_nor_loop() -> None:
     code = "from tinysvc import cpu_route, io_route; import tinysvc.pool.forkserver_main, tinysvc.runtime.cpu_endpoints"
     unwanted = {"asyncio", "concurrent.futures", "uvloop", "anyio", "httptools"}
     assert not (unwanted | {"tinysvc.server.server", "tinysvc.executor"}) & loaded_by(code)
 
 
-def test_a_pool_loads_no_server() -> None:
+def test_pool_loads_no_server() -> None:
     loaded = loaded_by("from tinysvc import ProcessPoolExecutor")
     assert not {"uvloop", "anyio", "httptools", "tinysvc.http", "tinysvc.server.server"} & loaded

@@ -50,7 +50,7 @@ def test_command_writes_a_service(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [tmp_path / "my-first"]
 
 
-def test_its_tests_pass(new: Path) -> None:
+def test_new_service_passes_its_tests(new: Path) -> None:
     said = run(new, sys.executable, "-m", "pytest", "-p", "no:asyncio", "-p", "no:cacheprovider", "-W", "error")
     assert "4 passed" in said
 
@@ -72,14 +72,14 @@ def test_tools_accept_the_service(new: Path, tool: str) -> None:
     run(new, sys.executable, "-m", name, *arguments, ".")
 
 
-def test_it_is_served(new: Path) -> None:
+def test_new_service_is_served(new: Path) -> None:
     with served("-m", "tinysvc", "my_first.py", "--port", "0", cwd=new) as server:
         assert server.get("/hello/Ada").text == "hello Ada"
         answer = httpx.post(f"{server.url}/score", json={"text": "kind words"}, timeout=20)
         assert answer.json() == {"words": 2, "score": 0.5}
 
 
-def test_the_image(new: Path) -> None:
+def test_dockerfile_is_consistent(new: Path) -> None:
     lines = [line for line in (new / "Dockerfile").read_text().splitlines() if line and not line.startswith("#")]
     said = {line.split()[0]: line.partition(" ")[2] for line in lines}
     version = re.match(r"python:3\.(\d+)-slim", said["FROM"])
@@ -134,7 +134,7 @@ def test_existing_files_are_never_changed(new: Path) -> None:
     assert (new / "my_first.py").read_text() == "mine" != before
 
 
-def test_an_empty_folder_and_one_below_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_service_is_written_to_empty_and_new_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     create("empty")
@@ -142,7 +142,7 @@ def test_an_empty_folder_and_one_below_another(tmp_path: Path, monkeypatch: pyte
     assert (tmp_path / "services" / "inner" / "inner.py").exists()
 
 
-def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_only_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(ConfigurationError, match=r"file/x cannot be written: Not a directory"):

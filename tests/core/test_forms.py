@@ -224,7 +224,7 @@ def test_request_form_has_fields_and_files(client: httpx.Client) -> None:
     assert answer.json() == [{"a": ["1", "2"]}, {"f": ["x"]}]
 
 
-def test_in_a_thread(client: httpx.Client, tmp_path: Path) -> None:
+def test_form_is_read_in_a_thread(client: httpx.Client, tmp_path: Path) -> None:
     answer = client.post("/io/thread", params={"path": str(tmp_path / "x")}, files={"file": ("x", bytes(2_000_000))})
     assert answer.json() == 2_000_000
 

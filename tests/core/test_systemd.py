@@ -59,7 +59,7 @@ def test_abstract_socket_is_found(receiver: socket.socket, monkeypatch: pytest.M
     assert environ == {}
 
 
-def test_without_an_address_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_notify_without_an_address_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(systemd, "_address", "")
     systemd.notify("READY=1")
 

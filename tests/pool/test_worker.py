@@ -127,7 +127,7 @@ def test_too_big_result_fails_its_job_only(start: Callable[..., ServerEnd]) -> N
     assert server.receive()[0][:2] == [2, PICKLED]
 
 
-def test_memory_is_measured_if_the_options_say_so(start: Callable[..., ServerEnd]) -> None:
+def test_option_measures_the_memory(start: Callable[..., ServerEnd]) -> None:
     server = start(function_program, OPTIONS._replace(measures_memory=True))
     server.receive()
     server.send(1, CALL, [], call(jobs.add, 1, 2))

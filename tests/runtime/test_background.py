@@ -80,7 +80,7 @@ def test_client_has_the_response_while_a_task_runs() -> None:
         go_on.set()
 
 
-def test_a_def_handler_and_a_task_can_add(done: Record) -> None:
+def test_def_handlers_and_tasks_can_add_tasks(done: Record) -> None:
     def first(background: Background) -> None:
         background.add(done.note, "second")
 
@@ -121,7 +121,7 @@ def test_tasks_start_when_the_resources_are_closed(done: Record) -> None:
 
 
 @pytest.mark.parametrize("streams", [False, True])
-def test_tasks_of_a_handler_that_fails_are_discarded(done: Record, streams: bool) -> None:
+def test_tasks_of_a_failed_handler_are_discarded(done: Record, streams: bool) -> None:
     @io_route("/plain")
     async def plain(background: Background) -> None:
         background.add(done.note, "never")
@@ -160,7 +160,7 @@ def test_tasks_start_when_the_client_of_a_stream_disconnects(done: Record) -> No
 
 
 @pytest.mark.parametrize("error", [ValueError("a secret"), SystemExit(3), asyncio.CancelledError()])
-def test_an_error_is_logged_with_the_request(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
+def test_error_of_a_task_is_logged_with_its_request(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
     async def fails() -> None:
         raise error
 
@@ -177,7 +177,7 @@ def test_an_error_is_logged_with_the_request(error: BaseException, caplog: pytes
     assert "in fails" in caplog.text
 
 
-def test_more_tasks_than_the_limit_are_a_503() -> None:
+def test_tasks_above_the_limit_get_503() -> None:
     go_on = threading.Event()
 
     @io_route("/")
@@ -196,7 +196,7 @@ def test_more_tasks_than_the_limit_are_a_503() -> None:
         wait_until(lambda: httpx.get(url).text == "fine", "there is room again")
 
 
-def test_a_server_that_ends_waits_for_tasks(done: Record) -> None:
+def test_drain_waits_for_tasks(done: Record) -> None:
     @io_resource
     async def database() -> AsyncIterator[list[str]]:
         yield done
@@ -233,7 +233,7 @@ def test_tasks_are_cancelled_after_the_shutdown_timeout(done: Record, caplog: py
 
 
 @pytest.mark.asyncio
-async def test_a_closed_server_starts_no_task(caplog: pytest.LogCaptureFixture) -> None:
+async def test_closed_server_starts_no_task(caplog: pytest.LogCaptureFixture) -> None:
     tasks = BackgroundTasks(1)
     background = Background(tasks)
     background.add(print)
@@ -259,7 +259,7 @@ async def coroutine() -> None:
         (lambda: partial(generator), "not a generator"),
     ],
 )
-def test_what_is_no_function_is_refused_when_it_is_added(what: Any, sentence: str) -> None:
+def test_non_function_is_refused_when_it_is_added(what: Any, sentence: str) -> None:
     with pytest.raises(TypeError, match=sentence):
         Background().add(what())
 
@@ -269,7 +269,7 @@ def test_wrong_arguments_are_an_error_in_the_handler() -> None:
         Background().add(coroutine, 1)
 
 
-def test_a_resource_called_background_is_the_authors() -> None:
+def test_resource_called_background_is_the_authors() -> None:
     @io_resource
     async def background() -> str:
         return "mine"
@@ -282,7 +282,7 @@ def test_a_resource_called_background_is_the_authors() -> None:
         assert httpx.get(url).text == "mine"
 
 
-def test_a_cpu_route_cannot_take_it() -> None:
+def test_cpu_route_cannot_take_background() -> None:
     @cpu_route("/")
     def handler(background: Background) -> None: ...
 

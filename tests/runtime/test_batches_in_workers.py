@@ -102,7 +102,7 @@ def timing(response: Response) -> bool:
 
 @pytest.mark.usefixtures("nothing_left")
 @pytest.mark.asyncio
-async def test_a_worker_that_dies_fails_its_batch_and_no_other(tmp_path: Path) -> None:
+async def test_dead_worker_fails_only_its_batch(tmp_path: Path) -> None:
     batch = Batch(size=2, wait=NEVER)
     calls = tmp_path / "calls"
     async with ProcessPoolExecutor(1, program=program(batch)) as pool:
@@ -117,7 +117,7 @@ async def test_a_worker_that_dies_fails_its_batch_and_no_other(tmp_path: Path) -
 
 @pytest.mark.usefixtures("nothing_left")
 @pytest.mark.asyncio
-async def test_a_batch_past_all_deadlines_is_killed(tmp_path: Path) -> None:
+async def test_batch_past_all_deadlines_is_killed(tmp_path: Path) -> None:
     batch = Batch(size=2, wait=NEVER)
     started, go = tmp_path / "started", tmp_path / "go"
     async with ProcessPoolExecutor(1, program=program(batch)) as pool:

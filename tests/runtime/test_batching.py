@@ -57,7 +57,7 @@ async def outcome(item: Item) -> Any:
 
 
 @pytest.mark.asyncio
-async def test_a_full_batch_goes_at_once() -> None:
+async def test_full_batch_starts_at_once() -> None:
     pool = FakePool()
     items = submit(batcher(pool), b"a", b"bc", b"")
     assert pool.given[pool.jobs[0]] == ((7, ["meta of a", "meta of bc", "meta of "], [1, 2, 0]), b"abc")
@@ -98,7 +98,7 @@ async def test_no_more_batches_are_in_the_pool_than_may_run(lane: Lane | None, a
 
 
 @pytest.mark.asyncio
-async def test_a_batch_of_several_holds_so_many_bytes_and_no_more() -> None:
+async def test_batch_of_several_requests_has_a_limit_of_bytes() -> None:
     pool = FakePool(max_workers=2)
     items = submit(batcher(pool), b"a" * 10, b"b" * MAX_BATCH_BYTES, b"c")
     (_, _, lengths), body = pool.given[pool.jobs[0]]
@@ -109,7 +109,7 @@ async def test_a_batch_of_several_holds_so_many_bytes_and_no_more() -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_big_batch_travels_in_an_arena() -> None:
+async def test_big_batch_travels_in_an_arena() -> None:
     pool = FakePool()
     submit(batcher(pool, size=2), b"a" * BIG, b"b")
     _, body = pool.given[pool.jobs[0]]
@@ -118,7 +118,7 @@ async def test_a_big_batch_travels_in_an_arena() -> None:
 
 
 @pytest.mark.asyncio
-async def test_out_of_descriptors_it_goes_through_the_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_batch_without_a_free_descriptor_uses_the_socket(monkeypatch: pytest.MonkeyPatch) -> None:
     def none_left() -> Arena:
         raise OSError(24, "too many open files")
 
@@ -129,7 +129,7 @@ async def test_out_of_descriptors_it_goes_through_the_socket(monkeypatch: pytest
 
 
 @pytest.mark.asyncio
-async def test_what_waits_is_bounded_as_the_pool_s_queue() -> None:
+async def test_waiting_requests_are_limited_by_the_queue_size() -> None:
     pool = FakePool(queue_size=2)
     to = batcher(pool, size=1)
     submit(to, b"runs")
@@ -184,7 +184,7 @@ async def test_queued_batch_is_removed_with_its_last_request() -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_cancelled_waiter_harms_no_other() -> None:
+async def test_cancelled_request_does_not_affect_its_batch() -> None:
     pool = FakePool()
     to = batcher(pool, size=2)
     cancelled, other = submit(to, b"a", b"b")
@@ -196,7 +196,7 @@ async def test_a_cancelled_waiter_harms_no_other() -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_deadline_before_the_start() -> None:
+async def test_deadline_before_the_start_of_a_batch() -> None:
     pool = FakePool(max_workers=1)
     to = batcher(pool, size=1, timeout=0.02)
     in_pool, waiting = submit(to, b"a", b"b")
@@ -209,7 +209,7 @@ async def test_a_deadline_before_the_start() -> None:
 
 
 @pytest.mark.asyncio
-async def test_what_has_expired_is_not_started_when_a_worker_is_free() -> None:
+async def test_expired_request_is_not_started() -> None:
     pool = FakePool(max_workers=1)
     to = batcher(pool, size=1, timeout=NEVER)
     _, late, good = submit(to, b"a", b"b", b"c")
@@ -222,7 +222,7 @@ async def test_what_has_expired_is_not_started_when_a_worker_is_free() -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_deadline_while_it_runs_is_each_one_s_own() -> None:
+async def test_each_request_of_a_running_batch_has_its_deadline() -> None:
     pool = FakePool()
     to = batcher(pool, size=2, timeout=NEVER)
     late, good = submit(to, b"a", b"b")
@@ -255,7 +255,7 @@ async def test_late_reply_is_discarded() -> None:
 
 @pytest.mark.parametrize("error", [NoWorkers("no worker is alive", 5), WorkerDied("worker 1 exited", 3)])
 @pytest.mark.asyncio
-async def test_the_error_of_a_batch_is_an_error_for_each(error: PoolError) -> None:
+async def test_error_of_a_batch_goes_to_each_request(error: PoolError) -> None:
     pool = FakePool()
     items = submit(batcher(pool, size=2), b"a", b"b")
     pool.end(pool.jobs[0], error)
@@ -269,7 +269,7 @@ async def test_the_error_of_a_batch_is_an_error_for_each(error: PoolError) -> No
     ("refusal", "for_each"), [(NoWorkers("no worker is alive"), NoWorkers), (TypeError("no MessagePack"), RemoteError)]
 )
 @pytest.mark.asyncio
-async def test_a_pool_that_refuses_a_batch_refuses_each_of_it(refusal: Exception, for_each: type) -> None:
+async def test_refusal_of_a_batch_goes_to_each_request(refusal: Exception, for_each: type) -> None:
     pool = FakePool()
     to = batcher(pool, size=2)
     pool.refusal = refusal
@@ -306,7 +306,7 @@ async def test_replies_precede_deadlines_after_a_blocked_loop() -> None:
     assert await outcome(item) == b"A"
 
 
-def test_an_alarm_whose_time_has_almost_come_under_uvloop() -> None:
+def test_alarm_that_is_almost_due_works_under_uvloop() -> None:
     """There `call_at` then gives a handle that does not know its time."""
 
     async def main() -> None:

@@ -41,7 +41,7 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Cl
         yield client
 
 
-def test_what_is_the_same_is_computed_once(client: httpx.Client) -> None:
+def test_equal_requests_are_computed_once(client: httpx.Client) -> None:
     first = client.get("/number/a")
     again = client.get("/number/a")
     assert first.text == again.text == "1"
@@ -99,12 +99,14 @@ def test_response_with_a_cookie_is_never_public(client: httpx.Client) -> None:
     assert answer.headers["cache-control"] == "private, max-age=5"
 
 
-def test_it_is_kept_as_long_as_was_said(client: httpx.Client) -> None:
+def test_result_is_kept_for_the_seconds_of_its_option(client: httpx.Client) -> None:
     wait_until(lambda: client.get("/brief").text == "3", "it was computed three times")
 
 
 @pytest.mark.parametrize("kind", ["error", "cookie", "private", "no-store", "stream", "raises", "fails"])
-def test_what_is_not_kept(client: httpx.Client, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_errors_and_private_responses_are_not_kept(
+    client: httpx.Client, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
     answers = [client.get(f"/answers/{kind}") for _ in range(2)]
     assert len({answer.status_code for answer in answers}) == 1
     if kind != "fails":
@@ -113,7 +115,7 @@ def test_what_is_not_kept(client: httpx.Client, kind: str, caplog: pytest.LogCap
     assert all("age" not in answer.headers for answer in answers)
 
 
-def test_what_the_handler_says_of_caching_stays(client: httpx.Client) -> None:
+def test_cache_control_of_the_handler_stays(client: httpx.Client) -> None:
     for _ in range(2):
         answer = client.get("/answers/own")
         assert (answer.text, answer.status_code, answer.headers["x-a"]) == ("1", 201, "b")
@@ -121,16 +123,16 @@ def test_what_the_handler_says_of_caching_stays(client: httpx.Client) -> None:
     assert [client.get("/answers/none").status_code for _ in range(2)] == [204, 204]
 
 
-def test_what_is_too_big_is_not_kept(client: httpx.Client) -> None:
+def test_big_response_is_not_kept(client: httpx.Client) -> None:
     assert [client.get("/answers/big").text.partition(" ")[0] for _ in range(2)] == ["1", "2"]
 
 
-def test_a_batch_is_cached_too(client: httpx.Client) -> None:
+def test_route_with_batches_has_a_cache(client: httpx.Client) -> None:
     assert [client.get("/batched?n=7").text for _ in range(3)] == ["7"] * 3
     assert client.get("/number/x").text == "2"
 
 
-def test_who_comes_meanwhile_waits_for_the_one_computation(client: httpx.Client, tmp_path: Path) -> None:
+def test_equal_requests_wait_for_one_computation(client: httpx.Client, tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as threads:
         answers = [threads.submit(client.get, "/gated/gate") for _ in range(8)]
         wait_until(lambda: list(tmp_path.iterdir()), "it runs")
@@ -210,7 +212,7 @@ async def test_computation_ends_with_its_last_request() -> None:
 
 
 @on_loop
-async def test_what_is_not_safe_runs_on_without_its_client() -> None:
+async def test_post_continues_after_a_disconnect() -> None:
     slow = Slow()
     for options, is_told in (({}, False), ({"on_disconnect": "cancel"}, True)):
         request = Request("POST", "/x")
@@ -238,7 +240,7 @@ async def test_errors_are_shared_and_private_responses_are_not(answer: Any) -> N
 
 @pytest.mark.parametrize(("length", "answers"), [(None, [b"1", b"2"]), (BIG, [b"1", b"2"]), (1, [b"1", b"1"])])
 @on_loop
-async def test_a_big_body_is_not_read_for_its_key(length: int | None, answers: list[bytes]) -> None:
+async def test_big_body_is_not_read_for_its_key(length: int | None, answers: list[bytes]) -> None:
     async def pieces() -> Any:
         yield b"x"
 
@@ -251,7 +253,7 @@ async def test_a_big_body_is_not_read_for_its_key(length: int | None, answers: l
 
 
 @on_loop
-async def test_the_same_header_twice_is_not_once_with_a_comma() -> None:
+async def test_repeated_header_differs_from_one_with_a_comma() -> None:
     slow = Slow()
     slow.goes_on.set()
     route = cached(slow)
@@ -289,14 +291,14 @@ def test_stored_response_has_its_age() -> None:
 
 
 @pytest.mark.parametrize("cache", [0, -1, "60", True, Cache(0), Cache(1, headers="accept"), Cache(1, headers=[1])])  # type: ignore[list-item]
-def test_a_cache_that_cannot_be(cache: Any) -> None:
+def test_wrong_cache_option_is_refused(cache: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"function.*(cache takes a number of seconds above 0|list of names)"):
 
         @cpu_route("/x", cache=cache)
         def function() -> None: ...
 
 
-def test_a_stream_is_not_kept() -> None:
+def test_stream_is_refused_for_a_cache() -> None:
     with pytest.raises(ConfigurationError, match=r"streaming.*keeps no streams; .* leave out cache="):
         cpu_route("/x", cache=1)(caching_jobs.streaming)
 

@@ -186,7 +186,7 @@ async def other() -> str:
     ("path", "name", "words"),
     [("asyncio", "group", "failed"), ("anyio", "anyio_group", "failed"), ("cancel", "anyio_group", "was cancelled")],
 )
-def test_a_task_group_that_fails_does_not_end_the_server(
+def test_failed_task_group_does_not_end_the_server(
     path: str, name: str, words: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     service = Service(fails_in_group, fails_in_anyio_group, cancels_group, other, group, anyio_group)
@@ -202,7 +202,7 @@ def test_a_task_group_that_fails_does_not_end_the_server(
     assert ("in lose" in errors[0]) == (words == "failed")
 
 
-def test_a_task_group_waits_for_its_tasks_when_the_server_ends() -> None:
+def test_task_group_waits_for_its_tasks_when_the_server_ends() -> None:
     done: list[str] = []
 
     async def work() -> None:

@@ -44,7 +44,7 @@ async def running(*parts: Any, **options: Any) -> AsyncIterator[RunningService]:
 
 
 @on_loop
-async def test_values_go_in_and_come_out_and_resources_are_filled_in() -> None:
+async def test_call_passes_values_and_fills_in_resources() -> None:
     async with running():
         assert await cpu(jobs.predict, jobs.Features([1, 2])) == {"score": 1.0}
         assert await cpu(jobs.predict, features=jobs.Features([2, 2]), weights=[1, 1]) == {"score": 4}
@@ -58,7 +58,7 @@ async def test_values_go_in_and_come_out_and_resources_are_filled_in() -> None:
 
 
 @on_loop
-async def test_what_goes_wrong_is_raised_here() -> None:
+async def test_errors_of_a_call_are_raised_in_the_caller() -> None:
     async with running(queue_size=0):
         with pytest.raises(HTTPError) as caught:
             await cpu(jobs.fails, "http")
@@ -77,7 +77,7 @@ async def test_what_goes_wrong_is_raised_here() -> None:
 
 
 @on_loop
-async def test_the_routes_limit_and_the_queue_hold(tmp_path: Path) -> None:
+async def test_call_obeys_the_limit_of_the_route_and_the_queue(tmp_path: Path) -> None:
     async with running(queue_size=1):
         first, second = (asyncio.ensure_future(cpu(jobs.waits, str(tmp_path))) for _ in range(2))
         while not list(tmp_path.iterdir()):
@@ -91,7 +91,7 @@ async def test_the_routes_limit_and_the_queue_hold(tmp_path: Path) -> None:
 
 
 @on_loop
-async def test_who_is_cancelled_stops_the_job(tmp_path: Path) -> None:
+async def test_cancelled_call_stops_its_job(tmp_path: Path) -> None:
     async with running():
         call = asyncio.ensure_future(cpu(jobs.waits, str(tmp_path)))
         while not (started := list(tmp_path.iterdir())):
@@ -105,7 +105,7 @@ async def test_who_is_cancelled_stops_the_job(tmp_path: Path) -> None:
 
 
 @on_loop
-async def test_in_a_foreign_executor() -> None:
+async def test_call_runs_in_an_external_executor() -> None:
     with ThreadPoolExecutor(1) as executor:
         service = Service(jobs.predict, jobs.weights, jobs.fails)
         async with at_work(service, Settings(pools={"default": executor})):
@@ -196,7 +196,7 @@ def test_exception_gets_the_same_response_by_route_and_by_call(workers: int) -> 
                 assert one.headers.get("x-what") == ("tea" if name == "keywords" else None)
 
 
-def test_an_error_handler_for_all_is_asked_about_a_call_and_the_error_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_general_error_handler_gets_the_error_of_a_call(caplog: pytest.LogCaptureFixture) -> None:
     service = Service(jobs, calls, runs, pool, error_handlers={Exception: failed})
     with serving(service, cpu_workers=1, raise_errors=False) as url:
         for path in ("raises", "calls", "runs"):
@@ -208,7 +208,7 @@ def test_an_error_handler_for_all_is_asked_about_a_call_and_the_error_logged(cap
 
 
 @on_loop
-async def test_what_a_handler_raises_is_the_original_of_the_error() -> None:
+async def test_exception_of_a_handler_is_the_original_of_the_error() -> None:
     async with running():
         with pytest.raises(RemoteError, match="7 text") as caught:
             await cpu(jobs.raises, "other")
@@ -222,6 +222,6 @@ async def test_what_a_handler_raises_is_the_original_of_the_error() -> None:
         assert caught.value.original is None
 
 
-def test_the_function_stays_a_function() -> None:
+def test_decorated_function_stays_a_function() -> None:
     assert jobs.predict(jobs.Features([1, 2]), [1, 1]) == {"score": 3}
     assert cpu_route("/x")(jobs.plain) is jobs.plain

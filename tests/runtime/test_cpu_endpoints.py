@@ -67,19 +67,19 @@ def meta(endpoint: int, **path: str) -> list[Any]:
     return [endpoint, "POST", "/", "", path, [[b"x", b"y"], [b"x-add", b"1"]], NOBODY, "id", None]
 
 
-def test_a_resource_is_opened_once_and_closed(handle: JobFunction) -> None:
+def test_resource_is_opened_once(handle: JobFunction) -> None:
     head, body = handle(meta(0), b"ab")
     assert (head, body) == ((200, "application/json", []), b'{"size":6}')
     assert opened == ["opened"]
 
 
-def test_the_resource_was_closed() -> None:
+def test_resource_is_closed_with_its_program() -> None:
     with CpuProgram([Endpoint(double, (), {"weight": weight})])():
         pass
     assert opened[-1] == "closed"
 
 
-def test_the_request_is_whole(handle: JobFunction) -> None:
+def test_worker_has_the_whole_request(handle: JobFunction) -> None:
     (status, content_type, headers), body = handle(meta(1), b"")
     assert (status, content_type, headers) == (201, "application/json", [("x-a", "b")])
     assert orjson.loads(bytes(body)) == [["127.0.0.1", 1], "/a/socket", "POST", "y"]  # type: ignore[arg-type]
@@ -91,13 +91,13 @@ def test_wrong_requests_and_errors_get_a_response(handle: JobFunction) -> None:
     assert handle(meta(4), b"").meta[:3] == (409, "application/problem+json", [("x-why", "test")])
 
 
-def test_a_generator_is_a_stream(handle: JobFunction) -> None:
+def test_generator_is_a_stream(handle: JobFunction) -> None:
     reply = handle(meta(3, n="2"), b"")
     assert reply.meta[1] == "application/x-ndjson"
     assert list(reply.body) == [b'{"i":0}\n', b'{"i":1}\n']
 
 
-def test_a_shared_resource_is_opened_once_before_all_others() -> None:
+def test_shared_resource_is_opened_once_before_all_others() -> None:
     program = CpuProgram([Endpoint(double, (), {"weight": weight}, frozenset({"weight"}))] * 2)
     del opened[:]
     with program.preload():
@@ -112,7 +112,7 @@ def test_a_shared_resource_is_opened_once_before_all_others() -> None:
     assert opened == ["opened", "closed"] * 2
 
 
-def test_the_request_s_id_and_route_are_known() -> None:
+def test_worker_knows_id_and_route_of_the_request() -> None:
     with CpuProgram([Endpoint(batching_jobs.whoami, (), {}, path="/{a}")])() as handle:
         assert handle(meta(0), b"").body == b'["id","id","POST /{a}"]'
 
@@ -149,13 +149,13 @@ def xs(*values: Any) -> list[bytes]:
     return [b'{"x":%s}' % str(value).encode() for value in values]
 
 
-def test_a_batch_is_one_call_with_lists() -> None:
+def test_batch_is_one_call_with_lists() -> None:
     got = batch(batching_jobs.score, *xs(1, 2, 3))
     assert got == [(200, b'{"y":%d,"of":3}' % y) for y in (11, 21, 31)]
     assert batching_jobs.calls == [3]
 
 
-def test_what_does_not_bind_is_not_given_to_the_handler() -> None:
+def test_request_that_does_not_bind_is_not_in_the_batch() -> None:
     good, bad, worse = batch(batching_jobs.score, *xs(1, '"a"'), b"{")
     assert good == (200, b'{"y":11,"of":1}')
     assert (bad[0], worse[0]) == (422, 400)
@@ -163,7 +163,7 @@ def test_what_does_not_bind_is_not_given_to_the_handler() -> None:
     assert batching_jobs.calls == []
 
 
-def test_an_exception_among_the_results_is_one_item_s_error() -> None:
+def test_exception_among_the_results_is_the_error_of_one_item() -> None:
     own, refused, unencodable, stream, good = batch(batching_jobs.picky, *xs(0, 1, 2, 3, 9))
     assert own == ("ZeroDivisionError", "zero", "ZeroDivisionError: zero")
     assert refused == (409, b'{"type":"about:blank","title":"Conflict","status":409,"detail":"one"}')
@@ -174,7 +174,7 @@ def test_an_exception_among_the_results_is_one_item_s_error() -> None:
     assert batching_jobs.calls == [5]
 
 
-def test_a_handler_that_raises_for_several_is_called_with_each_alone() -> None:
+def test_failed_batch_is_repeated_item_by_item() -> None:
     first, raised, last = batch(batching_jobs.picky, *xs(8, -1, 9))
     assert (first, last) == ((200, b"8"), (200, b"9"))
     assert raised[:2] == ("ValueError", "a negative one")
@@ -197,23 +197,23 @@ def test_results_that_are_no_list_of_the_same_length_fail_for_all(function: Any,
     assert batching_jobs.calls in ([], [2])  # not called again
 
 
-def test_an_array_is_a_list_of_results() -> None:
+def test_array_is_a_list_of_results() -> None:
     assert batch(batching_jobs.array, *xs(1, 2)) == [(200, b"0.5"), (200, b"1.0")]
 
 
-def test_an_author_s_error_while_a_request_is_bound_is_its_own() -> None:
+def test_error_in_post_init_fails_only_its_request() -> None:
     good, bad = batch(batching_jobs.odd, *xs(0, 1))
     assert good == (200, b"0")
     assert bad[:2] == ("RuntimeError", "an odd one")
 
 
 @pytest.mark.parametrize("function", [batching_jobs.exhausted, batching_jobs.odd])
-def test_out_of_memory_the_worker_is_to_leave(function: Any) -> None:
+def test_memory_error_of_a_batch_reaches_the_worker(function: Any) -> None:
     with pytest.raises(MemoryError):
         batch(function, *xs(2, 3))
 
 
-def test_a_batch_of_whole_requests() -> None:
+def test_batch_has_the_whole_requests() -> None:
     expected = (201, b'["POST","n","id,id","POST /b"]')
     assert batch(batching_jobs.whole_request, b"", b"", name="n") == [expected] * 2
 

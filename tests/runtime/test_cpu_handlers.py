@@ -71,7 +71,7 @@ def timing(of: Response | PoolError) -> str:
 
 @pytest.mark.usefixtures("nothing_left")
 @pytest.mark.asyncio
-async def test_the_way_to_a_worker_and_back() -> None:
+async def test_request_travels_to_a_worker_and_back() -> None:
     async with pool_of() as pool:
         given = Headers(((b"x-request-id", b"abc"),))
         response = await handler(pool)(Request("POST", "/who/me", headers=given))
@@ -118,7 +118,7 @@ async def test_bodies_of_every_size() -> None:
 
 @pytest.mark.usefixtures("nothing_left")
 @pytest.mark.asyncio
-async def test_a_shared_resource_is_opened_before_the_fork() -> None:
+async def test_shared_resource_is_opened_before_the_fork() -> None:
     async with pool_of(2) as pool:
         first = await handler(pool, batching_jobs.pids)(Request("GET", "/x"))
         opened_in, worker = first.content.strip(b"[]").split(b",")
@@ -127,7 +127,7 @@ async def test_a_shared_resource_is_opened_before_the_fork() -> None:
 
 @pytest.mark.usefixtures("nothing_left")
 @pytest.mark.asyncio
-async def test_a_generator_of_events() -> None:
+async def test_generator_of_events_is_an_event_stream() -> None:
     async with pool_of() as pool:
         response = await handler(pool, batching_jobs.ticks)(Request("GET", "/x", path_params={"n": "2"}))
         assert response.content_type == "text/event-stream; charset=utf-8"
@@ -171,7 +171,7 @@ async def test_server_timing_of_a_job_that_never_ran(tmp_path: Path) -> None:
     [("GET", None, True), ("POST", None, False), ("GET", "finish", False), ("POST", "cancel", True)],
 )
 @pytest.mark.asyncio
-async def test_what_becomes_of_the_job_of_a_gone_client(method: str, on_disconnect: Any, even_running: bool) -> None:
+async def test_disconnect_abandons_the_job(method: str, on_disconnect: Any, even_running: bool) -> None:
     pool = FakePool()
     request = Request(method, "/x")
     answer = asyncio.ensure_future(handler(pool, on_disconnect=on_disconnect)(request))
@@ -189,7 +189,7 @@ async def test_what_becomes_of_the_job_of_a_gone_client(method: str, on_disconne
 
 
 @pytest.mark.asyncio
-async def test_a_cancelled_handler_abandons_its_job() -> None:
+async def test_cancelled_handler_abandons_its_job() -> None:
     pool = FakePool()
     answer = asyncio.ensure_future(handler(pool)(Request("POST", "/x")))
     await until(lambda: pool.jobs, "the job is in the pool")
@@ -200,7 +200,7 @@ async def test_a_cancelled_handler_abandons_its_job() -> None:
 
 
 @pytest.mark.asyncio
-async def test_jobs_that_ask_the_same_have_the_same_key() -> None:
+async def test_equal_jobs_have_equal_keys() -> None:
     pool = FakePool()
     requests = [Request("POST", "/x", "a=1", body=body) for body in (b"1", b"1", b"2")]
     answers = [asyncio.ensure_future(handler(pool)(request)) for request in requests]
@@ -214,7 +214,7 @@ async def test_jobs_that_ask_the_same_have_the_same_key() -> None:
 
 @pytest.mark.usefixtures("nothing_left")
 @pytest.mark.asyncio
-async def test_the_arena_of_a_refused_job_is_closed() -> None:
+async def test_arena_of_a_refused_job_is_closed() -> None:
     pool = FakePool()
     pool.refusal = QueueFull("1 jobs wait already; try again later")
     with pytest.raises(QueueFull):
@@ -234,7 +234,7 @@ async def test_disconnect_during_an_upload_closes_the_arena() -> None:
 
 @pytest.mark.parametrize(("size", "kind"), [(0, bytes), (BIG - 1, bytes), (BIG, Arena), (3 * BIG, Arena)])
 @pytest.mark.asyncio
-async def test_what_a_body_is_received_in(size: int, kind: type) -> None:
+async def test_big_body_is_received_in_an_arena(size: int, kind: type) -> None:
     async def body() -> AsyncIterator[bytes]:
         for start in range(0, size, 60_000):
             yield b"x" * min(60_000, size - start)

@@ -51,7 +51,7 @@ async def with_middleware() -> str:
     return "text"
 
 
-def test_a_deadline_on_the_loop(caplog: pytest.LogCaptureFixture) -> None:
+def test_io_route_past_its_deadline_gets_504(caplog: pytest.LogCaptureFixture) -> None:
     with serving(Service(late, own_timeout), raise_errors=False) as url:
         answer = httpx.get(f"{url}/late")
         assert (answer.status_code, answer.json()["detail"]) == (504, "The response was not ready within 0.05 s.")
@@ -60,7 +60,7 @@ def test_a_deadline_on_the_loop(caplog: pytest.LogCaptureFixture) -> None:
     assert "of the handler's own" in caplog.text
 
 
-def test_a_limit_of_one_route() -> None:
+def test_io_route_above_its_limit_gets_503() -> None:
     with serving(Service(narrow, with_middleware)) as url, ThreadPoolExecutor(2) as threads:
         asked = [threads.submit(httpx.get, f"{url}/narrow") for _ in range(2)]
         for _ in asked:
@@ -80,7 +80,7 @@ def test_middleware_of_one_route() -> None:
         assert "x-stamped" not in httpx.get(f"{url}/nothing").headers
 
 
-def test_the_traceback_of_a_thread_begins_with_the_authors_code(caplog: pytest.LogCaptureFixture) -> None:
+def test_traceback_of_a_thread_begins_with_the_authors_code(caplog: pytest.LogCaptureFixture) -> None:
     @io_route("/")
     def broken() -> None:
         raise LookupError("here")
@@ -92,7 +92,7 @@ def test_the_traceback_of_a_thread_begins_with_the_authors_code(caplog: pytest.L
     assert "LookupError: here" in record.getMessage()
 
 
-def test_a_thread_cannot_be_stopped() -> None:
+def test_timeout_of_a_def_handler_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="only an async def can be cancelled"):
         io_route("/", timeout=1)(narrow)
 

@@ -106,14 +106,16 @@ def client() -> Iterator[httpx.Client]:
         ("GET", "/livez", 200, None),
     ],
 )
-def test_around_all_that_is_under_it(
+def test_middleware_is_around_all_responses(
     client: httpx.Client, method: str, path: str, status: int, passed: str | None
 ) -> None:
     answer = client.request(method, path)
     assert (answer.status_code, answer.headers.get("x-passed")) == (status, passed)
 
 
-def test_what_a_handler_raises_comes_as_a_response(client: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
+def test_exception_of_a_handler_reaches_middleware_as_a_response(
+    client: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
     answer = client.get("/v1/inner/teapot")
     assert (answer.json()["detail"], answer.headers["x-pot"]) == ("no coffee", "tea")
     caplog.clear()
@@ -135,7 +137,7 @@ def test_error_of_middleware_gets_a_response(client: httpx.Client) -> None:
         ("/v1/hasty/plain", "the middleware hasty is not async; write async def hasty(request, call_next)"),
     ],
 )
-def test_what_is_no_response_is_named(
+def test_wrong_result_of_middleware_is_named(
     client: httpx.Client, caplog: pytest.LogCaptureFixture, path: str, says: str
 ) -> None:
     caplog.clear()
@@ -202,7 +204,7 @@ def test_response_of_middleware_is_encoded_as_a_result() -> None:
     }
 
 
-def test_a_stream_may_be_changed_on_its_way() -> None:
+def test_middleware_may_change_a_stream() -> None:
     with serving(Service(streams, pieces, middleware=[loud]), cpu_workers=1) as url:
         assert httpx.get(f"{url}/events").text == 'DATA: ONE\n\nDATA: {"TWO":2}\n\n'
         assert httpx.get(f"{url}/pieces").text == "ONETWO"
@@ -225,7 +227,7 @@ def test_services_side_by_side_without_a_prefix_keep_their_own() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["gzip", Cors, lambda request: None])
-def test_what_cannot_be_middleware_is_said_at_once(wrong: Any) -> None:
+def test_invalid_middleware_is_refused_at_start_up(wrong: Any) -> None:
     says = re.escape(f"middleware takes a list of functions, as in async def m(request, call_next), not {[wrong]!r}")
     with pytest.raises(ConfigurationError, match=says):
         Service(plain, middleware=[wrong])
@@ -249,9 +251,7 @@ def cpu_size(body: bytes) -> int:
 
 
 @pytest.mark.parametrize("path", ["/read", "/cpu"])
-def test_a_body_that_middleware_has_streamed_is_not_taken_for_empty(
-    path: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_streamed_body_is_not_empty_for_the_handler(path: str, caplog: pytest.LogCaptureFixture) -> None:
     service = Service(read_size, cpu_size, middleware=[streams_it])
     with serving(service, cpu_workers=1, raise_errors=False) as url:
         assert httpx.post(url + path, content=b"").json() == 0
@@ -337,7 +337,7 @@ async def longer(request: Request, call_next: Handler) -> Response:
 
 
 @pytest.mark.parametrize(("middleware", "status"), [(louder, 200), (instead, 403), (failing, 409)])
-def test_a_stream_is_closed_whatever_middleware_makes_of_it(middleware: Any, status: int) -> None:
+def test_stream_behind_middleware_is_always_closed(middleware: Any, status: int) -> None:
     endless_closed.clear()
     with serving(Service(endless, middleware=[Marked("outer"), middleware])) as url:
         with httpx.stream("POST", f"{url}/endless") as answer:
@@ -372,7 +372,7 @@ async def reads_form(request: Request, call_next: Handler) -> Response:
 
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize("size", [10, 100_000, 900_000])
-def test_a_handler_reads_the_body_of_a_form_that_middleware_has_parsed(size: int, chunked: bool) -> None:
+def test_handler_reads_a_form_that_middleware_has_parsed(size: int, chunked: bool) -> None:
     body = b"a=" + b"x" * size
     headers = {"content-type": "application/x-www-form-urlencoded"}
     with serving(Service(length, io_length, middleware=[reads_form]), cpu_workers=1) as url:

@@ -50,7 +50,7 @@ def lines(record: Path) -> list[str]:
     return record.read_text().splitlines()
 
 
-def test_a_resource_of_the_request(client: httpx.Client) -> None:
+def test_resource_takes_a_part_of_the_request(client: httpx.Client) -> None:
     assert client.get("/me", headers=TOKEN).json() == {"name": "ada", "database": "main"}
     assert client.get("/me", headers={"authorization": "bEARER  secret"}).status_code == 200
 
@@ -63,7 +63,7 @@ def test_unknown_client_gets_401(client: httpx.Client, path: str, header: str | 
     assert "detail" in answer.json()
 
 
-def test_a_key_that_is_missing(client: httpx.Client) -> None:
+def test_missing_key_gets_401(client: httpx.Client) -> None:
     assert client.get("/key", headers={"x-key": "k", "user-agent": "a"}).text == "a:k"
     answer = client.get("/key")
     assert (answer.status_code, answer.headers["www-authenticate"]) == (401, 'ApiKey header="x-key"')
@@ -79,24 +79,24 @@ def test_resources_get_the_error_of_the_handler(client: httpx.Client, record: Pa
     assert lines(record) == ["user", "begin", "rollback HTTPError"]
 
 
-def test_a_resource_does_not_swallow_an_error(client: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
+def test_resource_cannot_swallow_an_error(client: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
     assert client.get("/swallowed").status_code == 500
     assert "not to be swallowed" in caplog.text
 
 
-def test_they_stay_open_until_a_stream_has_ended(client: httpx.Client, record: Path) -> None:
+def test_resources_stay_open_until_a_stream_has_ended(client: httpx.Client, record: Path) -> None:
     with client.stream("GET", "/stream", headers=TOKEN) as answer:
         assert "".join(answer.iter_text()) == "one main/ada"
     assert lines(record) == ["user", "begin", "commit"]
 
 
-def test_a_stream_that_fails(client: httpx.Client, record: Path) -> None:
+def test_failed_stream_rolls_back(client: httpx.Client, record: Path) -> None:
     with pytest.raises(httpx.RemoteProtocolError):
         client.get("/broken", headers=TOKEN)
     assert lines(record) == ["user", "begin", "rollback LookupError"]
 
 
-def test_a_stream_whose_client_leaves(client: httpx.Client, record: Path) -> None:
+def test_disconnect_in_a_stream_rolls_back(client: httpx.Client, record: Path) -> None:
     with client.stream("GET", "/endless", headers=TOKEN) as answer:
         pieces = answer.iter_text()  # kept: httpx closes the stream with it
         assert next(pieces) == "data: first\n\n"
@@ -104,12 +104,12 @@ def test_a_stream_whose_client_leaves(client: httpx.Client, record: Path) -> Non
     wait_until(lambda: lines(record)[2:] == ["rollback CancelledError"], "the resource is closed")
 
 
-def test_a_def_runs_in_a_thread(client: httpx.Client, record: Path) -> None:
+def test_def_resource_runs_in_a_thread(client: httpx.Client, record: Path) -> None:
     assert client.post("/threaded", content=b"x" * 3).text == "POST /threaded xxx"
     assert lines(record) == ["thread begins", "thread ends"]
 
 
-def test_of_a_socket(client: httpx.Client, url: str, record: Path) -> None:
+def test_websocket_has_resources(client: httpx.Client, url: str, record: Path) -> None:
     with connect(url.replace("http", "ws") + "/socket", additional_headers=TOKEN) as socket:
         assert socket.recv(timeout=20) == "main/ada"
     wait_until(lambda: lines(record) == ["user", "begin", "commit"], "the resource is closed")
@@ -117,7 +117,7 @@ def test_of_a_socket(client: httpx.Client, url: str, record: Path) -> None:
         connect(url.replace("http", "ws") + "/socket").close()
 
 
-def test_of_a_socket_whose_handler_fails(url: str, record: Path) -> None:
+def test_websocket_that_fails_closes_its_resources(url: str, record: Path) -> None:
     record.write_text("")
     with connect(url.replace("http", "ws") + "/socket-fails", additional_headers=TOKEN) as socket:
         assert socket.recv(timeout=20) == "main/ada"
@@ -126,11 +126,11 @@ def test_of_a_socket_whose_handler_fails(url: str, record: Path) -> None:
     wait_until(lambda: lines(record) == ["user", "begin", "rollback LookupError"], "the resource is closed")
 
 
-def test_a_worker_is_given_those_of_the_request(client: httpx.Client) -> None:
+def test_worker_gets_the_resources_of_the_request(client: httpx.Client) -> None:
     assert client.get("/work", headers=TOKEN).json() == [[10, 20], "ada", "main"]
 
 
-def test_a_batch_is_given_each_requests_own(client: httpx.Client) -> None:
+def test_batch_gets_the_resources_of_each_request(client: httpx.Client) -> None:
     with ThreadPoolExecutor(4) as threads:
         answers = threads.map(lambda n: client.get(f"/batch?n={n}", headers=TOKEN).text, range(4))
         assert list(answers) == [f"{n} ada 10" for n in range(4)]
@@ -146,7 +146,7 @@ def test_cached_response_needs_the_same_resources(client: httpx.Client, record: 
     assert lines(record).count("computed") == 2
 
 
-def test_what_cannot_be_sent_to_a_worker(client: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
+def test_resource_that_cannot_be_pickled_is_named(client: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
     assert client.get("/unpicklable").status_code == 500
     assert "the resources lock of a request cannot be sent to a worker" in caplog.text
 
@@ -204,7 +204,7 @@ def test_body_is_not_read_before_the_token_is_known(url: str) -> None:
             assert connection.recv(4096).split()[1] == status
 
 
-def test_what_was_opened_is_closed_when_a_later_one_fails() -> None:
+def test_open_resources_are_closed_when_a_later_one_fails() -> None:
     closed = []
 
     @io_resource

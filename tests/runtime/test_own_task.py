@@ -254,7 +254,7 @@ def test_stream_that_the_client_or_a_drain_ends_rolls_back() -> None:
     assert log == ["rolling back", "rollback"]
 
 
-def test_a_drain_ends_a_stream_in_order() -> None:
+def test_drain_ends_a_stream_in_order() -> None:
     @io_route("/lines")
     async def lines(transaction: str) -> AsyncIterator[dict[str, int]]:
         yield {"n": 1}
@@ -478,7 +478,7 @@ def test_background_tasks_start_after_resources_have_closed() -> None:
     assert log == ["committing", "commit", "background"]
 
 
-def test_a_request_leaves_no_reference_cycle() -> None:
+def test_request_leaves_no_reference_cycle() -> None:
     alive: list[int] = []
 
     @io_route("/alive")

@@ -149,9 +149,7 @@ def test_response_that_sets_a_cookie_is_never_public(others: str, kind: str, con
 
 
 @pytest.mark.parametrize(("headers", "control"), [({}, "public, max-age=60"), (BEARER, "private, max-age=60")])
-def test_a_file_that_is_asked_for_with_a_token_is_never_public(
-    tmp_path: Path, headers: dict[str, str], control: str
-) -> None:
+def test_file_behind_a_token_is_never_public(tmp_path: Path, headers: dict[str, str], control: str) -> None:
     (tmp_path / "a.txt").write_text("abc")
     with serving(StaticFiles(tmp_path, cache_control="public, max-age=60")) as url:
         answer = httpx.get(f"{url}/static/a.txt", headers=headers)

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("quiet")
 
 
 @on_loop
-async def test_the_oldest_idle_connection_makes_room() -> None:
+async def test_oldest_idle_connection_makes_room() -> None:
     async with serving(ok, max_connections=2) as server, server.client() as a, server.client() as b:
         await a.ask(get())
         await b.ask(get())
@@ -40,7 +40,7 @@ async def test_the_oldest_idle_connection_makes_room() -> None:
 
 
 @on_loop
-async def test_every_newcomer_takes_another_idle_connection_s_place() -> None:
+async def test_each_new_connection_replaces_an_idle_one() -> None:
     async with serving(ok, max_connections=2) as server, server.client() as a, server.client() as b:
         await a.ask(get())
         await b.ask(get())
@@ -50,7 +50,7 @@ async def test_every_newcomer_takes_another_idle_connection_s_place() -> None:
 
 
 @on_loop
-async def test_a_connection_whose_request_has_just_come_is_not_idle() -> None:
+async def test_connection_with_a_new_request_is_not_idle() -> None:
     async with serving(ok) as server, server.client() as client:
         await client.ask(get())
         server.only.data_received(get())  # and in the same turn of the loop
@@ -124,7 +124,7 @@ async def test_connection_accepted_before_the_drain_is_served() -> None:
 
 
 @on_loop
-async def test_drain_does_not_wait_for_a_refused_client_to_leave() -> None:
+async def test_drain_does_not_wait_for_a_refused_client() -> None:
     async with serving(ok) as server, server.client() as refused:
         await refused.ask(b"GET\r\n\r\n")
         assert repr(server.only).endswith(" closing, 0 requests>")

@@ -42,7 +42,7 @@ tells = pytest.mark.skipif(
 
 
 @tells
-def test_a_server_with_workers_has_a_short_one_and_they_have_not(tmp_path: Path) -> None:
+def test_only_the_server_has_a_short_slice(tmp_path: Path) -> None:
     (tmp_path / "service.py").write_text(SERVICE + CPU)
     with served(*tinysvc("service.py"), cwd=tmp_path) as server:
         below = descendants(server.pid)
@@ -52,14 +52,14 @@ def test_a_server_with_workers_has_a_short_one_and_they_have_not(tmp_path: Path)
 
 
 @tells
-def test_without_workers_nothing_is_asked_for(tmp_path: Path) -> None:
+def test_server_without_workers_has_the_usual_slice(tmp_path: Path) -> None:
     (tmp_path / "service.py").write_text(SERVICE)
     with served(*tinysvc("service.py"), cwd=tmp_path) as server:
         assert slice_of(server.pid) == USUAL
 
 
 @pytest.mark.parametrize("name", ["Darwin", "Linux"])
-def test_where_it_cannot_be_had_nothing_happens(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_unknown_system_has_no_short_slice(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(platform, "system", lambda: name)
     monkeypatch.setattr(platform, "machine", lambda: "vax")
     monkeypatch.setitem(sys.modules, "ctypes", None)  # it would be imported to ask

@@ -14,13 +14,13 @@ from tinysvc.core.settings import Settings, load_settings
 from tinysvc.server.listing import is_colourful, route_table, settings_table
 
 
-def test_the_route_table() -> None:
+def test_route_table_shows_each_route() -> None:
     assert route_table(Service(faulty.io, faulty.predict, prefix="/p")) == (
         "GET   /p/io/{number}  io   faulty.io\nPOST  /p/predict      cpu  faulty.predict"
     )
 
 
-def test_what_a_route_has_been_given() -> None:
+def test_route_table_shows_the_options() -> None:
     table = route_table(Service(resources_jobs.batched, resources_jobs.cached, resources_jobs.user, resources_jobs.key))
     assert "cpu  resources_jobs.batched  batch=4\n" in table
     assert table.endswith("resources_jobs.cached   cache=60s")
@@ -46,11 +46,11 @@ class Terminal(StringIO):
         (Terminal(), {"TERM": "dumb"}, False),
     ],
 )
-def test_who_gets_colours(stream: StringIO, environ: dict[str, str], is_one: bool) -> None:
+def test_terminal_without_no_color_gets_colours(stream: StringIO, environ: dict[str, str], is_one: bool) -> None:
     assert is_colourful(stream, environ) == is_one
 
 
-def test_a_closed_stream_gets_none() -> None:
+def test_closed_stream_gets_no_colours() -> None:
     stream = StringIO()
     stream.close()
     assert not is_colourful(stream, {})

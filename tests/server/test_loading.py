@@ -32,31 +32,31 @@ def paths(service: Service) -> list[str]:
     return [path for path, _ in service.all_routes()]
 
 
-def test_a_service_and_a_module_are_targets_too() -> None:
+def test_service_and_module_objects_are_targets() -> None:
     service = Service(faulty.io)
     assert load_service(service) is service
     assert "/predict" in paths(load_service(faulty))
     assert "/predict" in paths(load_main("faulty"))
 
 
-def test_a_name_that_is_not_imported() -> None:
+def test_module_that_is_not_imported_is_refused() -> None:
     with pytest.raises(TargetError, match=r"run\(__name__\)"):
         load_main("nowhere")
 
 
-def test_a_file_with_a_dash_in_its_name(tmp_path: Path) -> None:
+def test_file_name_may_have_a_dash(tmp_path: Path) -> None:
     (tmp_path / "my-service.py").write_text(ROUTE)
     assert paths(load_service("my-service.py")) == ["/"]
 
 
-def test_a_folder_mounts_each_service_under_its_name(tmp_path: Path) -> None:
+def test_folder_mounts_each_service_under_its_name(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / f"{name}.py").write_text(ROUTE)
     (tmp_path / "c.py").write_text(ROUTE + "from tinysvc import Service\nservice = Service(root, prefix='/inner')\n")
     assert paths(load_service(".")) == ["/a", "/b", "/c/inner"]
 
 
-def test_a_file_whose_name_is_taken(tmp_path: Path) -> None:
+def test_file_with_the_name_of_a_package_is_refused(tmp_path: Path) -> None:
     (tmp_path / "json.py").write_text(ROUTE)
     with pytest.raises(TargetError, match=r"the name json is taken by .*json/__init__\.py; rename"):
         load_service("json.py")
@@ -69,7 +69,7 @@ def test_imported_handlers_are_not_served_by_accident(tmp_path: Path) -> None:
         load_service("outer.py")
 
 
-def test_a_package_that_fails_while_it_is_searched(tmp_path: Path) -> None:
+def test_error_in_a_package_is_shown(tmp_path: Path) -> None:
     (tmp_path / "broken_package").mkdir()
     (tmp_path / "broken_package" / "__init__.py").write_text("import does_not_exist\n")
     with pytest.raises((ImportFailed, TargetError)) as raised:
@@ -84,7 +84,7 @@ def test_imported_resources_count(tmp_path: Path) -> None:
     assert list(module.resources) == ["thing"]
 
 
-def test_a_module_object() -> None:
+def test_module_object_without_routes_is_refused() -> None:
     module = types.ModuleType("made")
     with pytest.raises(ConfigurationError, match="the module made"):
         load_service(module)
@@ -97,20 +97,20 @@ def test_a_module_object() -> None:
         "class Group:\n    @io_route('/a')\n    async def method(self): ...\n@io_route('/b')\nasync def b(): ...\n",
     ],
 )
-def test_a_handler_that_would_vanish_is_named(tmp_path: Path, source: str) -> None:
+def test_handler_without_a_name_in_its_module_is_refused(tmp_path: Path, source: str) -> None:
     (tmp_path / "vanishing.py").write_text("from tinysvc import io_route\n" + source)
     with pytest.raises(ConfigurationError, match=r"(same|method) .*vanishing\.py:[234]\).*is not served"):
         load_service("vanishing.py")
 
 
-def test_a_service_in_a_file(tmp_path: Path) -> None:
+def test_target_names_a_service_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "several.py").write_text(ROUTE + "from tinysvc import Service\napp = Service(root, prefix='/app')\n")
     assert paths(load_service("several.py:app")) == ["/app"]
     with pytest.raises(TargetError, match=r"called 'nothing'; name one of .* \(app\), or leave out ':nothing'"):
         load_service("several.py:nothing")
 
 
-def test_a_file_with_the_name_of_a_built_in_module(tmp_path: Path) -> None:
+def test_file_with_the_name_of_a_built_in_module_is_refused(tmp_path: Path) -> None:
     (tmp_path / "gc.py").write_text(ROUTE)
     with pytest.raises(TargetError, match="the name gc is taken by a built-in module; rename"):
         load_service("gc.py")
@@ -132,7 +132,7 @@ FAILING = {
 
 
 @pytest.mark.parametrize("fault", FAILING)
-def test_a_file_of_a_folder_that_fails_is_left_out_with_a_line(
+def test_failed_file_of_a_folder_is_left_out_with_a_warning(
     fault: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "a.py").write_text(ROUTE)
@@ -146,7 +146,7 @@ def test_a_file_of_a_folder_that_fails_is_left_out_with_a_line(
         load_service(".", strict=True)
 
 
-def test_a_handler_that_is_missing_from_the_service_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_handler_outside_the_service_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     more = "@io_route('/more')\nasync def more() -> None: ...\nfrom tinysvc import Service\n"
     (tmp_path / "a.py").write_text(ROUTE + more + "service = Service(root)\n")
     assert paths(load_service("a.py")) == ["/"]

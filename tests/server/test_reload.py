@@ -131,7 +131,7 @@ def test_change_is_served_without_a_refused_connection(folder: Path) -> None:
         assert until_version(server, 2)[3] == new_pid
 
 
-def test_a_module_that_the_service_imports(folder: Path) -> None:
+def test_change_of_an_imported_module_is_served(folder: Path) -> None:
     with reloading(folder) as server:
         write(folder / "words.py", "WORD = 'two'\n")
         wait_until(lambda: server.get("/").json()[1] == "two", "it is served")
@@ -148,7 +148,7 @@ def test_new_files_in_packages_are_watched(folder: Path) -> None:
         until_version(server, "new")
 
 
-def test_a_folder_that_goes_and_comes_again(folder: Path) -> None:
+def test_folder_that_reappears_is_watched_again(folder: Path) -> None:
     """As where another branch, which has not got it, is checked out for a while."""
     services = folder / "services"
     services.mkdir()
@@ -249,7 +249,7 @@ async def test_change_between_two_watchers_starts_a_version(folder: Path, monkey
     await watching
 
 
-def test_a_first_version_that_cannot_start_is_waited_for(folder: Path) -> None:
+def test_first_version_with_an_error_waits_for_a_change(folder: Path) -> None:
     edit(folder, "VERSION = 1", "VERSION = = 1")
     with command(*tinysvc("service.py", "--reload"), cwd=folder) as process:
         assert process.stderr is not None
@@ -266,7 +266,7 @@ def test_a_first_version_that_cannot_start_is_waited_for(folder: Path) -> None:
         assert process.wait(20) == 0
 
 
-def test_what_is_no_fault_of_the_code_ends_it(folder: Path) -> None:
+def test_wrong_target_or_address_ends_the_reloader(folder: Path) -> None:
     status, errors = failed(*tinysvc("nothing.py", "--reload"), cwd=folder)
     assert (status, errors) == (2, f"tinysvc: there is no file or folder 'nothing.py' in {folder}\n")
     status, errors = failed(*tinysvc("service.py", "--reload", "--unix", "/no/such/folder"), cwd=folder)
@@ -287,7 +287,7 @@ def test_requests_wait_while_no_version_serves(folder: Path) -> None:
         assert answers == [2]
 
 
-def test_a_change_while_a_version_starts(folder: Path) -> None:
+def test_change_while_a_version_starts_is_served(folder: Path) -> None:
     with reloading(folder) as server:
         edit(folder, "VERSION = 1", "pathlib.Path('begun').touch(); import time; time.sleep(3600)\nVERSION = 2")
         wait_until((folder / "begun").exists, "it starts")
@@ -295,7 +295,7 @@ def test_a_change_while_a_version_starts(folder: Path) -> None:
         until_version(server, 3)
 
 
-def test_a_version_that_is_ready_when_it_is_given_up(folder: Path) -> None:
+def test_version_ready_when_it_is_replaced_is_discarded(folder: Path) -> None:
     """The reloader sleeps while both happens: the version that serves must not be ended for one that is killed."""
     waits = """VERSION = 2
 @io_resource
@@ -324,7 +324,7 @@ async def waits(slow) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_ends_while_a_version_starts(folder: Path, number: int) -> None:
+def test_reloader_ends_while_a_version_starts(folder: Path, number: int) -> None:
     with served(*tinysvc("service.py", "--reload"), cwd=folder) as server:
         edit(folder, "VERSION = 1", "pathlib.Path('begun').touch(); import time; time.sleep(3600)\nVERSION = 2")
         wait_until((folder / "begun").exists, "it starts")
@@ -336,7 +336,7 @@ def test_it_ends_while_a_version_starts(folder: Path, number: int) -> None:
 
 
 @pytest.mark.skipif(not PROC.exists(), reason="the kernel tells of a parent's death on Linux only")
-def test_all_end_with_a_reloader_that_is_killed(folder: Path) -> None:
+def test_versions_end_with_a_killed_reloader(folder: Path) -> None:
     with served(*tinysvc("service.py", "--reload"), cwd=folder) as server:
         edit(folder, "VERSION = 1", "pathlib.Path('begun').touch(); import time; time.sleep(3600)\nVERSION = 2")
         wait_until((folder / "begun").exists, "it starts")
@@ -346,7 +346,7 @@ def test_all_end_with_a_reloader_that_is_killed(folder: Path) -> None:
         wait_until(lambda: not [pid for pid in below if (PROC / str(pid)).exists()], "all have ended")
 
 
-def test_a_script_that_runs_itself(folder: Path) -> None:
+def test_script_that_calls_run_is_reloaded(folder: Path) -> None:
     run = "\nif __name__ == '__main__':\n    import tinysvc\n    tinysvc.run(__name__, port=0, reload=True)\n"
     write(folder / "service.py", SERVICE + run)
     with served("service.py", cwd=folder) as server:
@@ -356,7 +356,7 @@ def test_a_script_that_runs_itself(folder: Path) -> None:
         assert server.process.wait(20) == 0
 
 
-def test_a_unix_socket(folder: Path) -> None:
+def test_unix_socket_stays_open_between_versions(folder: Path) -> None:
     with reloading(folder, "--unix", "s") as server:
         assert server.lines[-1] == "listening on unix:s and reloading when its code changes"
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(folder / "s")), timeout=20) as client:
@@ -388,7 +388,7 @@ watchfiles.awatch = awatch
 
 @pytest.mark.parametrize("error", ["OSError(28, 'no watch left')", "RuntimeError('Too many open files')"])
 @pytest.mark.parametrize("free", [0, 1])
-def test_where_the_system_reports_no_changes_the_files_are_polled(folder: Path, error: str, free: int) -> None:
+def test_files_are_polled_without_reports_of_the_system(folder: Path, error: str, free: int) -> None:
     """From the beginning, or when a new folder is to be watched."""
     (folder / "watchfiles.py").write_text(REFUSING.format(error=error, free=free))
     (folder / "more").mkdir()
@@ -404,14 +404,14 @@ def test_where_the_system_reports_no_changes_the_files_are_polled(folder: Path, 
             until_version(server, version)
 
 
-def test_without_watchfiles(folder: Path) -> None:
+def test_missing_watchfiles_is_named(folder: Path) -> None:
     (folder / "watchfiles.py").write_text("raise ImportError\n")
     status, errors = failed(*tinysvc("service.py", "--reload"), cwd=folder)
     assert status == 3
     assert errors == "tinysvc: --reload needs the library watchfiles: pip install 'tinysvc[reload]'\n"
 
 
-def test_a_frozen_program_does_not_start_itself(folder: Path) -> None:
+def test_frozen_program_does_not_start_itself(folder: Path) -> None:
     run = "import sys\nimport tinysvc\nsys.frozen = True\ntinysvc.run(__name__, reload=True)\n"
     write(folder / "service.py", SERVICE + run)
     status, errors = failed("service.py", cwd=folder)

@@ -51,7 +51,7 @@ def test_ipv6() -> None:
 
 
 @pytest.mark.parametrize("reuse_port", [False, True])
-def test_a_port_that_is_taken(reuse_port: bool) -> None:
+def test_used_port_is_refused(reuse_port: bool) -> None:
     with listening_sockets(Settings(port=0), {}, reuse_port=reuse_port) as (first,):
         first.listen()
         port = first.getsockname()[1]
@@ -60,7 +60,7 @@ def test_a_port_that_is_taken(reuse_port: bool) -> None:
             listening_sockets(Settings(port=port), {}, reuse_port=reuse_port).__enter__()
 
 
-def test_an_address_that_is_none() -> None:
+def test_invalid_address_is_refused() -> None:
     elsewhere = "cannot listen on 203.0.113.1:0: this machine has no such address; choose --host"
     for host, says in [("203.0.113.1", elsewhere), ("no.such.host.invalid", "no address of this")]:
         with pytest.raises(ConfigurationError, match=says):
@@ -113,7 +113,7 @@ def test_all_interfaces_of_both_families_share_one_port(monkeypatch: pytest.Monk
             assert another.getsockname() == listeners[0].getsockname()
 
 
-def test_an_address_that_this_machine_does_not_have_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_address_of_a_host_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     resolve_to(monkeypatch, NOWHERE, FOUR)
     with listening_sockets(Settings(host="localhost", port=0), {}) as listeners:
         assert names_of(listeners) == ["127.0.0.1"]
@@ -124,7 +124,7 @@ def test_an_address_that_this_machine_does_not_have_is_left_out(monkeypatch: pyt
         listening_sockets(Settings(host="localhost", port=0), {}).__enter__()
 
 
-def test_a_family_that_the_system_refuses_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_address_family_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     class OnlyIPv4(socket.socket):
         def __init__(self, family: int = -1, *more: Any, **named: Any) -> None:
             if family == socket.AF_INET6:
@@ -139,7 +139,7 @@ def test_a_family_that_the_system_refuses_is_left_out(monkeypatch: pytest.Monkey
 
 @with_ipv6
 @pytest.mark.parametrize("reuse_port", [False, True])
-def test_a_port_that_is_taken_in_one_family_is_refused(monkeypatch: pytest.MonkeyPatch, reuse_port: bool) -> None:
+def test_port_used_in_one_family_is_refused(monkeypatch: pytest.MonkeyPatch, reuse_port: bool) -> None:
     """Else a part of the clients would reach another service."""
     with listening_sockets(Settings(host="::1", port=0), {}, reuse_port=reuse_port) as (other,):
         other.listen()
@@ -151,7 +151,7 @@ def test_a_port_that_is_taken_in_one_family_is_refused(monkeypatch: pytest.Monke
 
 @with_ipv6
 @pytest.mark.parametrize("reuse_port", [False, True])
-def test_a_free_port_is_free_in_both_families(monkeypatch: pytest.MonkeyPatch, reuse_port: bool) -> None:
+def test_free_port_is_free_in_both_families(monkeypatch: pytest.MonkeyPatch, reuse_port: bool) -> None:
     taken: list[socket.socket] = []
 
     class TakenAtFirst(socket.socket):
@@ -175,7 +175,7 @@ def test_a_free_port_is_free_in_both_families(monkeypatch: pytest.MonkeyPatch, r
         assert taken[0].getsockname()[1] not in ports
 
 
-def test_the_search_for_a_port_that_is_free_on_each_address_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_search_for_a_free_port_on_all_addresses_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     class AlwaysTaken(socket.socket):
         def bind(self, address: Any) -> None:
             if address[1]:
@@ -218,7 +218,7 @@ def test_localhost_is_served_and_announced_for_both_families(tmp_path: Path, opt
 
 
 @with_ipv6
-def test_a_server_inside_a_test_serves_both_families(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_in_a_test_serves_both_families(monkeypatch: pytest.MonkeyPatch) -> None:
     async def one() -> int:
         return 1
 
@@ -252,9 +252,7 @@ def path(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("mode", ["600", "660", "777"])
-def test_a_unix_socket_has_its_mode_from_the_first_moment(
-    path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unix_socket_has_its_mode_from_the_beginning(path: Path, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
     class Bound(socket.socket):
@@ -273,7 +271,7 @@ def test_a_unix_socket_has_its_mode_from_the_first_moment(
     assert seen == [int(mode, 8)]
 
 
-def test_without_a_mode_the_umask_decides(path: Path) -> None:
+def test_unix_socket_without_a_mode_obeys_the_umask(path: Path) -> None:
     umask = os.umask(0o77)
     try:
         with listening_sockets(Settings(unix=str(path)), {}):
@@ -282,7 +280,7 @@ def test_without_a_mode_the_umask_decides(path: Path) -> None:
         os.umask(umask)
 
 
-def test_a_stale_unix_socket_is_replaced_and_a_live_one_is_not(path: Path) -> None:
+def test_only_a_stale_unix_socket_is_replaced(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(path))
     with listening_sockets(Settings(unix=str(path)), {}) as (listener,):
@@ -293,7 +291,7 @@ def test_a_stale_unix_socket_is_replaced_and_a_live_one_is_not(path: Path) -> No
         connect(listener)
 
 
-def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
+def test_file_that_is_no_socket_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "precious"
     path.write_text("precious")
     with pytest.raises(ConfigurationError, match=f"cannot listen on the Unix socket {path}: that is no socket"):
@@ -301,7 +299,7 @@ def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
     assert path.read_text() == "precious"
 
 
-def test_the_socket_that_another_has_put_in_its_place_is_left_alone(path: Path) -> None:
+def test_unix_socket_of_a_successor_is_kept(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as successor:
         with listening_sockets(Settings(unix=str(path)), {}):
             path.unlink()
@@ -310,7 +308,7 @@ def test_the_socket_that_another_has_put_in_its_place_is_left_alone(path: Path) 
     path.unlink()
 
 
-def test_a_unix_socket_is_shared_by_processes_as_it_is(path: Path) -> None:
+def test_unix_socket_is_shared_by_processes(path: Path) -> None:
     with (
         listening_sockets(Settings(unix=str(path)), {}, reuse_port=True) as (first,),
         closing(rebound(first)) as second,
@@ -363,14 +361,14 @@ def test_wrong_descriptor_of_systemd_is_named() -> None:
     assert "LISTEN_FDS must be a number of sockets, as systemd sets it, not 'two'" in handed_over("two")
 
 
-def test_what_is_meant_for_another_process_is_not_taken() -> None:
+def test_sockets_for_another_process_are_not_used() -> None:
     environ: MutableMapping[str, str] = {"LISTEN_PID": "1", "LISTEN_FDS": "1", "HOME": "/"}
     with listening_sockets(Settings(port=0), environ) as (listener,):
         assert listener.getsockname()[0] == "127.0.0.1"
     assert environ == {"HOME": "/"}
 
 
-def test_where_the_port_cannot_be_shared_all_accept_from_one_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_without_reuse_port_share_one_socket(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where a sandbox knows no SO_REUSEPORT."""
     monkeypatch.setattr(socket, "SO_REUSEPORT", 12345)
     with listening_sockets(Settings(port=0), {}, reuse_port=True) as (listener,), rebound(listener) as another:

@@ -137,7 +137,7 @@ def of_another(files: Files) -> None:
         (encrypted, "the private key in .*key.pem is encrypted; decrypt it, as in: openssl pkey -in"),
     ],
 )
-def test_what_is_wrong_with_a_file_is_said(files: Files, spoil: object, says: str) -> None:
+def test_fault_of_a_file_is_named(files: Files, spoil: object, says: str) -> None:
     made = Certificates(files.settings())
     assert callable(spoil)
     spoil(files)
@@ -271,7 +271,7 @@ def raw(port: int) -> socket.socket:
 
 @pytest.mark.parametrize("sent", [b"", b"\x16", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", bytes(1000)])
 @on_loop
-async def test_who_does_not_speak_tls_is_gone_without_a_word(
+async def test_client_without_tls_is_closed_without_a_log_line(
     files: Files, sent: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -291,7 +291,7 @@ async def test_who_does_not_speak_tls_is_gone_without_a_word(
 
 
 @on_loop
-async def test_a_client_that_cuts_the_line(files: Files, caplog: pytest.LogCaptureFixture) -> None:
+async def test_aborted_tls_connection_logs_nothing(files: Files, caplog: pytest.LogCaptureFixture) -> None:
     async with secured(echo, files) as server:
         for sent in (b"", get()[:-4], get("/", "Content-Length: 100000", method="POST") + bytes(10)):
             async with server.client() as client:
@@ -307,7 +307,7 @@ async def test_a_client_that_cuts_the_line(files: Files, caplog: pytest.LogCaptu
 
 
 @on_loop
-async def test_a_client_that_does_not_read_is_not_written_to_without_end(files: Files) -> None:
+async def test_unread_tls_response_has_a_bounded_buffer(files: Files) -> None:
     written = 0
 
     async def endless(request: Request) -> Response:

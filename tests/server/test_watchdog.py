@@ -68,7 +68,7 @@ def line_of(text: str) -> int:
 
 
 @pytest.mark.asyncio
-async def test_the_route_that_holds_the_loop_is_named(caplog: pytest.LogCaptureFixture, lets_go: None) -> None:
+async def test_route_that_blocks_the_loop_is_named(caplog: pytest.LogCaptureFixture, lets_go: None) -> None:
     async with (
         Server(Service(Service(holds_the_loop, prefix="/v1")), Settings(port=0)).listening() as url,
         httpx.AsyncClient(base_url=url, timeout=20) as client,
@@ -111,7 +111,7 @@ async def test_same_line_is_logged_once_a_minute(caplog: pytest.LogCaptureFixtur
 
 
 @pytest.mark.asyncio
-async def test_it_is_said_once_however_long_it_takes(caplog: pytest.LogCaptureFixture) -> None:
+async def test_long_block_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     with watched(asyncio.get_running_loop(), {}):
         wait_until(lambda: said(caplog), "it was said")
         time.sleep(4 * LIMIT)  # the fault itself
@@ -119,7 +119,7 @@ async def test_it_is_said_once_however_long_it_takes(caplog: pytest.LogCaptureFi
 
 
 @pytest.mark.asyncio
-async def test_it_ends_while_the_loop_is_held(caplog: pytest.LogCaptureFixture) -> None:
+async def test_watchdog_ends_while_the_loop_is_blocked(caplog: pytest.LogCaptureFixture) -> None:
     with watched(asyncio.get_running_loop(), {}):
         wait_until(lambda: said(caplog), "it was said")
     assert not watching()
@@ -150,19 +150,17 @@ async def test_stopped_process_is_not_logged(caplog: pytest.LogCaptureFixture, m
 
 
 @pytest.mark.asyncio
-async def test_who_keeps_even_the_watchdog_from_running_is_named(
+async def test_code_that_blocks_the_watchdog_is_named(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watchdog, "time", Clocks(wall=10.0, cpu=9.0))
     with watched(asyncio.get_running_loop(), {}):
         wait_until(lambda: said(caplog), "it was said")
-    assert "test_who_keeps_even_the_watchdog_from_running_is_named" in said(caplog)[0]
+    assert "test_code_that_blocks_the_watchdog_is_named" in said(caplog)[0]
 
 
 @pytest.mark.asyncio
-async def test_a_loop_that_is_not_held_is_left_alone(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_free_loop_is_not_logged(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
     monkeypatch.setattr(watchdog, "PAUSE", 0.0)

@@ -144,7 +144,7 @@ def test_override_of_an_unknown_resource_is_refused() -> None:
         Service(greet, greeting, name).override(greting=1)
 
 
-def test_an_override_that_does_not_pickle(caplog: pytest.LogCaptureFixture) -> None:
+def test_override_that_cannot_be_pickled_is_refused(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL)
     with (
         pytest.raises(
@@ -156,7 +156,7 @@ def test_an_override_that_does_not_pickle(caplog: pytest.LogCaptureFixture) -> N
         pass
 
 
-def test_a_header_is_named_like_its_parameter() -> None:
+def test_header_of_a_resource_is_named_like_its_parameter() -> None:
     @io_resource
     async def a(x_tenant: Annotated[str, Header()]) -> str:
         return x_tenant

@@ -281,12 +281,12 @@ def test_plain_response_is_the_general_one() -> None:
     assert b"content-length: 5000\r\n" in wire.plain_response(request, long, DATE)
 
 
-def test_http_1_0_hears_that_the_connection_stays() -> None:
+def test_response_to_http_1_0_declares_keep_alive() -> None:
     wire = connection(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
     assert b"connection: keep-alive\r\n" in wire.head(taken(wire), Response(b""), b"", DATE)
 
 
-def test_426_says_that_it_offers_another_protocol() -> None:
+def test_response_426_has_an_upgrade_header() -> None:
     wire, request = responding()
     assert b"connection: upgrade\r\n" in wire.head(
         request, Response(b"", 426, headers={"upgrade": "websocket"}), b"", DATE

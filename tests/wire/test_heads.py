@@ -46,7 +46,7 @@ def test_bad_request_line_is_refused(line: bytes, status: int) -> None:
         (b"/a b", "space", "%20"),
     ],
 )
-def test_a_refused_target_names_the_character_and_its_escape(target: bytes, named: str, remedy: str) -> None:
+def test_refused_target_names_the_character_and_its_escape(target: bytes, named: str, remedy: str) -> None:
     with pytest.raises(ProtocolError) as refused:
         parse_any_request_line(b"GET " + target + b" HTTP/1.1\r\n")
     assert refused.value.status == 400

@@ -50,7 +50,7 @@ def mapped(content: bytes) -> Iterator[mmap.mmap]:
 
 @pytest.mark.parametrize("size", SIZES)
 @on_loop
-async def test_a_view_is_sent_like_bytes(size: int) -> None:
+async def test_memoryview_is_sent_like_bytes(size: int) -> None:
     with mapped(BIG[:size]) as mapping:
         handler = answering(lambda: Response(memoryview(mapping)[:size]))
         async with serving(handler) as server, server.client() as client:
@@ -62,7 +62,7 @@ async def test_a_view_is_sent_like_bytes(size: int) -> None:
 
 
 @on_loop
-async def test_a_view_counts_its_bytes_whatever_they_mean() -> None:
+async def test_memoryview_of_numbers_counts_bytes() -> None:
     numbers = array.array("d", [1.0] * 100_000)
     async with serving(answering(lambda: Response(memoryview(numbers)))) as server, server.client() as client:
         assert (await client.ask(get())).body == numbers.tobytes()
@@ -70,14 +70,14 @@ async def test_a_view_counts_its_bytes_whatever_they_mean() -> None:
 
 @pytest.mark.parametrize("status", [204, 304])
 @on_loop
-async def test_a_view_is_not_sent_where_there_is_no_body(status: int) -> None:
+async def test_memoryview_is_not_sent_without_a_body(status: int) -> None:
     async with serving(answering(lambda: Response(memoryview(BIG), status))) as server, server.client() as client:
         for _ in range(2):
             assert (await client.ask(get())).status == status
 
 
 @on_loop
-async def test_nothing_of_a_view_is_kept_while_the_connection_is_idle() -> None:
+async def test_idle_connection_keeps_no_memoryview() -> None:
     with mapped(BIG) as mapping:
         async with serving(answering(lambda: Response(memoryview(mapping)))) as server, server.client() as client:
             assert (await client.ask(get())).body == BIG
@@ -87,7 +87,7 @@ async def test_nothing_of_a_view_is_kept_while_the_connection_is_idle() -> None:
 
 
 @on_loop
-async def test_a_view_is_let_go_of_when_the_client_leaves() -> None:
+async def test_memoryview_is_released_at_a_disconnect() -> None:
     with mapped(bytes(30_000_000)) as mapping:
         async with serving(answering(lambda: Response(memoryview(mapping)))) as server, server.client() as client:
             client.writer.transport.pause_reading()  # type: ignore[attr-defined]
@@ -102,7 +102,7 @@ async def test_a_view_is_let_go_of_when_the_client_leaves() -> None:
 
 @pytest.mark.parametrize("kind", [bytes, memoryview])
 @on_loop
-async def test_a_big_answer_waits_for_its_reader(kind: Callable[[bytes], Any]) -> None:
+async def test_big_response_waits_for_its_reader(kind: Callable[[bytes], Any]) -> None:
     content = kind(bytes(30_000_000))
     async with serving(answering(lambda: Response(content))) as server, server.client() as client:
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]
@@ -117,7 +117,7 @@ async def test_a_big_answer_waits_for_its_reader(kind: Callable[[bytes], Any]) -
 
 
 @on_loop
-async def test_a_half_closed_client_gets_its_big_answer() -> None:
+async def test_half_closed_client_gets_its_big_response() -> None:
     async with serving(answering(lambda: Response(bytes(30_000_000)))) as server, server.client() as client:
         client.send(get())
         await client.reader.readuntil(b"\r\n\r\n")
@@ -142,7 +142,7 @@ async def test_others_are_served_between_the_slices() -> None:
 
 
 @on_loop
-async def test_a_stream_is_sent_in_chunks() -> None:
+async def test_stream_is_sent_in_chunks() -> None:
     stream = Stream(b"a" * 20, b"", b"b")
     async with streaming(stream) as server, server.client() as client:
         answer = await client.ask(get())
@@ -153,13 +153,13 @@ async def test_a_stream_is_sent_in_chunks() -> None:
 
 
 @on_loop
-async def test_a_big_piece_of_a_stream_is_sent_in_chunks() -> None:
+async def test_big_piece_of_a_stream_is_sent_in_chunks() -> None:
     async with streaming(Stream(b"a", BIG, b"b")) as server, server.client() as client:
         assert (await client.ask(get())).body == b"a" + BIG + b"b"
 
 
 @on_loop
-async def test_a_stream_on_http_1_0_ends_with_the_connection() -> None:
+async def test_stream_on_http_1_0_ends_with_the_connection() -> None:
     async with streaming(Stream(b"a", b"b")) as server, server.client() as client:
         answer = await client.ask(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
         assert (answer.body, answer.closes) == (b"ab", True)
@@ -180,7 +180,7 @@ async def fail() -> None:
 
 
 @on_loop
-async def test_a_stream_that_fails_is_cut_off(caplog: pytest.LogCaptureFixture) -> None:
+async def test_failed_stream_is_cut_off(caplog: pytest.LogCaptureFixture) -> None:
     stream = Stream(b"first", last=fail)
     async with streaming(stream) as server, server.client() as client:
         client.send(get())
@@ -195,7 +195,7 @@ async def test_a_stream_that_fails_is_cut_off(caplog: pytest.LogCaptureFixture) 
 
 
 @on_loop
-async def test_a_stream_that_yields_no_bytes_is_cut_off(caplog: pytest.LogCaptureFixture) -> None:
+async def test_stream_of_other_values_than_bytes_is_cut_off(caplog: pytest.LogCaptureFixture) -> None:
     stream = Stream(b"first", "text")  # type: ignore[arg-type]
     async with streaming(stream) as server, server.client() as client:
         client.send(get())
@@ -204,7 +204,7 @@ async def test_a_stream_that_yields_no_bytes_is_cut_off(caplog: pytest.LogCaptur
 
 
 @on_loop
-async def test_a_stream_that_cannot_be_closed_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+async def test_stream_that_cannot_be_closed_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     class Bad(Stream):
         async def aclose(self) -> None:
             raise LookupError
@@ -217,7 +217,7 @@ async def test_a_stream_that_cannot_be_closed_is_logged(caplog: pytest.LogCaptur
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("how", ["end", "reset"])
 @on_loop
-async def test_a_client_that_leaves_in_mid_stream_closes_it(method: str, how: str) -> None:
+async def test_disconnect_closes_a_stream(method: str, how: str) -> None:
     async def endless() -> None:
         stream.pieces.append(b"more")
         await asyncio.sleep(0)
@@ -234,7 +234,7 @@ async def test_a_client_that_leaves_in_mid_stream_closes_it(method: str, how: st
 
 
 @on_loop
-async def test_a_disconnect_before_the_end_of_a_stream_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+async def test_disconnect_before_the_end_of_a_stream_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     async def until_it_is_lost() -> None:
         while server.connections.open:
             await asyncio.sleep(0)
@@ -249,7 +249,7 @@ async def test_a_disconnect_before_the_end_of_a_stream_is_not_logged(caplog: pyt
 
 
 @on_loop
-async def test_a_client_that_leaves_a_silent_stream_closes_it() -> None:
+async def test_disconnect_closes_a_silent_stream() -> None:
     stream = Stream(b"first", last=forever)
     async with streaming(stream) as server, server.client() as client:
         client.send(get())
@@ -259,7 +259,7 @@ async def test_a_client_that_leaves_a_silent_stream_closes_it() -> None:
 
 
 @on_loop
-async def test_an_unread_stream_is_closed_when_the_client_has_gone() -> None:
+async def test_disconnect_closes_an_unread_stream() -> None:
     stream, called, leave = Stream(b"a"), asyncio.Event(), asyncio.Event()
 
     async def slow(request: Request) -> Response:
@@ -279,7 +279,7 @@ async def test_an_unread_stream_is_closed_when_the_client_has_gone() -> None:
 
 
 @on_loop
-async def test_a_head_that_came_in_pieces_is_forgotten_when_it_is_whole() -> None:
+async def test_complete_head_resets_the_checked_bytes() -> None:
     """What of it was looked at already is no part of the next head."""
     async with serving(ok) as server, server.client() as client:
         assert (await client.ask(get())).status == 200
@@ -293,7 +293,7 @@ async def test_a_head_that_came_in_pieces_is_forgotten_when_it_is_whole() -> Non
 
 
 @on_loop
-async def test_a_stream_may_read_the_body_it_answers() -> None:
+async def test_stream_may_read_the_body_of_its_request() -> None:
     async def back(request: Request) -> Response:
         return Response(request.stream())
 
@@ -312,7 +312,7 @@ def sized(stream: Stream, length: int, status: int = 200) -> Callable[[], Respon
 
 @pytest.mark.parametrize("version", ["1.1", "1.0"])
 @on_loop
-async def test_a_stream_that_says_its_length_is_sent_so_long(version: str) -> None:
+async def test_stream_with_a_declared_length_is_sent_whole(version: str) -> None:
     async with serving(answering(sized(Stream(b"hel", b"", b"lo"), 5))) as server, server.client() as client:
         answer = await client.ask(f"GET / HTTP/{version}\r\nHost: x\r\nConnection: keep-alive\r\n\r\n".encode())
         assert (answer.body, answer.fields["content-length"]) == (b"hello", "5")
@@ -324,7 +324,7 @@ async def test_a_stream_that_says_its_length_is_sent_so_long(version: str) -> No
     ("length", "came", "says"), [(9, b"hello", "4 bytes shorter"), (4, b"", "1 bytes, or more, longer")]
 )
 @on_loop
-async def test_a_stream_of_another_length_is_cut_off(
+async def test_stream_of_another_length_is_cut_off(
     length: int, came: bytes, says: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     stream = Stream(b"hello")
@@ -343,7 +343,7 @@ async def test_a_stream_of_another_length_is_cut_off(
 
 @pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("GET", 204), ("GET", 304)])
 @on_loop
-async def test_where_there_is_no_body_its_length_may_be_said(method: str, status: int) -> None:
+async def test_response_without_a_body_may_declare_its_length(method: str, status: int) -> None:
     stream = Stream(b"hello")
     async with serving(answering(sized(stream, 5, status))) as server, server.client() as client:
         client.send(get(method=method))
