@@ -1,4 +1,4 @@
-"""docs/architecture.md: what the page names is where the page says, and requests go the way that the page describes."""
+"""docs/architecture.md: each name is in the file that the page names, and requests take the described way."""
 
 from __future__ import annotations
 

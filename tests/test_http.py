@@ -1,4 +1,4 @@
-"""http.py over real sockets: answers, bodies, time, and who comes and goes. What is refused is in test_wire.py."""
+"""http.py over real sockets: responses, bodies, deadlines and disconnects. Refused requests are in test_wire.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""core/requests.py: what a Request knows, and how its body is read."""
+"""core/requests.py: the attributes of a Request, and how its body is read."""
 
 from __future__ import annotations
 

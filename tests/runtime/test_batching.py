@@ -307,7 +307,7 @@ async def test_replies_precede_deadlines_after_a_blocked_loop() -> None:
 
 
 def test_alarm_that_is_almost_due_works_under_uvloop() -> None:
-    """There `call_at` then gives a handle that does not know its time."""
+    """`call_at` of uvloop then returns a handle without a time."""
 
     async def main() -> None:
         pool = FakePool()
@@ -335,7 +335,7 @@ EVENTS = st.lists(
 def test_any_order_of_events(
     events: list[tuple[str, int, bool]], workers: int, size: int, wait: float, kills_at_once: bool
 ) -> None:
-    """Each gets one answer, its own; no batch is too big, and no more are in the pool than may be."""
+    """Each request gets its own reply, once; no batch is too big, and the pool never has too many batches."""
 
     async def main() -> None:
         pool = FakePool(workers)

@@ -1,4 +1,4 @@
-"""error_responses.py: the response to an error, and what the log has of it."""
+"""error_responses.py: the response to an error, and its record in the log."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ def test_timeout_of_a_def_handler_is_refused() -> None:
         io_route("/", timeout=1)(narrow)
 
 
-# A client that leaves while a thread works for it
+# A disconnect while a thread runs the handler
 
 happened: list[str] = []
 tasks: list[asyncio.Task[None]] = []

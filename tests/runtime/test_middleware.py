@@ -44,7 +44,7 @@ def cpu() -> str:
 
 
 class Marked:
-    """Notes in a header which middleware an answer has passed, the innermost first."""
+    """Records in a header the middleware that a response has passed, the innermost first."""
 
     def __init__(self, name: str) -> None:
         self.name = name

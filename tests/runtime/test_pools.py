@@ -1,4 +1,4 @@
-"""pools.py: pools with their own workers and queues, and what is refused about them at start-up."""
+"""pools.py: pools with their own workers and queues, and their mistakes, refused at start-up."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def until_version(server: Served, version: object) -> list[object]:
 
 
 def heard(server: Served, text: str) -> None:
-    """Read what the command says until this is said."""
+    """Read the output of the command until this text appears."""
     assert server.process.stderr is not None
     lines = []
     for line in server.process.stderr:
@@ -149,7 +149,7 @@ def test_new_files_in_packages_are_watched(folder: Path) -> None:
 
 
 def test_folder_that_reappears_is_watched_again(folder: Path) -> None:
-    """As where another branch, which has not got it, is checked out for a while."""
+    """As if a branch without the folder is checked out for a while."""
     services = folder / "services"
     services.mkdir()
     write(services / "one.py", SERVICE)
@@ -167,7 +167,7 @@ def test_folder_that_reappears_is_watched_again(folder: Path) -> None:
 
 
 def test_many_folders_and_routes(folder: Path) -> None:
-    """What a server process tells of them is one line each, and a long one."""
+    """A server process reports each in one long line."""
     for number in range(1200):
         (folder / "package" / f"folder-with-a-longish-name-{number:05}").mkdir(parents=True)
     (folder / "package" / "__init__.py").touch()
@@ -296,7 +296,7 @@ def test_change_while_a_version_starts_is_served(folder: Path) -> None:
 
 
 def test_version_ready_when_it_is_replaced_is_discarded(folder: Path) -> None:
-    """The reloader sleeps while both happens: the version that serves must not be ended for one that is killed."""
+    """The reloader sleeps while both happen: the version that serves must not be ended for one that is killed."""
     waits = """VERSION = 2
 @io_resource
 async def slow():

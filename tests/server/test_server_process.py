@@ -1,4 +1,4 @@
-"""server_process.py: what a server process reports to its supervisor, and its part of the settings."""
+"""server_process.py: the reports of a server process to its supervisor, and its part of the settings."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def deeper() -> None:
 
 
 class LetGo(logging.Handler):
-    """Ends what holds the loop as soon as that has been said."""
+    """Ends the block of the loop as soon as it is logged."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if "blocks the event loop" in record.getMessage():
@@ -126,7 +126,7 @@ async def test_watchdog_ends_while_the_loop_is_blocked(caplog: pytest.LogCapture
 
 
 class Clocks:
-    """Stands for `time`, where every look finds `wall` seconds and `cpu` seconds of CPU time gone."""
+    """Replaces `time`: each call finds that `wall` seconds, and `cpu` seconds of CPU time, have passed."""
 
     def __init__(self, wall: float, cpu: float) -> None:
         self.looks = 0

@@ -109,7 +109,7 @@ def slow() -> None:
 
 @cpu_route("/waits/{path:path}", limit=1)
 def waits(path: str) -> int:
-    """Says that it runs, and runs until it is told to end."""
+    """Reports that it runs, and runs until its stop file exists."""
     Path(path, str(os.getpid())).touch()
     while not Path(path, "end").exists():
         time.sleep(0.005)

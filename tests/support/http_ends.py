@@ -232,7 +232,7 @@ def answering(make: Callable[[], Response]) -> Handler:
 
 
 class Stream:
-    """A stream under the test's control: it yields `pieces`, then does what `last` says."""
+    """A stream under the test's control: it yields `pieces`, then behaves as `last` describes."""
 
     def __init__(self, *pieces: bytes, last: Callable[[], Awaitable[Any]] | None = None) -> None:
         self.pieces = list(pieces)

@@ -1,4 +1,4 @@
-"""Bodies of forms, and what they parse to."""
+"""Bodies of forms, and their parsed fields."""
 
 from __future__ import annotations
 

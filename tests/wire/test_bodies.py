@@ -520,7 +520,7 @@ def tick(server: Server, seconds: float = 1.0) -> None:
 
 
 async def dripped(server: Server, client: Client, size: int, rate: int) -> int:
-    """How many bytes of a body could be sent, so many a second, until an answer came."""
+    """The bytes of a body that could be sent, at this rate per second, before a response came."""
     client.send(get("/", f"Content-Length: {size}", method="POST"))
     answer = asyncio.ensure_future(client.answer())
     sent = 0

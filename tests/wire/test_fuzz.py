@@ -1,4 +1,4 @@
-"""The target of the fuzzer, without a fuzzer: the wire cases, what was found, and some mutations; and that it finds."""
+"""The target of the fuzzer, without a fuzzer: wire cases, findings and mutations pass; known faults are found."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_mutations(seed: int) -> None:
 
 
 def test_short_inputs() -> None:
-    """Also what is too short to choose anything."""
+    """Also inputs that are too short for the bytes that choose."""
     for data in (b"", b"\0", bytes(CHOICES), b"\xff" * CHOICES, b"\xff" * 100):
         check(data)
 

@@ -1,4 +1,4 @@
-"""Beside h11: what both take for a request is the same request to both.
+"""Compared with h11: bytes that both accept are the same request to both.
 
 h11 takes some things that we refuse (docs/http.md says which), and refuses a few that we take. There nothing is
 compared, nor behind it, as one of the two has closed.
@@ -39,7 +39,7 @@ class Read(NamedTuple):
 
 
 def read_by_h11(pieces: list[bytes]) -> list[Read]:
-    """All whole requests; what h11 refuses, and what is behind that, are none."""
+    """All complete requests before the first one that h11 refuses."""
     connection: Any = h11.Connection(h11.SERVER, max_incomplete_event_size=2**20)
     found: list[Read] = []
     for piece in pieces:
@@ -75,7 +75,7 @@ def next_request(connection: Any) -> Read | None:
 
 
 def read_by_us(pieces: list[bytes]) -> list[Read]:
-    """The same by our engine, of which the answers say whether it would take another request."""
+    """The same by our engine; its responses show whether it would take another request."""
     bodies: list[bytes] = []
 
     async def reads(app: App, request: Request, number: int) -> Response:

@@ -26,7 +26,7 @@ BIG = 9 * MiB
 
 
 class Files:
-    """A handler that answers with the file, and remembers what it has opened."""
+    """A handler that responds with the file, and records the files that it has opened."""
 
     def __init__(self, path: Path, offset: int = 0, size: int | None = None, status: int = 200) -> None:
         self.path, self.offset, self.size, self.status = path, offset, size, status
@@ -151,7 +151,7 @@ def test_disconnect_within_a_file_closes_it(big: Path, reset: bool) -> None:
 
 
 def is_cut_off(files: Files) -> None:
-    """The answer ends before its length, and no file stays open."""
+    """The response ends before its length, and no file stays open."""
 
     @on_loop
     async def ask() -> None:

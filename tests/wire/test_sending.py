@@ -36,7 +36,7 @@ from tinysvc.wire.sending import SEPARATE_WRITE
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
-# Big answers
+# Big responses
 
 SIZES = [0, 1, SEPARATE_WRITE - 1, SEPARATE_WRITE, COPY_SIZE, COPY_SIZE + 1, len(BIG)]
 
@@ -280,7 +280,7 @@ async def test_disconnect_closes_an_unread_stream() -> None:
 
 @on_loop
 async def test_complete_head_resets_the_checked_bytes() -> None:
-    """What of it was looked at already is no part of the next head."""
+    """The checked bytes of one head do not count for the next head."""
     async with serving(ok) as server, server.client() as client:
         assert (await client.ask(get())).status == 200
         client.send(get()[:-3])

@@ -64,7 +64,7 @@ def bytewise(data: bytes) -> list[bytes]:
 
 
 async def heard(received: bytes, case: Case) -> list[ReceivedResponse]:
-    """All answers. To HEAD, which comes first where it comes at all, there is no body."""
+    """All responses. HEAD can only be the first request; its response has no body."""
     end = received.find(b"\r\n\r\n") + 4 if "head" in case.words else 0
     return [*await parse_responses(received[:end], head=True), *await parse_responses(received[end:])]
 
@@ -155,7 +155,7 @@ async def told_by(port: int) -> dict[str, list[int]]:
 
 
 def plainly(statuses: Iterable[int]) -> list[int]:
-    """With 200 for every success: a service answers to OPTIONS by itself."""
+    """With 200 for every success: a service itself responds to OPTIONS."""
     return [200 if status < 400 else status for status in statuses]
 
 
@@ -163,7 +163,7 @@ def plainly(statuses: Iterable[int]) -> list[int]:
 
 
 def spoken(pieces: Iterable[bytes]) -> list[tuple[int, bytes]]:
-    """The status, and what the application saw, of all that is answered to `pieces` and an end of file."""
+    """The status of each response to `pieces` and an end of file, and the requests that the application saw."""
 
     async def run() -> list[tuple[int, bytes]]:
         answers = await parse_responses(await converse(pieces, half_close=True))

@@ -2,7 +2,7 @@
 
 TLS 1.2 and later, with the ciphers that OpenSSL and the system choose; ALPN offers http/1.1 (a client that offers only
 others goes on without it, as Python's ssl cannot send the alert of RFC 7301, 3.2; its HTTP/2 preface is then refused
-with 400). No compression (CRIME), no renegotiation.
+with 505). No compression (CRIME), no renegotiation.
 """
 
 from __future__ import annotations
