@@ -112,9 +112,35 @@ def parse_fields(head: bytes, minor: bytes, settings: Settings) -> Framing:
     except httptools.HttpParserError as error:
         raise ProtocolError(400, f"The header block is malformed: {error}.") from None
     fields = collector.fields
+    single, connection = meaningful_fields(fields, settings)
+    host = single.get(b"host")
+    if host is None and minor == b"1":
+        raise ProtocolError(400, "The Host header is missing (RFC 9112, 3.2).")
+    if host is not None and not host_is_valid(host):
+        raise ProtocolError(400, "The Host header is not one host with an optional port (RFC 9112, 3.2).")
+    length, chunked = declared_framing(single, minor)
+    expect = single.get(b"expect", b"").lower() if minor == b"1" else b""
+    if expect not in (b"", b"100-continue"):
+        raise ProtocolError(417, "The only supported expectation is 100-continue (RFC 9110, 10.1.1).")
+    upgrade = b"upgrade" in connection and minor == b"1" and not length and not chunked
+    return Framing(
+        headers=Headers(tuple(fields)),
+        has_body=bool(length) or chunked,
+        keep_alive=persists(connection, minor),
+        content_length=length or 0,
+        chunked=chunked,
+        expect_continue=bool(expect),
+        upgrade=upgrade,
+        is_plain=minor == b"1" and not upgrade,
+        host=host or b"",
+    )
+
+
+def meaningful_fields(fields: list[tuple[bytes, bytes]], settings: Settings) -> tuple[dict[bytes, bytes], set[bytes]]:
+    """The fields that may stand once only, and the options of Connection. ProtocolError 400 or 431."""
     if len(fields) > settings.max_headers:
         raise ProtocolError(
-            431, f"The request has {len(fields)} header fields; at most {settings.max_headers} are allowed."
+            431, f"The message has {len(fields)} header fields; at most {settings.max_headers} are allowed."
         )
     single: dict[bytes, bytes] = {}
     connection: set[bytes] = set()
@@ -127,33 +153,24 @@ def parse_fields(head: bytes, minor: bytes, settings: Settings) -> Framing:
             connection.update(option.strip(b" \t").lower() for option in value.split(b","))
         elif name in _ONLY_ONCE:
             if name in single:
-                raise ProtocolError(400, f"The request has the header {name.decode()} twice.")
+                raise ProtocolError(400, f"The message has the header {name.decode()} twice.")
             single[name] = value
-    host = single.get(b"host")
-    if host is None and minor == b"1":
-        raise ProtocolError(400, "The Host header is missing (RFC 9112, 3.2).")
-    if host is not None and not host_is_valid(host):
-        raise ProtocolError(400, "The Host header is not one host with an optional port (RFC 9112, 3.2).")
+    return single, connection
+
+
+def declared_framing(single: dict[bytes, bytes], minor: bytes) -> tuple[int | None, bool]:
+    """The declared length of the body, and whether it is chunked (RFC 9112, 6). ProtocolError 400."""
     length, coding = single.get(b"content-length"), single.get(b"transfer-encoding")
     if length is not None and not _LENGTH.fullmatch(length):
         raise ProtocolError(400, "Content-Length must be one decimal number, at most 18 digits, no leading zero.")
     if coding is not None and (minor == b"0" or coding.lower() != b"chunked" or length is not None):
         raise ProtocolError(400, "Transfer-Encoding must be 'chunked', on HTTP/1.1, without a Content-Length.")
-    expect = single.get(b"expect", b"").lower() if minor == b"1" else b""
-    if expect not in (b"", b"100-continue"):
-        raise ProtocolError(417, "The only supported expectation is 100-continue (RFC 9110, 10.1.1).")
-    upgrade = b"upgrade" in connection and minor == b"1" and length in (None, b"0") and coding is None
-    return Framing(
-        headers=Headers(tuple(fields)),
-        has_body=length not in (None, b"0") or coding is not None,
-        keep_alive=b"close" not in connection and (minor == b"1" or b"keep-alive" in connection),
-        content_length=int(length or 0),
-        chunked=coding is not None,
-        expect_continue=bool(expect),
-        upgrade=upgrade,
-        is_plain=minor == b"1" and not upgrade,
-        host=host or b"",
-    )
+    return None if length is None else int(length), coding is not None
+
+
+def persists(connection: set[bytes], minor: bytes) -> bool:
+    """Whether the connection may be used for another message (RFC 9112, 9.3)."""
+    return b"close" not in connection and (minor == b"1" or b"keep-alive" in connection)
 
 
 _OPTIONS = re.compile(rb"[ \t]*+(?:" + TOKEN + rb")?[ \t]*+(?:,[ \t]*+(?:" + TOKEN + rb")?[ \t]*+)*+")

@@ -1,0 +1,323 @@
+"""The client's side of HTTP/1.1: every framing of a response, in any cuts, and the responses of real servers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from http_ends import PLACES, cut
+from tinysvc import Response, Service, io_route
+from tinysvc.core.errors import ProtocolError, UnencodableResult
+from tinysvc.core.settings import Settings
+from tinysvc.testing import serving
+from tinysvc.wire.client_connection import MAX_INTERIM, ClientConnection, ResponseHead
+from tinysvc.wire.connection import CLOSED, DONE, IDLE
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+class Received(NamedTuple):
+    status: int
+    body: bytes
+    reusable: bool
+
+
+def exchange(pieces: list[bytes], *, method: str = "GET", eof: bool = False, **options: object) -> Received | None:
+    """The response in the pieces, taken as soon as its bytes come; None if it is not complete."""
+    wire = ClientConnection(Settings(**options))  # type: ignore[arg-type]
+    wire.begin_request(method, "/", "x")
+    wire.end_request()
+    response: ResponseHead | None = None
+    body = b""
+
+    def take() -> None:
+        nonlocal response, body
+        response = response or wire.next_response()
+        if response:
+            body += wire.take_piece()
+
+    for piece in pieces:
+        wire.receive(piece)
+        take()
+    if eof:
+        wire.receive_eof()
+        take()
+    if response is None or wire.incoming != DONE:
+        return None
+    return Received(response.status, body, wire.end_exchange())
+
+
+GOOD: dict[str, tuple[bytes, dict[str, object], Received]] = {
+    "length": (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc", {}, Received(200, b"abc", True)),
+    "empty": (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", {}, Received(200, b"", True)),
+    "chunked": (CHUNKED + b"3\r\nabc\r\n1;x=y\r\nd\r\n0\r\nT: u\r\n\r\n", {}, Received(200, b"abcd", True)),
+    "until the end": (b"HTTP/1.1 200 OK\r\n\r\nabc", {"eof": True}, Received(200, b"abc", False)),
+    "nothing until the end": (b"HTTP/1.0 200 OK\r\n\r\n", {"eof": True}, Received(200, b"", False)),
+    "head": (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", {"method": "HEAD"}, Received(200, b"", True)),
+    "204": (b"HTTP/1.1 204 No Content\r\n\r\n", {}, Received(204, b"", True)),
+    "304": (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", {}, Received(304, b"", True)),
+    "no reason": (b"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n", {}, Received(200, b"", True)),
+    "close": (
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\na",
+        {},
+        Received(200, b"a", False),
+    ),
+    "http 1.0": (b"HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\na", {}, Received(200, b"a", False)),
+    "http 1.0 that stays": (
+        b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 1\r\n\r\na",
+        {},
+        Received(200, b"a", True),
+    ),
+    "interim": (
+        b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        {},
+        Received(200, b"", True),
+    ),
+    "upgrade offered": (
+        b"HTTP/1.1 200 OK\r\nConnection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 0\r\n\r\n",
+        {},
+        Received(200, b"", True),
+    ),
+    "more than asked for": (b"HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1", {}, Received(204, b"", False)),
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_every_framing_in_every_cut(name: str) -> None:
+    sent, options, expected = GOOD[name]
+    assert exchange([sent], **options) == expected  # type: ignore[arg-type]
+    assert exchange([sent[i : i + 1] for i in range(len(sent))], **options) == expected  # type: ignore[arg-type]
+    assert exchange([sent[i : i + 2] for i in range(0, len(sent), 2)], **options) == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", [name for name in GOOD if GOOD[name][2].reusable])
+def test_incomplete_response_is_awaited(name: str) -> None:
+    sent, options, _ = GOOD[name]
+    assert exchange([sent[:-1]], **options) is None  # type: ignore[arg-type]
+
+
+BAD = {
+    "no http": b"SSH-2.0-OpenSSH_9.6\r\n",
+    "http 2": b"HTTP/2 200 OK\r\n",
+    "no status": b"HTTP/1.1 OK\r\n",
+    "status of two digits": b"HTTP/1.1 20 OK\r\n",
+    "line feed alone": b"HTTP/1.1 200 OK\nContent-Length: 0\n\n",
+    "zero byte": b"HTTP/1.1 200 OK\r\nA: \0\r\n\r\n",
+    "folded line": b"HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n",
+    "space before the colon": b"HTTP/1.1 200 OK\r\nContent-Length : 0\r\n\r\n",
+    "two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\na",
+    "length and coding": b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\na",
+    "unknown coding": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\na",
+    "length that is no number": b"HTTP/1.1 200 OK\r\nContent-Length: +1\r\n\r\na",
+    "chunk of a wrong length": CHUNKED + b"2\r\nabc\r\n",
+    "101": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+    "interim without end": b"HTTP/1.1 100 Continue\r\n\r\n" * (MAX_INTERIM + 1),
+    "long status line": b"HTTP/1.1 200 " + b"a" * 1100,
+    "long head": b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 20_000,
+    "many fields": b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 1_000 + b"\r\n",
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_response_is_refused(name: str) -> None:
+    sent = BAD[name]
+    for pieces in ([sent], [sent[i : i + 50] for i in range(0, len(sent), 50)]):
+        with pytest.raises(ProtocolError) as raised:
+            exchange(pieces)
+        assert raised.value.status == 502
+
+
+@pytest.mark.parametrize("sent", [b"HTTP/1.1 200 OK\r\nConte", CHUNKED + b"3\r\nab"])
+def test_response_that_is_cut_short_is_refused(sent: bytes) -> None:
+    with pytest.raises(ProtocolError, match="in the middle of a response"):
+        exchange([sent], eof=True)
+
+
+def test_end_before_any_byte_is_no_fault_of_the_response() -> None:
+    wire = ClientConnection(Settings())
+    wire.begin_request("GET", "/", "x")
+    wire.receive_eof()
+    assert wire.next_response() is None
+    assert not wire.end_exchange()
+    assert wire.incoming == CLOSED
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(name=st.sampled_from(sorted(GOOD)), places=PLACES)
+def test_cuts_do_not_matter(name: str, places: list[int]) -> None:
+    sent, options, expected = GOOD[name]
+    assert exchange(cut(sent, places), **options) == expected  # type: ignore[arg-type]
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(pieces=st.lists(st.binary(max_size=60) | st.sampled_from(list(BAD.values())[:8]), max_size=6))
+def test_any_bytes_are_a_response_or_one_refusal(pieces: list[bytes]) -> None:
+    with suppress(ProtocolError):
+        exchange(pieces)
+
+
+# Requests
+
+
+@pytest.mark.parametrize(
+    ("method", "length", "expected"),
+    [
+        ("GET", 0, b""),
+        ("POST", 0, b"content-length: 0\r\n"),
+        ("POST", 5, b"content-length: 5\r\n"),
+        ("POST", None, b"transfer-encoding: chunked\r\n"),
+    ],
+)
+def test_request_says_how_long_it_is(method: str, length: int | None, expected: bytes) -> None:
+    wire = ClientConnection(Settings())
+    head = wire.begin_request(method, "/a?b=c", "x:80", [("accept", "*/*")], length)
+    line = f"{method} /a?b=c HTTP/1.1\r\nhost: x:80\r\n".encode()
+    assert head == line + expected + b"accept: */*\r\n\r\n"
+    chunked = length is None
+    assert wire.piece(b"abc") == (b"3\r\nabc\r\n" if chunked else b"abc")
+    assert wire.piece(b"") == b""
+    assert wire.end_request() == (b"0\r\n\r\n" if chunked else b"")
+    assert repr(wire) == "<ClientConnection: request done, response idle>"
+
+
+def test_header_with_a_line_end_is_not_sent() -> None:
+    with pytest.raises(UnencodableResult):
+        ClientConnection(Settings()).begin_request("GET", "/", "x", [("a", "b\r\nc: d")])
+
+
+def test_response_before_the_end_of_its_request_ends_the_connection() -> None:
+    wire = ClientConnection(Settings())
+    wire.begin_request("POST", "/", "x", length=None)
+    wire.receive(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n")
+    response = wire.next_response()
+    assert response is not None
+    assert response.status == 413
+    assert wire.take_piece() == b""
+    assert not wire.end_exchange()
+
+
+# Real servers
+
+
+def ask(sock: socket.socket, paths: list[str]) -> list[Received]:
+    """The responses to GETs on one connection, as long as it can be used again."""
+    wire = ClientConnection(Settings())
+    received = []
+    with sock:
+        for path in paths:
+            sock.sendall(wire.begin_request("GET", path, "localhost") + wire.end_request())
+            response, body = wire.next_response(), b""
+            while response is None or wire.incoming != DONE:
+                if data := sock.recv(1000):
+                    wire.receive(data)
+                else:
+                    wire.receive_eof()
+                response = response or wire.next_response()
+                if response:
+                    body += wire.take_piece()
+            received.append(Received(response.status, body, wire.end_exchange()))
+            if wire.incoming != IDLE:
+                break
+    return received
+
+
+BIG = b"big" * 100_000
+
+
+@io_route("/big")
+async def big() -> bytes:
+    return BIG
+
+
+@io_route("/stream")
+async def stream() -> Response:
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(10):
+            yield b"piece"
+
+    return Response(pieces())
+
+
+@io_route("/none")
+async def none() -> None:
+    return None
+
+
+def test_responses_of_tinysvc() -> None:
+    with serving(Service(big, stream, none)) as url:
+        port = int(url.rpartition(":")[2])
+        paths = ["/big", "/stream", "/none", "/missing"]
+        responses = ask(socket.create_connection(("127.0.0.1", port), 20), paths)
+        assert responses[:3] == [
+            Received(200, BIG, True),
+            Received(200, b"piece" * 10, True),
+            Received(204, b"", True),
+        ]
+        assert responses[3].status == 404
+
+
+def connected(path: Path) -> socket.socket:
+    """A connection to the Unix socket of a server that starts."""
+    end = time.monotonic() + 20
+    while True:
+        sock = socket.socket(socket.AF_UNIX)
+        try:
+            sock.connect(str(path))
+        except OSError:
+            sock.close()
+            assert time.monotonic() < end, "the server did not start"
+            time.sleep(0.02)
+        else:
+            sock.settimeout(20)
+            return sock
+
+
+def nginx(folder: Path) -> list[str]:
+    (folder / "big").write_bytes(BIG)
+    (folder / "nginx.conf").write_text(
+        f"{'user root; ' * (os.getuid() == 0)}daemon off; pid {folder}/pid; error_log {folder}/log; events {{}}\n"
+        f"http {{ access_log off; client_body_temp_path {folder}/b; proxy_temp_path {folder}/p;\n"
+        f"fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;\n"
+        f"server {{ listen unix:{folder}/socket; root {folder}; location /none {{ return 204; }} }} }}\n"
+    )
+    return ["nginx", "-c", str(folder / "nginx.conf"), "-p", str(folder)]
+
+
+def node(folder: Path) -> list[str]:
+    (folder / "server.js").write_text(
+        "require('http').createServer((request, response) => {\n"
+        "  if (request.url === '/none') { response.statusCode = 204; return response.end(); }\n"
+        "  response.write('big'.repeat(50000)); response.end('big'.repeat(50000));\n"
+        f"}}).listen('{folder}/socket');\n"
+    )
+    return ["node", str(folder / "server.js")]
+
+
+@pytest.fixture(params=[nginx, node], ids=["nginx", "node"])
+def other_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[socket.socket]:
+    command: list[str] = request.param(tmp_path)
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"there is no {command[0]} here")
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield connected(tmp_path / "socket")
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def test_responses_of_other_servers(other_server: socket.socket) -> None:
+    first, none, again = ask(other_server, ["/big", "/none", "/big"])
+    assert first == again == Received(200, BIG, True)
+    assert none == Received(204, b"", True)
