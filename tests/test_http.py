@@ -12,7 +12,6 @@ import pytest
 
 from http_ends import (
     Stream,
-    answering,
     connected,
     echo,
     forever,
@@ -23,6 +22,7 @@ from http_ends import (
     post,
     post_chunked,
     reset_on_close,
+    responding,
     serving,
 )
 from tinysvc.core.requests import Request
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.usefixtures("quiet")
 @on_loop
 async def test_headers_are_sent_as_they_are() -> None:
     made = Response(b"ok", headers=[("X-A", "1"), ("x-b", "caf\xe9\t")], content_type="text/plain")
-    async with serving(answering(lambda: made)) as server, server.client() as client:
+    async with serving(responding(lambda: made)) as server, server.client() as client:
         for _ in range(2):
             fields = (await client.ask(get())).fields
             assert (fields["x-a"], fields["x-b"], fields["content-type"]) == ("1", "caf\xe9\t", "text/plain")
@@ -65,7 +65,7 @@ async def test_response_for_one_client_is_not_shared(
         return response
 
     fields = [f"authorization: {authorization}"] if authorization else []
-    async with serving(answering(make)) as server, server.client() as client:
+    async with serving(responding(make)) as server, server.client() as client:
         answer = await client.ask(get("/", *fields))
         assert answer.fields["cache-control"] == expected
         assert ("set-cookie" in answer.fields) == bool(cookie)
@@ -88,7 +88,7 @@ async def test_some_statuses_never_have_a_body(status: int, streamed: bool) -> N
     def make() -> Response:
         return Response(stream if streamed else b"not sent", status)
 
-    async with serving(answering(make)) as server, server.client() as client:
+    async with serving(responding(make)) as server, server.client() as client:
         for _ in range(2):
             assert (await client.ask(get())).status == status
         assert stream.closed == streamed
@@ -96,7 +96,7 @@ async def test_some_statuses_never_have_a_body(status: int, streamed: bool) -> N
 
 @on_loop
 async def test_status_without_a_reason_phrase_is_sent() -> None:
-    async with serving(answering(lambda: Response(b"", 299))) as server, server.client() as client:
+    async with serving(responding(lambda: Response(b"", 299))) as server, server.client() as client:
         assert (await client.ask(get())).status == 299
 
 
@@ -104,8 +104,8 @@ async def test_status_without_a_reason_phrase_is_sent() -> None:
 async def test_head_has_the_fields_of_get_and_no_body() -> None:
     async with serving(ok) as server, server.client() as client:
         client.send(get(method="HEAD") + get())
-        assert (await client.answer(head=True)).fields["content-length"] == "2"
-        assert (await client.answer()).body == b"ok"
+        assert (await client.response(head=True)).fields["content-length"] == "2"
+        assert (await client.response()).body == b"ok"
 
 
 @on_loop
@@ -145,7 +145,7 @@ def with_content_type(value: str) -> Response:
 )
 @on_loop
 async def test_header_cannot_begin_another_line(make: Callable[[], Response], caplog: pytest.LogCaptureFixture) -> None:
-    async with serving(answering(make)) as server, server.client() as client:
+    async with serving(responding(make)) as server, server.client() as client:
         answer = await client.ask(get())
         assert answer.status == 500
         assert not {"x", "x-a", "set-cookie"} & answer.fields.keys()
@@ -184,14 +184,14 @@ async def test_late_rest_of_a_head_gets_408() -> None:
             await asyncio.sleep(0)
         server.only.data_received(b" /")
         server.only.expire(0)  # in the same turn of the loop
-        assert (await client.answer()).status == 408
+        assert (await client.response()).status == 408
 
 
 @on_loop
 async def test_time_of_a_pipelined_head_starts_at_its_first_byte() -> None:
     async with serving(ok, header_timeout=0.01, keep_alive_timeout=1000) as server, server.client() as client:
         assert (await client.ask(get() + b"GET /")).status == 200
-        assert (await client.answer()).status == 408
+        assert (await client.response()).status == 408
 
 
 @on_loop
@@ -202,7 +202,7 @@ async def test_head_that_arrives_while_the_process_is_stopped_is_not_late() -> N
         time.sleep(1.5)  # as a process that is stopped
         await asyncio.sleep(0.2)  # some looks at the deadlines
         client.send(b"Host: x\r\n\r\n")
-        assert (await client.answer()).status == 200
+        assert (await client.response()).status == 200
 
 
 @on_loop
@@ -238,7 +238,7 @@ async def test_client_that_does_not_read_is_aborted(kind: str) -> None:
     stream, streamed = Stream(*[bytes(1_000_000)] * 30), kind == "stream"
     whole = bytes(30_000_000)
     made = Response(stream if streamed else memoryview(whole) if kind == "view" else whole)
-    async with serving(answering(lambda: made), write_timeout=0.01) as server, server.client() as client:
+    async with serving(responding(lambda: made), write_timeout=0.01) as server, server.client() as client:
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]
         client.send(get())
         while not server.connections.open:
@@ -251,7 +251,7 @@ async def test_client_that_does_not_read_is_aborted(kind: str) -> None:
 
 @on_loop
 async def test_client_that_reads_slowly_is_not_aborted() -> None:
-    async with serving(answering(lambda: Response(bytes(40_000_000)))) as server, server.client() as client:
+    async with serving(responding(lambda: Response(bytes(40_000_000)))) as server, server.client() as client:
         client.send(get())
         await client.reader.readuntil(b"\r\n\r\n")
         connection = server.only
@@ -281,8 +281,8 @@ async def test_refused_client_that_stays_is_closed() -> None:
 async def test_connection_closes_after_max_requests() -> None:
     async with serving(ok, max_requests=2) as server, server.client() as client:
         client.send(get() * 3)
-        assert not (await client.answer()).closes
-        assert (await client.answer()).closes
+        assert not (await client.response()).closes
+        assert (await client.response()).closes
         assert await client.closed()
 
 
@@ -355,7 +355,7 @@ async def test_post_finishes_after_a_disconnect(how: str) -> None:
         leave.set()
         await finished.wait()
         if how == "end":
-            assert (await client.answer()).body == b"ok"
+            assert (await client.response()).body == b"ok"
 
 
 @on_loop
@@ -388,8 +388,8 @@ async def test_half_closed_client_gets_its_response() -> None:
     async with serving(echo) as server, server.client() as client:
         client.send(post(b"hello") + get())
         client.writer.write_eof()
-        assert (await client.answer()).body == b"hello"
-        assert (await client.answer()).status == 200
+        assert (await client.response()).body == b"hello"
+        assert (await client.response()).status == 200
         assert await client.closed()
 
 
@@ -411,7 +411,7 @@ async def test_half_close_keeps_the_handler_running(half_close: bool) -> None:
             await asyncio.sleep(0)
         go.set()
         if half_close:
-            assert (await client.answer()).body == b"late"
+            assert (await client.response()).body == b"late"
         assert await client.closed()
 
 

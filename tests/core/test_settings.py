@@ -122,13 +122,13 @@ def test_missing_field_of_a_pool_is_that_of_the_default_pool() -> None:
 def test_fields_of_the_default_pool_are_options() -> None:
     service = {"cpu_workers": 5, "pools": {"default": Pool(workers=1, queue_size=2)}}
 
-    def told(overrides: dict[str, Any]) -> tuple[int, int]:
+    def options_of(overrides: dict[str, Any]) -> tuple[int, int]:
         pool = load_settings(overrides, {}, service).pool("default")
         return pool["workers"], pool["queue_size"]
 
-    assert told({}) == (1, 2)
-    assert told({"cpu_workers": 4}) == (4, 2)
-    assert told({"pools": "default:queue_size=6"}) == (1, 6)
+    assert options_of({}) == (1, 2)
+    assert options_of({"cpu_workers": 4}) == (4, 2)
+    assert options_of({"pools": "default:queue_size=6"}) == (1, 6)
 
 
 def test_executor_replaces_a_pool() -> None:

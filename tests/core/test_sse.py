@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 import sse_jobs as jobs
-from http_ends import get, on_loop, read_answer, serving
+from http_ends import get, on_loop, read_response, serving
 from tinysvc import Event, EventStream, Service, io_route
 from tinysvc.core.settings import Settings
 from tinysvc.runtime.running_service import at_work
@@ -110,7 +110,7 @@ async def test_other_streams_get_no_comments(monkeypatch: pytest.MonkeyPatch) ->
     ):
         client.send(get("/text"))
         asyncio.get_running_loop().call_later(0.3, goes_on.set)
-        answer = await read_answer(client.reader)
+        answer = await read_response(client.reader)
         assert answer is not None
         assert answer.body == b"ab"
         assert (await client.ask(get("/nowhere"))).status == 404

@@ -25,7 +25,7 @@ from tinysvc import (
 from tinysvc.core.headers import Headers
 from tinysvc.core.settings import Settings
 from tinysvc.pool.arena import BIG
-from tinysvc.runtime.caching import OVERHEAD, CachedRoute, Kept, Results
+from tinysvc.runtime.caching import OVERHEAD, CachedRoute, ResponseCache, StoredResponse
 from tinysvc.runtime.running_service import at_work
 from tinysvc.service.routes import recorded
 from tinysvc.testing import serving
@@ -169,7 +169,7 @@ def cached(handler: Any, **options: Any) -> CachedRoute:
     @cpu_route("/x", cache=60, **options)
     def function() -> None: ...
 
-    return CachedRoute(handler, recorded(function)[0], Results(1_000_000), ["accept"], False)  # type: ignore[arg-type]
+    return CachedRoute(handler, recorded(function)[0], ResponseCache(1_000_000), ["accept"], False)  # type: ignore[arg-type]
 
 
 async def begun(slow: Slow, *awaitables: Any) -> list[asyncio.Future[Response]]:
@@ -261,22 +261,22 @@ async def test_repeated_header_differs_from_one_with_a_comma() -> None:
     assert [(await route(Request("GET", "/x", headers=Headers(raw)))).content for raw in blocks] == [b"1", b"2"]
 
 
-def kept(size: int, until: float = 100.0) -> Kept:
-    return Kept(200, [], None, bytes(size), 0.0, until)
+def stored(size: int, until: float = 100.0) -> StoredResponse:
+    return StoredResponse(200, [], None, bytes(size), 0.0, until)
 
 
 def test_size_of_the_cache_is_limited() -> None:
-    results = Results(8 * (OVERHEAD + 1000))
+    results = ResponseCache(8 * (OVERHEAD + 1000))
     for number in range(20):
-        results.put(number, kept(1000))
+        results.put(number, stored(1000))
         results.get(0, 1.0)
         assert results.size <= results.max_size
     assert len(results) == 8
     assert results.get(0, 1.0)  # it was used all the time
     assert not results.get(1, 1.0)
-    results.put("big", kept(2000))
+    results.put("big", stored(2000))
     assert not results.get("big", 1.0)
-    results.put(0, kept(10))
+    results.put(0, stored(10))
     assert len(results) == 8
     assert not results.get(0, 100.0)
     assert len(results) == 7
@@ -284,7 +284,7 @@ def test_size_of_the_cache_is_limited() -> None:
 
 
 def test_stored_response_has_its_age() -> None:
-    assert kept(1).response(12.9).headers == [("age", "12")]
+    assert stored(1).response(12.9).headers == [("age", "12")]
 
 
 # Mistakes

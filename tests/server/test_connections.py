@@ -55,7 +55,7 @@ async def test_connection_with_a_new_request_is_not_idle() -> None:
         await client.ask(get())
         server.only.data_received(get())  # and in the same turn of the loop
         assert not server.only.end_when_idle()
-        assert (await client.answer()).status == 200
+        assert (await client.response()).status == 200
         assert (await client.ask(get())).status == 200
 
 
@@ -94,7 +94,7 @@ async def test_too_many_connections_get_503() -> None:
         async with server.client() as c:  # says nothing
             assert await c.closed()
         leave.set()
-        assert (await a.answer()).status == 200
+        assert (await a.response()).status == 200
 
 
 # The end
@@ -156,7 +156,7 @@ async def test_drain_lets_a_request_under_way_finish() -> None:
         assert b'"request_id":"mine"' in answer.body
         assert not draining.done()
         leave.set()
-        answer = await client.answer()
+        answer = await client.response()
         assert (answer.status, answer.closes) == (200, True)
         assert await draining
 

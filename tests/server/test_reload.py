@@ -88,7 +88,7 @@ def until_version(server: Served, version: object) -> list[object]:
     return found
 
 
-def heard(server: Served, text: str) -> None:
+def wait_for_line(server: Served, text: str) -> None:
     """Read the output of the command until this text appears."""
     assert server.process.stderr is not None
     lines = []
@@ -114,7 +114,7 @@ def test_change_is_served_without_a_refused_connection(folder: Path) -> None:
         asker.start()
         try:
             edit(folder, "VERSION = 1", "VERSION = 2")
-            heard(server, "service.py changed; starting the new version")
+            wait_for_line(server, "service.py changed; starting the new version")
             _, _, opened, new_pid = until_version(server, 2)
             wait_until(lambda: answers and answers[-1] == 2, "it has been asked")
         finally:
@@ -127,7 +127,7 @@ def test_change_is_served_without_a_refused_connection(folder: Path) -> None:
         assert server.get("/worker").json()[0] == 2
         wait_until(lambda: len(workers_below(server.pid)) <= 2, "the old workers are gone")
         server.process.send_signal(signal.SIGHUP)  # certificates would be read again
-        heard(server, "SIGHUP reloads the certificates; this server has none")
+        wait_for_line(server, "SIGHUP reloads the certificates; this server has none")
         assert until_version(server, 2)[3] == new_pid
 
 
@@ -155,7 +155,7 @@ def test_folder_that_reappears_is_watched_again(folder: Path) -> None:
     write(services / "one.py", SERVICE)
     with served(*tinysvc("services", "--reload"), cwd=folder, PYTHONPATH=str(folder)) as server:
         shutil.rmtree(services)
-        heard(server, "the last version keeps serving")
+        wait_for_line(server, "the last version keeps serving")
         assert server.get("/one").json()[0] == 1
         services.mkdir()
         write(services / "one.py", SERVICE.replace("VERSION = 1", "VERSION = 2"))
@@ -208,8 +208,8 @@ def test_last_version_serves_while_the_next_one_cannot_start(folder: Path) -> No
         right = (folder / "service.py").read_text()
         for fault, said in FAULTS.items():
             write(folder / "service.py", right.replace("VERSION = 1", fault))
-            heard(server, said)
-            heard(server, "the last version keeps serving")
+            wait_for_line(server, said)
+            wait_for_line(server, "the last version keeps serving")
             assert server.get("/").json()[0] == 1
         write(folder / "service.py", right.replace("VERSION = 1", "VERSION = 3"))
         until_version(server, 3)
@@ -223,8 +223,8 @@ def test_change_while_another_folder_begins_to_be_watched_is_seen(folder: Path) 
             (folder / str(number) / f"more{number}.py").touch()
             fault = f"import sys; sys.path.append('{number}'); import more{number}; fault{number}"
             write(folder / "service.py", right.replace("VERSION = 1", fault))
-            heard(server, f"name 'fault{number}' is not defined")
-            heard(server, "the last version keeps serving")
+            wait_for_line(server, f"name 'fault{number}' is not defined")
+            wait_for_line(server, "the last version keeps serving")
         write(folder / "service.py", right.replace("VERSION = 1", "VERSION = 6"))
         until_version(server, 6)
 
@@ -278,7 +278,7 @@ def test_requests_wait_while_no_version_serves(folder: Path) -> None:
     with reloading(folder) as server:
         with pytest.raises(httpx.RemoteProtocolError):
             server.get("/end")
-        heard(server, "the process ended with status 7; waiting for a change; requests wait, too")
+        wait_for_line(server, "the process ended with status 7; waiting for a change; requests wait, too")
         asker = threading.Thread(target=lambda: answers.append(server.get("/").json()[0]))
         answers: list[object] = []
         asker.start()
@@ -319,7 +319,7 @@ async def waits(slow) -> None:
         edit(folder, "VERSION = 2", "VERSION = = 3")
         time.sleep(1)  # both are on their way; if not, nothing is tested, and nothing fails
         os.kill(server.pid, signal.SIGCONT)
-        heard(server, "the last version keeps serving")
+        wait_for_line(server, "the last version keeps serving")
         assert server.get("/").json()[0] in (1, 2)
 
 
@@ -398,7 +398,7 @@ def test_files_are_polled_without_reports_of_the_system(folder: Path, error: str
         if free:
             edit(folder, "VERSION = 1", "import more\nVERSION = 2")
             until_version(server, 2)
-        heard(server, "WATCHFILES_FORCE_POLLING")
+        wait_for_line(server, "WATCHFILES_FORCE_POLLING")
         for version in range(free + 2, free + 5):
             edit(folder, f"VERSION = {version - 1}", f"VERSION = {version}")
             until_version(server, version)

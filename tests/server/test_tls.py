@@ -155,13 +155,13 @@ def test_authorities_that_are_none(files: Files) -> None:
 # Over the wire
 
 
-async def told(request: Request) -> Response:
+async def scheme_and_path(request: Request) -> Response:
     return Response(f"{request.scheme} {request.path}".encode())
 
 
 @on_loop
 async def test_requests_over_tls(files: Files) -> None:
-    async with secured(told, files) as server, server.client() as client:
+    async with secured(scheme_and_path, files) as server, server.client() as client:
         for _ in range(3):
             answer = await client.ask(get("/a"))
             assert (answer.body, answer.closes) == (b"https /a", False)
@@ -180,7 +180,7 @@ async def test_big_bodies_both_ways(files: Files) -> None:
 
 @on_loop
 async def test_old_protocols_are_refused_and_only_http_1_1_is_offered(files: Files) -> None:
-    async with secured(told, files) as server:
+    async with secured(scheme_and_path, files) as server:
         context = files.trusting()
         context.set_alpn_protocols(["h2", "http/1.1"])
         async with server.client(context) as client:
@@ -203,7 +203,7 @@ async def test_old_protocols_are_refused_and_only_http_1_1_is_offered(files: Fil
 async def test_refused_request_gets_a_response_while_its_client_sends(files: Files) -> None:
     async with secured(echo, files) as server, server.client() as client:
         client.send(b"NONSENSE\r\n\r\n" + bytes(100_000))
-        answer = await client.answer()
+        answer = await client.response()
         assert (answer.status, answer.closes) == (400, True)
 
 
@@ -220,7 +220,7 @@ async def test_renewed_certificates_are_for_new_connections(files: Files, named:
         await writer.wait_closed()
         return shown
 
-    async with secured(told, files) as server, server.client() as client:
+    async with secured(scheme_and_path, files) as server, server.client() as client:
         first = await seen()
         files.issue()
         assert await seen() == first
@@ -253,7 +253,7 @@ async def test_client_certificates(files: Files, tmp_path: Path) -> None:
         except (ssl.SSLError, ConnectionError, AssertionError, asyncio.IncompleteReadError):
             return False
 
-    async with secured(told, files, ssl_ca=str(trusted)) as server:
+    async with secured(scheme_and_path, files, ssl_ca=str(trusted)) as server:
         assert [await is_served(issuer) for issuer in (known, stranger, None)] == [True, False, False]
         stranger.cert_pem.write_to_path(trusted)
         server.certificates.reload()
@@ -276,7 +276,7 @@ async def test_client_without_tls_is_closed_without_a_log_line(
 ) -> None:
     caplog.set_level(logging.INFO)
     loop = asyncio.get_running_loop()
-    async with secured(told, files) as server:
+    async with secured(scheme_and_path, files) as server:
         with raw(server.port) as client:
             await loop.sock_sendall(client, sent)
             client.shutdown(socket.SHUT_WR)

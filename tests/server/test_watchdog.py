@@ -20,7 +20,7 @@ from tinysvc.server.server import Server
 from tinysvc.server.watchdog import LIMIT, PAUSE, watched
 
 
-def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [r.getMessage() for r in caplog.records if "blocks the event loop" in r.getMessage()]
 
 
@@ -34,14 +34,14 @@ let_go: threading.Event
 @io_route("/hold/{how}")
 async def holds_the_loop(how: str) -> str:
     if how == "here":
-        wait_until(let_go.is_set, "it was said")
+        wait_until(let_go.is_set, "it was logged")
     else:
         deeper()
     return "done"
 
 
 def deeper() -> None:
-    wait_until(let_go.is_set, "it was said")
+    wait_until(let_go.is_set, "it was logged")
 
 
 class LetGo(logging.Handler):
@@ -73,13 +73,13 @@ async def test_route_that_blocks_the_loop_is_named(caplog: pytest.LogCaptureFixt
         Server(Service(Service(holds_the_loop, prefix="/v1")), Settings(port=0)).listening() as url,
         httpx.AsyncClient(base_url=url, timeout=20) as client,
     ):
-        for how, line in (("here", 'wait_until(let_go.is_set, "it was said")'), ("deeper", "        deeper()")):
+        for how, line in (("here", 'wait_until(let_go.is_set, "it was logged")'), ("deeper", "        deeper()")):
             let_go.clear()
             caplog.clear()
             assert (await client.get(f"/v1/hold/{how}")).text == "done"
             while "the event loop is free again" not in caplog.text:
                 await asyncio.sleep(0)
-            (text,) = said(caplog)
+            (text,) = logged(caplog)
             assert text.startswith("GET /v1/hold/{how} blocks the event loop, for 0.")
             assert f" at {__file__}:{line_of(line)}: no other request is served" in text
             assert "Make it @cpu_route" in text
@@ -107,21 +107,21 @@ async def test_same_line_is_logged_once_a_minute(caplog: pytest.LogCaptureFixtur
             while caplog.text.count("the event loop is free again") < times:  # the machine may be late for one
                 await client.get("/sleep")
                 await asyncio.sleep(PAUSE)
-    assert len(said(caplog)) == 1
+    assert len(logged(caplog)) == 1
 
 
 @pytest.mark.asyncio
 async def test_long_block_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     with watched(asyncio.get_running_loop(), {}):
-        wait_until(lambda: said(caplog), "it was said")
+        wait_until(lambda: logged(caplog), "it was logged")
         time.sleep(4 * LIMIT)  # the fault itself
-        assert len(said(caplog)) == 1
+        assert len(logged(caplog)) == 1
 
 
 @pytest.mark.asyncio
 async def test_watchdog_ends_while_the_loop_is_blocked(caplog: pytest.LogCaptureFixture) -> None:
     with watched(asyncio.get_running_loop(), {}):
-        wait_until(lambda: said(caplog), "it was said")
+        wait_until(lambda: logged(caplog), "it was logged")
     assert not watching()
 
 
@@ -146,7 +146,7 @@ async def test_stopped_process_is_not_logged(caplog: pytest.LogCaptureFixture, m
     monkeypatch.setattr(watchdog, "time", clocks)
     with watched(asyncio.get_running_loop(), {}):
         wait_until(lambda: clocks.looks >= 6, "it has looked a few times")
-    assert said(caplog) == []
+    assert logged(caplog) == []
 
 
 @pytest.mark.asyncio
@@ -155,8 +155,8 @@ async def test_code_that_blocks_the_watchdog_is_named(
 ) -> None:
     monkeypatch.setattr(watchdog, "time", Clocks(wall=10.0, cpu=9.0))
     with watched(asyncio.get_running_loop(), {}):
-        wait_until(lambda: said(caplog), "it was said")
-    assert "test_code_that_blocks_the_watchdog_is_named" in said(caplog)[0]
+        wait_until(lambda: logged(caplog), "it was logged")
+    assert "test_code_that_blocks_the_watchdog_is_named" in logged(caplog)[0]
 
 
 @pytest.mark.asyncio
@@ -168,4 +168,4 @@ async def test_free_loop_is_not_logged(caplog: pytest.LogCaptureFixture, monkeyp
         for _ in range(100):
             loop.call_soon(asked.set)
             await asked.wait()
-    assert said(caplog) == []
+    assert logged(caplog) == []

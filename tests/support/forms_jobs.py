@@ -48,19 +48,19 @@ def cpu_files(files: list[UploadFile], numbers: Annotated[list[int], Form()] = [
     return [[each.filename for each in files], numbers]
 
 
-def told(entry: Entry) -> Any:
+def shown(entry: Entry) -> Any:
     photos = [each.filename for each in ([entry.photo] if entry.photo else []) + entry.more]
     return [entry.title, entry.rating, entry.tags, photos]
 
 
 @io_route("/io/entry", methods=["POST"])
 async def io_entry(entry: Annotated[Entry, Form()]) -> Any:
-    return told(entry)
+    return shown(entry)
 
 
 @cpu_route("/cpu/entry", methods=["POST"])
 def cpu_entry(entry: Annotated[Entry, Form()]) -> Any:
-    return told(entry)
+    return shown(entry)
 
 
 @io_route("/io/optional", methods=["POST"])

@@ -93,14 +93,14 @@ class Client(NamedTuple):
     def send(self, data: bytes) -> None:
         self.writer.write(data)
 
-    async def answer(self, *, head: bool = False) -> ReceivedResponse:
-        answer = await read_answer(self.reader, head=head)
+    async def response(self, *, head: bool = False) -> ReceivedResponse:
+        answer = await read_response(self.reader, head=head)
         assert answer is not None, "the connection was closed"
         return answer
 
     async def ask(self, data: bytes) -> ReceivedResponse:
         self.send(data)
-        return await self.answer()
+        return await self.response()
 
     async def closed(self) -> bool:
         """Wait for the end of the connection; true if the server sent nothing more."""
@@ -129,7 +129,7 @@ class ReceivedResponse(NamedTuple):
         return self.fields.get("connection") == "close"
 
 
-async def read_answer(reader: asyncio.StreamReader, *, head: bool = False) -> ReceivedResponse | None:
+async def read_response(reader: asyncio.StreamReader, *, head: bool = False) -> ReceivedResponse | None:
     """Read one response; AssertionError if it is malformed, None at the end of the connection."""
     try:
         block = await reader.readuntil(b"\r\n\r\n")
@@ -177,7 +177,7 @@ async def parse_responses(data: bytes, *, head: bool = False) -> list[ReceivedRe
     reader.feed_data(data)
     reader.feed_eof()
     answers = []
-    while answer := await read_answer(reader, head=head):
+    while answer := await read_response(reader, head=head):
         if answer.status != 100:
             answers.append(answer)
     return answers
@@ -221,7 +221,7 @@ async def echo(request: Request) -> Response:
     return Response(await request.body())
 
 
-def answering(make: Callable[[], Response]) -> Handler:
+def responding(make: Callable[[], Response]) -> Handler:
     async def handler(request: Request) -> Response:
         return make()
 
@@ -262,7 +262,7 @@ async def forever() -> None:
 
 
 def streaming(stream: Stream, **options: Any) -> Any:
-    return serving(answering(lambda: Response(stream)), **options)
+    return serving(responding(lambda: Response(stream)), **options)
 
 
 async def until_the_end(client: Client) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from http_ends import get, on_loop, read_answer, serving
+from http_ends import get, on_loop, read_response, serving
 from proxy_ends import OWN, seen
 from tinysvc import Service, cpu_route, io_route, testing
 from tinysvc.core.errors import ConfigurationError
@@ -91,7 +91,7 @@ async def test_tcp_and_unix_sockets(tmp_path: Path) -> None:
     listener = await asyncio.get_running_loop().create_unix_server(connections, path)
     reader, writer = await asyncio.open_unix_connection(path)
     writer.write(data)
-    response = await read_answer(reader)
+    response = await read_response(reader)
     assert response
     assert response.body == b"1.2.3.4 https seen.example"
     writer.close()

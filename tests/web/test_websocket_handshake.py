@@ -61,7 +61,7 @@ async def test_http_1_0_or_a_body_gets_426() -> None:
         for change in (("HTTP/1.1", "HTTP/1.0"), ("\r\n\r\n", "\r\nContent-Length: 2\r\n\r\nhi")):
             async with server.client() as client:
                 client.send(get("/echo", *KEY, VERSION).decode().replace(*change).encode())
-                assert (await client.answer()).status == 426
+                assert (await client.response()).status == 426
 
 
 @on_loop
@@ -75,7 +75,7 @@ async def test_content_length_of_zero_is_no_body() -> None:
 async def test_head_does_not_switch_protocols() -> None:
     async with served(echo) as server, server.client() as client:
         client.send(get("/echo", *KEY, VERSION, method="HEAD") + get("/echo"))
-        assert [(await client.answer(head=True)).status, (await client.answer()).status] == [426, 426]
+        assert [(await client.response(head=True)).status, (await client.response()).status] == [426, 426]
 
 
 @on_loop

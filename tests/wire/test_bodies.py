@@ -18,13 +18,13 @@ from http_ends import (
     P,
     ReceivedResponse,
     Server,
-    answering,
     echo,
     get,
     ok,
     on_loop,
     post,
     post_chunked,
+    responding,
     serving,
 )
 from tinysvc.core.errors import ProtocolError
@@ -76,11 +76,11 @@ async def test_long_body_ends_at_its_declared_length() -> None:
     async with serving(echo) as server, server.client() as client:
         for _ in range(2):
             client.send(post(body) + get("/behind") + post(body) + get("/behind") * behind)
-            assert (await client.answer()).body == body
-            assert (await client.answer()).body == b""
-            assert (await client.answer()).body == body
+            assert (await client.response()).body == body
+            assert (await client.response()).body == b""
+            assert (await client.response()).body == body
             for _ in range(behind):
-                assert (await client.answer()).body == b""
+                assert (await client.response()).body == b""
 
 
 @on_any_loop
@@ -90,7 +90,7 @@ async def test_long_body_arrives_in_small_pieces() -> None:
         for start in range(0, len(BIG), 10_007):
             client.send(BIG[start : start + 10_007])
             await asyncio.sleep(0)
-        assert (await client.answer()).body == BIG
+        assert (await client.response()).body == BIG
 
 
 @on_any_loop
@@ -126,7 +126,7 @@ async def half_sent(server: Server) -> AsyncIterator[Client]:
 async def test_stalled_long_body_gets_408() -> None:
     async with serving(echo) as server, half_sent(server) as client:
         server.only.expire(server.connections.now)
-        answer = await client.answer()
+        answer = await client.response()
         assert (answer.status, answer.closes) == (408, True)
         assert await client.closed()
 
@@ -199,7 +199,7 @@ async def test_unread_body_stays_with_the_client() -> None:
             await asyncio.sleep(0)
         assert server.only.inbox.size <= Settings().max_pipelined + 256 * 1024  # what a loop reads at once
         read.set()
-        assert (await client.answer()).body == BIG * 3
+        assert (await client.response()).body == BIG * 3
 
 
 @on_loop
@@ -266,7 +266,7 @@ async def test_body_gets_503_if_its_room_is_taken_meanwhile(handler: Handler) ->
     async with serving(handler, max_body_memory=ROOM) as server, half_sent(server) as first, server.client() as second:
         second.send(get("/", f"Content-Length: {len(BIG)}", method="POST") + BIG[:-1])
         first.send(BIG[len(BIG) // 2 : -1])
-        answers = {asyncio.ensure_future(client.answer()): client for client in (first, second)}
+        answers = {asyncio.ensure_future(client.response()): client for client in (first, second)}
         done, waiting = await asyncio.wait(answers, return_when=asyncio.FIRST_COMPLETED)
         assert refused_for_memory(done.pop().result())
         served = waiting.pop()
@@ -296,7 +296,7 @@ async def test_memory_is_released_at_the_end_of_the_request() -> None:
             await asyncio.sleep(0)
         assert refused_for_memory(await second.ask(post(BIG)))
         answer.set()
-        assert (await first.answer()).body == BIG
+        assert (await first.response()).body == BIG
         assert (await first.ask(post(BIG))).body == BIG
         while server.connections.body_memory:
             await asyncio.sleep(0)
@@ -346,7 +346,7 @@ async def test_100_is_sent_when_the_handler_reads() -> None:
             await asyncio.sleep(0)
         assert server.only.transport.get_write_buffer_size() == 0
         read.set()
-        assert (await client.answer()).status == 100
+        assert (await client.response()).status == 100
         assert (await client.ask(b"hello")).body == b"hello"
         assert (await client.ask(post(b"again"))).body == b"again"
 
@@ -368,7 +368,7 @@ async def test_100_is_never_sent_within_a_response() -> None:
 @pytest.mark.parametrize("status", [200, 403])
 @on_loop
 async def test_100_is_not_sent_for_an_unread_body(status: int) -> None:
-    async with serving(answering(lambda: Response(b"no", status))) as server, server.client() as client:
+    async with serving(responding(lambda: Response(b"no", status))) as server, server.client() as client:
         answer = await client.ask(get("/", "Expect: 100-continue", "Content-Length: 5", method="POST"))
         assert (answer.status, answer.closes) == (status, True)
         client.send(b"hello" + get())  # too late: whether this is a body or not cannot be known
@@ -397,7 +397,7 @@ async def test_client_that_continues_to_send_receives_the_413() -> None:
         client.send(get("/", "Content-Length: 50000000", method="POST"))
         for _ in range(20):
             client.send(bytes(50_000))
-        assert (await client.answer()).status == 413
+        assert (await client.response()).status == 413
 
 
 @pytest.mark.parametrize("framing", [post, post_chunked])
@@ -426,7 +426,7 @@ async def test_long_unread_chunked_body_closes_the_connection() -> None:
 
 @on_loop
 async def test_unread_body_after_a_refusal_closes_the_connection() -> None:
-    async with serving(answering(lambda: Response(b"no", 403))) as server, server.client() as client:
+    async with serving(responding(lambda: Response(b"no", 403))) as server, server.client() as client:
         answer = await client.ask(get("/", "Content-Length: 5", method="POST"))
         assert (answer.status, answer.closes) == (403, True)
 
@@ -522,7 +522,7 @@ def tick(server: Server, seconds: float = 1.0) -> None:
 async def dripped(server: Server, client: Client, size: int, rate: int) -> int:
     """The bytes of a body that could be sent, at this rate per second, before a response came."""
     client.send(get("/", f"Content-Length: {size}", method="POST"))
-    answer = asyncio.ensure_future(client.answer())
+    answer = asyncio.ensure_future(client.response())
     sent = 0
     while sent < size and not answer.done():
         client.send(bytes(rate))

@@ -12,7 +12,7 @@ from typing import BinaryIO
 import pytest
 import trustme
 
-from http_ends import get, logged, on_loop, read_answer, reset_on_close, serving
+from http_ends import get, logged, on_loop, read_response, reset_on_close, serving
 from tinysvc import Response
 from tinysvc.core.requests import Request
 from tinysvc.core.responses import FileContent
@@ -77,12 +77,12 @@ def test_file_is_closed_if_no_body_is_sent(big: Path, method: str, status: int) 
     async def ask() -> None:
         async with serving(files) as server, server.client() as client:
             client.send(get("/").replace(b"GET", method.encode(), 1))
-            answer = await client.answer(head=method == "HEAD")
+            answer = await client.response(head=method == "HEAD")
             assert answer.status == status
             assert (answer.body != b"") == (method == "GET" and status == 200)
             assert ("content-length" in answer.fields) == (status == 200)
             client.send(get("/"))
-            assert (await client.answer()).status == status
+            assert (await client.response()).status == status
 
     ask()
     assert files.all_closed()
@@ -98,7 +98,7 @@ async def test_pipelined_files_arrive_in_order(tmp_path: Path) -> None:
     async with serving(handler) as server, server.client() as client:
         client.send(b"".join(get(f"/{number}") for number in range(20)))
         for number in range(20):
-            assert (await client.answer()).body == f"/{number}".encode() * 50_000
+            assert (await client.response()).body == f"/{number}".encode() * 50_000
 
 
 @on_loop
@@ -112,7 +112,7 @@ async def test_slow_client_delays_no_other_and_uses_no_memory(big: Path) -> None
         assert connection.transport.get_write_buffer_size() == 0
         assert (await other.ask(get("/"))).body == big.read_bytes()
         slow.writer.transport.resume_reading()  # type: ignore[attr-defined]
-        assert (await slow.answer()).body == big.read_bytes()
+        assert (await slow.response()).body == big.read_bytes()
 
 
 @on_loop
@@ -158,7 +158,7 @@ def is_cut_off(files: Files) -> None:
         async with serving(files) as server, server.client() as client:
             client.send(get("/"))
             with pytest.raises((asyncio.IncompleteReadError, ConnectionResetError)):
-                await read_answer(client.reader)
+                await read_response(client.reader)
 
     ask()
     assert files.all_closed()
@@ -227,7 +227,7 @@ def test_over_tls(big: Path) -> None:
         listener = await asyncio.get_running_loop().create_server(connections, "127.0.0.1", 0, ssl=context)
         reader, writer = await asyncio.open_connection(*listener.sockets[0].getsockname(), ssl=trusting)
         writer.write(get("/"))
-        answer = await read_answer(reader)
+        answer = await read_response(reader)
         assert answer is not None
         assert answer.body == big.read_bytes()[3:]
         writer.close()

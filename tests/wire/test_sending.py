@@ -16,7 +16,6 @@ import pytest
 from http_ends import (
     BIG,
     Stream,
-    answering,
     forever,
     get,
     logged,
@@ -24,6 +23,7 @@ from http_ends import (
     on_loop,
     post,
     post_chunked,
+    responding,
     serving,
     streaming,
     until_the_end,
@@ -52,26 +52,26 @@ def mapped(content: bytes) -> Iterator[mmap.mmap]:
 @on_loop
 async def test_memoryview_is_sent_like_bytes(size: int) -> None:
     with mapped(BIG[:size]) as mapping:
-        handler = answering(lambda: Response(memoryview(mapping)[:size]))
+        handler = responding(lambda: Response(memoryview(mapping)[:size]))
         async with serving(handler) as server, server.client() as client:
             for _ in range(2):
                 assert (await client.ask(get())).body == BIG[:size]
             client.send(get(method="HEAD") + get())
-            assert (await client.answer(head=True)).fields["content-length"] == str(size)
-            assert (await client.answer()).body == BIG[:size]
+            assert (await client.response(head=True)).fields["content-length"] == str(size)
+            assert (await client.response()).body == BIG[:size]
 
 
 @on_loop
 async def test_memoryview_of_numbers_counts_bytes() -> None:
     numbers = array.array("d", [1.0] * 100_000)
-    async with serving(answering(lambda: Response(memoryview(numbers)))) as server, server.client() as client:
+    async with serving(responding(lambda: Response(memoryview(numbers)))) as server, server.client() as client:
         assert (await client.ask(get())).body == numbers.tobytes()
 
 
 @pytest.mark.parametrize("status", [204, 304])
 @on_loop
 async def test_memoryview_is_not_sent_without_a_body(status: int) -> None:
-    async with serving(answering(lambda: Response(memoryview(BIG), status))) as server, server.client() as client:
+    async with serving(responding(lambda: Response(memoryview(BIG), status))) as server, server.client() as client:
         for _ in range(2):
             assert (await client.ask(get())).status == status
 
@@ -79,7 +79,7 @@ async def test_memoryview_is_not_sent_without_a_body(status: int) -> None:
 @on_loop
 async def test_idle_connection_keeps_no_memoryview() -> None:
     with mapped(BIG) as mapping:
-        async with serving(answering(lambda: Response(memoryview(mapping)))) as server, server.client() as client:
+        async with serving(responding(lambda: Response(memoryview(mapping)))) as server, server.client() as client:
             assert (await client.ask(get())).body == BIG
             while server.only.phase != IDLE:
                 await asyncio.sleep(0)
@@ -89,7 +89,7 @@ async def test_idle_connection_keeps_no_memoryview() -> None:
 @on_loop
 async def test_memoryview_is_released_at_a_disconnect() -> None:
     with mapped(bytes(30_000_000)) as mapping:
-        async with serving(answering(lambda: Response(memoryview(mapping)))) as server, server.client() as client:
+        async with serving(responding(lambda: Response(memoryview(mapping)))) as server, server.client() as client:
             client.writer.transport.pause_reading()  # type: ignore[attr-defined]
             client.send(get())
             while not server.connections.open or not server.only.write_paused:
@@ -104,7 +104,7 @@ async def test_memoryview_is_released_at_a_disconnect() -> None:
 @on_loop
 async def test_big_response_waits_for_its_reader(kind: Callable[[bytes], Any]) -> None:
     content = kind(bytes(30_000_000))
-    async with serving(answering(lambda: Response(content))) as server, server.client() as client:
+    async with serving(responding(lambda: Response(content))) as server, server.client() as client:
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]
         client.send(get())
         while not server.connections.open or not server.only.write_paused:
@@ -113,12 +113,12 @@ async def test_big_response_waits_for_its_reader(kind: Callable[[bytes], Any]) -
             await asyncio.sleep(0)
             assert server.only.transport.get_write_buffer_size() <= COPY_SIZE + SEPARATE_WRITE
         client.writer.transport.resume_reading()  # type: ignore[attr-defined]
-        assert len((await client.answer()).body) == 30_000_000
+        assert len((await client.response()).body) == 30_000_000
 
 
 @on_loop
 async def test_half_closed_client_gets_its_big_response() -> None:
-    async with serving(answering(lambda: Response(bytes(30_000_000)))) as server, server.client() as client:
+    async with serving(responding(lambda: Response(bytes(30_000_000)))) as server, server.client() as client:
         client.send(get())
         await client.reader.readuntil(b"\r\n\r\n")
         client.writer.write_eof()
@@ -170,9 +170,9 @@ async def test_head_of_a_stream_closes_it_unread() -> None:
     stream = Stream(b"not sent")
     async with streaming(stream) as server, server.client() as client:
         client.send(get(method="HEAD") + get())
-        assert (await client.answer(head=True)).fields["transfer-encoding"] == "chunked"
+        assert (await client.response(head=True)).fields["transfer-encoding"] == "chunked"
         assert stream.closed
-        assert (await client.answer()).body == b"not sent"
+        assert (await client.response()).body == b"not sent"
 
 
 async def fail() -> None:
@@ -287,8 +287,8 @@ async def test_complete_head_resets_the_checked_bytes() -> None:
         while len(server.only.wire.buffer) < len(get()) - 3:
             await asyncio.sleep(0)
         client.send(get()[-3:] + b"GET\r\n\r\n")
-        assert (await client.answer()).status == 200
-        assert (await client.answer()).status == 400
+        assert (await client.response()).status == 200
+        assert (await client.response()).status == 400
         assert await client.closed()
 
 
@@ -313,7 +313,7 @@ def sized(stream: Stream, length: int, status: int = 200) -> Callable[[], Respon
 @pytest.mark.parametrize("version", ["1.1", "1.0"])
 @on_loop
 async def test_stream_with_a_declared_length_is_sent_whole(version: str) -> None:
-    async with serving(answering(sized(Stream(b"hel", b"", b"lo"), 5))) as server, server.client() as client:
+    async with serving(responding(sized(Stream(b"hel", b"", b"lo"), 5))) as server, server.client() as client:
         answer = await client.ask(f"GET / HTTP/{version}\r\nHost: x\r\nConnection: keep-alive\r\n\r\n".encode())
         assert (answer.body, answer.fields["content-length"]) == (b"hello", "5")
         assert "transfer-encoding" not in answer.fields
@@ -328,7 +328,7 @@ async def test_stream_of_another_length_is_cut_off(
     length: int, came: bytes, says: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     stream = Stream(b"hello")
-    async with serving(answering(sized(stream, length))) as server, server.client() as client:
+    async with serving(responding(sized(stream, length))) as server, server.client() as client:
         client.send(get() + get())
         head = await client.reader.readuntil(b"\r\n\r\n")
         assert f"content-length: {length}\r\n".encode() in head
@@ -345,8 +345,8 @@ async def test_stream_of_another_length_is_cut_off(
 @on_loop
 async def test_response_without_a_body_may_declare_its_length(method: str, status: int) -> None:
     stream = Stream(b"hello")
-    async with serving(answering(sized(stream, 5, status))) as server, server.client() as client:
+    async with serving(responding(sized(stream, 5, status))) as server, server.client() as client:
         client.send(get(method=method))
-        answer = await client.answer(head=True)
+        answer = await client.response(head=True)
         assert answer.fields.get("content-length") == ("5" if status == 200 else None)
         assert (answer.status, stream.closed) == (status, True)

@@ -63,7 +63,7 @@ def bytewise(data: bytes) -> list[bytes]:
     return [data[i : i + 1] for i in range(len(data))]
 
 
-async def heard(received: bytes, case: Case) -> list[ReceivedResponse]:
+async def responses_in(received: bytes, case: Case) -> list[ReceivedResponse]:
     """All responses. HEAD can only be the first request; its response has no body."""
     end = received.find(b"\r\n\r\n") + 4 if "head" in case.words else 0
     return [*await parse_responses(received[:end], head=True), *await parse_responses(received[end:])]
@@ -84,7 +84,7 @@ async def test_wire(case: Case) -> None:
 
 async def check(case: Case, pieces: list[bytes], statuses: list[int]) -> bytes:
     received = await converse(pieces, half_close=not case.closes)
-    answers = await heard(received, case)
+    answers = await responses_in(received, case)
     assert [answer.status for answer in answers] == statuses
     assert [answer.body for answer in answers if answer.status == 200 and answer.body][: len(case.seen)] == case.seen
     assert b"/smuggled" not in received
@@ -149,7 +149,7 @@ async def told_by(port: int) -> dict[str, list[int]]:
             finally:
                 writer.close()
         assert b"/smuggled" not in received
-        return plainly(answer.status for answer in await heard(received, case))
+        return plainly(answer.status for answer in await responses_in(received, case))
 
     return dict(zip([case.name for case in CASES], await asyncio.gather(*map(ask, CASES)), strict=True))
 

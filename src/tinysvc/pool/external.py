@@ -157,7 +157,7 @@ class ExternalPool:
             await self._close_programs()
 
     async def _close_programs(self) -> None:
-        if any(not handed.done() for _, handed in self._running.values()):
+        if any(not future.done() for _, future in self._running.values()):
             return  # a zombie may still use the resources
         close = partial(self._client.run, _close, on_error="ignore") if self._client is not None else _close
         try:
@@ -266,16 +266,16 @@ class ExternalPool:
     def _start(self, job: Job) -> None:
         """Submit the job to the executor; NoWorkers if it refuses."""
         try:
-            handed = self._submit_job(job)
+            future = self._submit_job(job)
         except Exception as error:  # it is broken or shut down, or cannot start another worker
             self._refusal = f"the executor takes no jobs: {_describe(error)}"
             raise NoWorkers(self._refusal) from error
         self._refusal = ""
         self._queue.pop(job.number, None)
-        self._running[job.number] = job, handed
+        self._running[job.number] = job, future
         job.state, job.started = JobState.RUNNING, monotonic()
         job.lane.running += 1
-        handed.add_done_callback(partial(self._report_end, job))
+        future.add_done_callback(partial(self._report_end, job))
 
     def _submit_job(self, job: Job) -> Future[Any]:
         return self._submit(job.frame, job.body)
@@ -284,28 +284,28 @@ class ExternalPool:
         # The program itself, not its pickle: loky and Dask know how to send functions of `__main__`.
         return self._executor.submit(_run_job, self._key, self._program, meta, body, **self._options)
 
-    def _report_end(self, job: Job, handed: Future[Outcome]) -> None:
+    def _report_end(self, job: Job, future: Future[Outcome]) -> None:
         """The executor calls this, in any thread."""
         try:
-            self._loop.call_soon_threadsafe(self._on_end, job, handed)
+            self._loop.call_soon_threadsafe(self._on_end, job, future)
         except RuntimeError:
             pass  # a zombie has outlived the loop
 
-    def _on_end(self, job: Job, handed: Future[Outcome]) -> None:
+    def _on_end(self, job: Job, future: Future[Outcome]) -> None:
         """The executor has ended the job: its slot is free."""
         del self._running[job.number]
         job.lane.running -= 1
         ran = monotonic() - job.started
         self._mean_run += (ran - self._mean_run) / 10 if self._mean_run else ran
-        self._settle(job, self._outcome(handed))
+        self._settle(job, self._outcome(future))
         self._start_queued()
 
-    def _outcome(self, handed: Future[Outcome]) -> JobReply | Exception:
-        if handed.cancelled():
+    def _outcome(self, future: Future[Outcome]) -> JobReply | Exception:
+        if future.cancelled():
             return WorkerDied("the executor has dropped the job")
-        error = handed.exception()
+        error = future.exception()
         if error is None:
-            self._refusal, result = "", handed.result()
+            self._refusal, result = "", future.result()
             return RemoteError(*result) if isinstance(result, _Failure) else JobReply(decode(result[0]), result[1])
         if isinstance(error, BrokenExecutor):
             self._refusal = f"the executor is broken: {_describe(error)}"

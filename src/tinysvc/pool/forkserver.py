@@ -129,7 +129,9 @@ class Forkserver:
             program.seek(0)
             boot = _BOOT.format(program=program.fileno(), control=control.fileno())
             flags = util._args_from_interpreter_flags()  # type: ignore[attr-defined]  # -O, -W, -X as in this process
-            held = signal.pthread_sigmask(signal.SIG_BLOCK, SERVER_SIGNALS)  # until the forkserver has its handlers
+            blocked_before = signal.pthread_sigmask(
+                signal.SIG_BLOCK, SERVER_SIGNALS
+            )  # until the forkserver has its handlers
             try:
                 return subprocess.Popen(
                     [spawn.get_executable(), *flags, "-c", boot],
@@ -139,7 +141,7 @@ class Forkserver:
                     start_new_session=True,
                 )
             finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, held)
+                signal.pthread_sigmask(signal.SIG_SETMASK, blocked_before)
 
     def fork(self, number: int, descriptors: Sequence[int]) -> None:
         """Fork worker `number` with its FORK_DESCRIPTORS. A READY frame or `on_end` follows."""

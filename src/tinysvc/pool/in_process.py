@@ -100,7 +100,7 @@ class InProcessPool(ExternalPool):
             self._opened = stack.pop_all()
 
     async def _close_programs(self) -> None:
-        if any(not handed.done() for _, handed in self._running.values()):
+        if any(not future.done() for _, future in self._running.values()):
             log.warning("the pool %r ends while a job still runs, and leaves its resources open", self.name)
         elif self._opened is not None:
             close, self._opened = self._opened.close, None
@@ -168,8 +168,8 @@ class InProcessPool(ExternalPool):
         job.settle(monotonic())
         job.future.set_result(reply)
 
-    def _outcome(self, handed: Future[Any]) -> Any:
-        return handed.result()
+    def _outcome(self, future: Future[Any]) -> Any:
+        return future.result()
 
 
 class StreamGate:

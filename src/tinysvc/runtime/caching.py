@@ -37,7 +37,7 @@ OVERHEAD = 1024
 """Bytes counted for a stored response besides its content: key, headers and objects."""
 
 
-class Kept(NamedTuple):
+class StoredResponse(NamedTuple):
     """A stored response; `made` and `until` are times of `time.monotonic`."""
 
     status: int
@@ -57,42 +57,42 @@ class Kept(NamedTuple):
         return response
 
 
-class Results:
+class ResponseCache:
     """The stored responses of all cached routes of a service: at most `max_size` bytes."""
 
     def __init__(self, max_size: int) -> None:
         self.max_size = max_size
         self.size = 0
-        self._kept: OrderedDict[Hashable, Kept] = OrderedDict()  # the most recently used one at the end
+        self._stored: OrderedDict[Hashable, StoredResponse] = OrderedDict()  # the most recently used one at the end
 
-    def get(self, key: Hashable, now: float) -> Kept | None:
-        kept = self._kept.get(key)
-        if kept is None:
+    def get(self, key: Hashable, now: float) -> StoredResponse | None:
+        stored = self._stored.get(key)
+        if stored is None:
             return None
-        if kept.until <= now:
+        if stored.until <= now:
             self._drop(key)
             return None
-        self._kept.move_to_end(key)
-        return kept
+        self._stored.move_to_end(key)
+        return stored
 
-    def put(self, key: Hashable, kept: Kept) -> None:
-        if kept.size * LARGEST_SHARE > self.max_size:
+    def put(self, key: Hashable, stored: StoredResponse) -> None:
+        if stored.size * LARGEST_SHARE > self.max_size:
             return
-        if key in self._kept:
+        if key in self._stored:
             self._drop(key)
-        self._kept[key] = kept
-        self.size += kept.size
+        self._stored[key] = stored
+        self.size += stored.size
         while self.size > self.max_size:
-            self._drop(next(iter(self._kept)))
+            self._drop(next(iter(self._stored)))
 
     def _drop(self, key: Hashable) -> None:
-        self.size -= self._kept.pop(key).size
+        self.size -= self._stored.pop(key).size
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._stored)
 
 
-Outcome = tuple[Response, Kept | None]
+Outcome = tuple[Response, StoredResponse | None]
 """The response for the request that started a computation, and the stored one for others, if they may have it."""
 
 
@@ -111,7 +111,7 @@ class CachedRoute:
         self,
         handler: Handler,
         route: Route,
-        results: Results,
+        cache: ResponseCache,
         headers: Sequence[str],
         compresses: bool,
         *,
@@ -122,7 +122,7 @@ class CachedRoute:
         self._handler = handler
         self._seconds = route.cache.seconds
         self._cancels = route.on_disconnect == "cancel"
-        self._results = results
+        self._cache = cache
         self._headers = tuple(sorted({name.lower() for name in (*headers, *route.cache.headers)}))
         self._compresses = compresses
         # Caches in front of the server do not know resources: Vary must name each header that a resource reads.
@@ -142,14 +142,14 @@ class CachedRoute:
 
     async def _result(self, key: Hashable, request: Request, body: bytes) -> Response:
         now = time.monotonic()
-        if kept := self._results.get(key, now):
-            return kept.response(now)
+        if stored := self._cache.get(key, now):
+            return stored.response(now)
         computation = self._running.get(key)
         if computation is None:
             response, _ = await self._outcome(key, self._start(key, request, body), request)
             return response
-        _, kept = await self._outcome(key, computation, request)
-        return kept.response(time.monotonic()) if kept else await self._handler(request)
+        _, stored = await self._outcome(key, computation, request)
+        return stored.response(time.monotonic()) if stored else await self._handler(request)
 
     def _key(self, request: Request, body: bytes) -> Hashable:
         given = tuple([tuple(request.headers.get_all(name)) for name in self._headers])
@@ -210,9 +210,11 @@ class CachedRoute:
             return response, None
         assert isinstance(content, (bytes, memoryview))
         headers = [field for field in response.headers if field[0] != "server-timing"]  # the time of this job only
-        kept = Kept(response.status, headers, response.content_type, bytes(content), now, now + self._seconds)
-        self._results.put(key, kept)
-        return response, kept
+        stored = StoredResponse(
+            response.status, headers, response.content_type, bytes(content), now, now + self._seconds
+        )
+        self._cache.put(key, stored)
+        return response, stored
 
 
 def _is_for_all(response: Response) -> bool:

@@ -78,25 +78,25 @@ class OwnTask:
             return await self._outcome()
         elif not self._called.done():
             self._called.set_result(None)
-        kept = None
+        delayed = None
         try:
             await self._caller
         except asyncio.CancelledError as error:
             with _shield():
-                kept = await self._wait_in_spite_of_cancels(error)
-        if kept is not None and (self._error is None or isinstance(self._error, StopAsyncIteration)):
+                delayed = await self._wait_in_spite_of_cancels(error)
+        if delayed is not None and (self._error is None or isinstance(self._error, StopAsyncIteration)):
             if isinstance(content := getattr(self._result, "content", None), FileContent):
                 content.file.close()
-            raise kept
+            raise delayed
         return await self._outcome()
 
     async def _wait_in_spite_of_cancels(self, error: asyncio.CancelledError) -> asyncio.CancelledError | None:
         """Wait for the call, in spite of cancellations. Returns the last delayed one."""
         assert self._task is not None
-        kept = None
+        delayed = None
         while not self._task.done():
             if self.is_closing and CUT_OFF not in error.args:
-                kept = error
+                delayed = error
                 if self._has_outcome:
                     break
             else:
@@ -107,7 +107,7 @@ class OwnTask:
                 break
             except asyncio.CancelledError as another:
                 error = another
-        return kept
+        return delayed
 
     async def _outcome(self) -> Any:
         assert self._task is not None

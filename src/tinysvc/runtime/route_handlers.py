@@ -19,7 +19,7 @@ from ..core.requests import Request
 from ..core.responses import ENDLESS_TYPES, Handler, Middleware, Response
 from ..core.settings import Settings
 from ..service.error_handlers import with_error_handlers
-from ..service.plan import Plan, credentials_of, takes
+from ..service.plan import Plan, credentials_of, takes_type
 from ..service.resources import read_by
 from ..web.websocket_route import socket_handler, socket_parameter
 from .background import Background, BackgroundTasks
@@ -29,7 +29,7 @@ from .middleware import within
 from .open_resources import Scope
 
 if TYPE_CHECKING:
-    from .caching import Results
+    from .caching import ResponseCache
 
 
 class RouteHandlers:
@@ -51,7 +51,7 @@ class RouteHandlers:
         self._background = background
         self._error_response = error_response
         self._io_limit = IoLimit(settings.max_io_requests) if settings.max_io_requests else None
-        self._results: Results | None = None  # of all routes with cache=
+        self._response_cache: ResponseCache | None = None  # of all routes with cache=
         self.unstarted_streams = UnstartedStreams()
 
     def io_handler(self, plan: Plan, resources: Mapping[str, Any]) -> Handler:
@@ -99,7 +99,7 @@ class RouteHandlers:
             handler = scope.around(handler)
         if route.kind == "io" and route.timeout and not plan.request_resources:
             handler = limited_time(handler, route.timeout)
-        if takes(Background, plan):
+        if takes_type(Background, plan):
             handler = self._background.around(handler)
         if route.kind == "cpu":
             return handler
@@ -128,7 +128,7 @@ class RouteHandlers:
         return within(middleware, handler, self._error_response)
 
     def _cached(self, plan: Plan, handler: Handler) -> Handler:
-        from .caching import CachedRoute, Results  # imported only where a route has a cache
+        from .caching import CachedRoute, ResponseCache  # imported only where a route has a cache
 
         binder, route = plan.binder, plan.route
         assert route.cache is not None
@@ -139,10 +139,10 @@ class RouteHandlers:
                 "depends on; take them as parameters (Annotated[str, Header()]), or name them: "
                 'cache=Cache(60, headers=["accept"])',
             )
-        self._results = self._results or Results(self._settings.max_cache_size)
+        self._response_cache = self._response_cache or ResponseCache(self._settings.max_cache_size)
         vary, private = read_by(plan.request_resources, {*plan.server_resources, *plan.request_resources})
         return CachedRoute(
-            handler, route, self._results, binder.headers, self._settings.compress, vary=vary, private=private
+            handler, route, self._response_cache, binder.headers, self._settings.compress, vary=vary, private=private
         )
 
 

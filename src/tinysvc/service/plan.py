@@ -99,7 +99,7 @@ def _plan(mount: Mount, route: Route) -> Plan:
     )
 
 
-def takes(kind: type, plan: Plan) -> bool:
+def takes_type(kind: type, plan: Plan) -> bool:
     """Whether the handler, or a resource of its requests, has a parameter of this type."""
     functions = [plan.route.function, *(each.function for each in plan.request_resources.values())]
     return any(has_parameter(function, kind) for function in functions if not isinstance(function, Given))
