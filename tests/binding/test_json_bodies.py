@@ -170,3 +170,14 @@ def test_message_is_read_like_a_body(kind: Any) -> None:
         json_value(b'{"values": ["x"]}', kind)
     with pytest.raises(ValueError, match="the message is not JSON"):
         json_value("{", kind)
+
+
+def test_message_that_fits_two_models_becomes_the_first_one() -> None:
+    class Other(pydantic.BaseModel):
+        n: int
+
+    class Another(pydantic.BaseModel):
+        n: int
+
+    for kind, first in ((Other | Another, Other), (Another | Other, Another), (Other | Another, Other)):
+        assert type(json_value('{"n": 1}', kind)) is first

@@ -76,8 +76,11 @@ def json_body(annotation: Any, default: Any, decoders: Decoders) -> Get:
 
 
 @lru_cache(maxsize=256)
-def _message_decoder(annotation: Any) -> tuple[Any, Callable[[Body], Any]]:
-    """The type without aliases, and its decoder: a WebSocket asks for the same type for each message."""
+def _message_decoder(annotation: Any, written: str) -> tuple[Any, Callable[[Body], Any]]:
+    """The type without aliases, and its decoder: a WebSocket asks for the same type for each message.
+
+    `written` is a part of the key: `A | B` equals `B | A`, but of two models that fit, pydantic takes the first one.
+    """
     annotation = without_aliases(annotation)
     return annotation, decoders_of(annotation).json
 
@@ -89,9 +92,9 @@ def json_value(message: bytes | str, annotation: Any) -> Any:
         ValueError: The message is not JSON or does not fit the type; the text names each place.
     """
     try:
-        annotation, decode = _message_decoder(annotation)
+        annotation, decode = _message_decoder(annotation, repr(annotation))
     except TypeError:  # a type that cannot be hashed, or that cannot be read
-        annotation, decode = _message_decoder.__wrapped__(annotation)
+        annotation, decode = _message_decoder.__wrapped__(annotation, "")
     body = (message.encode() if isinstance(message, str) else message).removeprefix(BYTE_ORDER_MARK)
     try:
         return decode(body)
