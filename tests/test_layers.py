@@ -128,6 +128,18 @@ def test_no_two_test_files_have_one_name() -> None:
     assert len(names) == len(set(names))
 
 
+def test_no_test_file_imports_another() -> None:
+    """Shared helpers are in tests/support."""
+    names = {path.stem for path in TESTS.rglob("test_*.py")}
+    importing = [
+        f"{path.name} imports {node.module}"
+        for path in TESTS.rglob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module in names
+    ]
+    assert not importing
+
+
 def test_every_file_has_its_test_file() -> None:
     tested = {path.stem for path in TESTS.rglob("test_*.py")}
     assert not [file for file in MODULES if f"test_{file.stem.strip('_')}" not in tested]

@@ -12,12 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 from collections.abc import Awaitable
 from contextvars import Context, copy_context
-from fcntl import ioctl
 from math import inf
-from termios import TIOCOUTQ
 from typing import Protocol, cast
 
 from .core import forks, request_context
@@ -30,7 +27,7 @@ from .wire import connection as wire_states
 from .wire.bodies import BodyReader
 from .wire.connection import ServerConnection
 from .wire.inbox import Inbox
-from .wire.sending import SEPARATE_WRITE, OutgoingStream, send
+from .wire.sending import SEPARATE_WRITE, OutgoingStream, send, unread_bytes
 
 log = logging.getLogger("tinysvc.http")
 
@@ -403,23 +400,12 @@ class Connection(asyncio.StreamReaderProtocol):
     def _expect_reading(self) -> None:
         """The client has `write_timeout` seconds to read something."""
         self.phase, self.deadline = WRITE, self.server.now + self.settings.write_timeout
-        self._unsent = self._unread()
-
-    def _unread(self) -> int:
-        """Bytes of responses that the client's side has not got: here, and in the kernel's buffer, which is big."""
-        if self.gone:
-            return 0
-        size = self.transport.get_write_buffer_size()
-        try:
-            waiting = ioctl(self.transport.get_extra_info("socket").fileno(), TIOCOUTQ, bytes(4))
-        except (OSError, AttributeError):  # the number is unknown over TLS, or the socket is closed
-            return size
-        return size + int.from_bytes(waiting, sys.byteorder)
+        self._unsent = 0 if self.gone else unread_bytes(self.transport)
 
     def expire(self, now: float) -> None:
         """The deadline has passed."""
         if self.phase == WRITE:
-            unsent = self._unread()
+            unsent = 0 if self.gone else unread_bytes(self.transport)
             if unsent < self._unsent:
                 self._unsent, self.deadline = unsent, now + self.settings.write_timeout
             else:

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import AsyncIterator, Iterator
+from fcntl import ioctl
 from math import inf
+from termios import TIOCOUTQ
 from typing import Any, Protocol
 
 from ..core.errors import JobAbandoned, ProtocolError
@@ -212,6 +215,16 @@ class OutgoingStream:
         if self._is_live and not self.is_ending:
             self.is_ending = True
             self._sender.task.cancel(DRAINED)
+
+
+def unread_bytes(transport: asyncio.Transport) -> int:
+    """Bytes of responses that the client's side has not got: here, and in the kernel's buffer, which is big."""
+    size = transport.get_write_buffer_size()
+    try:
+        waiting = ioctl(transport.get_extra_info("socket").fileno(), TIOCOUTQ, bytes(4))
+    except (OSError, AttributeError):  # the number is unknown over TLS, or the socket is closed
+        return size
+    return size + int.from_bytes(waiting, sys.byteorder)
 
 
 def _slices(content: bytes | memoryview) -> Iterator[memoryview]:
