@@ -29,7 +29,7 @@ from tinysvc.executor import ProcessPoolExecutor
 from tinysvc.pool.arena import BIG, Arena, Arenas
 from tinysvc.pool.job_reply import JobReply
 from tinysvc.runtime.cpu_endpoints import CpuProgram, Endpoint
-from tinysvc.runtime.cpu_handlers import cpu_handler, received, server_timing
+from tinysvc.runtime.cpu_handlers import body_for_worker, cpu_handler, server_timing
 from tinysvc.service.routes import Route
 
 ENDPOINTS = [
@@ -229,7 +229,7 @@ async def test_disconnect_during_an_upload_closes_the_arena() -> None:
         raise ProtocolError(400, "The request body was cut short.")
 
     with pytest.raises(ProtocolError):
-        await received(Request("POST", "/x", body=cut_short()), Arenas())
+        await body_for_worker(Request("POST", "/x", body=cut_short()), Arenas())
 
 
 @pytest.mark.parametrize(("size", "kind"), [(0, bytes), (BIG - 1, bytes), (BIG, Arena), (3 * BIG, Arena)])
@@ -239,7 +239,7 @@ async def test_big_body_is_received_in_an_arena(size: int, kind: type) -> None:
         for start in range(0, size, 60_000):
             yield b"x" * min(60_000, size - start)
 
-    got = await received(Request("POST", "/x", body=body()), Arenas())
+    got = await body_for_worker(Request("POST", "/x", body=body()), Arenas())
     assert type(got) is kind
     assert (got.size if isinstance(got, Arena) else len(got)) == size
 

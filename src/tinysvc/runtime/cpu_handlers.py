@@ -45,7 +45,7 @@ def cpu_handler(
     jobs: Any = Batcher(pool, number, route.batch, timeout, lane) if route.batch else pool
 
     async def handle(request: Request) -> Response:
-        body = await request.body() if batched or request.has_arrived else await received(request, pool.arenas)
+        body = await request.body() if batched or request.has_arrived else await body_for_worker(request, pool.arenas)
         method, path, query = request.method, request.raw_path, request.raw_query
         values = request.resources
         meta = (number, method, path, query, request.path_params, request.headers.raw, request.peer, request.id, values)
@@ -85,8 +85,8 @@ def server_timing(job: Job | Item | None) -> str:
     return f"queue;dur={job.queued * 1e3:.1f}, run;dur={job.ran * 1e3:.1f}"
 
 
-async def received(request: Request, arenas: Arenas) -> bytes | Arena:
-    """The body. A big one is written to an arena as it arrives, and never held in memory as a whole."""
+async def body_for_worker(request: Request, arenas: Arenas) -> bytes | Arena:
+    """The body of a job. A big one is written to an arena as it arrives, and is never in memory as a whole."""
     pieces: list[bytes] = []
     size = 0
     stream = request.stream(kept=True)
