@@ -27,7 +27,7 @@ from .wire import connection as wire_states
 from .wire.bodies import BodyReader
 from .wire.connection import ServerConnection
 from .wire.inbox import Inbox
-from .wire.sending import SEPARATE_WRITE, OutgoingStream, send, unread_bytes
+from .wire.sending import SEPARATE_WRITE, OutgoingStream, SharedState, send, unread_bytes
 
 log = logging.getLogger("tinysvc.http")
 
@@ -40,7 +40,7 @@ IDLE, HEAD, BODY, HANDLER, WRITE, LINGERING = range(6)
 RETRY = [("retry-after", "1")]
 
 
-class Server(Protocol):
+class ServerState(SharedState, Protocol):
     """The state that all connections of a server share: `server/connections.py`."""
 
     loop: asyncio.AbstractEventLoop
@@ -53,11 +53,8 @@ class Server(Protocol):
     """Seconds, at the last sweep."""
     idle_until: float
     """The deadline of a connection that becomes idle now."""
-    date_lines: bytes
-    """The last lines of each head."""
     body_memory: int
     """Bytes of bodies that all requests hold, but for those that came whole with their heads."""
-    draining: bool
     takes_new: bool
     """Whether a connection that was accepted just before a drain may still bring its first request."""
 
@@ -78,7 +75,7 @@ class UpgradedProtocol(Protocol):
 class Connection(asyncio.StreamReaderProtocol):
     """One client. `serve` is its task; the other methods are its steps, and the events of its transport."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: ServerState) -> None:
         self.reader = asyncio.StreamReader(loop=server.loop)  # reports the end to the writer; its buffer stays empty
         super().__init__(self.reader, loop=server.loop)
         self.server = server

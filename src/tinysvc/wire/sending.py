@@ -32,10 +32,11 @@ HEARTBEAT = 15.0
 """Seconds after which a silent stream of events gets a comment, as the standard advises (WHATWG HTML, 9.2.7)."""
 
 
-class Server(Protocol):
+class SharedState(Protocol):
     """The state that all connections of a server share."""
 
     date_lines: bytes
+    """The last lines of each head."""
     draining: bool
 
 
@@ -49,7 +50,7 @@ class Sender(FileSink, Protocol):
     stream: OutgoingStream | None
 
     @property
-    def server(self) -> Server: ...
+    def server(self) -> SharedState: ...
 
     def expect_within(self, seconds: float) -> None: ...
 
