@@ -48,7 +48,7 @@ import uvloop  # noqa: E402
 from websockets.asyncio.client import ClientConnection, connect  # noqa: E402
 from websockets.exceptions import WebSocketException  # noqa: E402
 
-from http_ends import ReceivedResponse, chunked, get, post, read_answer, reset_on_close  # noqa: E402
+from http_ends import ReceivedResponse, chunked, get, post, read_response, reset_on_close  # noqa: E402
 from soak_app import ANY_SIZE, BLOCK, block, checksum  # noqa: E402
 from system import descendants, workers_below  # noqa: E402
 from wire_cases import CASES, FRAGMENTS  # noqa: E402
@@ -165,7 +165,7 @@ class Client:
 
     async def _read(self, *, head: bool = False) -> ReceivedResponse | None:
         try:
-            return await read_answer(self.reader, head=head)
+            return await read_response(self.reader, head=head)
         except ValueError:  # the connection ended before the size of a chunk
             if self.reader.at_eof():
                 raise ConnectionResetError("cut off between two chunks") from None
