@@ -1,7 +1,5 @@
 """The scheduler of a pool: which worker runs which job, which jobs wait, which workers start and are killed.
 
-Synchronous, without sockets, processes or a clock.
-
     admit ──> lane ──> an idle worker ──> result, deadline, abandonment, or death of the worker
               (FIFO,    (at most one job each)
                bounded)
@@ -20,6 +18,7 @@ Two state machines and three rules predict all that follows.
 
 Every event (a job comes, a frame comes, a process ends, time passes, a caller gives up) is one method. It changes the
 state, and then calls the `Actions` that follow from it. These return at once, and never call back into the scheduler.
+There is no socket, process or clock here.
 """
 
 from __future__ import annotations
