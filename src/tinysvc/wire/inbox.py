@@ -95,7 +95,8 @@ class Inbox:
     def end(self) -> None:
         """No more bytes come."""
         self.ended = True
-        self._settle(False)
+        if waiter := self._pending_waiter():
+            waiter.set_result(False)
 
     def interrupt(self) -> None:
         """The deadline has passed: the task gets a TimeoutError where it waits for bytes, or where it will."""
@@ -107,14 +108,13 @@ class Inbox:
 
     def fail(self, error: Exception) -> None:
         """Raise `error` where the task waits for bytes."""
-        waiter, self.waiter = self.waiter, None
-        if waiter is not None and not waiter.done():
+        if waiter := self._pending_waiter():
             waiter.set_exception(error)
 
-    def _settle(self, more: bool) -> None:
+    def _pending_waiter(self) -> asyncio.Future[bool] | None:
+        """The waiter of the task, if it still waits: it is settled once."""
         waiter, self.waiter = self.waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_result(more)
+        return None if waiter is None or waiter.done() else waiter
 
     def is_awaited(self) -> bool:
         """Whether the task waits for bytes, and none have come."""
