@@ -245,7 +245,7 @@ async def test_client_that_does_not_read_is_aborted(kind: str) -> None:
             await asyncio.sleep(0)
         task = server.only.task
         await task
-        assert not server.connections.open or server.only.gone
+        assert not server.connections.open or server.only.disconnected
         assert stream.closed == streamed
 
 
@@ -316,7 +316,7 @@ async def test_disconnect_cancels_get_and_lets_it_clean_up(how: str) -> None:
             await forever()
         finally:
             connection.transport.abort()
-            while not connection.gone:  # the loss behind an end of file does not cancel a second time
+            while not connection.disconnected:  # the loss behind an end of file does not cancel a second time
                 await asyncio.sleep(0)
             cleaned.set()
         raise AssertionError
@@ -348,7 +348,7 @@ async def test_post_finishes_after_a_disconnect(how: str) -> None:
         connection = server.only
         if how == "reset":
             client.reset()
-            while not connection.gone:
+            while not connection.disconnected:
                 await asyncio.sleep(0)
         else:
             client.writer.write_eof()
@@ -369,7 +369,7 @@ async def test_disconnect_is_reported_once() -> None:
         called.set()
         await told.get()
         connection.transport.abort()
-        while not connection.gone:
+        while not connection.disconnected:
             await asyncio.sleep(0)
         assert told.empty()
         finished.set()

@@ -87,13 +87,13 @@ class Connection(asyncio.StreamReaderProtocol):
         self.phase = IDLE
         self.deadline = server.now + self.settings.first_byte_timeout
         self.request: Request | None = None  # the request whose handler runs
-        self.cut_off: Request | None = None  # a request whose handler still runs after a disconnect, or on a WebSocket
+        self.disconnected_request: Request | None = None  # its handler still runs after a disconnect, or on a WebSocket
         self.body: BodyReader | None = None  # the body of the request, unless it came whole
         self.body_memory = 0  # bytes of that body that count as held
         self.stream: OutgoingStream | None = None
         self.upgraded: UpgradedProtocol | None = None
         self.write_paused = False
-        self.gone = False
+        self.disconnected = False
         self._unsent = 0  # when the deadline for writing was set
 
     # Events of the transport
@@ -126,7 +126,7 @@ class Connection(asyncio.StreamReaderProtocol):
         if exc is not None:
             exc.__traceback__ = None  # the reader keeps the exception, and so the frames in its traceback
         super().connection_lost(exc)
-        self.gone = True
+        self.disconnected = True
         self.server.discard(self)
         self.inbox.end()
         self._end_work()
@@ -136,7 +136,7 @@ class Connection(asyncio.StreamReaderProtocol):
         request = self.request
         if request is None or self.phase != HANDLER:
             return
-        self.give_up()  # report a disconnect once: connection_lost after EOF must not cancel the cleanup
+        self.disconnect_request()  # report a disconnect once: connection_lost after EOF must not cancel the cleanup
         log.debug("499: %s disconnected while %r was handled", self.peer.client, request)
         if request.on_disconnect is not None:
             request.on_disconnect()
@@ -215,7 +215,7 @@ class Connection(asyncio.StreamReaderProtocol):
         inbox = self.inbox
         if self.phase == IDLE and self.wire.incoming == wire_states.HEAD:  # a head has begun, and its time limit runs
             self.phase, self.deadline = HEAD, self.server.now + self.settings.header_timeout
-        if self.gone or (self.server.draining and not (self.wire.buffer or self.is_new())):
+        if self.disconnected or (self.server.draining and not (self.wire.buffer or self.is_new())):
             return False
         if inbox.has_bytes:
             await asyncio.sleep(0)  # pipelined bytes are already buffered: yield to other tasks once
@@ -229,7 +229,7 @@ class Connection(asyncio.StreamReaderProtocol):
 
     async def read(self) -> bytes:
         """The bytes that have come, else those that come next; b"" at the end. TimeoutError at the deadline."""
-        return await self.inbox.read(self.server.loop, self.gone or self.reader.at_eof())
+        return await self.inbox.read(self.server.loop, self.disconnected or self.reader.at_eof())
 
     # The body of a request
 
@@ -272,7 +272,7 @@ class Connection(asyncio.StreamReaderProtocol):
 
     def switch(self, protocol: asyncio.BaseProtocol | None) -> None:
         """Let `protocol` have the bytes from now on; None: the connection itself again."""
-        if not self.gone:
+        if not self.disconnected:
             self.transport.pause_reading()  # uvloop chooses its way to read when reading begins
             self.transport.set_protocol(protocol or self)
             if not self.reader.at_eof():
@@ -285,7 +285,7 @@ class Connection(asyncio.StreamReaderProtocol):
         """
         self.upgraded = protocol
         self.wire.close_after(0)
-        self.give_up()
+        self.disconnect_request()
         rest = self.inbox.take_all()
         self.switch(cast(asyncio.Protocol, protocol))
         return rest
@@ -307,7 +307,7 @@ class Connection(asyncio.StreamReaderProtocol):
             and response.status == 200
             and type(content) is bytes
             and len(content) < SEPARATE_WRITE
-            and not self.gone
+            and not self.disconnected
         ):
             return self._respond_with_more(request, response)
         self.transport.write(wire.plain_response(request, response, self.server.date_lines))
@@ -320,7 +320,7 @@ class Connection(asyncio.StreamReaderProtocol):
     async def _respond_with_more(self, request: Request, response: Response) -> bool:
         if forks.in_child:
             forks.end_child()
-        if self.gone or self.upgraded is not None:
+        if self.disconnected or self.upgraded is not None:
             await close_content(response.content)
             return False
         if response.status >= 500:
@@ -367,7 +367,7 @@ class Connection(asyncio.StreamReaderProtocol):
         wire.close_after(0)
         wire.minor = b"1"
         self._free_memory()
-        if not self.gone:
+        if not self.disconnected:
             asked = request or Request("GET", "/")
             response = problem_response(error, asked)
             head = wire.head(asked, response, b"content-length: %d\r\n" % len(response.content), self.server.date_lines)
@@ -376,7 +376,7 @@ class Connection(asyncio.StreamReaderProtocol):
 
     async def _linger(self) -> None:
         """End our side and read on for a while: a reset would discard the response before the client has read it."""
-        if self.gone:
+        if self.disconnected:
             return
         self.phase, self.deadline = LINGERING, self.server.now + LINGER
         try:
@@ -397,12 +397,12 @@ class Connection(asyncio.StreamReaderProtocol):
     def _expect_reading(self) -> None:
         """The client has `write_timeout` seconds to read something."""
         self.phase, self.deadline = WRITE, self.server.now + self.settings.write_timeout
-        self._unsent = 0 if self.gone else unread_bytes(self.transport)
+        self._unsent = 0 if self.disconnected else unread_bytes(self.transport)
 
     def expire(self, now: float) -> None:
         """The deadline has passed."""
         if self.phase == WRITE:
-            unsent = 0 if self.gone else unread_bytes(self.transport)
+            unsent = 0 if self.disconnected else unread_bytes(self.transport)
             if unsent < self._unsent:
                 self._unsent, self.deadline = unsent, now + self.settings.write_timeout
             else:
@@ -425,15 +425,15 @@ class Connection(asyncio.StreamReaderProtocol):
 
     def current_request(self) -> Request | None:
         """The request whose handler, stream or cleanup runs."""
-        return self.request or self.cut_off
+        return self.request or self.disconnected_request
 
     def is_new(self) -> bool:
         """Whether the connection has not brought a request yet, and may."""
         return self.request is None and self.phase <= HEAD and self.server.takes_new
 
-    def give_up(self) -> None:
-        """The request is cut off: connection_lost must not cancel the cleanup."""
-        self.cut_off, self.request = self.request or self.cut_off, None
+    def disconnect_request(self) -> None:
+        """No event of the transport stops its handler from now on: connection_lost must not cancel the cleanup."""
+        self.disconnected_request, self.request = self.request or self.disconnected_request, None
 
     def end_when_idle(self) -> bool:
         """Close at once if nothing of a request has come and no response is under way. True if so."""

@@ -272,7 +272,7 @@ async def test_disconnect_closes_an_unread_stream() -> None:
         await called.wait()
         client.reset()
         connection = server.only
-        while not connection.gone:
+        while not connection.disconnected:
             await asyncio.sleep(0)
         leave.set()
         await stream.ended.wait()

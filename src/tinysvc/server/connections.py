@@ -81,7 +81,7 @@ class Connections:
     def _detach_in_child(self) -> list[int]:
         """In a forked child: it sends no response. Returns the descriptors of the sockets."""
         for connection in self.open:
-            connection.gone = True
+            connection.disconnected = True
         sockets = [connection.transport.get_extra_info("socket") for connection in self.open]
         return [sock.fileno() for sock in sockets if sock is not None]
 
@@ -125,7 +125,7 @@ class Connections:
         self._timer.cancel()
         tasks = [connection.task for connection in self.open]
         for connection in list(self.open):
-            connection.give_up()
+            connection.disconnect_request()
             connection.task.cancel(CUT_OFF)
             connection.transport.abort()
         return tasks

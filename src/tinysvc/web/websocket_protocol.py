@@ -86,7 +86,7 @@ class UpgradableConnection(Protocol):
     settings: Settings
     transport: asyncio.Transport
     write_paused: bool
-    gone: bool
+    disconnected: bool
     task: asyncio.Task[None]
 
     def upgrade(self, protocol: SocketProtocol) -> bytes: ...
@@ -127,7 +127,7 @@ class SocketProtocol(asyncio.Protocol):
 
     def start(self, response: bytes) -> None:
         """Write the 101 response and take over the connection, with the bytes that came behind the request."""
-        if self.connection.gone:
+        if self.connection.disconnected:
             self.code = LOST
             return
         self.transport.write(response)
@@ -267,7 +267,7 @@ class SocketProtocol(asyncio.Protocol):
             or self.connection.write_paused
             or self._unparsed
         )
-        if full != self._flow_paused and not self.connection.gone:
+        if full != self._flow_paused and not self.connection.disconnected:
             self._flow_paused = full
             if full:
                 self.transport.pause_reading()
@@ -352,7 +352,7 @@ class SocketProtocol(asyncio.Protocol):
     def _end_writing(self) -> None:
         """Everything is written: send EOF and let the client close the connection."""
         self._write_ended = True
-        if self.connection.gone:
+        if self.connection.disconnected:
             return
         if self.frames.close_rcvd is not None or not self.transport.can_write_eof():  # both have closed, or TLS
             self.transport.close()
@@ -363,7 +363,7 @@ class SocketProtocol(asyncio.Protocol):
 
     async def wait_ended(self) -> None:
         """Wait until the connection has ended; `expire` makes sure that it does."""
-        if not self.connection.gone:
+        if not self.connection.disconnected:
             if self._connection_ended is None:
                 self._connection_ended = self._loop.create_future()
             await asyncio.shield(self._connection_ended)

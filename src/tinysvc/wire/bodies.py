@@ -33,7 +33,7 @@ class BodySource(Protocol):
     wire: ServerConnection
     inbox: Inbox
     body: BodyReader | None
-    gone: bool
+    disconnected: bool
 
     async def receive_body(self, reader: BodyReader) -> bytes: ...
     def check_room(self, size: int) -> None: ...
@@ -269,7 +269,7 @@ class DirectReceiver(asyncio.BufferedProtocol):
         self._connection.resume_writing()
 
     def _go_on(self) -> None:
-        if self._is_open and not self._connection.gone:
+        if self._is_open and not self._connection.disconnected:
             self._connection.transport.resume_reading()
 
     def close(self) -> None:

@@ -23,7 +23,7 @@ class FileSink(Protocol):
     """The connection that sends a file."""
 
     transport: asyncio.Transport
-    gone: bool
+    disconnected: bool
     write_paused: bool
 
     def pause_writing(self) -> None: ...
@@ -126,5 +126,5 @@ async def _send_pieces(sink: FileSink, content: FileContent, sent: int) -> None:
 
 
 def _check_connected(sink: FileSink) -> None:
-    if sink.gone:
+    if sink.disconnected:
         raise ConnectionResetError("the client disconnected in the middle of a file")

@@ -94,7 +94,7 @@ async def _send_slices(sender: Sender, content: memoryview) -> None:
     """A big body, as fast as the client reads it: the transport never has more than a slice, nor a copy of one."""
     sender.request = None  # the handler has ended; a client that only half-closes still reads
     for piece in _slices(content):
-        if sender.gone:
+        if sender.disconnected:
             raise ConnectionResetError("the client disconnected in the middle of a response")
         sender.transport.write(piece)
         if sender.write_paused:
@@ -151,7 +151,7 @@ class OutgoingStream:
                     sender.expect_within(HEARTBEAT)
             sender.stream = self
             await self._send_pieces()
-            if sender.gone:  # nothing is wrong with the stream, and a write would fail
+            if sender.disconnected:  # nothing is wrong with the stream, and a write would fail
                 raise ConnectionResetError("the client disconnected before the end of a stream")
             self._write_end()
         except asyncio.CancelledError:
@@ -174,7 +174,7 @@ class OutgoingStream:
         sender, wire = self._sender, self._sender.wire
         async for piece in self._content:
             # A closing transport takes no bytes and never pauses: a stream that does not wait would hold the loop.
-            if sender.gone or sender.transport.is_closing():
+            if sender.disconnected or sender.transport.is_closing():
                 raise ConnectionResetError("the client disconnected in the middle of a stream")
             wire.count(len(piece))
             part: Any
