@@ -41,6 +41,7 @@ HANDED_OUT = frozenset(
         *("NoRoute", "PoolError", "QueueFull", "DeadlineExceeded", "DeadlineInQueue", "NoWorkers", "PoolClosed"),
         *("BindingError", "JobRefused", "RemoteError", "TinysvcError", "WorkerDied", "WorkerStartError"),
         *("ConfigurationError", "UnencodableResult"),
+        *("BudgetExhausted", "CallFailed", "CallRefused", "CallTimeout", "CallUnavailable"),
     ]
 )
 """Classes whose objects tinysvc makes: their docstrings list attributes instead of parameters."""
@@ -51,8 +52,13 @@ NOT_RUN = frozenset({"run", "tinysvc_serve", "tinysvc_serve_module"})
 CONVERTED = {"tinysvc.run": errors.ConfigurationError}
 """Errors that a context manager turns into something else: `run` ends the process with an exit status."""
 
-WITHOUT_EXAMPLE = frozenset({"DeadlineInQueue", "JobRefused", "NoWorkers", "PoolClosed", "UnencodableResult"})
-"""Errors that are caught as the others are: `PoolError` and `HTTPError` show it."""
+WITHOUT_EXAMPLE = frozenset(
+    [
+        *("DeadlineInQueue", "JobRefused", "NoWorkers", "PoolClosed", "UnencodableResult"),
+        *("CallRefused", "CallTimeout", "CallUnavailable"),
+    ]
+)
+"""Errors that are caught as the others are: `PoolError`, `HTTPError` and `CallFailed` show it."""
 
 SECTIONS = ("Args", "Attributes", "Returns", "Yields", "Raises", "Example", "Note")
 Function = ast.FunctionDef | ast.AsyncFunctionDef

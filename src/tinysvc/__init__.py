@@ -15,6 +15,7 @@ with refuse_shadowing():
     from typing import TYPE_CHECKING, Any
 
     from .binding.markers import ApiKey, Bearer, Cookie, Form, Header, Query
+    from .core.call_errors import BudgetExhausted, CallFailed, CallRefused, CallTimeout, CallUnavailable
     from .core.errors import (
         ConfigurationError,
         DeadlineExceeded,
@@ -51,7 +52,12 @@ __all__ = [
     "Background",
     "Batch",
     "Bearer",
+    "BudgetExhausted",
     "Cache",
+    "CallFailed",
+    "CallRefused",
+    "CallTimeout",
+    "CallUnavailable",
     "ConfigurationError",
     "Cookie",
     "DeadlineExceeded",

@@ -7,6 +7,7 @@ TinysvcError                   500
 │   ├── NoRoute                404, 405  nothing is served at this path, or not by this method
 │   └── ProtocolError          4xx/5xx  the bytes are not valid HTTP/1.1; the connection closes
 ├── UnencodableResult          500  a result of a handler cannot be sent
+├── BudgetExhausted, CallFailed     of calls to other services: call_errors.py
 └── PoolError                  why a job has no result
     ├── QueueFull              503  more jobs wait than the queue may hold
     ├── NoWorkers              503  no worker is alive and none can be started
