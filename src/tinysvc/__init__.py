@@ -15,6 +15,7 @@ with refuse_shadowing():
     from typing import TYPE_CHECKING, Any
 
     from .binding.markers import ApiKey, Bearer, Cookie, Form, Header, Query
+    from .core.budget import budget, seconds_left
     from .core.call_errors import BudgetExhausted, CallFailed, CallRefused, CallTimeout, CallUnavailable
     from .core.errors import (
         ConfigurationError,
@@ -83,6 +84,7 @@ __all__ = [
     "UploadFile",
     "WebSocket",
     "WorkerDied",
+    "budget",
     "cpu",
     "cpu_resource",
     "cpu_route",
@@ -90,6 +92,7 @@ __all__ = [
     "io_route",
     "request_id",
     "run",
+    "seconds_left",
 ]
 
 _ON_DEMAND = {
