@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from time import monotonic
 
 import pytest
@@ -97,13 +98,13 @@ def test_budget_takes_a_number_of_seconds(seconds: object) -> None:
 
 @pytest.mark.asyncio
 async def test_generator_may_be_closed_by_another_task() -> None:
-    async def items():  # type: ignore[no-untyped-def]
+    async def items() -> AsyncIterator[int]:
         async with budget(30):
             yield 1
 
     generator = items()
     assert await anext(generator) == 1
-    await asyncio.create_task(generator.aclose())
+    await asyncio.create_task(generator.aclose())  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
