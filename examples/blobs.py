@@ -39,7 +39,14 @@ def folder() -> Iterator[Path]:
         yield path
 
 
-@io_route("/", methods=["POST"], max_body_size=LARGEST, responses={201: "It is kept.", 413: "It is too big."})
+class Kept(msgspec.Struct):
+    """A stored file: the name that its bytes have, and their number."""
+
+    digest: str
+    size: int
+
+
+@io_route("/", methods=["POST"], max_body_size=LARGEST, responses={201: Kept, 413: "It is too big."})
 async def keep(request: Request, folder: Path) -> Response:
     """Store a file. The response contains its name."""
     digest, size = hashlib.sha256(), 0
@@ -51,7 +58,7 @@ async def keep(request: Request, folder: Path) -> Response:
                 await file.write(piece)
         name = digest.hexdigest()
         path.rename(folder / name)
-    return Response({"digest": name, "size": size}, 201, {"location": request.url_for(fetch, digest=name)})
+    return Response(Kept(name, size), 201, {"location": request.url_for(fetch, digest=name)})
 
 
 @io_route("/{digest}", responses={404: "There is no such file."})

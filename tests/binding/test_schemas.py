@@ -145,7 +145,7 @@ def test_unknown_type_allows_any_value(kind: Any) -> None:
 def test_bounds_and_arrays() -> None:
     bounded = Annotated[int, msgspec.Meta(ge=1, description="How many.")]
     schemas = Schemas([bounded, numpy.ndarray])
-    assert schemas.of(bounded) == {"type": "integer", "minimum": 1, "description": "How many."}
+    assert schemas.of(bounded) == {"type": "integer", "format": "int64", "minimum": 1, "description": "How many."}
     assert schemas.of(numpy.ndarray) == {"type": "array"}
 
 
@@ -201,4 +201,38 @@ def test_generics_of_two_classes_of_one_name() -> None:
         item = schemas.components[name]["properties"]["items"]["items"]["$ref"].rpartition("/")[2]
         items += list(schemas.components[item]["properties"])
     assert items == ["a", "b"]
-    assert schemas.of(int) == {"type": "integer"}
+    assert schemas.of(int) == {"type": "integer", "format": "int64"}
+
+
+# What generators of clients need
+
+
+class Cat(msgspec.Struct, tag="cat"):
+    lives: int = 9
+
+
+class Dog(msgspec.Struct, tag="dog"):
+    weight: float
+
+
+def test_tagged_union_is_one_of() -> None:
+    schemas = Schemas([Cat | Dog, list[Cat | Dog | None]])
+    union = schemas.of(Cat | Dog)
+    assert union["oneOf"] == [reference("Cat"), reference("Dog")]
+    assert "anyOf" not in union
+    assert schemas.of(list[Cat | Dog | None])["items"]["anyOf"] == [union, {"type": "null"}]
+    assert schemas.components["Dog"]["properties"]["weight"] == {"type": "number", "format": "double"}
+
+
+def test_tuple_has_no_schema_false() -> None:
+    schemas = Schemas([tuple[int, int], tuple[int, str]])
+    number = {"type": "integer", "format": "int64"}
+    pair = {"type": "array", "minItems": 2, "maxItems": 2}
+    assert schemas.of(tuple[int, int]) == {**pair, "prefixItems": [number, number], "items": number}
+    assert schemas.of(tuple[int, str]) == {**pair, "prefixItems": [number, {"type": "string"}]}
+
+
+def test_values_are_not_taken_for_schemas() -> None:
+    example = {"type": "integer", "rate": 1}
+    described = Annotated[dict[str, Any], msgspec.Meta(examples=[example])]
+    assert Schemas([described]).of(described)["examples"] == [example]

@@ -10,6 +10,7 @@ from tinysvc import (
     ApiKey,
     Bearer,
     Form,
+    Request,
     UploadFile,
     io_route,
 )
@@ -29,12 +30,16 @@ def test_request_is_described_with_that_of_resources() -> None:
         "name": "number",
         "in": "path",
         "required": True,
-        "schema": {"type": "integer"},
+        "schema": {"type": "integer", "format": "int64"},
     }
     assert parameters["header", "x-tenant"]["required"]
     assert parameters["query", "sort"]["description"] == "Which way."
     assert parameters["query", "sort"]["schema"] == {"enum": ["down", "up"], "default": "up"}
-    assert parameters["query", "many"]["schema"] == {"type": "array", "items": {"type": "integer"}, "default": []}
+    assert parameters["query", "many"]["schema"] == {
+        "type": "array",
+        "items": {"type": "integer", "format": "int64"},
+        "default": [],
+    }
     assert found["requestBody"] == {
         "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Order"}, "example": {}}},
         "required": True,
@@ -70,14 +75,14 @@ def test_content_types_of_forms_files_and_bytes() -> None:
     assert set(content["/fields"]) == {"multipart/form-data", "application/x-www-form-urlencoded"}
     assert content["/fields"]["multipart/form-data"]["schema"] == {
         "type": "object",
-        "properties": {"name": {"type": "string"}, "age": {"type": "integer", "default": 3}},
+        "properties": {"name": {"type": "string"}, "age": {"type": "integer", "format": "int64", "default": 3}},
         "required": ["name"],
     }
     assert set(content["/files"]) == set(content["/whole"]) == {"multipart/form-data"}
     photos = content["/files"]["multipart/form-data"]["schema"]["properties"]["photos"]
     assert photos == {"type": "array", "items": {"type": "string", "format": "binary"}}
     assert content["/whole"]["multipart/form-data"]["schema"] == {"$ref": "#/components/schemas/Upload"}
-    assert content["/raw"] == {"application/octet-stream": {"schema": {}}}
+    assert content["/raw"] == {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 
 
 @io_route("/pydantic", methods=["POST"])
@@ -115,3 +120,16 @@ def test_optional_keys_allow_no_credentials() -> None:
     }
     assert found["paths"]["/keys"]["get"]["security"] == [{"x-key": [], "k": []}, {}]
     assert [each["name"] for each in found["paths"]["/keys"]["get"]["parameters"]] == ["q"]
+
+
+@io_route("/upload", methods=["GET", "POST"])
+async def upload(request: Request) -> int:
+    return len(await request.body())
+
+
+def test_handler_that_takes_the_request_may_read_a_body() -> None:
+    operations = described(upload)["paths"]["/upload"]
+    binary = {"type": "string", "format": "binary"}
+    body = {"content": {"application/octet-stream": {"schema": binary}}, "required": False}
+    assert operations["post"]["requestBody"] == body
+    assert "requestBody" not in operations["get"]

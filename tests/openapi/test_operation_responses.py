@@ -58,6 +58,27 @@ def test_result_type_sets_status_and_media_type(annotation: Any, status: str, me
     assert list(responses[status].get("content", {})) == ([media] if media else [])
 
 
+@pytest.mark.parametrize("annotation", [bytes, memoryview, Response, AsyncIterator[bytes]])
+def test_bytes_are_binary(annotation: Any) -> None:
+    @io_route("/")
+    async def handler() -> None: ...
+
+    handler.__annotations__["return"] = annotation
+    ((_, media),) = operation(handler)["responses"]["200"]["content"].items()
+    assert media["schema"] == {"type": "string", "format": "binary"}
+
+
+@pytest.mark.parametrize("annotation", [EventStream, AsyncIterator[Event]])
+def test_event_stream_has_the_schema_of_an_event(annotation: Any) -> None:
+    @io_route("/")
+    async def handler() -> None: ...
+
+    handler.__annotations__["return"] = annotation
+    schema = operation(handler)["responses"]["200"]["content"]["text/event-stream"]["schema"]
+    assert (schema["type"], schema["contentMediaType"]) == ("string", "text/event-stream")
+    assert set(schema["contentSchema"]["properties"]) == {"event", "data", "id", "retry"}
+
+
 def test_union_of_result_types_is_any_of() -> None:
     @io_route("/")
     async def handler() -> Item | str | int | None: ...
@@ -66,7 +87,7 @@ def test_union_of_result_types_is_any_of() -> None:
     content = operation(handler)["responses"]["200"]["content"]
     assert set(content) == {"application/json", "text/plain"}
     assert content["application/json"]["schema"] == {
-        "anyOf": [{"$ref": "#/components/schemas/Item"}, {"type": "integer"}]
+        "anyOf": [{"$ref": "#/components/schemas/Item"}, {"type": "integer", "format": "int64"}]
     }
 
 

@@ -23,6 +23,15 @@ REF = "#/components/schemas/{name}"
 
 ANYTHING: Schema = {}
 
+BINARY: Schema = {"type": "string", "format": "binary"}
+"""Bytes as they are. OpenAPI 3.1 needs no schema for them, but generated clients know them by this one."""
+
+NUMBER_FORMATS = {"integer": "int64", "number": "double"}
+"""Formats without which generated clients take numbers of 32 bits."""
+
+_VALUES = frozenset({"default", "example", "examples", "const", "enum", "discriminator"})
+"""Keywords whose contents are no schemas."""
+
 
 class Schemas:
     """The schemas of several types. Classes that they share are described once, in `components`.
@@ -102,7 +111,7 @@ class Schemas:
         if is_recursive_alias(kind):
             return self._reference_to(kind)
         if kind is UploadFile:
-            return {"type": "string", "format": "binary"}
+            return BINARY
         if hasattr(kind, "model_json_schema"):
             if kind not in self._references:
                 kind.model_json_schema()  # raises if JSON Schema cannot describe the model
@@ -243,16 +252,35 @@ def _distinct(types: Iterable[Any]) -> list[Any]:
 
 
 def _cleaned(schema: Any) -> Any:
-    """The schema without automatic descriptions of dataclasses, and without infinities, which JSON does not have."""
+    """The schema with the formats of numbers; without infinities and automatic descriptions of dataclasses."""
     if isinstance(schema, Mapping):
         description = schema.get("description", "")
-        return {
-            key: _cleaned(value)
+        found = {
+            key: value if key in _VALUES else _cleaned(value)
             for key, value in schema.items()
             if not (key == "description" and isinstance(description, str) and _is_signature(schema, description))
             and not (isinstance(value, float) and not math.isfinite(value))
         }
+        _adapt(found)
+        return found
     return [_cleaned(each) for each in schema] if isinstance(schema, list) else schema
+
+
+def _adapt(schema: Schema) -> None:
+    """Write the schema in the way that most generators of clients understand; its values stay the same.
+
+    Numbers get a format. A tagged union is a `oneOf`. A tuple has `items` only if its items share one schema, because
+    `false`, which forbids more items than `maxItems` does, is no schema to them.
+    """
+    kind = schema.get("type")
+    if isinstance(kind, str) and kind in NUMBER_FORMATS:
+        schema.setdefault("format", NUMBER_FORMATS[kind])
+    if "discriminator" in schema and "anyOf" in schema:
+        schema["oneOf"] = schema.pop("anyOf")
+    if schema.get("items") is False and "maxItems" in schema and (first := schema.get("prefixItems")):
+        del schema["items"]
+        if all(each == first[0] for each in first):
+            schema["items"] = first[0]
 
 
 def _is_signature(schema: Mapping[str, Any], description: str) -> bool:

@@ -102,7 +102,7 @@ def _operation_ids(plans: list[Plan]) -> list[dict[str, str]]:
     return [{method: chosen(names) for method, names in each.items()} for each in candidates]
 
 
-def _operation(plan: Plan, schemas: Schemas, settings: Settings) -> dict[str, Any]:
+def _operation(plan: Plan, method: str, schemas: Schemas, settings: Settings) -> dict[str, Any]:
     about = plan.route.about
     summary, _, rest = (inspect.getdoc(plan.route.function) or "").partition("\n")
     parts = {
@@ -111,7 +111,7 @@ def _operation(plan: Plan, schemas: Schemas, settings: Settings) -> dict[str, An
         "tags": [tag for tag in tags_of(plan) if tag],
         "deprecated": about.get("deprecated", False),
         "parameters": parameters_of(plan, schemas),
-        "requestBody": body_of(plan, schemas),
+        "requestBody": body_of(plan, schemas, method),
         "security": security_of(plan),
     }
     return {
@@ -124,7 +124,7 @@ def _operation(plan: Plan, schemas: Schemas, settings: Settings) -> dict[str, An
 def _operation_or_fallback(plan: Plan, method: str, schemas: Schemas, settings: Settings) -> dict[str, Any]:
     """The operation; if it cannot be described or encoded, only its path: the document must not stop a service."""
     try:
-        described = _operation(plan, schemas, settings)
+        described = _operation(plan, method, schemas, settings)
         as_json(described)
     except Exception as error:
         log.warning(

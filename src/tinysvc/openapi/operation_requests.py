@@ -9,7 +9,7 @@ from typing import Any
 from ..binding.annotations import hints_of, options
 from ..binding.inputs import Input
 from ..binding.markers import ApiKey, Bearer
-from ..binding.schemas import ANYTHING, Schema, Schemas, with_default
+from ..binding.schemas import BINARY, Schema, Schemas, with_default
 from ..core.form_data import UploadFile
 from ..core.forms import MULTIPART, URLENCODED
 from ..core.responses import JSON, OCTETS
@@ -17,6 +17,8 @@ from ..service.plan import Plan
 
 NOT_DESCRIBED = frozenset({"accept", "content-type", "authorization", "host"})
 """Headers that are no parameters: OpenAPI describes them elsewhere, or they follow from the URL."""
+
+METHODS_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
 
 def parameters_of(plan: Plan, schemas: Schemas) -> list[dict[str, Any]]:
@@ -47,14 +49,15 @@ def _parameter(each: Input, path: str, schemas: Schemas) -> dict[str, Any]:
     return {**parameter, "schema": schema if required else with_default(schema, each.default)}
 
 
-def body_of(plan: Plan, schemas: Schemas) -> dict[str, Any] | None:
-    """The request body; None if the handler takes none."""
+def body_of(plan: Plan, schemas: Schemas, method: str) -> dict[str, Any] | None:
+    """The request body; None if the handler takes none. A handler that takes the request may read any body."""
     body = [each for each in plan.inputs if each.place in ("json", "bytes", "form", "whole form")]
     if not body:
-        return None
+        reads_request = plan.binder.takes_request and method in METHODS_WITH_BODY
+        return {"content": {OCTETS: {"schema": BINARY}}, "required": False} if reads_request else None
     required = any(each.default is inspect.Parameter.empty and each.place != "bytes" for each in body)
     if body[0].place == "bytes":
-        content: dict[str, Any] = {OCTETS: {"schema": ANYTHING}}
+        content: dict[str, Any] = {OCTETS: {"schema": BINARY}}
     elif body[0].place == "json":
         content = {JSON: {"schema": schemas.of(body[0].annotation)}}
     else:

@@ -10,7 +10,7 @@ from typing import Any, Union, get_args
 from ..binding.annotations import comes_as_json, is_list_of_scalars, options, without_annotated
 from ..binding.inputs import Input
 from ..binding.results import is_stream
-from ..binding.schemas import ANYTHING, REF, Schema, Schemas
+from ..binding.schemas import ANYTHING, BINARY, REF, Schema, Schemas
 from ..core.responses import EVENTS, JSON, NDJSON, OCTETS, PROBLEM, TEXT, Response
 from ..core.settings import Settings
 from ..core.sse import EventStream
@@ -120,26 +120,35 @@ _MEDIA: dict[Any, str] = {str: TEXT, bytes: OCTETS, bytearray: OCTETS, memoryvie
 
 
 def _media(kind: Any, plan: Plan, schemas: Schemas) -> tuple[str, Schema]:
-    """The content type and the schema of a result; for a stream of events, the schema of one event."""
+    """The content type and the schema of a result."""
     kind = without_annotated(kind)
     if isinstance(kind, type) and issubclass(kind, EventStream):
-        return _without_parameters(EVENTS), EVENT_SCHEMA
+        return _without_parameters(EVENTS), _items(EVENTS, EVENT_SCHEMA)
     if is_stream(kind):
         media = _without_parameters(plan.binder.stream_type) or "*/*"
-        return media, EVENT_SCHEMA if media == _without_parameters(EVENTS) else _stream(plan, schemas)
-    if kind in (inspect.Parameter.empty, Any, object) or (isinstance(kind, type) and issubclass(kind, Response)):
+        return media, _stream(plan, schemas)
+    if kind in (inspect.Parameter.empty, Any, object):
         return "*/*", ANYTHING
+    if isinstance(kind, type) and issubclass(kind, Response):
+        return "*/*", BINARY  # only the handler knows the content type: generated clients take the bytes
     if kind in _MEDIA:
-        return _without_parameters(_MEDIA[kind]), {"type": "string"} if kind is str else ANYTHING
+        return _without_parameters(_MEDIA[kind]), {"type": "string"} if kind is str else BINARY
     return JSON, schemas.of(kind)
 
 
 def _stream(plan: Plan, schemas: Schemas) -> Schema:
-    """The schema of a stream; for JSON lines, `contentSchema` is the schema of one line."""
-    text: Schema = {"type": "string"}
-    if plan.binder.stream_type != NDJSON:
-        return text
-    return {**text, "contentMediaType": NDJSON, "contentSchema": schemas.of(_line_type(plan))}
+    """The schema of a stream, with that of one item if its content type has items."""
+    media = _without_parameters(plan.binder.stream_type)
+    if media == NDJSON:
+        return _items(NDJSON, schemas.of(_line_type(plan)))
+    if media == _without_parameters(EVENTS):
+        return _items(EVENTS, EVENT_SCHEMA)
+    return BINARY if media == OCTETS else {"type": "string"}
+
+
+def _items(media_type: str, item: Schema) -> Schema:
+    """A text whose items have a schema (JSON Schema 2020-12, contentSchema): generated clients take the text."""
+    return {"type": "string", "contentMediaType": _without_parameters(media_type), "contentSchema": item}
 
 
 def _line_type(plan: Plan) -> Any:
