@@ -182,7 +182,7 @@ async def test_late_rest_of_a_head_gets_408() -> None:
         client.send(b"GET")
         while not (server.connections.open and server.only.wire.buffer):
             await asyncio.sleep(0)
-        server.only.data_received(b" /")
+        server.only.inbox.put(b" /")
         server.only.expire(0)  # in the same turn of the loop
         assert (await client.response()).status == 408
 
@@ -291,7 +291,7 @@ async def test_request_to_a_closing_connection_gets_no_response() -> None:
     async with serving(ok) as server, server.client() as client:
         await client.ask(get())
         assert server.only.end_when_idle()
-        server.only.data_received(get())
+        server.only.inbox.put(get())
         assert await client.closed()
 
 
@@ -299,7 +299,8 @@ async def test_request_to_a_closing_connection_gets_no_response() -> None:
 async def test_deadline_at_the_moment_of_a_disconnect_changes_nothing() -> None:
     async with serving(ok) as server, server.client() as client:
         await client.ask(get())
-        server.only.eof_received()
+        server.only.inbox.end()
+        server.only.report_disconnect()
         server.only.expire(0)
         assert await client.closed()
 
@@ -457,7 +458,7 @@ async def test_pipelined_requests_do_not_delay_other_clients(path: str, waits: b
             await loop.sock_recv(client, 65536)
         at.clear()
         turn()
-        server.only.data_received(get(path) * 10_000)  # the loop's own reads are of up to 256 KB
+        server.only.inbox.put(get(path) * 10_000)  # the loop's own reads are of up to 256 KB
         while len(at) < 10_000:
             assert await loop.sock_recv(client, 1_000_000)
         assert max(at.count(t) for t in set(at)) <= READ_SIZE // len(get(path)) + 1

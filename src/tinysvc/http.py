@@ -6,6 +6,9 @@ holds the bytes that came too soon, `wire/bodies.py` reads bodies, `wire/sending
 
 Flow control, the task and the deadlines are here. No task, timer or lock is made for a request: once a second, a sweep
 looks at the deadline that each connection carries. The meaning of that deadline is the connection's phase.
+
+A client *disconnects* by an end of file, or by the loss of its connection. The disconnect is reported once, to
+a handler that runs (phase HANDLER); in the other phases, the task finds it where it reads or writes.
 """
 
 from __future__ import annotations
@@ -19,12 +22,12 @@ from typing import Protocol, cast
 
 from .core import forks, request_context
 from .core.context_variables import differs_from
-from .core.errors import HTTPError, ProtocolError, TinysvcError, UnencodableResult
+from .core.errors import ProtocolError, TinysvcError, UnencodableResult
 from .core.requests import SAFE_METHODS, Peer, Request
-from .core.responses import Handler, Response, add_request_id, close_content, problem_response
+from .core.responses import Handler, Response, add_request_id, close_content
 from .core.settings import Settings
 from .wire import connection as wire_states
-from .wire.bodies import BodyReader
+from .wire.bodies import BodyMemory, BodyReader
 from .wire.connection import ServerConnection
 from .wire.inbox import Inbox
 from .wire.sending import SEPARATE_WRITE, OutgoingStream, SharedState, send, unread_bytes
@@ -34,13 +37,12 @@ log = logging.getLogger("tinysvc.http")
 LINGER = 2.0
 """Seconds we read on after a refusal: the client gets the response before the reset (cowboy: 1 s)."""
 
-IDLE, HEAD, BODY, HANDLER, WRITE, LINGERING = range(6)
-"""The phases of a connection, by the event that its task waits for; see `Connection.expire` for a passed deadline."""
+IDLE, HEAD, BODY, HANDLER, UNWATCHED, WRITE, LINGERING = range(7)
+"""The phases of a connection, by the event that its task waits for; see `Connection.expire` for a passed deadline.
+UNWATCHED is as HANDLER, but a disconnect is not reported (again): the handler has ended, or speaks another protocol."""
 
-RETRY = [("retry-after", "1")]
 
-
-class ServerState(SharedState, Protocol):
+class ServerState(SharedState, BodyMemory, Protocol):
     """The state that all connections of a server share: `server/connections.py`."""
 
     loop: asyncio.AbstractEventLoop
@@ -53,8 +55,6 @@ class ServerState(SharedState, Protocol):
     """Seconds, at the last sweep."""
     idle_until: float
     """The deadline of a connection that becomes idle now."""
-    body_memory: int
-    """Bytes of bodies that all requests hold, but for those that came whole with their heads."""
     takes_new: bool
     """Whether a connection that was accepted just before a drain may still bring its first request."""
 
@@ -72,76 +72,65 @@ class UpgradedProtocol(Protocol):
         """The server shuts down."""
 
 
-class Connection(asyncio.StreamReaderProtocol):
-    """One client. `serve` is its task; the other methods are its steps, and the events of its transport."""
+class Connection:
+    """One client. `serve` is its task; the other methods are its steps, and what the transport reports."""
+
+    __slots__ = (
+        "_unread", "body", "deadline", "disconnected", "handler", "inbox", "phase", "request", "server", "stream",
+        "task", "transport", "upgraded", "wire", "write_paused", "writer",
+    )  # fmt: skip
 
     def __init__(self, server: ServerState) -> None:
-        self.reader = asyncio.StreamReader(loop=server.loop)  # reports the end to the writer; its buffer stays empty
-        super().__init__(self.reader, loop=server.loop)
         self.server = server
-        self.settings = server.settings
         self.wire = ServerConnection(server.settings)
         self.inbox = Inbox(self.wire, server.settings.max_pipelined)
-        self.data_received = self.inbox.put  # type: ignore[method-assign]  # without a call between
         self.handler = server.handler
         self.phase = IDLE
-        self.deadline = server.now + self.settings.first_byte_timeout
-        self.request: Request | None = None  # the request whose handler runs
-        self.disconnected_request: Request | None = None  # its handler still runs after a disconnect, or on a WebSocket
+        self.deadline = server.now + server.settings.first_byte_timeout
+        self.request: Request | None = None  # from its head to the end of its response
         self.body: BodyReader | None = None  # the body of the request, unless it came whole
-        self.body_memory = 0  # bytes of that body that count as held
         self.stream: OutgoingStream | None = None
         self.upgraded: UpgradedProtocol | None = None
         self.write_paused = False
-        self.disconnected = False
-        self._unsent = 0  # when the deadline for writing was set
+        self.disconnected = False  # the connection is lost: nothing can be written
+        self._unread = 0  # bytes that the client had not read when the deadline for writing was set
 
-    # Events of the transport
+    @property
+    def settings(self) -> Settings:
+        """The settings of the server."""
+        return self.server.settings
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        server = self.server
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's does not inherit from it
-        self.writer = asyncio.StreamWriter(self.transport, self, self.reader, server.loop)
-        self.peer = Peer(transport.get_extra_info("peername"), transport.get_extra_info("sockname"), server.scheme)
-        self.wire.peer, self.inbox.transport = self.peer, self.transport
-        server.add(self)
+    def begin(self, transport: asyncio.Transport, writer: asyncio.StreamWriter) -> None:
+        """The transport is connected."""
+        self.transport, self.writer = transport, writer
+        name = transport.get_extra_info
+        self.wire.peer = Peer(name("peername"), name("sockname"), self.server.scheme)
+        self.inbox.transport = transport
+        self.server.add(self)
         self._begin_task()
 
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self.write_paused = True
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        self.write_paused = False
-
-    def eof_received(self) -> bool | None:
-        self.inbox.end()
-        if not self.settings.half_close:
-            self._end_work()
-        return super().eof_received()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if exc is not None:
-            exc.__traceback__ = None  # the reader keeps the exception, and so the frames in its traceback
-        super().connection_lost(exc)
+    def end(self) -> None:
+        """The transport is closed."""
         self.disconnected = True
         self.server.discard(self)
         self.inbox.end()
-        self._end_work()
+        self.report_disconnect()
 
-    def _end_work(self) -> None:
+    def report_disconnect(self) -> None:
         """Stop the work for a disconnected client: the pool decides about a job; other safe handlers are cancelled."""
         request = self.request
         if request is None or self.phase != HANDLER:
             return
-        self.disconnect_request()  # report a disconnect once: connection_lost after EOF must not cancel the cleanup
-        log.debug("499: %s disconnected while %r was handled", self.peer.client, request)
+        self.ignore_disconnect()  # report it once: a lost connection after an end of file must not cancel the cleanup
+        log.debug("499: %s disconnected while %r was handled", self.wire.peer.client, request)
         if request.on_disconnect is not None:
             request.on_disconnect()
         elif request.method in SAFE_METHODS:
             self.task.cancel()
+
+    def ignore_disconnect(self) -> None:
+        """Do not report a disconnect any more: the work for this request goes on."""
+        self.phase = UNWATCHED
 
     # The life of the connection
 
@@ -172,28 +161,31 @@ class Connection(asyncio.StreamReaderProtocol):
                 if (has_variables or len(copy_context())) and differs_from(initial):
                     goes_on = True
                     break
-        except ProtocolError as error:
-            await self._refuse(error)
-        except TimeoutError:
-            if self.phase == HEAD and wire.buffer:
-                await self._refuse(ProtocolError(408, "The request head took too long to arrive."))
-        except OSError as error:  # of the network: reset, timed out, unreachable
-            log.debug("the connection with %s ended: %r", self.peer.client, error)
-        except asyncio.CancelledError:
-            pass  # the client has disconnected, or the server aborts the connection: reported elsewhere
-        except UnencodableResult as error:  # of the response's headers: nothing has been written yet
-            log.error("%r: the response cannot be sent: %s", self.request, error)
-            await self._refuse(TinysvcError())
-        except Exception:  # of the handler: nothing has been written yet
-            log.exception("%r failed; this is a bug in tinysvc", self)
-            await self._refuse(TinysvcError())
+        except (Exception, asyncio.CancelledError) as error:
+            await self._recover(error)
         finally:
             if goes_on:
                 self._begin_task()
             else:
-                self._free_memory()
+                self._forget_body()
                 self.close()
                 del self.writer  # break the reference cycle
+
+    async def _recover(self, error: BaseException) -> None:
+        """Respond with the status that the error carries, if it has one; nothing has been written yet."""
+        if isinstance(error, ProtocolError):
+            await self._refuse(error)
+        elif isinstance(error, TimeoutError):
+            if self.phase == HEAD and self.wire.buffer:
+                await self._refuse(ProtocolError(408, "The request head took too long to arrive."))
+        elif isinstance(error, OSError):  # of the network: reset, timed out, unreachable
+            log.debug("the connection with %s ended: %r", self.wire.peer.client, error)
+        elif isinstance(error, UnencodableResult):  # of the response's headers
+            log.error("%r: the response cannot be sent: %s", self.request, error)
+            await self._refuse(TinysvcError())
+        elif not isinstance(error, asyncio.CancelledError):  # that is a disconnect, or an abort: reported elsewhere
+            log.error("%r failed; this is a bug in tinysvc", self, exc_info=error)
+            await self._refuse(TinysvcError())
 
     def _prepare(self, request: Request) -> None:
         """Give the request the reader of its body, and the offer to change protocols."""
@@ -227,56 +219,42 @@ class Connection(asyncio.StreamReaderProtocol):
         inbox.waiter = self.server.loop.create_future()
         return await inbox.waiter
 
-    async def read(self) -> bytes:
-        """The bytes that have come, else those that come next; b"" at the end. TimeoutError at the deadline."""
-        return await self.inbox.read(self.server.loop, self.disconnected or self.reader.at_eof())
-
     # The body of a request
 
     async def receive_body(self, reader: BodyReader) -> bytes:
-        """Wait for more bytes of a body. ProtocolError 400 or 408 when they do not come."""
-        phase = self.phase, self.deadline
+        """Wait for more bytes of a body; b"" at the end. TimeoutError at the deadline of the reader."""
+        before = self.phase, self.deadline
         self.phase, self.deadline = BODY, reader.start_clock(self.server.now)
         try:
-            data = await self.read()
-        except TimeoutError:
-            raise ProtocolError(408, "The request body took too long to arrive.") from None
+            return await self.inbox.read(self.server.loop)
         finally:
             reader.stop_clock(self.server.now)
-            self.phase, self.deadline = phase
-        if not data:
-            raise ProtocolError(400, "The request body was cut short.")
-        return data
+            if self.phase == BODY:  # else the server aborts the connection
+                self.phase, self.deadline = before
 
     def expect_more(self, reader: BodyReader) -> None:
         """Some of the body has come, and the task waits for more."""
         reader.stop_clock(self.server.now)
         self.deadline = reader.start_clock(self.server.now)
 
-    def check_room(self, size: int) -> None:
-        """ProtocolError 503 if the server cannot hold `size` more bytes of bodies."""
-        if size > 0 and self.server.body_memory + size > self.settings.max_body_memory:
-            raise ProtocolError(503, "The server holds as many request bodies as it may.", headers=RETRY)
-
-    def count_body(self, size: int) -> None:
-        """The request holds `size` bytes more, until it ends."""
-        self.check_room(size)
-        self.body_memory += size
-        self.server.body_memory += size
-
-    def _free_memory(self) -> None:
-        self.server.body_memory -= self.body_memory
-        self.body_memory = 0
+    def _forget_body(self) -> None:
+        """The request has ended, and holds no memory any more."""
+        if self.body is not None:
+            self.body.release()
+            self.body = None
 
     # Another protocol
 
-    def switch(self, protocol: asyncio.BaseProtocol | None) -> None:
-        """Let `protocol` have the bytes from now on; None: the connection itself again."""
+    def switch(self, protocol: asyncio.BaseProtocol) -> asyncio.Protocol:
+        """Let `protocol` have the bytes from now on. Returns the protocol that had them before."""
+        transport = self.transport
+        before = transport.get_protocol()
         if not self.disconnected:
-            self.transport.pause_reading()  # uvloop chooses its way to read when reading begins
-            self.transport.set_protocol(protocol or self)
-            if not self.reader.at_eof():
-                self.transport.resume_reading()
+            transport.pause_reading()  # uvloop chooses its way to read when reading begins
+            transport.set_protocol(protocol)
+            if not self.inbox.at_end:
+                transport.resume_reading()
+        return cast(asyncio.Protocol, before)
 
     def upgrade(self, protocol: UpgradedProtocol) -> bytes:
         """From now on `protocol` gets the events of the transport; returns the bytes that have come already.
@@ -285,7 +263,7 @@ class Connection(asyncio.StreamReaderProtocol):
         """
         self.upgraded = protocol
         self.wire.close_after(0)
-        self.disconnect_request()
+        self.ignore_disconnect()
         rest = self.inbox.take_all()
         self.switch(cast(asyncio.Protocol, protocol))
         return rest
@@ -311,7 +289,7 @@ class Connection(asyncio.StreamReaderProtocol):
         ):
             return self._respond_with_more(request, response)
         self.transport.write(wire.plain_response(request, response, self.server.date_lines))
-        if self.write_paused or self.body_memory:
+        if self.write_paused:
             return self._finish()
         self.request = None
         self.phase, self.deadline = IDLE, self.server.idle_until
@@ -326,7 +304,7 @@ class Connection(asyncio.StreamReaderProtocol):
         if response.status >= 500:
             add_request_id(response, request)
         body = self.body
-        if body is not None:
+        if body is not None and not body.is_complete:
             if response.status >= 400 or not body.is_discardable():
                 self.wire.close_after(0)
             body.begin_response()
@@ -337,15 +315,18 @@ class Connection(asyncio.StreamReaderProtocol):
         """After the response."""
         if self.write_paused:
             await self.drain()
-        self._free_memory()
         self.request = None
         wire, body = self.wire, self.body
-        if wire.keep_alive and body is not None:
-            await body.discard()
+        is_unread = body is not None and not body.is_complete
+        if body is not None:
+            body.release()
+            if wire.keep_alive and is_unread:
+                await body.discard()
         if wire.end_response():
+            self.body = None
             self.phase, self.deadline = IDLE, self.server.idle_until
             return True
-        if body is not None or wire.buffer:
+        if is_unread or wire.buffer:
             await self._linger()
         return False
 
@@ -363,15 +344,9 @@ class Connection(asyncio.StreamReaderProtocol):
     async def _refuse(self, error: TinysvcError) -> None:
         """Respond to a message that was not understood, and close."""
         request, self.request = self.request, None
-        wire = self.wire
-        wire.close_after(0)
-        wire.minor = b"1"
-        self._free_memory()
+        self._forget_body()
         if not self.disconnected:
-            asked = request or Request("GET", "/")
-            response = problem_response(error, asked)
-            head = wire.head(asked, response, b"content-length: %d\r\n" % len(response.content), self.server.date_lines)
-            self.transport.write(head if asked.method == "HEAD" else head + response.content)
+            self.transport.write(self.wire.refusal(error, request, self.server.date_lines))
             await self._linger()
 
     async def _linger(self) -> None:
@@ -382,7 +357,7 @@ class Connection(asyncio.StreamReaderProtocol):
         try:
             if self.transport.can_write_eof():  # not over TLS
                 self.transport.write_eof()
-            while await self.read():
+            while await self.inbox.read(self.server.loop):
                 pass
         except (OSError, RuntimeError):
             pass  # reset, out of time, or closing already
@@ -397,14 +372,14 @@ class Connection(asyncio.StreamReaderProtocol):
     def _expect_reading(self) -> None:
         """The client has `write_timeout` seconds to read something."""
         self.phase, self.deadline = WRITE, self.server.now + self.settings.write_timeout
-        self._unsent = 0 if self.disconnected else unread_bytes(self.transport)
+        self._unread = 0 if self.disconnected else unread_bytes(self.transport)
 
     def expire(self, now: float) -> None:
         """The deadline has passed."""
         if self.phase == WRITE:
             unsent = 0 if self.disconnected else unread_bytes(self.transport)
-            if unsent < self._unsent:
-                self._unsent, self.deadline = unsent, now + self.settings.write_timeout
+            if unsent < self._unread:
+                self._unread, self.deadline = unsent, now + self.settings.write_timeout
             else:
                 self.transport.abort()
             return
@@ -414,26 +389,13 @@ class Connection(asyncio.StreamReaderProtocol):
         elif self.stream is None or not self.stream.beat():
             self.inbox.interrupt()
 
-    def refuse_all(self, error: HTTPError) -> None:
-        """Respond to the next request, if there is one, with `error`, and close after it."""
-
-        async def refuse(request: Request) -> Response:
-            return problem_response(error, request)
-
-        self.handler = refuse
-        self.wire.close_after(0)
-
     def current_request(self) -> Request | None:
         """The request whose handler, stream or cleanup runs."""
-        return self.request or self.disconnected_request
+        return self.request
 
     def is_new(self) -> bool:
         """Whether the connection has not brought a request yet, and may."""
-        return self.request is None and self.phase <= HEAD and self.server.takes_new
-
-    def disconnect_request(self) -> None:
-        """No event of the transport stops its handler from now on: connection_lost must not cancel the cleanup."""
-        self.disconnected_request, self.request = self.request or self.disconnected_request, None
+        return self.phase <= HEAD and self.server.takes_new
 
     def end_when_idle(self) -> bool:
         """Close at once if nothing of a request has come and no response is under way. True if so."""
@@ -446,5 +408,40 @@ class Connection(asyncio.StreamReaderProtocol):
         return True
 
     def __repr__(self) -> str:
-        phase = ("idle", "reading a head", "reading a body", "handling", "writing", "closing")[self.phase]
-        return f"<Connection {self.peer.client} {phase}, {self.wire.requests} requests>"
+        phase = ("idle", "reading a head", "reading a body", "handling", "sending", "writing", "closing")[self.phase]
+        return f"<Connection {self.wire.peer.client} {phase}, {self.wire.requests} requests>"
+
+
+class TransportEvents(asyncio.StreamReaderProtocol):
+    """The events of one transport, for its connection. asyncio's streams wait here while the client does not read."""
+
+    def __init__(self, server: ServerState) -> None:
+        self.reader = asyncio.StreamReader(loop=server.loop)  # reports the end to the writer; its buffer stays empty
+        super().__init__(self.reader, loop=server.loop)
+        self.connection = Connection(server)
+        self.data_received = self.connection.inbox.put  # type: ignore[method-assign]  # without a call between
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        made = cast(asyncio.Transport, transport)  # uvloop's does not inherit from it
+        self.connection.begin(made, asyncio.StreamWriter(made, self, self.reader, self.connection.server.loop))
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.connection.write_paused = True
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.connection.write_paused = False
+
+    def eof_received(self) -> bool | None:
+        self.connection.inbox.end()
+        if not self.connection.settings.half_close:
+            self.connection.report_disconnect()
+        return super().eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None:
+            exc.__traceback__ = None  # the reader keeps the exception, and so the frames in its traceback
+        super().connection_lost(exc)
+        self.connection.end()

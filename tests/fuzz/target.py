@@ -487,9 +487,10 @@ class Conversation:
         self.loop, self.plan = loop, plan
         self.app = App(plan.behaviours, loop)
         self.connections = Connections(handler or self.app, plan.settings)
-        self.connection = self.connections()
+        events = self.connections()
+        self.connection = events.connection
         self.transport = self.app.transport = Transport(loop, plan.scale, plan.reads)
-        self.transport.connect(self.connection)
+        self.transport.connect(events)
         limits = plan.settings
         self._most_held = (
             limits.max_request_line + limits.max_header_size + limits.max_pipelined + 2 * plan.scale.most_read

@@ -53,7 +53,7 @@ async def test_each_new_connection_replaces_an_idle_one() -> None:
 async def test_connection_with_a_new_request_is_not_idle() -> None:
     async with serving(ok) as server, server.client() as client:
         await client.ask(get())
-        server.only.data_received(get())  # and in the same turn of the loop
+        server.only.inbox.put(get())  # and in the same turn of the loop
         assert not server.only.end_when_idle()
         assert (await client.response()).status == 200
         assert (await client.ask(get())).status == 200

@@ -216,7 +216,7 @@ async def test_held_small_pieces_count_more_than_their_bytes() -> None:
         await called.wait()
         count = 0
         while server.only.transport.is_reading():
-            server.only.data_received(b"ab")
+            server.only.inbox.put(b"ab")
             count += 1
         assert count < 2000
         read.set()

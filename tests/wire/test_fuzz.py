@@ -13,7 +13,7 @@ from paths import TESTS
 from tinysvc.core.requests import Request
 from tinysvc.core.responses import Response
 from tinysvc.core.settings import Settings
-from tinysvc.http import Connection
+from tinysvc.http import Connection, TransportEvents
 from tinysvc.wire.connection import ServerConnection
 from tinysvc.wire.inbox import Inbox
 from wire_cases import CASES, FRAGMENTS, LIMITS, Case, edited, show
@@ -89,12 +89,12 @@ def fail(*args: Any) -> None:
     raise KeyError("planted")
 
 
-def fail_at_last(self: Connection, exc: Exception | None) -> None:
+def fail_at_last(self: TransportEvents, exc: Exception | None) -> None:
     LOST(self, exc)
     fail()
 
 
-RECEIVE, CLOSE, LOST = Inbox.put, Connection.close, Connection.connection_lost
+RECEIVE, CLOSE, LOST = Inbox.put, Connection.close, TransportEvents.connection_lost
 
 
 def test_oracle_accepts_good_responses() -> None:
@@ -107,12 +107,12 @@ def test_oracle_accepts_good_responses() -> None:
     [
         (Inbox, "put", lose_single_bytes, BYTEWISE, "cut did matter"),
         (Inbox, "hold", hold_all, BEHIND_A_WAIT, "more is held"),
-        (Connection, "eof_received", lambda self: True, BYTEWISE, "does not end"),
+        (TransportEvents, "eof_received", lambda self: True, BYTEWISE, "does not end"),
         (Connection, "_linger", say_too_much, BEHIND_A_WAIT, "b'x' came behind the last answer"),
         (Connection, "close", lose_memory, BYTEWISE, "memory was not given back"),
         (ServerConnection, "next_request", fail, BYTEWISE, "this is a bug in tinysvc"),
         (Connection, "_refuse", fail, BEHIND_A_WAIT, "escaped"),
-        (Connection, "connection_lost", fail_at_last, BYTEWISE, "planted"),
+        (TransportEvents, "connection_lost", fail_at_last, BYTEWISE, "planted"),
     ],
     ids=["cut", "held", "hang", "answer", "memory", "log", "exception", "callback"],
 )

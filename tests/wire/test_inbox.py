@@ -107,18 +107,19 @@ async def test_deadline_that_passes_before_is_raised_once(inbox: Inbox) -> None:
     loop = asyncio.get_running_loop()
     inbox.interrupt()
     with pytest.raises(TimeoutError):
-        await inbox.read(loop, False)
-    assert await inbox.read(loop, True) == b""
+        await inbox.read(loop)
+    inbox.end()
+    assert await inbox.read(loop) == b""
 
 
 @pytest.mark.asyncio
 async def test_read_waits_for_bytes_or_the_end(inbox: Inbox) -> None:
     loop = asyncio.get_running_loop()
-    reading = asyncio.ensure_future(inbox.read(loop, False))
+    reading = asyncio.ensure_future(inbox.read(loop))
     await asyncio.sleep(0)
     inbox.put(b"abc")
     assert await reading == b"abc"
-    reading = asyncio.ensure_future(inbox.read(loop, False))
+    reading = asyncio.ensure_future(inbox.read(loop))
     await asyncio.sleep(0)
     inbox.end()
     assert await reading == b""

@@ -106,7 +106,9 @@ async def test_slow_client_delays_no_other_and_uses_no_memory(big: Path) -> None
     async with serving(Files(big)) as server, server.client() as slow, server.client() as other:
         slow.writer.transport.pause_reading()  # type: ignore[attr-defined]
         slow.send(get("/"))
-        connection = next(c for c in server.connections.open if c.peer.client == slow.writer.get_extra_info("sockname"))
+        connection = next(
+            c for c in server.connections.open if c.wire.peer.client == slow.writer.get_extra_info("sockname")
+        )
         while not connection.write_paused:
             await asyncio.sleep(0)
         assert connection.transport.get_write_buffer_size() == 0

@@ -9,10 +9,12 @@ from email.utils import formatdate
 
 from ..core import forks
 from ..core.errors import HTTPError
-from ..core.responses import Handler
+from ..core.requests import Request
+from ..core.responses import Handler, Response, problem_response
 from ..core.settings import Settings
 from ..core.shutdown import CUT_OFF, STALL_THRESHOLD, awake_timeout
-from ..http import IDLE, LINGER, RETRY, Connection
+from ..http import IDLE, LINGER, Connection, TransportEvents
+from ..wire.bodies import RETRY
 
 MAX_TURNED_AWAY = 16
 """Connections over the limit, beside a tenth of it, that get their 503; further connections are closed without one."""
@@ -49,8 +51,8 @@ class Connections:
         forks.detach_in_child(self, Connections._detach_in_child)
         self._sweep()
 
-    def __call__(self) -> Connection:
-        return Connection(self)
+    def __call__(self) -> TransportEvents:
+        return TransportEvents(self)
 
     def _sweep(self) -> None:
         self._timer = self.loop.call_later(SWEEP, self._sweep)
@@ -75,7 +77,7 @@ class Connections:
             other.phase == IDLE and other.end_when_idle() for other in self.open
         )
         if self._none_is_idle:  # do not look again in this second: there may be thousands
-            connection.refuse_all(_OVERLOADED)
+            _refuse_all(connection, _OVERLOADED)
             connection.deadline = self.now + LINGER  # a client that sends no request must not keep its connection
 
     def _detach_in_child(self) -> list[int]:
@@ -99,7 +101,7 @@ class Connections:
             if connection.wire.requests == 0 and not connection.wire.buffer and connection.is_new():
                 connection.wire.close_after(1)
             else:
-                connection.refuse_all(_DRAINING)
+                _refuse_all(connection, _DRAINING)
                 connection.end_when_idle()
         waiting = self.loop.call_later(ON_ITS_WAY, self._end_new)
         try:
@@ -125,7 +127,17 @@ class Connections:
         self._timer.cancel()
         tasks = [connection.task for connection in self.open]
         for connection in list(self.open):
-            connection.disconnect_request()
+            connection.ignore_disconnect()
             connection.task.cancel(CUT_OFF)
             connection.transport.abort()
         return tasks
+
+
+def _refuse_all(connection: Connection, error: HTTPError) -> None:
+    """Respond to the next request, if there is one, with `error`, and close after it."""
+
+    async def refuse(request: Request) -> Response:
+        return problem_response(error, request)
+
+    connection.handler = refuse
+    connection.wire.close_after(0)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from ..core.errors import TinysvcError
 from ..core.settings import KiB, Settings
@@ -83,27 +83,26 @@ class SocketClosed(TinysvcError):
 class UpgradableConnection(Protocol):
     """What a WebSocket needs of its HTTP connection (`tinysvc.http.Connection`)."""
 
-    settings: Settings
     transport: asyncio.Transport
     write_paused: bool
     disconnected: bool
     task: asyncio.Task[None]
 
+    @property
+    def settings(self) -> Settings: ...
+
     def upgrade(self, protocol: SocketProtocol) -> bytes: ...
     def expect_within(self, seconds: float) -> None: ...
     async def drain(self) -> None: ...
-    def connection_lost(self, exc: Exception | None) -> None: ...
-    def pause_writing(self) -> None: ...
-    def resume_writing(self) -> None: ...
 
 
 class SocketProtocol(asyncio.Protocol):
     """The asyncio protocol of a connection after its upgrade, and the state of its WebSocket."""
 
     __slots__ = (
-        "_awaits_pong", "_connection_ended", "_flow_paused", "_fragment_opcode", "_fragments", "_loop", "_messages",
-        "_size", "_unparsed", "_waiter", "_write_ended", "code", "connection", "frames", "handler_ended", "reason",
-        "transport",
+        "_awaits_pong", "_connection_ended", "_events", "_flow_paused", "_fragment_opcode", "_fragments", "_loop",
+        "_messages", "_size", "_unparsed", "_waiter", "_write_ended", "code", "connection", "frames", "handler_ended",
+        "reason", "transport",
     )  # fmt: skip
 
     def __init__(self, connection: UpgradableConnection, frames: Any) -> None:
@@ -131,6 +130,7 @@ class SocketProtocol(asyncio.Protocol):
             self.code = LOST
             return
         self.transport.write(response)
+        self._events = cast(asyncio.Protocol, self.transport.get_protocol())
         received = self.connection.upgrade(self)
         self._schedule_ping()
         if received:
@@ -184,7 +184,7 @@ class SocketProtocol(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unparsed = b""
-        self.connection.connection_lost(exc)
+        self._events.connection_lost(exc)
         self._set_lost()
         if self._connection_ended is not None:
             if not self._connection_ended.done():
@@ -197,11 +197,11 @@ class SocketProtocol(asyncio.Protocol):
             self.connection.task.cancel()
 
     def pause_writing(self) -> None:
-        self.connection.pause_writing()
+        self._events.pause_writing()
         self._update_flow()  # do not read from a client that does not read our pongs
 
     def resume_writing(self) -> None:
-        self.connection.resume_writing()
+        self._events.resume_writing()
         self._update_flow()
 
     # Messages

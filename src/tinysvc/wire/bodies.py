@@ -21,29 +21,35 @@ COPY_SIZE = 256 * KiB
 """Bytes of a big body that the kernel copies at once, in or out, in about 0.1 ms; then other tasks run. Half the size
 does not shorten the delay that eight such bodies cause, and moves them 8 % slower."""
 
+RETRY = [("retry-after", "1")]
+
 MAX_DISCARD = 256 * KiB
 """Unread bytes of a body that are discarded to keep the connection alive, as in Go's net/http. With more, it closes."""
+
+
+class BodyMemory(Protocol):
+    """The memory for bodies that all connections of a server share."""
+
+    body_memory: int
+    """Bytes of bodies that all requests hold, but for those that came whole with their heads."""
 
 
 class BodySource(Protocol):
     """The connection that receives a body."""
 
-    settings: Settings
     transport: asyncio.Transport
     wire: ServerConnection
     inbox: Inbox
-    body: BodyReader | None
     disconnected: bool
 
+    @property
+    def server(self) -> BodyMemory: ...
+    @property
+    def settings(self) -> Settings: ...
+
     async def receive_body(self, reader: BodyReader) -> bytes: ...
-    def check_room(self, size: int) -> None: ...
-    def count_body(self, size: int) -> None: ...
     def expect_more(self, reader: BodyReader) -> None: ...
-    def switch(self, protocol: asyncio.BaseProtocol | None) -> None: ...
-    def eof_received(self) -> bool | None: ...
-    def connection_lost(self, exc: Exception | None) -> None: ...
-    def pause_writing(self) -> None: ...
-    def resume_writing(self) -> None: ...
+    def switch(self, protocol: asyncio.BaseProtocol) -> asyncio.Protocol: ...
 
 
 class BodyReader:
@@ -51,8 +57,8 @@ class BodyReader:
 
     Raises ProtocolError 413 if the body is longer than `max_body_size` (for a declared length, when the first bytes of
     the body arrive), 408 if the client stalls, 400 if the body is cut short or malformed. A further call raises the
-    same error: nothing after a fault is parsed. The reader is the connection's `body` until its end. Kept pieces count
-    as held memory until the request ends (503 if there is no room).
+    same error: nothing after a fault is parsed. Kept pieces count as held memory until `release`, when the request ends
+    (503 if there is no room).
 
     A client has `body_timeout` seconds for the next piece, and in total the additional time that its bytes take at
     `min_body_rate`. Only time in which the handler waits for the body counts.
@@ -62,6 +68,7 @@ class BodyReader:
         self._connection = connection
         self._body = body
         self._kept = False
+        self._held = 0  # bytes of kept pieces
         self._waited = self._since = 0.0
         self._is_streamed = False
         self._error: ProtocolError | None = None
@@ -71,6 +78,11 @@ class BodyReader:
     def limit(self, size: int) -> None:
         """Set the limit of this body in bytes, before it is read."""
         self._body.limit(size)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the last byte was taken."""
+        return self._body.is_complete
 
     def begin_response(self) -> None:
         """The head of the response is sent next: a 100 after it would be part of its body (RFC 9110, 15.2)."""
@@ -141,9 +153,25 @@ class BodyReader:
             receiver.close()
 
     def count(self, size: int) -> None:
-        """Count bytes that were received."""
-        self._connection.count_body(size)
+        """Count bytes that were received and are kept."""
+        self._hold(size)
         self._body.received += size
+
+    def _hold(self, size: int) -> None:
+        self._check_room(size)
+        self._held += size
+        self._connection.server.body_memory += size
+
+    def _check_room(self, size: int) -> None:
+        """ProtocolError 503 if the server cannot hold `size` more bytes of bodies."""
+        connection = self._connection
+        if size > 0 and connection.server.body_memory + size > connection.settings.max_body_memory:
+            raise ProtocolError(503, "The server holds as many request bodies as it may.", headers=RETRY)
+
+    def release(self) -> None:
+        """The request has ended: it holds no memory any more."""
+        self._connection.server.body_memory -= self._held
+        self._held = 0
 
     async def _join_pieces(self, whole: BytesIO) -> None:
         """Join the pieces of a body without a declared length, in steps: other tasks run in between."""
@@ -162,7 +190,7 @@ class BodyReader:
             await self._check_length()
             piece = await self._receive()
             if self._kept:
-                self._connection.count_body(len(piece))
+                self._hold(len(piece))
         except ProtocolError as error:
             self._error, self._whole = error, None
             self._pieces.clear()
@@ -180,11 +208,11 @@ class BodyReader:
                 await self._wait_for_anything()
             raise ProtocolError(413, f"The body has {body.length} bytes; at most {body.max_size} are allowed.")
         if self._kept:
-            connection.check_room(body.left)
+            self._check_room(body.left)
 
     async def _wait_for_anything(self) -> None:
         try:
-            self._connection.wire.buffer = await self._connection.receive_body(self)
+            self._connection.wire.buffer = await self._receive_bytes()
         except ProtocolError:
             pass  # the body did not arrive: still report its length
 
@@ -199,13 +227,22 @@ class BodyReader:
                 await asyncio.sleep(0)
                 data = b""
             else:
-                data = wire.buffer or await connection.receive_body(self)
+                data = wire.buffer or await self._receive_bytes()
                 wire.buffer = b""
             piece = wire.take_piece(data)
             if body.is_complete:
-                connection.body = None
                 connection.inbox.bound_buffer()
         return piece
+
+    async def _receive_bytes(self) -> bytes:
+        """Wait for more bytes. ProtocolError 400 or 408 when they do not come."""
+        try:
+            data = await self._connection.receive_body(self)
+        except TimeoutError:
+            raise ProtocolError(408, "The request body took too long to arrive.") from None
+        if not data:
+            raise ProtocolError(400, "The request body was cut short.")
+        return data
 
     def is_discardable(self) -> bool:
         """Whether the rest may be discarded: it is short, without a fault, and the client does not wait for a 100."""
@@ -238,7 +275,7 @@ class DirectReceiver(asyncio.BufferedProtocol):
         self._room, self._filled = whole.getbuffer(), whole.tell()
         self._end = self._filled + size
         self._is_open = True
-        connection.switch(self)
+        self._events = connection.switch(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._room[self._filled : min(self._filled + COPY_SIZE, self._end)]
@@ -257,28 +294,28 @@ class DirectReceiver(asyncio.BufferedProtocol):
             asyncio.get_running_loop().call_soon(self._go_on if self._filled < self._end else self.close)
 
     def eof_received(self) -> bool | None:
-        return self._connection.eof_received()
+        return self._events.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._connection.connection_lost(exc)
+        self._events.connection_lost(exc)
 
     def pause_writing(self) -> None:
-        self._connection.pause_writing()
+        self._events.pause_writing()
 
     def resume_writing(self) -> None:
-        self._connection.resume_writing()
+        self._events.resume_writing()
 
     def _go_on(self) -> None:
         if self._is_open and not self._connection.disconnected:
             self._connection.transport.resume_reading()
 
     def close(self) -> None:
-        """Make the connection the protocol again. Further calls do nothing."""
+        """Make the usual protocol the protocol again. Further calls do nothing."""
         if self._is_open:
             self._is_open = False
             self._room.release()
             self._whole.seek(self._filled)
-            self._connection.switch(None)
+            self._connection.switch(self._events)
 
 
 def _room_for(size: int) -> BytesIO:

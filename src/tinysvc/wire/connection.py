@@ -32,9 +32,9 @@ import re
 from copy import copy
 from typing import cast
 
-from ..core.errors import ProtocolError, UnencodableResult
+from ..core.errors import ProtocolError, TinysvcError, UnencodableResult
 from ..core.requests import Peer, Request
-from ..core.responses import Response, make_private
+from ..core.responses import Response, make_private, problem_response
 from ..core.settings import KiB, Settings
 from .chunked import ChunkedDecoder
 from .heads import (
@@ -306,6 +306,15 @@ class ServerConnection:
         elif response.status == 426:  # RFC 9110, 7.8
             lines += b"connection: upgrade\r\n"
         return lines
+
+    def refusal(self, error: TinysvcError, request: Request | None, date_lines: bytes) -> bytes:
+        """The response to a request that was not understood; it is the last one."""
+        self.close_after(0)
+        self.minor = b"1"
+        asked = request or Request("GET", "/")
+        response = problem_response(error, asked)
+        head = self.head(asked, response, b"content-length: %d\r\n" % len(response.content), date_lines)
+        return head if asked.method == "HEAD" else head + response.content
 
     def begin_stream(self, request: Request, response: Response, date_lines: bytes) -> bytes:
         """The head of a response whose length is declared, or not known: then it is chunked, or ends the connection."""

@@ -16,10 +16,11 @@ PIECE_OVERHEAD = 128
 class Inbox:
     """The bytes for one task. `wire` gets them in portions of READ_SIZE.
 
-    `ended`: no more bytes come, or none are wanted. `out_of_time`: a deadline has passed while the task did not wait.
+    `at_end`: no more bytes come. `ended`: the same, or none are wanted. `out_of_time`: a deadline has passed while the
+    task did not wait.
     """
 
-    __slots__ = ("_limit", "_size", "_wire", "ended", "held", "out_of_time", "transport", "waiter")
+    __slots__ = ("_limit", "_size", "_wire", "at_end", "ended", "held", "out_of_time", "transport", "waiter")
 
     def __init__(self, wire: ServerConnection, limit: int) -> None:
         self.transport: asyncio.Transport
@@ -27,7 +28,7 @@ class Inbox:
         self._limit = limit  # bytes that are held before the client is held back
         self.held: list[bytes] = []  # pieces that the wire has not got
         self._size = 0
-        self.ended = False
+        self.at_end = self.ended = False
         self.out_of_time = False
         self.waiter: asyncio.Future[bool] | None = None  # of the task, while it waits for bytes
 
@@ -94,7 +95,7 @@ class Inbox:
 
     def end(self) -> None:
         """No more bytes come."""
-        self.ended = True
+        self.at_end = self.ended = True
         if waiter := self._pending_waiter():
             waiter.set_result(False)
 
@@ -126,10 +127,10 @@ class Inbox:
             self.out_of_time = False
             raise TimeoutError
 
-    async def read(self, loop: asyncio.AbstractEventLoop, at_end: bool) -> bytes:
+    async def read(self, loop: asyncio.AbstractEventLoop) -> bytes:
         """The bytes that have come, else those that come next; b"" at the end. TimeoutError at the deadline."""
         self.check_time()
-        if not (self.has_bytes or at_end):
+        if not (self.has_bytes or self.at_end):
             self.waiter = loop.create_future()
             try:
                 await self.waiter

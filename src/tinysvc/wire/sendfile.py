@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from typing import Protocol
+from typing import Protocol, cast
 
 from ..core.responses import FileContent
 from .bodies import COPY_SIZE
@@ -26,8 +26,6 @@ class FileSink(Protocol):
     disconnected: bool
     write_paused: bool
 
-    def pause_writing(self) -> None: ...
-    def resume_writing(self) -> None: ...
     async def drain(self) -> None: ...
 
 
@@ -92,13 +90,14 @@ async def _send_by_kernel(sink: FileSink, content: FileContent, descriptor: int)
 
 async def _wait_until_writable(sink: FileSink, descriptor: int) -> None:
     loop = asyncio.get_running_loop()
+    events = cast(asyncio.Protocol, sink.transport.get_protocol())
 
     def resume() -> None:
         loop.remove_writer(descriptor)
         if sink.write_paused:
-            sink.resume_writing()
+            events.resume_writing()
 
-    sink.pause_writing()
+    events.pause_writing()
     loop.add_writer(descriptor, resume)
     try:
         await sink.drain()

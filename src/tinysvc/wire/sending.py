@@ -46,12 +46,12 @@ class Sender(FileSink, Protocol):
     wire: ServerConnection
     task: asyncio.Task[None]
     deadline: float
-    request: Request | None
     stream: OutgoingStream | None
 
     @property
     def server(self) -> SharedState: ...
 
+    def ignore_disconnect(self) -> None: ...
     def expect_within(self, seconds: float) -> None: ...
 
 
@@ -92,7 +92,7 @@ def _write_whole(
 
 async def _send_slices(sender: Sender, content: memoryview) -> None:
     """A big body, as fast as the client reads it: the transport never has more than a slice, nor a copy of one."""
-    sender.request = None  # the handler has ended; a client that only half-closes still reads
+    sender.ignore_disconnect()  # the handler has ended; a client that only half-closes still reads
     for piece in _slices(content):
         if sender.disconnected:
             raise ConnectionResetError("the client disconnected in the middle of a response")
@@ -109,7 +109,7 @@ async def _send_file(sender: Sender, request: Request, response: Response, conte
     try:
         sender.transport.write(sender.wire.head(request, response, framing, sender.server.date_lines))
         if not never_a_body and request.method != "HEAD":
-            sender.request = None  # as above
+            sender.ignore_disconnect()  # as above
             await send_file(sender, content)
     except FileCutShort as error:
         observe_error(error)
