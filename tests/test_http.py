@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import gc
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -25,11 +27,33 @@ from http_ends import (
     responding,
     serving,
 )
+from tinysvc import http
 from tinysvc.core.requests import Request
 from tinysvc.core.responses import Response
 from tinysvc.wire.inbox import READ_SIZE
 
 pytestmark = pytest.mark.usefixtures("quiet")
+
+# Size: a shell that a reader takes in at once
+
+
+def test_file_and_its_methods_are_short() -> None:
+    text = Path(http.__file__).read_text()
+    assert len(text.splitlines()) < 450
+    functions = [
+        each for each in ast.walk(ast.parse(text)) if isinstance(each, (ast.FunctionDef, ast.AsyncFunctionDef))
+    ]
+    assert len(functions) > 20
+    assert {each.name for each in functions if (each.end_lineno or 0) - each.lineno >= 40} == set()
+
+
+@on_loop
+async def test_connection_has_few_attributes_and_no_dict() -> None:
+    async with serving(ok) as server, server.client() as client:
+        await client.ask(get())
+        assert not hasattr(server.only, "__dict__")
+        assert len(http.Connection.__slots__) <= 16
+
 
 # Answers
 
