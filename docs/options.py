@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from tinysvc.core.settings import KiB, MiB, Settings
+from tinysvc.core.settings import Settings
+from tinysvc.core.units import KiB, MiB
 
 HEAD = """\
 # Options and limits

@@ -26,7 +26,7 @@ from http_ends import chunked, get, reset_on_close
 from paths import SUPPORT
 from soak_app import ANY_SIZE, BLOCK, block, checksum
 from system import descendants, wait_until
-from tinysvc.core.settings import MiB
+from tinysvc.core.units import MiB
 
 SIZE = int(os.environ.get("STREAMED_BYTES", 128 * MiB))
 """Bytes of a body; STREAMED_BYTES=2147483648 sets 2 GiB."""

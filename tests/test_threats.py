@@ -30,7 +30,8 @@ from http_ends import ReceivedResponse, get, parse_responses, post, reset_on_clo
 from paths import SUPPORT
 from system import PROC, wait_until
 from tinysvc.core.requests import Request
-from tinysvc.core.settings import KiB, MiB, Settings
+from tinysvc.core.settings import Settings
+from tinysvc.core.units import KiB, MiB
 from tinysvc.wire.chunked import ChunkedDecoder
 from tinysvc.wire.heads import parse_any_request_line, parse_fields
 

@@ -16,7 +16,7 @@ import pytest
 
 from http_ends import on_loop
 from tinysvc import SocketClosed, WebSocket, io_route
-from tinysvc.core.settings import KiB, MiB
+from tinysvc.core.units import KiB, MiB
 from tinysvc.web import websocket_protocol
 from websocket_ends import (
     BINARY,

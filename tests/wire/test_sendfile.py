@@ -16,7 +16,8 @@ from http_ends import get, logged, on_loop, read_response, reset_on_close, servi
 from tinysvc import Response
 from tinysvc.core.requests import Request
 from tinysvc.core.responses import FileContent
-from tinysvc.core.settings import KiB, MiB, Settings
+from tinysvc.core.settings import Settings
+from tinysvc.core.units import KiB, MiB
 from tinysvc.server.connections import Connections
 
 pytestmark = pytest.mark.usefixtures("quiet")

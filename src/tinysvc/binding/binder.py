@@ -1,19 +1,7 @@
 """Binding: a handler's signature -> the arguments that a request fills it with.
 
 `Binder(function, ...)` reads the signature once, at start-up, and refuses what cannot be served. A request then costs
-one small function per parameter. The rules, the first that applies:
-
-    annotated `Request`, or named `request`      the request
-    annotated with a class with `of_request`     what `of_request(request)` returns, as for WebSocket
-    named in the path                            that segment, converted to its annotation
-    named like a resource, without a marker      the resource
-    Annotated[T, Query() | Header() | Cookie()]  that place; also Bearer() and ApiKey(), with a 401 if it is missing
-    `UploadFile`, or a list of them              the files of a form
-    Annotated[T, Form()]                         a field of a form; the whole form if T is a dataclass or the like
-    annotated `bytes` or `memoryview`            the raw body; as a memoryview it is never copied
-    a dataclass, Struct, TypedDict, attrs or     the body, as JSON (or MessagePack by its Content-Type)
-    pydantic class, dict, list, tuple, set
-    any other type that a text can be read as    the query; for GET and HEAD also a list of such types
+one small function per parameter. The rules are the table `PLACES` in places.py.
 
 msgspec converts the values, and its error messages reach the client.
 
@@ -25,30 +13,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, get_args, get_origin
 
 from ..core.errors import BindingError, ConfigurationError
-from ..core.form_data import UploadFile
-from ..core.multipart_reader import missing_library
+from ..core.optional_libraries import missing_library
 from ..core.requests import Request
-from .annotations import (
-    Unresolved,
-    comes_as_json,
-    hints_of,
-    holds_model,
-    is_list_of_scalars,
-    options,
-    signature_of,
-    unresolved_at,
-    without_annotated,
-)
-from .form_bodies import uploaded_files, whole_form
+from .annotations import Unresolved, hints_of, signature_of, unresolved_at
 from .inputs import Body, Fault, Get, Input
-from .json_bodies import decoders_of, json_body
-from .markers import MARKERS, ApiKey, Bearer, Form, Path, Query, marker_in
-from .readable_types import check_readable, unreadable
+from .markers import MARKERS, ApiKey, Bearer, marker_in
+from .places import BodyKind, Parameter, is_request, place_of
 from .results import stream_type_of
-from .text_values import text_value
 
 _BEFORE_BODY = frozenset({"path", "query", "header", "cookie"})
 """Places that are known before the body has come."""
@@ -67,8 +41,9 @@ class Binder:
     Raises:
         ConfigurationError: The signature cannot be served.
 
-    `body_kind` is how `bind` reads the body; "" for not at all. `stream_type` is the content type of the stream that
-    the function yields, as far as its annotation shows it.
+    `inputs` says where each parameter comes from, in the order of the signature. `body_kind` is how `bind` reads the
+    body; "" for not at all. `stream_type` is the content type of the stream that the function yields, as far as its
+    annotation shows it.
     """
 
     def __init__(
@@ -81,10 +56,8 @@ class Binder:
         has_body: bool = True,
     ) -> None:
         self.function = function
-        self.body_kind: Literal["", "bytes", "json", "form"] = ""
+        self.body_kind: BodyKind = ""
         self.resources: list[str] = []
-        self.takes_request = False
-        self._has_body = has_body
         self.inputs: list[Input] = []
         self._gets: list[tuple[str, Get]] = []
         self._before_body: list[tuple[Input, Get]] = []
@@ -102,14 +75,15 @@ class Binder:
                     function,
                     f"the parameter {parameter} cannot be filled by its name; replace it by parameters with names",
                 )
-            if name in resources and name not in path_parameters and marker_in(parameter.annotation) is None:
-                self.resources.append(name)
-            else:
-                filled = self._item_of_batch(parameter) if batched else parameter
-                get = self._get(name, filled, name in path_parameters)
-                self._gets.append((name, get))
-                if self.inputs and self.inputs[-1].parameter == name and self.inputs[-1].place in _BEFORE_BODY:
-                    self._before_body.append((self.inputs[-1], get))
+            in_path = name in path_parameters
+            is_resource = name in resources and not in_path and marker_in(parameter.annotation) is None
+            annotation = parameter.annotation
+            if batched and not is_resource:
+                annotation = self._item_of_batch(parameter)
+            elif in_path and annotation is parameter.empty:
+                annotation = str
+            marker = marker_in(annotation)
+            self._fill(Parameter(function, name, annotation, parameter.default, marker, in_path, is_resource, has_body))
         if batched and not self._gets:
             raise ConfigurationError.at(
                 function,
@@ -117,8 +91,8 @@ class Binder:
                 "take a list, as in requests: list[Request]",
             )
 
-    def _item_of_batch(self, parameter: inspect.Parameter) -> inspect.Parameter:
-        """The parameter as one request of the batch fills it."""
+    def _item_of_batch(self, parameter: inspect.Parameter) -> Any:
+        """The annotation of the value that one request of the batch fills."""
         if isinstance(parameter.annotation, Unresolved):
             raise unresolved_at(self.function, parameter.name, parameter.annotation)
         items = get_args(parameter.annotation)
@@ -129,7 +103,12 @@ class Binder:
                 f"with batch= a parameter is a list with a value for each request, and has no default; annotate it as "
                 f"{name}: list[...] with an optional type inside, or declare a resource {name}",
             )
-        return parameter.replace(annotation=items[0])
+        return items[0]
+
+    @property
+    def takes_request(self) -> bool:
+        """Whether a parameter is the request itself."""
+        return any(each.place == "request" for each in self.inputs)
 
     @property
     def headers(self) -> list[str]:
@@ -152,47 +131,25 @@ class Binder:
             arguments[name] = resources[name]
         return arguments
 
-    def _get(self, name: str, parameter: inspect.Parameter, in_path: bool) -> Get:
-        """The function that fills a parameter, by the rules of this module's docstring."""
-        annotation, default = parameter.annotation, parameter.default
-        if is_request(parameter) and not in_path:
-            self.takes_request = True
-            return lambda request, body: request
-        if isinstance(annotation, Unresolved):
-            raise unresolved_at(self.function, name, annotation)
-        if of_request := getattr(without_annotated(annotation), "of_request", None):
-            return lambda request, body: of_request(request)
-        if annotation is parameter.empty and in_path:
-            annotation = str
-        self._check_parameter(name, annotation, default)
-        if in_path:
-            return self._takes(text_value(self.function, name, annotation, parameter.empty, Path()))
-        marker = marker_in(annotation)
-        if isinstance(marker, Form) and comes_as_json(annotation) and not is_list_of_scalars(annotation):
-            self._claim_body(name, "form")
-            return self._takes(whole_form(self.function, name, annotation, default))
-        if UploadFile in (taken := options(annotation)) or list[UploadFile] in taken:
-            field = marker.name if isinstance(marker, Form) and marker.name else name
-            self._claim_body(name, "form")
-            return self._takes(uploaded_files(name, field, annotation, default))
-        if marker is not None:
-            if isinstance(marker, Form):
-                self._claim_body(name, "form")
-            return self._takes(text_value(self.function, name, annotation, default, marker))
-        for kind in _RAW:
-            if kind in options(annotation):
-                self._claim_body(name, "bytes")
-                return self._takes((Input(name, "bytes", "", annotation, default), _raw_body(kind, default)))
-        if comes_as_json(annotation) and (self._has_body or not is_list_of_scalars(annotation)):
-            self._claim_body(name, "json")
-            return self._takes((Input(name, "json", "", annotation, default), self._json(name, annotation, default)))
-        return self._takes(text_value(self.function, name, annotation, default, Query()))
-
-    def _takes(self, made: tuple[Input, Get]) -> Get:
-        self.inputs.append(made[0])
-        return made[1]
+    def _fill(self, parameter: Parameter) -> None:
+        """Find the place of a parameter, and how its value is read there."""
+        name, place = parameter.name, place_of(parameter)
+        if place.travels:
+            self._check_parameter(name, parameter.annotation, parameter.default)
+        if place.body_kind:
+            self._claim_body(name, place.body_kind)
+        filled, get = place.make(parameter)
+        self.inputs.append(filled)
+        if get is None:
+            self.resources.append(name)
+            return
+        self._gets.append((name, get))
+        if filled.place in _BEFORE_BODY:
+            self._before_body.append((filled, get))
 
     def _check_parameter(self, name: str, annotation: Any, default: Any) -> None:
+        if isinstance(annotation, Unresolved):
+            raise unresolved_at(self.function, name, annotation)
         if annotation is inspect.Parameter.empty:
             raise ConfigurationError.at(
                 self.function,
@@ -204,33 +161,16 @@ class Binder:
             remedy = f"{name}: Annotated[str, {marker_name}()]"
             raise ConfigurationError.at(self.function, f"{name} has {default!r} as its default; write it as {remedy}")
 
-    def _claim_body(self, name: str, kind: Literal["bytes", "json", "form"]) -> None:
+    def _claim_body(self, name: str, kind: BodyKind) -> None:
         if self._body_parameter and not kind == self.body_kind == "form":
             raise ConfigurationError.at(
                 self.function,
                 f"both {self._body_parameter} and {name} take the body; "
                 "put them into one dataclass, or annotate one of them with Annotated[..., Query()]",
             )
-        if kind == "form" and (missing := missing_library()):
+        if kind == "form" and (missing := missing_library("multipart")):
             raise ConfigurationError.at(self.function, missing)
         self._body_parameter, self.body_kind = name, kind
-
-    def _json(self, name: str, annotation: Any, default: Any) -> Get:
-        if not holds_model(annotation):
-            check_readable(self.function, name, annotation)
-        try:
-            decoders = decoders_of(annotation)
-        except Exception as error:
-            raise unreadable(self.function, name, annotation, error) from None
-        return json_body(annotation, default, decoders)
-
-
-_RAW: tuple[type[Body], ...] = (bytes, memoryview)
-
-
-def _raw_body(kind: type[Body], default: Any) -> Get:
-    """The body as it came; `bytes` are a copy of a body that came in an arena."""
-    return lambda request, body: kind(body) if body or default is inspect.Parameter.empty else default
 
 
 class HeadCheck:
@@ -253,14 +193,7 @@ class HeadCheck:
             raise BindingError(list(dict.fromkeys(faults)))  # two functions may read one value
 
 
-def is_request(parameter: inspect.Parameter) -> bool:
-    """Whether a parameter is the request itself: by its annotation or, without one, by its name."""
-    annotation = without_annotated(parameter.annotation)
-    if isinstance(annotation, Unresolved) and annotation.text.rpartition(".")[2] == "Request":
-        annotation = parameter.empty
-    return annotation is Request or (annotation is parameter.empty and parameter.name == "request")
-
-
 def fills_resource(parameter: inspect.Parameter) -> bool:
     """Whether the request fills this parameter of a resource without a marker."""
-    return is_request(parameter) or getattr(parameter.annotation, "for_resources", False)
+    annotation = parameter.annotation
+    return is_request(parameter.name, annotation) or getattr(annotation, "for_resources", False)

@@ -14,17 +14,20 @@ Get = Callable[[Request, Body], Any]
 
 
 class Input(NamedTuple):
-    """The part of a request that fills one parameter."""
+    """The place that one parameter is filled from."""
 
     parameter: str
     place: str
-    """path, query, header, cookie or form (one field of a form); json, bytes or whole form for the body as a whole."""
+    """In a request: path, query, header, cookie or form (one field of a form); json, bytes or whole form for the body
+    as a whole. In the server: request, of_request (made of the request) or resource."""
     field: str
-    """The name of the value in that place; "" for a body."""
+    """The name of the value in that place; "" for a body, and for a value of the server."""
     annotation: Any
     default: Any
     """inspect.Parameter.empty: the value is required."""
     marker: Marker | None = None
+    travels: bool = True
+    """Whether a client sends the value; False: the server has it."""
 
 
 class Fault(Exception):

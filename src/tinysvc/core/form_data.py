@@ -14,8 +14,7 @@ from tempfile import SpooledTemporaryFile
 from typing import Any
 
 from .errors import HTTPError
-
-KiB, MiB = 1024, 1024 * 1024
+from .units import KiB, MiB
 
 SPOOL_SIZE = 1 * MiB
 """Bytes of all files of a form that stay in memory; more go to disk (per file: Starlette 1 MiB, Django 2.5 MiB)."""

@@ -11,7 +11,6 @@ from .form_data import (
     MAX_PARTS,
     FormData,
     JsonText,
-    KiB,
     Spool,
     UploadFile,
     codec_of,
@@ -19,7 +18,9 @@ from .form_data import (
     is_json_type,
     malformed_form,
 )
+from .optional_libraries import missing_library
 from .query import CONTROL_CHARACTERS
+from .units import KiB
 
 MAX_PREAMBLE = 4 * KiB
 """Bytes before the first boundary, which are skipped (RFC 2046, 5.1.1)."""
@@ -34,20 +35,11 @@ MAX_BOUNDARY = 70
 """Characters of the line between the parts (RFC 2046, 5.1.1)."""
 
 
-def missing_library() -> str:
-    """Why this interpreter cannot read multipart forms; "" if it can."""
-    try:
-        import multipart  # noqa: F401
-    except ImportError as error:
-        return f"uploads need the multipart library ({error}); pip install 'tinysvc[forms]'"
-    return ""
-
-
 class MultipartReader:
     """Turns the events of the library (a part, its pieces, None at its end) into fields and files."""
 
     def __init__(self, form: FormData, spool: Spool, parameters: dict[str, str]) -> None:
-        if missing := missing_library():
+        if missing := missing_library("multipart"):
             raise RuntimeError(missing)
         from multipart import MultipartError, ParserLimitReached, PushMultipartParser
 

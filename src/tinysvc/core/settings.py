@@ -17,8 +17,7 @@ from typing import Any
 
 from .cores import available_cores
 from .errors import ConfigurationError
-
-KiB, MiB = 1024, 1024 * 1024
+from .units import KiB, MiB
 
 DEFAULT_QUEUE_SIZE = 1000
 """Jobs that may wait: ten seconds of work for two workers at 20 ms a job. Further jobs get a 503 at once."""

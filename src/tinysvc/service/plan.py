@@ -50,9 +50,9 @@ class Plan:
 
     @cached_property
     def inputs(self) -> list[Input]:
-        """All values that the handler, and the resources of its requests, take from a request."""
+        """All values that the handler, and the resources of its requests, take from what a client sends."""
         resources = binders_of(self.request_resources, {*self.server_resources, *self.request_resources})
-        return [each for binder in (self.binder, *resources) for each in binder.inputs]
+        return [each for binder in (self.binder, *resources) for each in binder.inputs if each.travels]
 
     def max_body_size(self, settings: Settings) -> int:
         """Bytes."""

@@ -21,7 +21,8 @@ from collections import deque
 from typing import Any, Protocol, cast
 
 from ..core.errors import TinysvcError
-from ..core.settings import KiB, Settings
+from ..core.settings import Settings
+from ..core.units import KiB
 
 log = logging.getLogger("tinysvc.websocket")
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..binding.annotations import without_annotated
 from ..core.errors import ConfigurationError, HTTPError, TinysvcError
+from ..core.optional_libraries import missing_library
 from ..core.requests import Request
 from ..core.responses import FailedResponse, Handler, Response
 from ..core.tracebacks import author_traceback, indented, observe_error
@@ -17,15 +18,6 @@ from .websocket import WebSocket
 from .websocket_protocol import INTERNAL, NORMAL, POLICY, SocketClosed, shortened_reason
 
 log = logging.getLogger("tinysvc.websocket")
-
-
-def missing_library() -> str:
-    """The error if the `websockets` library cannot be imported; "" if it can."""
-    try:
-        import websockets.server  # noqa: F401
-    except ImportError as error:
-        return f"WebSocket needs the websockets library ({error}); pip install 'tinysvc[websocket]'"
-    return ""
 
 
 def socket_parameter(plan: Plan) -> str:
@@ -46,7 +38,7 @@ def socket_parameter(plan: Plan) -> str:
         raise ConfigurationError.at(
             route.function, "takes a WebSocket, which stays open for a long time: remove timeout"
         )
-    if name and (missing := missing_library()):
+    if name and (missing := missing_library("websockets")):
         raise ConfigurationError.at(route.function, missing)
     return name
 

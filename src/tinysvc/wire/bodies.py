@@ -13,7 +13,8 @@ from io import BytesIO
 from typing import Protocol
 
 from ..core.errors import ProtocolError
-from ..core.settings import KiB, Settings
+from ..core.settings import Settings
+from ..core.units import KiB
 from .connection import IncomingBody, ServerConnection
 from .inbox import READ_SIZE, Inbox
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from ..core.errors import ProtocolError
-from ..core.settings import KiB, Settings
+from ..core.settings import Settings
+from ..core.units import KiB
 from .heads import FIELD_LINES, TOKEN
 
 CHUNKS_AT_ONCE = 2000

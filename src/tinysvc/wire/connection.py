@@ -35,7 +35,8 @@ from typing import cast
 from ..core.errors import ProtocolError, TinysvcError, UnencodableResult
 from ..core.requests import Peer, Request
 from ..core.responses import Response, make_private, problem_response
-from ..core.settings import KiB, Settings
+from ..core.settings import Settings
+from ..core.units import KiB
 from .chunked import ChunkedDecoder
 from .heads import (
     CACHED_LENGTHS,

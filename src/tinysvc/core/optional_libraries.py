@@ -1,0 +1,22 @@
+"""Libraries that only some services need: each is an extra of the package."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Literal
+
+_NEEDS = {
+    "multipart": ("multipart", "uploads need the multipart library", "forms"),
+    "websockets": ("websockets.server", "WebSocket needs the websockets library", "websocket"),
+}
+"""The module that is imported, the feature that needs it, and the extra that installs it."""
+
+
+def missing_library(name: Literal["multipart", "websockets"]) -> str:
+    """Why this interpreter cannot import a library, and the remedy; "" if it can."""
+    module, need, extra = _NEEDS[name]
+    try:
+        import_module(module)
+    except ImportError as error:
+        return f"{need} ({error}); pip install 'tinysvc[{extra}]'"
+    return ""

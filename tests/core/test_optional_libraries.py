@@ -1,0 +1,22 @@
+"""optional_libraries.py: a missing library is reported with the extra that installs it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Literal
+
+import pytest
+
+from tinysvc.core.optional_libraries import missing_library
+
+
+@pytest.mark.parametrize(("library", "extra"), [("multipart", "forms"), ("websockets", "websocket")])
+def test_missing_library_is_reported_with_its_extra(
+    library: Literal["multipart", "websockets"], extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert missing_library(library) == ""
+    monkeypatch.setitem(sys.modules, library, None)
+    monkeypatch.delitem(sys.modules, "websockets.server", raising=False)
+    missing = missing_library(library)
+    assert f"the {library} library" in missing
+    assert missing.endswith(f"pip install 'tinysvc[{extra}]'")
