@@ -33,7 +33,7 @@ from tinysvc.core.errors import (
     WorkerStartError,
 )
 from tinysvc.executor import ProcessPoolExecutor
-from tinysvc.pool.frames import CALL
+from tinysvc.pool.frames import Call
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -291,7 +291,7 @@ async def test_abandoned_job_that_ends_soon_is_not_killed() -> None:
 @pytest.mark.asyncio
 async def test_abandoned_job_that_runs_on_is_killed(tmp_path: Path) -> None:
     async with ProcessPoolExecutor(1) as pool:
-        job = pool._admit(CALL, [], pickle.dumps((jobs.spin, (), {})))
+        job = pool._admit(Call, [], pickle.dumps((jobs.spin, (), {})))
         pool.abandon(job, even_running=True)
         assert not job.future.done()
         with pytest.raises(JobAbandoned):
@@ -454,7 +454,7 @@ async def test_frames_after_a_protocol_error_are_discarded(caplog: pytest.LogCap
     async with ProcessPoolExecutor(1, program=partial(jobs.hostile_program, "/nowhere")) as pool:
         evil = pool.submit_frame("wrong number", b"")
         good = pool.submit_frame("honest", b"next")
-        with pytest.raises(WorkerDied, match="was killed: it sent a frame for job 77"):
+        with pytest.raises(WorkerDied, match="was killed: it sent a Result for job 77"):
             await evil.future
         assert (await good.future).body == b"next"
 

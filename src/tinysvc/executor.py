@@ -19,7 +19,7 @@ from .core.cores import available_cores
 from .core.settings import DEFAULT_MAX_RESULT_SIZE, DEFAULT_QUEUE_SIZE
 from .pool.arena import BIG, Arena, Arenas
 from .pool.dispatcher import Dispatcher
-from .pool.frames import CALL, CALL_STREAM, RUN_PROGRAM, pickle_pieces
+from .pool.frames import Call, CallStream, RunProgram, pickle_pieces
 from .pool.futures import FuturesExecutor
 from .pool.importable import refuse_unimportable
 from .pool.job_reply import JobReply, JobStream, unpickled
@@ -192,7 +192,7 @@ class ProcessPoolExecutor(FuturesExecutor):
         """
         refuse_unimportable(function)
         lengths, body = await pickled_body((function, args, kwargs))
-        reply = await self._result(self._admit(CALL, lengths, body, timeout))
+        reply = await self._result(self._admit(Call, lengths, body, timeout))
         return unpickled(reply)  # type: ignore[no-any-return]
 
     async def stream(
@@ -216,7 +216,7 @@ class ProcessPoolExecutor(FuturesExecutor):
         """
         refuse_unimportable(function)
         lengths, body = await pickled_body((function, args, kwargs))
-        reply = await self._result(self._admit(CALL_STREAM, lengths, body, timeout))
+        reply = await self._result(self._admit(CallStream, lengths, body, timeout))
         assert isinstance(reply.body, JobStream)
         try:
             async for piece in reply.body:
@@ -241,7 +241,7 @@ class ProcessPoolExecutor(FuturesExecutor):
             lane: Limits the workers that run its jobs at a time.
             key: Equal for jobs that do the same: see pool/crash_loops.py.
         """
-        return self._admit(RUN_PROGRAM, meta, body, timeout, lane, key)
+        return self._admit(RunProgram, meta, body, timeout, lane, key)
 
     def _admit(self, *job: Any) -> Job:
         if not self._started and not self._dispatcher.scheduler.closing:

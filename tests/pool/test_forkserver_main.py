@@ -10,11 +10,11 @@ import pytest
 from tinysvc.pool.forkserver_main import ForkserverLoop
 from tinysvc.pool.frames import (
     COMMAND,
-    FAILED,
     FORK,
     FORK_DESCRIPTORS,
     FRAME,
-    decode,
+    WorkerEnd,
+    decode_from_forkserver,
 )
 from tinysvc.pool.program import function_program
 from worker_ends import OPTIONS
@@ -38,7 +38,8 @@ def test_failed_fork_is_reported_and_the_forkserver_goes_on(monkeypatch: pytest.
                 os.close(descriptor)
         data = ours.recv(4096)
     head_length, _ = FRAME.unpack_from(data)
-    event, number, text = decode(data[FRAME.size : FRAME.size + head_length])
-    assert (event, number) == (FAILED, 7)
-    assert "cannot start: fork failed: Resource temporarily unavailable; raise the limit of processes" in text
+    end = decode_from_forkserver(data[FRAME.size : FRAME.size + head_length])
+    assert isinstance(end, WorkerEnd)
+    assert (end.number, end.exit_code) == (7, None)
+    assert "cannot start: fork failed: Resource temporarily unavailable; raise the limit of processes" in end.text
     assert not forkserver.pids

@@ -7,6 +7,7 @@ import pytest
 import jobs
 from tinysvc import HTTPError
 from tinysvc.core.errors import RemoteError, TinysvcError
+from tinysvc.pool.frames import ErrorText
 from tinysvc.pool.remote_errors import MAX_ERROR_TEXT, error_text, pickled_error, remote_error
 
 
@@ -24,7 +25,7 @@ class SilentError(Exception):
 
 def raised(error: Exception, *, only_http: bool = False) -> Exception:
     """The error that the server raises for the error of a worker."""
-    return remote_error(*error_text(error), pickled_error(error), only_http=only_http)
+    return remote_error(error_text(error), pickled_error(error), only_http=only_http)
 
 
 def test_exact_exception_is_restored_and_caused_by_the_remote_error() -> None:
@@ -49,22 +50,22 @@ def test_http_error_is_restored_in_any_case() -> None:
 
 @pytest.mark.parametrize("error", [StopIteration(1), SystemExit(2)])
 def test_exceptions_that_a_future_cannot_carry_are_the_cause(error: BaseException) -> None:
-    remote = remote_error("X", "message", "", pickled_error(error))
+    remote = remote_error(ErrorText("X", "message", ""), pickled_error(error))
     assert isinstance(remote, RemoteError)
     assert type(remote.__cause__) is type(error)
 
 
 def test_broken_pickle_is_a_remote_error() -> None:
-    assert isinstance(remote_error("X", "message", "", b"rubbish"), RemoteError)
+    assert isinstance(remote_error(ErrorText("X", "message", ""), b"rubbish"), RemoteError)
 
 
 def test_text_is_cut_and_encodable() -> None:
-    name, message, traceback = error_text(SilentError())
-    assert (name, message) == (f"{__name__}.SilentError", "(its __str__ failed)")
-    assert "SilentError" in traceback
-    assert error_text(ValueError("\ud800"))[1] == "\\ud800"
-    assert len(error_text(ValueError("x" * 10 * MAX_ERROR_TEXT))[1]) == MAX_ERROR_TEXT
+    text = error_text(SilentError())
+    assert (text.type_name, text.message) == (f"{__name__}.SilentError", "(its __str__ failed)")
+    assert "SilentError" in text.traceback
+    assert error_text(ValueError("\ud800")).message == "\\ud800"
+    assert len(error_text(ValueError("x" * 10 * MAX_ERROR_TEXT)).message) == MAX_ERROR_TEXT
 
 
 def test_own_errors_have_no_traceback() -> None:
-    assert error_text(TinysvcError("all is in the message"))[2] == ""
+    assert error_text(TinysvcError("all is in the message")).traceback == ""

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import socket
 import threading
+from typing import Any
 
 import pytest
 
 from tinysvc.pool.arena import BIG, Arena
 from tinysvc.pool.frames import (
-    ERROR,
     FRAME,
-    RESULT,
-    RUN_PROGRAM,
-    decode,
+    JobError,
+    Result,
+    RunProgram,
     frame,
+    worker_decoder,
 )
 from tinysvc.pool.worker_channel import WorkerChannel
 from worker_ends import OPTIONS, ServerEnd
@@ -25,13 +26,13 @@ def test_frames_of_any_size(size: int) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         server, channel = ServerEnd(ours), WorkerChannel(theirs, None, OPTIONS)
-        sender = threading.Thread(target=server.send, args=(1, 2, "meta", b"x" * size))
+        sender = threading.Thread(target=server.send, args=(RunProgram(1, 0, "meta"), b"x" * size))
         sender.start()
-        assert channel.receive() == (1, 2, "meta", b"x" * size)
+        assert channel.receive() == (RunProgram(1, 0, "meta"), b"x" * size)
         sender.join()
-        sender = threading.Thread(target=channel.send, args=(1, RESULT, "meta", b"x" * size))
+        sender = threading.Thread(target=channel.send_end, args=(Result(1, "meta"), b"x" * size))
         sender.start()
-        assert server.receive() == ([1, RESULT, "meta", 0, 0], b"x" * size)
+        assert server.receive() == (Result(1, "meta"), b"x" * size)
         sender.join()
 
 
@@ -49,13 +50,13 @@ def test_big_body_and_big_result_use_arenas() -> None:
         server, channel = ServerEnd(ours), WorkerChannel(theirs, None, OPTIONS)
         body, result = Arena(), Arena()
         body.write(b"x" * BIG)
-        socket.send_fds(ours, [frame((1, RUN_PROGRAM, None, body.size))], [body.descriptor, result.descriptor])
+        socket.send_fds(ours, [frame(RunProgram(1, body.size, None))], [body.descriptor, result.descriptor])
         body.close()
         received = channel.receive()
         assert received is not None
-        assert received[3] == b"x" * BIG
-        channel.send_result(1, RESULT, None, received[3], b"y")
-        assert server.receive() == ([1, RESULT, None, BIG + 1, 0], b"")
+        assert received[1] == b"x" * BIG
+        channel.send_result(Result(1, None), received[1], b"y")
+        assert server.receive() == (Result(1, None, BIG + 1), b"")
         result.size = BIG + 1
         assert bytes(result.view()) == b"x" * BIG + b"y"
         assert channel.arena is None  # each arena is used once
@@ -67,10 +68,11 @@ def test_body_without_free_descriptor_fails_its_job_only() -> None:
     ours, theirs = socket.socketpair()
     with ours:
         channel = WorkerChannel(theirs, None, OPTIONS)
-        ours.sendall(frame((7, RUN_PROGRAM, None, BIG)))
+        ours.sendall(frame(RunProgram(7, BIG, None)))
         assert channel.receive() is None
         theirs.close()
         data = b"".join(iter(lambda: ours.recv(4096), b""))
-    number, kind, (name, text, _, poisoned), *_ = decode(data[FRAME.size :])
-    assert (number, kind, name, poisoned) == (7, ERROR, "OSError", True)
-    assert "cannot receive the job's body" in text
+    head = worker_decoder(Any)(data[FRAME.size :])
+    assert isinstance(head, JobError)
+    assert (head.number, head.error.type_name, head.poisoned) == (7, "OSError", True)
+    assert "cannot receive the job's body" in head.error.message

@@ -31,7 +31,7 @@ def sent() -> list[LogFields]:
 def logger(sent: list[LogFields]) -> logging.Logger:
     """A logger outside of the tree, whose records go to `sent` as after a frame."""
 
-    def send(fields: list[Any]) -> None:
+    def send(fields: LogFields) -> None:
         sent.append(msgspec.msgpack.decode(msgspec.msgpack.encode(fields), type=LogFields))
 
     logger = logging.Logger("shop.model")
@@ -48,7 +48,7 @@ def test_record_is_sent_with_its_source_and_its_request(logger: logging.Logger, 
     route_name.reset(tokens[1])
     logger.info("later")
     first, second = sent
-    assert first[:4] == ("shop.model", logging.WARNING, "slow row 3", "")
+    assert msgspec.structs.astuple(first)[:4] == ("shop.model", logging.WARNING, "slow row 3", "")
     assert (first.request_id, first.route) == ("5f-1", "POST /predict")
     assert (first.pathname, first.function) == (__file__, "test_record_is_sent_with_its_source_and_its_request")
     assert (first.thread, first.process) == ("MainThread", os.getpid())
@@ -94,7 +94,7 @@ def test_unformattable_message_is_reported_on_stderr(
 
 
 def test_records_go_to_stderr_when_the_channel_is_closed(capsys: pytest.CaptureFixture[str]) -> None:
-    def send(fields: list[Any]) -> None:
+    def send(fields: LogFields) -> None:
         raise BrokenPipeError
 
     logger = logging.Logger("shop")
@@ -104,7 +104,7 @@ def test_records_go_to_stderr_when_the_channel_is_closed(capsys: pytest.CaptureF
 
 
 def test_failing_channel_raises_nothing_in_the_caller(capsys: pytest.CaptureFixture[str]) -> None:
-    def send(fields: list[Any]) -> None:
+    def send(fields: LogFields) -> None:
         raise ValueError("not a channel")
 
     logger = logging.Logger("shop")
@@ -158,7 +158,7 @@ FIELDS = LogFields(
 
 
 def changed(**field: Any) -> list[Any]:
-    return [field.get(name, value) for name, value in zip(FIELDS._fields, FIELDS, strict=True)]
+    return [field.get(name, value) for name, value in msgspec.structs.asdict(FIELDS).items()]
 
 
 def test_record_names_its_worker_route_and_request(lines: io.StringIO, caplog: pytest.LogCaptureFixture) -> None:
@@ -218,8 +218,8 @@ HOSTILE: list[Any] = [
     {},
     [],
     [[]] * 12,
-    list(FIELDS)[:-1],
-    [*FIELDS, "one more"],
+    changed()[:-1],
+    [*changed(), "one more"],
     changed(name=None),
     changed(name=b"shop"),
     changed(level="WARNING"),

@@ -26,6 +26,7 @@ from tinysvc.pool.arena import BIG, Arena
 from tinysvc.pool.job_reply import JobReply
 from tinysvc.pool.state import DONE, QUEUED, Job, Lane
 from tinysvc.runtime.batching import MAX_BATCH_BYTES, Batcher, Item
+from tinysvc.runtime.cpu_messages import BatchMessage, BatchPart, BatchReply, CallReply, ResponseHead
 from tinysvc.service.routes import Batch
 
 NEVER = 3600.0
@@ -41,8 +42,9 @@ def submit(to: Batcher, *bodies: bytes) -> list[Item]:
 
 def answer(pool: FakePool, job: Job) -> None:
     """As cpu_endpoints.py does, with each body in capitals."""
-    (_, _, lengths), body = pool.given[job]
-    pool.end(job, JobReply([(length, [200, None, []], None) for length in lengths], body.upper()))
+    message, body = pool.given[job]
+    parts = [BatchPart(length, ResponseHead(200, None, [])) for length in message.lengths]
+    pool.end(job, JobReply(BatchReply(parts), body.upper()))
 
 
 async def outcome(item: Item) -> Any:
@@ -60,7 +62,10 @@ async def outcome(item: Item) -> Any:
 async def test_full_batch_starts_at_once() -> None:
     pool = FakePool()
     items = submit(batcher(pool), b"a", b"bc", b"")
-    assert pool.given[pool.jobs[0]] == ((7, ["meta of a", "meta of bc", "meta of "], [1, 2, 0]), b"abc")
+    assert pool.given[pool.jobs[0]] == (
+        BatchMessage(7, ["meta of a", "meta of bc", "meta of "], [1, 2, 0]),  # type: ignore[list-item]
+        b"abc",
+    )
     answer(pool, pool.jobs[0])
     assert [await outcome(item) for item in items] == [b"A", b"BC", b""]
 
@@ -101,8 +106,8 @@ async def test_no_more_batches_are_in_the_pool_than_may_run(lane: Lane | None, a
 async def test_batch_of_several_requests_has_a_limit_of_bytes() -> None:
     pool = FakePool(max_workers=2)
     items = submit(batcher(pool), b"a" * 10, b"b" * MAX_BATCH_BYTES, b"c")
-    (_, _, lengths), body = pool.given[pool.jobs[0]]
-    assert (lengths, body) == ([10], b"a" * 10)
+    message, body = pool.given[pool.jobs[0]]
+    assert (message.lengths, body) == ([10], b"a" * 10)
     assert len(pool.jobs) == 1
     assert not any(item.settled for item in items)
     answer(pool, pool.jobs[0])
@@ -282,10 +287,10 @@ async def test_refusal_of_a_batch_goes_to_each_request(refusal: Exception, for_e
 
 
 @pytest.mark.parametrize(
-    "meta", [None, [], [(1, [200, None, []], None)], [1, 2], [(1, None, ["a"])] * 2, [("x", 1, 0)] * 2]
+    "meta", [None, CallReply([]), BatchReply([]), *(BatchReply([BatchPart(1, None)] * n) for n in (1, 3))]
 )
 @pytest.mark.asyncio
-async def test_reply_of_the_wrong_form_fails_all_requests(meta: Any) -> None:
+async def test_reply_to_another_message_fails_all_requests(meta: Any) -> None:
     pool = FakePool()
     items = submit(batcher(pool, size=2), b"a", b"b")
     pool.end(pool.jobs[0], JobReply(meta, b"ab"))
@@ -368,7 +373,7 @@ def test_any_order_of_events(
             happen(*event)
             await asyncio.sleep(0)
             assert len(living()) <= workers
-            assert all(len(pool.given[job][0][1]) <= size for job in pool.jobs)
+            assert all(len(pool.given[job][0].requests) <= size for job in pool.jobs)
         to._batch = Batch(size, 0.0)  # whoever still waits has waited long enough
         to._send_due(monotonic())
         while living():
@@ -378,7 +383,7 @@ def test_any_order_of_events(
         got = [await outcome(item) for item in items]
         failed = (JobAbandoned, DeadlineInQueue, DeadlineExceeded, WorkerDied)
         assert all(each in failed or each == b"ITEM %d" % number for number, each in enumerate(got))
-        sent = [meta for job in pool.jobs for meta in pool.given[job][0][1]]
+        sent = [meta for job in pool.jobs for meta in pool.given[job][0].requests]
         assert len(sent) == len(set(sent))  # nobody was in two batches
 
     asyncio.run(main())

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
+from msgspec.structs import astuple
 
 import batching_jobs
 import faulty
@@ -16,9 +17,9 @@ from tinysvc.core.errors import UnencodableResult
 from tinysvc.pool.arena import BIG
 from tinysvc.pool.program import JobFunction
 from tinysvc.runtime.cpu_endpoints import CpuProgram, Endpoint
+from tinysvc.runtime.cpu_messages import BatchMessage, RequestMessage, ResponseHead
 from tinysvc.service.routes import Batch
 
-NOBODY = [["127.0.0.1", 1], "/a/socket", "http"]
 opened: list[str] = []
 
 
@@ -63,13 +64,14 @@ def test_each_resource_is_closed_though_another_cannot_be() -> None:
     opened.clear()
 
 
-def meta(endpoint: int, **path: str) -> list[Any]:
-    return [endpoint, "POST", "/", "", path, [[b"x", b"y"], [b"x-add", b"1"]], NOBODY, "id", None]
+def meta(endpoint: int, **path: str) -> RequestMessage:
+    lines = [(b"x", b"y"), (b"x-add", b"1")]
+    return RequestMessage(endpoint, "POST", "/", "", path, lines, ("127.0.0.1", 1), "/a/socket", "http", "id", None)
 
 
 def test_resource_is_opened_once(handle: JobFunction) -> None:
     head, body = handle(meta(0), b"ab")
-    assert (head, body) == ((200, "application/json", []), b'{"size":6}')
+    assert (head, body) == (ResponseHead(200, "application/json", []), b'{"size":6}')
     assert opened == ["opened"]
 
 
@@ -80,20 +82,20 @@ def test_resource_is_closed_with_its_program() -> None:
 
 
 def test_worker_has_the_whole_request(handle: JobFunction) -> None:
-    (status, content_type, headers), body = handle(meta(1), b"")
-    assert (status, content_type, headers) == (201, "application/json", [("x-a", "b")])
+    head, body = handle(meta(1), b"")
+    assert head == ResponseHead(201, "application/json", [("x-a", "b")])
     assert orjson.loads(bytes(body)) == [["127.0.0.1", 1], "/a/socket", "POST", "y"]  # type: ignore[arg-type]
 
 
 def test_wrong_requests_and_errors_get_a_response(handle: JobFunction) -> None:
     assert handle(meta(2, number="7"), b"").body == b'{"number":7}'
-    assert handle(meta(2, number="x"), b"").meta[0] == 422
-    assert handle(meta(4), b"").meta[:3] == (409, "application/problem+json", [("x-why", "test")])
+    assert handle(meta(2, number="x"), b"").meta.status == 422
+    assert handle(meta(4), b"").meta == ResponseHead(409, "application/problem+json", [("x-why", "test")])
 
 
 def test_generator_is_a_stream(handle: JobFunction) -> None:
     reply = handle(meta(3, n="2"), b"")
-    assert reply.meta[1] == "application/x-ndjson"
+    assert reply.meta.content_type == "application/x-ndjson"
     assert list(reply.body) == [b'{"i":0}\n', b'{"i":1}\n']
 
 
@@ -136,11 +138,12 @@ def batch(function: Any, *bodies: bytes, **path: str) -> list[Any]:
     endpoint = Endpoint(function, tuple(path), resources, batch=Batch(), path="/b")
     metas = [meta(0, **path) for _ in bodies]
     with CpuProgram([endpoint])() as handle:
-        reply = handle([0, metas, [len(body) for body in bodies]], b"".join(bodies))
+        reply = handle(BatchMessage(0, metas, [len(body) for body in bodies]), b"".join(bodies))
     answers, start = [], 0
-    for length, response, error in reply.meta:
-        answers.append(error or (response[0], bytes(reply.body[start : start + length])))  # type: ignore[index]
-        start += length
+    for part in reply.meta.parts:
+        content = bytes(reply.body[start : start + part.length])  # type: ignore[index]
+        answers.append(astuple(part.error) if part.error else (part.head.status, content))
+        start += part.length
     assert start == len(reply.body)  # type: ignore[arg-type]
     return answers
 
@@ -223,11 +226,12 @@ def test_assigned_text_that_no_header_holds_is_named(name: str) -> None:
     with CpuProgram([Endpoint(batching_jobs.assigned, (), {})])() as handle:
         with pytest.raises(UnencodableResult, match=f"{name}.*holds '.ud800'"):
             handle(meta(0), name.encode())
-        assert handle(meta(0), b"").meta[:3] == (200, "text/plain", [("x-note", "good")])
+        assert handle(meta(0), b"").meta == ResponseHead(200, "text/plain", [("x-note", "good")])
 
 
 def test_assigned_text_that_no_header_holds_fails_its_own_request_of_a_batch() -> None:
     with CpuProgram([Endpoint(batching_jobs.all_assigned, (), {}, batch=Batch(2))])() as handle:
-        reply = handle([0, [meta(0), meta(0)], [0, 6]], b"x-note")
-    (_, good, none), (_, nothing, error) = reply.meta
-    assert (good[0], none, nothing, error[0]) == (200, None, None, "tinysvc.core.errors.UnencodableResult")
+        reply = handle(BatchMessage(0, [meta(0), meta(0)], [0, 6]), b"x-note")
+    good, bad = reply.meta.parts
+    assert (good.head.status, good.error, bad.head) == (200, None, None)
+    assert bad.error.type_name == "tinysvc.core.errors.UnencodableResult"

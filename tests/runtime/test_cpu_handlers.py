@@ -30,6 +30,7 @@ from tinysvc.pool.arena import BIG, Arena, Arenas
 from tinysvc.pool.job_reply import JobReply
 from tinysvc.runtime.cpu_endpoints import CpuProgram, Endpoint
 from tinysvc.runtime.cpu_handlers import body_for_worker, cpu_handler, server_timing
+from tinysvc.runtime.cpu_messages import ResponseHead
 from tinysvc.service.routes import Route
 
 ENDPOINTS = [
@@ -181,7 +182,7 @@ async def test_disconnect_abandons_the_job(method: str, on_disconnect: Any, even
     request.on_disconnect()
     assert pool.abandoned == [(pool.jobs[0], even_running)]
     if not even_running:
-        pool.end(pool.jobs[0], JobReply((200, None, []), b"done"))
+        pool.end(pool.jobs[0], JobReply(ResponseHead(200, None, []), b"done"))
         assert (await answer).content == b"done"
     else:
         with pytest.raises(JobAbandoned):
@@ -208,7 +209,7 @@ async def test_equal_jobs_have_equal_keys() -> None:
     first, second, third = [job.key for job in pool.jobs]
     assert first == second != third
     for job in pool.jobs:
-        pool.end(job, JobReply((200, None, []), b""))
+        pool.end(job, JobReply(ResponseHead(200, None, []), b""))
     await asyncio.gather(*answers)
 
 

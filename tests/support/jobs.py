@@ -283,7 +283,7 @@ def hostile_program(path: str) -> Iterator[JobFunction]:
     """A program that sends forged frames to the server."""
     import pickle
 
-    from tinysvc.pool.frames import ERROR, PICKLED, RESULT, frame
+    from tinysvc.pool.frames import ErrorText, Head, JobError, Pickled, Result, frame
 
     class Touch:
         def __reduce__(self) -> tuple[Any, ...]:
@@ -293,14 +293,14 @@ def hostile_program(path: str) -> Iterator[JobFunction]:
         payload = pickle.dumps(Touch())
         number = next_number()
         if meta == "error":
-            send(number, ERROR, ("X", "message", "traceback", False), payload)
+            send(JobError(number, ErrorText("X", "message", "traceback")), payload)
             time.sleep(3600)
         if meta == "pickled":
-            send(number, PICKLED, [], payload)
+            send(Pickled(number, []), payload)
             time.sleep(3600)
         if meta == "wrong number":
             with own_channel() as sock:
-                sock.sendall(frame((77, RESULT, None, 0, 0)) + frame((number, RESULT, None, 0, 0)))
+                sock.sendall(frame(Result(77, None)) + frame(Result(number, None)))
             time.sleep(3600)
         return Reply(None, body)
 
@@ -309,25 +309,25 @@ def hostile_program(path: str) -> Iterator[JobFunction]:
         while frame.f_code.co_name != "_run_job":
             assert frame.f_back is not None
             frame = frame.f_back
-        number: int = frame.f_locals["number"]
+        number: int = frame.f_locals["job"].number
         return number
 
-    def send(number: int, kind: int, meta: Any, body: bytes) -> None:
+    def send(head: Head, body: bytes) -> None:
         with own_channel() as sock:
-            sock.sendall(frame((number, kind, meta, 0, 0), len(body)) + body)
+            sock.sendall(frame(head, len(body)) + body)
 
     yield handle
 
 
 @contextmanager
-def lying_program(claim: object) -> Iterator[JobFunction]:
+def lying_program(claim: Any) -> Iterator[JobFunction]:
     """Claim that the result is in an arena that holds none."""
-    from tinysvc.pool.frames import RESULT, frame
+    from tinysvc.pool.frames import Result, frame
 
     def handle(meta: Any, body: bytes | memoryview) -> Reply:
-        number = sys._getframe(1).f_locals["number"]
+        number = sys._getframe(1).f_locals["job"].number
         with own_channel() as channel:
-            channel.sendall(frame((number, RESULT, None, claim, 0)))
+            channel.sendall(frame(Result(number, None, claim)))
         time.sleep(3600)
         return Reply(None, b"")
 

@@ -58,7 +58,7 @@ def forward_like_a_worker(folder: str) -> None:
     for name in ("", "loud", "apart", "silent", "loud.below"):
         logging.getLogger(name).info("said")
         logging.getLogger(name).debug("below the level")
-    print([fields[0] for fields in sent])
+    print([fields.name for fields in sent])
 
 
 def print_lines(name: str, count: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from tinysvc.pool.channel import Channel
 from tinysvc.pool.descendants import new_mark
-from tinysvc.pool.frames import frame
+from tinysvc.pool.frames import FromWorker, Head, frame, worker_decoder
 from tinysvc.pool.program import WorkerOptions
 
 OPTIONS = WorkerOptions(log_level=30, max_result_size=1_000_000, measures_memory=False, memory_limit=0, mark=new_mark())
@@ -19,10 +19,10 @@ class ServerEnd:
         self.socket = ours
         self.heads: list[Any] = []
         self.bodies: list[bytes] = []
-        self.channel = Channel(ours, self.on_frame, lambda error: None, 1_000_000)
+        self.channel = Channel(ours, worker_decoder(Any), self.on_frame, lambda error: None, 1_000_000)
         self.channel.connection_made(unittest.mock.Mock(is_closing=lambda: False))
 
-    def on_frame(self, head: Any, body: bytes) -> None:
+    def on_frame(self, head: FromWorker, body: bytes) -> None:
         self.heads.append(head)
         self.bodies.append(body)
 
@@ -33,5 +33,5 @@ class ServerEnd:
             self.channel.data_received(data)
         return self.heads.pop(0), self.bodies.pop(0)
 
-    def send(self, number: int, kind: int, meta: Any, body: bytes) -> None:
-        self.socket.sendall(frame((number, kind, meta, 0), len(body)) + body)
+    def send(self, head: Head, body: bytes) -> None:
+        self.socket.sendall(frame(head, len(body)) + body)

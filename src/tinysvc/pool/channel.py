@@ -6,11 +6,13 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import cast
+
+from msgspec import ValidationError
 
 from ..core.forks import detach_in_child
 from .arena import Arena, Arenas
-from .frames import FRAME, decode
+from .frames import FRAME, FromWorker
 
 SEPARATE_WRITE = 64 * 1024
 """Bytes from which a body is written separately from the start of its frame, instead of being copied behind it."""
@@ -27,6 +29,7 @@ class Channel(asyncio.Protocol):
 
     Args:
         sock: The server's end of the socketpair.
+        decode: Decodes the head of a frame: frames.worker_decoder.
         on_frame: Called with the head and the body of each frame.
         on_closed: Called when the channel is closed, with the protocol error of the worker, or "".
         limit: Bytes that the body of a frame may have.
@@ -35,11 +38,13 @@ class Channel(asyncio.Protocol):
     def __init__(
         self,
         sock: socket.socket,
-        on_frame: Callable[[Any, bytes], None],
+        decode: Callable[[bytes], FromWorker],
+        on_frame: Callable[[FromWorker, bytes], None],
         on_closed: Callable[[str], None],
         limit: int,
     ) -> None:
         self._socket = sock
+        self._decode = decode
         self._on_frame = on_frame
         self._on_closed = on_closed
         self._limit = limit
@@ -110,7 +115,10 @@ class Channel(asyncio.Protocol):
                 self._wanted = end - position
                 break
             try:
-                head = decode(data[position + FRAME.size : body_start])
+                head = self._decode(data[position + FRAME.size : body_start])
+            except ValidationError as error:
+                self.fail(f"sent a frame with a head of the wrong form: {error}")
+                return
             except Exception:
                 self.fail("sent a frame that is not MessagePack")
                 return

@@ -34,20 +34,26 @@ from .arena import SPARE, Arena, Arenas
 from .channel import Channel
 from .crash_reports import describe_end
 from .descendants import new_mark
-from .forkserver import Forkserver, WorkerEnd
+from .forkserver import Forkserver
 from .frames import (
-    BODY_IN_USE,
-    CHUNK,
-    END,
-    ERROR,
-    FAILED,
-    LOG,
-    PICKLED,
-    READY,
-    RESULT,
-    RUN_PROGRAM,
-    STREAM,
+    BodyInUse,
+    Call,
+    CallStream,
+    Chunk,
+    FromWorker,
+    JobError,
+    LogRecord,
+    Pickled,
+    Ready,
+    Result,
+    RunProgram,
+    StartFailed,
+    StreamBegin,
+    StreamEnd,
+    WorkerEnd,
     frame,
+    message_types,
+    worker_decoder,
 )
 from .job_reply import JobReply, JobStream
 from .program import Program, WorkerOptions
@@ -83,6 +89,7 @@ class Dispatcher:
         self._program = program
         self._max_result_size = max_result_size
         self._memory_limit = memory_limit
+        self._decode = worker_decoder(message_types(program).result)
         self._closed = asyncio.Event()  # the pool has no process and no descriptor left
         self.arenas = Arenas()
         self._alarm = Alarm(lambda: self.scheduler.tick(monotonic()), self.scheduler.postpone)
@@ -150,7 +157,7 @@ class Dispatcher:
         if self.scheduler.can_start:
             await self._forkserver.stop(seconds)
         for worker in list(self.scheduler.workers.values()):
-            self._on_end(worker.number, WorkerEnd(None, "was ended with the pool"))
+            self._on_end(WorkerEnd(worker.number, None, "was ended with the pool"))
         self._alarm.cancel()
         if self._trimming is not None:
             self._trimming.cancel()
@@ -169,7 +176,7 @@ class Dispatcher:
 
     def admit(
         self,
-        kind: int,
+        kind: type[RunProgram[Any] | Call | CallStream],
         meta: Any,
         body: bytes | Arena,
         timeout: float | None = None,
@@ -183,9 +190,9 @@ class Dispatcher:
         job.kind = kind
         # The frame is encoded now: a job that cannot be encoded never takes a worker.
         if isinstance(body, Arena):
-            job.arena, job.frame = body, frame((job.number, kind, meta, body.size))
+            job.arena, job.frame = body, frame(kind(job.number, body.size, meta))
         else:
-            job.body, job.frame = body, frame((job.number, kind, meta, 0), len(body))
+            job.body, job.frame = body, frame(kind(job.number, 0, meta), len(body))
         job.future = self.loop.create_future()
         scheduler.admit(job, now)
         return job
@@ -214,11 +221,15 @@ class Dispatcher:
                     raise
                 self._forkserver.fork(worker.number, [theirs.fileno(), *channel.worker_files()])
         except OSError as error:  # no descriptor is free, for example
-            self._on_end(worker.number, WorkerEnd(None, f"could not be started: {error}"))
+            self._on_end(WorkerEnd(worker.number, None, f"could not be started: {error}"))
 
     def _channel(self, worker: Worker, ours: socket.socket) -> Channel:
         channel = Channel(
-            ours, partial(self._on_frame, worker), partial(self._on_closed, worker), self._max_result_size
+            ours,
+            self._decode,
+            partial(self._on_frame, worker),
+            partial(self._on_closed, worker),
+            self._max_result_size,
         )
         worker.channel = channel
         return channel
@@ -256,7 +267,7 @@ class Dispatcher:
     def settle(self, job: Job, outcome: JobReply | Exception) -> None:
         self.changed.set()
         if job.arena is not None:
-            if job.kind == RUN_PROGRAM and isinstance(outcome, JobReply):
+            if job.kind is RunProgram and isinstance(outcome, JobReply):
                 self.arenas.give_back(job.arena)
                 self._trim_later()
             else:
@@ -296,29 +307,23 @@ class Dispatcher:
 
     # Events
 
-    def _on_frame(self, worker: Worker, head: Any, body: bytes) -> None:
+    def _on_frame(self, worker: Worker, head: FromWorker, body: bytes) -> None:
         if worker.state in (EXITING, DYING):
             return
-        try:
-            number, kind, meta, size, memory = head
-        except (TypeError, ValueError):
-            self._protocol_error(worker, f"sent a frame with the head {head!r}")
-            return
-        job = self.scheduler.held_by(worker, number)
-        if job is not None and kind == (RESULT if job.kind == RUN_PROGRAM else PICKLED) and job.stream is None:
-            content = body if not size else self._take_arena(worker, size)
-            if content is not None:
-                self.scheduler.done(worker, job, JobReply(meta, content), self._now(), memory=memory)
-        elif kind == LOG:
-            log_record(worker.number, self.name, meta)
-        elif kind == READY:
+        kind = type(head)
+        if kind is Result or kind is Pickled:
+            self._on_result(worker, head, body)  # type: ignore[arg-type]
+        elif isinstance(head, LogRecord):
+            log_record(worker.number, self.name, head.fields)
+        elif isinstance(head, Ready):
             self._on_ready(worker)
-        elif kind == FAILED and worker.state is STARTING:
-            worker.start_error = str(meta)
-        elif job is None:
-            self._protocol_error(worker, f"sent a frame for job {number}, but has {worker.job!r}")
+        elif isinstance(head, StartFailed):
+            if worker.state is STARTING:
+                worker.start_error = head.traceback
+            else:
+                self._protocol_error(worker, "reported a failed start after it was ready")
         else:
-            self._on_job_frame(worker, job, kind, meta, body, memory)
+            self._on_job_frame(worker, head, body)  # type: ignore[arg-type]
 
     def _on_ready(self, worker: Worker) -> None:
         if not self.scheduler.became_ready(worker, self._now()):
@@ -327,38 +332,59 @@ class Dispatcher:
             self._first_start.set_result(None)
         self.changed.set()
 
-    def _on_job_frame(self, worker: Worker, job: Job, kind: Any, meta: Any, body: bytes, memory: int) -> None:
-        """A frame of a job that is not a result: a part of a stream, an error, or BODY_IN_USE."""
-        now = self._now()
-        if kind == CHUNK and job.stream is not None:
+    def _on_result(self, worker: Worker, head: Result[Any] | Pickled, body: bytes) -> None:
+        job = self.scheduler.held_by(worker, head.number)
+        if job is None or job.stream is not None or job.kind is not (RunProgram if type(head) is Result else Call):
+            self._wrong_frame(worker, head)
+            return
+        content = body if not head.size else self._take_arena(worker, head.size)
+        if content is not None:
+            reply = JobReply(head.meta if isinstance(head, Result) else head.lengths, content)
+            self.scheduler.done(worker, job, reply, self._now(), memory=head.memory)
+
+    def _on_job_frame(
+        self,
+        worker: Worker,
+        head: StreamBegin[Any] | Chunk | StreamEnd | BodyInUse | JobError,
+        body: bytes,
+    ) -> None:
+        """A frame of a job that is not a result: a part of a stream, an error, or BodyInUse."""
+        job = self.scheduler.held_by(worker, head.number)
+        if job is None:
+            self._wrong_frame(worker, head)
+        elif isinstance(head, Chunk) and job.stream is not None:
             job.stream.feed(body)
-        elif kind == STREAM and job.stream is None:
-            stream = JobStream(worker.channel.transport, partial(self.abandon, job, even_running=True))
-            if job.future.done():
-                self.scheduler.cancel(job, now)
-                return
-            job.settle(now)
-            job.future.set_result(JobReply(meta, stream))
-            job.stream = stream
-        elif kind == BODY_IN_USE and job.arena is not None:
+        elif isinstance(head, StreamBegin) and job.stream is None:
+            self._begin_stream(worker, job, head.meta)
+        elif isinstance(head, BodyInUse) and job.arena is not None:
             job.arena.close()
             job.arena = None
-        elif kind == END and job.stream is not None:
-            self.scheduler.done(worker, job, None, now, memory=memory)
-        elif kind == ERROR and isinstance(meta, list) and len(meta) == 4:
-            type_name, message, traceback, poisoned = meta
+        elif isinstance(head, StreamEnd) and job.stream is not None:
+            self.scheduler.done(worker, job, None, self._now(), memory=head.memory)
+        elif isinstance(head, JobError):
             # What a program's worker sends is never unpickled: its code must not run here.
-            error = remote_error(type_name, message, traceback, b"" if job.kind == RUN_PROGRAM else body)
-            self.scheduler.done(worker, job, error, now, memory=memory, poisoned=bool(poisoned))
+            error = remote_error(head.error, b"" if job.kind is RunProgram else body)
+            self.scheduler.done(worker, job, error, self._now(), memory=head.memory, poisoned=head.poisoned)
         else:
-            self._protocol_error(worker, f"sent a frame of kind {kind} for {job!r}")
+            self._wrong_frame(worker, head)
 
-    def _take_arena(self, worker: Worker, size: Any) -> memoryview | None:
+    def _begin_stream(self, worker: Worker, job: Job, meta: Any) -> None:
+        if job.future.done():
+            self.scheduler.cancel(job, self._now())
+            return
+        job.settle(self._now())
+        job.stream = JobStream(worker.channel.transport, partial(self.abandon, job, even_running=True))
+        job.future.set_result(JobReply(meta, job.stream))
+
+    def _wrong_frame(self, worker: Worker, head: Any) -> None:
+        self._protocol_error(worker, f"sent a {type(head).__name__} for job {head.number}, but has {worker.job!r}")
+
+    def _take_arena(self, worker: Worker, size: int) -> memoryview | None:
         """The big result in the worker's arena, which gets another one with its next job. None if its size is wrong."""
         channel = worker.channel
         arena, channel.arena = channel.arena, None
         held = os.fstat(arena.descriptor).st_size if arena is not None else 0
-        if not isinstance(size, int) or not 0 < size <= min(held, self._max_result_size):
+        if not 0 < size <= min(held, self._max_result_size):
             self._protocol_error(worker, f"sent a result of {size} bytes in an arena that holds {held}")
             return None
         arena.size = size
@@ -377,10 +403,10 @@ class Dispatcher:
     def _on_closed(self, worker: Worker, protocol_error: str) -> None:
         self.scheduler.lost_channel(worker, monotonic(), protocol_error)
 
-    def _on_end(self, number: int, end: WorkerEnd) -> None:
-        """The process of worker `number` has ended, or could not be forked."""
+    def _on_end(self, end: WorkerEnd) -> None:
+        """The process of a worker has ended, or could not be forked."""
         scheduler = self.scheduler
-        worker = scheduler.workers.get(number)
+        worker = scheduler.workers.get(end.number)
         if worker is None:
             return
         if end.exit_code is not None and not end.killed and (end.exit_code < 0 or worker.kill_reason == KEPT_RUNNING):
@@ -390,12 +416,12 @@ class Dispatcher:
         late = worker.kill_reason == PAST_DEADLINE
         if worker.kill_reason and not late:
             stack = ""
-        how, report = f"worker {number} {end.text}", ""
+        how, report = f"worker {end.number} {end.text}", ""
         if not end.text:
             description = describe_end(
                 end.exit_code, worker.kill_reason, out_of_memory=end.out_of_memory, peak=end.peak, stack=stack
             )
-            how, _, report = f"worker {number} {description}".partition("; ")
+            how, _, report = f"worker {end.number} {description}".partition("; ")
         unexpected = worker.job is None and not worker.kill_reason and worker.state is not EXITING
         started = worker.started
         scheduler.died(worker, self._now(), how, end.exit_code, f"; {report}" if report else "")
@@ -421,7 +447,7 @@ class Dispatcher:
         log.error("the forkserver has died, and the workers with it; starting another")
         self.scheduler.lost_forkserver()
         for number in list(self.scheduler.workers):
-            self._on_end(number, WorkerEnd(-signal.SIGKILL, killed=True))
+            self._on_end(WorkerEnd(number, -signal.SIGKILL, killed=True))
         self._spawn(self._restart_forkserver())
 
     async def _restart_forkserver(self) -> None:

@@ -26,14 +26,17 @@ import math
 import threading
 import uuid
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from contextvars import copy_context
 from functools import partial
 from multiprocessing.util import Finalize
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any
+
+from msgspec import DecodeError
+from msgspec.msgpack import Decoder
 
 from ..core.cores import available_cores
 from ..core.errors import (
@@ -51,7 +54,7 @@ from ..core.settings import DEFAULT_QUEUE_SIZE
 from ..core.tracebacks import author_traceback
 from .alarm import Alarm
 from .arena import Arena, Arenas
-from .frames import decode, encode
+from .frames import ErrorText, encode, message_types
 from .job_reply import JobReply
 from .program import JobFunction, Program
 from .remote_errors import error_text
@@ -81,6 +84,7 @@ class ExternalPool:
         self.queue_size = queue_size
         self._executor = executor
         self._program = program
+        self._decode_meta = Decoder(message_types(program).result).decode
         self._key = uuid.uuid4().hex  # of the programs that this pool has opened in other processes
         self._client = _dask_client(executor)
         self._options = {"pure": False} if self._client else {}  # else Dask caches the results of equal calls
@@ -118,7 +122,7 @@ class ExternalPool:
         except Exception as error:
             message = f"the executor of the pool {self.name!r} cannot run a job"
             raise WorkerStartError(message, _describe(error)) from error
-        if isinstance(opened, _Failure):
+        if isinstance(opened, ErrorText):
             raise WorkerStartError(f"a worker of the pool {self.name!r} cannot start", opened.traceback)
 
     def _limitations(self) -> str:
@@ -306,10 +310,18 @@ class ExternalPool:
         error = future.exception()
         if error is None:
             self._refusal, result = "", future.result()
-            return RemoteError(*result) if isinstance(result, _Failure) else JobReply(decode(result[0]), result[1])
+            return self._reply(result)
         if isinstance(error, BrokenExecutor):
             self._refusal = f"the executor is broken: {_describe(error)}"
         return WorkerDied(f"the executor has lost the job: {_describe(error)}")
+
+    def _reply(self, result: Outcome) -> JobReply | RemoteError:
+        if isinstance(result, ErrorText):
+            return RemoteError(result.type_name, result.message, result.traceback)
+        try:
+            return JobReply(self._decode_meta(result[0]), result[1])
+        except DecodeError as error:
+            return RemoteError("DecodeError", f"the worker's reply has the wrong form: {error}", "")
 
     def _settle(self, job: Job, outcome: JobReply | Exception) -> None:
         """End the job for its caller, once. It keeps its slot until the executor reports its end."""
@@ -377,37 +389,29 @@ def _all_bytes(body: Any) -> bytes:
 # In the other process, or thread
 
 
-class _Failure(NamedTuple):
-    """An error as text: nothing of it has to be unpickled."""
+Outcome = tuple[bytes, bytes] | ErrorText
 
-    type_name: str
-    message: str
-    traceback: str
-
-
-Outcome = tuple[bytes, bytes] | _Failure
-
-_opened: dict[str, tuple[JobFunction, Finalize]] = {}
+_opened: dict[str, tuple[Callable[[bytes, bytes], tuple[bytes, bytes]], Finalize]] = {}
 _opening = threading.Lock()
 
 
 def _run_job(key: str, program: Program, meta: bytes | None, body: bytes) -> Outcome:
     """Run one job and return its reply or its failure. Without `meta`, only open the program."""
     try:
-        run_job = _open(key, program)
+        run_encoded = _open(key, program)
         if meta is None:
             return b"", b""
-        return copy_context().run(_call, run_job, meta, body)  # in its own context, as in a worker
+        return copy_context().run(run_encoded, meta, body)  # in its own context, as in a worker
     except BaseException as error:  # SystemExit, too: a handler must not end the process
-        return _Failure(*error_text(error))
+        return error_text(error)
 
 
-def _call(run_job: JobFunction, meta: bytes, body: bytes) -> tuple[bytes, bytes]:
-    reply = run_job(decode(meta), body)
+def _call(run_job: JobFunction, decode_meta: Callable[[bytes], Any], meta: bytes, body: bytes) -> tuple[bytes, bytes]:
+    reply = run_job(decode_meta(meta), body)
     return encode(reply.meta), _all_bytes(reply.body)
 
 
-def _open(key: str, program: Program) -> JobFunction:
+def _open(key: str, program: Program) -> Callable[[bytes, bytes], tuple[bytes, bytes]]:
     if key not in _opened:
         with _opening:
             if key not in _opened:
@@ -415,14 +419,15 @@ def _open(key: str, program: Program) -> JobFunction:
     return _opened[key][0]
 
 
-def _enter(program: Program) -> tuple[JobFunction, Finalize]:
+def _enter(program: Program) -> tuple[Callable[[bytes, bytes], tuple[bytes, bytes]], Finalize]:
     """Open the program until this process ends, or `_close` is called."""
     with ExitStack() as stack:
         if preload := getattr(program, "preload", None):
             stack.enter_context(preload())
         run_job = stack.enter_context(program())
         close = stack.pop_all().close
-    return run_job, Finalize(None, close, exitpriority=1)  # not atexit, which forks of multiprocessing skip
+    run_encoded = partial(_call, run_job, Decoder(message_types(program).job).decode)
+    return run_encoded, Finalize(None, close, exitpriority=1)  # not atexit, which forks of multiprocessing skip
 
 
 def _close(key: str) -> None:

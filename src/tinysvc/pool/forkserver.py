@@ -15,7 +15,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from multiprocessing import context, popen_spawn_posix, reduction, spawn, util
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..core.errors import WorkerStartError
 from ..core.forks import detach_in_child
@@ -24,7 +24,17 @@ from ..core.shutdown import awake_timeout
 from ..core.stdlib_shadowing import FORKSERVER_VARIABLE, shadowing_files, stdlib_first
 from .arena import anonymous_file
 from .descendants import kill_marked
-from .frames import COMMAND, FAILED, FORK, FRAME, KILL, KILL_WITH_STACK, READY, decode
+from .frames import (
+    COMMAND,
+    FORK,
+    FRAME,
+    KILL,
+    KILL_WITH_STACK,
+    FromForkserver,
+    Ready,
+    WorkerEnd,
+    decode_from_forkserver,
+)
 from .importable import can_import_main, refuse_frozen, refuse_unimportable, refuse_while_importing
 from .program import Program, WorkerOptions
 from .server_signals import SERVER_SIGNALS
@@ -44,16 +54,6 @@ FORKSERVER_END = 5.0
 """Seconds for the forkserver to end: it may be stuck in an import of the author's, or close shared resources."""
 
 
-class WorkerEnd(NamedTuple):
-    """The end of a worker."""
-
-    exit_code: int | None  # None if it could not even be forked
-    text: str = ""  # why not
-    peak: int = 0  # the most memory it held, in bytes
-    out_of_memory: bool | None = None  # whether the kernel ran out of memory; None if unknown
-    killed: bool = False  # by `Forkserver.kill`
-
-
 class Forkserver:
     """The forkserver process.
 
@@ -61,7 +61,7 @@ class Forkserver:
         program: The program that the workers run.
         options: Options for the workers.
         threads: BLAS threads of each worker.
-        on_end: Called with the number and the WorkerEnd of each worker that has ended.
+        on_end: Called with the WorkerEnd of each worker that has ended.
         on_lost: Called when the forkserver itself has died.
     """
 
@@ -70,7 +70,7 @@ class Forkserver:
         program: Program,
         options: WorkerOptions,
         threads: int,
-        on_end: Callable[[int, WorkerEnd], None],
+        on_end: Callable[[WorkerEnd], None],
         on_lost: Callable[[], None],
     ) -> None:
         self._on_end = on_end
@@ -191,20 +191,21 @@ class Forkserver:
             end = FRAME.size + FRAME.unpack_from(self._buffer)[0]
             if len(self._buffer) < end:
                 break
-            event, number, text, *more = decode(self._buffer[FRAME.size : end])
+            head = decode_from_forkserver(self._buffer[FRAME.size : end])
             self._buffer = self._buffer[end:]
-            self._on_event(number, event, text, WorkerEnd(None if text else event, text, *more))
+            self._on_frame(head)
 
-    def _on_event(self, number: int, event: int, text: str, end: WorkerEnd) -> None:
-        if number:
+    def _on_frame(self, head: FromForkserver) -> None:
+        if isinstance(head, WorkerEnd):
             # One turn of the loop later: the last frames of the worker are readable now, and must be read first.
-            self._loop.call_soon(self._on_end, number, end)
-        elif not self._ready.done():
-            if event == READY:
-                self.warnings = text.splitlines()
-                self._ready.set_result(None)
-            elif event == FAILED:
-                self._ready.set_exception(WorkerStartError("the service cannot be loaded in a worker", text))
+            self._loop.call_soon(self._on_end, head)
+        elif self._ready.done():
+            pass
+        elif isinstance(head, Ready):
+            self.warnings = head.warnings.splitlines()
+            self._ready.set_result(None)
+        else:
+            self._ready.set_exception(WorkerStartError("the service cannot be loaded in a worker", head.traceback))
 
     def _on_closed(self) -> None:
         self._loop.remove_reader(self._control)

@@ -44,7 +44,17 @@ from .descendants import (
     other_children,
     reap_orphans,
 )
-from .frames import COMMAND, FAILED, FORK, FORK_DESCRIPTORS, KILL_WITH_STACK, READY, frame
+from .frames import (
+    COMMAND,
+    FORK,
+    FORK_DESCRIPTORS,
+    KILL_WITH_STACK,
+    Ready,
+    StartFailed,
+    WorkerEnd,
+    frame,
+    message_types,
+)
 from .inherited import ThreadWatch, find_generators
 from .memory import OomCounter, peak_bytes
 from .program import Program, WorkerOptions
@@ -96,12 +106,12 @@ def forkserver_main(control_fd: int, program_file: Any) -> NoReturn:
         warning = "\n".join(filter(None, (watch.warning(), generators.warning())))
         inherited.watch = None
     except BaseException as error:
-        control.sendall(frame((FAILED, 0, sendable_text(author_traceback(error)))))
+        control.sendall(frame(StartFailed(sendable_text(author_traceback(error)))))
         _exit(3)
     finally:
         program_file.close()
     exit_with_parent(control, False)
-    control.sendall(frame((READY, 0, warning)))
+    control.sendall(frame(Ready(warning)))
     gc.collect()
     gc.freeze()  # all workers share what is loaded now: keep the collector from writing to it
     ForkserverLoop(control, program, options, generators.reseed).serve()
@@ -111,11 +121,7 @@ def forkserver_main(control_fd: int, program_file: Any) -> NoReturn:
 
 
 class ForkserverLoop:
-    """The loop of the forkserver: it receives commands, and reports the ends of workers.
-
-    An end is (exit code, worker's number, text, peak memory in bytes, whether the kernel ran out of memory, whether a
-    command killed the worker).
-    """
+    """The loop of the forkserver: it receives commands, and reports the ends of workers."""
 
     def __init__(
         self,
@@ -210,7 +216,7 @@ class ForkserverLoop:
                 pid = os.fork()
         except OSError as error:
             pid = -1
-            self._report(FAILED, number, f"cannot start: {describe_os_error('fork', error)}")
+            self._report(WorkerEnd(number, None, f"cannot start: {describe_os_error('fork', error)}"))
         if pid:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -221,7 +227,8 @@ class ForkserverLoop:
         try:
             self._become_worker(number)
             sock, result_arena, crash_file = descriptors
-            channel = WorkerChannel(socket.socket(fileno=sock), Arena(result_arena), self.options)
+            job_meta = message_types(self.program).job
+            channel = WorkerChannel(socket.socket(fileno=sock), Arena(result_arena), self.options, job_meta)
             enable_crash_reports(crash_file)
             leftovers.discard_late_timers()
             write_whole_lines()
@@ -259,11 +266,11 @@ class ForkserverLoop:
             if killed:
                 exit_code = -signal.SIGKILL
             self.killed.discard(number)
-            self._report(exit_code, number, "", peak_bytes(usage), self.oom_counter.has_increased(), killed)
+            self._report(WorkerEnd(number, exit_code, "", peak_bytes(usage), self.oom_counter.has_increased(), killed))
 
-    def _report(self, event: int, number: int, text: str, *more: Any) -> None:
+    def _report(self, end: WorkerEnd) -> None:
         try:
-            self.control.sendall(frame((event, number, text, *more)))
+            self.control.sendall(frame(end))
         except OSError:
             pass  # the server has died, and the next read returns the end of the socket
 

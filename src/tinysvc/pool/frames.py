@@ -3,27 +3,32 @@
     server ──control──> forkserver ──fork──> worker
        └────────────── socketpair ─────────────┘
 
-A frame is the lengths of its head and its body, the head in MessagePack, and the raw body. MessagePack holds only data:
-no frame from a worker can run code in the server.
+A frame is the lengths of its head and its body, the head in MessagePack, and the raw body. Each head is one of the
+Structs below: an array of a number that names the Struct, and the values of its fields. MessagePack holds only data: no
+frame from a worker can run code in the server. A head of another form is a protocol error of its sender.
 
-Server to worker: (job's number, kind, meta, size) and a body. A body of BIG bytes or more is in an arena, and `size` is
-its length there. The arena's descriptor travels with the frame, followed by the descriptor of an empty arena for a big
-result.
+    server to worker        RunProgram, Call, CallStream
+    worker to server        Ready or StartFailed; for each job Result, Pickled, JobError, or StreamBegin .. StreamEnd;
+                            LogRecord at any time
+    forkserver to server    Ready or StartFailed; for each worker WorkerEnd
+    server to forkserver    a COMMAND
 
-Worker to server: (job's number, kind, meta, size, memory held in bytes) and a body. The number is 0 before the first
-job.
+A body of BIG bytes or more is in an arena, and `size` is its length there; else `size` is 0. The arena's descriptor
+travels with the frame, followed by the descriptor of an empty arena for a big result.
 
-Server to forkserver: a command. Forkserver to server: frames without a body (forkserver_main.py).
+The pool does not know the content of `meta`, the part of a head that a program and its user define. Their types are in
+the program's `message_types`.
 """
 
 from __future__ import annotations
 
 import pickle
 import struct
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
+from msgspec import Struct
 
 from .arena import BIG
 
@@ -31,15 +36,177 @@ FRAME = struct.Struct("!IQ")
 """The lengths of a frame's head and body, in bytes."""
 LENGTHS = FRAME.size
 
-RUN_PROGRAM, CALL, CALL_STREAM = range(3)
-"""Kinds of jobs: for the pool's program, a pickled function call, and a pickled call that returns an iterable."""
+M = TypeVar("M")
 
-READY, FAILED, RESULT, PICKLED, ERROR, STREAM, CHUNK, END, LOG, BODY_IN_USE = range(10)
-"""Kinds of frames from a worker. BODY_IN_USE precedes the end of a job that still refers to its body: the server does
-not use the body's arena again."""
 
-FINAL_KINDS = frozenset((RESULT, PICKLED, ERROR, END))
-"""Frames that end a job."""
+class MessageTypes(NamedTuple):
+    """The types of `meta` of a program's jobs and of their results. Any: whatever MessagePack can carry."""
+
+    job: Any = Any
+    result: Any = Any
+
+
+def message_types(program: object) -> MessageTypes:
+    """The types that a program declares by its attribute `message_types`."""
+    return getattr(program, "message_types", MessageTypes())
+
+
+class Head(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
+    """The head of a frame. No head is a part of a reference cycle, so the garbage collector need not know them."""
+
+
+class ErrorText(Struct, array_like=True, gc=False):
+    """An exception as text: nothing of it has to be unpickled."""
+
+    type_name: str
+    message: str
+    traceback: str
+    """"" for our own errors: their message says all."""
+
+
+# To a worker
+
+
+class RunProgram(Head, Generic[M], tag=0):
+    """A job for the pool's program."""
+
+    number: int
+    size: int
+    meta: M
+
+
+class Call(Head, tag=1):
+    """A pickled call of a function."""
+
+    number: int
+    size: int
+    lengths: list[int]
+    """Of the big buffers in the body, in bytes: see `pickle_pieces`."""
+
+
+class CallStream(Head, tag=2):
+    """As Call, of a function that returns an iterable."""
+
+    number: int
+    size: int
+    lengths: list[int]
+
+
+JobHead = RunProgram[Any] | Call | CallStream
+
+
+def job_decoder(meta: Any) -> Callable[[bytes], JobHead]:
+    """A function that decodes the head of a frame to a worker. `meta`: the type of its RunProgram.meta."""
+    return msgspec.msgpack.Decoder(RunProgram[meta] | Call | CallStream).decode
+
+
+# From a worker, or from the forkserver
+
+
+class Ready(Head, tag=0):
+    """The sender has started."""
+
+    warnings: str = ""
+    """Lines about the program that the forkserver has loaded."""
+
+
+class StartFailed(Head, tag=1):
+    """The sender cannot start, and ends."""
+
+    traceback: str
+
+
+class Result(Head, Generic[M], tag=2):
+    """The result of a RunProgram."""
+
+    number: int
+    meta: M
+    size: int = 0
+    memory: int = 0
+    """Bytes that the worker holds; 0 if the pool has no `max_memory`."""
+
+
+class Pickled(Head, tag=3):
+    """The result of a Call."""
+
+    number: int
+    lengths: list[int]
+    size: int = 0
+    memory: int = 0
+
+
+class JobError(Head, tag=4):
+    """The job has raised an exception; for function calls the body is its pickle."""
+
+    number: int
+    error: ErrorText
+    poisoned: bool = False
+    """The worker must not take another job."""
+    memory: int = 0
+
+
+class StreamBegin(Head, Generic[M], tag=5):
+    """The result of the job is a stream."""
+
+    number: int
+    meta: M
+
+
+class Chunk(Head, tag=6):
+    """A piece of a stream: the body."""
+
+    number: int
+
+
+class StreamEnd(Head, tag=7):
+    """The end of a stream, and of its job."""
+
+    number: int
+    memory: int = 0
+
+
+class BodyInUse(Head, tag=8):
+    """Precedes the end of a job that still refers to its body: the server does not use the body's arena again."""
+
+    number: int
+
+
+class LogRecord(Head, tag=9):
+    """A log record: worker_logs.LogFields. An invalid one is not worth a worker, so it is checked later."""
+
+    fields: Any
+
+
+class WorkerEnd(Head, tag=10):
+    """A worker has ended, or could not be forked."""
+
+    number: int
+    exit_code: int | None
+    """None if it could not even be forked."""
+    text: str = ""
+    """Why not."""
+    peak: int = 0
+    """The most memory that it held, in bytes."""
+    out_of_memory: bool | None = None
+    """Whether the kernel ran out of memory; None if unknown."""
+    killed: bool = False
+    """Whether the server has killed it."""
+
+
+JobEnd = Result[Any] | Pickled | JobError | StreamEnd
+"""The frames that end a job."""
+
+FromWorker = Ready | StartFailed | JobEnd | StreamBegin[Any] | Chunk | BodyInUse | LogRecord
+FromForkserver = Ready | StartFailed | WorkerEnd
+
+
+def worker_decoder(meta: Any) -> Callable[[bytes], FromWorker]:
+    """A function that decodes the head of a frame from a worker. `meta`: the type of a result's meta."""
+    kinds = Ready | StartFailed | Result[meta] | Pickled | JobError | StreamBegin[meta] | Chunk | StreamEnd
+    return msgspec.msgpack.Decoder(kinds | BodyInUse | LogRecord).decode
+
+
+decode_from_forkserver = msgspec.msgpack.Decoder(FromForkserver).decode
 
 COMMAND = struct.Struct("!cI")
 """A command for the forkserver: an operation and a worker's number."""
@@ -49,8 +216,7 @@ FORK, KILL, KILL_WITH_STACK = b"f", b"k", b"l"
 FORK_DESCRIPTORS = 3
 """Descriptors that travel with FORK: the worker's socket, an arena for its first big result, and its crash file."""
 
-encode = msgspec.msgpack.encode
-decode = msgspec.msgpack.decode
+encode = msgspec.msgpack.Encoder().encode
 
 
 def frame(head: object, body_length: int = 0) -> bytes:

@@ -31,7 +31,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from ..core.errors import NoWorkers, PoolClosed, RemoteError, WorkerDied, WorkerStartError
 from .dispatcher import Dispatcher
-from .frames import CALL
+from .frames import Call
 from .importable import refuse_unimportable
 from .job_reply import JobReply, unpickled
 from .program import call_each
@@ -218,7 +218,7 @@ class Bridge:
 
     def _admit(self, future: JobFuture[Any]) -> None:
         try:
-            future.job = self._dispatcher.admit(CALL, (), future.call)
+            future.job = self._dispatcher.admit(Call, (), future.call)
             future.job.future.add_done_callback(partial(self._settle, future))
         except Exception as error:
             self._end(future, None, error)

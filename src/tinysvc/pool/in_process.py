@@ -18,11 +18,13 @@ from queue import SimpleQueue
 from time import monotonic
 from typing import Any
 
+from msgspec.msgpack import Decoder
+
 from ..core.errors import WorkerStartError
 from ..core.settings import DEFAULT_QUEUE_SIZE
 from ..core.tracebacks import author_traceback
 from .external import ExternalPool
-from .frames import decode, encode
+from .frames import encode, message_types
 from .job_reply import JobReply, JobStream
 from .program import JobFunction, Program
 from .remote_errors import error_text, remote_error
@@ -74,6 +76,7 @@ class InProcessPool(ExternalPool):
     def __init__(self, program: Program, *, name: str = "default", queue_size: int = DEFAULT_QUEUE_SIZE) -> None:
         self._thread = ThreadExecutor(f"tinysvc cpu handlers ({name})")
         super().__init__(self._thread, program, name=name, queue_size=queue_size)
+        self._decode_job = Decoder(message_types(program).job).decode
         self._run_job: JobFunction
         self._opened: ExitStack | None = None
 
@@ -125,21 +128,21 @@ class InProcessPool(ExternalPool):
     def _work(self, job: Job, meta: bytes, body: bytes) -> JobReply | Exception | None:
         """Run one job in the thread. None if its result was a stream, which has ended."""
         try:
-            reply = self._run_job(decode(meta), body)
+            reply = self._run_job(self._decode_job(meta), body)
             if isinstance(reply.body, Iterator):
                 self._stream(job, reply.meta, reply.body)
                 return None
             content = bytes(reply.body) if isinstance(reply.body, bytearray) else reply.body
-            return JobReply(decode(encode(reply.meta)), content)
+            return JobReply(self._decode_meta(encode(reply.meta)), content)
         except StreamClosed:
             return None
         except BaseException as error:  # SystemExit, too: a handler must not end the server
-            return remote_error(*error_text(error), b"")
+            return remote_error(error_text(error), b"")
 
     def _stream(self, job: Job, meta: Any, pieces: Iterator[bytes]) -> None:
         gate = StreamGate()
         stream = JobStream(gate, gate.close)
-        self._call_soon(self._start_stream, job, JobReply(decode(encode(meta)), stream))
+        self._call_soon(self._start_stream, job, JobReply(self._decode_meta(encode(meta)), stream))
         ended: Exception | None = None
         try:
             for piece in pieces:
@@ -148,7 +151,7 @@ class InProcessPool(ExternalPool):
         except StreamClosed:
             raise
         except BaseException as error:
-            ended = remote_error(*error_text(error), b"")
+            ended = remote_error(error_text(error), b"")
         finally:
             if isinstance(pieces, Generator):
                 pieces.close()

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..core.errors import HTTPError, RemoteError, TinysvcError
 from ..core.tracebacks import author_traceback
+from .frames import ErrorText
 
 MAX_ERROR_TEXT = 64 * 1024
 """Characters of an error's message or traceback that are sent: the last ones of a longer text."""
@@ -15,8 +16,8 @@ MAX_ERROR_TEXT = 64 * 1024
 # In a worker
 
 
-def error_text(error: BaseException) -> tuple[str, str, str]:
-    """The name of the error's type, its message, and its traceback ("" for our own errors: their message says all)."""
+def error_text(error: BaseException) -> ErrorText:
+    """The name of the error's type, its message, and its traceback."""
     try:
         message = str(error)
     except BaseException:
@@ -25,7 +26,7 @@ def error_text(error: BaseException) -> tuple[str, str, str]:
     if type(error).__module__ not in ("builtins", "__main__"):
         name = f"{type(error).__module__}.{name}"
     shown = "" if isinstance(error, TinysvcError) else author_traceback(error)
-    return sendable_text(name), sendable_text(message), sendable_text(shown)
+    return ErrorText(sendable_text(name), sendable_text(message), sendable_text(shown))
 
 
 def sendable_text(text: str) -> str:
@@ -82,13 +83,11 @@ def _pickle_of(value: object) -> bytes:
 # In the server
 
 
-def remote_error(type_name: str, message: str, traceback: str, body: bytes, *, only_http: bool = False) -> Exception:
+def remote_error(text: ErrorText, body: bytes | memoryview, *, only_http: bool = False) -> Exception:
     """The exception to raise for an error of a worker.
 
     Args:
-        type_name: Name of the exception's type in the worker.
-        message: Its message.
-        traceback: Its traceback; "" if there is none.
+        text: The result of `error_text`.
         body: The result of `pickled_error`, or b"". Only for function calls: unpickling it runs code.
         only_http: Restore no exception but an HTTPError.
 
@@ -96,7 +95,7 @@ def remote_error(type_name: str, message: str, traceback: str, body: bytes, *, o
         The exception itself, caused by a RemoteError, if it is an HTTPError or was restored exactly. Otherwise a
         RemoteError, whose `original` is the exception if it could be restored.
     """
-    remote = RemoteError(type_name, message, traceback)
+    remote = RemoteError(text.type_name, text.message, text.traceback)
     if body:
         try:
             original, is_exact = pickle.loads(body)

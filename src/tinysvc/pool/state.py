@@ -93,7 +93,7 @@ class Job:
         self.late = False  # abandoned because of a deadline that the pool does not know
         self.abandoned = False  # its caller no longer waits; it may run for another moment
         self.worker: Worker | None = None
-        self.kind = 0
+        self.kind: Any = None  # a class of frames.py: RunProgram, Call or CallStream
         self.frame = self.body = b""
         self.arena: Any = None
         self.future: Any = None

@@ -18,16 +18,17 @@ from ..core.shutdown import warn_of_slow_close
 from ..core.tracebacks import author_traceback
 from . import leftovers
 from .frames import (
-    CALL,
-    CHUNK,
-    END,
-    ERROR,
-    FAILED,
-    PICKLED,
-    READY,
-    RESULT,
-    RUN_PROGRAM,
-    STREAM,
+    Call,
+    Chunk,
+    JobError,
+    JobHead,
+    Pickled,
+    Ready,
+    Result,
+    RunProgram,
+    StartFailed,
+    StreamBegin,
+    StreamEnd,
     pickle_pieces,
     unpickle_pieces,
 )
@@ -43,10 +44,10 @@ def work(channel: WorkerChannel, program: Program) -> int:
         opened = program()
         run_job = opened.__enter__()
     except BaseException as error:
-        channel.send(0, FAILED, sendable_text(author_traceback(error)))
+        channel.send(StartFailed(sendable_text(author_traceback(error))))
         return 1
     try:
-        channel.send(0, READY)
+        channel.send(Ready())
         reset = reset_function()
     except OSError:
         return 1
@@ -74,12 +75,12 @@ def _run_jobs(channel: WorkerChannel, run_job: JobFunction, reset: Callable[[], 
                 # In its own context: the next job does not see the context variables that this one sets.
                 goes_on = copy_context().run(_run_job, channel, run_job, *channel.job)  # type: ignore[misc]
             else:  # the job was interrupted
-                number, kind, _, _ = channel.job
+                job, _ = channel.job
                 channel.flush(ends_job=True)
                 reset()
-                if channel.ended != number:
+                if channel.ended != job.number:
                     error = channel.interruption or InterruptedError("the job was interrupted")
-                    goes_on = _send_error(channel, number, kind, error)
+                    goes_on = _send_error(channel, job, error)
                 channel.discard_frame()
             if leftovers.touched:
                 reset()
@@ -104,60 +105,59 @@ def close_resources(close: Callable[[], object]) -> int:
     return 0
 
 
-def _run_job(
-    channel: WorkerChannel, run_job: JobFunction, number: int, kind: int, meta: Any, body: bytes | memoryview
-) -> bool:
+def _run_job(channel: WorkerChannel, run_job: JobFunction, job: JobHead, body: bytes | memoryview) -> bool:
     """Run one job and send its end, whatever it does. False if this worker must take no further job."""
     try:
-        if kind == RUN_PROGRAM:
-            reply_meta, content = run_job(meta, body)
+        if type(job) is RunProgram:
+            reply_meta, content = run_job(job.meta, body)
             if forks.in_child:
                 forks.end_child()
             if isinstance(content, memoryview):
                 content = content.cast("B")  # its length in bytes
             if isinstance(content, (bytes, bytearray, memoryview)):
-                channel.send_result(number, RESULT, reply_meta, content)
+                channel.send_result(Result(job.number, reply_meta), content)
             else:
-                _send_stream(channel, number, reply_meta, content)
+                _send_stream(channel, job.number, reply_meta, content)
         else:
-            function, args, kwargs = unpickle_pieces(meta, body)
+            assert not isinstance(job, RunProgram)
+            function, args, kwargs = unpickle_pieces(job.lengths, body)
             result = function(*args, **kwargs)
             if forks.in_child:
                 forks.end_child()
-            if kind == CALL:
+            if type(job) is Call:
                 lengths, pieces = pickle_pieces(result)
-                channel.send_result(number, PICKLED, lengths, *pieces)
+                channel.send_result(Pickled(job.number, lengths), *pieces)
             else:
                 pickles = (pickle.dumps(item, pickle.HIGHEST_PROTOCOL) for item in result)
-                _send_stream(channel, number, None, pickles)
+                _send_stream(channel, job.number, None, pickles)
     except OSError as error:
         if forks.in_child:
             forks.end_child(error)
         if channel.is_closed():
             raise
-        return _send_error(channel, number, kind, error)
+        return _send_error(channel, job, error)
     except BaseException as error:
         if forks.in_child:
             forks.end_child(error)
-        return _send_error(channel, number, kind, error)
+        return _send_error(channel, job, error)
     return True
 
 
 def _send_stream(channel: WorkerChannel, number: int, meta: Any, chunks: Iterator[bytes]) -> None:
     """Back-pressure comes from the socket: when the server stops reading, `send` blocks, and so does the generator."""
-    channel.send(number, STREAM, meta)
+    channel.send(StreamBegin(number, meta))
     for chunk in chunks:
-        channel.send(number, CHUNK, None, chunk)
+        channel.send(Chunk(number), chunk)
     channel.release_body(number)
-    channel.send(number, END)
+    channel.send_end(StreamEnd(number))
 
 
-def _send_error(channel: WorkerChannel, number: int, kind: int, error: BaseException) -> bool:
+def _send_error(channel: WorkerChannel, job: JobHead, error: BaseException) -> bool:
     """Send the error as text. False after a MemoryError: the worker is replaced, as it may still hold the memory."""
     out_of_memory = isinstance(error, MemoryError)
-    if channel.ended == number:  # the error came after the job's end was sent
+    if channel.ended == job.number:  # the error came after the job's end was sent
         return not out_of_memory
-    body = b"" if kind == RUN_PROGRAM else pickled_error(error)
-    channel.release_body(number)
-    channel.send(number, ERROR, (*error_text(error), out_of_memory), body)
+    body = b"" if isinstance(job, RunProgram) else pickled_error(error)
+    channel.release_body(job.number)
+    channel.send_end(JobError(job.number, error_text(error), out_of_memory), body)
     return not out_of_memory

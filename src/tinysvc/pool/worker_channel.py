@@ -21,7 +21,21 @@ from typing import Any
 from ..core import forks
 from . import leftovers
 from .arena import BIG, Arena
-from .frames import BODY_IN_USE, ERROR, FINAL_KINDS, FRAME, LENGTHS, LOG, decode, frame
+from .frames import (
+    FRAME,
+    LENGTHS,
+    BodyInUse,
+    ErrorText,
+    Head,
+    JobEnd,
+    JobError,
+    JobHead,
+    LogRecord,
+    Pickled,
+    Result,
+    frame,
+    job_decoder,
+)
 from .memory import held_bytes
 from .program import WorkerOptions
 from .server_signals import signals_left_to_server
@@ -42,14 +56,15 @@ def is_closed_error(error: BaseException) -> bool:
 
 
 class WorkerChannel:
-    """A worker's socket, and the arena for its next big result."""
+    """A worker's socket, and the arena for its next big result. `job_meta`: the type of the meta of its jobs."""
 
-    def __init__(self, sock: socket.socket, arena: Arena | None, options: WorkerOptions) -> None:
+    def __init__(self, sock: socket.socket, arena: Arena | None, options: WorkerOptions, job_meta: Any = Any) -> None:
         sock.settimeout(None)  # a module may have called socket.setdefaulttimeout
         self.socket = sock
         self._send = sock.send
         self.arena = arena
-        self.job: tuple[int, int, Any, bytes | memoryview] | None = None  # number, kind, meta, body
+        self._decode = job_decoder(job_meta)
+        self.job: tuple[JobHead, bytes | memoryview] | None = None  # with its body
         self.interruption: BaseException | None = None  # of the current job
         self.ended = 0  # number of the last job whose end is sent
         self._receipts = map(sock.recvmsg, repeat(65536), repeat(_TWO_DESCRIPTORS), repeat(_CLOSE_ON_EXEC))
@@ -73,7 +88,7 @@ class WorkerChannel:
 
     # Read
 
-    def receive(self) -> tuple[int, int, Any, bytes | memoryview] | None:
+    def receive(self) -> tuple[JobHead, bytes | memoryview] | None:
         """Wait for the next job. None at the end of the channel."""
         inbox = self._inbox
         if not inbox:
@@ -93,19 +108,19 @@ class WorkerChannel:
             if whole is None:
                 return None
             data = whole
-        number, kind, meta, size = decode(data[LENGTHS:body_start])
+        head = self._decode(data[LENGTHS:body_start])
         body: bytes | memoryview = data[body_start:]
-        if size:
+        if head.size:
             try:
-                body = self.body = Arena(descriptors.pop(0), size).view()
+                body = self.body = Arena(descriptors.pop(0), head.size).view()
             except (IndexError, OSError):  # no descriptor is free to receive or to map the body
-                self._send_out_of_descriptors(number)
+                self._send_out_of_descriptors(head.number)
                 return None
             self._mapping = self.body.obj
         if descriptors:
             self.arena = Arena(descriptors[0])
         self.ended = 0
-        self.job = job = number, kind, meta, body
+        self.job = job = head, body
         inbox.clear()
         self._partial = None
         return job
@@ -117,7 +132,7 @@ class WorkerChannel:
             f"the worker cannot receive the job's body: all its {limit} file descriptors are open. An earlier job has "
             "left files or sockets open: close them, or raise the limit (ulimit -n)"
         )
-        self.send(number, ERROR, ("OSError", text, "", True))
+        self.send_end(JobError(number, ErrorText("OSError", text, ""), True))
 
     def _receive_rest(self, data: bytes, total: int) -> bytes | None:
         if self._partial is None:
@@ -139,11 +154,18 @@ class WorkerChannel:
 
     # Write
 
-    def send(self, number: int, kind: int, meta: Any = None, body: Any = b"", size: int = 0) -> None:
-        memory = held_bytes() if self._measures_memory else 0
-        start = frame((number, kind, meta, size, memory), len(body))
+    def send(self, head: Head, body: bytes = b"") -> None:
+        start = frame(head, len(body))
         with self._lock:
-            self._write(start + body, number if kind in FINAL_KINDS else 0)
+            self._write(start + body, 0)
+
+    def send_end(self, head: JobEnd, body: Any = b"") -> None:
+        """Send a frame that ends its job."""
+        if self._measures_memory:
+            head.memory = held_bytes()
+        start = frame(head, len(body))
+        with self._lock:
+            self._write(start + body, head.number)
 
     def _write(self, data: bytes, ends: int) -> None:
         if forks.in_child:  # a forked child has returned into our code, and the channel is its parent's
@@ -185,13 +207,13 @@ class WorkerChannel:
         if interruptions and not ends_job:
             raise interruptions[0]
 
-    def send_result(self, number: int, kind: int, meta: Any, first: Any, *more: Any) -> None:
+    def send_result(self, head: Result[Any] | Pickled, first: Any, *more: Any) -> None:
         """Send the pieces as one body: in the arena, if there is one and they are big."""
         if not more and len(first) < self._small:
             if self.body is not None:
                 first = self._copied(first)
-                self.release_body(number)
-            self.send(number, kind, meta, first)
+                self.release_body(head.number)
+            self.send_end(head, first)
             return
         length = len(first) + sum(map(len, more))
         if length > self._max_result_size:
@@ -200,15 +222,16 @@ class WorkerChannel:
                 "raise it, or yield the result in pieces"
             )
         if self.arena is None:
-            self.send(number, kind, meta, b"".join((first, *more)))
+            self.send_end(head, b"".join((first, *more)))
             return
         self.arena.size = 0  # an earlier write may have failed half-way
         for piece in (first, *more):
             self.arena.write(piece)
         if isinstance(first, memoryview):
             first.release()
-        self.release_body(number)
-        self.send(number, kind, meta, size=length)
+        self.release_body(head.number)
+        head.size = length
+        self.send_end(head)
         self.arena = None  # it belongs to the server now
 
     @staticmethod
@@ -227,10 +250,10 @@ class WorkerChannel:
                 body.release()
                 self._mapping.close()
             except BufferError:
-                self.send(number, BODY_IN_USE)
+                self.send(BodyInUse(number))
             self._mapping = None
 
-    def send_log(self, fields: list[Any]) -> None:
+    def send_log(self, fields: object) -> None:
         """Send a log record between other frames.
 
         Raises:
@@ -240,7 +263,7 @@ class WorkerChannel:
         if os.getpid() != self._pid or not self._lock.acquire(timeout=1.0):
             raise BlockingIOError("the channel belongs to another process, or is in use")
         try:
-            self._write(frame((0, LOG, fields, 0, 0)), 0)
+            self._write(frame(LogRecord(fields)), 0)
         finally:
             self._lock.release()
 

@@ -12,9 +12,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from time import monotonic, time
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from ..core.request_context import request_id, route_name
 from ..core.tracebacks import INDENT, MAX_LINE_TEXT, indented, one_line
@@ -34,7 +35,7 @@ server's time counts."""
 log = logging.getLogger("tinysvc.worker")
 
 
-class LogFields(NamedTuple):
+class LogFields(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
     """The fields of a log record in a LOG frame."""
 
     name: str
@@ -54,7 +55,7 @@ class LogFields(NamedTuple):
 # In a worker
 
 
-def forward_logs(send: Callable[[list[Any]], None], level: int) -> None:
+def forward_logs(send: Callable[[LogFields], None], level: int) -> None:
     """Pass the log records of this process to `send`, as the LogFields of each; to stderr where it raises OSError.
 
     The handlers that the author's modules installed at import are removed: the server has imported the same modules,
@@ -73,7 +74,7 @@ def forward_logs(send: Callable[[list[Any]], None], level: int) -> None:
 
 
 class _Forwarder(logging.Handler):
-    def __init__(self, send: Callable[[list[Any]], None]) -> None:
+    def __init__(self, send: Callable[[LogFields], None]) -> None:
         super().__init__()
         self.replaced: list[logging.Handler] = []  # kept alive: their files would warn that they are not closed
         self._send = send
@@ -85,7 +86,7 @@ class _Forwarder(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             if self._admits(int(monotonic())):
-                self._send(list(_fields(record)))
+                self._send(_fields(record))
         except OSError:  # the server has closed the channel, or this is a forked child
             self._stderr.handle(record)
         except Exception:
@@ -106,7 +107,7 @@ class _Forwarder(logging.Handler):
         if dropped > 0:
             self._count = LOG_RATE
             text = f"{dropped} log records of this worker were dropped: it may send {LOG_RATE} in a second"
-            self._send(list(_fields(logging.LogRecord(log.name, logging.WARNING, "", 0, text, None, None))))
+            self._send(_fields(logging.LogRecord(log.name, logging.WARNING, "", 0, text, None, None)))
 
 
 def _fields(record: logging.LogRecord) -> LogFields:

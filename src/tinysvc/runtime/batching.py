@@ -32,6 +32,7 @@ from ..pool.arena import BIG, Arena
 from ..pool.job_reply import JobReply
 from ..pool.scheduler import TICK
 from ..pool.state import Job, Lane
+from .cpu_messages import BatchMessage
 
 if TYPE_CHECKING:
     from ..executor import ProcessPoolExecutor
@@ -169,11 +170,11 @@ class Batcher:
         return items
 
     def _send(self, items: list[Item]) -> None:
-        """Give the pool one job; cpu_endpoints.py describes its content."""
+        """Give the pool one job."""
         bodies = [item.body for item in items]
-        meta = (self._number, [item.meta for item in items], list(map(len, bodies)))
+        message = BatchMessage(self._number, [item.meta for item in items], list(map(len, bodies)))
         try:
-            job = self._pool.submit_frame(meta, _joined(bodies), None, self._lane)
+            job = self._pool.submit_frame(message, _joined(bodies), None, self._lane)
         except PoolError as error:
             self._settle_all(items, error)
             return
@@ -240,17 +241,20 @@ def _joined(bodies: list[bytes]) -> bytes | Arena:
 
 
 def _outcomes(reply: JobReply, count: int) -> list[JobReply | PoolError]:
-    """The replies in the reply of a batch; errors if it does not have the form that cpu_endpoints.py gives it."""
+    """The replies in the reply of a batch; errors if it is not the reply to a batch of `count` requests."""
     try:
         parts: list[JobReply | PoolError] = []
         body, start = cast("bytes | memoryview", reply.body), 0
-        for length, meta, error in reply.meta:
-            part = body[start : start + length]
-            parts.append(RemoteError(*error) if error else JobReply(meta, part if length >= BIG else bytes(part)))
-            start += length
+        for each in reply.meta.parts:
+            part = body[start : start + each.length]
+            start += each.length
+            if (error := each.error) is not None:
+                parts.append(RemoteError(error.type_name, error.message, error.traceback))
+            else:
+                parts.append(JobReply(each.head, part if each.length >= BIG else bytes(part)))
         if len(parts) == count:
             return parts
-    except (TypeError, ValueError):
+    except (AttributeError, TypeError):  # the reply to another kind of message, or a stream
         pass
     return [RemoteError("ValueError", "the worker's reply to a batch has the wrong form", "") for _ in range(count)]
 

@@ -18,6 +18,7 @@ from ..executor import pickled_body
 from ..pool.job_reply import JobReply, unpickled
 from ..pool.remote_errors import remote_error
 from ..service.routes import recorded
+from .cpu_messages import CallMessage, CallReply
 
 if TYPE_CHECKING:
     from ..executor import ProcessPoolExecutor
@@ -37,17 +38,16 @@ class CpuCall(NamedTuple):
 
     async def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         lengths, body = await pickled_body((args, kwargs))
-        job = self.pool.submit_frame((self.number, None, lengths, request_id.get()), body, self.timeout, self.lane)
+        job = self.pool.submit_frame(CallMessage(self.number, lengths, request_id.get()), body, self.timeout, self.lane)
         try:
             reply = await job.future
         except asyncio.CancelledError:
             self.pool.abandon(job, even_running=True)
             raise
-        lengths, failure = reply.meta
-        if failure:
-            type_name, message, traceback = failure
-            raise remote_error(type_name, message, traceback, reply.body, only_http=True)
-        return unpickled(JobReply(lengths, reply.body))
+        result: CallReply = reply.meta
+        if result.failure is not None:
+            raise remote_error(result.failure, reply.body, only_http=True)
+        return unpickled(JobReply(result.lengths, reply.body))
 
 
 _served: WeakKeyDictionary[asyncio.AbstractEventLoop, list[Mapping[Callable[..., Any], CpuCall]]] = WeakKeyDictionary()

@@ -3,17 +3,11 @@
 A worker imports this file, but neither the server nor the pool: with fewer modules it starts sooner and uses less
 memory.
 
-    meta of a request   (number, method, path, query, path parameters, headers, peer, id, pickled resources or None)
-            its reply   (status, content type, headers)
-    meta of a call      (number, None, lengths of the pickles, id of the caller's request); the body is (args, kwargs)
-            its reply   (lengths of the pickles, None), or (None, (status, detail, headers)) of an HTTPError
-    meta of a batch     (number, [meta of each request], [length of each body]); the body is those of all
-            its reply   [(length, reply, None) or (0, None, error's texts)], one for each; the body is those of all
+cpu_messages.py has the messages of jobs; cpu_handlers.py, cpu_calls.py and batching.py are at the other end.
 
-cpu_handlers.py, cpu_calls.py and batching.py are at the other end. A request of a batch fails alone: a request that
-does not bind is not given to the handler; an exception among the results is the error of one request; and when the
-handler raises for several requests, it is called again with each one alone. So a handler with `batch=` must be safe to
-repeat.
+A request of a batch fails alone: a request that does not bind is not given to the handler; an exception among the
+results is the error of one request; and when the handler raises for several requests, it is called again with each one
+alone. So a handler with `batch=` must be safe to repeat.
 """
 
 from __future__ import annotations
@@ -43,6 +37,16 @@ from ..pool.remote_errors import error_text, pickled_error
 from ..service.error_handlers import ErrorHandler, ErrorHandlers, handled_error
 from ..service.resources import open_resource, resource_key
 from ..wire.codings import begin_compression, compress, compress_pieces
+from .cpu_messages import (
+    MESSAGE_TYPES,
+    BatchMessage,
+    BatchPart,
+    BatchReply,
+    CallMessage,
+    CallReply,
+    RequestMessage,
+    ResponseHead,
+)
 
 if TYPE_CHECKING:
     from ..service.routes import Batch
@@ -80,6 +84,8 @@ class CpuProgram:
     opens its own.
     """
 
+    message_types = MESSAGE_TYPES
+
     def __init__(self, endpoints: list[Endpoint]) -> None:
         self.endpoints = endpoints
         self._shared: dict[Any, Any] = {}
@@ -109,8 +115,8 @@ class CpuProgram:
             def run_job(meta: Any, body: Body) -> Reply:
                 respond: JobFunction
                 call: JobFunction
-                respond, call = table[meta[0]]
-                return respond(meta, body) if meta[1] is not None else call(meta, body)
+                respond, call = table[meta.endpoint]
+                return call(meta, body) if type(meta) is CallMessage else respond(meta, body)
 
             yield run_job
 
@@ -129,13 +135,24 @@ def _open(stack: ExitStack, resources: dict[str, Callable[..., Any]], opened: di
     return values
 
 
-def _request(meta: Any, body: Body, compresses: bool) -> Request:
-    _, method, path, query, parameters, headers, (client, server, scheme), identity, resources = meta
-    # As a list, an address is host and port; else the path of a Unix socket, or nothing.
-    client = tuple(client) if type(client) is list else client
-    server = tuple(server) if type(server) is list else server
-    request = Request(method, path, query, Headers(headers), body, parameters, Peer(client, server, scheme), identity)
-    request.resources = resources
+def _request(message: RequestMessage, body: Body, compresses: bool) -> Request:
+    client, server = message.client, message.server
+    peer = Peer(
+        tuple(client) if type(client) is list else client,
+        tuple(server) if type(server) is list else server,
+        message.scheme,
+    )
+    request = Request(
+        message.method,
+        message.path,
+        message.query,
+        Headers(message.headers),
+        body,
+        message.path_params,
+        peer,
+        message.id,
+    )
+    request.resources = message.resources
     if compresses:
         request.compresses = True
     return request
@@ -148,8 +165,8 @@ def _one_at_a_time(endpoint: Endpoint, resources: Values) -> JobFunction:
     bind, stream_type, compress = binder.bind, binder.stream_type, endpoint.compress
     kind, limit, error_handlers = binder.body_kind, endpoint.max_body_size, endpoint.error_handlers
 
-    def run_job(meta: Any, body: Body) -> Reply:
-        request = _request(meta, body, compress)
+    def run_job(message: RequestMessage, body: Body) -> Reply:
+        request = _request(message, body, compress)
         request_id.set(request.id)
         route_name.set(f"{request.method} {path}")
         try:
@@ -173,7 +190,7 @@ def _one_at_a_time(endpoint: Endpoint, resources: Values) -> JobFunction:
                 raise
             response = error_response
             content = response.content
-        return Reply(_meta_of(response), content)
+        return Reply(_head(response), content)
 
     return run_job
 
@@ -203,31 +220,29 @@ def _called(endpoint: Endpoint, resources: Values) -> JobFunction:
     """The handler as a function that the server calls by `cpu(...)`."""
     own = {name: resources[name] for name in signature(endpoint.function).parameters if name in resources}
 
-    def run_job(meta: Any, body: Body) -> Reply:
-        _, _, lengths, caller = meta
-        args, kwargs = unpickle_pieces(lengths, body)
-        request_id.set(caller)
+    def run_job(message: CallMessage, body: Body) -> Reply:
+        args, kwargs = unpickle_pieces(message.lengths, body)
+        request_id.set(message.caller)
         route_name.set(f"call {endpoint.path}")
         try:
             result = endpoint.function(*args, **{**own, **kwargs})
         except MemoryError:  # the worker's state is unknown; it is replaced
             raise
         except Exception as error:
-            return Reply(([], error_text(error)), pickled_error(error))
+            return Reply(CallReply([], error_text(error)), pickled_error(error))
         if isinstance(result, Iterator):
             name = endpoint.function.__qualname__
             raise UnencodableResult(f"{name} streams, and only a request can take a stream; call what returns a value")
         lengths, pieces = pickle_pieces(result)
-        return Reply((lengths, None), b"".join(pieces))
+        return Reply(CallReply(lengths), b"".join(pieces))
 
     return run_job
 
 
-def _meta_of(response: Response) -> tuple[int, str | None, list[tuple[str, str]]]:
-    """Head of the response: status, content type and headers."""
+def _head(response: Response) -> ResponseHead:
     if type(response.headers) is not HeaderLines or not (response.content_type or "").isascii():
         check_headers(response)
-    return response.status, response.content_type, response.headers
+    return ResponseHead(response.status, response.content_type, response.headers)
 
 
 # Batches
@@ -240,15 +255,15 @@ def _batched(endpoint: Endpoint, resources: Values) -> JobFunction:
     own = {name: resources[name] for name in binder.resources if name in resources}
     bind, kind, limit = binder.bind, binder.body_kind, endpoint.max_body_size
 
-    def run_job(meta: Any, body: Body) -> Reply:
-        _, metas, lengths = meta
+    def run_job(message: BatchMessage, body: Body) -> Reply:
+        bodies = list(_parts(body, message.lengths))
         requests = [
-            _request(each, part, endpoint.compress) for each, part in zip(metas, _parts(body, lengths), strict=True)
+            _request(each, part, endpoint.compress) for each, part in zip(message.requests, bodies, strict=True)
         ]
         route_name.set(f"{requests[0].method} {path}")
         outcomes: list[Any] = [None] * len(requests)
         bound: dict[int, Values] = {}
-        for position, (request, part) in enumerate(zip(requests, _parts(body, lengths), strict=True)):
+        for position, (request, part) in enumerate(zip(requests, bodies, strict=True)):
             try:
                 values = own if request.resources is None else {**own, **pickle.loads(request.resources)}
                 bound[position] = bind(request, typed_body(request, part, kind, limit), values)
@@ -260,7 +275,7 @@ def _batched(endpoint: Endpoint, resources: Values) -> JobFunction:
         for position, result in zip(bound, _results(function, list(bound.values()), own), strict=True):
             outcomes[position] = result
         parts = [_reply_part(endpoint, *each) for each in zip(outcomes, requests, strict=True)]
-        return Reply([meta for meta, _ in parts], b"".join([content for _, content in parts]))
+        return Reply(BatchReply([part for part, _ in parts]), b"".join([content for _, content in parts]))
 
     return run_job
 
@@ -298,20 +313,20 @@ def _call(function: Callable[..., Any], bound: list[Values], resources: Values) 
     return list(results)
 
 
-def _reply_part(endpoint: Endpoint, outcome: Any, request: Request) -> tuple[tuple[int, Any, Any], Body]:
-    """One request's part of the reply of a batch: of its meta and of its body."""
+def _reply_part(endpoint: Endpoint, outcome: Any, request: Request) -> tuple[BatchPart, Body]:
+    """One request's part of the reply of a batch, and its body."""
     try:
         response = _whole(outcome) if not isinstance(outcome, BaseException) else None
         if isinstance(outcome, Exception):
             response = _error_response(outcome, request, endpoint.error_handlers)
         if response is None:
-            return (0, None, error_text(outcome)), b""
+            return BatchPart(0, None, error_text(outcome)), b""
         content = _compressed(request, response, response.content) if endpoint.compress else response.content
-        return (len(content), _meta_of(response), None), content
+        return BatchPart(len(content), _head(response)), content
     except MemoryError:
         raise
     except BaseException as error:
-        return (0, None, error_text(error)), b""
+        return BatchPart(0, None, error_text(error)), b""
 
 
 def _whole(result: Any) -> Response:

@@ -16,6 +16,7 @@ from ..core.requests import SAFE_METHODS, Request
 from ..core.responses import Handler, Response
 from ..pool.arena import BIG, Arena, Arenas
 from .batching import Batcher, Item
+from .cpu_messages import RequestMessage, ResponseHead
 
 if TYPE_CHECKING:
     from ..executor import ProcessPoolExecutor
@@ -47,12 +48,24 @@ def cpu_handler(
     async def handle(request: Request) -> Response:
         body = await request.body() if batched or request.has_arrived else await body_for_worker(request, pool.arenas)
         method, path, query = request.method, request.raw_path, request.raw_query
-        values = request.resources
-        meta = (number, method, path, query, request.path_params, request.headers.raw, request.peer, request.id, values)
+        peer = request.peer
+        message = RequestMessage(
+            number,
+            method,
+            path,
+            query,
+            request.path_params,
+            request.headers.raw,
+            peer.client,
+            peer.server,
+            peer.scheme,
+            request.id,
+            request.resources,
+        )
         key = (number, method, path, query, body) if type(body) is bytes else None
         job: Job | Item | None = None
         try:
-            job = jobs.submit_frame(meta, body, timeout, lane, key)
+            job = jobs.submit_frame(message, body, timeout, lane, key)
             cancels = route.on_disconnect == "cancel" or (not route.on_disconnect and method in SAFE_METHODS)
 
             def on_disconnect() -> None:
@@ -68,8 +81,8 @@ def cpu_handler(
                 body.close()
             error.headers = [*error.headers, ("server-timing", server_timing(job))]
             raise
-        status, content_type, headers = reply.meta
-        response = Response(reply.body, status, headers, content_type)
+        head: ResponseHead = reply.meta
+        response = Response(reply.body, head.status, head.headers, head.content_type)
         list.append(
             response.headers, ("server-timing", server_timing(job))
         )  # our own value needs no check; this is a hot path

@@ -1,0 +1,93 @@
+"""The messages between the server and the program of its cpu routes: what a job asks for, and what it replies.
+
+    RequestMessage    a request; the body of the job is the request's           ──> ResponseHead, and the body
+    CallMessage       a call by `cpu(...)`; the body is (args, kwargs)          ──> CallReply, and a pickle
+    BatchMessage      several requests; the body is those of all, joined        ──> BatchReply, and the bodies, joined
+
+The server makes the first column (cpu_handlers.py, cpu_calls.py, batching.py) and a worker the second one
+(cpu_endpoints.py). Each message travels as the `meta` of a frame: see pool/frames.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from ..pool.frames import ErrorText, MessageTypes
+
+
+class Message(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
+    """No message is a part of a reference cycle, so the garbage collector need not know them."""
+
+
+class RequestMessage(Message, tag=0):
+    """One request for an endpoint."""
+
+    endpoint: int
+    """The position of the endpoint in the program."""
+    method: str
+    path: str
+    query: str
+    path_params: dict[str, str] | None
+    headers: Sequence[tuple[bytes, bytes]]
+    client: Any
+    server: Any
+    """As in `Peer`; a tuple arrives as a list."""
+    scheme: str
+    id: str
+    resources: bytes | None
+    """The values of the request's own resources, pickled."""
+
+
+class CallMessage(Message, tag=1):
+    """A call of an endpoint's handler."""
+
+    endpoint: int
+    lengths: list[int]
+    """Of the pickle's pieces, in bytes: see frames.pickle_pieces."""
+    caller: str
+    """The id of the caller's request."""
+
+
+class BatchMessage(Message, tag=2):
+    """Requests for an endpoint that computes them together."""
+
+    endpoint: int
+    requests: list[RequestMessage]
+    lengths: list[int]
+    """Of their bodies, in bytes."""
+
+
+class ResponseHead(Message, tag=0):
+    """The response to one request."""
+
+    status: int
+    content_type: str | None
+    headers: list[tuple[str, str]]
+
+
+class CallReply(Message, tag=1):
+    """The result of a call, or its exception, whose body is the result of `pickled_error`."""
+
+    lengths: list[int]
+    failure: ErrorText | None = None
+
+
+class BatchPart(Message):
+    """One request of a batch: its response, or its error."""
+
+    length: int
+    """Bytes of its body."""
+    head: ResponseHead | None
+    error: ErrorText | None = None
+
+
+class BatchReply(Message, tag=2):
+    """The outcomes of a batch, in the order of its requests."""
+
+    parts: list[BatchPart]
+
+
+MESSAGE_TYPES = MessageTypes(RequestMessage | CallMessage | BatchMessage, ResponseHead | CallReply | BatchReply)
