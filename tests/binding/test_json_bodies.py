@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Annotated, Any
 
 import msgspec
@@ -170,6 +171,26 @@ def test_message_is_read_like_a_body(kind: Any) -> None:
         json_value(b'{"values": ["x"]}', kind)
     with pytest.raises(ValueError, match="the message is not JSON"):
         json_value("{", kind)
+
+
+def test_type_of_a_message_is_not_written_out_for_each_message() -> None:
+    written = 0
+
+    class Counted(type):
+        def __repr__(cls) -> str:
+            nonlocal written
+            written += 1
+            return "Message"
+
+    @dataclasses.dataclass
+    class Message(metaclass=Counted):
+        n: int
+
+    for kind in (Message, list[Message]):
+        json_value(b'{"n": 1}' if kind is Message else b'[{"n": 1}]', kind)
+        written = 0
+        assert json_value(b'{"n": 2}' if kind is Message else b'[{"n": 2}]', kind) in (Message(2), [Message(2)])
+        assert written == 0
 
 
 def test_message_that_fits_two_models_becomes_the_first_one() -> None:

@@ -7,7 +7,17 @@ import asyncio
 import pytest
 
 from http_ends import get, logged, on_loop, serving
-from tinysvc import ConfigurationError, HTTPError, Request, Response, Service, SocketClosed, WebSocket, io_route
+from tinysvc import (
+    Background,
+    ConfigurationError,
+    HTTPError,
+    Request,
+    Response,
+    Service,
+    SocketClosed,
+    WebSocket,
+    io_route,
+)
 from tinysvc.core.responses import Handler
 from tinysvc.core.settings import Settings
 from tinysvc.runtime.running_service import at_work
@@ -108,6 +118,55 @@ async def test_middleware_runs_before_the_handshake() -> None:
         await peer.open("/echo?token=1")
         peer.send(frame(TEXT, b"x"))
         assert await peer.frame() == (TEXT, b"x")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "seen", "logs"),
+    [
+        (RuntimeError("secret"), 1011, ["middleware 500"], 1),
+        (HTTPError(409, "taken"), 1008, ["middleware 409"], 0),
+        (KeyError("no such room"), 1011, ["error handler KeyError", "middleware 404"], 0),
+    ],
+)
+def test_error_after_accept_takes_the_way_of_every_error(
+    error: Exception, code: int, seen: list[str], logs: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    found: list[str] = []
+    ran: list[str] = []
+
+    async def counted(request: Request, call_next: Handler) -> Response:
+        response = await call_next(request)
+        found.append(f"middleware {response.status}")
+        return response
+
+    def missing(request: Request, error: KeyError) -> Response:
+        found.append(f"error handler {type(error).__name__}")
+        return Response("missing", 404)
+
+    @io_route("/fails")
+    async def fails(socket: WebSocket, background: Background) -> None:
+        await socket.accept()
+        background.add(ran.append, "task")
+        raise error
+
+    @on_loop
+    async def ask() -> None:
+        service = Service(fails, middleware=[counted], error_handlers={KeyError: missing})
+        async with (
+            at_work(service, Settings()) as running,
+            serving(running.handle) as server,
+            server.client() as client,
+        ):
+            peer = RawSocket(client)
+            await peer.open("/fails")
+            opcode, payload = await peer.frame()
+            assert (opcode, int.from_bytes(payload[:2], "big")) == (CLOSE, code)
+            peer.send(close())
+            assert await peer.all() == []
+
+    ask()
+    assert (found, ran) == (seen, [])  # the background task is discarded
+    assert len(logged(caplog)) == logs
 
 
 @pytest.mark.parametrize("method", ["POST", "GET"])

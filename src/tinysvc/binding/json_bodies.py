@@ -10,7 +10,7 @@ import inspect
 import re
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast, get_args
 
 import msgspec
 
@@ -75,14 +75,31 @@ def json_body(annotation: Any, default: Any, decoders: Decoders) -> Get:
     return get
 
 
-@lru_cache(maxsize=256)
-def _message_decoder(annotation: Any, written: str) -> tuple[Any, Callable[[Body], Any]]:
-    """The type without aliases, and its decoder: a WebSocket asks for the same type for each message.
+class MessageDecoder(NamedTuple):
+    """Reads the messages of one type."""
 
-    `written` is a part of the key: `A | B` equals `B | A`, but of two models that fit, pydantic takes the first one.
+    annotation: Any
+    """The type without aliases."""
+    decode: Callable[[Body], Any]
+
+
+@lru_cache(maxsize=256)
+def _message_decoder(annotation: Any) -> MessageDecoder | None:
+    """The decoder of a type: a WebSocket asks for the same type for each message. None: its order matters.
+
+    `A | B` equals `B | A`, but of two pydantic models that fit, pydantic takes the first one.
     """
     annotation = without_aliases(annotation)
-    return annotation, decoders_of(annotation).json
+    if holds_model(annotation) and get_args(annotation):
+        return None
+    return MessageDecoder(annotation, decoders_of(annotation).json)
+
+
+@lru_cache(maxsize=256)
+def _ordered_decoder(annotation: Any, written: str) -> MessageDecoder:
+    """The same for a type that contains pydantic models. `written` is the type with its order."""
+    annotation = without_aliases(annotation)
+    return MessageDecoder(annotation, decoders_of(annotation).json)
 
 
 def json_value(message: bytes | str, annotation: Any) -> Any:
@@ -92,9 +109,9 @@ def json_value(message: bytes | str, annotation: Any) -> Any:
         ValueError: The message is not JSON or does not fit the type; the text names each place.
     """
     try:
-        annotation, decode = _message_decoder(annotation, repr(annotation))
+        annotation, decode = _message_decoder(annotation) or _ordered_decoder(annotation, repr(annotation))
     except TypeError:  # a type that cannot be hashed, or that cannot be read
-        annotation, decode = _message_decoder.__wrapped__(annotation, "")
+        annotation, decode = _ordered_decoder.__wrapped__(annotation, "")
     body = (message.encode() if isinstance(message, str) else message).removeprefix(BYTE_ORDER_MARK)
     try:
         return decode(body)

@@ -92,16 +92,6 @@ class Response:
         return f"<Response {self.status} {self.content_type}>"
 
 
-class FailedResponse(Response):
-    """Placeholder: the connection is closed. `error` is the handler's exception, for the resources of its request."""
-
-    __slots__ = ("error",)
-
-    def __init__(self, error: BaseException) -> None:
-        super().__init__(b"", 204)
-        self.error = error
-
-
 def add_vary(response: Response, *names: str) -> None:
     """Add the names of request headers to Vary (RFC 9110, 12.5.5), without duplicates."""
     names_so_far = [part.strip() for name, value in response.headers if name == "vary" for part in value.split(",")]

@@ -22,7 +22,7 @@ from ..core import forks
 from ..core.errors import HTTPError
 from ..core.request_context import register_task
 from ..core.requests import Request
-from ..core.responses import FailedResponse, Handler, Response
+from ..core.responses import Handler, Response
 from ..core.shutdown import awake_timeout
 from ..core.threads import in_thread
 from ..core.tracebacks import INDENT, author_traceback, indented, observe_error
@@ -142,9 +142,7 @@ class BackgroundTasks:
             except BaseException:
                 background.discard()
                 raise
-            if isinstance(response, FailedResponse):
-                background.discard()
-            elif isinstance(response.content, AsyncIterator):
+            if isinstance(response.content, AsyncIterator):
                 stack = AsyncExitStack()
                 stack.push(partial(_end_of_stream, background))
                 response.content = OpenStream(response.content, stack)

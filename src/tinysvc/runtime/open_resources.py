@@ -16,7 +16,7 @@ from ..binding.binder import Binder, HeadCheck
 from ..core.context_variables import SavedVariables, restore
 from ..core.errors import TinysvcError, UnencodableResult
 from ..core.requests import Request
-from ..core.responses import FailedResponse, Handler, Response
+from ..core.responses import Handler, Response
 from ..core.shutdown import MIN_STEP_TIME, awake_timeout, exit_guard
 from ..core.threads import in_thread
 from ..core.tracebacks import author_traceback, indented, observe_error
@@ -218,10 +218,7 @@ class Scope:
                 response.content = OpenStream(response.content, stack)
                 return response
             _protect_closing(request, own_task)
-            if isinstance(response, FailedResponse):
-                await _close(stack, response.error)
-            else:
-                await stack.aclose()
+            await stack.aclose()
             return response
 
         async def handle_apart(request: Request) -> Response:

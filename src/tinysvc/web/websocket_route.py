@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..binding.annotations import without_annotated
-from ..core.errors import ConfigurationError, HTTPError, TinysvcError
+from ..core.errors import ConfigurationError, HTTPError
 from ..core.optional_libraries import missing_library
 from ..core.requests import Request
-from ..core.responses import FailedResponse, Handler, Response
-from ..core.tracebacks import author_traceback, indented, observe_error
+from ..core.responses import Handler, Response
 from ..service.plan import Plan
 from .websocket import WebSocket
 from .websocket_protocol import INTERNAL, NORMAL, POLICY, SocketClosed, shortened_reason
-
-log = logging.getLogger("tinysvc.websocket")
 
 
 def socket_parameter(plan: Plan) -> str:
@@ -49,28 +45,22 @@ def socket_handler(function: Callable[..., Any], name: str, bind: Callable[[Requ
     async def handle(request: Request) -> Response:
         arguments = bind(request)
         socket: WebSocket = arguments[name]
-        response, code, reason = Response(b"", 204), NORMAL, ""  # a placeholder: the connection is upgraded
         try:
             await function(**arguments)
         except SocketClosed:
             pass
         except (Exception, SystemExit, KeyboardInterrupt) as error:
-            if not socket.accepted:
-                raise
-            response, (code, reason) = FailedResponse(error), _close_frame_of(request, error)
+            if socket.accepted:
+                await socket.end(*_close_frame_of(error))
+            raise  # after `accept`, too: resources roll back, and the error is logged, as for any other route
         if not socket.accepted:
             raise HTTPError(403, "The WebSocket was not accepted.")
-        await socket.end(code, reason)
-        return response
+        await socket.end(NORMAL, "")
+        return Response(b"", 204)  # it is not sent: the connection is upgraded
 
     return handle
 
 
-def _close_frame_of(request: Request, error: BaseException) -> tuple[int, str]:
-    """Code and reason of the close frame after an error of the handler. An unexpected error is logged, not sent."""
-    if isinstance(error, HTTPError):
-        return POLICY, shortened_reason(error.detail)
-    observe_error(error)
-    text = str(error) if isinstance(error, TinysvcError) else f"the handler failed\n{author_traceback(error)}"
-    log.error("%s %s (request %s): %s", request.method, request.raw_path, request.id, indented(text))
-    return INTERNAL, ""
+def _close_frame_of(error: BaseException) -> tuple[int, str]:
+    """Code and reason of the close frame after an error of the handler. An unexpected error is not sent."""
+    return (POLICY, shortened_reason(error.detail)) if isinstance(error, HTTPError) else (INTERNAL, "")
