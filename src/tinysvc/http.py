@@ -18,6 +18,7 @@ import logging
 from collections.abc import Awaitable
 from contextvars import Context, copy_context
 from math import inf
+from time import monotonic
 from typing import Protocol, cast
 
 from .core import forks, request_context
@@ -125,7 +126,7 @@ class Connection:
         log.debug("499: %s disconnected while %r was handled", self.wire.peer.client, request)
         if request.on_disconnect is not None:
             request.on_disconnect()
-        elif request.method in SAFE_METHODS:
+        elif request.method in SAFE_METHODS or request.time_limit is not None:
             self.task.cancel()
 
     def ignore_disconnect(self) -> None:
@@ -188,7 +189,10 @@ class Connection:
             await self._refuse(TinysvcError())
 
     def _prepare(self, request: Request) -> None:
-        """Give the request the reader of its body, and the offer to change protocols."""
+        """Give the request the reader of its body, its time limit, and the offer to change protocols."""
+        timeout = self.wire.take_timeout(request)
+        if timeout is not None:
+            request.time_limit = monotonic() + timeout
         if self.wire.body is not None:
             self.body = BodyReader(self, self.wire.body)
             request.receive_body_from(self.body)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable
 from itertools import count
 from random import getrandbits
+from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
 
@@ -79,6 +80,9 @@ class Request:
     keeps_form: bool
     """Set if the handler also reads the body of a form: `form()`, called by middleware, must then keep the body."""
 
+    deadline: float | None
+    """Point in time (`time.monotonic`) when the handler is stopped; set once a timer watches it, and in workers."""
+
     compresses: bool
     """Set if the response may be compressed, which weakens its entity-tag; see conditional.py."""
 
@@ -91,6 +95,7 @@ class Request:
         "_query",
         "background",
         "compresses",
+        "deadline",
         "form_data",
         "headers",
         "keeps_form",
@@ -103,6 +108,7 @@ class Request:
         "resources",
         "root_path",
         "served_by",
+        "time_limit",
         "upgrade",
     )
 
@@ -133,6 +139,7 @@ class Request:
         self.form_data: FormData | None = None  # set by form()
         self.resources: Any = None  # the values of the request's resources by name; for a worker, their pickle
         self.on_disconnect: Callable[[], object] | None = None
+        self.time_limit: float | None = None  # point in time (time.monotonic) when the client gives up
 
     @property
     def id(self) -> str:
@@ -147,6 +154,20 @@ class Request:
                 given = value.decode("latin-1")
                 return given if len(given) <= MAX_REQUEST_ID and TOKEN.fullmatch(given) else ""
         return ""
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether a timer watches the deadline of the request."""
+        return hasattr(self, "deadline")
+
+    @property
+    def budget(self) -> float | None:
+        """Seconds that are left for the response: of the client's `Request-Timeout` and the route's `timeout`.
+
+        None: the request has no deadline. See `seconds_left` for code that has no request.
+        """
+        deadline = getattr(self, "deadline", self.time_limit)
+        return None if deadline is None else max(0.0, deadline - monotonic())
 
     @property
     def client(self) -> Any:

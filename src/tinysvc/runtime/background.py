@@ -18,7 +18,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from ..core import forks
+from ..core import budget, forks
 from ..core.errors import HTTPError
 from ..core.request_context import register_task
 from ..core.requests import Request
@@ -101,7 +101,10 @@ class Background:
         name = _checked_name(function)
         if inspect.isfunction(function):
             inspect.signature(function).bind(*args, **kwargs)  # an error here still reaches the client
-        task = Task(partial(function, *args, **kwargs), name, self._request, copy_context())
+        context = copy_context()
+        if budget.current in context:
+            context.run(budget.current.set, None)  # the deadline is that of the response
+        task = Task(partial(function, *args, **kwargs), name, self._request, context)
         self._tasks.reserve(task)
         self._added.append(task)
         if self._starts:  # added by a task

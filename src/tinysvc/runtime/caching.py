@@ -29,6 +29,7 @@ from ..core.responses import Handler, Response, add_vary, make_private
 from ..pool.arena import BIG
 from ..service.routes import Route
 from ..wire.codings import choose_coding, offered_codings
+from .limits import within_time
 
 LARGEST_SHARE = 8
 """One response may use at most this fraction of the cache: otherwise a few big ones would remove all others."""
@@ -133,6 +134,8 @@ class CachedRoute:
     async def __call__(self, request: Request) -> Response:
         if not request.has_arrived and int(request.headers.get("content-length", BIG)) >= BIG:
             return await self._handler(request)  # a big body goes straight to its arena, without a key
+        if request.time_limit is not None and not request.is_timed:
+            return await within_time(self, request)  # the computation has no deadline of its own: others may share it
         body = await request.body()
         key = self._key(request, body)
         response = await self._result(key, request, body)
@@ -185,7 +188,7 @@ class CachedRoute:
     async def _outcome(self, key: Hashable, computation: Computation, request: Request) -> Outcome:
         """The outcome of a computation. It is cancelled when no request waits for it any more."""
         task = asyncio.current_task()
-        if task is not None and (self._cancels or request.method in SAFE_METHODS):
+        if task is not None and (self._cancels or request.method in SAFE_METHODS or request.time_limit is not None):
             request.on_disconnect = task.cancel
         computation.waiting += 1
         try:

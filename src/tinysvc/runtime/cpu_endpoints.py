@@ -23,6 +23,7 @@ from ..binding.binder import Binder
 from ..binding.compressed_bodies import typed_body
 from ..binding.inputs import Body
 from ..binding.results import encode_iterator, encode_result
+from ..core.budget import Deadline, current
 from ..core.errors import HTTPError, UnencodableResult
 from ..core.form_data import FormData
 from ..core.headers import HeaderLines, Headers
@@ -153,6 +154,7 @@ def _request(message: RequestMessage, body: Body, compresses: bool) -> Request:
         message.id,
     )
     request.resources = message.resources
+    request.deadline = message.deadline
     if compresses:
         request.compresses = True
     return request
@@ -169,6 +171,7 @@ def _one_at_a_time(endpoint: Endpoint, resources: Values) -> JobFunction:
         request = _request(message, body, compress)
         request_id.set(request.id)
         route_name.set(f"{request.method} {path}")
+        current.set(Deadline(request.deadline))
         try:
             body = typed_body(request, body, kind, limit)
             values = resources if request.resources is None else {**resources, **pickle.loads(request.resources)}

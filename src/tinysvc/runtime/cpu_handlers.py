@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from math import inf
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import PoolError
+from ..core.errors import DeadlineExceeded, DeadlineInQueue, PoolError
 from ..core.requests import SAFE_METHODS, Request
 from ..core.responses import Handler, Response
 from ..pool.arena import BIG, Arena, Arenas
 from .batching import Batcher, Item
 from .cpu_messages import RequestMessage, ResponseHead
+from .limits import budget_exhausted, within_time
 
 if TYPE_CHECKING:
     from ..executor import ProcessPoolExecutor
@@ -46,6 +49,13 @@ def cpu_handler(
     jobs: Any = Batcher(pool, number, route.batch, timeout, lane) if route.batch else pool
 
     async def handle(request: Request) -> Response:
+        limit = timeout
+        if request.time_limit is not None:
+            if batched and not request.is_timed:
+                return await within_time(handle, request)  # a batch has requests with other deadlines, too
+            limit = min(request.time_limit - monotonic(), inf if timeout is None else timeout)
+            if limit <= 0:
+                raise budget_exhausted(request, "before the job was queued", server_timing(None))
         body = await request.body() if batched or request.has_arrived else await body_for_worker(request, pool.arenas)
         method, path, query = request.method, request.raw_path, request.raw_query
         peer = request.peer
@@ -61,12 +71,15 @@ def cpu_handler(
             peer.scheme,
             request.id,
             request.resources,
+            None if limit is None else monotonic() + limit,
         )
         key = (number, method, path, query, body) if type(body) is bytes else None
         job: Job | Item | None = None
         try:
-            job = jobs.submit_frame(message, body, timeout, lane, key)
+            job = jobs.submit_frame(message, body, limit, lane, key)
             cancels = route.on_disconnect == "cancel" or (not route.on_disconnect and method in SAFE_METHODS)
+            if request.time_limit is not None:
+                cancels = route.on_disconnect != "finish"  # a client that gives a time waits for the response
 
             def on_disconnect() -> None:
                 jobs.abandon(job, even_running=cancels)
@@ -79,6 +92,9 @@ def cpu_handler(
         except PoolError as error:
             if isinstance(body, Arena):
                 body.close()
+            if limit is not timeout and isinstance(error, (DeadlineInQueue, DeadlineExceeded)):
+                when = "while the job waited" if isinstance(error, DeadlineInQueue) else "while the job ran"
+                raise budget_exhausted(request, when, server_timing(job)) from None
             error.headers = [*error.headers, ("server-timing", server_timing(job))]
             raise
         head: ResponseHead = reply.meta

@@ -39,6 +39,8 @@ class RequestMessage(Message, tag=0):
     id: str
     resources: bytes | None
     """The values of the request's own resources, pickled."""
+    deadline: float | None = None
+    """Point in time (`time.monotonic`) when the job is killed."""
 
 
 class CallMessage(Message, tag=1):

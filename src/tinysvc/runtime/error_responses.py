@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from ..core import forks
+from ..core.call_errors import BudgetExhausted, CallFailed
 from ..core.errors import (
     ConfigurationError,
     DeadlineExceeded,
@@ -96,6 +97,10 @@ def _log_line(error: BaseException) -> tuple[int, str]:
         return logging.ERROR, str(error)
     if isinstance(error, (WorkerDied, JobRefused, DeadlineExceeded)):
         return logging.ERROR, f"{error.status}, {error}"
+    if isinstance(error, BudgetExhausted):
+        return logging.INFO, f"{error.status}, {error}"
+    if isinstance(error, CallFailed):
+        return logging.ERROR, f"{error.status}, a call failed: {error}"
     if not isinstance(error, TinysvcError):
         return logging.ERROR, f"the handler failed\n{author_traceback(error)}"
     return logging.DEBUG, ""

@@ -14,6 +14,7 @@ from ..binding.results import begin_result, encode_result
 from ..core.requests import Request
 from ..core.responses import Handler, Response
 from ..core.threads import in_thread
+from .limits import within_time
 
 Bind = Callable[[Request, bytes], Mapping[str, Any]]
 
@@ -38,6 +39,8 @@ def io_handler(
     if inspect.iscoroutinefunction(function) and binds and not binder.body_kind:
 
         async def handle_parameters(request: Request) -> Response:
+            if request.time_limit is not None and not request.is_timed:
+                return await within_time(handle_parameters, request)
             response = encode_result(await function(**bind(request, b"")))
             return response if type(response.content) is bytes else await begin_result(response, stream_type)
 
@@ -45,6 +48,8 @@ def io_handler(
     if inspect.iscoroutinefunction(function):
 
         async def handle(request: Request) -> Response:
+            if request.time_limit is not None and not request.is_timed:
+                return await within_time(handle, request)
             response = encode_result(await (function(**await arguments_of(request)) if binds else function()))
             return response if type(response.content) is bytes else await begin_result(response, stream_type)
 
@@ -56,6 +61,8 @@ def io_handler(
         current_default_thread_limiter()  # imports anyio's threads now, not during the first request
 
     async def handle_plain(request: Request) -> Response:
+        if request.time_limit is not None and not request.is_timed:
+            return await within_time(handle_plain, request)
         call = partial(function, **await arguments_of(request) if binds else {})
         response = encode_result(call() if is_stream else await in_thread(call))
         return response if type(response.content) is bytes else await begin_result(response, stream_type)

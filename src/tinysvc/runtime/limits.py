@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
+from time import monotonic
 
+from ..core.budget import TIMEOUT_FIELDS, Deadline, current, sooner
+from ..core.call_errors import BudgetExhausted
 from ..core.errors import HTTPError
 from ..core.requests import Request
 from ..core.responses import EVENTS, Handler, Response
@@ -32,18 +36,59 @@ def with_kept_form(handler: Handler) -> Handler:
 
 
 def limited_time(handler: Handler, timeout: float) -> Handler:
-    """`handler`, cancelled after `timeout` seconds: 504."""
+    """`handler`, cancelled after `timeout` seconds: 504. A client's `Request-Timeout` can shorten this."""
 
     async def handle(request: Request) -> Response:
-        try:
-            async with asyncio.timeout(timeout) as limit:
-                return await handler(request)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            raise HTTPError(504, f"The response was not ready within {timeout:g} s.") from None
+        return await within_time(handler, request, timeout)
 
     return handle
+
+
+async def within_time(handler: Handler, request: Request, timeout: float | None = None) -> Response:
+    """Call `handler`, and cancel it after `timeout` seconds or when the client gives up, whichever is sooner.
+
+    Code that the handler calls sees the deadline by `seconds_left`. A stream that it returns has only the client's.
+
+    Raises:
+        BudgetExhausted: The client has given up; also at once, before the handler starts.
+        HTTPError: 504, the timeout has passed.
+    """
+    now = monotonic()
+    request.deadline = at = sooner(request.time_limit, None if timeout is None else now + timeout)
+    if at is None:
+        return await handler(request)
+    deadline = Deadline(at)
+    token = current.set(deadline)
+    try:
+        if at <= now:
+            raise budget_exhausted(request, "before the handler started")
+        async with asyncio.timeout(at - now) as limit:
+            return await handler(request)
+    except TimeoutError:
+        if at <= now or not limit.expired():
+            raise
+        if at == request.time_limit:
+            raise budget_exhausted(request, "while the handler ran") from None
+        raise HTTPError(504, f"The response was not ready within {timeout:g} s.") from None
+    finally:
+        deadline.at = request.time_limit
+        with suppress(ValueError):  # the handler runs in a task of its own
+            current.reset(token)
+
+
+def budget_exhausted(request: Request, when: str, *timings: str) -> BudgetExhausted:
+    """The error of a request whose client has given up. Its message and `Server-Timing` name the budget.
+
+    Args:
+        request: The request.
+        when: What the server did at that moment, as in "while the handler ran".
+        timings: What else `Server-Timing` names.
+    """
+    fields = [request.headers.get(name.decode(), "") for name in sorted(TIMEOUT_FIELDS, reverse=True)]
+    given = " and ".join(filter(None, fields)) or "its caller"
+    error = BudgetExhausted(f"The budget of the request, {given}, was used up {when}.")
+    error.headers = [("server-timing", ", ".join([*timings, f'budget;desc="{given}"']))]
+    return error
 
 
 class IoLimit:

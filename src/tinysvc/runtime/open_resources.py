@@ -22,7 +22,7 @@ from ..core.threads import in_thread
 from ..core.tracebacks import author_traceback, indented, observe_error
 from ..service.resources import Resources, binders_of, open_resource, resource_key
 from ..service.routes import Given, Resource
-from .limits import limited_time
+from .limits import within_time
 from .own_task import OwnTask
 
 log = logging.getLogger("tinysvc")
@@ -205,10 +205,10 @@ class Scope:
             self._check(request)
             stack = AsyncExitStack()
             try:
-                if self._timeout is None:
+                if self._timeout is None and request.time_limit is None:
                     response = await self._respond(stack, handler, request)
                 else:  # only around this: the deadline does not cancel the closing
-                    response = await limited_time(partial(self._respond, stack, handler), self._timeout)(request)
+                    response = await within_time(partial(self._respond, stack, handler), request, self._timeout)
             except BaseException as error:
                 _protect_closing(request, own_task)
                 await _close(stack, error)

@@ -119,7 +119,7 @@ class ServerConnection:
     __slots__ = (
         "_checked", "_chunked", "_forgiven", "_known_block", "_known_framing", "_last", "_left", "_longest_line",
         "body", "buffer", "incoming", "is_plain", "keep_alive", "minor", "offers_upgrade", "outgoing", "peer",
-        "requests", "settings",
+        "requests", "settings", "timeout",
     )  # fmt: skip
 
     def __init__(self, settings: Settings, peer: Peer | None = None) -> None:
@@ -131,6 +131,7 @@ class ServerConnection:
         self.keep_alive = True
         self.minor = b"1"
         self.offers_upgrade = False  # the request
+        self.timeout: float | None = None  # seconds, of a request that is not plain
         self.is_plain = False  # the request came whole, and a small 200 needs only the usual lines
         self.requests = 0  # that were taken
         self._last = settings.max_requests  # number of the request after whose response the connection closes
@@ -176,8 +177,15 @@ class ServerConnection:
         self.keep_alive = framing.keep_alive and number < self._last
         self.is_plain = self.keep_alive and framing.is_plain and method != "HEAD" and self.incoming == DONE
         if not self.is_plain:
-            self.offers_upgrade = framing.upgrade
+            self.offers_upgrade, self.timeout = framing.upgrade, framing.timeout
         return Request(method, path, query, framing.headers, body, None, self.peer)
+
+    def take_timeout(self, request: Request) -> float | None:
+        """Seconds that the client gives for the response to a request that is not plain. It may be a plain one now."""
+        if self.timeout is not None:
+            usual = self.minor == b"1" and not self.offers_upgrade and request.method != "HEAD"
+            self.is_plain = usual and self.keep_alive and self.incoming == DONE
+        return self.timeout
 
     def _judge_head(self) -> tuple[RequestLine, Framing] | None:
         """The meaning of the head in the buffer; None if it is not complete."""

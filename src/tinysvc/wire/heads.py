@@ -14,6 +14,7 @@ from http import HTTPStatus
 
 import httptools
 
+from ..core.budget import TIMEOUT_FIELDS, timeout_of
 from ..core.errors import ProtocolError, UnencodableResult
 from ..core.headers import FIELD_VALUE, SERVER_HEADERS, Headers, bad_header_value
 from ..core.responses import COMMON_TYPES
@@ -83,8 +84,10 @@ class Framing:
     expect_continue: bool
     upgrade: bool
     is_plain: bool
-    """Whether nothing here asks for more than a usual response: HTTP/1.1, and no offer to change protocols."""
+    """Whether nothing here asks for more than usual: HTTP/1.1, no offer to change protocols, no `Request-Timeout`."""
     host: bytes
+    timeout: float | None = None
+    """Seconds that the client gives for its response (`Request-Timeout`); None if it does not say."""
 
 
 class FieldCollector:
@@ -122,6 +125,7 @@ def parse_fields(head: bytes, minor: bytes, settings: Settings) -> Framing:
     expect = single.get(b"expect", b"").lower() if minor == b"1" else b""
     if expect not in (b"", b"100-continue"):
         raise ProtocolError(417, "The only supported expectation is 100-continue (RFC 9110, 10.1.1).")
+    timeout = None if TIMEOUT_FIELDS.isdisjoint(single) else timeout_of(single)
     upgrade = b"upgrade" in connection and minor == b"1" and not length and not chunked
     return Framing(
         headers=Headers(tuple(fields)),
@@ -131,8 +135,9 @@ def parse_fields(head: bytes, minor: bytes, settings: Settings) -> Framing:
         chunked=chunked,
         expect_continue=bool(expect),
         upgrade=upgrade,
-        is_plain=minor == b"1" and not upgrade,
+        is_plain=minor == b"1" and not upgrade and timeout is None,
         host=host or b"",
+        timeout=timeout,
     )
 
 
@@ -175,7 +180,7 @@ def persists(connection: set[bytes], minor: bytes) -> bool:
 
 _OPTIONS = re.compile(rb"[ \t]*+(?:" + TOKEN + rb")?[ \t]*+(?:,[ \t]*+(?:" + TOKEN + rb")?[ \t]*+)*+")
 _LENGTH = re.compile(rb"0|[1-9][0-9]{0,17}")  # other programs may read 010 as eight
-_ONLY_ONCE = frozenset({b"host", b"content-length", b"transfer-encoding", b"content-type", b"expect"})
+_ONLY_ONCE = frozenset({b"host", b"content-length", b"transfer-encoding", b"content-type", b"expect", *TIMEOUT_FIELDS})
 
 
 def host_is_valid(host: bytes) -> bool:
