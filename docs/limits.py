@@ -273,6 +273,12 @@ GROUPS = {
             "504, and the worker is killed; 503 if the job has not started",
             "similar to a proxy's; `timeout=` in the decorator",
         ),
+        Limit(
+            "time for a call to another service; 0 for any",
+            "call_timeout",
+            "504, and the callee is told to stop",
+            "it applies only where neither a caller, nor a route, nor a block of code sets a deadline",
+        ),
         Limit("result of a job", "max_result_size", "500", "stream longer results"),
         Limit(
             "unread bytes of a worker's stream",

@@ -21,6 +21,9 @@ Times are in seconds and sizes in bytes, as plain numbers: `--max-body-size 1048
 that is left out (`workers`, `queue_size`, `max_jobs`, `max_memory`, `memory_limit`) has the value of the default pool.
 Each field is looked up separately: `--pools training:workers=4` changes only that field.
 
+`services` names the replicas of other services. In `Service(...)` and `run(...)` it may be a
+mapping, `services={"shop": ["http://a:8001", "http://b:8001"]}`.
+
 This page is written by `python docs/options.py`.
 
 | option | default | meaning |

@@ -137,3 +137,14 @@ def test_executor_replaces_a_pool() -> None:
     assert load_settings({}, {}, service).pools == {"default": executor, "gpu": executor}
     settings = load_settings({"pools": "default gpu:workers=1"}, {}, service)
     assert settings.pools == {"gpu": Pool(workers=1)}  # the flag is stronger
+
+
+def test_services_are_a_text_or_a_mapping() -> None:
+    text = "shop=http://a:8001,http://b:8001 training=unix:/run/t.sock"
+    mapping = {"shop": ["http://a:8001", "http://b:8001"], "training": "unix:/run/t.sock"}
+    assert Settings(services=text).services == Settings(services=mapping).services == text  # type: ignore[arg-type]
+    assert load_settings({}, {"TINYSVC_SERVICES": text}, {"services": mapping}).services == text
+    with pytest.raises(SettingsError, match="services takes a text"):
+        Settings(services=7)  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="services_key needs a services_cert"):
+        Settings(services_key="key.pem")

@@ -9,7 +9,7 @@ import pytest
 
 from tinysvc.core.errors import ConfigurationError
 from tinysvc.service.decorators import cpu_route, io_resource, io_route
-from tinysvc.service.routes import Batch
+from tinysvc.service.routes import Batch, recorded
 
 
 def handler() -> None: ...
@@ -61,3 +61,34 @@ def test_generator_takes_no_batch() -> None:
         match=r"streams, but a batch has no streams; .* leave out batch=",
     ):
         cpu_route("/", batch=Batch())(items)
+
+
+def test_idempotence_follows_from_the_methods_unless_it_is_declared() -> None:
+    def of(methods: list[str], **options: Any) -> bool:
+        def own() -> None: ...
+
+        return recorded(cpu_route("/", methods=methods, **options)(own))[0].idempotent  # type: ignore[union-attr]
+
+    assert of(["GET"])
+    assert of(["PUT", "DELETE"])
+    assert not of(["POST"])
+    assert not of(["GET", "POST"])
+    assert of(["POST"], idempotent=True)
+    assert not of(["GET"], idempotent=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"idempotent": "yes"}, "idempotent takes True or False, not 'yes'"),
+        ({"hedge": 0}, "hedge must be a number of seconds, more than 0, not 0"),
+        ({"hedge": "1"}, "hedge must be a number of seconds"),
+        ({"methods": ["POST"], "hedge": 0.1}, "say idempotent=True if that is safe"),
+        ({"hedge": 0.1, "idempotent": False}, "say idempotent=True if that is safe"),
+    ],
+)
+def test_only_idempotent_routes_have_a_hedge(options: dict[str, Any], says: str) -> None:
+    for route in (io_route, cpu_route):
+        with pytest.raises(ConfigurationError, match=says):
+            route("/", **options)(handler)
+    assert recorded(io_route("/", methods=["POST"], idempotent=True, hedge=1)(lambda: None))[0].hedge == 1.0  # type: ignore[union-attr]

@@ -132,6 +132,17 @@ class Settings:
     pools: Mapping[str, Pool | Executor] = _option(
         "", 'pools beside the default one, as in "training:workers=1,queue_size=2 gpu:workers=1"'
     )
+    services: str = _option(
+        "",
+        'other services that handlers call, with their replicas, as in "shop=http://a:8001,http://b:8001 '
+        'training=unix:/run/t.sock"',
+    )
+    services_ca: str = _option(
+        "", "file with the authorities that https replicas are checked against (PEM); if empty, the system's"
+    )
+    services_cert: str = _option("", "file with our certificate for https replicas that ask for one (PEM)")
+    services_key: str = _option("", "file with the private key of services_cert, if it is not in the same file")
+    call_timeout: float = _option(30.0, "time for a call to another service where nothing else limits it; 0 for any")
     max_cache_size: int = _option(64 * MiB, "bytes of cached results of cpu routes with cache=")
     max_result_size: int = _option(DEFAULT_MAX_RESULT_SIZE, "largest result a worker may send back")
     shutdown_timeout: float = _option(10.0, "time of a drain before the remaining work is killed")
@@ -175,6 +186,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "pools", read_pools(self.pools))
+        object.__setattr__(self, "services", services_text(self.services))
         for field in dataclasses.fields(self):
             value, kind = getattr(self, field.name), type(field.default)
             if kind is float and type(value) is int:
@@ -190,6 +202,8 @@ class Settings:
             raise SettingsError(
                 f"root_path takes a path of letters, digits and ._~-, {example}, not {self.root_path!r}"
             )
+        if self.services_key and not self.services_cert:
+            raise SettingsError("services_key needs a services_cert; name the file that holds the certificate")
         if (self.ssl_ca and not self.ssl_cert) or (self.ssl_key and not self.ssl_cert):
             raise SettingsError("ssl_key and ssl_ca need an ssl_cert; name the file that holds the certificate")
         if self.log_level.lower() not in ("debug", "info", "warning", "error"):
@@ -242,6 +256,14 @@ def read_pools(pools: str | Mapping[str, Pool | Executor]) -> dict[str, Pool | E
         if not isinstance(pool, (Pool, Executor)):
             raise SettingsError(f"the pool {name} takes Pool(...) or a concurrent.futures.Executor, not {pool!r}")
     return dict(pools)
+
+
+def services_text(services: object) -> object:
+    """A mapping of services, each with its address or a list of addresses, as the text of the flag."""
+    if not isinstance(services, Mapping):
+        return services
+    replicas = {name: [found] if isinstance(found, str) else list(found) for name, found in services.items()}
+    return " ".join(f"{name}={','.join(map(str, found))}" for name, found in replicas.items())
 
 
 def _pools_in(text: str) -> dict[str, Pool | Executor]:

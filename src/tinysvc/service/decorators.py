@@ -15,6 +15,7 @@ from .route_options import (
     check_pool,
     checked_about,
     checked_cache,
+    checked_hedge,
     checked_methods,
     checked_middleware,
 )
@@ -31,6 +32,8 @@ def io_route(
     on_disconnect: Literal["cancel", "finish", None] = None,
     max_body_size: int | None = None,
     limit: int | None = None,
+    idempotent: bool | None = None,
+    hedge: float | None = None,
     middleware: Iterable[Middleware] = (),
     **about: Unpack[About],
 ) -> Callable[[F], F]:
@@ -47,6 +50,10 @@ def io_route(
             None: cancel GET and HEAD, finish other methods.
         max_body_size: Longest request body in bytes, else 413. None: the server's `max_body_size`.
         limit: Requests that run at one time; further ones get a 503. None: no limit.
+        idempotent: Whether a call of the handler by another service may be sent again after it has failed half-way.
+            None: if all methods are GET, HEAD, OPTIONS, PUT or DELETE.
+        hedge: Seconds after which such a call is sent to a second replica, too. The first response counts, the other
+            request is cancelled. None: never.
         middleware: Middleware around this route, the first outermost. The service's middleware stands around it.
         **about: Documentation of the route, see `About`.
 
@@ -82,6 +89,8 @@ def io_route(
             on_disconnect=on_disconnect,
             max_body_size=max_body_size,
             limit=limit,
+            is_idempotent=idempotent,
+            hedge=checked_hedge(function, hedge, methods, idempotent),
             middleware=checked_middleware(middleware, function),
             about=checked_about(function, about),
         )
@@ -102,6 +111,8 @@ def cpu_route(
     limit: int | None = None,
     batch: Batch | None = None,
     cache: float | Cache | None = None,
+    idempotent: bool | None = None,
+    hedge: float | None = None,
     middleware: Iterable[Middleware] = (),
     **about: Unpack[About],
 ) -> Callable[[F], F]:
@@ -121,6 +132,10 @@ def cpu_route(
         limit: Workers of the pool that the route may hold at one time. None: all.
         batch: Call the handler with the lists of a batch.
         cache: Seconds that a result is kept for the same request, or a `Cache`. None: no cache.
+        idempotent: Whether a call of the handler by another service may be sent again after it has failed half-way.
+            None: if all methods are GET, HEAD, OPTIONS, PUT or DELETE.
+        hedge: Seconds after which such a call is sent to a second replica, too. The first response counts, the other
+            request is cancelled. None: never.
         middleware: Middleware around this route, the first outermost. The service's middleware stands around it.
         **about: Documentation of the route, see `About`.
 
@@ -158,6 +173,8 @@ def cpu_route(
             limit=limit,
             batch=batch,
             cache=checked_cache(function, cache),
+            is_idempotent=idempotent,
+            hedge=checked_hedge(function, hedge, methods, idempotent),
             middleware=checked_middleware(middleware, function),
             about=checked_about(function, about),
         )

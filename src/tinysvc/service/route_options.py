@@ -9,11 +9,11 @@ from typing import Any
 
 from ..core.errors import ConfigurationError
 from ..core.responses import Middleware
-from .routes import About, Batch, Cache
+from .routes import IDEMPOTENT_METHODS, About, Batch, Cache
 
 _OPTIONS = [
     *("methods", "timeout", "on_disconnect", "max_body_size", "limit", "middleware"),
-    *("pool", "batch", "cache"),
+    *("pool", "batch", "cache", "idempotent", "hedge"),
     *About.__annotations__,
 ]
 
@@ -38,6 +38,24 @@ def check_options(
         raise ConfigurationError.at(function, f"timeout must be a number of seconds, 0 or more, not {timeout!r}")
     if limit is not None and not _is_count(limit):
         raise ConfigurationError.at(function, f"limit must be a whole number, 1 or more, not {limit!r}")
+
+
+def checked_hedge(
+    function: Callable[..., Any], hedge: object, methods: Sequence[str], idempotent: object
+) -> float | None:
+    """The seconds of `hedge=`, which only a handler that is safe to repeat may have."""
+    if idempotent not in (None, True, False):
+        raise ConfigurationError.at(function, f"idempotent takes True or False, not {idempotent!r}")
+    if hedge is None:
+        return None
+    if not _is_number(hedge) or not hedge:
+        raise ConfigurationError.at(function, f"hedge must be a number of seconds, more than 0, not {hedge!r}")
+    by_method = IDEMPOTENT_METHODS.issuperset(checked_methods(function, methods))
+    if not (by_method if idempotent is None else idempotent):
+        raise ConfigurationError.at(
+            function, "has a hedge, which sends a request twice; say idempotent=True if that is safe, or leave it out"
+        )
+    return float(hedge)  # type: ignore[arg-type]
 
 
 def check_pool(function: Callable[..., Any], pool: object) -> None:

@@ -17,6 +17,9 @@ from .router import PARAMETER, ROUTABLE_METHODS
 
 _RECORD = "__tinysvc__"
 
+IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
+"""Methods whose repetition has no further effect (RFC 9110, 9.2.2)."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -116,10 +119,19 @@ class Route:
     """Workers of its pool, or running io requests, that the route may have at one time. None: no limit."""
     batch: Batch | None = None
     cache: Cache | None = None
+    is_idempotent: bool | None = None
+    """Whether a call may be repeated, as declared. None: by its methods."""
+    hedge: float | None = None
+    """Seconds after which a call without a response is sent to another replica, too."""
     middleware: tuple[Middleware, ...] = ()
     about: About = field(default_factory=About)
     parameters: tuple[str, ...] = field(init=False)
     """The names in the path."""
+
+    @property
+    def idempotent(self) -> bool:
+        """Whether a call may be sent again after an attempt that the callee may have started (RFC 9110, 9.2.2)."""
+        return IDEMPOTENT_METHODS.issuperset(self.methods) if self.is_idempotent is None else self.is_idempotent
 
     def timeout_or(self, default: float) -> float | None:
         """The timeout in seconds, by default `default`; None for no deadline."""
