@@ -17,7 +17,7 @@ help:
 	@echo "make docs    build the documentation into site/"
 	@echo "make bench   run the benchmarks beside other frameworks (QUICK=1: short; ONLY=io: one part)"
 	@echo "make soak    run all kinds of traffic at once for ten minutes (SECONDS=60: one minute)"
-	@echo "make fuzz    send mutated bytes for a minute"
+	@echo "make fuzz    send mutated bytes, a minute for each target (TARGET=server; SECONDS=600)"
 	@echo "make coverage  run the tests and check the coverage"
 	@echo "make format  format the code with ruff;  make clean"
 
@@ -58,7 +58,10 @@ soak: $(READY)
 
 fuzz: $(READY)
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check atheris
-	@$(BIN)/python tests/fuzz/fuzz_http.py --seconds $(or $(SECONDS),60)
+	@for target in $(or $(TARGET),server client shell); do \
+		echo "fuzzing: $$target"; \
+		$(BIN)/python tests/fuzz/fuzz_http.py $$target --seconds $(or $(SECONDS),60) || exit 1; \
+	done
 
 $(READY): pyproject.toml
 	@echo "setting up $(VENV) with $$($(PYTHON) --version)"

@@ -178,7 +178,7 @@ def shown(found: dict[str, Found], seconds: int) -> str:
         f"memory (RSS) all processes of the server hold than before the first of them, divided by their number; and an "
         f"io route asked {ASKED_PER_SECOND} times a second (open loop, {seconds} s) without and with them, in turns. "
         f"Nothing is pinned.\n\n{table(COLUMNS, rows)}\n\n"
-        f"{bar('an idle connection, KiB', [each / 1024 for each in ours.each], most=12)}\n"
+        f"{bar('an idle connection, KiB', [each / 1024 for each in ours.each], most=6)}\n"
         f"{bar('p99 of the others, with them to without', p99_ratios(ours), most=1.2)}\n"
     )
 

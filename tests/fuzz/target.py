@@ -519,9 +519,9 @@ class Conversation:
         raise AssertionError("it goes on and on")
 
     def wait(self, seconds: int) -> None:
-        """Nothing comes for so long."""
-        for _ in range(0, seconds, 4):
-            self.loop.now += 4
+        """Nothing comes for so long. A bigger step would be a standstill of the process, which deadlines leave out."""
+        for _ in range(seconds):
+            self.loop.now += 1
             self.turn()
             self.rest()
             if self.is_over:

@@ -10,27 +10,19 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from http_ends import PLACES, cut
+from response_cases import BAD, CHUNKED, GOOD, Received
 from tinysvc import Response, Service, io_route
 from tinysvc.core.errors import ProtocolError, UnencodableResult
 from tinysvc.core.settings import Settings
 from tinysvc.testing import serving
-from tinysvc.wire.client_connection import MAX_INTERIM, ClientConnection, ResponseHead
+from tinysvc.wire.client_connection import ClientConnection, ResponseHead
 from tinysvc.wire.connection import CLOSED, DONE, IDLE
-
-CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-
-
-class Received(NamedTuple):
-    status: int
-    body: bytes
-    reusable: bool
 
 
 def exchange(pieces: list[bytes], *, method: str = "GET", eof: bool = False, **options: object) -> Received | None:
@@ -58,75 +50,17 @@ def exchange(pieces: list[bytes], *, method: str = "GET", eof: bool = False, **o
     return Received(response.status, body, wire.end_exchange())
 
 
-GOOD: dict[str, tuple[bytes, dict[str, object], Received]] = {
-    "length": (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc", {}, Received(200, b"abc", True)),
-    "empty": (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", {}, Received(200, b"", True)),
-    "chunked": (CHUNKED + b"3\r\nabc\r\n1;x=y\r\nd\r\n0\r\nT: u\r\n\r\n", {}, Received(200, b"abcd", True)),
-    "until the end": (b"HTTP/1.1 200 OK\r\n\r\nabc", {"eof": True}, Received(200, b"abc", False)),
-    "nothing until the end": (b"HTTP/1.0 200 OK\r\n\r\n", {"eof": True}, Received(200, b"", False)),
-    "head": (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", {"method": "HEAD"}, Received(200, b"", True)),
-    "204": (b"HTTP/1.1 204 No Content\r\n\r\n", {}, Received(204, b"", True)),
-    "304": (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", {}, Received(304, b"", True)),
-    "no reason": (b"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n", {}, Received(200, b"", True)),
-    "close": (
-        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\na",
-        {},
-        Received(200, b"a", False),
-    ),
-    "http 1.0": (b"HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\na", {}, Received(200, b"a", False)),
-    "http 1.0 that stays": (
-        b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 1\r\n\r\na",
-        {},
-        Received(200, b"a", True),
-    ),
-    "interim": (
-        b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
-        {},
-        Received(200, b"", True),
-    ),
-    "upgrade offered": (
-        b"HTTP/1.1 200 OK\r\nConnection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 0\r\n\r\n",
-        {},
-        Received(200, b"", True),
-    ),
-    "more than asked for": (b"HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1", {}, Received(204, b"", False)),
-}
-
-
 @pytest.mark.parametrize("name", GOOD)
 def test_every_framing_in_every_cut(name: str) -> None:
-    sent, options, expected = GOOD[name]
-    assert exchange([sent], **options) == expected  # type: ignore[arg-type]
-    assert exchange([sent[i : i + 1] for i in range(len(sent))], **options) == expected  # type: ignore[arg-type]
-    assert exchange([sent[i : i + 2] for i in range(0, len(sent), 2)], **options) == expected  # type: ignore[arg-type]
+    sent, expected, method, eof = GOOD[name]
+    for size in (len(sent), 1, 2):
+        assert exchange([sent[i : i + size] for i in range(0, len(sent), size)], method=method, eof=eof) == expected
 
 
-@pytest.mark.parametrize("name", [name for name in GOOD if GOOD[name][2].reusable])
+@pytest.mark.parametrize("name", [name for name, case in GOOD.items() if case.expected.reusable])
 def test_incomplete_response_is_awaited(name: str) -> None:
-    sent, options, _ = GOOD[name]
-    assert exchange([sent[:-1]], **options) is None  # type: ignore[arg-type]
-
-
-BAD = {
-    "no http": b"SSH-2.0-OpenSSH_9.6\r\n",
-    "http 2": b"HTTP/2 200 OK\r\n",
-    "no status": b"HTTP/1.1 OK\r\n",
-    "status of two digits": b"HTTP/1.1 20 OK\r\n",
-    "line feed alone": b"HTTP/1.1 200 OK\nContent-Length: 0\n\n",
-    "zero byte": b"HTTP/1.1 200 OK\r\nA: \0\r\n\r\n",
-    "folded line": b"HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n",
-    "space before the colon": b"HTTP/1.1 200 OK\r\nContent-Length : 0\r\n\r\n",
-    "two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\na",
-    "length and coding": b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\na",
-    "unknown coding": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\na",
-    "length that is no number": b"HTTP/1.1 200 OK\r\nContent-Length: +1\r\n\r\na",
-    "chunk of a wrong length": CHUNKED + b"2\r\nabc\r\n",
-    "101": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
-    "interim without end": b"HTTP/1.1 100 Continue\r\n\r\n" * (MAX_INTERIM + 1),
-    "long status line": b"HTTP/1.1 200 " + b"a" * 1100,
-    "long head": b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 20_000,
-    "many fields": b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 1_000 + b"\r\n",
-}
+    sent, _, method, eof = GOOD[name]
+    assert exchange([sent[:-1]], method=method, eof=eof) is None
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -138,10 +72,37 @@ def test_bad_response_is_refused(name: str) -> None:
         assert raised.value.status == 502
 
 
-@pytest.mark.parametrize("sent", [b"HTTP/1.1 200 OK\r\nConte", CHUNKED + b"3\r\nab"])
+@pytest.mark.parametrize(
+    "sent", [b"HTTP/1.1 200 OK\r\nConte", CHUNKED + b"3\r\nab", b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"]
+)
 def test_response_that_is_cut_short_is_refused(sent: bytes) -> None:
     with pytest.raises(ProtocolError, match="in the middle of a response"):
         exchange([sent], eof=True)
+
+
+def test_end_behind_a_response_that_was_not_taken_yet_is_no_fault() -> None:
+    for case in GOOD.values():
+        if case.method == "GET":
+            wire = ClientConnection(Settings())
+            wire.begin_request("GET", "/", "x")
+            wire.end_request()
+            wire.receive(case.sent)
+            wire.receive_eof()
+            response = wire.next_response()
+            assert response is not None
+            assert (response.status, wire.take_piece(), wire.incoming) == (*case.expected[:2], DONE)
+            assert not wire.end_exchange()
+
+
+@pytest.mark.parametrize("sent", [b"HTTP/1.1 200 OK\r\nConte", CHUNKED + b"3\r\nab"])
+def test_end_behind_a_part_of_a_response_is_a_fault(sent: bytes) -> None:
+    wire = ClientConnection(Settings())
+    wire.begin_request("GET", "/", "x")
+    wire.receive(sent)
+    wire.receive_eof()
+    take = wire.take_piece if b"\r\n\r\n" in sent and wire.next_response() else wire.next_response
+    with pytest.raises(ProtocolError, match="in the middle of a response"):
+        take()
 
 
 def test_end_before_any_byte_is_no_fault_of_the_response() -> None:
@@ -156,8 +117,8 @@ def test_end_before_any_byte_is_no_fault_of_the_response() -> None:
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(name=st.sampled_from(sorted(GOOD)), places=PLACES)
 def test_cuts_do_not_matter(name: str, places: list[int]) -> None:
-    sent, options, expected = GOOD[name]
-    assert exchange(cut(sent, places), **options) == expected  # type: ignore[arg-type]
+    sent, expected, method, eof = GOOD[name]
+    assert exchange(cut(sent, places), method=method, eof=eof) == expected
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)

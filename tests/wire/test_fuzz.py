@@ -18,7 +18,7 @@ from tinysvc.wire.connection import ServerConnection
 from tinysvc.wire.inbox import Inbox
 from wire_cases import CASES, FRAGMENTS, LIMITS, Case, edited, show
 
-FOUND = sorted((TESTS / "fuzz" / "found").glob("*.bin"))
+FOUND = sorted((TESTS / "fuzz" / "found" / "shell").glob("*.bin"))
 
 
 @pytest.mark.parametrize(("number", "case"), [*enumerate(CASES)], ids=[case.name for case in CASES])

@@ -117,29 +117,46 @@ class ClientConnection:
         self.buffer = self.buffer + data if self.buffer else data
 
     def receive_eof(self) -> None:
-        """The server has closed its side. ProtocolError 502 if a response was cut short by that."""
+        """The server has closed its side. ProtocolError 502 if a response was cut short by that.
+
+        With bytes in the buffer, it is `next_response` or `take_piece` that finds out.
+        """
         self._eof, self.keep_alive = True, False
-        if self._until_end and not self.buffer:
+        if not self.buffer:
+            self._check_end()
+
+    def _check_end(self) -> None:
+        """The end of file, behind all bytes."""
+        if self._until_end:
             self._end_body()
-        elif self.incoming in (HEAD, BODY) and not self._until_end:
+        elif self.incoming in (HEAD, BODY):
             raise self._fault("The server closed the connection in the middle of a response.")
 
     def next_response(self) -> ResponseHead | None:
-        """The next final response in the buffer; None if its head is not complete. ProtocolError 502."""
-        while True:
+        """The next final response in the buffer; None if its head is not complete, or after a fault.
+
+        ProtocolError 502.
+        """
+        while self.incoming != CLOSED:
             end = self.buffer.find(b"\r\n\r\n") + 4
             self._check_beginning(self.buffer[:end] if end >= 4 else self.buffer)
             if end < 4:
                 if self.buffer:
                     self.incoming = HEAD
+                if self._eof:
+                    self._check_end()
                 return None
             head, self.buffer = self.buffer[:end], self.buffer[end:]
             response = self._parsed(head)
             if response is not None:
                 return response
+        return None
 
     def take_piece(self) -> bytes:
-        """The bytes of the response's body that have come. After the last of them, `body` is None."""
+        """The bytes of the response's body that have come. After the last of them, `body` is None.
+
+        ProtocolError 502.
+        """
         body, data = self.body, self.buffer
         if body is None:
             return b""
@@ -154,9 +171,11 @@ class ClientConnection:
                 data = b""
         except ProtocolError as error:
             raise self._fault(error.detail) from None
-        if body.is_complete or (self._until_end and self._eof):
+        if body.is_complete:
             self.buffer = rest
             self._end_body()
+        elif self._eof:
+            self._check_end()
         return b"".join(pieces)
 
     def end_exchange(self) -> bool:
@@ -181,7 +200,7 @@ class ClientConnection:
         line_end = head.find(b"\n") + 1
         if FORBIDDEN_IN_HEAD.search(head) or (line_end and not _STATUS_LINE.fullmatch(head, 0, line_end)):
             raise self._fault("The server's response does not begin with 'HTTP/1.1', a status and a header block.")
-        if len(head) > limit or (not line_end and len(head) > _MAX_STATUS_LINE):
+        if len(head) > limit or (line_end or len(head)) > _MAX_STATUS_LINE:
             raise self._fault(f"The head of the server's response is longer than {limit} bytes.")
 
     def _parsed(self, head: bytes) -> ResponseHead | None:
@@ -200,6 +219,7 @@ class ClientConnection:
             raise self._fault(f"The header block of the server's response is malformed: {error}.") from None
         if status < 200:
             self._interim += 1
+            self.incoming = HEAD  # the final response has still to come
             if status == 101 or self._interim > MAX_INTERIM:
                 raise self._fault(f"The server sent an interim response that no request asked for: {status}.")
             return None
@@ -208,7 +228,7 @@ class ClientConnection:
             length, chunked = declared_framing(single, minor)
         except ProtocolError as error:
             raise self._fault(f"The server's response was refused. {error.detail}") from None
-        self.keep_alive = persists(connection, minor)
+        self.keep_alive = persists(connection, minor) and not self._eof
         self.incoming = DONE
         if not (self._is_head or has_no_body(status) or length == 0):
             self._until_end = length is None and not chunked

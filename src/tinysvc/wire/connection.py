@@ -15,13 +15,14 @@ message that it receives (`incoming`) and one for the message that it sends (`ou
     begin_response, head         outgoing IDLE                    BODY
     end_response                 outgoing BODY                    IDLE (the next request may be taken) or CLOSED
     any ProtocolError            any                              incoming CLOSED: nothing behind a fault is parsed
+    receive, next_request        incoming CLOSED                  CLOSED, and no request
 
 Two rules make it predictable.
 
 1. *How the bytes were cut does not matter.* A head is judged when its empty line has arrived, and no byte behind it is
    looked at. Only a fault that no more bytes can mend is refused sooner; a head that arrives in one piece is asked the
    same questions in the same order (`_check_beginning`). A limit holds for one segment as for a hundred.
-2. *A refusal ends the connection.* After a ProtocolError, nothing more is parsed.
+2. *A refusal ends the connection.* After a ProtocolError, and after the last response, nothing more is parsed.
 
 A method takes bytes or a message and returns bytes or a message. None of them calls back, waits or knows the time.
 """
@@ -152,7 +153,8 @@ class ServerConnection:
     def next_request(self) -> Request | None:
         """The next request in the buffer; None if its head is not complete. ProtocolError if it is refused.
 
-        The request has its body if that has arrived whole; else `body` is set, and `take_piece` returns its bytes.
+        None, too, once the connection is closed. The request has its body if that has arrived whole; else `body` is
+        set, and `take_piece` returns its bytes.
         """
         line, _, rest = self.buffer.partition(b"\r\n")
         block = self._known_block
@@ -192,10 +194,16 @@ class ServerConnection:
         try:
             return self._judged()
         except ProtocolError:
-            self.incoming = CLOSED
+            self._close()
             raise
 
+    def _close(self) -> None:
+        self.incoming = CLOSED
+        self._known_framing = None  # else the usual head would still be taken
+
     def _judged(self) -> tuple[RequestLine, Framing] | None:
+        if self.incoming == CLOSED:
+            return None
         buffer = self.buffer
         if buffer.startswith(b"\r\n") and self._forgiven <= self.requests:
             self._forgiven = self.requests + 1  # one empty line before a request is skipped (RFC 9112, 2.2)
@@ -273,7 +281,7 @@ class ServerConnection:
         try:
             piece, rest = body.take(data)
         except ProtocolError:
-            self.incoming = CLOSED
+            self._close()
             raise
         if body.is_complete:
             self.body, self.incoming = None, DONE
@@ -357,9 +365,12 @@ class ServerConnection:
 
     def end_response(self) -> bool:
         """The response was sent. Whether the connection can take another request."""
-        goes_on = self.keep_alive and self.incoming in (DONE, IDLE)  # IDLE: after a plain response
-        self.incoming = self.outgoing = IDLE if goes_on else CLOSED
-        return goes_on
+        if self.keep_alive and self.incoming in (DONE, IDLE):  # IDLE: after a plain response
+            self.incoming = self.outgoing = IDLE
+            return True
+        self.outgoing = CLOSED
+        self._close()
+        return False
 
     def __repr__(self) -> str:
         names = ("idle", "in its head", "in its body", "done", "closed")
