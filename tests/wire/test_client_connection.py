@@ -63,6 +63,21 @@ def test_incomplete_response_is_awaited(name: str) -> None:
     assert exchange([sent[:-1]], method=method, eof=eof) is None
 
 
+def test_nothing_is_taken_behind_a_fault() -> None:
+    wire = ClientConnection(Settings())
+    wire.begin_request("GET", "/", "x")
+    wire.receive(BAD["no http"])
+    with pytest.raises(ProtocolError):
+        wire.next_response()
+    wire.buffer = GOOD["length"].sent
+    assert wire.next_response() is None
+
+
+def test_chunks_of_a_body_are_taken_in_several_turns() -> None:
+    sent = CHUNKED + b"1\r\na\r\n" * 5000 + b"0\r\n\r\n"
+    assert exchange([sent]) == Received(200, b"a" * 5000, True)
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_bad_response_is_refused(name: str) -> None:
     sent = BAD[name]
