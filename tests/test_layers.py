@@ -19,7 +19,7 @@ FLOORS = [
     {"core"},
     {"wire", "pool"},
     {"http.py", "executor.py", "binding"},
-    {"service"},
+    {"service", "client"},
     {"web"},
     {"openapi"},
     {"runtime"},

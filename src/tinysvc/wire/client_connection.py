@@ -18,16 +18,14 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import httptools
-
 from ..core.errors import ProtocolError
 from ..core.headers import Headers
 from ..core.settings import Settings
+from ..core.units import KiB
 from .connection import BODY, CLOSED, DONE, HEAD, IDLE, IncomingBody, has_no_body
 from .heads import (
     FIELD_LINES,
     FORBIDDEN_IN_HEAD,
-    FieldCollector,
     declared_framing,
     field_lines,
     meaningful_fields,
@@ -43,11 +41,29 @@ _UNTIL_END = 2**63
 """The length of a body that ends with the connection."""
 
 
+USUAL_HEAD = 2 * KiB
+"""Bytes of a head that is kept, with its meaning, for the next response: a service often repeats it for a second."""
+
+
 class ResponseHead(NamedTuple):
-    """Status and header fields of a final response."""
+    """Status and header fields of a final response.
+
+    `content` is the body if it came whole with the head; else it is empty, and `body` of the connection is set.
+    """
 
     status: int
     headers: Headers
+    content: bytes = b""
+
+
+class _Meaning(NamedTuple):
+    """What the head of a final response says."""
+
+    status: int
+    headers: Headers
+    keep_alive: bool
+    length: int | None
+    chunked: bool
 
 
 class ClientConnection:
@@ -58,8 +74,8 @@ class ClientConnection:
     """
 
     __slots__ = (
-        "_chunked", "_eof", "_interim", "_is_head", "_until_end", "body", "buffer", "incoming", "keep_alive",
-        "outgoing", "settings",
+        "_chunked", "_eof", "_interim", "_is_head", "_known_head", "_known_meaning", "_until_end", "body", "buffer",
+        "incoming", "keep_alive", "outgoing", "settings",
     )  # fmt: skip
 
     def __init__(self, settings: Settings) -> None:
@@ -73,6 +89,8 @@ class ClientConnection:
         self._is_head = False
         self._interim = 0
         self._until_end = False  # the body of the response ends with the connection
+        self._known_head = b""  # of the response before
+        self._known_meaning: _Meaning | None = None
 
     # Requests
 
@@ -137,6 +155,10 @@ class ClientConnection:
 
         ProtocolError 502.
         """
+        known = self._known_meaning
+        if known is not None and self.incoming != CLOSED and self.buffer.startswith(self._known_head):
+            self.buffer = self.buffer[len(self._known_head) :]
+            return self._begin_body(known)
         while self.incoming != CLOSED:
             end = self.buffer.find(b"\r\n\r\n") + 4
             self._check_beginning(self.buffer[:end] if end >= 4 else self.buffer)
@@ -147,9 +169,11 @@ class ClientConnection:
                     self._check_end()
                 return None
             head, self.buffer = self.buffer[:end], self.buffer[end:]
-            response = self._parsed(head)
-            if response is not None:
-                return response
+            meaning = self._parsed(head)
+            if meaning is not None:
+                usual = len(head) <= USUAL_HEAD
+                self._known_head, self._known_meaning = (head, meaning) if usual else (b"", None)
+                return self._begin_body(meaning)
         return None
 
     def take_piece(self) -> bytes:
@@ -203,40 +227,44 @@ class ClientConnection:
         if len(head) > limit or (line_end or len(head)) > _MAX_STATUS_LINE:
             raise self._fault(f"The head of the server's response is longer than {limit} bytes.")
 
-    def _parsed(self, head: bytes) -> ResponseHead | None:
-        """The response with this head; None for an interim one."""
+    def _parsed(self, head: bytes) -> _Meaning | None:
+        """What this head says; None for that of an interim response."""
         match = _STATUS_LINE.match(head)
         assert match is not None  # `_check_beginning` has seen it
         minor, status = match[1], int(match[2])
         if not FIELD_LINES.fullmatch(head, match.end(), len(head) - 2):
             raise self._fault("The header block of the server's response is malformed (RFC 9112, 5).")
-        collector = FieldCollector()
-        try:
-            httptools.HttpResponseParser(collector).feed_data(head)
-        except httptools.HttpParserUpgrade:
-            pass  # an offer, which a client may ignore
-        except httptools.HttpParserError as error:
-            raise self._fault(f"The header block of the server's response is malformed: {error}.") from None
         if status < 200:
             self._interim += 1
             self.incoming = HEAD  # the final response has still to come
             if status == 101 or self._interim > MAX_INTERIM:
                 raise self._fault(f"The server sent an interim response that no request asked for: {status}.")
             return None
+        lines = [line.partition(b":") for line in head[match.end() : -4].split(b"\r\n") if line]
+        fields = [(name.lower(), value.strip(b" \t")) for name, _, value in lines]
         try:
-            single, connection = meaningful_fields(collector.fields, self.settings)
+            single, connection = meaningful_fields(fields, self.settings)
             length, chunked = declared_framing(single, minor)
         except ProtocolError as error:
             raise self._fault(f"The server's response was refused. {error.detail}") from None
-        self.keep_alive = persists(connection, minor) and not self._eof
-        self.incoming = DONE
-        if not (self._is_head or has_no_body(status) or length == 0):
+        return _Meaning(status, Headers(tuple(fields)), persists(connection, minor), length, chunked)
+
+    def _begin_body(self, meaning: _Meaning) -> ResponseHead:
+        """The response with this head, whose body begins in the buffer."""
+        status, headers, keep_alive, length, chunked = meaning
+        self.keep_alive = keep_alive and not self._eof
+        self.incoming, content = DONE, b""
+        if self._is_head or length == 0 or has_no_body(status):
+            pass
+        elif length is not None and len(self.buffer) >= length:
+            content, self.buffer = self.buffer[:length], self.buffer[length:]
+        else:
             self._until_end = length is None and not chunked
             self.keep_alive = self.keep_alive and not self._until_end
             self.incoming = BODY
             self.body = IncomingBody(None if chunked else length or _UNTIL_END, self.settings)
             self.body.limit(_UNTIL_END)  # the caller sets another limit, if any
-        return ResponseHead(status, Headers(tuple(collector.fields)))
+        return ResponseHead(status, headers, content)
 
     def __repr__(self) -> str:
         names = ("idle", "in its head", "in its body", "done", "closed")

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-
-from .connection import ServerConnection
+from typing import Protocol
 
 READ_SIZE = 64 * 1024
 """Bytes of pipelined requests that are looked at in one turn of the loop."""
 
 PIECE_OVERHEAD = 128
 """Bytes that a held piece counts beyond its own, as an object does: a thousand small pieces would cost too much."""
+
+
+class Buffered(Protocol):
+    """The state of a connection: the server's or the client's side."""
+
+    buffer: bytes
+    """The bytes that were received and not taken."""
+
+    def receive(self, data: bytes) -> None:
+        """Add the bytes to the buffer."""
 
 
 class Inbox:
@@ -22,7 +31,7 @@ class Inbox:
 
     __slots__ = ("_limit", "_size", "_wire", "at_end", "ended", "held", "out_of_time", "transport", "waiter")
 
-    def __init__(self, wire: ServerConnection, limit: int) -> None:
+    def __init__(self, wire: Buffered, limit: int) -> None:
         self.transport: asyncio.Transport
         self._wire = wire
         self._limit = limit  # bytes that are held before the client is held back

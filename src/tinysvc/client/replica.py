@@ -1,0 +1,196 @@
+"""One replica of a service: its calls in flight, and what they say about its health."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import ssl
+from time import monotonic
+from typing import Any, NamedTuple
+
+from ..core.call_errors import CallFailed, CallTimeout
+from ..core.settings import Settings
+from .address import Address
+from .breaker import Breaker
+from .call_connection import CallConnection
+from .deadlines import Deadlines
+from .messages import Incoming, Outgoing
+from .replica_connections import Endpoint, ReplicaConnections
+from .retries import AttemptFailed, Failure, is_blamed
+
+log = logging.getLogger("tinysvc.client")
+
+ANSWER_GRACE = 0.05
+"""Seconds after a deadline in which an answer still shows that the replica is alive. Nobody waits for it any more."""
+
+
+class Shared(NamedTuple):
+    """What the replicas of all services share."""
+
+    settings: Settings
+    tls: ssl.SSLContext | None
+    deadlines: Deadlines
+    senders: set[asyncio.Task[None]]
+
+
+class Replica:
+    """One replica of a service."""
+
+    def __init__(self, address: Address, endpoint: Endpoint, shared: Shared) -> None:
+        self.name = str(address)
+        self.endpoint = endpoint
+        self.breaker = Breaker()
+        self.in_flight = 0
+        self.connections = ReplicaConnections(address, endpoint, shared.settings, shared.tls, self)
+        self._prefix = address.prefix
+        self._deadlines = shared.deadlines
+        self._senders = shared.senders
+
+    async def exchange(self, request: Outgoing, now: float, deadline: float | None) -> Incoming:
+        """Send the request, and wait for the head of its response.
+
+        Raises:
+            AttemptFailed: There is no response.
+            TimeoutError: The deadline has passed.
+        """
+        is_probe = self.breaker.pauses > 0 and self.breaker.begin()
+        self.in_flight += 1
+        connection = self.connections.take_idle(now)
+        try:
+            if connection is None:
+                connection = await self.connections.take(None if deadline is None else deadline - now)
+                now = monotonic()
+            connection.is_probe = is_probe
+            headers = request.headers
+            if deadline is not None:
+                headers = [*headers, ("request-timeout", _duration(deadline - now))]
+                self._deadlines.add(connection, deadline)
+            connection.begin(request, headers, self._prefix)
+            if connection.sender is not None:
+                self._keep(connection.sender)
+            head = await connection.receive_head()
+            if connection.sender is not None and head.status >= 400:
+                connection.sender.cancel()
+            content = head.content
+        except BaseException as error:
+            self._end_badly(connection, error, is_probe)
+            raise
+        if self.breaker.failures or is_probe:
+            self._count_answer(is_probe)
+        if connection.wire.body is None:
+            self.end(connection)
+            return Incoming(head.status, head.headers, self.name, content)
+        return Incoming(head.status, head.headers, self.name, None, ResponseBody(self, connection, head.status))
+
+    def _keep(self, sender: asyncio.Task[None]) -> None:
+        self._senders.add(sender)
+        sender.add_done_callback(self._senders.discard)
+
+    # The end of an exchange: each calls `end` or `cut_off` once
+
+    def end(self, connection: CallConnection) -> None:
+        """The response was received to its end."""
+        self._deadlines.discard(connection)
+        self.in_flight -= 1
+        if connection.end_exchange():
+            self.connections.give_back(connection, monotonic())
+        else:
+            self.connections.discard(connection)
+
+    def cut_off(self, connection: CallConnection) -> None:
+        """Discard the exchange, and its connection: the callee sees a disconnect."""
+        self._deadlines.discard(connection)
+        self.in_flight -= 1
+        self.connections.discard(connection)
+
+    def _end_badly(self, connection: CallConnection | None, error: BaseException, is_probe: bool) -> None:
+        """No head came: what that says about the replica, and the end of the connection."""
+        if isinstance(error, AttemptFailed) and is_blamed(error.failure):
+            self._count_failure(is_probe, at_once=error.failure is Failure.NOT_SENT, why=error.detail)
+        if connection is None:
+            self.in_flight -= 1
+        elif isinstance(error, TimeoutError) and connection.expired and not connection.is_answered():
+            self._deadlines.add(connection, monotonic() + ANSWER_GRACE)
+            return  # `on_deadline` goes on
+        elif isinstance(error, asyncio.CancelledError) and connection.is_whole():
+            self.end(connection)
+        else:
+            self.cut_off(connection)
+        if is_probe:
+            self.breaker.end_probe()
+
+    # Events of connections
+
+    def on_deadline(self, connection: CallConnection, now: float) -> None:
+        if not connection.expired:
+            connection.interrupt()
+            return
+        if not connection.is_answered():  # ANSWER_GRACE is over
+            self._count_failure(connection.is_probe, why="The response did not come in time.")
+        self.cut_off(connection)
+        if connection.is_probe:
+            self.breaker.end_probe()
+
+    def lose(self, connection: CallConnection) -> None:
+        self.connections.lose(connection)
+
+    # Health
+
+    def _count_answer(self, is_probe: bool) -> None:
+        if self.breaker.pauses:
+            log.info("%s answers again", self.name)
+        self.breaker.succeed()
+        if is_probe:
+            self.breaker.end_probe()
+
+    def _count_failure(self, is_probe: bool, *, at_once: bool = False, why: str) -> None:
+        if self.breaker.fail(monotonic(), random.random(), is_probe=is_probe, at_once=at_once):
+            log.warning("%s is avoided for a while: %s", self.name, why)
+
+    def __repr__(self) -> str:
+        return f"<Replica {self.name}, {self.in_flight} calls, {len(self.connections.open)} connections>"
+
+
+def _duration(seconds: float) -> str:
+    """The value of Request-Timeout. TimeoutError if nothing is left."""
+    if seconds <= 0.0:
+        raise TimeoutError
+    return f"{int(seconds * 1000) or 1}ms"
+
+
+class ResponseBody:
+    """The body of a response that did not come whole with its head."""
+
+    def __init__(self, replica: Replica, connection: CallConnection, status: int) -> None:
+        self._replica = replica
+        self._connection: CallConnection | None = connection
+        self._status = status
+
+    async def receive_piece(self) -> bytes:
+        """The next bytes; b"" at the end. CallFailed if the body is cut short, CallTimeout at the deadline."""
+        connection = self._connection
+        if connection is None:
+            return b""
+        facts: dict[str, Any] = {"replica": self._replica.name, "answered": self._status}
+        try:
+            piece = await connection.receive_piece()
+        except AttemptFailed as error:
+            self.close()
+            raise CallFailed(error.detail, **facts) from None
+        except TimeoutError:
+            self.close()
+            raise CallTimeout("The budget of the call is used up; its response is not whole.", **facts) from None
+        except BaseException:
+            self.close()
+            raise
+        if connection.wire.body is None:
+            self._connection = None
+            self._replica.end(connection)
+        return piece
+
+    def close(self) -> None:
+        """Discard the rest, and the connection with it."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._replica.cut_off(connection)

@@ -1,0 +1,24 @@
+"""retries.py: the table of failures."""
+
+from __future__ import annotations
+
+import pytest
+
+from tinysvc.client.retries import Failure, is_blamed, is_free, may_repeat
+
+
+@pytest.mark.parametrize(
+    ("failure", "idempotent", "others", "free", "blamed"),
+    [
+        (Failure.NOT_SENT, True, True, True, True),
+        (Failure.IDLE_RACE, True, False, False, False),
+        (Failure.NO_ANSWER, True, False, False, True),
+        (Failure.NOT_STARTED, True, True, False, False),
+        (Failure.CUT_SHORT, False, False, False, True),
+    ],
+)
+def test_table(failure: Failure, idempotent: bool, others: bool, free: bool, blamed: bool) -> None:
+    assert may_repeat(failure, idempotent=True) is idempotent
+    assert may_repeat(failure, idempotent=False) is others
+    assert is_free(failure) is free
+    assert is_blamed(failure) is blamed
