@@ -50,14 +50,10 @@ class ServerState(SharedState, BodyMemory, Protocol):
     handler: Handler
     settings: Settings
     scheme: str
-    context: Context
-    """The context variables that each request begins with."""
-    now: float
-    """Seconds, at the last sweep."""
-    idle_until: float
-    """The deadline of a connection that becomes idle now."""
-    takes_new: bool
-    """Whether a connection that was accepted just before a drain may still bring its first request."""
+    context: Context  # the context variables that each request begins with
+    now: float  # seconds, at the last sweep
+    idle_until: float  # the deadline of a connection that becomes idle now
+    takes_new: bool  # whether a connection that was accepted just before a drain may still bring its first request
 
     def add(self, connection: Connection) -> None: ...
     def discard(self, connection: Connection) -> None: ...
@@ -66,11 +62,8 @@ class ServerState(SharedState, BodyMemory, Protocol):
 class UpgradedProtocol(Protocol):
     """The protocol of a connection that does not speak HTTP any more, beside being an asyncio.Protocol."""
 
-    def expire(self) -> None:
-        """Its deadline has passed."""
-
-    def go_away(self) -> None:
-        """The server shuts down."""
+    def expire(self) -> None: ...  # its deadline has passed
+    def go_away(self) -> None: ...  # the server shuts down
 
 
 class Connection:

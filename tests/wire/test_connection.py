@@ -253,7 +253,7 @@ def test_offer_to_change_protocols_is_not_plain() -> None:
 
 @pytest.mark.parametrize(("more", "plain"), [([], True), (["Connection: close"], False)])
 def test_request_with_a_timeout_may_be_plain_when_it_was_taken(more: list[str], plain: bool) -> None:
-    wire = connection(get("/", "Request-Timeout: 2", *more))
+    wire = connection(get("/", "Request-Timeout: 2s", *more))
     request = taken(wire)
     assert not wire.is_plain
     assert wire.take_timeout(request) == 2
