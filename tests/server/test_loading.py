@@ -56,6 +56,19 @@ def test_folder_mounts_each_service_under_its_name(tmp_path: Path) -> None:
     assert paths(load_service(".")) == ["/a", "/b", "/c/inner"]
 
 
+def test_package_with_a_service_is_a_service_of_its_folder(tmp_path: Path) -> None:
+    files = {
+        "shop_package/__init__.py": "from tinysvc import Service\nfrom . import inner\nservice = Service(inner)\n",
+        "shop_package/inner.py": ROUTE,
+        "library_package/__init__.py": ROUTE + "raise SystemExit('a package without a service is not imported')\n",
+        "tests/__init__.py": "from tinysvc import Service\nService(1)\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert paths(load_service(".", strict=True)) == ["/shop_package"]
+
+
 def test_file_with_the_name_of_a_package_is_refused(tmp_path: Path) -> None:
     (tmp_path / "json.py").write_text(ROUTE)
     with pytest.raises(TargetError, match=r"the name json is taken by .*json/__init__\.py; rename"):

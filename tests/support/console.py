@@ -1,9 +1,13 @@
-"""Run the console blocks of the docs in a shell: the output must contain the lines below each "$ " line."""
+"""Run the console blocks of the docs in a shell: the output must contain the lines below each "$ " line.
+
+A server whose command ends with "&" runs until the page ends; another one until the next server starts.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,7 +18,7 @@ from pathlib import Path
 from commands import Served, served
 
 ADDRESS = "http://127.0.0.1:8000"
-"""The address of servers in the docs; the tests use a free port."""
+"""The address of a server without --port in the docs; the tests use free ports."""
 
 TYPED = re.compile(r"^\$ (.*)$", re.MULTILINE)
 SERVES = re.compile(r"python -m tinysvc (?!.*--(routes|openapi|settings|bench|new|version|help))(.*)")
@@ -23,12 +27,14 @@ HAS_CURL = shutil.which("curl") is not None
 
 
 class Terminal:
-    """The terminal of one page. A server runs until the next one starts, or until the page ends."""
+    """The terminal of one page."""
 
-    def __init__(self, folder: Path, servers: ExitStack) -> None:
+    def __init__(self, folder: Path, background: ExitStack) -> None:
         self._folder = folder
-        self._servers = servers
-        self._server: Served | None = None
+        self._background = background
+        self._foreground = background.enter_context(ExitStack())
+        self._urls: dict[str, str] = {}
+        """The address of each server: as the page has it, and the real one."""
 
     def type(self, block: str) -> None:
         _, *typed = TYPED.split(block)
@@ -37,16 +43,22 @@ class Terminal:
             self._compare(command, shown.strip("\n").splitlines(), said)
 
     def _serve(self, command: str) -> str:
-        self._servers.close()
-        arguments = command.split()[1:]
-        self._server = self._servers.enter_context(served(*arguments, "--port", "0", cwd=self._folder))
-        return "\n".join(self._server.lines).replace(self._server.url, ADDRESS)
+        self._foreground.close()
+        arguments = shlex.split(self._real(command.removesuffix("&")))[1:]
+        documented = ADDRESS
+        if "--port" in arguments:
+            place = arguments.index("--port")
+            documented = f"http://127.0.0.1:{arguments[place + 1]}"
+            del arguments[place : place + 2]
+        servers = self._background if command.endswith("&") else self._foreground
+        server: Served = servers.enter_context(served(*arguments, "--port", "0", cwd=self._folder))
+        self._urls[documented] = server.url
+        return self._documented("\n".join(server.lines))
 
     def _run(self, command: str) -> str:
-        url = self._server.url if self._server else ADDRESS
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         done = subprocess.run(
-            ["sh", "-c", command.replace("curl ", "curl -sS ").replace(ADDRESS, url)],
+            ["sh", "-c", self._real(command.replace("curl ", "curl -sS "))],
             cwd=self._folder,
             capture_output=True,
             text=True,
@@ -54,7 +66,17 @@ class Terminal:
             env={**os.environ, "PATH": path},
             check=False,
         )
-        return (done.stdout + done.stderr).replace("\r", "").replace(url, ADDRESS)
+        return self._documented((done.stdout + done.stderr).replace("\r", ""))
+
+    def _real(self, text: str) -> str:
+        for documented, real in self._urls.items():
+            text = text.replace(documented, real)
+        return text
+
+    def _documented(self, text: str) -> str:
+        for documented, real in self._urls.items():
+            text = text.replace(real, documented)
+        return text
 
     def _compare(self, command: str, shown: list[str], said: str) -> None:
         """Assert that the output contains the shown lines in this order; "..." matches anything."""
@@ -68,5 +90,5 @@ class Terminal:
 
 @contextmanager
 def terminal(folder: Path) -> Iterator[Terminal]:
-    with ExitStack() as servers:
-        yield Terminal(folder, servers)
+    with ExitStack() as background:
+        yield Terminal(folder, background)

@@ -2,7 +2,8 @@
 
     hello.py                  a file
     package.module            a module; package.module:name for a Service in it
-    examples                  a folder: every service in it, each under /<file name>
+    examples                  a folder: every service in it, each under /<file name>; a package in the folder is one,
+                              if its `__init__.py` makes a Service
 
 A module with a global `service = Service(...)` is that service; any other is made of its decorated functions.
 """
@@ -157,20 +158,20 @@ def _load_folder(folder: Path, strict: bool) -> Service:
     is fatal if `strict`.
     """
     services, failures = [], []
-    for path in sorted(folder.resolve().glob("*.py")):
-        if not _may_serve(path):
+    for name, path in _modules_in(folder.resolve()):
+        if not _may_serve(name, path):
             continue
         try:
             module = _import_file(path)
             if _serves(module):
-                service = Service(_service_of(module), prefix=f"/{path.stem}", name=path.stem)
+                service = Service(_service_of(module), prefix=f"/{name}", name=name)
                 for plan in plans_of(service):
                     check(plan)
                 services.append(service)
         except ConfigurationError as error:
             if strict:
                 raise
-            failures.append(f"{path.name} is not served: {_in_a_line(error)}")
+            failures.append(f"{path.relative_to(folder.resolve())} is not served: {_in_a_line(error)}")
     if not services:
         why = "".join(f"\n{failure}" for failure in failures)
         raise TargetError(f"no file in the folder {folder} has a function with @io_route or @cpu_route{why}")
@@ -179,13 +180,19 @@ def _load_folder(folder: Path, strict: bool) -> Service:
     return Service(*services, name=folder.resolve().name)
 
 
-def _may_serve(path: Path) -> bool:
-    """Whether to import the file: not tests, private modules and files without the words io_route or cpu_route."""
-    name = path.stem
-    if name.startswith(("_", "test_")) or name.endswith("_test") or name in ("conftest", "setup", "noxfile"):
+def _modules_in(folder: Path) -> list[tuple[str, Path]]:
+    """The modules and packages in the folder: the name of each, and its file."""
+    modules = [(path.stem, path) for path in folder.glob("*.py") if path.stem != "__init__"]
+    return sorted(modules + [(path.parent.name, path) for path in folder.glob("*/__init__.py")])
+
+
+def _may_serve(name: str, path: Path) -> bool:
+    """Whether to import the file: not tests, private modules, files without tinysvc, and packages without a Service."""
+    if name.startswith(("_", "test_")) or name.endswith("_test") or name in ("conftest", "setup", "noxfile", "tests"):
         return False
     text = path.read_bytes()
-    return any(word in text for word in (b"tinysvc", b"route", b"Service"))
+    words = (b"Service(",) if path.stem == "__init__" else (b"tinysvc", b"route", b"Service")
+    return any(word in text for word in words)
 
 
 def _in_a_line(error: ConfigurationError) -> str:
