@@ -135,8 +135,8 @@ class Peer:
     port: int = 0
     process: subprocess.Popen[bytes] = dataclasses.field(init=False)
 
-    def start(self) -> None:
-        self.port = free_port()
+    def start(self, port: int = 0) -> None:
+        self.port = port or free_port()
         self.log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop()
         self.folder = tempfile.TemporaryDirectory(prefix="bench-")  # for the temporary files of a killed peer
         command = [*self.pin, *(word.format(port=self.port, folder=self.folder.name) for word in self.command)]

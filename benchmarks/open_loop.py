@@ -71,7 +71,9 @@ class OpenLoop:
         self.message = message
         self.idle: collections.deque[Client] = collections.deque()
         self.waiting: collections.deque[float] = collections.deque()
+        self.start = 0.0
         self.latencies: list[float] = []
+        self.due: list[float] = []  # the instants of `latencies`, in seconds from the start
         self.lateness: list[float] = []
         self.failures: collections.Counter[str] = collections.Counter()
         self.connecting: set[asyncio.Task[None]] = set()
@@ -93,6 +95,7 @@ class OpenLoop:
     def answered(self, status: int, intended: float) -> None:
         if status < 300:
             self.latencies.append(time.perf_counter() - intended)
+            self.due.append(intended - self.start)
         else:
             self.failures[f"status {status}"] += 1
 
@@ -107,9 +110,9 @@ class OpenLoop:
 
     async def run(self, rate: float, seconds: float) -> dict[str, object]:
         await asyncio.gather(*(self.connect() for _ in range(CONNECTIONS)))
-        start, count = time.perf_counter() + 0.05, int(rate * seconds)
+        self.start, count = time.perf_counter() + 0.05, int(rate * seconds)
         for number in range(count):
-            intended = start + number / rate
+            intended = self.start + number / rate
             delay = intended - time.perf_counter()
             if delay > 0:
                 await asyncio.sleep(delay)
@@ -126,6 +129,7 @@ class OpenLoop:
         return {
             "asked": count,
             "latencies": self.latencies,
+            "due": self.due,
             "lateness": self.lateness,
             "failures": dict(self.failures),
         }
