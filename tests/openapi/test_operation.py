@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 from openapi_cases import Item, operation
 from tinysvc import (
     Batch,
@@ -46,3 +48,12 @@ def test_execution_of_an_io_route() -> None:
     found = operation(limited, path="/limited")
     assert found["x-tinysvc"] == {"kind": "io", "timeout": 2, "limit": 3}
     assert set(found["responses"]) == {"200", "503", "504"}
+
+
+@io_route("/lines")
+async def lines() -> AsyncIterator[str]:
+    yield "a"
+
+
+def test_stream_is_marked() -> None:
+    assert operation(lines, path="/lines")["x-tinysvc"] == {"kind": "io", "stream": True}

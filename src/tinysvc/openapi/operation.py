@@ -6,6 +6,7 @@ import inspect
 from typing import Any, get_args
 
 from ..binding.annotations import hints_of, without_annotated
+from ..binding.results import is_stream
 from ..core.settings import Settings
 from ..service.plan import Plan
 from ..service.routes import Route
@@ -23,7 +24,7 @@ def tags_of(plan: Plan) -> list[str]:
 
 
 def execution(route: Route, settings: Settings) -> dict[str, Any]:
-    """The extension `x-tinysvc`: kind and pool, and the options timeout, limit, batch and cache if set."""
+    """The extension `x-tinysvc`: kind and pool, whether it streams, and the other options if they are set."""
     found: dict[str, Any] = {"kind": route.kind}
     if route.kind == "cpu":
         found["pool"] = route.pool
@@ -32,5 +33,6 @@ def execution(route: Route, settings: Settings) -> dict[str, Any]:
         "limit": route.limit,
         "batch": route.batch and {"size": route.batch.size, "wait": route.batch.wait},
         "cache": route.cache and route.cache.seconds,
+        "stream": not route.batch and is_stream(without_annotated(result_type(route))),
     }
     return found | {name: value for name, value in options.items() if value}
