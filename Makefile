@@ -16,7 +16,7 @@ help:
 	@echo "make check   lint, format, types (mypy and pyright)"
 	@echo "make clients make clients of the examples with generators for Go, TypeScript and Python, and run them"
 	@echo "make docs    build the documentation into site/"
-	@echo "make bench   run the benchmarks beside other frameworks (QUICK=1: short; ONLY=io: one part)"
+	@echo "make bench   run the benchmarks beside other frameworks (QUICK=1: short; ONLY=io: one part; BEFORE=v1.0: beside an earlier commit)"
 	@echo "make soak    run all kinds of traffic at once for ten minutes (SECONDS=60: one minute)"
 	@echo "make fuzz    send mutated bytes, a minute for each target (TARGET=server; SECONDS=600)"
 	@echo "make coverage  run the tests and check the coverage"
@@ -62,7 +62,8 @@ coverage: $(READY)
 	@$(BIN)/coverage report --include='src/tinysvc/core/*,src/tinysvc/wire/*,src/tinysvc/pool/scheduler.py,src/tinysvc/pool/state.py,src/tinysvc/pool/backoff.py,src/tinysvc/pool/crash_loops.py' --fail-under=98
 
 bench: $(READY)
-	@$(PYTHON) benchmarks/run.py $(if $(QUICK),--quick) $(addprefix --only=,$(ONLY))
+	@$(if $(BEFORE),BENCH_ENVIRONMENT=$(CURDIR)/$(VENV)) $(PYTHON) benchmarks/run.py $(if $(QUICK),--quick) \
+		$(addprefix --only=,$(or $(ONLY),$(if $(BEFORE),trees))) $(addprefix --before=,$(BEFORE))
 
 soak: $(READY)
 	@$(BIN)/python benchmarks/soak.py --seconds $(or $(SECONDS),600)

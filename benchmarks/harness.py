@@ -57,10 +57,12 @@ class CannotMeasureError(Exception):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """The length of a run, and the folder of its results."""
+    """The length of a run, the folder of its results, and what it compares."""
 
     quick: bool
     output: Path
+    before: str = ""
+    """The commit of the earlier tree, for the part `trees`."""
 
     def choose(self, full: int, quick: int) -> int:
         return quick if self.quick else full

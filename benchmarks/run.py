@@ -25,6 +25,10 @@ from pathlib import Path
 from harness import ENVIRONMENT, HERE, MISSED, PYTHON, ROOT, CannotMeasureError, Options, say
 
 PARTS = ("io", "typed", "kusers", "cpu", "batch", "payload", "web", "idle", "start", "scale", "faults")
+EXTRA = ("trees",)
+"""A part that needs an option, and so runs only when it is named."""
+
+ALL_PARTS = (*PARTS, *EXTRA)
 QUICK = ("io", "cpu", "start")
 """The parts of a quick run: two minutes in all."""
 
@@ -60,7 +64,7 @@ def main() -> None:
     if shutil.which("wrk") is None and not WITHOUT_WRK.issuperset(parts):
         stop("wrk, the load generator, is missing; install it with: apt-get install wrk")
     set_up(may_install=not arguments.no_setup)
-    options = Options(quick=arguments.quick, output=output)
+    options = Options(quick=arguments.quick, output=output, before=arguments.before)
     for name in parts:
         part = importlib.import_module(f"parts.{name}")
         say(f"{part.TITLE}")
@@ -82,7 +86,8 @@ def parse_arguments() -> argparse.Namespace:
         action="store_true",
         help=f"fewer, shorter rounds of {', '.join(QUICK)}, or of the parts that are named: two minutes, rough numbers",
     )
-    parser.add_argument("--only", action="append", choices=PARTS, help="this part only; may be given again")
+    parser.add_argument("--only", action="append", choices=ALL_PARTS, help="this part only; may be given again")
+    parser.add_argument("--before", default="", metavar="COMMIT", help="the earlier tree of the part `trees`")
     parser.add_argument(
         "--output", type=Path, help="default: benchmarks/RESULTS.md; of a quick run benchmarks/quick/RESULTS.md"
     )
@@ -149,6 +154,7 @@ def install(*arguments: str) -> None:
 
 def provenance(name: str, options: Options, load: float, seconds: float) -> str:
     command = f"python3 benchmarks/run.py --only {name}{' --quick' if options.quick else ''}"
+    command += f" --before {options.before}" if options.before else ""
     now = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     return (
         f"Measured {now} in {seconds:.0f} s with `{command}` at {commit()}; load average before: {load:.2f}.\n"
@@ -196,13 +202,13 @@ def write_section(output: Path, name: str, text: str) -> None:
     """Replace the section of one part; the other parts keep their results."""
     sections = read_sections(output)
     sections[name] = text
-    body = [f"<!-- part {each} -->\n{sections[each].strip()}\n" for each in PARTS if each in sections]
+    body = [f"<!-- part {each} -->\n{sections[each].strip()}\n" for each in ALL_PARTS if each in sections]
     output.write_text("\n".join([HEAD, missed(sections), *body]))
 
 
 def missed(sections: dict[str, str]) -> str:
     """List the missed bars first."""
-    lines = re.findall(rf"^- {MISSED} (.*)$", "\n".join(sections.get(part, "") for part in PARTS), re.MULTILINE)
+    lines = re.findall(rf"^- {MISSED} (.*)$", "\n".join(sections.get(part, "") for part in ALL_PARTS), re.MULTILINE)
     if not lines:
         return "Every bar is met.\n"
     return "\n".join(["What misses its bar, in these runs:\n", *(f"- {line}" for line in lines)]) + "\n"
