@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import Context
 from functools import cache
 from pathlib import Path
 from types import FrameType
@@ -127,20 +128,45 @@ async def test_request_calls_what_the_page_says(
     assert {each for each in named if not is_called(*each, called)} == set(), "named on the page, but not called"
 
 
-def is_called(path: str, name: str, called: set[tuple[str, str]]) -> bool:
+MOST_IO_CALLS = 12
+"""Functions of tinysvc that a bare io request calls, from its bytes to the bytes of its response."""
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_bare_io_request_calls_few_functions(tmp_path: Path) -> None:
+    """On a connection that has served such requests before. A function counts as often as it is called."""
+    file = tmp_path / "bare_walk.py"
+    file.write_text('from tinysvc import io_route\n@io_route("/")\nasync def f() -> dict:\n    return {"a": 1}\n')
+
+    async def third_request() -> list[tuple[str, str]]:
+        async with Server(load_service(str(file)), Settings(port=0)).listening() as url:
+            reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+            for _ in range(3):
+                with calls() as called:
+                    writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+                    await reader.readuntil(b'{"a":1}')
+            writer.close()
+            return called
+
+    called = Context().run(asyncio.run, third_request())  # without the context variables of pytest
+    assert ("http.py", "Connection.serve") in called
+    assert len(called) <= MOST_IO_CALLS, "\n".join(f"{path}: {name}" for path, name in called)
+
+
+def is_called(path: str, name: str, called: list[tuple[str, str]]) -> bool:
     """Whether the function ran, or a method of the class, or a function inside of it."""
     return any(file == path and (each == name or each.startswith(f"{name}.")) for file, each in called)
 
 
 @contextmanager
-def calls() -> Iterator[set[tuple[str, str]]]:
-    """File and qualified name of each function of tinysvc that is called in this thread."""
-    called: set[tuple[str, str]] = set()
+def calls() -> Iterator[list[tuple[str, str]]]:
+    """File and qualified name of each call of a function of tinysvc in this thread, in order."""
+    called: list[tuple[str, str]] = []
 
     def note(frame: FrameType, event: str, _: object) -> None:
         file = frame.f_code.co_filename
         if event == "call" and file.startswith(str(SOURCE)):
-            called.add((str(Path(file).relative_to(SOURCE)), frame.f_code.co_qualname))
+            called.append((str(Path(file).relative_to(SOURCE)), frame.f_code.co_qualname))
 
     before = sys.getprofile()
     sys.setprofile(note)

@@ -135,15 +135,20 @@ class Connection:
 
     async def serve(self) -> None:
         """Feed, take, call, write, until a side closes; one place that recovers."""
-        initial, goes_on, wire = self.server.context, False, self.wire
+        server, wire, inbox = self.server, self.wire, self.inbox
+        initial, goes_on = server.context, False
         has_variables = len(initial) > 0
         try:
             while True:
                 request = wire.next_request() if wire.buffer else None
                 if request is None:
-                    if not await self._receive_head():
-                        break
-                    continue
+                    if not (wire.buffer or inbox.held or inbox.ended or server.draining):
+                        inbox.waiter = server.loop.create_future()
+                        if await inbox.waiter:
+                            continue
+                    elif await self._receive_head():
+                        continue
+                    break
                 self.request = request
                 if not wire.is_plain:
                     self._prepare(request)
@@ -192,15 +197,8 @@ class Connection:
         if self.wire.offers_upgrade:
             request.upgrade = self
 
-    def _receive_head(self) -> Awaitable[bool]:
+    async def _receive_head(self) -> bool:
         """Wait for more bytes of a head. False when the client has disconnected, TimeoutError at the deadline."""
-        inbox = self.inbox
-        if self.wire.buffer or inbox.held or inbox.ended or self.server.draining:
-            return self._receive_next()
-        inbox.waiter = self.server.loop.create_future()
-        return inbox.waiter
-
-    async def _receive_next(self) -> bool:
         inbox = self.inbox
         if self.phase == IDLE and self.wire.incoming == wire_states.HEAD:  # a head has begun, and its time limit runs
             self.phase, self.deadline = HEAD, self.server.now + self.settings.header_timeout

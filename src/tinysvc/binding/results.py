@@ -32,7 +32,9 @@ def encode_result(result: Any) -> Response:
     UnencodableResult names a type that cannot be encoded.
     """
     kind = type(result)
-    return (_ENCODERS.get(kind) or _encoder_of(kind))(result)  # type: ignore[arg-type]  # a class is hashable
+    encoder = _ENCODERS.get(kind) or _encoder_of(kind)  # type: ignore[arg-type]  # a class is hashable
+    content: Any = encoder(result)
+    return json_response(content) if encoder is json_bytes else content
 
 
 def _finished(given: Response) -> Response:
@@ -51,10 +53,6 @@ def _finished(given: Response) -> Response:
     elif response.content_type is None and isinstance(response.content, bytes) and response.status not in (204, 304):
         response.content_type = OCTETS
     return response
-
-
-def _json(result: Any) -> Response:
-    return json_response(json_bytes(result))
 
 
 def _text(result: str) -> Response:
@@ -77,9 +75,9 @@ def _octets(result: bytearray | memoryview) -> Response:
     return Response(view.cast("B") if is_big else view.tobytes(), content_type=OCTETS)
 
 
-_ENCODERS: dict[type, Callable[[Any], Response]] = {
-    dict: _json,
-    list: _json,
+_ENCODERS: dict[type, Callable[[Any], Response | bytes]] = {
+    dict: json_bytes,
+    list: json_bytes,
     str: _text,
     bytes: lambda octets: Response(octets, content_type=OCTETS),
     bytearray: _octets,
@@ -87,17 +85,18 @@ _ENCODERS: dict[type, Callable[[Any], Response]] = {
     type(None): lambda _: Response(b"", 204),
     Response: _finished,
 }
+"""By the type of a result: makes the response, or the JSON of one."""
 
 
 @lru_cache(maxsize=256)
-def _encoder_of(kind: type) -> Callable[[Any], Response]:
+def _encoder_of(kind: type) -> Callable[[Any], Response | bytes]:
     """The encoder for a type of the author or of a library."""
     if issubclass(kind, Response):
         return _finished
     if issubclass(kind, (Iterator, AsyncIterator)):
         return Response
     encoder = fast_encoder_for(kind) if issubclass(kind, msgspec.Struct) else None
-    return _json if encoder is None else _written_by(encoder.encode)
+    return json_bytes if encoder is None else _written_by(encoder.encode)
 
 
 def _written_by(write: JsonEncoder) -> Callable[[Any], Response]:
@@ -107,7 +106,7 @@ def _written_by(write: JsonEncoder) -> Callable[[Any], Response]:
         try:
             return json_response(write(result, None, 0))
         except (TypeError, ValueError):  # a field has another type than its annotation
-            return _json(result)
+            return json_response(json_bytes(result))
 
     return encode
 
