@@ -7,8 +7,8 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -185,24 +185,23 @@ def test_response_before_the_end_of_its_request_ends_the_connection() -> None:
     assert not wire.end_exchange()
 
 
-# Real servers
+# Real servers: every framing, from our own server, nginx and Node
 
 
-def ask(sock: socket.socket, paths: list[str]) -> list[Received]:
-    """The responses to GETs on one connection, as long as it can be used again."""
+def ask(sock: socket.socket, exchanges: list[tuple[str, str]]) -> list[Received]:
+    """The responses to these methods and paths on one connection, as long as it can be used again."""
     wire = ClientConnection(Settings())
     received = []
     with sock:
-        for path in paths:
-            sock.sendall(wire.begin_request("GET", path, "localhost") + wire.end_request())
-            response, body = None, b""
+        for method, path in exchanges:
+            sock.sendall(wire.begin_request(method, path, "localhost") + wire.end_request())
+            response, body = wire.next_response(), b""
             while response is None or wire.incoming != DONE:
                 if data := sock.recv(1000):
                     wire.receive(data)
                 else:
                     wire.receive_eof()
-                if response is None and (response := wire.next_response()) is not None:
-                    body += response.content
+                response = response or wire.next_response()
                 if response:
                     body += wire.take_piece()
             received.append(Received(response.status, body, wire.end_exchange()))
@@ -211,7 +210,21 @@ def ask(sock: socket.socket, paths: list[str]) -> list[Received]:
     return received
 
 
-BIG = b"big" * 100_000
+BIG, PIECES = b"big" * 100_000, b"piece" * 10
+EXCHANGES = {
+    ("GET", "/big"): Received(200, BIG, True),  # with a length
+    ("HEAD", "/big"): Received(200, b"", True),
+    ("GET", "/none"): Received(204, b"", True),
+    ("GET", "/same"): Received(304, b"", True),
+    ("GET", "/stream"): Received(200, PIECES, True),  # chunked
+    ("POST", "/none"): Received(204, b"", True),
+    ("GET", "/close"): Received(200, PIECES, False),  # until the end of the connection
+}
+
+
+async def pieces() -> AsyncIterator[bytes]:
+    for _ in range(10):
+        yield b"piece"
 
 
 @io_route("/big")
@@ -219,84 +232,93 @@ async def big() -> bytes:
     return BIG
 
 
-@io_route("/stream")
-async def stream() -> Response:
-    async def pieces() -> AsyncIterator[bytes]:
-        for _ in range(10):
-            yield b"piece"
-
-    return Response(pieces())
-
-
-@io_route("/none")
+@io_route("/none", methods=["GET", "POST"])
 async def none() -> None:
     return None
 
 
-def test_responses_of_tinysvc() -> None:
-    with serving(Service(big, stream, none)) as url:
-        port = int(url.rpartition(":")[2])
-        paths = ["/big", "/stream", "/none", "/missing"]
-        responses = ask(socket.create_connection(("127.0.0.1", port), 20), paths)
-        assert responses[:3] == [
-            Received(200, BIG, True),
-            Received(200, b"piece" * 10, True),
-            Received(204, b"", True),
-        ]
-        assert responses[3].status == 404
+@io_route("/same")
+async def same() -> Response:
+    return Response(b"", 304)
 
 
-def connected(path: Path) -> socket.socket:
-    """A connection to the Unix socket of a server that starts."""
-    end = time.monotonic() + 20
-    while True:
-        sock = socket.socket(socket.AF_UNIX)
-        try:
-            sock.connect(str(path))
-        except OSError:
-            sock.close()
-            assert time.monotonic() < end, "the server did not start"
-            time.sleep(0.02)
-        else:
-            sock.settimeout(20)
-            return sock
+@io_route("/stream")
+async def stream() -> Response:
+    return Response(pieces())
 
 
-def nginx(folder: Path) -> list[str]:
+@io_route("/close")
+async def close() -> Response:
+    return Response(pieces())
+
+
+@contextmanager
+def tinysvc(folder: Path) -> Iterator[socket.socket]:
+    with serving(Service(big, none, same, stream, close), max_requests=len(EXCHANGES)) as url:
+        yield socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), 20)
+
+
+@contextmanager
+def nginx(folder: Path) -> Iterator[socket.socket]:
     (folder / "big").write_bytes(BIG)
+    for name in ("stream", "close"):
+        (folder / name).write_bytes(PIECES)
+    included = "ssi on; default_type text/html;"  # then nginx does not know the length beforehand
     (folder / "nginx.conf").write_text(
         f"{'user root; ' * (os.getuid() == 0)}daemon off; pid {folder}/pid; error_log {folder}/log; events {{}}\n"
         f"http {{ access_log off; client_body_temp_path {folder}/b; proxy_temp_path {folder}/p;\n"
         f"fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;\n"
-        f"server {{ listen unix:{folder}/socket; root {folder}; location /none {{ return 204; }} }} }}\n"
+        f"server {{ listen unix:{folder}/socket; root {folder}; location /none {{ return 204; }}\n"
+        f"location /same {{ return 304; }} location /stream {{ {included} }}\n"
+        f"location /close {{ {included} chunked_transfer_encoding off; }} }} }}\n"
     )
-    return ["nginx", "-c", str(folder / "nginx.conf"), "-p", str(folder)]
+    with connected(["nginx", "-c", str(folder / "nginx.conf"), "-p", str(folder)], folder) as sock:
+        yield sock
 
 
-def node(folder: Path) -> list[str]:
+@contextmanager
+def node(folder: Path) -> Iterator[socket.socket]:
     (folder / "server.js").write_text(
         "require('http').createServer((request, response) => {\n"
         "  if (request.url === '/none') { response.statusCode = 204; return response.end(); }\n"
-        "  response.write('big'.repeat(50000)); response.end('big'.repeat(50000));\n"
+        "  if (request.url === '/same') { response.statusCode = 304; return response.end(); }\n"
+        "  if (request.url === '/big') return response.end('big'.repeat(100000));\n"
+        "  if (request.url === '/close') response.removeHeader('transfer-encoding');\n"
+        "  response.write('piece'.repeat(5)); response.end('piece'.repeat(5));\n"
         f"}}).listen('{folder}/socket');\n"
     )
-    return ["node", str(folder / "server.js")]
+    with connected(["node", str(folder / "server.js")], folder) as sock:
+        yield sock
 
 
-@pytest.fixture(params=[nginx, node], ids=["nginx", "node"])
-def other_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[socket.socket]:
-    command: list[str] = request.param(tmp_path)
+@contextmanager
+def connected(command: list[str], folder: Path) -> Iterator[socket.socket]:
+    """Run a server, and connect to its Unix socket."""
     if shutil.which(command[0]) is None:
         pytest.skip(f"there is no {command[0]} here")
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        yield connected(tmp_path / "socket")
+        end = time.monotonic() + 20
+        while True:
+            sock = socket.socket(socket.AF_UNIX)
+            try:
+                sock.connect(str(folder / "socket"))
+            except OSError:
+                sock.close()
+                assert time.monotonic() < end, "the server did not start"
+                time.sleep(0.02)
+            else:
+                break
+        sock.settimeout(20)
+        yield sock
     finally:
         process.terminate()
         process.wait(20)
 
 
-def test_responses_of_other_servers(other_server: socket.socket) -> None:
-    first, none, again = ask(other_server, ["/big", "/none", "/big"])
-    assert first == again == Received(200, BIG, True)
-    assert none == Received(204, b"", True)
+@pytest.mark.parametrize("server", [tinysvc, nginx, node])
+def test_every_framing_of_a_real_server(
+    server: Callable[[Path], AbstractContextManager[socket.socket]], tmp_path: Path
+) -> None:
+    with server(tmp_path) as sock:
+        assert ask(sock, [*EXCHANGES]) == [*EXCHANGES.values()]
