@@ -195,7 +195,7 @@ class Connection:
             self.body = BodyReader(self, self.wire.body)
             request.receive_body_from(self.body)
         if self.wire.offers_upgrade:
-            request.upgrade = self
+            request.peer = request.peer._replace(upgrade=self)
 
     async def _receive_head(self) -> bool:
         """Wait for more bytes of a head. False when the client has disconnected, TimeoutError at the deadline."""

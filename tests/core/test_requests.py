@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import tinysvc
+from tinysvc import Service, io_route
 from tinysvc.core.headers import Headers
 from tinysvc.core.requests import MAX_REQUEST_ID, Peer, Request
+
+SOURCE = Path(tinysvc.__file__).parent
 
 
 def test_request_has_defaults() -> None:
@@ -27,6 +33,73 @@ def test_request_has_defaults() -> None:
 def test_request_knows_both_ends_of_its_connection() -> None:
     request = Request("GET", "/", peer=Peer(("c", 1), ("s", 2), "https"))
     assert (request.client, request.server, request.scheme) == (("c", 1), ("s", 2), "https")
+
+
+def test_every_attribute_has_a_value_from_the_beginning() -> None:
+    request = Request("GET", "/")
+    assert [name for name in Request.__slots__ if not hasattr(request, name)] == []
+    with pytest.raises(AttributeError):
+        request.note = "a request is no blackboard"  # type: ignore[attr-defined]
+
+
+def test_no_code_probes_a_request_for_an_attribute() -> None:
+    probes = [
+        f"{path.relative_to(SOURCE)}:{node.lineno}"
+        for path in SOURCE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in ("getattr", "hasattr", "setattr")
+        and re.search(r"\b(request|served_by|peer)\b", ast.unparse(node.args[0]))
+    ]
+    assert probes == []
+
+
+def test_proxy_reports_host_and_prefix_in_the_peer() -> None:
+    headers = Headers([(b"host", b"own.example")])
+    own = Request("GET", "/", headers=headers)
+    behind = Request("GET", "/", headers=headers, peer=Peer(None, None, "https", "shop.example", "/shop"))
+    assert (own.host, own.root_path) == ("own.example", "")
+    assert (behind.host, behind.root_path) == ("shop.example", "/shop")
+
+
+def test_service_of_a_request_gives_its_paths() -> None:
+    @io_route("/items/{name}")
+    async def item(name: str) -> str:
+        return name
+
+    assert Request("GET", "/", served_by=Service(item)).url_for(item, name="a b") == "/items/a%20b"
+    request = Request("GET", "/", peer=Peer(None, None, "http", root_path="/shop"))
+    with pytest.raises(RuntimeError, match=r"served_by=Service"):
+        request.url_for(item, name="x")
+    request.served_by = Service(item)
+    assert request.url_for(item, name="x") == "/shop/items/x"
+
+
+FORM = Headers([(b"content-type", b"application/x-www-form-urlencoded")])
+
+
+@pytest.mark.parametrize("body", [lambda: b"a=1", lambda: form_pieces()])
+@pytest.mark.parametrize("keeps", [True, False])
+def test_form_keeps_the_body_only_for_a_handler_that_reads_it(body: Callable[[], Any], keeps: bool) -> None:
+    async def read() -> bytes:
+        request = Request("POST", "/", headers=FORM, body=body())
+        if keeps:
+            request.keep_form()
+        assert (await request.form()).fields == {"a": ["1"]}
+        request.keep_form()  # too late to change anything
+        return await request.body()
+
+    if keeps:
+        assert asyncio.run(read()) == b"a=1"
+    else:
+        with pytest.raises(RuntimeError, match="streamed before"):
+            asyncio.run(read())
+
+
+async def form_pieces() -> AsyncIterator[bytes]:
+    yield b"a="
+    yield b"1"
 
 
 async def pieces() -> AsyncIterator[bytes]:

@@ -282,6 +282,20 @@ def test_resource_called_background_is_the_authors() -> None:
         assert httpx.get(url).text == "mine"
 
 
+@pytest.mark.asyncio
+async def test_handler_and_resources_share_the_tasks_of_their_request() -> None:
+    seen: list[Background] = []
+
+    async def handler(request: Request) -> Response:
+        seen.extend([Background.of_request(request), Background.of_request(request)])
+        return Response(b"")
+
+    request = Request("GET", "/")
+    await BackgroundTasks(1).around(handler)(request)
+    assert seen[0] is seen[1]
+    assert Background.of_request(request) is not seen[0]  # nothing refers to a request that is over
+
+
 def test_cpu_route_cannot_take_background() -> None:
     @cpu_route("/")
     def handler(background: Background) -> None: ...

@@ -66,7 +66,8 @@ def test_each_resource_is_closed_though_another_cannot_be() -> None:
 
 def meta(endpoint: int, **path: str) -> RequestMessage:
     lines = [(b"x", b"y"), (b"x-add", b"1")]
-    return RequestMessage(endpoint, "POST", "/", "", path, lines, ("127.0.0.1", 1), "/a/socket", "http", "id", None)
+    peer = (("127.0.0.1", 1), "/a/socket", "http", "", "")
+    return RequestMessage(endpoint, "POST", "/", "", path, lines, *peer, "id", None)
 
 
 def test_resource_is_opened_once(handle: JobFunction) -> None:

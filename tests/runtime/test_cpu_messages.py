@@ -23,9 +23,8 @@ HEADERS = [(b"accept", b"*/*"), (b"x-latin", b"\xe4")]
 
 
 def request(client: Any = "/run/y.sock", resources: bytes | None = None) -> RequestMessage:
-    return RequestMessage(
-        3, "POST", "/a%20b", "c=d", {"x": "ä"}, HEADERS, client, "/run/x.sock", "http", "id-1", resources
-    )
+    peer = (client, "/run/x.sock", "http", "shop.example", "/shop")
+    return RequestMessage(3, "POST", "/a%20b", "c=d", {"x": "ä"}, HEADERS, *peer, "id-1", resources)
 
 
 @pytest.mark.parametrize(

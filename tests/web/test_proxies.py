@@ -149,6 +149,17 @@ def test_every_generated_address_begins_with_the_root_path(options: dict[str, An
         assert httpx.get(f"{url}/openapi.json", headers=headers).json()["servers"] == [{"url": "/shop"}]
 
 
+@cpu_route("/cpu-seen")
+def cpu_seen(request: Request) -> list[str]:
+    return [request.client[0], request.scheme, request.host, request.root_path]
+
+
+def test_worker_sees_the_request_as_the_proxy_reports_it() -> None:
+    headers = {"forwarded": "for=1.2.3.4;proto=https;host=seen.example", "x-forwarded-prefix": "/shop"}
+    with testing.serving(Service(cpu_seen), cpu_workers=1, proxy_headers="127.0.0.1") as url:
+        assert httpx.get(f"{url}/cpu-seen", headers=headers).json() == ["1.2.3.4", "https", "seen.example", "/shop"]
+
+
 @pytest.mark.parametrize(
     ("where", "location"),
     [

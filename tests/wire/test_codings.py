@@ -24,6 +24,7 @@ from tinysvc.wire.codings import (
     compress_pieces,
     decompress_body,
     offered_codings,
+    restore_tags,
     weights_of,
 )
 
@@ -187,6 +188,26 @@ def test_compression_changes_length_and_entity_tag() -> None:
     weak = body(9999, etag='W/"v1"')
     begin_compression(accepting("br"), weak)
     assert ("etag", 'W/"v1"') in weak.headers
+
+
+@pytest.mark.parametrize(
+    ("given", "restored"),
+    [
+        ('W/"v1"', '"v1"'),
+        ('W/"v1", "v2", W/"W/", W/","', '"v1", "v2", "W/", ","'),
+        ('"W/"', '"W/"'),
+        ("*", "*"),
+    ],
+)
+def test_tags_of_if_match_become_strong_again(given: str, restored: str) -> None:
+    headers = Headers([(b"if-match", given.encode()), (b"if-none-match", b'W/"v1"')])
+    request = Request("PUT", "/", headers=headers)
+    restore_tags(request)
+    assert dict(request.headers) == {"if-match": restored, "if-none-match": 'W/"v1"'}
+    assert headers["if-match"] == given  # of the connection, which keeps a header block for the next request
+    unconditional = Request("PUT", "/")
+    restore_tags(unconditional)
+    assert dict(unconditional.headers) == {}
 
 
 # Unpacking

@@ -80,7 +80,7 @@ class RequestVariable:
 
 
 def _route_of(request: Request) -> str:
-    return request.served_by.route_of(request) if hasattr(request, "served_by") else ""
+    return request.served_by.route_of(request) if request.served_by is not None else ""
 
 
 request_id = RequestVariable("request_id", lambda request: request.id)

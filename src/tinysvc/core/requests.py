@@ -1,7 +1,16 @@
-"""Request: method, target, headers and body of a request, and both ends of its connection."""
+"""Request: method, target, headers and body of a request, and both ends of its connection.
+
+Each attribute is declared and has a value from the beginning. They have four sources:
+
+    the head         method, raw_path, raw_query, headers and the body
+    the connection   peer; for few requests also time_limit and the pieces of a body (`receive_body_from`)
+    the service      served_by, path_params, form_data, resources
+    both             on_disconnect: the service sets it, the connection calls it
+"""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable
 from itertools import count
 from random import getrandbits
@@ -9,6 +18,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
 
+from .budget import current_deadline, sooner
 from .errors import HTTPError
 from .headers import TOKEN, Headers
 from .query import parse_query
@@ -24,11 +34,20 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class Peer(NamedTuple):
-    """Both ends of a connection: socket addresses as `(host, port)`, or the socket's path for a Unix socket."""
+    """Both ends of a connection: socket addresses as `(host, port)`, or the socket's path for a Unix socket.
+
+    A request has a Peer of its own if its client offers to change the protocol, and behind trusted proxies.
+    """
 
     client: Any
     server: Any
     scheme: str
+    host: str = ""
+    """Host that a proxy reports; empty: that of the `Host` header."""
+    root_path: str = ""
+    """Prefix that a proxy removes from each path."""
+    upgrade: Any = None
+    """The connection, if the client offers to change its protocol: see `UpgradableConnection`."""
 
 
 _NO_PEER = Peer(None, None, "http")
@@ -36,6 +55,26 @@ _NO_PEER = Peer(None, None, "http")
 _PROCESS = f"{getrandbits(48):012x}-"
 _numbers = count(1)
 # Together they make a unique request id, cheaply, in the order of the requests.
+
+
+class ReceivedBody(AsyncIterator[bytes]):
+    """The pieces of a body that a connection still receives."""
+
+    @abstractmethod
+    def limit(self, size: int) -> None:
+        """Set the limit of this body in bytes, before it is read."""
+
+    @abstractmethod
+    def keep(self) -> None:
+        """The pieces that are read from now on are kept: count them until the request ends."""
+
+    @abstractmethod
+    async def whole(self) -> bytes:
+        """The rest of the body, joined in steps. After a cancellation it can be called again."""
+
+
+_UNREAD, _FORM_KEEPS, _KEPT, _STREAMED = range(4)
+# The states of a body: not read; not read, and `form()` must keep it; kept by `body()`; a part was streamed, and lost.
 
 
 class Request:
@@ -52,6 +91,7 @@ class Request:
         path_params: Path parameters by name, decoded; the router sets them.
         peer: Both ends of the connection: `client`, `server` and `scheme`.
         id: Id of the request. Empty: `X-Request-Id`, or a new one.
+        served_by: The service for `url_for`. A server sets it; the test of a function may give its `Service(...)`.
 
     Example:
         ```python
@@ -65,40 +105,13 @@ class Request:
         ```
     """
 
-    upgrade: Any
-    """The connection, if the client offers to change its protocol; else not set. See websocket_protocol.py."""
-
-    served_by: Any
-    """The running service, which knows the path of each handler; set on the event loop. A test may set a Service."""
-
-    background: Any
-    """The tasks that run after the response, if the route takes them; else not set. See background.py."""
-
-    root_path: str
-    """Prefix that a proxy removes from each path (`root_path`, `X-Forwarded-Prefix`); empty if there is none."""
-
-    keeps_form: bool
-    """Set if the handler also reads the body of a form: `form()`, called by middleware, must then keep the body."""
-
-    deadline: float | None
-    """Point in time (`time.monotonic`) when the handler is stopped; set once a timer watches it, and in workers."""
-
-    compresses: bool
-    """Set if the response may be compressed, which weakens its entity-tag; see conditional.py."""
-
     __slots__ = (
         "_body",
-        "_host",
+        "_body_state",
         "_id",
-        "_is_kept",
-        "_is_streamed",
         "_query",
-        "background",
-        "compresses",
-        "deadline",
         "form_data",
         "headers",
-        "keeps_form",
         "method",
         "on_disconnect",
         "path_params",
@@ -106,10 +119,8 @@ class Request:
         "raw_path",
         "raw_query",
         "resources",
-        "root_path",
         "served_by",
         "time_limit",
-        "upgrade",
     )
 
     def __init__(
@@ -122,23 +133,22 @@ class Request:
         path_params: dict[str, str] | None = None,
         peer: Peer = _NO_PEER,
         id: str = "",  # noqa: A002 - as the property
+        served_by: Any = None,
     ) -> None:
         self.method = method
         self.raw_path = raw_path
         self.raw_query = raw_query
         self.headers = Headers() if headers is None else headers
         self._body = body
-        self._is_kept = False  # whether `body()` was called
-        self._is_streamed = False  # whether a part of the body was streamed and is not kept
+        self._body_state = _UNREAD
         self._query: dict[str, list[str]] | None = None
         self.path_params = path_params
         self.peer = peer
-        self.root_path = ""
         self._id = id
-        self._host: str | None = None
-        self.form_data: FormData | None = None  # set by form()
+        self.served_by = served_by  # in a server: its RunningService
+        self.form_data: FormData | None = None  # the parsed form
         self.resources: Any = None  # the values of the request's resources by name; for a worker, their pickle
-        self.on_disconnect: Callable[[], object] | None = None
+        self.on_disconnect: Callable[[], object] | None = None  # None: the connection cancels a safe method's handler
         self.time_limit: float | None = None  # point in time (time.monotonic) when the client gives up
 
     @property
@@ -157,8 +167,9 @@ class Request:
 
     @property
     def is_timed(self) -> bool:
-        """Whether a timer watches the deadline of the request."""
-        return hasattr(self, "deadline")
+        """Whether a timer stops the calling code when the client gives up, or before."""
+        deadline = current_deadline()
+        return deadline is not None and self.time_limit is not None and deadline <= self.time_limit
 
     @property
     def budget(self) -> float | None:
@@ -166,7 +177,7 @@ class Request:
 
         None: the request has no deadline. See `seconds_left` for code that has no request.
         """
-        deadline = getattr(self, "deadline", self.time_limit)
+        deadline = sooner(current_deadline(), self.time_limit)
         return None if deadline is None else max(0.0, deadline - monotonic())
 
     @property
@@ -187,12 +198,12 @@ class Request:
     @property
     def host(self) -> str:
         """Host and, if it was sent, port of the `Host` header; empty for an HTTP/1.0 request without one."""
-        return self.headers.get("host", "") if self._host is None else self._host
+        return self.peer.host or self.headers.get("host", "")
 
-    @host.setter
-    def host(self, host: str) -> None:
-        """Host and, if it was sent, port of the `Host` header; empty for an HTTP/1.0 request without one."""
-        self._host = host
+    @property
+    def root_path(self) -> str:
+        """Prefix that a proxy removes from each path (`root_path`, `X-Forwarded-Prefix`); empty if there is none."""
+        return self.peer.root_path
 
     @property
     def path(self) -> str:
@@ -224,8 +235,8 @@ class Request:
         if isinstance(self._body, (bytes, memoryview)):
             if len(self._body) > size:
                 raise HTTPError(413, f"The body has {len(self._body)} bytes; at most {size} are allowed.")
-        elif limit := getattr(self._body, "limit", None):
-            limit(size)
+        elif isinstance(self._body, ReceivedBody):
+            self._body.limit(size)
 
     async def body(self) -> bytes:
         """Read the whole body, and keep it for further calls.
@@ -241,14 +252,16 @@ class Request:
         if isinstance(self._body, memoryview):
             self._body = bytes(self._body)
         elif not isinstance(self._body, bytes):
-            whole = getattr(self._body, "whole", None)  # a BodyReader joins its pieces step by step
-            self._body = await whole() if whole else b"".join([chunk async for chunk in self._body])
-        self._is_kept = True
+            if isinstance(pieces := self._body, ReceivedBody):
+                self._body = await pieces.whole()
+            else:
+                self._body = b"".join([piece async for piece in pieces])
+        self._body_state = _KEPT
         return self._body
 
     def _check_not_streamed(self) -> None:
         """The error must not depend on whether the body arrived with the head or in pieces."""
-        if self._is_streamed:
+        if self._body_state == _STREAMED:
             raise RuntimeError(
                 "a part of the request's body was streamed before and is not kept; if several functions read the body, "
                 "such as middleware and a handler, the first one must call await request.body(), which keeps it"
@@ -271,22 +284,28 @@ class Request:
         self._check_not_streamed()
         if isinstance(self._body, (bytes, memoryview)):
             if self._body:
-                self._is_streamed = not self._is_kept
+                if self._body_state != _KEPT:
+                    self._body_state = _STREAMED
                 yield bytes(self._body)
             return
-        if kept and (keep := getattr(self._body, "keep", None)):
-            keep()
-        async for chunk in self._body:
-            self._is_streamed = True
-            yield chunk
+        if kept and isinstance(self._body, ReceivedBody):
+            self._body.keep()
+        async for piece in self._body:
+            self._body_state = _STREAMED
+            yield piece
 
-    def receive_body_from(self, body: AsyncIterator[bytes]) -> None:
+    def receive_body_from(self, body: ReceivedBody) -> None:
         """The body comes in pieces. For the connection."""
         self._body = body
 
     def keep_body(self, body: bytes) -> None:
         """Keep the joined pieces of a streamed body: the body can be read again."""
-        self._body, self._is_streamed, self._is_kept = body, False, True
+        self._body, self._body_state = body, _KEPT
+
+    def keep_form(self) -> None:
+        """Let `form()` keep the body, too, for a handler that reads it after middleware has read the form."""
+        if self._body_state == _UNREAD:
+            self._body_state = _FORM_KEEPS
 
     async def form(self) -> FormData:
         """Read a form, urlencoded or multipart (RFC 7578), and keep it for further calls.
@@ -301,9 +320,9 @@ class Request:
         if self.form_data is None:
             from .forms import read_form
 
-            if getattr(self, "keeps_form", False):
+            if self._body_state == _FORM_KEEPS:
                 await self.body()
-            keep = getattr(self._body, "keep", None)
+            keep = self._body.keep if isinstance(self._body, ReceivedBody) else None
             self.form_data = await read_form(self.headers.get("content-type", ""), self.stream(), keep)
         return self.form_data
 
@@ -321,14 +340,13 @@ class Request:
             RuntimeError: The request is in a worker process, which does not know the other routes.
             ConfigurationError: The server does not serve the handler, or a path parameter is missing.
         """
-        served_by = getattr(self, "served_by", None)
-        if served_by is None:
+        if self.served_by is None:
             raise RuntimeError(
                 "request.url_for knows no routes here, in a worker or outside a server; call it in an @io_route; "
-                "in the test of a function, set request.served_by = Service(...)"
+                "in the test of a function, make the request with Request(..., served_by=Service(...))"
             )
-        url: str = served_by.url_for(handler, **parameters)
-        return self.root_path + url
+        url: str = self.served_by.url_for(handler, **parameters)
+        return self.peer.root_path + url
 
     @property
     def cookies(self) -> dict[str, str]:

@@ -81,10 +81,7 @@ class Background:
     @classmethod
     def of_request(cls, request: Request) -> Background:
         """The one of this request: handler and resources share it."""
-        found: Background | None = getattr(request, "background", None)
-        if found is None:
-            found = request.background = cls(getattr(request.served_by, "background", None), request)
-        return found
+        return _of_running.get(request) or cls(None, request)  # in the test of a function, no server starts its tasks
 
     def add(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
         """Call a function after the response. The task keeps the context variables of this moment.
@@ -122,6 +119,10 @@ class Background:
             self._tasks.release(self._added.popleft())
 
 
+_of_running: dict[Request, Background] = {}
+"""The Background of each request whose handler runs and takes one."""
+
+
 class BackgroundTasks:
     """The tasks of all requests of a server: at most `limit` (0: any number), waiting and running."""
 
@@ -139,12 +140,14 @@ class BackgroundTasks:
 
         async def handle(request: Request) -> Response:
             self.loop = asyncio.get_running_loop()
-            background = Background.of_request(request)
+            background = _of_running[request] = Background(self, request)
             try:
                 response = await handler(request)
             except BaseException:
                 background.discard()
                 raise
+            finally:
+                del _of_running[request]
             if isinstance(response.content, AsyncIterator):
                 stack = AsyncExitStack()
                 stack.push(partial(_end_of_stream, background))

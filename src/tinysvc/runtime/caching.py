@@ -173,6 +173,7 @@ class CachedRoute:
             request.path_params,
             request.peer,
             request.id,
+            request.served_by,
         )
         copied.resources = request.resources
         computation = self._running[key] = Computation(asyncio.create_task(self._compute(key, copied)))

@@ -37,7 +37,7 @@ from ..pool.program import JobFunction, Reply
 from ..pool.remote_errors import error_text, pickled_error
 from ..service.error_handlers import ErrorHandler, ErrorHandlers, handled_error
 from ..service.resources import open_resource, resource_key
-from ..wire.codings import begin_compression, compress, compress_pieces
+from ..wire.codings import begin_compression, compress, compress_pieces, restore_tags
 from .cpu_messages import (
     MESSAGE_TYPES,
     BatchMessage,
@@ -142,6 +142,8 @@ def _request(message: RequestMessage, body: Body, compresses: bool) -> Request:
         tuple(client) if type(client) is list else client,
         tuple(server) if type(server) is list else server,
         message.scheme,
+        message.host,
+        message.root_path,
     )
     request = Request(
         message.method,
@@ -154,9 +156,8 @@ def _request(message: RequestMessage, body: Body, compresses: bool) -> Request:
         message.id,
     )
     request.resources = message.resources
-    request.deadline = message.deadline
     if compresses:
-        request.compresses = True
+        restore_tags(request)
     return request
 
 
@@ -171,7 +172,7 @@ def _one_at_a_time(endpoint: Endpoint, resources: Values) -> JobFunction:
         request = _request(message, body, compress)
         request_id.set(request.id)
         route_name.set(f"{request.method} {path}")
-        current.set(Deadline(request.deadline))
+        current.set(Deadline(message.deadline))
         try:
             body = typed_body(request, body, kind, limit)
             values = resources if request.resources is None else {**resources, **pickle.loads(request.resources)}

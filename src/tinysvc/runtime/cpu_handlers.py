@@ -69,6 +69,8 @@ def cpu_handler(
             peer.client,
             peer.server,
             peer.scheme,
+            peer.host,
+            peer.root_path,
             request.id,
             request.resources,
             None if limit is None else monotonic() + limit,

@@ -36,6 +36,8 @@ class RequestMessage(Message, tag=0):
     server: Any
     """As in `Peer`; a tuple arrives as a list."""
     scheme: str
+    host: str
+    root_path: str
     id: str
     resources: bytes | None
     """The values of the request's own resources, pickled."""

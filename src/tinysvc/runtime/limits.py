@@ -29,7 +29,7 @@ def with_kept_form(handler: Handler) -> Handler:
     """`handler` with `request.form()` keeping the body, which middleware or the binder reads as bytes, too."""
 
     async def handle(request: Request) -> Response:
-        request.keeps_form = True
+        request.keep_form()
         return await handler(request)
 
     return handle
@@ -54,7 +54,7 @@ async def within_time(handler: Handler, request: Request, timeout: float | None 
         HTTPError: 504, the timeout has passed.
     """
     now = monotonic()
-    request.deadline = at = sooner(request.time_limit, None if timeout is None else now + timeout)
+    at = sooner(request.time_limit, None if timeout is None else now + timeout)
     if at is None:
         return await handler(request)
     deadline = Deadline(at)

@@ -14,7 +14,7 @@ from anyio.to_thread import run_sync
 
 from ..core.requests import Request
 from ..core.responses import Handler, Response
-from ..wire.codings import Coding, begin_compression, compress
+from ..wire.codings import Coding, begin_compression, compress, restore_tags
 
 ON_LOOP = 16 * 1024
 """Bytes up to which content is compressed on the event loop: that blocks it for 0.3 ms; a thread costs as much."""
@@ -24,7 +24,7 @@ def compressed(handler: Handler) -> Handler:
     """The handler, with its responses in the best coding that the client accepts."""
 
     async def handle(request: Request) -> Response:
-        request.compresses = True
+        restore_tags(request)
         response = await handler(request)
         content = response.content
         if isinstance(content, (bytes, memoryview, AsyncIterator)):

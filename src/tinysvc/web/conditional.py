@@ -56,9 +56,7 @@ def precondition(request: Request, *, etag: str = "", last_modified: float | dat
     exists = bool(tag) or modified is not None
     if_match, if_none_match = request.headers.get("if-match"), request.headers.get("if-none-match")
     if if_match is not None:
-        # Compression makes a strong tag weak. It still names the same state: otherwise clients could not write.
-        is_weakened = getattr(request, "compresses", False) and not tag.startswith("W/")
-        if not (if_match.strip() == "*" and exists) and not _has(if_match, tag, weak=is_weakened):
+        if not (if_match.strip() == "*" and exists) and not _has(if_match, tag, weak=False):
             raise _failed("If-Match")
     elif modified is not None and modified > (read_date(request.headers.get("if-unmodified-since")) or inf):
         raise _failed("If-Unmodified-Since")

@@ -41,14 +41,14 @@ def behind_proxies(handler: Handler, peers: str, root_path: str = "") -> Handler
         peer, prefix = request.peer, root_path
         if is_trusted(peer.client[0]) if isinstance(peer.client, tuple) else trusts_unix and _is_unix(peer):
             found = forwarded(request, is_trusted)
-            request.peer = Peer(found.client or peer.client, peer.server, found.scheme or peer.scheme)
-            if found.host:
-                request.host = found.host
             reported = request.headers.get("x-forwarded-prefix", "").rstrip("/")
             prefix = reported if ROOT_PATH.fullmatch(reported) else root_path
+            client, scheme = found.client or peer.client, found.scheme or peer.scheme
+            request.peer = peer._replace(client=client, scheme=scheme, host=found.host or "", root_path=prefix)
+        elif prefix:
+            request.peer = peer._replace(root_path=prefix)
         if not prefix:
             return await handler(request)
-        request.root_path = prefix
         return _with_prefix(prefix, await handler(request))
 
     return handle

@@ -119,7 +119,7 @@ class WebSocket:
         self.subprotocol = chosen_subprotocol(request, subprotocols)
         handshake = self._handshake
         response = handshake.response(self.subprotocol, Response(b"", headers=headers).headers)
-        connection: UpgradableConnection = request.upgrade
+        connection: UpgradableConnection = request.peer.upgrade
         self._protocol = SocketProtocol(connection, handshake.frames)
         self._protocol.start(response)
 

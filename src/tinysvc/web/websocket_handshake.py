@@ -55,7 +55,7 @@ def check_handshake(request: Request) -> Handshake:
     from websockets.server import ServerProtocol
 
     fields = Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw])
-    connection: UpgradableConnection | None = getattr(request, "upgrade", None)
+    connection: UpgradableConnection | None = request.peer.upgrade
     protocol = ServerProtocol(extensions=_extensions(connection), logger=_frames_log)
     try:
         if connection is None or request.method != "GET":  # RFC 6455, 4.1

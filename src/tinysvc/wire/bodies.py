@@ -13,6 +13,7 @@ from io import BytesIO
 from typing import Protocol
 
 from ..core.errors import ProtocolError
+from ..core.requests import ReceivedBody
 from ..core.settings import Settings
 from ..core.units import KiB
 from .connection import IncomingBody, ServerConnection
@@ -53,7 +54,7 @@ class BodySource(Protocol):
     def switch(self, protocol: asyncio.BaseProtocol) -> asyncio.Protocol: ...
 
 
-class BodyReader:
+class BodyReader(ReceivedBody):
     """A request body that has not arrived in full yet: an async iterator over its pieces.
 
     Raises ProtocolError 413 if the body is longer than `max_body_size` (for a declared length, when the first bytes of

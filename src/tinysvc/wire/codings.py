@@ -17,6 +17,7 @@ from functools import cache
 from typing import Any, NamedTuple, Protocol
 
 from ..core.errors import HTTPError
+from ..core.headers import Headers
 from ..core.requests import Request
 from ..core.responses import Response, add_vary
 
@@ -235,6 +236,20 @@ def compress_pieces(coding: Coding, pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 
 # Requests
+
+
+def restore_tags(request: Request) -> None:
+    """Make the entity-tags of If-Match strong again: the client has those of compressed responses, which were weakened.
+
+    A weak tag never matches there (RFC 9110, 13.1.1), so a client could not change the resource that it has read.
+    """
+    if "W/" in request.headers.get("if-match", ""):
+        request.headers = Headers(
+            [(name, _TAG.sub(rb"\1", value) if name == b"if-match" else value) for name, value in request.headers.raw]
+        )
+
+
+_TAG = re.compile(rb'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')  # RFC 9110, 8.8.3
 
 
 def decompress_body(header: str, body: bytes | memoryview, limit: int) -> bytes:
