@@ -11,17 +11,15 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any, NamedTuple
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
-import msgspec
-
+from ..binding.outgoing_texts import filled_path, text_of
 from ..core.errors import ConfigurationError
 from ..core.responses import Middleware
 from ..core.settings import Pool, Settings, SettingsError, did_you_mean, read_pools
 from .error_handlers import ErrorHandler, checked
 from .resources import in_order, names_per_request
 from .route_options import checked_middleware
-from .router import PARAMETER
 from .routes import Given, Resource, Route, recorded, unreachable
 
 log = logging.getLogger("tinysvc")
@@ -281,10 +279,10 @@ def build_url(handler: Callable[..., Any], routes: Sequence[tuple[str, Route]], 
         missing = ", ".join(name for name in route.parameters if name not in single)
         raise ConfigurationError.at(handler, f"url_for needs the path parameters of {path}: {missing}")
     path, route = max(fitting, key=lambda each: len(each[1].parameters))
-    texts = {name: _text(value) for name, value in parameters.items()}
+    texts = {name: text_of(value) for name, value in parameters.items()}
     rest = {k: text for k, text in texts.items() if k not in route.parameters and parameters[k] is not None}
     query = urlencode(rest, doseq=True)
-    filled = "/".join(_filled(segment, texts) for segment in path.split("/"))
+    filled = filled_path(path, texts)
     return f"{filled}?{query}" if query else filled
 
 
@@ -295,22 +293,6 @@ def _check_keywords(options: Mapping[str, Any]) -> None:
     for name in options:
         if name not in fields:
             raise SettingsError(f"Service(...) takes no {name!r}{did_you_mean(name, [*known, *fields])}")
-
-
-def _filled(segment: str, parameters: Mapping[str, Any]) -> str:
-    parameter = PARAMETER.fullmatch(segment)
-    if parameter is None:
-        return quote(segment)
-    value = quote(parameters[parameter[1]], safe="/" if parameter[2] else "")
-    return value.replace("/", "%2F", 1) if value.startswith("/") else value  # "//host" would be a URL of another host
-
-
-def _text(value: Any) -> Any:
-    """A value as the text for a path or query; a list for several values."""
-    plain = msgspec.to_builtins(value, enc_hook=str)
-    if isinstance(plain, (list, tuple)):
-        return [_text(each) for each in plain]
-    return str(plain).lower() if isinstance(plain, bool) else str(plain)
 
 
 def _check_on_top(part: object, record: Route | Resource) -> None:

@@ -1,0 +1,166 @@
+"""Where a called handler runs: at an address of the setting `services`, else here, in the service on this event loop.
+
+An address wins over a mount, so that a test can force the network. A handler with neither is a ConfigurationError: at
+start-up where the code names it in a call (call_checks.py), else at its first call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from weakref import WeakKeyDictionary
+
+from ..binding.outgoing import RequestWriter
+from ..binding.replies import ReplyReader
+from ..core.errors import ConfigurationError
+from ..service.plan import Plan, plan_of
+from ..service.routes import Route, recorded
+from .call_context import CallContext, time_for
+from .direct_calls import DirectCpu, DirectIo, is_direct
+from .exchanges import ExchangeTarget, RemoteExchange
+from .local_exchange import LocalExchange
+from .open_services import service_name
+
+if TYPE_CHECKING:
+    from ..client.services import Services
+    from .running_service import RunningService
+
+
+class Target(Protocol):
+    """A handler that can be called."""
+
+    def arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]: ...
+
+    async def value(self, arguments: dict[str, Any], context: CallContext, forwarded: tuple[str, ...]) -> Any: ...
+
+    def items(
+        self, arguments: dict[str, Any], context: CallContext, forwarded: tuple[str, ...]
+    ) -> AsyncIterator[Any]: ...
+
+
+class Callee(NamedTuple):
+    """A called handler."""
+
+    target: Target
+    seconds: float
+    """For a call whose caller has no deadline."""
+    is_remote: bool
+
+
+class CallTable:
+    """The handlers that the code of one running service can call.
+
+    Args:
+        running: The service.
+        services: The services at addresses; None if it names none.
+    """
+
+    def __init__(self, running: RunningService, services: Services | None) -> None:
+        self.known: dict[Callable[..., Any], Callee] = {}
+        self._running = running
+        self._services = services
+        self._plans: dict[Callable[..., Any], Plan] = {}
+        self._resources: dict[Callable[..., Any], Mapping[str, Any]] = {}
+
+    def mount(self, plan: Plan, resources: Mapping[str, Any]) -> None:
+        """A handler is served here. `resources`: those of the whole server that it takes."""
+        function = plan.route.function
+        self._plans.setdefault(function, plan)  # of several routes, the first
+        self._resources.setdefault(function, resources)
+
+    def find(self, function: Callable[..., Any]) -> Callee | None:
+        """The handler, as it is called; None if it has neither an address nor a mount.
+
+        Raises:
+            ConfigurationError: A parameter or the result cannot travel.
+        """
+        named = self._services.addresses if self._services is not None else ()
+        service = service_name(function, named)
+        if service in named:
+            route = route_of(function)
+            found = self._remote(service, route) if route else None
+        else:
+            plan = self._plans.get(function)
+            found = self._local(service, plan) if plan else None
+        if found is not None:
+            self.known[function] = found
+        return found
+
+    def _remote(self, service: str, route: Route) -> Callee:
+        assert self._services is not None
+        function = route.function
+        binder = plan_of(function, route).binder
+        writer = RequestWriter(function, _method_of(route, binder.body_kind), route.path, binder.inputs)
+        exchange = RemoteExchange(self._services, service, route)
+        reader = ReplyReader(function, batched=route.batch is not None)
+        return self._callee(route, ExchangeTarget(route, writer, reader, exchange, service, self._max_size), True)
+
+    def _local(self, service: str, plan: Plan) -> Callee:
+        route, function, settings = plan.route, plan.route.function, self._running.settings
+        reader = ReplyReader(function, batched=route.batch is not None, travels=False)
+        if not is_direct(plan, reader, settings):
+            writer = RequestWriter(function, _method_of(route, plan.binder.body_kind), plan.path, plan.binder.inputs)
+            exchange = LocalExchange(self._running, service)
+            return self._callee(route, ExchangeTarget(route, writer, reader, exchange, service, self._max_size), False)
+        if route.kind == "io":
+            return self._callee(route, DirectIo(plan, service, self._resources[function]), False)
+        return self._callee(route, DirectCpu(plan, service, self._running.calls[function]), False)
+
+    @property
+    def _max_size(self) -> int:
+        return self._running.settings.max_result_size
+
+    def _callee(self, route: Route, target: Target, is_remote: bool) -> Callee:
+        return Callee(target, time_for(route.timeout, self._running.settings.call_timeout), is_remote)
+
+
+def _method_of(route: Route, body_kind: str) -> str:
+    """Of several methods, one with a body where the handler reads one."""
+    with_body = [method for method in route.methods if method not in ("GET", "HEAD")]
+    return with_body[0] if with_body and (body_kind or "GET" not in route.methods) else route.methods[0]
+
+
+def route_of(function: Callable[..., Any]) -> Route | None:
+    """The first route of a handler."""
+    return next((record for record in recorded(function) if isinstance(record, Route)), None)
+
+
+_tables: WeakKeyDictionary[asyncio.AbstractEventLoop, list[CallTable]] = WeakKeyDictionary()
+
+
+@contextmanager
+def callable_from_here(table: CallTable) -> Iterator[None]:
+    """While the block runs, code on this loop can call the handlers of the table."""
+    here = _tables.setdefault(asyncio.get_running_loop(), [])
+    here.append(table)
+    try:
+        yield
+    finally:
+        here[:] = [each for each in here if each is not table]
+
+
+def callee_of(function: Callable[..., Any]) -> Callee:
+    """The handler, as it is called from this event loop. ConfigurationError if it is not known here."""
+    for table in reversed(_tables.get(asyncio.get_running_loop(), ())):
+        if found := table.known.get(function) or table.find(function):
+            return found
+    raise unknown_callee(function)
+
+
+def unknown_callee(function: Callable[..., Any]) -> ConfigurationError:
+    """The error of a call to a handler that is neither here nor at an address."""
+    if isinstance(function, ModuleType) or not callable(function) or route_of(function) is None:
+        name = getattr(function, "__qualname__", repr(function))
+        return ConfigurationError.at(
+            function, f"cannot be called by call(...): it has no route; decorate {name} with @io_route or @cpu_route"
+        )
+    service = service_name(function)
+    return ConfigurationError.at(
+        function,
+        f"cannot be called: it is not part of a service that runs on this event loop, and `services` has no address of "
+        f"{service}; name its module in the Service(...), or say where it runs: "
+        f'TINYSVC_SERVICES="{service}=http://host:8000"',
+    )

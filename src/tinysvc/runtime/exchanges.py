@@ -1,0 +1,120 @@
+"""A call as a request and its response: over the network, or to a route of this process that needs a whole request.
+
+    arguments ──> RequestWriter ──> Exchange ──> check_response ──> ReplyReader ──> result, or the items of a stream
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..binding.outgoing import OutgoingRequest, RequestWriter
+from ..binding.replies import ReplyReader, UnreadableReply
+from ..core.call_errors import CallFailed
+from ..core.errors import ConfigurationError
+from .call_context import CallContext
+from .call_failures import check_response
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from ..client.services import Services
+    from ..service.routes import Route
+
+Exchange = Callable[[OutgoingRequest, CallContext], "Awaitable[Any]"]
+"""Sends a request, and returns an `Incoming` when the head of the response has come."""
+
+
+class RemoteExchange(NamedTuple):
+    """Sends requests to the replicas of a service."""
+
+    services: Services
+    service: str
+    route: Route
+
+    async def __call__(self, sent: OutgoingRequest, context: CallContext) -> Any:
+        from ..client.messages import Outgoing
+
+        method, target, headers, body, can_repeat = sent
+        return await self.services.send(
+            self.service,
+            Outgoing(method, target, headers, body),
+            deadline=context.deadline,
+            idempotent=self.route.idempotent and can_repeat,
+            hedge=self.route.hedge,
+        )
+
+
+class ExchangeTarget:
+    """Where calls of a handler go, if they are requests.
+
+    Args:
+        route: The route of the handler.
+        writer: Writes its requests.
+        reader: Reads its results.
+        exchange: Sends the requests.
+        service: Name of the service, for errors.
+        max_size: Bytes that a result may have.
+    """
+
+    def __init__(
+        self,
+        route: Route,
+        writer: RequestWriter,
+        reader: ReplyReader,
+        exchange: Exchange,
+        service: str,
+        max_size: int,
+    ) -> None:
+        self.arguments = writer.arguments
+        self._function = route.function
+        self._writer = writer
+        self._reader = reader
+        self._exchange = exchange
+        self._service = service
+        self._max_size = max_size
+
+    async def value(self, arguments: dict[str, Any], context: CallContext, forwarded: tuple[str, ...]) -> Any:
+        """The result of the handler."""
+        if self._reader.streams:
+            raise ConfigurationError.at(
+                self._function, "streams, and call(...) returns one value; write `async for item in call.stream(...)`"
+            )
+        incoming = await self._sent(arguments, context, forwarded)
+        try:
+            await check_response(incoming, self._service)
+            content = await incoming.body(self._max_size)
+            content_type = incoming.headers.get("content-type", "")
+            return self._reader.value(incoming.status, content_type, content, incoming.headers)
+        except UnreadableReply as error:
+            raise self._unreadable(incoming, error) from None
+        finally:
+            incoming.discard()
+
+    async def items(
+        self, arguments: dict[str, Any], context: CallContext, forwarded: tuple[str, ...]
+    ) -> AsyncIterator[Any]:
+        """The items that the handler yields."""
+        incoming = await self._sent(arguments, context, forwarded)
+        try:
+            await check_response(incoming, self._service)
+            async for item in self._reader.items(incoming.headers.get("content-type", ""), aiter(incoming)):
+                yield item
+        except UnreadableReply as error:
+            raise self._unreadable(incoming, error) from None
+        finally:
+            incoming.discard()
+
+    async def _sent(self, arguments: dict[str, Any], context: CallContext, forwarded: tuple[str, ...]) -> Any:
+        request = self._writer.write(arguments)
+        request.headers.extend(context.headers(forwarded))
+        return await self._exchange(request, context)
+
+    def _unreadable(self, incoming: Any, error: UnreadableReply) -> CallFailed:
+        return CallFailed(
+            f"The response of {self._function.__qualname__} cannot be read: {error}",
+            service=self._service,
+            replica=incoming.replica,
+            attempts=incoming.attempts,
+            answered=incoming.status,
+        )
