@@ -41,7 +41,7 @@ HANDED_OUT = frozenset(
         *("NoRoute", "PoolError", "QueueFull", "DeadlineExceeded", "DeadlineInQueue", "NoWorkers", "PoolClosed"),
         *("BindingError", "JobRefused", "RemoteError", "TinysvcError", "WorkerDied", "WorkerStartError"),
         *("ConfigurationError", "UnencodableResult"),
-        *("BudgetExhausted", "CallFailed", "CallRefused", "CallTimeout", "CallUnavailable"),
+        *("BudgetExhausted", "CallFailed", "CallRefused", "CallTimeout", "CallUnavailable", "Call"),
     ]
 )
 """Classes whose objects tinysvc makes: their docstrings list attributes instead of parameters."""

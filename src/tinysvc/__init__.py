@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from .core.settings import Pool
     from .executor import ProcessPoolExecutor
     from .runtime.background import Background
-    from .runtime.cpu_calls import cpu
+    from .runtime.calls import call
     from .server.run import run
     from .service.service import Service
     from .web.websocket import WebSocket
@@ -85,7 +85,7 @@ __all__ = [
     "WebSocket",
     "WorkerDied",
     "budget",
-    "cpu",
+    "call",
     "cpu_resource",
     "cpu_route",
     "io_resource",
@@ -102,7 +102,7 @@ _ON_DEMAND = {
     "Service": "service.service",
     "SocketClosed": "web.websocket_protocol",
     "WebSocket": "web.websocket",
-    "cpu": "runtime.cpu_calls",
+    "call": "runtime.calls",
     "run": "server.run",
 }
 
@@ -116,6 +116,7 @@ _MOVED = {
     "StaticFiles": "web.static",
     "accepted": "web.negotiation",
     "attachment": "web.negotiation",
+    "cpu": "runtime.cpu_calls",
     "delete_cookie": "web.cookies",
     "link": "web.negotiation",
     "negotiated": "web.negotiation",

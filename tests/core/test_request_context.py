@@ -16,7 +16,7 @@ from websockets.sync.client import connect
 
 import calls_jobs
 from commands import served, tinysvc
-from tinysvc import Background, Event, Request, Response, Service, WebSocket, cpu, io_resource, io_route, request_id
+from tinysvc import Background, Event, Request, Response, Service, WebSocket, call, io_resource, io_route, request_id
 from tinysvc.core import request_context as current
 from tinysvc.core.request_context import route_name
 from tinysvc.testing import serving
@@ -343,7 +343,7 @@ def test_tasks_and_threads_of_a_handler_see_the_id_it_sets() -> None:
 
 @io_route("/calls")
 async def calls() -> list[str]:
-    return await cpu(calls_jobs.identity)
+    return await call(calls_jobs.identity)
 
 
 @pytest.mark.parametrize("workers", [1, 0])

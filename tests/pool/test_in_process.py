@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tinysvc import Batch, HTTPError, Service, cpu, cpu_resource, cpu_route, io_route
+from tinysvc import Batch, HTTPError, Service, call, cpu_resource, cpu_route, io_route
 from tinysvc.pool.in_process import ThreadExecutor
 from tinysvc.testing import serving
 
@@ -85,11 +85,11 @@ def slow() -> None:
 
 
 @io_route("/call")
-async def call(number: int) -> int:
-    return (await cpu(length, b"x" * number)) + 1
+async def longer(number: int) -> int:
+    return (await call(length, b"x" * number)) + 1
 
 
-HANDLERS = (opened, shared, thread, double, length, echo, endless, stream, wrong, refused, slow, call)
+HANDLERS = (opened, shared, thread, double, length, echo, endless, stream, wrong, refused, slow, longer)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from tinysvc import (
     Response,
     Service,
     WebSocket,
-    cpu,
+    call,
     cpu_resource,
     cpu_route,
     io_resource,
@@ -67,7 +67,7 @@ async def a_decorated_function_stays_what_it_was() -> None:
 
 
 async def so_does_one_that_is_called_in_a_worker() -> None:
-    assert_type(await cpu(square, 2), int)
+    assert_type(await call(square, 2), int)
 
 
 def options_have_types() -> None:

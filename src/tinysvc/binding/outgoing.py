@@ -99,8 +99,8 @@ class RequestWriter:
             elif place in ("form", "whole form"):
                 form += fields_of(taken, value)
                 content_type = "form"
-            elif value is None:
-                self._check_default(taken)
+            elif value is None or value == []:
+                self._check_default(taken, value)
             elif place == "path":
                 path[name] = self._segment(name, value)
             elif place == "query":
@@ -121,10 +121,13 @@ class RequestWriter:
             self._method, f"{target}?{urlencode(query)}" if query else target, headers, *outgoing_body(body)
         )
 
-    def _check_default(self, taken: Input) -> None:
-        """None is not sent: that is right if the callee then takes None."""
-        if taken.default is not None:
-            raise ValueError(f"{taken.parameter} of {self._function.__qualname__} cannot be sent as None; leave it out")
+    def _check_default(self, taken: Input, value: Any) -> None:
+        """Texts cannot say None, or that there are none of them: that is right if the callee then takes the same."""
+        if taken.default != value:
+            raise ValueError(
+                f"{taken.parameter} of {self._function.__qualname__} cannot be sent as {value!r} in the {taken.place}; "
+                f"give the parameter the default {value!r}, and leave it out"
+            )
 
     def _segment(self, name: str, value: Any) -> str:
         (text,) = texts_of(value)
@@ -136,7 +139,6 @@ class RequestWriter:
         if not FIELD_VALUE.fullmatch(text):
             raise ValueError(f"{name} of {self._function.__qualname__} is a header: one line of Latin-1, not {text!r}")
         return text
-
 
     def _cookie(self, name: str, text: str) -> str:
         if not _COOKIE.fullmatch(text):

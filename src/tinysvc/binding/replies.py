@@ -20,8 +20,9 @@ from ..core.headers import Headers
 from ..core.responses import MESSAGEPACK, NDJSON, Response
 from ..core.sse import Event
 from .aliases import without_aliases
-from .annotations import hints_of, options, without_annotated
+from .annotations import hints_of, holds_model, options, without_annotated
 from .json_bodies import Decoders, decoders_of
+from .readable_types import check_readable
 from .results import is_stream
 
 _LINE_END = re.compile(rb"\r\n|\r|\n")
@@ -66,14 +67,16 @@ class ReplyReader:
         self._decoders: Decoders | None = None
         if self._needs_decoder():
             try:
+                if travels and not holds_model(self._annotation):
+                    check_readable(function, "result", self._annotation)
                 self._decoders = decoders_of(self._annotation)
             except Exception as error:
                 if not travels:
                     return
                 raise ConfigurationError.at(
                     function,
-                    f"its result, {annotation!r}, cannot be read from a response ({error}), so it cannot be called over "
-                    "the network; annotate it as a dataclass, a Struct, a standard type, bytes or Response",
+                    f"its result, {annotation!r}, cannot be read from a response ({error}), so it cannot be called "
+                    "over the network; annotate it as a dataclass, a Struct, a standard type, bytes or Response",
                 ) from None
 
     def _needs_decoder(self) -> bool:
@@ -174,7 +177,9 @@ _RAW: dict[Any, Callable[[bytes], Any]] = {
     str: bytes.decode,
 }
 
-_NOT_OWN = frozenset({"content-type", "content-length", "date", "connection", "transfer-encoding", "server", "keep-alive"})
+_NOT_OWN = frozenset(
+    {"content-type", "content-length", "date", "connection", "transfer-encoding", "server", "keep-alive"}
+)
 """Headers of a response that the connection has made, and not the handler."""
 
 

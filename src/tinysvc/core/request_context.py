@@ -65,6 +65,8 @@ class RequestVariable:
         variable: ContextVar[str] = ContextVar(name, default="")
         self._variable = variable
         self._of_request = of_request
+        self.own = variable.get
+        """The text that was set, "" if none was: without the request of the connection."""
         self.set = variable.set  # without a call in between: each job of a worker sets it
         """Replace the text for the rest of the request, also in tasks and threads that start from now on."""
         self.reset = variable.reset

@@ -1,7 +1,7 @@
 """What a call takes along from the code that makes it: the deadline, the request's id and trace, and a count of hops.
 
-A call reads all this when it is made, not when it is awaited: `gather(call(a), call(b))` runs each call in a task of its
-own, which works for no request.
+A call reads all this when it is made, not when it is awaited: `gather(call(a), call(b))` runs each call in a task of
+its own, which works for no request.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ HOPS = "x-call-hops"
 """Header with the number of services that a request has passed."""
 
 MAX_HOPS = 16
-"""More services in a row are a circle: a deep system has five or six. RFC 8586 (CDN-Loop) exists for the same reason."""
+"""More services in a row are a circle: a deep system has five or six. CDN-Loop (RFC 8586) has the same purpose."""
 
 GRACE = 1.0
 """Seconds beyond the callee's own timeout: its response, which says more, comes first."""
@@ -50,17 +50,23 @@ class CallContext(NamedTuple):
 
     deadline: float
     """In seconds of `time.monotonic`."""
-    request_id: str
+    own_id: str
+    """The request id that the calling code has set itself, or ""."""
     request: Request | None
     """The request that the calling code works for."""
     hops: int
     """Services that have called each other so far, with this call."""
 
+    @property
+    def request_id(self) -> str:
+        """The id of the request, which the callee gets."""
+        return self.own_id or ("" if self.request is None else self.request.id)
+
     def headers(self, forwarded: Iterable[str] = ()) -> list[tuple[str, str]]:
         """The headers of a call: the trace, the request's id, the hops, and `forwarded` headers of the request."""
         found = [(HOPS, str(self.hops))]
-        if self.request_id:
-            found.append(("x-request-id", self.request_id))
+        if identity := self.request_id:
+            found.append(("x-request-id", identity))
         if self.request is not None:
             given = self.request.headers
             found += [(name, given[name]) for name in (*TRACE, *forwarded) if name in given]
@@ -98,7 +104,7 @@ def call_context(default: float) -> CallContext:
         hops = 0 if request is None else hops_of(request)
     if hops >= MAX_HOPS:
         raise CallRefused(f"The request has passed {hops} services: do they call each other in a circle?")
-    return CallContext(deadline, request_id.get(), request, hops + 1)
+    return CallContext(deadline, request_id.own(), request, hops + 1)
 
 
 def hops_of(request: Request) -> int:

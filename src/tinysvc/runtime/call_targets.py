@@ -7,26 +7,33 @@ start-up where the code names it in a call (call_checks.py), else at its first c
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from ..binding.outgoing import RequestWriter
 from ..binding.replies import ReplyReader
+from ..client.deadlines import Deadlines
 from ..core.errors import ConfigurationError
 from ..service.plan import Plan, plan_of
 from ..service.routes import Route, recorded
+from . import local_exchange
 from .call_context import CallContext, time_for
 from .direct_calls import DirectCpu, DirectIo, is_direct
 from .exchanges import ExchangeTarget, RemoteExchange
-from .local_exchange import LocalExchange
 from .open_services import service_name
 
 if TYPE_CHECKING:
     from ..client.services import Services
-    from .running_service import RunningService
+    from .cpu_calls import CpuCall
+
+
+class Serving(local_exchange.Serving, Protocol):
+    """A running service."""
+
+    calls: dict[Callable[..., Any], CpuCall]
 
 
 class Target(Protocol):
@@ -38,7 +45,7 @@ class Target(Protocol):
 
     def items(
         self, arguments: dict[str, Any], context: CallContext, forwarded: tuple[str, ...]
-    ) -> AsyncIterator[Any]: ...
+    ) -> AsyncGenerator[Any, None]: ...
 
 
 class Callee(NamedTuple):
@@ -58,8 +65,9 @@ class CallTable:
         services: The services at addresses; None if it names none.
     """
 
-    def __init__(self, running: RunningService, services: Services | None) -> None:
+    def __init__(self, running: Serving, services: Services | None) -> None:
         self.known: dict[Callable[..., Any], Callee] = {}
+        self.deadlines = Deadlines()
         self._running = running
         self._services = services
         self._plans: dict[Callable[..., Any], Plan] = {}
@@ -77,11 +85,14 @@ class CallTable:
         Raises:
             ConfigurationError: A parameter or the result cannot travel.
         """
+        route = route_of(function)
+        if route is None:
+            return None
         named = self._services.addresses if self._services is not None else ()
         service = service_name(function, named)
+        found: Callee | None
         if service in named:
-            route = route_of(function)
-            found = self._remote(service, route) if route else None
+            found = self._remote(service, route)
         else:
             plan = self._plans.get(function)
             found = self._local(service, plan) if plan else None
@@ -103,10 +114,10 @@ class CallTable:
         reader = ReplyReader(function, batched=route.batch is not None, travels=False)
         if not is_direct(plan, reader, settings):
             writer = RequestWriter(function, _method_of(route, plan.binder.body_kind), plan.path, plan.binder.inputs)
-            exchange = LocalExchange(self._running, service)
+            exchange = local_exchange.LocalExchange(self._running, service)
             return self._callee(route, ExchangeTarget(route, writer, reader, exchange, service, self._max_size), False)
         if route.kind == "io":
-            return self._callee(route, DirectIo(plan, service, self._resources[function]), False)
+            return self._callee(route, DirectIo(plan, service, self._resources[function], self.deadlines), False)
         return self._callee(route, DirectCpu(plan, service, self._running.calls[function]), False)
 
     @property
@@ -129,22 +140,34 @@ def route_of(function: Callable[..., Any]) -> Route | None:
 
 
 _tables: WeakKeyDictionary[asyncio.AbstractEventLoop, list[CallTable]] = WeakKeyDictionary()
+_last: tuple[Any, list[CallTable]] = None, []  # the loop that was asked last: a weak dictionary is slow
 
 
 @contextmanager
 def callable_from_here(table: CallTable) -> Iterator[None]:
     """While the block runs, code on this loop can call the handlers of the table."""
-    here = _tables.setdefault(asyncio.get_running_loop(), [])
+    here = _tables_here()
     here.append(table)
     try:
         yield
     finally:
         here[:] = [each for each in here if each is not table]
+        table.deadlines.cancel()
+
+
+def _tables_here() -> list[CallTable]:
+    global _last
+    loop = asyncio.get_running_loop()
+    known, tables = _last
+    if known is None or known() is not loop:
+        tables = _tables.setdefault(loop, [])
+        _last = ref(loop), tables
+    return tables
 
 
 def callee_of(function: Callable[..., Any]) -> Callee:
     """The handler, as it is called from this event loop. ConfigurationError if it is not known here."""
-    for table in reversed(_tables.get(asyncio.get_running_loop(), ())):
+    for table in reversed(_tables_here()):
         if found := table.known.get(function) or table.find(function):
             return found
     raise unknown_callee(function)

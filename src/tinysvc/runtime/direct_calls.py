@@ -1,20 +1,21 @@
 """Calls of handlers of this process that need no request: an io handler is awaited, a cpu handler is a job of its pool.
 
-Only routes whose options and parameters mean nothing for a call are called like this: see `is_direct`. The arguments and
-the result are the same objects as in a function call; for a cpu handler, copies.
+Only routes whose options and parameters mean nothing for a call are called like this: see `is_direct`. The arguments
+and the result are the same objects as in a function call; for a cpu handler, copies.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..binding.outgoing import RequestWriter, arguments_by_name
 from ..binding.replies import ReplyReader
+from ..client.deadlines import Deadlines
 from ..core.budget import Deadline, current
 from ..core.call_errors import CallTimeout
 from ..core.errors import ConfigurationError, DeadlineExceeded, DeadlineInQueue, HTTPError, TinysvcError
@@ -64,25 +65,53 @@ class DirectTarget:
         """The arguments by name. TypeError for a wrong one."""
         return arguments_by_name(self.function, self._names, self._required, args, kwargs)
 
-    def items(self, *_: Any) -> AsyncIterator[Any]:
+    def items(self, *_: Any) -> AsyncGenerator[Any, None]:
         """A stream; this handler has none."""
         raise ConfigurationError.at(self.function, "returns one value and streams nothing; write `await call(...)`")
 
     def failed(self, error: Exception, context: CallContext) -> NoReturn:
         """Raise the exception of the call for an error of the handler."""
-        raise failure_here(
-            error, service=self.service, handler=self.name, request_id=context.request_id
-        ) from error
+        raise failure_here(error, service=self.service, handler=self.name, request_id=context.request_id) from error
 
     def too_late(self) -> CallTimeout:
         return CallTimeout("The budget of the call is used up.", service=self.service)
 
 
-class DirectIo(DirectTarget):
-    """An io handler: `async def` on the loop, `def` in a thread. `resources` are those of the whole server."""
+class TaskLimit:
+    """The deadline of a call in the current task: as `asyncio.timeout`, without a timer of its own."""
 
-    def __init__(self, plan: Plan, service: str, resources: Mapping[str, Any]) -> None:
+    __slots__ = ("_cancelling", "_task", "expired")
+
+    def __init__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._cancelling = task.cancelling()
+        self.expired = False
+
+    def expire(self, now: float) -> None:
+        """The deadline has passed."""
+        self.expired = True
+        self._task.cancel()
+
+    def ends_cancellation(self) -> bool:
+        """Whether the deadline alone has cancelled the task. Its cancellation is withdrawn."""
+        return self.expired and self._task.uncancel() <= self._cancelling
+
+
+class DirectIo(DirectTarget):
+    """An io handler: `async def` on the loop, `def` in a thread.
+
+    Args:
+        plan: Its route.
+        service: Name of its service, for errors.
+        resources: The values of the resources that are open for the whole server.
+        deadlines: Those of all calls.
+    """
+
+    def __init__(self, plan: Plan, service: str, resources: Mapping[str, Any], deadlines: Deadlines) -> None:
         super().__init__(plan, service)
+        self._deadlines = deadlines
         own = {name: resources[name] for name in plan.binder.resources}
         self._function: Callable[..., Any] = partial(self.function, **own) if own else self.function
         self._is_async = inspect.iscoroutinefunction(self.function)
@@ -98,22 +127,28 @@ class DirectIo(DirectTarget):
             deadline = now + own  # type: ignore[operator]  # it is not None
         inner = calling.set(Calling(context.request, context.hops))
         outer = current.set(Deadline(deadline))
-        limit = asyncio.timeout(deadline - now)
+        limit = TaskLimit()
+        self._deadlines.add(limit, deadline)
         try:
-            async with limit:
-                if self._is_async:
-                    result = await self._function(**arguments)
-                else:
-                    result = await in_thread(partial(self._function, **arguments))
+            if self._is_async:
+                result = await self._function(**arguments)
+            else:
+                result = await in_thread(partial(self._function, **arguments))
+        except asyncio.CancelledError:
+            if not limit.ends_cancellation():
+                raise
+            if not is_own:
+                raise self.too_late() from None
+            self.failed(HTTPError(504, f"The response was not ready within {own:g} s."), context)
         except Exception as error:
-            if limit.expired() and isinstance(error, TimeoutError):
-                if not is_own:
-                    raise self.too_late() from None
-                error = HTTPError(504, f"The response was not ready within {own:g} s.")
+            limit.ends_cancellation()
             self.failed(error, context)
         finally:
+            self._deadlines.discard(limit)
             current.reset(outer)
             calling.reset(inner)
+        if limit.expired:
+            limit.ends_cancellation()
         if isinstance(result, Response):
             raise ConfigurationError.at(
                 self.function, "returns a Response, which its annotation does not say; annotate it with -> Response"

@@ -1,12 +1,12 @@
 """A call as a request and its response: over the network, or to a route of this process that needs a whole request.
 
-    arguments ──> RequestWriter ──> Exchange ──> check_response ──> ReplyReader ──> result, or the items of a stream
+arguments ──> RequestWriter ──> Exchange ──> check_response ──> ReplyReader ──> result, or the items of a stream
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import AsyncGenerator, Callable
+from typing import TYPE_CHECKING, Any
 
 from ..binding.outgoing import OutgoingRequest, RequestWriter
 from ..binding.replies import ReplyReader, UnreadableReply
@@ -25,23 +25,24 @@ Exchange = Callable[[OutgoingRequest, CallContext], "Awaitable[Any]"]
 """Sends a request, and returns an `Incoming` when the head of the response has come."""
 
 
-class RemoteExchange(NamedTuple):
+class RemoteExchange:
     """Sends requests to the replicas of a service."""
 
-    services: Services
-    service: str
-    route: Route
+    def __init__(self, services: Services, service: str, route: Route) -> None:
+        self._services = services
+        self._service = service
+        self._route = route
 
     async def __call__(self, sent: OutgoingRequest, context: CallContext) -> Any:
         from ..client.messages import Outgoing
 
         method, target, headers, body, can_repeat = sent
-        return await self.services.send(
-            self.service,
+        return await self._services.send(
+            self._service,
             Outgoing(method, target, headers, body),
             deadline=context.deadline,
-            idempotent=self.route.idempotent and can_repeat,
-            hedge=self.route.hedge,
+            idempotent=self._route.idempotent and can_repeat,
+            hedge=self._route.hedge,
         )
 
 
@@ -93,7 +94,7 @@ class ExchangeTarget:
 
     async def items(
         self, arguments: dict[str, Any], context: CallContext, forwarded: tuple[str, ...]
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncGenerator[Any, None]:
         """The items that the handler yields."""
         incoming = await self._sent(arguments, context, forwarded)
         try:

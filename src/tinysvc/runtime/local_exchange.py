@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from ..binding.outgoing import OutgoingRequest
 from ..core.call_errors import CallFailed, CallTimeout
@@ -20,17 +20,24 @@ from ..core.headers import Headers
 from ..core.request_context import register_task
 from ..core.requests import Peer, Request
 from ..core.responses import OCTETS, FileContent, Response, close_content
+from ..core.settings import Settings
 from ..core.threads import in_thread
 from ..core.tracebacks import author_traceback, indented, observe_error
 from .call_context import CallContext, calling
-
-if TYPE_CHECKING:
-    from .running_service import RunningService
 
 log = logging.getLogger("tinysvc.calls")
 
 CHUNK = 256 * 1024
 """Bytes of a file that are read at a time."""
+
+
+class Serving(Protocol):
+    """A running service."""
+
+    settings: Settings
+
+    async def handle(self, request: Request) -> Response: ...
+
 
 _running: set[asyncio.Task[None]] = set()
 """Also those whose caller has given up."""
@@ -39,12 +46,14 @@ _running: set[asyncio.Task[None]] = set()
 class LocalExchange:
     """Sends requests to the routes of `running`."""
 
-    def __init__(self, running: RunningService, service: str) -> None:
+    def __init__(self, running: Serving, service: str) -> None:
         self._running = running
         self._service = service
 
     async def __call__(self, sent: OutgoingRequest, context: CallContext) -> LocalIncoming:
         """The response, as soon as its head is known."""
+        if context.deadline <= monotonic():
+            raise CallTimeout("The budget of the call is used up.", service=self._service)
         path, _, query = sent.target.partition("?")
         limit = self._running.settings.max_body_size
         if isinstance(sent.body, bytes) and len(sent.body) > limit:
@@ -62,7 +71,7 @@ class LocalExchange:
 class LocalIncoming:
     """The response to such a request: the same interface as `client.messages.Incoming`."""
 
-    def __init__(self, running: RunningService, request: Request, service: str) -> None:
+    def __init__(self, running: Serving, request: Request, service: str) -> None:
         self.status = 0
         self.headers = Headers()
         self.replica = ""

@@ -27,6 +27,7 @@ from ..service.router import Router
 from ..service.routes import Route
 from ..service.service import Service, build_url
 from .background import BackgroundTasks
+from .call_targets import CallTable, callable_from_here
 from .checks import endpoint_of
 from .cpu_calls import CpuCall, callable_here
 from .cpu_endpoints import CpuProgram
@@ -34,6 +35,7 @@ from .cpu_handlers import cpu_handler
 from .error_responses import error_response, of_longest_prefix
 from .middleware import guarded
 from .open_resources import open_once
+from .open_services import open_services
 from .pools import create_pool, routes_by_pool
 from .route_handlers import RouteHandlers
 
@@ -102,11 +104,14 @@ class RunningService:
             middleware = self.service.middleware  # the docs are behind the service's middleware, too
             extra = {**extra, **{path: self._handlers.within(middleware, page) for path, page in pages.items()}}
         await self._start_pools(stack)
+        calls = CallTable(self, open_services(stack, self.settings))
         stack.enter_context(callable_here(self.calls))
+        stack.enter_context(callable_from_here(calls))
         opened: dict[Any, Any] = {}
         for plan in plans:
             self._routes_of.setdefault(plan.route.function, []).append((plan.path, plan.route))
             values = await open_once(stack, plan.server_resources, opened, self.lost_resources, self.seconds_left)
+            calls.mount(plan, values)
             is_cpu = plan.route.kind == "cpu"
             handler = handlers[plan] if is_cpu else self._handlers.io_handler(plan, values)
             self._add(plan, self._handlers.with_options(plan, handler, values))

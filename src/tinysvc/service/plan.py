@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import sys
+import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, get_args
@@ -65,6 +67,26 @@ def plans_of(service: Service) -> Iterator[Plan]:
     for mount in service.mounts():
         for route in mount.service.routes:
             yield _plan(mount, route)
+
+
+def plan_of(function: Callable[..., Any], route: Route) -> Plan:
+    """The plan of a handler that another process serves, as its module shows it. ConfigurationError for a mistake.
+
+    Its resources are those of a Service at the top level of its module that serves it, else all that the module knows.
+    """
+    found = list(vars(sys.modules[function.__module__]).values())
+    for each in found:
+        if isinstance(each, Service):
+            for mount in each.mounts():
+                if route in mount.service.routes:
+                    return _plan(mount, route)
+    resources = [
+        each
+        for each in found
+        if isinstance(each, types.FunctionType) and any(isinstance(record, Resource) for record in recorded(each))
+    ]
+    service = Service(function, *resources)
+    return _plan(next(service.mounts()), route)
 
 
 def _plan(mount: Mount, route: Route) -> Plan:
