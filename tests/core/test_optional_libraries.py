@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import sys
-from typing import Literal
 
 import pytest
 
-from tinysvc.core.optional_libraries import missing_library
+from tinysvc.core.optional_libraries import Library, missing_library
 
 
-@pytest.mark.parametrize(("library", "extra"), [("multipart", "forms"), ("websockets", "websocket")])
+@pytest.mark.parametrize(
+    ("library", "extra"), [("itsdangerous", "cookies"), ("multipart", "forms"), ("websockets", "websocket")]
+)
 def test_missing_library_is_reported_with_its_extra(
-    library: Literal["multipart", "websockets"], extra: str, monkeypatch: pytest.MonkeyPatch
+    library: Library, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert missing_library(library) == ""
     monkeypatch.setitem(sys.modules, library, None)

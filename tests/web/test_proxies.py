@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from websockets.sync.client import connect
 
 from http_ends import get, on_loop, read_response, serving
 from proxy_ends import OWN, seen
-from tinysvc import Service, cpu_route, io_route, testing
+from tinysvc import Service, WebSocket, cpu_route, io_route, testing
 from tinysvc.core.errors import ConfigurationError
 from tinysvc.core.requests import Request
 from tinysvc.core.responses import Response
@@ -158,6 +160,21 @@ def test_worker_sees_the_request_as_the_proxy_reports_it() -> None:
     headers = {"forwarded": "for=1.2.3.4;proto=https;host=seen.example", "x-forwarded-prefix": "/shop"}
     with testing.serving(Service(cpu_seen), cpu_workers=1, proxy_headers="127.0.0.1") as url:
         assert httpx.get(f"{url}/cpu-seen", headers=headers).json() == ["1.2.3.4", "https", "seen.example", "/shop"]
+
+
+@io_route("/socket")
+async def socket_seen(socket: WebSocket) -> None:
+    asked = socket.request
+    await socket.send_json([asked.client[0], asked.scheme, asked.host, asked.root_path])
+
+
+def test_websocket_sees_its_request_as_the_proxy_reports_it() -> None:
+    headers = {"forwarded": "for=1.2.3.4;proto=https;host=seen.example", "x-forwarded-prefix": "/shop"}
+    with (
+        testing.serving(Service(socket_seen), proxy_headers="127.0.0.1") as url,
+        connect(url.replace("http", "ws") + "/socket", additional_headers=headers) as socket,
+    ):
+        assert json.loads(socket.recv(timeout=20)) == ["1.2.3.4", "https", "seen.example", "/shop"]
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,17 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Literal
 
-_NEEDS = {
+Library = Literal["itsdangerous", "multipart", "websockets"]
+
+_NEEDS: dict[Library, tuple[str, str, str]] = {
+    "itsdangerous": ("itsdangerous", "signed cookies need the itsdangerous library", "cookies"),
     "multipart": ("multipart", "uploads need the multipart library", "forms"),
     "websockets": ("websockets.server", "WebSocket needs the websockets library", "websocket"),
 }
 """The module that is imported, the feature that needs it, and the extra that installs it."""
 
 
-def missing_library(name: Literal["multipart", "websockets"]) -> str:
+def missing_library(name: Library) -> str:
     """Why this interpreter cannot import a library, and the remedy; "" if it can."""
     module, need, extra = _NEEDS[name]
     try:

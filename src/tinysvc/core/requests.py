@@ -140,7 +140,7 @@ class Request:
         self.raw_query = raw_query
         self.headers = Headers() if headers is None else headers
         self._body = body
-        self._body_state = _UNREAD
+        self._body_state = 0  # _UNREAD; as a literal, because this is a hot path
         self._query: dict[str, list[str]] | None = None
         self.path_params = path_params
         self.peer = peer

@@ -16,6 +16,7 @@ import orjson
 
 from ..core.errors import ConfigurationError
 from ..core.headers import TOKEN
+from ..core.optional_libraries import missing_library
 from ..core.requests import Request
 from ..core.responses import Response, add_vary
 
@@ -199,12 +200,10 @@ class SignedCookie:
     def __init__(
         self, name: str, secrets: str | Sequence[str], *, max_age: int = 14 * 86400, **options: Unpack[CookieOptions]
     ) -> None:
-        try:
-            from itsdangerous import BadData, URLSafeTimedSerializer
-        except ImportError as error:
-            raise ConfigurationError(
-                f"signed cookies need the itsdangerous library ({error}); pip install 'tinysvc[cookies]'"
-            ) from None
+        if missing := missing_library("itsdangerous"):
+            raise ConfigurationError(missing)
+        from itsdangerous import BadData, URLSafeTimedSerializer
+
         keys = [secrets] if isinstance(secrets, str) else list(secrets)
         if not keys or any(len(key) < MIN_SECRET for key in keys):
             raise ConfigurationError(
