@@ -19,7 +19,7 @@ import pytest
 
 import jobs
 from paths import SUPPORT
-from pools import assert_healthy
+from pools import assert_healthy, submit
 from system import descendants, exists, until, wait_until, workers_below
 from tinysvc.core.errors import (
     DeadlineExceeded,
@@ -34,6 +34,8 @@ from tinysvc.core.errors import (
 )
 from tinysvc.executor import ProcessPoolExecutor
 from tinysvc.pool.frames import Call
+from tinysvc.pool.job_reply import JobReply
+from tinysvc.pool.state import Job
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -88,9 +90,9 @@ async def test_unread_stream_pauses_its_generator(tmp_path: Path) -> None:
 async def test_program_runs_submitted_frames(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     async with ProcessPoolExecutor(1, program=partial(jobs.upper_program, str(closed))) as pool:
-        reply = await pool.submit_frame({"a": 1}, b"body").future
-        assert reply == ([{"a": 1}], b"BODY")
-        reply = await pool.submit_frame("stream", b"a").future
+        reply = await submit(pool, {"a": 1}, b"body").future
+        assert reply == JobReply([{"a": 1}], b"BODY")
+        reply = await submit(pool, "stream", b"a").future
         assert reply.meta == "streaming"
         assert [piece async for piece in reply.body] == [b"a", b"A"]
     assert closed.exists()  # an orderly end closes the resources
@@ -282,7 +284,7 @@ async def test_abandoned_job_that_ends_soon_is_not_killed() -> None:
     async with ProcessPoolExecutor(1, program=jobs.upper_program) as pool:
         pool._dispatcher.scheduler.mean_start = 60.0  # a replacement takes a minute: the job is not killed
         for even_running in (False, True):
-            job = pool.submit_frame(None, b"a")
+            job = submit(pool, None, b"a")
             pool.abandon(job, even_running=even_running)
             assert (await job.future).body == b"A"
         assert set(pool._dispatcher.scheduler.workers) == {1}
@@ -291,7 +293,7 @@ async def test_abandoned_job_that_ends_soon_is_not_killed() -> None:
 @pytest.mark.asyncio
 async def test_abandoned_job_that_runs_on_is_killed(tmp_path: Path) -> None:
     async with ProcessPoolExecutor(1) as pool:
-        job = pool._admit(Call, [], pickle.dumps((jobs.spin, (), {})))
+        job = pool.submit_job(Job([], pickle.dumps((jobs.spin, (), {})), kind=Call))
         pool.abandon(job, even_running=True)
         assert not job.future.done()
         with pytest.raises(JobAbandoned):
@@ -325,10 +327,10 @@ async def test_failed_replacement_is_tried_again(tmp_path: Path) -> None:
         os.kill(workers_below(os.getpid())[0], signal.SIGKILL)
         await until(lambda: pool._dispatcher.scheduler.backoff.failures > 1)
         with pytest.raises(NoWorkers, match="the resource cannot be opened"):
-            await pool.submit_frame(None, b"").future
+            await submit(pool, None, b"").future
         broken.unlink()
         await until(lambda: pool.ready == 1)
-        assert (await pool.submit_frame(None, b"x").future).body == b"x"
+        assert (await submit(pool, None, b"x").future).body == b"x"
 
 
 @pytest.mark.asyncio
@@ -445,15 +447,15 @@ async def test_unknown_signal_is_named_by_its_number() -> None:
 async def test_worker_cannot_make_the_server_unpickle(tmp_path: Path, trick: str) -> None:
     async with ProcessPoolExecutor(1, program=partial(jobs.hostile_program, str(tmp_path / "owned"))) as pool:
         with pytest.raises((RemoteError, WorkerDied)):
-            await pool.submit_frame(trick, b"").future
+            await submit(pool, trick, b"").future
         assert not (tmp_path / "owned").exists()
 
 
 @pytest.mark.asyncio
 async def test_frames_after_a_protocol_error_are_discarded(caplog: pytest.LogCaptureFixture) -> None:
     async with ProcessPoolExecutor(1, program=partial(jobs.hostile_program, "/nowhere")) as pool:
-        evil = pool.submit_frame("wrong number", b"")
-        good = pool.submit_frame("honest", b"next")
+        evil = submit(pool, "wrong number", b"")
+        good = submit(pool, "honest", b"next")
         with pytest.raises(WorkerDied, match="was killed: it sent a Result for job 77"):
             await evil.future
         assert (await good.future).body == b"next"
@@ -463,15 +465,15 @@ async def test_frames_after_a_protocol_error_are_discarded(caplog: pytest.LogCap
 async def test_unencodable_meta_takes_no_worker() -> None:
     async with ProcessPoolExecutor(1, program=jobs.upper_program) as pool:
         with pytest.raises(TypeError):
-            pool.submit_frame(object(), b"")
-        assert (await pool.submit_frame(None, b"a").future).body == b"A"
+            submit(pool, object(), b"")
+        assert (await submit(pool, None, b"a").future).body == b"A"
 
 
 @pytest.mark.asyncio
 async def test_error_message_with_surrogates_is_escaped() -> None:
     async with ProcessPoolExecutor(1, program=jobs.upper_program) as pool:
         with pytest.raises(RemoteError, match=r"ValueError: \\udcff x"):
-            await pool.submit_frame("surrogate", b"").future
+            await submit(pool, "surrogate", b"").future
         assert set(pool._dispatcher.scheduler.workers) == {1}
 
 

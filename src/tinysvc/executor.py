@@ -1,6 +1,6 @@
 """A pool of worker processes for an event loop, whose jobs can be stopped at any time. Without HTTP.
 
-    run / stream / submit_frame ──> scheduler ──> an idle worker ──> result, error, or death
+    run / stream / submit_job ────> scheduler ──> an idle worker ──> result, error, or death
     submit / map (futures.py)       (FIFO,        (one socketpair each,
                                     bounded)       at most one job on it)
 
@@ -11,15 +11,15 @@ dispatcher.py carries out its decisions. channel.py and worker_channel.py are th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Hashable
+from collections.abc import AsyncGenerator, Callable
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from .core.cores import available_cores
 from .core.settings import DEFAULT_MAX_RESULT_SIZE, DEFAULT_QUEUE_SIZE
 from .pool.arena import BIG, Arena, Arenas
-from .pool.dispatcher import Dispatcher
-from .pool.frames import Call, CallStream, RunProgram, pickle_pieces
+from .pool.dispatcher import NOT_STARTED, Dispatcher
+from .pool.frames import Call, CallStream, pickle_pieces
 from .pool.futures import FuturesExecutor
 from .pool.importable import refuse_unimportable
 from .pool.job_reply import JobReply, JobStream, unpickled
@@ -192,7 +192,7 @@ class ProcessPoolExecutor(FuturesExecutor):
         """
         refuse_unimportable(function)
         lengths, body = await pickled_body((function, args, kwargs))
-        reply = await self._result(self._admit(Call, lengths, body, timeout))
+        reply = await self._result(self._call(Call, lengths, body, timeout))
         return unpickled(reply)  # type: ignore[no-any-return]
 
     async def stream(
@@ -216,7 +216,7 @@ class ProcessPoolExecutor(FuturesExecutor):
         """
         refuse_unimportable(function)
         lengths, body = await pickled_body((function, args, kwargs))
-        reply = await self._result(self._admit(CallStream, lengths, body, timeout))
+        reply = await self._result(self._call(CallStream, lengths, body, timeout))
         assert isinstance(reply.body, JobStream)
         try:
             async for piece in reply.body:
@@ -224,32 +224,20 @@ class ProcessPoolExecutor(FuturesExecutor):
         finally:
             await reply.body.aclose()
 
-    def submit_frame(
-        self,
-        meta: Any,
-        body: bytes | Arena,
-        timeout: float | None = None,
-        lane: Lane | None = None,
-        key: Hashable = None,
-    ) -> Job:
-        """Run a job of the program. Await `job.future` for the JobReply.
+    @property
+    def submit_job(self) -> Callable[[Job], Job]:
+        """`submit_job(Job(meta, body, ...))` starts or queues a job of the program: see `Job` and `Dispatcher`.
 
-        Args:
-            meta: A value that MessagePack can carry.
-            body: Bytes, or an arena, which belongs to the pool from then on.
-            timeout: Seconds until the job's deadline. None: no deadline.
-            lane: Limits the workers that run its jobs at a time.
-            key: Equal for jobs that do the same: see pool/crash_loops.py.
+        A property: a server looks it up once, and then each job needs one call less.
         """
-        return self._admit(RunProgram, meta, body, timeout, lane, key)
+        return self._dispatcher.submit_job
 
-    def _admit(self, *job: Any) -> Job:
+    def _call(
+        self, kind: type[Call | CallStream], lengths: list[int], body: bytes | Arena, timeout: float | None
+    ) -> Job:
         if not self._started and not self._dispatcher.scheduler.closing:
-            raise RuntimeError(
-                "the pool has not been started on this loop: write `async with pool:` or await pool.start() before "
-                "its first use, or loop.run_in_executor(pool, ...)"
-            )
-        return self._dispatcher.admit(*job)
+            raise RuntimeError(NOT_STARTED)
+        return self._dispatcher.submit_job(Job(lengths, body, timeout, kind=kind))
 
     async def _result(self, job: Job) -> JobReply:
         try:
@@ -266,11 +254,11 @@ class ProcessPoolExecutor(FuturesExecutor):
 
     @property
     def arenas(self) -> Arenas:
-        """The source of arenas for `submit_frame`. The pool gives an arena back when its job has ended."""
+        """The source of arenas for `submit_job`. The pool gives an arena back when its job has ended."""
         return self._dispatcher.arenas
 
     def lane(self, limit: int) -> Lane:
-        """A lane for `submit_frame`, whose jobs hold at most `limit` workers at a time."""
+        """A lane for `submit_job`, whose jobs hold at most `limit` workers at a time."""
         return self._dispatcher.scheduler.lane(limit)
 
 

@@ -9,6 +9,7 @@ from tinysvc.core.errors import (
     JobRefused,
 )
 from tinysvc.pool.crash_loops import CRASH_LIMIT, CRASH_WINDOW
+from tinysvc.pool.state import Worker
 
 
 def test_crash_loop_is_refused_for_a_while() -> None:
@@ -16,8 +17,8 @@ def test_crash_loop_is_refused_for_a_while() -> None:
     table.ready()
     for _ in range(CRASH_LIMIT):
         job = table.admit(key="poison")
-        assert job.worker is not None
-        table.died(job.worker.number)
+        assert isinstance(job.slot, Worker)
+        table.died(job.slot.number)
         table.ready(max(table.scheduler.workers))
         table.now += 1
     with pytest.raises(JobRefused, match=r"crashed 3 workers within 10 s, and is not tried again for 7 s"):

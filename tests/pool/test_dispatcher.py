@@ -17,7 +17,7 @@ import pytest
 import uvloop
 
 import jobs
-from pools import assert_healthy
+from pools import assert_healthy, submit
 from system import exists, until, wait_until, workers_below
 from tinysvc.core.errors import DeadlineExceeded, JobRefused, NoWorkers, PoolClosed, RemoteError, WorkerDied
 from tinysvc.core.shutdown import STALL_THRESHOLD
@@ -47,18 +47,18 @@ async def test_big_body_and_big_result_use_arenas(size: int) -> None:
     async with ProcessPoolExecutor(1, program=jobs.upper_program) as pool:
         for body in (data, arena_of(data)):
             for _ in range(3):  # the worker gets a new arena for each big result
-                reply = await pool.submit_frame("m", arena_of(data) if isinstance(body, Arena) else body).future
+                reply = await submit(pool, "m", arena_of(data) if isinstance(body, Arena) else body).future
                 assert bytes(reply.body) == data.upper()
                 assert isinstance(reply.body, memoryview) == (size >= BIG)
-            assert (await pool.submit_frame("m", b"small").future).body == b"SMALL"
+            assert (await submit(pool, "m", b"small").future).body == b"SMALL"
         assert pool.ready == 1
 
 
 @pytest.mark.asyncio
 async def test_later_jobs_do_not_overwrite_a_big_result() -> None:
     async with ProcessPoolExecutor(1, program=jobs.upper_program) as pool:
-        first = await pool.submit_frame("m", b"a" * BIG).future
-        second = await pool.submit_frame("m", b"b" * BIG).future
+        first = await submit(pool, "m", b"a" * BIG).future
+        second = await submit(pool, "m", b"b" * BIG).future
         assert bytes(first.body) == b"A" * BIG
         assert bytes(second.body) == b"B" * BIG
 
@@ -78,7 +78,7 @@ async def test_arena_of_a_dropped_job_is_closed(tmp_path: Path) -> None:
         running = asyncio.create_task(pool.run(jobs.wait_for, str(tmp_path / "go")))
         await asyncio.sleep(0)
         arena = arena_of(b"x" * BIG)
-        job = pool.submit_frame(None, arena)
+        job = submit(pool, None, arena)
         pool.abandon(job, even_running=False)
         assert arena.descriptor == -1
         assert job.future.exception() is not None
@@ -94,7 +94,7 @@ async def test_arena_of_a_dropped_job_is_closed(tmp_path: Path) -> None:
 async def test_worker_with_a_wrong_arena_size_is_killed(claim: object, error: str) -> None:
     async with ProcessPoolExecutor(1, program=partial(jobs.lying_program, claim)) as pool:
         with pytest.raises(WorkerDied, match=error):
-            await pool.submit_frame(None, b"").future
+            await submit(pool, None, b"").future
         await until(lambda: pool.ready == 1)
 
 
@@ -117,9 +117,9 @@ async def test_arenas_are_reused_after_their_readers(monkeypatch: pytest.MonkeyP
             arena = pool.arenas.take()
             numbers.add(os.fstat(arena.descriptor).st_ino)
             arena.write(b"%c" % (97 + n) * (BIG + n))
-            replies.append(await pool.submit_frame("m", arena).future)
+            replies.append(await submit(pool, "m", arena).future)
             if n % 3 == 0:
-                replies[-1] = replies[-1]._replace(body=bytes(replies[-1].body))  # its mapping is released
+                replies[-1].body = bytes(replies[-1].body)  # its mapping is released
         assert len(numbers) == 1
         for n, reply in enumerate(replies):
             assert bytes(reply.body) == b"%c" % (65 + n) * (BIG + n)
@@ -133,7 +133,7 @@ async def test_spare_arenas_of_a_pool_are_closed(monkeypatch: pytest.MonkeyPatch
         arenas = [pool.arenas.take() for _ in range(6)]
         for arena in arenas:
             arena.write(b"a" * BIG)
-        replies = await asyncio.gather(*(pool.submit_frame("m", arena).future for arena in arenas))
+        replies = await asyncio.gather(*(submit(pool, "m", arena).future for arena in arenas))
         await until(lambda: all(arena.descriptor == -1 for arena in arenas))
         await asyncio.to_thread(replies.clear)  # another thread may release the last reference
         await until(lambda: len(os.listdir("/dev/fd")) <= before)
@@ -149,7 +149,7 @@ async def test_arena_of_a_body_that_a_handler_keeps_is_not_reused(keeps: str) ->
             inodes.add(os.fstat(arena.descriptor).st_ino)
             arena.write(b"%d" % n * BIG)
             try:
-                reply = await pool.submit_frame(keeps, arena).future
+                reply = await submit(pool, keeps, arena).future
                 assert reply.meta == [48 + number for number in range(n + 1)] * (keeps != "nothing")
             except RemoteError:
                 assert keeps == "in an error"
@@ -173,9 +173,9 @@ async def test_successor_is_ready_before_the_old_worker_exits(tmp_path: Path) ->
     closed = tmp_path / "closed"
     program = partial(jobs.upper_program, str(closed))
     async with ProcessPoolExecutor(1, program=program, max_jobs=2) as pool:
-        await pool.submit_frame(None, b"").future
+        await submit(pool, None, b"").future
         (old,) = workers_below(os.getpid())
-        await pool.submit_frame(None, b"").future
+        await submit(pool, None, b"").future
         assert pool.ready == 1  # before the successor is ready
         await until(lambda: workers_below(os.getpid()) not in ([old], []) and pool.ready == 1)
         await exists(closed)  # it has closed its resources
@@ -214,7 +214,7 @@ async def test_preloaded_data_is_opened_once_and_shared(tmp_path: Path) -> None:
     private = {}
     for size in (1, 4):
         async with ProcessPoolExecutor(size, program=jobs.Preloaded(str(opened))) as pool:
-            replies = await asyncio.gather(*(pool.submit_frame(None, b"").future for _ in range(20)))
+            replies = await asyncio.gather(*(submit(pool, None, b"").future for _ in range(20)))
             assert {reply.meta for reply in replies} == {200_000_000}
             private[size] = sum(map(private_memory, workers_below(os.getpid())))
             assert opened.read_text() == "open "
@@ -275,10 +275,10 @@ async def test_crash_loop_is_refused() -> None:
     async with ProcessPoolExecutor(2, program=jobs.crashing_program) as pool:
         for _ in range(CRASH_LIMIT):
             with pytest.raises(WorkerDied):
-                await pool.submit_frame("crash", b"", None, None, "poison").future
+                await submit(pool, "crash", b"", None, None, "poison").future
         with pytest.raises(JobRefused, match="has crashed 3 workers"):
-            pool.submit_frame("crash", b"", None, None, "poison")
-        assert (await pool.submit_frame("fine", b"", None, None, "innocent").future).meta == "fine"
+            submit(pool, "crash", b"", None, None, "poison")
+        assert (await submit(pool, "fine", b"", None, None, "innocent").future).meta == "fine"
         await until(lambda: pool.ready == 2)
 
 
@@ -293,7 +293,7 @@ async def test_worker_killed_at_its_start_is_replaced(tmp_path: Path) -> None:
         (first,) = workers_below(os.getpid())
         os.kill(first, signal.SIGKILL)
         await until(lambda: workers_below(os.getpid()) not in ([first], []))
-        job = asyncio.ensure_future(pool.submit_frame(None, b"waits").future)
+        job = asyncio.ensure_future(submit(pool, None, b"waits").future)
         (second,) = workers_below(os.getpid())
         os.kill(second, signal.SIGKILL)
         await until(lambda: workers_below(os.getpid()) not in ([second], []))
@@ -303,7 +303,7 @@ async def test_worker_killed_at_its_start_is_replaced(tmp_path: Path) -> None:
             await job
         slow.unlink()
         await until(lambda: pool.ready == 1)
-        assert (await pool.submit_frame(None, b"x").future).body == b"x"
+        assert (await submit(pool, None, b"x").future).body == b"x"
 
 
 @pytest.mark.asyncio
@@ -355,7 +355,7 @@ async def test_pool_may_be_closed_while_it_starts(turns: int) -> None:
 async def test_small_result_limit_does_not_apply_to_errors() -> None:
     async with ProcessPoolExecutor(1, max_result_size=10, program=jobs.upper_program) as pool:
         with pytest.raises(RemoteError, match="ValueError"):
-            await pool.submit_frame("surrogate", b"").future
+            await submit(pool, "surrogate", b"").future
         with pytest.raises(RemoteError, match="max_result_size is 10"):
-            await pool.submit_frame("m", b"x" * 11).future
+            await submit(pool, "m", b"x" * 11).future
         assert pool.ready == 1

@@ -21,6 +21,7 @@ import httpx
 import pytest
 
 import external_jobs
+from pools import submit
 from system import wait_until
 from tinysvc import Service
 from tinysvc.core.errors import (
@@ -37,6 +38,7 @@ from tinysvc.core.errors import (
 from tinysvc.pool import external
 from tinysvc.pool.arena import Arena
 from tinysvc.pool.external import ExternalPool
+from tinysvc.pool.job_reply import JobReply
 from tinysvc.pool.state import Job
 from tinysvc.testing import serving
 
@@ -106,9 +108,9 @@ async def pool_in(executor: Executor, folder: Path, **options: Any) -> AsyncIter
         yield pool
     finally:
         (folder / "go").touch()
-        await until(lambda: not pool._running)
+        await until(lambda: not pool._queue.at_work)
         await pool.aclose(0)
-        assert not pool._queue
+        assert not pool.waiting
         assert pool._key not in external._opened
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
@@ -121,7 +123,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 async def waiting(pool: ExternalPool, folder: Path, name: str, **options: Any) -> Job:
     """A job that runs until the file `go` exists."""
-    job = pool.submit_frame(("wait", str(folder / name), str(folder / "go")), b"", **options)
+    job = submit(pool, ("wait", str(folder / name), str(folder / "go")), b"", **options)
     await until((folder / name).exists)
     return job
 
@@ -131,7 +133,7 @@ async def fill(pool: ExternalPool, folder: Path) -> list[Job]:
 
 
 async def assert_healthy(pool: ExternalPool) -> None:
-    replies = await asyncio.gather(*(pool.submit_frame(("upper",), b"%d a" % n).future for n in range(3)))
+    replies = await asyncio.gather(*(submit(pool, ("upper",), b"%d a" % n).future for n in range(3)))
     assert [reply.body for reply in replies] == [b"%d A" % n for n in range(3)]
     await until(lambda: not pool.zombies)  # a result may come before the executor reports the end of zombies
     assert pool.ready == 2
@@ -148,15 +150,15 @@ def noted(folder: Path, what: str) -> list[str]:
 @pytest.mark.asyncio
 async def test_reply_is_as_from_a_worker_process(executor: Executor, tmp_path: Path) -> None:
     async with pool_in(executor, tmp_path) as pool:
-        job = pool.submit_frame(("upper",), b"body")
+        job = submit(pool, ("upper",), b"body")
         reply = await job.future
         assert reply.body == b"BODY"
         assert reply.meta[0] == "upper"
         assert type(reply.meta) is list  # MessagePack has no tuples
         assert (reply.meta[1] == os.getpid()) == isinstance(executor, ThreadPoolExecutor)
-        assert job.queued > 0 < job.ran
-        assert (await pool.submit_frame(("view",), b"abc").future).body == b"cba"
-        assert await pool.submit_frame(("stream",), b"ab").future == ("stream", b"ababab")
+        assert job.queued == 0 < job.ran
+        assert (await submit(pool, ("view",), b"abc").future).body == b"cba"
+        assert await submit(pool, ("stream",), b"ab").future == JobReply("stream", b"ababab")
         assert pool.max_workers == 2
         await assert_healthy(pool)
 
@@ -164,7 +166,7 @@ async def test_reply_is_as_from_a_worker_process(executor: Executor, tmp_path: P
 @pytest.mark.asyncio
 async def test_each_job_gets_its_own_result(executor: Executor, tmp_path: Path) -> None:
     async with pool_in(executor, tmp_path) as pool:
-        replies = await asyncio.gather(*(pool.submit_frame(("upper",), b"a%d" % n).future for n in range(200)))
+        replies = await asyncio.gather(*(submit(pool, ("upper",), b"a%d" % n).future for n in range(200)))
         assert [reply.body for reply in replies] == [b"A%d" % n for n in range(200)]
 
 
@@ -173,7 +175,7 @@ async def test_arena_is_read_and_closed(executor: Executor, tmp_path: Path) -> N
     async with pool_in(executor, tmp_path) as pool:
         arena = Arena()
         arena.write(b"x" * 1_000_000)
-        reply = await pool.submit_frame(("upper",), arena).future
+        reply = await submit(pool, ("upper",), arena).future
         assert reply.body == b"X" * 1_000_000
         assert arena.descriptor == -1
 
@@ -189,10 +191,10 @@ async def test_equal_jobs_both_run(executor: Executor, tmp_path: Path) -> None:
 
 async def fill_alike(pool: ExternalPool, folder: Path) -> tuple[Job, Job]:
     action = "wait", str(folder / "started"), str(folder / "go")
-    first = pool.submit_frame(action, b"")
+    first = submit(pool, action, b"")
     await until((folder / "started").exists)
     (folder / "started").unlink()
-    second = pool.submit_frame(action, b"")
+    second = submit(pool, action, b"")
     await until((folder / "started").exists)  # it really ran
     return first, second
 
@@ -217,13 +219,13 @@ async def test_exception_arrives_as_text_and_fails_its_job_only(executor: Execut
     async with pool_in(executor, tmp_path) as pool:
         for action, type_name, message, line in ERRORS:
             with pytest.raises(RemoteError) as caught:
-                await pool.submit_frame((action,), b"").future
+                await submit(pool, (action,), b"").future
             assert caught.value.type_name == type_name, action
             assert caught.value.message == f"{type_name}: {message}"
             assert line in caught.value.traceback
         await assert_healthy(pool)
         with pytest.raises(TypeError, match="Encoding objects of type object"):
-            pool.submit_frame(object(), b"")
+            submit(pool, object(), b"")
 
 
 @pytest.mark.asyncio
@@ -242,9 +244,9 @@ async def test_failing_program_is_reported_at_start_up(executor: Executor) -> No
 async def test_full_queue_refuses_at_once(executor: Executor, tmp_path: Path) -> None:
     async with pool_in(executor, tmp_path, queue_size=1) as pool:
         running = await fill(pool, tmp_path)
-        queued = pool.submit_frame(("upper",), b"a")
+        queued = submit(pool, ("upper",), b"a")
         with pytest.raises(QueueFull, match="1 jobs wait already") as caught:
-            pool.submit_frame(("upper",), b"b")
+            submit(pool, ("upper",), b"b")
         assert caught.value.retry_after >= 1
         assert pool.ready == 2  # busy workers are ready
         (tmp_path / "go").touch()
@@ -258,8 +260,8 @@ async def test_full_queue_refuses_at_once(executor: Executor, tmp_path: Path) ->
 async def test_deadline_in_the_queue_drops_the_job(executor: Executor, tmp_path: Path) -> None:
     async with pool_in(executor, tmp_path) as pool:
         await fill(pool, tmp_path)
-        late = pool.submit_frame(("upper",), b"", timeout=0.05)
-        in_time = pool.submit_frame(("upper",), b"a", timeout=30)
+        late = submit(pool, ("upper",), b"", timeout=0.05)
+        in_time = submit(pool, ("upper",), b"a", timeout=30)
         with pytest.raises(DeadlineInQueue, match=r"waited past its deadline of 0.05 s"):
             await late.future
         assert late.ran == 0.0 < late.queued
@@ -279,8 +281,8 @@ async def test_running_job_past_its_deadline_is_a_zombie_with_a_slot(executor: E
                 await job.future
             assert pool.zombies == count
         assert pool.ready == 0  # zombies hold all workers
-        queued = pool.submit_frame(("upper",), b"a")
-        assert len(pool._running) == 2
+        queued = submit(pool, ("upper",), b"a")
+        assert len(pool._queue.at_work) == 2
         (tmp_path / "go").touch()
         assert (await queued.future).body == b"A"
         await assert_healthy(pool)
@@ -291,11 +293,11 @@ async def test_abandoned_queued_job_never_starts(executor: Executor, tmp_path: P
     async with pool_in(executor, tmp_path) as pool:
         await fill(pool, tmp_path)
         never = tmp_path / "never"
-        job = pool.submit_frame(("wait", str(never), str(tmp_path / "go")), b"")
+        job = submit(pool, ("wait", str(never), str(tmp_path / "go")), b"")
         pool.abandon(job, even_running=False)
         with pytest.raises(JobAbandoned, match="before it started"):
             await job.future
-        assert not pool._queue
+        assert not pool.waiting
         (tmp_path / "go").touch()
         await assert_healthy(pool)
         assert not never.exists()
@@ -321,8 +323,8 @@ async def test_lane_leaves_workers_for_other_jobs(executor: Executor, tmp_path: 
     async with pool_in(executor, tmp_path) as pool:
         lane = pool.lane(1)
         first = await waiting(pool, tmp_path, "first", lane=lane)
-        second = pool.submit_frame(("upper",), b"second", lane=lane)
-        assert (await pool.submit_frame(("upper",), b"other").future).body == b"OTHER"
+        second = submit(pool, ("upper",), b"second", lane=lane)
+        assert (await submit(pool, ("upper",), b"other").future).body == b"OTHER"
         assert not second.future.done()
         (tmp_path / "go").touch()
         await asyncio.gather(first.future, second.future)
@@ -337,7 +339,7 @@ async def test_each_slot_becomes_free_again(tmp_path: Path) -> None:
         async with pool_in(executor, tmp_path) as pool:
             lanes = [None, pool.lane(1)]
             sent = [
-                (pool.submit_frame(("upper",), b"a%d" % n, chance.choice([None, 0, 0.001]), chance.choice(lanes)), n)
+                (submit(pool, ("upper",), b"a%d" % n, chance.choice([None, 0, 0.001]), chance.choice(lanes)), n)
                 for n in range(300)
             ]
             for job, _ in chance.sample(sent, 100):
@@ -346,8 +348,8 @@ async def test_each_slot_becomes_free_again(tmp_path: Path) -> None:
             outcomes = await asyncio.gather(*(job.future for job, _ in sent), return_exceptions=True)
             for (_, n), outcome in zip(sent, outcomes, strict=True):
                 assert isinstance(outcome, allowed) or outcome.body == b"A%d" % n  # type: ignore[union-attr]
-            await until(lambda: not pool._running)
-            assert {job.lane.running for job, _ in sent} == {0}
+            await until(lambda: not pool._queue.at_work)
+            assert {lane.running for lane in pool._queue.lanes} == {0}
             await assert_healthy(pool)
 
 
@@ -357,7 +359,7 @@ async def test_each_slot_becomes_free_again(tmp_path: Path) -> None:
 @pytest.mark.asyncio
 async def test_program_is_opened_once_per_process(executor: Executor, tmp_path: Path) -> None:
     async with pool_in(executor, tmp_path) as pool:
-        replies = await asyncio.gather(*(pool.submit_frame(("upper",), b"").future for n in range(100)))
+        replies = await asyncio.gather(*(submit(pool, ("upper",), b"").future for n in range(100)))
         opened = noted(tmp_path, "own-opened")
         assert {str(reply.meta[1]) for reply in replies} <= set(opened)
         assert len(opened) == len(set(opened))
@@ -373,13 +375,13 @@ async def test_program_is_opened_once_per_process(executor: Executor, tmp_path: 
 async def test_aclose_drops_waiting_jobs_and_leaves_running_ones(executor: Executor, tmp_path: Path) -> None:
     async with pool_in(executor, tmp_path) as pool:
         running = await fill(pool, tmp_path)
-        queued = pool.submit_frame(("upper",), b"")
+        queued = submit(pool, ("upper",), b"")
         await pool.aclose(0.01)
         for job in [*running, queued]:
             with pytest.raises(PoolClosed):
                 await job.future
         with pytest.raises(PoolClosed):
-            pool.submit_frame(("upper",), b"")
+            submit(pool, ("upper",), b"")
         assert pool.zombies == 2
 
 
@@ -387,7 +389,7 @@ async def test_aclose_drops_waiting_jobs_and_leaves_running_ones(executor: Execu
 async def test_aclose_waits_for_jobs(executor: Executor, tmp_path: Path) -> None:
     async with pool_in(executor, tmp_path) as pool:
         running = await fill(pool, tmp_path)
-        queued = pool.submit_frame(("upper",), b"a")
+        queued = submit(pool, ("upper",), b"a")
         closing = asyncio.create_task(pool.aclose(None))
         await asyncio.sleep(0)
         assert not closing.done()
@@ -418,13 +420,13 @@ async def test_crash_is_worker_died(kind: str, tmp_path: Path) -> None:
     with EXECUTORS[kind]() as executor:
         async with pool_in(executor, tmp_path) as pool:
             with pytest.raises(WorkerDied, match=r"the executor has lost the job: (BrokenProc|Terminated|KilledW)"):
-                await pool.submit_frame(("segfault",), b"").future
+                await submit(pool, ("segfault",), b"").future
             if kind == "dask":  # its nanny starts a new worker
                 await until_healthy(pool)
             else:
                 assert pool.ready == 0
                 with pytest.raises(NoWorkers, match="the executor takes no jobs: "):
-                    pool.submit_frame(("upper",), b"")
+                    submit(pool, ("upper",), b"")
 
 
 async def until_healthy(pool: ExternalPool) -> None:
@@ -440,8 +442,8 @@ async def test_one_crash_breaks_the_other_jobs(kind: str, tmp_path: Path) -> Non
     with EXECUTORS[kind]() as executor:
         async with pool_in(executor, tmp_path) as pool:
             beside = await waiting(pool, tmp_path, "started")
-            crashing = pool.submit_frame(("segfault",), b"")
-            queued = pool.submit_frame(("upper",), b"")
+            crashing = submit(pool, ("segfault",), b"")
+            queued = submit(pool, ("upper",), b"")
             for job, error in ((crashing, WorkerDied), (beside, WorkerDied), (queued, NoWorkers)):
                 with pytest.raises(error):
                     await job.future
@@ -455,7 +457,7 @@ async def test_executor_after_shutdown_refuses_jobs(tmp_path: Path) -> None:
             await assert_healthy(pool)
             executor.shutdown()
             with pytest.raises(NoWorkers, match="cannot schedule new futures after shutdown"):
-                pool.submit_frame(("upper",), b"")
+                submit(pool, ("upper",), b"")
             assert pool.ready == 0
         with pytest.raises(WorkerStartError, match="cannot run a job"):
             await ExternalPool(executor, external_jobs.Program(str(tmp_path))).start()
@@ -466,10 +468,10 @@ async def test_job_that_the_executor_has_not_started_is_cancelled(tmp_path: Path
     with ThreadPoolExecutor(1) as executor:
         async with pool_in(executor, tmp_path) as pool:
             theirs = executor.submit(wait_until, (tmp_path / "go").exists, "the test says so")
-            job = pool.submit_frame(("upper",), b"", timeout=0.05)
+            job = submit(pool, ("upper",), b"", timeout=0.05)
             with pytest.raises(DeadlineInQueue):
                 await job.future
-            await until(lambda: not pool._running)
+            await until(lambda: not pool._queue.at_work)
             assert not theirs.done()
 
 

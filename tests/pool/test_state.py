@@ -23,4 +23,4 @@ def test_jobs_and_workers_show_their_state() -> None:
     table.ready()
     job = table.admit()
     assert repr(job) == "<Job 1 running>"
-    assert repr(job.worker) == "<Worker 1 busy <Job 1 running>>"
+    assert repr(job.slot) == "<Worker 1 busy <Job 1 running>>"

@@ -23,9 +23,10 @@ from tinysvc.core.errors import (
     WorkerDied,
 )
 from tinysvc.pool.arena import BIG, Arena
+from tinysvc.pool.job_queue import Grouping
 from tinysvc.pool.job_reply import JobReply
 from tinysvc.pool.state import DONE, QUEUED, Job, Lane
-from tinysvc.runtime.batching import MAX_BATCH_BYTES, Batcher, Item
+from tinysvc.runtime.batching import MAX_BATCH_BYTES, Batcher
 from tinysvc.runtime.cpu_messages import BatchMessage, BatchPart, BatchReply, CallReply, ResponseHead
 from tinysvc.service.routes import Batch
 
@@ -36,8 +37,8 @@ def batcher(pool: FakePool, size: int = 3, wait: float = NEVER, **options: Any) 
     return Batcher(pool, 7, Batch(size, wait), **options)  # type: ignore[arg-type]
 
 
-def submit(to: Batcher, *bodies: bytes) -> list[Item]:
-    return [to.submit_frame(f"meta of {body.decode()}", body) for body in bodies]
+def submit(to: Batcher, *bodies: bytes, timeout: float | None = None) -> list[Job]:
+    return [to.submit_job(Job(f"meta of {body.decode()}", body, timeout)) for body in bodies]
 
 
 def answer(pool: FakePool, job: Job) -> None:
@@ -47,7 +48,7 @@ def answer(pool: FakePool, job: Job) -> None:
     pool.end(job, JobReply(BatchReply(parts), body.upper()))
 
 
-async def outcome(item: Item) -> Any:
+async def outcome(item: Job) -> Any:
     try:
         reply = await item.future
     except PoolError as error:
@@ -203,8 +204,8 @@ async def test_cancelled_request_does_not_affect_its_batch() -> None:
 @pytest.mark.asyncio
 async def test_deadline_before_the_start_of_a_batch() -> None:
     pool = FakePool(max_workers=1)
-    to = batcher(pool, size=1, timeout=0.02)
-    in_pool, waiting = submit(to, b"a", b"b")
+    to = batcher(pool, size=1)
+    in_pool, waiting = submit(to, b"a", b"b", timeout=0.02)
     assert await outcome(in_pool) is DeadlineInQueue
     assert await outcome(waiting) is DeadlineInQueue
     assert [job for job, _ in pool.abandoned] == pool.jobs
@@ -216,8 +217,8 @@ async def test_deadline_before_the_start_of_a_batch() -> None:
 @pytest.mark.asyncio
 async def test_expired_request_is_not_started() -> None:
     pool = FakePool(max_workers=1)
-    to = batcher(pool, size=1, timeout=NEVER)
-    _, late, good = submit(to, b"a", b"b", b"c")
+    to = batcher(pool, size=1)
+    _, late, good = submit(to, b"a", b"b", b"c", timeout=NEVER)
     late.deadline = 0.0
     answer(pool, pool.jobs[0])
     assert await outcome(late) is DeadlineInQueue
@@ -229,8 +230,8 @@ async def test_expired_request_is_not_started() -> None:
 @pytest.mark.asyncio
 async def test_each_request_of_a_running_batch_has_its_deadline() -> None:
     pool = FakePool()
-    to = batcher(pool, size=2, timeout=NEVER)
-    late, good = submit(to, b"a", b"b")
+    to = batcher(pool, size=2)
+    late, good = submit(to, b"a", b"b", timeout=NEVER)
     pool.start(pool.jobs[0])
     late.deadline = monotonic()
     to._alarm.set(late.deadline)
@@ -244,7 +245,7 @@ async def test_each_request_of_a_running_batch_has_its_deadline() -> None:
 async def test_late_reply_is_discarded() -> None:
     pool = FakePool()
     pool.kills_at_once = False
-    to = batcher(pool, size=1, timeout=NEVER)
+    to = batcher(pool, size=1)
     (item,) = submit(to, b"a")
     job = pool.jobs[0]
     pool.start(job)
@@ -300,11 +301,11 @@ async def test_reply_to_another_message_fails_all_requests(meta: Any) -> None:
 @pytest.mark.asyncio
 async def test_replies_precede_deadlines_after_a_blocked_loop() -> None:
     pool = FakePool()
-    to = batcher(pool, size=1, timeout=NEVER)
+    to = batcher(pool, size=1)
     (item,) = submit(to, b"a")
     item.deadline = monotonic()
     pool.start(pool.jobs[0])
-    to._put_off(NEVER)
+    to._queue.postpone(NEVER)
     to._on_alarm()
     assert not item.settled
     answer(pool, pool.jobs[0])
@@ -345,21 +346,21 @@ def test_any_order_of_events(
     async def main() -> None:
         pool = FakePool(workers)
         pool.kills_at_once = kills_at_once
-        to = batcher(pool, size, wait, timeout=NEVER)
-        items: list[Item] = []
+        to = batcher(pool, size, wait)
+        items: list[Job] = []
 
         def living() -> list[Job]:
             return [job for job in pool.jobs if job.state is not DONE]
 
         def happen(event: str, number: int, flag: bool) -> None:
-            unsettled = list(to._unsettled)
+            unsettled = list(to._queue.jobs())
             if event == "come":
-                items.extend(submit(to, b"item %d" % len(items)))
+                items.extend(submit(to, b"item %d" % len(items), timeout=NEVER))
             elif event == "leave" and unsettled:
                 to.abandon(unsettled[number % len(unsettled)], even_running=flag)
             elif event == "be late" and unsettled:
                 unsettled[0].deadline = 0.0
-                to._end_late(to._unsettled, 0.0)
+                to._on_alarm()
             elif living():
                 job = living()[number % len(living())]
                 if event == "start" and job.state is QUEUED:
@@ -374,8 +375,8 @@ def test_any_order_of_events(
             await asyncio.sleep(0)
             assert len(living()) <= workers
             assert all(len(pool.given[job][0].requests) <= size for job in pool.jobs)
-        to._batch = Batch(size, 0.0)  # whoever still waits has waited long enough
-        to._send_due(monotonic())
+        to._queue.grouping = Grouping(size)  # whoever still waits has waited long enough
+        to._on_alarm()
         while living():
             answer(pool, living()[0])
             await asyncio.sleep(0)

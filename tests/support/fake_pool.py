@@ -10,7 +10,7 @@ from typing import Any
 
 from tinysvc.core.errors import JobAbandoned, PoolError
 from tinysvc.pool.arena import Arenas
-from tinysvc.pool.job_reply import JobReply
+from tinysvc.pool.job_reply import JobReply, settle
 from tinysvc.pool.state import DONE, QUEUED, RUNNING, Job, Lane
 
 
@@ -31,16 +31,13 @@ class FakePool:
     def waiting(self) -> int:
         return sum(job.state is QUEUED for job in self.jobs)
 
-    def submit_frame(
-        self, meta: Any, body: Any, timeout: float | None = None, lane: Lane | None = None, key: Any = None
-    ) -> Job:
+    def submit_job(self, job: Job) -> Job:
         if self.refusal is not None:
             raise self.refusal
-        loop = asyncio.get_running_loop()
-        job = Job(len(self.jobs), lane or Lane(), timeout, monotonic(), key)
-        job.future = loop.create_future()
+        job.number, job.admitted, job.lane = len(self.jobs), monotonic(), job.lane or Lane()
+        job.pool, job.future = self, asyncio.get_running_loop().create_future()
         self.jobs.append(job)
-        self.given[job] = meta, body
+        self.given[job] = job.meta, job.body
         return job
 
     def start(self, job: Job) -> None:
@@ -54,12 +51,7 @@ class FakePool:
     def _settle(self, job: Job, outcome: JobReply | PoolError) -> None:
         job.state = DONE
         job.settle(monotonic())
-        if job.future.done():
-            pass  # cancelled by its waiter
-        elif isinstance(outcome, PoolError):
-            job.future.set_exception(outcome)
-        else:
-            job.future.set_result(outcome)
+        settle(job.future, outcome)
 
     def abandon(self, job: Job, *, even_running: bool) -> None:
         self.abandoned.append((job, even_running))

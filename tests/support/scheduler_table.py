@@ -1,16 +1,18 @@
-"""A scheduler with a clock that tests set, and with actions that are only noted."""
+"""A scheduler with a clock that tests set, and whose instructions are only noted."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Hashable
 from typing import Any
 
-from tinysvc.pool.scheduler import Scheduler
+from tinysvc.pool.job_queue import Instruction, Run, Settle, WakeAt
+from tinysvc.pool.scheduler import Dismiss, Kill, Scheduler, StartWorker
 from tinysvc.pool.state import Job, Lane, Worker
 
 
 class Notes:
-    """Notes the scheduler's actions, and checks that each is possible."""
+    """Notes the scheduler's instructions, and checks that each is possible."""
 
     def __init__(self) -> None:
         self.started: list[Worker] = []
@@ -21,10 +23,27 @@ class Notes:
         self.alarm = math.inf
         self.now = 0.0
 
-    def start_worker(self, worker: Worker) -> None:
-        self.started.append(worker)
+    def carry_out(self, todo: list[Instruction]) -> None:
+        for each in todo:
+            if isinstance(each, Run):
+                self.send(each.slot)
+            elif isinstance(each, Settle):
+                assert each.job not in self.settled  # one end, once
+                self.settled[each.job] = each.outcome
+            elif isinstance(each, WakeAt):
+                self.alarm = min(self.alarm, each.when)
+            elif isinstance(each, StartWorker):
+                self.started.append(each.worker)
+            elif isinstance(each, Dismiss):
+                assert each.worker.job is None
+                self.dismissed.append(each.worker)
+            else:
+                assert isinstance(each, Kill)
+                assert each.worker not in self.killed
+                self.killed.append(each.worker)
 
-    def send(self, worker: Worker, job: Job) -> None:
+    def send(self, worker: Worker) -> None:
+        (job,) = worker.jobs
         assert worker not in self.killed
         assert worker not in self.dismissed
         assert job not in self.settled
@@ -32,20 +51,12 @@ class Notes:
         assert job not in [sent for _, sent in self.sent]  # no job runs twice
         self.sent.append((worker, job))
 
-    def dismiss(self, worker: Worker) -> None:
-        assert worker.job is None
-        self.dismissed.append(worker)
-
-    def kill(self, worker: Worker) -> None:
-        assert worker not in self.killed
-        self.killed.append(worker)
-
-    def settle(self, job: Job, outcome: Any) -> None:
-        assert job not in self.settled  # one end, once
-        self.settled[job] = outcome
-
-    def wake_at(self, when: float) -> None:
-        self.alarm = min(self.alarm, when)
+    def admit(self, scheduler: Scheduler, job: Job, now: float) -> None:
+        job.number = next(scheduler.numbers)
+        worker = scheduler.admit(job, now)
+        if worker is not None:
+            self.send(worker)
+        self.carry_out(scheduler.take())
 
 
 class Table:
@@ -53,28 +64,31 @@ class Table:
 
     def __init__(self, size: int = 1, queue_size: int = 5, **options: int) -> None:
         self.notes = Notes()
-        self.scheduler = Scheduler(self.notes, size, queue_size, **options)
+        self.scheduler = Scheduler(size, queue_size, **options)
         self.now = 100.0
-        self.scheduler.open(self.now)
+        self.do(self.scheduler.open)
+
+    def do(self, event: Callable[..., list[Instruction]], *arguments: Any, **options: Any) -> None:
+        """Let the event happen now."""
+        self.notes.carry_out(event(*arguments, self.now, **options))
 
     def ready(self, *numbers: int) -> None:
         for number in numbers or list(self.scheduler.workers):
-            assert self.scheduler.became_ready(self.scheduler.workers[number], self.now)
+            self.do(self.scheduler.became_ready, self.scheduler.workers[number])
 
-    def admit(self, timeout: float | None = None, lane: Lane | None = None, key: object = None) -> Job:
-        scheduler = self.scheduler
-        job = Job(scheduler.next_number(), lane or scheduler.open_lane, timeout, self.now, key)
-        scheduler.admit(job, self.now)
+    def admit(self, timeout: float | None = None, lane: Lane | None = None, key: Hashable = None) -> Job:
+        job = Job(None, b"", timeout, lane, key)
+        self.notes.admit(self.scheduler, job, self.now)
         return job
 
     def done(self, job: Job, outcome: object = "result", **options: Any) -> None:
-        assert job.worker is not None
-        self.scheduler.done(job.worker, job, outcome, self.now, **options)
+        self.do(self.scheduler.done, job.slot, outcome, **options)
 
     def died(self, number: int) -> None:
-        self.scheduler.died(self.scheduler.workers[number], self.now, f"worker {number} was killed by SIGSEGV")
+        worker = self.scheduler.workers[number]
+        self.notes.carry_out(self.scheduler.died(worker, self.now, f"worker {number} was killed by SIGSEGV"))
 
     def at(self, seconds: float) -> None:
         self.now += seconds
         self.notes.alarm = math.inf
-        self.scheduler.tick(self.now)
+        self.do(self.scheduler.tick)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import cast
 
 from msgspec import ValidationError
@@ -136,8 +136,25 @@ class Channel(asyncio.Protocol):
         self._pieces = []
         self.transport.abort()
 
-    def send(self, start: bytes, body: bytes, descriptors: Sequence[int] = ()) -> None:
-        """Send a frame: its start (frames.frame), its body, and descriptors.
+    def send(self, start: bytes, body: bytes, body_arena: Arena | None) -> None:
+        """Send a job: the start of its frame (frames.frame), and its body or the arena of its body.
+
+        With it goes a new arena for a big result, if the last one is used.
+        """
+        if body_arena is not None or self.arena is None:
+            try:
+                start = self._with_descriptors(start, body_arena)
+            except OSError as error:
+                asyncio.get_running_loop().call_soon(self._on_closed, f"could not be given a job: {error}")
+                return
+        if len(body) < SEPARATE_WRITE:
+            self.transport.write(start + body)
+        else:
+            self.transport.write(start)
+            self.transport.write(body)
+
+    def _with_descriptors(self, start: bytes, body_arena: Arena | None) -> bytes:
+        """Send descriptors with the start of a frame. Returns the rest of it.
 
         The transport cannot send descriptors, so they are sent with the start of the frame on the socket itself. This
         keeps the order, as the worker has ended all earlier jobs: the transport's buffer is empty.
@@ -145,15 +162,18 @@ class Channel(asyncio.Protocol):
         Raises:
             OSError: The buffer is not empty, as the worker has ended a job before it received it.
         """
-        if descriptors:
-            if self.transport.get_write_buffer_size():
-                raise OSError("it ended a job that it had not yet received")
-            start = start[socket.send_fds(self._socket, [start], descriptors) :]
-        if len(body) < SEPARATE_WRITE:
-            self.transport.write(start + body)
-        else:
-            self.transport.write(start)
-            self.transport.write(body)
+        descriptors = [] if body_arena is None else [body_arena.descriptor]
+        if self.arena is None:
+            try:
+                self.arena = self.arenas.take()
+                descriptors.append(self.arena.descriptor)
+            except OSError:
+                pass  # no descriptor is free: a big result comes through the socket
+        if not descriptors:
+            return start
+        if self.transport.get_write_buffer_size():
+            raise OSError("it ended a job that it had not yet received")
+        return start[socket.send_fds(self._socket, [start], descriptors) :]
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._on_closed(self._error)

@@ -5,8 +5,8 @@
     channel, forkserver      the server's ends of the sockets
 
 Everything here runs on the loop. Events (a job or a frame comes, a process ends, the alarm rings) are ordinary methods:
-each reads the clock and calls the scheduler once. No `await` stands between a decision and its effect. The clock is
-`time.monotonic`, as uvloop's own counts whole milliseconds.
+each reads the clock, calls the scheduler once, and carries out its instructions. No `await` stands between a decision
+and its effect. The clock is `time.monotonic`, as uvloop's own counts whole milliseconds.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import os
 import signal
 import socket
 import weakref
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 from math import inf
@@ -29,41 +29,29 @@ from ..core.errors import PoolClosed, WorkerStartError
 from ..core.settings import DEFAULT_POOL
 from ..core.shutdown import MIN_STEP_TIME, LoopCountdown, awake_timeout
 from ..core.tracebacks import one_line
+from . import frames
 from .alarm import Alarm
 from .arena import SPARE, Arena, Arenas
 from .channel import Channel
 from .crash_reports import describe_end
 from .descendants import new_mark
 from .forkserver import Forkserver
-from .frames import (
-    BodyInUse,
-    Call,
-    CallStream,
-    Chunk,
-    FromWorker,
-    JobError,
-    LogRecord,
-    Pickled,
-    Ready,
-    Result,
-    RunProgram,
-    StartFailed,
-    StreamBegin,
-    StreamEnd,
-    WorkerEnd,
-    frame,
-    message_types,
-    worker_decoder,
-)
-from .job_reply import JobReply, JobStream
+from .frames import FRAME, Call, FromWorker, Pickled, Result, RunProgram, WorkerEnd, encode
+from .job_queue import Instruction, Run, Settle, WakeAt
+from .job_reply import JobReply, JobStream, settle
 from .program import Program, WorkerOptions
 from .remote_errors import remote_error
-from .scheduler import KEPT_RUNNING, ORDERLY_END, PAST_DEADLINE, Scheduler
+from .scheduler import KEPT_RUNNING, ORDERLY_END, PAST_DEADLINE, Dismiss, Kill, Scheduler, StartWorker
 from .standard_streams import open_standard_streams
-from .state import DYING, EXITING, STARTING, Job, Lane, Worker
+from .state import DYING, EXITING, STARTING, Job, Worker
 from .worker_logs import log_record
 
 log = logging.getLogger("tinysvc.executor")
+
+NOT_STARTED = (
+    "the pool has not been started on this loop: write `async with pool:` or await pool.start() before its first use, "
+    "or loop.run_in_executor(pool, ...)"
+)
 
 
 class Dispatcher:
@@ -83,19 +71,20 @@ class Dispatcher:
     ) -> None:
         open_standard_streams()  # before a loop gets the number of a closed one
         self.name = name
-        self.scheduler = Scheduler(self, size, queue_size, max_jobs, max_memory)
+        self.scheduler = Scheduler(size, queue_size, max_jobs, max_memory)
         self.changed = asyncio.Event()  # set whenever a job or a worker has ended, or a worker is ready
         self.warnings: list[str] = []
         self._program = program
         self._max_result_size = max_result_size
         self._memory_limit = memory_limit
-        self._decode = worker_decoder(message_types(program).result)
+        self._decode = frames.worker_decoder(frames.message_types(program).result)
         self._closed = asyncio.Event()  # the pool has no process and no descriptor left
         self.arenas = Arenas()
-        self._alarm = Alarm(lambda: self.scheduler.tick(monotonic()), self.scheduler.postpone)
+        self._alarm = Alarm(self._on_alarm, self.scheduler.postpone)
         self._now = self._alarm.now  # for events that may be read too late
         self._trimming: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self.loop: asyncio.AbstractEventLoop | None = None
         self._first_start: asyncio.Future[None]
         self._forkserver: Forkserver
 
@@ -103,8 +92,8 @@ class Dispatcher:
 
     async def start(self) -> None:
         """Start the workers and wait until each is ready. WorkerStartError, with its traceback, if one cannot start."""
-        self.loop = asyncio.get_running_loop()
-        self._first_start = self.loop.create_future()
+        self.loop = loop = asyncio.get_running_loop()
+        self._first_start = loop.create_future()
         level = logging.getLogger().getEffectiveLevel()
         measures_memory = self.scheduler.max_memory > 0
         options = WorkerOptions(level, self._max_result_size, measures_memory, self._memory_limit, new_mark())
@@ -116,7 +105,7 @@ class Dispatcher:
             if self.scheduler.closed:
                 await self._forkserver.stop()
                 raise PoolClosed("the pool was shut down while it started")
-            self.scheduler.open(monotonic())
+            self._carry_out(self.scheduler.open(monotonic()))
             await self._first_start
         except BaseException:
             await self.aclose(0)
@@ -138,7 +127,7 @@ class Dispatcher:
         try:
             await self.wait_until(lambda: not any(self.scheduler.jobs()), timeout)
         finally:
-            self.scheduler.close(monotonic())
+            self._carry_out(self.scheduler.close(monotonic()))
             if not self._first_start.done():
                 self._first_start.set_exception(PoolClosed("the pool was shut down while it started"))
                 self._first_start.exception()  # mark it as retrieved: perhaps no task waits for it
@@ -172,41 +161,65 @@ class Dispatcher:
         except TimeoutError:
             pass
 
-    # New jobs
+    # Jobs
 
-    def admit(
-        self,
-        kind: type[RunProgram[Any] | Call | CallStream],
-        meta: Any,
-        body: bytes | Arena,
-        timeout: float | None = None,
-        lane: Lane | None = None,
-        key: Hashable = None,
-    ) -> Job:
-        """Start or queue a new job. PoolError if neither is possible; TypeError if MessagePack cannot carry `meta`."""
+    def submit_job(self, job: Job) -> Job:
+        """Start or queue a new job. Await `job.future` for its JobReply.
+
+        Raises:
+            PoolError: Neither is possible.
+            TypeError: MessagePack cannot carry `job.meta`.
+            RuntimeError: The pool has not been started.
+        """
         scheduler = self.scheduler
-        now = monotonic()
-        job = Job(scheduler.next_number(), lane or scheduler.open_lane, timeout, now, key)
-        job.kind = kind
+        if self.loop is None:
+            if scheduler.closing:
+                raise PoolClosed("the pool is shutting down")
+            raise RuntimeError(NOT_STARTED)
+        job.number = next(scheduler.numbers)
+        body = job.body
         # The frame is encoded now: a job that cannot be encoded never takes a worker.
         if isinstance(body, Arena):
-            job.arena, job.frame = body, frame(kind(job.number, body.size, meta))
+            job.arena, job.body = body, b""
+            head = encode(job.kind(job.number, body.size, job.meta))
+            job.frame = FRAME.pack(len(head), 0) + head
         else:
-            job.body, job.frame = body, frame(kind(job.number, 0, meta), len(body))
-        job.future = self.loop.create_future()
-        scheduler.admit(job, now)
+            head = encode(job.kind(job.number, 0, job.meta))
+            job.frame = FRAME.pack(len(head), len(body)) + head
+        job.pool, job.future = self, self.loop.create_future()
+        worker = scheduler.admit(job, monotonic())
+        if worker is not None:
+            worker.channel.send(job.frame, job.body, job.arena)
+            job.frame = job.body = b""
+        if scheduler.todo:
+            self._carry_out(scheduler.take())
         return job
 
     def abandon(self, job: Job, *, even_running: bool) -> None:
-        self.scheduler.abandon(job, monotonic(), even_running=even_running)
+        self._carry_out(self.scheduler.abandon(job, monotonic(), even_running=even_running))
 
     def cancel(self, job: Job) -> None:
-        self.scheduler.cancel(job, monotonic())
+        self._carry_out(self.scheduler.cancel(job, monotonic()))
 
-    # The scheduler's actions
+    # The scheduler's instructions
 
-    def start_worker(self, worker: Worker) -> None:
-        self._spawn(self._start_worker(worker))
+    def _carry_out(self, todo: list[Instruction]) -> None:
+        for each in todo:
+            if isinstance(each, Settle):
+                self._settle(each.job, each.outcome)
+            elif isinstance(each, Run):
+                (job,) = each.slot.jobs
+                each.slot.channel.send(job.frame, job.body, job.arena)
+                job.frame = job.body = b""
+            elif isinstance(each, WakeAt):
+                self._alarm.set(each.when)
+            elif isinstance(each, StartWorker):
+                self._spawn(self._start_worker(each.worker))
+            elif isinstance(each, Dismiss):
+                each.worker.channel.shut_down()
+            elif isinstance(each, Kill):
+                with_stack = each.worker.kill_reason == PAST_DEADLINE
+                self._forkserver.kill(each.worker.number, with_stack=with_stack)
 
     async def _start_worker(self, worker: Worker) -> None:
         try:
@@ -215,7 +228,7 @@ class Dispatcher:
                 ours.setblocking(False)
                 try:
                     channel = self._channel(worker, ours)
-                    await self.loop.create_unix_connection(lambda: channel, sock=ours)
+                    await asyncio.get_running_loop().create_unix_connection(lambda: channel, sock=ours)
                 except BaseException:
                     ours.close()
                     raise
@@ -234,37 +247,7 @@ class Dispatcher:
         worker.channel = channel
         return channel
 
-    def send(self, worker: Worker, job: Job) -> None:
-        channel = worker.channel
-        try:
-            if job.arena is None and channel.arena is not None:
-                channel.send(job.frame, job.body)
-            else:
-                self._send_descriptors(channel, job)
-        except OSError as error:
-            self.loop.call_soon(self._on_closed, worker, f"could not be given a job: {error}")
-        job.frame = job.body = b""
-
-    def _send_descriptors(self, channel: Channel, job: Job) -> None:
-        """Send the job with the arena of its body, with a new arena for a big result if the last is used, or both."""
-        descriptors = []
-        if job.arena is not None:
-            descriptors.append(job.arena.descriptor)
-        if channel.arena is None:
-            try:
-                channel.arena = channel.arenas.take()
-                descriptors.append(channel.arena.descriptor)
-            except OSError:
-                pass  # no descriptor is free: a big result comes through the socket
-        channel.send(job.frame, job.body, descriptors)
-
-    def dismiss(self, worker: Worker) -> None:
-        worker.channel.shut_down()
-
-    def kill(self, worker: Worker) -> None:
-        self._forkserver.kill(worker.number, with_stack=worker.kill_reason == PAST_DEADLINE)
-
-    def settle(self, job: Job, outcome: JobReply | Exception) -> None:
+    def _settle(self, job: Job, outcome: JobReply | Exception | None) -> None:
         self.changed.set()
         if job.arena is not None:
             if job.kind is RunProgram and isinstance(outcome, JobReply):
@@ -274,28 +257,21 @@ class Dispatcher:
                 job.arena.close()
         if job.stream is not None:
             job.stream.end(outcome if isinstance(outcome, Exception) else None)
-        elif job.future.done():
-            pass  # the caller has cancelled it
-        elif isinstance(outcome, Exception):
-            job.future.set_exception(outcome)
-        else:
-            job.future.set_result(outcome)
-
-    def wake_at(self, when: float) -> None:
-        self._alarm.set(when)
+        elif outcome is not None:
+            settle(job.future, outcome)
 
     # Memory that is kept for the next big body
 
-    def _reclaim(self, arenas: Arenas, arena: Arena) -> None:
+    def _reclaim(self, loop: asyncio.AbstractEventLoop, arenas: Arenas, arena: Arena) -> None:
         """The last reference to a big result is released, in any thread."""
         arenas.give_back(arena)
         if self._trimming is None and not self.scheduler.closed:
             with suppress(RuntimeError):  # the loop has ended, and the pool with it
-                self.loop.call_soon_threadsafe(self._trim_later)
+                loop.call_soon_threadsafe(self._trim_later)
 
     def _trim_later(self) -> None:
         if self._trimming is None and not self.scheduler.closed:
-            self._trimming = self.loop.call_later(SPARE, self._trim)
+            self._trimming = asyncio.get_running_loop().call_later(SPARE, self._trim)
 
     def _trim(self) -> None:
         self._trimming = None
@@ -307,17 +283,20 @@ class Dispatcher:
 
     # Events
 
+    def _on_alarm(self) -> None:
+        self._carry_out(self.scheduler.tick(monotonic()))
+
     def _on_frame(self, worker: Worker, head: FromWorker, body: bytes) -> None:
         if worker.state in (EXITING, DYING):
             return
         kind = type(head)
         if kind is Result or kind is Pickled:
             self._on_result(worker, head, body)  # type: ignore[arg-type]
-        elif isinstance(head, LogRecord):
+        elif isinstance(head, frames.LogRecord):
             log_record(worker.number, self.name, head.fields)
-        elif isinstance(head, Ready):
+        elif isinstance(head, frames.Ready):
             self._on_ready(worker)
-        elif isinstance(head, StartFailed):
+        elif isinstance(head, frames.StartFailed):
             if worker.state is STARTING:
                 worker.start_error = head.traceback
             else:
@@ -326,9 +305,11 @@ class Dispatcher:
             self._on_job_frame(worker, head, body)  # type: ignore[arg-type]
 
     def _on_ready(self, worker: Worker) -> None:
-        if not self.scheduler.became_ready(worker, self._now()):
+        if worker.state is not STARTING:
             self._protocol_error(worker, "said a second time that it is ready")
-        elif not self._first_start.done() and self.scheduler.ready == self.scheduler.size:
+            return
+        self._carry_out(self.scheduler.became_ready(worker, self._now()))
+        if not self._first_start.done() and self.scheduler.ready == self.scheduler.size:
             self._first_start.set_result(None)
         self.changed.set()
 
@@ -340,37 +321,33 @@ class Dispatcher:
         content = body if not head.size else self._take_arena(worker, head.size)
         if content is not None:
             reply = JobReply(head.meta if isinstance(head, Result) else head.lengths, content)
-            self.scheduler.done(worker, job, reply, self._now(), memory=head.memory)
+            self._carry_out(self.scheduler.done(worker, reply, self._now(), memory=head.memory))
 
-    def _on_job_frame(
-        self,
-        worker: Worker,
-        head: StreamBegin[Any] | Chunk | StreamEnd | BodyInUse | JobError,
-        body: bytes,
-    ) -> None:
+    def _on_job_frame(self, worker: Worker, head: frames.PartOfJob, body: bytes) -> None:
         """A frame of a job that is not a result: a part of a stream, an error, or BodyInUse."""
         job = self.scheduler.held_by(worker, head.number)
         if job is None:
             self._wrong_frame(worker, head)
-        elif isinstance(head, Chunk) and job.stream is not None:
+        elif isinstance(head, frames.Chunk) and job.stream is not None:
             job.stream.feed(body)
-        elif isinstance(head, StreamBegin) and job.stream is None:
+        elif isinstance(head, frames.StreamBegin) and job.stream is None:
             self._begin_stream(worker, job, head.meta)
-        elif isinstance(head, BodyInUse) and job.arena is not None:
+        elif isinstance(head, frames.BodyInUse) and job.arena is not None:
             job.arena.close()
             job.arena = None
-        elif isinstance(head, StreamEnd) and job.stream is not None:
-            self.scheduler.done(worker, job, None, self._now(), memory=head.memory)
-        elif isinstance(head, JobError):
+        elif isinstance(head, frames.StreamEnd) and job.stream is not None:
+            self._carry_out(self.scheduler.done(worker, None, self._now(), memory=head.memory))
+        elif isinstance(head, frames.JobError):
             # What a program's worker sends is never unpickled: its code must not run here.
             error = remote_error(head.error, b"" if job.kind is RunProgram else body)
-            self.scheduler.done(worker, job, error, self._now(), memory=head.memory, poisoned=head.poisoned)
+            done = self.scheduler.done(worker, error, self._now(), memory=head.memory, poisoned=head.poisoned)
+            self._carry_out(done)
         else:
             self._wrong_frame(worker, head)
 
     def _begin_stream(self, worker: Worker, job: Job, meta: Any) -> None:
         if job.future.done():
-            self.scheduler.cancel(job, self._now())
+            self._carry_out(self.scheduler.cancel(job, self._now()))
             return
         job.settle(self._now())
         job.stream = JobStream(worker.channel.transport, partial(self.abandon, job, even_running=True))
@@ -392,16 +369,16 @@ class Dispatcher:
             view: memoryview = arena.view()
         except OSError:  # no descriptor is free, and a mapping holds one
             return memoryview(os.pread(arena.descriptor, size, 0))
-        weakref.finalize(view.obj, self._reclaim, channel.arenas, arena).atexit = False
+        weakref.finalize(view.obj, self._reclaim, asyncio.get_running_loop(), channel.arenas, arena).atexit = False
         return view
 
     def _protocol_error(self, worker: Worker, error: str) -> None:
         error = one_line(error)
         worker.channel.fail(error)
-        self.scheduler.kill(worker, error, monotonic())
+        self._carry_out(self.scheduler.kill(worker, error, monotonic()))
 
     def _on_closed(self, worker: Worker, protocol_error: str) -> None:
-        self.scheduler.lost_channel(worker, monotonic(), protocol_error)
+        self._carry_out(self.scheduler.lost_channel(worker, monotonic(), protocol_error))
 
     def _on_end(self, end: WorkerEnd) -> None:
         """The process of a worker has ended, or could not be forked."""
@@ -424,7 +401,7 @@ class Dispatcher:
             how, _, report = f"worker {end.number} {description}".partition("; ")
         unexpected = worker.job is None and not worker.kill_reason and worker.state is not EXITING
         started = worker.started
-        scheduler.died(worker, self._now(), how, end.exit_code, f"; {report}" if report else "")
+        self._carry_out(scheduler.died(worker, self._now(), how, end.exit_code, f"; {report}" if report else ""))
         self.changed.set()
         if scheduler.closing:
             pass
@@ -456,15 +433,15 @@ class Dispatcher:
             try:
                 await self._forkserver.start()
             except (WorkerStartError, OSError) as error:
-                scheduler.start_failed(str(error), monotonic())
+                self._carry_out(scheduler.start_failed(str(error), monotonic()))
                 log.error("the forkserver cannot start; trying again in %.1f s: %s", scheduler.backoff.pause, error)
                 await asyncio.sleep(scheduler.backoff.pause)
             else:
                 self._warn()
-                scheduler.open(monotonic())
+                self._carry_out(scheduler.open(monotonic()))
                 return
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = self.loop.create_task(coroutine)
+        task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

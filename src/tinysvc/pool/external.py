@@ -1,13 +1,11 @@
 """A pool over any concurrent.futures.Executor: the standard pools, loky, or Dask's client of a cluster.
 
-    submit_frame ──> queue ──────────> executor.submit ──> _run_job, in some process ──> reply or failure, as bytes
+    submit_job ────> queue ──────────> executor.submit ──> _run_job, in some process ──> reply or failure, as bytes
                      (FIFO, bounded)   (one a worker)      (the program, opened once)
 
 An executor cannot stop a job that it has started. So it gets a job only when it has a free worker. All other jobs wait
-here, where deadlines, lanes and disconnects work exactly as in our own pool.
-
-    job     queued ──> running ──> done          for its caller; `done` is entered once
-    slot                 └──────────────> free   when the executor reports the end of the job, and not before
+in a queue (job_queue.py), where deadlines, lanes and disconnects work exactly as in our own pool. A slot of the queue
+is a call of the executor: it is free when the executor reports the end of the job, and not before.
 
 A *zombie* is a job that is done for its caller, but still runs: it cannot be stopped, and it holds its slot.
 
@@ -22,11 +20,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import threading
 import uuid
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from contextvars import copy_context
@@ -39,26 +35,17 @@ from msgspec import DecodeError
 from msgspec.msgpack import Decoder
 
 from ..core.cores import available_cores
-from ..core.errors import (
-    DeadlineExceeded,
-    DeadlineInQueue,
-    JobAbandoned,
-    NoWorkers,
-    PoolClosed,
-    QueueFull,
-    RemoteError,
-    WorkerDied,
-    WorkerStartError,
-)
+from ..core.errors import NoWorkers, RemoteError, WorkerDied, WorkerStartError
 from ..core.settings import DEFAULT_QUEUE_SIZE
 from ..core.tracebacks import author_traceback
 from .alarm import Alarm
 from .arena import Arena, Arenas
 from .frames import ErrorText, encode, message_types
-from .job_reply import JobReply
+from .job_queue import Instruction, JobQueue, Run, Settle, Stop, WakeAt
+from .job_reply import JobReply, settle
 from .program import JobFunction, Program
 from .remote_errors import error_text
-from .state import START_LIMIT, Job, JobState, Lane
+from .state import START_LIMIT, Job, Lane, Slot
 
 log = logging.getLogger("tinysvc.executor")
 
@@ -90,14 +77,14 @@ class ExternalPool:
         self._options = {"pure": False} if self._client else {}  # else Dask caches the results of equal calls
         self._cluster_size = 0
         self._cluster_watch: asyncio.Task[None] | None = None
-        self._queue: OrderedDict[int, Job] = OrderedDict()
-        self._running: dict[int, tuple[Job, Future[Outcome]]] = {}
-        self._open_lane = Lane()
-        self._jobs_made = 0
-        self._mean_run = 0.0  # seconds; a moving average
+        self._queue: JobQueue[Slot] = JobQueue(
+            0,
+            queue_size,
+            when_late="; it runs on, as nothing can stop it",
+            when_abandoned="the job was abandoned; it may run on",
+        )
         self._refusal = ""  # why the executor last refused or lost a job; "" if it works
-        self._alarm = Alarm(self._on_alarm, self._postpone)
-        self._closing = False
+        self._alarm = Alarm(self._on_alarm, self._queue.postpone)
         self.arenas = Arenas()
         self._loop: asyncio.AbstractEventLoop
 
@@ -147,21 +134,19 @@ class ExternalPool:
 
     async def aclose(self, timeout: float | None = 10.0) -> None:
         """Admit no more jobs, let the present ones finish within `timeout` seconds (None: no limit). Zombies run on."""
-        self._closing = True
+        self._queue.closing = True
         try:
-            if unsettled := [job.future for job in self._jobs() if job.state is not JobState.DONE]:
+            if unsettled := [job.future for job in self._queue.jobs()]:
                 await asyncio.wait(unsettled, timeout=timeout)
         finally:
-            for job in self._jobs():
-                self._withdraw(job)
-                self._settle(job, PoolClosed("the pool was shut down before the job ended"))
+            self._carry_out(self._queue.close(monotonic()))
             self._alarm.cancel()
             if self._cluster_watch is not None:
                 self._cluster_watch.cancel()
             await self._close_programs()
 
     async def _close_programs(self) -> None:
-        if any(not future.done() for _, future in self._running.values()):
+        if self.is_at_work:
             return  # a zombie may still use the resources
         close = partial(self._client.run, _close, on_error="ignore") if self._client is not None else _close
         try:
@@ -179,7 +164,12 @@ class ExternalPool:
     @property
     def zombies(self) -> int:
         """Jobs that are done for their callers and still run."""
-        return sum(job.state is JobState.DONE for job, _ in self._running.values())
+        return sum(slot.job is None for slot in self._queue.at_work)
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether the executor still runs a job."""
+        return any(not slot.handle.done() for slot in self._queue.at_work)
 
     @property
     def ready(self) -> int:
@@ -191,13 +181,14 @@ class ExternalPool:
     @property
     def waiting(self) -> int:
         """Jobs that wait for a worker."""
-        return len(self._queue)
+        return self._queue.waiting
 
     async def _watch_cluster(self) -> None:
         while True:
             await asyncio.sleep(CLUSTER_PAUSE)
             await self._update_cluster_size()
-            self._start_queued()
+            self._queue.resize(self.max_workers)
+            self._carry_out(self._queue.wake(monotonic()))
 
     async def _update_cluster_size(self) -> None:
         assert self._client is not None
@@ -208,78 +199,58 @@ class ExternalPool:
                 log.error("the pool %r has lost its cluster: %s", self.name, _describe(error))
             self._cluster_size = 0
 
-    # New jobs
+    # Jobs
 
     def lane(self, limit: int) -> Lane:
         """A lane whose jobs hold at most `limit` workers at a time."""
-        return Lane(limit)
+        return self._queue.lane(limit)
 
-    def submit_frame(
-        self,
-        meta: Any,
-        body: bytes | Arena,
-        timeout: float | None = None,
-        lane: Lane | None = None,
-        key: Hashable = None,
-    ) -> Job:
-        """As in ProcessPoolExecutor. `key` is not used: an executor does not report which job has broken it."""
-        payload = encode(meta), _all_bytes(body)
-        if self._closing:
-            raise PoolClosed("the pool is shutting down")
-        self._jobs_made += 1
-        job = Job(self._jobs_made, lane or self._open_lane, timeout, monotonic())
-        job.frame, job.body = payload
-        job.future = self._loop.create_future()
-        if self._has_slot_for(job):
-            self._start(job)
-        elif len(self._queue) >= self.queue_size:
-            raise QueueFull(f"{len(self._queue)} jobs wait already; try again later", self._retry_after())
-        else:
-            self._queue[job.number] = job
-        if job.deadline < math.inf:
-            self._alarm.set(job.deadline)
+    def submit_job(self, job: Job) -> Job:
+        """As in ProcessPoolExecutor. `job.key` is not used: an executor does not report which job has broken it."""
+        job.frame, job.body = encode(job.meta), _all_bytes(job.body)
+        job.number = next(self._queue.numbers)
+        job.pool, job.future = self, self._loop.create_future()
+        self._queue.resize(self.max_workers)
+        slot = self._queue.admit(job, monotonic())
+        if slot is not None and (refusal := self._start(slot)) is not None:
+            job.future.cancel()  # the refusal is raised here
+            self._carry_out(self._queue.end(slot, [refusal], monotonic()))
+            raise refusal
+        self._carry_out(self._queue.take())
         return job
 
     def abandon(self, job: Job, *, even_running: bool) -> None:
         """The caller no longer waits for `job`: take it from the queue, or make it a zombie if `even_running`."""
-        if job.state is JobState.QUEUED:
-            self._settle(job, JobAbandoned("the job was abandoned before it started"))
-        elif job.state is JobState.RUNNING and even_running:
-            self._withdraw(job)
-            self._settle(job, JobAbandoned("the job was abandoned; it may run on"))
+        self._carry_out(self._queue.abandon(job, monotonic(), even_running=even_running))
 
-    def _jobs(self) -> list[Job]:
-        return [*self._queue.values(), *(job for job, _ in self._running.values())]
+    # The queue's instructions
 
-    def _retry_after(self) -> int:
-        return max(1, math.ceil((len(self._queue) + 1) * self._mean_run / self.max_workers))
+    def _carry_out(self, todo: list[Instruction]) -> None:
+        for each in todo:  # which grows while the executor refuses jobs
+            if isinstance(each, Settle):
+                settle(each.job.future, each.outcome)
+            elif isinstance(each, Run):
+                if (refusal := self._start(each.slot)) is not None:
+                    todo += self._queue.end(each.slot, [refusal], monotonic())
+            elif isinstance(each, Stop):
+                self._withdraw(each.slot)
+            elif isinstance(each, WakeAt):
+                self._alarm.set(each.when)
 
-    # Running jobs
-
-    def _has_slot_for(self, job: Job) -> bool:
-        return len(self._running) < self.max_workers and job.lane.running < job.lane.limit
-
-    def _start_queued(self) -> None:
-        """Start the oldest jobs whose lanes have room, while workers are free."""
-        while job := next(filter(self._has_slot_for, self._queue.values()), None):
-            try:
-                self._start(job)
-            except NoWorkers as error:
-                self._settle(job, error)
-
-    def _start(self, job: Job) -> None:
-        """Submit the job to the executor; NoWorkers if it refuses."""
+    def _start(self, slot: Slot) -> NoWorkers | None:
+        """Submit the job of the slot to the executor. Returns the error if it refuses."""
+        (job,) = slot.jobs
         try:
-            future = self._submit_job(job)
+            slot.handle = self._submit_job(job)
         except Exception as error:  # it is broken or shut down, or cannot start another worker
             self._refusal = f"the executor takes no jobs: {_describe(error)}"
-            raise NoWorkers(self._refusal) from error
+            refusal = NoWorkers(self._refusal)
+            refusal.__cause__ = error
+            job.started = 0.0
+            return refusal
         self._refusal = ""
-        self._queue.pop(job.number, None)
-        self._running[job.number] = job, future
-        job.state, job.started = JobState.RUNNING, monotonic()
-        job.lane.running += 1
-        future.add_done_callback(partial(self._report_end, job))
+        slot.handle.add_done_callback(partial(self._report_end, slot))
+        return None
 
     def _submit_job(self, job: Job) -> Future[Any]:
         return self._submit(job.frame, job.body)
@@ -288,21 +259,17 @@ class ExternalPool:
         # The program itself, not its pickle: loky and Dask know how to send functions of `__main__`.
         return self._executor.submit(_run_job, self._key, self._program, meta, body, **self._options)
 
-    def _report_end(self, job: Job, future: Future[Outcome]) -> None:
+    def _report_end(self, slot: Slot, future: Future[Outcome]) -> None:
         """The executor calls this, in any thread."""
         try:
-            self._loop.call_soon_threadsafe(self._on_end, job, future)
+            self._loop.call_soon_threadsafe(self._on_end, slot, future)
         except RuntimeError:
             pass  # a zombie has outlived the loop
 
-    def _on_end(self, job: Job, future: Future[Outcome]) -> None:
+    def _on_end(self, slot: Slot, future: Future[Outcome]) -> None:
         """The executor has ended the job: its slot is free."""
-        del self._running[job.number]
-        job.lane.running -= 1
-        ran = monotonic() - job.started
-        self._mean_run += (ran - self._mean_run) / 10 if self._mean_run else ran
-        self._settle(job, self._outcome(future))
-        self._start_queued()
+        self._queue.resize(self.max_workers)
+        self._carry_out(self._queue.end(slot, [self._outcome(future)], monotonic()))
 
     def _outcome(self, future: Future[Outcome]) -> JobReply | Exception:
         if future.cancelled():
@@ -323,47 +290,17 @@ class ExternalPool:
         except DecodeError as error:
             return RemoteError("DecodeError", f"the worker's reply has the wrong form: {error}", "")
 
-    def _settle(self, job: Job, outcome: JobReply | Exception) -> None:
-        """End the job for its caller, once. It keeps its slot until the executor reports its end."""
-        if job.state is JobState.DONE:
-            return
-        self._queue.pop(job.number, None)
-        job.state = JobState.DONE
-        job.settle(monotonic())
-        if job.future.done():
-            return
-        if isinstance(outcome, Exception):
-            job.future.set_exception(outcome)
-        else:
-            job.future.set_result(outcome)
-
-    def _withdraw(self, job: Job) -> bool:
+    def _withdraw(self, slot: Slot) -> bool:
         """Cancel a job that the executor has not started, as other users of the executor keep it busy."""
-        if job.number not in self._running or self._client is not None:  # Dask returns True for running jobs, too
-            return False
-        return self._running[job.number][1].cancel()
-
-    # Deadlines
-
-    def _postpone(self, seconds: float) -> None:
-        for job in self._jobs():
-            job.deadline += seconds
+        return self._client is None and slot.handle.cancel()  # Dask returns True for running jobs, too
 
     def _on_alarm(self) -> None:
-        """The earliest deadline has come, perhaps of a job that has ended: end late jobs and set the next alarm."""
         now = monotonic()
-        unsettled = [job for job in self._jobs() if job.state is not JobState.DONE]
-        for job in unsettled:
-            if job.deadline <= now:
-                self._expire(job)
-        self._alarm.set(min((job.deadline for job in unsettled if job.deadline > now), default=math.inf))
-
-    def _expire(self, job: Job) -> None:
-        deadline = f"past its deadline of {job.timeout:g} s"
-        if job.state is JobState.QUEUED or self._withdraw(job):
-            self._settle(job, DeadlineInQueue(f"the job waited {deadline}", self._retry_after()))
-        else:
-            self._settle(job, DeadlineExceeded(f"the job ran {deadline}; it runs on, as nothing can stop it"))
+        for slot in self._queue.at_work:
+            (job,) = slot.jobs
+            if job.deadline <= now and slot.job is job and self._withdraw(slot):
+                job.started = 0.0  # it has only waited
+        self._carry_out(self._queue.tick(now))
 
 
 def _dask_client(executor: Executor) -> Any:

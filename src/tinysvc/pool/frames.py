@@ -196,6 +196,9 @@ class WorkerEnd(Head, tag=10):
 JobEnd = Result[Any] | Pickled | JobError | StreamEnd
 """The frames that end a job."""
 
+PartOfJob = StreamBegin[Any] | Chunk | StreamEnd | BodyInUse | JobError
+"""The frames about a job without its result."""
+
 FromWorker = Ready | StartFailed | JobEnd | StreamBegin[Any] | Chunk | BodyInUse | LogRecord
 FromForkserver = Ready | StartFailed | WorkerEnd
 

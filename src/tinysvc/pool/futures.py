@@ -128,7 +128,7 @@ class Bridge:
             raise RuntimeError("cannot schedule new futures after shutdown")
 
     def _ensure_loop(self) -> None:
-        if self._loop is None and hasattr(self._dispatcher, "loop"):
+        if self._loop is None and self._dispatcher.loop is not None:
             self._loop, self._opened = self._dispatcher.loop, True
         elif self._loop is None:
             self._loop = asyncio.new_event_loop()
@@ -158,7 +158,7 @@ class Bridge:
             return
         with self._lock:
             self._closing = True
-            loop = self._loop = self._loop or getattr(self._dispatcher, "loop", None)
+            loop = self._loop = self._loop or self._dispatcher.loop
         if loop is None:
             self._dispatcher.scheduler.closing = True
             return
@@ -207,7 +207,7 @@ class Bridge:
 
     def _has_room(self) -> bool:
         scheduler = self._dispatcher.scheduler
-        return scheduler.closing or bool(scheduler.idle) or scheduler.waiting < scheduler.queue_size
+        return scheduler.closing or bool(scheduler.free) or scheduler.waiting < scheduler.queue_size
 
     async def _feed(self) -> None:
         """Admit jobs whenever there is room: the queue is bounded, the inbox is not."""
@@ -218,7 +218,7 @@ class Bridge:
 
     def _admit(self, future: JobFuture[Any]) -> None:
         try:
-            future.job = self._dispatcher.admit(Call, (), future.call)
+            future.job = self._dispatcher.submit_job(Job([], future.call, kind=Call))
             future.job.future.add_done_callback(partial(self._settle, future))
         except Exception as error:
             self._end(future, None, error)

@@ -28,7 +28,7 @@ from .frames import encode, message_types
 from .job_reply import JobReply, JobStream
 from .program import JobFunction, Program
 from .remote_errors import error_text, remote_error
-from .state import Job, JobState
+from .state import DONE, Job
 
 log = logging.getLogger("tinysvc.executor")
 
@@ -103,7 +103,7 @@ class InProcessPool(ExternalPool):
             self._opened = stack.pop_all()
 
     async def _close_programs(self) -> None:
-        if any(not future.done() for _, future in self._running.values()):
+        if self.is_at_work:
             log.warning("the pool %r ends while a job still runs, and leaves its resources open", self.name)
         elif self._opened is not None:
             close, self._opened = self._opened.close, None
@@ -164,7 +164,7 @@ class InProcessPool(ExternalPool):
             raise StreamClosed from None
 
     def _start_stream(self, job: Job, reply: JobReply) -> None:
-        if job.state is JobState.DONE or job.future.done():
+        if job.state is DONE or job.future.done():
             assert isinstance(reply.body, JobStream)
             self._loop.create_task(reply.body.aclose())
             return

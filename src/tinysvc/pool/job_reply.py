@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
+
+from msgspec import Struct
 
 from ..core.errors import RemoteError
 from .frames import unpickle_pieces
@@ -14,7 +16,7 @@ STREAM_HIGH_WATER = 256 * 1024
 """Unread bytes of a stream after which the server stops reading its worker's socket, so its generator waits."""
 
 
-class JobReply(NamedTuple):
+class JobReply(Struct):
     """The result of a job: the program's small value, and its body: bytes, a mapping of a big one, or a stream."""
 
     meta: Any
@@ -86,6 +88,16 @@ class JobStream:
         self._pieces.clear()
         if not self._ended:
             self._abandon()
+
+
+def settle(future: asyncio.Future[JobReply], outcome: JobReply | Exception) -> None:
+    """Give the outcome of a job to its caller, unless the caller has cancelled the future."""
+    if future.done():
+        pass
+    elif isinstance(outcome, Exception):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)
 
 
 def unpickled(reply: JobReply) -> Any:

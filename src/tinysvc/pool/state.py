@@ -1,12 +1,18 @@
-"""The state of a pool: its jobs, the lanes that they wait in, and its workers. scheduler.py changes it."""
+"""The state of a pool: its jobs, the lanes in which they wait, and the slots in which they run. job_queue.py and
+scheduler.py change it.
+"""
 
 from __future__ import annotations
 
 import enum
 import math
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any
+
+from msgspec import Struct
+
+from .frames import Call, CallStream, RunProgram
 
 START_LIMIT = 600.0
 """Seconds for a worker to become ready. Models are large, but one that takes ten minutes to load never ends."""
@@ -18,7 +24,7 @@ class JobState(enum.Enum):
     DONE = "done"
 
 
-class WorkerState(enum.Enum):
+class SlotState(enum.Enum):
     STARTING = "starting"
     IDLE = "idle"
     BUSY = "busy"
@@ -27,77 +33,76 @@ class WorkerState(enum.Enum):
 
 
 QUEUED, RUNNING, DONE = JobState
-STARTING, IDLE, BUSY, EXITING, DYING = WorkerState
+STARTING, IDLE, BUSY, EXITING, DYING = SlotState
 # As module globals: in CPython 3.11, looking up a member on its class costs as much as two calls.
 
 
 class Lane:
-    """Jobs that wait together. At most `limit` of them run at a time."""
+    """Jobs that wait together. At most `limit` slots run them at a time."""
 
     __slots__ = ("limit", "running", "waiting")
 
     def __init__(self, limit: float = math.inf) -> None:
         self.limit = limit
-        self.running = 0
+        self.running = 0  # slots
         self.waiting: OrderedDict[int, Job] = OrderedDict()
 
 
-class Job:
-    """One call in the pool.
+class Job(Struct, eq=False):
+    """One job, from its caller to its end. The caller makes it and gives it to `submit_job` of a pool or a batcher.
 
-    The dispatcher uses what the job carries (`kind`, `frame`, `body` or `arena`) and where its end goes (`future`,
-    `stream`); the scheduler does not.
+    It is a Struct because that is the fastest object to make.
 
     Args:
-        number: Unique in the pool, in the order of the calls.
-        lane: Where the job waits.
-        timeout: Seconds until its deadline; None: no deadline.
-        now: The time of the clock, in seconds.
+        meta: A value that MessagePack can carry; for a call of a function, the lengths of its pickle.
+        body: Bytes, or an arena, which belongs to the pool from then on.
+        timeout: Seconds until its deadline. None: no deadline.
+        lane: Limits the slots that run its jobs at a time. None: no limit.
         key: Equal for jobs that do the same: see crash_loops.CRASH_LIMIT.
+        stops: Whether `abandon` stops it if it runs.
+        kind: What the worker does with it.
     """
 
-    __slots__ = (
-        "abandoned",
-        "admitted",
-        "arena",
-        "body",
-        "deadline",
-        "frame",
-        "future",
-        "key",
-        "kind",
-        "lane",
-        "late",
-        "number",
-        "queued",
-        "ran",
-        "settled",
-        "started",
-        "state",
-        "stream",
-        "timeout",
-        "worker",
-    )
+    meta: Any
+    body: Any = b""
+    timeout: float | None = None
+    lane: Lane | None = None
+    key: Hashable = None
+    stops: bool = True
+    kind: type[RunProgram[Any] | Call | CallStream] = RunProgram
 
-    def __init__(self, number: int, lane: Lane, timeout: float | None, now: float, key: Hashable = None) -> None:
-        self.number = number
-        self.lane = lane
-        self.timeout = timeout
-        self.deadline = math.inf if timeout is None else now + timeout
-        self.key = key
-        self.admitted = now
-        self.started = 0.0  # 0.0: not started
-        self.settled = 0.0  # when its result came, or its stream began
-        self.queued = self.ran = 0.0  # seconds that it waited, and ran until `settled`; valid when it is settled
-        self.state = QUEUED
-        self.late = False  # abandoned because of a deadline that the pool does not know
-        self.abandoned = False  # its caller no longer waits; it may run for another moment
-        self.worker: Worker | None = None
-        self.kind: Any = None  # a class of frames.py: RunProgram, Call or CallStream
-        self.frame = self.body = b""
-        self.arena: Any = None
-        self.future: Any = None
-        self.stream: Any = None
+    # The queue sets these
+
+    number: int = 0
+    """Unique in its queue, in the order of the calls."""
+    state: JobState = QUEUED
+    deadline: float = math.inf
+    admitted: float = 0.0
+    started: float = 0.0
+    """0.0: it has not started."""
+    settled: float = 0.0
+    """When its result came, or its stream began."""
+    queued: float = 0.0
+    """Seconds that it waited; valid when it is settled."""
+    ran: float = 0.0
+    """Seconds that it ran until it was settled."""
+    slot: Slot | None = None
+    """Where it runs; None before and after."""
+    abandoned: bool = False
+    """Its caller no longer waits; it may run for another moment."""
+    late: bool = False
+    """Abandoned because of a deadline that the queue does not know."""
+
+    # The shell around the queue sets these
+
+    pool: Any = None
+    """Which has taken it."""
+    future: Any = None
+    """Where its end goes."""
+    stream: Any = None
+    frame: bytes = b""
+    arena: Any = None
+    """Of its body."""
 
     def settle(self, now: float) -> None:
         """Note the time at which its result comes, or its stream begins."""
@@ -105,19 +110,38 @@ class Job:
         started = self.started or now
         self.queued, self.ran = started - self.admitted, now - started
 
+    def abandon(self) -> None:
+        """The caller no longer waits for it."""
+        self.pool.abandon(self, even_running=self.stops)
+
     def __repr__(self) -> str:
         return f"<Job {self.number} {self.state.value}>"
 
 
-class Worker:
+class Slot:
+    """A place in which one job runs at a time, or one group of jobs. `handle` is for the shell around the queue."""
+
+    __slots__ = ("handle", "jobs", "starts", "state")
+
+    def __init__(self) -> None:
+        self.state = IDLE
+        self.jobs: Sequence[Job] = ()  # settled or not, as long as they may run
+        self.starts = 0  # jobs or groups that it has been given
+        self.handle: Any = None
+
+    @property
+    def job(self) -> Job | None:
+        """The first of its jobs that has not ended."""
+        return next((job for job in self.jobs if job.state is not DONE), None)
+
+
+class Worker(Slot):
     """One worker process. The dispatcher uses `channel`; the scheduler does not."""
 
     __slots__ = (
         "channel",
         "deadline",
         "holds_slot",
-        "job",
-        "jobs",
         "kill_reason",
         "number",
         "replaced",
@@ -125,17 +149,15 @@ class Worker:
         "since",
         "start_error",
         "started",
-        "state",
     )
 
     def __init__(self, number: int, now: float) -> None:
+        super().__init__()
         self.number = number
         self.state = STARTING
         self.started = False  # it has been ready
         self.since = now  # when it was started, or became ready
         self.deadline = now + START_LIMIT  # by which it must have reached its next state
-        self.job: Job | None = None
-        self.jobs = 0  # that it has been given
         self.holds_slot = True  # no successor may start beside it
         self.retiring = False  # it gets no further jobs, and exits when its successor is ready
         self.replaced = False  # its successor is ready: it exits after its present job

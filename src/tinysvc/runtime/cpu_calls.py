@@ -17,13 +17,13 @@ from ..core.request_context import request_id
 from ..executor import pickled_body
 from ..pool.job_reply import JobReply, unpickled
 from ..pool.remote_errors import remote_error
+from ..pool.state import Job, Lane
 from ..service.routes import recorded
 from .cpu_messages import CallMessage, CallReply
 
 if TYPE_CHECKING:
     from ..executor import ProcessPoolExecutor
     from ..pool.external import ExternalPool
-    from ..pool.state import Lane
 
 T = TypeVar("T")
 
@@ -38,7 +38,8 @@ class CpuCall(NamedTuple):
 
     async def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         lengths, body = await pickled_body((args, kwargs))
-        job = self.pool.submit_frame(CallMessage(self.number, lengths, request_id.get()), body, self.timeout, self.lane)
+        message = CallMessage(self.number, lengths, request_id.get())
+        job = self.pool.submit_job(Job(message, body, self.timeout, self.lane))
         try:
             reply = await job.future
         except asyncio.CancelledError:

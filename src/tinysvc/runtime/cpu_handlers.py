@@ -1,6 +1,6 @@
 """The server's side of a cpu route: request -> job in a pool, or in a batch -> response.
 
-    request ──> body: bytes, or an arena where it is big ──> submit_frame ──> reply ──> Response, with Server-Timing
+    request ──> body: bytes, or an arena where it is big ──> submit_job ──> reply ──> Response, with Server-Timing
 
 The worker's side is cpu_endpoints.py. What a disconnect does to the job is decided here: see docs/pool.md.
 """
@@ -11,20 +11,21 @@ import asyncio
 from collections.abc import AsyncIterator
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..core.errors import DeadlineExceeded, DeadlineInQueue, PoolError
 from ..core.requests import SAFE_METHODS, Request
 from ..core.responses import Handler, Response
 from ..pool.arena import BIG, Arena, Arenas
-from .batching import Batcher, Item
+from ..pool.state import Job
+from .batching import Batcher
 from .cpu_messages import RequestMessage, ResponseHead
 from .limits import budget_exhausted, within_time
 
 if TYPE_CHECKING:
     from ..executor import ProcessPoolExecutor
     from ..pool.external import ExternalPool
-    from ..pool.state import Job, Lane
+    from ..pool.state import Lane
     from ..service.routes import Route
 
 
@@ -46,7 +47,8 @@ def cpu_handler(
     """
     timeout = route.timeout_or(default_timeout)
     batched = route.batch is not None
-    jobs: Any = Batcher(pool, number, route.batch, timeout, lane) if route.batch else pool
+    submit = Batcher(pool, number, route.batch, lane).submit_job if route.batch else pool.submit_job
+    when_gone = route.on_disconnect
 
     async def handle(request: Request) -> Response:
         limit = timeout
@@ -76,20 +78,17 @@ def cpu_handler(
             None if limit is None else monotonic() + limit,
         )
         key = (number, method, path, query, body) if type(body) is bytes else None
-        job: Job | Item | None = None
+        stops = when_gone == "cancel" or (not when_gone and method in SAFE_METHODS)
+        if request.time_limit is not None:
+            stops = when_gone != "finish"  # a client that gives a time waits for the response
+        job: Job | None = None
         try:
-            job = jobs.submit_frame(message, body, limit, lane, key)
-            cancels = route.on_disconnect == "cancel" or (not route.on_disconnect and method in SAFE_METHODS)
-            if request.time_limit is not None:
-                cancels = route.on_disconnect != "finish"  # a client that gives a time waits for the response
-
-            def on_disconnect() -> None:
-                jobs.abandon(job, even_running=cancels)
-
-            request.on_disconnect = on_disconnect
+            job = submit(Job(message, body, timeout if batched else limit, lane, key, stops))
+            request.on_disconnect = job.abandon
             reply = await job.future
         except asyncio.CancelledError:
-            jobs.abandon(job, even_running=True)
+            assert job is not None
+            job.pool.abandon(job, even_running=True)
             raise
         except PoolError as error:
             if isinstance(body, Arena):
@@ -109,7 +108,7 @@ def cpu_handler(
     return handle
 
 
-def server_timing(job: Job | Item | None) -> str:
+def server_timing(job: Job | None) -> str:
     """The value of Server-Timing (W3C): milliseconds that the job waited and ran; None: it was refused."""
     if job is None:
         return "queue;dur=0.0"
