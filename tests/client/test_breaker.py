@@ -6,7 +6,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tinysvc.client.breaker import FIRST_PAUSE, LONGEST_PAUSE, MAX_FAILURES, Breaker
+from tinysvc.client.breaker import FIRST_PAUSE, LONGEST_PAUSE, MAX_FAILURES, REFUSED_PAUSE, Breaker
 
 
 def opened(draw: float = 0.5) -> Breaker:
@@ -29,8 +29,18 @@ def test_failures_in_a_row_open_it() -> None:
     assert breaker.allows(FIRST_PAUSE)
 
 
-def test_refused_connection_opens_it_at_once() -> None:
-    assert Breaker().fail(0.0, 0.5, at_once=True)
+def test_refused_connection_opens_it_at_once_and_shortly() -> None:
+    breaker, now = Breaker(), 0.0
+    assert breaker.fail(now, 0.5, at_once=True, pause=REFUSED_PAUSE)
+    for _ in range(20):
+        assert breaker.until - now == pytest.approx(REFUSED_PAUSE)
+        now = breaker.until
+        assert breaker.begin()
+        assert breaker.fail(now, 0.5, is_probe=True, at_once=True, pause=REFUSED_PAUSE)
+        breaker.end_probe()
+    assert breaker.begin()
+    breaker.fail(now, 0.5, is_probe=True)  # now it is something else
+    assert breaker.until - now == pytest.approx(2 * FIRST_PAUSE)
 
 
 def test_one_probe_at_a_time() -> None:
@@ -42,7 +52,7 @@ def test_one_probe_at_a_time() -> None:
 
 
 def test_failed_probes_double_the_pause() -> None:
-    breaker, now, pauses = opened(), 0.0, []
+    breaker, now, pauses = opened(), 0.0, list[float]()
     for _ in range(12):
         pauses.append(breaker.until - now)
         now = breaker.until

@@ -35,7 +35,7 @@ async def test_all_replicas_out_is_503_at_once_while_one_probe_continues(caplog:
             await caller.send()
         assert monotonic() - begin < 0.2
         assert raised.value.retry_after >= 1
-        assert logged(caplog) == [f"{server.address} is avoided for a while: The response did not come in time."]
+        assert logged(caplog) == [f"{server.address} is avoided until it answers: The response did not come in time."]
         replica = caller.replicas.every[0]
         replica.breaker.until = monotonic()
         calls = [asyncio.create_task(caller.text(within=0.2)) for _ in range(20)]

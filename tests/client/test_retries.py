@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from tinysvc.client.retries import Failure, is_blamed, is_free, may_repeat
+from tinysvc.client.retries import Failure, is_blamed, may_repeat, was_not_sent
 
 
 @pytest.mark.parametrize(
     ("failure", "idempotent", "others", "free", "blamed"),
     [
+        (Failure.REFUSED, True, True, True, True),
         (Failure.NOT_SENT, True, True, True, True),
         (Failure.IDLE_RACE, True, False, False, False),
         (Failure.NO_ANSWER, True, False, False, True),
@@ -20,5 +21,5 @@ from tinysvc.client.retries import Failure, is_blamed, is_free, may_repeat
 def test_table(failure: Failure, idempotent: bool, others: bool, free: bool, blamed: bool) -> None:
     assert may_repeat(failure, idempotent=True) is idempotent
     assert may_repeat(failure, idempotent=False) is others
-    assert is_free(failure) is free
+    assert was_not_sent(failure) is free
     assert is_blamed(failure) is blamed

@@ -75,6 +75,7 @@ class Exchange:
                 return
             assert self.head.status >= 200
             assert wire.incoming == (DONE if wire.body is None else BODY)
+            self._pieces.append(self.head.content)
         self._pieces.append(wire.take_piece())
         self.is_over = wire.incoming == DONE
         assert self.is_over == (wire.body is None)

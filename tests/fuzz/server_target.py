@@ -220,7 +220,7 @@ class Conversation:
         response = client.next_response()
         assert response is not None, sent
         assert response.status == status
-        body = client.take_piece()
+        body = response.content + client.take_piece()
         if not persists:
             client.receive_eof()
         assert client.incoming == DONE, sent

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 
 import pytest
 
@@ -109,6 +110,21 @@ async def test_drain_closes_idle_connections_at_once_and_silent_ones_soon() -> N
         assert await server.connections.drain(GUARD)
         assert await idle.closed()
         assert await silent.closed()
+
+
+@on_loop
+async def test_drain_tells_idle_services_that_nothing_will_be_started() -> None:
+    """A request of a service may be on its way: it must not be lost without a word."""
+    async with serving(ok) as server, server.client() as service:
+        assert (await service.ask(get("/", "request-timeout: 5s"))).status == 200
+        draining = asyncio.ensure_future(server.connections.drain(GUARD))
+        await asyncio.sleep(0)
+        answer = await service.ask(get())  # it crosses the response
+        assert (answer.status, answer.closes) == (503, True)
+        assert json.loads(answer.body)["started"] is False
+        assert await service.closed()
+        service.writer.close()
+        assert await draining
 
 
 @on_loop

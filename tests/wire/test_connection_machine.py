@@ -191,6 +191,7 @@ class BothSides(RuleBasedStateMachine):
         try:
             if self.head is None:
                 self.head = client.next_response()
+                self.read = b"" if self.head is None else self.head.content
             else:
                 self.read += client.take_piece()
         except ProtocolError:

@@ -14,7 +14,7 @@ from ..core.call_errors import CallFailed, CallTimeout, CallUnavailable
 from .messages import Incoming, Outgoing
 from .replica import Replica
 from .replicas import Replicas
-from .retries import MAX_ATTEMPTS, REPEATED_STATUS, AttemptFailed, Failure, is_free, may_repeat
+from .retries import MAX_ATTEMPTS, REPEATED_STATUS, AttemptFailed, Failure, may_repeat, was_not_sent
 
 MAX_PROBLEM = 16 * 1024
 """Bytes of a problem document that are read to see whether the job was started."""
@@ -72,7 +72,7 @@ class Attempts:
     def _next_replica(self, now: float, failed: AttemptFailed | None) -> Replica:
         replicas = self._replicas
         replica = replicas.choose(now, self.tried)
-        if replica is None and failed is not None and failed.failure is not Failure.NOT_SENT:
+        if replica is None and failed is not None and not was_not_sent(failed.failure):
             replica = replicas.choose(now)  # there is no other
         if replica is not None:
             return replica
@@ -87,14 +87,14 @@ class Attempts:
     def _go_on(self, replica: Replica, failed: AttemptFailed, now: float) -> None:
         """Return if another attempt follows; else raise the error of the call."""
         replicas, failure = self._replicas, failed.failure
-        if failure is Failure.NOT_SENT:
+        if was_not_sent(failure):
             self.sent -= 1
             replicas.renew_soon(now)
         elif failure is Failure.IDLE_RACE:
             replica.connections.close_idle(now)  # the next connection must be a new one
         if not may_repeat(failure, idempotent=self._idempotent) or self.sent >= MAX_ATTEMPTS:
             self._fail(replica, failed)
-        if not is_free(failure) and not replicas.budget.withdraw(now):
+        if not was_not_sent(failure) and not replicas.budget.withdraw(now):
             self._fail(replica, failed)
 
     async def _may_go_elsewhere(self, incoming: Incoming) -> bool:
@@ -121,7 +121,7 @@ class Attempts:
         return CallTimeout(message, **self._facts(replica))
 
     def _fail(self, replica: Replica, failed: AttemptFailed) -> NoReturn:
-        if failed.failure is Failure.NOT_SENT:
+        if was_not_sent(failed.failure):
             raise CallUnavailable(failed.detail, **self._facts(replica)) from None
         raise CallFailed(failed.detail, **self._facts(replica)) from None
 

@@ -20,6 +20,10 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds until the first probe; the pause doubles with each failed one (Finagle: 5 to 300; a restart takes one)."""
 
 
+REFUSED_PAUSE = 0.1
+"""Seconds until each probe if nothing listens: a refusal costs nothing, and a restart is short."""
+
+
 class Breaker:
     """The state of one replica. Times are seconds of any steady clock; `draw` is a random number from 0 to 1."""
 
@@ -50,17 +54,29 @@ class Breaker:
         """The replica has answered."""
         self.failures = self.pauses = 0
 
-    def fail(self, now: float, draw: float, *, is_probe: bool = False, at_once: bool = False) -> bool:
-        """A connection failed, or a call timed out. Whether the breaker opens.
+    def fail(
+        self, now: float, draw: float, *, is_probe: bool = False, at_once: bool = False, pause: float | None = None
+    ) -> bool:
+        """A connection failed, or a call timed out. Whether the breaker opens, for the first time or again.
 
-        A failure of a call that began before the breaker opened says nothing new. `at_once`: there is no listener.
+        A failure of a call that began before the breaker opened says nothing new.
+
+        Args:
+            now: The time.
+            draw: A random number from 0 to 1.
+            is_probe: The call was the probe.
+            at_once: One such failure is enough.
+            pause: Seconds until the next probe, in place of the pause that doubles.
         """
         if self.pauses and not is_probe:
             return False
         self.failures += 1
         if not (is_probe or at_once or self.failures >= MAX_FAILURES):
             return False
-        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0**self.pauses)
-        self.pauses = min(self.pauses + 1, 16)
+        if pause is None:
+            pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0**self.pauses)
+            self.pauses = min(self.pauses + 1, 16)
+        else:
+            self.pauses = max(self.pauses, 1)
         self.until = now + pause * (0.5 + draw)  # jitter: callers must not probe in step
         return True

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 from ..core.call_errors import CallFailed, CallTimeout
 from ..core.settings import Settings
 from .address import Address
-from .breaker import Breaker
+from .breaker import REFUSED_PAUSE, Breaker
 from .call_connection import CallConnection
 from .deadlines import Deadlines
 from .messages import Incoming, Outgoing
 from .replica_connections import Endpoint, ReplicaConnections
-from .retries import AttemptFailed, Failure, is_blamed
+from .retries import AttemptFailed, Failure, is_blamed, was_not_sent
 
 log = logging.getLogger("tinysvc.client")
 
@@ -107,7 +107,7 @@ class Replica:
     def _end_badly(self, connection: CallConnection | None, error: BaseException, is_probe: bool) -> None:
         """No head came: what that says about the replica, and the end of the connection."""
         if isinstance(error, AttemptFailed) and is_blamed(error.failure):
-            self._count_failure(is_probe, at_once=error.failure is Failure.NOT_SENT, why=error.detail)
+            self._count_failure(is_probe, error.failure, error.detail)
         if connection is None:
             self.in_flight -= 1
         elif isinstance(error, TimeoutError) and connection.expired and not connection.is_answered():
@@ -127,7 +127,7 @@ class Replica:
             connection.interrupt()
             return
         if not connection.is_answered():  # ANSWER_GRACE is over
-            self._count_failure(connection.is_probe, why="The response did not come in time.")
+            self._count_failure(connection.is_probe, None, "The response did not come in time.")
         self.cut_off(connection)
         if connection.is_probe:
             self.breaker.end_probe()
@@ -144,9 +144,14 @@ class Replica:
         if is_probe:
             self.breaker.end_probe()
 
-    def _count_failure(self, is_probe: bool, *, at_once: bool = False, why: str) -> None:
-        if self.breaker.fail(monotonic(), random.random(), is_probe=is_probe, at_once=at_once):
-            log.warning("%s is avoided for a while: %s", self.name, why)
+    def _count_failure(self, is_probe: bool, failure: Failure | None, why: str) -> None:
+        at_once, is_known = failure is not None and was_not_sent(failure), self.breaker.pauses > 0
+        refused = failure is Failure.REFUSED
+        opens = self.breaker.fail(
+            monotonic(), random.random(), is_probe=is_probe, at_once=at_once, pause=REFUSED_PAUSE if refused else None
+        )
+        if opens and not is_known:
+            log.warning("%s is avoided until it answers: %s", self.name, why)
 
     def __repr__(self) -> str:
         return f"<Replica {self.name}, {self.in_flight} calls, {len(self.connections.open)} connections>"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import select
 import socket
 import ssl
 from collections import deque
@@ -119,7 +120,9 @@ class ReplicaConnections:
         except ssl.SSLError as error:
             raise AttemptFailed(Failure.NOT_SENT, f"The TLS handshake failed: {error}.") from None
         except OSError as error:
-            raise AttemptFailed(Failure.NOT_SENT, f"A connection was not made: {error.strerror or error}.") from None
+            refused = isinstance(error, (ConnectionRefusedError, FileNotFoundError))
+            failure = Failure.REFUSED if refused else Failure.NOT_SENT
+            raise AttemptFailed(failure, f"A connection was not made: {error.strerror or error}.") from None
 
     async def _connected(self) -> CallConnection:
         loop, address = self._loop, self.address
@@ -194,15 +197,8 @@ class ReplicaConnections:
 def _is_open(connection: CallConnection) -> bool:
     """Whether nothing has come on the connection, not even its end: the event loop may not have looked yet."""
     try:
-        sock = connection.transport.get_extra_info("socket")
-        return not _poll(sock.fileno())
+        poller = select.poll()
+        poller.register(connection.transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return not poller.poll(0)
     except (OSError, ValueError):
         return False
-
-
-def _poll(descriptor: int) -> bool:
-    import select
-
-    poller = select.poll()
-    poller.register(descriptor, select.POLLIN)
-    return bool(poller.poll(0))

@@ -1,6 +1,7 @@
 """What follows from a failed attempt of a call.
 
     failure              idempotent       not idempotent   of the retry budget   the replica is blamed
+    REFUSED              another replica  another replica  no                    yes, for a moment
     NOT_SENT             another replica  another replica  no                    yes
     IDLE_RACE            once more        an error         yes                   no
     NO_ANSWER            another replica  an error         yes                   yes
@@ -26,6 +27,7 @@ REPEATED_STATUS = 503
 class Failure(Enum):
     """How far an attempt came that has no response, or a 503 that says that nothing was started."""
 
+    REFUSED = "nothing listens at the address"
     NOT_SENT = "the replica cannot be reached"
     IDLE_RACE = "the replica has closed a reused connection without an answer"
     NO_ANSWER = "the replica has closed the connection without an answer"
@@ -42,8 +44,9 @@ class AttemptFailed(Exception):
         self.detail = detail
 
 
-_BLAMED = frozenset({Failure.NOT_SENT, Failure.NO_ANSWER, Failure.CUT_SHORT})
-_ANY_METHOD = frozenset({Failure.NOT_SENT, Failure.NOT_STARTED})
+_UNSENT = frozenset({Failure.REFUSED, Failure.NOT_SENT})
+_BLAMED = _UNSENT | frozenset({Failure.NO_ANSWER, Failure.CUT_SHORT})
+_ANY_METHOD = _UNSENT | {Failure.NOT_STARTED}
 
 
 def is_blamed(failure: Failure) -> bool:
@@ -56,6 +59,6 @@ def may_repeat(failure: Failure, *, idempotent: bool) -> bool:
     return failure is not Failure.CUT_SHORT and (idempotent or failure in _ANY_METHOD)
 
 
-def is_free(failure: Failure) -> bool:
-    """Whether another attempt is neither counted nor charged to the retry budget."""
-    return failure is Failure.NOT_SENT
+def was_not_sent(failure: Failure) -> bool:
+    """Whether the attempt is neither counted nor charged to the retry budget, and its replica is avoided at once."""
+    return failure in _UNSENT

@@ -35,6 +35,8 @@ class TinysvcError(Exception):
         status: HTTP status of the response; 500 unless a class says otherwise.
         kind: Name of the error in the problem document (RFC 9457), as in "queue-full"; empty for "about:blank".
         headers: Further header lines of the response, as (name, value).
+        never_started: Whether neither the handler of the request nor its job was started: the request may be sent to
+            another server, whatever its method. The problem document then has `"started": false`.
         public (str): Text that the client may read; empty if the details belong into the log only.
 
     Example:
@@ -49,6 +51,7 @@ class TinysvcError(Exception):
     status: int = 500
     kind: str = ""
     headers: Sequence[tuple[str, str]] = ()
+    never_started: bool = False
 
     @property
     def public(self) -> str:
@@ -59,7 +62,8 @@ class TinysvcError(Exception):
         """Return the error as the members of a problem document (RFC 9457).
 
         Returns:
-            `type`, `title` and `status`, and `detail` if there is a text that the client may read.
+            `type`, `title` and `status`; `detail` if there is a text that the client may read; and `started`, which is
+            false, if the request had no effect.
         """
         try:
             title = HTTPStatus(self.status).phrase
@@ -72,6 +76,8 @@ class TinysvcError(Exception):
         }
         if self.public:
             members["detail"] = self.public
+        if self.never_started:
+            members["started"] = False
         return members
 
 

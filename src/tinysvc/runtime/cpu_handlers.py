@@ -97,6 +97,7 @@ def cpu_handler(
                 when = "while the job waited" if isinstance(error, DeadlineInQueue) else "while the job ran"
                 raise budget_exhausted(request, when, server_timing(job)) from None
             error.headers = [*error.headers, ("server-timing", server_timing(job))]
+            error.never_started = error.status == 503 and (job is None or not job.ran)
             raise
         head: ResponseHead = reply.meta
         response = Response(reply.body, head.status, head.headers, head.content_type)

@@ -102,11 +102,10 @@ class IoLimit:
     def around(self, handler: Handler) -> Handler:
         async def handle(request: Request) -> Response:
             if self.running >= self.limit:
-                raise HTTPError(
-                    503,
-                    f"{self.where} already handles {self.limit} requests, its limit.",
-                    headers=[("retry-after", "1")],
-                )
+                text = f"{self.where} already handles {self.limit} requests, its limit."
+                error = HTTPError(503, text, headers=[("retry-after", "1")])
+                error.never_started = True
+                raise error
             self.running += 1
             try:
                 return await handler(request)

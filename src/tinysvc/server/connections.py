@@ -8,7 +8,7 @@ from contextvars import copy_context
 from email.utils import formatdate
 
 from ..core import forks
-from ..core.errors import HTTPError
+from ..core.errors import HTTPError, ProtocolError
 from ..core.requests import Request
 from ..core.responses import Handler, Response, problem_response
 from ..core.settings import Settings
@@ -26,7 +26,7 @@ ON_ITS_WAY = 0.25
 """Seconds in which a connection that was accepted just before the server drains may bring its first request."""
 
 _OVERLOADED = HTTPError(503, "The server has too many open connections.", headers=RETRY)
-_DRAINING = HTTPError(503, "The server is shutting down.", headers=RETRY)
+_OVERLOADED.never_started = True
 
 
 class Connections:
@@ -101,8 +101,15 @@ class Connections:
             if connection.wire.requests == 0 and not connection.wire.buffer and connection.is_new():
                 connection.wire.close_after(1)
             else:
-                _refuse_all(connection, _DRAINING)
-                connection.end_when_idle()
+                _refuse_all(connection, _draining())
+                is_of_service = connection.wire.timeout is not None  # its last request had a time limit
+                if is_of_service and connection.phase == IDLE and connection.inbox.is_awaited():
+                    # Respond to its next request before it comes: one that crosses this can be sent elsewhere, and
+                    # could not be if the connection closed without a word. A client without a request discards the
+                    # response (RFC 9112, 6.3).
+                    connection.inbox.fail(_draining())
+                else:
+                    connection.end_when_idle()
         waiting = self.loop.call_later(ON_ITS_WAY, self._end_new)
         try:
             if self.open:
@@ -131,6 +138,12 @@ class Connections:
             connection.task.cancel(CUT_OFF)
             connection.transport.abort()
         return tasks
+
+
+def _draining() -> ProtocolError:
+    error = ProtocolError(503, "The server is shutting down.", headers=RETRY)
+    error.never_started = True
+    return error
 
 
 def _refuse_all(connection: Connection, error: HTTPError) -> None:
