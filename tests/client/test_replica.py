@@ -52,6 +52,23 @@ async def test_all_replicas_out_is_503_at_once_while_one_probe_continues(caplog:
 
 
 @on_loop
+async def test_cancellation_at_the_deadline_counts_as_the_deadline(caplog: pytest.LogCaptureFixture) -> None:
+    """The limit of the handler that calls ends at the same moment, and cancels the call."""
+    async with raw_server(is_silent) as server, calling(server) as caller:
+        for number in range(MAX_FAILURES):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await caller.send(within=0.051)
+            replica = caller.replicas.every[0]
+            while replica.in_flight:
+                await asyncio.sleep(0.01)
+            assert replica.breaker.failures == number + 1
+        with pytest.raises(CallUnavailable):
+            await caller.send()
+        logged(caplog)
+
+
+@on_loop
 async def test_cancelled_probe_lets_the_next_one_begin() -> None:
     async with raw_server(is_silent, good) as server, calling(server) as caller:
         caller.open()

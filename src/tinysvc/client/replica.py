@@ -21,6 +21,10 @@ from .retries import AttemptFailed, Failure, is_blamed, was_not_sent
 
 log = logging.getLogger("tinysvc.client")
 
+AT_DEADLINE = 0.01
+"""Seconds before a deadline from which a cancellation counts as the deadline: the limit of the handler that calls ends
+at the same moment, and its timer may be the faster one."""
+
 ANSWER_GRACE = 0.05
 """Seconds after a deadline in which an answer still shows that the replica is alive. Nobody waits for it any more."""
 
@@ -74,7 +78,7 @@ class Replica:
                 connection.sender.cancel()
             content = head.content
         except BaseException as error:
-            self._end_badly(connection, error, is_probe)
+            self._end_badly(connection, error, is_probe, deadline)
             raise
         if self.breaker.failures or is_probe:
             self._count_answer(is_probe)
@@ -104,17 +108,20 @@ class Replica:
         self.in_flight -= 1
         self.connections.discard(connection)
 
-    def _end_badly(self, connection: CallConnection | None, error: BaseException, is_probe: bool) -> None:
+    def _end_badly(
+        self, connection: CallConnection | None, error: BaseException, is_probe: bool, deadline: float | None
+    ) -> None:
         """No head came: what that says about the replica, and the end of the connection."""
         if isinstance(error, AttemptFailed) and is_blamed(error.failure):
             self._count_failure(is_probe, error.failure, error.detail)
         if connection is None:
             self.in_flight -= 1
-        elif isinstance(error, TimeoutError) and connection.expired and not connection.is_answered():
-            self._deadlines.add(connection, monotonic() + ANSWER_GRACE)
-            return  # `on_deadline` goes on
         elif isinstance(error, asyncio.CancelledError) and connection.is_whole():
             self.end(connection)
+        elif _is_too_late(error, connection, deadline) and not connection.is_answered():
+            connection.interrupt()
+            self._deadlines.add(connection, monotonic() + ANSWER_GRACE)
+            return  # `on_deadline` goes on
         else:
             self.cut_off(connection)
         if is_probe:
@@ -155,6 +162,13 @@ class Replica:
 
     def __repr__(self) -> str:
         return f"<Replica {self.name}, {self.in_flight} calls, {len(self.connections.open)} connections>"
+
+
+def _is_too_late(error: BaseException, connection: CallConnection, deadline: float | None) -> bool:
+    """Whether the deadline has ended the exchange."""
+    if isinstance(error, asyncio.CancelledError):
+        return deadline is not None and monotonic() >= deadline - AT_DEADLINE
+    return connection.expired and isinstance(error, TimeoutError)
 
 
 def _duration(seconds: float) -> str:
