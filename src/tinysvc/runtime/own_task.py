@@ -85,8 +85,8 @@ class OwnTask:
             with _shield():
                 delayed = await self._wait_in_spite_of_cancels(error)
         if delayed is not None and (self._error is None or isinstance(self._error, StopAsyncIteration)):
-            if isinstance(content := getattr(self._result, "content", None), FileContent):
-                content.file.close()
+            if isinstance(self._result, Response) and isinstance(self._result.content, FileContent):
+                self._result.content.file.close()
             raise delayed
         return await self._outcome()
 
