@@ -8,10 +8,11 @@ PORT ?= 8000
 
 export PYTHONDONTWRITEBYTECODE :=  # without byte code, each of the many processes of a test run compiles its imports
 
-.PHONY: help run test check clients docs format bench soak fuzz coverage clean
+.PHONY: help run office test check clients docs format bench soak fuzz coverage clean
 
 help:
 	@echo "make run     set up and serve the examples on http://127.0.0.1:$(PORT)"
+	@echo "make office  set up, and run the example of three services, each in a process of its own"
 	@echo "make test    set up and run the tests"
 	@echo "make check   lint, format, types (mypy and pyright)"
 	@echo "make clients make clients of the examples with generators for Go, TypeScript and Python, and run them"
@@ -25,6 +26,9 @@ help:
 run: $(READY)
 	@echo "serving the examples; stop with Ctrl-C"
 	@exec $(BIN)/python -m tinysvc examples --port $(PORT)
+
+office: $(READY)
+	@exec $(BIN)/python examples/office
 
 test: $(READY)
 	@echo "running the tests"
