@@ -132,10 +132,11 @@ def exchanged(wire: ClientConnection, method: str, pieces: Iterable[bytes]) -> E
 
 
 def seeds(sent: bytes, number: int) -> list[bytes]:
-    """Inputs to begin with: whole and byte by byte, with and without an end of file, alone and behind another one."""
+    """Inputs to begin with: whole and byte by byte, with and without an end of file, alone and behind others."""
     other = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
     return [
         bytes([0x40 + number % 2, number % 3, 0, 0, 255, 255, 255, 255]) + sent,
         bytes([0, number % 3, 0, 0, 1, 1, 1, 1]) + sent,
         bytes([0x40, 0, number % 3, 0, 2, 90, 7, 1]) + other + sent,
+        bytes([0x40, number % 3, number % 3, 0, 60, 5, 3, 200]) + sent + sent,
     ]

@@ -64,6 +64,20 @@ def test_incomplete_response_is_awaited(name: str) -> None:
     assert exchange([sent[:-1]], method=method, eof=eof) is None
 
 
+def test_repeated_head_is_not_parsed_again() -> None:
+    wire, heads = ClientConnection(Settings()), []
+    for _ in range(2):
+        wire.begin_request("GET", "/", "x")
+        wire.end_request()
+        wire.receive(CHUNKED + b"3\r\nabc\r\n0\r\n\r\n")
+        head = wire.next_response()
+        assert head is not None
+        assert wire.take_piece() == b"abc"
+        assert wire.end_exchange()
+        heads.append(head)
+    assert heads[0].headers is heads[1].headers
+
+
 def test_nothing_is_taken_behind_a_fault() -> None:
     wire = ClientConnection(Settings())
     wire.begin_request("GET", "/", "x")
