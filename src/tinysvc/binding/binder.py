@@ -70,18 +70,9 @@ class Binder:
                     function, f"the path has {{{name}}}, but the function has no parameter {name}; add it or rename one"
                 )
         for name, parameter in parameters.items():
-            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
-                raise ConfigurationError.at(
-                    function,
-                    f"the parameter {parameter} cannot be filled by its name; replace it by parameters with names",
-                )
             in_path = name in path_parameters
             is_resource = name in resources and not in_path and marker_in(parameter.annotation) is None
-            annotation = parameter.annotation
-            if batched and not is_resource:
-                annotation = self._item_of_batch(parameter)
-            elif in_path and annotation is parameter.empty:
-                annotation = str
+            annotation = self._annotation_of(parameter, in_path, batched and not is_resource)
             marker = marker_in(annotation)
             self._fill(Parameter(function, name, annotation, parameter.default, marker, in_path, is_resource, has_body))
         if batched and not self._gets:
@@ -91,8 +82,19 @@ class Binder:
                 "take a list, as in requests: list[Request]",
             )
 
+    def _annotation_of(self, parameter: inspect.Parameter, in_path: bool, batched: bool) -> Any:
+        """The annotation of the value that one request fills."""
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
+            raise ConfigurationError.at(
+                self.function,
+                f"the parameter {parameter} cannot be filled by its name; replace it by parameters with names",
+            )
+        if batched:
+            return self._item_of_batch(parameter)
+        return str if in_path and parameter.annotation is parameter.empty else parameter.annotation
+
     def _item_of_batch(self, parameter: inspect.Parameter) -> Any:
-        """The annotation of the value that one request of the batch fills."""
+        """The annotation of an item of the list."""
         if isinstance(parameter.annotation, Unresolved):
             raise unresolved_at(self.function, parameter.name, parameter.annotation)
         items = get_args(parameter.annotation)
