@@ -193,6 +193,10 @@ def test_type_of_a_message_is_not_written_out_for_each_message() -> None:
         assert written == 0
 
 
+def test_type_of_a_message_need_not_be_hashable() -> None:
+    assert json_value("[5]", list[Annotated[int, {"a": "note"}]]) == [5]
+
+
 def test_message_that_fits_two_models_becomes_the_first_one() -> None:
     class Other(pydantic.BaseModel):
         n: int
