@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import inspect
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -153,6 +155,60 @@ def test_bare_io_request_calls_few_functions(tmp_path: Path) -> None:
     assert len(called) <= MOST_IO_CALLS, "\n".join(f"{path}: {name}" for path, name in called)
 
 
+MOST_CPU_CALLS = 45
+"""Functions of tinysvc that a bare cpu request calls, in the server and in the worker."""
+
+MOST_CALLS_TO_WORKER = 3
+"""Of these, the functions that `submit_job` calls before the bytes are on the worker's socket."""
+
+CPU_WALK = """
+import sys
+from tinysvc import cpu_route
+
+called = []
+
+def note(frame, event, _):
+    file = frame.f_code.co_filename
+    if event == "call" and file.startswith(SOURCE):
+        called.append(f"{file.removeprefix(SOURCE)}: {frame.f_code.co_qualname}")
+
+@cpu_route("/")
+def f() -> list:
+    sys.setprofile.__wrapped__(note)  # as the worker resets what a handler sets by sys.setprofile
+    before, called[:] = list(called), []
+    return before
+"""
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_bare_cpu_request_calls_few_functions(tmp_path: Path) -> None:
+    """As for an io request. The worker reports its calls since the handler ran in the request before."""
+    file = tmp_path / "cpu_walk.py"
+    file.write_text(CPU_WALK.replace("SOURCE", repr(f"{SOURCE}/")))
+
+    async def last_request() -> tuple[list[tuple[str, str]], list[str]]:
+        settings = Settings(port=0, cpu_workers=1)
+        async with Server(load_service(str(file)), settings).listening() as url:
+            reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+            for _ in range(4):
+                with calls() as called:
+                    writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+                    head = await reader.readuntil(b"\r\n\r\n")
+                    length = re.search(rb"content-length: (\d+)", head)
+                    assert length is not None
+                    body = await reader.readexactly(int(length[1]))
+            writer.close()
+            return called, json.loads(body)
+
+    in_server, in_worker = Context().run(asyncio.run, last_request())  # without the context variables of pytest
+    all_calls = [*(f"{path}: {name}" for path, name in in_server), "in the worker:", *in_worker]
+    assert "pool/worker_channel.py: WorkerChannel.receive" in in_worker
+    assert len(all_calls) - 1 <= MOST_CPU_CALLS, "\n".join(all_calls)
+    names = [each.rpartition(".")[2] for each in all_calls]
+    start, sent = names.index("submit_job"), names.index("send")
+    assert sent - start <= MOST_CALLS_TO_WORKER, "\n".join(all_calls[start : sent + 1])
+
+
 def is_called(path: str, name: str, called: list[tuple[str, str]]) -> bool:
     """Whether the function ran, or a method of the class, or a function inside of it."""
     return any(file == path and (each == name or each.startswith(f"{name}.")) for file, each in called)
@@ -160,12 +216,18 @@ def is_called(path: str, name: str, called: list[tuple[str, str]]) -> bool:
 
 @contextmanager
 def calls() -> Iterator[list[tuple[str, str]]]:
-    """File and qualified name of each call of a function of tinysvc in this thread, in order."""
+    """File and qualified name of each call of a function of tinysvc in this thread, in order.
+
+    A coroutine that goes on after an `await` is not called again.
+    """
     called: list[tuple[str, str]] = []
+    coroutines: set[FrameType] = set()
 
     def note(frame: FrameType, event: str, _: object) -> None:
         file = frame.f_code.co_filename
-        if event == "call" and file.startswith(str(SOURCE)):
+        if event == "call" and file.startswith(str(SOURCE)) and frame not in coroutines:
+            if frame.f_code.co_flags & inspect.CO_COROUTINE:
+                coroutines.add(frame)
             called.append((str(Path(file).relative_to(SOURCE)), frame.f_code.co_qualname))
 
     before = sys.getprofile()
@@ -174,3 +236,4 @@ def calls() -> Iterator[list[tuple[str, str]]]:
         yield called
     finally:
         sys.setprofile(before)
+        coroutines.clear()

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from queue_model import QueueModel
 from tinysvc.core.errors import DeadlineExceeded, DeadlineInQueue, JobAbandoned, PoolClosed, PoolError, QueueFull
-from tinysvc.pool.job_queue import TICK, Grouping, JobQueue, Run, Settle, Stop, WakeAt, moving_mean
+from tinysvc.pool.job_queue import TICK, Grouping, JobQueue, Run, Settle, Stop, WakeAt
 from tinysvc.pool.scheduler import Scheduler
 from tinysvc.pool.state import BUSY, DONE, IDLE, QUEUED, RUNNING, STARTING, Job, Slot
 
@@ -26,7 +26,9 @@ def queue_of(size: int = 1, queue_size: int = 5, grouping: Grouping | None = Non
 
 
 def job_of(queue: JobQueue[Slot], body: bytes = b"", timeout: float | None = None, **options: Any) -> Job:
-    return Job(None, body, timeout, number=next(queue.numbers), **options)
+    job = Job(None, body, timeout, **options)
+    job.number = next(queue.numbers)
+    return job
 
 
 def admit(queue: JobQueue[Slot], now: float = 100.0, **options: Any) -> Job:
@@ -251,14 +253,17 @@ def test_stream_is_settled_at_its_begin() -> None:
     queue = queue_of()
     job = admit(queue)
     (slot,) = queue.at_work
-    job.settle(101.0)
+    job.settled = 101.0
     queue.end(slot, [None], 105.0)
     assert job.ran == 1
 
 
-def test_moving_mean_begins_with_the_first_value() -> None:
-    assert moving_mean(0.0, 5.0) == 5.0
-    assert moving_mean(5.0, 15.0) == 6.0
+def test_mean_run_time_moves_by_a_tenth() -> None:
+    queue = queue_of()
+    for seconds in (5.0, 15.0):
+        admit(queue)
+        queue.end(next(iter(queue.at_work)), [None], 100.0 + seconds)
+    assert queue.mean_run == 6.0
 
 
 # Any order of events, in the three uses

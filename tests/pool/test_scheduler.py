@@ -296,7 +296,7 @@ def test_stream_is_settled_at_its_begin() -> None:
     table.ready()
     job = table.admit()
     table.now += 1
-    job.settle(table.now)
+    job.settled = table.now
     table.now += 5
     table.done(job)
     assert job.ran == 1

@@ -50,7 +50,7 @@ class FakePool:
 
     def _settle(self, job: Job, outcome: JobReply | PoolError) -> None:
         job.state = DONE
-        job.settle(monotonic())
+        job.settled = monotonic()
         settle(job.future, outcome)
 
     def abandon(self, job: Job, *, even_running: bool) -> None:

@@ -7,6 +7,9 @@ from ..core.requests import Request
 from ..wire.codings import decompress_body
 from .inputs import Body
 
+RAW_KINDS = ("", "bytes")
+"""Kinds of the binder for which `typed_body` returns the body as it is."""
+
 
 def is_compressed(request: Request) -> bool:
     """Whether the body has a Content-Encoding."""
@@ -19,7 +22,7 @@ def typed_body(request: Request, body: Body, kind: str, limit: int) -> Body:
     `kind` is the binder's `body_kind`; raw bytes stay compressed. HTTPError 400, 413 or 415 for a body that cannot be
     read.
     """
-    if kind in ("", "bytes"):
+    if kind in RAW_KINDS:
         return body
     if is_compressed(request):
         body = decompress_body(request.headers["content-encoding"], body, limit)

@@ -248,7 +248,8 @@ class Request:
             HTTPError: 413, the body is longer than `max_body_size` of the route or the server.
             RuntimeError: A part of the body was streamed before.
         """
-        self._check_not_streamed()
+        if self._body_state == _STREAMED:
+            self._check_not_streamed()
         if isinstance(self._body, memoryview):
             self._body = bytes(self._body)
         elif not isinstance(self._body, bytes):

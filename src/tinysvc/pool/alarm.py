@@ -26,6 +26,7 @@ class Alarm:
         self._postpone = postpone
         self._when = math.inf
         self._set_at = self._check_at = math.inf  # when the timer was set, and to which time
+        self.stalled_at = math.inf  # from then on, the timer is much too late
         self._timer: asyncio.Handle | None = None
 
     def set(self, when: float) -> None:
@@ -36,14 +37,14 @@ class Alarm:
                 self._set_timer(monotonic())
 
     def cancel(self) -> None:
-        self._when = self._check_at = math.inf
+        self._when = self._check_at = self.stalled_at = math.inf
         if self._timer is not None:
             self._timer.cancel()
 
     def now(self) -> float:
-        """The time. Calls `postpone` first if the timer is much too late."""
+        """The time. Calls `postpone` first if the timer is much too late: the time is after `stalled_at`."""
         now = monotonic()
-        if now > self._check_at + STALL_THRESHOLD:
+        if now > self.stalled_at:
             seconds = now - self._set_at + STALL_GRACE
             self._when += seconds
             self._set_timer(now)
@@ -54,6 +55,7 @@ class Alarm:
         if self._timer is not None:
             self._timer.cancel()
         self._set_at, self._check_at = now, min(self._when, now + CLOCK_INTERVAL)
+        self.stalled_at = self._check_at + STALL_THRESHOLD
         self._timer = asyncio.get_running_loop().call_later(max(0.0, self._check_at - now), self._on_time)
 
     def _on_time(self) -> None:

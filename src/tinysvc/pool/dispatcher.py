@@ -37,7 +37,7 @@ from .crash_reports import describe_end
 from .descendants import new_mark
 from .forkserver import Forkserver
 from .frames import FRAME, Call, FromWorker, Pickled, Result, RunProgram, WorkerEnd, encode
-from .job_queue import Instruction, Run, Settle, WakeAt
+from .job_queue import Run, Settle, WakeAt
 from .job_reply import JobReply, JobStream, settle
 from .program import Program, WorkerOptions
 from .remote_errors import remote_error
@@ -203,21 +203,30 @@ class Dispatcher:
 
     # The scheduler's instructions
 
-    def _carry_out(self, todo: list[Instruction]) -> None:
+    def _carry_out(self, todo: list[Any]) -> None:
         for each in todo:
-            if isinstance(each, Settle):
-                self._settle(each.job, each.outcome)
-            elif isinstance(each, Run):
+            kind = type(each)
+            if kind is Settle:
+                self.changed.set()
+                job = each.job
+                if job.arena is not None:
+                    self._release_arena(job, each.outcome)
+                if job.stream is not None:
+                    job.stream.end(each.outcome)
+                else:
+                    settle(job.future, each.outcome)
+            elif kind is Run:
                 (job,) = each.slot.jobs
                 each.slot.channel.send(job.frame, job.body, job.arena)
                 job.frame = job.body = b""
-            elif isinstance(each, WakeAt):
+            elif kind is WakeAt:
                 self._alarm.set(each.when)
-            elif isinstance(each, StartWorker):
+            elif kind is StartWorker:
                 self._spawn(self._start_worker(each.worker))
-            elif isinstance(each, Dismiss):
+            elif kind is Dismiss:
                 each.worker.channel.shut_down()
-            elif isinstance(each, Kill):
+            else:
+                assert kind is Kill
                 with_stack = each.worker.kill_reason == PAST_DEADLINE
                 self._forkserver.kill(each.worker.number, with_stack=with_stack)
 
@@ -247,20 +256,15 @@ class Dispatcher:
         worker.channel = channel
         return channel
 
-    def _settle(self, job: Job, outcome: JobReply | Exception | None) -> None:
-        self.changed.set()
-        if job.arena is not None:
-            if job.kind is RunProgram and isinstance(outcome, JobReply):
-                self.arenas.give_back(job.arena)
-                self._trim_later()
-            else:
-                job.arena.close()
-        if job.stream is not None:
-            job.stream.end(outcome if isinstance(outcome, Exception) else None)
-        elif outcome is not None:
-            settle(job.future, outcome)
-
     # Memory that is kept for the next big body
+
+    def _release_arena(self, job: Job, outcome: object) -> None:
+        """Keep the arena of the body, unless the worker may still use it."""
+        if job.kind is RunProgram and isinstance(outcome, JobReply):
+            self.arenas.give_back(job.arena)
+            self._trim_later()
+        else:
+            job.arena.close()
 
     def _reclaim(self, loop: asyncio.AbstractEventLoop, arenas: Arenas, arena: Arena) -> None:
         """The last reference to a big result is released, in any thread."""
@@ -289,9 +293,18 @@ class Dispatcher:
     def _on_frame(self, worker: Worker, head: FromWorker, body: bytes) -> None:
         if worker.state in (EXITING, DYING):
             return
-        kind = type(head)
-        if kind is Result or kind is Pickled:
-            self._on_result(worker, head, body)  # type: ignore[arg-type]
+        if isinstance(head, (Result, Pickled)):
+            job = self.scheduler.held_by(worker, head.number)
+            if job is None or job.stream is not None or job.kind is not (RunProgram if type(head) is Result else Call):
+                self._wrong_frame(worker, head)
+                return
+            content = body if not head.size else self._take_arena(worker, head.size)
+            if content is not None:
+                reply = JobReply(head.meta if isinstance(head, Result) else head.lengths, content)
+                now = monotonic()
+                if now > self._alarm.stalled_at:
+                    now = self._now()
+                self._carry_out(self.scheduler.done(worker, reply, now, memory=head.memory))
         elif isinstance(head, frames.LogRecord):
             log_record(worker.number, self.name, head.fields)
         elif isinstance(head, frames.Ready):
@@ -302,7 +315,7 @@ class Dispatcher:
             else:
                 self._protocol_error(worker, "reported a failed start after it was ready")
         else:
-            self._on_job_frame(worker, head, body)  # type: ignore[arg-type]
+            self._on_job_frame(worker, head, body)
 
     def _on_ready(self, worker: Worker) -> None:
         if worker.state is not STARTING:
@@ -312,16 +325,6 @@ class Dispatcher:
         if not self._first_start.done() and self.scheduler.ready == self.scheduler.size:
             self._first_start.set_result(None)
         self.changed.set()
-
-    def _on_result(self, worker: Worker, head: Result[Any] | Pickled, body: bytes) -> None:
-        job = self.scheduler.held_by(worker, head.number)
-        if job is None or job.stream is not None or job.kind is not (RunProgram if type(head) is Result else Call):
-            self._wrong_frame(worker, head)
-            return
-        content = body if not head.size else self._take_arena(worker, head.size)
-        if content is not None:
-            reply = JobReply(head.meta if isinstance(head, Result) else head.lengths, content)
-            self._carry_out(self.scheduler.done(worker, reply, self._now(), memory=head.memory))
 
     def _on_job_frame(self, worker: Worker, head: frames.PartOfJob, body: bytes) -> None:
         """A frame of a job that is not a result: a part of a stream, an error, or BodyInUse."""
@@ -349,7 +352,7 @@ class Dispatcher:
         if job.future.done():
             self._carry_out(self.scheduler.cancel(job, self._now()))
             return
-        job.settle(self._now())
+        job.settled = self._now()
         job.stream = JobStream(worker.channel.transport, partial(self.abandon, job, even_running=True))
         job.future.set_result(JobReply(meta, job.stream))
 

@@ -168,7 +168,7 @@ class InProcessPool(ExternalPool):
             assert isinstance(reply.body, JobStream)
             self._loop.create_task(reply.body.aclose())
             return
-        job.settle(monotonic())
+        job.settled = monotonic()
         job.future.set_result(reply)
 
     def _outcome(self, future: Future[Any]) -> Any:

@@ -128,7 +128,7 @@ class JobQueue(Generic[S]):
         self.open_lane = Lane()
         self.lanes = [self.open_lane]
         self.waiting = 0  # jobs, over all lanes
-        self.mean_run = 0.0  # seconds; a moving average
+        self.mean_run = 0.0  # seconds; a moving average over about ten values
         self.numbers = count(1)  # for new jobs
         self.closing = False
         self.checks_jobs = False  # whether `_check` looks at each job before it is admitted
@@ -207,7 +207,11 @@ class JobQueue(Generic[S]):
 
     def end(self, slot: S, outcomes: Iterable[Any], now: float) -> list[Instruction]:
         """What ran in the slot has ended, with an outcome for each of its jobs: the slot is free."""
-        self._end_jobs(slot, outcomes, now)
+        jobs = slot.jobs
+        self._leave_slot(slot, now)
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            if job.state is not DONE:
+                self._finish(job, outcome, now)
         slot.state = IDLE
         self.free.append(slot)
         self._dispatch(now)
@@ -317,30 +321,26 @@ class JobQueue(Generic[S]):
 
     # Ends
 
-    def _end_jobs(self, slot: S, outcomes: Iterable[Any], now: float) -> None:
-        """End the jobs of a slot that is no longer at work."""
-        jobs, slot.jobs = slot.jobs, ()
+    def _leave_slot(self, slot: S, now: float) -> None:
+        """Nothing runs in the slot any more. Its jobs that have not ended are to be ended next."""
+        first = slot.jobs[0]
+        slot.jobs = ()
         del self.at_work[slot]
-        first = jobs[0]
         if first.started:
-            self.mean_run = moving_mean(self.mean_run, now - first.started)
-        for job, outcome in zip(jobs, outcomes, strict=True):
-            if job.state is not DONE:
-                self._finish(job, outcome, now)
+            ran = now - first.started
+            self.mean_run += (ran - self.mean_run) / 10 if self.mean_run else ran
         if not self.kills:
-            assert first.lane is not None
-            first.lane.running -= 1
+            first.lane.running -= 1  # type: ignore[union-attr]
 
     def _finish(self, job: Job, outcome: Any, now: float) -> None:
         """End a job that has not ended."""
         if job.state is QUEUED:
             self._take_from_queue(job)
         elif self.kills:
-            assert job.lane is not None
-            job.lane.running -= 1
+            job.lane.running -= 1  # type: ignore[union-attr]
         job.state, job.slot = DONE, None
         if not job.settled:
-            job.settle(now)
+            job.settled = now
         self.todo.append(Settle(job, outcome))
 
     def _drop(self, job: Job, error: Exception, now: float, *, late: bool = False) -> None:
@@ -385,8 +385,3 @@ class JobQueue(Generic[S]):
         if when < self.next_tick:
             self.next_tick = when
             self.todo.append(WakeAt(when))
-
-
-def moving_mean(old: float, new: float) -> float:
-    """The moving average over about ten values."""
-    return old + (new - old) / 10 if old else new

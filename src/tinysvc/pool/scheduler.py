@@ -23,7 +23,7 @@ from typing import Any
 from ..core.errors import JobAbandoned, NoWorkers, PoolClosed, WorkerDied
 from .backoff import TOLERATED_FAILURES, StartBackoff
 from .crash_loops import CrashLoops
-from .job_queue import Instruction, JobQueue, moving_mean
+from .job_queue import Instruction, JobQueue
 from .state import BUSY, DYING, EXITING, IDLE, RUNNING, START_LIMIT, STARTING, Job, Worker
 
 PROCESSES_PER_SLOT = 3
@@ -128,8 +128,10 @@ class Scheduler(JobQueue[Worker]):
         """The worker has sent the end of its job. `memory`: bytes that it holds now; `poisoned`: it must not take
         another job.
         """
+        (job,) = worker.jobs
         self.backoff.early_ends = 0
-        self._end_jobs(worker, (outcome,), now)
+        self._leave_slot(worker, now)
+        self._finish(job, outcome, now)
         if self.max_memory and memory > self.max_memory:
             self._replace(worker, now)
         if poisoned:
@@ -142,7 +144,8 @@ class Scheduler(JobQueue[Worker]):
                 self.free.append(worker)
         if self.waiting:
             self._dispatch(now)
-        return self.take()
+        todo, self.todo = self.todo, []
+        return todo
 
     def _wear_out(self, worker: Worker, now: float) -> None:
         worker.retiring = True
@@ -209,7 +212,8 @@ class Scheduler(JobQueue[Worker]):
         """A starting worker has sent READY."""
         assert worker.state is STARTING
         self.backoff.started()
-        self.mean_start = moving_mean(self.mean_start, now - worker.since)
+        took = now - worker.since
+        self.mean_start += (took - self.mean_start) / 10 if self.mean_start else took
         worker.state, worker.started, worker.since, worker.deadline = IDLE, True, now, math.inf
         self.free.append(worker)
         self._retire_replaced(now)

@@ -10,8 +10,6 @@ from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from typing import Any
 
-from msgspec import Struct
-
 from .frames import Call, CallStream, RunProgram
 
 START_LIMIT = 600.0
@@ -48,10 +46,8 @@ class Lane:
         self.waiting: OrderedDict[int, Job] = OrderedDict()
 
 
-class Job(Struct, eq=False):
+class Job:
     """One job, from its caller to its end. The caller makes it and gives it to `submit_job` of a pool or a batcher.
-
-    It is a Struct because that is the fastest object to make.
 
     Args:
         meta: A value that MessagePack can carry; for a call of a function, the lengths of its pickle.
@@ -63,52 +59,63 @@ class Job(Struct, eq=False):
         kind: What the worker does with it.
     """
 
-    meta: Any
-    body: Any = b""
-    timeout: float | None = None
-    lane: Lane | None = None
-    key: Hashable = None
-    stops: bool = True
-    kind: type[RunProgram[Any] | Call | CallStream] = RunProgram
+    # The defaults are on the class, as this is the fastest object to make and to change: slots would all be written for
+    # each job, and a msgspec.Struct takes twice as long to change.
 
-    # The queue sets these
-
-    number: int = 0
+    # The queue sets these.
+    number = 0
     """Unique in its queue, in the order of the calls."""
-    state: JobState = QUEUED
-    deadline: float = math.inf
-    admitted: float = 0.0
-    started: float = 0.0
+    state = QUEUED
+    deadline = math.inf
+    admitted = 0.0
+    started = 0.0
     """0.0: it has not started."""
-    settled: float = 0.0
+    settled = 0.0
     """When its result came, or its stream began."""
-    queued: float = 0.0
-    """Seconds that it waited; valid when it is settled."""
-    ran: float = 0.0
-    """Seconds that it ran until it was settled."""
     slot: Slot | None = None
     """Where it runs; None before and after."""
-    abandoned: bool = False
+    abandoned = False
     """Its caller no longer waits; it may run for another moment."""
-    late: bool = False
+    late = False
     """Abandoned because of a deadline that the queue does not know."""
 
-    # The shell around the queue sets these
-
+    # The shell around the queue sets these.
     pool: Any = None
     """Which has taken it."""
     future: Any = None
     """Where its end goes."""
     stream: Any = None
-    frame: bytes = b""
+    frame = b""
     arena: Any = None
     """Of its body."""
 
-    def settle(self, now: float) -> None:
-        """Note the time at which its result comes, or its stream begins."""
-        self.settled = now
-        started = self.started or now
-        self.queued, self.ran = started - self.admitted, now - started
+    def __init__(
+        self,
+        meta: Any,
+        body: Any = b"",
+        timeout: float | None = None,
+        lane: Lane | None = None,
+        key: Hashable = None,
+        stops: bool = True,
+        kind: type[RunProgram[Any] | Call | CallStream] = RunProgram,
+    ) -> None:
+        self.meta = meta
+        self.body = body
+        self.timeout = timeout
+        self.lane = lane
+        self.key = key
+        self.stops = stops
+        self.kind = kind
+
+    @property
+    def queued(self) -> float:
+        """Seconds that it waited; valid when it is settled."""
+        return (self.started or self.settled) - self.admitted
+
+    @property
+    def ran(self) -> float:
+        """Seconds that it ran until it was settled."""
+        return self.settled - (self.started or self.settled)
 
     def abandon(self) -> None:
         """The caller no longer waits for it."""

@@ -20,7 +20,7 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..binding.binder import Binder
-from ..binding.compressed_bodies import typed_body
+from ..binding.compressed_bodies import RAW_KINDS, typed_body
 from ..binding.inputs import Body
 from ..binding.results import encode_iterator, encode_result
 from ..core.budget import Deadline, current
@@ -167,16 +167,18 @@ def _one_at_a_time(endpoint: Endpoint, resources: Values) -> JobFunction:
     binder = Binder(function, endpoint.path_parameters, names, has_body=endpoint.has_body)
     bind, stream_type, compress = binder.bind, binder.stream_type, endpoint.compress
     kind, limit, error_handlers = binder.body_kind, endpoint.max_body_size, endpoint.error_handlers
+    is_raw, binds = kind in RAW_KINDS, bool(signature(function).parameters)
 
     def run_job(message: RequestMessage, body: Body) -> Reply:
         request = _request(message, body, compress)
-        request_id.set(request.id)
+        request_id.set(message.id)
         route_name.set(f"{request.method} {path}")
         current.set(Deadline(message.deadline))
         try:
-            body = typed_body(request, body, kind, limit)
+            if not is_raw:
+                body = typed_body(request, body, kind, limit)
             values = resources if request.resources is None else {**resources, **pickle.loads(request.resources)}
-            response = encode_result(function(**bind(request, body, values)))
+            response = encode_result(function(**bind(request, body, values)) if binds else function())
             content = response.content
             if isinstance(content, FileContent):
                 raise UnencodableResult("a file is sent by an io_route only; return its bytes here, or yield them")
@@ -194,7 +196,9 @@ def _one_at_a_time(endpoint: Endpoint, resources: Values) -> JobFunction:
                 raise
             response = error_response
             content = response.content
-        return Reply(_head(response), content)
+        if type(response.headers) is not HeaderLines or not (response.content_type or "").isascii():
+            check_headers(response)  # as in `_head`: this is on the path of each request
+        return Reply(ResponseHead(response.status, response.content_type, response.headers), content)
 
     return run_job
 

@@ -113,7 +113,8 @@ def server_timing(job: Job | None) -> str:
     """The value of Server-Timing (W3C): milliseconds that the job waited and ran; None: it was refused."""
     if job is None:
         return "queue;dur=0.0"
-    return f"queue;dur={job.queued * 1e3:.1f}, run;dur={job.ran * 1e3:.1f}"
+    started = job.started or job.settled
+    return f"queue;dur={(started - job.admitted) * 1e3:.1f}, run;dur={(job.settled - started) * 1e3:.1f}"
 
 
 async def body_for_worker(request: Request, arenas: Arenas) -> bytes | Arena:
