@@ -68,6 +68,8 @@ class RequestWriter:
         self.takes_body = not has_body and any(each.place == "request" for each in inputs)
         self.names = tuple(each.parameter for each in self._inputs) + (("body",) if self.takes_body else ())
         self.required = frozenset(each.parameter for each in self._inputs if each.default is _REQUIRED)
+        is_document = not self.takes_body and "{" not in path and [each.place for each in self._inputs] == ["json"]
+        self._document = self._inputs[0].parameter if is_document else ""  # the only parameter: the usual case
 
     def arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The arguments by name, as a function call has them. TypeError for a wrong one."""
@@ -80,6 +82,9 @@ class RequestWriter:
             ValueError: A value cannot travel in its place, such as a header with a line end.
             UnencodableResult: A value has no JSON.
         """
+        if self._document and self._document in arguments:
+            content = json_bytes(arguments[self._document])
+            return OutgoingRequest(self._method, self._path, [("content-type", JSON)], content)
         path: dict[str, str] = {}
         query: list[tuple[str, str]] = []
         headers: list[tuple[str, str]] = []
@@ -160,6 +165,8 @@ def arguments_by_name(
 ) -> dict[str, Any]:
     """The arguments of a call by name. TypeError as for a function with these parameters."""
     if args:
+        if not kwargs and len(args) == len(names):
+            return dict(zip(names, args, strict=True))
         if len(args) > len(names):
             raise TypeError(f"{function.__qualname__}() takes {len(names)} arguments but {len(args)} were given")
         found = dict(zip(names, args, strict=False))

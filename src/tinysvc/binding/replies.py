@@ -17,7 +17,7 @@ import msgspec
 from ..core.errors import ConfigurationError
 from ..core.form_data import is_json_type
 from ..core.headers import Headers
-from ..core.responses import MESSAGEPACK, NDJSON, Response
+from ..core.responses import JSON, MESSAGEPACK, NDJSON, Response
 from ..core.sse import Event
 from .aliases import without_aliases
 from .annotations import hints_of, holds_model, options, without_annotated
@@ -84,6 +84,8 @@ class ReplyReader:
 
     def value(self, status: int, content_type: str, content: bytes, headers: Headers) -> Any:
         """The value that the handler has returned. UnreadableReply if the content is something else."""
+        if content_type == JSON and not self.returns_response and status == 200:
+            return self._document(content)
         kind = content_type.partition(";")[0].strip().lower()
         if self.returns_response and (self._takes_anything or not is_json_type(kind)):
             lines = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers.raw]

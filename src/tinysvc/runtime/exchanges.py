@@ -29,17 +29,18 @@ class RemoteExchange:
     """Sends requests to the replicas of a service."""
 
     def __init__(self, services: Services, service: str, route: Route) -> None:
+        from ..client.messages import Outgoing
+
         self._services = services
         self._service = service
         self._route = route
+        self._outgoing = Outgoing
 
-    async def __call__(self, sent: OutgoingRequest, context: CallContext) -> Any:
-        from ..client.messages import Outgoing
-
+    def __call__(self, sent: OutgoingRequest, context: CallContext) -> Awaitable[Any]:
         method, target, headers, body, can_repeat = sent
-        return await self._services.send(
+        return self._services.send(
             self._service,
-            Outgoing(method, target, headers, body),
+            self._outgoing(method, target, headers, body),
             deadline=context.deadline,
             idempotent=self._route.idempotent and can_repeat,
             hedge=self._route.hedge,
@@ -83,8 +84,11 @@ class ExchangeTarget:
             )
         incoming = await self._sent(arguments, context, forwarded)
         try:
-            await check_response(incoming, self._service)
-            content = await incoming.body(self._max_size)
+            if incoming.status >= 400:
+                await check_response(incoming, self._service)
+            content = incoming.content  # it mostly came with the head
+            if content is None or len(content) > self._max_size:
+                content = await incoming.body(self._max_size)
             content_type = incoming.headers.get("content-type", "")
             return self._reader.value(incoming.status, content_type, content, incoming.headers)
         except UnreadableReply as error:
@@ -106,10 +110,10 @@ class ExchangeTarget:
         finally:
             incoming.discard()
 
-    async def _sent(self, arguments: dict[str, Any], context: CallContext, forwarded: tuple[str, ...]) -> Any:
+    def _sent(self, arguments: dict[str, Any], context: CallContext, forwarded: tuple[str, ...]) -> Awaitable[Any]:
         request = self._writer.write(arguments)
         request.headers.extend(context.headers(forwarded))
-        return await self._exchange(request, context)
+        return self._exchange(request, context)
 
     def _unreadable(self, incoming: Any, error: UnreadableReply) -> CallFailed:
         return CallFailed(
