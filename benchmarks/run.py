@@ -24,7 +24,7 @@ from pathlib import Path
 
 from harness import ENVIRONMENT, HERE, MISSED, PYTHON, ROOT, CannotMeasureError, Options, say
 
-PARTS = ("io", "typed", "kusers", "cpu", "batch", "payload", "web", "idle", "start", "scale", "faults")
+PARTS = ("io", "typed", "kusers", "cpu", "batch", "payload", "web", "idle", "start", "scale", "faults", "calls")
 EXTRA = ("trees",)
 """A part that needs an option, and so runs only when it is named."""
 
@@ -50,7 +50,7 @@ and command, because parts can be measured one by one.
 SHOWN_VERSIONS = (
     *("tinysvc", "uvloop", "httptools", "orjson", "msgspec", "pydantic", "numpy"),
     *("uvicorn", "starlette", "fastapi", "litestar", "blacksheep", "granian", "aiohttp", "sanic", "robyn"),
-    *("litserve", "mosec", "bentoml", "websockets"),
+    *("litserve", "mosec", "bentoml", "websockets", "httpx"),
 )
 
 

@@ -139,7 +139,9 @@ def test_every_part_can_be_measured() -> None:
 
 @pytest.mark.parametrize("file", sorted(path.name for path in (BENCHMARKS / "peers").glob("tinysvc_*.py")))
 def test_tinysvc_peers_serve(monkeypatch: pytest.MonkeyPatch, file: str) -> None:
+    called = ("tinysvc_callee", "tinysvc_chain_second", "tinysvc_chain_third")
     monkeypatch.setenv("ROUTES", "10")
+    monkeypatch.setenv("TINYSVC_SERVICES", " ".join(f"{name}=http://127.0.0.1:9" for name in called))
     with serving(str(BENCHMARKS / "peers" / file), cpu_workers=1) as url:
         assert _listens(port_of(url))
 

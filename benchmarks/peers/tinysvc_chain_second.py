@@ -1,0 +1,17 @@
+"""tinysvc: the second service of a chain of three. It calls the third."""
+
+from __future__ import annotations
+
+import tinysvc_chain_third as third
+
+from tinysvc import call, io_route
+
+
+@io_route("/json")
+async def message() -> dict[str, object]:
+    return {"message": "hello", "answer": 42}
+
+
+@io_route("/compute", methods=["POST"])
+async def compute(key: str) -> str:
+    return await call(third.compute, key)
