@@ -68,16 +68,19 @@ def clients(options: Options) -> str:
                     loads[kind].append((called.cpu() - before) / (1.1 * found["seconds"]) * 100)
                 say("  " + ", ".join(f"{kind} {rates[kind][-1]:,.0f}/s" for kind in kinds))
     bars = [
-        bar(f"calls a second, tinysvc to {kind}", ratios(rates["tinysvc"], rates[kind]), least=least)
+        bar(f"calls a second of one core, tinysvc to {kind}", ratios(costs[kind], costs["tinysvc"]), least=least)
         for kind, least in (("aiohttp", 2.5), ("httpx", 8.0))
         if kind in kinds
     ]
-    rows = [[kind, *cells(rates, kind), median(costs[kind]), median(loads[kind])] for kind in kinds]
-    columns = ["", "calls/s", "spread", "tinysvc to it", "spread", "caller CPU µs/call", "callee, % of a core"]
+    rows = [[kind, *cells(rates, kind), *cost_cells(costs, kind), median(loads[kind])] for kind in kinds]
+    columns = ["", "calls/s", "spread", "tinysvc to it", "spread", "caller CPU µs/call", "spread", "it to tinysvc"]
+    columns.append("callee, % of a core")
     intro = (
         f"A `POST` of a small typed order in JSON, {IN_FLIGHT} in flight; the price in the response is decoded into "
         "its type, and checked. All clients run in the same kind of process, on uvloop, with the same encoder and "
-        f"decoder. Caller and callee {'each have a core' if SERVER_CORE else 'share all cores'}."
+        f"decoder. Caller and callee {'each have a core' if SERVER_CORE else 'share all cores'}. The bars look at "
+        "the calls that one core of the caller could make, which is its CPU time for each: near 100 % of a core, the callee "
+        "limits the calls a second."
     )
     return "\n".join([f"{intro}\n", table(columns, rows), "", *bars, ""])
 
@@ -96,6 +99,10 @@ def cells(rates: dict[str, list[float]], kind: str) -> list[str]:
     return [median(rates[kind]), spread(rates[kind]), median(of_it, "{:.2f}"), spread(of_it, "{:.2f}")]
 
 
+def cost_cells(costs: dict[str, list[float]], kind: str) -> list[str]:
+    return [*microseconds(costs[kind]), median(ratios(costs[kind], costs["tinysvc"]), "{:.2f}")]
+
+
 def local_calls(options: Options) -> str:
     """The cost of `call` if the handler runs in the same process."""
     peer = Peer(name="tinysvc", command=tinysvc("tinysvc_local_calls.py", "--cpu-workers", "1"), pin=SERVER_CORE)
@@ -106,7 +113,7 @@ def local_calls(options: Options) -> str:
             for _ in range(options.choose(9, 3))
         ]
     costs = [each["call"] - each["await"] for each in found]
-    rows = [[name, *shown_microseconds([each[key] for each in found])] for name, key in ROWS.items()]
+    rows = [[name, *microseconds([each[key] for each in found])] for name, key in ROWS.items()]
     shown = table(["An io handler of the same process", "CPU µs", "spread"], rows)
     return f"{shown}\n\n{bar('CPU µs that `call` adds in the same process', costs, most=5)}\n"
 
@@ -114,8 +121,8 @@ def local_calls(options: Options) -> str:
 ROWS = {"`await call(price, order)`": "call", "`await price(order)`": "await"}
 
 
-def shown_microseconds(values: list[float]) -> list[str]:
-    return [median(values, "{:.2f}"), spread(values, "{:.2f}")]
+def microseconds(values: list[float]) -> list[str]:
+    return [median(values, "{:.1f}"), spread(values, "{:.1f}")]
 
 
 def gateways(options: Options) -> str:

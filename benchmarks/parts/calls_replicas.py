@@ -154,8 +154,8 @@ def overload(options: Options) -> str:
     ]
     return (
         f"Two replicas with two workers each and jobs of {JOB_SECONDS * 1e3:g} ms, behind a route that makes one "
-        "idempotent call. Capacity is what wrk reaches with as many connections as fit into workers and queue. The bar of "
-        "the retries leaves out the one a second that is always allowed.\n\n"
+        "idempotent call. Capacity is what wrk reaches with as many connections as fit into workers and queue. The bar "
+        "of the retries leaves out the one a second that is always allowed.\n\n"
         f"{table(columns, rows)}\n\n"
         f"{bar('goodput at 5 times the capacity', [goodput], least=0.9)}\n"
         f"{bar('calls that are retries at 5 times the capacity', [counted], most=0.1)}\n"
