@@ -17,6 +17,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from .core.cores import available_cores
 from .core.settings import DEFAULT_MAX_RESULT_SIZE, DEFAULT_QUEUE_SIZE
+from .pool.answers import AnswerFunction
 from .pool.arena import BIG, Arena, Arenas
 from .pool.dispatcher import NOT_STARTED, Dispatcher
 from .pool.frames import Call, CallStream, pickle_pieces
@@ -251,6 +252,15 @@ class ProcessPoolExecutor(FuturesExecutor):
         it ends within the time that a replacement of its worker takes.
         """
         self._dispatcher.abandon(job, even_running=even_running)
+
+    @property
+    def answer(self) -> AnswerFunction | None:
+        """The function that answers questions of jobs: from meta and body of the question to those of the answer."""
+        return self._dispatcher.answers.function
+
+    @answer.setter
+    def answer(self, function: AnswerFunction | None) -> None:
+        self._dispatcher.answers.function = function
 
     @property
     def arenas(self) -> Arenas:

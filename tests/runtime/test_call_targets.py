@@ -10,10 +10,11 @@ import called_app as app
 from http_ends import on_loop
 from tinysvc import ConfigurationError, Service, call, io_route
 from tinysvc.core.settings import Settings
-from tinysvc.runtime.call_targets import callee_of, route_of, unknown_callee
+from tinysvc.runtime.call_targets import callee_of, unknown_callee
 from tinysvc.runtime.direct_calls import DirectIo
 from tinysvc.runtime.exchanges import ExchangeTarget
 from tinysvc.runtime.running_service import at_work
+from tinysvc.service.routes import route_of
 
 IO_ONLY = (app.moved, app.factor, app.slow_request, app.events, app.response, app.chain)
 

@@ -33,7 +33,7 @@ def request(client: Any = "/run/y.sock", resources: bytes | None = None) -> Requ
         request(),
         request(None, b"pickle"),
         request(b"\x00abstract"),
-        CallMessage(0, [1, 2], "id-2"),
+        CallMessage(0, [1, 2], "id-2", [(b"traceparent", b"t")], 1.5),
         BatchMessage(1, [request(), request()], [0, 7]),
     ],
     ids=lambda message: type(message).__name__,

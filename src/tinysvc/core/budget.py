@@ -36,10 +36,11 @@ _MILLISECONDS = re.compile(r"[0-9]{1,10}", re.ASCII)
 class Deadline:
     """The deadline of the code that runs now. A route's timeout ends with its handler: a stream may take longer."""
 
-    __slots__ = ("at",)
+    __slots__ = ("at", "request")
 
-    def __init__(self, at: float | None) -> None:
+    def __init__(self, at: float | None, request: Any = None) -> None:
         self.at = at
+        self.request = request  # in a worker: the one that its job is for
 
 
 current: ContextVar[Deadline | None] = ContextVar("tinysvc_deadline", default=None)
@@ -50,6 +51,12 @@ def current_deadline() -> float | None:
     """The deadline of the calling code, in seconds of `time.monotonic`; None if it has none."""
     found = current.get()
     return None if found is None else found.at
+
+
+def current_request() -> Any:
+    """The request that the job of this worker is for; None elsewhere."""
+    found = current.get()
+    return None if found is None else found.request
 
 
 def seconds_left() -> float | None:
@@ -149,7 +156,7 @@ class budget:  # noqa: N801 - it reads as a function: async with budget(0.2)
     def _begin(self) -> bool:
         """Set the deadline. Whether it is earlier than the one around the block."""
         own, outer = monotonic() + self._seconds, current_deadline()
-        self._token = current.set(Deadline(sooner(own, outer)))
+        self._token = current.set(Deadline(sooner(own, outer), current_request()))
         return outer is None or own < outer
 
     def _end(self) -> None:

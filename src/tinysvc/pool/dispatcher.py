@@ -31,6 +31,7 @@ from ..core.shutdown import MIN_STEP_TIME, LoopCountdown, awake_timeout
 from ..core.tracebacks import one_line
 from . import frames
 from .alarm import Alarm
+from .answers import Answers
 from .arena import SPARE, Arena, Arenas
 from .channel import Channel
 from .crash_reports import describe_end
@@ -77,7 +78,8 @@ class Dispatcher:
         self._program = program
         self._max_result_size = max_result_size
         self._memory_limit = memory_limit
-        self._decode = frames.worker_decoder(frames.message_types(program).result)
+        self._decode = frames.worker_decoder(*frames.message_types(program)[1:3])
+        self.answers = Answers()
         self._closed = asyncio.Event()  # the pool has no process and no descriptor left
         self.arenas = Arenas()
         self._alarm = Alarm(self._on_alarm, self.scheduler.postpone)
@@ -209,6 +211,8 @@ class Dispatcher:
             if kind is Settle:
                 self.changed.set()
                 job = each.job
+                if self.answers.under_way:
+                    self.answers.cancel(job)
                 if job.arena is not None:
                     self._release_arena(job, each.outcome)
                 if job.stream is not None:
@@ -333,6 +337,8 @@ class Dispatcher:
             self._wrong_frame(worker, head)
         elif isinstance(head, frames.Chunk) and job.stream is not None:
             job.stream.feed(body)
+        elif isinstance(head, frames.Question) and job not in self.answers.under_way:
+            self.answers.begin(worker, job, head.meta, body)
         elif isinstance(head, frames.StreamBegin) and job.stream is None:
             self._begin_stream(worker, job, head.meta)
         elif isinstance(head, frames.BodyInUse) and job.arena is not None:

@@ -39,6 +39,7 @@ from ..core.errors import NoWorkers, RemoteError, WorkerDied, WorkerStartError
 from ..core.settings import DEFAULT_QUEUE_SIZE
 from ..core.tracebacks import author_traceback
 from .alarm import Alarm
+from .answers import AnswerFunction
 from .arena import Arena, Arenas
 from .frames import ErrorText, encode, message_types
 from .job_queue import Instruction, JobQueue, Run, Settle, Stop, WakeAt
@@ -71,6 +72,7 @@ class ExternalPool:
         self.queue_size = queue_size
         self._executor = executor
         self._program = program
+        self.answer: AnswerFunction | None = None  # its jobs cannot ask: an executor has no channel for that
         self._decode_meta = Decoder(message_types(program).result).decode
         self._key = uuid.uuid4().hex  # of the programs that this pool has opened in other processes
         self._client = _dask_client(executor)

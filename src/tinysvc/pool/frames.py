@@ -8,8 +8,9 @@ Structs below: an array of a number that names the Struct, and the values of its
 frame from a worker can run code in the server. A head of another form is a protocol error of its sender.
 
     server to worker        RunProgram, Call, CallStream
-    worker to server        Ready or StartFailed; for each job Result, Pickled, JobError, or StreamBegin .. StreamEnd;
-                            LogRecord at any time
+    worker to server        Ready or StartFailed; for each job Result, Pickled, JobError, or StreamBegin .. StreamEnd,
+                            and Questions before that; LogRecord at any time
+    server to worker        an Answer to each Question
     forkserver to server    Ready or StartFailed; for each worker WorkerEnd
     server to forkserver    a COMMAND
 
@@ -44,6 +45,8 @@ class MessageTypes(NamedTuple):
 
     job: Any = Any
     result: Any = Any
+    question: Any = Any
+    answer: Any = Any
 
 
 def message_types(program: object) -> MessageTypes:
@@ -92,12 +95,23 @@ class CallStream(Head, tag=2):
     lengths: list[int]
 
 
+class Answer(Head, Generic[M], tag=3):
+    """The server's answer to a Question of the job that runs."""
+
+    meta: M
+
+
 JobHead = RunProgram[Any] | Call | CallStream
 
 
 def job_decoder(meta: Any) -> Callable[[bytes], JobHead]:
     """A function that decodes the head of a frame to a worker. `meta`: the type of its RunProgram.meta."""
     return msgspec.msgpack.Decoder(RunProgram[meta] | Call | CallStream).decode
+
+
+def answer_decoder(meta: Any) -> Callable[[bytes], Answer[Any]]:
+    """A function that decodes the head of an Answer. `meta`: its type."""
+    return msgspec.msgpack.Decoder(Answer[meta]).decode
 
 
 # From a worker, or from the forkserver
@@ -177,6 +191,13 @@ class LogRecord(Head, tag=9):
     fields: Any
 
 
+class Question(Head, Generic[M], tag=11):
+    """A job asks the server for something, and waits for the Answer."""
+
+    number: int
+    meta: M
+
+
 class WorkerEnd(Head, tag=10):
     """A worker has ended, or could not be forked."""
 
@@ -196,17 +217,19 @@ class WorkerEnd(Head, tag=10):
 JobEnd = Result[Any] | Pickled | JobError | StreamEnd
 """The frames that end a job."""
 
-PartOfJob = StreamBegin[Any] | Chunk | StreamEnd | BodyInUse | JobError
+PartOfJob = StreamBegin[Any] | Chunk | StreamEnd | BodyInUse | JobError | Question[Any]
 """The frames about a job without its result."""
 
-FromWorker = Ready | StartFailed | JobEnd | StreamBegin[Any] | Chunk | BodyInUse | LogRecord
+FromWorker = Ready | StartFailed | JobEnd | StreamBegin[Any] | Chunk | BodyInUse | LogRecord | Question[Any]
 FromForkserver = Ready | StartFailed | WorkerEnd
 
 
-def worker_decoder(meta: Any) -> Callable[[bytes], FromWorker]:
-    """A function that decodes the head of a frame from a worker. `meta`: the type of a result's meta."""
+def worker_decoder(meta: Any, question: Any = Any) -> Callable[[bytes], FromWorker]:
+    """A function that decodes the head of a frame from a worker. The types are those of the metas of a result and of a
+    question.
+    """
     kinds = Ready | StartFailed | Result[meta] | Pickled | JobError | StreamBegin[meta] | Chunk | StreamEnd
-    return msgspec.msgpack.Decoder(kinds | BodyInUse | LogRecord).decode
+    return msgspec.msgpack.Decoder(kinds | BodyInUse | LogRecord | Question[question]).decode
 
 
 decode_from_forkserver = msgspec.msgpack.Decoder(FromForkserver).decode

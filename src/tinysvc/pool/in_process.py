@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import ExitStack
 from contextvars import Context
@@ -27,6 +27,7 @@ from .external import ExternalPool
 from .frames import encode, message_types
 from .job_reply import JobReply, JobStream
 from .program import JobFunction, Program
+from .questions import asking
 from .remote_errors import error_text, remote_error
 from .state import DONE, Job
 
@@ -128,6 +129,7 @@ class InProcessPool(ExternalPool):
     def _work(self, job: Job, meta: bytes, body: bytes) -> JobReply | Exception | None:
         """Run one job in the thread. None if its result was a stream, which has ended."""
         try:
+            asking.set(self._ask)
             reply = self._run_job(self._decode_job(meta), body)
             if isinstance(reply.body, Iterator):
                 self._stream(job, reply.meta, reply.body)
@@ -138,6 +140,12 @@ class InProcessPool(ExternalPool):
             return None
         except BaseException as error:  # SystemExit, too: a handler must not end the server
             return remote_error(error_text(error), b"")
+
+    def _ask(self, meta: Any, body: bytes) -> tuple[Any, bytes]:
+        """Answer a question of the job, as the server answers that of a worker."""
+        if self.answer is None:
+            return None, b""
+        return asyncio.run_coroutine_threadsafe(_awaited(self.answer(meta, body)), self._loop).result()
 
     def _stream(self, job: Job, meta: Any, pieces: Iterator[bytes]) -> None:
         gate = StreamGate()
@@ -173,6 +181,10 @@ class InProcessPool(ExternalPool):
 
     def _outcome(self, future: Future[Any]) -> Any:
         return future.result()
+
+
+async def _awaited(answer: Awaitable[tuple[Any, bytes]]) -> tuple[Any, bytes]:
+    return await answer
 
 
 class StreamGate:

@@ -29,11 +29,13 @@ from .frames import (
     StartFailed,
     StreamBegin,
     StreamEnd,
+    message_types,
     pickle_pieces,
     unpickle_pieces,
 )
 from .leftovers import at_end_of_job, reset_function
 from .program import JobFunction, Program
+from .questions import Asker, asking
 from .remote_errors import error_text, pickled_error, sendable_text
 from .worker_channel import MAX_INTERRUPTIONS, WorkerChannel, is_closed_error
 
@@ -47,6 +49,7 @@ def work(channel: WorkerChannel, program: Program) -> int:
         channel.send(StartFailed(sendable_text(author_traceback(error))))
         return 1
     try:
+        asking.set(Asker(channel, message_types(program).answer).ask)
         channel.send(Ready())
         reset = reset_function()
     except OSError:
@@ -74,6 +77,7 @@ def _run_jobs(channel: WorkerChannel, run_job: JobFunction, reset: Callable[[], 
                     return True
                 # In its own context: the next job does not see the context variables that this one sets.
                 goes_on = copy_context().run(_run_job, channel, run_job, *channel.job)  # type: ignore[misc]
+                goes_on = goes_on and not channel.is_asking
             else:  # the job was interrupted
                 job, _ = channel.job
                 channel.flush(ends_job=True)
@@ -82,6 +86,7 @@ def _run_jobs(channel: WorkerChannel, run_job: JobFunction, reset: Callable[[], 
                     error = channel.interruption or InterruptedError("the job was interrupted")
                     goes_on = _send_error(channel, job, error)
                 channel.discard_frame()
+                goes_on = goes_on and not channel.is_asking
             if leftovers.touched:
                 reset()
             while at_end_of_job:

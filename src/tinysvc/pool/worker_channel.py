@@ -68,6 +68,7 @@ class WorkerChannel:
         self.job: tuple[JobHead, bytes | memoryview] | None = None  # with its body
         self.interruption: BaseException | None = None  # of the current job
         self.ended = 0  # number of the last job whose end is sent
+        self.is_asking = False  # an answer of the server is still to come, or was read in part
         self._receipts = map(sock.recvmsg, repeat(65536), repeat(_TWO_DESCRIPTORS), repeat(_CLOSE_ON_EXEC))
         self._inbox: deque[Any] = deque()  # results of recvmsg, for the frame that is being read
         self._partial: tuple[bytearray, list[int]] | None = None  # a longer frame, and the bytes of each read
@@ -75,7 +76,7 @@ class WorkerChannel:
         self._written: deque[int] = deque()  # the bytes of each of its writes
         self.body: memoryview | None = None  # of the current job, if it came in an arena
         self._mapping: Any = None
-        self._max_result_size = options.max_result_size
+        self.max_result_size = options.max_result_size
         self._small = min(BIG, options.max_result_size + 1)
         self._measures_memory = options.measures_memory
         self._lock = threading.Lock()  # other threads of the worker may log
@@ -217,9 +218,9 @@ class WorkerChannel:
             self.send_end(head, first)
             return
         length = len(first) + sum(map(len, more))
-        if length > self._max_result_size:
+        if length > self.max_result_size:
             raise ValueError(
-                f"the result has {length} bytes; max_result_size is {self._max_result_size}: "
+                f"the result has {length} bytes; max_result_size is {self.max_result_size}: "
                 "raise it, or yield the result in pieces"
             )
         if self.arena is None:

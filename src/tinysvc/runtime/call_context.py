@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from time import monotonic
 from typing import NamedTuple
 
-from ..core.budget import current_deadline
+from ..core.budget import current_deadline, current_request
 from ..core.call_errors import CallRefused
 from ..core.request_context import current_owner, request_id
 from ..core.requests import Request
@@ -56,6 +56,16 @@ class CallContext(NamedTuple):
     """The request that the calling code works for."""
     hops: int
     """Services that have called each other so far, with this call."""
+    pools: frozenset[object] = frozenset()
+    """Pools with a worker that waits for this call."""
+
+    def check_pool(self, pool: object, handler: str) -> None:
+        """CallRefused if the call needs a worker of a pool that waits for it: it could wait for itself."""
+        if pool is not None and pool in self.pools:
+            raise CallRefused(
+                f"The call of {handler} needs a worker of the pool {getattr(pool, 'name', pool)!r}, and another one "
+                "of its workers waits for it: the call could wait for itself. Give one of the two routes another pool"
+            )
 
     @property
     def request_id(self) -> str:
@@ -78,6 +88,8 @@ class Calling(NamedTuple):
 
     request: Request | None
     hops: int
+    pools: frozenset[object] = frozenset()
+    """Pools with a worker that waits for the call."""
 
 
 calling: ContextVar[Calling | None] = ContextVar("tinysvc_calling", default=None)
@@ -96,15 +108,16 @@ def call_context(default: float) -> CallContext:
     if deadline is None:
         deadline = monotonic() + default
     inner = calling.get()
+    pools: frozenset[object] = frozenset()
     if inner is not None:
-        request, hops = inner
+        request, hops, pools = inner
     else:
         owner = current_owner()
-        request = owner.current_request() if owner is not None else None
+        request = owner.current_request() if owner is not None else current_request()
         hops = 0 if request is None else hops_of(request)
     if hops >= MAX_HOPS:
         raise CallRefused(f"The request has passed {hops} services: do they call each other in a circle?")
-    return CallContext(deadline, request_id.own(), request, hops + 1)
+    return CallContext(deadline, request_id.own(), request, hops + 1, pools)
 
 
 def hops_of(request: Request) -> int:

@@ -18,11 +18,11 @@ from ..binding.replies import ReplyReader
 from ..client.deadlines import Deadlines
 from ..core.errors import ConfigurationError
 from ..service.plan import Plan, plan_of
-from ..service.routes import Route, recorded
+from ..service.routes import Route, call_method, route_of
 from . import local_exchange
 from .call_context import CallContext, time_for
 from .direct_calls import DirectCpu, DirectIo, is_direct
-from .exchanges import ExchangeTarget, RemoteExchange
+from .exchanges import Exchange, ExchangeTarget, RemoteExchange
 from .open_services import service_name
 
 if TYPE_CHECKING:
@@ -55,6 +55,21 @@ class Callee(NamedTuple):
     seconds: float
     """For a call whose caller has no deadline."""
     is_remote: bool
+    pool: object = None
+    """The pool of a cpu handler that runs here, else None."""
+
+
+class WorkerCallee(NamedTuple):
+    """A handler that a worker calls: always by a request."""
+
+    exchange: Exchange
+    service: str
+    prefix: str
+    """Of the path where the handler is mounted."""
+    pool: object
+    """The pool of a cpu handler that runs here, else None."""
+    seconds: float
+    """As in Callee."""
 
 
 class CallTable:
@@ -104,7 +119,7 @@ class CallTable:
         assert self._services is not None
         function = route.function
         binder = plan_of(function, route).binder
-        writer = RequestWriter(function, _method_of(route, binder.body_kind), route.path, binder.inputs)
+        writer = RequestWriter(function, call_method(route, binder.body_kind), route.path, binder.inputs)
         exchange = RemoteExchange(self._services, service, route)
         reader = ReplyReader(function, batched=route.batch is not None)
         return self._callee(route, ExchangeTarget(route, writer, reader, exchange, service, self._max_size), True)
@@ -113,30 +128,38 @@ class CallTable:
         route, function, settings = plan.route, plan.route.function, self._running.settings
         reader = ReplyReader(function, batched=route.batch is not None, travels=False)
         if not is_direct(plan, reader, settings):
-            writer = RequestWriter(function, _method_of(route, plan.binder.body_kind), plan.path, plan.binder.inputs)
+            writer = RequestWriter(function, call_method(route, plan.binder.body_kind), plan.path, plan.binder.inputs)
             exchange = local_exchange.LocalExchange(self._running, service)
             return self._callee(route, ExchangeTarget(route, writer, reader, exchange, service, self._max_size), False)
         if route.kind == "io":
             return self._callee(route, DirectIo(plan, service, self._resources[function], self.deadlines), False)
         return self._callee(route, DirectCpu(plan, service, self._running.calls[function]), False)
 
+    def callee_for_worker(self, function: Callable[..., Any]) -> WorkerCallee:
+        """The handler, as a worker calls it. ConfigurationError if it is not known here."""
+        found, route = self.known.get(function) or self.find(function), route_of(function)
+        if found is None or route is None:
+            raise unknown_callee(function)
+        if found.is_remote:
+            assert self._services is not None
+            service = service_name(function, self._services.addresses)
+            exchange: Exchange = RemoteExchange(self._services, service, route)
+            return WorkerCallee(exchange, service, "", None, found.seconds)
+        service = service_name(function)
+        exchange = local_exchange.LocalExchange(self._running, service)
+        return WorkerCallee(exchange, service, self._plans[function].mount.prefix, found.pool, found.seconds)
+
+    def _pool_of(self, route: Route) -> object:
+        job = self._running.calls.get(route.function)
+        return job.pool if job is not None and route.kind == "cpu" else None
+
     @property
     def _max_size(self) -> int:
         return self._running.settings.max_result_size
 
     def _callee(self, route: Route, target: Target, is_remote: bool) -> Callee:
-        return Callee(target, time_for(route.timeout, self._running.settings.call_timeout), is_remote)
-
-
-def _method_of(route: Route, body_kind: str) -> str:
-    """Of several methods, one with a body where the handler reads one."""
-    with_body = [method for method in route.methods if method not in ("GET", "HEAD")]
-    return with_body[0] if with_body and (body_kind or "GET" not in route.methods) else route.methods[0]
-
-
-def route_of(function: Callable[..., Any]) -> Route | None:
-    """The first route of a handler."""
-    return next((record for record in recorded(function) if isinstance(record, Route)), None)
+        seconds = time_for(route.timeout, self._running.settings.call_timeout)
+        return Callee(target, seconds, is_remote, None if is_remote else self._pool_of(route))
 
 
 _tables: WeakKeyDictionary[asyncio.AbstractEventLoop, list[CallTable]] = WeakKeyDictionary()

@@ -55,8 +55,10 @@ class Call:
     def __call__(self, handler: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
         """Call a handler where it runs: see `call`."""
         callee = _callee_of(handler)
-        target = callee.target
-        return target.value(target.arguments(args, kwargs), call_context(callee.seconds), self._forwarded)
+        target, context = callee.target, call_context(callee.seconds)
+        if context.pools:
+            context.check_pool(callee.pool, handler.__qualname__)
+        return target.value(target.arguments(args, kwargs), context, self._forwarded)
 
     @overload
     def stream(
@@ -89,8 +91,39 @@ class Call:
             CallFailed: As for `call`; also in the middle of the stream, which is then not complete.
         """
         callee = _callee_of(handler)
-        target = callee.target
-        return target.items(target.arguments(args, kwargs), call_context(callee.seconds), self._forwarded)
+        target, context = callee.target, call_context(callee.seconds)
+        if context.pools:
+            context.check_pool(callee.pool, handler.__qualname__)
+        return target.items(target.arguments(args, kwargs), context, self._forwarded)
+
+    @overload
+    def wait(self, handler: Callable[..., Coroutine[Any, Any, T]], /, *args: Any, **kwargs: Any) -> T: ...
+
+    @overload
+    def wait(self, handler: Callable[..., T], /, *args: Any, **kwargs: Any) -> T: ...
+
+    def wait(self, handler: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Call a handler from a cpu handler, which has no event loop, and wait for its result.
+
+        The worker asks the server, which makes the call. When the job is stopped, the call is cancelled. A call that
+        needs a worker of the pool in which its caller runs is refused: all workers could wait for each other.
+
+        Args:
+            handler: Any handler that returns one value.
+            *args: Its positional arguments.
+            **kwargs: Its keyword arguments.
+
+        Returns:
+            The result of the handler.
+
+        Raises:
+            HTTPError: The callee has responded with a 4xx.
+            CallFailed: There is no result, as for `call`. `CallRefused`: the call needs the pool of its caller.
+            ConfigurationError: It is not called in a cpu handler, or the handler is not known to the server.
+        """
+        from .worker_calls import wait_for_call  # a service without such calls needs none of it
+
+        return wait_for_call(handler, args, kwargs, self._forwarded)
 
     def forwarding(self, *headers: str) -> Call:
         """Return a `call` that passes headers of the current request on, such as `Authorization`.
@@ -128,7 +161,8 @@ the same. Resources of the handler are filled in where it runs.
 The call takes at most the time that the calling code has left, and the callee is told. Cancelling the call stops the
 callee. The trace and `X-Request-Id` of the current request are passed on.
 
-`call.stream(...)` iterates over what a handler yields. `call.forwarding(...)` passes credentials on.
+`call.stream(...)` iterates over what a handler yields. `call.wait(...)` is for cpu handlers. `call.forwarding(...)`
+passes credentials on.
 
 Raises:
     HTTPError: The callee has responded with a 4xx. It has the same status, detail and further members.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -24,6 +25,7 @@ from .cpu_messages import CallMessage, CallReply
 if TYPE_CHECKING:
     from ..executor import ProcessPoolExecutor
     from ..pool.external import ExternalPool
+    from .call_context import CallContext
 
 T = TypeVar("T")
 
@@ -36,9 +38,13 @@ class CpuCall(NamedTuple):
     timeout: float | None
     lane: Lane | None
 
-    async def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    async def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any], context: CallContext | None = None) -> Any:
         lengths, body = await pickled_body((args, kwargs))
-        message = CallMessage(self.number, lengths, request_id.get())
+        message = CallMessage(self.number, lengths, request_id.get() if context is None else context.request_id)
+        if context is not None:
+            message.headers = [(name.encode(), value.encode("latin-1")) for name, value in context.headers()]
+        if self.timeout is not None:
+            message.deadline = monotonic() + self.timeout
         job = self.pool.submit_job(Job(message, body, self.timeout, self.lane))
         try:
             reply = await job.future

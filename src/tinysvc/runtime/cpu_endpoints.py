@@ -173,7 +173,7 @@ def _one_at_a_time(endpoint: Endpoint, resources: Values) -> JobFunction:
         request = _request(message, body, compress)
         request_id.set(message.id)
         route_name.set(f"{request.method} {path}")
-        current.set(Deadline(message.deadline))
+        current.set(Deadline(message.deadline, request))
         try:
             if not is_raw:
                 body = typed_body(request, body, kind, limit)
@@ -231,6 +231,8 @@ def _called(endpoint: Endpoint, resources: Values) -> JobFunction:
     def run_job(message: CallMessage, body: Body) -> Reply:
         args, kwargs = unpickle_pieces(message.lengths, body)
         request_id.set(message.caller)
+        caller = Request("GET", endpoint.path, "", Headers(message.headers), id=message.caller)
+        current.set(Deadline(message.deadline, caller))
         route_name.set(f"call {endpoint.path}")
         try:
             result = endpoint.function(*args, **{**own, **kwargs})

@@ -13,13 +13,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from msgspec import Struct
-
 from ..pool.frames import ErrorText, MessageTypes
-
-
-class Message(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
-    """No message is a part of a reference cycle, so the garbage collector need not know them."""
+from .call_messages import CallAnswer, CallQuestion
+from .message import Message
 
 
 class RequestMessage(Message, tag=0):
@@ -53,6 +49,10 @@ class CallMessage(Message, tag=1):
     """Of the pickle's pieces, in bytes: see frames.pickle_pieces."""
     caller: str
     """The id of the caller's request."""
+    headers: Sequence[tuple[bytes, bytes]] = ()
+    """What the caller passes on: its trace, and its place in the chain of calls."""
+    deadline: float | None = None
+    """As in RequestMessage."""
 
 
 class BatchMessage(Message, tag=2):
@@ -94,4 +94,9 @@ class BatchReply(Message, tag=2):
     parts: list[BatchPart]
 
 
-MESSAGE_TYPES = MessageTypes(RequestMessage | CallMessage | BatchMessage, ResponseHead | CallReply | BatchReply)
+MESSAGE_TYPES = MessageTypes(
+    RequestMessage | CallMessage | BatchMessage,
+    ResponseHead | CallReply | BatchReply,
+    CallQuestion,
+    CallAnswer | None,
+)

@@ -125,7 +125,7 @@ class DirectIo(DirectTarget):
         is_own = own is not None and now + own < deadline
         if is_own:
             deadline = now + own  # type: ignore[operator]  # it is not None
-        inner = calling.set(Calling(context.request, context.hops))
+        inner = calling.set(Calling(context.request, context.hops, context.pools))
         outer = current.set(Deadline(deadline))
         limit = TaskLimit()
         self._deadlines.add(limit, deadline)
@@ -170,7 +170,7 @@ class DirectCpu(DirectTarget):
             raise self.too_late()
         is_own = own is not None and own < left
         try:
-            return await self._job._replace(timeout=own if is_own else left)((), arguments)
+            return await self._job._replace(timeout=own if is_own else left)((), arguments, context)
         except (DeadlineInQueue, DeadlineExceeded) as error:
             if not is_own:
                 raise self.too_late() from error

@@ -23,7 +23,7 @@ from ..core.responses import OCTETS, FileContent, Response, close_content
 from ..core.settings import Settings
 from ..core.threads import in_thread
 from ..core.tracebacks import author_traceback, indented, observe_error
-from .call_context import CallContext, calling
+from .call_context import CallContext, Calling, calling
 
 log = logging.getLogger("tinysvc.calls")
 
@@ -63,7 +63,7 @@ class LocalExchange:
         peer = Peer(None, None, "http")
         request = Request(sent.method, path, query, Headers(lines), body, None, peer, context.request_id)
         request.time_limit = context.deadline
-        incoming = LocalIncoming(self._running, request, self._service)
+        incoming = LocalIncoming(self._running, request, self._service, context)
         await incoming.begin()
         return incoming
 
@@ -71,7 +71,7 @@ class LocalExchange:
 class LocalIncoming:
     """The response to such a request: the same interface as `client.messages.Incoming`."""
 
-    def __init__(self, running: Serving, request: Request, service: str) -> None:
+    def __init__(self, running: Serving, request: Request, service: str, context: CallContext) -> None:
         self.status = 0
         self.headers = Headers()
         self.replica = ""
@@ -79,6 +79,7 @@ class LocalIncoming:
         self.content: bytes | None = None
         self._running = running
         self._request = request
+        self._calling = Calling(request, context.hops, context.pools)
         self._service = service
         self._head = asyncio.get_running_loop().create_future()
         self._pieces: asyncio.Queue[bytes | None] = asyncio.Queue(1)  # None: the end
@@ -121,7 +122,7 @@ class LocalIncoming:
 
     async def _run(self) -> None:
         register_task(asyncio.current_task(), self)  # type: ignore[arg-type]
-        calling.set(None)
+        calling.set(self._calling)
         try:
             response = await self._running.handle(self._request)
         except BaseException as error:  # the caller has given up, or the pool has dropped the job

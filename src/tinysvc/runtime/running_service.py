@@ -38,6 +38,7 @@ from .open_resources import open_once
 from .open_services import open_services
 from .pools import create_pool, routes_by_pool
 from .route_handlers import RouteHandlers
+from .waiting_calls import answers_of
 
 if TYPE_CHECKING:
     from ..pool.external import ExternalPool
@@ -107,6 +108,8 @@ class RunningService:
         calls = CallTable(self, open_services(stack, self.settings))
         stack.enter_context(callable_here(self.calls))
         stack.enter_context(callable_from_here(calls))
+        for pool in self.pools:
+            pool.answer = answers_of(calls, pool, self.settings.max_result_size)
         opened: dict[Any, Any] = {}
         for plan in plans:
             self._routes_of.setdefault(plan.route.function, []).append((plan.path, plan.route))

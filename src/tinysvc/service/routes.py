@@ -200,6 +200,17 @@ def recorded(function: object) -> list[Route | Resource]:
     return list(found) if isinstance(found, list) else []
 
 
+def route_of(function: object) -> Route | None:
+    """The first route of a handler; None for any other object."""
+    return next((record for record in recorded(function) if isinstance(record, Route)), None)
+
+
+def call_method(route: Route, body_kind: str) -> str:
+    """The method of calls: of several, one with a body where the handler reads one."""
+    with_body = [method for method in route.methods if method not in ("GET", "HEAD")]
+    return with_body[0] if with_body and (body_kind or "GET" not in route.methods) else route.methods[0]
+
+
 def record(function: Callable[..., Any], declared: Route | Resource) -> None:
     """Record a route or resource on its function."""
     if not hasattr(function, "__code__"):
