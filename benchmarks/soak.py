@@ -12,6 +12,7 @@ At the end stands a verdict, as text and as exit status:
   with free memory given back, it is at most SLACK above the first pause. Memory under load is shown, and not judged: it
   depends on how many bodies are half-way, and so on how busy the machine is.
 - Without clients, there are as many descriptors, tasks and running generators as in the first pause.
+- A chain of three further services stops every job that nobody waits for: see soak_calls.py.
 - On SIGTERM, running requests get their responses, endless streams end soon and in order, the exit status is 0, and no
   process and no shared memory is left.
 
@@ -49,6 +50,7 @@ import uvloop  # noqa: E402
 from websockets.asyncio.client import ClientConnection, connect  # noqa: E402
 from websockets.exceptions import WebSocketException  # noqa: E402
 
+import soak_calls  # noqa: E402
 from http_ends import ReceivedResponse, chunked, get, post, read_response, reset_on_close  # noqa: E402
 from soak_app import ANY_SIZE, BLOCK, block, checksum  # noqa: E402
 from system import descendants, workers_below  # noqa: E402
@@ -1006,16 +1008,17 @@ async def soak(seconds: float, seed: int, folder: Path) -> int:
     """Run the soak; return the number of faults."""
     memory_before = shared_memory()
     server, verdict = Server(folder), Verdict()
+    chain = soak_calls.Chain(folder, seed)
     family = descendants(server.process.pid)
     traffic, warm = Traffic(server.port, seed), min(WARM, seconds / 3)
     print(f"{seconds:g} s of traffic with --seed {seed}; process {server.process.pid}, port {server.port}", flush=True)
     try:
         running = traffic.running = asyncio.ensure_future(traffic.run())
-        await disturbed(traffic, server, warm, random.Random(f"{seed} early"))
+        await disturbed(traffic, server, chain, warm, random.Random(f"{seed} early"))
         before, rests = await server.census(), [server.sample()]
         pauses = PAUSES if seconds >= 60 else 1
         for number in range(pauses):
-            await disturbed(traffic, server, (seconds - warm) / pauses, random.Random(f"{seed} {number}"))
+            await disturbed(traffic, server, chain, (seconds - warm) / pauses, random.Random(f"{seed} {number}"))
             after = await server.census()
             rests.append(server.sample())
         family |= descendants(server.process.pid)
@@ -1026,9 +1029,11 @@ async def soak(seconds: float, seed: int, folder: Path) -> int:
         judge_memory(verdict, server.samples, rests)
         judge_census(verdict, before, after)
         await judge_end(verdict, server)
+        await chain.judge(verdict.say)
     finally:
         server.process.kill()
         server.process.wait()
+        chain.kill()
     verdict.say(not any(Path(f"/proc/{pid}").exists() for pid in family), "no process of the server is left")
     left = shared_memory() - memory_before
     verdict.say(not left, "no shared memory is left", f"      left: {left}")
@@ -1037,15 +1042,17 @@ async def soak(seconds: float, seed: int, folder: Path) -> int:
     return verdict.faults
 
 
-async def disturbed(traffic: Traffic, server: Server, seconds: float, rng: random.Random) -> None:
+async def disturbed(
+    traffic: Traffic, server: Server, chain: soak_calls.Chain, seconds: float, rng: random.Random
+) -> None:
     """Let the traffic run for this many seconds, kill workers and sample memory; then pause all clients."""
-    others = [asyncio.ensure_future(server.watch()), asyncio.ensure_future(server.kill_workers(rng))]
+    others = [asyncio.ensure_future(each) for each in (server.watch(), server.kill_workers(rng), chain.traffic())]
     traffic.go()
     await asyncio.sleep(seconds)
     for task in others:
         task.cancel()
     await asyncio.gather(*others, return_exceptions=True)
-    await traffic.pause()
+    await asyncio.gather(traffic.pause(), chain.rest())
 
 
 def judge_outcomes(verdict: Verdict, traffic: Traffic, killed: int) -> None:

@@ -79,8 +79,8 @@ def clients(options: Options) -> str:
         f"A `POST` of a small typed order in JSON, {IN_FLIGHT} in flight; the price in the response is decoded into "
         "its type, and checked. All clients run in the same kind of process, on uvloop, with the same encoder and "
         f"decoder. Caller and callee {'each have a core' if SERVER_CORE else 'share all cores'}. The bars look at "
-        "the calls that one core of the caller could make, which is its CPU time for each: near 100 % of a core, the callee "
-        "limits the calls a second."
+        "the calls that one core of the caller could make, which is its CPU time for each: near 100 % of a core, the "
+        "callee limits the calls a second."
     )
     return "\n".join([f"{intro}\n", table(columns, rows), "", *bars, ""])
 
