@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import signal
 import tempfile
 import time
+import warnings
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -16,6 +19,7 @@ from http_ends import on_loop
 from raw_servers import OK, Peer, answers, calling, good, is_silent, raw_server
 from tinysvc.client import replica_connections
 from tinysvc.client.address import parse_address
+from tinysvc.client.call_connection import IDLE_LIMIT
 from tinysvc.core.call_errors import CallTimeout, CallUnavailable
 
 pytestmark = [pytest.mark.usefixtures("quiet"), pytest.mark.usefixtures("nothing_left")]
@@ -40,9 +44,44 @@ async def test_idle_connection_is_given_up_after_its_limit(monkeypatch: pytest.M
 async def test_old_connection_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     async with raw_server(good) as server, calling(server) as caller:
         await caller.text()
-        caller.replicas.every[0].connections._idle[0].idle_since -= replica_connections.IDLE_LIMIT
+        caller.replicas.every[0].connections._idle[0].idle_since -= IDLE_LIMIT
         await caller.text()
         assert server.connections == 2
+
+
+@pytest.mark.parametrize(
+    ("keep_alive", "limit"), [("timeout=5", 4.0), ("max=9, timeout=0", 0.0), ("timeout=60", 10.0), ("x", 10.0)]
+)
+@on_loop
+async def test_server_that_states_a_shorter_limit_is_believed(keep_alive: str, limit: float) -> None:
+    response = b"HTTP/1.1 200 OK\r\nkeep-alive: %b\r\ncontent-length: 2\r\n\r\nok" % keep_alive.encode()
+    async with raw_server(answers(response, response)) as server, calling(server) as caller:
+        await caller.text()
+        (connection,) = caller.replicas.every[0].connections.open
+        assert connection.idle_limit == limit
+        await caller.text()
+        assert server.connections == (1 if limit else 2)
+
+
+@on_loop
+async def test_forked_child_does_not_keep_a_connection_open() -> None:
+    async with raw_server(is_silent) as server, calling(server) as caller:
+        call = asyncio.create_task(caller.text())
+        while not server.requests:
+            await asyncio.sleep(0.001)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # there may be other threads
+            child = os.fork()
+        if not child:
+            time.sleep(60)
+            os._exit(0)
+        try:
+            call.cancel()
+            while server.open:
+                await asyncio.sleep(0.001)
+        finally:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
 
 
 @on_loop

@@ -9,6 +9,7 @@ a request that is not there as a whole is sent by a task of its own: the answer 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from typing import Protocol, cast
 
@@ -24,6 +25,12 @@ from .retries import AttemptFailed, Failure
 
 HELD = 256 * KiB
 """Bytes of a response that are held for a slow reader, before the callee is held back."""
+
+IDLE_LIMIT = 10.0
+"""Seconds after which an idle connection is not used again. Servers close theirs later: this one after 15 seconds."""
+
+IDLE_MARGIN = 1.0
+"""Seconds that our limit is below that of a server which states its own."""
 
 SEPARATE_WRITE = 64 * KiB
 """Bytes of a body that are not copied behind the head."""
@@ -52,6 +59,7 @@ class CallConnection(asyncio.Protocol):
         self.data_received = self.inbox.put  # type: ignore[method-assign]  # without a call between
         self.exchanges = 0  # that were begun
         self.idle_since = 0.0
+        self.idle_limit = IDLE_LIMIT
         self.is_probe = False
         self.expired = False
         self.sender: asyncio.Task[None] | None = None  # of a body that is not there as a whole
@@ -146,6 +154,8 @@ class CallConnection(asyncio.Protocol):
         try:
             while True:
                 if wire.buffer and (head := wire.next_response()) is not None:
+                    if self.exchanges == 1:
+                        self.idle_limit = _idle_limit(head.headers.get("keep-alive", ""))
                     return head
                 if not inbox.fill_buffer():
                     await self._receive()
@@ -209,6 +219,11 @@ class CallConnection(asyncio.Protocol):
         inbox = self.inbox
         return self.wire.end_exchange() and not (inbox.held or inbox.ended or self._write_paused)
 
+    def descriptor(self) -> int:
+        """The descriptor of the socket; -1 if it is closed."""
+        sock = self.transport.get_extra_info("socket")
+        return -1 if sock is None else int(sock.fileno())
+
     def is_usable(self) -> bool:
         """Whether an idle connection can be used: nothing has come on it."""
         return not (self.inbox.has_bytes or self.inbox.ended)
@@ -231,6 +246,12 @@ class CallConnection(asyncio.Protocol):
 
     def __repr__(self) -> str:
         return f"<CallConnection to {self.host}, {self.exchanges} exchanges, {self.wire!r}>"
+
+
+def _idle_limit(keep_alive: str) -> float:
+    """IDLE_LIMIT, or less if the server says that it closes idle connections sooner, as Node's does after 5 seconds."""
+    found = re.search(r"\btimeout=([0-9]{1,6})\b", keep_alive)
+    return IDLE_LIMIT if found is None else min(IDLE_LIMIT, max(0.0, int(found[1]) - IDLE_MARGIN))
 
 
 def too_large(size: int, most: int) -> HTTPError:

@@ -15,13 +15,11 @@ from collections import deque
 from time import monotonic
 from typing import Any, NamedTuple
 
+from ..core.forks import detach_in_child
 from ..core.settings import Settings
 from .address import Address
 from .call_connection import CallConnection, Owner
 from .retries import AttemptFailed, Failure
-
-IDLE_LIMIT = 10.0
-"""Seconds after which an idle connection is not used again. Servers close theirs later: this one after 15 seconds."""
 
 CONNECT_TIMEOUT = 2.0
 """Seconds to connect, and half of what is left at most: a lost SYN is sent again after one second."""
@@ -63,6 +61,11 @@ class ReplicaConnections:
         self._idle: list[CallConnection] = []  # used last in, first out: the others may grow old
         self._slots = 0  # that are taken, by connections and by calls that connect
         self._waiting: deque[asyncio.Future[CallConnection | None]] = deque()
+        detach_in_child(self, ReplicaConnections._descriptors)
+
+    def _descriptors(self) -> list[int]:
+        """A forked child must not keep the connections open: the callee would not see that they are closed."""
+        return [connection.descriptor() for connection in self.open]
 
     def take_idle(self, now: float) -> CallConnection | None:
         """A connection that can be used at once."""
@@ -70,7 +73,7 @@ class ReplicaConnections:
         while idle:
             connection = idle.pop()
             age = now - connection.idle_since
-            if age < IDLE_LIMIT and connection.is_usable() and (age < PEEK_AFTER or _is_open(connection)):
+            if age < connection.idle_limit and connection.is_usable() and (age < PEEK_AFTER or _is_open(connection)):
                 return connection
             self.discard(connection)
         return None
@@ -198,7 +201,7 @@ def _is_open(connection: CallConnection) -> bool:
     """Whether nothing has come on the connection, not even its end: the event loop may not have looked yet."""
     try:
         poller = select.poll()
-        poller.register(connection.transport.get_extra_info("socket").fileno(), select.POLLIN)
+        poller.register(connection.descriptor(), select.POLLIN)
         return not poller.poll(0)
     except (OSError, ValueError):
         return False

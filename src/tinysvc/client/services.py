@@ -19,13 +19,12 @@ from ..core.errors import ConfigurationError
 from ..core.settings import Settings
 from .address import Address
 from .attempts import Attempts
-from .call_connection import too_large
+from .call_connection import IDLE_LIMIT, too_large
 from .client_tls import client_context
 from .deadlines import Deadlines
 from .hedging import first_response
 from .messages import Incoming, Outgoing
 from .replica import Shared
-from .replica_connections import IDLE_LIMIT
 from .replicas import Replicas
 
 SWEEP = 1.0
