@@ -462,6 +462,34 @@ async def test_frames_after_a_protocol_error_are_discarded(caplog: pytest.LogCap
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("trick", "error"),
+    [
+        ("ready", "said a second time that it is ready"),
+        ("failed start", "reported a failed start after it was ready"),
+        ("piece", "sent a Chunk for job 1, but has <Job 1 running>"),
+        ("end of a stream", "sent a StreamEnd for job 1, but has <Job 1 running>"),
+        ("body in use", "sent a BodyInUse for job 1, but has <Job 1 running>"),
+    ],
+)
+async def test_frame_out_of_turn_is_a_protocol_error(trick: str, error: str) -> None:
+    async with ProcessPoolExecutor(1, program=partial(jobs.hostile_program, "/nowhere")) as pool:
+        with pytest.raises(WorkerDied, match=f"was killed: it {error}"):
+            await submit(pool, trick).future
+        assert (await submit(pool, "honest", b"next").future).body == b"next"
+
+
+@pytest.mark.asyncio
+async def test_job_needs_a_pool_that_has_started() -> None:
+    pool = ProcessPoolExecutor(1, program=jobs.upper_program)
+    with pytest.raises(RuntimeError, match="has not been started"):
+        submit(pool, None)
+    await pool.aclose()
+    with pytest.raises(PoolClosed):
+        submit(pool, None)
+
+
+@pytest.mark.asyncio
 async def test_unencodable_meta_takes_no_worker() -> None:
     async with ProcessPoolExecutor(1, program=jobs.upper_program) as pool:
         with pytest.raises(TypeError):

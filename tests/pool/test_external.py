@@ -38,6 +38,7 @@ from tinysvc.core.errors import (
 from tinysvc.pool import external
 from tinysvc.pool.arena import Arena
 from tinysvc.pool.external import ExternalPool
+from tinysvc.pool.frames import MessageTypes
 from tinysvc.pool.job_reply import JobReply
 from tinysvc.pool.state import Job
 from tinysvc.testing import serving
@@ -235,6 +236,20 @@ async def test_failing_program_is_reported_at_start_up(executor: Executor) -> No
         await pool.start()
     assert "RuntimeError: the resource cannot be opened" in caught.value.traceback
     assert "external_jobs.py" in caught.value.traceback
+
+
+class Typed(external_jobs.Program):
+    message_types = MessageTypes(job=list[str], result=list[str])
+
+
+@pytest.mark.asyncio
+async def test_reply_of_another_form_fails_its_job(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as executor:
+        pool = ExternalPool(executor, Typed(str(tmp_path)))
+        await pool.start()
+        with pytest.raises(RemoteError, match="the worker's reply has the wrong form: Expected `str`, got `int`"):
+            await submit(pool, ["upper"], b"a").future
+        await pool.aclose()
 
 
 # The queue, deadlines, lanes

@@ -69,6 +69,7 @@ def test_reply_arrives_as_it_was_sent(reply: Any) -> None:
         [1, [1], ["ValueError"]],
         [2, [[1]]],
         [2, [["x", None, None]]],
+        [2, [[-1, None, None]]],
     ],
     ids=repr,
 )

@@ -283,7 +283,19 @@ def hostile_program(path: str) -> Iterator[JobFunction]:
     """A program that sends forged frames to the server."""
     import pickle
 
-    from tinysvc.pool.frames import ErrorText, Head, JobError, Pickled, Result, frame
+    from tinysvc.pool.frames import (
+        BodyInUse,
+        Chunk,
+        ErrorText,
+        Head,
+        JobError,
+        Pickled,
+        Ready,
+        Result,
+        StartFailed,
+        StreamEnd,
+        frame,
+    )
 
     class Touch:
         def __reduce__(self) -> tuple[Any, ...]:
@@ -297,6 +309,16 @@ def hostile_program(path: str) -> Iterator[JobFunction]:
             time.sleep(3600)
         if meta == "pickled":
             send(Pickled(number, []), payload)
+            time.sleep(3600)
+        out_of_turn: dict[Any, Head] = {
+            "ready": Ready(),
+            "failed start": StartFailed("Traceback"),
+            "piece": Chunk(number),
+            "end of a stream": StreamEnd(number),
+            "body in use": BodyInUse(number),
+        }
+        if meta in out_of_turn:
+            send(out_of_turn[meta], b"")
             time.sleep(3600)
         if meta == "wrong number":
             with own_channel() as sock:

@@ -25,7 +25,8 @@ The state of a job, by event. A `-` is ignored: a job is settled exactly once, b
 
 Each event is one method. It changes the state and returns instructions for the shell. The queue never calls the shell.
 `admit` is on the path of each request, so it returns the slot of a job that starts at once, instead of a list with one
-Run (lists cost 0.4 us there); what else follows is in `take()`.
+Run: the list costs 0.6 us, more than a tenth of the time in which the server handles a job. All that follows besides
+is in `take()`.
 """
 
 from __future__ import annotations

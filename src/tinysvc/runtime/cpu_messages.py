@@ -11,7 +11,9 @@ The server makes the first column (cpu_handlers.py, cpu_calls.py, batching.py) a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from ..pool.frames import ErrorText, MessageTypes
 from .call_messages import CallAnswer, CallQuestion
@@ -82,7 +84,7 @@ class CallReply(Message, tag=1):
 class BatchPart(Message):
     """One request of a batch: its response, or its error."""
 
-    length: int
+    length: Annotated[int, Meta(ge=0)]
     """Bytes of its body."""
     head: ResponseHead | None
     error: ErrorText | None = None
