@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 import called_app as app
@@ -14,6 +12,7 @@ from tinysvc.runtime.call_messages import CallAnswer, CallQuestion
 from tinysvc.runtime.call_targets import CallTable
 from tinysvc.runtime.running_service import at_work
 from tinysvc.runtime.waiting_calls import answers_of
+from tinysvc.service.plan import plans_of
 
 HEADERS = [("x-call-hops", "1")]
 
@@ -21,17 +20,12 @@ HEADERS = [("x-call-hops", "1")]
 async def answer(question: CallQuestion) -> CallAnswer:
     async with at_work(Service(app.moved, app.factor, app.maybe, prefix="/p"), Settings()) as running:
         found: CallAnswer
-        table = CallTable(running, None)
-        for plan, resources in running_plans(running):
-            table.mount(plan, resources)
+        plans = list(plans_of(running.service))
+        table = CallTable(running, None, plans)
+        for plan in plans:
+            table.mount(plan.route.function, {"factor": 3})
         found, _ = await answers_of(table, object(), 1000)(question, b"")
         return found
-
-
-def running_plans(running: Any) -> list[tuple[Any, dict[str, Any]]]:
-    from tinysvc.service.plan import plans_of
-
-    return [(plan, {"factor": 3}) for plan in plans_of(running.service)]
 
 
 @on_loop

@@ -73,7 +73,8 @@ def chain_of_three(folder: Path, third: str = "", **options: list[str]) -> Itera
         chain = Chain(folder, processes)
         addresses = third or chain.start("third", *options.get("third", ())).url
         second = chain.start("second", "--services", f"chain_third={addresses}", *options.get("second", ()))
-        chain.start("first", "--services", f"chain_second={second.url}", *options.get("first", ()))
+        services = f"chain_second={second.url} chain_third={addresses}"
+        chain.start("first", "--services", services, *options.get("first", ()))
         yield chain
 
 

@@ -7,7 +7,7 @@ start-up where the code names it in a call (call_checks.py), else at its first c
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary, ref
 from ..binding.outgoing import RequestWriter
 from ..binding.replies import ReplyReader
 from ..client.deadlines import Deadlines
+from ..core.call_errors import CallUnavailable
 from ..core.errors import ConfigurationError
 from ..service.plan import Plan, plan_of
 from ..service.routes import Route, call_method, route_of
@@ -78,21 +79,41 @@ class CallTable:
     Args:
         running: The service.
         services: The services at addresses; None if it names none.
+        plans: The routes that are served here.
     """
 
-    def __init__(self, running: Serving, services: Services | None) -> None:
+    def __init__(self, running: Serving, services: Services | None, plans: Iterable[Plan] = ()) -> None:
         self.known: dict[Callable[..., Any], Callee] = {}
         self.deadlines = Deadlines()
         self._running = running
         self._services = services
         self._plans: dict[Callable[..., Any], Plan] = {}
+        for plan in plans:
+            self._plans.setdefault(plan.route.function, plan)  # of several routes, the first
         self._resources: dict[Callable[..., Any], Mapping[str, Any]] = {}
 
-    def mount(self, plan: Plan, resources: Mapping[str, Any]) -> None:
-        """A handler is served here. `resources`: those of the whole server that it takes."""
-        function = plan.route.function
-        self._plans.setdefault(function, plan)  # of several routes, the first
+    def mount(self, function: Callable[..., Any], resources: Mapping[str, Any]) -> None:
+        """The resources of the whole server that a handler takes are open."""
         self._resources.setdefault(function, resources)
+
+    def check(self, called: Iterable[tuple[Callable[..., Any], str]]) -> None:
+        """Check the handlers that the code of the service calls (call_checks.py), before anything is open.
+
+        Raises:
+            ConfigurationError: A handler has neither an address nor a mount, or a value of it cannot travel.
+        """
+        for function, where in called:
+            name = self._address_of(function)
+            if name:
+                self.find(function)
+            elif not any(function in table._plans for table in _tables_here()):
+                raise unknown_callee(function, where)
+
+    def _address_of(self, function: Callable[..., Any]) -> str:
+        """The name of the service at an address that has this handler, or ""."""
+        named = self._services.addresses if self._services is not None else ()
+        service = service_name(function, named)
+        return service if service in named else ""
 
     def find(self, function: Callable[..., Any]) -> Callee | None:
         """The handler, as it is called; None if it has neither an address nor a mount.
@@ -103,13 +124,13 @@ class CallTable:
         route = route_of(function)
         if route is None:
             return None
-        named = self._services.addresses if self._services is not None else ()
-        service = service_name(function, named)
         found: Callee | None
-        if service in named:
+        if service := self._address_of(function):
             found = self._remote(service, route)
         else:
-            plan = self._plans.get(function)
+            plan, service = self._plans.get(function), service_name(function)
+            if plan is not None and function not in self._resources:
+                raise CallUnavailable(f"{function.__qualname__} is not ready: the server starts.", service=service)
             found = self._local(service, plan) if plan else None
         if found is not None:
             self.known[function] = found
@@ -196,8 +217,8 @@ def callee_of(function: Callable[..., Any]) -> Callee:
     raise unknown_callee(function)
 
 
-def unknown_callee(function: Callable[..., Any]) -> ConfigurationError:
-    """The error of a call to a handler that is neither here nor at an address."""
+def unknown_callee(function: Callable[..., Any], where: str = "") -> ConfigurationError:
+    """The error of a call to a handler that is neither here nor at an address. `where`: file and line of the call."""
     if isinstance(function, ModuleType) or not callable(function) or route_of(function) is None:
         name = getattr(function, "__qualname__", repr(function))
         return ConfigurationError.at(
@@ -206,7 +227,7 @@ def unknown_callee(function: Callable[..., Any]) -> ConfigurationError:
     service = service_name(function)
     return ConfigurationError.at(
         function,
-        f"cannot be called: it is not part of a service that runs on this event loop, and `services` has no address of "
-        f"{service}; name its module in the Service(...), or say where it runs: "
+        f"cannot be called{f' in {where}' if where else ''}: it is not part of a service that runs on this event "
+        f"loop, and `services` has no address of {service}; name its module in the Service(...), or say where it runs: "
         f'TINYSVC_SERVICES="{service}=http://host:8000"',
     )

@@ -27,6 +27,7 @@ from ..service.router import Router
 from ..service.routes import Route
 from ..service.service import Service, build_url
 from .background import BackgroundTasks
+from .call_checks import called_handlers
 from .call_targets import CallTable, callable_from_here
 from .checks import endpoint_of
 from .cpu_calls import CpuCall, callable_here
@@ -104,17 +105,18 @@ class RunningService:
             pages = documentation(self.service, plans, self.settings)
             middleware = self.service.middleware  # the docs are behind the service's middleware, too
             extra = {**extra, **{path: self._handlers.within(middleware, page) for path, page in pages.items()}}
-        await self._start_pools(stack)
-        calls = CallTable(self, open_services(stack, self.settings))
+        calls = CallTable(self, open_services(stack, self.settings), plans)
         stack.enter_context(callable_here(self.calls))
         stack.enter_context(callable_from_here(calls))
+        calls.check(called_handlers(plans))
+        await self._start_pools(stack)
         for pool in self.pools:
             pool.answer = answers_of(calls, pool, self.settings.max_result_size)
         opened: dict[Any, Any] = {}
         for plan in plans:
             self._routes_of.setdefault(plan.route.function, []).append((plan.path, plan.route))
             values = await open_once(stack, plan.server_resources, opened, self.lost_resources, self.seconds_left)
-            calls.mount(plan, values)
+            calls.mount(plan.route.function, values)
             is_cpu = plan.route.kind == "cpu"
             handler = handlers[plan] if is_cpu else self._handlers.io_handler(plan, values)
             self._add(plan, self._handlers.with_options(plan, handler, values))
