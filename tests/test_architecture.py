@@ -21,6 +21,7 @@ import tinysvc
 from tinysvc.core.settings import Settings
 from tinysvc.server.loading import load_service
 from tinysvc.server.server import Server
+from tinysvc.testing import serving
 
 ROOT = Path(__file__).parents[1]
 SOURCE = Path(tinysvc.__file__).parent
@@ -127,6 +128,49 @@ async def test_request_calls_what_the_page_says(
             writer.close()
     assert head.startswith(b"HTTP/1.1 200 ")
     assert len(named) > 8
+    assert {each for each in named if not is_called(*each, called)} == set(), "named on the page, but not called"
+
+
+CALLEE = """
+from tinysvc import io_route
+
+@io_route("/walked", methods=["POST"])
+async def walked(values: list[int]) -> int:
+    return sum(values)
+"""
+CALLER = """
+import walked_callee
+from tinysvc import call, io_route
+
+@io_route("/")
+async def caller() -> int:
+    return await call(walked_callee.walked, [1, 2])
+"""
+
+
+@pytest.mark.asyncio
+@pytest.mark.usefixtures("nothing_left")
+async def test_call_calls_what_the_page_says(tmp_path: Path) -> None:
+    """The second call: the first one opens the connection."""
+    section = PAGE.partition("## A call to another service")[2].partition("\n## ")[0]
+    steps = [line for line in section.splitlines() if re.match(r"\| \d", line)]
+    named = {(match[1], match[2] or "") for line in steps for match in NAMED.finditer(line)}
+    named.discard(("runtime/call_targets.py", "CallTable.find"))  # its result is kept
+    for name, text in (("walked_callee", CALLEE), ("walked_caller", CALLER)):
+        (tmp_path / f"{name}.py").write_text(text)
+    with serving(str(tmp_path / "walked_callee.py")) as address:
+        server = Server(
+            load_service(str(tmp_path / "walked_caller.py")), Settings(port=0, services=f"walked_callee={address}")
+        )
+        async with server.listening() as url:
+            reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+            for _ in range(2):
+                with calls() as called:
+                    writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+                    await reader.readuntil(b"\r\n\r\n")
+                    assert await reader.readexactly(1) == b"3"
+            writer.close()
+    assert len(named) > 12
     assert {each for each in named if not is_called(*each, called)} == set(), "named on the page, but not called"
 
 

@@ -48,6 +48,11 @@ async def slow(key: str) -> str:
     return await call(chain_second.slow, key)
 
 
+@io_route("/hedged", methods=["POST"])
+async def hedged(key: str) -> str:
+    return await call(chain_third.hedged, key)
+
+
 @io_route("/pid-of-third")
 async def pid_of_third() -> int:
     """One call, to one of the replicas of the third."""

@@ -31,6 +31,16 @@ def stuck_idempotent(key: str) -> str:
     return key
 
 
+@cpu_route("/hedged", methods=["POST"], timeout=60, idempotent=True, hedge=0.05)
+def hedged(key: str) -> str:
+    """The first execution never ends; the second one returns."""
+    if is_marked(f"{key}.loser"):
+        return key
+    mark(f"{key}.loser", os.getpid())
+    compute_forever()
+    return key
+
+
 @cpu_route("/quick", methods=["POST"], timeout=60)
 def quick(key: str) -> str:
     mark(key, os.getpid())
