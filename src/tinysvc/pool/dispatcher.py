@@ -231,8 +231,7 @@ class Dispatcher:
                 each.worker.channel.shut_down()
             else:
                 assert kind is Kill
-                with_stack = each.worker.kill_reason == PAST_DEADLINE
-                self._forkserver.kill(each.worker.number, with_stack=with_stack)
+                self._forkserver.kill(each.worker.number, with_stack=each.worker.kill_reason == PAST_DEADLINE)
 
     async def _start_worker(self, worker: Worker) -> None:
         try:
@@ -250,14 +249,8 @@ class Dispatcher:
             self._on_end(WorkerEnd(worker.number, None, f"could not be started: {error}"))
 
     def _channel(self, worker: Worker, ours: socket.socket) -> Channel:
-        channel = Channel(
-            ours,
-            self._decode,
-            partial(self._on_frame, worker),
-            partial(self._on_closed, worker),
-            self._max_result_size,
-        )
-        worker.channel = channel
+        on_frame, on_closed = partial(self._on_frame, worker), partial(self._on_closed, worker)
+        worker.channel = channel = Channel(ours, self._decode, on_frame, on_closed, self._max_result_size)
         return channel
 
     # Memory that is kept for the next big body
@@ -312,7 +305,10 @@ class Dispatcher:
         elif isinstance(head, frames.LogRecord):
             log_record(worker.number, self.name, head.fields)
         elif isinstance(head, frames.Ready):
-            self._on_ready(worker)
+            if worker.state is STARTING:
+                self._on_ready(worker)
+            else:
+                self._protocol_error(worker, "said a second time that it is ready")
         elif isinstance(head, frames.StartFailed):
             if worker.state is STARTING:
                 worker.start_error = head.traceback
@@ -322,9 +318,6 @@ class Dispatcher:
             self._on_job_frame(worker, head, body)
 
     def _on_ready(self, worker: Worker) -> None:
-        if worker.state is not STARTING:
-            self._protocol_error(worker, "said a second time that it is ready")
-            return
         self._carry_out(self.scheduler.became_ready(worker, self._now()))
         if not self._first_start.done() and self.scheduler.ready == self.scheduler.size:
             self._first_start.set_result(None)
