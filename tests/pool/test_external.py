@@ -347,6 +347,20 @@ async def test_lane_leaves_workers_for_other_jobs(executor: Executor, tmp_path: 
 
 
 @pytest.mark.asyncio
+async def test_waiting_job_comes_before_a_new_one_when_the_executor_has_grown(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as executor:
+        async with pool_in(executor, tmp_path) as pool:
+            await waiting(pool, tmp_path, "first")
+            second = submit(pool, ("upper",), b"second")
+            executor._max_workers = 2
+            third = submit(pool, ("upper",), b"third")
+            assert second.slot is not None
+            assert third.slot is None
+            (tmp_path / "go").touch()
+            await asyncio.gather(second.future, third.future)
+
+
+@pytest.mark.asyncio
 async def test_each_slot_becomes_free_again(tmp_path: Path) -> None:
     allowed = (DeadlineExceeded, DeadlineInQueue, JobAbandoned)
     chance = random.Random(1)

@@ -189,8 +189,7 @@ class ExternalPool:
         while True:
             await asyncio.sleep(CLUSTER_PAUSE)
             await self._update_cluster_size()
-            self._queue.resize(self.max_workers)
-            self._carry_out(self._queue.wake(monotonic()))
+            self._resize()
 
     async def _update_cluster_size(self) -> None:
         assert self._client is not None
@@ -212,7 +211,7 @@ class ExternalPool:
         job.frame, job.body = encode(job.meta), _all_bytes(job.body)
         job.number = next(self._queue.numbers)
         job.pool, job.future = self, self._loop.create_future()
-        self._queue.resize(self.max_workers)
+        self._resize()
         slot = self._queue.admit(job, monotonic())
         if slot is not None and (refusal := self._start(slot)) is not None:
             job.future.cancel()  # the refusal is raised here
@@ -226,6 +225,10 @@ class ExternalPool:
         self._carry_out(self._queue.abandon(job, monotonic(), even_running=even_running))
 
     # The queue's instructions
+
+    def _resize(self) -> None:
+        """Note the present number of workers: no event reports that an executor has grown or shrunk."""
+        self._carry_out(self._queue.resize(self.max_workers, monotonic()))
 
     def _carry_out(self, todo: list[Instruction]) -> None:
         for each in todo:  # which grows while the executor refuses jobs
@@ -270,7 +273,7 @@ class ExternalPool:
 
     def _on_end(self, slot: Slot, future: Future[Outcome]) -> None:
         """The executor has ended the job: its slot is free."""
-        self._queue.resize(self.max_workers)
+        self._resize()
         self._carry_out(self._queue.end(slot, [self._outcome(future)], monotonic()))
 
     def _outcome(self, future: Future[Outcome]) -> JobReply | Exception:

@@ -239,15 +239,14 @@ class JobQueue(Generic[S]):
             job.deadline += seconds
         self.next_tick += seconds
 
-    def resize(self, size: int) -> None:
-        """There are `size` slots now. Not for slots that start and end by themselves."""
+    def resize(self, size: int, now: float) -> list[Instruction]:
+        """There are `size` slots now: start the jobs that may start. Not for slots that start and end by themselves."""
+        grows = size > self.size
         self.size = size
         while len(self.free) + len(self.at_work) < size:
             self.free.append(Slot())  # type: ignore[arg-type]
-
-    def wake(self, now: float) -> list[Instruction]:
-        """Something outside has changed, such as the size: start the jobs that may start."""
-        self._dispatch(now)
+        if grows:  # before `admit` gives the new slots to a new job
+            self._dispatch(now)
         return self.take()
 
     def close(self, now: float) -> list[Instruction]:

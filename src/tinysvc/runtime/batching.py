@@ -75,7 +75,7 @@ class Batcher:
     def _resize(self) -> None:
         """Note how many workers the batches may use; not how many are ready, as no event reports the next ready one."""
         limit = math.inf if self._lane is None else self._lane.limit
-        self._queue.resize(int(min(self._pool.max_workers, limit)))
+        self._carry_out(self._queue.resize(int(min(self._pool.max_workers, limit)), monotonic()))
 
     def _note_starts(self) -> None:
         """Note which batches the pool has started."""
