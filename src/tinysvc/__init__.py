@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from .executor import ProcessPoolExecutor
     from .runtime.background import Background
     from .runtime.calls import call
+    from .runtime.remote import Remote
     from .server.run import run
     from .service.service import Service
     from .web.websocket import WebSocket
@@ -75,6 +76,7 @@ __all__ = [
     "ProcessPoolExecutor",
     "Query",
     "QueueFull",
+    "Remote",
     "RemoteError",
     "Request",
     "Response",
@@ -99,6 +101,7 @@ _ON_DEMAND = {
     "Background": "runtime.background",
     "Pool": "core.settings",
     "ProcessPoolExecutor": "executor",
+    "Remote": "runtime.remote",
     "Service": "service.service",
     "SocketClosed": "web.websocket_protocol",
     "WebSocket": "web.websocket",

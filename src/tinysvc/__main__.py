@@ -27,6 +27,8 @@ examples:
   python -m tinysvc hello.py --port 0         on a free port
   python -m tinysvc hello.py --unix /tmp/hello.sock
   python -m tinysvc hello.py --reload         restart when the file changes
+  python -m tinysvc hello.py --client > hello_client.py
+  python -m tinysvc --client http://127.0.0.1:8000 > hello_client.py
   python -m tinysvc --new hello               write a first service, with tests and a Dockerfile
   python -m tinysvc hello.py --workers 4      four server processes; each gets 2 of 8 CPU workers
 
@@ -37,6 +39,7 @@ SHOWN = {
     "routes": "the routes",
     "openapi": "the OpenAPI document",
     "settings": "every option, its value and its origin",
+    "client": "a module with typed functions that call the service; TARGET may be the URL of a running one",
 }
 
 
@@ -93,6 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write_new(new)
     elif is_bench:
         measure(target, options)
+    elif subject == "client":
+        print_client(target, options)
     elif subject:
         show(subject, lambda: _load(target, options), options)
     else:
@@ -123,6 +128,13 @@ def write_new(name: str) -> None:
     except ConfigurationError as error:
         print(f"tinysvc: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def print_client(target: str, options: Mapping[str, Any]) -> None:
+    from .cli.client_stubs import client_module
+
+    with exit_on_failure():
+        print(client_module(target, lambda: _load(target, options), options), end="")
 
 
 def measure(target: str, options: Mapping[str, Any]) -> None:

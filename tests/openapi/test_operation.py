@@ -57,3 +57,17 @@ async def lines() -> AsyncIterator[str]:
 
 def test_stream_is_marked() -> None:
     assert operation(lines, path="/lines")["x-tinysvc"] == {"kind": "io", "stream": True}
+
+
+@io_route("/ordered", methods=["POST"], idempotent=True, hedge=0.05, timeout=1.0)
+async def ordered() -> None: ...
+
+
+@io_route("/counted", idempotent=False)
+async def counted() -> None: ...
+
+
+def test_options_for_callers_are_shown_where_they_are_declared() -> None:
+    found = operation(ordered, path="/ordered", method="post")["x-tinysvc"]
+    assert found == {"kind": "io", "idempotent": True, "hedge": 0.05, "timeout": 1.0}
+    assert operation(counted, path="/counted")["x-tinysvc"] == {"kind": "io", "idempotent": False}

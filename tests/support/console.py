@@ -21,7 +21,7 @@ ADDRESS = "http://127.0.0.1:8000"
 """The address of a server without --port in the docs; the tests use free ports."""
 
 TYPED = re.compile(r"^\$ (.*)$", re.MULTILINE)
-SERVES = re.compile(r"python -m tinysvc (?!.*--(routes|openapi|settings|bench|new|version|help))(.*)")
+SERVES = re.compile(r"python -m tinysvc (?!.*--(routes|openapi|settings|client|bench|new|version|help))(.*)")
 
 HAS_CURL = shutil.which("curl") is not None
 

@@ -15,6 +15,7 @@ import msgspec
 
 from ..core.encoding import json_bytes
 from ..core.form_data import FLUSH_SIZE, UploadFile
+from ..core.responses import OCTETS
 from ..core.units import MiB
 from .inputs import Input
 from .outgoing_texts import texts_of
@@ -24,6 +25,7 @@ WHOLE_BODY = 1 * MiB
 
 _ESCAPED = {'"': "%22", "\r": "%0D", "\n": "%0A"}
 _TO_ESCAPE = re.compile('["\r\n]')
+_NOT_PRINTABLE = re.compile("[^ -~]")
 
 FormBody = bytes | Callable[[], AsyncIterator[bytes]]
 
@@ -64,9 +66,9 @@ def _parts(name: str, value: Any, *, as_json: bool) -> Iterator[Field]:
         yield from (Field(name, text) for text in texts_of(value))
 
 
-def form_body(fields: list[Field]) -> tuple[str, FormBody]:
-    """The content type and the body of a form. It is urlencoded if it has only texts."""
-    if all(isinstance(each.content, str) for each in fields):
+def form_body(fields: list[Field], *, multipart: bool = False) -> tuple[str, FormBody]:
+    """The content type and the body of a form. It is urlencoded if it has only texts, unless `multipart`."""
+    if not multipart and all(isinstance(each.content, str) for each in fields):
         return "application/x-www-form-urlencoded", urlencode([(each.name, each.content) for each in fields]).encode()
     boundary = token_hex(16)
     size = sum(each.content.size for each in fields if isinstance(each.content, UploadFile))
@@ -86,7 +88,8 @@ def _multipart(fields: list[Field], boundary: str) -> Iterator[bytes]:
         head = f'--{boundary}\r\ncontent-disposition: form-data; name="{_escaped(name)}"'
         if isinstance(content, UploadFile):
             head += f'; filename="{_escaped(content.filename)}"'
-            yield f"{head}\r\ncontent-type: {content.content_type or 'application/octet-stream'}\r\n\r\n".encode()
+            kind = _NOT_PRINTABLE.sub("", content.content_type) or OCTETS
+            yield f"{head}\r\ncontent-type: {kind}\r\n\r\n".encode()
             content.file.seek(0)
             while piece := content.read(FLUSH_SIZE):
                 yield piece

@@ -29,10 +29,13 @@ def execution(route: Route, settings: Settings) -> dict[str, Any]:
     if route.kind == "cpu":
         found["pool"] = route.pool
     options = {
+        "hedge": route.hedge,
         "timeout": route.timeout_or(settings.cpu_timeout) if route.kind == "cpu" else route.timeout,
         "limit": route.limit,
         "batch": route.batch and {"size": route.batch.size, "wait": route.batch.wait},
         "cache": route.cache and route.cache.seconds,
         "stream": not route.batch and is_stream(without_annotated(result_type(route))),
     }
+    if route.is_idempotent is not None:
+        found["idempotent"] = route.is_idempotent
     return found | {name: value for name, value in options.items() if value}

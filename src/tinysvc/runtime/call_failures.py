@@ -67,7 +67,7 @@ async def check_response(incoming: Incoming, service: str) -> None:
 
 def failure_of(
     status: int, headers: Mapping[str, str], body: bytes, *, service: str = "", replica: str = "", attempts: int = 0
-) -> TinysvcError:
+) -> HTTPError | CallFailed:
     """The exception of an error response.
 
     Args:
@@ -93,7 +93,7 @@ def _members(content_type: str, body: bytes) -> dict[str, Any] | None:
 
 def _failure(
     status: int, headers: Mapping[str, str], members: dict[str, Any] | None, facts: Mapping[str, Any]
-) -> TinysvcError:
+) -> HTTPError | CallFailed:
     kind = str((members or {}).get("type", "")).removeprefix("urn:tinysvc:")
     detail = (members or {}).get("detail", "")
     if status < 500:

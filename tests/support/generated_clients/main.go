@@ -77,6 +77,11 @@ func main() {
 	}
 	found["error"] = fmt.Sprintf("%d %s", response.StatusCode, problem.GetDetail())
 
+	basket := client.NewBasket(map[string]int64{"pen": 1})
+	receipt, _, err := api.OrdersAPI.Order(ctx).Basket(*basket).Execute()
+	picked := must(receipt, err).Picked[0]
+	found["office"] = []any{picked.Item, picked.Count}
+
 	file := must(os.CreateTemp("", "text"))
 	defer os.Remove(file.Name())
 	must(file.WriteString("The cat sleeps. The dog runs."))

@@ -47,6 +47,10 @@ async function main(): Promise<void> {
     found.error = `${response.status} ${problem.detail}`;
   }
 
+  const basket: client.Basket = { items: { pen: 1 } };
+  const { picked } = await new client.OrdersApi(configuration).order({ basket });
+  found.office = [picked[0].item, picked[0].count];
+
   const text = new Blob(["The cat sleeps. The dog runs."]);
   found.text = (await new client.TextApi(configuration).facts({ body: text })).words;
 
