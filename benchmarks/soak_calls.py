@@ -81,8 +81,8 @@ class Chain:
     def _start(self, name: str) -> None:
         command = [sys.executable, "-m", "tinysvc", f"chain_{name}.py", "--port", "0", "--cpu-workers", "1"]
         if self.services:
-            callee, called = list(self.services.items())[-1]
-            command += ["--services", f"chain_{callee}=http://127.0.0.1:{called.port}"]
+            called = {callee: f"http://127.0.0.1:{service.port}" for callee, service in self.services.items()}
+            command += ["--services", " ".join(f"chain_{callee}={url}" for callee, url in called.items())]
         log = self.folder / f"chain_{name}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(

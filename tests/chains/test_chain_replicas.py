@@ -22,8 +22,9 @@ def chain(tmp_path: Path) -> Iterator[Chain]:
     """The first service calls two replicas of the third, `third` and `other`."""
     with chain_of_three(tmp_path) as chain:
         other = chain.start("third", as_name="other")
-        replicas = f"chain_third={chain.running['third'].url},{other.url}"
-        chain.start("first", "--services", replicas)
+        addresses = {name: each.url for name, each in chain.running.items()}
+        services = f"chain_second={addresses['second']} chain_third={addresses['third']},{other.url}"
+        chain.start("first", "--services", services)
         yield chain
 
 
