@@ -421,23 +421,22 @@ class RemoteError(PoolError):
         type_name (str): Name of the exception's type.
         message (str): Type and text of the exception.
         traceback (str): Traceback of the worker as text.
-        original: The exception itself, or a copy without what cannot be pickled, where a function was called (`cpu`,
+        original: The exception itself, or a copy without what cannot be pickled, where a function was called (`call`,
             `run`, `submit`). None if the exception cannot be pickled, and for requests of a cpu route.
 
     Example:
         ```python
-        from tinysvc import RemoteError, cpu, cpu_route, io_route
+        from tinysvc import CallFailed, RemoteError, call, cpu_route
 
         @cpu_route("/invert/{n}")
         def invert(n: float) -> float:
             return 1 / n
 
-        @io_route("/safe/{n}")
         async def safe(n: float) -> float:
             try:
-                return await cpu(invert, n)
-            except RemoteError as error:
-                assert isinstance(error.original, ZeroDivisionError)
+                return await call(invert, n)
+            except CallFailed as error:
+                assert isinstance(error.__cause__, RemoteError)
                 return 0.0
         ```
     """

@@ -35,7 +35,7 @@ def sendable_text(text: str) -> str:
 
 
 def pickled_error(error: BaseException) -> bytes:
-    """Pickle the exception, and whether unpickling restores it exactly, for run(), submit() and cpu().
+    """Pickle the exception, and whether unpickling restores it exactly, for run(), submit() and call().
 
     Many exceptions cannot be restored exactly, as their __init__ takes other arguments than those in `args`. These are
     replaced by a stand-in, which is created without __init__: of the same class, or an HTTPError if the server may not

@@ -29,13 +29,13 @@ def endpoint_of(plan: Plan, settings: Settings) -> Endpoint:
         )
     if has_parameter(function, WebSocket):
         raise ConfigurationError.at(
-            function, "takes a WebSocket, which lives on the event loop; use @io_route, and await cpu(...) in it"
+            function, "takes a WebSocket, which lives on the event loop; use @io_route, and await call(...) in it"
         )
     if has_parameter(function, Background):
         raise ConfigurationError.at(
             function,
             "takes Background, but @cpu_route runs it in a worker, and the tasks run on the event loop of the server; "
-            "take it in an @io_route, and await cpu(...) in it, or in an @io_resource of the request",
+            "take it in an @io_route, and await call(...) in it, or in an @io_resource of the request",
         )
     resources = {name: resource.function for name, resource in plan.cpu_resources.items()}
     in_thread = not settings.cpu_workers and not isinstance(settings.pools.get(route.pool), Executor)

@@ -225,7 +225,7 @@ def _compressed(request: Request, response: Response, content: Any) -> Any:
 
 
 def _called(endpoint: Endpoint, resources: Values) -> JobFunction:
-    """The handler as a function that the server calls by `cpu(...)`."""
+    """The handler as a function that the server calls by `call(...)`."""
     own = {name: resources[name] for name in signature(endpoint.function).parameters if name in resources}
 
     def run_job(message: CallMessage, body: Body) -> Reply:

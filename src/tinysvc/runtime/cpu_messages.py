@@ -1,7 +1,7 @@
 """The messages between the server and the program of its cpu routes: what a job asks for, and what it replies.
 
     RequestMessage    a request; the body of the job is the request's           ──> ResponseHead, and the body
-    CallMessage       a call by `cpu(...)`; the body is (args, kwargs)          ──> CallReply, and a pickle
+    CallMessage       a call by `call(...)`; the body is (args, kwargs)         ──> CallReply, and a pickle
     BatchMessage      several requests; the body is those of all, joined        ──> BatchReply, and the bodies, joined
 
 The server makes the first column (cpu_handlers.py, cpu_calls.py, batching.py) and a worker the second one

@@ -1,8 +1,8 @@
 """Error handlers: functions of the author that turn an exception of a handler into a response, by its type.
 
 The error handlers of a service also apply to the services inside it, after their own. An exception of a cpu handler is
-handled in its worker, an error of the job itself (QueueFull, WorkerDied, ...) in the server. An exception that
-`cpu(...)` or a pool raises in an io handler is handled in the server, by the type that it had in the worker.
+handled in its worker, an error of the job itself (QueueFull, WorkerDied, ...) in the server. An exception that a
+pool raises in an io handler is handled in the server, by the type that it had in the worker.
 """
 
 from __future__ import annotations
