@@ -150,9 +150,8 @@ async def test_connection_that_closed_while_idle_loses_no_call() -> None:
 async def test_job_that_was_not_started_goes_elsewhere(method: str) -> None:
     refuses = answers(*[NOT_STARTED] * 50)
     async with raw_server(refuses) as busy, raw_server(good) as server, calling(busy, server) as caller:
-        statuses = [(await caller.send(method)).status for _ in range(15)]
-        assert statuses == [200] * 15
-        assert busy.requests
+        while len(busy.requests) < 5:
+            assert (await caller.send(method)).status == 200
         assert caller.replicas.every[0].breaker.failures == 0
 
 

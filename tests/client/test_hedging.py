@@ -17,9 +17,8 @@ pytestmark = [pytest.mark.usefixtures("quiet"), pytest.mark.usefixtures("nothing
 @on_loop
 async def test_hedge_goes_to_another_replica_and_the_loser_is_cancelled() -> None:
     async with raw_server(is_silent) as slow, raw_server(good) as server, calling(slow, server) as caller:
-        for _ in range(12):
+        while len(slow.requests) < 3:
             assert await caller.text("GET", hedge=0.02) == "ok"
-        assert slow.requests
         while slow.open:  # each connection to it was closed
             await asyncio.sleep(0.01)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -134,3 +136,26 @@ def test_child_holds_neither_the_address_nor_connections(tmp_path: Path) -> None
             finally:
                 os.kill(child, signal.SIGKILL)
     wait_until(lambda: not is_alive(child), "it has ended")
+
+
+def test_owner_that_has_ended_does_not_keep_the_others() -> None:
+    """In a process of its own: pytest has owners, too."""
+    code = """
+import os
+from tinysvc.core.forks import detach_in_child
+
+class Owner: pass
+
+def closed(owner):
+    raise RuntimeError("Event loop is closed")
+
+read, write = os.pipe()
+owners = [Owner() for _ in range(5)]
+for number, owner in enumerate(owners):
+    detach_in_child(owner, (lambda owner: [write]) if number == 4 else closed)
+child = os.fork()
+if not child:
+    os._exit(0 if os.path.samestat(os.fstat(write), os.stat(os.devnull)) else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "0\n"

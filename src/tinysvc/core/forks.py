@@ -94,7 +94,10 @@ def _detach_owners() -> None:
     _owners.clear()
     devnull = os.open(os.devnull, os.O_RDWR)
     for owner, descriptors in owners:
-        for descriptor in descriptors(owner):
+        found: Iterable[int] = ()
+        with suppress(Exception):  # of an owner that has ended: the others must be detached all the same
+            found = list(descriptors(owner))
+        for descriptor in found:
             with suppress(OSError):
                 if descriptor >= 0:
                     os.dup2(devnull, descriptor, inheritable=False)
