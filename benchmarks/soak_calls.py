@@ -39,8 +39,8 @@ GUARD = 45.0
 SLACK = 8 * 2**20
 """Bytes by which the memory of one process may differ by chance."""
 
-IDLE = 12.0
-"""Seconds in which idle connections between the services are closed."""
+IDLE, PATIENCE = 12.0, 30.0
+"""Seconds in which idle connections between the services are closed; and on a busy machine."""
 
 LOST = "502 call-failed"
 """The worker of the third service was killed."""
@@ -138,7 +138,7 @@ class Chain:
 
     async def rest(self) -> None:
         """Wait until idle connections are closed; note memory and descriptors."""
-        end = time.monotonic() + IDLE
+        end = time.monotonic() + (PATIENCE if self.rests else IDLE)
         while True:
             await asyncio.sleep(1)
             found = {name: at_rest(service.process.pid) for name, service in self.services.items()}
