@@ -480,6 +480,14 @@ async def test_frame_out_of_turn_is_a_protocol_error(trick: str, error: str) -> 
 
 
 @pytest.mark.asyncio
+async def test_stream_for_a_call_is_a_protocol_error() -> None:
+    async with ProcessPoolExecutor(1) as pool:
+        with pytest.raises(WorkerDied, match="was killed: it sent a StreamBegin for job 1"):
+            await pool.run(jobs.stream_in_disguise)
+        assert await pool.run(jobs.add, 1, 1) == 2
+
+
+@pytest.mark.asyncio
 async def test_job_needs_a_pool_that_has_started() -> None:
     pool = ProcessPoolExecutor(1, program=jobs.upper_program)
     with pytest.raises(RuntimeError, match="has not been started"):

@@ -224,6 +224,18 @@ def forkserver_of_this_process() -> int:
 
 
 @pytest.mark.asyncio
+@pytest.mark.usefixtures("nothing_left")
+async def test_pool_that_closes_while_its_forkserver_restarts_leaves_nothing() -> None:
+    async with ProcessPoolExecutor(1) as pool:
+        os.kill(forkserver_of_this_process(), signal.SIGKILL)
+        await until(lambda: not pool._dispatcher.scheduler.can_start)
+        await asyncio.sleep(0)  # another forkserver is started
+        await pool.aclose(0)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert not descendants(os.getpid())
+
+
+@pytest.mark.asyncio
 async def test_flood_of_sigchld_fails_no_job() -> None:
     async with ProcessPoolExecutor(2) as pool:
         forkserver = forkserver_of_this_process()

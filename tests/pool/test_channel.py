@@ -68,6 +68,7 @@ WRONG_HEADS: list[Any] = [
     [2, 1, None, 0, 0, "more"],
     [3, 1, ["a"], 0, 0],
     [4, 1, ["ValueError", "message"], False, 0],
+    [4, 1, ["ValueError", "message", "traceback", "more"], False, 0],
 ]
 
 

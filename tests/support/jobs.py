@@ -356,6 +356,15 @@ def lying_program(claim: Any) -> Iterator[JobFunction]:
     yield handle
 
 
+def stream_in_disguise() -> None:
+    """Begin a stream as the result of a function call."""
+    from tinysvc.pool.frames import StreamBegin, frame
+
+    with own_channel() as channel:
+        channel.sendall(frame(StreamBegin(sys._getframe(1).f_locals["job"].number, None)))
+    time.sleep(3600)
+
+
 @contextmanager
 def crashing_program() -> Iterator[JobFunction]:
     def handle(meta: Any, body: bytes | memoryview) -> Reply:

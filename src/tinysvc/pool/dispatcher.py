@@ -143,10 +143,13 @@ class Dispatcher:
                 self._closed.set()
 
     async def _stop(self, seconds: float) -> None:
-        for task in list(self._tasks):
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
-        if self.scheduler.can_start:
+        if self.scheduler.can_start or tasks:  # one of the tasks may start another forkserver
             await self._forkserver.stop(seconds)
+        if tasks:
+            await asyncio.wait(tasks)
         for worker in list(self.scheduler.workers.values()):
             self._on_end(WorkerEnd(worker.number, None, "was ended with the pool"))
         self._alarm.cancel()
@@ -332,7 +335,7 @@ class Dispatcher:
             job.stream.feed(body)
         elif isinstance(head, frames.Question) and job not in self.answers.under_way:
             self.answers.begin(worker, job, head.meta, body)
-        elif isinstance(head, frames.StreamBegin) and job.stream is None:
+        elif isinstance(head, frames.StreamBegin) and job.stream is None and job.kind is not Call:
             self._begin_stream(worker, job, head.meta)
         elif isinstance(head, frames.BodyInUse) and job.arena is not None:
             job.arena.close()

@@ -58,7 +58,7 @@ class Head(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
     """The head of a frame. No head is a part of a reference cycle, so the garbage collector need not know them."""
 
 
-class ErrorText(Struct, array_like=True, gc=False):
+class ErrorText(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
     """An exception as text: nothing of it has to be unpickled."""
 
     type_name: str
