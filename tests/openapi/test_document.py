@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -28,6 +29,8 @@ from tinysvc import (
 )
 from tinysvc.core.settings import Settings
 from tinysvc.openapi.document import document
+from tinysvc.openapi.page import openapi_json
+from tinysvc.server.loading import load_service
 from tinysvc.service.plan import plans_of
 from tinysvc.testing import serving
 
@@ -139,6 +142,12 @@ def test_document_is_served(url: str) -> None:
     assert (again.status_code, again.content) == (304, b"")
     services = {path.stem for path in [*EXAMPLES.glob("*.py"), *EXAMPLES.glob("office/[a-z]*.py")]}
     assert {tag["name"] for tag in response.json()["tags"]} == services
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("[a-z]*")), ids=lambda path: path.stem)
+def test_document_of_each_example_is_valid(path: Path) -> None:
+    service = load_service(str(path))
+    validate(json.loads(openapi_json(service, plans_of(service), Settings())))
 
 
 def test_document_can_be_disabled_or_replaced() -> None:

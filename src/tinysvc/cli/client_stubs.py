@@ -2,6 +2,9 @@
 
 The module is made from the OpenAPI document alone, in its order: the same document gives the same text. Lines are
 broken as `ruff format` breaks them, at 88 characters, with a trailing comma that keeps them broken at another length.
+
+The document may come from a stranger, and the module is run. So each text of the document becomes an identifier, a
+literal (client_stubs_names.py), a part of a docstring (`docstring`) or of a comment (`_one_line`), and cannot leave it.
 """
 
 from __future__ import annotations
@@ -72,32 +75,19 @@ def module_of(document: Mapping[str, Any], source: str, url: str, command: str) 
         command: The command that makes the module again.
 
     Raises:
-        ConfigurationError: The document refers to a part that it does not have.
+        TargetError: The document refers to a part that it does not have.
     """
     names = Names(RESERVED)
     types = Types(document, names)
     operations = Operations(document, types, names)
     functions = list(operations.functions())
-    parts = [_service(document, url)]
-    parts += [_struct(each) for each in types.structs]
-    parts += [_alias(name, text) for name, text in types.aliases.items()]
-    parts += [_function(each) for each in functions]
+    structs = [_struct(each) for each in types.structs]
+    aliases = "\n".join(_alias(name, text) for name, text in types.aliases.items())
+    parts = list(filter(None, [_service(document, url), *structs, aliases, *map(_function, functions)]))
     head = [_module_docstring(document, source, command), "from __future__ import annotations", _imports(parts)]
-    if operations.left_out:
-        parts.append("\n".join(f"# {route} has no function: {why}." for route, why in operations.left_out.items()))
-    return "\n\n".join([*head, parts[0]]) + "".join(f"\n\n\n{each}" for each in _joined(parts[1:])) + "\n"
-
-
-def _joined(parts: Iterable[str]) -> list[str]:
-    """The parts; aliases on lines of their own are one part."""
-    found: list[str] = []
-    for each in parts:
-        is_alias = re.match(r"\w+: TypeAlias", each)
-        if is_alias and found and re.match(r"\w+: TypeAlias", found[-1]):
-            found[-1] += f"\n{each}"
-        else:
-            found.append(each)
-    return found
+    left_out = [f"# {_one_line(route)} has no function: {why}." for route, why in operations.left_out.items()]
+    parts += ["\n".join(left_out)] if left_out else []
+    return "\n\n".join(head) + "\n\n" + "\n\n\n".join(parts) + "\n"
 
 
 def _module_docstring(document: Mapping[str, Any], source: str, command: str) -> str:
@@ -138,15 +128,12 @@ def _struct(each: StructClass) -> str:
 def _field(field: Field) -> str:
     default = field.default
     if field.name != field.wire_name:
-        kind = (
-            "default_factory=list"
-            if default == "[]"
-            else "default_factory=dict"
-            if default == "{}"
-            else f"default={default}"
-        )
-        default = f"msgspec.field({'' if default is None else f'{kind}, '}name={literal(field.wire_name)})"
+        value = _FACTORIES.get(default, f"default={default}") if default is not None else ""
+        default = f"msgspec.field({', '.join(filter(None, [value, f'name={literal(field.wire_name)}']))})"
     return f"{field.name}: {field.kind.text}" + ("" if default is None else f" = {default}")
+
+
+_FACTORIES = {"[]": "default_factory=list", "{}": "default_factory=dict"}
 
 
 def _alias(name: str, text: str) -> str:
@@ -220,13 +207,17 @@ def _section(title: str, lines: list[str]) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return _printable(" ".join(text.split()))
+
+
+def _printable(text: str) -> str:
+    """The text without control characters and halves of surrogate pairs."""
+    return "".join(each for each in text if each == "\n" or each.isprintable())
 
 
 def docstring(text: str, indent: str) -> str:
     """A text as a docstring. Control characters are left out."""
-    text = re.sub(r"[^\S\n ]", " ", text.expandtabs(4))
-    text = "".join(each for each in text if each == "\n" or each.isprintable())
+    text = _printable(re.sub(r"[^\S\n ]", " ", text.expandtabs(4)))
     text, quote = (text.strip()[:-1], '\\"') if text.strip().endswith('"') else (text.strip(), "")
     text = text.replace("\\", "\\\\").replace('"""', '\\"\\"\\"') + quote
     first, *more = [line.rstrip() for line in text.split("\n")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -261,7 +262,8 @@ def _options(extension: Mapping[str, Any], method: str) -> dict[str, str]:
     if extension.get("idempotent") is (method not in IDEMPOTENT_METHODS):
         found["idempotent"] = str(extension["idempotent"])
     for name in ("hedge", "timeout"):
-        if isinstance(value := extension.get(name), int | float) and not isinstance(value, bool):
+        value = extension.get(name)
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
             found[name] = literal(value)
     return found
 

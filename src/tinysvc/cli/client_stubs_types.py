@@ -6,12 +6,14 @@ an array and one an object, unless a tag tells Structs apart. A union beyond tha
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from ..core.errors import ConfigurationError
+from ..server.loading import TargetError
 from .client_stubs_names import RESERVED_IN_CLASSES, Names, class_name, literal, snake
 
 Schema = Mapping[str, Any]
@@ -93,13 +95,13 @@ class Types:
         """The part of the document that a reference names; any other part as it is.
 
         Raises:
-            ConfigurationError: The reference leads nowhere, or out of the document.
+            TargetError: The reference leads nowhere, or out of the document.
         """
         seen = set()
         while isinstance(part, Mapping) and "$ref" in part:
             pointer = part["$ref"]
             if pointer in seen:
-                raise ConfigurationError(f"the reference {pointer} of the document refers to itself")
+                raise TargetError(f"the reference {pointer} of the document refers to itself")
             seen.add(pointer)
             part = self._at(pointer)
         return part
@@ -107,7 +109,7 @@ class Types:
     def _at(self, pointer: str) -> Any:
         found: Any = self._document
         if not pointer.startswith("#/"):
-            raise ConfigurationError(
+            raise TargetError(
                 f"the document refers to {pointer}, which is not part of it; bundle the documents into one first"
             )
         try:
@@ -115,7 +117,7 @@ class Types:
                 key = step.replace("~1", "/").replace("~0", "~")
                 found = found[int(key) if isinstance(found, list) else key]
         except (KeyError, IndexError, ValueError, TypeError):
-            raise ConfigurationError(f"the document refers to {pointer}, which it does not have") from None
+            raise TargetError(f"the document refers to {pointer}, which it does not have") from None
         return found
 
     def of(self, schema: Any, hint: str) -> Kind:
@@ -162,7 +164,7 @@ class Types:
         return Kind(f"list[{self.of(schema['items'], f'{hint}Item').text}]", ("array",))
 
     def _of_object(self, schema: Schema, hint: str) -> Kind:
-        if "properties" in schema:
+        if _can_be_struct(schema):
             return self._struct(schema, schema.get("title") or hint, None)
         values = schema.get("additionalProperties", True)
         return Kind(f"dict[str, {self.of(values, f'{hint}Value').text}]", ("object",)) if values else DICT
@@ -175,7 +177,7 @@ class Types:
         schema = self._at(pointer)
         name = unquote(pointer).rpartition("/")[2].replace("~1", "/").replace("~0", "~")
         merged = self.merged(schema) if isinstance(schema, Mapping) and "allOf" in schema else schema
-        if isinstance(merged, Mapping) and merged.get("type", "object") == "object" and "properties" in merged:
+        if isinstance(merged, Mapping) and merged.get("type", "object") == "object" and _can_be_struct(merged):
             return self._struct(merged, name, pointer)
         self._open.add(pointer)
         kind = self.of(schema, class_name(name))
@@ -232,6 +234,14 @@ class Types:
             if found["properties"]
             else {key: found[key] for key in found if key not in ("properties", "required")}
         )
+
+
+def _can_be_struct(schema: Schema) -> bool:
+    """Whether an object has properties, with names that msgspec allows: it refuses quotes and control characters."""
+    return "properties" in schema and not any(_REFUSED.search(name) for name in schema["properties"])
+
+
+_REFUSED = re.compile(r'[\x00-\x1f"\\\ud800-\udfff]')
 
 
 def _literals(values: Iterable[Any]) -> Kind:
@@ -310,7 +320,7 @@ def default_code(value: Any, kind: Kind) -> str | None:
     options = kind.text.split(" | ")
     if isinstance(value, bool):
         return literal(value) if "bool" in options else None
-    if isinstance(value, int | float):
+    if isinstance(value, int | float) and math.isfinite(value):
         names = ("int", "float") if isinstance(value, int) else ("float",)
         return literal(value) if any(name in options for name in names) else None
     if isinstance(value, str):
