@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import AsyncIterator
 from time import monotonic
 
 import pytest
@@ -251,6 +252,27 @@ async def test_one_deadline_over_all_attempts() -> None:
         assert raised.value.attempts == 2
         left = [int(each.partition(b"request-timeout: ")[2].partition(b"ms")[0]) for each in server.requests]
         assert left[1] <= left[0] - 59
+
+
+@on_loop
+async def test_timeout_of_the_authors_iterator_is_not_that_of_the_call() -> None:
+    async def fails() -> AsyncIterator[bytes]:
+        yield b"x"
+        raise TimeoutError("of the author")
+
+    async with raw_server(is_silent) as server, calling(server) as caller:
+        with pytest.raises(TimeoutError, match="of the author") as raised:
+            await caller.send("POST", fails)
+        assert not isinstance(raised.value, CallTimeout)
+
+
+@on_loop
+async def test_retry_budget_ends_the_search_for_another_replica() -> None:
+    refuses = answers(*[NOT_STARTED] * 99)
+    async with raw_server(refuses) as one, raw_server(refuses) as other, calling(one, other) as caller:
+        for _ in range(30):
+            assert (await caller.send("GET", within=0.5)).status == 503
+        assert 30 < len(one.requests) + len(other.requests) <= 30 + 3 + 10
 
 
 def test_problem_documents_are_read_up_to_a_limit() -> None:

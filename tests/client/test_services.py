@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+
 import pytest
 
 from http_ends import on_loop, serving
-from raw_servers import calling, good, raw_server
+from raw_servers import Peer, calling, good, is_silent, raw_server
 from tinysvc.client.address import parse_address
+from tinysvc.core.call_errors import CallFailed
 from tinysvc.core.errors import ConfigurationError, HTTPError
 from tinysvc.core.requests import Request
 from tinysvc.core.responses import Response
@@ -37,6 +41,43 @@ async def test_too_large_body_is_not_sent() -> None:
             await caller.send("POST", b"x" * 11)
         assert raised.value.status == 413
         assert server.connections == 0
+
+
+@on_loop
+async def test_close_ends_calls_under_way() -> None:
+    """Those that wait for an answer, read a body, send one, or connect."""
+
+    async def begins(peer: Peer) -> None:
+        await peer.request()
+        peer.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+        await peer.closed()
+
+    ended = []
+
+    async def endless() -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield b"x"
+                await asyncio.sleep(0.001)
+        finally:
+            ended.append(True)
+
+    async def reads(peer: Peer) -> None:
+        await peer.head()
+        await peer.closed()
+
+    async with raw_server(is_silent, begins, reads) as server, calling(server) as caller:
+        calls = [asyncio.create_task(caller.text("GET", body)) for body in (b"", b"", endless)]
+        while not (server.connections == 3 and len(server.requests) == 2):
+            await asyncio.sleep(0.001)
+        calls.append(asyncio.create_task(caller.text()))
+        await asyncio.sleep(0)
+        await caller.services.aclose()
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        assert {isinstance(each, CallFailed) for each in results} == {True}, results
+        assert ended == [True]
+        while server.open:
+            await asyncio.sleep(0.001)
 
 
 @on_loop

@@ -63,7 +63,7 @@ class Replica:
         connection = self.connections.take_idle(now)
         try:
             if connection is None:
-                connection = await self.connections.take(None if deadline is None else deadline - now)
+                connection = await self.connections.take(deadline)
                 now = monotonic()
             connection.is_probe = is_probe
             headers = request.headers

@@ -37,6 +37,9 @@ MAX_CONNECTIONS = _most_connections()
 """Connections to one replica; further calls wait for one. A quarter of the descriptors: the server needs most."""
 
 
+CLOSED = "The service shuts down, and calls no other any more."
+
+
 class Endpoint(NamedTuple):
     """A resolved address: the family of its socket, and what the socket connects to."""
 
@@ -54,6 +57,7 @@ class ReplicaConnections:
         self.endpoint = endpoint
         self.open: set[CallConnection] = set()
         self.closing = False
+        self._is_aborted = False
         self._settings = settings
         self._tls = tls if address.scheme == "https" else None
         self._owner = owner
@@ -78,26 +82,31 @@ class ReplicaConnections:
             self.discard(connection)
         return None
 
-    async def take(self, left: float | None) -> CallConnection:
-        """A new connection, or one that another call has given back. `left`: seconds until the deadline of the call.
+    async def take(self, deadline: float | None) -> CallConnection:
+        """A new connection, or one that another call has given back. `deadline`: of the call.
 
         Raises:
             AttemptFailed: There is no connection.
             TimeoutError: The deadline has passed.
         """
+        if self._is_aborted:
+            raise AttemptFailed(Failure.REFUSED, CLOSED)
         if self._slots >= MAX_CONNECTIONS or self._waiting:
-            async with asyncio.timeout(left):
+            async with asyncio.timeout(None if deadline is None else deadline - monotonic()):
                 connection = await self._wait_for_slot()
             if connection is not None:
                 return connection
         else:
             self._slots += 1
         try:
-            connection = await self._connect(left)
+            connection = await self._connect(deadline)
         except BaseException:
             self._free(None)
             raise
         self.open.add(connection)
+        if self._is_aborted:
+            self.discard(connection)
+            raise AttemptFailed(Failure.REFUSED, CLOSED)
         return connection
 
     async def _wait_for_slot(self) -> CallConnection | None:
@@ -112,8 +121,8 @@ class ReplicaConnections:
                 self._waiting.remove(waiter)
             raise
 
-    async def _connect(self, left: float | None) -> CallConnection:
-        limit = CONNECT_TIMEOUT if left is None else min(CONNECT_TIMEOUT, left / 2)
+    async def _connect(self, deadline: float | None) -> CallConnection:
+        limit = CONNECT_TIMEOUT if deadline is None else min(CONNECT_TIMEOUT, (deadline - monotonic()) / 2)
         try:
             async with asyncio.timeout(limit) as timer:
                 return await self._connected()
@@ -191,8 +200,8 @@ class ReplicaConnections:
         self.close_idle(monotonic())
 
     def abort(self) -> None:
-        """Close all connections; calls that use one fail."""
-        self.closing = True
+        """Close all connections, for good; calls that use one fail."""
+        self.closing = self._is_aborted = True
         for connection in list(self.open):
             connection.close()
 
