@@ -67,9 +67,11 @@ async def test_close_ends_calls_under_way() -> None:
         await peer.closed()
 
     async with raw_server(is_silent, begins, reads) as server, calling(server) as caller:
-        calls = [asyncio.create_task(caller.text("GET", body)) for body in (b"", b"", endless)]
-        while not (server.connections == 3 and len(server.requests) == 2):
-            await asyncio.sleep(0.001)
+        calls = []
+        for number, body in enumerate((b"", b"", endless), 1):
+            calls.append(asyncio.create_task(caller.text("GET", body)))
+            while server.connections < number or len(server.requests) < min(number, 2):
+                await asyncio.sleep(0.001)
         calls.append(asyncio.create_task(caller.text()))
         await asyncio.sleep(0)
         await caller.services.aclose()
