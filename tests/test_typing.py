@@ -39,4 +39,4 @@ def test_pyright_reports_nothing() -> None:
         pytest.skip(f"pyright cannot be run here: {pyright('--version').stderr.strip()[-200:]}")
     said = json.loads(pyright("--outputjson", "--pythonpath", sys.executable).stdout)
     assert said["generalDiagnostics"] == []
-    assert said["summary"]["filesAnalyzed"] == 1 + len(list((ROOT / "examples").glob("*.py")))
+    assert said["summary"]["filesAnalyzed"] == 1 + len(list((ROOT / "examples").rglob("*.py")))

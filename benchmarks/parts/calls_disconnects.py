@@ -36,7 +36,7 @@ MINE = "tinysvc, three services"
 
 
 def disconnects(options: Options) -> str:
-    chains = {MINE: (tinysvc_chain, options.choose(1000, 40)), "FastAPI + httpx, three services": (fastapi_chain, 0)}
+    chains = {MINE: (tinysvc_chain, options.choose(1000, 100)), "FastAPI + httpx, three services": (fastapi_chain, 0)}
     if installed("bentoml"):
         chains["FastAPI + httpx twice, then BentoML"] = (bentoml_chain, 0)
     rows, found = [], {}
