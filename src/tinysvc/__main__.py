@@ -39,7 +39,7 @@ SHOWN = {
     "routes": "the routes",
     "openapi": "the OpenAPI document",
     "settings": "every option, its value and its origin",
-    "client": "a module with typed functions that call the service; TARGET may be the URL of a running one",
+    "client": "a module with typed functions that call the service, or the one that runs at the URL TARGET",
 }
 
 
@@ -53,7 +53,12 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.add_argument("target", metavar="TARGET", nargs="?", help="a file, a folder, a module, or module:service")
+    command.add_argument(
+        "target",
+        metavar="TARGET",
+        nargs="?",
+        help="a file, a folder, a module, or module:service; for --client also a URL",
+    )
     command.add_argument("--new", metavar="NAME", help="write a small, complete service to the folder NAME, and exit")
     for subject, about in SHOWN.items():
         command.add_argument(
