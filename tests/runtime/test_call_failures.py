@@ -81,6 +81,14 @@ def test_retry_after(text: str, seconds: int) -> None:
     assert failed.retry_after == seconds
 
 
+def test_failed_call_of_a_called_cpu_handler_keeps_its_status() -> None:
+    remote = RemoteError("CallUnavailable", "later", "")
+    remote.original = CallUnavailable("later", retry_after=4, service="deeper")
+    failed = failure_here(remote, service="shop", handler="shop.buy", request_id="r")
+    assert isinstance(failed, CallUnavailable)
+    assert (failed.answered, failed.retry_after, failed.service) == (503, 4, "shop")
+
+
 def test_error_of_a_handler_is_logged_once_and_not_shown(caplog: pytest.LogCaptureFixture) -> None:
     for error in (ValueError("secret"), RemoteError("ValueError", "secret", "the traceback")):
         caplog.clear()

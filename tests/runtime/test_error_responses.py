@@ -14,7 +14,18 @@ import orjson
 import pytest
 
 from system import wait_until
-from tinysvc import HTTPError, Request, Response, Service, cpu_route, io_route
+from tinysvc import (
+    BudgetExhausted,
+    CallFailed,
+    CallUnavailable,
+    HTTPError,
+    Request,
+    Response,
+    Service,
+    TinysvcError,
+    cpu_route,
+    io_route,
+)
 from tinysvc.core.errors import NoRoute
 from tinysvc.runtime.error_responses import error_response, of_longest_prefix
 from tinysvc.testing import serving
@@ -103,3 +114,26 @@ def test_longest_prefix_wins_and_ends_at_a_slash() -> None:
 def test_options_of_an_unknown_path_is_404_but_of_the_server_204() -> None:
     responses = [error_response(NoRoute(404), Request("OPTIONS", path), {}) for path in ("*", "/x")]
     assert [response.status for response in responses] == [204, 404]
+
+
+@pytest.mark.parametrize(
+    ("error", "level", "text"),
+    [
+        (BudgetExhausted("The budget of the request, 1s, was used up."), "INFO", "504, The budget of the request, 1s,"),
+        (CallFailed("No answer.", service="shop"), "ERROR", "502, a call failed: No answer. (service shop)"),
+        (
+            CallUnavailable("All are out.", replica="http://a"),
+            "ERROR",
+            "503, a call failed: All are out. (replica http",
+        ),
+    ],
+)
+def test_failed_call_and_used_up_budget_are_logged(
+    error: TinysvcError, level: str, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    response = error_response(error, Request("GET", "/buy", id="r1"), {})
+    assert response.status == error.status
+    (record,) = caplog.records
+    assert record.levelname == level
+    assert record.getMessage().startswith(f"GET /buy (request r1): {text}")

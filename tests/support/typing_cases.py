@@ -20,11 +20,13 @@ from tinysvc import (
     Response,
     Service,
     WebSocket,
+    budget,
     call,
     cpu_resource,
     cpu_route,
     io_resource,
     io_route,
+    seconds_left,
 )
 from tinysvc.core.settings import Settings
 from tinysvc.testing import serving
@@ -66,8 +68,16 @@ async def a_decorated_function_stays_what_it_was() -> None:
     square()  # type: ignore[call-arg]
 
 
-async def so_does_one_that_is_called_in_a_worker() -> None:
+async def so_does_one_that_is_called() -> None:
     assert_type(await call(square, 2), int)
+    assert_type(await call(hello, "Ada"), int)
+    assert_type(await call.forwarding("authorization")(square, 2), int)
+    assert_type(call.wait(hello, "Ada"), int)
+    assert_type(call.wait(square, 2), int)
+    async for event in call.stream(events):
+        assert_type(event, Event)
+    async with budget(0.5):
+        assert_type(seconds_left(), float | None)
 
 
 def options_have_types() -> None:

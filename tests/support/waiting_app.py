@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,24 @@ def unhandled() -> None:
     call.wait(app.raises, "bug")
 
 
+@io_route("/in-thread", methods=["POST"])
+def in_thread(point: app.Point) -> app.Point:
+    return call.wait(app.moved, point, by=2)
+
+
+@io_route("/seen-in-thread")
+def seen_in_thread() -> dict[str, Any]:
+    return call.wait(app.context)
+
+
+@io_route("/calls-unhandled")
+async def calls_unhandled() -> Any:
+    try:
+        await call(unhandled)
+    except CallFailed as error:
+        return error.answered
+
+
 @cpu_route("/short", methods=["POST"], **POOL)  # type: ignore[arg-type]
 def short(path: str) -> float:
     start = time.monotonic()
@@ -123,15 +142,18 @@ def interrupted(path: str, swallowed: bool) -> int:
     def interrupt(*_: object) -> None:
         raise Interrupted
 
+    def interrupt_the_wait() -> None:
+        while not Path(path).exists():
+            time.sleep(0.005)
+        os.kill(os.getpid(), signal.SIGALRM)
+
     signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    threading.Thread(target=interrupt_the_wait).start()
     try:
         call.wait(app.slow, path)
     except Interrupted:
         if not swallowed:
             raise
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
     return os.getpid()
 
 

@@ -4,7 +4,7 @@
              waits <──── Answer ─────
 
 One question at a time: a worker has one job. An exception that interrupts the wait, of a signal handler or a timer,
-leaves the answer on the channel: the worker then ends after its job, because it cannot know where the next frame is.
+leaves the answer on the channel. The job then fails and its worker ends, as it cannot know where the next frame is.
 """
 
 from __future__ import annotations

@@ -135,7 +135,8 @@ class Scheduler(JobQueue[Worker]):
         if self.max_memory and memory > self.max_memory:
             self._replace(worker, now)
         if poisoned:
-            self._kill(worker, "ran out of memory", now)
+            reason = "ran out of memory" if _is_memory_error(outcome) else "cannot take another job"
+            self._kill(worker, reason, now)
         elif worker.replaced:
             self._dismiss(worker, now)
         else:
@@ -343,3 +344,7 @@ class Scheduler(JobQueue[Worker]):
             elif worker.state is not EXITING:
                 self._kill(worker, "ran on while the pool was shut down", now)
         return self.take()
+
+
+def _is_memory_error(outcome: object) -> bool:
+    return getattr(outcome, "type_name", "") == "MemoryError"

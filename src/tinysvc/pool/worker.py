@@ -39,6 +39,9 @@ from .questions import Asker, asking
 from .remote_errors import error_text, pickled_error, sendable_text
 from .worker_channel import MAX_INTERRUPTIONS, WorkerChannel, is_closed_error
 
+UNANSWERED = "a call.wait(...) of the job was interrupted, and its answer is lost"
+"""The error of a job whose question was interrupted: only by an error the server learns that the worker must end."""
+
 
 def work(channel: WorkerChannel, program: Program) -> int:
     """Open the program, report READY, and run jobs until the channel closes. Returns the exit status."""
@@ -77,7 +80,6 @@ def _run_jobs(channel: WorkerChannel, run_job: JobFunction, reset: Callable[[], 
                     return True
                 # In its own context: the next job does not see the context variables that this one sets.
                 goes_on = copy_context().run(_run_job, channel, run_job, *channel.job)  # type: ignore[misc]
-                goes_on = goes_on and not channel.is_asking
             else:  # the job was interrupted
                 job, _ = channel.job
                 channel.flush(ends_job=True)
@@ -86,7 +88,6 @@ def _run_jobs(channel: WorkerChannel, run_job: JobFunction, reset: Callable[[], 
                     error = channel.interruption or InterruptedError("the job was interrupted")
                     goes_on = _send_error(channel, job, error)
                 channel.discard_frame()
-                goes_on = goes_on and not channel.is_asking
             if leftovers.touched:
                 reset()
             while at_end_of_job:
@@ -115,6 +116,8 @@ def _run_job(channel: WorkerChannel, run_job: JobFunction, job: JobHead, body: b
     try:
         if type(job) is RunProgram:
             reply_meta, content = run_job(job.meta, body)
+            if channel.is_asking:
+                raise InterruptedError(UNANSWERED)
             if forks.in_child:
                 forks.end_child()
             if isinstance(content, memoryview):
@@ -127,6 +130,8 @@ def _run_job(channel: WorkerChannel, run_job: JobFunction, job: JobHead, body: b
             assert not isinstance(job, RunProgram)
             function, args, kwargs = unpickle_pieces(job.lengths, body)
             result = function(*args, **kwargs)
+            if channel.is_asking:
+                raise InterruptedError(UNANSWERED)
             if forks.in_child:
                 forks.end_child()
             if type(job) is Call:
@@ -153,16 +158,20 @@ def _send_stream(channel: WorkerChannel, number: int, meta: Any, chunks: Iterato
     channel.send(StreamBegin(number, meta))
     for chunk in chunks:
         channel.send(Chunk(number), chunk)
+    if channel.is_asking:
+        raise InterruptedError(UNANSWERED)
     channel.release_body(number)
     channel.send_end(StreamEnd(number))
 
 
 def _send_error(channel: WorkerChannel, job: JobHead, error: BaseException) -> bool:
-    """Send the error as text. False after a MemoryError: the worker is replaced, as it may still hold the memory."""
-    out_of_memory = isinstance(error, MemoryError)
+    """Send the error as text. False if the worker must be replaced: after a MemoryError it may still hold the memory;
+    after an interrupted question the answer is still on the channel.
+    """
+    poisoned = isinstance(error, MemoryError) or channel.is_asking
     if channel.ended == job.number:  # the error came after the job's end was sent
-        return not out_of_memory
+        return not poisoned
     body = b"" if isinstance(job, RunProgram) else pickled_error(error)
     channel.release_body(job.number)
-    channel.send_end(JobError(job.number, error_text(error), out_of_memory), body)
-    return not out_of_memory
+    channel.send_end(JobError(job.number, error_text(error), poisoned), body)
+    return not poisoned

@@ -118,6 +118,8 @@ def _failure(
 def failure_here(error: Exception, *, service: str, handler: str, request_id: str) -> TinysvcError:
     """The exception of a call for an error of a handler in this process. It is logged as that of a request is."""
     known = error if isinstance(error, TinysvcError) else TinysvcError()
+    if isinstance(error, RemoteError) and isinstance(error.original, TinysvcError):
+        known = error = error.original  # of a cpu handler: of a call that it has made, for example
     if not isinstance(error, TinysvcError) or isinstance(error, RemoteError):
         observe_error(error)
         text = str(error) if isinstance(error, RemoteError) else author_traceback(error)

@@ -103,9 +103,9 @@ class Call:
     def wait(self, handler: Callable[..., T], /, *args: Any, **kwargs: Any) -> T: ...
 
     def wait(self, handler: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Call a handler from a cpu handler, which has no event loop, and wait for its result.
+        """Call a handler from a cpu handler, or a plain `def` io handler, and wait for its result.
 
-        The worker asks the server, which makes the call. When the job is stopped, the call is cancelled. A call that
+        These have no event loop: the server makes the call. When the job is stopped, the call is cancelled. A call that
         needs a worker of the pool in which its caller runs is refused: all workers could wait for each other.
 
         Args:
@@ -119,7 +119,7 @@ class Call:
         Raises:
             HTTPError: The callee has responded with a 4xx.
             CallFailed: There is no result, as for `call`. `CallRefused`: the call needs the pool of its caller.
-            ConfigurationError: It is not called in a cpu handler, or the handler is not known to the server.
+            ConfigurationError: It is called on the event loop, or the handler is not known to the server.
         """
         from .worker_calls import wait_for_call  # a service without such calls needs none of it
 
@@ -161,8 +161,8 @@ the same. Resources of the handler are filled in where it runs.
 The call takes at most the time that the calling code has left, and the callee is told. Cancelling the call stops the
 callee. The trace and `X-Request-Id` of the current request are passed on.
 
-`call.stream(...)` iterates over what a handler yields. `call.wait(...)` is for cpu handlers. `call.forwarding(...)`
-passes credentials on.
+`call.stream(...)` iterates over what a handler yields. `call.wait(...)` is for handlers that are no `async def`.
+`call.forwarding(...)` passes credentials on.
 
 Raises:
     HTTPError: The callee has responded with a 4xx. It has the same status, detail and further members.

@@ -12,6 +12,7 @@ alone. So a handler with `batch=` must be safe to repeat.
 
 from __future__ import annotations
 
+import logging
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import ExitStack, contextmanager
@@ -24,6 +25,7 @@ from ..binding.compressed_bodies import RAW_KINDS, typed_body
 from ..binding.inputs import Body
 from ..binding.results import encode_iterator, encode_result
 from ..core.budget import Deadline, current
+from ..core.call_errors import BudgetExhausted, CallFailed
 from ..core.errors import HTTPError, UnencodableResult
 from ..core.form_data import FormData
 from ..core.headers import HeaderLines, Headers
@@ -51,6 +53,8 @@ from .cpu_messages import (
 
 if TYPE_CHECKING:
     from ..service.routes import Batch
+
+log = logging.getLogger("tinysvc")
 
 Values = Mapping[str, Any]
 
@@ -209,9 +213,12 @@ def _holding(form: FormData, pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _error_response(error: Exception, request: Request, error_handlers: ErrorHandlers) -> Response | None:
-    """The response of the author's error handlers, or the problem of an HTTPError; None for other errors."""
+    """The response of the author's error handlers, or of an HTTPError or a failed call; None for other errors."""
     if error_handlers and (response := handled_error(error, request, error_handlers)):
         return response
+    if isinstance(error, (CallFailed, BudgetExhausted)):
+        log.error("%s %s (request %s): %d, %s", request.method, request.raw_path, request.id, error.status, error)
+        return problem_response(error, request)
     return problem_response(error, request) if isinstance(error, HTTPError) else None
 
 

@@ -35,9 +35,9 @@ def wait_for_call(
     """See `Call.wait`."""
     ask = asking.get()
     if ask is None:
-        raise ConfigurationError.at(
-            function, "cannot be called by call.wait(...) here, which is for cpu handlers; write `await call(...)`"
-        )
+        from .thread_calls import wait_in_thread  # not in a worker
+
+        return wait_in_thread(function, args, kwargs, forwarded)
     callee = _known.get(function) or _callee(function)
     context = call_context(0.0)
     request = callee.writer.write(callee.writer.arguments(args, kwargs))
