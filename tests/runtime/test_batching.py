@@ -162,6 +162,18 @@ async def test_request_abandoned_while_waiting_is_dropped() -> None:
 
 
 @pytest.mark.asyncio
+async def test_request_that_ended_before_its_batch_started_has_never_run() -> None:
+    pool = FakePool()
+    to = batcher(pool, size=2)
+    first, second = submit(to, b"a", b"b")
+    to.abandon(first, even_running=False)
+    pool.start(pool.jobs[0])
+    to.abandon(second, even_running=False)  # it notes the start of the batch
+    assert second.started
+    assert (first.started, first.ran) == (0.0, 0.0)
+
+
+@pytest.mark.asyncio
 async def test_batch_is_abandoned_with_its_last_request() -> None:
     pool = FakePool()
     to = batcher(pool)
@@ -171,8 +183,8 @@ async def test_batch_is_abandoned_with_its_last_request() -> None:
     for item in items[:2]:
         to.abandon(item, even_running=True)
     assert not pool.abandoned
-    to.abandon(items[1], even_running=True)  # said twice
-    to.abandon(items[2], even_running=False)  # it is to run to its end, whoever has left
+    to.abandon(items[1], even_running=True)  # for the second time
+    to.abandon(items[2], even_running=False)  # it runs to its end after a disconnect
     assert not pool.abandoned
     to.abandon(items[2], even_running=True)
     assert pool.abandoned == [(job, True)]

@@ -30,7 +30,7 @@ from ..pool.alarm import Alarm
 from ..pool.arena import BIG, Arena
 from ..pool.job_queue import Grouping, Instruction, JobQueue, Run, Settle, Stop, WakeAt
 from ..pool.job_reply import JobReply, settle
-from ..pool.state import Job, Lane, Slot
+from ..pool.state import DONE, Job, Lane, Slot
 from .cpu_messages import BatchMessage
 
 if TYPE_CHECKING:
@@ -81,7 +81,8 @@ class Batcher:
         """Note which batches the pool has started."""
         for slot in self._queue.at_work:
             for job in slot.jobs:
-                job.started = slot.handle.started
+                if job.state is not DONE:  # else it has ended before the start
+                    job.started = slot.handle.started
 
     def _on_alarm(self) -> None:
         self._resize()

@@ -48,7 +48,7 @@ def cpu_handler(
     timeout = route.timeout_or(default_timeout)
     batched = route.batch is not None
     submit = Batcher(pool, number, route.batch, lane).submit_job if route.batch else pool.submit_job
-    when_gone = route.on_disconnect
+    on_disconnect = route.on_disconnect
 
     async def handle(request: Request) -> Response:
         limit = timeout
@@ -78,9 +78,9 @@ def cpu_handler(
             None if limit is None else monotonic() + limit,
         )
         key = (number, method, path, query, body) if type(body) is bytes else None
-        stops = when_gone == "cancel" or (not when_gone and method in SAFE_METHODS)
+        stops = on_disconnect == "cancel" or (not on_disconnect and method in SAFE_METHODS)
         if request.time_limit is not None:
-            stops = when_gone != "finish"  # a client that gives a time waits for the response
+            stops = on_disconnect != "finish"  # a client that gives a time waits for the response
         job: Job | None = None
         try:
             job = submit(Job(message, body, timeout if batched else limit, lane, key, stops))

@@ -9,15 +9,16 @@ message that it receives (`incoming`) and one for the message that it sends (`ou
                                                                           │
     IDLE <────────────────────────────────────────────────────────────────┘ both are DONE
 
-    event                        state before                     state after
-    receive, next_request        incoming IDLE or HEAD            HEAD, BODY (a body follows) or DONE
+    event of a ServerConnection  state before                     state after
+    next_request                 incoming IDLE or HEAD            HEAD (more bytes are needed), BODY or DONE
     take_piece                   incoming BODY                    BODY or DONE
-    begin_response, head         outgoing IDLE                    BODY
-    end_response                 outgoing BODY                    IDLE (the next request may be taken) or CLOSED
-    any ProtocolError            any                              incoming CLOSED: nothing behind a fault is parsed
-    receive, next_request        incoming CLOSED                  CLOSED, and no request
+    head, begin_stream           outgoing IDLE                    BODY
+    end_response                 outgoing BODY                    both IDLE (another request may be taken) or CLOSED
+    plain_response               incoming DONE, outgoing IDLE     both IDLE: the three events above in one
+    a ProtocolError              any                              incoming CLOSED: nothing behind a fault is parsed
+    next_request                 incoming CLOSED                  CLOSED, and no request
 
-Two rules make it predictable.
+client_connection.py has the other side. Two rules make it predictable.
 
 1. *How the bytes were cut does not matter.* A head is judged when its empty line has arrived, and no byte behind it is
    looked at. Only a fault that no more bytes can mend is refused sooner; a head that arrives in one piece is asked the

@@ -1,4 +1,4 @@
-"""Bytes that a connection has received while its task did not wait for them; the client is held back in time."""
+"""Bytes that a connection has received and its task has not taken, with back-pressure on the client."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Buffered(Protocol):
 class Inbox:
     """The bytes for one task. `wire` gets them in portions of READ_SIZE.
 
-    `at_end`: no more bytes come. `ended`: the same, or none are wanted. `out_of_time`: a deadline has passed while the
-    task did not wait.
+    `at_end`: no more bytes come. `ended`: no further request is taken, as no more bytes come, a deadline has passed or
+    the server drains. `out_of_time`: a deadline has passed while the task did not wait.
     """
 
     __slots__ = ("_limit", "_size", "_wire", "at_end", "ended", "held", "out_of_time", "transport", "waiter")
@@ -34,7 +34,7 @@ class Inbox:
     def __init__(self, wire: Buffered, limit: int) -> None:
         self.transport: asyncio.Transport
         self._wire = wire
-        self._limit = limit  # bytes that are held before the client is held back
+        self._limit = limit  # bytes that are held before reading pauses
         self.held: list[bytes] = []  # pieces that the wire has not got
         self._size = 0
         self.at_end = self.ended = False
