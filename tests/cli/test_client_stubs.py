@@ -162,6 +162,22 @@ def test_docstring_is_the_text(text: str) -> None:
     assert namespace["function"].__doc__.strip().replace("\n    ", "\n") == kept
 
 
+def test_long_lines_are_broken(tmp_path: Path) -> None:
+    values = [f'the value, number "{number}"' for number in range(9)] + list(range(3))
+    response = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Many"}}}}
+    query = [{"in": "query", "name": f"parameter_{number}", "schema": {"type": "string"}} for number in range(6)]
+    operation = {"operationId": "many", "parameters": query, "responses": {"200": response}}
+    schemas = {"Many": {"enum": values}}
+    text = module_of({"paths": {"/": {"get": operation}}, "components": {"schemas": schemas}}, "x", "", "make x")
+    assert "\nMany: TypeAlias = Literal[\n    'the value, number \"0\"',\n" in text
+    assert "\n    2,\n]\n" in text
+    assert '\n        query={\n            "parameter_0": parameter_0,\n' in text
+    (tmp_path / "many.py").write_text(text)
+    for width in ("88", "120"):
+        command = [sys.executable, "-m", "ruff", "format", "--isolated", f"--line-length={width}", "--check", "many.py"]
+        assert subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=50).returncode == 0
+
+
 LEAVING = ['"""', "\\", '\\"', "\n", "\r", "'", '"', "{x}", "\n\nimport os", "#", "]", "\ud800", "\x0c", "nan"]
 """Texts that could leave their place in the code."""
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from tinysvc import Service, io_route
 from tinysvc.cli import client_stubs_document
@@ -67,13 +68,13 @@ def test_document_of_a_service_that_is_not_served(monkeypatch: pytest.MonkeyPatc
 def test_document_of_a_running_service() -> None:
     with serving(Service(index, name="shop")) as url:
         for target in (url, f"{url}/", f"{url}/openapi.json"):
-            document, address = document_at(target)
+            document, address = document_at(target, {})
             assert (document["info"]["title"], address) == ("shop", url)
 
 
 def test_document_behind_a_unix_socket(tmp_path: Path) -> None:
     with serving(Service(index, name="shop"), unix=str(tmp_path / "s")):
-        document, address = document_at(f"unix:{tmp_path / 's'}")
+        document, address = document_at(f"unix:{tmp_path / 's'}", {})
     assert (document["info"]["title"], address) == ("shop", f"unix:{tmp_path / 's'}")
 
 
@@ -89,8 +90,21 @@ def test_document_behind_a_unix_socket(tmp_path: Path) -> None:
 def test_path_of_the_document(path: str, asked: str, address: str) -> None:
     requests: list[str] = []
     with responding(200, json.dumps(DOCUMENT).encode(), requests) as url:
-        assert document_at(url + path) == (DOCUMENT, url + address)
+        assert document_at(url + path, {}) == (DOCUMENT, url + address)
     assert requests == [asked]
+
+
+def test_document_behind_https(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "own.pem"))
+    with serving(Service(index, name="shop"), ssl_cert=str(tmp_path / "own.pem")) as url:
+        document, address = document_at(url, {"services_ca": str(tmp_path / "ca.pem")})
+        assert (document["info"]["title"], address) == ("shop", url)
+        with pytest.raises(
+            TargetError, match=r"certificate verify failed.*; name the authority of its .* --services-ca"
+        ):
+            document_at(url, {})
 
 
 def test_document_in_a_file(tmp_path: Path) -> None:
@@ -113,19 +127,19 @@ def test_document_in_a_file(tmp_path: Path) -> None:
 )
 def test_wrong_url_is_explained(url: str, says: str) -> None:
     with pytest.raises(TargetError, match=f"^{re.escape(says)}$"):
-        document_at(url)
+        document_at(url, {})
 
 
 def test_refused_connection_is_explained() -> None:
     with socket.socket() as closed:  # bound, but it does not listen
         closed.bind(("127.0.0.1", 0))
         with pytest.raises(TargetError, match="cannot be reached: Connection refused; is the service running"):
-            document_at(f"http://127.0.0.1:{closed.getsockname()[1]}")
+            document_at(f"http://127.0.0.1:{closed.getsockname()[1]}", {})
 
 
 def test_https_to_a_plain_server_is_explained() -> None:
     with serving(Service(index)) as url, pytest.raises(TargetError, match=r"^https://.* cannot be reached: .*SSL"):
-        document_at(url.replace("http://", "https://"))
+        document_at(url.replace("http://", "https://"), {})
 
 
 @pytest.mark.parametrize(
@@ -143,7 +157,7 @@ def test_response_that_is_no_document_is_explained(
 ) -> None:
     monkeypatch.setattr(client_stubs_document, "LARGEST", 100)
     with responding(status, content, []) as url, pytest.raises(TargetError, match=re.escape(says)):
-        document_at(url)
+        document_at(url, {})
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,12 @@ import contextlib
 import gc
 import threading
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import trustme
 
 from tinysvc import (
     CallFailed,
@@ -119,6 +121,18 @@ def test_service_that_does_not_run_is_unavailable() -> None:
 def test_address_may_have_a_prefix(url: str) -> None:
     with serving(Service(Service(name, prefix="/api"))) as url:
         assert asyncio.run(Remote("other", f"{url}/api").call("GET", "/name", str)) == "none"
+
+
+def test_https_needs_a_certificate_of_a_known_authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "own.pem"))
+    with serving(Service(name), ssl_cert=str(tmp_path / "own.pem")) as url:
+        assert url.startswith("https://")
+        with pytest.raises(CallFailed):
+            asyncio.run(Remote("other", url).call("GET", "/name", str))
+        monkeypatch.setenv("TINYSVC_SERVICES_CA", str(tmp_path / "ca.pem"))
+        assert asyncio.run(Remote("other", url).call("GET", "/name", str)) == "none"
 
 
 # Connections

@@ -52,7 +52,7 @@ def client_module(target: str, load: Callable[[], Service], options: Mapping[str
     """
     url, source = "", target
     if is_url(target):
-        document, url = document_at(target)
+        document, url = document_at(target, options)
         source = f"the OpenAPI document of {url}"
     elif target.endswith(".json"):
         document = document_in_file(target)

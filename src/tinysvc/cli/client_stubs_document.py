@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..core.settings import load_settings
+from ..client.client_tls import client_context
+from ..core.settings import Settings, load_settings
 from ..openapi.page import openapi_json
 from ..server.loading import TargetError
 from ..service.plan import plans_of
@@ -51,11 +52,12 @@ def document_in_file(path: str) -> dict[str, Any]:
     return checked(content, path)
 
 
-def document_at(url: str) -> tuple[dict[str, Any], str]:
+def document_at(url: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     """The document of a running service, and the address of the service without the document's path.
 
     Args:
         url: Such as http://127.0.0.1:8000, https://example.org/api/openapi.json or unix:/run/orders.sock.
+        options: Options of the command line. Those of calls, such as `services_ca`, also hold for https here.
 
     Raises:
         TargetError: The service cannot be reached, or does not respond with an OpenAPI document.
@@ -63,10 +65,12 @@ def document_at(url: str) -> tuple[dict[str, Any], str]:
     address, place = _split(url)
     where = f"{address}{place}" if not address.startswith("unix:") else f"{place} of {address}"
     try:
-        response, content = _get(address, place)
+        response, content = _get(address, place, load_settings(options, os.environ))
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise TargetError(f"{address} cannot be reached: {reason}; is the service running?") from None
+        is_untrusted = isinstance(error, ssl.SSLCertVerificationError)
+        hint = "name the authority of its certificate by --services-ca" if is_untrusted else "is the service running?"
+        raise TargetError(f"{address} cannot be reached: {reason}; {hint}") from None
     if response.status != 200:
         raise TargetError(
             f"{where} responded with {response.status} {response.reason}, not with an OpenAPI document; "
@@ -91,8 +95,8 @@ def _split(url: str) -> tuple[str, str]:
     return origin, f"{path}/{name}"
 
 
-def _get(address: str, path: str) -> tuple[http.client.HTTPResponse, bytes]:
-    connection, prefix = _connection(address)
+def _get(address: str, path: str, settings: Settings) -> tuple[http.client.HTTPResponse, bytes]:
+    connection, prefix = _connection(address, settings)
     try:
         connection.request("GET", f"{prefix}{path}", headers={"accept": "application/json"})
         response = connection.getresponse()
@@ -104,7 +108,7 @@ def _get(address: str, path: str) -> tuple[http.client.HTTPResponse, bytes]:
     return response, content
 
 
-def _connection(address: str) -> tuple[http.client.HTTPConnection, str]:
+def _connection(address: str, settings: Settings) -> tuple[http.client.HTTPConnection, str]:
     """A connection, and the prefix of its paths."""
     if address.startswith("unix:"):
         return _UnixConnection(address.removeprefix("unix:")), ""
@@ -115,7 +119,8 @@ def _connection(address: str) -> tuple[http.client.HTTPConnection, str]:
         raise TargetError(f"{address} has no valid port; a port is a number up to 65535") from None
     if parts.scheme == "http":
         return http.client.HTTPConnection(host, port, timeout=SECONDS), parts.path
-    return http.client.HTTPSConnection(host, port, timeout=SECONDS, context=ssl.create_default_context()), parts.path
+    tls = client_context(settings.services_ca, settings.services_cert, settings.services_key)
+    return http.client.HTTPSConnection(host, port, timeout=SECONDS, context=tls), parts.path
 
 
 class _UnixConnection(http.client.HTTPConnection):
