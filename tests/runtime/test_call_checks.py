@@ -27,8 +27,12 @@ def names(*parts: Any) -> set[str]:
 def test_calls_are_found_in_handlers_resources_and_functions_of_the_module() -> None:
     found = names(*ALL_BUT_UNSERVED)
     assert found == {"chain", "moved", "counted", "text", "now", "row"}
-    assert names(app.opened, app.plain, app.unserved) == {"chain", "moved", "limited", "row"}
+    assert names(app.opened, app.plain, app.unserved) == {"chain", "moved", "limited"}
     assert names(app.dotted) == {"row"}
+
+
+def test_function_that_no_served_handler_uses_is_not_looked_at() -> None:
+    assert names(app.hidden) == set()
 
 
 def test_module_without_calls_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:

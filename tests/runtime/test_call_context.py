@@ -8,7 +8,7 @@ import pytest
 
 from tinysvc import CallRefused, Request, budget
 from tinysvc.core.headers import Headers
-from tinysvc.runtime.call_context import GRACE, LONGEST, MAX_HOPS, Calling, call_context, calling, hops_of, time_for
+from tinysvc.runtime.call_context import GRACE, LONGEST, MAX_HOPS, CallContext, call_context, calling, hops_of, time_for
 
 
 def request(**headers: str) -> Request:
@@ -39,7 +39,7 @@ def test_hops_that_a_sender_may_write(text: str, hops: int) -> None:
 
 
 def test_called_code_is_one_hop_further() -> None:
-    token = calling.set(Calling(request(traceparent="t", x_other="o"), 4))
+    token = calling.set(CallContext(0.0, "", request(traceparent="t", x_other="o"), 4))
     try:
         context = call_context(1.0)
         assert context.hops == 5
@@ -54,7 +54,7 @@ def test_called_code_is_one_hop_further() -> None:
 
 
 def test_seventeenth_hop_is_refused() -> None:
-    token = calling.set(Calling(None, MAX_HOPS))
+    token = calling.set(CallContext(0.0, "", None, MAX_HOPS))
     try:
         with pytest.raises(CallRefused, match="has passed 16 services"):
             call_context(1.0)

@@ -1,4 +1,4 @@
-"""The check of calls at start-up: the source of a service's modules is read for `call(handler, ...)`.
+"""The check of calls at start-up: the source of a service's handlers is read for `call(handler, ...)`.
 
 Found are `call(f, ...)`, `call.stream(f, ...)`, `call.wait(f, ...)` and `call.forwarding(...)(f, ...)`, where `f` is a
 name, or a name in a module, of the module's top level. All other calls are checked when they are made.
@@ -10,7 +10,7 @@ import ast
 import inspect
 import sys
 import types
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from ..service.plan import Plan
@@ -29,24 +29,23 @@ class CalledHandler(NamedTuple):
 
 
 def called_handlers(plans: Iterable[Plan]) -> Iterator[CalledHandler]:
-    """The handlers that the code of these routes, and of the modules around it, calls.
+    """The handlers that these routes call: in their handlers, resources, and the functions and classes that these use.
 
-    Code of another handler or resource is left out: it is not served.
+    Only names of the handler's own module are followed. Other code of a module may call what is not served here.
     """
-    plans = list(plans)
-    served = {plan.route.function for plan in plans}
-    resources = {
-        resource.function
-        for plan in plans
-        for each in (plan.cpu_resources, plan.server_resources, plan.request_resources)
-        for resource in each.values()
-    }
-    names = {getattr(function, "__module__", "") for function in served | resources}
-    for module in filter(None, map(sys.modules.get, sorted(names))):
-        yield from _called_in(module, served | resources)
+    served: dict[str, list[str]] = {}
+    for plan in plans:
+        resources = [plan.cpu_resources, plan.server_resources, plan.request_resources]
+        functions = [resource.function for each in resources for resource in each.values()]
+        for function in [plan.route.function, *functions]:
+            if isinstance(function, types.FunctionType):  # not a resource that a test has given
+                served.setdefault(function.__module__, []).append(function.__name__)
+    for name, functions_there in sorted(served.items()):
+        if module := sys.modules.get(name):
+            yield from _called_in(module, functions_there)
 
 
-def _called_in(module: types.ModuleType, served: Container[Callable[..., Any]]) -> Iterator[CalledHandler]:
+def _called_in(module: types.ModuleType, served: Iterable[str]) -> Iterator[CalledHandler]:
     names = vars(module)
     if not any(isinstance(value, Call) or getattr(value, "__name__", "") == "tinysvc" for value in names.values()):
         return  # most modules: their source need not be read
@@ -54,16 +53,23 @@ def _called_in(module: types.ModuleType, served: Container[Callable[..., Any]]) 
         tree = ast.parse(inspect.getsource(module))
     except (OSError, TypeError, SyntaxError):  # it has no source, as in an interactive session
         return
-    for part in tree.body:
-        if isinstance(part, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            function = names.get(part.name)
-            if recorded(function) and function not in served:
-                continue
-        for node in ast.walk(part):
-            if isinstance(node, ast.Call) and node.args and _is_call(node.func, names):
+    parts = {part.name: part for part in tree.body if isinstance(part, _DEFINITIONS)}
+    waiting, seen = list(served), set[str]()
+    while waiting:
+        name = waiting.pop()
+        if name not in parts or name in seen:
+            continue
+        seen.add(name)
+        for node in ast.walk(parts[name]):
+            if isinstance(node, ast.Name) and not recorded(names.get(node.id)):
+                waiting.append(node.id)
+            elif isinstance(node, ast.Call) and node.args and _is_call(node.func, names):
                 function = _value(node.args[0], names)
                 if route_of(function) is not None:
                     yield CalledHandler(function, f"{module.__file__}:{node.lineno}")
+
+
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 def _is_call(node: ast.expr, names: dict[str, Any]) -> bool:

@@ -83,16 +83,8 @@ class CallContext(NamedTuple):
         return found
 
 
-class Calling(NamedTuple):
-    """Code that a call runs in this process: it knows the request of the call, and its place in the chain."""
-
-    request: Request | None
-    hops: int
-    pools: frozenset[object] = frozenset()
-    """Pools with a worker that waits for the call."""
-
-
-calling: ContextVar[Calling | None] = ContextVar("tinysvc_calling", default=None)
+calling: ContextVar[CallContext | None] = ContextVar("tinysvc_calling", default=None)
+"""The call that the running code answers, where that runs in this process."""
 
 
 def call_context(default: float) -> CallContext:
@@ -110,7 +102,7 @@ def call_context(default: float) -> CallContext:
     inner = calling.get()
     pools: frozenset[object] = frozenset()
     if inner is not None:
-        request, hops, pools = inner
+        request, hops, pools = inner.request, inner.hops, inner.pools
     else:
         owner = current_owner()
         request = owner.current_request() if owner is not None else current_request()

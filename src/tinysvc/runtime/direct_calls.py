@@ -21,7 +21,7 @@ from ..core.call_errors import CallTimeout
 from ..core.errors import ConfigurationError, DeadlineExceeded, DeadlineInQueue, HTTPError, TinysvcError
 from ..core.responses import Response
 from ..core.threads import in_thread
-from .call_context import CallContext, Calling, calling
+from .call_context import CallContext, calling
 from .call_failures import failure_here
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ class DirectTarget:
 
     def arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The arguments by name. TypeError for a wrong one."""
+        if not kwargs and len(args) == len(self._names):
+            return dict(zip(self._names, args, strict=True))
         return arguments_by_name(self.function, self._names, self._required, args, kwargs)
 
     def items(self, *_: Any) -> AsyncGenerator[Any, None]:
@@ -125,7 +127,7 @@ class DirectIo(DirectTarget):
         is_own = own is not None and now + own < deadline
         if is_own:
             deadline = now + own  # type: ignore[operator]  # it is not None
-        inner = calling.set(Calling(context.request, context.hops, context.pools))
+        inner = calling.set(context)
         outer = current.set(Deadline(deadline))
         limit = TaskLimit()
         self._deadlines.add(limit, deadline)

@@ -23,7 +23,7 @@ from ..core.responses import OCTETS, FileContent, Response, close_content
 from ..core.settings import Settings
 from ..core.threads import in_thread
 from ..core.tracebacks import author_traceback, indented, observe_error
-from .call_context import CallContext, Calling, calling
+from .call_context import CallContext, calling
 
 log = logging.getLogger("tinysvc.calls")
 
@@ -79,7 +79,7 @@ class LocalIncoming:
         self.content: bytes | None = None
         self._running = running
         self._request = request
-        self._calling = Calling(request, context.hops, context.pools)
+        self._calling = context._replace(request=request)
         self._service = service
         self._head = asyncio.get_running_loop().create_future()
         self._pieces: asyncio.Queue[bytes | None] = asyncio.Queue(1)  # None: the end

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..binding.outgoing import OutgoingRequest
 from ..core.errors import ConfigurationError, TinysvcError
 from ..core.tracebacks import author_traceback
-from .call_context import HOPS, CallContext, Calling, calling
+from .call_context import HOPS, CallContext, calling
 from .call_messages import CallAnswer, CallQuestion, failure_from
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ async def _called(
         frozenset({pool}),
     )
     context.check_pool(callee.pool, f"{question.module}.{question.name}")
-    calling.set(Calling(None, context.hops, context.pools))
+    calling.set(context)
     target = callee.prefix + question.target
     sent = OutgoingRequest(question.method, target, question.headers, body)
     incoming = await callee.exchange(sent, context)
