@@ -87,3 +87,35 @@ async def test_unknown_service_names_the_remedy() -> None:
     async with raw_server(good) as server, calling(server) as caller:
         with pytest.raises(ConfigurationError, match="add other=http://host:port"):
             await caller.services.send("other", None, deadline=None, idempotent=True)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+@on_loop
+async def test_refusal_of_a_large_body_arrives(is_stream: bool) -> None:
+    """The server answers and closes before it has read the body: no reset may take the answer away."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(80):
+            yield b"x" * 100_000
+
+    async with serving(echo, max_body_size=1000) as server:
+        address = parse_address(f"http://127.0.0.1:{server.port}")
+        async with calling(address, max_body_size=10_000_000) as caller:
+            for _ in range(5):
+                incoming = await caller.send("POST", pieces if is_stream else b"x" * 8_000_000)
+                assert incoming.status == 413
+                assert b"1000" in await incoming.body(10_000)
+
+
+@on_loop
+async def test_call_on_an_idle_connection_makes_no_task_and_no_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with raw_server(good) as server, calling(server) as caller:
+        await caller.text()
+        loop, made = asyncio.get_running_loop(), []
+        for name in ("call_later", "call_at", "create_task", "run_in_executor"):
+            monkeypatch.setattr(loop, name, lambda *args, **options: made.append(args))
+        for _ in range(50):
+            assert await caller.text("POST", b"x") == "ok"
+        monkeypatch.undo()
+        assert made == []
+        assert server.connections == 1
