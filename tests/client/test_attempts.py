@@ -76,7 +76,7 @@ async def test_callee_that_dies_unanswered_is_retried_if_idempotent() -> None:
 @on_loop
 async def test_callee_that_dies_unanswered_is_an_error_else() -> None:
     async with raw_server(resets_unanswered) as bad, calling(bad) as caller:
-        with pytest.raises(CallFailed, match="without an answer") as raised:
+        with pytest.raises(CallFailed, match="without a response") as raised:
             await caller.send("POST", b"x")
         assert (raised.value.status, raised.value.attempts, raised.value.service) == (502, 1, "callee")
         assert raised.value.replica == str(bad.address)

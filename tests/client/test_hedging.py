@@ -67,7 +67,7 @@ async def test_failed_hedge_does_not_end_the_first_attempt() -> None:
 async def test_all_attempts_failed_is_the_first_error() -> None:
     dies = resets_unanswered
     async with raw_server(dies) as one, raw_server(dies) as other, calling(one, other) as caller:
-        with pytest.raises(CallFailed, match="without an answer"):
+        with pytest.raises(CallFailed, match="without a response"):
             await caller.send("GET", hedge=0.0001)
 
 

@@ -11,7 +11,7 @@ import pytest
 from http_ends import logged, on_loop
 from raw_servers import OK, Peer, answers, calling, good, is_silent, problem, raw_server, resets_unanswered
 from tinysvc.client.breaker import MAX_FAILURES
-from tinysvc.client.replica import ANSWER_GRACE
+from tinysvc.client.replica import RESPONSE_GRACE
 from tinysvc.core.call_errors import CallFailed, CallTimeout, CallUnavailable
 
 pytestmark = [pytest.mark.usefixtures("quiet"), pytest.mark.usefixtures("nothing_left")]
@@ -29,24 +29,24 @@ async def test_all_replicas_out_is_503_at_once_while_one_probe_continues(caplog:
         for _ in range(MAX_FAILURES):
             with pytest.raises(CallTimeout):
                 await caller.send(within=0.03)
-        await asyncio.sleep(2 * ANSWER_GRACE)
+        await asyncio.sleep(2 * RESPONSE_GRACE)
         begin = monotonic()
         with pytest.raises(CallUnavailable, match="all replicas are avoided") as raised:
             await caller.send()
         assert monotonic() - begin < 0.2
         assert raised.value.retry_after >= 1
-        assert logged(caplog) == [f"{server.address} is avoided until it answers: The response did not come in time."]
+        assert logged(caplog) == [f"{server.address} is avoided until it responds: The response did not come in time."]
         replica = caller.replicas.every[0]
         replica.breaker.until = monotonic()
         calls = [asyncio.create_task(caller.text(within=0.2)) for _ in range(20)]
         ended = await asyncio.gather(*calls, return_exceptions=True)
         assert sorted(type(each).__name__ for each in ended) == ["CallTimeout"] + ["CallUnavailable"] * 19
-        await asyncio.sleep(2 * ANSWER_GRACE)
+        await asyncio.sleep(2 * RESPONSE_GRACE)
         assert len(server.requests) == MAX_FAILURES + 1
         replica.breaker.until = monotonic()
         with caplog.at_level(logging.INFO, "tinysvc.client"):
             assert await caller.text() == "ok"  # the next probe
-        assert "answers again" in caplog.text
+        assert "responds again" in caplog.text
         assert [await caller.text() for _ in range(5)] == ["ok"] * 5
         logged(caplog)
 
@@ -95,7 +95,7 @@ async def test_answers_are_not_held_against_the_replica(status: int) -> None:
 @on_loop
 async def test_504_just_after_the_deadline_is_not_held_against_the_replica(monkeypatch: pytest.MonkeyPatch) -> None:
     """The budget ends in the callee's queue at the moment in which the caller gives up."""
-    monkeypatch.setattr("tinysvc.client.replica.ANSWER_GRACE", 0.7)
+    monkeypatch.setattr("tinysvc.client.replica.RESPONSE_GRACE", 0.7)
 
     async def answers_just_too_late(peer: Peer) -> None:
         await peer.request()

@@ -13,7 +13,7 @@ from tinysvc.client.retries import Failure, is_blamed, may_repeat, was_not_sent
         (Failure.REFUSED, True, True, True, True),
         (Failure.NOT_SENT, True, True, True, True),
         (Failure.IDLE_RACE, True, False, False, False),
-        (Failure.NO_ANSWER, True, False, False, True),
+        (Failure.NO_RESPONSE, True, False, False, True),
         (Failure.NOT_STARTED, True, True, False, False),
         (Failure.CUT_SHORT, False, False, False, True),
     ],

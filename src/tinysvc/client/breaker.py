@@ -1,9 +1,9 @@
 """The circuit breaker of a replica: calls avoid a failed replica, and one call at a time finds out if it is back.
 
-    CLOSED ──MAX_FAILURES in a row, or one refused connection──> OPEN ──pause is over──> one call: PROBED
-      ^                                                            ^                        │        │
-      └────────────────────── any answer ──────────────────────────┼────────────────────────┘        │
-                                                                   └── failure, with a longer pause ─┘
+    CLOSED ──MAX_FAILURES in a row, or one failed connection──> OPEN ──pause is over──> PROBED: one call
+      ^                                                           ^                       │          │
+      └───────────────────────── any response ────────────────────┼───────────────────────┘          │
+                                                                  └────────────── failure ───────────┘
 
 After "Circuit Breaker" of Michael Nygard's *Release It!*, and Finagle's failure accrual and fail-fast modules, which
 give the numbers their order of magnitude.
@@ -51,7 +51,7 @@ class Breaker:
         self.is_probed = False
 
     def succeed(self) -> None:
-        """The replica has answered."""
+        """The replica has responded."""
         self.failures = self.pauses = 0
 
     def fail(

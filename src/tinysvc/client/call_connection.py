@@ -3,7 +3,7 @@
     begin ──> receive_head ──> receive_piece ... b"" ──> may be reused if `end_exchange`
 
 The task of the call waits for bytes in `wire/inbox.py`, which holds back the callee if they are not taken. The body of
-a request that is not there as a whole is sent by a task of its own: the answer may come before it ends.
+a request that is not there as a whole is sent by a task of its own: the response may come before it ends.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ class CallConnection(asyncio.Protocol):
                 raise self._fault
             if self.wire.incoming == IDLE and not self.wire.buffer:
                 reused = self.exchanges > 1
-                failure = Failure.IDLE_RACE if reused else Failure.NO_ANSWER
+                failure = Failure.IDLE_RACE if reused else Failure.NO_RESPONSE
                 raise AttemptFailed(failure, f"{failure.value}.".capitalize())
             self.wire.receive_eof()
             return
@@ -201,14 +201,14 @@ class CallConnection(asyncio.Protocol):
         return b""
 
     def is_whole(self) -> bool:
-        """Whether the response has come whole, though nobody waits for it any more."""
+        """Whether the response has come whole. It is discarded."""
         try:
             return self.wire.next_response() is not None and self.wire.body is None
         except ProtocolError:
             return False
 
-    def is_answered(self) -> bool:
-        """Whether any byte of an answer has come."""
+    def has_response(self) -> bool:
+        """Whether any byte of a response has come."""
         return self.inbox.has_bytes or self.wire.incoming != IDLE
 
     def end_exchange(self) -> bool:

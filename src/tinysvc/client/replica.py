@@ -1,4 +1,4 @@
-"""One replica of a service: its calls in flight, and what they say about its health."""
+"""One replica of a service: its calls in flight, and its health as their results show it."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ AT_DEADLINE = 0.01
 """Seconds before a deadline from which a cancellation counts as the deadline: the limit of the handler that calls ends
 at the same moment, and its timer may be the faster one."""
 
-ANSWER_GRACE = 0.05
-"""Seconds after a deadline in which an answer still shows that the replica is alive. Nobody waits for it any more."""
+RESPONSE_GRACE = 0.05
+"""Seconds after a deadline in which a response, although it is discarded, still shows that the replica is alive."""
 
 
 class Shared(NamedTuple):
-    """What the replicas of all services share."""
+    """State that the replicas of all services share."""
 
     settings: Settings
     tls: ssl.SSLContext | None
@@ -81,7 +81,7 @@ class Replica:
             self._end_badly(connection, error, is_probe, deadline)
             raise
         if self.breaker.failures or is_probe:
-            self._count_answer(is_probe)
+            self._count_response(is_probe)
         if connection.wire.body is None:
             self.end(connection)
             return Incoming(head.status, head.headers, self.name, content)
@@ -111,16 +111,16 @@ class Replica:
     def _end_badly(
         self, connection: CallConnection | None, error: BaseException, is_probe: bool, deadline: float | None
     ) -> None:
-        """No head came: what that says about the replica, and the end of the connection."""
+        """No head came: count it for or against the replica, and end the connection."""
         if isinstance(error, AttemptFailed) and is_blamed(error.failure):
             self._count_failure(is_probe, error.failure, error.detail)
         if connection is None:
             self.in_flight -= 1
         elif isinstance(error, asyncio.CancelledError) and connection.is_whole():
             self.end(connection)
-        elif _is_too_late(error, connection, deadline) and not connection.is_answered():
+        elif _is_too_late(error, connection, deadline) and not connection.has_response():
             connection.interrupt()
-            self._deadlines.add(connection, monotonic() + ANSWER_GRACE)
+            self._deadlines.add(connection, monotonic() + RESPONSE_GRACE)
             return  # `on_deadline` goes on
         else:
             self.cut_off(connection)
@@ -133,7 +133,7 @@ class Replica:
         if not connection.expired:
             connection.interrupt()
             return
-        if not connection.is_answered():  # ANSWER_GRACE is over
+        if not connection.has_response():  # RESPONSE_GRACE is over
             self._count_failure(connection.is_probe, None, "The response did not come in time.")
         self.cut_off(connection)
         if connection.is_probe:
@@ -144,9 +144,9 @@ class Replica:
 
     # Health
 
-    def _count_answer(self, is_probe: bool) -> None:
+    def _count_response(self, is_probe: bool) -> None:
         if self.breaker.pauses:
-            log.info("%s answers again", self.name)
+            log.info("%s responds again", self.name)
         self.breaker.succeed()
         if is_probe:
             self.breaker.end_probe()
@@ -158,7 +158,7 @@ class Replica:
             monotonic(), random.random(), is_probe=is_probe, at_once=at_once, pause=REFUSED_PAUSE if refused else None
         )
         if opens and not is_known:
-            log.warning("%s is avoided until it answers: %s", self.name, why)
+            log.warning("%s is avoided until it responds: %s", self.name, why)
 
     def __repr__(self) -> str:
         return f"<Replica {self.name}, {self.in_flight} calls, {len(self.connections.open)} connections>"

@@ -41,7 +41,7 @@ CLOSED = "The service shuts down, and calls no other any more."
 
 
 class Endpoint(NamedTuple):
-    """A resolved address: the family of its socket, and what the socket connects to."""
+    """A resolved address: the family of its socket, and the target of `connect`."""
 
     family: int
     target: Any

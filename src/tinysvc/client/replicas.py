@@ -77,7 +77,7 @@ class Replicas:
         try:
             endpoints = await look_up(address)
         except (OSError, UnicodeError) as error:  # TimeoutError is an OSError
-            self.fault = f"the name {address.host} was not resolved: {error or 'no answer'}"
+            self.fault = f"the name {address.host} was not resolved: {error or 'no response'}"
             log.warning("%s: %s", self.service, self.fault)
             self.renew_soon(monotonic())
         else:

@@ -1,10 +1,10 @@
-"""What follows from a failed attempt of a call.
+"""The consequences of a failed attempt of a call.
 
     failure              idempotent       not idempotent   of the retry budget   the replica is blamed
     REFUSED              another replica  another replica  no                    yes, for a moment
     NOT_SENT             another replica  another replica  no                    yes
     IDLE_RACE            once more        an error         yes                   no
-    NO_ANSWER            another replica  an error         yes                   yes
+    NO_RESPONSE          another replica  an error         yes                   yes
     NOT_STARTED (503)    another replica  another replica  yes                   no
     CUT_SHORT            an error         an error         -                     yes
 
@@ -25,14 +25,14 @@ REPEATED_STATUS = 503
 
 
 class Failure(Enum):
-    """How far an attempt came that has no response, or a 503 that says that nothing was started."""
+    """How far an attempt came that has no response, or a 503 that says "started": false."""
 
     REFUSED = "nothing listens at the address"
     NOT_SENT = "the replica cannot be reached"
-    IDLE_RACE = "the replica has closed a reused connection without an answer"
-    NO_ANSWER = "the replica has closed the connection without an answer"
+    IDLE_RACE = "the replica has closed a reused connection without a response"
+    NO_RESPONSE = "the replica has closed the connection without a response"
     NOT_STARTED = "the replica did not start the job"
-    CUT_SHORT = "the answer is not whole"
+    CUT_SHORT = "the response is not whole"
 
 
 class AttemptFailed(Exception):
@@ -45,7 +45,7 @@ class AttemptFailed(Exception):
 
 
 _UNSENT = frozenset({Failure.REFUSED, Failure.NOT_SENT})
-_BLAMED = _UNSENT | frozenset({Failure.NO_ANSWER, Failure.CUT_SHORT})
+_BLAMED = _UNSENT | frozenset({Failure.NO_RESPONSE, Failure.CUT_SHORT})
 _ANY_METHOD = _UNSENT | {Failure.NOT_STARTED}
 
 

@@ -17,7 +17,7 @@ PER_SECOND = 1
 
 
 class RetryBudget:
-    """What was deposited and withdrawn in each of the last WINDOW seconds. Times are seconds of any steady clock."""
+    """The deposits and withdrawals in each of the last WINDOW seconds. Times are seconds of any steady clock."""
 
     __slots__ = ("_balances", "_deposits", "_second", "_withdrawals")
 

@@ -1,4 +1,4 @@
-"""Calls to other services: the replicas of each, and what all their calls share.
+"""Calls to other services: the replicas of each, and the state that all calls share.
 
     send ──> Attempts ──> Replicas.choose ──> Replica.exchange ──> CallConnection ──> wire/client_connection.py
                │  retries.py, retry_budget.py    │  balancing.py      │  breaker.py
