@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from options import COMPUTED, shown
 
+from tinysvc.binding.replies import MAX_ITEM
 from tinysvc.core.form_data import MAX_PARTS, SPOOL_SIZE
 from tinysvc.core.multipart_reader import MAX_BOUNDARY, MAX_PART_HEADER, MAX_PART_HEADERS, MAX_PREAMBLE
 from tinysvc.core.query import MAX_QUERY_FIELDS
@@ -15,6 +16,8 @@ from tinysvc.core.settings import Settings
 from tinysvc.http import LINGER
 from tinysvc.pool.job_reply import STREAM_HIGH_WATER
 from tinysvc.runtime.batching import MAX_BATCH_BYTES
+from tinysvc.runtime.call_context import MAX_HOPS
+from tinysvc.runtime.call_failures import MAX_PROBLEM
 from tinysvc.web.cookies import MAX_SIZE
 from tinysvc.web.websocket_protocol import GRACE, MAX_QUEUED, MAX_QUEUED_SIZE
 from tinysvc.wire.bodies import MAX_DISCARD
@@ -273,12 +276,6 @@ GROUPS = {
             "504, and the worker is killed; 503 if the job has not started",
             "similar to a proxy's; `timeout=` in the decorator",
         ),
-        Limit(
-            "time for a call to another service; 0 for any",
-            "call_timeout",
-            "504, and the callee is told to stop",
-            "it applies only where neither a caller, nor a route, nor a block of code sets a deadline",
-        ),
         Limit("result of a job", "max_result_size", "500", "stream longer results"),
         Limit(
             "unread bytes of a worker's stream",
@@ -302,6 +299,29 @@ GROUPS = {
         ),
         Limit("memory kept after a job; 0 for any", "max_memory", "the worker is replaced", "same"),
         Limit("jobs of one worker; 0 for any", "max_jobs", "the worker is replaced", "for libraries that leak"),
+    ],
+    "Calls to other services": [
+        Limit(
+            "time for a call to another service; 0 for any",
+            "call_timeout",
+            "504, and the callee is told to stop",
+            "it applies only where neither a caller, nor a route, nor a block of code sets a deadline",
+        ),
+        Limit(
+            "services that a request may pass",
+            "",
+            "508 for the next one",
+            "services that call each other in a circle; a deep system has five or six",
+            value=str(MAX_HOPS),
+        ),
+        Limit(
+            "error response of a callee",
+            "",
+            "its details are not read",
+            "a problem document",
+            value=shown("_size", MAX_PROBLEM),
+        ),
+        Limit("item of a stream", "", "502", "as the largest body", value=shown("_size", MAX_ITEM)),
     ],
 }
 GROUPS["Forms, files and sockets"] = [

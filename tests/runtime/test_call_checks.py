@@ -90,3 +90,19 @@ async def test_type_that_cannot_travel_ends_the_start() -> None:
     finally:
         called_app.row = original
         del called_app.own  # type: ignore[attr-defined]
+
+
+@on_loop
+async def test_parameter_that_cannot_travel_ends_the_start_with_its_name() -> None:
+    async def row(odd: Own) -> None: ...
+
+    row.__module__ = called_app.__name__
+    row.__annotations__["odd"] = Own
+    original = called_app.row
+    called_app.row = io_route("/odd")(row)  # type: ignore[assignment]
+    try:
+        with pytest.raises(ConfigurationError, match=r"row .*cannot read a value of type .*Own.* for query\.odd"):
+            async with at_work(Service(app.dotted), Settings(services="called_app=http://127.0.0.1:1")):
+                pass
+    finally:
+        called_app.row = original

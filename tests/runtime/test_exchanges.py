@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from http_ends import on_loop, serving
 from tinysvc import CallFailed, Request, Response, Service, call, io_route
+from tinysvc.binding.outgoing import OutgoingRequest
+from tinysvc.client.messages import Outgoing
 from tinysvc.core.settings import Settings
+from tinysvc.runtime.call_context import CallContext
+from tinysvc.runtime.exchanges import RemoteExchange
 from tinysvc.runtime.running_service import at_work
+from tinysvc.server.server import Server
+from tinysvc.service.routes import route_of
 
 
 @dataclass
@@ -76,3 +84,45 @@ async def test_newer_callee_may_send_more() -> None:
         services = f"test_exchanges=http://127.0.0.1:{server.port}"
         async with at_work(Service(unused), Settings(services=services)):
             assert await call(score, 1) == Score(1, "n")
+
+
+class Sent:
+    """Services that only note what they are given."""
+
+    def __init__(self) -> None:
+        self.options: dict[str, object] = {}
+
+    async def send(self, service: str, request: Outgoing, **options: object) -> None:
+        self.options = options
+
+
+@io_route("/price", methods=["POST"], idempotent=True, hedge=0.05)
+async def price(body: bytes) -> None: ...
+
+
+@io_route("/buy", methods=["POST"])
+async def buy(body: bytes) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("handler", "can_repeat", "idempotent", "hedge"),
+    [(price, True, True, 0.05), (price, False, False, 0.05), (buy, True, False, None)],
+)
+@on_loop
+async def test_route_says_what_is_safe_to_repeat_unless_the_body_can_be_sent_only_once(
+    handler: Callable[..., object], can_repeat: bool, idempotent: bool, hedge: float | None
+) -> None:
+    route, services = route_of(handler), Sent()
+    assert route is not None
+    exchange = RemoteExchange(services, "shop", route)  # type: ignore[arg-type]
+    context = CallContext(7.0, "", None, 1)
+    await exchange(OutgoingRequest("POST", "/", [], b"", can_repeat), context)
+    assert services.options == {"deadline": 7.0, "idempotent": idempotent, "hedge": hedge}
+
+
+@on_loop
+async def test_replica_on_a_unix_socket_is_called(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    caller = Settings(services=f"test_exchanges=unix:{path}")
+    async with Server(Service(score), Settings(unix=str(path))).listening(), at_work(Service(unused), caller):
+        assert await call(score, 2) == Score(2, "")
