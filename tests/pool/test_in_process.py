@@ -11,8 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
+import jobs
+from pools import submit
 from tinysvc import Batch, HTTPError, Service, call, cpu_resource, cpu_route, io_route
-from tinysvc.pool.in_process import ThreadExecutor
+from tinysvc.core.errors import JobAbandoned
+from tinysvc.pool.in_process import InProcessPool, ThreadExecutor
 from tinysvc.testing import serving
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -167,6 +170,22 @@ def test_local_handlers_and_resources_work() -> None:
         assert httpx.get(f"{url}/local?number=3").json() == 7
     assert calls == [3]
     fake.score.assert_called_once_with(3)
+
+
+@pytest.mark.asyncio
+async def test_job_that_is_abandoned_before_the_thread_takes_it_leaves_its_slot() -> None:
+    pool = InProcessPool(jobs.upper_program)
+    await pool.start()
+    release = threading.Event()
+    pool._thread.submit(release.wait)  # the thread has not taken the next job yet
+    job = submit(pool, None, b"a")
+    assert job.slot is not None
+    pool.abandon(job, even_running=True)
+    release.set()
+    with pytest.raises(JobAbandoned):
+        await job.future
+    assert (await submit(pool, None, b"b", timeout=20).future).body == b"B"
+    await pool.aclose()
 
 
 def test_thread_executor_after_shutdown_refuses_calls() -> None:

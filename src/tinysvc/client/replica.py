@@ -9,6 +9,7 @@ import ssl
 from time import monotonic
 from typing import Any, NamedTuple
 
+from ..core.budget import format_timeout
 from ..core.call_errors import CallFailed, CallTimeout
 from ..core.settings import Settings
 from .address import Address
@@ -68,7 +69,9 @@ class Replica:
             connection.is_probe = is_probe
             headers = request.headers
             if deadline is not None:
-                headers = [*headers, ("request-timeout", _duration(deadline - now))]
+                if deadline <= now:
+                    raise TimeoutError
+                headers = [*headers, ("request-timeout", format_timeout(deadline - now))]
                 self._deadlines.add(connection, deadline)
             connection.begin(request, headers, self._prefix)
             if connection.sender is not None:
@@ -169,13 +172,6 @@ def _is_too_late(error: BaseException, connection: CallConnection, deadline: flo
     if isinstance(error, asyncio.CancelledError):
         return deadline is not None and monotonic() >= deadline - AT_DEADLINE
     return connection.expired and isinstance(error, TimeoutError)
-
-
-def _duration(seconds: float) -> str:
-    """The value of Request-Timeout. TimeoutError if nothing is left."""
-    if seconds <= 0.0:
-        raise TimeoutError
-    return f"{int(seconds * 1000) or 1}ms"
 
 
 class ResponseBody:

@@ -168,8 +168,8 @@ class budget:  # noqa: N801 - it reads as a function: async with budget(0.2)
 
 
 def format_timeout(seconds: float) -> str:
-    """The value of `Request-Timeout`: whole milliseconds, rounded down, so that the callee ends before the caller."""
-    return f"{max(0, int(seconds * 1000))}ms"
+    """The value of `Request-Timeout`: whole milliseconds, 1 at least. Rounded down: the callee ends first."""
+    return f"{int(seconds * 1000) or 1}ms"
 
 
 def parse_timeout(text: str) -> float:

@@ -179,8 +179,8 @@ class InProcessPool(ExternalPool):
         job.settled = monotonic()
         job.future.set_result(reply)
 
-    def _outcome(self, future: Future[Any]) -> Any:
-        return future.result()
+    def _reply(self, result: Any) -> Any:
+        return result
 
 
 async def _awaited(answer: Awaitable[tuple[Any, bytes]]) -> tuple[Any, bytes]:
