@@ -146,6 +146,13 @@ def test_background_tasks_have_no_deadline(url: str, path: Path) -> None:
     wait_until(lambda: text_of(path) == "None", "the task has run")
 
 
+def test_middleware_knows_the_budget(url: str) -> None:
+    response = httpx.get(f"{url}/in-middleware", headers={"request-timeout": "10s"})
+    assert 0 < response.json() <= float(response.headers["x-left"]) <= 10
+    response = httpx.get(f"{url}/in-middleware")
+    assert (response.text, response.status_code, response.headers["x-left"]) == ("", 204, "None")
+
+
 # Disconnects
 
 

@@ -465,6 +465,11 @@ def test_slow_reader_holds_back_the_handler(caller: Caller, tmp_path: Path) -> N
     assert caller.run(slow()) > 0
 
 
+def test_stream_without_any_deadline_may_go_on_for_long(caller: Caller) -> None:
+    (left,) = caller.run(collected(app.left_in_stream))
+    assert left > 24 * 3600
+
+
 def test_one_value_and_a_stream_are_not_confused(caller: Caller) -> None:
     with pytest.raises(Exception, match="streams, and call"):
         caller.run(called(app.counted, app.Point(1), to=3))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from http_ends import on_loop, serving
-from tinysvc import CallFailed, Request, Response, Service, call, io_route
+from tinysvc import CallFailed, CallTimeout, Request, Response, Service, call, io_route
 from tinysvc.binding.outgoing import OutgoingRequest
 from tinysvc.client.messages import Outgoing
 from tinysvc.core.settings import Settings
@@ -126,3 +127,16 @@ async def test_replica_on_a_unix_socket_is_called(tmp_path: Path) -> None:
     caller = Settings(services=f"test_exchanges=unix:{path}")
     async with Server(Service(score), Settings(unix=str(path))).listening(), at_work(Service(unused), caller):
         assert await call(score, 2) == Score(2, "")
+
+
+@io_route("/late")
+async def late() -> AsyncIterator[int]:
+    await asyncio.sleep(60)
+    yield 1
+
+
+@on_loop
+async def test_stream_must_begin_in_time() -> None:
+    async with at_work(Service(late), Settings(call_timeout=0.05)):
+        with pytest.raises(CallTimeout, match=r"The stream has not begun within 0\.05 s"):
+            await anext(call.stream(late))

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from tinysvc import Background, Batch, Request, cpu_route, io_resource, io_route, seconds_left
+from tinysvc import Background, Batch, Handler, Request, Response, cpu_route, io_resource, io_route, seconds_left
 
 SLOW = 30.0
 METHODS = ["GET", "POST"]
@@ -140,3 +140,15 @@ async def background(path: str, background: Background) -> None:
         Path(path).write_text(repr(seconds_left()))
 
     background.add(left)
+
+
+async def telling(request: Request, call_next: Handler) -> Response:
+    left = seconds_left()
+    response = await call_next(request)
+    response.add_header("x-left", repr(left))
+    return response
+
+
+@io_route("/in-middleware", middleware=[telling])
+async def in_middleware() -> float | None:
+    return seconds_left()

@@ -393,6 +393,11 @@ async def endless(path: str, size: int = 1) -> AsyncIterator[list[int]]:
         Path(path).write_text("closed")
 
 
+@io_route("/left-in-stream")
+async def left_in_stream() -> AsyncIterator[float | None]:
+    yield seconds_left()
+
+
 # Chains
 
 

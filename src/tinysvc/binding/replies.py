@@ -141,11 +141,8 @@ class ReplyReader:
                 if (event := self._event(block)) is not None:
                     yield event
         elif kind.startswith("text/"):
-            decoder = codecs.getincrementaldecoder("utf-8")()
-            async for piece in pieces:
-                if text := decoder.decode(piece):
-                    yield text
-            decoder.decode(b"", final=True)
+            async for text in _texts(pieces):
+                yield text
         elif is_json_type(kind):
             raise UnreadableReply("a JSON document came, and a stream was expected")
         else:
@@ -197,6 +194,18 @@ def _text(content: bytes, content_type: str) -> str:
     try:
         return content.decode(charset.strip('" ') or "utf-8")
     except (LookupError, ValueError) as error:
+        raise UnreadableReply(f"the text cannot be decoded: {error}") from None
+
+
+async def _texts(pieces: AsyncIterator[bytes]) -> AsyncIterator[str]:
+    """The text of a stream, in pieces. UnreadableReply if it is not UTF-8."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        async for piece in pieces:
+            if text := decoder.decode(piece):
+                yield text
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
         raise UnreadableReply(f"the text cannot be decoded: {error}") from None
 
 

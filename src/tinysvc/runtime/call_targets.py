@@ -45,7 +45,7 @@ class Target(Protocol):
     async def value(self, arguments: dict[str, Any], context: CallContext, forwarded: tuple[str, ...]) -> Any: ...
 
     def items(
-        self, arguments: dict[str, Any], context: CallContext, forwarded: tuple[str, ...]
+        self, arguments: dict[str, Any], context: CallContext, forwarded: tuple[str, ...], seconds: float
     ) -> AsyncGenerator[Any, None]: ...
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from .call_context import call_context
+from .call_context import LONGEST, call_context
 
 if TYPE_CHECKING:
     from .call_targets import Callee
@@ -77,7 +77,8 @@ class Call:
         """Iterate over what a handler yields: `async for step in call.stream(explain, features)`.
 
         The handler is stopped when the iteration ends early. It runs only as fast as the items are taken. Items of text
-        and bytes are pieces: their limits are not kept.
+        and bytes are pieces: their limits are not kept. If the calling code has no deadline, only the beginning of the
+        stream has one.
 
         Args:
             handler: A handler that streams.
@@ -91,10 +92,10 @@ class Call:
             CallFailed: As for `call`; also in the middle of the stream, which is then not complete.
         """
         callee = _callee_of(handler)
-        target, context = callee.target, call_context(callee.seconds)
+        target, context = callee.target, call_context(LONGEST)  # a stream may go on for long
         if context.pools:
             context.check_pool(callee.pool, handler.__qualname__)
-        return target.items(target.arguments(args, kwargs), context, self._forwarded)
+        return target.items(target.arguments(args, kwargs), context, self._forwarded, callee.seconds)
 
     @overload
     def wait(self, handler: Callable[..., Coroutine[Any, Any, T]], /, *args: Any, **kwargs: Any) -> T: ...

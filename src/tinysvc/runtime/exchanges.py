@@ -5,12 +5,13 @@ arguments ──> RequestWriter ──> Exchange ──> check_response ──> 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from typing import TYPE_CHECKING, Any
 
 from ..binding.outgoing import OutgoingRequest, RequestWriter
 from ..binding.replies import ReplyReader, UnreadableReply
-from ..core.call_errors import CallFailed
+from ..core.call_errors import CallFailed, CallTimeout
 from ..core.errors import ConfigurationError
 from .call_context import CallContext
 from .call_failures import check_response
@@ -97,10 +98,16 @@ class ExchangeTarget:
             incoming.discard()
 
     async def items(
-        self, arguments: dict[str, Any], context: CallContext, forwarded: tuple[str, ...]
+        self, arguments: dict[str, Any], context: CallContext, forwarded: tuple[str, ...], seconds: float
     ) -> AsyncGenerator[Any, None]:
-        """The items that the handler yields."""
-        incoming = await self._sent(arguments, context, forwarded)
+        """The items that the handler yields. The response must begin within `seconds`."""
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                incoming = await self._sent(arguments, context, forwarded)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise CallTimeout(f"The stream has not begun within {seconds:g} s.", service=self._service) from None
         try:
             await check_response(incoming, self._service)
             async for item in self._reader.items(incoming.headers.get("content-type", ""), aiter(incoming)):

@@ -76,6 +76,22 @@ async def within_time(handler: Handler, request: Request, timeout: float | None 
             current.reset(token)
 
 
+def with_known_budget(handler: Handler) -> Handler:
+    """`handler` of a route with middleware: code of the middleware sees the client's deadline, too."""
+
+    async def handle(request: Request) -> Response:
+        if request.time_limit is None:
+            return await handler(request)
+        token = current.set(Deadline(request.time_limit))
+        try:
+            return await handler(request)
+        finally:
+            with suppress(ValueError):
+                current.reset(token)
+
+    return handle
+
+
 def budget_exhausted(request: Request, when: str, *timings: str) -> BudgetExhausted:
     """The error of a request whose client has given up. Its message and `Server-Timing` name the budget.
 

@@ -24,7 +24,7 @@ from ..service.resources import read_by
 from ..web.websocket_route import socket_handler, socket_parameter
 from .background import Background, BackgroundTasks
 from .io_handlers import io_handler, with_on_disconnect
-from .limits import IoLimit, UnstartedStreams, limited_body, limited_time, with_kept_form
+from .limits import IoLimit, UnstartedStreams, limited_body, limited_time, with_kept_form, with_known_budget
 from .middleware import within
 from .open_resources import Scope
 
@@ -114,7 +114,7 @@ class RouteHandlers:
         if plan.route.max_body_size is not None:
             handler = limited_body(handler, plan.route.max_body_size)
         if plan.middleware:
-            handler = self.within(plan.middleware, handler)
+            handler = with_known_budget(self.within(plan.middleware, handler))
             if plan.route.kind == "cpu" or plan.binder.body_kind in ("bytes", "json"):
                 handler = with_kept_form(handler)
         if not plan.route.cache and (credentials := credentials_of(plan)):
