@@ -68,9 +68,9 @@ def send(caller, target: str, method: str = "GET", within: float = 20.0):  # typ
 async def test_limit_of_io_requests_says_that_nothing_was_started() -> None:
     with serving(Service(limited)) as url:
         async with calling(parse_address(url)) as caller:
-            running = asyncio.create_task(send(caller, "/limited?seconds=0.5"))
+            running = asyncio.create_task(send(caller, "/limited?seconds=2"))
             await asyncio.sleep(0.1)
-            refused = await send(caller, "/limited?seconds=0", within=0.2)
+            refused = await send(caller, "/limited?seconds=0", within=0.9)
             assert refused.status == 503
             assert b'"started":false' in await refused.body(10_000)
             assert (await running).status == 200

@@ -115,7 +115,7 @@ class Replica:
         self, connection: CallConnection | None, error: BaseException, is_probe: bool, deadline: float | None
     ) -> None:
         """No head came: count it for or against the replica, and end the connection."""
-        if isinstance(error, AttemptFailed) and is_blamed(error.failure):
+        if isinstance(error, AttemptFailed) and is_blamed(error.failure) and not self.connections.closing:
             self._count_failure(is_probe, error.failure, error.detail)
         if connection is None:
             self.in_flight -= 1
