@@ -59,35 +59,10 @@ class Job:
         kind: What the worker does with it.
     """
 
-    # The defaults are on the class, as this is the fastest object to make and to change: slots would all be written for
-    # each job, and a msgspec.Struct takes twice as long to change.
-
-    # The queue sets these.
-    number = 0
-    """Unique in its queue, in the order of the calls."""
-    state = QUEUED
-    deadline = math.inf
-    admitted = 0.0
-    started = 0.0
-    """0.0: it has not started."""
-    settled = 0.0
-    """When its result came, or its stream began."""
-    slot: Slot | None = None
-    """Where it runs; None before and after."""
-    abandoned = False
-    """Its caller no longer waits; it may run for another moment."""
-    late = False
-    """Abandoned because of a deadline that the queue does not know."""
-
-    # The shell around the queue sets these.
-    pool: Any = None
-    """Which has taken it."""
-    future: Any = None
-    """Where its end goes."""
-    stream: Any = None
-    frame = b""
-    arena: Any = None
-    """Of its body."""
+    __slots__ = (
+        "abandoned", "admitted", "arena", "body", "deadline", "frame", "future", "key", "kind", "lane", "late", "meta",
+        "number", "pool", "settled", "slot", "started", "state", "stops", "stream", "timeout",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -106,6 +81,22 @@ class Job:
         self.key = key
         self.stops = stops
         self.kind = kind
+        # The queue sets these.
+        self.number = 0  # unique in its queue, in the order of the calls
+        self.state = QUEUED
+        self.deadline = math.inf
+        self.admitted = 0.0
+        self.started = 0.0  # 0.0: it has not started
+        self.settled = 0.0  # when its result came, or its stream began
+        self.slot: Slot | None = None  # where it runs; None before and after
+        self.abandoned = False  # its caller no longer waits; it may run for another moment
+        self.late = False  # abandoned because of a deadline that the queue does not know
+        # The shell around the queue sets these.
+        self.pool: Any = None  # which has taken it
+        self.future: Any = None  # where its end goes
+        self.stream: Any = None
+        self.frame = b""
+        self.arena: Any = None  # of its body
 
     @property
     def queued(self) -> float:
