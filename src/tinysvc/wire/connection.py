@@ -386,7 +386,7 @@ def has_no_body(status: int) -> bool:
 def _own_lines(request: Request, response: Response) -> bytes:
     """The response's own header lines. A shared cache must not keep a Set-Cookie, or a response to an Authorization."""
     lines = field_lines(response.headers)
-    if b"ache-" not in lines or not _MAY_BE_KEPT.search(lines):
+    if lines.find(b"ache-") < 0 or not _MAY_BE_KEPT.search(lines):
         return lines
     if _SETS_COOKIE.search(lines) or "authorization" in request.headers:
         response = copy(response)  # the author may return one and the same response again and again
