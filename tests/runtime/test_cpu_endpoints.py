@@ -14,8 +14,9 @@ import batching_jobs
 import faulty
 from tinysvc import Request, Response
 from tinysvc.core.errors import UnencodableResult
+from tinysvc.core.requests import Peer
 from tinysvc.pool.arena import BIG
-from tinysvc.pool.program import JobFunction
+from tinysvc.pool.program import JobFunction, Reply
 from tinysvc.runtime.cpu_endpoints import CpuProgram, Endpoint
 from tinysvc.runtime.cpu_messages import BatchMessage, RequestMessage, ResponseHead
 from tinysvc.service.routes import Batch
@@ -66,13 +67,12 @@ def test_each_resource_is_closed_though_another_cannot_be() -> None:
 
 def meta(endpoint: int, **path: str) -> RequestMessage:
     lines = [(b"x", b"y"), (b"x-add", b"1")]
-    peer = (("127.0.0.1", 1), "/a/socket", "http", "", "")
-    return RequestMessage(endpoint, "POST", "/", "", path, lines, *peer, "id", None)
+    peer = Peer(["127.0.0.1", 1], "/a/socket", "http")  # a list, as it arrives
+    return RequestMessage(endpoint, "POST", "/", "", path, lines, peer, "id", None)
 
 
 def test_resource_is_opened_once(handle: JobFunction) -> None:
-    head, body = handle(meta(0), b"ab")
-    assert (head, body) == (ResponseHead(200, "application/json", []), b'{"size":6}')
+    assert handle(meta(0), b"ab") == Reply(ResponseHead(200, "application/json", []), b'{"size":6}')
     assert opened == ["opened"]
 
 
@@ -83,9 +83,9 @@ def test_resource_is_closed_with_its_program() -> None:
 
 
 def test_worker_has_the_whole_request(handle: JobFunction) -> None:
-    head, body = handle(meta(1), b"")
-    assert head == ResponseHead(201, "application/json", [("x-a", "b")])
-    assert orjson.loads(bytes(body)) == [["127.0.0.1", 1], "/a/socket", "POST", "y"]  # type: ignore[arg-type]
+    reply = handle(meta(1), b"")
+    assert reply.meta == ResponseHead(201, "application/json", [("x-a", "b")])
+    assert orjson.loads(reply.body) == [["127.0.0.1", 1], "/a/socket", "POST", "y"]  # type: ignore[arg-type]
 
 
 def test_wrong_requests_and_errors_get_a_response(handle: JobFunction) -> None:

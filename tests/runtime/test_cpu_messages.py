@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from tinysvc.core.requests import Peer
 from tinysvc.pool.frames import ErrorText, JobHead, Result, RunProgram, encode, job_decoder, worker_decoder
 from tinysvc.runtime.cpu_messages import (
     MESSAGE_TYPES,
@@ -23,8 +24,8 @@ HEADERS = [(b"accept", b"*/*"), (b"x-latin", b"\xe4")]
 
 
 def request(client: Any = "/run/y.sock", resources: bytes | None = None) -> RequestMessage:
-    peer = (client, "/run/x.sock", "http", "shop.example", "/shop")
-    return RequestMessage(3, "POST", "/a%20b", "c=d", {"x": "ä"}, HEADERS, *peer, "id-1", resources)
+    peer = Peer(client, "/run/x.sock", "http", "shop.example", "/shop")
+    return RequestMessage(3, "POST", "/a%20b", "c=d", {"x": "ä"}, HEADERS, peer, "id-1", resources)
 
 
 @pytest.mark.parametrize(

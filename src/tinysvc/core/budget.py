@@ -18,6 +18,8 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+
 from .call_errors import BudgetExhausted
 from .errors import ProtocolError
 
@@ -33,14 +35,12 @@ _MILLISECONDS = re.compile(r"[0-9]{1,10}", re.ASCII)
 """The Connect protocol: at most 10 digits."""
 
 
-class Deadline:
+class Deadline(Struct, gc=False):
     """The deadline of the code that runs now. A route's timeout ends with its handler: a stream may take longer."""
 
-    __slots__ = ("at", "request")
-
-    def __init__(self, at: float | None, request: Any = None) -> None:
-        self.at = at
-        self.request = request  # in a worker: the one that its job is for
+    at: float | None
+    request: Any = None
+    """In a worker: the one that its job is for."""
 
 
 current: ContextVar[Deadline | None] = ContextVar("tinysvc_deadline", default=None)

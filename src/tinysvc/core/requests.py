@@ -36,6 +36,8 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 class Peer(NamedTuple):
     """Both ends of a connection: socket addresses as `(host, port)`, or the socket's path for a Unix socket.
 
+    It travels to workers in MessagePack, which has no tuples: there `(host, port)` is a list.
+
     A request has a Peer of its own if its client offers to change the protocol, and behind trusted proxies.
     """
 
@@ -51,6 +53,7 @@ class Peer(NamedTuple):
 
 
 _NO_PEER = Peer(None, None, "http")
+
 
 _PROCESS = f"{getrandbits(48):012x}-"
 _numbers = count(1)
@@ -183,12 +186,12 @@ class Request:
     @property
     def client(self) -> Any:
         """Address of the client: `(host, port)`, or the path of a Unix socket."""
-        return self.peer.client
+        return _address(self.peer.client)
 
     @property
     def server(self) -> Any:
         """Address of the server that the client connected to: `(host, port)`, or the path of a Unix socket."""
-        return self.peer.server
+        return _address(self.peer.server)
 
     @property
     def scheme(self) -> str:
@@ -366,3 +369,7 @@ def parse_cookies(lines: Iterable[str]) -> dict[str, str]:
         if equals and name:
             found.setdefault(name.rstrip(" \t"), value.lstrip(" \t").strip('"'))
     return found
+
+
+def _address(end: Any) -> Any:
+    return tuple(end) if type(end) is list else end

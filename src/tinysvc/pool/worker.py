@@ -115,11 +115,13 @@ def _run_job(channel: WorkerChannel, run_job: JobFunction, job: JobHead, body: b
     """Run one job and send its end, whatever it does. False if this worker must take no further job."""
     try:
         if type(job) is RunProgram:
-            reply_meta, content = run_job(job.meta, body)
+            reply = run_job(job.meta, body)
             if channel.is_asking:
                 raise InterruptedError(UNANSWERED)
             if forks.in_child:
                 forks.end_child()
+            reply_meta, content = reply.meta, reply.body
+            del reply  # `content` must be the only reference to a part of the body
             if isinstance(content, memoryview):
                 content = content.cast("B")  # its length in bytes
             if isinstance(content, (bytes, bytearray, memoryview)):

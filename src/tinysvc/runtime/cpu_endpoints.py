@@ -30,7 +30,7 @@ from ..core.errors import HTTPError, UnencodableResult
 from ..core.form_data import FormData
 from ..core.headers import HeaderLines, Headers
 from ..core.request_context import request_id, route_name
-from ..core.requests import Peer, Request
+from ..core.requests import Request
 from ..core.responses import FileContent, Response, check_headers, problem_response
 from ..core.shutdown import set_closing_resource
 from ..pool.frames import pickle_pieces, unpickle_pieces
@@ -141,14 +141,6 @@ def _open(stack: ExitStack, resources: dict[str, Callable[..., Any]], opened: di
 
 
 def _request(message: RequestMessage, body: Body, compresses: bool) -> Request:
-    client, server = message.client, message.server
-    peer = Peer(
-        tuple(client) if type(client) is list else client,
-        tuple(server) if type(server) is list else server,
-        message.scheme,
-        message.host,
-        message.root_path,
-    )
     request = Request(
         message.method,
         message.path,
@@ -156,7 +148,7 @@ def _request(message: RequestMessage, body: Body, compresses: bool) -> Request:
         Headers(message.headers),
         body,
         message.path_params,
-        peer,
+        message.peer,
         message.id,
     )
     request.resources = message.resources

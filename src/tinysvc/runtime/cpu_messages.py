@@ -11,10 +11,11 @@ The server makes the first column (cpu_handlers.py, cpu_calls.py, batching.py) a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 from msgspec import Meta
 
+from ..core.requests import Peer
 from ..pool.frames import ErrorText, MessageTypes
 from .call_messages import CallAnswer, CallQuestion
 from .message import Message
@@ -30,12 +31,7 @@ class RequestMessage(Message, tag=0):
     query: str
     path_params: dict[str, str] | None
     headers: Sequence[tuple[bytes, bytes]]
-    client: Any
-    server: Any
-    """As in `Peer`; a tuple arrives as a list."""
-    scheme: str
-    host: str
-    root_path: str
+    peer: Peer
     id: str
     resources: bytes | None
     """The values of the request's own resources, pickled."""
