@@ -173,6 +173,23 @@ def test_local_handlers_and_resources_work() -> None:
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("closes", [True, False])
+async def test_stream_without_a_reader_leaves_the_thread(closes: bool) -> None:
+    pool = InProcessPool(jobs.flooding_program)
+    await pool.start()
+    job = submit(pool, "flood")
+    reply = await job.future
+    if closes:
+        await reply.body.aclose()  # more pieces are on their way
+    else:
+        pool.abandon(job, even_running=True)
+        with pytest.raises(JobAbandoned):
+            [piece async for piece in reply.body]
+    assert (await submit(pool, "next", timeout=20).future).meta == "next"
+    await pool.aclose()
+
+
+@pytest.mark.asyncio
 async def test_job_that_is_abandoned_before_the_thread_takes_it_leaves_its_slot() -> None:
     pool = InProcessPool(jobs.upper_program)
     await pool.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import itertools
 import os
 import re
 import resource
@@ -352,6 +353,14 @@ def lying_program(claim: Any) -> Iterator[JobFunction]:
             channel.sendall(frame(Result(number, None, claim)))
         time.sleep(3600)
         return Reply(None, b"")
+
+    yield handle
+
+
+@contextmanager
+def flooding_program() -> Iterator[JobFunction]:
+    def handle(meta: Any, body: bytes | memoryview) -> Reply:
+        return Reply(meta, itertools.repeat(bytes(100_000)) if meta == "flood" else b"")
 
     yield handle
 

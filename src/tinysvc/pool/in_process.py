@@ -20,7 +20,7 @@ from typing import Any
 
 from msgspec.msgpack import Decoder
 
-from ..core.errors import WorkerStartError
+from ..core.errors import JobAbandoned, WorkerStartError
 from ..core.settings import DEFAULT_QUEUE_SIZE
 from ..core.tracebacks import author_traceback
 from .external import ExternalPool
@@ -123,6 +123,12 @@ class InProcessPool(ExternalPool):
         """The thread is always ready, also while it runs an abandoned job."""
         return 1
 
+    def abandon(self, job: Job, *, even_running: bool) -> None:
+        """As in ExternalPool. A stream that has begun ends at its next piece: perhaps nothing will read or close it."""
+        super().abandon(job, even_running=even_running)
+        if even_running and job.stream is not None:
+            job.stream.abandon(JobAbandoned("the job was abandoned while it ran, and was stopped"))
+
     def _submit_job(self, job: Job) -> Future[Any]:
         return self._thread.submit(self._work, job, job.frame, job.body)
 
@@ -176,6 +182,7 @@ class InProcessPool(ExternalPool):
             assert isinstance(reply.body, JobStream)
             self._loop.create_task(reply.body.aclose())
             return
+        job.stream = reply.body
         job.settled = monotonic()
         job.future.set_result(reply)
 
@@ -196,7 +203,8 @@ class StreamGate:
         self._closed = False
 
     def pause_reading(self) -> None:
-        self._open.clear()
+        if not self._closed:  # pieces may still be on their way
+            self._open.clear()
 
     def resume_reading(self) -> None:
         self._open.set()

@@ -54,6 +54,8 @@ class JobStream:
 
     def end(self, error: Exception | None) -> None:
         """No more pieces come. The source may serve other jobs from now on."""
+        if self._ended:
+            return
         self._ended, self._error = True, error
         self._resume()
         self._wake()
@@ -83,6 +85,12 @@ class JobStream:
         if self._held < STREAM_HIGH_WATER // 2:
             self._resume()
         return piece
+
+    def abandon(self, error: Exception) -> None:
+        """Let the source stop, and the reader get `error`."""
+        if not self._ended:
+            self._abandon()
+            self.end(error)
 
     async def aclose(self) -> None:
         self._pieces.clear()
