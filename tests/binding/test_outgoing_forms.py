@@ -54,6 +54,24 @@ def test_big_files_are_read_piece_by_piece_and_more_than_once() -> None:
         assert form.get("f").content_type == "application/octet-stream"
 
 
+def test_two_attempts_can_read_a_file_at_the_same_time() -> None:
+    content = bytes(range(256)) * (2 * WHOLE_BODY // 256)
+    _, body = form_body([Field("f", upload(content))])
+    assert not isinstance(body, bytes)
+
+    async def both() -> tuple[bytes, bytes]:
+        found: tuple[list[bytes], list[bytes]] = [], []
+        iterators = body(), body()
+        for _ in range(100):
+            for pieces, iterator in zip(found, iterators, strict=True):
+                pieces.append(await anext(iterator, b""))
+        return b"".join(found[0]), b"".join(found[1])
+
+    one, other = asyncio.run(both())
+    assert one == other
+    assert content in one
+
+
 @dataclass
 class Thing:
     name: str

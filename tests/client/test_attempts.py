@@ -277,3 +277,26 @@ async def test_retry_budget_ends_the_search_for_another_replica() -> None:
 
 def test_problem_documents_are_read_up_to_a_limit() -> None:
     assert client_attempts.MAX_PROBLEM < 20_000
+
+
+@pytest.mark.parametrize("hedge", [None, 0.01])
+@on_loop
+async def test_body_that_cannot_begin_anew_is_sent_once(hedge: float | None) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"only once"
+
+    async with raw_server(answers(NOT_STARTED)) as full, raw_server(good) as server, calling(full, server) as caller:
+        while not full.requests:
+            body = pieces()
+            incoming = await caller.send("PUT", lambda body=body: body, idempotent=True, hedge=hedge, can_repeat=False)
+            await incoming.body(1000)
+            assert incoming.attempts == 1
+            assert all(b"only once" in each for each in server.requests)
+        assert incoming.status == 503
+
+
+@on_loop
+async def test_retry_after_that_is_no_number_is_endless() -> None:
+    response = NOT_STARTED.replace(b"retry-after: 1", b"retry-after: \xb2")
+    async with raw_server(answers(response)) as server, calling(server) as caller:
+        assert (await caller.send("POST", b"x")).status == 503

@@ -59,8 +59,8 @@ async def test_cancellation_at_the_deadline_counts_as_the_deadline(caplog: pytes
     async with raw_server(is_silent) as server, calling(server) as caller:
         for number in range(MAX_FAILURES):
             with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.05):
-                    await caller.send(within=0.051)
+                async with asyncio.timeout(0.4):
+                    await caller.send(within=0.401)
             replica = caller.replicas.every[0]
             while replica.in_flight:
                 await asyncio.sleep(0.01)

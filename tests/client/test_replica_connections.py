@@ -19,8 +19,9 @@ from http_ends import on_loop
 from raw_servers import OK, Peer, answers, calling, good, is_silent, raw_server
 from tinysvc.client import replica_connections
 from tinysvc.client.address import parse_address
+from tinysvc.client.breaker import MAX_FAILURES
 from tinysvc.client.call_connection import IDLE_LIMIT
-from tinysvc.core.call_errors import CallTimeout, CallUnavailable
+from tinysvc.core.call_errors import CallFailed, CallTimeout, CallUnavailable
 
 pytestmark = [pytest.mark.usefixtures("quiet"), pytest.mark.usefixtures("nothing_left")]
 
@@ -246,3 +247,32 @@ async def test_unix_socket() -> None:
         async with calling(parse_address(f"unix:{path}.none")) as caller:
             with pytest.raises(CallUnavailable):
                 await caller.text()
+
+
+@on_loop
+async def test_short_budget_is_not_held_against_the_replica(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any client can send `Request-Timeout: 1ms`: others must still be served."""
+    async with raw_server(good) as server, calling(server) as caller:
+        with monkeypatch.context() as patch:
+            patch.setattr(replica_connections.ReplicaConnections, "_connected", never)
+            for _ in range(10):
+                with pytest.raises(CallFailed):
+                    await caller.send("POST", within=0.1)
+        assert await caller.text("POST") == "ok"
+
+
+@on_loop
+async def test_budgets_that_are_long_enough_to_connect_count_as_failures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replica_connections, "FAIR_TIME", 0.001)
+    monkeypatch.setattr(replica_connections.ReplicaConnections, "_connected", never)
+    async with raw_server(good) as server, calling(server) as caller:
+        for number in range(MAX_FAILURES):
+            with pytest.raises(CallFailed):
+                await caller.send("POST", within=0.1)
+            assert caller.replicas.every[0].breaker.failures == number + 1
+        with pytest.raises(CallUnavailable, match="all replicas are avoided"):
+            await caller.send("POST")
+
+
+async def never(*_: Any) -> None:
+    await asyncio.Event().wait()

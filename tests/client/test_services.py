@@ -52,9 +52,10 @@ async def test_close_ends_calls_under_way() -> None:
         peer.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
         await peer.closed()
 
-    ended = []
+    begun, ended = asyncio.Event(), []
 
     async def endless() -> AsyncIterator[bytes]:
+        begun.set()
         try:
             while True:
                 yield b"x"
@@ -72,6 +73,7 @@ async def test_close_ends_calls_under_way() -> None:
             calls.append(asyncio.create_task(caller.text("GET", body)))
             while server.connections < number or len(server.requests) < min(number, 2):
                 await asyncio.sleep(0.001)
+        await begun.wait()
         calls.append(asyncio.create_task(caller.text()))
         await asyncio.sleep(0)
         await caller.services.aclose()

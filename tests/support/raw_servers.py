@@ -184,10 +184,11 @@ class Caller:
         idempotent: bool | None = None,
         hedge: float | None = None,
         headers: list[tuple[str, str]] | None = None,
+        can_repeat: bool = True,
     ) -> Incoming:
         deadline = None if within is None else monotonic() + within
         safe = method == "GET" if idempotent is None else idempotent
-        outgoing = Outgoing(method, "/path", headers or [], body)
+        outgoing = Outgoing(method, "/path", headers or [], body, can_repeat)
         return await self.services.send("callee", outgoing, deadline=deadline, idempotent=safe, hedge=hedge)
 
     async def text(self, method: str = "GET", body: Any = b"", **options: Any) -> str:

@@ -90,16 +90,26 @@ def _multipart(fields: list[Field], boundary: str) -> Iterator[bytes]:
             head += f'; filename="{_escaped(content.filename)}"'
             kind = _NOT_PRINTABLE.sub("", content.content_type) or OCTETS
             yield f"{head}\r\ncontent-type: {kind}\r\n\r\n".encode()
-            content.file.seek(0)
-            while piece := content.read(FLUSH_SIZE):
-                yield piece
-            content.file.seek(0)
+            yield from _file_pieces(content)
         elif isinstance(content, str):
             yield f"{head}\r\n\r\n{content}".encode()
         else:
             yield f"{head}\r\ncontent-type: application/json\r\n\r\n".encode() + content
         yield b"\r\n"
     yield f"--{boundary}--\r\n".encode()
+
+
+def _file_pieces(upload: UploadFile) -> Iterator[bytes]:
+    """The content of a file. A hedge reads the same file at the same time, so each iterator has its own position."""
+    position = 0
+    while True:
+        upload.file.seek(position)
+        piece = upload.read(FLUSH_SIZE)
+        upload.file.seek(0)
+        if not piece:
+            return
+        yield piece
+        position += len(piece)
 
 
 def _escaped(text: str) -> str:

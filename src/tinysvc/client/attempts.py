@@ -29,7 +29,7 @@ class Attempts:
         self._replicas = replicas
         self._request = request
         self._deadline = deadline
-        self._idempotent = idempotent
+        self._idempotent = idempotent and request.can_repeat
         self.sent = 0  # requests
         self.tried: list[Replica] = []
 
@@ -99,7 +99,7 @@ class Attempts:
 
     async def _may_go_elsewhere(self, incoming: Incoming) -> bool:
         """Whether a 503 leads to another attempt: its job was never started, and there is a replica and time for it."""
-        if self.sent >= MAX_ATTEMPTS or not await _was_not_started(incoming):
+        if self.sent >= MAX_ATTEMPTS or not self._request.can_repeat or not await _was_not_started(incoming):
             return False
         now = monotonic()
         pause = 0.0
@@ -136,7 +136,7 @@ async def _was_not_started(incoming: Incoming) -> bool:
     if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/problem+json":
         return False
     length = headers.get("content-length", "")
-    if not (length.isdigit() and int(length) <= MAX_PROBLEM):
+    if not (length.isdecimal() and int(length) <= MAX_PROBLEM):
         return False
     try:
         problem = orjson.loads(await incoming.body(MAX_PROBLEM))
@@ -148,4 +148,4 @@ async def _was_not_started(incoming: Incoming) -> bool:
 def _retry_after(incoming: Incoming) -> float:
     """The seconds of Retry-After; endless without it, or with a date."""
     text = incoming.headers.get("retry-after", "")
-    return float(text) if text.isdigit() and len(text) < 10 else math.inf
+    return float(text) if text.isdecimal() and len(text) < 10 else math.inf

@@ -13,13 +13,14 @@ class Outgoing(NamedTuple):
     """The request of a call.
 
     `target` is the path with its query, percent-encoded. A body that is a callable gives a new iterator for each
-    attempt.
+    attempt; if it cannot, `can_repeat` is false, and nothing is sent again once the body was begun.
     """
 
     method: str
     target: str
     headers: list[tuple[str, str]]
     body: bytes | Callable[[], AsyncIterator[bytes]] = b""
+    can_repeat: bool = True
 
 
 class BodySource(Protocol):

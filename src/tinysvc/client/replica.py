@@ -18,7 +18,7 @@ from .call_connection import CallConnection
 from .deadlines import Deadlines
 from .messages import Incoming, Outgoing
 from .replica_connections import Endpoint, ReplicaConnections
-from .retries import AttemptFailed, Failure, is_blamed, was_not_sent
+from .retries import AttemptFailed, Failure, is_blamed, is_certain
 
 log = logging.getLogger("tinysvc.client")
 
@@ -155,7 +155,7 @@ class Replica:
             self.breaker.end_probe()
 
     def _count_failure(self, is_probe: bool, failure: Failure | None, why: str) -> None:
-        at_once, is_known = failure is not None and was_not_sent(failure), self.breaker.pauses > 0
+        at_once, is_known = failure is not None and is_certain(failure), self.breaker.pauses > 0
         refused = failure is Failure.REFUSED
         opens = self.breaker.fail(
             monotonic(), random.random(), is_probe=is_probe, at_once=at_once, pause=REFUSED_PAUSE if refused else None

@@ -24,6 +24,9 @@ from .retries import AttemptFailed, Failure
 CONNECT_TIMEOUT = 2.0
 """Seconds to connect, and half of what is left at most: a lost SYN is sent again after one second."""
 
+FAIR_TIME = 0.1
+"""Seconds to connect from which a replica is blamed for a budget that ends before: a handshake across continents."""
+
 PEEK_AFTER = 0.02
 """Seconds after which an idle connection is asked whether it was closed; before, the event loop knows."""
 
@@ -123,12 +126,18 @@ class ReplicaConnections:
 
     async def _connect(self, deadline: float | None) -> CallConnection:
         limit = CONNECT_TIMEOUT if deadline is None else min(CONNECT_TIMEOUT, (deadline - monotonic()) / 2)
+        if limit <= 0.0:
+            raise TimeoutError
         try:
             async with asyncio.timeout(limit) as timer:
                 return await self._connected()
         except TimeoutError as error:
-            how = f"within {limit:.2g} s" if timer.expired() else str(error)
-            raise AttemptFailed(Failure.NOT_SENT, f"A connection was not made {how}.") from None
+            if not timer.expired():  # it comes from the kernel
+                raise AttemptFailed(Failure.NOT_SENT, f"A connection was not made: {error}.") from None
+            failure = Failure.NO_TIME if limit < FAIR_TIME else Failure.SLOW_CONNECT
+            if limit == CONNECT_TIMEOUT:
+                failure = Failure.NOT_SENT
+            raise AttemptFailed(failure, f"A connection was not made within {limit:.2g} s.") from None
         except ssl.SSLError as error:
             raise AttemptFailed(Failure.NOT_SENT, f"The TLS handshake failed: {error}.") from None
         except OSError as error:

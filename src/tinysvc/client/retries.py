@@ -3,6 +3,8 @@
     failure              idempotent       not idempotent   of the retry budget   the replica is blamed
     REFUSED              another replica  another replica  no                    yes, for a moment
     NOT_SENT             another replica  another replica  no                    yes
+    SLOW_CONNECT         another replica  another replica  no                    as one of several failures
+    NO_TIME              another replica  another replica  no                    no
     IDLE_RACE            once more        an error         yes                   no
     NO_RESPONSE          another replica  an error         yes                   yes
     NOT_STARTED (503)    another replica  another replica  yes                   no
@@ -29,6 +31,8 @@ class Failure(Enum):
 
     REFUSED = "nothing listens at the address"
     NOT_SENT = "the replica cannot be reached"
+    SLOW_CONNECT = "the budget has ended before the connection was made"
+    NO_TIME = "the budget is too short to make a connection"
     IDLE_RACE = "the replica has closed a reused connection without a response"
     NO_RESPONSE = "the replica has closed the connection without a response"
     NOT_STARTED = "the replica did not start the job"
@@ -44,8 +48,9 @@ class AttemptFailed(Exception):
         self.detail = detail
 
 
-_UNSENT = frozenset({Failure.REFUSED, Failure.NOT_SENT})
-_BLAMED = _UNSENT | frozenset({Failure.NO_RESPONSE, Failure.CUT_SHORT})
+_CERTAIN = frozenset({Failure.REFUSED, Failure.NOT_SENT})
+_UNSENT = _CERTAIN | {Failure.SLOW_CONNECT, Failure.NO_TIME}
+_BLAMED = _CERTAIN | {Failure.SLOW_CONNECT, Failure.NO_RESPONSE, Failure.CUT_SHORT}
 _ANY_METHOD = _UNSENT | {Failure.NOT_STARTED}
 
 
@@ -60,5 +65,10 @@ def may_repeat(failure: Failure, *, idempotent: bool) -> bool:
 
 
 def was_not_sent(failure: Failure) -> bool:
-    """Whether the attempt is neither counted nor charged to the retry budget, and its replica is avoided at once."""
+    """Whether the attempt is neither counted nor charged to the retry budget."""
     return failure in _UNSENT
+
+
+def is_certain(failure: Failure) -> bool:
+    """Whether the replica is avoided at once. Any client can give a short budget, so that alone proves nothing."""
+    return failure in _CERTAIN

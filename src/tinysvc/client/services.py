@@ -87,7 +87,7 @@ class Services:
         if self._sweeping is None:
             self._sweep_later()
         attempts = Attempts(replicas, request, deadline, idempotent)
-        if hedge is None or not idempotent:
+        if hedge is None or not (idempotent and request.can_repeat):
             return await attempts.response(now)
         return await first_response(attempts.response(now), hedge, attempts.hedge)
 

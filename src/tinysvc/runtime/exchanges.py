@@ -41,9 +41,9 @@ class RemoteExchange:
         method, target, headers, body, can_repeat = sent
         return self._services.send(
             self._service,
-            self._outgoing(method, target, headers, body),
+            self._outgoing(method, target, headers, body, can_repeat),
             deadline=context.deadline,
-            idempotent=self._route.idempotent and can_repeat,
+            idempotent=self._route.idempotent,
             hedge=self._route.hedge,
         )
 
