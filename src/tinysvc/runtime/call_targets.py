@@ -227,7 +227,7 @@ def unknown_callee(function: Callable[..., Any], where: str = "") -> Configurati
     service = service_name(function)
     return ConfigurationError.at(
         function,
-        f"cannot be called{f' in {where}' if where else ''}: it is not part of a service that runs on this event "
-        f"loop, and `services` has no address of {service}; name its module in the Service(...), or say where it runs: "
+        f"cannot be called{f' in {where}' if where else ''}: it is not served here, and `services` has "
+        f"no address of {service}; name its module in the Service(...), or say where it runs: "
         f'TINYSVC_SERVICES="{service}=http://host:8000"',
     )
