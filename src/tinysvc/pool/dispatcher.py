@@ -291,7 +291,7 @@ class Dispatcher:
         self._carry_out(self.scheduler.tick(monotonic()))
 
     def _on_frame(self, worker: Worker, head: FromWorker, body: bytes) -> None:
-        if worker.state in (EXITING, DYING):
+        if worker.state is EXITING or worker.state is DYING:
             return
         if isinstance(head, (Result, Pickled)):
             job = self.scheduler.held_by(worker, head.number)
@@ -304,7 +304,7 @@ class Dispatcher:
                 now = monotonic()
                 if now > self._alarm.stalled_at:
                     now = self._now()
-                self._carry_out(self.scheduler.done(worker, reply, now, memory=head.memory))
+                self._carry_out(self.scheduler.done(worker, reply, now, head.memory))
         elif isinstance(head, frames.LogRecord):
             log_record(worker.number, self.name, head.fields)
         elif isinstance(head, frames.Ready):

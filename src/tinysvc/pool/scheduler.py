@@ -123,7 +123,7 @@ class Scheduler(JobQueue[Worker]):
         return jobs[0] if jobs and jobs[0].number == number and worker.state is BUSY else None
 
     def done(
-        self, worker: Worker, outcome: Any, now: float, *, memory: int = 0, poisoned: bool = False
+        self, worker: Worker, outcome: Any, now: float, memory: int = 0, poisoned: bool = False
     ) -> list[Instruction]:
         """The worker has sent the end of its job. `memory`: bytes that it holds now; `poisoned`: it must not take
         another job.

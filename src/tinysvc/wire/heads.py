@@ -16,7 +16,7 @@ import httptools
 
 from ..core.budget import TIMEOUT_FIELDS, timeout_of
 from ..core.errors import ProtocolError, UnencodableResult
-from ..core.headers import FIELD_VALUE, SERVER_HEADERS, Headers, bad_header_value
+from ..core.headers import FIELD_VALUE, SERVER_HEADERS, HeaderLines, Headers, bad_header_value
 from ..core.responses import COMMON_TYPES
 from ..core.settings import Settings
 
@@ -273,10 +273,10 @@ def field_lines(headers: Sequence[tuple[str, str]]) -> bytes:
     """The header lines that a handler has added. UnencodableResult for a bad line."""
     try:
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers]).encode("latin-1")
-        is_good = lines.count(b"\n") == len(headers) and FIELD_LINES.fullmatch(lines)
+        is_good = type(headers) is HeaderLines or (lines.count(b"\n") == len(headers) and FIELD_LINES.fullmatch(lines))
     except UnicodeEncodeError:
         lines, is_good = b"", None
-    if not is_good:  # the headers were assigned as a whole
+    if not is_good:  # HeaderLines are checked when they are added; these headers were assigned as a whole
         raise UnencodableResult(_bad_field(headers))
     for name, _ in headers:
         if name.lower() in SERVER_HEADERS and name != "content-length":
