@@ -35,8 +35,7 @@ class TinysvcError(Exception):
         status: HTTP status of the response; 500 unless a class says otherwise.
         kind: Name of the error in the problem document (RFC 9457), as in "queue-full"; empty for "about:blank".
         headers: Further header lines of the response, as (name, value).
-        never_started: Whether neither the handler of the request nor its job was started: the request may be sent to
-            another server, whatever its method. The problem document then has `"started": false`.
+        never_started: Neither the handler nor its job was started: the problem document has `"started": false`.
         public (str): Text that the client may read; empty if the details belong into the log only.
 
     Example:

@@ -158,13 +158,11 @@ class Dispatcher:
         self.arenas.close()
 
     async def wait_until(self, condition: Callable[[], bool], timeout: float | None = None) -> None:
-        try:
+        with suppress(TimeoutError):
             async with awake_timeout(timeout):
                 while not condition():
                     self.changed.clear()
                     await self.changed.wait()
-        except TimeoutError:
-            pass
 
     # Jobs
 
