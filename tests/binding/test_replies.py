@@ -139,3 +139,40 @@ def test_stream_without_its_end_is_refused() -> None:
     with pytest.raises(UnreadableReply, match="the text cannot be decoded"):
         items(Iterator[str], TEXT, b"\xe2\x98")
     assert items(Iterator[Event], EVENTS, b"data: a\n\ndata: b\n") == [Event("a")]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "content_type", "says"),
+    [
+        (Iterator[Point], "text/html", "text/html came, and a stream of Point was expected"),
+        (Iterator[Point], OCTETS, "octet-stream came, and a stream of Point was expected"),
+        (Iterator[Point], "", "bytes came, and a stream of Point was expected"),
+        (Iterator[str], OCTETS, "a stream of str was expected"),
+        (Iterator[bytes], TEXT, "a stream of bytes was expected"),
+    ],
+)
+def test_stream_of_another_kind_is_refused(annotation: Any, content_type: str, says: str) -> None:
+    with pytest.raises(UnreadableReply, match=says):
+        items(annotation, content_type, b"<html>")
+
+
+@pytest.mark.parametrize("annotation", [None, str, Any, Point, bytes])
+def test_redirect_is_no_result(annotation: Any) -> None:
+    with pytest.raises(UnreadableReply, match="301 is no result, and redirects are not followed"):
+        value(annotation, b"moved", TEXT, 301)
+
+
+def test_redirect_of_a_handler_is_its_response() -> None:
+    assert value(Response, b"", "", 301).status == 301
+
+
+def test_event_is_bounded_by_its_lines_together() -> None:
+    line = b"data: " + b"x" * 999_000 + b"\n"
+    assert items(Iterator[str], EVENTS, *[line, b"\n"] * 20) == ["x" * 999_000] * 20
+    with pytest.raises(UnreadableReply, match="one item of the stream is longer"):
+        items(Iterator[str], EVENTS, *[line] * 20)
+
+
+def test_retry_of_an_event_that_is_too_long_is_ignored() -> None:
+    (event,) = items(Iterator[Event], EVENTS, b"retry: " + b"9" * 5000 + b"\ndata: a\n\n")
+    assert event.retry is None

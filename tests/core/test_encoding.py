@@ -335,3 +335,13 @@ def test_defaults_are_sent_over_a_websocket() -> None:
 def test_messagepack_keeps_datetimes_and_bytes() -> None:
     now = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
     assert to_plain({"v": Box([now, b"a"])}, keep=(dt.datetime, bytes)) == {"v": {"v": [now, b"a"]}}
+
+
+def test_forgotten_await_is_named() -> None:
+    async def result() -> int:
+        return 1
+
+    forgotten = result()
+    with pytest.raises(UnencodableResult, match=r"is a coroutine; await it, as in `return await call"):
+        json_bytes({"a": forgotten})
+    forgotten.close()

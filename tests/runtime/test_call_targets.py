@@ -72,3 +72,14 @@ def test_handler_with_neither_is_refused_with_the_remedy(function: Any, says: st
 
     refused()
     assert isinstance(unknown_callee(function), ConfigurationError)
+
+
+def test_services_at_addresses_are_named_beside_a_misspelt_one() -> None:
+    assert "has no address of test_call_targets, only of a, ofice;" in str(
+        unknown_callee(elsewhere, ["ofice", "a", "a"])
+    )
+
+
+def test_call_without_an_event_loop_names_call_wait() -> None:
+    with pytest.raises(ConfigurationError, match=r"where no event loop runs; in a cpu handler.* write `call.wait"):
+        call(elsewhere).close()

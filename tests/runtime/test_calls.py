@@ -166,8 +166,8 @@ def test_arguments_stand_in_the_order_of_the_parameters_without_resources(caller
     ("args", "kwargs", "says"),
     [
         ((), {}, r"moved\(\) is missing arguments: point"),
-        ((app.Point(1), 2, 3), {}, r"moved\(\) takes 2 arguments but 3 were given"),
-        ((app.Point(1),), {"factor": 3}, r"moved\(\) got an unexpected argument 'factor'"),
+        ((app.Point(1), 2, 3), {}, r"moved\(\) takes 2 arguments but 3 were given; a call gives it point, by"),
+        ((app.Point(1),), {"factor": 3}, r"moved\(\) got an unexpected argument 'factor'; a call gives it point, by"),
         ((app.Point(1),), {"point": app.Point(1)}, r"moved\(\) got multiple values for argument 'point'"),
     ],
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from http_ends import on_loop
+from http_ends import logged, on_loop
 from tinysvc import CallFailed, CallTimeout, HTTPError, Request, Response, Service, budget, call, io_resource, io_route
 from tinysvc.core.responses import FileContent, Handler
 from tinysvc.core.settings import Settings
@@ -54,6 +54,11 @@ async def file(path: str) -> Response:
     return Response(FileContent(open(path, "rb"), 1, 3), content_type="text/plain")
 
 
+@io_route("/short")
+async def short(path: str) -> Response:
+    return Response(FileContent(open(path, "rb"), 1, 30), content_type="text/plain")
+
+
 @io_route("/body", methods=["POST"])
 async def body(request: Request) -> int:
     return len(await request.body())
@@ -70,7 +75,7 @@ async def named(request: Request, call_next: Handler) -> Response:
     return await call_next(request)
 
 
-HANDLERS = Service(transaction, works, waits, finishes, file, body, endless, middleware=[named], prefix="/p")
+HANDLERS = Service(transaction, works, waits, finishes, file, short, body, endless, middleware=[named], prefix="/p")
 
 
 @pytest.fixture(autouse=True)
@@ -160,3 +165,12 @@ async def limited(function: Callable[..., AsyncIterator[int]]) -> None:
         items = call.stream(function)
     async for _ in items:
         pass
+
+
+@on_loop
+async def test_file_that_became_shorter_is_no_result(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "a").write_bytes(b"012345")
+    async with at_work(HANDLERS, Settings()):
+        with pytest.raises(CallFailed, match="cut short"):
+            await call(short, str(tmp_path / "a"))
+    assert "25 bytes shorter than declared" in logged(caplog)[0]

@@ -168,7 +168,9 @@ def arguments_by_name(
         if not kwargs and len(args) == len(names):
             return dict(zip(names, args, strict=True))
         if len(args) > len(names):
-            raise TypeError(f"{function.__qualname__}() takes {len(names)} arguments but {len(args)} were given")
+            raise TypeError(
+                f"{function.__qualname__}() takes {len(names)} arguments but {len(args)} were given; {_known(names)}"
+            )
         found = dict(zip(names, args, strict=False))
         if kwargs:
             if twice := found.keys() & kwargs.keys():
@@ -177,11 +179,15 @@ def arguments_by_name(
     else:
         found = kwargs
     if kwargs and (unknown := [name for name in kwargs if name not in names]):
-        raise TypeError(f"{function.__qualname__}() got an unexpected argument {unknown[0]!r}")
+        raise TypeError(f"{function.__qualname__}() got an unexpected argument {unknown[0]!r}; {_known(names)}")
     if not required <= found.keys():
         missing = ", ".join(name for name in names if name in required and name not in found)
         raise TypeError(f"{function.__qualname__}() is missing arguments: {missing}")
     return found
+
+
+def _known(names: tuple[str, ...]) -> str:
+    return f"a call gives it {', '.join(names)}" if names else "a call gives it none"
 
 
 def outgoing_body(body: Any) -> tuple[OutgoingBody, bool]:

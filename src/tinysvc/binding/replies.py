@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Set
 from typing import Any, get_args, get_origin
 
 import msgspec
@@ -91,6 +91,8 @@ class ReplyReader:
             lines = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers.raw]
             own = [(name, value) for name, value in lines if name not in _NOT_OWN]
             return Response(content, status, own, content_type or None)
+        if 300 <= status < 400 and not self.returns_response:
+            raise UnreadableReply(f"{status} is no result, and redirects are not followed")
         if status in (204, 205) or (not content and not kind):
             return self._checked(None, "no content")
         if is_json_type(kind):
@@ -140,14 +142,21 @@ class ReplyReader:
             async for block in _blocks(pieces):
                 if (event := self._event(block)) is not None:
                     yield event
-        elif kind.startswith("text/"):
-            async for text in _texts(pieces):
-                yield text
         elif is_json_type(kind):
             raise UnreadableReply("a JSON document came, and a stream was expected")
+        elif kind.startswith("text/"):
+            self._check_pieces({str}, kind)
+            async for text in _texts(pieces):
+                yield text
         else:
+            self._check_pieces(_RAW.keys() - {str}, kind or "bytes")
             async for piece in pieces:
                 yield piece
+
+    def _check_pieces(self, kinds: Set[Any], what: str) -> None:
+        """UnreadableReply if the handler does not yield pieces of one of these kinds."""
+        if not self._takes_anything and not self._takes & kinds:
+            raise UnreadableReply(f"{what} came, and a stream of {self._wanted()} was expected")
 
     def _event(self, block: list[bytes]) -> Any:
         """An event (WHATWG HTML, 9.2.6); its data alone where the handler does not yield `Event`s."""
@@ -165,7 +174,7 @@ class ReplyReader:
             data,
             event=fields.get("event", [""])[-1],
             id=fields.get("id", [""])[-1],
-            retry=int(retry) if retry.isdecimal() else None,
+            retry=int(retry) if retry.isdecimal() and len(retry) < 10 else None,
         )
 
 
@@ -229,19 +238,22 @@ async def _lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 async def _blocks(pieces: AsyncIterator[bytes]) -> AsyncIterator[list[bytes]]:
     """The lines of each event, without the empty line at its end."""
-    rest, block = b"", []
+    begun, block, size, held = list[bytes](), list[bytes](), 0, False
     async for piece in pieces:
-        rest += piece
-        held = rest.endswith(b"\r")  # perhaps the first half of a line end
-        *lines, rest = _LINE_END.split(rest[:-1] if held else rest)
-        rest += b"\r" if held else b""
-        _check_size(len(rest))
-        for line in lines:
-            if line:
-                block.append(line)
-            elif block:
-                yield block
-                block = []
+        begun.append(piece)
+        size += len(piece)
+        if held or b"\n" in piece or b"\r" in piece:
+            data = b"".join(begun)
+            held = data.endswith(b"\r")  # perhaps the first half of a line end
+            *lines, rest = _LINE_END.split(data[:-1] if held else data)
+            begun = [rest + b"\r" if held else rest]
+            for line in lines:
+                if line:
+                    block.append(line)
+                elif block:
+                    yield block
+                    block, size = [], len(rest)
+        _check_size(size)
 
 
 def _check_size(size: int) -> None:

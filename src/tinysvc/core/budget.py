@@ -177,7 +177,9 @@ def parse_timeout(text: str) -> float:
     match = _DURATION.fullmatch(text)
     if match is None:
         raise ProtocolError(
-            400, "Request-Timeout takes a number of at most 12 digits with a unit (us, ms, s, m or h), as in 480ms."
+            400,
+            "Request-Timeout takes a number of at most 12 digits with a unit (us, ms, s, m or h), as in 480ms, "
+            f"not {text[:40]!r}.",
         )
     return float(match[1]) * _UNITS[match[2]]
 
@@ -190,6 +192,8 @@ def timeout_of(fields: dict[bytes, bytes]) -> float:
     if (value := fields.get(CONNECT_TIMEOUT_MS)) is not None:
         text = value.decode("latin-1")
         if not _MILLISECONDS.fullmatch(text):
-            raise ProtocolError(400, "Connect-Timeout-Ms takes a number of milliseconds of at most 10 digits.")
+            raise ProtocolError(
+                400, f"Connect-Timeout-Ms takes a number of milliseconds of at most 10 digits, not {text[:40]!r}."
+            )
         seconds = min(seconds, int(text) / 1000)
     return seconds

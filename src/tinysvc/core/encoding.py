@@ -17,7 +17,7 @@ import math
 import os
 import uuid
 from collections import UserString, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set, ValuesView
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence, Set, ValuesView
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -117,6 +117,8 @@ def _plain(value: Any, place: str, keep: tuple[type, ...]) -> Any:
         return value.isoformat()
     if isinstance(value, Iterable):
         raise _unencodable(place, f"a {_name(value)}", "return it as a list, or yield its items")
+    if isinstance(value, Coroutine):
+        raise _unencodable(place, f"a {_name(value)}", "await it, as in `return await call(...)`")
     remedy = "return a dict or a dataclass of it, or a standard type such as a number or text"
     raise _unencodable(place, f"a {_name(value)}", remedy)
 

@@ -107,7 +107,12 @@ class CallTable:
             if name:
                 self.find(function)
             elif not any(function in table._plans for table in _tables_here()):
-                raise unknown_callee(function, where)
+                raise unknown_callee(function, self.addressed, where)
+
+    @property
+    def addressed(self) -> Iterable[str]:
+        """The names of the services at addresses."""
+        return () if self._services is None else self._services.addresses
 
     def _address_of(self, function: Callable[..., Any]) -> str:
         """The name of the service at an address that has this handler, or ""."""
@@ -160,7 +165,7 @@ class CallTable:
         """The handler, as a worker calls it. ConfigurationError if it is not known here."""
         found, route = self.known.get(function) or self.find(function), route_of(function)
         if found is None or route is None:
-            raise unknown_callee(function)
+            raise unknown_callee(function, self.addressed)
         if found.is_remote:
             assert self._services is not None
             service = service_name(function, self._services.addresses)
@@ -211,23 +216,37 @@ def _tables_here() -> list[CallTable]:
 
 def callee_of(function: Callable[..., Any]) -> Callee:
     """The handler, as it is called from this event loop. ConfigurationError if it is not known here."""
-    for table in reversed(_tables_here()):
+    try:
+        tables = _tables_here()
+    except RuntimeError:
+        raise ConfigurationError.at(
+            function,
+            "cannot be called by call(...) here, where no event loop runs; in a cpu handler, and in an io handler that "
+            "is a plain def, write `call.wait(...)`",
+        ) from None
+    for table in reversed(tables):
         if found := table.known.get(function) or table.find(function):
             return found
-    raise unknown_callee(function)
+    raise unknown_callee(function, [name for table in tables for name in table.addressed])
 
 
-def unknown_callee(function: Callable[..., Any], where: str = "") -> ConfigurationError:
-    """The error of a call to a handler that is neither here nor at an address. `where`: file and line of the call."""
+def unknown_callee(function: Callable[..., Any], addressed: Iterable[str] = (), where: str = "") -> ConfigurationError:
+    """The error of a call to a handler that is neither here nor at an address.
+
+    Args:
+        function: The handler.
+        addressed: The names of the services at addresses.
+        where: File and line of the call.
+    """
     if isinstance(function, ModuleType) or not callable(function) or route_of(function) is None:
         name = getattr(function, "__qualname__", repr(function))
         return ConfigurationError.at(
             function, f"cannot be called by call(...): it has no route; decorate {name} with @io_route or @cpu_route"
         )
-    service = service_name(function)
+    service, known = service_name(function), ", ".join(sorted(set(addressed)))
     return ConfigurationError.at(
         function,
-        f"cannot be called{f' in {where}' if where else ''}: it is not served here, and `services` has "
-        f"no address of {service}; name its module in the Service(...), or say where it runs: "
+        f"cannot be called{f' in {where}' if where else ''}: it is not served here, and `services` has no address of "
+        f"{service}{f', only of {known}' if known else ''}; name its module in the Service(...), or say where it runs: "
         f'TINYSVC_SERVICES="{service}=http://host:8000"',
     )

@@ -43,7 +43,7 @@ class RemoteExchange:
             self._service,
             self._outgoing(method, target, headers, body, can_repeat),
             deadline=context.deadline,
-            idempotent=self._route.idempotent,
+            idempotent=self._route.idempotent and can_repeat,
             hedge=self._route.hedge,
         )
 
@@ -110,6 +110,8 @@ class ExchangeTarget:
             raise CallTimeout(f"The stream has not begun within {seconds:g} s.", service=self._service) from None
         try:
             await check_response(incoming, self._service)
+            if incoming.status >= 300:
+                raise UnreadableReply(f"{incoming.status} is no stream, and redirects are not followed")
             async for item in self._reader.items(incoming.headers.get("content-type", ""), aiter(incoming)):
                 yield item
         except UnreadableReply as error:

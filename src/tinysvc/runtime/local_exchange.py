@@ -214,3 +214,5 @@ async def _file_pieces(content: FileContent) -> AsyncIterator[bytes]:
     while left > 0 and (piece := await in_thread(partial(content.file.read, min(left, CHUNK)))):
         left -= len(piece)
         yield piece
+    if left:
+        raise EOFError(f"the file is {left} bytes shorter than declared")
