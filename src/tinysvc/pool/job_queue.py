@@ -121,6 +121,7 @@ class JobQueue(Generic[S]):
         self.size = size
         self.queue_size = queue_size
         self.grouping = grouping
+        self.has_groups = grouping.size > 1
         self.reports_start = reports_start
         self.when_late = when_late
         self.when_abandoned = when_abandoned
@@ -198,7 +199,7 @@ class JobQueue(Generic[S]):
             job.deadline = now + job.timeout
             if job.deadline < self.next_tick:
                 self._wake_at(job.deadline)
-        if has_room and self.grouping.size == 1:
+        if has_room and not self.has_groups:
             return self._start((job,), lane, now)
         lane.waiting[job.number] = job
         self.waiting += 1
