@@ -176,3 +176,21 @@ def test_event_is_bounded_by_its_lines_together() -> None:
 def test_retry_of_an_event_that_is_too_long_is_ignored() -> None:
     (event,) = items(Iterator[Event], EVENTS, b"retry: " + b"9" * 5000 + b"\ndata: a\n\n")
     assert event.retry is None
+
+
+def test_part_of_a_result_is_no_result() -> None:
+    with pytest.raises(UnreadableReply, match="206 came, a part of the result"):
+        value(bytes, b"half", OCTETS, 206)
+
+
+def test_compressed_result_is_refused() -> None:
+    headers = Headers([(b"content-encoding", b"gzip")])
+    with pytest.raises(UnreadableReply, match="content-encoding gzip came, which was not asked for"):
+        reader(bytes).value(200, OCTETS, b"\x1f\x8b", headers)
+    assert reader(Response).value(200, OCTETS, b"\x1f\x8b", headers).content == b"\x1f\x8b"
+
+
+def test_document_is_no_result_of_a_handler_that_returns_none() -> None:
+    assert value(None, b"null") is None
+    with pytest.raises(UnreadableReply, match="a JSON document came, and NoneType was expected"):
+        value(None, b'{"a":1}')

@@ -27,6 +27,7 @@ from tinysvc import (
     Service,
     io_route,
 )
+from tinysvc.binding.replies import UnreadableReply
 from tinysvc.runtime.remote import items_of
 from tinysvc.testing import serving
 
@@ -285,5 +286,5 @@ def test_text_that_is_cut_is_no_text() -> None:
     async def found() -> list[Any]:
         return [each async for each in items_of(str, "text/plain", pieces_of(b"a\xc3"))]
 
-    with pytest.raises(ValueError, match="unexpected end of data"):
+    with pytest.raises(UnreadableReply, match="unexpected end of data"):
         asyncio.run(found())

@@ -91,8 +91,8 @@ class ReplyReader:
             lines = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers.raw]
             own = [(name, value) for name, value in lines if name not in _NOT_OWN]
             return Response(content, status, own, content_type or None)
-        if 300 <= status < 400 and not self.returns_response:
-            raise UnreadableReply(f"{status} is no result, and redirects are not followed")
+        if not self.returns_response:
+            _check_whole(status, headers)
         if status in (204, 205) or (not content and not kind):
             return self._checked(None, "no content")
         if is_json_type(kind):
@@ -106,8 +106,9 @@ class ReplyReader:
     def _document(self, content: bytes, *, packed: bool = False) -> Any:
         try:
             if self._decoders is None:
-                if self._takes_anything or not self._takes <= _RAW.keys():
-                    return msgspec.msgpack.decode(content) if packed else msgspec.json.decode(content)
+                found = msgspec.msgpack.decode(content) if packed else msgspec.json.decode(content)
+                if self._takes_anything or (found is None and type(None) in self._takes):
+                    return found
                 raise UnreadableReply(f"a JSON document came, and {self._wanted()} was expected")
             decode = self._decoders.messagepack if packed else self._decoders.json
             if decode is None:
@@ -189,6 +190,16 @@ _NOT_OWN = frozenset(
     {"content-type", "content-length", "date", "connection", "transfer-encoding", "server", "keep-alive"}
 )
 """Headers of a response that the connection has made, and not the handler."""
+
+
+def _check_whole(status: int, headers: Headers) -> None:
+    """UnreadableReply if a response is not the result itself. Calls ask neither for a range nor for compression."""
+    if 300 <= status < 400:
+        raise UnreadableReply(f"{status} is no result, and redirects are not followed")
+    if status == 206:
+        raise UnreadableReply("206 came, a part of the result, and the whole was expected")
+    if (coding := headers.get("content-encoding", "identity")) != "identity":
+        raise UnreadableReply(f"a body with the content-encoding {coding} came, which was not asked for")
 
 
 def _union(kinds: list[Any]) -> Any:

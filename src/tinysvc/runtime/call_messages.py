@@ -1,7 +1,8 @@
 """The messages of `call.wait(...)`: what a worker asks the server, and the answer. They are data: no code travels.
 
-worker   arguments ──> RequestWriter ──> CallQuestion and the body ──> server: sends the request
-result <──── ReplyReader <───── CallAnswer and the body <────
+worker                                                             server
+arguments ──> RequestWriter ──> CallQuestion and the body ──> sends the request (waiting_calls.py)
+result    <── ReplyReader   <── CallAnswer and the body   <── the response
 """
 
 from __future__ import annotations

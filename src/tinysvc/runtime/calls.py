@@ -1,11 +1,11 @@
 """`await call(predict, features)`: a handler called as a function, wherever it runs.
 
 call ──> the deadline, id and trace of the calling code (call_context.py)
-──> where the handler runs (call_targets.py)
-here         awaited, or a job of its pool (direct_calls.py); as a request where it needs one
-(local_exchange.py)
-elsewhere    a request to a replica (exchanges.py, client/)
-──> its result, the items of its stream, or an exception (call_failures.py)
+     ──> where the handler runs (call_targets.py)
+           here         awaited, or a job of its pool (direct_calls.py); as a request where it needs one
+                        (local_exchange.py)
+           elsewhere    a request to a replica (exchanges.py, client/)
+     ──> its result, the items of its stream, or an exception (call_failures.py)
 """
 
 from __future__ import annotations
