@@ -153,6 +153,8 @@ class Connection:
                 if not wire.is_plain:
                     self._prepare(request)
                 self.phase, self.deadline = HANDLER, inf
+                if inbox.ended and not self.settings.half_close:  # the end has come with the request: report it, too
+                    server.loop.call_soon(self.report_disconnect)  # when the handler has begun
                 rest = self._respond(request, await self.handler(request))  # a variable would keep a big response alive
                 if rest is not None and not await rest:
                     break
