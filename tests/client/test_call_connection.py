@@ -135,7 +135,9 @@ async def test_stream_that_is_cut_in_the_middle_fails_where_it_is_read() -> None
         incoming = await caller.send("GET")
         with pytest.raises(CallFailed) as raised:
             await every_piece(incoming)
-        assert raised.value.answered == 200
+        error = raised.value
+        assert (error.service, error.replica, error.attempts) == ("callee", str(server.address), 1)
+        assert error.answered == 200
 
 
 @on_loop

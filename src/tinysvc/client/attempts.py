@@ -57,7 +57,7 @@ class Attempts:
                     raise  # the iterator of the request's body has raised it
                 raise self._too_late(replica) from None
             else:
-                incoming.attempts = self.sent
+                incoming.service, incoming.attempts = self._replicas.service, self.sent
                 if incoming.status != REPEATED_STATUS or not await self._may_go_elsewhere(incoming):
                     return incoming
                 failed, now = AttemptFailed(Failure.NOT_STARTED, Failure.NOT_STARTED.value), monotonic()

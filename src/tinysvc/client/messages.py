@@ -42,11 +42,12 @@ class Incoming:
         status: HTTP status.
         headers: Header fields.
         replica: Address of the replica that responded.
+        service: Name of the called service.
         attempts: Requests that were sent for it.
         content: The body, if it came with the head or was read; else None.
     """
 
-    __slots__ = ("_source", "attempts", "content", "headers", "replica", "status")
+    __slots__ = ("_source", "attempts", "content", "headers", "replica", "service", "status")
 
     def __init__(
         self, status: int, headers: Headers, replica: str, content: bytes | None, source: BodySource | None = None
@@ -55,6 +56,7 @@ class Incoming:
         self.headers = headers
         self.replica = replica
         self.content = content
+        self.service = ""
         self.attempts = 1
         self._source = source
 
@@ -84,6 +86,7 @@ class Incoming:
             self.discard()
             raise CallFailed(
                 f"The body of the response is longer than {limit} bytes.",
+                service=self.service,
                 replica=self.replica,
                 attempts=self.attempts,
                 answered=self.status,
@@ -100,6 +103,9 @@ class Incoming:
             while source is not None and (piece := await source.receive_piece()):
                 yield piece
             self._source = None
+        except CallFailed as error:
+            error.service, error.attempts = self.service, self.attempts
+            raise
         finally:
             self.discard()
 
