@@ -124,10 +124,11 @@ def test_cookie_remembers_the_room(url: str) -> None:
 @pytest.mark.browser
 @needs_browser
 def test_chat_in_a_browser(url: str, browser: Page) -> None:
-    ada, bob = (browser.tab(f"{url}/chat?room=tea") for _ in range(2))
-    for page in (ada, bob):
-        page.until("document.querySelector('#state').innerText == 'connected'")
-    assert ada.run("document.activeElement.id") == "text"
+    connected = "document.querySelector('#state').innerText == 'connected'"
+    ada = browser.tab(f"{url}/chat?room=tea")
+    ada.until(f"{connected} && document.activeElement.id == 'text'")  # a tab in the background gets no focus
+    bob = browser.tab(f"{url}/chat?room=tea")
+    bob.until(connected)
     ada.type("hello <i>Bob</i>\n")
     bob.until("document.querySelector('#lines').innerText.includes('guest: hello <i>Bob</i>')")
     assert bob.run("document.querySelectorAll('#lines i').length") == 0

@@ -11,6 +11,7 @@ import pytest
 
 import inherited_jobs
 from tinysvc import ProcessPoolExecutor
+from tinysvc.pool import inherited
 from tinysvc.pool.inherited import ThreadWatch, count_threads, find_generators, started_by
 
 
@@ -29,6 +30,12 @@ def test_generators_of_a_shared_resource_are_seeded_again() -> None:
     found.reseed()
     assert shared.rng.getstate() != random_state
     assert shared.deep[0]["rng"].bit_generator.state != numpy_state
+
+
+def test_generators_of_the_program_are_found_before_many_objects_of_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inherited, "MAX_OBJECTS", 10)
+    rng = random.Random(1)
+    assert rng.seed in find_generators(SimpleNamespace(values=[[rng]])).reseeders
 
 
 def test_unseedable_generator_is_named() -> None:

@@ -77,7 +77,8 @@ async def test_exceptions_from_a_thread_left_behind_break_no_frame() -> None:
                 with contextlib.suppress(leftovers_jobs.TooLong):
                     return await pool.run(function, *arguments)
 
-        await result_of(leftovers_jobs.raise_in_the_main_thread)
+        with contextlib.suppress(leftovers_jobs.TooLong):  # not again: an exception may hang the start of a thread
+            await pool.run(leftovers_jobs.raise_in_the_main_thread)
         for number in range(300):
             assert await result_of(jobs.add, number, 1) == number + 1
         assert await result_of(leftovers_jobs.process_id) == first

@@ -16,7 +16,7 @@ import threading
 import time
 import warnings
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from importlib.machinery import ExtensionFileLoader, SourceFileLoader
@@ -157,13 +157,22 @@ def find_generators(program: object) -> Generators:
     """Find the generators that the workers inherit. Each is seeded here once, as a test."""
     found = Generators([], [])
     seen: set[int] = set()
-    queue: deque[tuple[str, Any, int]] = deque([("the program", program, 0)])
-    packages = _packages(program)
+    _search(deque([("the program", program, 0)]), seen, found)
+    _search(deque(_module_values(_packages(program))), seen, found)
+    return found
+
+
+def _module_values(packages: Collection[str]) -> Iterator[tuple[str, Any, int]]:
+    """The values in all modules but those of the standard library. Only those of the author are searched in depth."""
     for name, module in list(sys.modules.items()):
         if isinstance(module, ModuleType) and not _is_stdlib(name):
             depth = 1 if name.partition(".")[0] in packages or _is_authors(module) else MAX_DEPTH
-            queue.extend((f"{name}.{key}", value, depth) for key, value in list(vars(module).items()))
-    while queue and len(seen) < MAX_OBJECTS:
+            yield from ((f"{name}.{key}", value, depth) for key, value in list(vars(module).items()))
+
+
+def _search(queue: deque[tuple[str, Any, int]], seen: set[int], found: Generators) -> None:
+    last = len(seen) + MAX_OBJECTS
+    while queue and len(seen) < last:
         name, value, depth = queue.popleft()
         if id(value) in seen or isinstance(value, (str, bytes, int, float, ModuleType, type(None))):
             continue
@@ -177,7 +186,6 @@ def find_generators(program: object) -> Generators:
                 queue.extend((inner, each, depth + 1) for inner, each in _parts(name, value))
         except Exception:
             found.unseedable.append(name)
-    return found
 
 
 def _reseeder(value: Any) -> Callable[[], object] | None:
