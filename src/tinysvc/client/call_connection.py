@@ -42,7 +42,7 @@ class Owner(Protocol):
     def lose(self, connection: CallConnection) -> None:
         """The connection is closed, or no use any more."""
 
-    def on_deadline(self, connection: CallConnection, now: float) -> None:
+    def on_deadline(self, connection: CallConnection) -> None:
         """The deadline has passed."""
 
 
@@ -229,7 +229,7 @@ class CallConnection(asyncio.Protocol):
         return not (self.inbox.has_bytes or self.inbox.ended)
 
     def expire(self, now: float) -> None:
-        self.owner.on_deadline(self, now)
+        self.owner.on_deadline(self)
 
     def interrupt(self) -> None:
         """Raise TimeoutError where the task waits."""

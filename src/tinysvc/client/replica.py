@@ -132,7 +132,7 @@ class Replica:
 
     # Events of connections
 
-    def on_deadline(self, connection: CallConnection, now: float) -> None:
+    def on_deadline(self, connection: CallConnection) -> None:
         if not connection.expired:
             connection.interrupt()
             return
