@@ -99,11 +99,17 @@ async def places(
     at: datetime | None = None,
     flag: bool = False,
 ) -> dict[str, Any]:
+    return written(number, rest, words, x_colour, session, at, flag)
+
+
+def written(
+    number: int, rest: str, words: list[str], colour: Colour, session: str, at: datetime | None, flag: bool
+) -> dict[str, Any]:
     return {
         "number": number,
         "rest": rest,
         "words": words,
-        "colour": x_colour.value,
+        "colour": colour.value,
         "session": session,
         "at": at.isoformat() if at else None,
         "flag": flag,
@@ -120,15 +126,7 @@ def cpu_places(
     at: datetime | None = None,
     flag: bool = False,
 ) -> dict[str, Any]:
-    return {
-        "number": number,
-        "rest": rest,
-        "words": words,
-        "colour": x_colour.value,
-        "session": session,
-        "at": at.isoformat() if at else None,
-        "flag": flag,
-    }
+    return written(number, rest, words, x_colour, session, at, flag)
 
 
 @io_route("/point", methods=["POST"])
