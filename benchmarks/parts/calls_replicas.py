@@ -185,7 +185,7 @@ def gateway_of(count: int) -> Iterator[tuple[Peer, list[Peer]]]:
 
 @contextlib.contextmanager
 def asking(peer: Peer, rate: float, seconds: float, path: str) -> Iterator[tuple[dict[str, Any], Callable[[], bool]]]:
-    """Ask at a fixed rate while the block runs; what was found is in the dictionary after it."""
+    """Ask at a fixed rate while the block runs; the findings are in the dictionary after it."""
     arguments = [str(peer.port), f"{rate:.0f}", str(seconds), "POST", path, ORDER]
     command = [own_python(), str(HERE / "open_loop.py"), *arguments]
     found: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""cli/client_stubs_document.py: the document of a service, of a URL and of a file; and what is no such document."""
+"""cli/client_stubs_document.py: the document of a service, of a URL and of a file; files without a document."""
 
 from __future__ import annotations
 

@@ -260,7 +260,7 @@ service = Service(
 )
 def test_all_kinds_of_code_find_their_request(path: str, places: list[str]) -> None:
     seen.clear()
-    outside = request_id.get(), route_name.get()  # tests of what runs in workers set them here
+    outside = request_id.get(), route_name.get()  # tests of code for workers set them here
     with serving(service, cpu_workers=0) as url, httpx.Client(base_url=url, timeout=20) as client:
         for name in ("first", "second"):  # on one connection
             client.get(path, headers={"x-request-id": name})

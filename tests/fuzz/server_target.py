@@ -132,7 +132,7 @@ class Conversation:
             assert len(wire.buffer) <= self._most, "an unfinished head is longer than its limits"
             return False
         assert wire.incoming == (DONE if wire.body is None else BODY)
-        self._request, self._body = request, [request._body]  # type: ignore[list-item]  # what came whole with the head
+        self._request, self._body = request, [request._body]  # type: ignore[list-item]  # a body that came whole with the head
         answers = self.plan.answers
         self._answer = answers[(self._first + len(self.seen)) % len(answers)]
         if self._answer == "limits":

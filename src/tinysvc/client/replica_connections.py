@@ -22,7 +22,7 @@ from .call_connection import CallConnection, Owner
 from .retries import AttemptFailed, Failure
 
 CONNECT_TIMEOUT = 2.0
-"""Seconds to connect, and half of what is left at most: a lost SYN is sent again after one second."""
+"""Seconds to connect, and at most half of the time that is left: a lost SYN is sent again after one second."""
 
 FAIR_TIME = 0.1
 """Seconds to connect from which a replica is blamed for a budget that ends before: a handshake across continents."""

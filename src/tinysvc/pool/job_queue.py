@@ -63,7 +63,7 @@ class Settle(Instruction):
 
 
 class Stop(Instruction):
-    """All jobs of the slot have ended, and what runs there may be stopped."""
+    """All jobs of the slot have ended: their computation may be stopped."""
 
     slot: Any
     late: bool

@@ -31,7 +31,7 @@ class CalledHandler(NamedTuple):
 def called_handlers(plans: Iterable[Plan]) -> Iterator[CalledHandler]:
     """The handlers that these routes call: in their handlers, resources, and the functions and classes that these use.
 
-    Only names of the handler's own module are followed. Other code of a module may call what is not served here.
+    Only names of the handler's own module are followed. Other code of a module may call handlers that run nowhere.
     """
     served: dict[str, list[str]] = {}
     for plan in plans:
