@@ -226,13 +226,14 @@ def forkserver_of_this_process() -> int:
 @pytest.mark.asyncio
 @pytest.mark.usefixtures("nothing_left")
 async def test_pool_that_closes_while_its_forkserver_restarts_leaves_nothing() -> None:
+    before = descendants(os.getpid()).keys()  # such as the resource tracker of a library that an earlier test used
     async with ProcessPoolExecutor(1) as pool:
         os.kill(forkserver_of_this_process(), signal.SIGKILL)
         await until(lambda: not pool._dispatcher.scheduler.can_start)
         await asyncio.sleep(0)  # another forkserver is started
         await pool.aclose(0)
         assert asyncio.all_tasks() == {asyncio.current_task()}
-        assert not descendants(os.getpid())
+        assert descendants(os.getpid()).keys() <= before
 
 
 @pytest.mark.asyncio
