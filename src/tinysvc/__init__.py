@@ -34,6 +34,8 @@ with refuse_shadowing():
     from .core.responses import Handler, Middleware, Response
     from .core.sse import Event, EventStream
     from .service.decorators import cpu_resource, cpu_route, io_resource, io_route
+    from .service.job_options import Retry
+    from .service.job_routes import job_route
     from .service.routes import Batch, Cache
 
 if TYPE_CHECKING:
@@ -80,6 +82,7 @@ __all__ = [
     "RemoteError",
     "Request",
     "Response",
+    "Retry",
     "Service",
     "SocketClosed",
     "TinysvcError",
@@ -92,6 +95,7 @@ __all__ = [
     "cpu_route",
     "io_resource",
     "io_route",
+    "job_route",
     "request_id",
     "run",
     "seconds_left",

@@ -11,6 +11,7 @@ from ..core.errors import ConfigurationError
 from ..core.responses import Middleware
 from .route_options import (
     check_batch,
+    check_called,
     check_options,
     check_pool,
     checked_about,
@@ -72,7 +73,7 @@ def io_route(
             return {"message": f"hello {name}{punctuation}"}
         ```
     """
-    _check_called("io_route", path)
+    check_called("io_route", path)
 
     def decorate(function: F) -> F:
         check_options(function, on_disconnect, max_body_size, timeout, limit)
@@ -154,7 +155,7 @@ def cpu_route(
             return sum(values)
         ```
     """
-    _check_called("cpu_route", path)
+    check_called("cpu_route", path)
 
     def decorate(function: F) -> F:
         check_options(function, on_disconnect, max_body_size, timeout, limit)
@@ -270,12 +271,6 @@ def _record_cpu_resource(shared: bool, function: F) -> F:
         raise ConfigurationError.at(function, f"shared must be True or False, not {shared!r}")
     record(function, _resource(function, "cpu", shared))
     return function
-
-
-def _check_called(decorator: str, path: object) -> None:
-    if not isinstance(path, str):
-        sentence = f'write @{decorator}("/path"), with the path that it serves, not {path!r}'
-        raise ConfigurationError.at(path, sentence) if callable(path) else ConfigurationError(sentence)
 
 
 def _resource(function: Callable[..., Any], kind: Literal["io", "cpu"], shared: bool = False) -> Resource:

@@ -18,6 +18,12 @@ _OPTIONS = [
 ]
 
 
+def check_called(decorator: str, path: object) -> None:
+    if not isinstance(path, str):
+        sentence = f'write @{decorator}("/path"), with the path that it serves, not {path!r}'
+        raise ConfigurationError.at(path, sentence) if callable(path) else ConfigurationError(sentence)
+
+
 def checked_methods(function: Callable[..., Any], methods: Sequence[str]) -> tuple[str, ...]:
     methods = [methods] if isinstance(methods, str) else methods
     if not isinstance(methods, (list, tuple, set, frozenset)) or not all(isinstance(m, str) for m in methods):

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypedDict
 
 from ..core.errors import ConfigurationError
 from ..core.responses import Middleware
+from .job_options import JobOptions
 from .router import PARAMETER, ROUTABLE_METHODS
 
 _RECORD = "__tinysvc__"
@@ -125,6 +126,8 @@ class Route:
     """Seconds after which a call without a response is sent to another replica, too."""
     middleware: tuple[Middleware, ...] = ()
     about: About = field(default_factory=About)
+    durable: JobOptions | None = None
+    """The options of a durable job; None for a route that responds with its result."""
     parameters: tuple[str, ...] = field(init=False)
     """The names in the path."""
 
