@@ -11,7 +11,7 @@ dispatcher.py carries out its decisions. channel.py and worker_channel.py are th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
@@ -58,6 +58,7 @@ class ProcessPoolExecutor(FuturesExecutor):
         max_memory: Bytes (RSS) that a worker may hold after a job before it is replaced; 0 for any.
         memory_limit: Bytes of address space of a worker (RLIMIT_AS); beyond it a job fails with MemoryError. 0 for any.
         program: Replaces `initializer` for a server, which sends frames instead of functions.
+        inherited: Descriptors that all processes of the pool hold while they live, such as that of a locked file.
         name: Name in log lines.
 
     Raises:
@@ -91,6 +92,7 @@ class ProcessPoolExecutor(FuturesExecutor):
         max_memory: int = 0,
         memory_limit: int = 0,
         program: Program | None = None,
+        inherited: Sequence[int] = (),
         name: str = "default",
     ) -> None:
         if max_workers is not None and max_workers < 1:
@@ -109,6 +111,7 @@ class ProcessPoolExecutor(FuturesExecutor):
             max_jobs=max_jobs,
             max_memory=max_memory,
             memory_limit=memory_limit,
+            inherited=inherited,
         )
         self._started = False
         super().__init__(self._dispatcher)

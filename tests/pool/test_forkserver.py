@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import os
 import resource
 import shutil
@@ -52,6 +53,21 @@ async def test_blas_threads_are_limited_unless_the_user_sets_them(monkeypatch: p
     async with ProcessPoolExecutor(os.cpu_count()) as pool:
         assert await pool.run(os.getenv, "OMP_NUM_THREADS") == "1"
         assert await pool.run(os.getenv, "MKL_NUM_THREADS") == "7"
+
+
+@pytest.mark.asyncio
+@pytest.mark.usefixtures("nothing_left")
+async def test_inherited_lock_is_held_until_all_processes_of_the_pool_are_dead(tmp_path: Path) -> None:
+    from tinysvc import ProcessPoolExecutor
+
+    with open(tmp_path / "lock", "wb") as ours, open(tmp_path / "lock", "rb") as other:
+        fcntl.flock(ours, fcntl.LOCK_EX)
+        async with ProcessPoolExecutor(1, inherited=[ours.fileno()]) as pool:
+            assert not await pool.run(os.get_inheritable, ours.fileno()), "programs that a job starts hold it, too"
+            ours.close()
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @pytest.mark.parametrize("number", [errno.EAGAIN, errno.EMFILE, errno.EPERM])

@@ -17,7 +17,7 @@ import os
 import signal
 import socket
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
 from math import inf
@@ -69,6 +69,7 @@ class Dispatcher:
         max_jobs: int,
         max_memory: int,
         memory_limit: int,
+        inherited: Sequence[int] = (),
     ) -> None:
         open_standard_streams()  # before a loop gets the number of a closed one
         self.name = name
@@ -78,6 +79,7 @@ class Dispatcher:
         self._program = program
         self._max_result_size = max_result_size
         self._memory_limit = memory_limit
+        self._inherited = tuple(inherited)
         self._decode = frames.worker_decoder(*frames.message_types(program)[1:3])
         self.answers = Answers()
         self._closed = asyncio.Event()  # the pool has no process and no descriptor left
@@ -98,7 +100,9 @@ class Dispatcher:
         self._first_start = loop.create_future()
         level = logging.getLogger().getEffectiveLevel()
         measures_memory = self.scheduler.max_memory > 0
-        options = WorkerOptions(level, self._max_result_size, measures_memory, self._memory_limit, new_mark())
+        options = WorkerOptions(
+            level, self._max_result_size, measures_memory, self._memory_limit, new_mark(), self._inherited
+        )
         threads = max(1, available_cores() // self.scheduler.size)
         self._forkserver = Forkserver(self._program, options, threads, self._on_end, self._on_forkserver_lost)
         try:

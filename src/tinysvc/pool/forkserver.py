@@ -76,7 +76,8 @@ class Forkserver:
         self._on_end = on_end
         self._on_lost = on_lost
         self._mark = options.mark
-        self._pickles, self._inherited = _pickles(program, options)
+        self._pickles, collected = _pickles(program, options)
+        self._inherited = [*collected, *options.inherited]
         self._environment = {FORKSERVER_VARIABLE: "1", **dict.fromkeys(_THREAD_VARIABLES, str(threads)), **os.environ}
         self._buffer = b""
         self.warnings: list[str] = []  # about the program that it has loaded

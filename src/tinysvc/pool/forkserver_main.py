@@ -98,6 +98,8 @@ def forkserver_main(control_fd: int, program_file: Any) -> NoReturn:
         with watch.imports():
             spawn.prepare(pickle.load(program_file))
             options: WorkerOptions = pickle.load(program_file)
+            for descriptor in options.inherited:
+                os.set_inheritable(descriptor, False)  # a forked child of a job holds it, but no program that it starts
             program: Program = pickle.load(program_file)
         del process.current_process()._inheriting  # type: ignore[attr-defined]
         if hasattr(program, "preload"):

@@ -35,6 +35,7 @@ class WorkerOptions(NamedTuple):
     measures_memory: bool
     memory_limit: int  # bytes of address space; 0: no limit
     mark: int  # of the pool's processes: see descendants.py
+    inherited: tuple[int, ...] = ()  # further descriptors that the forkserver and the workers hold
 
 
 @contextmanager

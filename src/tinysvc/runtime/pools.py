@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING
 
@@ -42,8 +42,13 @@ def _check_pool(route: Route, known: Mapping[str, object]) -> None:
         )
 
 
-def create_pool(name: str, program: CpuProgram, settings: Settings) -> ProcessPoolExecutor | ExternalPool:
-    """A pool that is not started yet: worker processes, the author's executor, or threads with `cpu_workers=0`."""
+def create_pool(
+    name: str, program: CpuProgram, settings: Settings, inherited: Sequence[int] = ()
+) -> ProcessPoolExecutor | ExternalPool:
+    """A pool that is not started yet: worker processes, the author's executor, or threads with `cpu_workers=0`.
+
+    `inherited` are descriptors that the worker processes hold while they live.
+    """
     executor = settings.pools.get(name)
     options = settings.pool(name)
     if isinstance(executor, Executor):
@@ -55,5 +60,10 @@ def create_pool(name: str, program: CpuProgram, settings: Settings) -> ProcessPo
 
         return InProcessPool(program, name=name, queue_size=options["queue_size"])
     return ProcessPoolExecutor(
-        options.pop("workers"), **options, max_result_size=settings.max_result_size, program=program, name=name
+        options.pop("workers"),
+        **options,
+        max_result_size=settings.max_result_size,
+        program=program,
+        inherited=inherited,
+        name=name,
     )
