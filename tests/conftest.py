@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 import uvloop
 
+from postgres import MISSING, Postgres, running_postgres
 from system import descendants, open_descriptors, shared_memory, wait_until
 
 uvloop.new_event_loop().close()  # the first loop opens a pipe for signals that stays open
@@ -20,6 +21,15 @@ LONGEST = ("test_soak", "test_benchmarks", "test_bench")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server that all tests of this process share; each makes a database of its own in it."""
+    if MISSING:
+        pytest.skip(MISSING)
+    with running_postgres() as server:
+        yield server
 
 
 @pytest.fixture

@@ -5,9 +5,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Literal
 
-Library = Literal["itsdangerous", "multipart", "websockets"]
+Library = Literal["asyncpg", "itsdangerous", "multipart", "websockets"]
 
 _NEEDS: dict[Library, tuple[str, str, str]] = {
+    "asyncpg": ("asyncpg", "durable jobs in PostgreSQL need the asyncpg library", "postgres"),
     "itsdangerous": ("itsdangerous", "signed cookies need the itsdangerous library", "cookies"),
     "multipart": ("multipart", "uploads need the multipart library", "forms"),
     "websockets": ("websockets.server", "WebSocket needs the websockets library", "websocket"),
