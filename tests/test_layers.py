@@ -23,6 +23,7 @@ FLOORS = [
     {"web"},
     {"openapi"},
     {"runtime"},
+    {"jobs"},
     {"server"},
     {"testing.py"},
     {"cli", "pytest_plugin.py"},

@@ -1,0 +1,182 @@
+"""What a store keeps of a durable job. All times are Unix time in seconds."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+
+class State(StrEnum):
+    """The state of a durable job. states.py has the table of transitions."""
+
+    SCHEDULED = "scheduled"
+    """Waits until its time: `after=`, or the pause before a further attempt."""
+    QUEUED = "queued"
+    """Waits for a worker."""
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    """Kept, without an end of its retention, until someone retries it."""
+    CANCELLED = "cancelled"
+
+
+ENDED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
+WAITING = frozenset({State.SCHEDULED, State.QUEUED})
+
+
+class NewJob(msgspec.Struct, frozen=True, kw_only=True):
+    """A durable job that is not yet accepted."""
+
+    route: str
+    """Path pattern of the job route with its prefixes, as in "/trainings"."""
+    request: bytes
+    """The request without its body, as msgpack. The store does not read it."""
+    body: bytes = b""
+    digest: bytes = b""
+    """Hash of the request: another one under the same `key` is refused."""
+    due: float | None = None
+    """When it may start. None: now."""
+    priority: int = 0
+    """Higher ones start first."""
+    key: str = ""
+    """Idempotency-Key: the route has at most one durable job with this key."""
+    keep: float = 7 * 86400.0
+    """Seconds after its end until the record and the result are removed."""
+    max_attempts: int = 3
+    max_waiting: int | None = None
+    """Refuse it if as many durable jobs of the route wait already. None: no limit."""
+    request_id: str = ""
+
+
+class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One attempt to run a durable job."""
+
+    number: int
+    started: float
+    ended: float | None = None
+    cause: str = ""
+    """Why it ended: "" while it runs, then one of CAUSES."""
+    detail: str = ""
+    counts: bool = True
+    """It uses one of the attempts that the job may have."""
+
+
+CAUSES = frozenset(
+    {
+        "succeeded",
+        "error",
+        "worker-died",
+        "deadline",
+        "server-died",
+        "shutdown",
+        "cancelled",
+        "lease-lost",
+        "unencodable",
+        "saved-unreadable",
+        "arguments-no-longer-fit",
+    }
+)
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a running attempt is."""
+
+    fraction: float | None = None
+    values: dict[str, Any] = {}
+
+
+class ResultHead(msgspec.Struct, frozen=True, kw_only=True):
+    """The stored response without its body."""
+
+    status: int
+    content_type: str | None
+    headers: list[tuple[str, str]] = []
+    size: int = 0
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is known of a durable job, without its request, body, saved value and result."""
+
+    id: str
+    """128 random bits as 32 hex digits."""
+    route: str
+    state: State
+    priority: int = 0
+    key: str = ""
+    digest: bytes = b""
+    created: float
+    due: float
+    started: float | None = None
+    """Start of the newest attempt."""
+    ended: float | None = None
+    keep: float
+    expires: float | None = None
+    """End of its retention. None: it has not ended, or it has failed."""
+    attempt: int = 0
+    """Number of the newest attempt. Each start adds one: it is the fence against late writes."""
+    used: int = 0
+    """Attempts that count."""
+    max_attempts: int
+    attempts: list[AttemptRecord] = []
+    """The newest ones, at most 20."""
+    progress: Progress | None = None
+    has_saved: bool = False
+    result: ResultHead | None = None
+    problem: dict[str, Any] | None = None
+    """The problem document (RFC 9457) of a failed one."""
+    version: int = 1
+    """Grows with each change."""
+    owner: str = ""
+    """The server process that runs it. A cancelled one keeps its owner until that has killed the worker."""
+    request_id: str = ""
+    gone: bool = False
+    """Its retention is over: nothing but id, route and state is kept, and that for a while only."""
+
+
+class Submitted(msgspec.Struct, frozen=True):
+    """Answer to `submit`."""
+
+    record: Record
+    is_new: bool
+    """False: the key belongs to a durable job that was accepted before."""
+
+
+class Claimed(msgspec.Struct, frozen=True):
+    """A durable job that this server process must run now; `record.attempt` is the attempt."""
+
+    record: Record
+    request: bytes
+    body: bytes
+    saved: bytes | None
+
+
+class Change(msgspec.Struct, frozen=True):
+    """Report of a committed change, to watchers."""
+
+    id: str
+    route: str
+    state: State
+    version: int
+
+
+class CancelOutcome(msgspec.Struct, frozen=True):
+    """Answer to `cancel`."""
+
+    kind: str
+    """ "cancelled", "was-cancelled", "ended" (it succeeded or failed before) or "unknown"."""
+    record: Record | None = None
+    owner: str = ""
+    """The server process that still runs the attempt, and must kill its worker. "": none does."""
+    attempt: int = 0
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Durable jobs, the newest first."""
+
+    records: list[Record]
+    next: str
+    """Cursor of the next page; "" at the end."""
+    counts: dict[str, int]
+    """Durable jobs in each state, for the asked route or for all routes."""

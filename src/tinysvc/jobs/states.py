@@ -1,0 +1,238 @@
+"""The transitions of a durable job: pure functions from a record to the next one. No clock, no I/O.
+
+    event      from                    to
+    claim      queued                  running      one attempt more: its number is the fence
+    wake       scheduled, when due     queued
+    progress   running                 running
+    save       running                 running
+    finish     running                 succeeded
+    fail       running                 scheduled    with `retry_at`, while attempts are left
+               running                 failed       otherwise
+    release    running                 queued       no attempt is used (shutdown)
+    lapse      running                 queued       the server process died: one attempt is used
+               running                 failed       ... and it was the last one
+               cancelled, with owner   cancelled    the owner's workers died with it
+    stopped    cancelled, with owner   cancelled    the owner has killed the worker
+    cancel     waiting or running      cancelled    a running one keeps its owner until `stopped` or `lapse`
+    retry      failed                  queued       all attempts are allowed again; attempt numbers go on
+    expire     succeeded, cancelled    (gone)       when the retention is over
+
+Two rules give the rest. *Fence:* each write of an attempt names its number, and is refused unless that attempt is the
+running one. *First commit wins:* an ended durable job changes no more, except by `retry` and `expire`.
+
+Both stores call these functions inside their transactions, so that they cannot differ.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from .records import ENDED, WAITING, AttemptRecord, NewJob, Progress, Record, ResultHead, State
+
+KEPT_ATTEMPTS = 20
+"""Attempts that a record lists. A retry that is repeated for years must not make it grow without end."""
+KEEP_GONE = 30 * 86400.0
+"""Seconds for which a store remembers that there was a durable job: its result is 410 then, not 404."""
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """Why an event does not apply. Nothing changes."""
+
+    reason: str
+    """ "stale": an older attempt, or none runs. "ended". "not-" and the condition that does not hold."""
+
+
+STALE = Refusal("stale")
+
+
+def accepted(new: NewJob, job_id: str, now: float) -> Record:
+    """The first record of a durable job."""
+    due = now if new.due is None else new.due
+    return Record(
+        id=job_id,
+        route=new.route,
+        state=State.SCHEDULED if due > now else State.QUEUED,
+        priority=new.priority,
+        key=new.key,
+        digest=new.digest,
+        created=now,
+        due=due,
+        keep=new.keep,
+        max_attempts=new.max_attempts,
+        request_id=new.request_id,
+    )
+
+
+def wake(record: Record, now: float) -> Record | Refusal:
+    """The time of a scheduled one has come."""
+    if record.state != State.SCHEDULED or record.due > now:
+        return Refusal("not-due")
+    return replace(record, state=State.QUEUED, version=record.version + 1)
+
+
+def claim(record: Record, owner: str, now: float) -> Record | Refusal:
+    """`owner` starts the next attempt."""
+    if record.state != State.QUEUED:
+        return Refusal("not-queued")
+    number = record.attempt + 1
+    return replace(
+        record,
+        state=State.RUNNING,
+        owner=owner,
+        started=now,
+        attempt=number,
+        attempts=[*record.attempts, AttemptRecord(number=number, started=now)][-KEPT_ATTEMPTS:],
+        progress=record.progress if record.has_saved else None,  # it begins at 0 again unless something was saved
+        version=record.version + 1,
+    )
+
+
+def progress(record: Record, attempt: int, value: Progress) -> Record | Refusal:
+    """The attempt reports its progress."""
+    if not _runs(record, attempt):
+        return STALE
+    return replace(record, progress=value, version=record.version + 1)
+
+
+def save(record: Record, attempt: int) -> Record | Refusal:
+    """The attempt saves a value, from which a later attempt can go on."""
+    if not _runs(record, attempt):
+        return STALE
+    return replace(record, has_saved=True, version=record.version + 1)
+
+
+def finish(record: Record, attempt: int, head: ResultHead, now: float) -> Record | Refusal:
+    """The attempt has a result."""
+    if not _runs(record, attempt):
+        return STALE
+    ended = _end_attempt(record, now, "succeeded", "", counts=True)
+    return replace(ended, state=State.SUCCEEDED, result=head, has_saved=False, ended=now, expires=now + record.keep)
+
+
+def fail(
+    record: Record,
+    attempt: int,
+    cause: str,
+    detail: str,
+    problem: dict[str, Any] | None,
+    retry_at: float | None,
+    counts: bool,
+    now: float,
+) -> Record | Refusal:
+    """The attempt has failed. With `retry_at` there is a further one then, while attempts are left."""
+    if not _runs(record, attempt):
+        return STALE
+    ended = _end_attempt(record, now, cause, detail, counts=counts)
+    if retry_at is None or ended.used >= ended.max_attempts:
+        return replace(ended, state=State.FAILED, ended=now, problem=problem)
+    state = State.SCHEDULED if retry_at > now else State.QUEUED
+    return replace(ended, state=state, due=retry_at, problem=problem)
+
+
+def release(record: Record, attempt: int, cause: str, now: float) -> Record | Refusal:
+    """The attempt was stopped through no fault of its own: it waits again, and no attempt is used."""
+    if not _runs(record, attempt):
+        return STALE
+    return replace(_end_attempt(record, now, cause, "", counts=False), state=State.QUEUED)
+
+
+def lapse(record: Record, now: float, cause: str = "server-died") -> Record | Refusal:
+    """The owner died, with its workers: the attempt counts, as it may be the reason."""
+    if record.state == State.CANCELLED and record.owner:
+        return replace(record, owner="", version=record.version + 1)
+    if record.state != State.RUNNING:
+        return Refusal("ended" if record.state in ENDED else "not-running")
+    ended = _end_attempt(record, now, cause, f"The server process {record.owner} ended.", counts=True)
+    if ended.used < ended.max_attempts:
+        return replace(ended, state=State.QUEUED)
+    detail = f"The server process ended during attempt {record.attempt}, the last one."
+    return replace(ended, state=State.FAILED, ended=now, problem=problem_of(cause, 500, detail))
+
+
+def stopped(record: Record, attempt: int) -> Record | Refusal:
+    """The owner has killed the worker of a cancelled attempt."""
+    if record.state != State.CANCELLED or record.attempt != attempt or not record.owner:
+        return Refusal("not-cancelled")
+    return replace(record, owner="", version=record.version + 1)
+
+
+def cancel(record: Record, now: float) -> Record | Refusal:
+    """Someone cancels it. A running one keeps its owner: that must kill the worker."""
+    if record.state in ENDED:
+        return Refusal("ended")
+    if record.state in WAITING:
+        return replace(
+            record,
+            state=State.CANCELLED,
+            ended=now,
+            expires=now + record.keep,
+            has_saved=False,
+            version=record.version + 1,
+        )
+    ended = _end_attempt(record, now, "cancelled", "", counts=True)
+    return replace(
+        ended,
+        state=State.CANCELLED,
+        owner=record.owner,
+        ended=now,
+        expires=now + record.keep,
+        has_saved=False,
+    )
+
+
+def retry(record: Record, now: float) -> Record | Refusal:
+    """Someone wants further attempts of a failed one."""
+    if record.state != State.FAILED:
+        return Refusal("not-failed")
+    return replace(
+        record,
+        state=State.QUEUED,
+        used=0,
+        due=now,
+        ended=None,
+        problem=None,
+        version=record.version + 1,
+    )
+
+
+def expire(record: Record, now: float) -> Record | Refusal:
+    """Its retention is over: nothing but id, route, state and times is kept."""
+    if record.expires is None or record.expires > now or record.owner or record.gone:
+        return Refusal("not-over")
+    return replace(
+        record,
+        key="",
+        digest=b"",
+        attempts=[],
+        progress=None,
+        has_saved=False,
+        result=None,
+        problem=None,
+        gone=True,
+        version=record.version + 1,
+    )
+
+
+def problem_of(kind: str, status: int, detail: str) -> dict[str, Any]:
+    """A problem document (RFC 9457)."""
+    return {"type": f"urn:tinysvc:{kind}", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+
+
+def _runs(record: Record, attempt: int) -> bool:
+    return record.state == State.RUNNING and record.attempt == attempt
+
+
+def _end_attempt(record: Record, now: float, cause: str, detail: str, *, counts: bool) -> Record:
+    """The record without its running attempt."""
+    last = replace(record.attempts[-1], ended=now, cause=cause, detail=detail, counts=counts)
+    return replace(
+        record,
+        attempts=[*record.attempts[:-1], last],
+        used=record.used + counts,
+        owner="",
+        version=record.version + 1,
+    )

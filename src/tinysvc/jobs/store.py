@@ -1,0 +1,110 @@
+"""The interface of a store of durable jobs. SQLite and PostgreSQL implement it; states.py decides for both.
+
+*Durable:* every method that changes a durable job has committed, with fsync, when it returns. A crash can lose nothing
+but `progress`. *Fenced:* a write of an attempt names (id, attempt). If another attempt is the newest, or the durable job
+is cancelled, the method returns False and has changed nothing. *Errors:* every method may raise
+`core/job_errors.py: StoreError`, and has then changed nothing. *Cancellation:* a change goes on when its caller is
+cancelled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, BinaryIO, Protocol
+
+from .records import CancelOutcome, Change, Claimed, NewJob, Page, Progress, Record, ResultHead, State, Submitted
+from .states import Refusal
+
+
+class Store(Protocol):
+    """Durable jobs on disk."""
+
+    problem: str
+    """Why the store cannot write now; "" if it can."""
+
+    async def open(self, owner: str, service: str) -> None:
+        """Open the store for the server process `owner` of `service`; ConfigurationError if it must not be used."""
+
+    async def aclose(self) -> None:
+        """Finish the writes that have begun, and close."""
+
+    async def submit(self, new: NewJob) -> Submitted:
+        """Accept a durable job. Raises StoreFull, TooManyWaiting, or KeyReused."""
+
+    async def get(self, job_id: str) -> Record | None:
+        """The record; with `gone` for a while after its retention."""
+
+    async def result(self, job_id: str) -> bytes | BinaryIO | None:
+        """The body of the result; a big one as an open file, which stays readable after `sweep`."""
+
+    async def page(self, route: str | None, state: State | None, limit: int, cursor: str) -> Page:
+        """A page of records, the newest first, without those that are gone."""
+
+    async def claim(self, capacity: Mapping[str, int], total: int) -> list[Claimed]:
+        """Start at most `total` attempts: highest priority first, then earliest due, then in the order of acceptance.
+
+        Args:
+            capacity: For each route how many may start. Durable jobs of other routes wait.
+            total: How many may start together.
+        """
+
+    async def progress(self, job_id: str, attempt: int, value: Progress) -> bool:
+        """Keep the progress. It does not wait for a commit."""
+
+    async def save(self, job_id: str, attempt: int, value: bytes) -> bool:
+        """Keep a value, from which a later attempt goes on."""
+
+    async def finish(self, job_id: str, attempt: int, head: ResultHead, body: bytes) -> bool:
+        """The attempt succeeded."""
+
+    async def fail(
+        self,
+        job_id: str,
+        attempt: int,
+        cause: str,
+        detail: str,
+        problem: dict[str, Any] | None,
+        retry_at: float | None,
+        counts: bool = True,
+    ) -> bool:
+        """The attempt failed. With `retry_at` it is tried again then, if attempts are left."""
+
+    async def release(self, job_id: str, attempt: int, cause: str) -> bool:
+        """The attempt was stopped by a shutdown: it waits again, and no attempt is used."""
+
+    async def cancel(self, job_id: str) -> CancelOutcome:
+        """Cancel it. Then the owner of a running attempt must kill the worker, and report it by `stopped`."""
+
+    async def stopped(self, job_id: str, attempt: int) -> bool:
+        """The worker of a cancelled attempt is dead: the record has no owner any more."""
+
+    async def retry(self, job_id: str) -> Record | Refusal | None:
+        """Start a failed one again. None: there is none with this id."""
+
+    async def next_due(self) -> float | None:
+        """When the earliest scheduled one is due."""
+
+    async def sweep(self, now: float) -> int:
+        """Remove those whose retention is over, and files that no record names. Returns how many it removed."""
+
+    async def schedule(self, name: str, tick: float, new: NewJob) -> bool:
+        """Accept the durable job of one tick. False: this tick, or a later one, was accepted before."""
+
+    async def last_tick(self, name: str) -> float | None:
+        """The newest tick that `schedule` accepted under this name."""
+
+    def watch(self, callback: Callable[[Change], None]) -> Callable[[], None]:
+        """Call `callback` on the event loop after each commit, also for changes by other processes. Returns its end."""
+
+
+class LocalStore(Store, Protocol):
+    """A store of one machine, which one keeper process writes in the name of all."""
+
+    async def claim(self, capacity: Mapping[str, int], total: int, *, owner: str = "") -> list[Claimed]:
+        """As in `Store`, for another server process `owner`."""
+
+    async def owners(self) -> set[str]:
+        """The server processes that run attempts, or have to kill cancelled ones."""
+
+    async def died(self, owner: str) -> list[str]:
+        """A server process is dead with all its workers: its attempts end as "server-died". Returns their ids."""
