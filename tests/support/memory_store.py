@@ -72,8 +72,11 @@ class MemoryStore:
     async def result(self, job_id: str) -> bytes | None:
         return self.results.get(job_id)
 
-    async def page(self, route: str | None, state: State | None, limit: int, cursor: str) -> Page:
-        mine = [each for each in self.records.values() if not each.gone and route in (None, each.route)]
+    async def page(
+        self, route: str | None, state: State | None, limit: int, cursor: str, path: str | None = None
+    ) -> Page:
+        kept = [each for each in self.records.values() if not each.gone]
+        mine = [each for each in kept if route in (None, each.route) and path in (None, each.path)]
         before = int(cursor) if cursor else len(self.places) + 1
         found = [each for each in reversed(mine) if state in (None, each.state) and self.places[each.id] < before]
         more = str(self.places[found[limit - 1].id]) if len(found) > limit else ""

@@ -30,7 +30,9 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     """A durable job that is not yet accepted."""
 
     route: str
-    """Path pattern of the job route with its prefixes, as in "/trainings"."""
+    """Path pattern of the job route with its prefixes, as in "/users/{user}/trainings"."""
+    path: str = ""
+    """The path of this request, as in "/users/7/trainings": one user's durable jobs are listed by it."""
     request: bytes
     """The request without its body, as msgpack. The store does not read it."""
     body: bytes = b""
@@ -102,6 +104,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     """128 random bits as 32 hex digits."""
     route: str
+    path: str = ""
     state: State
     priority: int = 0
     key: str = ""

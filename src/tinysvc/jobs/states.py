@@ -55,6 +55,7 @@ def accepted(new: NewJob, job_id: str, now: float) -> Record:
     return Record(
         id=job_id,
         route=new.route,
+        path=new.path,
         state=State.SCHEDULED if due > now else State.QUEUED,
         priority=new.priority,
         key=new.key,

@@ -1,8 +1,8 @@
 """The interface of a store of durable jobs. SQLite and PostgreSQL implement it; states.py decides for both.
 
 *Durable:* every method that changes a durable job has committed, with fsync, when it returns. A crash can lose nothing
-but `progress`. *Fenced:* a write of an attempt names (id, attempt). If another attempt is the newest, or the durable job
-is cancelled, the method returns False and has changed nothing. *Errors:* every method may raise
+but `progress`. *Fenced:* a write of an attempt names (id, attempt). If another attempt is the newest, or the durable
+job is cancelled, the method returns False and has changed nothing. *Errors:* every method may raise
 `core/job_errors.py: StoreError`, and has then changed nothing. *Cancellation:* a change goes on when its caller is
 cancelled.
 """
@@ -37,8 +37,18 @@ class Store(Protocol):
     async def result(self, job_id: str) -> bytes | BinaryIO | None:
         """The body of the result; a big one as an open file, which stays readable after `sweep`."""
 
-    async def page(self, route: str | None, state: State | None, limit: int, cursor: str) -> Page:
-        """A page of records, the newest first, without those that are gone."""
+    async def page(
+        self, route: str | None, state: State | None, limit: int, cursor: str, path: str | None = None
+    ) -> Page:
+        """A page of records, the newest first, without those that are gone.
+
+        Args:
+            route: Path pattern of their route. None: any.
+            state: Their state. None: any.
+            limit: Records on the page at most.
+            cursor: `next` of the page before; "" for the first one.
+            path: The path of their requests. None: any. `counts` counts by it, too.
+        """
 
     async def claim(self, capacity: Mapping[str, int], total: int) -> list[Claimed]:
         """Start at most `total` attempts: highest priority first, then earliest due, then in the order of acceptance.
