@@ -33,7 +33,7 @@ from tinysvc.core.errors import (
     WorkerStartError,
 )
 from tinysvc.executor import ProcessPoolExecutor
-from tinysvc.pool.frames import Call
+from tinysvc.pool.frames import Call, pickle_pieces
 from tinysvc.pool.job_reply import JobReply
 from tinysvc.pool.state import Job
 
@@ -558,3 +558,50 @@ async def test_cancelled_aclose_still_ends_everything() -> None:
 def test_map_may_be_longer_than_the_queue() -> None:
     with ProcessPoolExecutor(1, queue_size=3) as pool:
         assert list(pool.map(jobs.echo, range(50))) == list(range(50))
+
+
+# Stops
+
+
+def called(pool: ProcessPoolExecutor, function: Callable[[], object], timeout: float | None = None) -> Job:
+    lengths, pieces = pickle_pieces((function, (), {}))
+    return pool.submit_job(Job(lengths, b"".join(pieces), timeout, kind=Call))
+
+
+@pytest.mark.asyncio
+async def test_stop_returns_when_the_process_is_dead_also_in_c_code() -> None:
+    async with ProcessPoolExecutor(1) as pool:
+        (worker,) = workers_below(os.getpid())
+        job = called(pool, jobs.sleep_in_c)
+        await until(lambda: bool(job.started))
+        await pool.stop(job)
+        assert worker not in workers_below(os.getpid())
+        with pytest.raises(JobAbandoned):
+            await job.future
+        await assert_healthy(pool)
+
+
+@pytest.mark.asyncio
+async def test_stop_of_a_waiting_or_ended_job_returns_at_once() -> None:
+    async with ProcessPoolExecutor(1) as pool:
+        ended = called(pool, jobs.pid)
+        await ended.future
+        running, waiting = called(pool, jobs.spin), called(pool, jobs.pid)
+        await pool.stop(ended)
+        await pool.stop(waiting)
+        with pytest.raises(JobAbandoned):
+            await waiting.future
+        assert not running.future.done()
+        await pool.stop(running)
+        await asyncio.gather(running.future, return_exceptions=True)
+
+
+@pytest.mark.asyncio
+async def test_stop_waits_for_the_death_that_a_deadline_has_begun() -> None:
+    async with ProcessPoolExecutor(1) as pool:
+        (worker,) = workers_below(os.getpid())
+        job = called(pool, jobs.spin, 0.05)
+        with pytest.raises(DeadlineExceeded):
+            await job.future
+        await pool.stop(job)
+        assert worker not in workers_below(os.getpid())

@@ -256,6 +256,17 @@ class ProcessPoolExecutor(FuturesExecutor):
         """
         self._dispatcher.abandon(job, even_running=even_running)
 
+    async def stop(self, job: Job) -> None:
+        """Take `job` from the queue, or kill it at once, also in C code.
+
+        Returns when the process that ran it is dead, even if the job had been given up before.
+        """
+        workers = self._dispatcher.scheduler.workers
+        worker = next((each for each in workers.values() if job in each.jobs), None)
+        self._dispatcher.cancel(job)
+        if worker is not None:
+            await self._dispatcher.wait_until(lambda: worker.number not in workers)
+
     @property
     def answer(self) -> AnswerFunction | None:
         """The function that answers questions of jobs: from meta and body of the question to those of the answer."""

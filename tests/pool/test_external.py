@@ -578,3 +578,19 @@ def test_deadline_gets_504_while_the_job_runs_on(client: httpx.Client, tmp_path:
     go.touch()
     wait_until(lambda: client.get("/readyz").status_code == 200, "the zombies have ended")
     assert client.get("/lookup/key").status_code == 200
+
+
+@pytest.mark.asyncio
+async def test_stop_waits_for_the_end_of_what_it_cannot_stop(executor: Executor, tmp_path: Path) -> None:
+    async with pool_in(executor, tmp_path) as pool:
+        jobs = await fill(pool, tmp_path)
+        queued = submit(pool, ("upper",), b"a")
+        await pool.stop(queued)
+        stopping = asyncio.create_task(pool.stop(jobs[0]))
+        with pytest.raises(JobAbandoned):
+            await jobs[0].future
+        assert not stopping.done()
+        (tmp_path / "go").touch()
+        await stopping
+        outcomes = await asyncio.gather(jobs[1].future, queued.future, return_exceptions=True)
+        assert (type(outcomes[0]), type(outcomes[1])) == (JobReply, JobAbandoned)

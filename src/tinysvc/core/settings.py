@@ -143,6 +143,11 @@ class Settings:
     services_cert: str = _option("", "file with our certificate for https replicas that ask for one (PEM)")
     services_key: str = _option("", "file with the private key of services_cert, if it is not in the same file")
     call_timeout: float = _option(30.0, "time for a call to another service where nothing else limits it; 0 for any")
+    jobs: str = _option(
+        "jobs.db",
+        "store of the durable jobs: a file on this machine's disk, or the postgresql:// address of a database; it is "
+        "opened only where a route has @job_route",
+    )
     max_cache_size: int = _option(64 * MiB, "bytes of cached results of cpu routes with cache=")
     max_result_size: int = _option(DEFAULT_MAX_RESULT_SIZE, "largest result a worker may send back")
     shutdown_timeout: float = _option(10.0, "time of a drain before the remaining work is killed")

@@ -79,7 +79,7 @@ class Dispatcher:
         self._program = program
         self._max_result_size = max_result_size
         self._memory_limit = memory_limit
-        self._inherited = tuple(inherited)
+        self._inherited = inherited  # it is read at the start
         self._decode = frames.worker_decoder(*frames.message_types(program)[1:3])
         self.answers = Answers()
         self._closed = asyncio.Event()  # the pool has no process and no descriptor left
@@ -101,7 +101,7 @@ class Dispatcher:
         level = logging.getLogger().getEffectiveLevel()
         measures_memory = self.scheduler.max_memory > 0
         options = WorkerOptions(
-            level, self._max_result_size, measures_memory, self._memory_limit, new_mark(), self._inherited
+            level, self._max_result_size, measures_memory, self._memory_limit, new_mark(), tuple(self._inherited)
         )
         threads = max(1, available_cores() // self.scheduler.size)
         self._forkserver = Forkserver(self._program, options, threads, self._on_end, self._on_forkserver_lost)

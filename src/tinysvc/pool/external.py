@@ -224,6 +224,13 @@ class ExternalPool:
         """The caller no longer waits for `job`: take it from the queue, or make it a zombie if `even_running`."""
         self._carry_out(self._queue.abandon(job, monotonic(), even_running=even_running))
 
+    async def stop(self, job: Job) -> None:
+        """Take `job` from the queue, or wait until it has ended: nothing can stop it."""
+        slot = next((each for each in self._queue.at_work if job in each.jobs), None)
+        self.abandon(job, even_running=True)
+        if slot is not None and not slot.handle.done():
+            await asyncio.wait([asyncio.wrap_future(slot.handle)])
+
     # The queue's instructions
 
     def _resize(self) -> None:

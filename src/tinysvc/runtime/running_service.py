@@ -11,11 +11,11 @@ route_handlers.py puts the options of the route around the handler.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import NoRoute
+from ..core.errors import ConfigurationError, NoRoute
 from ..core.requests import Request
 from ..core.responses import Handler, Middleware, Response
 from ..core.settings import Settings
@@ -33,6 +33,7 @@ from .checks import endpoint_of
 from .cpu_calls import CpuCall, callable_here
 from .cpu_endpoints import CpuProgram
 from .cpu_handlers import cpu_handler
+from .durable_jobs import DurableJobs, DurablePlace
 from .error_responses import error_response, of_longest_prefix
 from .middleware import guarded
 from .open_resources import open_once
@@ -47,7 +48,10 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def at_work(
-    service: Service, settings: Settings, extra: Mapping[str, Handler] | None = None
+    service: Service,
+    settings: Settings,
+    extra: Mapping[str, Handler] | None = None,
+    make_durable: Callable[[Service, Settings], DurableJobs] | None = None,
 ) -> AsyncIterator[RunningService]:
     """Open the resources, start the workers and serve until the context ends; then close all in reverse order.
 
@@ -55,15 +59,16 @@ async def at_work(
         service: The service.
         settings: The server's settings.
         extra: Handlers for GET, by path, where the service itself has no route.
+        make_durable: Makes the durable jobs of a service that has a job route.
 
     Raises:
-        ConfigurationError: A handler or a pool is declared wrongly.
+        ConfigurationError: A handler or a pool is declared wrongly, or the store of durable jobs must not be used.
         ResourceFailed: An io resource cannot be opened.
         WorkerStartError: A worker cannot start.
     """
     stack = AsyncExitStack()
     try:
-        running = RunningService(service, settings)
+        running = RunningService(service, settings, make_durable)
         await running.open(stack, extra or {})
         yield running
     finally:
@@ -74,9 +79,18 @@ async def at_work(
 class RunningService:
     """A service at work, as a Handler."""
 
-    def __init__(self, service: Service, settings: Settings) -> None:
+    def __init__(
+        self,
+        service: Service,
+        settings: Settings,
+        make_durable: Callable[[Service, Settings], DurableJobs] | None = None,
+    ) -> None:
         self.service = service
         self.settings = settings
+        self.durable: DurableJobs | None = None  # of a service with a job route
+        self._make_durable = make_durable
+        self._places: dict[Plan, DurablePlace] = {}  # of the job routes
+        self._inherited: list[int] = []  # descriptors that the workers inherit
         self.router: Router[Handler] = Router()
         self.pools: list[ProcessPoolExecutor | ExternalPool] = []
         self.calls: dict[Callable[..., Any], CpuCall] = {}
@@ -99,16 +113,19 @@ class RunningService:
         handlers: dict[Plan, Handler] = {}
         for name, routes in routes_by_pool(plans, self.settings).items():
             handlers |= self._add_pool(name, routes)
+        pages: dict[str, Handler] = {}
         if self.settings.docs:
             from ..openapi.page import documentation  # imported only where it is shown
 
             pages = documentation(self.service, plans, self.settings)
-            middleware = self.service.middleware  # the docs are behind the service's middleware, too
-            extra = {**extra, **{path: self._handlers.within(middleware, page) for path, page in pages.items()}}
         calls = CallTable(self, open_services(stack, self.settings), plans)
         stack.enter_context(callable_here(self.calls))
         stack.enter_context(callable_from_here(calls))
         calls.check(called_handlers(plans))
+        if self._places:
+            self.durable = await self._open_durable(stack)
+            handlers |= {place.plan: self.durable.post(place) for place in self._places.values()}
+            pages |= self.durable.pages()
         await self._start_pools(stack)
         for pool in self.pools:
             pool.answer = answers_of(calls, pool, self.settings.max_result_size)
@@ -119,34 +136,65 @@ class RunningService:
             calls.mount(plan.route.function, values)
             is_cpu = plan.route.kind == "cpu"
             handler = handlers[plan] if is_cpu else self._handlers.io_handler(plan, values)
-            self._add(plan, self._handlers.with_options(plan, handler, values))
-        for path, handler in extra.items():
+            self._add(plan, plan.path, plan.route.methods, self._handlers.with_options(plan, handler, values))
+            if plan in self._places:
+                self._add_verbs(self._places[plan], values)
+        middleware = self.service.middleware  # the pages are behind the service's middleware, too
+        self._add_pages({**extra, **{path: self._handlers.within(middleware, page) for path, page in pages.items()}})
+        self._add_mounts()
+        if self.durable is not None:
+            self.durable.start()
+
+    def _add(self, plan: Plan, path: str, methods: Sequence[str], handler: Handler) -> None:
+        handler = self._handlers.outermost(plan, handler)
+        if plan.middleware:
+            self._middleware_of[handler] = plan.middleware
+        self._path_of[handler] = path
+        self.router.add(path, methods, handler, plan.route.function)
+
+    def _add_verbs(self, place: DurablePlace, values: Mapping[str, Any]) -> None:
+        assert self.durable is not None
+        for path, methods, handler in self.durable.verbs(place, values):
+            self._add(place.plan, path, methods, handler)
+
+    def _add_pages(self, pages: Mapping[str, Handler]) -> None:
+        """Serve each page whose path no route has."""
+        for path, handler in pages.items():
             if not self.router.has("GET", path):
                 self.router.add(path, ("GET",), handler, handler)
+
+    def _add_mounts(self) -> None:
+        """Note what responds to requests without a route."""
         for each in self.service.mounts():
             if each.middleware:  # of two services with one prefix, the outer one's
                 self._middleware_under.setdefault(each.prefix, each.middleware)
             if each.error_handlers:
                 self._error_handlers_under.setdefault(each.prefix, each.error_handlers)
 
-    def _add(self, plan: Plan, handler: Handler) -> None:
-        handler = self._handlers.outermost(plan, handler)
-        if plan.middleware:
-            self._middleware_of[handler] = plan.middleware
-        self._path_of[handler] = plan.path
-        self.router.add(plan.path, plan.route.methods, handler, plan.route.function)
-
     def _add_pool(self, name: str, plans: list[Plan]) -> dict[Plan, Handler]:
-        """A pool, not yet started, and the handlers of its routes: its workers know only these routes."""
-        pool = create_pool(name, CpuProgram([endpoint_of(each, self.settings) for each in plans]), self.settings)
+        """A pool, not yet started, and the handlers of its cpu routes: its workers know only the routes of the pool."""
+        program = CpuProgram([endpoint_of(each, self.settings) for each in plans])
+        pool = create_pool(name, program, self.settings, self._inherited)
         self.pools.append(pool)
+        shares_pool = any(plan.route.durable is None for plan in plans)
         handlers = {}
         for number, plan in enumerate(plans):
             route, default_timeout = plan.route, self.settings.cpu_timeout
             lane = pool.lane(route.limit) if route.limit else None
+            if route.durable is not None:
+                self._places[plan] = DurablePlace(plan, pool, number, lane, shares_pool)
+                continue
             handlers[plan] = cpu_handler(pool, number, route, default_timeout, lane)
             self.calls[route.function] = CpuCall(pool, number, route.timeout_or(default_timeout), lane)
         return handlers
+
+    async def _open_durable(self, stack: AsyncExitStack) -> DurableJobs:
+        if self._make_durable is None:
+            place = next(iter(self._places.values()))
+            raise ConfigurationError.at(place.plan.route.function, "has @job_route, which only a Server can serve")
+        durable = self._make_durable(self.service, self.settings)
+        self._inherited += await durable.open(stack, list(self._places.values()))
+        return durable
 
     async def _start_pools(self, stack: AsyncExitStack) -> None:
         """Start all pools at the same time. If one fails, close the others and raise its error."""
@@ -176,7 +224,8 @@ class RunningService:
         """Let the background tasks, then the jobs of the pools, finish within `timeout` seconds; kill the rest."""
         countdown = LoopCountdown(timeout)
         await self.background.drain(timeout)
-        await asyncio.gather(*(pool.aclose(countdown.left()) for pool in self.pools))
+        durable = [] if self.durable is None else [self.durable.drain(countdown.left())]
+        await asyncio.gather(*durable, *(pool.aclose(countdown.left()) for pool in self.pools))
         countdown.cancel()
 
     async def handle(self, request: Request) -> Response:

@@ -1,0 +1,75 @@
+"""Durable jobs, as a running service knows them: the room `jobs`, which is above this one, implements them.
+
+open      before the pools start: the store opens, and its descriptors go to the workers
+start     when everything is open: attempts begin
+pause     at the beginning of a drain: no further attempt begins
+drain     the running attempts end, or are killed and wait again; the store closes with the service
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from ..core.responses import Handler
+from ..service.plan import Plan
+
+if TYPE_CHECKING:
+    from ..executor import ProcessPoolExecutor
+    from ..pool.external import ExternalPool
+    from ..pool.state import Job, Lane
+
+
+class DurablePlace(NamedTuple):
+    """A job route, and where its attempts run."""
+
+    plan: Plan
+    pool: ProcessPoolExecutor | ExternalPool
+    number: int
+    """The position of its endpoint in the program of the pool."""
+    lane: Lane | None
+    """Limits its workers, by the `limit` of the route."""
+    shares_pool: bool
+    """Cpu routes use the pool, too."""
+
+
+class DurableJobs(Protocol):
+    """The durable jobs of one running service."""
+
+    @property
+    def problem(self) -> str:
+        """Why the store cannot write now; "" if it can."""
+
+    async def open(self, stack: AsyncExitStack, places: Sequence[DurablePlace]) -> Sequence[int]:
+        """Open the store; `stack` closes it. Returns the descriptors that the workers inherit.
+
+        Raises:
+            ConfigurationError: The store must not be used.
+        """
+
+    def post(self, place: DurablePlace) -> Handler:
+        """The innermost handler of the route, in place of that of a cpu route: it accepts a durable job."""
+
+    def verbs(self, place: DurablePlace, once: Mapping[str, Any]) -> Sequence[tuple[str, Sequence[str], Handler]]:
+        """Path, methods and handler of each further request that the route serves.
+
+        Args:
+            place: The route.
+            once: Values of the resources that are open for the whole server.
+        """
+
+    def pages(self) -> dict[str, Handler]:
+        """Handlers for GET, by path, where the service itself has no route."""
+
+    async def answer(self, job: Job, question: Any, body: bytes) -> tuple[Any, bytes]:
+        """The answer to a question of an attempt that runs as `job`."""
+
+    def start(self) -> None:
+        """Begin to run attempts."""
+
+    def pause(self) -> None:
+        """Begin no further attempt."""
+
+    async def drain(self, timeout: float) -> None:
+        """Let the attempts end within `timeout` seconds; kill the others, which do not use up an attempt."""
