@@ -119,6 +119,7 @@ class Settings:
     reload: bool = _option(False, "serve the new version when the code changes: for development")
     strict: bool = _option(False, "a file of a served folder that cannot be served is an error, not a warning")
     docs: bool = _option(True, "serve /openapi.json, a document of all routes, and /docs, a page to try them")
+    jobs_page: bool = _option(False, "serve /jobs, a page of all durable jobs; --reload serves it, too")
     log_level: str = _option("info", "debug, info, warning or error")
 
     cpu_workers: int = _option(
