@@ -10,7 +10,8 @@ from tinysvc.core.optional_libraries import Library, missing_library
 
 
 @pytest.mark.parametrize(
-    ("library", "extra"), [("itsdangerous", "cookies"), ("multipart", "forms"), ("websockets", "websocket")]
+    ("library", "extra"),
+    [("cronsim", "cron"), ("itsdangerous", "cookies"), ("multipart", "forms"), ("websockets", "websocket")],
 )
 def test_missing_library_is_reported_with_its_extra(
     library: Library, extra: str, monkeypatch: pytest.MonkeyPatch

@@ -43,6 +43,9 @@ def test_job_route_is_a_cpu_route_that_is_durable() -> None:
 def test_options_of_the_job_are_recorded() -> None:
     retry = Retry(attempts=7, wait=1)
     assert durable(retry=retry, on_unreadable_save="restart") == JobOptions(retry=retry, on_unreadable_save="restart")
+    options = durable(every="0 3 * * *", zone="Europe/Berlin")
+    assert (options.every, options.zone) == ("0 3 * * *", "Europe/Berlin")
+    assert durable(every="0 3 * * *").zone == "UTC"
     assert declared(timeout=0).timeout_or(3600) is None
 
 
@@ -76,6 +79,11 @@ def test_keep_is_a_time_with_a_unit_or_seconds(keep: str | float, seconds: float
         ({"keep": -1}, "keep takes seconds, 0 or more"),
         ({"keep": True}, "keep takes seconds, 0 or more"),
         ({"on_unreadable_save": "skip"}, 'on_unreadable_save takes "fail" or "restart", not \'skip\''),
+        ({"every": "0 3 * *"}, "every: '0 3 [*] [*]' has 4 fields; write five"),
+        ({"every": "0 25 * * *"}, "every: '0 25 .*' cannot be read: bad hour"),
+        ({"every": 900}, r'every and zone are texts, as in every="0 3 \* \* \*"'),
+        ({"every": "0 3 * * *", "zone": "Berlin"}, "every: there is no time zone 'Berlin'"),
+        ({"zone": "Europe/Berlin"}, "has zone='Europe/Berlin', which is the zone of every="),
         ({"timeout": -1}, "timeout must be a number of seconds, 0 or more"),
         ({"pool": ""}, "pool takes the name of a pool"),
         ({"limit": 0}, "limit must be a whole number"),

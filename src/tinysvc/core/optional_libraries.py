@@ -5,10 +5,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Literal
 
-Library = Literal["asyncpg", "itsdangerous", "multipart", "websockets"]
+Library = Literal["asyncpg", "cronsim", "itsdangerous", "multipart", "websockets"]
 
 _NEEDS: dict[Library, tuple[str, str, str]] = {
     "asyncpg": ("asyncpg", "durable jobs in PostgreSQL need the asyncpg library", "postgres"),
+    "cronsim": ("cronsim", "schedules need the cronsim library", "cron"),
     "itsdangerous": ("itsdangerous", "signed cookies need the itsdangerous library", "cookies"),
     "multipart": ("multipart", "uploads need the multipart library", "forms"),
     "websockets": ("websockets.server", "WebSocket needs the websockets library", "websocket"),

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, TypeVar, Unpack
 
+from ..core.cron import Cron, CronError
 from ..core.errors import ConfigurationError
 from ..core.responses import Middleware
 from .job_options import DEFAULT_KEEP, DEFAULT_TIMEOUT, JobOptions, Retry
@@ -109,7 +110,7 @@ def job_route(
             durable=JobOptions(
                 retry=_checked_retry(function, retry),
                 keep=_checked_keep(function, keep),
-                every=every,
+                every=_checked_every(function, every, zone),
                 zone=zone or "UTC",
                 on_unreadable_save=_checked_on_unreadable_save(function, on_unreadable_save),
             ),
@@ -184,6 +185,24 @@ def _checked_keep(function: Callable[..., Any], keep: object) -> float:
             f'keep takes seconds, 0 or more, or a time with a unit, as in "90s", "15m", "12h", "7d"; not {keep!r}',
         )
     return float(keep)  # type: ignore[arg-type]
+
+
+def _checked_every(function: Callable[..., Any], every: object, zone: object) -> str:
+    if not isinstance(every, str) or not isinstance(zone, str):
+        raise ConfigurationError.at(
+            function,
+            f'every and zone are texts, as in every="0 3 * * *", zone="Europe/Berlin", not {every!r}, {zone!r}',
+        )
+    if zone and not every:
+        raise ConfigurationError.at(
+            function, f"has zone={zone!r}, which is the zone of every=; add every=, or leave zone out"
+        )
+    if every:
+        try:
+            Cron(every, zone or "UTC")
+        except CronError as error:
+            raise ConfigurationError.at(function, f"every: {error}") from None
+    return every
 
 
 def _checked_on_unreadable_save(function: Callable[..., Any], value: object) -> Literal["fail", "restart"]:

@@ -1,0 +1,44 @@
+"""Checks of a job route at its place: a schedule starts its job without a client."""
+
+from __future__ import annotations
+
+import inspect
+
+from ..binding.annotations import hints_of
+from ..binding.results import is_stream
+from ..core.errors import ConfigurationError
+from .plan import Plan
+
+
+def check_job_route(plan: Plan) -> None:
+    """ConfigurationError for a job route that cannot work as it is declared."""
+    durable, function = plan.route.durable, plan.route.function
+    if durable is None:
+        return
+    if plan.binder.stream_type or is_stream(hints_of(function).get("return")):
+        raise ConfigurationError.at(
+            function,
+            "returns a stream, but a durable job has one result, which is stored; return that, and report on the way "
+            "with job.progress(...)",
+        )
+    if durable.every:
+        _check_needs_no_client(plan, f"every={durable.every!r} starts it without a request")
+
+
+def _check_needs_no_client(plan: Plan, schedule: str) -> None:
+    function = plan.route.function
+    for name in plan.route.parameters:
+        raise ConfigurationError.at(
+            function, f"{schedule}, but its path has the parameter {{{name}}}; leave it out of the path"
+        )
+    for name in plan.request_resources:
+        raise ConfigurationError.at(
+            function,
+            f"{schedule}, but its resource {name} is made from a request; guard the route with middleware, or give "
+            "the schedule a job route of its own without it",
+        )
+    for each in plan.binder.inputs:
+        if each.travels and each.default is inspect.Parameter.empty:
+            raise ConfigurationError.at(
+                function, f"{schedule}, but its parameter {each.parameter} has no default; give it one"
+            )
