@@ -14,6 +14,7 @@ from tinysvc import (
     cpu_route,
     io_resource,
     io_route,
+    job_route,
 )
 from tinysvc.testing import serving
 
@@ -82,6 +83,22 @@ async def one() -> None: ...
 async def two() -> None: ...
 
 
+@job_route("/trainings")
+def train() -> None: ...
+
+
+@job_route("/trainings")
+async def asynchronous_job() -> None: ...
+
+
+@io_route("/trainings")
+async def overview() -> None: ...
+
+
+@io_route("/trainings/{name}")
+async def details(name: str) -> None: ...
+
+
 @pytest.mark.parametrize(
     ("parts", "says"),
     [
@@ -101,6 +118,10 @@ async def two() -> None: ...
         ([wrong_side_too_typed, on_io], "wrong_side_too_typed .*on_io comes from @io_resource.*use @cpu_resource"),
         ([wrong_side_typed], r"on_cpu is a resource of its module.*name it too.*Service\(wrong_side_typed, on_cpu\)"),
         ([cpu_route("/")(lambda: None)], "lambda.*define it with def at the module's top level"),
+        ([asynchronous_job], "asynchronous_job .*is async, but @job_route runs it in a worker"),
+        ([train, overview], r"overview .*GET /trainings already has a handler, .*train \("),
+        ([details, train], r"train .*GET /trainings/\{job_id\} already has a handler, .*details \("),
+        ([job_route("/")(lambda: None)], "lambda.*define it with def at the module's top level"),
         ([42], "42 is none of them; decorate"),
     ],
 )

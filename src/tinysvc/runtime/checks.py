@@ -11,6 +11,7 @@ from typing import Any
 
 from ..core.errors import ConfigurationError
 from ..core.settings import Settings
+from ..service.job_checks import check_job_route
 from ..service.plan import Plan, has_body, has_parameter
 from ..service.routes import Given
 from ..web.websocket import WebSocket
@@ -23,9 +24,11 @@ def endpoint_of(plan: Plan, settings: Settings) -> Endpoint:
     """The endpoint of a cpu route. ConfigurationError if workers cannot import its functions, or it needs the loop."""
     route = plan.route
     function = route.function
+    decorator = "@job_route" if route.durable else "@cpu_route"
+    check_job_route(plan)
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         raise ConfigurationError.at(
-            function, "is async, but @cpu_route runs it in a worker, which has no event loop; make it a plain def"
+            function, f"is async, but {decorator} runs it in a worker, which has no event loop; make it a plain def"
         )
     if has_parameter(function, WebSocket):
         raise ConfigurationError.at(
@@ -34,8 +37,8 @@ def endpoint_of(plan: Plan, settings: Settings) -> Endpoint:
     if has_parameter(function, Background):
         raise ConfigurationError.at(
             function,
-            "takes Background, but @cpu_route runs it in a worker, and the tasks run on the event loop of the server; "
-            "take it in an @io_route, and await call(...) in it, or in an @io_resource of the request",
+            f"takes Background, but {decorator} runs it in a worker, and the tasks run on the event loop of the "
+            "server; take it in an @io_route, and await call(...) in it, or in an @io_resource of the request",
         )
     resources = {name: resource.function for name, resource in plan.cpu_resources.items()}
     in_thread = not settings.cpu_workers and not isinstance(settings.pools.get(route.pool), Executor)

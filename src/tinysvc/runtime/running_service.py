@@ -22,6 +22,7 @@ from ..core.settings import Settings
 from ..core.shutdown import LoopCountdown
 from ..executor import ProcessPoolExecutor
 from ..service.error_handlers import ErrorHandlers
+from ..service.job_verbs import VERBS
 from ..service.plan import Plan, plans_of
 from ..service.router import Router
 from ..service.routes import Route
@@ -276,3 +277,6 @@ def _check_paths(plans: list[Plan]) -> None:
     for plan in plans:
         route = plan.route
         table.add(plan.path, route.methods, route.function, route.function)
+        for verb in VERBS if route.durable else ():
+            if verb.name != "submit":  # it is the method of the route itself
+                table.add(verb.path(plan.path), [verb.method], route.function, route.function)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 
-from ..binding.annotations import hints_of
+from ..binding.annotations import hints_of, without_annotated
 from ..binding.results import is_stream
 from ..core.errors import ConfigurationError
+from ..core.sse import EventStream
 from .plan import Plan
 
 
@@ -15,7 +16,8 @@ def check_job_route(plan: Plan) -> None:
     durable, function = plan.route.durable, plan.route.function
     if durable is None:
         return
-    if plan.binder.stream_type or is_stream(hints_of(function).get("return")):
+    returned = hints_of(function).get("return")
+    if is_stream(returned) or without_annotated(returned) is EventStream:
         raise ConfigurationError.at(
             function,
             "returns a stream, but a durable job has one result, which is stored; return that, and report on the way "
