@@ -13,6 +13,7 @@ from http_ends import on_loop
 from raw_servers import NOT_STARTED, OK, Peer, answers, calling, good, is_silent, problem, raw_server, resets_unanswered
 from tinysvc.client import attempts as client_attempts
 from tinysvc.client.address import Address, parse_address
+from tinysvc.client.replica import Replica
 from tinysvc.client.retries import MAX_ATTEMPTS
 from tinysvc.core.call_errors import CallFailed, CallTimeout, CallUnavailable
 
@@ -235,6 +236,20 @@ async def test_budget_ends_by_the_own_clock() -> None:
         assert 0.09 < monotonic() - begin < 1.0
         assert raised.value.attempts == 1
         assert b"request-timeout: " in server.requests[0]
+
+
+@on_loop
+async def test_timer_that_rings_a_moment_early_is_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def rings_early(*_: object) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(Replica, "exchange", rings_early)
+    async with raw_server(good) as server, calling(server) as caller:
+        with pytest.raises(CallTimeout):
+            await caller.send(within=0.005)
+        with pytest.raises(TimeoutError) as raised:
+            await caller.send(within=30.0)
+        assert type(raised.value) is TimeoutError
 
 
 @on_loop

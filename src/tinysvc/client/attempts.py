@@ -12,7 +12,7 @@ import orjson
 
 from ..core.call_errors import CallFailed, CallTimeout, CallUnavailable
 from .messages import Incoming, Outgoing
-from .replica import Replica
+from .replica import AT_DEADLINE, Replica
 from .replicas import Replicas
 from .retries import MAX_ATTEMPTS, REPEATED_STATUS, AttemptFailed, Failure, may_repeat, was_not_sent
 
@@ -53,7 +53,7 @@ class Attempts:
                 now = monotonic()
                 self._go_on(replica, failed, now)
             except TimeoutError:
-                if self._deadline is None or monotonic() < self._deadline:
+                if self._deadline is None or monotonic() < self._deadline - AT_DEADLINE:
                     raise  # the iterator of the request's body has raised it
                 raise self._too_late(replica) from None
             else:

@@ -23,8 +23,8 @@ from .retries import AttemptFailed, Failure, is_blamed, is_certain
 log = logging.getLogger("tinysvc.client")
 
 AT_DEADLINE = 0.01
-"""Seconds before a deadline from which a cancellation counts as the deadline: the limit of the handler that calls ends
-at the same moment, and its timer may be the faster one."""
+"""Seconds before a deadline from which a cancellation or a timeout counts as the deadline: the limit of the handler
+that calls ends at the same moment, and its timer may be the faster one; and uvloop rounds timers to milliseconds."""
 
 RESPONSE_GRACE = 0.05
 """Seconds after a deadline in which a response, although it is discarded, still shows that the replica is alive."""
