@@ -1,0 +1,246 @@
+"""schedules.py: each tick gives the store one job, also with several servers, clocks that are set, and missed ticks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import datetime
+
+import pytest
+
+from tinysvc import Service, job_route
+from tinysvc.core.cron import Cron
+from tinysvc.core.job_errors import StoreError, TooManyWaiting
+from tinysvc.jobs.records import NewJob
+from tinysvc.jobs.schedules import LONGEST_SLEEP, RETRY_PAUSE, Schedule, Scheduler, schedules_of
+from tinysvc.service.plan import Plan, plans_of
+
+HOUR = 3600.0
+DAY = 24 * HOUR
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self, text: str = "2026-07-01T14:00Z") -> None:
+        self.now = datetime.fromisoformat(text).timestamp()
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Store:
+    """Keeps the newest tick of each schedule, by the rules of `jobs/store.py: Store.schedule`."""
+
+    def __init__(self) -> None:
+        self.newest: dict[str, float] = {}
+        self.accepted: list[tuple[str, float]] = []
+        self.error: Exception | None = None
+
+    async def schedule(self, name: str, tick: float, new: NewJob | None) -> bool:
+        if self.error is not None:
+            raise self.error
+        if new is None:
+            self.newest.setdefault(name, tick)
+            return False
+        if tick <= self.newest.get(name, float("-inf")):
+            return False
+        self.newest[name] = tick
+        self.accepted.append((name, tick))
+        return True
+
+    async def last_tick(self, name: str) -> float | None:
+        return self.newest.get(name)
+
+
+def new_job() -> NewJob:
+    return NewJob(route="/cleanups", request=b"", body=b"", digest=b"", keep=60, max_attempts=1)
+
+
+def server(store: Store, clock: Clock, *expressions: str) -> Scheduler:
+    """The schedules of one server process that starts now."""
+    return Scheduler(store, [Schedule(each, Cron(each), new_job) for each in expressions or ("0 3 * * *",)], clock)
+
+
+@pytest.mark.asyncio
+async def test_each_tick_gives_one_job() -> None:
+    store, clock = Store(), Clock()
+    start, scheduler = clock.now, server(store, clock)
+    for _ in range(3 * 24 * 60):
+        await scheduler.step()
+        clock.now += 60
+    assert [tick - start for _, tick in store.accepted] == [13 * HOUR, 37 * HOUR, 61 * HOUR]
+
+
+@pytest.mark.asyncio
+async def test_new_schedule_has_no_job_for_the_time_before_it() -> None:
+    store, clock = Store(), Clock()
+    await server(store, clock).step()
+    assert store.accepted == []
+
+
+@pytest.mark.asyncio
+async def test_missed_ticks_get_one_job_when_a_server_starts() -> None:
+    store, clock = Store(), Clock()
+    await server(store, clock).step()
+    clock.now += 5 * DAY
+    restarted = server(store, clock)
+    await restarted.step()
+    await restarted.step()
+    assert [tick for _, tick in store.accepted] == [clock.now - 11 * HOUR]
+
+
+@pytest.mark.asyncio
+async def test_schedule_that_was_missed_before_its_first_tick_gets_a_job() -> None:
+    store, clock = Store(), Clock()
+    await server(store, clock).step()
+    clock.now += 14 * HOUR
+    await server(store, clock).step()
+    assert len(store.accepted) == 1
+
+
+@pytest.mark.asyncio
+async def test_several_servers_give_one_job_for_a_tick() -> None:
+    store, clock = Store(), Clock()
+    servers = [server(store, clock) for _ in range(4)]
+    for _ in range(48):
+        await asyncio.gather(*(each.step() for each in servers))
+        clock.now += HOUR
+    assert len(store.accepted) == 2
+
+
+@pytest.mark.asyncio
+async def test_clock_that_is_set_back_repeats_no_tick() -> None:
+    store, clock = Store(), Clock()
+    scheduler = server(store, clock, "0 * * * *")
+    for change in (0, 2 * HOUR, -3 * HOUR, HOUR, HOUR, HOUR):
+        clock.now += change
+        await scheduler.step()
+    assert len(store.accepted) == 1
+    clock.now += HOUR
+    await scheduler.step()
+    assert len(store.accepted) == 2
+
+
+@pytest.mark.asyncio
+async def test_clock_that_jumps_ahead_gives_one_job() -> None:
+    store, clock = Store(), Clock()
+    scheduler = server(store, clock)
+    await scheduler.step()
+    clock.now += 30 * DAY
+    await scheduler.step()
+    await scheduler.step()
+    assert len(store.accepted) == 1
+
+
+@pytest.mark.asyncio
+async def test_tick_that_a_wrong_clock_has_used_up_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    store, clock = Store(), Clock()
+    scheduler = server(store, clock)
+    clock.now += 365 * DAY
+    await scheduler.step()
+    clock.now += DAY
+    await scheduler.step()
+    clock.now -= 366 * DAY
+    with caplog.at_level(logging.WARNING):
+        await server(store, clock).step()
+    assert "'0 3 * * *' starts no job before 2027-07-02T03:00:00+00:00" in caplog.text
+
+
+@pytest.mark.asyncio
+async def test_tick_that_another_server_has_sent_is_not_reported(caplog: pytest.LogCaptureFixture) -> None:
+    store, clock = Store(), Clock()
+    servers = [server(store, clock), server(store, clock)]
+    for change in (0, DAY):
+        clock.now += change
+        for each in servers:
+            await each.step()
+    assert len(store.accepted) == 1
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("error", [StoreError("locked"), TooManyWaiting("100 wait")])
+@pytest.mark.asyncio
+async def test_store_that_is_away_gets_the_job_later(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    store, clock = Store(), Clock()
+    scheduler = server(store, clock)
+    await scheduler.step()
+    clock.now += DAY
+    store.error = error
+    assert await scheduler.step() == RETRY_PAUSE
+    assert "scheduled jobs now; they start later" in caplog.text
+    store.error = None
+    await scheduler.step()
+    assert len(store.accepted) == 1
+
+
+@pytest.mark.asyncio
+async def test_store_that_is_away_at_the_start_is_asked_again() -> None:
+    store, clock = Store(), Clock()
+    scheduler = server(store, clock, "0 3 * * *", "0 4 * * *")
+    store.error = StoreError("locked")
+    assert await scheduler.step() == RETRY_PAUSE
+    store.error = None
+    await scheduler.step()
+    clock.now += DAY
+    await scheduler.step()
+    assert sorted(name for name, _ in store.accepted) == ["0 3 * * *", "0 4 * * *"]
+
+
+@pytest.mark.asyncio
+async def test_pause_ends_with_the_next_tick() -> None:
+    store, clock = Store(), Clock("2026-07-01T02:59:50Z")
+    scheduler = server(store, clock, "0 3 * * *", "0 4 * * *")
+    assert await scheduler.step() == 10
+    clock.now += 10
+    assert await scheduler.step() == LONGEST_SLEEP
+    assert len(store.accepted) == 1
+
+
+@pytest.mark.asyncio
+async def test_loop_sends_ticks_until_it_is_cancelled() -> None:
+    store, clock = Store(), Clock("2026-07-01T02:59:59.990Z")
+    scheduler = server(store, clock)
+    accepted = asyncio.Event()
+
+    def advancing() -> float:
+        clock.now += 0.004
+        if store.accepted:
+            accepted.set()
+        return clock.now
+
+    scheduler._clock = advancing
+    task = asyncio.create_task(scheduler.run())
+    await asyncio.wait_for(accepted.wait(), 30)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.asyncio
+async def test_service_without_schedules_runs_no_loop() -> None:
+    await asyncio.wait_for(Scheduler(Store(), []).run(), 30)
+
+
+@job_route("/cleanups", every="0 3 * * *", zone="Europe/Berlin")
+def cleanup() -> None: ...
+
+
+@job_route("/trainings")
+def train() -> None: ...
+
+
+def test_schedules_of_a_service() -> None:
+    inner = Service(cleanup, train, prefix="/a")
+    plans = list(plans_of(Service(inner, Service(cleanup, prefix="/b"))))
+    made: list[Plan] = []
+
+    def make(plan: Plan) -> NewJob:
+        made.append(plan)
+        return new_job()
+
+    (found,) = schedules_of(plans, make)
+    assert found.name == "/a/cleanups 0 3 * * * Europe/Berlin"
+    assert found.cron.zone.key == "Europe/Berlin"
+    found.new_job()
+    assert [plan.path for plan in made] == ["/a/cleanups"]
