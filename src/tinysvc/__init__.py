@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from .executor import ProcessPoolExecutor
     from .runtime.background import Background
     from .runtime.calls import call
+    from .runtime.job import Job
     from .runtime.remote import Remote
     from .server.run import run
     from .service.service import Service
@@ -71,6 +72,7 @@ __all__ = [
     "HTTPError",
     "Handler",
     "Header",
+    "Job",
     "Middleware",
     "NoRoute",
     "Pool",
@@ -103,6 +105,7 @@ __all__ = [
 
 _ON_DEMAND = {
     "Background": "runtime.background",
+    "Job": "runtime.job",
     "Pool": "core.settings",
     "ProcessPoolExecutor": "executor",
     "Remote": "runtime.remote",

@@ -269,7 +269,7 @@ class ProcessPoolExecutor(FuturesExecutor):
 
     @property
     def answer(self) -> AnswerFunction | None:
-        """The function that answers questions of jobs: from meta and body of the question to those of the answer."""
+        """The function that answers questions of jobs: see `AnswerFunction`."""
         return self._dispatcher.answers.function
 
     @answer.setter

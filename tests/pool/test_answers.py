@@ -34,7 +34,7 @@ async def run(pool: ProcessPoolExecutor, meta: str, body: bytes = b"", timeout: 
 
 @on_loop
 async def test_each_question_of_a_job_is_answered() -> None:
-    async def answer(meta: Any, body: bytes) -> tuple[Any, bytes]:
+    async def answer(job: Job, meta: Any, body: bytes) -> tuple[Any, bytes]:
         await asyncio.sleep(0)
         return [*meta, "answered"], body * 2
 
@@ -57,7 +57,7 @@ async def test_pool_without_an_answer_function_answers_nothing() -> None:
 async def test_end_of_the_job_cancels_its_question() -> None:
     ends: list[str] = []
 
-    async def answer(meta: Any, body: bytes) -> tuple[Any, bytes]:
+    async def answer(job: Job, meta: Any, body: bytes) -> tuple[Any, bytes]:
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:

@@ -24,8 +24,9 @@ from tinysvc.core.responses import Handler, Response
 from tinysvc.executor import ProcessPoolExecutor
 from tinysvc.pool.arena import BIG
 from tinysvc.pool.external import ExternalPool
-from tinysvc.runtime.cpu_endpoints import CpuProgram, Endpoint
+from tinysvc.runtime.cpu_endpoints import CpuProgram
 from tinysvc.runtime.cpu_handlers import cpu_handler
+from tinysvc.runtime.endpoint_parts import Endpoint
 from tinysvc.service.routes import Batch, Route
 
 NEVER = 3600.0

@@ -17,8 +17,9 @@ from tinysvc.core.errors import UnencodableResult
 from tinysvc.core.requests import Peer
 from tinysvc.pool.arena import BIG
 from tinysvc.pool.program import JobFunction, Reply
-from tinysvc.runtime.cpu_endpoints import CpuProgram, Endpoint
+from tinysvc.runtime.cpu_endpoints import CpuProgram
 from tinysvc.runtime.cpu_messages import BatchMessage, RequestMessage, ResponseHead
+from tinysvc.runtime.endpoint_parts import Endpoint
 from tinysvc.service.routes import Batch
 
 opened: list[str] = []

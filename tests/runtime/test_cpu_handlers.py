@@ -28,9 +28,10 @@ from tinysvc.core.responses import Handler, Response
 from tinysvc.executor import ProcessPoolExecutor
 from tinysvc.pool.arena import BIG, Arena, Arenas
 from tinysvc.pool.job_reply import JobReply
-from tinysvc.runtime.cpu_endpoints import CpuProgram, Endpoint
+from tinysvc.runtime.cpu_endpoints import CpuProgram
 from tinysvc.runtime.cpu_handlers import body_for_worker, cpu_handler, server_timing
 from tinysvc.runtime.cpu_messages import ResponseHead
+from tinysvc.runtime.endpoint_parts import Endpoint
 from tinysvc.service.routes import Route
 
 ENDPOINTS = [

@@ -8,6 +8,7 @@ import called_app as app
 from http_ends import on_loop
 from tinysvc import ConfigurationError, Service
 from tinysvc.core.settings import Settings
+from tinysvc.pool.state import Job
 from tinysvc.runtime.call_messages import CallAnswer, CallQuestion
 from tinysvc.runtime.call_targets import CallTable
 from tinysvc.runtime.running_service import at_work
@@ -24,7 +25,7 @@ async def answer(question: CallQuestion) -> CallAnswer:
         table = CallTable(running, None, plans)
         for plan in plans:
             table.mount(plan.route.function, {"factor": 3})
-        found, _ = await answers_of(table, object(), 1000)(question, b"")
+        found, _ = await answers_of(table, object(), 1000)(Job(None), question, b"")
         return found
 
 

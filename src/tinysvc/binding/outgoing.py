@@ -58,7 +58,7 @@ class RequestWriter:
         self._path = path
         self._inputs = [each for each in inputs if each.travels]
         for each in inputs:
-            if each.place == "of_request" and not getattr(each.annotation, "for_resources", False):
+            if each.place == "of_request" and not getattr(each.annotation, "for_calls", False):
                 raise ConfigurationError.at(
                     function,
                     f"cannot be called: its parameter {each.parameter} is a {each.annotation!r}, which only a "

@@ -5,7 +5,10 @@ TinysvcError
     ├── StoreError             503  the store of durable jobs cannot keep or give a job now
     │   └── StoreFull          507  the disk of the store is full; jobs that are kept already go on
     ├── KeyReused              422  the Idempotency-Key was used before, with another request
-    └── TooManyWaiting         503  as many durable jobs of the route wait as its limit allows
+    ├── TooManyWaiting         503  as many durable jobs of the route wait as its limit allows
+    ├── StaleAttempt           409  in a worker: nothing that this attempt still does counts
+    ├── NotSaved               503  in a worker: the store cannot keep the value of job.save(...) now
+    └── UnreadableSave         500  in a worker: the value that an earlier attempt has saved cannot be unpickled
 """
 
 from __future__ import annotations
@@ -96,3 +99,51 @@ class KeyReused(JobError):
             f"The Idempotency-Key {key!r} was used before, with another request. "
             "Repeat that request unchanged, or take a new key."
         )
+
+
+class StaleAttempt(JobError):
+    """`job.save` or `job.progress` of an attempt that no longer counts: the job was cancelled, or another one has it.
+
+    Example:
+        ```python
+        from tinysvc import Job
+        from tinysvc.core.job_errors import StaleAttempt
+
+        def train(job: Job) -> None:
+            try:
+                job.save("half")
+            except StaleAttempt:
+                print("clean up what is outside, and stop")
+                raise
+        ```
+    """
+
+    status = 409
+    kind = "stale-attempt"
+
+
+class NotSaved(JobError):
+    """`job.save` found that the store cannot write now. The value that was saved before is still there.
+
+    Example:
+        ```python
+        from tinysvc import Job
+        from tinysvc.core.job_errors import NotSaved
+
+        def train(job: Job) -> None:
+            for epoch in range(10):
+                try:
+                    job.save(epoch)
+                except NotSaved:  # go on: after a crash, the job begins at the value before
+                    pass
+        ```
+    """
+
+    status = 503
+    kind = "not-saved"
+
+
+class UnreadableSave(JobError):
+    """`job.saved` cannot be unpickled, as after a change of the code. The job fails, and no attempt is repeated."""
+
+    kind = "saved-unreadable"

@@ -9,8 +9,9 @@ from typing import Any
 from .frames import Answer, frame
 from .state import Job, Worker
 
-AnswerFunction = Callable[[Any, bytes], Awaitable[tuple[Any, bytes]]]
-"""Answers a question: from its meta and body to those of the answer. It raises nothing but CancelledError."""
+AnswerFunction = Callable[[Job, Any, bytes], Awaitable[tuple[Any, bytes]]]
+"""Answers a question: from the job that asks, and meta and body of its question, to meta and body of the answer. It
+raises nothing but CancelledError."""
 
 
 class Answers:
@@ -27,7 +28,7 @@ class Answers:
     async def _answer(self, worker: Worker, job: Job, meta: Any, body: bytes) -> None:
         answer: tuple[Any, bytes] = None, b""
         if self.function is not None:
-            answer = await self.function(meta, body)
+            answer = await self.function(job, meta, body)
         del self.under_way[job]
         if worker.job is job and worker.channel is not None:
             worker.channel.transport.write(frame(Answer(answer[0]), len(answer[1])) + answer[1])

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Generator, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import ExitStack
 from contextvars import Context
+from functools import partial
 from queue import SimpleQueue
 from time import monotonic
 from typing import Any
@@ -135,7 +136,7 @@ class InProcessPool(ExternalPool):
     def _work(self, job: Job, meta: bytes, body: bytes) -> JobReply | Exception | None:
         """Run one job in the thread. None if its result was a stream, which has ended."""
         try:
-            asking.set(self._ask)
+            asking.set(partial(self._ask, job))
             reply = self._run_job(self._decode_job(meta), body)
             if isinstance(reply.body, Iterator):
                 self._stream(job, reply.meta, reply.body)
@@ -147,11 +148,11 @@ class InProcessPool(ExternalPool):
         except BaseException as error:  # SystemExit, too: a handler must not end the server
             return remote_error(error_text(error), b"")
 
-    def _ask(self, meta: Any, body: bytes) -> tuple[Any, bytes]:
+    def _ask(self, job: Job, meta: Any, body: bytes) -> tuple[Any, bytes]:
         """Answer a question of the job, as the server answers that of a worker."""
         if self.answer is None:
             return None, b""
-        return asyncio.run_coroutine_threadsafe(_awaited(self.answer(meta, body)), self._loop).result()
+        return asyncio.run_coroutine_threadsafe(_awaited(self.answer(job, meta, body)), self._loop).result()
 
     def _stream(self, job: Job, meta: Any, pieces: Iterator[bytes]) -> None:
         gate = StreamGate()

@@ -49,7 +49,7 @@ class Asker:
         channel = self._channel
         if len(body) > channel.max_result_size:
             raise ValueError(
-                f"the body of the call has {len(body)} bytes; max_result_size is {channel.max_result_size}"
+                f"the question to the server has {len(body)} bytes; max_result_size is {channel.max_result_size}"
             )
         with self._lock:
             if channel.is_asking:

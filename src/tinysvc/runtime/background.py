@@ -71,6 +71,7 @@ class Background:
     """
 
     for_resources = True
+    for_calls = True
 
     def __init__(self, tasks: BackgroundTasks | None = None, request: Request | None = None) -> None:
         self._tasks = tasks or BackgroundTasks(0)

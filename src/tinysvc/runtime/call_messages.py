@@ -14,7 +14,7 @@ from ..core.errors import ConfigurationError, HTTPError, TinysvcError
 from .message import Message
 
 
-class CallQuestion(Message):
+class CallQuestion(Message, tag=0):
     """A request to the handler `name` of `module`. Its body is that of the question."""
 
     module: str
@@ -55,7 +55,7 @@ class Failure(Message):
         return ConfigurationError(self.message)
 
 
-class CallAnswer(Message):
+class CallAnswer(Message, tag=0):
     """The head of the response, whose body is that of the answer; or why there is none."""
 
     status: int

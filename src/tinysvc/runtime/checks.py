@@ -17,7 +17,8 @@ from ..service.routes import Given
 from ..web.websocket import WebSocket
 from ..web.websocket_route import socket_parameter
 from .background import Background
-from .cpu_endpoints import Endpoint
+from .endpoint_parts import Durable, Endpoint
+from .job import Job
 
 
 def endpoint_of(plan: Plan, settings: Settings) -> Endpoint:
@@ -40,6 +41,10 @@ def endpoint_of(plan: Plan, settings: Settings) -> Endpoint:
             f"takes Background, but {decorator} runs it in a worker, and the tasks run on the event loop of the "
             "server; take it in an @io_route, and await call(...) in it, or in an @io_resource of the request",
         )
+    if route.durable is None:
+        refuse_job(plan)
+    else:
+        _check_durable(plan, settings)
     resources = {name: resource.function for name, resource in plan.cpu_resources.items()}
     in_thread = not settings.cpu_workers and not isinstance(settings.pools.get(route.pool), Executor)
     for needed in () if in_thread else (function, *resources.values(), *plan.error_handlers.values()):
@@ -56,7 +61,31 @@ def endpoint_of(plan: Plan, settings: Settings) -> Endpoint:
         frozenset(plan.request_resources.keys() & plan.binder.resources),
         dict(plan.error_handlers),
         has_body(route.methods),
+        None
+        if route.durable is None
+        else Durable(settings.max_result_size, route.durable.on_unreadable_save == "restart"),
     )
+
+
+def refuse_job(plan: Plan) -> None:
+    """ConfigurationError if the handler, which is none of a job route, takes a Job."""
+    function = plan.route.function
+    if has_parameter(function, Job):
+        raise ConfigurationError.at(
+            function,
+            f"takes a Job, but its requests are no durable jobs; give it @job_route, not @{plan.route.kind}_route",
+        )
+
+
+def _check_durable(plan: Plan, settings: Settings) -> None:
+    """Check that the attempts of a job route can be killed."""
+    route = plan.route
+    if isinstance(settings.pools.get(route.pool), Executor):
+        raise ConfigurationError.at(
+            route.function,
+            f"cannot run in the pool {route.pool!r}: that is an executor, which cannot kill a job that is cancelled; "
+            f'let tinysvc start its workers: pools={{"{route.pool}": Pool(workers=2)}}',
+        )
 
 
 def _check_picklable(given: Given) -> None:
@@ -94,3 +123,4 @@ def check(plan: Plan) -> None:
         endpoint_of(plan, Settings())
     else:
         socket_parameter(plan)
+        refuse_job(plan)

@@ -4,6 +4,7 @@ A worker imports this file, but neither the server nor the pool: with fewer modu
 memory.
 
 cpu_messages.py has the messages of jobs; cpu_handlers.py, cpu_calls.py and batching.py are at the other end.
+endpoint_parts.py has the parts that durable_endpoints.py uses, too.
 
 A request of a batch fails alone: a request that does not bind is not given to the handler; an exception among the
 results is the error of one request; and when the handler raises for several requests, it is called again with each one
@@ -12,34 +13,31 @@ alone. So a handler with `batch=` must be safe to repeat.
 
 from __future__ import annotations
 
-import logging
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
 from inspect import signature
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 from ..binding.binder import Binder
 from ..binding.compressed_bodies import RAW_KINDS, typed_body
 from ..binding.inputs import Body
 from ..binding.results import encode_iterator, encode_result
 from ..core.budget import Deadline, current
-from ..core.call_errors import BudgetExhausted, CallFailed
-from ..core.errors import HTTPError, UnencodableResult
+from ..core.errors import UnencodableResult
 from ..core.form_data import FormData
 from ..core.headers import HeaderLines, Headers
 from ..core.request_context import request_id, route_name
 from ..core.requests import Request
-from ..core.responses import FileContent, Response, check_headers, problem_response
+from ..core.responses import FileContent, Response, check_headers
 from ..core.shutdown import set_closing_resource
 from ..pool.frames import pickle_pieces, unpickle_pieces
 from ..pool.inherited import started_by
 from ..pool.program import JobFunction, Reply
 from ..pool.remote_errors import error_text, pickled_error
-from ..service.error_handlers import ErrorHandler, ErrorHandlers, handled_error
 from ..service.resources import open_resource, resource_key
-from ..wire.codings import begin_compression, compress, compress_pieces, restore_tags
+from ..wire.codings import begin_compression, compress, compress_pieces
 from .cpu_messages import (
     MESSAGE_TYPES,
     BatchMessage,
@@ -50,36 +48,7 @@ from .cpu_messages import (
     RequestMessage,
     ResponseHead,
 )
-
-if TYPE_CHECKING:
-    from ..service.routes import Batch
-
-log = logging.getLogger("tinysvc")
-
-Values = Mapping[str, Any]
-
-
-class Endpoint(NamedTuple):
-    """A cpu route as a worker needs it: picklable, by the names of its functions."""
-
-    function: Callable[..., Any]
-    path_parameters: tuple[str, ...]
-    resources: dict[str, Callable[..., Any]]
-    """The resources that the worker opens, in the order of need; a Given needs no opening."""
-    shared: frozenset[str] = frozenset()
-    """Names of the resources that the forkserver opens."""
-    batch: Batch | None = None
-    path: str = ""
-    """The pattern of its path, with the prefixes of its services."""
-    compress: bool = False
-    """Whether responses are compressed for clients that accept it."""
-    max_body_size: int = 16 * 1024 * 1024
-    """Bytes that a compressed body may have when it is decompressed."""
-    request_resources: frozenset[str] = frozenset()
-    """Names of the resources whose values arrive with each request."""
-    error_handlers: dict[type[Exception], ErrorHandler] = {}  # noqa: RUF012 - it is never changed
-    has_body: bool = True
-    """Whether one of its methods has a body."""
+from .endpoint_parts import Endpoint, Values, error_response_of, request_of
 
 
 class CpuProgram:
@@ -114,8 +83,7 @@ class CpuProgram:
             table: list[tuple[JobFunction, JobFunction]] = []
             for endpoint in self.endpoints:
                 values = _open(stack, endpoint.resources, opened)
-                make = _one_at_a_time if endpoint.batch is None else _batched
-                table.append((make(endpoint, values), _called(endpoint, values)))
+                table.append((_responder(endpoint, values), _called(endpoint, values)))
 
             def run_job(meta: Any, body: Body) -> Reply:
                 respond: JobFunction
@@ -140,21 +108,12 @@ def _open(stack: ExitStack, resources: dict[str, Callable[..., Any]], opened: di
     return values
 
 
-def _request(message: RequestMessage, body: Body, compresses: bool) -> Request:
-    request = Request(
-        message.method,
-        message.path,
-        message.query,
-        Headers(message.headers),
-        body,
-        message.path_params,
-        message.peer,
-        message.id,
-    )
-    request.resources = message.resources
-    if compresses:
-        restore_tags(request)
-    return request
+def _responder(endpoint: Endpoint, resources: Values) -> JobFunction:
+    if endpoint.durable is not None:
+        from .durable_endpoints import attempts_of  # not imported in workers without a job route
+
+        return attempts_of(endpoint, resources)
+    return _one_at_a_time(endpoint, resources) if endpoint.batch is None else _batched(endpoint, resources)
 
 
 def _one_at_a_time(endpoint: Endpoint, resources: Values) -> JobFunction:
@@ -166,7 +125,7 @@ def _one_at_a_time(endpoint: Endpoint, resources: Values) -> JobFunction:
     is_raw, binds = kind in RAW_KINDS, bool(signature(function).parameters)
 
     def run_job(message: RequestMessage, body: Body) -> Reply:
-        request = _request(message, body, compress)
+        request = request_of(message, body, compress)
         request_id.set(message.id)
         route_name.set(f"{request.method} {path}")
         current.set(Deadline(message.deadline, request))
@@ -187,7 +146,7 @@ def _one_at_a_time(endpoint: Endpoint, resources: Values) -> JobFunction:
         except MemoryError:  # the worker's state is unknown; it is replaced
             raise
         except Exception as error:
-            error_response = _error_response(error, request, error_handlers)
+            error_response = error_response_of(error, request, error_handlers)
             if error_response is None:
                 raise
             response = error_response
@@ -202,16 +161,6 @@ def _one_at_a_time(endpoint: Endpoint, resources: Values) -> JobFunction:
 def _holding(form: FormData, pieces: Iterator[bytes]) -> Iterator[bytes]:
     """The pieces. The form is referenced until the last one: an UploadFile without a reference closes its file."""
     yield from pieces
-
-
-def _error_response(error: Exception, request: Request, error_handlers: ErrorHandlers) -> Response | None:
-    """The response of the author's error handlers, or of an HTTPError or a failed call; None for other errors."""
-    if error_handlers and (response := handled_error(error, request, error_handlers)):
-        return response
-    if isinstance(error, (CallFailed, BudgetExhausted)):
-        log.error("%s %s (request %s): %d, %s", request.method, request.raw_path, request.id, error.status, error)
-        return problem_response(error, request)
-    return problem_response(error, request) if isinstance(error, HTTPError) else None
 
 
 def _compressed(request: Request, response: Response, content: Any) -> Any:
@@ -267,7 +216,7 @@ def _batched(endpoint: Endpoint, resources: Values) -> JobFunction:
     def run_job(message: BatchMessage, body: Body) -> Reply:
         bodies = list(_parts(body, message.lengths))
         requests = [
-            _request(each, part, endpoint.compress) for each, part in zip(message.requests, bodies, strict=True)
+            request_of(each, part, endpoint.compress) for each, part in zip(message.requests, bodies, strict=True)
         ]
         route_name.set(f"{requests[0].method} {path}")
         outcomes: list[Any] = [None] * len(requests)
@@ -327,7 +276,7 @@ def _reply_part(endpoint: Endpoint, outcome: Any, request: Request) -> tuple[Bat
     try:
         response = _whole(outcome) if not isinstance(outcome, BaseException) else None
         if isinstance(outcome, Exception):
-            response = _error_response(outcome, request, endpoint.error_handlers)
+            response = error_response_of(outcome, request, endpoint.error_handlers)
         if response is None:
             return BatchPart(0, None, error_text(outcome)), b""
         content = _compressed(request, response, response.content) if endpoint.compress else response.content

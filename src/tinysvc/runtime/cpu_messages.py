@@ -3,21 +3,24 @@
     RequestMessage    a request; the body of the job is the request's           ──> ResponseHead, and the body
     CallMessage       a call by `call(...)`; the body is (args, kwargs)         ──> CallReply, and a pickle
     BatchMessage      several requests; the body is those of all, joined        ──> BatchReply, and the bodies, joined
+    DurableMessage    an attempt of a durable job; the body is the request's,   ──> DurableReply, and the body of the
+                      and the value that an earlier attempt saved                   result
 
-The server makes the first column (cpu_handlers.py, cpu_calls.py, batching.py) and a worker the second one
-(cpu_endpoints.py). Each message travels as the `meta` of a frame: see pool/frames.py.
+The server makes the first column (cpu_handlers.py, cpu_calls.py, batching.py, attempt_jobs.py) and a worker the second
+one (cpu_endpoints.py, durable_endpoints.py). Each message travels as the `meta` of a frame: see pool/frames.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 from msgspec import Meta
 
 from ..core.requests import Peer
 from ..pool.frames import ErrorText, MessageTypes
 from .call_messages import CallAnswer, CallQuestion
+from .job_messages import JobAnswer, ProgressReport, SaveRequest
 from .message import Message
 
 
@@ -62,6 +65,24 @@ class BatchMessage(Message, tag=2):
     """Of their bodies, in bytes."""
 
 
+class DurableMessage(Message, tag=3):
+    """One attempt of a durable job."""
+
+    request: RequestMessage
+    """The request that was accepted. Its deadline is that of the attempt."""
+    job: str
+    """The id of the durable job."""
+    attempt: int
+    size: int
+    """Bytes of the request's body. The rest of the body is the saved value."""
+    has_saved: bool
+
+    @property
+    def endpoint(self) -> int:
+        """The position of the endpoint in the program."""
+        return self.request.endpoint
+
+
 class ResponseHead(Message, tag=0):
     """The response to one request."""
 
@@ -92,9 +113,35 @@ class BatchReply(Message, tag=2):
     parts: list[BatchPart]
 
 
+class AttemptFailure(Message):
+    """Why an attempt of a durable job has no result."""
+
+    cause: str
+    """As in an attempt's record: "error", "unencodable", "arguments-no-longer-fit" or "saved-unreadable"."""
+    detail: str
+    """The type and the message of the exception, for the author."""
+    is_final: bool
+    """No further attempt can succeed."""
+    counts: bool
+    """Whether the attempt is one of those that `Retry(attempts=...)` allows."""
+    problem: dict[str, Any]
+    """The members of a problem document (RFC 9457), for the client."""
+    error: ErrorText | None = None
+    """For the log; None: the client knows all."""
+
+
+class DurableReply(Message, tag=3):
+    """The end of an attempt of a durable job: the head of the response, whose content is the body, or the failure."""
+
+    status: int
+    content_type: str | None
+    headers: list[tuple[str, str]]
+    failure: AttemptFailure | None = None
+
+
 MESSAGE_TYPES = MessageTypes(
-    RequestMessage | CallMessage | BatchMessage,
-    ResponseHead | CallReply | BatchReply,
-    CallQuestion,
-    CallAnswer | None,
+    RequestMessage | CallMessage | BatchMessage | DurableMessage,
+    ResponseHead | CallReply | BatchReply | DurableReply,
+    CallQuestion | ProgressReport | SaveRequest,
+    CallAnswer | JobAnswer | None,
 )

@@ -23,6 +23,7 @@ from ..service.plan import Plan, credentials_of, takes_type
 from ..service.resources import read_by
 from ..web.websocket_route import socket_handler, socket_parameter
 from .background import Background, BackgroundTasks
+from .checks import refuse_job
 from .io_handlers import io_handler, with_on_disconnect
 from .limits import IoLimit, UnstartedStreams, limited_body, limited_time, with_kept_form, with_known_budget
 from .middleware import within
@@ -57,6 +58,7 @@ class RouteHandlers:
     def io_handler(self, plan: Plan, resources: Mapping[str, Any]) -> Handler:
         """The function of an io route, its compression and its `on_disconnect`."""
         route, binder, scoped = plan.route, plan.binder, bool(plan.request_resources)
+        refuse_job(plan)
         if socket := socket_parameter(plan):
             return socket_handler(
                 route.function,

@@ -129,7 +129,8 @@ class RunningService:
             pages |= self.durable.pages()
         await self._start_pools(stack)
         for pool in self.pools:
-            pool.answer = answers_of(calls, pool, self.settings.max_result_size)
+            durable = self.durable.answer if self.durable else None
+            pool.answer = answers_of(calls, pool, self.settings.max_result_size, durable)
         opened: dict[Any, Any] = {}
         for plan in plans:
             self._routes_of.setdefault(plan.route.function, []).append((plan.path, plan.route))

@@ -20,14 +20,25 @@ from .call_messages import CallAnswer, CallQuestion, failure_from
 
 if TYPE_CHECKING:
     from ..pool.answers import AnswerFunction
+    from ..pool.state import Job
     from .call_targets import CallTable
 
 log = logging.getLogger("tinysvc.calls")
 
 
-def answers_of(table: CallTable, pool: object, max_size: int) -> AnswerFunction:
-    """The function that makes the calls for the jobs of `pool`. A result may have `max_size` bytes."""
-    return partial(_answer, table, pool, max_size)
+def answers_of(table: CallTable, pool: object, max_size: int, durable: AnswerFunction | None = None) -> AnswerFunction:
+    """The function that makes the calls for the jobs of `pool`. A result may have `max_size` bytes.
+
+    `durable` answers the questions of durable jobs about themselves.
+    """
+    make_call = partial(_answer, table, pool, max_size)
+
+    async def answer(job: Job, question: Any, body: bytes) -> tuple[Any, bytes]:
+        if type(question) is not CallQuestion and durable is not None:
+            return await durable(job, question, body)
+        return await make_call(question, body)
+
+    return answer
 
 
 async def _answer(
