@@ -31,6 +31,7 @@ class MemoryStore:
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self.problem = ""
+        self.inherited: tuple[int, ...] = ()
         self.owner = ""
         self.clock = clock
         self.records: dict[str, Record] = {}  # in the order of acceptance
@@ -167,7 +168,10 @@ class MemoryStore:
             self.results.pop(job_id, None)
         return removed
 
-    async def schedule(self, name: str, tick: float, new: NewJob) -> bool:
+    async def schedule(self, name: str, tick: float, new: NewJob | None) -> bool:
+        if new is None:
+            self.ticks.setdefault(name, tick)
+            return False
         if tick <= self.ticks.get(name, float("-inf")):
             return False
         self._submit(new)
@@ -180,6 +184,15 @@ class MemoryStore:
     def watch(self, callback: Callable[[Change], None]) -> Callable[[], None]:
         self.watchers.append(callback)
         return lambda: self.watchers.remove(callback) if callback in self.watchers else None
+
+    def lost(self, callback: Callable[[list[tuple[str, int]]], None]) -> Callable[[], None]:
+        return lambda: None  # no lease
+
+    def broken(self, callback: Callable[[str], None]) -> Callable[[], None]:
+        return lambda: None
+
+    async def attempts_of(self, owner: str) -> list[Record]:
+        return [record for record in self.records.values() if record.owner == owner]
 
     async def owners(self) -> set[str]:
         return {record.owner for record in self.records.values() if record.owner}

@@ -9,7 +9,7 @@ cancelled.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, BinaryIO, Protocol
 
 from .records import CancelOutcome, Change, Claimed, NewJob, Page, Progress, Record, ResultHead, State, Submitted
@@ -19,8 +19,13 @@ from .states import Refusal
 class Store(Protocol):
     """Durable jobs on disk."""
 
-    problem: str
-    """Why the store cannot write now; "" if it can."""
+    @property
+    def problem(self) -> str:
+        """Why the store cannot write now; "" if it can."""
+
+    @property
+    def inherited(self) -> Sequence[int]:
+        """Descriptors that the workers must inherit: the death of the last one closes them."""
 
     async def open(self, owner: str, service: str) -> None:
         """Open the store for the server process `owner` of `service`; ConfigurationError if it must not be used."""
@@ -97,14 +102,35 @@ class Store(Protocol):
     async def sweep(self, now: float) -> int:
         """Remove those whose retention is over, and files that no record names. Returns how many it removed."""
 
-    async def schedule(self, name: str, tick: float, new: NewJob) -> bool:
-        """Accept the durable job of one tick. False: this tick, or a later one, was accepted before."""
+    async def schedule(self, name: str, tick: float, new: NewJob | None) -> bool:
+        """Accept the durable job of one tick, if the tick is later than the newest one of this name.
+
+        Args:
+            name: The schedule. An unknown name is remembered, with `tick` as its newest one.
+            tick: Unix time of the tick.
+            new: The durable job. None: only remember an unknown name.
+
+        Returns:
+            Whether a durable job was accepted.
+        """
 
     async def last_tick(self, name: str) -> float | None:
         """The newest tick that `schedule` accepted under this name."""
 
     def watch(self, callback: Callable[[Change], None]) -> Callable[[], None]:
         """Call `callback` on the event loop after each commit, also for changes by other processes. Returns its end."""
+
+    def lost(self, callback: Callable[[list[tuple[str, int]]], None]) -> Callable[[], None]:
+        """Call `callback` with each (id, attempt) that this server process must kill at once. Returns its end.
+
+        The lease cannot be renewed, so another server may start the next attempt. Late writes return False.
+        """
+
+    def broken(self, callback: Callable[[str], None]) -> Callable[[], None]:
+        """Call `callback` with the reason when the store has closed itself for good. Returns its end.
+
+        An fsync has failed, or the file is damaged: the server must exit, and start again from what is on the disk.
+        """
 
 
 class LocalStore(Store, Protocol):
@@ -118,3 +144,6 @@ class LocalStore(Store, Protocol):
 
     async def died(self, owner: str) -> list[str]:
         """A server process is dead with all its workers: its attempts end as "server-died". Returns their ids."""
+
+    async def attempts_of(self, owner: str) -> list[Record]:
+        """What `owner` runs, and the cancelled ones that it has to kill."""
