@@ -1,0 +1,89 @@
+"""The headers that a client may send with the submission of a durable job.
+
+Idempotency-Key: "8e03978e-40d5"     the same durable job for each request with this key (a draft of the IETF)
+Prefer: wait=10                      wait for the result (RFC 7240)
+Job-After: 60                        start it in 60 seconds at the earliest
+Job-Priority: 5                      start it before those with a smaller number; -100 to 100, by default 0
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from hashlib import sha256
+
+from ..core.errors import HTTPError
+from ..core.requests import Request
+
+AFTER, PRIORITY, KEY = "job-after", "job-priority", "idempotency-key"
+"""Names of the headers."""
+
+MAX_PRIORITY = 100
+MAX_AFTER = 10 * 366 * 86400.0
+"""Seconds, ten years: a later start is a mistake in the unit."""
+
+MAX_KEY = 255
+"""Characters of an Idempotency-Key, as Stripe's API allows."""
+
+_KEY = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
+_NUMBER = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
+_INTEGER = re.compile(r"[+-]?[0-9]{1,9}")
+_SCOPE = "\n"
+"""Between a key and the hash of its sender's credentials; a header cannot contain it."""
+
+
+def after_of(request: Request) -> float:
+    """Seconds until the durable job may start. HTTPError 400 for a wrong value."""
+    text = request.headers.get(AFTER)
+    if text is None:
+        return 0.0
+    if not _NUMBER.fullmatch(text) or float(text) > MAX_AFTER:
+        raise HTTPError(400, f"Job-After takes seconds, from 0 to {MAX_AFTER:.0f}, not {text[:40]!r}.")
+    return float(text)
+
+
+def priority_of(request: Request) -> int:
+    """The priority of the durable job. HTTPError 400 for a wrong value."""
+    text = request.headers.get(PRIORITY)
+    if text is None:
+        return 0
+    if not _INTEGER.fullmatch(text) or abs(int(text)) > MAX_PRIORITY:
+        raise HTTPError(
+            400, f"Job-Priority takes a whole number from -{MAX_PRIORITY} to {MAX_PRIORITY}, not {text[:40]!r}."
+        )
+    return int(text)
+
+
+def key_of(request: Request) -> str:
+    """The Idempotency-Key, with or without the quotes that its draft asks for; "" for none. HTTPError 400 if wrong."""
+    text = request.headers.get(KEY)
+    if text is None:
+        return ""
+    text = text.strip(" \t")
+    if len(text) >= 2 and text[0] == text[-1] == '"':
+        text = re.sub(r'\\(["\\])', r"\1", text[1:-1])
+    if len(text) > MAX_KEY or not _KEY.fullmatch(text):
+        raise HTTPError(400, f"Idempotency-Key takes 1 to {MAX_KEY} visible ASCII characters, as in a UUID.")
+    return text
+
+
+def scoped_key(key: str, request: Request, path: str, credentials: Sequence[str]) -> str:
+    """The key as the store keeps it, where a key belongs to a route.
+
+    Two paths of the route, and two clients with different credentials, never share a durable job by its key.
+
+    Args:
+        key: The client's key, or "".
+        request: The request.
+        path: The path of a route with path parameters; "" for another one.
+        credentials: Names of the headers with credentials.
+    """
+    sent = [(name, request.headers[name]) for name in credentials if name in request.headers]
+    if not key or not (path or sent):
+        return key
+    return f"{key}{_SCOPE}{sha256(repr((path, sent)).encode()).hexdigest()[:16]}"
+
+
+def shown_key(key: str) -> str:
+    """The client's key, of a key that the store keeps."""
+    return key.partition(_SCOPE)[0]

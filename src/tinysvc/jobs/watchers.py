@@ -1,0 +1,144 @@
+"""Requests that wait for changes of durable jobs: live streams, `Prefer: wait`, and calls.
+
+    store ──Change──> Watchers ──> one Followed for each watched durable job ──> its watchers
+
+A watcher never slows a durable job. All watchers of one share one read of its record for each change, and at most
+`READS` reads a second; between two looks a slow watcher misses records, and sees the newest one. Nothing is queued.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from time import monotonic
+
+from ..core.job_errors import StoreError
+from .records import ENDED, Change, Record
+from .store import Store
+
+READS = 10
+"""Reads of one record a second at most, while it only makes progress. A worker reports its progress as often."""
+
+LOOK = 5.0
+"""Seconds after which a record is read without a report of a change: a report may be lost with its connection."""
+
+PAUSE = 0.5
+"""Seconds until the next try while the store is not available, for example during a change of the keeper."""
+
+
+class Watchers:
+    """All watchers of one server process.
+
+    Args:
+        store: Where the records are.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._followed: dict[str, Followed] = {}
+        self._stop_watching: Callable[[], None] | None = None
+
+    def _on_change(self, change: Change) -> None:
+        if change.id:
+            if followed := self._followed.get(change.id):
+                followed.changed(is_urgent=change.state != followed.state)
+        else:  # changes may have been missed
+            for followed in self._followed.values():
+                followed.changed(is_urgent=True)
+
+    @asynccontextmanager
+    async def _watching(self, job_id: str) -> AsyncIterator[Followed]:
+        """The record of one durable job, followed as long as anybody watches it."""
+        followed = self._followed.get(job_id)
+        if followed is None:
+            followed = self._followed[job_id] = Followed(self._store, job_id)
+        followed.watchers += 1
+        if self._stop_watching is None:
+            self._stop_watching = self._store.watch(self._on_change)
+        try:
+            yield followed
+        finally:
+            followed.watchers -= 1
+            if not followed.watchers:
+                del self._followed[job_id]
+                followed.stop()
+            if not self._followed and self._stop_watching is not None:
+                self._stop_watching()
+                self._stop_watching = None
+
+    async def changes(self, job_id: str, version: int) -> AsyncGenerator[Record, None]:
+        """The records of a durable job that are newer than `version`, as they change, up to the one that has ended."""
+        async with self._watching(job_id) as followed:
+            while True:
+                record = await followed.newer_than(version)
+                if record is None:
+                    return
+                yield record
+                if record.state in ENDED:
+                    return
+                version = record.version
+
+
+class Followed:
+    """The newest record of one durable job; a task reads it after each change.
+
+    Args:
+        store: Where the record is.
+        job_id: Id of the durable job.
+    """
+
+    def __init__(self, store: Store, job_id: str) -> None:
+        self.watchers = 0
+        self.state = ""
+        """Of the newest record; "" before the first one."""
+        self._store = store
+        self._job_id = job_id
+        self._record: Record | None = None
+        self._is_lost = False
+        self._changed = asyncio.Event()
+        self._urgent = asyncio.Event()
+        self._news = asyncio.Condition()
+        self._task = asyncio.create_task(self._follow())
+
+    def changed(self, *, is_urgent: bool) -> None:
+        """The record has changed. It is read at once if that is urgent."""
+        self._changed.set()
+        if is_urgent:
+            self._urgent.set()
+
+    def stop(self) -> None:
+        """Nobody watches it any more."""
+        self._task.cancel()
+
+    async def newer_than(self, version: int) -> Record | None:
+        """The newest record, as soon as it is newer than `version`. None: the durable job does not exist any more."""
+        async with self._news:
+            while not self._is_lost and (self._record is None or self._record.version <= version):
+                await self._news.wait()
+            return None if self._is_lost else self._record
+
+    async def _follow(self) -> None:
+        while not self._is_lost:
+            self._changed.clear()
+            self._urgent.clear()
+            read_at = monotonic()
+            try:
+                record = await self._store.get(self._job_id)
+            except StoreError:
+                await asyncio.sleep(PAUSE)
+                continue
+            await self._publish(record)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK):
+                    await self._changed.wait()
+                    async with asyncio.timeout(max(0.0, read_at + 1 / READS - monotonic())):
+                        await self._urgent.wait()
+
+    async def _publish(self, record: Record | None) -> None:
+        async with self._news:
+            if record is None or record.gone:
+                self._is_lost = True
+            else:
+                self._record, self.state = record, record.state
+            self._news.notify_all()

@@ -1,0 +1,105 @@
+"""endpoints.py: live streams, the budget of a request, and compression around the handlers of a job route."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
+
+import pytest
+
+from job_services import JobService, document, header, job_service
+from tinysvc import Request, io_resource, job_route
+from tinysvc.core.responses import Response
+from tinysvc.jobs.records import Progress
+
+EVENTS = {"accept": "text/event-stream"}
+marks: list[str] = []
+
+
+@job_route("/trainings")
+def train() -> None: ...
+
+
+@io_resource
+async def session(request: Request) -> AsyncIterator[str]:
+    marks.append("open")
+    yield "session"
+    marks.append("closed")
+
+
+@job_route("/guarded")
+def guarded(session: str) -> None: ...
+
+
+async def events_of(response: Response) -> AsyncGenerator[tuple[str, dict[str, Any]]]:
+    """The id and the data of each event."""
+    async for piece in response.content:
+        fields = dict(line.split(": ", 1) for line in piece.decode().strip().split("\n"))
+        yield fields["id"], json.loads(fields["data"])
+
+
+async def streamed(service: JobService, path: str, **headers: str) -> Response:
+    response = await service.send("GET", path, headers={**EVENTS, **headers})
+    assert (response.status, response.content_type) == (200, "text/event-stream; charset=utf-8")
+    return response
+
+
+@pytest.mark.asyncio
+async def test_stream_has_each_change_and_ends_with_the_job() -> None:
+    async with job_service(train) as service:
+        job = await service.post("/trainings")
+        events = events_of(await streamed(service, job["links"]["self"]))
+        assert await anext(events) == (str(job["version"]), job)
+        await service.claim()
+        assert (await anext(events))[1]["state"] == "running"
+        await service.store.progress(job["id"], 1, Progress(fraction=0.5))
+        assert (await anext(events))[1]["progress"] == 0.5
+        await service.store.fail(job["id"], 1, "error", "", None, None)
+        assert [data["state"] async for _, data in events] == ["failed"]
+
+
+@pytest.mark.asyncio
+async def test_stream_is_resumed_after_the_last_id() -> None:
+    async with job_service(train) as service:
+        job = await service.post("/trainings")
+        events = events_of(await streamed(service, job["links"]["self"], **{"last-event-id": str(job["version"])}))
+        following = asyncio.ensure_future(anext(events))
+        await asyncio.sleep(0.01)
+        assert not following.done()
+        record = await service.succeed()
+        assert (await following)[0] == str(record.version)
+        done = await service.send("GET", job["links"]["self"], headers={**EVENTS, "last-event-id": str(record.version)})
+        assert done.status == 204, "an EventSource does not connect again"
+        late = events_of(await streamed(service, job["links"]["self"], **{"last-event-id": "1"}))
+        assert [data["state"] async for _, data in late] == ["succeeded"]
+
+
+@pytest.mark.asyncio
+async def test_resources_of_the_request_close_before_the_stream() -> None:
+    marks.clear()
+    async with job_service(guarded, session) as service:
+        job = await service.post("/guarded")
+        events = events_of(await streamed(service, job["links"]["self"]))
+        await anext(events)
+        assert marks == ["open", "closed"] * 2
+        await events.aclose()
+
+
+@pytest.mark.asyncio
+async def test_client_that_accepts_neither_gets_406() -> None:
+    async with job_service(train) as service:
+        job = await service.post("/trainings")
+        assert (await service.send("GET", job["links"]["self"], headers={"accept": "image/png"})).status == 406
+
+
+@pytest.mark.asyncio
+async def test_budget_of_the_request_ends_a_preferred_wait_with_202() -> None:
+    async with job_service(train) as service:
+        request = Request("POST", "/trainings")
+        request.headers.raw = [(b"prefer", b"wait=60")]
+        request.time_limit = asyncio.get_running_loop().time() + 0.3
+        response = await service.running(request)
+        assert (response.status, document(response)["state"]) == (202, "queued")
+        assert header(response, "preference-applied") == "wait=60"

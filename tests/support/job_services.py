@@ -1,0 +1,114 @@
+"""Services with job routes over a store in memory, without a runner: a test runs the attempts by itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from memory_store import MemoryStore
+from tinysvc import Request, Response, Service
+from tinysvc.core.headers import Headers
+from tinysvc.core.responses import Handler
+from tinysvc.core.settings import Settings
+from tinysvc.jobs.endpoints import JobEndpoints
+from tinysvc.jobs.records import Claimed, Record, ResultHead
+from tinysvc.pool.state import Job
+from tinysvc.runtime.durable_jobs import DurablePlace
+from tinysvc.runtime.running_service import RunningService, at_work
+
+
+class JobsWithoutRunner:
+    """Durable jobs that are accepted, and never run by themselves."""
+
+    problem = ""
+
+    def __init__(self, store: MemoryStore, settings: Settings) -> None:
+        self.endpoints = JobEndpoints(store, settings, store.cancel)
+
+    async def open(self, stack: AsyncExitStack, places: Sequence[DurablePlace]) -> Sequence[int]:
+        return ()
+
+    def post(self, place: DurablePlace) -> Handler:
+        return self.endpoints.post(place.plan)
+
+    def verbs(self, place: DurablePlace, once: Mapping[str, Any]) -> Sequence[tuple[str, Sequence[str], Handler]]:
+        return self.endpoints.verbs(place.plan, once)
+
+    def pages(self) -> dict[str, Handler]:
+        return {}
+
+    async def answer(self, job: Job, question: Any, body: bytes) -> tuple[Any, bytes]:
+        raise AssertionError("no job asks")
+
+    def start(self) -> None: ...
+
+    def pause(self) -> None: ...
+
+    async def drain(self, timeout: float) -> None: ...
+
+
+class JobService:
+    """A running service with job routes, and its store."""
+
+    def __init__(self, running: RunningService, store: MemoryStore) -> None:
+        self.running = running
+        self.store = store
+
+    async def send(
+        self, method: str, target: str, body: bytes = b"", headers: Mapping[str, str] | None = None
+    ) -> Response:
+        """The response to a request."""
+        path, _, query = target.partition("?")
+        lines = [(name.lower().encode(), value.encode("latin-1")) for name, value in (headers or {}).items()]
+        return await self.running(Request(method, path, query, Headers(lines), body))
+
+    async def post(self, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """The document of a new durable job."""
+        response = await self.send("POST", path, body, headers)
+        assert response.status == 202, response.content
+        return document(response)
+
+    async def claim(self) -> Claimed:
+        """Start the next attempt of the only durable job that waits."""
+        routes = {record.route: 1 for record in self.store.records.values()}
+        (claimed,) = await self.store.claim(routes, 1)
+        return claimed
+
+    async def succeed(self, body: bytes = b'{"loss":0}', status: int = 200) -> Record:
+        """Run the only durable job that waits, with this result."""
+        record = (await self.claim()).record
+        head = ResultHead(status=status, content_type="application/json", headers=[("x-own", "1")], size=len(body))
+        assert await self.store.finish(record.id, record.attempt, head, body)
+        return self.store.records[record.id]
+
+    async def fail(self, problem: dict[str, Any] | None) -> Record:
+        """Run the only durable job that waits, and let it fail."""
+        record = (await self.claim()).record
+        assert await self.store.fail(record.id, record.attempt, "error", "it failed", problem, None)
+        return self.store.records[record.id]
+
+
+@asynccontextmanager
+async def job_service(
+    *parts: Callable[..., Any], store: MemoryStore | None = None, **options: Any
+) -> AsyncIterator[JobService]:
+    """Serve a service of these functions while the block runs."""
+    store = store or MemoryStore()
+    service = Service(*parts, **options)
+    async with at_work(
+        service, Settings(cpu_workers=0), make_durable=lambda _, settings: JobsWithoutRunner(store, settings)
+    ) as running:
+        yield JobService(running, store)
+
+
+def document(response: Response) -> dict[str, Any]:
+    """The JSON of a response."""
+    found: dict[str, Any] = json.loads(response.content)
+    return found
+
+
+def header(response: Response, name: str) -> str:
+    """A header of a response; "" if it has none."""
+    return dict(response.headers).get(name, "")
