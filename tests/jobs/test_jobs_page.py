@@ -26,7 +26,7 @@ def now(coroutine: Coroutine[Any, Any, Any]) -> Any:
 
 
 def submitted(store: MemoryStore, route: str = "/trainings", **options: Any) -> str:
-    return str(now(store.submit(NewJob(route=route, request=b"", **options))).record.id)
+    return str(now(store.submit(NewJob(route=route, path=route, request=b"", **options))).record.id)
 
 
 def started(store: MemoryStore, route: str = "/trainings") -> str:

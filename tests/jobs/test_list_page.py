@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from jobs_page_app import ROUTES, document_of
+from jobs_page_app import ROUTES
 from memory_store import MemoryStore
 from tinysvc import HTTPError, Request
 from tinysvc.core.settings import Settings
@@ -23,14 +23,14 @@ def store() -> MemoryStore:
 
 
 async def listed(store: MemoryStore, query: str = "") -> Any:
-    response = await jobs_pages(store, document_of, ROUTES)["/jobs.json"](Request("GET", "/jobs.json", query))
+    response = await jobs_pages(store, ROUTES)["/jobs.json"](Request("GET", "/jobs.json", query))
     assert dict(response.headers)["cache-control"] == "no-store"
     assert isinstance(response.content, bytes)
     return orjson.loads(response.content)
 
 
 async def submitted(store: MemoryStore, route: str = "/trainings", **options: Any) -> str:
-    return (await store.submit(NewJob(route=route, request=b"", **options))).record.id
+    return (await store.submit(NewJob(route=route, path=route, request=b"", **options))).record.id
 
 
 async def test_list_has_documents_counts_and_routes(store: MemoryStore) -> None:

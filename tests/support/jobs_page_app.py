@@ -2,72 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated
-
-from msgspec import UNSET
 
 from memory_store import MemoryStore
 from tinysvc import Header, HTTPError, Request, Response, Service, io_route
 from tinysvc.jobs.list_page import jobs_pages
-from tinysvc.jobs.records import Record
-from tinysvc.service.job_document import AttemptDocument, JobDocument, JobLinks
 
 ROUTES = ("/trainings", "/imports")
 TOKEN = "Bearer secret"
 
 
-def document_of(record: Record, root_path: str) -> JobDocument:
-    """As the job routes answer it; the store's clock gives whole seconds."""
-    own = f"{root_path}{record.route}/{record.id}"
-    links = JobLinks(
-        job=own,
-        result=f"{own}/result",
-        cancel=own if record.ended is None else UNSET,
-        retry=f"{own}/retry" if record.state == "failed" else UNSET,
-    )
-    progress = record.progress
-    return JobDocument(
-        id=record.id,
-        route=record.route,
-        state=record.state.value,
-        progress=progress.fraction if progress else None,
-        values=progress.values if progress else {},
-        attempt=record.attempt,
-        used=record.used,
-        max_attempts=record.max_attempts,
-        priority=record.priority,
-        key=record.key,
-        created=datetime.fromtimestamp(record.created, UTC),
-        due=_time(record.due),
-        started=_time(record.started),
-        ended=_time(record.ended),
-        expires=_time(record.expires),
-        problem=record.problem,
-        has_saved=record.has_saved,
-        version=record.version,
-        request_id=record.request_id,
-        attempts=[
-            AttemptDocument(
-                number=each.number,
-                started=datetime.fromtimestamp(each.started, UTC),
-                ended=_time(each.ended),
-                cause=each.cause,  # type: ignore[arg-type]
-                detail=each.detail,
-                counts=each.counts,
-            )
-            for each in record.attempts
-        ],
-        links=links if record.route in ROUTES else JobLinks(),
-    )
-
-
-def _time(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
-
-
 def service_of(store: MemoryStore) -> Service:
-    pages = jobs_pages(store, document_of, ROUTES)
+    pages = jobs_pages(store, ROUTES)
 
     @io_route("/jobs")
     async def page(request: Request) -> Response:

@@ -7,7 +7,7 @@ setting asks for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..core.encoding import json_bytes
@@ -15,9 +15,9 @@ from ..core.errors import HTTPError
 from ..core.requests import Request
 from ..core.responses import JSON, Handler, Response
 from ..core.settings import Settings
-from ..service.job_document import JobDocument
 from ..web.offline_page import offline_page
-from .records import Record, State
+from .documents import document_of
+from .records import State
 from .store import Store
 
 FOLDER = Path(__file__).parent / "jobs_page"
@@ -33,23 +33,21 @@ def shows_jobs_page(settings: Settings) -> bool:
     return settings.jobs_page or settings.reload
 
 
-def jobs_pages(
-    store: Store, document_of: Callable[[Record, str], JobDocument], routes: Sequence[str]
-) -> dict[str, Handler]:
+def jobs_pages(store: Store, routes: Sequence[str]) -> dict[str, Handler]:
     """The handlers of /jobs and /jobs.json, by path.
 
     Args:
         store: The store of the jobs.
-        document_of: Makes the document of a job; its second argument is the prefix of all paths.
         routes: Path patterns of the job routes.
     """
+    served = set(routes)
 
     async def listed(request: Request) -> Response:
         given = {name: values[-1] for name, values in request.query.items()}
         state, limit = _state(given.get("state", "")), _limit(given.get("limit", ""))
         page = await store.page(given.get("route") or None, state, limit, "")
         content = {
-            "jobs": [document_of(record, request.root_path) for record in page.records],
+            "jobs": [document_of(each, request.root_path, is_served=each.route in served) for each in page.records],
             "counts": {each.value: page.counts.get(each.value, 0) for each in State},
             "routes": list(routes),
             "has_more": bool(page.next),
