@@ -89,7 +89,11 @@ class TooManyWaiting(JobError):
 
 
 class KeyReused(JobError):
-    """422: the `Idempotency-Key` was used before, with another request."""
+    """422: the `Idempotency-Key` was used before, with another request.
+
+    Attributes:
+        key (str): The key.
+    """
 
     status = 422
     kind = "key-reused"
@@ -99,6 +103,7 @@ class KeyReused(JobError):
             f"The Idempotency-Key {key!r} was used before, with another request. "
             "Repeat that request unchanged, or take a new key."
         )
+        self.key = key
 
 
 class StaleAttempt(JobError):
