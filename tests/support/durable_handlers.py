@@ -72,6 +72,15 @@ def report_and_wait(job: Job, body: bytes) -> None:
     threading.Event().wait(float(body))
 
 
+@job_route("/endless")
+def save_for_ever(job: Job) -> None:
+    number = 0
+    while True:
+        number += 1
+        job.save(number)
+        time.sleep(0.01)
+
+
 @job_route("/failures/{how}")
 def fail(how: str, job: Job, request: Request) -> Any:
     if how == "value":
@@ -80,8 +89,6 @@ def fail(how: str, job: Job, request: Request) -> Any:
         raise HTTPError(int(how), "That is why.")
     if how == "memory":
         raise MemoryError
-    if how == "stale":
-        job.save(1)
     empty: dict[str, int] = {}
     ends: dict[str, Callable[[], Any]] = {
         "saved": lambda: job.saved,
