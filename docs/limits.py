@@ -14,10 +14,16 @@ from tinysvc.core.multipart_reader import MAX_BOUNDARY, MAX_PART_HEADER, MAX_PAR
 from tinysvc.core.query import MAX_QUERY_FIELDS
 from tinysvc.core.settings import Settings
 from tinysvc.http import LINGER
+from tinysvc.jobs.job_handlers import MAX_LIMIT
+from tinysvc.jobs.preferences import MAX_WAIT
+from tinysvc.jobs.states import KEEP_GONE, KEPT_ATTEMPTS
+from tinysvc.jobs.submission import MAX_AFTER, MAX_KEY, MAX_PRIORITY
 from tinysvc.pool.job_reply import STREAM_HIGH_WATER
 from tinysvc.runtime.batching import MAX_BATCH_BYTES
 from tinysvc.runtime.call_context import MAX_HOPS
 from tinysvc.runtime.call_failures import MAX_PROBLEM
+from tinysvc.runtime.job import MAX_PROGRESS, REPORT_PAUSE
+from tinysvc.service.job_options import MAX_PAUSE
 from tinysvc.web.cookies import MAX_SIZE
 from tinysvc.web.websocket_protocol import GRACE, MAX_QUEUED, MAX_QUEUED_SIZE
 from tinysvc.wire.bodies import MAX_DISCARD
@@ -324,6 +330,66 @@ GROUPS = {
         Limit("item of a stream", "", "502", "as the largest body", value=shown("_size", MAX_ITEM)),
     ],
 }
+GROUPS["Durable jobs"] = [
+    Limit(
+        "arguments of a durable job",
+        "max_body_size",
+        "413",
+        "they are a request body, and are kept on the disk",
+    ),
+    Limit(
+        "result, and saved value, of a durable job",
+        "max_result_size",
+        "the job fails, `unencodable`; `job.save` raises ValueError",
+        "write a larger result to a file or a bucket, and return its name",
+    ),
+    Limit(
+        "values of `job.progress` as JSON",
+        "",
+        "ValueError in the handler",
+        "each watcher gets each report",
+        value=shown("_size", MAX_PROGRESS),
+    ),
+    Limit(
+        "reports of progress",
+        "",
+        "the newest one replaces those before",
+        "a smooth bar",
+        value=f"{1 / REPORT_PAUSE:g} a second",
+    ),
+    Limit(
+        "attempts in the document of a job",
+        "",
+        "the oldest are not listed",
+        "a job that is retried for years must not grow",
+        value=str(KEPT_ATTEMPTS),
+    ),
+    Limit("jobs on one page of a list", "", "422", "more than a person reads", value=str(MAX_LIMIT)),
+    Limit("`Prefer: wait`", "", "202 after this time", "proxies give up sooner", value=f"{MAX_WAIT:g} s"),
+    Limit("`Idempotency-Key`", "", "400", "Stripe's", value=f"{MAX_KEY} characters"),
+    Limit("`Job-Priority`", "", "400", "100 steps each way are enough", value=f"-{MAX_PRIORITY} to {MAX_PRIORITY}"),
+    Limit(
+        "`Job-After`, and `after=`",
+        "",
+        "400",
+        "a later start is a mistake in the unit",
+        value=f"{MAX_AFTER / 366 / 86400:g} years",
+    ),
+    Limit(
+        "pause between two attempts",
+        "",
+        "it does not grow further",
+        "a dependency that is repaired is used within the hour",
+        value=f"{MAX_PAUSE:g} s",
+    ),
+    Limit(
+        "memory of jobs whose retention is over",
+        "",
+        "404 instead of 410",
+        "a client that asks later than this has forgotten, too",
+        value=f"{KEEP_GONE / 86400:g} days",
+    ),
+]
 GROUPS["Forms, files and sockets"] = [
     Limit(
         "parts of a multipart form",
