@@ -9,7 +9,7 @@ import pytest
 
 import faulty
 import resources_jobs
-from tinysvc import Pool, Service
+from tinysvc import Pool, Service, job_route
 from tinysvc.core.settings import Settings, load_settings
 from tinysvc.server.listing import is_colourful, route_table, settings_table
 
@@ -24,6 +24,20 @@ def test_route_table_shows_the_options() -> None:
     table = route_table(Service(resources_jobs.batched, resources_jobs.cached, resources_jobs.user, resources_jobs.key))
     assert "cpu  resources_jobs.batched  batch=4\n" in table
     assert table.endswith("resources_jobs.cached   cache=60s")
+
+
+@job_route("/cleanups", timeout=60, every="0 3 * * *", zone="Europe/Berlin")
+def cleanup() -> None: ...
+
+
+def test_route_table_shows_the_verbs_of_a_job_route() -> None:
+    options = 'test_listing.cleanup  timeout=60s attempts=3 every="0 3 * * *" zone=Europe/Berlin'
+    assert route_table(Service(cleanup, prefix="/p")).splitlines() == [
+        f"POST GET    /p/cleanups                  job  {options}",
+        f"GET DELETE  /p/cleanups/{{job_id}}         job  {options}",
+        f"GET         /p/cleanups/{{job_id}}/result  job  {options}",
+        f"POST        /p/cleanups/{{job_id}}/retry   job  {options}",
+    ]
 
 
 def test_colours() -> None:

@@ -2,7 +2,9 @@
 
     title, description   the module's name and docstring
     an operation         each method of a route: docstring, parameters, body, responses, errors of the framework
-    x-tinysvc            kind (io or cpu), pool, timeout, limit, batch and cache of the route
+    x-tinysvc            kind (io, cpu or job), pool, timeout, limit, batch and cache of the route
+
+A job route has an operation for each of its verbs (job_operations.py).
 
 The document is made once, at start-up. The errors that a handler raises are declared by its author:
 `responses={404: "..."}`.
@@ -16,14 +18,16 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 from ..binding.schemas import Schemas
 from ..core.settings import Settings
+from ..service.job_verbs import VERBS, Verb
 from ..service.plan import Plan
 from ..service.service import Service
+from .job_operations import JOB_TYPES, job_operation
 from .operation import execution, tags_of
 from .operation_requests import body_of, parameters_of, security_of, security_schemes
 from .operation_responses import PROBLEM_SCHEMA, problem_name, responses_of, types_of
@@ -36,19 +40,19 @@ VERSION = "3.1.0"
 def document(service: Service, plans: Iterable[Plan], settings: Settings) -> dict[str, Any]:
     """The OpenAPI document of a service with these routes."""
     plans = list(plans)
-    schemas = Schemas(each for plan in plans for each in types_of(plan))
+    schemas = Schemas([each for plan in plans for each in types_of(plan)] + _job_types(plans))
     paths: dict[str, dict[str, Any]] = {}
     first_paths: dict[str, str] = {}  # path without the names of its parameters -> path of the first such route
-    for plan, ids in zip(plans, _operation_ids(plans), strict=True):
-        own = re.sub(r":path\}", "}", plan.path)
+    operations = [each for plan in plans for each in _served(plan)]
+    for each, name in zip(operations, _operation_ids(operations), strict=True):
+        own = re.sub(r":path\}", "}", each.path)
         path = first_paths.setdefault(_PARAMETER.sub("{}", own), own)
-        for method in plan.route.methods:
-            described = _operation_or_fallback(plan, method, schemas, settings)
-            _rename(
-                described.get("parameters", ()),
-                dict(zip(_PARAMETER.findall(own), _PARAMETER.findall(path), strict=True)),
-            )
-            paths.setdefault(path, {})[method.lower()] = {"operationId": ids[method], **described}
+        described = _operation_or_fallback(each, schemas, settings)
+        _rename(
+            described.get("parameters", ()),
+            dict(zip(_PARAMETER.findall(own), _PARAMETER.findall(path), strict=True)),
+        )
+        paths.setdefault(path, {})[each.method.lower()] = {"operationId": name, **described}
     return {
         "openapi": VERSION,
         "info": _info(service),
@@ -56,6 +60,26 @@ def document(service: Service, plans: Iterable[Plan], settings: Settings) -> dic
         "paths": paths,
         "components": _components(plans, schemas),
     }
+
+
+class Served(NamedTuple):
+    """A method at a path, with the route that serves it."""
+
+    plan: Plan
+    method: str
+    path: str
+    verb: Verb | None = None
+    """Of a job route."""
+
+
+def _served(plan: Plan) -> list[Served]:
+    if plan.route.durable:
+        return [Served(plan, verb.method, verb.path(plan.path), verb) for verb in VERBS]
+    return [Served(plan, method, plan.path) for method in plan.route.methods]
+
+
+def _job_types(plans: Iterable[Plan]) -> list[Any]:
+    return list(JOB_TYPES) if any(plan.route.durable for plan in plans) else []
 
 
 _PARAMETER = re.compile(r"\{(\w+)\}")
@@ -81,25 +105,22 @@ def _tags(plans: list[Plan]) -> list[dict[str, str]]:
     return [{"name": name, **({"description": described[name]} if name in described else {})} for name in names if name]
 
 
-def _operation_ids(plans: list[Plan]) -> list[dict[str, str]]:
-    """For each operation its id by method: the handler's name, made unique with service, method and path if needed."""
-    candidates: list[dict[str, list[str]]] = []
-    for each in plans:
-        function, service = each.route.function.__name__, re.sub(r"\W+", "_", each.mount.name)
+def _operation_ids(operations: list[Served]) -> list[str]:
+    """For each operation its id: the handler's name, made unique with service, method and path if needed."""
+    candidates: list[list[str]] = []
+    for each in operations:
+        function, service = each.plan.route.function.__name__, re.sub(r"\W+", "_", each.plan.mount.name)
+        if each.verb is not None and each.verb.name != "submit":
+            function = f"{function}_{each.verb.name}"
         path = re.sub(r"\W+", "_", each.path).strip("_")
         full = f"{service}_{function}" if service else function
-        candidates.append(
-            {
-                method: [function, full, f"{full}_{method.lower()}", f"{full}_{method.lower()}_{path}"]
-                for method in each.route.methods
-            }
-        )
-    counts = [Counter(names[level] for each in candidates for names in each.values()) for level in range(4)]
+        candidates.append([function, full, f"{full}_{each.method.lower()}", f"{full}_{each.method.lower()}_{path}"])
+    counts = [Counter(names[level] for names in candidates) for level in range(4)]
 
     def chosen(names: list[str]) -> str:
         return next(name for name, count in zip(names, counts, strict=True) if count[name] == 1 or name is names[-1])
 
-    return [{method: chosen(names) for method, names in each.items()} for each in candidates]
+    return [chosen(names) for names in candidates]
 
 
 def _operation(plan: Plan, method: str, schemas: Schemas, settings: Settings) -> dict[str, Any]:
@@ -110,9 +131,9 @@ def _operation(plan: Plan, method: str, schemas: Schemas, settings: Settings) ->
         "description": rest.strip() if "summary" not in about else f"{summary}\n{rest}".strip(),
         "tags": [tag for tag in tags_of(plan) if tag],
         "deprecated": about.get("deprecated", False),
-        "parameters": parameters_of(plan, schemas),
+        "parameters": parameters_of(plan.inputs, plan.path, schemas),
         "requestBody": body_of(plan, schemas, method),
-        "security": security_of(plan),
+        "security": security_of(plan.inputs),
     }
     return {
         **{name: part for name, part in parts.items() if part},
@@ -121,16 +142,17 @@ def _operation(plan: Plan, method: str, schemas: Schemas, settings: Settings) ->
     }
 
 
-def _operation_or_fallback(plan: Plan, method: str, schemas: Schemas, settings: Settings) -> dict[str, Any]:
+def _operation_or_fallback(served: Served, schemas: Schemas, settings: Settings) -> dict[str, Any]:
     """The operation; if it cannot be described or encoded, only its path: the document must not stop a service."""
+    plan, method, path, verb = served
     try:
-        described = _operation(plan, method, schemas, settings)
+        described = (
+            job_operation(plan, verb, schemas, settings) if verb else _operation(plan, method, schemas, settings)
+        )
         as_json(described)
     except Exception as error:
-        log.warning(
-            "OpenAPI: %s %s is described by its path only: %s: %s", method, plan.path, type(error).__name__, error
-        )
-        names = _PARAMETER.findall(plan.path.replace(":path}", "}"))
+        log.warning("OpenAPI: %s %s is described by its path only: %s: %s", method, path, type(error).__name__, error)
+        names = _PARAMETER.findall(path.replace(":path}", "}"))
         parameters = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
         described = {
             **({"parameters": parameters} if parameters else {}),

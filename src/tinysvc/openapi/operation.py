@@ -24,11 +24,11 @@ def tags_of(plan: Plan) -> list[str]:
 
 
 def execution(route: Route, settings: Settings) -> dict[str, Any]:
-    """The extension `x-tinysvc`: kind and pool, whether it streams, and the other options if they are set."""
-    found: dict[str, Any] = {"kind": route.kind}
+    """The extension `x-tinysvc`: kind, pool, whether it streams, and the other options if they are set."""
+    found: dict[str, Any] = {"kind": "job" if route.durable else route.kind}
     if route.kind == "cpu":
         found["pool"] = route.pool
-    options = {
+    options: dict[str, Any] = {
         "hedge": route.hedge,
         "timeout": route.timeout_or(settings.cpu_timeout) if route.kind == "cpu" else route.timeout,
         "limit": route.limit,
@@ -36,6 +36,10 @@ def execution(route: Route, settings: Settings) -> dict[str, Any]:
         "cache": route.cache and route.cache.seconds,
         "stream": not route.batch and is_stream(without_annotated(result_type(route))),
     }
+    if route.durable is not None:
+        retry = {"attempts": route.durable.retry.attempts, "wait": route.durable.retry.wait}
+        options |= {"retry": retry, "keep": route.durable.keep, "every": route.durable.every}
+        options["zone"] = route.durable.zone if route.durable.every else ""
     if route.is_idempotent is not None:
         found["idempotent"] = route.is_idempotent
     return found | {name: value for name, value in options.items() if value}

@@ -21,9 +21,9 @@ NOT_DESCRIBED = frozenset({"accept", "content-type", "authorization", "host"})
 METHODS_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
 
-def parameters_of(plan: Plan, schemas: Schemas) -> list[dict[str, Any]]:
+def parameters_of(inputs: Iterable[Input], path: str, schemas: Schemas) -> list[dict[str, Any]]:
     """The parameters in path, query, headers and cookies, each once."""
-    found = [_parameter(each, plan.path, schemas) for each in plan.inputs if _is_parameter(each)]
+    found = [_parameter(each, path, schemas) for each in inputs if _is_parameter(each)]
     return list({(each["in"], each["name"]): each for each in found}.values())
 
 
@@ -83,9 +83,9 @@ def _has_files(body: list[Input]) -> bool:
     return any({UploadFile, list[UploadFile]} & set(options(hint)) for hint in hints)
 
 
-def security_of(plan: Plan) -> list[dict[str, list[str]]]:
+def security_of(inputs: Iterable[Input]) -> list[dict[str, list[str]]]:
     """The alternatives of credentials: all of them, or only those without a default (possibly none)."""
-    credentials = [each for each in plan.inputs if is_credential(each)]
+    credentials = [each for each in inputs if is_credential(each)]
     required = [each for each in credentials if each.default is inspect.Parameter.empty]
     found: list[dict[str, list[str]]] = [{_scheme_name(each): [] for each in some} for some in (credentials, required)]
     return found[: 1 if credentials == required else 2] if credentials else []

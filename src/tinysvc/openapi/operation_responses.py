@@ -64,11 +64,11 @@ DESCRIPTIONS = {
 def responses_of(plan: Plan, schemas: Schemas, settings: Settings) -> dict[str, Any]:
     """The responses by status, in order."""
     declared = dict(plan.route.about.get("responses", {}))
-    found = {status: _problem(DESCRIPTIONS[status], schemas) for status in _error_statuses(plan, settings)}
+    found = {status: problem(DESCRIPTIONS[status], schemas) for status in _error_statuses(plan, settings)}
     if socket_parameter(plan):
         found[101] = {"description": "The WebSocket is open."}
     elif not any(status < 300 for status in declared):
-        found |= _results(plan, schemas)
+        found |= results_of(plan, schemas)
     for status, declaration in declared.items():
         found[int(status)] = _declared(status, declaration, found.get(status, {}), plan, schemas)
     return {str(status): found[status] for status in sorted(found)}
@@ -87,12 +87,12 @@ def _declared(
         content = {**default.get("content", {}), JSON: {"schema": schemas.of(declaration)}}
         return {"description": default.get("description") or phrases.get(status, str(status)), "content": content}
     if status >= 400:
-        return _problem(declaration, schemas)
+        return problem(declaration, schemas)
     content = _content(plan, schemas) if status < 300 and status != 204 else {}
     return {"description": declaration, **({"content": content} if content else {})}
 
 
-def _results(plan: Plan, schemas: Schemas) -> dict[int, Any]:
+def results_of(plan: Plan, schemas: Schemas) -> dict[int, Any]:
     """The responses for the types that the handler returns."""
     found: dict[int, Any] = {}
     if type(None) in options(result_type(plan.route)):
@@ -161,7 +161,7 @@ def _without_parameters(media_type: str) -> str:
     return media_type.partition(";")[0]
 
 
-def _problem(description: str, schemas: Schemas) -> dict[str, Any]:
+def problem(description: str, schemas: Schemas) -> dict[str, Any]:
     reference = {"$ref": REF.format(name=problem_name(schemas))}
     return {"description": description, "content": {PROBLEM: {"schema": reference}}}
 

@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 from ..core.settings import Pool, Settings, origins
+from ..service.job_verbs import VERBS
 from ..service.routes import Route
 from ..service.service import Service
 
-COLOURS = {"io": "32", "cpu": "33", "dim": "2"}
-"""Colours of terminals (ECMA-48): green for io, yellow for cpu."""
+COLOURS = {"io": "32", "cpu": "33", "job": "35", "dim": "2"}
+"""Colours of terminals (ECMA-48): green for io, yellow for cpu, magenta for durable jobs."""
 
 
 def is_colourful(stream: TextIO, environ: Mapping[str, str] | None = None) -> bool:
@@ -25,12 +26,21 @@ def is_colourful(stream: TextIO, environ: Mapping[str, str] | None = None) -> bo
 
 
 def route_table(service: Service, *, colour: bool = False) -> str:
-    """The routes, one per line: methods, path, io or cpu, handler, options."""
+    """The routes, one per line: methods, path, io or cpu or job, handler, options."""
     rows = [
-        (" ".join(route.methods), path, route.kind, _handler(route), _options(route))
+        (" ".join(methods), place, "job" if route.durable else route.kind, _handler(route), _options(route))
         for path, route in service.all_routes()
+        for place, methods in _served(path, route).items()
     ]
     return _columns(rows, colour)
+
+
+def _served(path: str, route: Route) -> dict[str, list[str]]:
+    """The methods by path: a job route serves some paths below its own."""
+    found: dict[str, list[str]] = {}
+    for verb in VERBS if route.durable else ():
+        found.setdefault(verb.path(path), []).append(verb.method)
+    return found or {path: list(route.methods)}
 
 
 def _handler(route: Route) -> str:
@@ -45,6 +55,9 @@ def _options(route: Route) -> str:
         "limit": route.limit,
         "batch": route.batch and route.batch.size,
         "cache": route.cache and f"{route.cache.seconds:g}s",
+        "attempts": route.durable and route.durable.retry.attempts,
+        "every": route.durable and route.durable.every and f'"{route.durable.every}"',
+        "zone": route.durable and route.durable.every and route.durable.zone,
     }
     return " ".join(f"{name}={fact}" for name, fact in facts.items() if fact)
 

@@ -53,8 +53,17 @@ class Plan:
     @cached_property
     def inputs(self) -> list[Input]:
         """All values that the handler, and the resources of its requests, take from what a client sends."""
-        resources = binders_of(self.request_resources, {*self.server_resources, *self.request_resources})
-        return [each for binder in (self.binder, *resources) for each in binder.inputs if each.travels]
+        return [each for each in self.binder.inputs if each.travels] + self._resource_inputs
+
+    @cached_property
+    def guard_inputs(self) -> list[Input]:
+        """Those of the path, and of the resources of its requests: what each request about a durable job sends."""
+        return [each for each in self.binder.inputs if each.place == "path"] + self._resource_inputs
+
+    @cached_property
+    def _resource_inputs(self) -> list[Input]:
+        binders = binders_of(self.request_resources, {*self.server_resources, *self.request_resources})
+        return [each for binder in binders for each in binder.inputs if each.travels]
 
     def max_body_size(self, settings: Settings) -> int:
         """Bytes."""
