@@ -9,8 +9,9 @@ import asyncio
 import os
 import threading
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from .core.settings import load_settings
@@ -35,7 +36,8 @@ def serving(target: str | Service | types.ModuleType, *, raise_errors: bool = Tr
         raise_errors: Raise at the end of the block what handlers have raised and clients got a 500 for: the exception
             itself, or an ExceptionGroup of several. Exceptions of a worker are a `RemoteError`. If the block itself
             fails, they are notes of its exception. False: a test of the 500 itself.
-        **options: Options of the server by name, see "Options and limits". `cpu_workers` is 2 unless it is given.
+        **options: Options of the server by name, see "Options and limits". `cpu_workers` is 2 unless it is given, and
+            durable jobs are kept in a temporary folder unless `jobs` is given.
 
     Yields:
         Base URL of the server, as in "http://127.0.0.1:40123".
@@ -60,10 +62,22 @@ def serving(target: str | Service | types.ModuleType, *, raise_errors: bool = Tr
     """
     service = load_service(target)
     workers = None if "TINYSVC_CPU_WORKERS" in os.environ else 2
-    settings = load_settings({"port": 0, "cpu_workers": workers, **options}, os.environ, service.options)
-    server = Server(service, settings)
-    with _raised() if raise_errors else nullcontext(_ignore) as on_error, _in_a_thread(server, on_error):
-        yield server.url
+    with _own_store(service, options) as store, _raised() if raise_errors else nullcontext(_ignore) as on_error:
+        given = {"port": 0, "cpu_workers": workers, **store, **options}
+        server = Server(service, load_settings(given, os.environ, service.options))
+        with _in_a_thread(server, on_error):
+            yield server.url
+
+
+@contextmanager
+def _own_store(service: Service, options: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+    """The option `jobs` for a store that no other server uses, unless one is given or none is needed."""
+    is_given = "jobs" in options or "TINYSVC_JOBS" in os.environ or "jobs" in service.options
+    if is_given or not any(route.durable for _, route in service.all_routes()):
+        yield {}
+        return
+    with TemporaryDirectory(prefix="tinysvc-") as folder:
+        yield {"jobs": f"{folder}/jobs.db"}
 
 
 @contextmanager

@@ -76,6 +76,7 @@ CAUSES = frozenset(
         "cancelled",
         "lease-lost",
         "unencodable",
+        "not-started",
         "saved-unreadable",
         "arguments-no-longer-fit",
     }

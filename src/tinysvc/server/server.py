@@ -77,7 +77,8 @@ class Server:
         async with AsyncExitStack() as stack:
             listeners = self.listeners or stack.enter_context(listening_sockets(self.settings, os.environ))
             self._certificates = certificates(self.settings)
-            self.running = await stack.enter_async_context(at_work(self.service, self.settings, self._own_pages()))
+            at_work_here = at_work(self.service, self.settings, self._own_pages())
+            self.running = await stack.enter_async_context(at_work_here)
             scheme = "https" if self._certificates else "http"
             connections = Connections(self._handler(), self.settings, scheme=scheme)
             stack.push_async_callback(self._drain, connections)
@@ -96,6 +97,8 @@ class Server:
                 yield self.url
             finally:
                 self.draining = True
+                if self.running.durable is not None:
+                    self.running.durable.pause()
 
     def _close_listeners_in_child(self) -> list[int]:
         """In a forked child: close the listening sockets, and let the loop end the child at once."""
@@ -189,6 +192,8 @@ class Server:
             }
             if self.running.lost_resources:
                 content["lost_resources"] = sorted(self.running.lost_resources)
+            if self.running.durable is not None and (problem := self.running.durable.problem):
+                content["jobs"] = {"problem": problem}  # other requests go on, so the server stays ready
             return Response(json_bytes(content), 200 if ready else 503, content_type=JSON)
 
         pages: dict[str, Handler] = {"/livez": livez, "/readyz": readyz}

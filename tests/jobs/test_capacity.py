@@ -1,0 +1,61 @@
+"""capacity.py: how many attempts may begin."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+import runner_jobs
+from http_ends import logged
+from tinysvc import Service
+from tinysvc.executor import ProcessPoolExecutor
+from tinysvc.jobs.capacity import Capacity
+from tinysvc.runtime.durable_jobs import DurablePlace
+from tinysvc.service.job_routes import job_route
+from tinysvc.service.plan import plans_of
+
+
+def places(pool: Any, *, shares_pool: bool = False) -> list[DurablePlace]:
+    @job_route("/limited", limit=2)
+    def limited() -> None: ...
+
+    plans = plans_of(Service(runner_jobs.add, limited))
+    return [DurablePlace(plan, pool, number, None, shares_pool) for number, plan in enumerate(plans)]
+
+
+def test_attempts_fill_the_workers_and_the_limits_of_the_routes() -> None:
+    pool = ProcessPoolExecutor(4)
+    first, limited = places(pool)
+    capacity, wanted = Capacity([first, limited]), {"/sums", "/limited"}
+    assert capacity.pools == [pool]
+    assert capacity.free(pool, wanted, []) == ({"/sums": 4, "/limited": 2}, 4)
+    assert capacity.free(pool, {"/sums"}, [first]) == ({"/sums": 3}, 3)
+    assert capacity.free(pool, wanted, [limited, limited]) == ({"/sums": 2}, 2)
+    assert capacity.free(pool, wanted, [first] * 4) == ({}, 0)
+
+
+def test_one_worker_is_left_for_cpu_routes() -> None:
+    pool = ProcessPoolExecutor(3)
+    first, _ = found = places(pool, shares_pool=True)
+    assert Capacity(found).free(pool, {"/sums"}, []) == ({"/sums": 2}, 2)
+    assert Capacity(found).free(pool, {"/sums"}, [first, first]) == ({}, 0)
+
+
+def test_pool_of_one_worker_that_also_serves_cpu_routes_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    pool = ProcessPoolExecutor(1)
+    found = places(pool, shares_pool=True)
+    assert Capacity(found).free(pool, {"/sums"}, []) == ({"/sums": 1}, 1)
+    (warning,) = logged(caplog)
+    assert warning.startswith("the pool default has one worker, for cpu routes and for durable jobs")
+
+
+def test_each_pool_has_its_own_room() -> None:
+    one, other = ProcessPoolExecutor(1), ProcessPoolExecutor(2)
+    first, second = places(one)[0], places(other)[1]
+    capacity = Capacity([first, second])
+    assert capacity.pools == [one, other]
+    assert capacity.free(one, {"/sums", "/limited"}, [second]) == ({"/sums": 1}, 1)
+    assert capacity.free(other, {"/sums", "/limited"}, [second]) == ({"/limited": 1}, 1)
