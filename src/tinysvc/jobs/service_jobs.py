@@ -17,7 +17,6 @@ from ..pool.state import Job
 from ..runtime.durable_jobs import DurablePlace
 from ..service.plan import Plan
 from ..service.service import Service
-from .documents import document_of
 from .endpoints import JobEndpoints
 from .intake import Intake
 from .list_page import jobs_pages, shows_jobs_page
@@ -83,7 +82,7 @@ class ServiceJobs:
 
     def pages(self) -> dict[str, Handler]:
         """The page `/jobs`, and what it asks for, where it is wanted."""
-        return jobs_pages(self.store, document_of, self._routes) if shows_jobs_page(self._settings) else {}
+        return jobs_pages(self.store, self._routes) if shows_jobs_page(self._settings) else {}
 
     async def answer(self, job: Job, question: Any, body: bytes) -> tuple[Any, bytes]:
         """The answer to `job.save(...)` or `job.progress(...)`."""
