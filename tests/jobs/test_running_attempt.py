@@ -51,7 +51,7 @@ async def state_after(reasons: list[StopReason], folder: Path) -> State:
 async def test_attempt_that_is_lost_tells_the_store_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert await state_after(["lost"], tmp_path) == State.RUNNING
     (message,) = logged(caplog)
-    assert message.endswith("(/waits) was stopped: this server no longer owns it")
+    assert message.endswith("(/waits) was stopped, and its end is not reported")
 
 
 @on_loop

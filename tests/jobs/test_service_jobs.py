@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
 import runner_jobs
 from http_ends import logged, on_loop
 from memory_store import MemoryStore
-from system import until
+from system import exists, until, workers_below
 from tinysvc import Request, Service
 from tinysvc.core.job_errors import StoreError
 from tinysvc.core.settings import Settings
@@ -90,6 +93,26 @@ async def test_scheduled_job_runs_without_a_request() -> None:
         await until(lambda: bool(ticks))
         (name,) = ticks
         assert name.startswith("/minutes")
+
+
+@on_loop
+async def test_store_that_has_closed_itself_ends_the_attempts_and_the_server(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, called = MemoryStore(), list[str]()
+    async with serving_jobs(store, runner_jobs.ONLY_JOBS) as running:
+        running.on_broken = lambda: called.append("broken")
+        await running(Request("POST", "/waits", urlencode({"started": tmp_path / "started", "go": tmp_path / "go"})))
+        await exists(tmp_path / "started")
+        (worker,) = workers_below(os.getpid())
+        for each in store.breaks:
+            each("fsync has failed")
+        await until(lambda: worker not in workers_below(os.getpid()))
+    assert (called, store.breaks) == (["broken"], [])
+    assert [record.state for record in store.records.values()] == [State.RUNNING]
+    critical, lost = logged(caplog)
+    assert critical == "the store of durable jobs has closed itself, and the server ends: fsync has failed"
+    assert lost.endswith("was stopped, and its end is not reported")
 
 
 class UnsweepableStore(MemoryStore):

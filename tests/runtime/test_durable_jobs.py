@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -48,7 +48,8 @@ class NotedJobs:
     async def answer(self, job: Job, question: Any, body: bytes) -> tuple[Any, bytes]:
         raise AssertionError("no job asks")
 
-    def start(self) -> None:
+    def start(self, on_broken: Callable[[], None]) -> None:
+        self.on_broken = on_broken
         self.noted.append("start")
 
     def pause(self) -> None:
@@ -115,3 +116,13 @@ async def test_job_route_without_a_server_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="has @job_route, which only a Server can serve"):
         async with at_work(Service(train), Settings(cpu_workers=1)):
             pass
+
+
+@pytest.mark.asyncio
+async def test_service_whose_store_has_closed_itself_is_not_ready() -> None:
+    jobs, called = NotedJobs(), list[str]()
+    async with at_work(Service(train), Settings(cpu_workers=1), None, lambda *_: jobs) as running:
+        running.on_broken = lambda: called.append("broken")
+        assert running.is_ready()
+        jobs.on_broken()
+        assert (running.is_ready(), called) == (False, ["broken"])

@@ -41,6 +41,7 @@ class MemoryStore:
         self.results: dict[str, bytes] = {}
         self.ticks: dict[str, float] = {}
         self.watchers: list[Callable[[Change], None]] = []
+        self.breaks: list[Callable[[str], None]] = []
         self.numbers = itertools.count(1)
 
     async def open(self, owner: str, service: str) -> None:
@@ -189,7 +190,8 @@ class MemoryStore:
         return lambda: None  # no lease
 
     def broken(self, callback: Callable[[str], None]) -> Callable[[], None]:
-        return lambda: None
+        self.breaks.append(callback)
+        return lambda: self.breaks.remove(callback)
 
     async def attempts_of(self, owner: str) -> list[Record]:
         return [record for record in self.records.values() if record.owner == owner]

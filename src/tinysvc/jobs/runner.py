@@ -75,7 +75,8 @@ class Runner:
 
     def start(self) -> None:
         """Begin to claim."""
-        self._ends = [self._store.watch(self._on_change), self._store.lost(self._on_lost)]
+        store = self._store
+        self._ends = [store.watch(self._on_change), store.lost(self._on_lost), store.broken(self._on_broken)]
         self._task = asyncio.create_task(self._work())
 
     def pause(self) -> None:
@@ -100,8 +101,8 @@ class Runner:
         await self._ended(max(reserve, MIN_STEP_TIME))
         for attempt in list(self._running.values()):
             attempt.task.cancel()
-        for end in self._ends:
-            end()
+        while self._ends:
+            self._ends.pop()()
 
     async def _ended(self, seconds: float) -> None:
         with suppress(TimeoutError):
@@ -130,6 +131,11 @@ class Runner:
     def _on_lost(self, attempts: Iterable[tuple[str, int]]) -> None:
         """This server process no longer owns these attempts: kill them, and do not report them."""
         self._stop([self._running[each] for each in attempts if each in self._running], "lost")
+
+    def _on_broken(self, reason: str) -> None:
+        """The store takes nothing any more: no attempt can be reported, and the server ends."""
+        self.pause()
+        self._stop(self._running.values(), "lost")
 
     def _on_stale(self, job: Job) -> None:
         """The store has refused a write of this job in a pool."""

@@ -80,7 +80,7 @@ class RunningAttempt:
         if self.job is not None:
             self._answers.forget(self.job)
         if self._reason == "lost":
-            log.warning("%s was stopped: this server no longer owns it", self._name())
+            log.warning("%s was stopped, and its end is not reported", self._name())
             return
         if self._reason == "cancelled":
             await self._report(partial(self._store.stopped, self.id, self.number))

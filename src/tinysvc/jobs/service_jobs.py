@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -48,6 +48,8 @@ class ServiceJobs:
         self._settings = settings
         self._tasks: list[asyncio.Task[None]] = []
         self._routes: list[str] = []
+        self._on_broken: Callable[[], None] = lambda: None
+        self._ends: list[Callable[[], None]] = []  # of what the store calls
         self._runner: Runner
         self._endpoints: JobEndpoints
         self._scheduler: Scheduler
@@ -88,9 +90,11 @@ class ServiceJobs:
         """The answer to `job.save(...)` or `job.progress(...)`."""
         return await self._runner.answers.answer(job, question, body)
 
-    def start(self) -> None:
+    def start(self, on_broken: Callable[[], None]) -> None:
         """Begin to run attempts, to start those of schedules, and to remove what is kept no longer."""
         self._runner.start()
+        self._on_broken = on_broken
+        self._ends = [self.store.broken(self._break)]
         self._tasks = [asyncio.create_task(each) for each in (self._sweep(), self._scheduler.run())]
 
     def pause(self) -> None:
@@ -99,10 +103,16 @@ class ServiceJobs:
         for task in self._tasks:
             task.cancel()
 
+    def _break(self, reason: str) -> None:
+        log.critical("the store of durable jobs has closed itself, and the server ends: %s", reason)
+        self._on_broken()
+
     async def drain(self, timeout: float) -> None:
         """Let the attempts end within `timeout` seconds; kill the others."""
         self.pause()
         await self._runner.drain(timeout)
+        while self._ends:
+            self._ends.pop()()
         if self._tasks:
             await asyncio.wait(self._tasks)
 

@@ -8,7 +8,7 @@ drain     the running attempts end, or are killed and wait again; the store clos
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -65,8 +65,8 @@ class DurableJobs(Protocol):
     async def answer(self, job: Job, question: Any, body: bytes) -> tuple[Any, bytes]:
         """The answer to a question of an attempt that runs as `job`."""
 
-    def start(self) -> None:
-        """Begin to run attempts."""
+    def start(self, on_broken: Callable[[], None]) -> None:
+        """Begin to run attempts. `on_broken` is called if the store has closed itself for good."""
 
     def pause(self) -> None:
         """Begin no further attempt."""

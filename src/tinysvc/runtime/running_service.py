@@ -96,6 +96,8 @@ class RunningService:
         self.pools: list[ProcessPoolExecutor | ExternalPool] = []
         self.calls: dict[Callable[..., Any], CpuCall] = {}
         self.lost_resources: set[str] = set()  # names of resources that ended before the server
+        self.is_broken = False  # the store of durable jobs has closed itself: the server must start again
+        self.on_broken: Callable[[], None] = _do_nothing
         self.background = BackgroundTasks(settings.max_background)
         self._handlers = RouteHandlers(settings, self.background, self._error_response)
         self.unstarted_streams = self._handlers.unstarted_streams
@@ -145,7 +147,7 @@ class RunningService:
         self._add_pages({**extra, **{path: self._handlers.within(middleware, page) for path, page in pages.items()}})
         self._add_mounts()
         if self.durable is not None:
-            self.durable.start()
+            self.durable.start(self._break)
 
     def _add(self, plan: Plan, path: str, methods: Sequence[str], handler: Handler) -> None:
         handler = self._handlers.outermost(plan, handler)
@@ -209,8 +211,13 @@ class RunningService:
             raise errors.exceptions[0] from None
 
     def is_ready(self) -> bool:
-        """Whether every pool has all its workers, and every resource is open."""
-        return not self.lost_resources and all(pool.ready >= pool.max_workers for pool in self.pools)
+        """Whether every pool has all its workers, and every resource and the store of durable jobs is open."""
+        is_open = not self.lost_resources and not self.is_broken
+        return is_open and all(pool.ready >= pool.max_workers for pool in self.pools)
+
+    def _break(self) -> None:
+        self.is_broken = True
+        self.on_broken()
 
     def seconds_left(self) -> float:
         """Seconds left of `shutdown_timeout`, counted from the first call, which is when the drain begins."""
@@ -270,6 +277,10 @@ class RunningService:
     async def _no_route(self, request: Request) -> Response:
         handler, _ = self.router.match(request.method, request.raw_path)
         return await handler(request)
+
+
+def _do_nothing() -> None:
+    pass
 
 
 def _check_paths(plans: list[Plan]) -> None:

@@ -143,6 +143,7 @@ def _serve_alone(service: Service, settings: Settings) -> None:
         _announce_ready(f"{_routes(service)}\nlistening on {' and '.join(server.urls)}")
 
     _run(serve_until_signal(server, ready))
+    _exit_if_broken(server)
 
 
 def _serve_under_reloader(load: Callable[[], Service], options: Mapping[str, Any]) -> None:
@@ -163,6 +164,7 @@ def _serve_under_supervisor(load: Callable[[], Service], options: Mapping[str, A
         listeners = link.listeners(settings, _routes(service))
         server = Server(service, settings_of_one_process(settings), listeners)
         _run(serve_until_signal(server, link.ready, link.socket))
+        _exit_if_broken(server)
     except FORESEEN as error:
         link.failed(str(error), _status(error))
     except OSError as error:
@@ -183,6 +185,12 @@ def _run(serving: Coroutine[Any, Any, None]) -> None:
     finally:
         exit_guard.end_step()
         exit_guard.is_armed = False
+
+
+def _exit_if_broken(server: Server) -> None:
+    """End with status 1 if the server has drained because its store of durable jobs has closed itself."""
+    if server.url and server.running.is_broken:
+        sys.exit(1)
 
 
 def _status(error: Exception) -> int:

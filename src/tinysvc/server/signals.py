@@ -74,8 +74,10 @@ async def serve_until_signal(
     try:
         async with server.listening():
             reclaim_signals()
+            server.running.on_broken = end
             ready()
-            await stop.wait()
+            if not server.running.is_broken:
+                await stop.wait()
         exit_guard.limit_step(max(MIN_STEP_TIME, server.running.seconds_left()), STUCK_MESSAGE)  # uvloop waits for them
     except asyncio.CancelledError:
         if not stop.is_set():
