@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import time
@@ -21,7 +22,7 @@ from system import exists, until, workers_below
 from tinysvc import Request, Service
 from tinysvc.core.job_errors import StoreError, StoreFull
 from tinysvc.core.settings import Settings
-from tinysvc.jobs.records import ENDED, NewJob, Record, ResultHead, State
+from tinysvc.jobs.records import ENDED, AttemptRecord, NewJob, Record, ResultHead, State
 from tinysvc.jobs.service_jobs import ServiceJobs
 from tinysvc.jobs.stored_request import StoredRequest, encode_request
 from tinysvc.runtime.running_service import RunningService, at_work
@@ -95,6 +96,44 @@ async def test_worker_that_dies_uses_one_attempt_and_is_named(caplog: pytest.Log
     assert all("(worker-died)" in line for line in logged(caplog))
 
 
+@pytest.mark.parametrize(
+    ("path", "cause", "detail"),
+    [("/segfaults", "worker-died", "SIGSEGV"), ("/allocations", "error", "MemoryError")],
+)
+@on_loop
+async def test_segfault_or_lack_of_memory_uses_one_attempt(
+    path: str, cause: str, detail: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = MemoryStore()
+    async with serving_jobs(store, memory_limit=2 << 30):
+        record = await ended(store, await submitted(store, path))
+    assert (record.state, record.used, store.results[record.id]) == (State.SUCCEEDED, 2, b"2")
+    assert record.attempts[0].cause == cause
+    assert detail in record.attempts[0].detail
+    assert record.attempts[0].ended is not None
+    assert record.started is not None
+    assert record.started >= record.attempts[0].ended + 0.005, "it has paused"
+    logged(caplog)
+
+
+@on_loop
+async def test_jobs_that_fail_together_return_one_after_the_other(caplog: pytest.LogCaptureFixture) -> None:
+    store = MemoryStore()
+    async with serving_jobs(store, cpu_workers=2):
+        jobs = [await submitted(store, "/errors", max_attempts=2) for _ in range(20)]
+        records = [await ended(store, job) for job in jobs]
+    pauses = {round(each.attempts[1].started - (each.attempts[0].ended or 0), 4) for each in records}
+    assert len(pauses) > 10, "each pause has a random part"
+    times = sorted((at, step) for each in records for one in each.attempts for at, step in _span(one))
+    assert max(itertools.accumulate(step for _, step in times)) <= 2, "no more attempts run than there are workers"
+    logged(caplog)
+
+
+def _span(attempt: AttemptRecord) -> list[tuple[float, int]]:
+    assert attempt.ended is not None
+    return [(attempt.started, 1), (attempt.ended, -1)]
+
+
 @on_loop
 async def test_poison_job_fails_after_its_attempts(caplog: pytest.LogCaptureFixture) -> None:
     store = MemoryStore()
@@ -105,6 +144,20 @@ async def test_poison_job_fails_after_its_attempts(caplog: pytest.LogCaptureFixt
     assert poison.problem is not None
     assert poison.problem["type"] == "urn:tinysvc:worker-died"
     assert logged(caplog)[-1].endswith("there is no further one")
+
+
+@on_loop
+async def test_attempts_before_a_restart_count(caplog: pytest.LogCaptureFixture) -> None:
+    store = MemoryStore()
+    job = await submitted(store, "/crashes", until=99)
+    for server in ("first", "second"):
+        assert await store.claim({"/crashes": 1}, 1, owner=server)
+        assert await store.died(server) == [job]
+    async with serving_jobs(store):
+        record = await ended(store, job)
+    assert (record.state, record.used) == (State.FAILED, 3)
+    assert [each.cause for each in record.attempts] == ["server-died", "server-died", "worker-died"]
+    logged(caplog)
 
 
 @on_loop

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -26,6 +27,20 @@ def crash(until: int, job: Job) -> int:
     if job.attempt < until:
         os.kill(os.getpid(), signal.SIGKILL)
     return job.attempt
+
+
+@job_route("/segfaults", retry=SOON)
+def segfault(job: Job) -> int:
+    """Crash in C code in the first attempt."""
+    if job.attempt == 1:
+        ctypes.string_at(0)
+    return job.attempt
+
+
+@job_route("/allocations", retry=SOON)
+def allocate(job: Job) -> int:
+    """Take more memory than the worker may have, in the first attempt."""
+    return len(bytearray(1 << 40)) if job.attempt == 1 else job.attempt
 
 
 @job_route("/errors", retry=SOON)
@@ -81,7 +96,7 @@ async def hello() -> str:
     return "hello"
 
 
-ONLY_JOBS = Service(add, crash, fail, be_late, wait, block_in_c, count_epochs, hello, name="runner")
+ONLY_JOBS = Service(add, crash, segfault, allocate, fail, be_late, wait, block_in_c, count_epochs, hello, name="runner")
 """The pool runs durable jobs only."""
 
 SHARED = Service(wait, add, pid, sleep, name="shared")

@@ -72,8 +72,8 @@ def open_descriptors() -> set[str]:
 
 
 def shared_memory() -> set[str]:
-    """The named segments, without semaphores: other programs on this machine make and remove those."""
-    return {name for name in os.listdir("/dev/shm") if not name.startswith("sem.")}
+    """The named segments, without those of other programs on this machine: semaphores, and those of databases."""
+    return {name for name in os.listdir("/dev/shm") if not name.startswith(("sem.", "PostgreSQL."))}
 
 
 async def exists(path: Path) -> None:
