@@ -35,6 +35,8 @@ from .records import ENDED, WAITING, AttemptRecord, NewJob, Progress, Record, Re
 
 KEPT_ATTEMPTS = 20
 """Attempts that a record lists. A retry that is repeated for years must not make it grow without end."""
+LOST_VERSIONS = 1000
+"""Added to the version when a server process died: the crash may have lost progress whose version watchers know."""
 KEEP_GONE = 30 * 86400.0
 """Seconds for which a store remembers that there was a durable job: its result is 410 then, not 404."""
 
@@ -148,6 +150,7 @@ def lapse(record: Record, now: float, cause: str = "server-died") -> Record | Re
     if record.state != State.RUNNING:
         return Refusal("ended" if record.state in ENDED else "not-running")
     ended = _end_attempt(record, now, cause, f"The server process {record.owner} ended.", counts=True)
+    ended = replace(ended, version=ended.version + LOST_VERSIONS)
     if ended.used < ended.max_attempts:
         return replace(ended, state=State.QUEUED)
     detail = f"The server process ended during attempt {record.attempt}, the last one."
