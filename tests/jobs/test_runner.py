@@ -18,7 +18,7 @@ import pytest
 import runner_jobs
 from http_ends import logged, on_loop
 from memory_store import MemoryStore
-from system import exists, until, workers_below
+from system import exists, is_alive, until, workers_below
 from tinysvc import Request, Service
 from tinysvc.core.job_errors import StoreError, StoreFull
 from tinysvc.core.settings import Settings
@@ -217,9 +217,10 @@ async def test_cancel_returns_after_the_death_of_the_process_and_its_children(tm
     async with serving_jobs(store) as running:
         job = await submitted(store, "/stuck", started=str(started))
         await exists(started)
-        pids = started.read_text().split()
+        worker, child = map(int, started.read_text().split())
         outcome = await cancelling(running)(job)
-        assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+        assert not is_alive(worker)
+        await until(lambda: not is_alive(child))  # it has been killed, too
         assert (outcome.kind, store.records[job].state, store.records[job].owner) == ("cancelled", "cancelled", "")
         assert (await cancelling(running)(job)).kind == "was-cancelled"
         assert (await ended(store, await submitted(store, "/sums", a=1, b=1))).state == State.SUCCEEDED
