@@ -188,6 +188,22 @@ async def test_store_that_is_away_at_the_start_is_asked_again() -> None:
 
 
 @pytest.mark.asyncio
+async def test_schedule_whose_job_cannot_be_made_is_logged_and_others_go_on(caplog: pytest.LogCaptureFixture) -> None:
+    def broken() -> NewJob:
+        raise ValueError("no default any more")
+
+    store, clock = Store(), Clock()
+    schedules = [Schedule("broken", Cron("0 3 * * *"), broken), Schedule("good", Cron("0 3 * * *"), new_job)]
+    scheduler = Scheduler(store, schedules, clock)
+    await scheduler.step()
+    clock.now += DAY
+    await scheduler.step()
+    await scheduler.step()
+    assert [name for name, _ in store.accepted] == ["good"]
+    assert {each.getMessage() for each in caplog.records} == {"the schedule 'broken' cannot start its job"}
+
+
+@pytest.mark.asyncio
 async def test_pause_ends_with_the_next_tick() -> None:
     store, clock = Store(), Clock("2026-07-01T02:59:50Z")
     scheduler = server(store, clock, "0 3 * * *", "0 4 * * *")

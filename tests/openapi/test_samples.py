@@ -124,6 +124,14 @@ def test_routes_without_a_sample_have_a_reason(tmp_path: Path) -> None:
     }
 
 
+def test_job_routes_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "works.py").write_text(
+        "from tinysvc import job_route\n@job_route('/trainings')\ndef train() -> int:\n    return 1\n"
+    )
+    made, left_out = made_for(tmp_path / "works.py")
+    assert (made, set(left_out.values()), len(left_out)) == ({}, {"it serves durable jobs, which would be kept"}, 6)
+
+
 @pytest.mark.parametrize(
     ("schema", "value"),
     [

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import get_args
 
 import msgspec
 
-from tinysvc.service.job_document import JOB_STATES, AttemptDocument, JobDocument, JobLinks, JobPage
+from tinysvc.jobs.records import CAUSES, State
+from tinysvc.service.job_document import JOB_STATES, AttemptCause, AttemptDocument, JobDocument, JobLinks, JobPage
 
 START = datetime(2026, 11, 29, 12, 0, 30, tzinfo=UTC)
 
@@ -55,6 +57,11 @@ def test_link_that_is_not_known_is_left_out() -> None:
 def test_page_of_jobs_reads_as_it_is_written() -> None:
     page = JobPage(jobs=[document()], counts={"running": 1}, next=None)
     assert msgspec.json.decode(msgspec.json.encode(page), type=JobPage) == page
+
+
+def test_causes_and_states_are_those_of_the_records() -> None:
+    assert set(get_args(AttemptCause)) == {"", *CAUSES}
+    assert set(JOB_STATES) == {state.value for state in State}
 
 
 def test_states_are_those_of_the_schema() -> None:

@@ -112,7 +112,13 @@ class Scheduler:
         tick = schedule.cron.latest(now)
         if tick is None or tick <= self._newest.get(schedule.name, float("-inf")):
             return
-        is_accepted = await self._store.schedule(schedule.name, tick, schedule.new_job())
+        try:
+            new = schedule.new_job()
+        except Exception:  # a value that the route cannot bind; other schedules go on
+            log.exception("the schedule %r cannot start its job", schedule.name)
+            self._newest[schedule.name] = tick
+            return
+        is_accepted = await self._store.schedule(schedule.name, tick, new)
         self._newest[schedule.name] = tick
         if not is_accepted:
             await self._check_future(schedule)

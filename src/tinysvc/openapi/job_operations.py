@@ -45,6 +45,7 @@ DETAILS: dict[VerbName, str] = {
 
 ERRORS: dict[VerbName, dict[int, str]] = {
     "submit": {
+        400: "The request, or one of its headers, is malformed.",
         422: (
             "The request has missing or invalid values: `errors` lists each of them. Or its `Idempotency-Key` was used "
             "for another request."
@@ -52,7 +53,7 @@ ERRORS: dict[VerbName, dict[int, str]] = {
         503: "The store of jobs is not available: try again after the time in `Retry-After`.",
         507: "The disk of the store is full. The job was not accepted.",
     },
-    "list": {400: "The limit, the state or the cursor is malformed."},
+    "list": {422: "The state, the limit or the cursor is invalid."},
     "status": {},
     "result": {
         404: "There is no such job, or it has not ended yet: `state` says which.",
@@ -94,6 +95,9 @@ def _submit_details(about: Any, summary: str, rest: str) -> str:
     return f"{own}\n\nThe job is stored before the response, and runs at least once.".strip()
 
 
+WAIT = "`wait=10`: respond with the result if the job ends within 10 seconds (RFC 7240)."
+
+
 def _distinct(parameters: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Each once: a handler may read a header that tinysvc reads, too."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
@@ -107,7 +111,7 @@ def _own_parameters(verb: Verb) -> list[dict[str, Any]]:
     if verb.name == "submit":
         return [
             _header("Idempotency-Key", "A second request with the same key gets the job of the first.", _text(255)),
-            _header("Prefer", "`wait=10`: respond with the result if the job ends within 10 seconds (RFC 7240)."),
+            _header("Prefer", WAIT),
             _header("Job-After", "Seconds until the job may start.", {"type": "number", "minimum": 0}),
             _header(
                 "Job-Priority",
@@ -122,7 +126,9 @@ def _own_parameters(verb: Verb) -> list[dict[str, Any]]:
             _parameter("cursor", "query", "The page after this one: taken from `next`.", {"type": "string"}),
         ]
     job = {"name": JOB_ID, "in": "path", "required": True, "schema": {"type": "string", "pattern": "^[0-9a-f]{32}$"}}
-    return [job, _header("Last-Event-ID", "The last event that the client has.")] if verb.name == "status" else [job]
+    if verb.name == "status":
+        return [job, _header("Last-Event-ID", "The last event that the client has.")]
+    return [job, _header("Prefer", WAIT)] if verb.name == "result" else [job]
 
 
 def _text(longest: int) -> Schema:
@@ -145,7 +151,8 @@ def _responses(plan: Plan, verb: Verb, schemas: Schemas, settings: Settings) -> 
         own = responses_of(plan, schemas, settings)
         declared = {status: own[status] for status in map(str, plan.route.about.get("responses", ()))}
         own.pop("504", None)  # the timeout is that of an attempt
-        return dict(sorted({**own, **found, **declared, **_accepted(own, schemas)}.items()))
+        failed = problem("The job has failed: this is its error. Only with `Prefer: wait`.", schemas)
+        return {**dict(sorted({**own, **found, **declared, **_accepted(own, schemas)}.items())), "default": failed}
     if any(map(is_credential, plan.guard_inputs)):
         found["401"] = problem("Credentials are missing or invalid.", schemas)
     if verb.name == "result":
@@ -161,11 +168,7 @@ def _responses(plan: Plan, verb: Verb, schemas: Schemas, settings: Settings) -> 
 
 def _accepted(own: dict[str, Any], schemas: Schemas) -> dict[str, Any]:
     """The job; or what the handler returns, if the client waits for it."""
-    headers = {
-        "Location": {"description": "Path of the job.", "schema": {"type": "string"}},
-        "Retry-After": {"description": "Seconds after which to ask for the job.", "schema": {"type": "integer"}},
-    }
-    accepted = {"description": "The job is stored.", "headers": headers, "content": _json(JobDocument, schemas)}
+    accepted = {"description": "The job is stored.", "headers": LOCATION, "content": _json(JobDocument, schemas)}
     waited = {
         status: {**each, "description": f"{each['description']} Only with `Prefer: wait`: the result of the job."}
         for status, each in own.items()
@@ -192,9 +195,13 @@ def _answers(verb: Verb, schemas: Schemas) -> Iterator[tuple[str, Any]]:
             {"description": "The job is cancelled. It does not run any more.", "content": _json(JobDocument, schemas)},
         )
     else:
-        yield "202", {"description": "The job starts again.", "content": _json(JobDocument, schemas)}
+        yield "202", {"description": "It starts again.", "headers": LOCATION, "content": _json(JobDocument, schemas)}
 
 
+LOCATION = {
+    "Location": {"description": "Path of the job.", "schema": {"type": "string"}},
+    "Retry-After": {"description": "Seconds after which to ask for the job.", "schema": {"type": "integer"}},
+}
 EVENTS_TYPE = EVENTS.partition(";")[0]
 
 

@@ -17,7 +17,7 @@ from ..web.offline_page import fixed, offline_page
 from .document import as_json, document
 
 FOLDER = Path(__file__).parent / "docs_page"
-SCRIPTS = ("schema.js", "request.js", "response.js", "form.js", "page.js")
+SCRIPTS = ("schema.js", "request.js", "response.js", "durable.js", "form.js", "page.js")
 
 
 def documentation(service: Service, plans: Iterable[Plan], settings: Settings) -> dict[str, Handler]:

@@ -34,7 +34,7 @@ class SampleRequest(NamedTuple):
     """A valid request to a route."""
 
     route: str  # method and path, as in "POST /predict/{model}"
-    kind: str  # "io" or "cpu"
+    kind: str  # "io" or "cpu"; never "job"
     method: str
     target: str  # path and query, encoded
     headers: dict[str, str]
@@ -61,6 +61,8 @@ def samples(document: Mapping[str, Any]) -> tuple[list[SampleRequest], dict[str,
 def _sample(route: str, path: str, operation: Mapping[str, Any], document: Mapping[str, Any]) -> SampleRequest:
     if operation.get("security"):
         raise NoSample("it needs credentials")
+    if "job" in operation["x-tinysvc"]:
+        raise NoSample("it serves durable jobs, which would be kept")
     responses = operation["responses"]
     if "101" in responses:
         raise NoSample("it is a WebSocket")

@@ -26,6 +26,7 @@ AttemptCause = Literal[
     "cancelled",
     "lease-lost",
     "unencodable",
+    "not-started",
     "arguments-no-longer-fit",
     "saved-unreadable",
 ]

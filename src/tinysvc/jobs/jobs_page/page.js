@@ -106,11 +106,6 @@ function showFilters(counts, routes) {
   if (document.activeElement !== select) select.value = filter.route;
 }
 
-/** Change a text only if it differs: so screen readers and selections are left alone. */
-function set(element, text) {
-  if (element.textContent !== text) element.textContent = text;
-}
-
 // One job
 
 /** {element, update(job)}. The element stays the same as long as the job is shown. */
@@ -144,33 +139,6 @@ function jobRow() {
 /** The path with the job's values of path parameters, as in "/users/7/trainings". */
 function collectionOf({ route, links }) {
   return links.self?.replace(/\/[^/]*$/, "") ?? route;
-}
-
-function progressBar() {
-  const bar = h("i", { class: "bar" });
-  const track = h("span", { class: "track", role: "progressbar", "aria-valuemin": 0, "aria-valuemax": 100 }, bar);
-  const share = h("span", {});
-  const values = h("span", { class: "values" });
-  const element = h("span", { class: "made" }, track, share, values);
-  const update = ({ id, state, progress, values: given }) => {
-    const fraction = state === "succeeded" ? 1 : progress;
-    const isKnown = typeof fraction === "number";
-    track.hidden = share.hidden = !isKnown;
-    if (isKnown) {
-      const percent = Math.round(Math.min(1, Math.max(0, fraction)) * 100);
-      bar.style.width = `${percent}%`;
-      track.setAttribute("aria-valuenow", percent);
-      track.setAttribute("aria-label", `Progress of ${id.slice(0, 8)}`);
-      set(share, `${percent} %`);
-    }
-    set(values, Object.entries(given).map(([name, value]) => `${name} ${inShort(value)}`).join(" · "));
-  };
-  return { element, update };
-}
-
-function inShort(value) {
-  if (typeof value === "number") return String(Number.isInteger(value) ? value : Number(value.toPrecision(4)));
-  return typeof value === "string" ? value : JSON.stringify(value);
 }
 
 function jobChoices() {

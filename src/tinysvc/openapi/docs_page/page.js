@@ -113,7 +113,7 @@ function route(operation) {
   return element;
 }
 
-const KINDS = { io: "runs on the event loop", cpu: "runs in a worker process" };
+const KINDS = { io: "runs on the event loop", cpu: "runs in a worker process", job: "a durable job: stored, and run in a worker process" };
 
 function searchText({ method, path, summary, description, operationId, tags, ...rest }) {
   return [method, path, summary, description, operationId, ...(tags ?? []), rest["x-tinysvc"]?.kind].join(" ").toLowerCase();
@@ -187,8 +187,10 @@ function details(operation) {
 }
 
 function facts({ "x-tinysvc": execution = {}, security = [] }) {
-  const { kind = "io", pool, timeout, limit, batch, cache } = execution;
-  const parts = [kind === "cpu" ? `runs in a worker process of the pool “${pool}”` : "runs on the event loop"];
+  const { kind = "io", pool, timeout, limit, batch, cache, job } = execution;
+  if (job && job !== "submit") return "about a durable job; runs on the event loop";
+  const parts = [kind === "io" ? "runs on the event loop" : `runs in a worker process of the pool “${pool}”`];
+  if (job) parts.push(...jobFacts(execution));
   if (timeout) parts.push(`stopped after ${timeout} s`);
   if (limit) parts.push(`at most ${limit} requests at once`);
   if (batch) parts.push(`batches of up to ${batch.size} requests, collected for ${batch.wait * 1000} ms`);
@@ -196,6 +198,12 @@ function facts({ "x-tinysvc": execution = {}, security = [] }) {
   const schemes = [...new Set(security.flatMap(Object.keys))];
   if (schemes.length) parts.push(`credentials: ${schemes.join(", ")}${security.some((each) => !Object.keys(each).length) ? " (optional)" : ""}`);
   return parts.join(" · ");
+}
+
+function jobFacts({ retry, keep, every, zone }) {
+  const days = keep / 86400;
+  const found = [retry.attempts === 1 ? "one attempt" : `up to ${retry.attempts} attempts`, `kept for ${days >= 1 ? `${Number(days.toFixed(1))} days` : `${keep} s`}`];
+  return every ? [...found, `started at “${every}” (${zone})`] : found;
 }
 
 /** The responses by status, with their media types; a success also with its schema. */
@@ -217,10 +225,10 @@ function trial(operation) {
   const chosen = bodyChoice(bodies);
   const response = responseView();
   const curl = h("code", { tabindex: "0", "aria-label": "curl command" });
-  const isStream = /event-stream|ndjson/.test(JSON.stringify(operation.responses ?? {}));
+  const isStream = !verbOf(operation) && /event-stream|ndjson/.test(JSON.stringify(operation.responses ?? {}));
   const read = () => Object.assign(requestOf(operation, fields.map((field) => field.read()), chosen.body()), { isStream });
   const update = () => (curl.textContent = curlCommand(read()));
-  const buttons = sendButtons(() => read(), response);
+  const buttons = sendButtons(() => read(), response, operation);
   const form = h(
     "form",
     { oninput: update, onsubmit: buttons.send, onkeydown: (event) => (event.ctrlKey || event.metaKey) && event.key === "Enter" && form.requestSubmit() },
@@ -234,7 +242,7 @@ function trial(operation) {
   return h("div", { class: "trial" }, form, response.element);
 }
 
-function sendButtons(read, response) {
+function sendButtons(read, response, operation) {
   const go = h("button", { class: "main" }, "Send");
   const stop = h("button", { type: "button", disabled: true, onclick: () => running?.abort() }, "Stop");
   let running = null;
@@ -243,11 +251,13 @@ function sendButtons(read, response) {
     running?.abort();
     const mine = (running = new AbortController());
     const form = event.target;
+    const request = read();
     const show = { ...response.next(), errors: (found) => mark(form, found) };
+    if (JOB_RESPONSES.includes(verbOf(operation))) show.json = (text) => show.job(durableJob(text, request, mine.signal));
     mark(form, []);
     stop.disabled = false;
     try {
-      await send(read(), show, mine.signal);
+      await send(request, show, mine.signal);
     } catch (error) {
       show.failed(mine.signal.aborted ? "Stopped." : `No response: ${error.message}. Is the server running?`);
     }
@@ -255,6 +265,13 @@ function sendButtons(read, response) {
   }
   return { elements: [go, stop], send: onsubmit };
 }
+
+/** The verb of an operation of a job route, as in "submit"; undefined for other routes. */
+function verbOf(operation) {
+  return operation["x-tinysvc"]?.job;
+}
+
+const JOB_RESPONSES = ["submit", "status", "retry"]; // verbs whose successful response is a job that may run
 
 /** Show each error at its input: that of `query.limit` there, that of `$.items[3]` at `$`. */
 function mark(form, errors) {

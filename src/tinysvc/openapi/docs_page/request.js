@@ -80,8 +80,11 @@ async function readBody(response, type, show, started) {
   if (/^text\//.test(type)) return readPieces(response, show);
   const blob = await response.blob();
   if (/problem\+json/.test(type)) show.errors(errorsOf(await blob.text()));
-  if (/json/.test(type)) show.text(pretty(await blob.text()));
-  else if (/^image\//.test(type)) show.image(blob);
+  if (/json/.test(type)) {
+    const text = await blob.text();
+    show.text(pretty(text));
+    if (response.ok) show.json?.(text);
+  } else if (/^image\//.test(type)) show.image(blob);
   else if (blob.size) show.file(blob);
   return blob.size;
 }

@@ -45,6 +45,9 @@ function responseParts(status, parts) {
       if (++shown > MAX_LINES) lines.firstChild.remove();
       if (!isScrolledBack) lines.scrollTop = lines.scrollHeight;
     },
+    job(element) {
+      parts.prepend(element);
+    },
     image(blob) {
       parts.append(h("div", {}, h("img", { src: URL.createObjectURL(blob), alt: "the response" })));
     },
