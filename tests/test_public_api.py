@@ -42,6 +42,7 @@ HANDED_OUT = frozenset(
         *("BindingError", "JobRefused", "RemoteError", "TinysvcError", "WorkerDied", "WorkerStartError"),
         *("ConfigurationError", "UnencodableResult"),
         *("BudgetExhausted", "CallFailed", "CallRefused", "CallTimeout", "CallUnavailable", "Call"),
+        *("Accepted", "Submit"),
     ]
 )
 """Classes whose objects tinysvc makes: their docstrings list attributes instead of parameters."""

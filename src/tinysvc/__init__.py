@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from .runtime.calls import call
     from .runtime.job import Job
     from .runtime.remote import Remote
+    from .runtime.submit import Accepted, submit
     from .server.run import run
     from .service.service import Service
     from .web.websocket import WebSocket
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Accepted",
     "ApiKey",
     "Background",
     "Batch",
@@ -101,9 +103,11 @@ __all__ = [
     "request_id",
     "run",
     "seconds_left",
+    "submit",
 ]
 
 _ON_DEMAND = {
+    "Accepted": "runtime.submit",
     "Background": "runtime.background",
     "Job": "runtime.job",
     "Pool": "core.settings",
@@ -114,6 +118,7 @@ _ON_DEMAND = {
     "WebSocket": "web.websocket",
     "call": "runtime.calls",
     "run": "server.run",
+    "submit": "runtime.submit",
 }
 
 _MOVED = {

@@ -21,7 +21,7 @@ ALL_BUT_UNSERVED = (app.opened, app.plain, app.streams, app.waits, app.forwards,
 
 
 def names(*parts: Any) -> set[str]:
-    return {function.__name__ for function, _ in called_handlers(plans_of(Service(*parts)))}
+    return {function.__name__ for function, _, _ in called_handlers(plans_of(Service(*parts)))}
 
 
 def test_calls_are_found_in_handlers_resources_and_functions_of_the_module() -> None:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import pickle
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from memory_store import MemoryStore
-from tinysvc import Request, Response, Service
+from tinysvc import HTTPError, Request, Response, Service
+from tinysvc.binding.results import encode_result
 from tinysvc.core.headers import Headers
 from tinysvc.core.responses import Handler
 from tinysvc.core.settings import Settings
 from tinysvc.jobs.endpoints import JobEndpoints
-from tinysvc.jobs.records import Claimed, Record, ResultHead
+from tinysvc.jobs.records import Change, Claimed, Record, ResultHead
+from tinysvc.jobs.stored_request import decode_request
 from tinysvc.pool.state import Job
 from tinysvc.runtime.durable_jobs import DurablePlace
 from tinysvc.runtime.running_service import RunningService, at_work
+from tinysvc.service.plan import Plan
 
 
 class JobsWithoutRunner:
@@ -25,9 +30,12 @@ class JobsWithoutRunner:
     problem = ""
 
     def __init__(self, store: MemoryStore, settings: Settings) -> None:
+        self.store = store
         self.endpoints = JobEndpoints(store, settings, store.cancel)
+        self.plans: dict[str, Plan] = {}
 
     async def open(self, stack: AsyncExitStack, places: Sequence[DurablePlace]) -> Sequence[int]:
+        self.plans = {place.plan.path: place.plan for place in places}
         return ()
 
     def post(self, place: DurablePlace) -> Handler:
@@ -47,6 +55,41 @@ class JobsWithoutRunner:
     def pause(self) -> None: ...
 
     async def drain(self, timeout: float) -> None: ...
+
+
+class JobsOnTheLoop(JobsWithoutRunner):
+    """Durable jobs that run on the event loop as soon as they are accepted. None is tried again."""
+
+    def start(self) -> None:
+        self.store.watch(self.changed)
+
+    def changed(self, change: Change) -> None:
+        if change.state == "queued":
+            task = asyncio.get_running_loop().create_task(self.run_all())
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+    async def run_all(self) -> None:
+        for claimed in await self.store.claim(dict.fromkeys(self.plans, 100), 100):
+            record, stored = claimed.record, decode_request(claimed.request)
+            binder = self.plans[record.route].binder
+            request = Request(
+                stored.method, stored.path, stored.query, Headers(stored.headers), claimed.body, stored.path_params
+            )
+            values = pickle.loads(stored.resources) if stored.resources else {}
+            try:
+                response = encode_result(binder.function(**binder.bind(request, claimed.body, values)))
+            except Exception as error:
+                problem = {"type": "urn:tinysvc:job-failed", "status": 500, "title": "Internal Server Error"}
+                problem = error.problem() if isinstance(error, HTTPError) else problem
+                await self.store.fail(record.id, record.attempt, "error", repr(error), problem, None)
+                continue
+            status, kind, lines = response.status, response.content_type, list(response.headers)
+            head = ResultHead(status=status, content_type=kind, headers=lines, size=len(response.content))
+            await self.store.finish(record.id, record.attempt, head, response.content)
+
+
+tasks: set[asyncio.Task[None]] = set()
 
 
 class JobService:
@@ -76,10 +119,12 @@ class JobService:
         (claimed,) = await self.store.claim(routes, 1)
         return claimed
 
-    async def succeed(self, body: bytes = b'{"loss":0}', status: int = 200) -> Record:
+    async def succeed(
+        self, body: bytes = b'{"loss":0}', status: int = 200, content_type: str = "application/json"
+    ) -> Record:
         """Run the only durable job that waits, with this result."""
         record = (await self.claim()).record
-        head = ResultHead(status=status, content_type="application/json", headers=[("x-own", "1")], size=len(body))
+        head = ResultHead(status=status, content_type=content_type, headers=[("x-own", "1")], size=len(body))
         assert await self.store.finish(record.id, record.attempt, head, body)
         return self.store.records[record.id]
 
@@ -92,14 +137,13 @@ class JobService:
 
 @asynccontextmanager
 async def job_service(
-    *parts: Callable[..., Any], store: MemoryStore | None = None, **options: Any
+    *parts: Any, store: MemoryStore | None = None, runs: bool = False, **options: Any
 ) -> AsyncIterator[JobService]:
-    """Serve a service of these functions while the block runs."""
+    """Serve a service of these functions while the block runs; `runs`: with durable jobs that run on the event loop."""
     store = store or MemoryStore()
-    service = Service(*parts, **options)
-    async with at_work(
-        service, Settings(cpu_workers=0), make_durable=lambda _, settings: JobsWithoutRunner(store, settings)
-    ) as running:
+    service, jobs = Service(*parts, **options), JobsOnTheLoop if runs else JobsWithoutRunner
+    make_durable = lambda _, settings: jobs(store, settings)  # noqa: E731
+    async with at_work(service, Settings(cpu_workers=0), make_durable=make_durable) as running:
         yield JobService(running, store)
 
 

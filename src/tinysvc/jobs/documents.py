@@ -8,9 +8,9 @@ from typing import overload
 import msgspec
 from msgspec import UNSET
 
+from ..runtime.job_headers import shown_key
 from ..service.job_document import JOB_STATES, AttemptDocument, JobDocument, JobLinks, JobPage
 from .records import ENDED, AttemptRecord, Page, Record, State
-from .submission import shown_key
 
 
 def document_of(record: Record, root_path: str = "", *, is_served: bool = True) -> JobDocument:

@@ -27,6 +27,7 @@ from ..core.job_errors import KeyReused
 from ..core.requests import Request
 from ..core.responses import JSON, PROBLEM, FileContent, Response, add_vary
 from ..core.sse import Event, EventStream
+from ..runtime.job_headers import shown_key
 from ..service.job_document import JOB_STATES
 from ..service.job_verbs import JOB_ID
 from ..service.plan import Plan
@@ -39,7 +40,6 @@ from .records import ENDED, CancelOutcome, Record, State
 from .refusals import cannot_cancel, cannot_retry, expired_job, no_result, unknown_job
 from .states import Refusal
 from .store import Store
-from .submission import shown_key
 from .watchers import Watchers
 
 EVENTS = "text/event-stream"
@@ -91,6 +91,7 @@ class JobHandlers:
         location = ("location", url_of(record, request.peer.root_path))
         if wait.preferred and record.state in (State.SUCCEEDED, State.FAILED):
             response = await self._result_of(record, request)
+            response.headers.append(("content-location", f"{location[1]}/result"))
         else:
             response = self._document(request, record, 202, [("retry-after", str(_retry_after(record)))])
         response.headers += [location, *wait.headers()]

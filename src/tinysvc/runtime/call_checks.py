@@ -1,7 +1,8 @@
 """The check of calls at start-up: the source of a service's handlers is read for `call(handler, ...)`.
 
-Found are `call(f, ...)`, `call.stream(f, ...)`, `call.wait(f, ...)` and `call.forwarding(...)(f, ...)`, where `f` is a
-name, or a name in a module, of the module's top level. All other calls are checked when they are made.
+Found are `call(f, ...)`, `call.stream(f, ...)`, `call.wait(f, ...)` and `call.forwarding(...)(f, ...)`, and the same of
+`submit`, where `f` is a name, or a name in a module, of the module's top level. All other calls are checked when they
+are made.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 from ..service.plan import Plan
 from ..service.routes import recorded, route_of
 from .calls import Call
+from .submit import Submit
 
 _METHODS = frozenset({"stream", "wait"})
 
@@ -26,6 +28,8 @@ class CalledHandler(NamedTuple):
     function: Callable[..., Any]
     where: str
     """File and line of the call."""
+    submits: bool = False
+    """Whether it is submitted, by `submit`."""
 
 
 def called_handlers(plans: Iterable[Plan]) -> Iterator[CalledHandler]:
@@ -47,7 +51,8 @@ def called_handlers(plans: Iterable[Plan]) -> Iterator[CalledHandler]:
 
 def _called_in(module: types.ModuleType, served: Iterable[str]) -> Iterator[CalledHandler]:
     names = vars(module)
-    if not any(isinstance(value, Call) or getattr(value, "__name__", "") == "tinysvc" for value in names.values()):
+    callers = [each for each in names.values() if isinstance(each, Call | Submit)]
+    if not callers and not any(getattr(each, "__name__", "") == "tinysvc" for each in names.values()):
         return  # most modules: their source need not be read
     try:
         tree = ast.parse(inspect.getsource(module))
@@ -63,23 +68,25 @@ def _called_in(module: types.ModuleType, served: Iterable[str]) -> Iterator[Call
         for node in ast.walk(parts[name]):
             if isinstance(node, ast.Name) and not recorded(names.get(node.id)):
                 waiting.append(node.id)
-            elif isinstance(node, ast.Call) and node.args and _is_call(node.func, names):
+            elif isinstance(node, ast.Call) and node.args and (caller := _caller(node.func, names)) is not None:
                 function = _value(node.args[0], names)
                 if route_of(function) is not None:
-                    yield CalledHandler(function, f"{module.__file__}:{node.lineno}")
+                    yield CalledHandler(function, f"{module.__file__}:{node.lineno}", isinstance(caller, Submit))
 
 
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
-def _is_call(node: ast.expr, names: dict[str, Any]) -> bool:
-    """Whether an expression is `call`, or one of its methods that take a handler."""
+def _caller(node: ast.expr, names: dict[str, Any]) -> Call | Submit | None:
+    """`call` or `submit`, if an expression is that, or one of its methods that take a handler."""
     if isinstance(node, ast.Call):  # call.forwarding(...)
         function = node.func
-        return isinstance(function, ast.Attribute) and function.attr == "forwarding" and _is_call(function.value, names)
+        is_forwarding = isinstance(function, ast.Attribute) and function.attr == "forwarding"
+        return _caller(function.value, names) if is_forwarding else None  # type: ignore[attr-defined]
     if isinstance(node, ast.Attribute) and node.attr in _METHODS:
-        return _is_call(node.value, names)
-    return isinstance(_value(node, names), Call)
+        return _caller(node.value, names)
+    found = _value(node, names)
+    return found if isinstance(found, Call | Submit) else None
 
 
 def _value(node: ast.expr, names: dict[str, Any]) -> Any:

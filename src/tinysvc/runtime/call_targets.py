@@ -21,13 +21,15 @@ from ..core.errors import ConfigurationError
 from ..service.plan import Plan, plan_of
 from ..service.routes import Route, call_method, route_of
 from . import local_exchange
-from .call_context import CallContext, time_for
+from .call_context import LONGEST, CallContext, time_for
 from .direct_calls import DirectCpu, DirectIo, is_direct
 from .exchanges import Exchange, ExchangeTarget, RemoteExchange
+from .job_calls import JobExchange, JobTarget
 from .open_services import service_name
 
 if TYPE_CHECKING:
     from ..client.services import Services
+    from .call_checks import CalledHandler
     from .cpu_calls import CpuCall
 
 
@@ -35,6 +37,7 @@ class Serving(local_exchange.Serving, Protocol):
     """A running service."""
 
     calls: dict[Callable[..., Any], CpuCall]
+    durable_pools: dict[Callable[..., Any], object]
 
 
 class Target(Protocol):
@@ -96,13 +99,17 @@ class CallTable:
         """The resources of the whole server that a handler takes are open."""
         self._resources.setdefault(function, resources)
 
-    def check(self, called: Iterable[tuple[Callable[..., Any], str]]) -> None:
+    def check(self, called: Iterable[CalledHandler]) -> None:
         """Check the handlers that the code of the service calls (call_checks.py), before anything is open.
 
         Raises:
-            ConfigurationError: A handler has neither an address nor a mount, or a value of it cannot travel.
+            ConfigurationError: A handler has neither an address nor a mount, or a value of it cannot travel. Or it is
+                submitted, and is no job route.
         """
-        for function, where in called:
+        for function, where, submits in called:
+            route = route_of(function)
+            if submits and route is not None and route.durable is None:
+                raise not_submittable(function, where)
             name = self._address_of(function)
             if name:
                 self.find(function)
@@ -148,7 +155,7 @@ class CallTable:
         writer = RequestWriter(function, call_method(route, binder.body_kind), route.path, binder.inputs)
         exchange = RemoteExchange(self._services, service, route)
         reader = ReplyReader(function, batched=route.batch is not None)
-        return self._callee(route, ExchangeTarget(route, writer, reader, exchange, service, self._max_size), True)
+        return self._callee(route, self._target(route, writer, reader, exchange, service), True)
 
     def _local(self, service: str, plan: Plan) -> Callee:
         route, function, settings = plan.route, plan.route.function, self._running.settings
@@ -156,10 +163,19 @@ class CallTable:
         if not is_direct(plan, reader, settings):
             writer = RequestWriter(function, call_method(route, plan.binder.body_kind), plan.path, plan.binder.inputs)
             exchange = local_exchange.LocalExchange(self._running, service)
-            return self._callee(route, ExchangeTarget(route, writer, reader, exchange, service, self._max_size), False)
+            return self._callee(route, self._target(route, writer, reader, exchange, service), False)
         if route.kind == "io":
             return self._callee(route, DirectIo(plan, service, self._resources[function], self.deadlines), False)
         return self._callee(route, DirectCpu(plan, service, self._running.calls[function]), False)
+
+    def _target(
+        self, route: Route, writer: RequestWriter, reader: ReplyReader, exchange: Exchange, service: str
+    ) -> Target:
+        """Where requests to the handler go."""
+        if route.durable is None:
+            return ExchangeTarget(route, writer, reader, exchange, service, self._max_size)
+        seconds = self._running.settings.call_timeout or LONGEST
+        return JobTarget(route, writer, reader, exchange, service, self._max_size, seconds)
 
     def callee_for_worker(self, function: Callable[..., Any]) -> WorkerCallee:
         """The handler, as a worker calls it. ConfigurationError if it is not known here."""
@@ -170,12 +186,16 @@ class CallTable:
             assert self._services is not None
             service = service_name(function, self._services.addresses)
             exchange: Exchange = RemoteExchange(self._services, service, route)
+            exchange = exchange if route.durable is None else JobExchange(exchange, service)
             return WorkerCallee(exchange, service, "", None, found.seconds)
         service = service_name(function)
         exchange = local_exchange.LocalExchange(self._running, service)
+        exchange = exchange if route.durable is None else JobExchange(exchange, service)
         return WorkerCallee(exchange, service, self._plans[function].mount.prefix, found.pool, found.seconds)
 
     def _pool_of(self, route: Route) -> object:
+        if route.durable is not None:
+            return self._running.durable_pools.get(route.function)
         job = self._running.calls.get(route.function)
         return job.pool if job is not None and route.kind == "cpu" else None
 
@@ -184,7 +204,7 @@ class CallTable:
         return self._running.settings.max_result_size
 
     def _callee(self, route: Route, target: Target, is_remote: bool) -> Callee:
-        seconds = time_for(route.timeout, self._running.settings.call_timeout)
+        seconds = LONGEST if route.durable else time_for(route.timeout, self._running.settings.call_timeout)
         return Callee(target, seconds, is_remote, None if is_remote else self._pool_of(route))
 
 
@@ -228,6 +248,15 @@ def callee_of(function: Callable[..., Any]) -> Callee:
         if found := table.known.get(function) or table.find(function):
             return found
     raise unknown_callee(function, [name for table in tables for name in table.addressed])
+
+
+def not_submittable(function: Callable[..., Any], where: str = "") -> ConfigurationError:
+    """The error of a submission to a handler that is no job route; `where` is file and line of the submission."""
+    return ConfigurationError.at(
+        function,
+        f"cannot be submitted{f' in {where}' if where else ''}: it has no @job_route; give it one, or call it by "
+        "`await call(...)`",
+    )
 
 
 def unknown_callee(function: Callable[..., Any], addressed: Iterable[str] = (), where: str = "") -> ConfigurationError:

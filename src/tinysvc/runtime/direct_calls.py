@@ -35,7 +35,7 @@ _DIRECT_PLACES = frozenset({"path", "query", "header", "cookie", "json", "resour
 def is_direct(plan: Plan, reader: ReplyReader, settings: Settings) -> bool:
     """Whether a call of the route needs no request: nothing around the handler, and nothing in it, has to see one."""
     route = plan.route
-    if plan.middleware or plan.error_handlers or plan.request_resources or route.batch or route.cache:
+    if plan.middleware or plan.error_handlers or plan.request_resources or route.batch or route.cache or route.durable:
         return False
     if route.kind == "io" and (route.limit or settings.max_io_requests):
         return False

@@ -36,6 +36,7 @@ class RemoteExchange:
         self._service = service
         self._route = route
         self._outgoing = Outgoing
+        self._idempotent = route.idempotent or route.durable is not None  # it has an Idempotency-Key
 
     def __call__(self, sent: OutgoingRequest, context: CallContext) -> Awaitable[Any]:
         method, target, headers, body, can_repeat = sent
@@ -43,7 +44,7 @@ class RemoteExchange:
             self._service,
             self._outgoing(method, target, headers, body, can_repeat),
             deadline=context.deadline,
-            idempotent=self._route.idempotent and can_repeat,
+            idempotent=self._idempotent and can_repeat,
             hedge=self._route.hedge,
         )
 
@@ -83,7 +84,10 @@ class ExchangeTarget:
             raise ConfigurationError.at(
                 self._function, "streams, and call(...) returns one value; write `async for item in call.stream(...)`"
             )
-        incoming = await self._sent(arguments, context, forwarded)
+        return await self.result_of(await self._sent(arguments, context, forwarded))
+
+    async def result_of(self, incoming: Any) -> Any:
+        """The result of the handler in a response. Raises the exception of an error response."""
         try:
             if incoming.status >= 400:
                 await check_response(incoming, self._service)

@@ -95,6 +95,7 @@ class RunningService:
         self.router: Router[Handler] = Router()
         self.pools: list[ProcessPoolExecutor | ExternalPool] = []
         self.calls: dict[Callable[..., Any], CpuCall] = {}
+        self.durable_pools: dict[Callable[..., Any], object] = {}  # those of job routes
         self.lost_resources: set[str] = set()  # names of resources that ended before the server
         self.is_broken = False  # the store of durable jobs has closed itself: the server must start again
         self.on_broken: Callable[[], None] = _do_nothing
@@ -187,6 +188,7 @@ class RunningService:
             lane = pool.lane(route.limit) if route.limit else None
             if route.durable is not None:
                 self._places[plan] = DurablePlace(plan, pool, number, lane, shares_pool)
+                self.durable_pools[route.function] = pool
                 continue
             handlers[plan] = cpu_handler(pool, number, route, default_timeout, lane)
             self.calls[route.function] = CpuCall(pool, number, route.timeout_or(default_timeout), lane)

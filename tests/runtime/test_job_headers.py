@@ -1,4 +1,4 @@
-"""submission.py: the headers of a submission."""
+"""job_headers.py: the headers of a submission."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from tinysvc import HTTPError, Request
 from tinysvc.core.headers import Headers
-from tinysvc.jobs.submission import after_of, key_of, priority_of, scoped_key, shown_key
+from tinysvc.runtime.job_headers import after_of, key_of, priority_of, scoped_key, shown_key
 
 
 def request_with(**headers: str) -> Request:

@@ -32,6 +32,28 @@ _SCOPE = "\n"
 """Between a key and the hash of its sender's credentials; a header cannot contain it."""
 
 
+def job_headers(after: float, priority: int, key: str) -> list[tuple[str, str]]:
+    """The headers of a submission by `submit`.
+
+    Raises:
+        ValueError: A value is out of its range.
+        TypeError: A value has another type.
+    """
+    if not 0 <= after <= MAX_AFTER:
+        raise ValueError(f"after takes seconds, from 0 to {MAX_AFTER:.0f}, not {after!r}")
+    if type(priority) is not int or abs(priority) > MAX_PRIORITY:
+        raise ValueError(f"priority takes a whole number from -{MAX_PRIORITY} to {MAX_PRIORITY}, not {priority!r}")
+    if not _KEY.fullmatch(key) or len(key) > MAX_KEY:
+        raise ValueError(f"key takes 1 to {MAX_KEY} visible ASCII characters, not {key[: MAX_KEY + 1]!r}")
+    quoted = re.sub(r'(["\\\\])', r"\\\1", key)
+    found = [(KEY, f'"{quoted}"')]
+    if after:
+        found.append((AFTER, f"{after:.3f}"))
+    if priority:
+        found.append((PRIORITY, str(priority)))
+    return found
+
+
 def after_of(request: Request) -> float:
     """Seconds until the durable job may start. HTTPError 400 for a wrong value."""
     text = request.headers.get(AFTER)
