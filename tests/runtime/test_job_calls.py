@@ -7,7 +7,7 @@ import pytest
 import submitted_app as app
 from http_ends import logged
 from job_services import job_service
-from tinysvc import Pool, call, cpu_route
+from tinysvc import call, cpu_route
 
 
 @cpu_route("/asks", pool="asking")
@@ -22,7 +22,7 @@ def waits_for_itself() -> str:
 
 @pytest.mark.asyncio
 async def test_cpu_handler_waits_for_the_result_of_a_job_route(caplog: pytest.LogCaptureFixture) -> None:
-    async with job_service(app, asks, runs=True, pools={"asking": Pool()}) as service:
+    async with job_service(app, asks, runs=True, pools=["asking"]) as service:
         response = await service.send("GET", "/asks?name=a")
         assert (response.status, response.content) == (200, b"a 1 red")
     logged(caplog)  # of pools without processes

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import pickle
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from memory_store import MemoryStore
-from tinysvc import HTTPError, Request, Response, Service
+from tinysvc import HTTPError, Pool, Request, Response, Service
 from tinysvc.binding.results import encode_result
 from tinysvc.core.headers import Headers
 from tinysvc.core.responses import Handler
@@ -60,7 +60,7 @@ class JobsWithoutRunner:
 class JobsOnTheLoop(JobsWithoutRunner):
     """Durable jobs that run on the event loop as soon as they are accepted. None is tried again."""
 
-    def start(self) -> None:
+    def start(self, on_broken: Callable[[], None]) -> None:
         self.store.watch(self.changed)
 
     def changed(self, change: Change) -> None:
@@ -137,13 +137,14 @@ class JobService:
 
 @asynccontextmanager
 async def job_service(
-    *parts: Any, store: MemoryStore | None = None, runs: bool = False, **options: Any
+    *parts: Any, store: MemoryStore | None = None, runs: bool = False, pools: Sequence[str] = (), **options: Any
 ) -> AsyncIterator[JobService]:
     """Serve a service of these functions while the block runs; `runs`: with durable jobs that run on the event loop."""
     store = store or MemoryStore()
     service, jobs = Service(*parts, **options), JobsOnTheLoop if runs else JobsWithoutRunner
     make_durable = lambda _, settings: jobs(store, settings)  # noqa: E731
-    async with at_work(service, Settings(cpu_workers=0), make_durable=make_durable) as running:
+    settings = Settings(cpu_workers=0, pools={name: Pool(workers=0) for name in pools})
+    async with at_work(service, settings, make_durable=make_durable) as running:
         yield JobService(running, store)
 
 
