@@ -143,7 +143,7 @@ async def job_service(
     store = store or MemoryStore()
     service, jobs = Service(*parts, **options), JobsOnTheLoop if runs else JobsWithoutRunner
     make_durable = lambda _, settings: jobs(store, settings)  # noqa: E731
-    settings = Settings(cpu_workers=0, pools={name: Pool(workers=0) for name in pools})
+    settings = Settings(cpu_workers=0, pools={name: Pool() for name in pools})
     async with at_work(service, settings, make_durable=make_durable) as running:
         yield JobService(running, store)
 
