@@ -29,7 +29,6 @@ from .open_services import service_name
 
 if TYPE_CHECKING:
     from ..client.services import Services
-    from .call_checks import CalledHandler
     from .cpu_calls import CpuCall
 
 
@@ -99,7 +98,7 @@ class CallTable:
         """The resources of the whole server that a handler takes are open."""
         self._resources.setdefault(function, resources)
 
-    def check(self, called: Iterable[CalledHandler]) -> None:
+    def check(self, called: Iterable[tuple[Callable[..., Any], str, bool]]) -> None:
         """Check the handlers that the code of the service calls (call_checks.py), before anything is open.
 
         Raises:
