@@ -283,3 +283,38 @@ def test_websocket_has_no_function() -> None:
     operations = operations_of({"paths": {"/chat": {"get": {"responses": {"101": {}, "426": {}}}}}})
     assert list(operations.functions()) == []
     assert operations.left_out == {"GET /chat": "it is a WebSocket"}
+
+
+# Durable jobs
+
+JOB = {"type": "object", "properties": {"id": STRING}, "required": ["id"]}
+
+
+def job_operation(verb: str, **responses: Any) -> dict[str, Any]:
+    names = ("Prefer", "Last-Event-ID", "Job-After")
+    content: dict[str, Any] = {"application/json": {"schema": JOB}}
+    if verb == "status":
+        content["text/event-stream"] = {"schema": STRING}
+    return {
+        "x-tinysvc": {"kind": "job", "job": verb, "timeout": 3600},
+        "parameters": [parameter(name, "header", STRING) for name in names],
+        "responses": {"202" if verb == "submit" else "200": {"description": "", "content": content}, **responses},
+    }
+
+
+def test_submitted_job_is_the_result_of_its_function() -> None:
+    result = response("application/json", {"type": "array", "items": INTEGER})["responses"]
+    made = function_of(job_operation("submit", **result), method="post")
+    assert (made.result.text, made.options) == ("XResult", {})
+    assert [each.wire_name for each in made.parameters] == ["Last-Event-ID", "Job-After"]
+
+
+def test_state_of_a_job_is_a_document_and_no_stream() -> None:
+    made = function_of(job_operation("status", **{"204": {"description": "No change."}}))
+    assert (made.result.text, made.is_stream) == ("XResult", False)
+    assert [each.wire_name for each in made.parameters] == ["Prefer", "Job-After"]
+
+
+def test_result_of_a_job_may_be_waited_for() -> None:
+    made = function_of(job_operation("result"))
+    assert [each.wire_name for each in made.parameters] == ["Prefer", "Last-Event-ID", "Job-After"]

@@ -70,7 +70,7 @@ class Operations:
             for method in METHODS:
                 if method not in item:
                     continue
-                operation = item[method]
+                operation = _of_a_job(item[method])
                 if "101" in operation.get("responses", {}):
                     self.left_out[f"{method.upper()} {path}"] = "it is a WebSocket"
                     continue
@@ -240,6 +240,27 @@ class Operations:
                 yield EVENT
             elif name in STREAMS:
                 yield self._types.of(each.get("itemSchema") or schema.get("contentSchema", {}), hint)
+
+
+def _of_a_job(operation: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An operation of a job route as its function uses it: it waits for nothing, and follows no stream of changes.
+
+    Submitting a job then has one result, which is the job. The timeout of the route is that of an attempt.
+    """
+    extension = operation.get("x-tinysvc", {})
+    verb = extension.get("job")
+    if verb is None:
+        return operation
+    left_out = {"submit": ("prefer",), "status": ("last-event-id",)}.get(verb, ())
+    parameters = [each for each in operation.get("parameters", ()) if each.get("name", "").lower() not in left_out]
+    responses = dict(operation.get("responses", {}))
+    if verb == "submit":
+        responses = {status: each for status, each in responses.items() if status == "202" or status[0] != "2"}
+    elif verb == "status":
+        responses.pop("204", None)
+        responses["200"] = {**responses["200"], "content": {JSON: responses["200"]["content"][JSON]}}
+    options = {name: value for name, value in extension.items() if name != "timeout"}
+    return {**operation, "parameters": parameters, "responses": responses, "x-tinysvc": options}
 
 
 def _without_parameters(media: str) -> str:
