@@ -111,6 +111,13 @@ def test_retry_until_no_attempt_is_left() -> None:
     assert [each.cause for each in record.attempts] == ["error", "error"]
 
 
+def test_success_ends_the_problem_of_an_earlier_attempt() -> None:
+    record = made(states.fail(running(), 1, "error", "", {"n": 1}, NOW, True, NOW))
+    record = made(states.claim(made(states.wake(record, NOW)), "o-1", NOW))
+    record = made(states.finish(record, 2, ResultHead(status=200, content_type=None), NOW))
+    assert (record.state, record.problem) == (State.SUCCEEDED, None)
+
+
 def test_attempt_that_does_not_count_leaves_all_attempts() -> None:
     record = running(attempts=1)
     for number in range(1, 30):

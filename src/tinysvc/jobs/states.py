@@ -113,7 +113,8 @@ def finish(record: Record, attempt: int, head: ResultHead, now: float) -> Record
     if not _runs(record, attempt):
         return STALE
     ended = _end_attempt(record, now, "succeeded", "", counts=True)
-    return replace(ended, state=State.SUCCEEDED, result=head, has_saved=False, ended=now, expires=now + record.keep)
+    kept = {"result": head, "problem": None, "has_saved": False, "ended": now, "expires": now + record.keep}
+    return replace(ended, state=State.SUCCEEDED, **kept)
 
 
 def fail(
