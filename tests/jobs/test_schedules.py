@@ -8,11 +8,16 @@ from datetime import datetime
 
 import pytest
 
+from memory_store import MemoryStore
+from system import until
 from tinysvc import Service, job_route
 from tinysvc.core.cron import Cron
 from tinysvc.core.job_errors import StoreError, TooManyWaiting
-from tinysvc.jobs.records import NewJob
+from tinysvc.core.settings import Settings
+from tinysvc.jobs.records import NewJob, State
 from tinysvc.jobs.schedules import LONGEST_SLEEP, RETRY_PAUSE, Schedule, Scheduler, schedules_of
+from tinysvc.jobs.service_jobs import ServiceJobs
+from tinysvc.runtime.running_service import at_work
 from tinysvc.service.plan import Plan, plans_of
 
 HOUR = 3600.0
@@ -260,3 +265,26 @@ def test_schedules_of_a_service() -> None:
     assert found.cron.zone.key == "Europe/Berlin"
     found.new_job()
     assert [plan.path for plan in made] == ["/a/cleanups"]
+
+
+# A whole service
+
+
+@job_route("/counts", every="0 3 * * *")
+def count(factor: int = 2, *, numbers: list[int] | None = None) -> int:
+    return factor * len(numbers or [1, 2, 3])
+
+
+@pytest.mark.asyncio
+async def test_missed_tick_runs_in_a_worker() -> None:
+    store = MemoryStore()
+    store.ticks["/p/counts 0 3 * * * UTC"] = 0.0  # a server has run before
+
+    def make(service: Service, settings: Settings) -> ServiceJobs:
+        return ServiceJobs(service, settings, store, "me")
+
+    async with at_work(Service(count, prefix="/p"), Settings(cpu_workers=1), None, make):
+        await until(lambda: [record.state for record in store.records.values()] == [State.SUCCEEDED])
+    (record,) = store.records.values()
+    assert (record.route, record.max_attempts, store.results[record.id]) == ("/p/counts", 3, b"6")
+    assert store.ticks["/p/counts 0 3 * * * UTC"] > record.created - 24 * HOUR
