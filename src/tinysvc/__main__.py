@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from . import __version__
+from .cli.job_flags import JobCommand, add_job_flags
 from .core.errors import ConfigurationError
 from .core.settings import Settings, did_you_mean, load_settings, wrong_value
 from .server.loading import load_service
@@ -29,6 +30,8 @@ examples:
   python -m tinysvc hello.py --reload         restart when the file changes
   python -m tinysvc hello.py --client > hello_client.py
   python -m tinysvc --client http://127.0.0.1:8000 > hello_client.py
+  python -m tinysvc hello.py --jobs failed    list the durable jobs that have failed
+  python -m tinysvc hello.py --cancel-job ID  cancel a durable job, and wait until its worker is dead
   python -m tinysvc --new hello               write a first service, with tests and a Dockerfile
   python -m tinysvc hello.py --workers 4      four server processes; each gets 2 of 8 CPU workers
 
@@ -41,6 +44,10 @@ SHOWN = {
     "settings": "every option, its value and its origin",
     "client": "a module with typed functions that call the service, or the one that runs at the URL TARGET",
 }
+
+
+OTHERS = ("new", "bench", "version", "job", "cancel_job", "retry_job", "json")
+"""Further flags that are no settings."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -71,6 +78,9 @@ def parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--version", action="version", version=f"tinysvc {__version__}")
     for field in dataclasses.fields(Settings):
+        if field.name == "jobs":
+            add_job_flags(command, f"{field.metadata['help']} (default: {field.default!r})")
+            continue
         flag, about = _flag(field.name), f"{field.metadata['help']} (default: {field.default!r})"
         kind = type(field.default)
         if kind is bool:
@@ -95,6 +105,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command.error(_no_option(unknown[0]))
     options = vars(found)
     target, subject, new, is_bench = (options.pop(name) for name in ("target", "show", "new", "bench"))
+    job_command, as_json, jobs_target = (options.pop(name, None) for name in ("job_command", "json", "jobs_target"))
+    if target and jobs_target:
+        command.error(f"--jobs takes a state or a store, and {jobs_target} is neither")
+    target = target or jobs_target
+    if job_command and not new:
+        ask_about_jobs(job_command, target, options, as_json=as_json)
+        return
+    if as_json:
+        command.error("--json belongs to a command for durable jobs, as in --jobs --json")
     if bool(target) == bool(new):
         command.error("name one TARGET to serve, or --new NAME")
     if new:
@@ -113,10 +132,19 @@ def _load(target: str, options: Mapping[str, Any]) -> Service:
     return load_service(target, strict=load_settings(options, os.environ).strict)
 
 
+def ask_about_jobs(asked: JobCommand, target: str | None, options: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print durable jobs. With a target, its service may name the store."""
+    from .cli.job_commands import run_job_command
+
+    with exit_on_failure():
+        service_options = _load(target, options).options if target else {}
+        run_job_command(asked, load_settings(options, os.environ, service_options).jobs, as_json=as_json)
+
+
 def _no_option(word: str) -> str:
     if not word.startswith("-"):
         return f"{word} is a second TARGET, but only one is served; name a folder to serve all services in it"
-    known = [*SHOWN, "new", "bench", "version", *(field.name for field in dataclasses.fields(Settings))]
+    known = [*SHOWN, *OTHERS, *(field.name for field in dataclasses.fields(Settings))]
     flag = word.partition("=")[0]
     return f"{flag} is no option{did_you_mean(flag.lstrip('-').replace('-', '_'), known, _flag)}"
 

@@ -166,7 +166,10 @@ async def test_claim_whose_answer_is_lost_is_given_back(servers: Processes, monk
     assert (await claimed(other)).record.attempt == 2
 
 
-async def test_claim_of_a_cancelled_task_is_given_back(servers: Processes, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("asks", [True, False], ids=["asks the keeper", "is the keeper"])
+async def test_claim_of_a_cancelled_task_is_given_back(
+    servers: Processes, monkeypatch: pytest.MonkeyPatch, asks: bool
+) -> None:
     keeper, other = await servers.start(), await servers.start()
     accepted = (await keeper.submit(new_job())).record
     claim, begun, goes_on = servers.memory.claim, asyncio.Event(), asyncio.Event()
@@ -177,7 +180,7 @@ async def test_claim_of_a_cancelled_task_is_given_back(servers: Processes, monke
         return await claim(*arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(servers.memory, "claim", slow_claim)
-    task = asyncio.create_task(other.claim(CAPACITY, 1))
+    task = asyncio.create_task((other if asks else keeper).claim(CAPACITY, 1))
     await begun.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -20,7 +20,7 @@ FIRST_LOOK, LAST_LOOK = 0.02, 1.0
 server process; a process that a job has forked may live for hours."""
 
 SUSPICIOUS = 1.0
-"""Seconds after which the keeper looks for the process that holds such a lock."""
+"""Seconds after which the keeper searches the process that holds such a lock. The pause to the next search doubles."""
 
 
 class OwnerWatch:
@@ -39,7 +39,7 @@ class OwnerWatch:
         self._own = own
         self._is_connected = is_connected
         self._wake = asyncio.Event()
-        self._held_since: dict[str, float] = {}
+        self._suspicious: dict[str, tuple[float, float]] = {}  # owner -> next search for its holders, and the pause
         self._named: set[tuple[str, int]] = set()  # owners and processes that a warning has named
 
     def wake(self) -> None:
@@ -79,16 +79,18 @@ class OwnerWatch:
                     "a server process has died (%s): %d attempts of durable jobs ended with it", owner, len(ended)
                 )
             (self._folder / owner).unlink(missing_ok=True)
-        self._held_since = {owner: self._held_since.get(owner, monotonic()) for owner in held}
-        for owner, since in self._held_since.items():
-            if monotonic() - since >= SUSPICIOUS:
-                self._name_holders(owner)
+        now = monotonic()
+        self._suspicious = {owner: self._suspicious.get(owner, (now + SUSPICIOUS, SUSPICIOUS)) for owner in held}
+        for owner, (due, pause) in self._suspicious.items():
+            if now >= due:
+                self._suspicious[owner] = now + 2 * pause, 2 * pause
+                await self._name_holders(owner)
         return bool(held)
 
-    def _name_holders(self, owner: str) -> None:
+    async def _name_holders(self, owner: str) -> None:
         """Warn of processes that hold the lock of a dead server process: its jobs wait for them."""
         path = self._folder / owner
-        found = holders(path)
+        found = await asyncio.to_thread(holders, path)
         if any(holder.pid == pid_in(path) for holder in found):
             return  # the server process lives, and will connect again
         for pid, holder in [(holder.pid, str(holder)) for holder in found] or [(0, "a process that cannot be seen")]:

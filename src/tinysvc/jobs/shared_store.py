@@ -72,6 +72,7 @@ class SharedStore:
         self._keeper_lock: FileLock | None = None
         self._owner_lock: FileLock | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._last_writes: set[asyncio.Future[None]] = set()
         self._closed = False
 
     # Start and end
@@ -130,6 +131,8 @@ class SharedStore:
 
     async def aclose(self) -> None:
         """Close the store; another process becomes the keeper."""
+        if self._last_writes:
+            await asyncio.wait(self._last_writes)
         self._closed = True
         self._problem = "the store is closed"
         for task in self._tasks:
@@ -179,6 +182,10 @@ class SharedStore:
         watch = OwnerWatch(store, self._folder, self.owner, keeper.is_connected)
         try:
             await store.open(self.owner, self._service)
+        except BaseException:
+            self._keeper_lock.release()
+            raise
+        try:
             await watch.look()
             if self.owner:
                 await release_unknown(store, self.owner, self._held)
@@ -297,9 +304,22 @@ class SharedStore:
         return value
 
     async def claim(self, capacity: Mapping[str, int], total: int) -> list[Claimed]:
-        claimed: list[Claimed] = (await self._call("claim", capacity, total))[0]
+        call = asyncio.ensure_future(self._call("claim", capacity, total))
+        try:
+            claimed: list[Claimed] = (await asyncio.shield(call))[0]
+        except asyncio.CancelledError:
+            give_back = asyncio.ensure_future(self._give_back(call))
+            self._last_writes.add(give_back)
+            give_back.add_done_callback(self._last_writes.discard)
+            raise
         self._held.update((each.record.id, each.record.attempt) for each in claimed)
         return claimed
+
+    async def _give_back(self, call: asyncio.Future[tuple[Any, bool]]) -> None:
+        """Release the attempts of a claim whose caller was cancelled."""
+        with suppress(StoreError):
+            for each in (await call)[0]:
+                await self.release(each.record.id, each.record.attempt, "shutdown")
 
     async def progress(self, job_id: str, attempt: int, value: Progress) -> bool:
         return bool((await self._call("progress", job_id, attempt, value))[0])

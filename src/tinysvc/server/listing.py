@@ -32,7 +32,7 @@ def route_table(service: Service, *, colour: bool = False) -> str:
         for path, route in service.all_routes()
         for place, methods in _served(path, route).items()
     ]
-    return _columns(rows, colour)
+    return columns(rows, colour)
 
 
 def _served(path: str, route: Route) -> dict[str, list[str]]:
@@ -68,7 +68,7 @@ def settings_table(
     """Every option with its value and its origin."""
     known = origins(overrides, environ, service_options)
     values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
-    return _columns([(name, _shown(value), known.get(name, "default")) for name, value in values.items()], False)
+    return columns([(name, _shown(value), known.get(name, "default")) for name, value in values.items()], False)
 
 
 def _shown(value: object) -> str:
@@ -79,7 +79,8 @@ def _shown(value: object) -> str:
     return repr(" ".join(f"{name}:{','.join(f'{k}={v}' for k, v in given.items())}" for name, given in pools))
 
 
-def _columns(rows: Sequence[Sequence[str]], colour: bool) -> str:
+def columns(rows: Sequence[Sequence[str]], colour: bool = False) -> str:
+    """Rows of cells as lines, each column as wide as its widest cell."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
     return "\n".join("  ".join(map(_coloured, line) if colour else line).rstrip() for line in lines)

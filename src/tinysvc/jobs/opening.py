@@ -1,0 +1,24 @@
+"""From the setting `jobs` to a store."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from ..core.errors import ConfigurationError
+from .shared_store import SharedStore
+from .sqlite_store import SqliteStore
+from .store import Store
+
+
+def store_of(text: str) -> Store:
+    """The store that the setting names, not yet open: the path of a file."""
+    if "://" in text:
+        raise ConfigurationError(f"jobs takes the path of a file, not {text!r}")
+    return SharedStore(Path(text), SqliteStore)
+
+
+def new_owner() -> str:
+    """A name for this server process, which no other process ever has."""
+    return f"{os.getpid()}-{secrets.token_hex(8)}"

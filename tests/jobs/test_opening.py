@@ -1,0 +1,30 @@
+"""opening.py: the setting `jobs` names a store."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tinysvc.core.errors import ConfigurationError
+from tinysvc.jobs.opening import new_owner, store_of
+from tinysvc.jobs.shared_store import SharedStore
+
+
+def test_path_is_a_store_that_server_processes_share(tmp_path: Path) -> None:
+    store = store_of(str(tmp_path / "jobs.db"))
+    assert isinstance(store, SharedStore)
+    assert store.path == (tmp_path / "jobs.db").resolve()
+    assert not os.listdir(tmp_path)
+
+
+def test_unknown_address_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="not 'mysql://host/db'"):
+        store_of("mysql://host/db")
+
+
+def test_owner_is_new_each_time() -> None:
+    first, second = new_owner(), new_owner()
+    assert first != second
+    assert first.startswith(f"{os.getpid()}-")
