@@ -112,8 +112,8 @@ def test_retry_until_no_attempt_is_left() -> None:
 
 
 def test_success_ends_the_problem_of_an_earlier_attempt() -> None:
-    record = made(states.fail(running(), 1, "error", "", {"n": 1}, NOW, True, NOW))
-    record = made(states.claim(made(states.wake(record, NOW)), "o-1", NOW))
+    record = made(states.fail(running(), 1, "error", "", {"n": 1}, NOW + 5, True, NOW))
+    record = made(states.claim(made(states.wake(record, NOW + 5)), "o-1", NOW))
     record = made(states.finish(record, 2, ResultHead(status=200, content_type=None), NOW))
     assert (record.state, record.problem) == (State.SUCCEEDED, None)
 
