@@ -13,6 +13,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import uvloop
+
 from tinysvc.core.job_errors import JobError
 from tinysvc.jobs.records import NewJob, ResultHead
 from tinysvc.jobs.shared_store import SharedStore
@@ -73,4 +75,4 @@ async def main(path: str, owner: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    uvloop.run(main(*sys.argv[1:]))
