@@ -6,8 +6,10 @@ import json
 from typing import Annotated, Any
 
 import pytest
+from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import validate
 
+from job_services import JobService, header, job_service
 from openapi_cases import described, operation
 from tinysvc import Bearer, Header, Retry, io_resource, job_route
 from tinysvc.binding.schemas import REF
@@ -144,3 +146,77 @@ def test_options_of_the_job_are_in_the_extension() -> None:
     }
     scheduled = of("submit", cleanup)["x-tinysvc"]
     assert (scheduled["every"], scheduled["zone"]) == ("0 3 * * *", "Europe/Berlin")
+
+
+# Real responses are those of the document
+
+
+@job_route("/sums", max_waiting=2)
+def add(a: int, b: int = 1) -> dict[str, int]:
+    return {"sum": a + b}
+
+
+class Checked:
+    """Sends requests to a service, and compares each response with the document."""
+
+    def __init__(self, service: JobService) -> None:
+        self._service = service
+        self._document = described(add)
+        self.seen: set[tuple[str, int]] = set()
+
+    async def send(self, verb: str, job: str = "", query: str = "", **headers: str) -> dict[str, Any]:
+        chosen = VERB[verb]  # type: ignore[index]
+        path = chosen.path("/sums")
+        lines = {name.replace("_", "-"): value for name, value in headers.items()}
+        response = await self._service.send(chosen.method, path.replace("{job_id}", job) + query, headers=lines)
+        operation = self._document["paths"][path][chosen.method.lower()]
+        found = operation["responses"].get(str(response.status), operation["responses"].get("default"))
+        assert found is not None, (verb, response.status, response.content)
+        assert not response.content or response.content_type in found["content"]
+        assert set(found.get("headers", ())) - {"Link"} <= {name.title() for name, _ in response.headers} | {"ETag"}
+        self.seen.add((verb, response.status))
+        if not response.content:
+            return {}
+        content: dict[str, Any] = json.loads(response.content)
+        schema = {**found["content"][response.content_type]["schema"], "components": self._document["components"]}
+        OAS31Validator(schema).validate(content)
+        return content
+
+
+@pytest.mark.asyncio
+async def test_responses_are_those_of_the_document() -> None:
+    async with job_service(add) as service:
+        checked = Checked(service)
+        job = (await checked.send("submit", query="?a=1", idempotency_key="k", job_priority="3", job_after="0"))["id"]
+        await checked.send("submit", query="?a=x")
+        await checked.send("submit", query="?a=2", idempotency_key="k")
+        await checked.send("submit", query="?a=1", job_after="soon")
+        await checked.send("submit", query="?a=1")
+        await checked.send("submit", query="?a=1")
+        for query in ("", "?state=queued&limit=1", "?limit=0"):
+            await checked.send("list", query=query)
+        for verb in ("status", "result", "retry"):
+            await checked.send(verb, job)
+            await checked.send(verb, "0" * 32)
+        await service.fail({"type": "urn:x", "title": "No luck", "status": 500})
+        await checked.send("result", job)
+        await checked.send("retry", job)
+        await service.succeed(b'{"sum":2}')
+        await checked.send("result", job)
+        await checked.send("submit", query="?a=1", idempotency_key="k", prefer="wait=5")
+        await checked.send("cancel", job)
+        other = (await checked.send("list", query="?state=queued"))["jobs"][0]["id"]
+        await checked.send("cancel", other)
+        await checked.send("result", other)
+        await checked.send("status", other, accept="text/event-stream", last_event_id="999999")
+        tag = header(await service.send("GET", f"/sums/{other}"), "etag")
+        await checked.send("status", other, if_none_match=tag)
+    statuses = {
+        "submit": {200, 202, 400, 422, 503},
+        "list": {200, 422},
+        "status": {200, 204, 304, 404},
+        "result": {200, 404, 410, 500},
+        "cancel": {200, 409},
+        "retry": {202, 404, 409},
+    }
+    assert checked.seen == {(verb, status) for verb, each in statuses.items() for status in each}

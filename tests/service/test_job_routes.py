@@ -43,6 +43,7 @@ def test_job_route_is_a_cpu_route_that_is_durable() -> None:
 def test_options_of_the_job_are_recorded() -> None:
     retry = Retry(attempts=7, wait=1)
     assert durable(retry=retry, on_unreadable_save="restart") == JobOptions(retry=retry, on_unreadable_save="restart")
+    assert durable(max_waiting=100) == JobOptions(max_waiting=100)
     options = durable(every="0 3 * * *", zone="Europe/Berlin")
     assert (options.every, options.zone) == ("0 3 * * *", "Europe/Berlin")
     assert durable(every="0 3 * * *").zone == "UTC"
@@ -87,6 +88,8 @@ def test_keep_is_a_time_with_a_unit_or_seconds(keep: str | float, seconds: float
         ({"timeout": -1}, "timeout must be a number of seconds, 0 or more"),
         ({"pool": ""}, "pool takes the name of a pool"),
         ({"limit": 0}, "limit must be a whole number"),
+        ({"max_waiting": 0}, "max_waiting must be a whole number, 1 or more, not 0"),
+        ({"max_waiting": True}, "max_waiting must be a whole number"),
         ({"methods": ["GET"]}, "methods is no option of a job route: POST submits a job"),
         ({"batch": 3}, "batch is no option of a job route: a durable job runs by itself"),
         ({"cache": 3}, "cache is no option of a job route: .* Idempotency-Key"),

@@ -69,6 +69,7 @@ class Intake:
             key=scoped_key(key, request, path if path != self._plan.path else "", self._credentials),
             keep=self._options.keep,
             max_attempts=self._options.retry.attempts,
+            max_waiting=self._options.max_waiting,
             request_id=request.id,
         )
 
@@ -91,5 +92,6 @@ class Intake:
             request=self._storage.encoded(request),
             keep=self._options.keep,
             max_attempts=self._options.retry.attempts,
+            max_waiting=self._options.max_waiting,
             request_id=request_id,
         )

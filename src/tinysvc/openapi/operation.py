@@ -39,6 +39,7 @@ def execution(route: Route, settings: Settings) -> dict[str, Any]:
     if route.durable is not None:
         retry = {"attempts": route.durable.retry.attempts, "wait": route.durable.retry.wait}
         options |= {"retry": retry, "keep": route.durable.keep, "every": route.durable.every}
+        options["max_waiting"] = route.durable.max_waiting
         options["zone"] = route.durable.zone if route.durable.every else ""
     if route.is_idempotent is not None:
         found["idempotent"] = route.is_idempotent

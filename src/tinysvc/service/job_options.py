@@ -59,5 +59,7 @@ class JobOptions:
     """A cron expression, as in "0 3 * * *"; empty for none."""
     zone: str = "UTC"
     """The time zone of `every`, as in "Europe/Berlin"."""
+    max_waiting: int | None = None
+    """Jobs of the route that may wait; further ones are refused. None: no limit."""
     on_unreadable_save: Literal["fail", "restart"] = "fail"
     """What happens if `job.saved` cannot be read: the job fails, or `job.saved` is None."""

@@ -41,6 +41,7 @@ def job_route(
     zone: str = "",
     pool: str = "default",
     limit: int | None = None,
+    max_waiting: int | None = None,
     max_body_size: int | None = None,
     on_unreadable_save: Literal["fail", "restart"] = "fail",
     middleware: Iterable[Middleware] = (),
@@ -68,6 +69,7 @@ def job_route(
         zone: Time zone of `every` (IANA), as in "Europe/Berlin". Empty: UTC.
         pool: Name of the pool that runs the jobs.
         limit: Workers of the pool that jobs of the route may hold at one time. None: no limit.
+        max_waiting: Jobs of the route that may wait at one time, else 503. None: as many as the disk holds.
         max_body_size: Longest request body in bytes, else 413. None: the server's `max_body_size`.
         on_unreadable_save: What happens if `job.saved` cannot be read after the code has changed. "fail": the job
             fails. "restart": `job.saved` is None.
@@ -112,6 +114,7 @@ def job_route(
                 keep=_checked_keep(function, keep),
                 every=_checked_every(function, every, zone),
                 zone=zone or "UTC",
+                max_waiting=_checked_max_waiting(function, max_waiting),
                 on_unreadable_save=_checked_on_unreadable_save(function, on_unreadable_save),
             ),
         )
@@ -203,6 +206,12 @@ def _checked_every(function: Callable[..., Any], every: object, zone: object) ->
         except CronError as error:
             raise ConfigurationError.at(function, f"every: {error}") from None
     return every
+
+
+def _checked_max_waiting(function: Callable[..., Any], count: object) -> int | None:
+    if count is None or (type(count) is int and count >= 1):
+        return count
+    raise ConfigurationError.at(function, f"max_waiting must be a whole number, 1 or more, not {count!r}")
 
 
 def _checked_on_unreadable_save(function: Callable[..., Any], value: object) -> Literal["fail", "restart"]:
