@@ -17,12 +17,12 @@ from tinysvc.http import LINGER
 from tinysvc.jobs.job_handlers import MAX_LIMIT
 from tinysvc.jobs.preferences import MAX_WAIT
 from tinysvc.jobs.states import KEEP_GONE, KEPT_ATTEMPTS
-from tinysvc.jobs.submission import MAX_AFTER, MAX_KEY, MAX_PRIORITY
 from tinysvc.pool.job_reply import STREAM_HIGH_WATER
 from tinysvc.runtime.batching import MAX_BATCH_BYTES
 from tinysvc.runtime.call_context import MAX_HOPS
 from tinysvc.runtime.call_failures import MAX_PROBLEM
 from tinysvc.runtime.job import MAX_PROGRESS, REPORT_PAUSE
+from tinysvc.runtime.job_headers import MAX_AFTER, MAX_KEY, MAX_PRIORITY
 from tinysvc.service.job_options import MAX_PAUSE
 from tinysvc.web.cookies import MAX_SIZE
 from tinysvc.web.websocket_protocol import GRACE, MAX_QUEUED, MAX_QUEUED_SIZE
@@ -331,6 +331,13 @@ GROUPS = {
     ],
 }
 GROUPS["Durable jobs"] = [
+    Limit(
+        "jobs of a route that wait",
+        "",
+        "503 with Retry-After",
+        "the disk is large, and only the author knows how many are too many: `max_waiting=`",
+        value="any",
+    ),
     Limit(
         "arguments of a durable job",
         "max_body_size",

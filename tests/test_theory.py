@@ -19,8 +19,10 @@ def named_on(page: str) -> list[tuple[str, str]]:
 
 
 def functions_in(file: Path) -> set[str]:
-    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
-    return {node.name for node in ast.parse(file.read_text()).body if isinstance(node, functions)}
+    """The functions of a file, and those of its classes: a class may be a contract that several files run."""
+    functions, nodes = (ast.FunctionDef, ast.AsyncFunctionDef), ast.parse(file.read_text()).body
+    nodes += [inner for node in nodes if isinstance(node, ast.ClassDef) for inner in node.body]
+    return {node.name for node in nodes if isinstance(node, functions)}
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -21,7 +21,9 @@ ADDRESS = "http://127.0.0.1:8000"
 """The address of a server without --port in the docs; the tests use free ports."""
 
 TYPED = re.compile(r"^\$ (.*)$", re.MULTILINE)
-SERVES = re.compile(r"python -m tinysvc (?!.*--(routes|openapi|settings|client|bench|new|version|help))(.*)")
+COMMANDS = r"routes|openapi|settings|client|bench|new|version|help|(cancel-|retry-)?job\b|jobs (?!\S*[./])"
+"""Flags with which `python -m tinysvc` does not serve; `--jobs` with a store serves, with a state it lists."""
+SERVES = re.compile(rf"python -m tinysvc (?!.*--({COMMANDS}))(.*)")
 
 HAS_CURL = shutil.which("curl") is not None
 
