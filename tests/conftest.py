@@ -13,6 +13,8 @@ import uvloop
 from postgres import MISSING, Postgres, running_postgres
 from system import descendants, open_descriptors, shared_memory, wait_until
 
+pytest.register_assert_rewrite("store_contract")
+
 uvloop.new_event_loop().close()  # the first loop opens a pipe for signals that stays open
 
 LONGEST = ("test_soak", "test_benchmarks", "test_bench")
@@ -28,7 +30,7 @@ def postgres() -> Iterator[Postgres]:
     """A PostgreSQL server that all tests of this process share; each makes a database of its own in it."""
     if MISSING:
         pytest.skip(MISSING)
-    with running_postgres() as server:
+    with running_postgres(in_memory=True) as server:
         yield server
 
 
