@@ -267,6 +267,20 @@ async def test_changes_of_another_server_are_reported(url: str, other: PostgresS
         await until(lambda: {(job.id, "queued") for job in jobs} <= set(seen))
 
 
+async def test_tool_without_a_lease_can_look_and_cancel(url: str, other: PostgresStore) -> None:
+    job_id, attempt = await running(other)
+    tool = PostgresStore(url)
+    await tool.open("", "")
+    seen: list[str] = []
+    tool.watch(lambda change: seen.append(change.id))
+    assert await tool.claim({"/trainings": 1}, 1) == []
+    assert (await tool.cancel(job_id)).owner != ""
+    await other.stopped(job_id, attempt)
+    await until(lambda: seen.count(job_id) == 2)
+    assert await is_free(tool, job_id)
+    await tool.aclose()
+
+
 async def is_free(store: PostgresStore, job_id: str) -> bool:
     return (await record_of(store, job_id)).owner == ""
 

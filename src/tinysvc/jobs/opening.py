@@ -7,15 +7,22 @@ import secrets
 from pathlib import Path
 
 from ..core.errors import ConfigurationError
+from ..core.optional_libraries import missing_library
 from .shared_store import SharedStore
 from .sqlite_store import SqliteStore
 from .store import Store
 
 
 def store_of(text: str) -> Store:
-    """The store that the setting names, not yet open: the path of a file."""
+    """The store that the setting names, not yet open: the path of a file, or the address of a PostgreSQL database."""
+    if text.startswith(("postgresql://", "postgres://")):
+        if missing := missing_library("asyncpg"):
+            raise ConfigurationError(missing)
+        from .postgres_store import PostgresStore  # the library is an extra
+
+        return PostgresStore(text)
     if "://" in text:
-        raise ConfigurationError(f"jobs takes the path of a file, not {text!r}")
+        raise ConfigurationError(f"jobs takes the path of a file or an address postgresql://..., not {text!r}")
     return SharedStore(Path(text), SqliteStore)
 
 

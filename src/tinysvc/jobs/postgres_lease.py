@@ -44,7 +44,7 @@ class Lease:
 
     Args:
         link: A connection of its own: writes that wait must not delay a renewal.
-        owner: The server process.
+        owner: The server process. "": a tool, which runs no attempts: it only listens.
         seconds: How long a lease lasts.
         register: Begins a lease in the database, and ends the attempts of an earlier one.
         lapse: Ends the attempts of another server process, whose lease is over.
@@ -85,7 +85,8 @@ class Lease:
 
     async def begin(self) -> None:
         """Register, listen, and renew from now on."""
-        await self._begin_lease()
+        if self._owner:
+            await self._begin_lease()
         await self._renew(self._seconds / RENEWALS)
         self._watch()
         self._task = asyncio.get_running_loop().create_task(self._run(), name="durable jobs: lease")
@@ -125,7 +126,7 @@ class Lease:
         while True:
             self._wake.clear()
             try:
-                if self.holds():
+                if self.holds() or not self._owner:
                     await self._renew(step)
                 else:
                     await self._begin_lease()
@@ -142,7 +143,10 @@ class Lease:
 
     async def _renew(self, step: float) -> None:
         sent = self._clock()
-        async with self._link.session(2 * step) as connection:
+        async with self._link.session(2 * step) as connection:  # a lost connection is made again, and listens again
+            if not self._owner:
+                await connection.fetchval("SELECT 1")
+                return
             answer = await connection.execute(_RENEW, self._owner, self._seconds)
             dead = [] if answer == "UPDATE 0" else await connection.fetch(_DEAD, self._owner)
         if answer == "UPDATE 0":  # another server has ended it, or has seen its end before us

@@ -132,7 +132,8 @@ class PostgresStore:
             self._is_open = False
             await self._lease.aclose()
             try:
-                await self._writer.do(Lapse(self._owner, "shutdown"), PATIENCE)
+                if self._owner:
+                    await self._writer.do(Lapse(self._owner, "shutdown"), PATIENCE)
             except StoreError:
                 _log.warning("the lease in PostgreSQL could not be returned; it ends by itself")
             await self._stack.aclose()
