@@ -6,6 +6,7 @@ tinysvc that wrote it. Every refusal is a ConfigurationError.
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import stat
@@ -14,6 +15,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ..core.errors import ConfigurationError
+from ..core.job_errors import StoreError
 from ..core.units import MiB
 from .files import sync_folder
 
@@ -69,14 +71,17 @@ def prepare_file(path: Path) -> None:
     """Check the file, or create it if there is none."""
     refuse_network_file_system(path.parent)
     try:
-        if _is_new(path):
-            _create(path)
-        else:
+        is_new = _is_new(path)
+        if not is_new:
             _check(path)
-    except OSError as error:
+        _refuse_read_only(path)
+        if is_new:
+            _create(path)
+    except (OSError, sqlite3.OperationalError, StoreError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigurationError(
-            f"The store of durable jobs, {path}, cannot be used: {error.strerror or error}. Its folder must exist and "
-            "be writable for this process; the setting `jobs` names the file."
+            f"The store of durable jobs, {path}, cannot be used: {reason}. Its folder must exist and be writable for "
+            "this process; the setting `jobs` names the file."
         ) from error
 
 
@@ -96,28 +101,32 @@ def connect(path: Path, timeout: float) -> sqlite3.Connection:
             PRAGMA wal_autocheckpoint = 0;
             PRAGMA cache_size = -16384;
             PRAGMA temp_store = MEMORY;
+            BEGIN IMMEDIATE;
+            ROLLBACK;
             """
         )
-        _refuse_read_only(db, path)
-    except sqlite3.Error as error:
+        sync_folder(path.parent)  # the log is there now; SQLite hides a failure of its own fsync of the folder
+    except (sqlite3.Error, StoreError) as error:
         db.close()
-        raise ConfigurationError(f"The store of durable jobs, {path}, cannot be opened: {error}.") from error
+        raise not_opened(path, error) from error
     except BaseException:
         db.close()
         raise
     return db
 
 
-def _refuse_read_only(db: sqlite3.Connection, path: Path) -> None:
-    try:
-        db.execute("BEGIN IMMEDIATE")
-        db.execute("ROLLBACK")
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_READONLY:
-            raise
-        raise ConfigurationError(
-            f"The store of durable jobs, {path}, is read-only for this process. Make the file and its folder writable."
-        ) from error
+def not_opened(path: Path, error: Exception) -> ConfigurationError:
+    """An error of SQLite before the store is in use."""
+    return ConfigurationError(f"The store of durable jobs, {path}, cannot be opened: {error}.")
+
+
+def _refuse_read_only(path: Path) -> None:
+    for each in (path, path.parent):  # the log is a new file in the folder
+        if each.exists() and not os.access(each, os.W_OK):
+            raise ConfigurationError(
+                f"The store of durable jobs, {path}, cannot be used: {each} is read-only for this process. Make it "
+                "writable, or name another file in the setting `jobs`."
+            )
 
 
 def refuse_network_file_system(folder: Path) -> None:
@@ -170,7 +179,9 @@ def _create(path: Path) -> None:
             f"PRAGMA synchronous = FULL; BEGIN; {TABLES}; PRAGMA application_id = {APPLICATION};"
             f"PRAGMA user_version = {SCHEMA}; COMMIT;"
         )
-        db.execute("PRAGMA journal_mode = WAL")
+        mode = db.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != ("wal",) or any(Path(f"{temporary}{each}").exists() for each in ("-journal", "-wal")):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))  # SQLite hides a failed fsync here, but keeps its log
     os.rename(temporary, path)
     sync_folder(path.parent)
 

@@ -34,7 +34,7 @@ from .records import (
     State,
     Submitted,
 )
-from .sqlite_file import connect
+from .sqlite_file import connect, not_opened
 from .sqlite_pages import Filter, decode, insert_rows, read_page
 from .sqlite_thread import LOCK_WAIT
 from .states import Refusal
@@ -106,6 +106,9 @@ class Tables:
                 "SELECT route, state, count(*) FROM jobs GROUP BY route, state"
             ):
                 self._counts[route, State(state)] = number
+        except sqlite3.Error as error:
+            self._db.close()
+            raise not_opened(self._path, error) from error
         except BaseException:
             self._db.close()
             raise
