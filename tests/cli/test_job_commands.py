@@ -76,7 +76,7 @@ async def test_jobs_of_a_running_server_are_listed(console: Console) -> None:
     failed = await failed_job(server)
     waiting = (await server.submit(new_job())).record
     lines = (await console.run("--jobs")).splitlines()
-    assert lines[0].split() == ["ID", "STATE", "DONE", "ATTEMPT", "ACCEPTED", "ROUTE"]
+    assert lines[0].split() == ["ID", "STATE", "DONE", "USED", "ACCEPTED", "ROUTE"]
     assert lines[1].startswith(f"{waiting.id}  queued ")
     assert lines[2].startswith(f"{failed.id}  failed ")
     assert lines[2].endswith("/users/7/trainings  worker-died The worker was ended by SIGSEGV.")

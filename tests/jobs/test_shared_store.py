@@ -292,7 +292,7 @@ async def test_keeper_that_does_not_answer_ends_the_start(servers: Processes, mo
     keeper = await servers.start()
     assert keeper._keeper is not None
     keeper._keeper._server.close()
-    with pytest.raises(ConfigurationError, match=f"does not answer.*process {os.getpid()} "):
+    with pytest.raises(ConfigurationError, match=f"its keeper, process {os.getpid()}, does not answer"):
         await servers.start()
 
 

@@ -91,7 +91,7 @@ async def _listed(store: Store, state: str, as_json: bool) -> list[str]:
     summary = ", ".join(f"{counts[each]} {each}" for each in State if counts.get(each)) or "no durable jobs"
     if not records:
         return [summary]
-    rows = [("ID", "STATE", "DONE", "ATTEMPT", "ACCEPTED", "ROUTE", ""), *map(_row, records)]
+    rows = [("ID", "STATE", "DONE", "USED", "ACCEPTED", "ROUTE", ""), *map(_row, records)]
     more = [f"only the newest {len(records)} are shown"] if cursor else []
     return [*columns(rows).splitlines(), *more, summary]
 

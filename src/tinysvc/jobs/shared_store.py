@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -30,7 +31,7 @@ from ..core.job_errors import StoreError
 from .keeper_link import KeeperLink, KeeperRefuses, LinkLost
 from .keeper_messages import MISSED, VERSION, Content, Hello, Retried
 from .keeper_server import KeeperServer
-from .locks import FileLock, holders, lock_as_owner, servers_folder
+from .locks import FileLock, lock_as_owner, pid_in, servers_folder
 from .owners import OwnerWatch, release_unknown
 from .records import CancelOutcome, Change, Claimed, NewJob, Page, Progress, Record, ResultHead, State, Submitted
 from .states import Refusal
@@ -119,11 +120,10 @@ class SharedStore:
                         break
                     await asyncio.sleep(PAUSE)
         except TimeoutError:
-            held_by = ", ".join(str(holder) for holder in holders(self._keeper_lock.path) if holder.pid != 0)
+            keeper = pid_in(self._keeper_lock.path)
             await self.aclose()
             raise ConfigurationError(
-                f"the store {self.path} cannot be used: the process that has locked {self._keeper_lock.path.name} does "
-                f"not answer; these have it open: {held_by or 'none that can be seen'}"
+                f"the store {self.path} cannot be used: its keeper, process {keeper}, does not answer; end that process"
             ) from None
         except BaseException:
             await self.aclose()
@@ -159,6 +159,7 @@ class SharedStore:
         """Become the keeper, or connect to it. False if neither is possible at the moment."""
         assert self._keeper_lock is not None
         if self._keeper_lock.acquire():
+            self._keeper_lock.write(f"{os.getpid()}\n")
             await self._become_keeper()
             return True
         hello = Hello(VERSION, self.owner, self._service, sorted(self._held))

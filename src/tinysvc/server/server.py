@@ -24,6 +24,7 @@ from ..core.responses import JSON, Handler, Response
 from ..core.settings import Settings
 from ..core.shutdown import MIN_STEP_TIME, awake_timeout
 from ..openapi.page import to_docs
+from ..runtime.durable_jobs import DurableJobs
 from ..runtime.running_service import at_work
 from ..service.service import Service
 from .connections import Connections
@@ -77,7 +78,7 @@ class Server:
         async with AsyncExitStack() as stack:
             listeners = self.listeners or stack.enter_context(listening_sockets(self.settings, os.environ))
             self._certificates = certificates(self.settings)
-            at_work_here = at_work(self.service, self.settings, self._own_pages())
+            at_work_here = at_work(self.service, self.settings, self._own_pages(), _durable_jobs)
             self.running = await stack.enter_async_context(at_work_here)
             scheme = "https" if self._certificates else "http"
             connections = Connections(self._handler(), self.settings, scheme=scheme)
@@ -200,6 +201,14 @@ class Server:
         if self.settings.docs and sum(not service.is_part_of_module for service, *_ in self.service.mounts()) > 1:
             pages["/"] = to_docs
         return pages
+
+
+def _durable_jobs(service: Service, settings: Settings) -> DurableJobs:
+    """The durable jobs of a service with a job route."""
+    from ..jobs.opening import new_owner, store_of  # imported only where there is a job route
+    from ..jobs.service_jobs import ServiceJobs
+
+    return ServiceJobs(service, settings, store_of(settings.jobs), new_owner())
 
 
 def _replace_poll(loop: asyncio.AbstractEventLoop) -> None:
