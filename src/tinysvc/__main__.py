@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
         prog="tinysvc",
         usage="python -m tinysvc [OPTION ...] TARGET",
         allow_abbrev=False,  # a new option would change what an abbreviation means
-        description="Serve io_route handlers on the event loop and cpu_route handlers in worker processes.",
+        description="Serve io_route handlers on the event loop, cpu_route and job_route handlers in worker processes.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -51,7 +51,7 @@ def test_each_process_gets_its_part_of_the_workers_rounded_up() -> None:
 MISTAKES = {
     "broken": ("1 / 0\n", 3, r"importing .*broken\.py failed:\nTraceback.*ZeroDivisionError: division by zero\n"),
     "exits": ("raise SystemExit(4)\n", 3, r"importing .*SystemExit: 4\n"),
-    "plain": ("x = 1\n", 3, r"the module plain .* has no function with @io_route or @cpu_route\n"),
+    "plain": ("x = 1\n", 3, r"the module plain .* has no function with @io_route, @cpu_route or @job_route\n"),
     "nodata": (
         "from tinysvc import io_resource, io_route\n@io_resource\nasync def data():\n    raise OSError('no data')\n"
         "@io_route('/')\nasync def f(data) -> None: ...\n",

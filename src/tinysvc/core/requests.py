@@ -334,7 +334,7 @@ class Request:
         """Return the path at which the server serves a handler, with the `root_path` in front. See `Service.url_for`.
 
         Args:
-            handler: A handler with `@io_route` or `@cpu_route`.
+            handler: A handler with `@io_route`, `@cpu_route` or `@job_route`.
             **parameters: Path parameters by name; all others become the query.
 
         Returns:

@@ -174,7 +174,9 @@ def _load_folder(folder: Path, strict: bool) -> Service:
             failures.append(f"{path.relative_to(folder.resolve())} is not served: {_in_a_line(error)}")
     if not services:
         why = "".join(f"\n{failure}" for failure in failures)
-        raise TargetError(f"no file in the folder {folder} has a function with @io_route or @cpu_route{why}")
+        raise TargetError(
+            f"no file in the folder {folder} has a function with @io_route, @cpu_route or @job_route{why}"
+        )
     for failure in failures:
         log.warning("%s", failure)
     return Service(*services, name=folder.resolve().name)

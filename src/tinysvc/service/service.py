@@ -126,7 +126,7 @@ class Service:
         else:
             raise ConfigurationError(
                 f"a service consists of decorated functions, modules and services, but {part!r} is none of them; "
-                "decorate the function with @io_route or @cpu_route"
+                "decorate the function with @io_route, @cpu_route or @job_route"
             )
 
     def _add_inner(self, inner: Service) -> None:
@@ -163,7 +163,9 @@ class Service:
         if not self.routes and not self.inner:
             hint = f"; it imports {', '.join(imported)}: name them in a Service(...)" if imported else ""
             name = f"{module.__name__} ({getattr(module, '__file__', 'no file')})"
-            raise ConfigurationError(f"the module {name} has no function with @io_route or @cpu_route{hint}")
+            raise ConfigurationError(
+                f"the module {name} has no function with @io_route, @cpu_route or @job_route{hint}"
+            )
 
     def _take_name(self, module: types.ModuleType) -> None:
         """Take the name, description and version of the first module, unless the author gave others."""
@@ -253,7 +255,7 @@ class Service:
         prefixes of services around this one: `Request.url_for` knows them.
 
         Args:
-            handler: A handler with `@io_route` or `@cpu_route`.
+            handler: A handler with `@io_route`, `@cpu_route` or `@job_route`.
             **parameters: Path parameters by name; all others become the query, without those that are None. Values are
                 written as they are read: an Enum by its value, a datetime as in ISO 8601.
 
