@@ -34,9 +34,9 @@ def test_route_table_shows_the_verbs_of_a_job_route() -> None:
     options = 'test_listing.cleanup  timeout=60s attempts=3 every="0 3 * * *" zone=Europe/Berlin'
     assert route_table(Service(cleanup, prefix="/p")).splitlines() == [
         f"POST GET    /p/cleanups                  job  {options}",
-        f"GET DELETE  /p/cleanups/{{job_id}}         job  {options}",
-        f"GET         /p/cleanups/{{job_id}}/result  job  {options}",
-        f"POST        /p/cleanups/{{job_id}}/retry   job  {options}",
+        "GET DELETE  /p/cleanups/{job_id}         job  test_listing.cleanup",
+        "GET         /p/cleanups/{job_id}/result  job  test_listing.cleanup",
+        "POST        /p/cleanups/{job_id}/retry   job  test_listing.cleanup",
     ]
 
 

@@ -28,7 +28,13 @@ def is_colourful(stream: TextIO, environ: Mapping[str, str] | None = None) -> bo
 def route_table(service: Service, *, colour: bool = False) -> str:
     """The routes, one per line: methods, path, io or cpu or job, handler, options."""
     rows = [
-        (" ".join(methods), place, "job" if route.durable else route.kind, _handler(route), _options(route))
+        (
+            " ".join(methods),
+            place,
+            "job" if route.durable else route.kind,
+            _handler(route),
+            _options(route) if place == path else "",
+        )
         for path, route in service.all_routes()
         for place, methods in _served(path, route).items()
     ]
@@ -56,6 +62,7 @@ def _options(route: Route) -> str:
         "batch": route.batch and route.batch.size,
         "cache": route.cache and f"{route.cache.seconds:g}s",
         "attempts": route.durable and route.durable.retry.attempts,
+        "max_waiting": route.durable and route.durable.max_waiting,
         "every": route.durable and route.durable.every and f'"{route.durable.every}"',
         "zone": route.durable and route.durable.every and route.durable.zone,
     }
