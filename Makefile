@@ -18,7 +18,8 @@ help:
 	@echo "make clients make clients of the examples with generators for Go, TypeScript and Python, and run them"
 	@echo "make docs    build the documentation into site/"
 	@echo "make bench   run the benchmarks beside other frameworks (QUICK=1: short; ONLY=io: one part; BEFORE=v1.0: beside an earlier commit)"
-	@echo "make soak    run all kinds of traffic at once for ten minutes (SECONDS=60: one minute)"
+	@echo "make soak    run all kinds of traffic at once for ten minutes (SECONDS=60: one minute),"
+	@echo "             then kill servers of durable jobs 500 times (ROUNDS=50: 50 times)"
 	@echo "make fuzz    send mutated bytes, a minute for each target (TARGET=server; SECONDS=600)"
 	@echo "make coverage  run the tests and check the coverage"
 	@echo "make format  format the code with ruff;  make clean"
@@ -71,6 +72,7 @@ bench: $(READY)
 
 soak: $(READY)
 	@$(BIN)/python benchmarks/soak.py --seconds $(or $(SECONDS),600)
+	@$(BIN)/python benchmarks/soak_jobs.py --rounds $(or $(ROUNDS),500)
 
 fuzz: $(READY)
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check atheris
