@@ -18,8 +18,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from .optional_libraries import missing_library
 
-_LOOK_BACK = [timedelta(hours=1), timedelta(days=1), timedelta(days=32), timedelta(days=367), timedelta(days=60 * 365)]
-"""Spans in which the latest time is searched: a frequent schedule has one in the first, and few in each."""
+_LOOK_BACK = [timedelta(days=days) for days in (1 / 24, 1, 32, 367, 9 * 366, 60 * 366)]
+"""Spans in which the latest time is searched: a frequent schedule has one in the first, and few in each. Nine years
+reach from a leap day to the one before, also over 2100."""
 
 _SECOND = timedelta(seconds=1)
 
