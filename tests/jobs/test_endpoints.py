@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
@@ -103,3 +104,16 @@ async def test_budget_of_the_request_ends_a_preferred_wait_with_202() -> None:
         response = await service.running(request)
         assert (response.status, document(response)["state"]) == (202, "queued")
         assert header(response, "preference-applied") == "wait=60"
+
+
+@pytest.mark.asyncio
+async def test_documents_are_compressed_where_the_server_compresses() -> None:
+    async with job_service(train, settings={"compress": True}) as service:
+        jobs = [await service.post("/trainings") for _ in range(5)]
+        gzip_too = {"accept-encoding": "gzip"}
+        whole = await service.send("GET", "/trainings", headers=gzip_too)
+        assert header(whole, "content-encoding") == "gzip"
+        assert json.loads(gzip.decompress(whole.content))["jobs"] == jobs[::-1]
+        events = events_of(await streamed(service, jobs[0]["links"]["self"], **gzip_too))
+        assert (await anext(events))[1] == jobs[0]
+        await events.aclose()

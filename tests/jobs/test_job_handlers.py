@@ -12,7 +12,7 @@ import pytest
 
 from job_services import JobService, document, header, job_service
 from memory_store import MemoryStore
-from tinysvc import Form, Handler, Query, Request, Response, io_resource, job_route
+from tinysvc import Form, Handler, Query, Request, Response, Service, io_resource, job_route
 from tinysvc.core.responses import FileContent
 from tinysvc.jobs.records import Progress
 
@@ -369,3 +369,22 @@ async def test_middleware_sees_every_verb_below_the_prefix_of_its_service() -> N
         for method, target in (("GET", "/lab/trainings"), ("GET", path), ("GET", f"{path}/result"), ("DELETE", path)):
             await service.send(method, target)
         assert seen == ["POST", "GET", "GET", "GET", "DELETE"]
+
+
+@pytest.mark.asyncio
+async def test_job_routes_of_mounted_services_have_their_own_jobs() -> None:
+    lab = Service(train, prefix="/lab")
+    async with job_service(Service(lab, prefix="/eu"), Service(Service(train, prefix="/lab"), prefix="/us")) as service:
+        ours = (await service.post("/eu/lab/trainings", BODY))["links"]["self"]
+        assert ours.startswith("/eu/lab/trainings/")
+        assert (await service.send("GET", ours)).status == 200
+        assert (await service.send("GET", ours.replace("/eu/", "/us/"))).status == 404
+        assert document(await service.send("GET", "/us/lab/trainings"))["jobs"] == []
+
+
+@pytest.mark.asyncio
+async def test_head_has_the_headers_of_get() -> None:
+    async with job_service(train) as service:
+        path = (await submitted(service))["links"]["self"]
+        assert header(await service.send("HEAD", path), "etag") == header(await service.send("GET", path), "etag")
+        assert (await service.send("HEAD", f"{path}/result")).status == 404

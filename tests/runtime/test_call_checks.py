@@ -10,6 +10,7 @@ import pytest
 
 import called_app
 import calling_app as app
+import submitting_app
 from http_ends import on_loop
 from tinysvc import ConfigurationError, Service, io_route
 from tinysvc.core.settings import Settings
@@ -106,3 +107,25 @@ async def test_parameter_that_cannot_travel_ends_the_start_with_its_name() -> No
                 pass
     finally:
         called_app.row = original
+
+
+def test_submissions_are_found_as_calls_are() -> None:
+    assert names(submitting_app.submits, submitting_app.forwards) == {"raw", "guarded"}
+
+
+@on_loop
+async def test_submitted_handler_that_is_no_job_route_ends_the_start() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        async with at_work(Service(submitting_app.wrong, called_app.row), Settings()):
+            pass
+    text = str(caught.value)
+    assert text.startswith("row (")
+    assert f"cannot be submitted in {submitting_app.__file__}:" in text
+    assert "it has no @job_route; give it one, or call it by `await call(...)`" in text
+
+
+@on_loop
+async def test_submitted_handler_that_is_nowhere_ends_the_start() -> None:
+    with pytest.raises(ConfigurationError, match='TINYSVC_SERVICES="submitted_app='):
+        async with at_work(Service(submitting_app.submits), Settings()):
+            pass

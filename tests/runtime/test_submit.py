@@ -236,6 +236,31 @@ async def test_requests_for_a_result_go_on_while_the_callee_restarts(monkeypatch
 
 
 @on_loop
+async def test_submission_without_a_response_is_sent_again_and_gives_one_job() -> None:
+    """As if the callee were killed after its commit, before its response."""
+    async with AsyncExitStack() as stack:
+        service = await stack.enter_async_context(job_service(app, runs=True))
+        sent = 0
+
+        async def dies_once(request: Request) -> Response:
+            nonlocal sent
+            sent += 1
+            response = await service.running(request)
+            if sent == 1:
+                for connection in list(server.connections.open):
+                    connection.transport.abort()
+            return response
+
+        server = await stack.enter_async_context(serving(dies_once))
+        services = f"submitted_app=http://127.0.0.1:{server.port}"
+        await stack.enter_async_context(at_work(Service(unused), Settings(services=services)))
+        accepted = await submit(app.label, "a")
+        assert sent == 2
+        assert list(service.store.records) == [accepted.id]
+        assert await accepted.result() == "a 1 "
+
+
+@on_loop
 async def test_answer_that_is_no_acceptance_is_a_failed_call() -> None:
     async def answers(request: Request) -> Response:
         return Response(b"{}", content_type="application/json")

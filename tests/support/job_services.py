@@ -137,14 +137,19 @@ class JobService:
 
 @asynccontextmanager
 async def job_service(
-    *parts: Any, store: MemoryStore | None = None, runs: bool = False, pools: Sequence[str] = (), **options: Any
+    *parts: Any,
+    store: MemoryStore | None = None,
+    runs: bool = False,
+    pools: Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> AsyncIterator[JobService]:
     """Serve a service of these functions while the block runs; `runs`: with durable jobs that run on the event loop."""
     store = store or MemoryStore()
     service, jobs = Service(*parts, **options), JobsOnTheLoop if runs else JobsWithoutRunner
     make_durable = lambda _, settings: jobs(store, settings)  # noqa: E731
-    settings = Settings(cpu_workers=0, pools={name: Pool() for name in pools})
-    async with at_work(service, settings, make_durable=make_durable) as running:
+    given = Settings(cpu_workers=0, pools={name: Pool() for name in pools}, **settings or {})
+    async with at_work(service, given, make_durable=make_durable) as running:
         yield JobService(running, store)
 
 

@@ -4,8 +4,8 @@
     call     POST, then GET .../result   with `Prefer: wait` until it has ended          the result
              and DELETE                  where the caller gives up: nobody else knows the durable job
 
-A submission has an Idempotency-Key, so that it can be sent again. Requests for the result are repeated while the callee
-restarts: the durable job goes on.
+A submission over the network has an Idempotency-Key, so that it can be sent again. Requests for the result are repeated
+while the callee restarts: the durable job goes on.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ..core.form_data import is_json_type
 from ..service.job_document import JobDocument
 from .call_context import CallContext
 from .call_failures import MAX_PROBLEM, check_response
-from .exchanges import Exchange, ExchangeTarget
+from .exchanges import Exchange, ExchangeTarget, RemoteExchange
 from .job_headers import KEY, job_headers
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ async def submit_job(exchange: Exchange, service: str, sent: OutgoingRequest, co
         HTTPError: The callee refuses the request.
         CallFailed: It was not accepted, as far as anybody knows.
     """
-    if not any(name == KEY for name, _ in sent.headers):
+    if isinstance(exchange, RemoteExchange) and not any(name == KEY for name, _ in sent.headers):
         sent = sent._replace(headers=[*sent.headers, *job_headers(0.0, 0, token_hex(16))])
     incoming = await exchange(sent, context)
     try:

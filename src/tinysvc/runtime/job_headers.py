@@ -43,10 +43,12 @@ def job_headers(after: float, priority: int, key: str) -> list[tuple[str, str]]:
         raise ValueError(f"after takes seconds, from 0 to {MAX_AFTER:.0f}, not {after!r}")
     if type(priority) is not int or abs(priority) > MAX_PRIORITY:
         raise ValueError(f"priority takes a whole number from -{MAX_PRIORITY} to {MAX_PRIORITY}, not {priority!r}")
-    if not _KEY.fullmatch(key) or len(key) > MAX_KEY:
-        raise ValueError(f"key takes 1 to {MAX_KEY} visible ASCII characters, not {key[: MAX_KEY + 1]!r}")
-    quoted = re.sub(r'(["\\\\])', r"\\\1", key)
-    found = [(KEY, f'"{quoted}"')]
+    found: list[tuple[str, str]] = []
+    if key:
+        if not _KEY.fullmatch(key) or len(key) > MAX_KEY:
+            raise ValueError(f"key takes 1 to {MAX_KEY} visible ASCII characters, not {key[: MAX_KEY + 1]!r}")
+        quoted = re.sub(r'(["\\\\])', r"\\\1", key)
+        found.append((KEY, f'"{quoted}"'))
     if after:
         found.append((AFTER, f"{after:.3f}"))
     if priority:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from math import inf
-from secrets import token_hex
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
@@ -139,7 +138,7 @@ class Submit:
         """Submit a durable job: see `submit`."""
         target = _target_of(handler)
         context = call_context(target.seconds)
-        options = job_headers(after, priority, key or token_hex(16))
+        options = job_headers(after, priority, key)
         return self._accepted(target, target.submit(target.arguments(args, kwargs), context, options, self._forwarded))
 
     async def _accepted(self, target: JobTarget, submission: Coroutine[Any, Any, SubmittedJob]) -> Accepted[Any]:
