@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import store_child
-from power_loss import strace
+from power_loss import lines_of, strace
 from store_child import ROUTE, content
 from store_contract import content as bytes_of
 from store_contract import job
@@ -58,11 +58,11 @@ async def test_failed_fsync_closes_the_store_and_is_not_tried_again(number: int,
     inject = f"inject=fsync,fdatasync:error=EIO:when={number}"
     traced = strace("-o", str(log), "-y", "-e", "trace=fsync,fdatasync", "-e", inject)
     status, lines = run([*traced, *CHILD, str(path), "lives"])
-    calls = [line.partition(" ")[2].strip() for line in log.read_text().splitlines() if "sync(" in line]
-    failed = [call for call in calls if "EIO" in call]
-    if all(f"{path.parent}>" in call and "fdatasync" in call for call in failed):
+    calls = list(lines_of(log.read_text()))
+    failed = [call for call in calls if "EIO" in call[2]]
+    if all(f"{path.parent}>" in line and "fdatasync" in line for _, _, line in failed):
         # SQLite hides the failed fsync of a folder: the store has one of its own after each new file.
-        own = [call for call in calls if call.startswith("fsync") and f"{path.parent}>)" in call]
+        own = [line for _, _, line in calls if line.startswith("fsync") and f"{path.parent}>)" in line]
         assert (status, len(own)) == (0, 3)
     elif lines[-1]["op"] == "not opened":
         assert status == 3
@@ -73,9 +73,10 @@ async def test_failed_fsync_closes_the_store_and_is_not_tried_again(number: int,
         assert broken["problem"] == broken["reason"]
         assert "in doubt" in broken["reason"]
         assert "StoreError" in broken["error"] or "FsyncFailed" in broken["error"]
-        later = calls[calls.index(failed[-1]) + 1 :]
-        if "-files" not in failed[-1]:  # another file has failed: a commit may be under way in the thread
-            assert not [call for call in later if "jobs.db>" in call or "jobs.db-wal>" in call], "it was synced again"
+        for _, ended, line in failed:
+            if "jobs.db>" in line or "jobs.db-wal>" in line:
+                later = [each for begun, _, each in calls if begun > ended]
+                assert not [each for each in later if "jobs.db>" in each or "jobs.db-wal>" in each], "synced again"
     await check(path, lines)
 
 

@@ -60,7 +60,7 @@ class Event:
     target: str = ""
 
 
-def _lines(text: str) -> Iterator[tuple[int, int, str]]:
+def lines_of(text: str) -> Iterator[tuple[int, int, str]]:
     """Whole calls with the places of their begin and end; strace writes a call of several threads in two lines."""
     begun: dict[str, tuple[int, str]] = {}
     for place, line in enumerate(text.splitlines()):
@@ -79,7 +79,7 @@ def _events(text: str, folder: Path) -> Iterator[Event]:
     numbers = itertools.count(1)
     inodes: dict[str, int] = {"": 0}
     descriptors: dict[int, list[int]] = {}
-    for begun, ended, line in sorted(_lines(text), key=lambda each: each[1]):
+    for begun, ended, line in sorted(lines_of(text), key=lambda each: each[1]):
         match = _CALL.match(line)
         if match is None or int(match[3]) < 0:
             continue
