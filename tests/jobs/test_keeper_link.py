@@ -18,7 +18,7 @@ from tinysvc.jobs.keeper_link import KeeperLink, LinkLost
 from tinysvc.jobs.keeper_messages import VERSION, Answer, Failure, Hello, raw
 from tinysvc.jobs.keeper_server import KeeperServer
 from tinysvc.jobs.keeper_socket import listening_socket
-from tinysvc.jobs.records import State
+from tinysvc.jobs.records import Claimed, State
 
 pytestmark = pytest.mark.asyncio
 
@@ -47,12 +47,18 @@ class Ends:
         return begun, goes_on
 
 
+@pytest.fixture
+def claimed() -> list[Claimed]:
+    """The attempts that the link has reported."""
+    return []
+
+
 @pytest_asyncio.fixture
-async def ends(tmp_path: Path) -> AsyncIterator[Ends]:
+async def ends(tmp_path: Path, claimed: list[Claimed]) -> AsyncIterator[Ends]:
     store, lost = MemoryStore(), asyncio.Event()
     keeper = KeeperServer(store, "shop", tmp_path, lambda: None)
     await keeper.start()
-    link = await KeeperLink.connect(tmp_path, HELLO, lambda change: None, lost.set)
+    link = await KeeperLink.connect(tmp_path, HELLO, lambda change: None, claimed.extend, lost.set)
     yield Ends(keeper, link, lost, store)
     link.close()
     await keeper.aclose()
@@ -114,10 +120,36 @@ async def test_answer_without_a_question_is_ignored(ends: Ends) -> None:
 async def test_keeper_that_does_not_greet_counts_as_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeper_link, "ANSWER_TIME", 0.01)
     with listening_socket(tmp_path), pytest.raises(LinkLost):
-        await KeeperLink.connect(tmp_path, HELLO, lambda change: None, lambda: None)
+        await KeeperLink.connect(tmp_path, HELLO, lambda change: None, lambda claimed: None, lambda: None)
 
 
 async def test_closed_link_does_not_report_its_loss(ends: Ends) -> None:
     ends.link.close()
     await until(lambda: not ends.keeper.connections)
     assert not ends.lost.is_set()
+
+
+async def test_claimed_attempts_are_reported_before_a_loss_that_follows(ends: Ends, claimed: list[Claimed]) -> None:
+    await ends.store.submit(new_job())
+    call = asyncio.create_task(ends.link.ask("claim", CAPACITY, 1))
+    await asyncio.sleep(0)
+    value = await ends.store.claim(CAPACITY, 1)
+    ends.link._on_message(Answer(1, raw(value)))
+    ends.link._lost()
+    assert claimed == value
+    assert await call == value
+
+
+async def test_claim_that_is_answered_while_its_caller_is_cancelled_is_given_back(
+    ends: Ends, claimed: list[Claimed]
+) -> None:
+    accepted = (await ends.store.submit(new_job())).record
+    call = asyncio.create_task(ends.link.ask("claim", {}, 1))
+    await asyncio.sleep(0)
+    value = await ends.store.claim(CAPACITY, 1)
+    call.cancel()
+    ends.link._on_message(Answer(1, raw(value)))
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert not claimed
+    await until(lambda: ends.store.records[accepted.id].state == State.QUEUED)

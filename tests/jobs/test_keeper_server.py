@@ -30,7 +30,7 @@ async def keeper(tmp_path: Path) -> AsyncIterator[KeeperServer]:
 
 
 async def link_to(folder: Path, hello: Hello) -> KeeperLink:
-    return await KeeperLink.connect(folder, hello, lambda change: None, lambda: None)
+    return await KeeperLink.connect(folder, hello, lambda change: None, lambda claimed: None, lambda: None)
 
 
 async def test_other_version_of_the_messages_is_refused(keeper: KeeperServer, tmp_path: Path) -> None:
@@ -70,7 +70,9 @@ async def test_connection_is_counted_until_its_last_end(keeper: KeeperServer, tm
 
 async def test_slow_reader_is_told_later_that_it_has_missed_changes(keeper: KeeperServer, tmp_path: Path) -> None:
     changes: list[Change] = []
-    link = await KeeperLink.connect(tmp_path, Hello(VERSION, "owner", "shop"), changes.append, lambda: None)
+    link = await KeeperLink.connect(
+        tmp_path, Hello(VERSION, "owner", "shop"), changes.append, lambda claimed: None, lambda: None
+    )
     [connection] = keeper.connections
     connection.frames.pause_writing()
     for _ in range(3):

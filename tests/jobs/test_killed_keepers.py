@@ -107,3 +107,17 @@ def test_attempt_waits_for_a_process_that_a_job_left_behind(processes: list[Proc
     finally:
         os.kill(left_behind, signal.SIGKILL)
     wait_until(lambda: keeper("record", job_id)["state"] == "queued", "the attempt has ended")
+
+
+def test_process_that_the_keeper_left_behind_does_not_hide_its_death(processes: list[Process]) -> None:
+    keeper, *others = processes
+    job_id = keeper("submit", "a")
+    assert keeper("claim") == [[job_id, 1]]
+    left_behind = keeper("fork")
+    keeper.kill()
+    try:
+        wait_until(lambda: any(map(Process.is_keeper, others)), "another process is the keeper")
+        assert others[0]("record", job_id)["state"] == "running", "the process that is left behind holds its lock"
+    finally:
+        os.kill(left_behind, signal.SIGKILL)
+    wait_until(lambda: others[0]("record", job_id)["state"] == "queued", "the attempt has ended")

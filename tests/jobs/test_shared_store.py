@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from unittest.mock import AsyncMock
 
 import pytest
 import pytest_asyncio
@@ -291,6 +292,7 @@ async def test_keeper_that_does_not_answer_ends_the_start(servers: Processes, mo
     monkeypatch.setattr(shared_store, "OPEN_TIME", 0.2)
     keeper = await servers.start()
     assert keeper._keeper is not None
+    assert keeper._keeper._server is not None
     keeper._keeper._server.close()
     with pytest.raises(ConfigurationError, match=f"its keeper, process {os.getpid()}, does not answer"):
         await servers.start()
@@ -350,3 +352,33 @@ async def test_store_without_a_lease_never_loses_attempts(servers: Processes) ->
     await servers.kill(other)
     end()
     assert not lost
+
+
+async def test_keeper_that_is_the_command_line_serves_no_other_process(
+    servers: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = await servers.start("", owner="")
+    assert command.is_keeper
+    monkeypatch.setattr(shared_store, "OPEN_TIME", 0.1)
+    with pytest.raises(ConfigurationError, match="does not answer"):
+        await servers.start("bank")
+    await command.aclose()
+    assert (await servers.start("bank")).is_keeper
+
+
+async def test_calls_fail_at_once_while_the_store_cannot_be_opened_again(
+    servers: Processes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(shared_store, "LONG_PAUSE", 0.01)
+    keeper, other = await servers.start(), await servers.start()
+    monkeypatch.setattr(servers.memory, "open", fails := AsyncMock(side_effect=ConfigurationError("it is damaged")))
+    await servers.kill(keeper)
+    await until(lambda: fails.call_count > 2)
+    with pytest.raises(StoreError, match="it is damaged"):
+        await other.submit(new_job())
+    assert other.problem == "it is damaged"
+    assert caplog.text.count("cannot be opened again: it is damaged") == 1
+    monkeypatch.undo()
+    await until(lambda: other.is_keeper)
+    assert not other.problem
+    assert (await other.submit(new_job())).is_new

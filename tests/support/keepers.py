@@ -49,7 +49,8 @@ class Processes:
         if store._link is not None:
             store._link.close()
         if store._keeper is not None:
-            store._keeper._server.close()
+            if store._keeper._server is not None:
+                store._keeper._server.close()
             for connection in list(store._keeper.connections):
                 connection.frames.abort()
         for lock in (store._owner_lock, store._keeper_lock):

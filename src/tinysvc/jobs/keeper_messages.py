@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, cast
 import msgspec
 from msgspec import Raw, msgpack
 
+from ..core.forks import detach_in_child
 from ..core.job_errors import KeyReused, StoreError, StoreFull, TooManyWaiting
 from .records import CancelOutcome, Change, Claimed, NewJob, Page, Progress, Record, ResultHead, State, Submitted
 from .states import Refusal
@@ -208,6 +209,10 @@ class Frames(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def fileno(self) -> int:
+        """The descriptor of the connection; -1 if it is lost."""
+        return -1 if self._transport is None else int(self._transport.get_extra_info("socket").fileno())
+
     def _flush(self) -> None:
         out, self._out = self._out, []
         if out and self._transport is not None and not self._transport.is_closing():
@@ -217,6 +222,8 @@ class Frames(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # that of uvloop is no subclass
+        # A forked child that held the socket would hide the death of this process from the other end.
+        detach_in_child(self, lambda end: [end.fileno()])
 
     def data_received(self, data: bytes) -> None:
         self._received += data

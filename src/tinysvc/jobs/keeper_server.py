@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..core.forks import detach_in_child
 from ..core.job_errors import JobError, StoreError
 from .keeper_messages import (
     METHODS,
@@ -46,7 +47,7 @@ class KeeperServer:
 
     Args:
         store: The open store.
-        service: Name of the service whose store it is; "" serves every service.
+        service: Name of the service whose store it is.
         folder: The folder of the socket.
         on_lost: Called when an owner has no connection any more.
     """
@@ -59,14 +60,15 @@ class KeeperServer:
         self.owners: Counter[str] = Counter()
         self.calls: dict[str, set[asyncio.Task[None]]] = {}  # by owner; they may go on after a connection is lost
         self._folder = folder
+        self._server: asyncio.AbstractServer | None = None
 
     async def start(self) -> None:
         """Begin to listen."""
         options: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(
-            lambda: _Connection(self).frames, sock=listening_socket(self._folder), **options
-        )
+        listener = listening_socket(self._folder)
+        detach_in_child(self, lambda _: [listener.fileno()])
+        self._server = await loop.create_unix_server(lambda: _Connection(self).frames, sock=listener, **options)
 
     def is_connected(self, owner: str) -> bool:
         """Whether a process with this owner is connected."""
@@ -74,8 +76,9 @@ class KeeperServer:
 
     async def aclose(self) -> None:
         """Finish the calls that have begun, then close all connections."""
-        self._server.close()
-        (self._folder / SOCKET).unlink(missing_ok=True)
+        if self._server is not None:
+            self._server.close()
+            (self._folder / SOCKET).unlink(missing_ok=True)
         for connection in self.connections:
             connection.is_closing = True
         if calls := [call for calls in self.calls.values() for call in calls]:
@@ -164,7 +167,7 @@ class _Connection:
                 f"process {os.getpid()} serves it, and speaks version {VERSION} of the messages between servers; this "
                 f"process speaks version {hello.version}: stop that one first"
             )
-        if ours and hello.service and hello.service != ours:
+        if hello.service and hello.service != ours:
             return f"it belongs to the service {ours!r}, which process {os.getpid()} serves; this is {hello.service!r}"
         return ""
 

@@ -66,6 +66,7 @@ class SharedStore:
         self._store: LocalStore | None = None  # of the keeper
         self._link: KeeperLink | None = None  # of another process
         self._available = asyncio.Event()
+        self._waits = True  # calls wait for the next keeper
         self._held: set[tuple[str, int]] = set()  # attempts of this process
         self._watchers: list[Callable[[Change], None]] = []
         self._broken: list[Callable[[str], None]] = []
@@ -164,7 +165,9 @@ class SharedStore:
             return True
         hello = Hello(VERSION, self.owner, self._service, sorted(self._held))
         try:
-            self._link = await KeeperLink.connect(self._folder, hello, self._on_change, self._on_link_lost)
+            self._link = await KeeperLink.connect(
+                self._folder, hello, self._on_change, self._on_claim, self._on_link_lost
+            )
         except (OSError, LinkLost):
             return False
         except KeeperRefuses as error:
@@ -190,7 +193,8 @@ class SharedStore:
             await watch.look()
             if self.owner:
                 await release_unknown(store, self.owner, self._held)
-            await keeper.start()
+            if self._service:  # not for the command line, which ends at once
+                await keeper.start()
         except BaseException:
             await store.aclose()
             self._keeper_lock.release()
@@ -212,6 +216,7 @@ class SharedStore:
         self._link = None
         self._available.clear()
         self._problem = "the process that keeps the store has ended; another one takes over"
+        self._waits = True
         if not self._closed:
             self._start(self._take_over())
 
@@ -225,6 +230,7 @@ class SharedStore:
                     break
             except (ConfigurationError, StoreError, OSError) as error:
                 self._problem, pause = str(error), LONG_PAUSE
+                self._waits = False
                 if self._problem != reported:
                     reported = self._problem
                     log.error("the store of durable jobs cannot be opened again: %s", error)
@@ -253,7 +259,7 @@ class SharedStore:
                     await asyncio.sleep(0)  # the end of the connection is reported
                     continue
             try:
-                async with asyncio.timeout(HANDOVER_TIME):
+                async with asyncio.timeout(HANDOVER_TIME if self._waits else 0):
                     await self._available.wait()
             except TimeoutError:
                 raise StoreError(self._problem) from None
@@ -313,8 +319,10 @@ class SharedStore:
             self._last_writes.add(give_back)
             give_back.add_done_callback(self._last_writes.discard)
             raise
-        self._held.update((each.record.id, each.record.attempt) for each in claimed)
         return claimed
+
+    def _on_claim(self, claimed: list[Claimed]) -> None:
+        self._held.update((each.record.id, each.record.attempt) for each in claimed)
 
     async def _give_back(self, call: asyncio.Future[tuple[Any, bool]]) -> None:
         """Release the attempts of a claim whose caller was cancelled."""
