@@ -52,6 +52,32 @@ def test_pool_of_one_worker_that_also_serves_cpu_routes_is_reported(caplog: pyte
     assert warning.startswith("the pool default has one worker, for cpu routes and for durable jobs")
 
 
+def test_short_attempts_are_claimed_ahead_unless_a_long_one_runs_or_waits() -> None:
+    pool = ProcessPoolExecutor(2)
+    first, limited = found = places(pool)
+    capacity = Capacity(found)
+    assert capacity.free(pool, {"/sums"}, []) == ({"/sums": 2}, 2), "nothing is known of it yet"
+    capacity.note("/sums", 0.002)
+    assert capacity.free(pool, {"/sums"}, []) == ({"/sums": 20}, 20)
+    assert capacity.free(pool, {"/sums"}, [first] * 12) == ({"/sums": 8}, 8)
+    assert capacity.free(pool, {"/sums"}, [limited]) == ({"/sums": 1}, 1)
+    assert capacity.free(pool, {"/sums", "/limited"}, []) == ({"/sums": 2, "/limited": 2}, 2)
+    assert capacity.free(pool, {"/sums"}, [first], is_slow=True) == ({"/sums": 1}, 1)
+    for _ in range(20):
+        capacity.note("/sums", 10.0)
+    assert capacity.free(pool, {"/sums"}, []) == ({"/sums": 2}, 2), "it has become long"
+    capacity.note("/sums", -1e6)
+    assert capacity.free(pool, {"/sums"}, []) == ({"/sums": 66}, 66), "no more than MOST_AHEAD"
+
+
+def test_pool_with_cpu_routes_claims_nothing_ahead() -> None:
+    pool = ProcessPoolExecutor(3)
+    capacity = Capacity(found := places(pool, shares_pool=True))
+    capacity.note("/sums", 0.001)
+    assert capacity.free(pool, {"/sums"}, []) == ({"/sums": 2}, 2)
+    assert capacity.share(found[0]) == 2
+
+
 def test_each_pool_has_its_own_room() -> None:
     one, other = ProcessPoolExecutor(1), ProcessPoolExecutor(2)
     first, second = places(one)[0], places(other)[1]

@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from system import exists, is_alive, until, workers_below
 from tinysvc import Request, Service
 from tinysvc.core.job_errors import StoreError, StoreFull
 from tinysvc.core.settings import Settings
-from tinysvc.jobs.records import ENDED, AttemptRecord, NewJob, Record, ResultHead, State
+from tinysvc.jobs.records import ENDED, AttemptRecord, CancelOutcome, NewJob, Record, ResultHead, State
+from tinysvc.jobs.runner import Runner
 from tinysvc.jobs.service_jobs import ServiceJobs
 from tinysvc.jobs.stored_request import StoredRequest, encode_request
 from tinysvc.runtime.running_service import RunningService, at_work
@@ -43,9 +44,13 @@ async def serving_jobs(
         yield running
 
 
-def cancelling(running: RunningService) -> Any:
+def runner_of(running: RunningService) -> Runner:
     assert isinstance(running.durable, ServiceJobs)
-    return running.durable._runner.cancel
+    return running.durable._runner
+
+
+def cancelling(running: RunningService) -> Callable[[str], Awaitable[CancelOutcome]]:
+    return runner_of(running).cancel
 
 
 async def submitted(store: MemoryStore, path: str, max_attempts: int = 3, **arguments: Any) -> str:
@@ -206,6 +211,26 @@ async def test_scheduled_job_starts_when_it_is_due() -> None:
         record = await ended(store, job.record.id)
     assert record.started is not None
     assert record.started >= due
+
+
+@on_loop
+async def test_job_that_is_claimed_ahead_returns_to_the_store_when_it_waits_too_long(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tinysvc.jobs.running_attempt.LONGEST_WAIT", 0.05)
+    store = MemoryStore()
+    async with serving_jobs(store) as running:
+        capacity = runner_of(running)._capacity
+        for _ in range(20):
+            capacity.note("/waits", 0.001)
+        go = str(tmp_path / "go")
+        jobs = [await submitted(store, "/waits", started=str(tmp_path / str(n)), go=go) for n in range(3)]
+        await until(lambda: len(store.records[jobs[1]].attempts) > 0 and store.records[jobs[1]].state == State.QUEUED)
+        attempt = store.records[jobs[1]].attempts[-1]
+        assert (attempt.cause, attempt.counts) == ("not-started", False)
+        (tmp_path / "go").touch()
+        records = [await ended(store, job) for job in jobs]
+    assert [(record.state, record.used) for record in records] == [(State.SUCCEEDED, 1)] * 3
 
 
 # Cancels

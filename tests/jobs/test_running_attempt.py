@@ -38,7 +38,7 @@ async def state_after(reasons: list[StopReason], folder: Path) -> State:
     await store.submit(NewJob(route="/waits", request=request))
     async with pool:
         (claimed,) = await store.claim({"/waits": 1}, 1)
-        attempt = RunningAttempt(claimed, DurablePlace(plan, pool, 0, None, False), 30, store, answers)
+        attempt = RunningAttempt(claimed, DurablePlace(plan, pool, 0, None, False), 30, store, answers, lambda _: None)
         await exists(folder / "started")
         for reason in reasons:
             attempt.stop(reason)

@@ -206,7 +206,10 @@ class Runner:
 
     async def _claim(self, pool: object) -> None:
         """Begin as many attempts as the pool has room for."""
-        capacity, total = self._capacity.free(pool, self._wanted, [each.place for each in self._running.values()])
+        at_work = [each for each in self._running.values() if each.is_at_work]
+        is_slow = any(each.is_slow for each in at_work if each.place.pool is pool)
+        places = [each.place for each in at_work]
+        capacity, total = self._capacity.free(pool, self._wanted, places, is_slow=is_slow)
         if not capacity or self._is_paused:
             return
         self._wanted.difference_update(capacity)
@@ -226,11 +229,21 @@ class Runner:
 
     def _begin(self, claimed: Claimed, is_cancelled: bool) -> None:
         record = claimed.record
-        attempt = RunningAttempt(claimed, self._places[record.route], self._default_timeout, self._store, self.answers)
+        place = self._places[record.route]
+        at_work = sum(each.is_at_work for each in self._running.values() if each.place.pool is place.pool)
+        attempt = RunningAttempt(
+            *(claimed, place, self._default_timeout, self._store, self.answers, self._on_freed),
+            is_ahead=at_work >= self._capacity.share(place),
+        )
         self._running[record.id, record.attempt] = attempt
         attempt.task.add_done_callback(lambda _: self._on_end(attempt))
         if is_cancelled or self._is_paused:
             attempt.stop("cancelled" if is_cancelled else "shutdown")
+
+    def _on_freed(self, attempt: RunningAttempt) -> None:
+        if attempt.job is not None and attempt.job.started:
+            self._capacity.note(attempt.place.plan.path, attempt.job.ran)
+        self._woken.set()
 
     def _on_end(self, attempt: RunningAttempt) -> None:
         del self._running[attempt.id, attempt.number]

@@ -18,7 +18,7 @@ from typing import Literal
 
 from ..core.errors import TinysvcError
 from ..core.job_errors import StoreError
-from ..pool.state import Job
+from ..pool.state import QUEUED, RUNNING, Job
 from ..runtime.attempt_jobs import attempt_job
 from ..runtime.cpu_messages import RequestMessage
 from ..runtime.durable_jobs import DurablePlace
@@ -33,6 +33,12 @@ log = logging.getLogger("tinysvc.jobs")
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 """Seconds between two tries to report an end: each is twice the one before."""
 
+SLOW = 0.1
+"""Seconds after which an attempt is no short one, whatever its route usually takes."""
+
+LONGEST_WAIT = 1.0
+"""Seconds that an attempt which was claimed ahead waits in the pool; then it waits in the store again."""
+
 StopReason = Literal["", "cancelled", "shutdown", "lost"]
 """Why an attempt is stopped. "lost": another server process may have it by now, so the store is told nothing."""
 
@@ -46,23 +52,41 @@ class RunningAttempt:
         default_timeout: Seconds, for a route without `timeout`.
         store: The store.
         answers: Answers its questions.
+        freed: Called when the attempt no longer needs its worker; its end is then still to be reported.
+        is_ahead: It was claimed before a worker is free.
     """
 
     def __init__(
-        self, claimed: Claimed, place: DurablePlace, default_timeout: float, store: Store, answers: AttemptAnswers
+        self,
+        claimed: Claimed,
+        place: DurablePlace,
+        default_timeout: float,
+        store: Store,
+        answers: AttemptAnswers,
+        freed: Callable[[RunningAttempt], None],
+        *,
+        is_ahead: bool = False,
     ) -> None:
         self.id = claimed.record.id
         self.number = claimed.record.attempt
         self.place = place
         self.job: Job | None = None  # in the pool
+        self.is_at_work = True  # it needs a worker, or the store does not take its end
         self.unreported = ""  # why the store has not taken its end yet
         self._record = claimed.record
         self._timeout = place.plan.route.timeout_or(default_timeout)
         self._store = store
         self._answers = answers
+        self._freed = freed
+        self._is_ahead = is_ahead
         self._stopped: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._reason: StopReason = ""
         self.task = asyncio.create_task(self._run(claimed))
+
+    @property
+    def is_slow(self) -> bool:
+        """It has run for longer than short attempts do: none is to wait behind it."""
+        return self.job is not None and bool(self.job.started) and monotonic() - self.job.started > SLOW
 
     def stop(self, reason: StopReason) -> None:
         """Kill it. The first reason holds, except that a lost attempt is no longer reported in any case."""
@@ -79,6 +103,8 @@ class RunningAttempt:
             end = end_by_error(error)
         if self.job is not None:
             self._answers.forget(self.job)
+        self.is_at_work = False
+        self._freed(self)
         if self._reason == "lost":
             log.warning("%s was stopped, and its end is not reported", self._name())
             return
@@ -102,7 +128,16 @@ class RunningAttempt:
             return no_longer_fits(f"the stored request cannot be read: {error}")
         except TinysvcError as error:
             return end_by_error(error)
-        await asyncio.wait((job.future, self._stopped), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(
+            (job.future, self._stopped),
+            timeout=LONGEST_WAIT if self._is_ahead and job.state is QUEUED else None,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        if job.state is QUEUED and not self._stopped.done():
+            await self.place.pool.stop(job)
+            return Released("not-started")
+        if job.state is RUNNING:
+            await asyncio.wait((job.future, self._stopped), return_when=asyncio.FIRST_COMPLETED)
         if not job.future.done():
             await self.place.pool.stop(job)
         if (failure := job.future.exception()) is not None:
@@ -182,7 +217,7 @@ class RunningAttempt:
             except StoreError as error:
                 if not self.unreported:
                     log.error("the end of %s is kept in memory, and written later: %s", self._name(), error)
-                self.unreported = str(error)
+                self.unreported, self.is_at_work = str(error), True
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
         return True
