@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -15,6 +15,11 @@ from tinysvc.jobs.capacity import Capacity
 from tinysvc.runtime.durable_jobs import DurablePlace
 from tinysvc.service.job_routes import job_route
 from tinysvc.service.plan import plans_of
+
+
+class Placed(NamedTuple):
+    place: DurablePlace
+    is_slow: bool = False
 
 
 def places(pool: Any, *, shares_pool: bool = False) -> list[DurablePlace]:
@@ -31,16 +36,16 @@ def test_attempts_fill_the_workers_and_the_limits_of_the_routes() -> None:
     capacity, wanted = Capacity([first, limited]), {"/sums", "/limited"}
     assert capacity.pools == [pool]
     assert capacity.free(pool, wanted, []) == ({"/sums": 4, "/limited": 2}, 4)
-    assert capacity.free(pool, {"/sums"}, [first]) == ({"/sums": 3}, 3)
-    assert capacity.free(pool, wanted, [limited, limited]) == ({"/sums": 2}, 2)
-    assert capacity.free(pool, wanted, [first] * 4) == ({}, 0)
+    assert capacity.free(pool, {"/sums"}, [Placed(first)]) == ({"/sums": 3}, 3)
+    assert capacity.free(pool, wanted, [Placed(limited), Placed(limited)]) == ({"/sums": 2}, 2)
+    assert capacity.free(pool, wanted, [Placed(first)] * 4) == ({}, 0)
 
 
 def test_one_worker_is_left_for_cpu_routes() -> None:
     pool = ProcessPoolExecutor(3)
     first, _ = found = places(pool, shares_pool=True)
     assert Capacity(found).free(pool, {"/sums"}, []) == ({"/sums": 2}, 2)
-    assert Capacity(found).free(pool, {"/sums"}, [first, first]) == ({}, 0)
+    assert Capacity(found).free(pool, {"/sums"}, [Placed(first), Placed(first)]) == ({}, 0)
 
 
 def test_pool_of_one_worker_that_also_serves_cpu_routes_is_reported(caplog: pytest.LogCaptureFixture) -> None:
@@ -52,22 +57,32 @@ def test_pool_of_one_worker_that_also_serves_cpu_routes_is_reported(caplog: pyte
     assert warning.startswith("the pool default has one worker, for cpu routes and for durable jobs")
 
 
-def test_short_attempts_are_claimed_ahead_unless_a_long_one_runs_or_waits() -> None:
+def test_short_attempts_are_claimed_ahead() -> None:
     pool = ProcessPoolExecutor(2)
-    first, limited = found = places(pool)
+    first, _ = found = places(pool)
     capacity = Capacity(found)
     assert capacity.free(pool, {"/sums"}, []) == ({"/sums": 2}, 2), "nothing is known of it yet"
     capacity.note("/sums", 0.002)
     assert capacity.free(pool, {"/sums"}, []) == ({"/sums": 20}, 20)
-    assert capacity.free(pool, {"/sums"}, [first] * 12) == ({"/sums": 8}, 8)
-    assert capacity.free(pool, {"/sums"}, [limited]) == ({"/sums": 1}, 1)
-    assert capacity.free(pool, {"/sums", "/limited"}, []) == ({"/sums": 2, "/limited": 2}, 2)
-    assert capacity.free(pool, {"/sums"}, [first], is_slow=True) == ({"/sums": 1}, 1)
+    assert capacity.free(pool, {"/sums"}, [Placed(first)] * 12) == ({"/sums": 8}, 8)
     for _ in range(20):
         capacity.note("/sums", 10.0)
     assert capacity.free(pool, {"/sums"}, []) == ({"/sums": 2}, 2), "it has become long"
     capacity.note("/sums", -1e6)
     assert capacity.free(pool, {"/sums"}, []) == ({"/sums": 66}, 66), "no more than MOST_AHEAD"
+
+
+def test_long_attempt_begins_before_further_short_ones() -> None:
+    pool = ProcessPoolExecutor(2)
+    first, limited = found = places(pool)
+    capacity, wanted = Capacity(found), {"/sums", "/limited"}
+    capacity.note("/sums", 0.002)
+    assert capacity.free(pool, wanted, []) == ({"/sums": 20, "/limited": 2}, 20)
+    assert capacity.free(pool, wanted, [Placed(first)]) == ({"/sums": 19, "/limited": 1}, 19)
+    assert capacity.free(pool, wanted, [Placed(first)] * 2) == ({}, 0), "until a worker is free"
+    assert capacity.free(pool, {"/sums"}, [Placed(limited)]) == ({"/sums": 10}, 10), "one worker takes short ones"
+    assert capacity.free(pool, {"/sums"}, [Placed(first, is_slow=True)]) == ({"/sums": 10}, 10)
+    assert capacity.free(pool, {"/sums"}, [Placed(limited)] * 2) == ({}, 0)
 
 
 def test_pool_with_cpu_routes_claims_nothing_ahead() -> None:
@@ -83,5 +98,5 @@ def test_each_pool_has_its_own_room() -> None:
     first, second = places(one)[0], places(other)[1]
     capacity = Capacity([first, second])
     assert capacity.pools == [one, other]
-    assert capacity.free(one, {"/sums", "/limited"}, [second]) == ({"/sums": 1}, 1)
-    assert capacity.free(other, {"/sums", "/limited"}, [second]) == ({"/limited": 1}, 1)
+    assert capacity.free(one, {"/sums", "/limited"}, [Placed(second)]) == ({"/sums": 1}, 1)
+    assert capacity.free(other, {"/sums", "/limited"}, [Placed(second)]) == ({"/limited": 1}, 1)

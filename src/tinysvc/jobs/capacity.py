@@ -1,7 +1,7 @@
 """How many attempts may begin: the workers of each pool, the limits of the routes, and a worker left for requests.
 
-Short attempts are claimed ahead: otherwise each worker would be idle during one commit
-for each of them. They wait in the queue of the pool. Where a long one runs or waits, none is claimed ahead of its turn.
+Short attempts are claimed ahead: otherwise each worker would be idle during one commit for each of them. They wait in
+the queue of the pool. A long one takes a worker as soon as one is free, before further short ones.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from typing import Protocol
 
 from ..runtime.durable_jobs import DurablePlace
 
@@ -20,6 +21,17 @@ on a slow disk."""
 
 MOST_AHEAD = 64
 """Attempts that may be claimed ahead in a pool."""
+
+
+class Placed(Protocol):
+    """An attempt at work."""
+
+    @property
+    def place(self) -> DurablePlace: ...
+
+    @property
+    def is_slow(self) -> bool:
+        """It takes longer than its route usually does."""
 
 
 class Capacity:
@@ -47,39 +59,45 @@ class Capacity:
         mean = self._means.get(path)
         self._means[path] = seconds if mean is None else mean + (seconds - mean) / 10
 
-    def free(
-        self, pool: object, wanted: Collection[str], running: Iterable[DurablePlace], *, is_slow: bool = False
-    ) -> tuple[dict[str, int], int]:
-        """How many attempts may begin now in a pool: for each of the wanted routes, and together.
-
-        Args:
-            pool: The pool.
-            wanted: Paths of routes.
-            running: The place of each attempt at work.
-            is_slow: One of them takes longer than its route usually does.
-        """
-        mine = [place for place in self._places if place.pool is pool]
-        at_work = Counter(place.plan.path for place in running if place.pool is pool)
-        total = self.share(mine[0]) - at_work.total()
-        asked = [place for place in mine if place.plan.path in wanted]
-        if not is_slow and not mine[0].shares_pool:
-            total += self._ahead(asked, at_work)
-        free: dict[str, int] = {}
-        for path, limit in ((place.plan.path, place.plan.route.limit) for place in asked):
-            left = total if limit is None else min(total, limit - at_work[path])
-            if left > 0:
-                free[path] = left
-        return free, total
-
     def share(self, place: DurablePlace) -> int:
         """The workers of its pool that durable jobs may hold."""
         workers = place.pool.max_workers
         return max(1, workers - 1) if place.shares_pool else workers
 
-    def _ahead(self, asked: Sequence[DurablePlace], at_work: Collection[str]) -> int:
-        """How many may be claimed beyond the workers: none unless all that run or may begin are short."""
-        paths = {*at_work, *(place.plan.path for place in asked)}
-        longest = max((self._means.get(path, AHEAD) for path in paths), default=AHEAD)
-        if not asked or any(place.plan.route.limit is not None for place in asked):
+    def free(self, pool: object, wanted: Collection[str], running: Iterable[Placed]) -> tuple[dict[str, int], int]:
+        """How many attempts may begin now in a pool: for each of the wanted routes, and together.
+
+        Args:
+            pool: The pool.
+            wanted: Paths of routes.
+            running: The attempts at work.
+        """
+        mine = [place for place in self._places if place.pool is pool]
+        at_work = [each for each in running if each.place.pool is pool]
+        share = self.share(mine[0])
+        left = share - len(at_work)
+        asked = [place for place in mine if place.plan.path in wanted]
+        short = [place for place in asked if self._is_short(place)]
+        if left <= 0 and len(short) < len(asked):
+            return {}, 0  # a long one may wait, and begins before more short ones are claimed
+        long_at_work = sum(each.is_slow or not self._is_short(each.place) for each in at_work)
+        ahead = self._ahead(short, share - long_at_work)
+        of_route = Counter(each.place.plan.path for each in at_work)
+        free: dict[str, int] = {}
+        for place in asked:
+            path, limit = place.plan.path, place.plan.route.limit
+            room = left + ahead if place in short else left if limit is None else min(left, limit - of_route[path])
+            if room > 0:
+                free[path] = room
+        return free, left + ahead
+
+    def _is_short(self, place: DurablePlace) -> bool:
+        is_known = self._means.get(place.plan.path, AHEAD) < AHEAD
+        return is_known and not place.shares_pool and place.plan.route.limit is None
+
+    def _ahead(self, short: Sequence[DurablePlace], workers: int) -> int:
+        """How many of these routes may be claimed beyond the workers that will run them."""
+        if not short or workers <= 0:
             return 0
-        return max(0, min(MOST_AHEAD, int(asked[0].pool.max_workers * (AHEAD / max(longest, 0.0001) - 1))))
+        longest = max(self._means[place.plan.path] for place in short)
+        return min(MOST_AHEAD, int(workers * (AHEAD / max(longest, 0.0001) - 1)))

@@ -207,9 +207,7 @@ class Runner:
     async def _claim(self, pool: object) -> None:
         """Begin as many attempts as the pool has room for."""
         at_work = [each for each in self._running.values() if each.is_at_work]
-        is_slow = any(each.is_slow for each in at_work if each.place.pool is pool)
-        places = [each.place for each in at_work]
-        capacity, total = self._capacity.free(pool, self._wanted, places, is_slow=is_slow)
+        capacity, total = self._capacity.free(pool, self._wanted, at_work)
         if not capacity or self._is_paused:
             return
         self._wanted.difference_update(capacity)

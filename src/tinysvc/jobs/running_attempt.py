@@ -135,6 +135,7 @@ class RunningAttempt:
         )
         if job.state is QUEUED and not self._stopped.done():
             await self.place.pool.stop(job)
+            job.future.exception()  # mark it as retrieved
             return Released("not-started")
         if job.state is RUNNING:
             await asyncio.wait((job.future, self._stopped), return_when=asyncio.FIRST_COMPLETED)
