@@ -73,7 +73,7 @@ def open_descriptors() -> set[str]:
 
 def shared_memory() -> set[str]:
     """The named segments, without those of other programs on this machine: semaphores, and those of databases."""
-    return {name for name in os.listdir("/dev/shm") if not name.startswith(("sem.", "PostgreSQL."))}
+    return {name for name in os.listdir("/dev/shm") if not name.startswith(("sem.", "PostgreSQL.", "tinysvc-pg-"))}
 
 
 async def exists(path: Path) -> None:
