@@ -19,6 +19,7 @@ from tinysvc.core.requests import Peer
 from tinysvc.core.settings import Settings
 from tinysvc.jobs.attempt_answers import AttemptAnswers
 from tinysvc.jobs.records import NewJob
+from tinysvc.pool.arena import BIG
 from tinysvc.pool.in_process import InProcessPool
 from tinysvc.pool.state import Job
 from tinysvc.runtime.attempt_jobs import attempt_job
@@ -27,7 +28,17 @@ from tinysvc.runtime.cpu_endpoints import CpuProgram
 from tinysvc.runtime.cpu_messages import RequestMessage
 from tinysvc.service.plan import plans_of
 
-HANDLERS = [app.train, app.table, app.weights, app.flood, app.report_and_wait, app.fail, app.plain, app.save_for_ever]
+HANDLERS = [
+    app.train,
+    app.table,
+    app.weights,
+    app.flood,
+    app.report_and_wait,
+    app.fail,
+    app.plain,
+    app.save_for_ever,
+    app.keep_big_state,
+]
 PLANS = list(plans_of(Service(*HANDLERS)))
 KINDS = pytest.mark.parametrize("kind", ["process", "thread"])
 
@@ -59,10 +70,14 @@ class Runner:
 
 
 @asynccontextmanager
-async def runner(kind: str) -> AsyncIterator[Runner]:
-    settings = Settings(cpu_workers=0 if kind == "thread" else 1)
+async def runner(kind: str, max_result_size: int = 10 * BIG) -> AsyncIterator[Runner]:
+    settings = Settings(cpu_workers=0 if kind == "thread" else 1, max_result_size=max_result_size)
     program = CpuProgram([endpoint_of(plan, settings) for plan in PLANS])
-    pool: Any = InProcessPool(program) if kind == "thread" else ProcessPoolExecutor(1, program=program)
+    pool: Any = (
+        InProcessPool(program)
+        if kind == "thread"
+        else ProcessPoolExecutor(1, program=program, max_result_size=max_result_size)
+    )
     await pool.start()
     try:
         yield Runner(pool)
@@ -97,6 +112,29 @@ async def test_flood_of_progress_reaches_the_store_ten_times_a_second(kind: str)
         assert record.progress is not None
         assert record.progress.values == {"calls": int(bytes(reply.body))}
         assert record.version - before <= 7
+
+
+@KINDS
+@on_loop
+async def test_big_state_is_saved_and_comes_back(kind: str) -> None:
+    size = 3 * BIG
+    async with runner(kind) as runs:
+        job = await runs.submit(app.keep_big_state)
+        for attempt in (1, 2):
+            reply = await runs.run(str(size).encode())
+            assert orjson.loads(bytes(reply.body)) == {"before": size * (attempt - 1)}
+            await runs.store.release(job, attempt, "shutdown")
+        assert pickle.loads(runs.store.saved[job]) == b"s" * size
+
+
+@on_loop
+async def test_state_over_the_limit_is_refused_and_named() -> None:
+    async with runner("process", max_result_size=1_000_000) as runs:
+        job = await runs.submit(app.keep_big_state)
+        failure = (await runs.run(b"1000000")).meta.failure
+        assert failure.detail.startswith("ValueError: the question to the server has 1000")
+        assert "max_result_size is 1000000" in failure.detail
+        assert job not in runs.store.saved
 
 
 @on_loop

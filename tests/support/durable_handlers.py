@@ -72,6 +72,14 @@ def report_and_wait(job: Job, body: bytes) -> None:
     threading.Event().wait(float(body))
 
 
+@job_route("/snapshots")
+def keep_big_state(job: Job, body: bytes) -> dict[str, int]:
+    """Save a state that is as big as the body says; return the size of the one before."""
+    before = job.saved or b""
+    job.save(b"s" * int(body))
+    return {"before": len(before)}
+
+
 @job_route("/endless")
 def save_for_ever(job: Job) -> None:
     number = 0
