@@ -175,6 +175,16 @@ def test_state_of_a_known_job_is_followed(page: Page, url: str, tmp_path: Path) 
     page.until("document.querySelector('#train_status .durable.succeeded')")
 
 
+def test_result_that_was_waited_for_is_shown_as_it_is(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "end").touch()
+    fill(page, "train", user="7", folder=str(tmp_path), Prefer="wait=20")
+    send(page, "train")
+    page.until("document.querySelector('#train .content')")
+    assert json.loads(page.text("#train .content")) == {"steps": 0, "user": 7}
+    assert page.text("#train .status b") == "200 OK"
+    assert not page.run(f"document.querySelector('{JOB}')")
+
+
 def test_refused_submission_shows_no_job(page: Page, tmp_path: Path) -> None:
     authorize(page, "wrong")
     fill(page, "train", user="7", folder=str(tmp_path))

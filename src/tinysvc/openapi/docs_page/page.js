@@ -253,7 +253,8 @@ function sendButtons(read, response, operation) {
     const form = event.target;
     const request = read();
     const show = { ...response.next(), errors: (found) => mark(form, found) };
-    if (JOB_RESPONSES.includes(verbOf(operation))) show.json = (text) => show.job(durableJob(text, request, mine.signal));
+    const isJob = (status) => status === JOB_STATUS[verbOf(operation)]; // with `Prefer: wait`, submit may respond with the result
+    show.json = (text, status) => isJob(status) && show.job(durableJob(text, request, mine.signal));
     mark(form, []);
     stop.disabled = false;
     try {
@@ -271,7 +272,7 @@ function verbOf(operation) {
   return operation["x-tinysvc"]?.job;
 }
 
-const JOB_RESPONSES = ["submit", "status", "retry"]; // verbs whose successful response is a job that may run
+const JOB_STATUS = { submit: 202, status: 200, retry: 202 }; // of the responses that are a job which may run
 
 /** Show each error at its input: that of `query.limit` there, that of `$.items[3]` at `$`. */
 function mark(form, errors) {

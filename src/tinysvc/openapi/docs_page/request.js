@@ -83,7 +83,7 @@ async function readBody(response, type, show, started) {
   if (/json/.test(type)) {
     const text = await blob.text();
     show.text(pretty(text));
-    if (response.ok) show.json?.(text);
+    show.json?.(text, response.status);
   } else if (/^image\//.test(type)) show.image(blob);
   else if (blob.size) show.file(blob);
   return blob.size;
