@@ -176,7 +176,8 @@ async def test_full_disk_is_507_and_is_reported_until_there_is_room(
             postgres.sql,
             f"CREATE FUNCTION {schema}.full_disk() RETURNS trigger LANGUAGE plpgsql AS "
             "$$BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END$$; "
-            f"CREATE TRIGGER full_disk BEFORE INSERT ON {schema}.tinysvc_jobs EXECUTE FUNCTION {schema}.full_disk()",
+            f"CREATE TRIGGER full_disk BEFORE INSERT ON {schema}.tinysvc_jobs "
+            f"FOR EACH ROW EXECUTE FUNCTION {schema}.full_disk()",
         )
         results = await asyncio.gather(
             store.submit(new_job()), store.finish(job_id, attempt, HEAD, b""), return_exceptions=True

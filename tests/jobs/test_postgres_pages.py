@@ -13,12 +13,11 @@ from tinysvc.jobs import postgres_batch, postgres_operations, postgres_pages
 from tinysvc.jobs.postgres_connection import SETTINGS
 
 STATEMENTS = [
-    (postgres_operations._QUEUED, ("/trainings", 5)),
-    (postgres_operations._DUE, (0.0,)),
+    (postgres_operations._STARTABLE, (0.0, ["/trainings"], [5], "1-owner")),
     (postgres_operations._OVER, (0.0,)),
     (postgres_operations._LONG_GONE, (0.0,)),
     (postgres_operations._OWNED, ("1-owner",)),
-    (postgres_batch._LOCK_ROWS, (["a" * 32],)),
+    (postgres_batch._FIRST, ("1-owner", ["a" * 32])),
     (postgres_batch._BY_KEYS, (["/trainings"], ["key"])),
     (postgres_pages._BY_STATE, (["/trainings"], ["queued"], 1 << 62, 10, None)),
     (postgres_pages._BY_PATH, ("/users/7", 1 << 62, 10, None, None)),

@@ -30,36 +30,44 @@ NOW = "extract(epoch FROM clock_timestamp())::double precision"
 COLUMNS = "id, seq, record"
 """The columns that `Batch.found` reads."""
 
-_BEGIN = f"""SELECT {NOW} AS now,
-    (SELECT lease_end > clock_timestamp() FROM tinysvc_job_servers WHERE owner = $1) AS alive"""
-_LOCK_ROWS = f"SELECT {COLUMNS} FROM tinysvc_jobs WHERE id = ANY($1::text[]) ORDER BY id FOR UPDATE"
+_FIRST = f"""WITH locked AS MATERIALIZED (
+        SELECT {COLUMNS} FROM tinysvc_jobs WHERE id = ANY($2::text[]) ORDER BY id FOR UPDATE
+    )
+    SELECT {NOW} AS now,
+    (SELECT lease_end > clock_timestamp() FROM tinysvc_job_servers WHERE owner = $1) AS alive, {COLUMNS}
+    FROM (SELECT 1) AS one LEFT JOIN locked ON true"""
 _BY_KEYS = """SELECT record, asked.route, asked.key FROM unnest($1::text[], $2::text[]) AS asked (route, key)
     JOIN tinysvc_jobs AS jobs ON jobs.route = asked.route AND jobs.key = asked.key AND jobs.key <> ''"""
 _LOCK_ROUTES = "SELECT pg_advisory_xact_lock(1953460846, hashtext(route)) FROM unnest($1::text[]) AS asked (route)"
 _COUNT_WAITING = """SELECT asked.route, coalesce(sum(number), 0)::bigint AS number
     FROM unnest($1::text[]) AS asked (route) LEFT JOIN tinysvc_job_counts AS counts
     ON counts.route = asked.route AND counts.state IN ('queued', 'scheduled') GROUP BY asked.route"""
-_INSERT = """INSERT INTO tinysvc_jobs
-    (id, route, path, state, priority, due, key, owner, expires, gone, record, request, body)
-    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::integer[], $6::double precision[],
-    $7::text[], $8::text[], $9::double precision[], $10::boolean[], $11::bytea[], $12::bytea[], $13::bytea[])
-    ON CONFLICT DO NOTHING"""
-_UPDATE = """UPDATE tinysvc_jobs AS jobs SET state = new.state, priority = new.priority, due = new.due, key = new.key,
-    owner = new.owner, expires = new.expires, gone = new.gone, record = new.record
-    FROM unnest($1::text[], $2::text[], $3::integer[], $4::double precision[], $5::text[], $6::text[],
-    $7::double precision[], $8::boolean[], $9::bytea[])
-    AS new (id, state, priority, due, key, owner, expires, gone, record) WHERE jobs.id = new.id"""
-_KEEP_CONTENTS = """INSERT INTO tinysvc_job_contents SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[])
-    ON CONFLICT (id, kind) DO UPDATE SET content = excluded.content"""
+_WRITE = """WITH added AS (
+        INSERT INTO tinysvc_jobs
+        (id, route, path, state, priority, due, key, owner, expires, gone, record, request, body)
+        SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::integer[], $6::double precision[],
+        $7::text[], $8::text[], $9::double precision[], $10::boolean[], $11::bytea[], $12::bytea[], $13::bytea[])
+        ON CONFLICT DO NOTHING RETURNING 1
+    ), changed AS (
+        UPDATE tinysvc_jobs AS jobs SET state = new.state, priority = new.priority, due = new.due, key = new.key,
+        owner = new.owner, expires = new.expires, gone = new.gone, record = new.record
+        FROM unnest($14::text[], $15::text[], $16::integer[], $17::double precision[], $18::text[], $19::text[],
+        $20::double precision[], $21::boolean[], $22::bytea[])
+        AS new (id, state, priority, due, key, owner, expires, gone, record) WHERE jobs.id = new.id
+    ), kept AS (
+        INSERT INTO tinysvc_job_contents SELECT * FROM unnest($23::text[], $24::text[], $25::bytea[])
+        ON CONFLICT (id, kind) DO UPDATE SET content = excluded.content
+    ), counted AS (
+        INSERT INTO tinysvc_job_counts AS counts SELECT $26, * FROM unnest($27::text[], $28::text[], $29::bigint[])
+        ON CONFLICT (slot, route, state) DO UPDATE SET number = counts.number + excluded.number
+    )
+    SELECT (SELECT count(*) FROM added) AS added, count(pg_notify($30, payload))
+    FROM unnest($31::text[]) AS notes (payload)"""
+"""All in one statement: each statement costs a round trip, and so a start of an attempt its share of 15 ms."""
 _DROP_SAVED = "DELETE FROM tinysvc_job_contents WHERE kind = 'saved' AND id = ANY($1::text[])"
 _DROP_CONTENTS = "DELETE FROM tinysvc_job_contents WHERE id = ANY($1::text[])"
 _EMPTY = "UPDATE tinysvc_jobs SET request = '', body = '' WHERE id = ANY($1::text[])"
 _DELETE = "DELETE FROM tinysvc_jobs WHERE id = ANY($1::text[])"
-_COUNT = """INSERT INTO tinysvc_job_counts AS counts
-    SELECT $1, * FROM unnest($2::text[], $3::text[], $4::bigint[])
-    ON CONFLICT (slot, route, state) DO UPDATE SET number = counts.number + excluded.number"""
-_NOTIFY = "SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS notes (payload)"
-
 
 Answer = TypeVar("Answer")
 
@@ -167,47 +175,44 @@ class Batch:
 
     async def write(self, connection: Any, channel: str) -> None:
         """Write all changes, without the commit. Raises Conflict."""
-        changed = [record for job_id, record in self.records.items() if record is not self._old.get(job_id)]
-        if new := [each for each in changed if each.id in self._new]:  # in the order of acceptance
-            await self._insert(connection, new)
-        if updated := [each for each in changed if each.id not in self._new]:
-            await connection.execute(_UPDATE, *_columns(updated, _UPDATED))
         if self._dropped:
             await connection.execute(_DROP_SAVED, list(self._dropped))
-        if self._contents:
-            ids, kinds = zip(*self._contents, strict=True)
-            await connection.execute(_KEEP_CONTENTS, ids, kinds, list(self._contents.values()))
         if self._expired or self._deleted:
             await connection.execute(_DROP_CONTENTS, [*self._expired, *self._deleted])
             await connection.execute(_EMPTY, list(self._expired))
             await connection.execute(_DELETE, list(self._deleted))
+        changed = [record for job_id, record in self.records.items() if record is not self._old.get(job_id)]
+        new = [each for each in changed if each.id in self._new]  # in the order of acceptance
+        contents = [(*names, content) for names, content in self._contents.items()]
         counts = sorted((*names, number) for names, number in self._counts.items() if number)
-        if counts:
-            slot = hash(self.server_id) % COUNT_SLOTS
-            await connection.execute(_COUNT, slot, *map(list, zip(*counts, strict=True)))
-        if self.changes:
-            await connection.execute(_NOTIFY, channel, payloads(self.changes))
-
-    async def _insert(self, connection: Any, new: list[Record]) -> None:
-        contents = [self._new[record.id] for record in new]
-        bodies = [list(column) for column in zip(*contents, strict=True)]
-        answer = await connection.execute(_INSERT, *_columns(new, _INSERTED), *bodies)
-        if int(answer.rpartition(" ")[2]) != len(new):
-            raise Conflict
+        if changed or counts:
+            row = await connection.fetchrow(
+                _WRITE,
+                *_columns(new, _INSERTED),
+                *_transposed([self._new[record.id] for record in new], 2),
+                *_columns([each for each in changed if each.id not in self._new], _UPDATED),
+                *_transposed(contents, 3),
+                hash(self.server_id) % COUNT_SLOTS,
+                *_transposed(counts, 3),
+                channel,
+                payloads(self.changes),
+            )
+            if row["added"] != len(new):
+                raise Conflict
 
 
 async def load(connection: Any, operations: Sequence[Operation[Any]], owner: str) -> Batch:
     """Begin the transaction, and read what the operations name."""
-    await connection.execute("BEGIN")
-    if all(operation.is_light for operation in operations):
-        await connection.execute("SET LOCAL synchronous_commit = off")
-    row = await connection.fetchrow(_BEGIN, owner)
-    batch = Batch(row["now"], owner, bool(row["alive"]))
+    is_light = all(operation.is_light for operation in operations)
+    await connection.execute("BEGIN; SET LOCAL synchronous_commit = off" if is_light else "BEGIN")
+    ids = sorted({job_id for operation in operations for job_id in operation.ids if is_id(job_id)})
+    rows = await connection.fetch(_FIRST, owner, ids)
+    batch = Batch(rows[0]["now"], owner, bool(rows[0]["alive"]))
+    if ids:
+        batch.found(row for row in rows if row["id"] is not None)
     if limited := sorted({operation.limited for operation in operations} - {""}):
         await connection.execute(_LOCK_ROUTES, limited)
         batch.waiting = {each["route"]: each["number"] for each in await connection.fetch(_COUNT_WAITING, limited)}
-    if ids := sorted({job_id for operation in operations for job_id in operation.ids if is_id(job_id)}):
-        batch.found(await connection.fetch(_LOCK_ROWS, ids))
     if keys := sorted({operation.key for operation in operations if operation.key is not None}):
         rows = await connection.fetch(_BY_KEYS, *map(list, zip(*keys, strict=True)))
         batch.keys = {(each["route"], each["key"]): _decode(each["record"]) for each in rows}
@@ -232,6 +237,10 @@ _INSERTED = (_UPDATED[0], lambda record: record.route, lambda record: plain(reco
 
 def _columns(records: Sequence[Record], readers: Iterable[Callable[[Record], Any]]) -> list[list[Any]]:
     return [[read(record) for record in records] for read in readers]
+
+
+def _transposed(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:
+    return [[row[column] for row in rows] for column in range(width)]
 
 
 def is_id(text: str) -> bool:

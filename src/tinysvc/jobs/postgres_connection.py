@@ -37,6 +37,7 @@ SETTINGS = {
     "idle_in_transaction_session_timeout": IDLE_TRANSACTION,
     "lock_timeout": LOCK_TIMEOUT,
     "jit": "off",
+    "plan_cache_mode": "force_generic_plan",  # planning takes longer than these statements
     # Every statement here has an index that fits. The planner must take it also while its statistics are old, as after
     # 100,000 durable jobs were accepted within a minute.
     "enable_seqscan": "off",

@@ -7,7 +7,7 @@ earlier commit by id and attempt.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..core.job_errors import KeyReused, TooManyWaiting
@@ -23,17 +23,29 @@ SWEEP_TOGETHER = 500
 LAPSE_TOGETHER = 1000
 """Attempts that one transaction ends when their server process is dead."""
 
-_DUE = f"""SELECT {COLUMNS} FROM tinysvc_jobs WHERE state = 'scheduled' AND due <= $1
-    ORDER BY due LIMIT {WAKE_TOGETHER} FOR UPDATE SKIP LOCKED"""
-_QUEUED = f"""SELECT {COLUMNS} FROM tinysvc_jobs WHERE route = $1 AND state = 'queued'
-    ORDER BY priority DESC, due, seq LIMIT $2 FOR UPDATE SKIP LOCKED"""
+_STARTABLE = f"""WITH due AS MATERIALIZED (
+        SELECT {COLUMNS} FROM tinysvc_jobs WHERE state = 'scheduled' AND due <= $1
+        ORDER BY due LIMIT {WAKE_TOGETHER} FOR UPDATE SKIP LOCKED
+    ), queued AS MATERIALIZED (
+        SELECT found.* FROM unnest($2::text[], $3::bigint[]) AS asked (route, number) CROSS JOIN LATERAL (
+            SELECT {COLUMNS}, request, body FROM tinysvc_jobs AS jobs
+            WHERE jobs.route = asked.route AND jobs.state = 'queued'
+            ORDER BY priority DESC, due, seq LIMIT asked.number FOR UPDATE SKIP LOCKED
+        ) AS found
+    ), lease AS MATERIALIZED (
+        SELECT lease_end > clock_timestamp() AS alive FROM tinysvc_job_servers
+        WHERE owner = $4 AND EXISTS (SELECT 1 FROM due UNION ALL SELECT 1 FROM queued) FOR KEY SHARE
+    )
+    SELECT {COLUMNS}, request, body, (SELECT alive FROM lease) AS alive FROM queued
+    UNION ALL SELECT {COLUMNS}, NULL, NULL, (SELECT alive FROM lease) FROM due"""
+"""What may start, locked. If there is anything, the lock on the lease holds off its end until the commit: a server
+process without a lease must not start attempts."""
 _OWNED = f"SELECT {COLUMNS} FROM tinysvc_jobs WHERE owner = $1 AND owner <> '' FOR UPDATE"
 _SOME_OWNED = f"{_OWNED.removesuffix('FOR UPDATE')} LIMIT {LAPSE_TOGETHER} FOR UPDATE SKIP LOCKED"
 _REQUESTS = """SELECT jobs.id, jobs.request, jobs.body, saved.content FROM tinysvc_jobs AS jobs
     LEFT JOIN tinysvc_job_contents AS saved ON saved.id = jobs.id AND saved.kind = 'saved'
     WHERE jobs.id = ANY($1::text[])"""
 _LOCK_LEASE = "SELECT lease_end < clock_timestamp() FROM tinysvc_job_servers WHERE owner = $1 FOR UPDATE"
-_SHARE_LEASE = "SELECT lease_end > clock_timestamp() FROM tinysvc_job_servers WHERE owner = $1 FOR KEY SHARE"
 _END_LEASE = """DELETE FROM tinysvc_job_servers WHERE owner = $1
     AND NOT EXISTS (SELECT FROM tinysvc_jobs WHERE owner = $1 AND owner <> '')"""
 _BEGIN_LEASE = """INSERT INTO tinysvc_job_servers VALUES ($1, clock_timestamp() + make_interval(secs => $2))
@@ -53,9 +65,13 @@ class Accept(Operation[Submitted]):
     def __init__(self, new: NewJob) -> None:
         self._new = new
         self._id = secrets.token_hex(16)  # here, so that a repetition has the same
-        self.ids = (self._id,)
         self.key = (new.route, new.key) if new.key else None
         self.limited = new.route if new.max_waiting is not None else ""
+
+    @property
+    def ids(self) -> Sequence[str]:  # type: ignore[override]
+        """Its row can be there only if an earlier commit has taken place."""
+        return (self._id,) if self.repeated else ()
 
     def apply(self, batch: Batch) -> Submitted:
         new = self._new
@@ -177,6 +193,7 @@ class Claim(Operation[list[Claimed]]):
         self._known = known
         """The attempts that this process runs, by id."""
         self._lost: list[Record] = []
+        self._requests: dict[str, tuple[bytes, bytes]] = {}
         self.answer: list[Claimed] = []
 
     async def load(self, connection: Any, batch: Batch) -> None:
@@ -186,11 +203,12 @@ class Claim(Operation[list[Claimed]]):
         if self.repeated:
             rows = batch.found(await connection.fetch(_OWNED, batch.server_id))
             self._lost = [each for each in rows if each.state == State.RUNNING and each.id not in self._known]
-        there = batch.found(await connection.fetch(_DUE, batch.now))
-        for route, number in self._capacity.items():
-            there += batch.found(await connection.fetch(_QUEUED, route, number))
-        if there:  # the lock holds off the end of our lease: a server without one must not start attempts
-            batch.is_alive = bool(await connection.fetchval(_SHARE_LEASE, batch.server_id))
+        routes, numbers = list(self._capacity), list(self._capacity.values())
+        rows = await connection.fetch(_STARTABLE, batch.now, routes, numbers, batch.server_id)
+        if rows:
+            batch.is_alive = bool(rows[0]["alive"])
+            batch.found(rows)
+            self._requests = {row["id"]: (row["request"], row["body"]) for row in rows if row["body"] is not None}
 
     def apply(self, batch: Batch) -> list[Claimed]:
         self.answer = []
@@ -208,13 +226,19 @@ class Claim(Operation[list[Claimed]]):
                 new = states.claim(record, batch.server_id, batch.now)
                 assert isinstance(new, Record)
                 chosen.append(batch.keep(new))
-        self.answer.extend(Claimed(record, b"", b"", None) for record in chosen)
+        self.answer.extend(Claimed(record, *self._requests.get(record.id, (b"", b"")), None) for record in chosen)
         return self.answer
 
     async def done(self, connection: Any, batch: Batch) -> None:
-        rows = await connection.fetch(_REQUESTS, [each.record.id for each in self.answer]) if self.answer else []
-        contents = {row["id"]: (row["request"], row["body"], row["content"]) for row in rows}
-        self.answer[:] = [Claimed(each.record, *contents[each.record.id]) for each in self.answer]
+        """Read the saved values, and the requests of those that were scheduled."""
+        ids = [each.record.id for each in self.answer if each.record.has_saved or each.record.id not in self._requests]
+        if ids:
+            rows = await connection.fetch(_REQUESTS, ids)
+            contents = {row["id"]: (row["request"], row["body"], row["content"]) for row in rows}
+            self.answer[:] = [
+                Claimed(each.record, *contents[each.record.id]) if each.record.id in contents else each
+                for each in self.answer
+            ]
 
 
 class Lapse(Operation[int]):
@@ -299,11 +323,17 @@ class Tick(Operation[bool]):
         self._tick = tick
         self._accept = Accept(new) if new is not None else None
         if self._accept is not None:
-            self.ids = self._accept.ids
             self.key = self._accept.key
             self.limited = self._accept.limited
         self._newest = float("-inf")
         self._sets = False
+
+    @property
+    def ids(self) -> Sequence[str]:  # type: ignore[override]
+        if self._accept is None:
+            return ()
+        self._accept.repeated = self.repeated
+        return self._accept.ids
 
     async def load(self, connection: Any, batch: Batch) -> None:
         await connection.execute(_NAME_TICK, self._name)
