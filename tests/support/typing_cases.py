@@ -15,9 +15,11 @@ from tinysvc import (
     Bearer,
     Event,
     HTTPError,
+    Job,
     Pool,
     Request,
     Response,
+    Retry,
     Service,
     WebSocket,
     budget,
@@ -26,9 +28,12 @@ from tinysvc import (
     cpu_route,
     io_resource,
     io_route,
+    job_route,
     seconds_left,
+    submit,
 )
 from tinysvc.core.settings import Settings
+from tinysvc.service.job_document import JobDocument
 from tinysvc.testing import serving
 
 
@@ -47,6 +52,12 @@ def events() -> Iterator[Event]:
     yield Event("one")
 
 
+@job_route("/trainings", retry=Retry(attempts=2), keep="7d", every="0 3 * * *", tags=["a"])
+def train(epochs: int, job: Job) -> float:
+    job.progress(0.5, loss=1)
+    return 0.5
+
+
 @io_resource
 async def user(token: Annotated[str, Bearer()]) -> str:
     return token
@@ -60,6 +71,7 @@ def model() -> float:
 async def a_decorated_function_stays_what_it_was() -> None:
     assert_type(await hello("Ada"), int)
     assert_type(square(2), int)
+    assert_type(train(2, Job()), float)
     assert_type(events(), Iterator[Event])
     assert_type(await user("t"), str)
     assert_type(model(), float)
@@ -80,7 +92,16 @@ async def so_does_one_that_is_called() -> None:
         assert_type(seconds_left(), float | None)
 
 
+async def a_submitted_job_has_the_type_of_its_result() -> None:
+    accepted = await submit(train, 2, after=60, priority=5, key="user-7")
+    assert_type(await accepted.result(timeout=5), float)
+    assert_type(await accepted.status(), JobDocument)
+    assert_type(await call(train, 2), float)
+
+
 def options_have_types() -> None:
+    job_route("/x", retry=3)  # type: ignore[arg-type]
+    job_route("/x", methods=["GET"])  # type: ignore[call-arg]
     io_route("/x", methods=["GET", "POST"])
     io_route("/x", timeout="1")  # type: ignore[arg-type]
     io_route("/x", batch=Batch())  # type: ignore[call-arg]
