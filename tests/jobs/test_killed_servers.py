@@ -14,7 +14,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from http_ends import on_loop
 from killed_servers import Servers
 from postgres import Postgres
 from system import wait_until
@@ -141,14 +140,12 @@ def test_killed_in_the_recovery_recovers_again(servers: Servers) -> None:
 POSTGRES_STEPS = ["before-commit:claim", "after-commit:save", "before-commit:finish", "after-commit:finish"]
 
 
-@on_loop
-async def test_killed_server_of_several_machines_loses_nothing(tmp_path: Path, postgres: Postgres) -> None:
+def test_killed_server_of_several_machines_loses_nothing(tmp_path: Path, postgres: Postgres) -> None:
     """With PostgreSQL, a job goes on when the lease of its dead server is over."""
-    url = await postgres.create_schema()
     with ExitStack() as processes:
-        servers = Servers(tmp_path, processes, "--jobs", url)
-        await asyncio.to_thread(servers.start)
-        await asyncio.to_thread(kill_at_each_step, servers)
+        servers = Servers(tmp_path, processes, "--jobs", asyncio.run(postgres.create_schema()))
+        servers.start()
+        kill_at_each_step(servers)
 
 
 def kill_at_each_step(servers: Servers) -> None:
