@@ -11,10 +11,12 @@ import pytest
 import pytest_asyncio
 
 from keepers import CAPACITY, Processes, new_job, processes
+from postgres import Postgres
 from tinysvc.cli import job_commands
 from tinysvc.cli.job_commands import run_job_command
 from tinysvc.cli.job_flags import JobCommand
 from tinysvc.core.errors import ConfigurationError
+from tinysvc.jobs.opening import store_of
 from tinysvc.jobs.records import Progress, Record, ResultHead, State
 from tinysvc.jobs.shared_store import SharedStore
 from tinysvc.jobs.store import Store
@@ -50,10 +52,10 @@ async def console(
     async with processes(tmp_path / "jobs.db") as servers:
         servers.path.touch()
 
-        def store_of(text: str) -> Store:
+        def store_in_memory(text: str) -> Store:
             return SharedStore(Path(text), servers._local)
 
-        monkeypatch.setattr(job_commands, "store_of", store_of)
+        monkeypatch.setattr(job_commands, "store_of", store_in_memory)
         yield Console(servers, capsys)
 
 
@@ -199,3 +201,21 @@ async def test_ended_job_cannot_be_cancelled(console: Console) -> None:
 async def test_missing_store_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"there is no store .*nothing\.db in .*; name the one of the server"):
         await asyncio.to_thread(run_job_command, JobCommand("--jobs", ""), str(tmp_path / "nothing.db"))
+
+
+async def test_jobs_in_postgresql_are_listed_and_cancelled(
+    postgres: Postgres, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = await postgres.create_database()
+    server = store_of(url)
+    await server.open("server", "shop")
+    try:
+        waiting = (await server.submit(new_job())).record
+        await asyncio.to_thread(run_job_command, JobCommand("--jobs", ""), url)
+        assert capsys.readouterr().out.endswith("1 queued\n")
+        await asyncio.to_thread(run_job_command, JobCommand("--cancel-job", waiting.id), url)
+        record = await server.get(waiting.id)
+        assert record is not None
+        assert record.state == State.CANCELLED
+    finally:
+        await server.aclose()

@@ -16,7 +16,7 @@ from pathlib import Path
 from ..core.errors import ConfigurationError
 from ..core.job_errors import JobError
 from ..jobs.documents import document_of, encoded
-from ..jobs.opening import store_of
+from ..jobs.opening import new_owner, store_of
 from ..jobs.records import AttemptRecord, Record, State
 from ..jobs.states import Refusal
 from ..jobs.store import Store
@@ -69,7 +69,7 @@ async def _opened(text: str) -> AsyncIterator[Store]:
             f"there is no store {text} in {Path.cwd()}; name the one of the server, as in --jobs /path/to/jobs.db"
         )
     store = store_of(text)
-    await store.open("", "")
+    await store.open(new_owner(), "")  # it runs no attempts, and serves no service
     try:
         yield store
     finally:
