@@ -235,8 +235,13 @@ class SharedStore:
                     reported = self._problem
                     log.error("the store of durable jobs cannot be opened again: %s", error)
             await asyncio.sleep(pause)
-        role = "keeps" if self.is_keeper else f"asks process {self._link.keeper}, which keeps" if self._link else "lost"
-        log.info("this process %s the store %s now, after %.2f s", role, self.path.name, monotonic() - began)
+        keeper = f"process {self._link.keeper}" if self._link is not None else "this process"
+        log.info(
+            "%s keeps the store %s now, %.2f s after the end of the last one",
+            keeper,
+            self.path.name,
+            monotonic() - began,
+        )
         self._on_change(MISSED)
 
     # Calls
