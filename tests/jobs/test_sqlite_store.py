@@ -8,31 +8,9 @@ from typing import Any
 
 import pytest_asyncio
 
-from store_contract import OwnerView, StoreContract
-from tinysvc.jobs.sqlite_store import SqliteStore
-
-
-class FileHarness:
-    """One file, opened by a keeper in the name of all server processes."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.keeper: SqliteStore | None = None
-
-    async def server(self, owner: str) -> Any:
-        if self.keeper is None:
-            self.keeper = SqliteStore(self.path)
-            await self.keeper.open("keeper", "service")
-        return OwnerView(self.keeper, owner)
-
-    async def kill(self, owner: str) -> None:
-        assert self.keeper
-        await self.keeper.died(owner)
-
-    async def restart(self) -> None:
-        if self.keeper is not None:
-            await self.keeper.aclose()
-            self.keeper = None
+from sqlite_harness import FileHarness
+from store_contract import StoreContract
+from store_edges import StoreEdges
 
 
 @pytest_asyncio.fixture
@@ -44,3 +22,9 @@ async def harness(tmp_path: Path) -> AsyncIterator[FileHarness]:
 
 class TestSqliteStore(StoreContract):
     pass
+
+
+class TestEdges(StoreEdges):
+    @pytest_asyncio.fixture
+    async def store(self, harness: FileHarness) -> Any:
+        return await harness.server("server")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -36,9 +37,11 @@ class SqliteStore:
 
     Args:
         path: The file; it is created, with mode 0600, if there is none.
+        clock: Returns the Unix time in seconds. It may jump.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
         self.path = Path(os.path.realpath(path))
         self.inherited: tuple[int, ...] = ()
         self._files = Files(self.path.with_name(f"{self.path.name}-files"))
@@ -64,7 +67,7 @@ class SqliteStore:
         """
         loop = asyncio.get_running_loop()
         self._file_threads = ThreadPoolExecutor(FILE_THREADS, "tinysvc job files")
-        self._tables = Tables(self.path, owner, service, self._report)
+        self._tables = Tables(self.path, owner, service, self._report, self._clock)
         self._thread = SqliteThread(self._tables, str(self.path))
         try:
             await loop.run_in_executor(self._file_threads, prepare_file, self.path)

@@ -74,10 +74,18 @@ class Tables:
         owner: The server process that opens it.
         service: The service, whose durable jobs are in it. Empty: do not ask (command line).
         report: Gets the committed changes, and the files that no row names any more; called on the event loop.
+        clock: Returns the Unix time in seconds.
     """
 
-    def __init__(self, path: Path, owner: str, service: str, report: Callable[[list[Change], list[str]], None]) -> None:
-        self.clock = time.time
+    def __init__(
+        self,
+        path: Path,
+        owner: str,
+        service: str,
+        report: Callable[[list[Change], list[str]], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.clock = clock
         self._path = path
         self._owner = owner
         self._service = service
@@ -230,7 +238,7 @@ class Tables:
                 raise TooManyWaiting(f"{waiting} durable jobs of {new.route} wait already.")
         record = states.accepted(new, secrets.token_hex(16), self.clock())
         seq, self._next = self._next, self._next + 1
-        path = None if record.path in ("", record.route) else record.path
+        path = None if record.path == record.route else record.path
         columns = (record.id, record.route, path, record.state, record.priority, record.due, record.key or None)
         self._new_rows.append((seq, *columns, None, None, _encode(record).decode()))
         self._new_requests.append((seq, file, None if file else new.body, new.request))
