@@ -85,6 +85,15 @@ def test_long_attempt_begins_before_further_short_ones() -> None:
     assert capacity.free(pool, {"/sums"}, [Placed(limited)] * 2) == ({}, 0)
 
 
+def test_big_requests_are_not_claimed_far_ahead() -> None:
+    pool = ProcessPoolExecutor(2)
+    capacity = Capacity(places(pool))
+    capacity.note("/sums", 0.001, size=4 << 20)
+    assert capacity.free(pool, {"/sums"}, []) == ({"/sums": 4}, 4)
+    capacity.note("/sums", 0.001, size=400 << 20)
+    assert capacity.free(pool, {"/sums"}, []) == ({"/sums": 2}, 2)
+
+
 def test_pool_with_cpu_routes_claims_nothing_ahead() -> None:
     pool = ProcessPoolExecutor(3)
     capacity = Capacity(found := places(pool, shares_pool=True))

@@ -67,3 +67,10 @@ def test_sigterm_requeues_a_running_job_which_goes_on_after_the_restart(tmp_path
         document = server.get(location).json()
     assert (document["state"], document["used"], document["attempt"]) == ("succeeded", 1, 2)
     assert [attempt["cause"] for attempt in document["attempts"]] == ["shutdown", "succeeded"]
+
+
+def test_server_whose_store_has_closed_itself_ends_with_status_1(tmp_path: Path) -> None:
+    command = tinysvc("runner_jobs:ONLY_JOBS", "--cpu-workers", "1", "--jobs", str(tmp_path / "own.db"))
+    with served(*command, cwd=SUPPORT) as server:
+        assert httpx.post(f"{server.url}/break", timeout=20).status_code == 204
+        assert server.process.wait(20) == 1

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import jobs
-from tinysvc import Job, Retry, Service, cpu_route, io_route, job_route
+from tinysvc import Job, Request, Retry, Service, cpu_route, io_route, job_route
 
 SOON = Retry(attempts=3, wait=0.01)
 
@@ -91,12 +91,20 @@ def sleep(seconds: float) -> None:
     time.sleep(seconds)
 
 
+@io_route("/break", methods=["POST"])
+async def break_store(request: Request) -> None:
+    """Do what a store does that closes itself for good."""
+    request.served_by._break()
+
+
 @io_route("/hello")
 async def hello() -> str:
     return "hello"
 
 
-ONLY_JOBS = Service(add, crash, segfault, allocate, fail, be_late, wait, block_in_c, count_epochs, hello, name="runner")
+ONLY_JOBS = Service(
+    add, crash, segfault, allocate, fail, be_late, wait, block_in_c, count_epochs, hello, break_store, name="runner"
+)
 """The pool runs durable jobs only."""
 
 SHARED = Service(wait, add, pid, sleep, name="shared")

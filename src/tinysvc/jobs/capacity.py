@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+from ..core.units import MiB
 from ..runtime.durable_jobs import DurablePlace
 
 log = logging.getLogger("tinysvc.jobs")
@@ -21,6 +22,18 @@ on a slow disk."""
 
 MOST_AHEAD = 64
 """Attempts that may be claimed ahead in a pool."""
+
+
+AHEAD_BYTES = 8 * MiB
+"""Bytes of requests and saved values that may be in memory for attempts that are claimed ahead."""
+
+
+class Usual(NamedTuple):
+    """What the attempts of a route usually need; moving averages."""
+
+    seconds: float
+    size: float
+    """Bytes of the request's body and the saved value."""
 
 
 class Placed(Protocol):
@@ -46,7 +59,7 @@ class Capacity:
     def __init__(self, places: Sequence[DurablePlace]) -> None:
         self.pools = list({place.pool: None for place in places})
         self._places = places
-        self._means: dict[str, float] = {}  # seconds of an attempt, by route
+        self._means: dict[str, Usual] = {}  # by route
         for pool in {place.pool: None for place in places if place.shares_pool and place.pool.max_workers == 1}:
             log.warning(
                 "the pool %s has one worker, for cpu routes and for durable jobs: requests wait while a durable job "
@@ -54,10 +67,15 @@ class Capacity:
                 pool.name,
             )
 
-    def note(self, path: str, seconds: float) -> None:
-        """An attempt of the route has run for so long."""
-        mean = self._means.get(path)
-        self._means[path] = seconds if mean is None else mean + (seconds - mean) / 10
+    def note(self, path: str, seconds: float, size: int = 0) -> None:
+        """An attempt of the route has run for so long, and its durable job has `size` bytes."""
+        known = self._means.get(path)
+        if known is None:
+            self._means[path] = Usual(seconds, size)
+        else:
+            self._means[path] = Usual(
+                known.seconds + (seconds - known.seconds) / 10, known.size + (size - known.size) / 10
+            )
 
     def share(self, place: DurablePlace) -> int:
         """The workers of its pool that durable jobs may hold."""
@@ -92,12 +110,15 @@ class Capacity:
         return free, left + ahead
 
     def _is_short(self, place: DurablePlace) -> bool:
-        is_known = self._means.get(place.plan.path, AHEAD) < AHEAD
+        known = self._means.get(place.plan.path)
+        is_known = known is not None and known.seconds < AHEAD
         return is_known and not place.shares_pool and place.plan.route.limit is None
 
     def _ahead(self, short: Sequence[DurablePlace], workers: int) -> int:
         """How many of these routes may be claimed beyond the workers that will run them."""
         if not short or workers <= 0:
             return 0
-        longest = max(self._means[place.plan.path] for place in short)
-        return min(MOST_AHEAD, int(workers * (AHEAD / max(longest, 0.0001) - 1)))
+        known = [self._means[place.plan.path] for place in short]
+        longest, largest = max(each.seconds for each in known), max(each.size for each in known)
+        by_time = workers * (AHEAD / max(longest, 0.0001) - 1)
+        return int(min(MOST_AHEAD, by_time, AHEAD_BYTES / max(largest, 1)))

@@ -188,10 +188,11 @@ class Runner:
                     await self._claim(pool)
                 seconds = await self._until_due()
                 self._problem = ""
-            except StoreError as error:
+            except Exception as error:  # any: without this task no attempt would ever begin
                 if not self._problem:
-                    log.error("no attempt of a durable job begins: %s", error)
-                self._problem, seconds = str(error), STORE_PAUSE
+                    unknown = None if isinstance(error, StoreError) else error
+                    log.error("no attempt of a durable job begins: %s", error, exc_info=unknown)
+                self._problem, seconds = str(error) or type(error).__name__, STORE_PAUSE
                 self._look_again()
             try:
                 async with asyncio.timeout(seconds):
@@ -240,7 +241,7 @@ class Runner:
 
     def _on_freed(self, attempt: RunningAttempt) -> None:
         if attempt.job is not None and attempt.job.started:
-            self._capacity.note(attempt.place.plan.path, attempt.job.ran)
+            self._capacity.note(attempt.place.plan.path, attempt.job.ran, attempt.size)
         self._woken.set()
 
     def _on_end(self, attempt: RunningAttempt) -> None:
@@ -262,10 +263,10 @@ class Runner:
         """Stop the attempts that are no longer ours, after changes that this process has perhaps not seen."""
         if not self._missed:
             return
-        self._missed = False
         for attempt in list(self._running.values()):
             record = await self._store.get(attempt.id)
             if record is not None and record.attempt == attempt.number and record.state == State.RUNNING:
                 continue
             is_cancelled = record is not None and record.attempt == attempt.number and record.state == State.CANCELLED
             attempt.stop("cancelled" if is_cancelled else "lost")
+        self._missed = False

@@ -70,6 +70,7 @@ class RunningAttempt:
         self.id = claimed.record.id
         self.number = claimed.record.attempt
         self.place = place
+        self.size = len(claimed.body) + len(claimed.saved or b"")
         self.job: Job | None = None  # in the pool
         self.is_at_work = True  # it needs a worker, or the store does not take its end
         self.unreported = ""  # why the store has not taken its end yet
@@ -215,10 +216,12 @@ class RunningAttempt:
         while self._reason != "lost":
             try:
                 return await write()
-            except StoreError as error:
+            except Exception as error:  # any: an attempt that is not reported would run for ever in the store
                 if not self.unreported:
-                    log.error("the end of %s is kept in memory, and written later: %s", self._name(), error)
-                self.unreported, self.is_at_work = str(error), True
+                    unknown = None if isinstance(error, StoreError) else error
+                    text = "the end of %s is kept in memory, and written later: %s"
+                    log.error(text, self._name(), error, exc_info=unknown)
+                self.unreported, self.is_at_work = str(error) or type(error).__name__, True
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
         return True
