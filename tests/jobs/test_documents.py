@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tinysvc.jobs.documents import document_of, encoded, etag_of, page_of
-from tinysvc.jobs.records import AttemptRecord, Page, Progress, Record, State
+from tinysvc.jobs.records import CAUSES, AttemptRecord, Page, Progress, Record, State
+from tinysvc.pool.crash_reports import describe_end
 
 ID = "0" * 32
 
@@ -93,3 +94,29 @@ def test_page_counts_every_state() -> None:
 
 def test_entity_tag_changes_with_the_version() -> None:
     assert etag_of(record(version=1)) != etag_of(record(version=2))
+
+
+@pytest.mark.parametrize("cause", sorted(CAUSES - {"succeeded"}))
+def test_text_of_an_exception_is_for_the_operator_only(cause: str) -> None:
+    attempt = AttemptRecord(number=1, started=1.0, ended=2.0, cause=cause, detail="password=secret")
+    failed = record(State.FAILED, attempts=[attempt])
+    is_public = cause in {
+        "worker-died",
+        "deadline",
+        "server-died",
+        "shutdown",
+        "cancelled",
+        "lease-lost",
+        "not-started",
+    }
+    assert ("secret" in encoded(document_of(failed)).decode()) == is_public
+    assert "secret" in encoded(document_of(failed, with_exceptions=True)).decode()
+
+
+def test_stack_of_a_crashed_worker_is_for_the_operator_only() -> None:
+    detail = describe_end(
+        -11, "", out_of_memory=None, peak=2**20, stack='Fatal Python error\n  File "/own/a.py", line 7'
+    )
+    found = record(attempts=[AttemptRecord(number=1, started=1.0, ended=2.0, cause="worker-died", detail=detail)])
+    assert "/own/a.py" in shown(found, with_exceptions=True)["attempts"][0]["detail"]
+    assert shown(found)["attempts"][0]["detail"] == "was killed by SIGSEGV; peak memory 1 MiB"

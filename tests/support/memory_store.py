@@ -11,6 +11,7 @@ from typing import Any
 
 from tinysvc.core.job_errors import KeyReused, TooManyWaiting
 from tinysvc.jobs import states
+from tinysvc.jobs.cursors import place_of
 from tinysvc.jobs.records import (
     WAITING,
     CancelOutcome,
@@ -79,7 +80,7 @@ class MemoryStore:
     ) -> Page:
         kept = [each for each in self.records.values() if not each.gone]
         mine = [each for each in kept if route in (None, each.route) and path in (None, each.path)]
-        before = int(cursor) if cursor else len(self.places) + 1
+        before = place_of(cursor)
         found = [each for each in reversed(mine) if state in (None, each.state) and self.places[each.id] < before]
         more = str(self.places[found[limit - 1].id]) if len(found) > limit else ""
         return Page(found[:limit], more, dict(Counter(str(each.state) for each in mine)))

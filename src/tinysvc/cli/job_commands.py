@@ -59,7 +59,7 @@ async def _carry_out(asked: JobCommand, store: str, as_json: bool) -> list[str]:
         if asked.flag == "--jobs":
             return await _listed(opened, asked.value, as_json)
         record = await _COMMANDS[asked.flag](opened, asked.value)
-    return [encoded(document_of(record)).decode()] if as_json else _shown(record)
+    return [encoded(document_of(record, with_exceptions=True)).decode()] if as_json else _shown(record)
 
 
 @asynccontextmanager
@@ -87,7 +87,7 @@ async def _listed(store: Store, state: str, as_json: bool) -> list[str]:
         if not page.records:
             break
     if as_json:
-        return [encoded(document_of(each)).decode() for each in records]
+        return [encoded(document_of(each, with_exceptions=True)).decode() for each in records]
     summary = ", ".join(f"{counts[each]} {each}" for each in State if counts.get(each)) or "no durable jobs"
     if not records:
         return [summary]

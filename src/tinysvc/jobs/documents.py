@@ -12,14 +12,21 @@ from ..runtime.job_headers import shown_key
 from ..service.job_document import JOB_STATES, AttemptDocument, JobDocument, JobLinks, JobPage
 from .records import ENDED, AttemptRecord, Page, Record, State
 
+PRIVATE_CAUSES = frozenset({"error", "unencodable", "saved-unreadable", "arguments-no-longer-fit"})
+"""Causes whose detail is the text of an exception: it may hold secrets, as the address of a database does."""
 
-def document_of(record: Record, root_path: str = "", *, is_served: bool = True) -> JobDocument:
+
+def document_of(
+    record: Record, root_path: str = "", *, is_served: bool = True, with_exceptions: bool = False
+) -> JobDocument:
     """The document of a durable job.
 
     Args:
         record: Its record.
         root_path: Prefix that a proxy removes from each path.
         is_served: Whether its route is served here. Otherwise the document has no links.
+        with_exceptions: Show the texts of exceptions in the attempts: for the operator, and not for clients. These see
+            the `problem` of a failed durable job, as they see that of a failed request.
     """
     progress = record.progress
     return JobDocument(
@@ -29,7 +36,7 @@ def document_of(record: Record, root_path: str = "", *, is_served: bool = True) 
         progress=_fraction(record),
         values={} if progress is None else progress.values,
         attempt=record.attempt,
-        attempts=[_attempt(each) for each in record.attempts],
+        attempts=[_attempt(each, with_exceptions) for each in record.attempts],
         used=record.used,
         max_attempts=record.max_attempts,
         priority=record.priority,
@@ -97,15 +104,20 @@ def _fraction(record: Record) -> float | None:
     return None if record.progress is None else record.progress.fraction
 
 
-def _attempt(attempt: AttemptRecord) -> AttemptDocument:
+def _attempt(attempt: AttemptRecord, with_exceptions: bool) -> AttemptDocument:
     return AttemptDocument(
         number=attempt.number,
         started=_moment(attempt.started),
         ended=_moment(attempt.ended),
         cause=attempt.cause,  # type: ignore[arg-type]  # the same words
-        detail=attempt.detail,
+        detail=attempt.detail if with_exceptions else _public(attempt),
         counts=attempt.counts,
     )
+
+
+def _public(attempt: AttemptRecord) -> str:
+    """The detail without the text of an exception, and without the stack of a worker that has crashed."""
+    return "" if attempt.cause in PRIVATE_CAUSES else attempt.detail.partition("; Python stack, ")[0]
 
 
 @overload

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from .cursors import place_of
 from .postgres_batch import plain
 from .postgres_connection import Readers
 from .records import Page, Record, State
@@ -25,8 +26,6 @@ _BY_STATE = """SELECT found.seq, found.record FROM unnest($1::text[], $2::text[]
 _BY_PATH = """SELECT seq, record FROM tinysvc_jobs WHERE path = $1 AND seq < $2 AND NOT gone
     AND ($4::text IS NULL OR route = $4) AND ($5::text IS NULL OR state = $5) ORDER BY seq DESC LIMIT $3"""
 
-_END = (1 << 63) - 1
-
 
 async def read_page(
     readers: Readers, route: str | None, state: State | None, limit: int, cursor: str, path: str | None
@@ -38,7 +37,7 @@ async def read_page(
     path = plain(path) if path is not None else None
     by_path = path is not None and path != route
     counts = await readers.fetch(_COUNTS_OF_PATH, route, path) if by_path else await readers.fetch(_COUNTS, route)
-    before = int(cursor) if cursor else _END
+    before = place_of(cursor)
     rows: list[Any] = []
     if by_path:
         rows = await readers.fetch(_BY_PATH, path, before, limit + 1, route, state and state.value)

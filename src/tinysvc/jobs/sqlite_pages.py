@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from .cursors import place_of
 from .records import Page, Record, State
 
 INSERTED = 64
@@ -42,7 +43,7 @@ def read_page(
         ranges = [("route = ? AND state = ?", key) for key in mine if state in (None, key[1])]
         if route is None and state is None:
             ranges = [("true", ())]
-    before = int(cursor) if cursor else 2**63 - 1
+    before = place_of(cursor)
     rows: list[tuple[int, str]] = []
     for where, values in ranges:
         query = f"SELECT seq, record FROM jobs WHERE {where} AND seq < ? ORDER BY seq DESC LIMIT ?"  # noqa: S608
