@@ -174,6 +174,47 @@ async def test_call_calls_what_the_page_says(tmp_path: Path) -> None:
     assert {each for each in named if not is_called(*each, called)} == set(), "named on the page, but not called"
 
 
+JOB = """
+from tinysvc import Job, job_route
+
+@job_route("/walked")
+def walked(job: Job) -> int:
+    job.progress(0.5)
+    job.save(1)
+    return 7
+"""
+
+
+@pytest.mark.asyncio
+@pytest.mark.usefixtures("nothing_left")
+async def test_durable_job_calls_what_the_page_says(tmp_path: Path) -> None:
+    """The steps in the server process, which is the keeper, too; its file has a thread of its own."""
+    section = PAGE.partition("## A durable job")[2].partition("\n## ")[0]
+    steps = [line for line in section.splitlines() if re.match(r"\| \d", line)]
+    steps = [line for line in steps if "| worker |" not in line and "| keeper |" not in line]
+    named = {(match[1], match[2] or "") for line in steps for match in NAMED.finditer(line)}
+    named -= {("runtime/job.py", "Attempt"), ("jobs/attempt_ends.py", "end_by_error"), ("jobs/states.py", "claim")}
+    (tmp_path / "walked_job.py").write_text(JOB)
+    settings = Settings(port=0, cpu_workers=1, jobs=str(tmp_path / "jobs.db"))
+    async with Server(load_service(str(tmp_path / "walked_job.py")), settings).listening() as url:
+        with calls() as called:
+            reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+            writer.write(b"POST /walked HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n")
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 202 ")
+            location = re.search(rb"location: (\S+)", head)
+            length = re.search(rb"content-length: (\d+)", head)
+            assert location is not None
+            assert length is not None
+            await reader.readexactly(int(length[1]))
+            writer.write(b"GET %b/result HTTP/1.1\r\nhost: x\r\nprefer: wait=20\r\n\r\n" % location[1])
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+            assert await reader.readexactly(1) == b"7"
+            writer.close()
+    assert len(named) > 8
+    assert {each for each in named if not is_called(*each, called)} == set(), "named on the page, but not called"
+
+
 MOST_IO_CALLS = 12
 """Functions of tinysvc that a bare io request calls, from its bytes to the bytes of its response."""
 

@@ -50,6 +50,7 @@ NAMES = [
     "notes",
     "office",
     "text",
+    "training",
     "users",
     "vectors",
 ]

@@ -29,8 +29,15 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_wheel_contains_examples_and_type_marker(installed: Path) -> None:
     assert (installed / "tinysvc" / "py.typed").exists()
     carried = {path.name for path in (installed / "tinysvc" / "examples").iterdir()}
-    assert carried == {path.name for path in (ROOT / "examples").glob("*.py")} | {"office"}
-    for folder in ("examples/office", "cli/template", "openapi/docs_page", "web/page_parts", "jobs/jobs_page"):
+    assert carried == {path.name for path in (ROOT / "examples").glob("*.py")} | {"office", "training"}
+    for folder in (
+        "examples/office",
+        "examples/training",
+        "cli/template",
+        "openapi/docs_page",
+        "web/page_parts",
+        "jobs/jobs_page",
+    ):
         source = ROOT if folder.startswith("examples") else ROOT / "src" / "tinysvc"
         there = {path.name for path in (source / folder).iterdir() if path.is_file()}
         assert {path.name for path in (installed / "tinysvc" / folder).iterdir()} == there
