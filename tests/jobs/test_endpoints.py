@@ -117,3 +117,14 @@ async def test_documents_are_compressed_where_the_server_compresses() -> None:
         events = events_of(await streamed(service, jobs[0]["links"]["self"], **gzip_too))
         assert (await anext(events))[1] == jobs[0]
         await events.aclose()
+
+
+@pytest.mark.asyncio
+async def test_drain_ends_each_wait_for_the_end_of_a_job() -> None:
+    async with job_service(train) as service:
+        waiting = asyncio.create_task(service.send("POST", "/trainings", headers={"prefer": "wait=60"}))
+        while not service.store.watchers:
+            await asyncio.sleep(0.001)
+        service.jobs.endpoints.pause()
+        assert (await waiting).status == 202
+        assert (await service.send("POST", "/trainings", headers={"prefer": "wait=60"})).status == 202

@@ -95,8 +95,9 @@ tasks: set[asyncio.Task[None]] = set()
 class JobService:
     """A running service with job routes, and its store."""
 
-    def __init__(self, running: RunningService, store: MemoryStore) -> None:
+    def __init__(self, running: RunningService, store: MemoryStore, jobs: JobsWithoutRunner) -> None:
         self.running = running
+        self.jobs = jobs
         self.store = store
 
     async def send(
@@ -146,11 +147,10 @@ async def job_service(
 ) -> AsyncIterator[JobService]:
     """Serve a service of these functions while the block runs; `runs`: with durable jobs that run on the event loop."""
     store = store or MemoryStore()
-    service, jobs = Service(*parts, **options), JobsOnTheLoop if runs else JobsWithoutRunner
-    make_durable = lambda _, settings: jobs(store, settings)  # noqa: E731
     given = Settings(cpu_workers=0, pools={name: Pool() for name in pools}, **settings or {})
-    async with at_work(service, given, make_durable=make_durable) as running:
-        yield JobService(running, store)
+    jobs = (JobsOnTheLoop if runs else JobsWithoutRunner)(store, given)
+    async with at_work(Service(*parts, **options), given, make_durable=lambda *_: jobs) as running:
+        yield JobService(running, store, jobs)
 
 
 def document(response: Response) -> dict[str, Any]:

@@ -35,6 +35,10 @@ class JobEndpoints:
         self._cancel = cancel
         self._watchers = Watchers(store)
 
+    def pause(self) -> None:
+        """The server drains: requests that wait for the end of a durable job get their response now."""
+        self._watchers.pause()
+
     def _handlers(self, plan: Plan) -> JobHandlers:
         return JobHandlers(plan, Intake(plan, self._settings), self._store, self._watchers, self._cancel)
 

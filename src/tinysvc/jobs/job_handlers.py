@@ -12,10 +12,8 @@ Each of them sees the durable jobs of its own path only: /users/7/trainings does
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
 from time import time
 from typing import Any
 from urllib.parse import urlencode
@@ -87,7 +85,7 @@ class JobHandlers:
         except KeyReused:
             raise KeyReused(shown_key(new.key)) from None
         if wait.seconds:
-            record = await self._waited(request, record, wait)
+            record = await self._watchers.until_ended(record, wait.seconds, request)
         location = ("location", url_of(record, request.peer.root_path))
         if wait.preferred and record.state in (State.SUCCEEDED, State.FAILED):
             response = await self._result_of(record, request)
@@ -125,7 +123,7 @@ class JobHandlers:
     async def result(self, request: Request) -> Response:
         record, wait = await self._record(request), Wait(request)
         if wait.seconds:
-            record = await self._waited(request, record, wait)
+            record = await self._watchers.until_ended(record, wait.seconds, request)
         response = await self._result_of(record, request)
         response.headers += wait.headers()
         return response
@@ -171,24 +169,6 @@ class JobHandlers:
         response = Response(content, status, lines or (), content_type=JSON)
         response.headers += [*validators(etag=etag_of(record)), ("cache-control", "no-cache")]
         return response
-
-    async def _waited(self, request: Request, record: Record, wait: Wait) -> Record:
-        """The newest record: at the end of the durable job, or of the wait. A disconnect ends the wait."""
-        if record.state in ENDED:
-            return record
-        outer, loop = request.on_disconnect, asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(wait.seconds) as limit:
-                request.on_disconnect = lambda: limit.reschedule(loop.time())
-                async with aclosing(self._watchers.changes(record.id, record.version)) as changes:
-                    async for newer in changes:
-                        record = newer
-        except TimeoutError:
-            if not limit.expired():
-                raise
-        finally:
-            request.on_disconnect = outer
-        return record
 
     async def _result_of(self, record: Record, request: Request) -> Response:
         """The response that is stored with a durable job. Raises why there is none."""

@@ -98,8 +98,9 @@ class ServiceJobs:
         self._tasks = [asyncio.create_task(each) for each in (self._sweep(), self._scheduler.run())]
 
     def pause(self) -> None:
-        """Begin no further attempt."""
+        """Begin no further attempt, and let no request wait for the end of one."""
         self._runner.pause()
+        self._endpoints.pause()
         for task in self._tasks:
             task.cancel()
 

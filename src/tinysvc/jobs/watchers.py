@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
+from functools import partial
 from time import monotonic
 
 from ..core.job_errors import StoreError
+from ..core.requests import Request
 from .records import ENDED, Change, Record
 from .store import Store
 
@@ -38,6 +40,14 @@ class Watchers:
         self._store = store
         self._followed: dict[str, Followed] = {}
         self._stop_watching: Callable[[], None] | None = None
+        self._waits: set[asyncio.Timeout] = set()
+        self._is_paused = False
+
+    def pause(self) -> None:
+        """The server drains: requests that wait for an end get their response now, and can ask another server."""
+        self._is_paused = True
+        for limit in self._waits:
+            _expire(limit)
 
     def _on_change(self, change: Change) -> None:
         if change.id:
@@ -78,6 +88,34 @@ class Watchers:
                 if record.state in ENDED:
                     return
                 version = record.version
+
+    async def until_ended(self, record: Record, seconds: float, request: Request) -> Record:
+        """The record of a durable job when it has ended; else the newest one after some seconds.
+
+        A disconnect of the request ends the wait, and so does a drain.
+        """
+        if record.state in ENDED or self._is_paused:
+            return record
+        outer = request.on_disconnect
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                self._waits.add(limit)
+                request.on_disconnect = partial(_expire, limit)
+                async with aclosing(self.changes(record.id, record.version)) as changes:
+                    async for newer in changes:
+                        record = newer
+        except TimeoutError:
+            if not limit.expired():
+                raise
+        finally:
+            self._waits.discard(limit)
+            request.on_disconnect = outer
+        return record
+
+
+def _expire(limit: asyncio.Timeout) -> None:
+    """End a wait now."""
+    limit.reschedule(asyncio.get_running_loop().time())
 
 
 class Followed:
