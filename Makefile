@@ -19,7 +19,7 @@ help:
 	@echo "make docs    build the documentation into site/"
 	@echo "make bench   run the benchmarks beside other frameworks (QUICK=1: short; ONLY=io: one part; BEFORE=v1.0: beside an earlier commit)"
 	@echo "make soak    run all kinds of traffic at once for ten minutes (SECONDS=60: one minute),"
-	@echo "             then kill servers of durable jobs 500 times (ROUNDS=50: 50 times)"
+	@echo "             then kill servers of durable jobs, 500 times with SQLite and 200 with PostgreSQL (ROUNDS=50)"
 	@echo "make fuzz    send mutated bytes, a minute for each target (TARGET=server; SECONDS=600)"
 	@echo "make coverage  run the tests and check the coverage"
 	@echo "make format  format the code with ruff;  make clean"
@@ -73,6 +73,7 @@ bench: $(READY)
 soak: $(READY)
 	@$(BIN)/python benchmarks/soak.py --seconds $(or $(SECONDS),600)
 	@$(BIN)/python benchmarks/soak_jobs.py --rounds $(or $(ROUNDS),500)
+	@$(BIN)/python benchmarks/soak_jobs.py --rounds $(or $(ROUNDS),200) --postgres
 
 fuzz: $(READY)
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check atheris

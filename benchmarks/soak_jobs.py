@@ -10,6 +10,9 @@ dies: a server process, all of them, a worker or a forkserver, at a random momen
 - No job that was cancelled for a client has done anything after that.
 
     python benchmarks/soak_jobs.py --rounds 500         --seed, which is printed, decides all random choices
+
+With --postgres the store is a PostgreSQL that this starts: it crashes, too, and server processes freeze for longer than
+their lease.
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ sys.path.insert(0, str(TESTS))
 
 from http_ends import ReceivedResponse, read_response  # noqa: E402
 from killed_servers import faults_of, notes_in  # noqa: E402
+from postgres import MISSING, Postgres, running_postgres  # noqa: E402
 from system import descendants, parent  # noqa: E402
 
 CLIENTS = 6
@@ -58,6 +62,13 @@ DEATHS = 6
 
 VICTIMS = ("all", "server process", "worker", "forkserver")
 
+LEASE = 1.5
+FROZEN = 2.5
+"""Seconds for which a server process stands still: its lease is over when it goes on."""
+
+OF_POSTGRES = ("database", "frozen server process")
+"""What else happens with --postgres."""
+
 
 class Accepted(NamedTuple):
     """A job that a client was told to be accepted."""
@@ -69,8 +80,13 @@ class Accepted(NamedTuple):
 class System:
     """The servers with one store, one after the other."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, postgres: Postgres | None) -> None:
+        self.folder, self.postgres = folder, postgres
+        self.jobs = str(folder / "jobs.db")
+        self.variables = {"KILL_POINTS_FOLDER": str(folder)}
+        if postgres is not None:
+            self.jobs = asyncio.run(postgres.create_schema())
+            self.variables["KILL_POINTS_LEASE"] = str(LEASE)
         self.log = folder / "server.log"
         self.deaths: Counter[str] = Counter()
         self.deaths_at_start = 0
@@ -79,12 +95,12 @@ class System:
     def start(self) -> None:
         """Start the command; all of it was killed before, or nothing runs yet."""
         command = [sys.executable, "-m", "tinysvc", "killed_app.py", "--port", "0", "--cpu-workers", "1"]
-        command += ["--workers", "2", "--jobs", str(self.folder / "jobs.db")]
+        command += ["--workers", "2", "--jobs", self.jobs]
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
                 command,
                 cwd=TESTS,
-                env={**os.environ, "KILL_POINTS_FOLDER": str(self.folder)},
+                env={**os.environ, **self.variables},
                 stdout=subprocess.PIPE,
                 stderr=output,
             )
@@ -118,7 +134,7 @@ class System:
         family = descendants(self.process.pid)
         if kind == "all":
             return [self.process.pid]
-        if kind == "server process":
+        if kind.endswith("server process"):
             return [pid for pid in family if parent(pid) == self.process.pid and "forkserver" not in family[pid]]
         forkservers = [pid for pid, line in family.items() if "forkserver_main" in line]
         if kind == "forkserver":
@@ -213,10 +229,12 @@ class Clients:
 class Soak:
     """The rounds, and the verdict."""
 
-    def __init__(self, folder: Path, rounds: int, seed: int) -> None:
+    def __init__(self, folder: Path, rounds: int, seed: int, postgres: Postgres | None) -> None:
         self.rounds = rounds
         self.rng = random.Random(f"{seed} kills")
-        self.system = System(folder)
+        self.system = System(folder, postgres)
+        steps = [step for step in STEPS if postgres is None or step != "after-file"]  # it keeps results in its tables
+        self.steps = [*steps, *VICTIMS, *(OF_POSTGRES if postgres else ())]
         self.clients = Clients(self.system, seed)
         self.faults = 0
 
@@ -241,16 +259,20 @@ class Soak:
 
     async def _round(self) -> None:
         """Kill once."""
-        step, system = self.rng.choice([*STEPS, *VICTIMS]), self.system
+        step, system = self.rng.choice(self.steps), self.system
         if system.deaths.total() >= system.deaths_at_start + DEATHS:
             step = "all"
-        if step in VICTIMS:
+        if step == "database":
+            assert system.postgres is not None
+            await asyncio.to_thread(system.postgres.stop, self.rng.choice([signal.SIGQUIT, signal.SIGKILL]))
+            await asyncio.to_thread(system.postgres.start)
+            system.deaths[step] += 1
+        elif step in (*VICTIMS, *OF_POSTGRES):
             await asyncio.sleep(self.rng.random() * ROUND)
             await asyncio.to_thread(system.revive)
-            found = await asyncio.to_thread(system.victims, step)
-            if found:
+            if found := await asyncio.to_thread(system.victims, step):
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(self.rng.choice(sorted(found)), signal.SIGKILL)
+                    await self._end(step, self.rng.choice(sorted(found)))
                     system.deaths[step] += 1
             if step == "all":
                 await asyncio.to_thread(system.process.wait)
@@ -262,6 +284,17 @@ class Soak:
             if not system.disarm():
                 system.deaths[step] += 1
         await asyncio.to_thread(system.revive)
+
+    async def _end(self, step: str, pid: int) -> None:
+        """Kill the process, or let it stand still."""
+        if "frozen" not in step:
+            os.kill(pid, signal.SIGKILL)
+            return
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            await asyncio.sleep(FROZEN)
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
     # The verdict
 
@@ -283,7 +316,7 @@ class Soak:
         self.say(not faults, f"{starts} attempts: none twice, none beside another, no saved step again", *faults)
         late = [note for note in notes if note.time > clients.cancelled.get(note.job, note.time)]
         self.say(not late, f"{len(clients.cancelled)} cancelled jobs did nothing after the response", *map(str, late))
-        unreached = [step for step in (*STEPS, *VICTIMS) if not system.deaths[step]]
+        unreached = [step for step in self.steps if not system.deaths[step]]
         self.say(self.rounds < 300 or not unreached, "each step was reached", f"      {unreached}")
         family = descendants(system.process.pid)
         system.process.terminate()
@@ -322,14 +355,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=500)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    parser.add_argument("--postgres", action="store_true")
     options = parser.parse_args()
+    if options.postgres and MISSING:
+        print(f"no rounds with PostgreSQL: {MISSING}")
+        return 0
+    with running_postgres() if options.postgres else contextlib.nullcontext() as postgres:
+        return soak(options.rounds, options.seed, postgres)
+
+
+def soak(rounds: int, seed: int, postgres: Postgres | None) -> int:
     folder = Path(tempfile.mkdtemp(prefix="tinysvc-soak-jobs-"))
-    print(f"{options.rounds} rounds with --seed {options.seed}; in {folder}", flush=True)
-    soak = Soak(folder, options.rounds, options.seed)
+    print(f"{rounds} rounds with --seed {seed}{' --postgres' if postgres else ''}; in {folder}", flush=True)
+    rounds_of_kills = Soak(folder, rounds, seed, postgres)
     try:
-        faults = asyncio.run(soak.run())
+        faults = asyncio.run(rounds_of_kills.run())
     finally:
-        kill(soak.system)
+        kill(rounds_of_kills.system)
     if not faults:
         shutil.rmtree(folder)
     print("no fault" if not faults else f"{faults} faults", flush=True)
