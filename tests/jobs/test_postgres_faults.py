@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import sys
 import time
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 import pytest_asyncio
 
+import stopped_server
 from postgres import MISSING, Postgres, running_postgres
 from postgres_proxy import PostgresProxy, proxied
 from postgres_stores import HEAD, claimed, failed, new_job, opened, record_of, running, submitted, until
+from system import is_alive
 from tinysvc.core.job_errors import StoreError, StoreFull
 from tinysvc.jobs.postgres_store import PostgresStore
 from tinysvc.jobs.records import State
@@ -98,6 +102,34 @@ async def test_each_change_takes_place_once_although_its_commit_was_cut(
     assert not await other.schedule("daily", 100.0, new_job())
     assert (await other.page(None, None, 9, "")).counts == {"succeeded": 1, "cancelled": 1, "queued": 2}
     assert proxy.cuts == cuts
+
+
+async def test_claim_that_was_given_up_is_found_by_the_next_one(
+    store: PostgresStore, proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = await submitted(store)
+    monkeypatch.setattr("tinysvc.jobs.postgres_store.PATIENCE", 0.3)
+    proxy.cut_after_commit = 1
+    claim = asyncio.ensure_future(store.claim({"/trainings": 1}, 1))
+    await until(lambda: proxy.cuts == 1)
+    await proxy.stop()
+    with pytest.raises(StoreError):
+        await claim
+    await proxy.start()
+    monkeypatch.undo()
+    mine = await claimed(store)
+    assert (mine.record.id, mine.record.attempt, mine.body) == (job.id, 1, b"body")
+    assert await store.claim({"/trainings": 1}, 1) == []
+
+
+async def test_claim_of_a_cancelled_caller_is_given_back(store: PostgresStore) -> None:
+    job = await submitted(store)
+    claim = asyncio.ensure_future(store.claim({"/trainings": 1}, 1))
+    await asyncio.sleep(0)
+    claim.cancel()
+    await asyncio.wait([claim])
+    again = (await claimed(store)).record
+    assert (again.id, again.used) == (job.id, 0)
 
 
 async def test_late_commit_of_a_lost_connection_is_fenced(
@@ -199,7 +231,7 @@ async def test_attempts_of_a_dead_server_start_again_after_its_lease(
     url: str, proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tinysvc.jobs.postgres_store.PATIENCE", 0.3)
-    async with opened(proxy.url(url), lease=0.6) as dead, opened(url, lease=0.6) as other:
+    async with opened(proxy.url(url), lease=1.5) as dead, opened(url, lease=1.5) as other:
         job_id, attempt = await running(dead)
         cancelled, _ = await running(dead)
         await dead.cancel(cancelled)
@@ -212,7 +244,7 @@ async def test_attempts_of_a_dead_server_start_again_after_its_lease(
 
 
 async def test_server_that_cannot_renew_kills_before_its_lease_ends(url: str, proxy: PostgresProxy) -> None:
-    async with opened(proxy.url(url), lease=1.2) as store, opened(url, lease=1.2) as other:
+    async with opened(proxy.url(url), lease=2) as store, opened(url, lease=2) as other:
         killed: list[tuple[float, list[tuple[str, int]]]] = []
         store.lost(lambda attempts: killed.append((time.monotonic(), attempts)))
         job_id, attempt = await running(store)
@@ -243,8 +275,31 @@ async def test_server_that_wakes_after_its_lease_kills_first(url: str) -> None:
         assert (again.attempt, again.attempts[0].cause) == (2, "lease-lost")
 
 
+async def test_server_that_was_stopped_kills_first_when_it_goes_on(url: str) -> None:
+    """SIGSTOP, another server takes the job, SIGCONT. The late result changes nothing."""
+    command = [sys.executable, stopped_server.__file__, url, "2"]
+    async with opened(url, lease=2) as other:
+        job = await submitted(other)
+        process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        worker = int((await process.stdout.readline()).split()[1])
+        process.send_signal(signal.SIGSTOP)
+        process.stdin.write(b"\n")  # the result is there, and is read only when the process goes on
+        again = (await claimed(other)).record
+        assert (again.id, again.attempt, again.attempts[0].cause) == (job.id, 2, "server-died")
+        assert is_alive(worker)  # it works for nothing, and cannot be reached
+        process.send_signal(signal.SIGCONT)
+        lines = (await process.stdout.read()).decode().splitlines()
+        assert sorted(lines) == ["finish False", f"killed {job.id} 1"]
+        await process.wait()
+        assert not is_alive(worker)
+        assert await record_of(other, job.id) == again
+        assert await other.finish(job.id, 2, HEAD, b"1234")
+
+
 async def test_lease_that_another_server_has_ended_is_noticed(url: str, postgres: Postgres) -> None:
-    async with opened(url, lease=1.2) as store:
+    async with opened(url, lease=2) as store:
         killed: list[tuple[str, int]] = []
         store.lost(killed.extend)
         job_id, attempt = await running(store)

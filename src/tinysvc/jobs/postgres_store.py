@@ -63,6 +63,7 @@ class PostgresStore:
         self._lost: list[Callable[[list[tuple[str, int]]], None]] = []
         self._running: dict[str, int] = {}  # the attempts of this process, by id
         self._channel = ""
+        self._is_unsure = False  # there may be attempts in the database that no caller of `claim` knows
         self._given_back: set[asyncio.Future[bool]] = set()
         self._stack = AsyncExitStack()
         self._is_open = False
@@ -232,14 +233,17 @@ class PostgresStore:
         if not self._lease.holds() or total <= 0:
             return []
         number = self._lease.number
-        task = asyncio.ensure_future(self._do(Claim(capacity, total, self._running)))
+        claim = Claim(capacity, total, self._running)
+        claim.repeated, self._is_unsure = self._is_unsure, True
+        task = asyncio.ensure_future(self._do(claim))
         try:
             claimed: list[Claimed] = await asyncio.shield(task)
         except asyncio.CancelledError:
             task.add_done_callback(self._give_back)
             raise
         if not self._lease.holds() or self._lease.number != number:
-            return []  # they end with the lease under which they were claimed
+            return []  # the lease under which they were claimed has ended; the next claim looks which ones remain
+        self._is_unsure = False
         self._running.update((each.record.id, each.record.attempt) for each in claimed)
         return claimed
 
