@@ -13,7 +13,7 @@ from store_model import COMMANDS, START, Clock, Command, compare
 
 
 @given(COMMANDS)
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_sqlite_store_behaves_as_the_model(commands: list[Command]) -> None:
     async def run(folder: str) -> None:
         clock = Clock()
