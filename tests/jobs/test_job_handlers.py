@@ -13,8 +13,9 @@ import pytest
 from job_services import JobService, document, header, job_service
 from memory_store import MemoryStore
 from tinysvc import Form, Handler, Query, Request, Response, Service, io_resource, job_route
+from tinysvc.core.job_errors import StoreError, StoreFull, TooManyWaiting
 from tinysvc.core.responses import FileContent
-from tinysvc.jobs.records import Progress
+from tinysvc.jobs.records import NewJob, Progress, Submitted
 
 
 @dataclass
@@ -388,3 +389,24 @@ async def test_head_has_the_headers_of_get() -> None:
         path = (await submitted(service))["links"]["self"]
         assert header(await service.send("HEAD", path), "etag") == header(await service.send("GET", path), "etag")
         assert (await service.send("HEAD", f"{path}/result")).status == 404
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "kind"),
+    [
+        (StoreFull("no space on /secret"), 507, "job-store-full"),
+        (StoreError("the keeper of /secret is away"), 503, "job-store-unavailable"),
+        (TooManyWaiting("7 jobs wait."), 503, "too-many-waiting"),
+    ],
+)
+@pytest.mark.asyncio
+async def test_job_that_cannot_be_kept_gets_no_202(error: Exception, status: int, kind: str) -> None:
+    class Refusing(MemoryStore):
+        def _submit(self, new: NewJob) -> Submitted:
+            raise error
+
+    async with job_service(train, store=Refusing()) as service:
+        response = await service.send("POST", "/trainings", BODY)
+        assert (response.status, document(response)["type"]) == (status, f"urn:tinysvc:{kind}")
+        assert int(header(response, "retry-after")) >= 1
+        assert b"secret" not in response.content

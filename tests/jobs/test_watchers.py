@@ -127,3 +127,12 @@ async def test_record_is_looked_at_without_any_report(monkeypatch: pytest.Monkey
 @pytest.mark.asyncio
 async def test_job_that_is_removed_ends_the_watch() -> None:
     assert await states(Watchers(MemoryStore()).changes("0" * 32, 0)) == []
+
+
+@pytest.mark.asyncio
+async def test_watcher_of_a_store_with_a_bug_does_not_wait_for_ever(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(MemoryStore):
+        async def get(self, job_id: str) -> Record | None:
+            raise ZeroDivisionError
+
+    assert await states(Watchers(Broken()).changes("0" * 32, 0)) == []

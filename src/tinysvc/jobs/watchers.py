@@ -133,11 +133,11 @@ class Followed:
         self._store = store
         self._job_id = job_id
         self._record: Record | None = None
-        self._is_lost = False
         self._changed = asyncio.Event()
         self._urgent = asyncio.Event()
-        self._news = asyncio.Condition()
+        self._news = asyncio.Event()  # of the next record; each one has its own
         self._task = asyncio.create_task(self._follow())
+        self._task.add_done_callback(self._publish)
 
     def changed(self, *, is_urgent: bool) -> None:
         """The record has changed. It is read at once if that is urgent."""
@@ -151,13 +151,15 @@ class Followed:
 
     async def newer_than(self, version: int) -> Record | None:
         """The newest record, as soon as it is newer than `version`. None: the durable job does not exist any more."""
-        async with self._news:
-            while not self._is_lost and (self._record is None or self._record.version <= version):
-                await self._news.wait()
-            return None if self._is_lost else self._record
+        while self._record is None or self._record.version <= version:
+            if self._task.done():
+                return None
+            await self._news.wait()
+        return self._record
 
     async def _follow(self) -> None:
-        while not self._is_lost:
+        """Read the record after each change, until it is removed."""
+        while True:
             self._changed.clear()
             self._urgent.clear()
             read_at = monotonic()
@@ -166,17 +168,18 @@ class Followed:
             except StoreError:
                 await asyncio.sleep(PAUSE)
                 continue
-            await self._publish(record)
+            if record is None or record.gone:
+                return
+            if record != self._record:
+                self._record, self.state = record, record.state
+                self._publish()
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK):
                     await self._changed.wait()
                     async with asyncio.timeout(max(0.0, read_at + 1 / READS - monotonic())):
                         await self._urgent.wait()
 
-    async def _publish(self, record: Record | None) -> None:
-        async with self._news:
-            if record is None or record.gone:
-                self._is_lost = True
-            else:
-                self._record, self.state = record, record.state
-            self._news.notify_all()
+    def _publish(self, _: object = None) -> None:
+        """Wake all watchers: there is a record, or there is none any more."""
+        self._news.set()
+        self._news = asyncio.Event()
