@@ -15,7 +15,9 @@ from tinysvc.core.query import MAX_QUERY_FIELDS
 from tinysvc.core.settings import Settings
 from tinysvc.http import LINGER
 from tinysvc.jobs.job_handlers import MAX_LIMIT
+from tinysvc.jobs.postgres_store import LEASE, PATIENCE
 from tinysvc.jobs.preferences import MAX_WAIT
+from tinysvc.jobs.sqlite_thread import LOCK_WAIT
 from tinysvc.jobs.states import KEEP_GONE, KEPT_ATTEMPTS
 from tinysvc.pool.job_reply import STREAM_HIGH_WATER
 from tinysvc.runtime.batching import MAX_BATCH_BYTES
@@ -388,6 +390,27 @@ GROUPS["Durable jobs"] = [
         "it does not grow further",
         "a dependency that is repaired is used within the hour",
         value=f"{MAX_PAUSE:g} s",
+    ),
+    Limit(
+        "another program's lock on the file of the store",
+        "",
+        "503 with Retry-After",
+        "a backup holds it for a moment",
+        value=f"{LOCK_WAIT:g} s",
+    ),
+    Limit(
+        "a store that does not answer: the keeper dies, PostgreSQL restarts",
+        "",
+        "503 with Retry-After",
+        "another keeper takes over within two seconds",
+        value=f"{PATIENCE:g} s",
+    ),
+    Limit(
+        "lease of a server on its jobs (PostgreSQL)",
+        "",
+        "the server kills them; another one starts them again",
+        "longer than a restart of PostgreSQL",
+        value=f"{LEASE:g} s",
     ),
     Limit(
         "memory of jobs whose retention is over",
