@@ -157,6 +157,18 @@ def test_report_is_what_the_values_were_when_they_were_reported() -> None:
     assert server.reports[-1].values == {"losses": [1.0]}
 
 
+def test_thread_that_outlives_its_attempt_cannot_ask() -> None:
+    server = Server()
+    attempt = server.attempt()
+    with attempt.of(Request("POST", "/")):
+        attempt.save(1)
+    with pytest.raises(StaleAttempt, match="the attempt has ended"):
+        attempt.save(2)
+    with pytest.raises(StaleAttempt, match="the attempt has ended"):
+        attempt.progress(0.5)
+    assert (server.saved, server.reports) == ([1], [])
+
+
 def test_no_answer_is_no_refusal() -> None:
     server = Server()
     server.answer = None

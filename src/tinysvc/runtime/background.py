@@ -55,7 +55,7 @@ class Background:
 
     The tasks of one request start together: once the handler has succeeded, its resources are closed and a stream has
     ended. They run concurrently. They are discarded when the handler fails. A failed task is logged with the id of its
-    request. A drain waits for tasks within `shutdown_timeout`. Put work that must not be lost into a durable queue.
+    request. A drain waits for tasks within `shutdown_timeout`. Work that must not be lost is a durable job (`submit`).
 
     Example:
         ```python

@@ -209,17 +209,26 @@ class Attempt(Job):
         return self._saved
 
     def save(self, value: Any) -> None:
-        self._send(SaveRequest(), _pickled(value))
+        data = _pickled(value)
+        with self._lock:
+            self._check_open()
+            self._send(SaveRequest(), data)
 
     def progress(self, fraction: float | None = None, /, **values: Any) -> None:
         self.fraction, self.values = _checked(fraction, values)
         with self._lock:
+            self._check_open()
             self._waits = ProgressReport(self.fraction, self.values)
             if monotonic() - self._sent >= REPORT_PAUSE:
                 self._report()
             elif self._timer is None:
                 self._timer = threading.Thread(target=self._report_later, name="tinysvc progress", daemon=True)
                 self._timer.start()
+
+    def _check_open(self) -> None:
+        """A thread that outlives the attempt must not ask: the server would take it for the worker's next job."""
+        if self._closing.is_set():
+            raise StaleAttempt("the attempt has ended, so it can report and save nothing more")
 
     def _report_later(self) -> None:
         """In a thread, while a report waits: it is sent though the handler computes on, and reports nothing more."""
@@ -250,8 +259,8 @@ class Attempt(Job):
 
     def _close(self) -> None:
         """Send the last report, and end the timer: no question may be under way when the job ends."""
-        self._closing.set()
         with self._lock:
+            self._closing.set()
             if self._waits is not None:
                 try:
                     self._report()
