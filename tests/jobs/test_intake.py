@@ -63,3 +63,9 @@ def test_scheduled_job_is_that_of_an_empty_request() -> None:
 def test_route_that_is_no_job_route_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="has no @job_route"):
         Intake(plan_of(plain), Settings())
+
+
+@pytest.mark.asyncio
+async def test_body_that_nothing_reads_is_not_stored() -> None:
+    new = await Intake(plan_of(tick), Settings()).new_job(Request("POST", "/ticks", body=b"ignored"))
+    assert new.body == b""

@@ -293,3 +293,10 @@ async def test_wrong_option_is_a_value_error(options: dict[str, Any], says: str)
     async with callable_service("here"):
         with pytest.raises(ValueError, match=says):
             await submit(app.label, "a", **options)
+
+
+@on_loop
+async def test_job_route_has_no_stream() -> None:
+    async with callable_service("here"):
+        with pytest.raises(ConfigurationError, match="is a job route, which streams nothing"):
+            call.stream(app.label, "a")

@@ -42,6 +42,7 @@ class Intake:
         self._values: dict[str, Any] = dict.fromkeys(plan.binder.resources)
         self._max_size = plan.max_body_size(settings)
         self._storage = RequestStorage(plan.binder)
+        self._keeps_body = bool(plan.binder.body_kind) or plan.binder.takes_request
         self._credentials = list(dict.fromkeys(["authorization", *credentials_of(plan)]))
 
     async def new_job(self, request: Request) -> NewJob:
@@ -62,7 +63,7 @@ class Intake:
             route=self._plan.path,
             path=path,
             request=self._storage.encoded(request),
-            body=body,
+            body=body if self._keeps_body else b"",
             digest=digest,
             due=time() + after if after else None,
             priority=priority,

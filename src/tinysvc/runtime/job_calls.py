@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import suppress
 from math import ceil
 from secrets import token_hex
@@ -24,6 +24,7 @@ import msgspec
 from ..binding.outgoing import OutgoingRequest, RequestWriter
 from ..binding.replies import ReplyReader
 from ..core.call_errors import BudgetExhausted, CallFailed, CallTimeout
+from ..core.errors import ConfigurationError
 from ..core.form_data import is_json_type
 from ..service.job_document import JobDocument
 from .call_context import CallContext
@@ -248,6 +249,10 @@ class JobTarget(ExchangeTarget):
         super().__init__(route, writer, reader, JobExchange(exchange, service), service, max_size)
         self.seconds = seconds
         self._plain_exchange = exchange
+
+    def items(self, *_: Any) -> AsyncGenerator[Any, None]:
+        """A stream; a durable job has none."""
+        raise ConfigurationError.at(self._function, "is a job route, which streams nothing; write `await call(...)`")
 
     async def submit(
         self,

@@ -53,7 +53,8 @@ class Accepted(Generic[T]):
         """Ask for its state, its attempts and its progress.
 
         Returns:
-            The document of the durable job.
+            The document of the durable job, with the fields of its JSON: `state`, `progress`, `values`, `attempts`,
+            `problem`, `created`, `started`, `ended`, ...
 
         Raises:
             HTTPError: 410: its retention is over.
