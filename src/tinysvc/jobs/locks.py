@@ -56,10 +56,9 @@ class FileLock:
         """Let another process take the lock."""
         fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
-    def write(self, text: str) -> None:
-        """Replace the content of the file."""
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, text.encode(), 0)
+    def sign(self) -> None:
+        """Write the pid of this process into the file, for people and `pid_in`. One write: no reader finds a half."""
+        os.pwrite(self._descriptor, f"{os.getpid():<15}\n".encode(), 0)
 
     def close(self) -> None:
         """Release the lock, unless another process has inherited it."""
@@ -91,7 +90,7 @@ def lock_as_owner(folder: Path, owner: str) -> FileLock:
     while True:
         lock = FileLock(folder / f"{UNFINISHED}{secrets.token_hex(8)}")
         lock.acquire()
-        lock.write(f"{os.getpid()}\n")
+        lock.sign()
         try:
             lock.path.rename(folder / owner)
         except FileNotFoundError:  # the keeper has removed it before it was locked
@@ -163,7 +162,7 @@ def _is_same(path: str, wanted: os.stat_result) -> bool:
 
 
 def pid_in(path: Path) -> int:
-    """The pid of the server process that has written the lock file; 0 if it cannot be read."""
+    """The pid of the process that has signed the lock file; 0 if it cannot be read."""
     with suppress(OSError, ValueError):
         return int(path.read_text())
     return 0

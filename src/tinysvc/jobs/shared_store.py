@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -160,7 +159,7 @@ class SharedStore:
         """Become the keeper, or connect to it. False if neither is possible at the moment."""
         assert self._keeper_lock is not None
         if self._keeper_lock.acquire():
-            self._keeper_lock.write(f"{os.getpid()}\n")
+            self._keeper_lock.sign()
             await self._become_keeper()
             return True
         hello = Hello(VERSION, self.owner, self._service, sorted(self._held))
