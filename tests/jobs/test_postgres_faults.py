@@ -312,7 +312,11 @@ async def test_lease_that_another_server_has_ended_is_noticed(url: str, postgres
 async def test_closed_server_leaves_nothing_to_wait_for(url: str, other: PostgresStore) -> None:
     async with opened(url) as store:
         job_id, _ = await running(store)
-    assert (await claimed(other)).record.id == job_id
+        cancelled, _ = await running(store)
+        await store.cancel(cancelled)
+    again = (await claimed(other)).record
+    assert (again.id, again.used, again.attempts[0].cause) == (job_id, 0, "shutdown")
+    assert await is_free(other, cancelled)
 
 
 async def test_changes_of_another_server_are_reported(url: str, other: PostgresStore) -> None:

@@ -85,8 +85,6 @@ class Operation(Generic[Answer]):
     """Route and Idempotency-Key of a durable job that it may find."""
     limited = ""
     """The route whose waiting durable jobs must be counted."""
-    is_light = False
-    """It may be lost by a crash: a transaction of nothing else does not wait for the disk."""
     is_single = False
     """A transaction has at most one such operation: it would find the same rows as the other one."""
     repeated = False
@@ -203,8 +201,7 @@ class Batch:
 
 async def load(connection: Any, operations: Sequence[Operation[Any]], owner: str) -> Batch:
     """Begin the transaction, and read what the operations name."""
-    is_light = all(operation.is_light for operation in operations)
-    await connection.execute("BEGIN; SET LOCAL synchronous_commit = off" if is_light else "BEGIN")
+    await connection.execute("BEGIN")
     ids = sorted({job_id for operation in operations for job_id in operation.ids if is_id(job_id)})
     rows = await connection.fetch(_FIRST, owner, ids)
     batch = Batch(rows[0]["now"], owner, bool(rows[0]["alive"]))

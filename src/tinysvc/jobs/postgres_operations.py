@@ -99,10 +99,8 @@ class Attempt(Operation[bool]):
         *,
         cause: str = "",
         content: tuple[str, bytes] | None = None,
-        is_light: bool = False,
     ) -> None:
         self.ids = (job_id,)
-        self.is_light = is_light
         self._number = number
         self._change = change
         self._cause = cause
@@ -242,27 +240,26 @@ class Claim(Operation[list[Claimed]]):
 
 
 class Lapse(Operation[int]):
-    """End the attempts of a server process without a lease. The answer is how many."""
+    """End the attempts of another server process, if its lease is over. The answer is how many."""
 
-    statement = _SOME_OWNED
+    cause = "server-died"
 
-    def __init__(self, owner: str, cause: str = "server-died") -> None:
+    def __init__(self, owner: str) -> None:
         self._owner = owner
-        self._cause = cause
         self._rows: list[Record] = []
         self._applies = False
 
     async def load(self, connection: Any, batch: Batch) -> None:
         self._rows = []
         is_over = await connection.fetchval(_LOCK_LEASE, self._owner)
-        self._applies = is_over is not False or self._owner == batch.server_id
+        self._applies = is_over is not False
         if self._applies:
-            self._rows = batch.found(await connection.fetch(self.statement, self._owner))
+            self._rows = batch.found(await connection.fetch(_SOME_OWNED, self._owner))
 
     def apply(self, batch: Batch) -> int:
         number = 0
         for record in self._rows:
-            new = states.lapse(batch.records[record.id], batch.now, self._cause)
+            new = states.lapse(batch.records[record.id], batch.now, self.cause)
             if isinstance(new, Record) and batch.records[record.id].owner == self._owner:
                 batch.keep(new)
                 number += 1
@@ -277,14 +274,41 @@ class Lapse(Operation[int]):
 class Register(Lapse):
     """Begin a lease of this server process. All attempts of an earlier lease end."""
 
-    statement = _OWNED
+    cause = "lease-lost"
 
     def __init__(self, owner: str, seconds: float) -> None:
-        super().__init__(owner, "lease-lost")
+        super().__init__(owner)
         self._seconds = seconds
+
+    async def load(self, connection: Any, batch: Batch) -> None:
+        self._rows = batch.found(await connection.fetch(_OWNED, self._owner))
 
     async def done(self, connection: Any, batch: Batch) -> None:
         await connection.execute(_BEGIN_LEASE, self._owner, self._seconds)
+
+
+class Leave(Operation[int]):
+    """This server process ends in good order, with its workers: what it still runs waits again, and uses no attempt."""
+
+    def __init__(self, owner: str) -> None:
+        self._owner = owner
+        self._rows: list[Record] = []
+
+    async def load(self, connection: Any, batch: Batch) -> None:
+        self._rows = batch.found(await connection.fetch(_OWNED, self._owner))
+
+    def apply(self, batch: Batch) -> int:
+        for row in self._rows:
+            record = batch.records[row.id]
+            new = states.release(record, record.attempt, "shutdown", batch.now)
+            if isinstance(new, Refusal):
+                new = states.stopped(record, record.attempt)
+            if isinstance(new, Record):
+                batch.keep(new)
+        return len(self._rows)
+
+    async def done(self, connection: Any, batch: Batch) -> None:
+        await connection.execute(_END_LEASE, self._owner)
 
 
 class Sweep(Operation[tuple[int, bool]]):

@@ -25,7 +25,7 @@ from .postgres_batch import NOW, Answer, Operation, is_id
 from .postgres_changes import MISSED, Changes
 from .postgres_connection import Again, Link, Lost, Readers, safe_url
 from .postgres_lease import Lease, boot_time
-from .postgres_operations import Accept, Attempt, Cancel, Claim, Lapse, Register, Retry, Stopped, Sweep, Tick
+from .postgres_operations import Accept, Attempt, Cancel, Claim, Lapse, Leave, Register, Retry, Stopped, Sweep, Tick
 from .postgres_pages import read_page
 from .postgres_schema import prepare
 from .postgres_writer import Writer
@@ -134,7 +134,7 @@ class PostgresStore:
             await self._lease.aclose()
             try:
                 if self._owner:
-                    await self._writer.do(Lapse(self._owner, "shutdown"), PATIENCE)
+                    await self._writer.do(Leave(self._owner), PATIENCE)
             except StoreError:
                 _log.warning("the lease in PostgreSQL could not be returned; it ends by itself")
             await self._stack.aclose()
@@ -256,9 +256,8 @@ class PostgresStore:
                 task.add_done_callback(self._given_back.discard)
 
     async def progress(self, job_id: str, attempt: int, value: Progress) -> bool:
-        """See `Store.progress`."""
-        change = _with(states.progress, attempt, value)
-        return await self._attempt(job_id, attempt, change, is_light=True)
+        """See `Store.progress`. Durable as all changes: a version that a client has seen must not come again."""
+        return await self._attempt(job_id, attempt, _with(states.progress, attempt, value), patience=PATIENCE)
 
     async def save(self, job_id: str, attempt: int, value: bytes) -> bool:
         """See `Store.save`."""
@@ -312,13 +311,13 @@ class PostgresStore:
         *,
         cause: str = "",
         content: tuple[str, bytes] | None = None,
-        is_light: bool = False,
+        patience: float | None = None,
     ) -> bool:
         """Write for an attempt. While the database is away, wait as long as the lease lasts."""
         self._lease.holds()  # kills first if it has just ended
-        write = Attempt(job_id, attempt, change, cause=cause, content=content, is_light=is_light)
-        patience = PATIENCE if is_light else self._seconds
-        answer: bool = await self._writer.do(write, patience, len(content[1]) if content else 0)
+        write = Attempt(job_id, attempt, change, cause=cause, content=content)
+        size = len(content[1]) if content else 0
+        answer: bool = await self._writer.do(write, patience or self._seconds, size)
         if cause:
             self._forget(job_id, attempt)
         return answer
