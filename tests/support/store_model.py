@@ -66,16 +66,27 @@ class Side:
             self.ids.append(record.id)
         return self.ids.index(record.id)
 
+    async def owner_of(self, job_id: str) -> Store:
+        """The server process that runs it: only this one may write for its attempt."""
+        record = await (await self.server()).get(job_id)
+        return await self.harness.server(record.owner if record and record.owner else OWNERS[0])
+
     async def attempt_of(self, job_id: str, older: int) -> int:
         record = await (await self.server()).get(job_id)
         return (record.attempt if record else 1) - older
 
 
 class Model:
-    """A `Harness` of the store in memory."""
+    """A `Harness` of the store in memory.
 
-    def __init__(self, clock: Clock | None) -> None:
+    Args:
+        clock: None: the real one.
+        gives_back: Server processes that end in good order give back what they run; else they keep it.
+    """
+
+    def __init__(self, clock: Clock | None, gives_back: bool = False) -> None:
         self._store = MemoryStore(clock) if clock else MemoryStore()
+        self._gives_back = gives_back
 
     async def server(self, owner: str) -> Any:
         return OwnerView(self._store, owner)
@@ -84,7 +95,9 @@ class Model:
         await self._store.died(owner)
 
     async def restart(self) -> None:
-        """Nothing to do: it keeps all."""
+        for record in [each for each in self._store.records.values() if each.owner and self._gives_back]:
+            await self._store.release(record.id, record.attempt, "shutdown")
+            await self._store.stopped(record.id, record.attempt)
 
 
 class Command(Protocol):
@@ -146,7 +159,8 @@ class Write:
     value: int
 
     async def run(self, side: Side) -> Any:
-        store, job_id = await side.server(), await side.running(self.job)
+        job_id = await side.running(self.job)
+        store = await side.owner_of(job_id)
         attempt = await side.attempt_of(job_id, self.older)
         body = LARGE[self.value :] if self.value % 2 else str(self.value).encode()
         problem = {"status": 500 + self.value}
@@ -263,7 +277,9 @@ COMMANDS: st.SearchStrategy[list[Command]] = st.integers(8, 40).flatmap(
 """Lists of some length: most of the short ones end no durable job."""
 
 
-async def compare(harness: Harness, commands: list[Command], now: float, clock: Clock | None = None) -> None:
+async def compare(
+    harness: Harness, commands: list[Command], now: float, clock: Clock | None = None, gives_back: bool = False
+) -> None:
     """Give the commands to the store of `harness`, and to a new store in memory.
 
     Args:
@@ -271,9 +287,10 @@ async def compare(harness: Harness, commands: list[Command], now: float, clock: 
         commands: Made by `COMMANDS`.
         now: The time of the clock of the store.
         clock: The clock of the store. None: it has the real one, which does not jump.
+        gives_back: See `Model`.
     """
     own_clock = Clock() if clock else None
-    model, real = Side(Model(own_clock), now), Side(harness, now)
+    model, real = Side(Model(own_clock, gives_back), now), Side(harness, now)
     for number, command in enumerate(commands, 1):
         if isinstance(command, Jump) and clock and own_clock:
             clock.now = own_clock.now = own_clock.now + command.seconds
