@@ -106,6 +106,15 @@ def test_bad_file_is_refused_and_not_touched(spoil: Callable[[Path], None], mess
     assert files_of(path.parent) == before
 
 
+@pytest.mark.parametrize("log", ["jobs.db-wal", "jobs.db-journal"])
+def test_log_without_its_file_is_refused(log: str, tmp_path: Path) -> None:
+    """SQLite would write the pages of the log into a new file."""
+    (tmp_path / log).write_bytes(b"pages")
+    with pytest.raises(ConfigurationError, match=f"is missing, but its log {log} is there"):
+        prepare_file(tmp_path / "jobs.db")
+    assert files_of(tmp_path).keys() == {log}
+
+
 def test_folder_in_place_of_the_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="is not a file"):
         prepare_file(tmp_path)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tinysvc.jobs.records import NewJob, Progress
+from tinysvc.jobs.records import NewJob, Progress, ResultHead, State
 from tinysvc.jobs.sqlite_file import prepare_file
-from tinysvc.jobs.sqlite_tables import Tables
+from tinysvc.jobs.sqlite_tables import Content, Tables
 
 ROUTE = "/trainings"
+HEAD = ResultHead(status=200, content_type="application/json")
 
 
 @pytest.fixture
@@ -59,6 +61,55 @@ def test_no_operation_scans_the_table(tables: Any) -> None:
             plan = " ".join(row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {query}"))
             assert "SCAN" not in plan or "SCAN 1 CONSTANT ROW" in plan, (query, plan)
             assert "TEMP B-TREE" not in plan, (query, plan)
+
+
+def work_of(table: Tables, db: sqlite3.Connection) -> dict[str, int]:
+    """Instructions of SQLite's virtual machine for each hot operation."""
+    count = 0
+
+    def tick() -> None:
+        nonlocal count
+        count += 1
+
+    db.set_progress_handler(tick, 1)
+    found = {}
+    for name, operation in {
+        "submit": lambda: table.submit(new(), None),
+        "claim": lambda: table.claim({ROUTE: 1}, 1, ""),
+        "finish": lambda: table.finish_attempt(table.attempts_of("server")[0].id, 1, HEAD, Content(None, b"")),
+        "page": lambda: table.page(ROUTE, None, 20, "", ROUTE),
+        "page of a state": lambda: table.page(None, State.QUEUED, 20, "", None),
+        "next due": table.next_due,
+    }.items():
+        db.execute("BEGIN")
+        table.begin()
+        count = 0
+        operation()
+        table.finish()
+        found[name] = count
+        db.execute("COMMIT")
+        table.committed()
+    db.set_progress_handler(None, 1)
+    return found
+
+
+def test_waiting_jobs_cost_nothing(tables: Any) -> None:
+    """POST, claim and list take as many steps with 20,000 waiting jobs as with 100."""
+    table, db = tables
+    found = []
+    for number in (100, 20_000):
+        db.execute("BEGIN")
+        table.begin()
+        for _ in range(number):
+            table.submit(new(), None)
+        table.finish()
+        db.execute("COMMIT")
+        table.committed()
+        found.append(work_of(table, db))
+    few, many = found
+    assert min(few.values()) > 3
+    for name, steps in many.items():
+        assert steps <= few[name] * 1.2, (name, few[name], steps)
 
 
 def test_rolled_back_transaction_leaves_the_counts(tables: Any) -> None:

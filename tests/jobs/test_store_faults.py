@@ -138,6 +138,20 @@ async def _make(path: Path) -> None:
     await store.aclose()
 
 
+@pytest.mark.asyncio
+async def test_refused_write_gives_503_and_ends(tmp_path: Path) -> None:
+    """A quota, say: nothing was committed, and no fsync has failed."""
+    log, path = tmp_path / "strace.log", tmp_path / "store" / "jobs.db"
+    path.parent.mkdir()
+    inject = "inject=pwrite64:error=EDQUOT:when=150"
+    status, lines = run([*strace("-o", str(log), "-e", "trace=pwrite64", "-e", inject), *CHILD, str(path), "retrying"])
+    refused = [line for line in lines if line["op"] == "refused"]
+    assert (status, [line["status"] for line in refused]) == (0, [503])
+    assert "I/O error" in refused[0]["problem"]
+    assert lines[-1] == {"op": "done", "problem": ""}
+    await check(path, lines)
+
+
 def test_slow_disk_makes_larger_groups(tmp_path: Path) -> None:
     """With an fsync of 0.2 s, 48 durable jobs are accepted with a few of them."""
     log, path = tmp_path / "strace.log", tmp_path / "store" / "jobs.db"

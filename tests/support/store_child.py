@@ -99,6 +99,17 @@ async def flood(store: SqliteStore) -> None:
     await submit(store, 0)
 
 
+async def retrying(store: SqliteStore) -> None:
+    """One change after the other; a refused one is tried again."""
+    for number in range(1, 60):
+        try:
+            await submit(store, number)
+        except StoreError as error:
+            report(op="refused", status=error.status, text=str(error), problem=store.problem)
+            await submit(store, number)
+    report(op="done", problem=store.problem)
+
+
 async def group(store: SqliteStore) -> None:
     """Many changes at the same time."""
     await asyncio.gather(*(submit(store, number) for number in range(1, 61) if number % 5))

@@ -169,6 +169,12 @@ def _is_new(path: Path) -> bool:
 
 def _create(path: Path) -> None:
     """Create the file under another name, and rename it: it has all of its tables, or does not exist."""
+    for log in (Path(f"{path}-wal"), Path(f"{path}-journal")):
+        if log.exists() and log.stat().st_size:  # SQLite would write its pages into the new file
+            raise ConfigurationError(
+                f"The store of durable jobs, {path}, is missing, but its log {log.name} is there. Bring the file back, "
+                "or move the log away to begin with an empty store."
+            )
     temporary = path.with_name(f"{path.name}.new")
     for suffix in ("", "-journal", "-wal", "-shm"):
         with suppress(FileNotFoundError):

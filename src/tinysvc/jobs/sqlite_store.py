@@ -52,7 +52,7 @@ class SqliteStore:
 
     @property
     def problem(self) -> str:
-        return self._thread.problem
+        return self._thread.problem if self._thread else ""
 
     async def open(self, owner: str, service: str) -> None:
         """Open the file.
@@ -77,6 +77,8 @@ class SqliteStore:
             raise
 
     async def aclose(self) -> None:
+        if self._thread is None:  # it was not opened
+            return
         await self._thread.close()
         await asyncio.get_running_loop().run_in_executor(None, self._file_threads.shutdown)
 

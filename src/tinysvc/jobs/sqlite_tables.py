@@ -46,7 +46,8 @@ WOKEN = 1000
 
 _encode = msgspec.json.Encoder().encode
 CONTENTS = ("requests", "saved", "results")
-DELETE = {table: f"DELETE FROM {table} WHERE seq = ? RETURNING file" for table in CONTENTS}  # noqa: S608
+DELETE = {table: f"DELETE FROM {table} WHERE seq = ?" for table in CONTENTS}  # noqa: S608
+FILE = {table: f"SELECT file FROM {table} WHERE seq = ? AND file IS NOT NULL" for table in CONTENTS}  # noqa: S608
 FILES = " UNION ALL ".join(f"SELECT file FROM {table} WHERE file IS NOT NULL" for table in CONTENTS)  # noqa: S608
 
 
@@ -204,8 +205,8 @@ class Tables:
 
     def _drop(self, table: str, seq: int) -> None:
         """Remove content, and its file after the commit."""
-        rows = self._db.execute(DELETE[table], (seq,)).fetchall()
-        self._unused += [file for (file,) in rows if file]
+        self._unused += [file for (file,) in self._db.execute(FILE[table], (seq,))]
+        self._db.execute(DELETE[table], (seq,))
 
     def _write(self, job_id: str, change: Callable[[Record], Record | Refusal]) -> int | None:
         """Apply a transition. Returns the row, or None if it was refused."""
@@ -368,12 +369,12 @@ class Tables:
     def schedule(self, name: str, tick: float, new: NewJob | None) -> bool:
         newest = self.last_tick(name)
         if new is None:
-            self._db.execute("INSERT INTO ticks VALUES (?, ?) ON CONFLICT DO NOTHING", (name, tick))
+            self._db.execute("INSERT OR IGNORE INTO ticks VALUES (?, ?)", (name, tick))
             return False
         if newest is not None and tick <= newest:
             return False
         accepted = self.submit(new, None)
-        self._db.execute("INSERT INTO ticks VALUES (?, ?) ON CONFLICT DO UPDATE SET tick = excluded.tick", (name, tick))
+        self._db.execute("INSERT OR REPLACE INTO ticks VALUES (?, ?)", (name, tick))
         return accepted.is_new
 
     def last_tick(self, name: str) -> float | None:

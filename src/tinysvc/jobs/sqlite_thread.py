@@ -45,6 +45,8 @@ FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE}
 """The disk is full. SQLITE_IOERR_SHMSIZE: there was no room for the shared-memory file."""
 DOUBTFUL = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 """Primary codes of errors that leave the content of the file in doubt."""
+CERTAIN = {*FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_NOMEM}
+"""Exceptions from DOUBTFUL: the operating system has refused a write (a quota, say), and nothing was committed."""
 
 
 class Work(Protocol):
@@ -222,7 +224,7 @@ class SqliteThread:
         return None
 
     def _after_error(self, error: Exception) -> None:
-        if self._code(error) & 0xFF in DOUBTFUL and self._code(error) not in FULL:
+        if self._is_doubtful(error):
             self._break(error)
         elif self._db.in_transaction:
             with suppress(sqlite3.Error):  # an error may have rolled it back already
@@ -232,7 +234,7 @@ class SqliteThread:
         try:
             item.result = item.function()
         except Exception as error:
-            if self._code(error) & 0xFF in DOUBTFUL:
+            if self._is_doubtful(error):
                 self._break(error)
             item.error = self._error_of(error)
 
@@ -240,6 +242,9 @@ class SqliteThread:
         self.problem = self.broken or str(self._error_of(error))
         for item in items:
             item.error = self._error_of(error)
+
+    def _is_doubtful(self, error: Exception) -> bool:
+        return self._code(error) & 0xFF in DOUBTFUL and self._code(error) not in CERTAIN
 
     def _code(self, error: Exception) -> int:
         """The extended error code of SQLite, or 0."""
