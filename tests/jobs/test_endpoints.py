@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from job_services import JobService, document, header, job_service
-from tinysvc import Request, io_resource, job_route
+from tinysvc import Handler, Request, io_resource, job_route
 from tinysvc.core.responses import Response
 from tinysvc.jobs.records import Progress
 
@@ -86,6 +86,21 @@ async def test_resources_of_the_request_close_before_the_stream() -> None:
         await anext(events)
         assert marks == ["open", "closed"] * 2
         await events.aclose()
+
+
+@pytest.mark.asyncio
+async def test_stream_passes_through_middleware() -> None:
+    async def note(request: Request, call_next: Handler) -> Response:
+        response = await call_next(request)
+        response.add_header("x-noted", request.method)
+        return response
+
+    async with job_service(guarded, session, middleware=[note]) as service:
+        job = await service.post("/guarded")
+        response = await streamed(service, job["links"]["self"])
+        assert header(response, "x-noted") == "GET"
+        await service.succeed()
+        assert [data["state"] async for _, data in events_of(response)] == ["succeeded"]
 
 
 @pytest.mark.asyncio

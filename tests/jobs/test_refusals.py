@@ -1,4 +1,4 @@
-"""refusals.py: each refusal says what the client can do."""
+"""refusals.py: each refusal has its reason and a remedy."""
 
 from __future__ import annotations
 

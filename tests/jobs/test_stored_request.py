@@ -1,4 +1,4 @@
-"""stored_request.py: what of a request is kept on the disk."""
+"""stored_request.py: the parts of a request that are kept on the disk."""
 
 from __future__ import annotations
 

@@ -127,5 +127,5 @@ def _moment(seconds: None) -> None: ...
 @overload
 def _moment(seconds: float | None) -> datetime | None: ...
 def _moment(seconds: float | None) -> datetime | None:
-    """Milliseconds are enough, and shorter than what a float gives."""
+    """A time in UTC, in whole milliseconds: a float has more digits, and no meaning in them."""
     return None if seconds is None else datetime.fromtimestamp(round(seconds, 3), UTC)

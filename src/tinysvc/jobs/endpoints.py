@@ -1,4 +1,4 @@
-"""What the server serves for each job route: the verbs with the resources of a request around each of them."""
+"""The handlers that a server has for each job route: one for each verb, with the resources of the request around it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ class JobEndpoints:
     def verbs(self, plan: Plan, once: Mapping[str, Any]) -> list[tuple[str, tuple[str, ...], Handler]]:
         """Path, methods and handler of each other verb; the options of `RouteHandlers.outermost` are still to come.
 
-        The resources of the request are around them: a check of who asks holds for each verb. They get no value of it.
+        The resources of the request are around each of them, so a check of the client holds for all verbs. The verbs
+        take no value of a resource.
 
         Args:
             plan: The job route.

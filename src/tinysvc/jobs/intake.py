@@ -83,7 +83,7 @@ class Intake:
         """The durable job of one tick of the route's schedule: that of an empty request.
 
         Args:
-            request_id: Id of the request that nobody has sent.
+            request_id: Id of the request, which no client has sent.
         """
         request = Request("POST", self._plan.path, id=request_id)
         self._checked(request, b"")

@@ -30,7 +30,7 @@ _PREFERENCE = re.compile(
 def preferences(lines: Iterable[str]) -> dict[str, str]:
     """The preferences in these values of `Prefer` by their names in lower case. The first of one name counts.
 
-    What is no preference is ignored, with the rest of its line (RFC 7240, 2: an unknown preference is no error).
+    Text that is no preference is ignored, with the rest of its line: a preference is never an error (RFC 7240, 2).
     """
     found: dict[str, str] = {}
     for line in lines:

@@ -97,7 +97,7 @@ def decode_request(content: bytes) -> StoredRequest:
 
 
 def digest_of(request: Request, body: bytes) -> bytes:
-    """A hash of everything in a request that chooses what the durable job does.
+    """A hash of all parts of a request that the durable job depends on.
 
     Two requests with one `Idempotency-Key` must have the same.
     """

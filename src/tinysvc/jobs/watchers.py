@@ -59,7 +59,7 @@ class Watchers:
 
     @asynccontextmanager
     async def _watching(self, job_id: str) -> AsyncIterator[Followed]:
-        """The record of one durable job, followed as long as anybody watches it."""
+        """The record of one durable job, followed as long as it has a watcher."""
         followed = self._followed.get(job_id)
         if followed is None:
             followed = self._followed[job_id] = Followed(self._store, job_id)
@@ -146,7 +146,7 @@ class Followed:
             self._urgent.set()
 
     def stop(self) -> None:
-        """Nobody watches it any more."""
+        """It has no watcher any more."""
         self._task.cancel()
 
     async def newer_than(self, version: int) -> Record | None:

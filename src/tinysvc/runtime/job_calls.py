@@ -2,7 +2,7 @@
 
     submit   POST                        202, Location                                   SubmittedJob
     call     POST, then GET .../result   with `Prefer: wait` until it has ended          the result
-             and DELETE                  where the caller gives up: nobody else knows the durable job
+             and DELETE                  where the caller gives up: no other code knows the id
 
 A submission over the network has an Idempotency-Key, so that it can be sent again. Requests for the result are repeated
 while the callee restarts: the durable job goes on.
@@ -162,7 +162,7 @@ async def submit_job(exchange: Exchange, service: str, sent: OutgoingRequest, co
 
     Raises:
         HTTPError: The callee refuses the request.
-        CallFailed: It was not accepted, as far as anybody knows.
+        CallFailed: There is no response that accepts it.
     """
     if isinstance(exchange, RemoteExchange) and not any(name == KEY for name, _ in sent.headers):
         sent = sent._replace(headers=[*sent.headers, *job_headers(0.0, 0, token_hex(16))])
