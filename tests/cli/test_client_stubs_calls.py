@@ -116,6 +116,19 @@ async def text(client: Any) -> None:
     assert "curl" in await client.usage()
 
 
+async def training(client: Any) -> None:
+    table = await client.spirals(count=20)
+    job = await client.train(body=table, epochs=2)
+    assert (job.route, job.links.self) == ("/training/trainings", f"/training/trainings/{job.id}")
+    summary = await client.train_result(job_id=job.id, prefer="wait=30")
+    assert (summary.rows, summary.epochs) == (60, 2)
+    assert (await client.train_status(job_id=job.id)).state == "succeeded"
+    assert job.id in [each.id for each in (await client.train_list(state="succeeded")).jobs]
+    with pytest.raises(HTTPError, match="has succeeded already") as caught:
+        await client.train_cancel(job_id=job.id)
+    assert caught.value.status == 409
+
+
 async def users(client: Any) -> None:
     assert await client.wait_io()
     ways = client.Ways(blocking=[1.0], io=[2.0], cpu=[3.0])
@@ -132,7 +145,7 @@ async def vectors(client: Any) -> None:
 
 CALLS = {
     each.__name__: each
-    for each in (blobs, chat, gallery, hello, images, live, members, notes, office, text, users, vectors)
+    for each in (blobs, chat, gallery, hello, images, live, members, notes, office, text, training, users, vectors)
 }
 
 

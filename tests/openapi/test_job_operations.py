@@ -100,11 +100,11 @@ def test_header_that_the_handler_reads_is_described_once() -> None:
     ("verb", "statuses"),
     [
         ("submit", "200 202 400 401 409 413 415 422 503 507 default"),
-        ("list", "200 401 422 503"),
-        ("status", "200 204 304 401 404 410 503"),
-        ("result", "200 401 404 410 503 default"),
-        ("cancel", "200 401 404 409 410 503"),
-        ("retry", "202 401 404 409 410 503"),
+        ("list", "200 400 401 422 503"),
+        ("status", "200 204 304 400 401 404 410 503"),
+        ("result", "200 400 401 404 410 503 default"),
+        ("cancel", "200 400 401 404 409 410 503"),
+        ("retry", "202 400 401 404 409 410 503"),
     ],
 )
 def test_statuses_of_each_verb(verb: str, statuses: str) -> None:

@@ -79,6 +79,10 @@ class StructClass:
     fields: list[Field] = field(default_factory=list)
 
 
+LONGEST_LITERAL = 40
+"""Characters of a Literal in an annotation."""
+
+
 class Types:
     """The types of one document. Classes and aliases that annotations name are collected here."""
 
@@ -127,7 +131,7 @@ class Types:
         if "$ref" in schema:
             return self._of_reference(schema["$ref"])
         if "const" in schema or "enum" in schema:
-            return _literals([schema["const"]] if "const" in schema else schema["enum"])
+            return self._short(_literals([schema["const"]] if "const" in schema else schema["enum"]), hint)
         for combined in ("anyOf", "oneOf"):
             if combined in schema:
                 return union([self.of(each, hint) for each in schema[combined]])
@@ -182,12 +186,21 @@ class Types:
         self._open.add(pointer)
         kind = self.of(schema, class_name(name))
         self._open.remove(pointer)
-        if kind.values or len(kind.parts) > 1 or kind.text.startswith(("list[", "dict[", "tuple[")):
+        is_alias = kind.text in self.aliases
+        if not is_alias and (kind.values or len(kind.parts) > 1 or kind.text.startswith(("list[", "dict[", "tuple["))):
             alias = self._names.new(class_name(name))
             self.aliases[alias] = kind.text
             kind = kind._replace(text=alias)
         self._named[pointer] = kind
         return kind
+
+    def _short(self, kind: Kind, hint: str) -> Kind:
+        """The kind; a Literal that would not fit into the line of a field, or of a parameter, gets a name."""
+        if len(kind.text) <= LONGEST_LITERAL:
+            return kind
+        alias = self._names.new(hint)
+        self.aliases[alias] = kind.text
+        return kind._replace(text=alias)
 
     def _struct(self, schema: Schema, name: str, pointer: str | None) -> Kind:
         """A class for an object. It is named before its fields are described, since they may contain it."""

@@ -45,12 +45,10 @@ DETAILS: dict[VerbName, str] = {
 
 ERRORS: dict[VerbName, dict[int, str]] = {
     "submit": {
-        400: "The request, or one of its headers, is malformed.",
         422: (
             "The request has missing or invalid values: `errors` lists each of them. Or its `Idempotency-Key` was used "
             "for another request."
         ),
-        503: "The store of jobs is not available: try again after the time in `Retry-After`.",
         507: "The disk of the store is full. The job was not accepted.",
     },
     "list": {422: "The state, the limit or the cursor is invalid."},
@@ -65,7 +63,10 @@ ERRORS: dict[VerbName, dict[int, str]] = {
 """The errors of each operation, beside those that are the same for all."""
 
 OF_ONE_JOB: dict[int, str] = {404: "There is no such job.", 410: "The job was deleted after its time to be kept."}
-NOT_AVAILABLE = {503: "The store of jobs is not available: try again after the time in `Retry-After`."}
+OF_ALL: dict[int, str] = {
+    400: "The request, or one of its headers, is malformed.",
+    503: "The store of jobs is not available: try again after the time in `Retry-After`.",
+}
 
 
 def job_operation(plan: Plan, verb: Verb, schemas: Schemas, settings: Settings) -> dict[str, Any]:
@@ -145,7 +146,7 @@ def _parameter(name: str, place: str, description: str, schema: Schema) -> dict[
 
 
 def _responses(plan: Plan, verb: Verb, schemas: Schemas, settings: Settings) -> dict[str, Any]:
-    errors = {**NOT_AVAILABLE, **(OF_ONE_JOB if JOB_ID in verb.suffix else {}), **ERRORS[verb.name]}
+    errors = {**OF_ALL, **(OF_ONE_JOB if JOB_ID in verb.suffix else {}), **ERRORS[verb.name]}
     found = {str(status): problem(text, schemas) for status, text in errors.items()}
     if verb.name == "submit":
         own = responses_of(plan, schemas, settings)
