@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import time
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -93,11 +94,13 @@ def run(
     body: bytes = b"",
     saved: bytes | None = None,
     resources: bytes | None = None,
+    start_by: float | None = None,
     **path: str,
 ) -> Reply:
     headers = [(b"content-type", b"application/json"), (b"x-tag", b"blue")]
     request = RequestMessage(endpoint, "POST", "/", "", path, headers, Peer(None, None, "http"), "id-7", resources)
-    return program(DurableMessage(request, JOB, 2, len(body), saved is not None), body + (saved or b""))
+    message = DurableMessage(request, JOB, 2, len(body), saved is not None, start_by)
+    return program(message, body + (saved or b""))
 
 
 def failure_of(reply: Reply) -> AttemptFailure:
@@ -192,6 +195,13 @@ def test_unreadable_save_fails_the_job(program: JobFunction, asked: Asked) -> No
     failure = failure_of(run(program, 2, saved=pickle.dumps(app.Gone()), how="saved"))
     assert (failure.cause, failure.is_final) == ("saved-unreadable", True)
     assert "old_models" in failure.detail
+
+
+def test_attempt_does_not_start_when_its_lease_is_over(program: JobFunction, asked: Asked) -> None:
+    now = time.clock_gettime(time.CLOCK_BOOTTIME)
+    failure = failure_of(run(program, 7, start_by=now))
+    assert (failure.cause, failure.is_final, failure.counts) == ("not-started", False, False)
+    assert run(program, 7, start_by=now + 60).body == b"done"
 
 
 def test_memory_error_ends_the_worker(program: JobFunction, asked: Asked) -> None:

@@ -77,6 +77,11 @@ class Lease:
         self.number = 0
         """Grows with each lease: an attempt belongs to one."""
 
+    @property
+    def deadline(self) -> float:
+        """When it ends, by its clock."""
+        return self._deadline
+
     def holds(self) -> bool:
         """Whether attempts may run. If the deadline has just passed, they are killed first."""
         if self._deadline != float("-inf") and self._clock() >= self._deadline:

@@ -17,6 +17,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from ..core.errors import ConfigurationError
 from ..core.job_errors import StoreError
@@ -245,7 +246,7 @@ class PostgresStore:
             return []  # the lease under which they were claimed has ended; the next claim looks which ones remain
         self._is_unsure = False
         self._running.update((each.record.id, each.record.attempt) for each in claimed)
-        return claimed
+        return [replace(each, start_by=self._lease.deadline) for each in claimed]
 
     def _give_back(self, claim: asyncio.Future[list[Claimed]]) -> None:
         """Release what was claimed for a caller that was cancelled."""

@@ -154,6 +154,9 @@ class Claimed(msgspec.Struct, frozen=True):
     request: bytes
     body: bytes
     saved: bytes | None
+    start_by: float | None = None
+    """When the lease under which it was claimed ends (CLOCK_BOOTTIME): later, another server may run the next attempt.
+    None: there is no lease."""
 
 
 class Change(msgspec.Struct, frozen=True):

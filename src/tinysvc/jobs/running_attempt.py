@@ -171,6 +171,7 @@ class RunningAttempt:
             pool.arenas,
             timeout=timeout,
             lane=self.place.lane,
+            start_by=claimed.start_by,
         )
         return pool.submit_job(job)
 

@@ -17,6 +17,7 @@ def attempt_job(
     *,
     timeout: float | None,
     lane: Lane | None = None,
+    start_by: float | None = None,
 ) -> Job:
     """The job for `submit_job` of a pool. Its reply has a DurableReply.
 
@@ -29,6 +30,7 @@ def attempt_job(
         arenas: The arenas of the pool.
         timeout: Seconds until the pool kills the attempt. None: no limit.
         lane: Limits how many workers the route has at one time.
+        start_by: Point in time (CLOCK_BOOTTIME) after which the attempt must not start. None: no limit.
     """
     size = len(body) + len(saved or b"")
     content: bytes | Arena = body
@@ -42,5 +44,5 @@ def attempt_job(
             raise
     elif saved is not None:
         content = body + saved
-    message = DurableMessage(request, job, attempt, len(body), saved is not None)
+    message = DurableMessage(request, job, attempt, len(body), saved is not None, start_by)
     return Job(message, content, timeout, lane)

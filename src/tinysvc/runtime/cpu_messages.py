@@ -76,6 +76,8 @@ class DurableMessage(Message, tag=3):
     size: int
     """Bytes of the request's body. The rest of the body is the saved value."""
     has_saved: bool
+    start_by: float | None = None
+    """Point in time (CLOCK_BOOTTIME) after which another server may run the next attempt. None: no limit."""
 
     @property
     def endpoint(self) -> int:
@@ -117,7 +119,7 @@ class AttemptFailure(Message):
     """Why an attempt of a durable job has no result."""
 
     cause: str
-    """As in an attempt's record: "error", "unencodable", "arguments-no-longer-fit" or "saved-unreadable"."""
+    """As in the record: "error", "unencodable", "not-started", "saved-unreadable" or "arguments-no-longer-fit"."""
     detail: str
     """The type and the message of the exception, for the author."""
     is_final: bool

@@ -3,6 +3,7 @@
 The request was bound once before, in the server, when it was accepted. So a fault of the binding is a change of the
 code since then. How an attempt ends decides what the server does:
 
+    the lease of its server is over       not-started               tried again; the attempt does not count
     the request does not bind             arguments-no-longer-fit   failed; the attempt does not count
     job.saved cannot be unpickled         saved-unreadable          failed
     HTTPError below 500                   error                     failed, with the problem of the error
@@ -16,6 +17,7 @@ An error handler of the author makes the response of an exception, as for a requ
 from __future__ import annotations
 
 import pickle
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -47,6 +49,7 @@ MAX_PROBLEM = 64 * 1024
 """Bytes of a problem document that the record of a job keeps: each list of jobs reads it."""
 
 NO_LONGER_FIT, UNREADABLE, ERROR, UNENCODABLE = "arguments-no-longer-fit", "saved-unreadable", "error", "unencodable"
+NOT_STARTED = "not-started"
 
 
 class _NoLongerFits(Exception):
@@ -60,6 +63,8 @@ def attempts_of(endpoint: Endpoint, resources: Values) -> JobFunction:
     bind = _binding(endpoint, resources)
 
     def run_job(message: DurableMessage, body: Body) -> Reply:
+        if message.start_by is not None and time.clock_gettime(time.CLOCK_BOOTTIME) >= message.start_by:
+            return _too_late()
         ask = asking.get()
         assert ask is not None  # checks.py refuses a pool that has no channel for questions
         saved = body[message.size :] if message.has_saved else None
@@ -79,6 +84,13 @@ def attempts_of(endpoint: Endpoint, resources: Values) -> JobFunction:
         return _succeeded(response)
 
     return run_job
+
+
+def _too_late() -> Reply:
+    """The job has waited in its pool while the server stood still: on waking, the pool knows of no lease."""
+    detail = "the attempt waited for a worker until the lease of its server was over"
+    failure = AttemptFailure(NOT_STARTED, detail, False, False, TinysvcError().problem())
+    return Reply(DurableReply(500, None, [], failure), b"")
 
 
 def _binding(endpoint: Endpoint, resources: Values) -> Callable[[Request, Body], dict[str, Any]]:
