@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from job_services import JobService, document, header, job_service
-from tinysvc import Handler, Request, io_resource, job_route
+from tinysvc import Background, Handler, Request, io_resource, job_route
 from tinysvc.core.responses import Response
 from tinysvc.jobs.records import Progress
 
@@ -28,6 +28,15 @@ async def session(request: Request) -> AsyncIterator[str]:
     marks.append("open")
     yield "session"
     marks.append("closed")
+
+
+@io_resource
+async def audit(request: Request, background: Background) -> None:
+    background.add(marks.append, f"{request.method} {request.path.rpartition('/')[2][:6]}")
+
+
+@job_route("/audited")
+def audited(audit: None) -> None: ...
 
 
 @job_route("/guarded")
@@ -143,3 +152,13 @@ async def test_drain_ends_each_wait_for_the_end_of_a_job() -> None:
         service.jobs.endpoints.pause()
         assert (await waiting).status == 202
         assert (await service.send("POST", "/trainings", headers={"prefer": "wait=60"})).status == 202
+
+
+@pytest.mark.asyncio
+async def test_resource_of_the_request_adds_background_tasks_for_every_verb() -> None:
+    marks.clear()
+    async with job_service(audited, audit) as service:
+        path = (await service.post("/audited"))["links"]["self"]
+        await service.send("GET", "/audited")
+        await service.send("DELETE", path)
+    assert sorted(marks) == sorted(["POST audite", "GET audite", f"DELETE {path.rpartition('/')[2][:6]}"])

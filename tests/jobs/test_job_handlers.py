@@ -410,3 +410,13 @@ async def test_job_that_cannot_be_kept_gets_no_202(error: Exception, status: int
         assert (response.status, document(response)["type"]) == (status, f"urn:tinysvc:{kind}")
         assert int(header(response, "retry-after")) >= 1
         assert b"secret" not in response.content
+
+
+@pytest.mark.asyncio
+async def test_middleware_can_refuse_a_priority() -> None:
+    async def without_priority(request: Request, call_next: Handler) -> Response:
+        return Response("no", 403) if "job-priority" in request.headers else await call_next(request)
+
+    async with job_service(train, middleware=[without_priority]) as service:
+        assert (await service.send("POST", "/trainings", BODY, {"job-priority": "100"})).status == 403
+        assert (await service.send("POST", "/trainings", BODY)).status == 202

@@ -116,7 +116,8 @@ class JobHandlers:
         record = await self._record(request)
         if accepted(request, [JSON, EVENTS]) == EVENTS:
             return self._events(request, record)
-        response = precondition(request, etag=etag_of(record)) or self._document(request, record)
+        tag = etag_of(record)
+        response = precondition(request, etag=tag) or self._document(request, record, 200, validators(etag=tag))
         add_vary(response, "accept")
         return response
 
@@ -167,7 +168,7 @@ class JobHandlers:
     ) -> Response:
         content = encoded(document_of(record, request.peer.root_path))
         response = Response(content, status, lines or (), content_type=JSON)
-        response.headers += [*validators(etag=etag_of(record)), ("cache-control", "no-cache")]
+        response.headers.append(("cache-control", "no-cache"))
         return response
 
     async def _result_of(self, record: Record, request: Request) -> Response:

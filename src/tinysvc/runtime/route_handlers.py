@@ -101,13 +101,16 @@ class RouteHandlers:
             handler = scope.around(handler)
         if route.kind == "io" and route.timeout and not plan.request_resources:
             handler = limited_time(handler, route.timeout)
-        if takes_type(Background, plan):
-            handler = self._background.around(handler)
+        handler = self.with_background(plan, handler)
         if route.kind == "cpu":
             return handler
         if route.limit:
             handler = IoLimit(route.limit, "this route").around(handler)
         return self._io_limit.around(handler) if self._io_limit else handler
+
+    def with_background(self, plan: Plan, handler: Handler) -> Handler:
+        """`handler` with the background tasks that its function, or a resource of its requests, adds."""
+        return self._background.around(handler) if takes_type(Background, plan) else handler
 
     def outermost(self, plan: Plan, handler: Handler) -> Handler:
         """`handler` with the error handlers, the body limit, the middleware and the Cache-Control of its route."""

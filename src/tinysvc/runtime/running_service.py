@@ -160,7 +160,7 @@ class RunningService:
     def _add_verbs(self, place: DurablePlace, values: Mapping[str, Any]) -> None:
         assert self.durable is not None
         for path, methods, handler in self.durable.verbs(place, values):
-            self._add(place.plan, path, methods, handler)
+            self._add(place.plan, path, methods, self._handlers.with_background(place.plan, handler))
 
     def _add_pages(self, pages: Mapping[str, Handler]) -> None:
         """Serve each page whose path no route has."""
