@@ -17,7 +17,7 @@ SOURCE = Path(tinysvc.__file__).parent
 TESTS = Path(__file__).parent
 FLOORS = [
     {"core"},
-    {"wire", "pool"},
+    {"wire", "pool", "telemetry"},
     {"http.py", "executor.py", "binding"},
     {"service", "client"},
     {"web"},

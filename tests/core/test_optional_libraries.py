@@ -11,7 +11,13 @@ from tinysvc.core.optional_libraries import Library, missing_library
 
 @pytest.mark.parametrize(
     ("library", "extra"),
-    [("cronsim", "cron"), ("itsdangerous", "cookies"), ("multipart", "forms"), ("websockets", "websocket")],
+    [
+        ("cronsim", "cron"),
+        ("itsdangerous", "cookies"),
+        ("multipart", "forms"),
+        ("prometheus_client", "metrics"),
+        ("websockets", "websocket"),
+    ],
 )
 def test_missing_library_is_reported_with_its_extra(
     library: Library, extra: str, monkeypatch: pytest.MonkeyPatch

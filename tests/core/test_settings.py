@@ -26,6 +26,7 @@ def test_order_of_the_sources() -> None:
         ({"port": 65536}, "port takes a number from 0 to 65535, not 65536"),
         ({"cpu_workers": -1}, "cpu_workers must be at least 0, not -1"),
         ({"log_level": "loud"}, "log_level takes debug, info, warning or error, not 'loud'"),
+        ({"metrics": "9100"}, "metrics takes host:port, unix:path or a path, as in 127.0.0.1:9100, .*, not '9100'"),
         ({"host": 1}, "host takes a text, not 1"),
         ({"header_timeout": -0.5}, "header_timeout must be at least 0, not -0.5"),
         ({"port": True}, "port takes a whole number, not True"),

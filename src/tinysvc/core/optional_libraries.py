@@ -5,13 +5,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Literal
 
-Library = Literal["asyncpg", "cronsim", "itsdangerous", "multipart", "websockets"]
+Library = Literal["asyncpg", "cronsim", "itsdangerous", "multipart", "prometheus_client", "websockets"]
 
 _NEEDS: dict[Library, tuple[str, str, str]] = {
     "asyncpg": ("asyncpg", "durable jobs in PostgreSQL need the asyncpg library", "postgres"),
     "cronsim": ("cronsim", "schedules need the cronsim library", "cron"),
     "itsdangerous": ("itsdangerous", "signed cookies need the itsdangerous library", "cookies"),
     "multipart": ("multipart", "uploads need the multipart library", "forms"),
+    "prometheus_client": ("prometheus_client", "metrics need the prometheus_client library", "metrics"),
     "websockets": ("websockets.server", "WebSocket needs the websockets library", "websocket"),
 }
 """The module that is imported, the feature that needs it, and the extra that installs it."""

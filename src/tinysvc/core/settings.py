@@ -36,6 +36,12 @@ ROOT_PATH = re.compile(r"(?:/(?!\.\.?(?:/|$))[A-Za-z0-9._~-]{1,100}){1,16}")
 """A path of plain segments. Generated addresses begin with it, and `//host` would lead to another host."""
 
 
+METRICS_PLACE = re.compile(
+    r"(?P<host>[A-Za-z0-9.-]+|\[[0-9a-fA-F:.]+\]):(?P<port>\d{1,5})|unix:(?P<unix>.+)|(?P<path>/[\w./~-]+)"
+)
+"""The values of the option `metrics`."""
+
+
 class SettingsError(ConfigurationError):
     """An option, variable or flag that is unknown or has a wrong value."""
 
@@ -121,6 +127,11 @@ class Settings:
     docs: bool = _option(True, "serve /openapi.json, a document of all routes, and /docs, a page to try them")
     jobs_page: bool = _option(False, "serve /jobs, a page of all durable jobs; --reload serves it, too")
     log_level: str = _option("info", "debug, info, warning or error")
+    metrics: str = _option(
+        "",
+        "serve metrics for Prometheus: on a port of their own, as in 127.0.0.1:9100, on a Unix socket, as in "
+        "unix:/run/metrics.sock, or at a path of the service, as in /metrics; if empty, nothing is counted",
+    )
 
     cpu_workers: int = _option(
         available_cores(), "worker processes for the cpu routes; 0 runs them in a thread, for debugging"
@@ -203,6 +214,9 @@ class Settings:
             raise SettingsError(f"port takes a number from 0 to 65535, not {self.port}")
         if not re.fullmatch("[0-7]{0,4}", self.unix_mode):
             raise SettingsError(f"unix_mode takes octal digits, as in 660, not {self.unix_mode!r}")
+        if self.metrics and not METRICS_PLACE.fullmatch(self.metrics):
+            example = "as in 127.0.0.1:9100, unix:/run/metrics.sock or /metrics"
+            raise SettingsError(f"metrics takes host:port, unix:path or a path, {example}, not {self.metrics!r}")
         if self.root_path and not ROOT_PATH.fullmatch(self.root_path):
             example = "as in /shop, with no slash at its end"
             raise SettingsError(
