@@ -132,6 +132,16 @@ async def test_claim_of_a_cancelled_caller_is_given_back(store: PostgresStore) -
     assert (again.id, again.used) == (job.id, 0)
 
 
+async def test_only_the_owner_writes_for_an_attempt(store: PostgresStore, other: PostgresStore) -> None:
+    job_id, attempt = await running(store)
+    assert not await other.save(job_id, attempt, b"value")
+    assert not await other.finish(job_id, attempt, HEAD, b"")
+    assert not await other.release(job_id, attempt, "shutdown")
+    await other.cancel(job_id)
+    assert not await other.stopped(job_id, attempt)
+    assert await store.stopped(job_id, attempt)
+
+
 async def test_late_commit_of_a_lost_connection_is_fenced(
     store: PostgresStore, other: PostgresStore, proxy: PostgresProxy
 ) -> None:

@@ -66,6 +66,14 @@ def test_end_of_an_attempt(record: Record | None, repeated: bool, wanted: bool) 
 
 
 @pytest.mark.parametrize("repeated", [False, True])
+def test_failure_that_was_cut_off_is_recognized_while_the_next_attempt_runs(repeated: bool) -> None:
+    paused = changed(states.fail(running(), 1, "error", "", None, 7.0, True, 7.0))
+    again = changed(states.claim(paused, OWNER, 8.0))
+    fail = Attempt(ID, 1, lambda record, now: states.fail(record, 1, "error", "", None, now, True, now), cause="error")
+    assert answer_of(fail, again, repeated=repeated) is repeated
+
+
+@pytest.mark.parametrize("repeated", [False, True])
 def test_cancel_that_was_cut_off_answers_as_the_first(repeated: bool) -> None:
     outcome = answer_of(Cancel(ID), CANCELLED, repeated=repeated)
     assert (outcome.kind, outcome.owner) == ("cancelled" if repeated else "was-cancelled", OWNER)

@@ -109,6 +109,9 @@ class Lease:
         sent = self._clock()
         await self._register()
         self.number += 1
+        self._extend(sent)
+
+    def _extend(self, sent: float) -> None:
         self._deadline = sent + self._seconds * (1 - 1 / MARGIN)
 
     def hurry(self) -> None:
@@ -158,6 +161,6 @@ class Lease:
             self._end()
             await self._begin_lease()
         elif self.holds():
-            self._deadline = sent + self._seconds * (1 - 1 / MARGIN)
+            self._extend(sent)
         for row in dead:
             await self._lapse(row["owner"])
