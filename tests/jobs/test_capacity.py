@@ -9,7 +9,7 @@ import pytest
 
 import runner_jobs
 from http_ends import logged
-from tinysvc import Service
+from tinysvc import Retry, Service
 from tinysvc.executor import ProcessPoolExecutor
 from tinysvc.jobs.capacity import Capacity
 from tinysvc.runtime.durable_jobs import DurablePlace
@@ -100,6 +100,17 @@ def test_pool_with_cpu_routes_claims_nothing_ahead() -> None:
     capacity.note("/sums", 0.001)
     assert capacity.free(pool, {"/sums"}, []) == ({"/sums": 2}, 2)
     assert capacity.share(found[0]) == 2
+
+
+def test_job_that_may_start_once_only_is_not_claimed_ahead() -> None:
+    @job_route("/once", retry=Retry(attempts=1))
+    def once() -> None: ...
+
+    pool = ProcessPoolExecutor(2)
+    place = DurablePlace(next(plans_of(Service(once))), pool, 0, None, False)
+    capacity = Capacity([place])
+    capacity.note("/once", 0.001)
+    assert capacity.free(pool, {"/once"}, []) == ({"/once": 2}, 2)
 
 
 def test_each_pool_has_its_own_room() -> None:

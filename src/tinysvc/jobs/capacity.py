@@ -110,9 +110,11 @@ class Capacity:
         return free, left + ahead
 
     def _is_short(self, place: DurablePlace) -> bool:
-        known = self._means.get(place.plan.path)
+        """Whether its attempts may be claimed ahead. One that may start once only must not be lost while it waits."""
+        known, route = self._means.get(place.plan.path), place.plan.route
         is_known = known is not None and known.seconds < AHEAD
-        return is_known and not place.shares_pool and place.plan.route.limit is None
+        has_more_attempts = route.durable is None or route.durable.retry.attempts > 1
+        return is_known and has_more_attempts and not place.shares_pool and route.limit is None
 
     def _ahead(self, short: Sequence[DurablePlace], workers: int) -> int:
         """How many of these routes may be claimed beyond the workers that will run them."""
