@@ -87,6 +87,15 @@ async def test_stream_is_resumed_after_the_last_id() -> None:
 
 
 @pytest.mark.asyncio
+async def test_last_id_of_another_store_begins_the_stream_anew() -> None:
+    async with job_service(train) as service:
+        job = await service.post("/trainings")
+        events = events_of(await streamed(service, job["links"]["self"], **{"last-event-id": "7000"}))
+        assert (await anext(events))[1] == job
+        await events.aclose()
+
+
+@pytest.mark.asyncio
 async def test_resources_of_the_request_close_before_the_stream() -> None:
     marks.clear()
     async with job_service(guarded, session) as service:

@@ -15,7 +15,7 @@ from memory_store import MemoryStore
 from tinysvc import Form, Handler, Query, Request, Response, Service, io_resource, job_route
 from tinysvc.core.job_errors import StoreError, StoreFull, TooManyWaiting
 from tinysvc.core.responses import FileContent
-from tinysvc.jobs.records import NewJob, Progress, Submitted
+from tinysvc.jobs.records import CancelOutcome, NewJob, Progress, Submitted
 
 
 @dataclass
@@ -420,3 +420,26 @@ async def test_middleware_can_refuse_a_priority() -> None:
     async with job_service(train, middleware=[without_priority]) as service:
         assert (await service.send("POST", "/trainings", BODY, {"job-priority": "100"})).status == 403
         assert (await service.send("POST", "/trainings", BODY)).status == 202
+
+
+class Forgetful(MemoryStore):
+    """A store whose sweep removes a durable job between two steps of a request."""
+
+    async def result(self, job_id: str) -> Any:
+        return None
+
+    async def retry(self, job_id: str) -> Any:
+        return None
+
+    async def cancel(self, job_id: str) -> CancelOutcome:
+        return CancelOutcome("unknown")
+
+
+@pytest.mark.asyncio
+async def test_job_that_is_removed_during_a_request_is_unknown_or_expired() -> None:
+    async with job_service(train, store=Forgetful()) as service:
+        path = (await submitted(service))["links"]["self"]
+        assert (await service.send("DELETE", path)).status == 404
+        assert (await service.send("POST", f"{path}/retry")).status == 404
+        await service.succeed()
+        assert (await service.send("GET", f"{path}/result")).status == 410

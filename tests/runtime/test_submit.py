@@ -261,6 +261,53 @@ async def test_submission_without_a_response_is_sent_again_and_gives_one_job() -
 
 
 @on_loop
+async def test_callee_that_is_lost_is_a_failed_call(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(job_calls, "PAUSE", 0.01)
+    monkeypatch.setattr(job_calls, "OUTAGE", 0.1)
+    async with AsyncExitStack() as callee, AsyncExitStack() as caller:
+        service = await callee.enter_async_context(job_service(app))
+
+        async def accepts_only(request: Request) -> Response:
+            if request.method == "POST":
+                return await service.running(request)
+            return Response(b"nothing here", 503 if request.method == "GET" else 500)
+
+        server = await callee.enter_async_context(serving(accepts_only))
+        settings = Settings(services=f"submitted_app=http://127.0.0.1:{server.port}")
+        await caller.enter_async_context(at_work(Service(unused), settings))
+        with pytest.raises(CallFailed, match="503"):
+            await call(app.label, "a")
+        accepted = await submit(app.label, "a")
+        with pytest.raises(CallFailed, match="503"):
+            await accepted.status()
+        while not any("was not cancelled: 500" in message for message in caplog.messages):
+            await asyncio.sleep(0.01)
+        await callee.aclose()
+        with pytest.raises(CallFailed):
+            await accepted.result()
+        with pytest.raises(BudgetExhausted):
+            async with budget(0.2):
+                await accepted.result(timeout=20)
+    caplog.clear()
+
+
+@on_loop
+async def test_document_that_cannot_be_read_is_a_failed_call() -> None:
+    async def answers(request: Request) -> Response:
+        headers = {"location": "/labels/a/7"} if request.method == "POST" else {}
+        return Response(b"{}", 202 if request.method == "POST" else 200, headers, content_type="application/json")
+
+    async with serving(answers) as server:
+        services = f"submitted_app=http://127.0.0.1:{server.port}"
+        async with at_work(Service(unused), Settings(services=services)):
+            accepted = await submit(app.label, "a")
+            with pytest.raises(CallFailed, match="The document of the job cannot be read"):
+                await accepted.status()
+
+
+@on_loop
 async def test_answer_that_is_no_acceptance_is_a_failed_call() -> None:
     async def answers(request: Request) -> Response:
         return Response(b"{}", content_type="application/json")

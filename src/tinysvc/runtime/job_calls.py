@@ -122,8 +122,10 @@ class SubmittedJob:
                 members = await _problem_of(incoming)
                 if members.get("type") == NOT_FINISHED:
                     lost_at = monotonic() + OUTAGE
-                elif incoming.status != 503 or "job" in members or sent_at > lost_at:
+                elif incoming.status != 503 or "job" in members:
                     return incoming
+                elif sent_at > lost_at:
+                    await check_response(incoming, self._service)
                 incoming.discard()
             await asyncio.sleep(min(max(0.0, sent_at + PAUSE - monotonic()), left))
 
