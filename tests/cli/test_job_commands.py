@@ -179,6 +179,13 @@ async def test_failed_job_is_started_again(console: Console) -> None:
     assert console.status == 1
 
 
+async def test_failed_job_is_dismissed(console: Console) -> None:
+    server = await console.servers.start()
+    record = await failed_job(server)
+    assert "state cancelled" in words(await console.run("--cancel-job", record.id))
+    assert "is cancelled: only a failed one can be started again" in await console.run("--retry-job", record.id)
+
+
 @pytest.mark.parametrize("flag", ["--job", "--cancel-job", "--retry-job"])
 async def test_unknown_job_is_an_error(console: Console, flag: str) -> None:
     assert await console.run(flag, UNKNOWN) == f"tinysvc: there is no durable job {UNKNOWN}; --jobs lists all of them"

@@ -37,7 +37,7 @@ def shown(found: Record, **options: Any) -> dict[str, Any]:
         (State.QUEUED, {"cancel"}),
         (State.RUNNING, {"cancel"}),
         (State.SUCCEEDED, set()),
-        (State.FAILED, {"retry"}),
+        (State.FAILED, {"cancel", "retry"}),
         (State.CANCELLED, set()),
     ],
 )

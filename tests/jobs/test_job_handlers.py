@@ -278,6 +278,20 @@ async def test_retry_is_for_a_failed_job() -> None:
 
 
 @pytest.mark.asyncio
+async def test_cancel_dismisses_a_failed_job() -> None:
+    async with job_service(train) as service:
+        path = (await submitted(service))["links"]["self"]
+        await service.fail(None)
+        assert document(await service.send("GET", path))["links"]["cancel"] == path
+        dismissed = await service.send("DELETE", path)
+        assert (dismissed.status, document(dismissed)["state"]) == (200, "cancelled")
+        assert document(dismissed)["links"].keys() == {"self", "result"}
+        assert (await service.send("GET", f"{path}/result")).status == 410
+        assert (await service.send("POST", f"{path}/retry")).status == 409
+        assert (await service.send("DELETE", path)).status == 200
+
+
+@pytest.mark.asyncio
 async def test_unknown_job_is_404_for_every_verb() -> None:
     async with job_service(train, train_for) as service:
         other = (await service.post("/users/7/trainings"))["id"]

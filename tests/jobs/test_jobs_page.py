@@ -225,6 +225,17 @@ def test_retry_starts_a_failed_job_again(page: Page, store: MemoryStore) -> None
     assert store.records[job_id].used == 0
 
 
+def test_failed_job_is_dismissed(page: Page, store: MemoryStore) -> None:
+    job_id = failed(store)
+    page.until(row(job_id))
+    click(page, job_id, "Dismiss")
+    assert page.text("#confirm-title") == "Dismiss the job?"
+    assert page.text("#confirm-text") == f"/trainings {job_id[:8]}: it is deleted at the end of its retention."
+    confirm(page)
+    page.until(f"{row(job_id)}.matches('.cancelled')")
+    assert page.run(f"[...{row(job_id)}.querySelectorAll('.choices > *')].every((each) => each.hidden)")
+
+
 def test_route_that_is_guarded_asks_for_credentials(page: Page, store: MemoryStore) -> None:
     job_id = submitted(store, "/imports")
     page.until(row(job_id))
@@ -286,6 +297,6 @@ def test_every_control_has_a_name(page: Page, store: MemoryStore) -> None:
     unlabelled = "[...document.querySelectorAll('input, select')].filter((each) => !each.labels.length)"
     assert page.run(f"{unlabelled}.map((each) => each.outerHTML)") == []
     names = page.run("[...document.querySelectorAll('.choices > :not([hidden])')].map((each) => each.ariaLabel)")
-    assert len(set(names)) == len(names) == 2
+    assert len(set(names)) == len(names) == 3
     bars = page.run("[...document.querySelectorAll('[role=progressbar]:not([hidden])')].map((each) => each.ariaLabel)")
     assert all(bars)

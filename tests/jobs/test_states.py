@@ -59,7 +59,7 @@ EVENTS: dict[str, tuple[Callable[[Record], Record | Refusal], dict[State, State]
     "stopped": (lambda record: states.stopped(record, 1), {}),
     "cancel": (
         lambda record: states.cancel(record, NOW),
-        dict.fromkeys((State.SCHEDULED, State.QUEUED, State.RUNNING), State.CANCELLED),
+        dict.fromkeys((State.SCHEDULED, State.QUEUED, State.RUNNING, State.FAILED), State.CANCELLED),
     ),
     "retry": (lambda record: states.retry(record, NOW), {State.FAILED: State.QUEUED}),
     "expire": (
@@ -140,6 +140,13 @@ def test_retried_job_goes_on_with_attempt_numbers() -> None:
     record = made(states.retry(record_in(State.FAILED), NOW))
     assert (record.used, record.attempt, record.problem, record.ended) == (0, 1, None, None)
     assert made(states.claim(record, "server", NOW)).attempt == 2
+
+
+def test_dismissed_job_keeps_its_problem_and_can_expire() -> None:
+    record = made(states.cancel(record_in(State.FAILED), NOW + 5))
+    assert (record.problem, record.ended, record.expires) == ({"status": 500}, NOW + 5, NOW + 5 + record.keep)
+    assert [each.cause for each in record.attempts] == ["error"]
+    assert states.retry(record, NOW) == Refusal("not-failed")
 
 
 def test_cancelled_attempt_keeps_its_owner_until_the_worker_is_dead() -> None:

@@ -136,6 +136,16 @@ def test_failed_job_is_retried(page: Page, url: str, tmp_path: Path) -> None:
     page.until(f"document.querySelector('{JOB}.succeeded')")
 
 
+def test_failed_job_is_dismissed(page: Page, url: str, tmp_path: Path) -> None:
+    submit(page, tmp_path)
+    (tmp_path / "error").touch()
+    page.until(f"document.querySelector('{JOB}.failed')")
+    press(page, "Dismiss the job")
+    until_text(page, "Dismissed: it is deleted at the end of its retention.")
+    page.until(f"document.querySelector('{JOB}.cancelled')")
+    assert documents(url)[0]["state"] == "cancelled"
+
+
 def test_refused_cancel_shows_the_reason(page: Page, url: str, tmp_path: Path) -> None:
     submit(page, tmp_path)
     page.run("""(() => {

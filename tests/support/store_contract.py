@@ -353,11 +353,26 @@ class StoreContract:
         assert await store.retry("f" * 32) is None
         await start(store)
         await store.fail(job_id, 1, "error", "", {"status": 500}, None)
-        assert (await store.cancel(job_id)).kind == "ended"
         record = await store.retry(job_id)
         assert isinstance(record, Record)
         assert (record.state, record.used, record.problem) == (State.QUEUED, 0, None)
         assert (await start(store)).record.attempt == 2
+
+    async def test_cancel_dismisses_a_failed_one(self, harness: Harness) -> None:
+        store = await harness.server("one")
+        job_id = await accept(store, max_attempts=1, keep=60.0)
+        await start(store)
+        await store.save(job_id, 1, b"saved")
+        await store.fail(job_id, 1, "error", "", {"status": 500}, None)
+        outcome = await store.cancel(job_id)
+        assert outcome.record is not None
+        assert (outcome.kind, outcome.owner, outcome.record.problem) == ("cancelled", "", {"status": 500})
+        assert not outcome.record.has_saved
+        assert (await store.cancel(job_id)).kind == "was-cancelled"
+        assert await store.retry(job_id) == Refusal("not-failed")
+        assert (await store.page(None, None, 10, "")).counts == {"cancelled": 1}
+        assert await store.sweep(time.time() + 90) == 1
+        assert (await record_of(store, job_id)).gone
 
     async def test_poison_job_fails_when_its_servers_die(self, harness: Harness) -> None:
         store = await harness.server("watcher")

@@ -39,7 +39,7 @@ def add_job_flags(command: argparse.ArgumentParser, about_store: str) -> None:
     )
     for flag, about in (
         ("--job", "show a durable job, and exit"),
-        ("--cancel-job", "cancel a durable job, and exit when its worker is dead"),
+        ("--cancel-job", "cancel a durable job, and exit when its worker is dead; dismiss a failed one"),
         ("--retry-job", "start a failed durable job again, and exit"),
     ):
         command.add_argument(flag, action=_JobAction, metavar="ID", help=about)

@@ -10,7 +10,7 @@ from msgspec import UNSET
 
 from ..runtime.job_headers import shown_key
 from ..service.job_document import JOB_STATES, AttemptDocument, JobDocument, JobLinks, JobPage
-from .records import ENDED, AttemptRecord, Page, Record, State
+from .records import AttemptRecord, Page, Record, State
 
 PRIVATE_CAUSES = frozenset({"error", "unencodable", "saved-unreadable", "arguments-no-longer-fit"})
 """Causes whose detail is the text of an exception: it may hold secrets, as the address of a database does."""
@@ -83,7 +83,7 @@ def links_of(record: Record, root_path: str = "") -> JobLinks:
     return JobLinks(
         job=own,
         result=f"{own}/result",
-        cancel=UNSET if record.state in ENDED else own,
+        cancel=UNSET if record.state in (State.SUCCEEDED, State.CANCELLED) else own,
         retry=f"{own}/retry" if record.state == State.FAILED else UNSET,
     )
 

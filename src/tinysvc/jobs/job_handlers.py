@@ -4,7 +4,7 @@
     list       a page of the route's durable jobs
     status     the document of one; as `text/event-stream`, each change of it
     result     the stored response, or why there is none
-    cancel     200 after the death of its worker
+    cancel     200 after the death of its worker; a failed one is dismissed
     retry      202 for a failed one
 
 Each of them sees the durable jobs of its own path only: /users/7/trainings does not show those of user 8.

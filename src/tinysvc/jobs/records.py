@@ -172,7 +172,7 @@ class CancelOutcome(msgspec.Struct, frozen=True):
     """Answer to `cancel`."""
 
     kind: str
-    """ "cancelled", "was-cancelled", "ended" (it succeeded or failed before) or "unknown"."""
+    """ "cancelled", "was-cancelled", "ended" (it succeeded before) or "unknown"."""
     record: Record | None = None
     owner: str = ""
     """The server process that still runs the attempt, and must kill its worker. "": none does."""

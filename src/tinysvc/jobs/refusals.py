@@ -55,7 +55,7 @@ def no_result(record: Record, retry_after: int) -> JobProblem:
 
 
 def cannot_cancel(record: Record) -> JobProblem:
-    """409: the durable job had ended before the cancel."""
+    """409: the durable job had succeeded before the cancel."""
     return JobProblem(409, "job-ended", f"The job {_is(record)} already.", _state(record))
 
 

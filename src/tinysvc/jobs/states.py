@@ -14,11 +14,13 @@
                cancelled, with owner   cancelled    the owner's workers died with it
     stopped    cancelled, with owner   cancelled    the owner has killed the worker
     cancel     waiting or running      cancelled    a running one keeps its owner until `stopped` or `lapse`
+               failed                  cancelled    it is dismissed: its problem stays, its retention begins
     retry      failed                  queued       all attempts are allowed again; attempt numbers go on
     expire     succeeded, cancelled    (gone)       when the retention is over
 
 Two rules give the rest. *Fence:* each write of an attempt names its number, and is refused unless that attempt is the
-running one. *First commit wins:* an ended durable job changes no more, except by `retry` and `expire`.
+running one. *First commit wins:* an ended durable job changes no more, except by `retry`, `cancel` (both of a failed
+one) and `expire`.
 
 Both stores call these functions inside their transactions, so that they cannot differ.
 """
@@ -31,7 +33,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from .records import ENDED, WAITING, AttemptRecord, NewJob, Progress, Record, ResultHead, State
+from .records import ENDED, AttemptRecord, NewJob, Progress, Record, ResultHead, State
 
 KEPT_ATTEMPTS = 20
 """Attempts that a record lists. A retry that is repeated for years must not make it grow without end."""
@@ -166,10 +168,10 @@ def stopped(record: Record, attempt: int) -> Record | Refusal:
 
 
 def cancel(record: Record, now: float) -> Record | Refusal:
-    """Someone cancels it. A running one keeps its owner: that must kill the worker."""
-    if record.state in ENDED:
+    """Someone cancels it. A running one keeps its owner: that must kill the worker. A failed one is dismissed."""
+    if record.state in (State.SUCCEEDED, State.CANCELLED):
         return Refusal("ended")
-    if record.state in WAITING:
+    if record.state != State.RUNNING:
         return replace(
             record,
             state=State.CANCELLED,

@@ -88,7 +88,10 @@ class Store(Protocol):
         """The attempt was stopped by a shutdown: it waits again, and no attempt is used."""
 
     async def cancel(self, job_id: str) -> CancelOutcome:
-        """Cancel it. Then the owner of a running attempt must kill the worker, and report it by `stopped`."""
+        """Cancel it; a failed one is dismissed.
+
+        The owner of a running attempt must then kill the worker, and report it by `stopped`.
+        """
 
     async def stopped(self, job_id: str, attempt: int) -> bool:
         """The worker of a cancelled attempt is dead: the record has no owner any more."""

@@ -39,7 +39,7 @@ DETAILS: dict[VerbName, str] = {
         "the stream."
     ),
     "result": "The response of the handler, as it was stored.",
-    "cancel": "A running job is stopped. The response comes when its process is dead.",
+    "cancel": "A running job is stopped: the response comes when its process is dead. A failed job is dismissed.",
     "retry": "The job has all its attempts again.",
 }
 
@@ -57,7 +57,7 @@ ERRORS: dict[VerbName, dict[int, str]] = {
         404: "There is no such job, or it has not ended yet: `state` says which.",
         410: "The job was cancelled, or deleted after its time to be kept.",
     },
-    "cancel": {409: "The job had ended before."},
+    "cancel": {409: "The job had succeeded before."},
     "retry": {409: "The job has not failed."},
 }
 """The errors of each operation, beside those that are the same for all."""

@@ -89,13 +89,13 @@ class Accepted(Generic[T]):
         return cast("T", await self._target.result_of(incoming))
 
     async def cancel(self) -> JobDocument:
-        """Cancel it, and wait until its process is dead.
+        """Cancel it, and wait until its process is dead. A failed one is dismissed: it is deleted after its retention.
 
         Returns:
             The document of the durable job, also if it was cancelled before.
 
         Raises:
-            HTTPError: 409: it had ended. 410: its retention is over.
+            HTTPError: 409: it had succeeded. 410: its retention is over.
             CallFailed: Its service does not respond.
         """
         return await self._job.document("DELETE", call_context(self._target.seconds))

@@ -49,7 +49,7 @@ class JobLinks(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     job: Annotated[str | UnsetType, Meta(description="GET for this document.")] = field(default=UNSET, name="self")
     result: Annotated[str | UnsetType, Meta(description="GET for the result.")] = UNSET
-    cancel: Annotated[str | UnsetType, Meta(description="DELETE to cancel the job.")] = UNSET
+    cancel: Annotated[str | UnsetType, Meta(description="DELETE to cancel the job; a failed one is dismissed.")] = UNSET
     retry: Annotated[str | UnsetType, Meta(description="POST to start a failed job again.")] = UNSET
 
 

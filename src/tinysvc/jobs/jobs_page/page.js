@@ -149,11 +149,13 @@ function jobChoices() {
   const element = h("span", { class: "choices" }, cancel, retry, result);
   const update = (given) => {
     job = given;
+    const word = verbOf(job);
+    set(cancel, word);
     const name = `${collectionOf(job)} ${job.id.slice(0, 8)}`;
     cancel.hidden = !job.links.cancel;
     retry.hidden = !job.links.retry;
     result.hidden = !job.links.result || job.state !== "succeeded";
-    cancel.setAttribute("aria-label", `Cancel ${name}`);
+    cancel.setAttribute("aria-label", `${word} ${name}`);
     retry.setAttribute("aria-label", `Retry ${name}`);
     result.setAttribute("aria-label", `Result of ${name}`);
     if (job.links.result) result.href = job.links.result;
@@ -214,9 +216,18 @@ function inWords(time) {
 
 // Requests to a job
 
+/** What a DELETE does to the job. */
+function verbOf({ state }) {
+  return state === "failed" ? "Dismiss" : "Cancel";
+}
+
+const EFFECTS = { running: "its process is killed", failed: "it is deleted at the end of its retention" };
+
 function askToCancel(job) {
   const dialog = byId("page-confirm");
-  set(byId("confirm-text"), `${collectionOf(job)} ${job.id.slice(0, 8)}: ${job.state === "running" ? "its process is killed" : "it is never started"}.`);
+  set(byId("confirm-title"), `${verbOf(job)} the job?`);
+  set(byId("confirm-yes"), `${verbOf(job)} the job`);
+  set(byId("confirm-text"), `${collectionOf(job)} ${job.id.slice(0, 8)}: ${EFFECTS[job.state] ?? "it is never started"}.`);
   dialog.returnValue = "";
   dialog.onclose = () => dialog.returnValue === "yes" && request(job, "DELETE", job.links.cancel);
   dialog.showModal();

@@ -11,7 +11,7 @@ function durableJob(text, request, signal) {
   const attempts = h("span", { class: "values" });
   const said = h("p", { class: "note", role: "status" });
   const result = responseView();
-  const cancel = h("button", { type: "button", onclick: () => change("DELETE", "", "Cancelling …", "Cancelled: its process is dead.") }, "Cancel the job");
+  const cancel = h("button", { type: "button", onclick: cancelOrDismiss }, "Cancel the job");
   const retry = h("button", { type: "button", onclick: () => change("POST", "/retry", "", "It starts again.") }, "Retry the job");
   const show = h("button", { type: "button", onclick: () => showResult(ask, result, signal) }, "Show its result");
   const actions = h("div", { class: "actions" }, cancel, retry, show);
@@ -25,9 +25,15 @@ function durableJob(text, request, signal) {
     set(state, job.state);
     set(attempts, attemptsOf(job));
     progress.update(job);
-    cancel.hidden = ENDS.includes(job.state);
+    cancel.hidden = ["succeeded", "cancelled"].includes(job.state);
+    set(cancel, job.state === "failed" ? "Dismiss the job" : "Cancel the job");
     retry.hidden = job.state !== "failed";
     show.hidden = job.state !== "succeeded" && job.state !== "failed";
+  }
+
+  function cancelOrDismiss() {
+    if (job.state === "failed") change("DELETE", "", "Dismissing …", "Dismissed: it is deleted at the end of its retention.");
+    else change("DELETE", "", "Cancelling …", "Cancelled: its process is dead.");
   }
 
   async function change(method, suffix, before, after) {
