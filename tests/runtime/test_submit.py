@@ -347,3 +347,8 @@ async def test_job_route_has_no_stream() -> None:
     async with callable_service("here"):
         with pytest.raises(ConfigurationError, match="is a job route, which streams nothing"):
             call.stream(app.label, "a")
+
+
+def test_submission_without_an_event_loop_is_refused_with_the_remedy() -> None:
+    with pytest.raises(ConfigurationError, match=r"where no event loop runs; submit it in an `async def` io handler"):
+        _ = submit(app.raw)

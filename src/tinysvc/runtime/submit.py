@@ -5,12 +5,14 @@ submit ──> the arguments as a request, as for `call` ──> POST of the job
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from ..core.call_errors import CallTimeout
+from ..core.errors import ConfigurationError
 from .call_context import LONGEST, call_context
 from .job_headers import job_headers
 
@@ -161,6 +163,14 @@ class Submit:
 
 def _target_of(handler: Callable[..., Any]) -> JobTarget:
     """Where durable jobs of the handler are submitted. A worker imports this file, too, and needs none of the rest."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        raise ConfigurationError.at(
+            handler,
+            "cannot be submitted here, where no event loop runs; submit it in an `async def` io handler, which a cpu "
+            "handler can call by `call.wait(...)`",
+        ) from None
     from .call_targets import callee_of, not_submittable
     from .job_calls import JobTarget
 
