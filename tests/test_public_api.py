@@ -42,7 +42,7 @@ HANDED_OUT = frozenset(
         *("BindingError", "JobRefused", "RemoteError", "TinysvcError", "WorkerDied", "WorkerStartError"),
         *("ConfigurationError", "UnencodableResult"),
         *("BudgetExhausted", "CallFailed", "CallRefused", "CallTimeout", "CallUnavailable", "Call"),
-        *("Accepted", "Submit"),
+        *("Accepted", "Submit", "StaleAttempt", "NotSaved", "UnreadableSave"),
     ]
 )
 """Classes whose objects tinysvc makes: their docstrings list attributes instead of parameters."""
@@ -56,7 +56,7 @@ CONVERTED = {"tinysvc.run": errors.ConfigurationError}
 WITHOUT_EXAMPLE = frozenset(
     [
         *("DeadlineInQueue", "JobRefused", "NoWorkers", "PoolClosed", "UnencodableResult"),
-        *("CallRefused", "CallTimeout", "CallUnavailable"),
+        *("CallRefused", "CallTimeout", "CallUnavailable", "UnreadableSave"),
     ]
 )
 """Errors that are caught as the others are: `PoolError`, `HTTPError` and `CallFailed` show it."""

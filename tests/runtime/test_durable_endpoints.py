@@ -193,7 +193,7 @@ def test_traceback_of_an_error_travels_for_the_log(program: JobFunction, asked: 
 
 def test_unreadable_save_fails_the_job(program: JobFunction, asked: Asked) -> None:
     failure = failure_of(run(program, 2, saved=pickle.dumps(app.Gone()), how="saved"))
-    assert (failure.cause, failure.is_final) == ("saved-unreadable", True)
+    assert (failure.cause, failure.is_final, failure.counts) == ("saved-unreadable", True, False)
     assert "old_models" in failure.detail
 
 

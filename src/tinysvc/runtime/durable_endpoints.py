@@ -5,7 +5,7 @@ code since then. How an attempt ends decides what the server does:
 
     the lease of its server is over       not-started               tried again; the attempt does not count
     the request does not bind             arguments-no-longer-fit   failed; the attempt does not count
-    job.saved cannot be unpickled         saved-unreadable          failed
+    job.saved cannot be unpickled         saved-unreadable          failed; the attempt does not count
     HTTPError below 500                   error                     failed, with the problem of the error
     any other exception                   error                     tried again after a pause
     the result is no single response      unencodable               failed
@@ -141,7 +141,7 @@ def _failed(error: Exception, request: Request, endpoint: Endpoint, max_size: in
         return _failure(NO_LONGER_FIT, cause, _unfit(), is_final=True, counts=False)
     if isinstance(error, (UnreadableSave, UnencodableResult)):
         cause_name = UNREADABLE if isinstance(error, UnreadableSave) else UNENCODABLE
-        return _failure(cause_name, error, unknown, is_final=True)
+        return _failure(cause_name, error, unknown, is_final=True, counts=cause_name != UNREADABLE)
     try:
         response = error_response_of(error, request, endpoint.error_handlers)
         if response is not None:
