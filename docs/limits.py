@@ -14,10 +14,10 @@ from tinysvc.core.multipart_reader import MAX_BOUNDARY, MAX_PART_HEADER, MAX_PAR
 from tinysvc.core.query import MAX_QUERY_FIELDS
 from tinysvc.core.settings import Settings
 from tinysvc.http import LINGER
-from tinysvc.jobs.job_handlers import MAX_LIMIT
-from tinysvc.jobs.postgres_store import LEASE, PATIENCE
-from tinysvc.jobs.preferences import MAX_WAIT
-from tinysvc.jobs.sqlite_thread import LOCK_WAIT
+from tinysvc.jobs.postgres.store import LEASE, PATIENCE
+from tinysvc.jobs.requests.job_handlers import MAX_LIMIT
+from tinysvc.jobs.requests.preferences import MAX_WAIT
+from tinysvc.jobs.sqlite.thread import LOCK_WAIT
 from tinysvc.jobs.states import KEEP_GONE, KEPT_ATTEMPTS
 from tinysvc.pool.job_reply import STREAM_HIGH_WATER
 from tinysvc.runtime.batching import MAX_BATCH_BYTES

@@ -193,7 +193,11 @@ async def test_durable_job_calls_what_the_page_says(tmp_path: Path) -> None:
     steps = [line for line in section.splitlines() if re.match(r"\| \d", line)]
     steps = [line for line in steps if "| worker |" not in line and "| keeper |" not in line]
     named = {(match[1], match[2] or "") for line in steps for match in NAMED.finditer(line)}
-    named -= {("runtime/job.py", "Attempt"), ("jobs/attempt_ends.py", "end_by_error"), ("jobs/states.py", "claim")}
+    named -= {
+        ("runtime/job.py", "Attempt"),
+        ("jobs/attempts/attempt_ends.py", "end_by_error"),
+        ("jobs/states.py", "claim"),
+    }
     (tmp_path / "walked_job.py").write_text(JOB)
     settings = Settings(port=0, cpu_workers=1, jobs=str(tmp_path / "jobs.db"))
     async with Server(load_service(str(tmp_path / "walked_job.py")), settings).listening() as url:

@@ -95,6 +95,18 @@ def test_imports_point_down(file: Path) -> None:
         assert own == other or FLOOR_OF[other] < FLOOR_OF[own], f"{file} imports {imported}"
 
 
+def test_subfolders_of_a_room_do_not_import_each_other() -> None:
+    """The room's own files put them together."""
+    crossing = [
+        f"{file} imports {imported}"
+        for file in MODULES
+        for imported, _ in imports_of(file)
+        if len(file.parts) > 2 < len(imported.parts)
+        if room_of(file) == room_of(imported) and file.parent != imported.parent
+    ]
+    assert not crossing
+
+
 def test_no_imports_form_a_circle() -> None:
     list(TopologicalSorter({file: {imported for imported, _ in imports_of(file)} for file in MODULES}).static_order())
 
@@ -142,8 +154,15 @@ def test_no_test_file_imports_another() -> None:
 
 
 def test_every_file_has_its_test_file() -> None:
-    tested = {path.stem for path in TESTS.rglob("test_*.py")}
-    assert not [file for file in MODULES if f"test_{file.stem.strip('_')}" not in tested]
+    """In the same folder of tests/. The test file of jobs/sqlite/pages.py may be called test_sqlite_pages.py."""
+    tested = {path.relative_to(TESTS) for path in TESTS.rglob("test_*.py")}
+    assert not [file for file in MODULES if not tested & possible_test_files(file)]
+
+
+def possible_test_files(file: Path) -> set[Path]:
+    name = file.stem.strip("_")
+    names = [name, f"{file.parent.name}_{name}"] if len(file.parts) > 2 else [name]
+    return {file.parent / f"test_{each}.py" for each in names}
 
 
 def test_pool_knows_no_http() -> None:

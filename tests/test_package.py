@@ -36,7 +36,7 @@ def test_wheel_contains_examples_and_type_marker(installed: Path) -> None:
         "cli/template",
         "openapi/docs_page",
         "web/page_parts",
-        "jobs/jobs_page",
+        "jobs/requests/jobs_page",
     ):
         source = ROOT if folder.startswith("examples") else ROOT / "src" / "tinysvc"
         there = {path.name for path in (source / folder).iterdir() if path.is_file()}

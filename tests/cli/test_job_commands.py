@@ -16,9 +16,9 @@ from tinysvc.cli import job_commands
 from tinysvc.cli.job_commands import run_job_command
 from tinysvc.cli.job_flags import JobCommand
 from tinysvc.core.errors import ConfigurationError
+from tinysvc.jobs.keeper.shared_store import SharedStore
 from tinysvc.jobs.opening import store_of
 from tinysvc.jobs.records import Progress, Record, ResultHead, State
-from tinysvc.jobs.shared_store import SharedStore
 from tinysvc.jobs.store import Store
 
 pytestmark = pytest.mark.asyncio

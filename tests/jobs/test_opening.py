@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tinysvc.core.errors import ConfigurationError
+from tinysvc.jobs.keeper.shared_store import SharedStore
 from tinysvc.jobs.opening import new_owner, store_of
-from tinysvc.jobs.postgres_store import PostgresStore
-from tinysvc.jobs.shared_store import SharedStore
+from tinysvc.jobs.postgres.store import PostgresStore
 
 
 def test_path_is_a_store_that_server_processes_share(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from tinysvc.binding.results import encode_result
 from tinysvc.core.headers import Headers
 from tinysvc.core.responses import Handler
 from tinysvc.core.settings import Settings
-from tinysvc.jobs.endpoints import JobEndpoints
 from tinysvc.jobs.records import Change, Claimed, Record, ResultHead
+from tinysvc.jobs.requests.endpoints import JobEndpoints
 from tinysvc.jobs.stored_request import decode_request
 from tinysvc.pool.state import Job
 from tinysvc.runtime.durable_jobs import DurablePlace

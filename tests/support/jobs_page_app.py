@@ -6,7 +6,7 @@ from typing import Annotated
 
 from memory_store import MemoryStore
 from tinysvc import Header, HTTPError, Request, Response, Service, io_route
-from tinysvc.jobs.list_page import jobs_pages
+from tinysvc.jobs.requests.list_page import jobs_pages
 
 ROUTES = ("/trainings", "/imports")
 TOKEN = "Bearer secret"

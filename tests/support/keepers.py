@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from memory_store import MemoryStore
+from tinysvc.jobs.keeper.shared_store import SharedStore
 from tinysvc.jobs.records import NewJob
-from tinysvc.jobs.shared_store import SharedStore
 from tinysvc.jobs.store import LocalStore
 
 ROUTE = "/trainings"

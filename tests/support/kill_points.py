@@ -20,7 +20,8 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from tinysvc.jobs import files, states
+from tinysvc.jobs import states
+from tinysvc.jobs.sqlite import files
 
 FOLDER = Path(os.environ.get("KILL_POINTS_FOLDER", "."))
 KILL_HERE = FOLDER / "kill-here"
@@ -75,7 +76,7 @@ class _Connection(sqlite3.Connection):
 def _install_in_asyncpg() -> None:
     from asyncpg.connection import Connection
 
-    from tinysvc.jobs.postgres_store import PostgresStore
+    from tinysvc.jobs.postgres.store import PostgresStore
 
     execute = Connection.execute
 

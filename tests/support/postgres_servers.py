@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 
 from postgres import Postgres
-from tinysvc.jobs.postgres_changes import Changes
-from tinysvc.jobs.postgres_connection import Link
-from tinysvc.jobs.postgres_operations import Lapse
-from tinysvc.jobs.postgres_schema import prepare
-from tinysvc.jobs.postgres_store import PostgresStore
-from tinysvc.jobs.postgres_writer import Writer
+from tinysvc.jobs.postgres.changes import Changes
+from tinysvc.jobs.postgres.connection import Link
+from tinysvc.jobs.postgres.operations import Lapse
+from tinysvc.jobs.postgres.schema import prepare
+from tinysvc.jobs.postgres.store import PostgresStore
+from tinysvc.jobs.postgres.writer import Writer
 from tinysvc.jobs.store import Store
 
 

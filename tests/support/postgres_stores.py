@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from tinysvc.jobs.postgres_store import PostgresStore
+from tinysvc.jobs.postgres.store import PostgresStore
 from tinysvc.jobs.records import Claimed, NewJob, Record, ResultHead
 from tinysvc.jobs.store import Store
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from store_contract import OwnerView
-from tinysvc.jobs.sqlite_store import SqliteStore
+from tinysvc.jobs.sqlite.store import SqliteStore
 
 
 class FileHarness:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 from postgres_stores import HEAD, claimed
-from tinysvc.jobs.postgres_store import PostgresStore
+from tinysvc.jobs.postgres.store import PostgresStore
 
 
 async def main(url: str, lease: str) -> None:

@@ -16,13 +16,13 @@ from typing import Any
 
 from tinysvc.core.errors import ConfigurationError
 from tinysvc.core.job_errors import StoreError
-from tinysvc.jobs import sqlite_thread
 from tinysvc.jobs.records import NewJob, ResultHead
-from tinysvc.jobs.sqlite_store import SqliteStore
+from tinysvc.jobs.sqlite import thread
+from tinysvc.jobs.sqlite.store import SqliteStore
 
 ROUTE = "/trainings"
 ROOM = {ROUTE: 1000}
-sqlite_thread.CHECKPOINT_CHANGES = 20
+thread.CHECKPOINT_CHANGES = 20
 HEAD = ResultHead(status=200, content_type="text/plain", size=1)
 
 

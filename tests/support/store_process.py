@@ -16,9 +16,9 @@ from typing import Any
 import uvloop
 
 from tinysvc.core.job_errors import JobError
+from tinysvc.jobs.keeper.shared_store import SharedStore
 from tinysvc.jobs.records import NewJob, ResultHead
-from tinysvc.jobs.shared_store import SharedStore
-from tinysvc.jobs.sqlite_store import SqliteStore
+from tinysvc.jobs.sqlite.store import SqliteStore
 
 ROUTE = "/trainings"
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from ..core.errors import ConfigurationError
 from ..core.job_errors import JobError
-from ..jobs.documents import document_of, encoded
 from ..jobs.opening import new_owner, store_of
 from ..jobs.records import AttemptRecord, Record, State
+from ..jobs.requests.documents import document_of, encoded
 from ..jobs.states import Refusal
 from ..jobs.store import Store
 from ..server.listing import columns

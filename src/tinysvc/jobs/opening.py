@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ..core.errors import ConfigurationError
 from ..core.optional_libraries import missing_library
-from .shared_store import SharedStore
-from .sqlite_store import SqliteStore
+from .keeper.shared_store import SharedStore
+from .sqlite.store import SqliteStore
 from .store import Store
 
 
@@ -18,7 +18,7 @@ def store_of(text: str) -> Store:
     if text.startswith(("postgresql://", "postgres://")):
         if missing := missing_library("asyncpg"):
             raise ConfigurationError(missing)
-        from .postgres_store import PostgresStore  # the library is an extra
+        from .postgres.store import PostgresStore  # the library is an extra
 
         return PostgresStore(text)
     if "://" in text:

@@ -17,11 +17,11 @@ from ..pool.state import Job
 from ..runtime.durable_jobs import DurablePlace
 from ..service.plan import Plan
 from ..service.service import Service
-from .endpoints import JobEndpoints
-from .intake import Intake
-from .list_page import jobs_pages, shows_jobs_page
+from .attempts.runner import Runner
 from .records import NewJob
-from .runner import Runner
+from .requests.endpoints import JobEndpoints
+from .requests.intake import Intake
+from .requests.list_page import jobs_pages, shows_jobs_page
 from .schedules import Scheduler, schedules_of
 from .store import Store
 

@@ -1,0 +1,79 @@
+"""Reports of committed changes: to the watchers in this process directly, to other processes by NOTIFY.
+
+A notification only wakes: no code relies on one. While a connection is lost, notifications are lost with it; then the
+watchers get one `Change` with the id "", which means: read again what you watch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+
+import msgspec
+
+from ..records import Change, State
+
+LONGEST = 7900
+"""Bytes of one notification. PostgreSQL's limit is 8,000."""
+
+MISSED = Change("", "", State.QUEUED, 0)
+"""Changes may have been missed."""
+
+_decoder = msgspec.json.Decoder(list[tuple[str, str, State, int]])
+_log = logging.getLogger("tinysvc.jobs")
+
+
+class Changes:
+    """The watchers of one process."""
+
+    def __init__(self) -> None:
+        self._watchers: list[Callable[[Change], None]] = []
+
+    def watch(self, callback: Callable[[Change], None]) -> Callable[[], None]:
+        """Call `callback` for each change from now on. Returns the function that ends this."""
+        self._watchers.append(callback)
+        return lambda: self._watchers.remove(callback) if callback in self._watchers else None
+
+    def report(self, changes: Iterable[Change]) -> None:
+        """Call the watchers soon, in order, but not from within the code that reports."""
+        watchers = tuple(self._watchers)
+        loop = asyncio.get_running_loop()
+        for change in changes:
+            for callback in watchers:
+                loop.call_soon(_call, callback, change)
+
+    def receive(self, payload: str) -> None:
+        """Report the changes of a notification of another process."""
+        try:
+            self.report([Change(*each) for each in _decoder.decode(payload)])
+        except msgspec.MsgspecError:  # of a newer version of tinysvc
+            self.report([MISSED])
+
+
+def payloads(changes: Sequence[Change]) -> list[str]:
+    """The notifications that report these changes: as few as fit."""
+    found: list[str] = []
+    parts: list[bytes] = []
+    size = 0
+    for change in changes:
+        part = msgspec.json.encode((change.id, change.route, change.state, change.version))
+        if len(part) + 2 > LONGEST:  # a very long route: let the receivers read again
+            part = msgspec.json.encode((MISSED.id, MISSED.route, MISSED.state, MISSED.version))
+        if size + len(part) + 2 > LONGEST:
+            found.append(_joined(parts))
+            parts, size = [], 0
+        parts.append(part)
+        size += len(part) + 1
+    return [*found, _joined(parts)] if parts else found
+
+
+def _joined(parts: list[bytes]) -> str:
+    return f"[{b','.join(parts).decode()}]"
+
+
+def _call(callback: Callable[[Change], None], change: Change) -> None:
+    try:
+        callback(change)
+    except Exception:
+        _log.exception("a watcher of durable jobs failed")
