@@ -98,7 +98,9 @@ def test_waiting_job_is_cancelled_and_a_failed_one_retried(client: httpx.Client)
     assert client.post(f"{path}/retry").status_code == 202
     assert client.get(f"{path}/result", headers=WAITS).status_code == 418
     assert client.get(path).json()["attempt"] == 2
-    assert client.delete(path).json()["type"] == "urn:tinysvc:job-ended"
+    assert client.delete(path).json()["state"] == "cancelled", "a failed one is dismissed"
+    done = client.post("/labels/a", headers=WAITS).headers["location"]
+    assert client.delete(done).json()["type"] == "urn:tinysvc:job-ended"
 
 
 def test_resource_of_the_request_guards_the_job_and_reaches_its_worker(client: httpx.Client) -> None:
