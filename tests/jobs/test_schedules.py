@@ -7,12 +7,13 @@ import logging
 from datetime import datetime
 
 import pytest
+from msgspec.structs import replace
 
 from memory_store import MemoryStore
 from system import until
 from tinysvc import Service, job_route
 from tinysvc.core.cron import Cron
-from tinysvc.core.job_errors import StoreError, TooManyWaiting
+from tinysvc.core.job_errors import StoreError
 from tinysvc.core.settings import Settings
 from tinysvc.jobs.records import NewJob, State
 from tinysvc.jobs.schedules import LONGEST_SLEEP, RETRY_PAUSE, Schedule, Scheduler, schedules_of
@@ -164,16 +165,37 @@ async def test_tick_that_another_server_has_sent_is_not_reported(caplog: pytest.
     assert not caplog.records
 
 
-@pytest.mark.parametrize("error", [StoreError("locked"), TooManyWaiting("100 wait")])
 @pytest.mark.asyncio
-async def test_store_that_is_away_gets_the_job_later(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+async def test_schedule_with_too_many_jobs_starts_later_and_others_go_on(caplog: pytest.LogCaptureFixture) -> None:
+    store, clock = MemoryStore(), Clock()
+    store.clock = clock
+    full = Schedule("full", Cron("0 3 * * *"), lambda: replace(new_job(), max_waiting=1))
+    scheduler = Scheduler(store, [full, Schedule("free", Cron("0 3 * * *"), new_job)], clock)
+    await scheduler.step()
+    waiting = (await store.submit(new_job())).record.id
+    clock.now += DAY
+    assert [await scheduler.step() for _ in range(3)] == [RETRY_PAUSE] * 3
+    assert [record.getMessage() for record in caplog.records] == [
+        "the schedule 'full' cannot start its job now; it starts later: 1 durable jobs of /cleanups wait already."
+    ]
+    assert len(store.records) == 2
+    for job_id in list(store.records):
+        await store.cancel(job_id)
+    assert await scheduler.step() > RETRY_PAUSE
+    assert len(store.records) == 3
+    assert store.records[waiting].state == State.CANCELLED
+
+
+@pytest.mark.asyncio
+async def test_store_that_is_away_gets_the_job_later(caplog: pytest.LogCaptureFixture) -> None:
     store, clock = Store(), Clock()
     scheduler = server(store, clock)
     await scheduler.step()
     clock.now += DAY
-    store.error = error
-    assert await scheduler.step() == RETRY_PAUSE
+    store.error = StoreError("locked")
+    assert [await scheduler.step() for _ in range(3)] == [RETRY_PAUSE] * 3
     assert "scheduled jobs now; they start later" in caplog.text
+    assert len(caplog.records) == 1
     store.error = None
     await scheduler.step()
     assert len(store.accepted) == 1

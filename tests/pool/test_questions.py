@@ -89,6 +89,16 @@ def test_body_over_the_limit_is_refused_before_it_is_sent(server: Server) -> Non
     assert not server.channel.is_asking
 
 
+def test_question_that_cannot_be_encoded_leaves_the_channel_as_it_is(server: Server) -> None:
+    server.give_job(1)
+    asker = Asker(server.channel)
+    with pytest.raises(OverflowError):
+        asker.ask({"a": 2**64}, b"")
+    thread = answered(server, 7, b"")
+    assert asker.ask({"a": 1}, b"") == (7, b"")
+    thread.join()
+
+
 def test_nothing_is_asked_between_jobs(server: Server) -> None:
     with pytest.raises(RuntimeError, match="the job has ended"):
         Asker(server.channel).ask(None, b"")

@@ -58,8 +58,10 @@ def test_job_made_by_hand_refuses_what_a_worker_would_refuse() -> None:
     for fraction in (-0.1, 1.1, float("nan")):
         with pytest.raises(ValueError, match="from 0 to 1"):
             job.progress(fraction)
-    with pytest.raises(UnencodableResult):
+    with pytest.raises(UnencodableResult, match=r"the values of job\.progress have no JSON: \$\.thing is a object"):
         job.progress(0.5, thing=object())
+    with pytest.raises(ValueError, match="a whole number of more than 64 bits; report it as text or float"):
+        job.progress(0.5, key=2**64)
     with pytest.raises(ValueError, match="65536 are allowed"):
         job.progress(0.5, text="x" * MAX_PROGRESS)
     assert (job.saved, job.fraction, job.values) == (None, None, {})

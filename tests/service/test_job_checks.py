@@ -7,7 +7,17 @@ from typing import Annotated, Any
 
 import pytest
 
-from tinysvc import ConfigurationError, EventStream, Header, Service, cpu_resource, io_resource, job_route
+from tinysvc import (
+    ApiKey,
+    Bearer,
+    ConfigurationError,
+    EventStream,
+    Header,
+    Service,
+    cpu_resource,
+    io_resource,
+    job_route,
+)
 from tinysvc.service.job_checks import check_job_route
 from tinysvc.service.plan import plans_of
 
@@ -44,6 +54,23 @@ def with_caller(caller: str) -> None: ...
 def with_days(days: int) -> None: ...
 
 
+@job_route("/tokens")
+def with_token(token: Annotated[str, Bearer()] = "") -> None: ...
+
+
+@job_route("/tokens")
+def with_key(key: Annotated[str, ApiKey("x-key")]) -> None: ...
+
+
+@io_resource
+def user(token: Annotated[str, Bearer()]) -> str:
+    return token
+
+
+@job_route("/tokens")
+def with_user(user: str, token: Annotated[str, Bearer()]) -> None: ...
+
+
 @job_route("/stream")
 def stream() -> EventStream: ...  # type: ignore[empty-body]
 
@@ -65,6 +92,10 @@ def test_schedule_needs_no_client() -> None:
     check(good, guarded, table, caller)
 
 
+def test_credential_of_a_handler_is_that_of_a_resource_which_guards_all_requests() -> None:
+    check(with_user, user)
+
+
 @pytest.mark.parametrize(
     ("parts", "says"),
     [
@@ -79,6 +110,8 @@ def test_schedule_needs_no_client() -> None:
             "route with middleware, or",
         ),
         ([with_days], "with_days .*starts it without a request, but its parameter days has no default; give it one"),
+        ([with_token], "with_token .*takes the credential token itself, so only a POST would ask for it, .*guards all"),
+        ([with_key], "with_key .*takes the credential key itself"),
         ([stream], "stream .*returns a stream, but a durable job has one result, which is stored"),
         ([iterator], "iterator .*returns a stream, but a durable job has one result"),
         ([async_iterator], "async_iterator .*returns a stream, but a durable job has one result"),

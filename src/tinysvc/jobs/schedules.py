@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
 
 from ..core.cron import Cron
-from ..core.job_errors import JobError
+from ..core.job_errors import JobError, TooManyWaiting
 from ..service.plan import Plan
 from .records import NewJob
 
@@ -85,6 +85,8 @@ class Scheduler:
         self._unknown = list(schedules)  # not yet known to the store
         self._known: list[Schedule] = []
         self._newest: dict[str, float] = {}  # ticks that the store has answered
+        self._full: set[str] = set()  # schedules whose job finds too many that wait
+        self._is_away = False
 
     async def run(self) -> None:
         """Run until the task is cancelled. Without a schedule, return."""
@@ -102,7 +104,12 @@ class Scheduler:
             for each in self._known:
                 await self._tick(each, now)
         except JobError as error:
-            log.warning("the store of durable jobs cannot accept scheduled jobs now; they start later: %s", error)
+            if not self._is_away:
+                log.warning("the store of durable jobs cannot accept scheduled jobs now; they start later: %s", error)
+            self._is_away = True
+            return RETRY_PAUSE
+        self._is_away = False
+        if self._full:
             return RETRY_PAUSE
         ticks = [each.cron.next(now) for each in self._known]
         waits = [tick - self._clock() for tick in ticks if tick is not None]
@@ -118,7 +125,14 @@ class Scheduler:
             log.exception("the schedule %r cannot start its job", schedule.name)
             self._newest[schedule.name] = tick
             return
-        is_accepted = await self._store.schedule(schedule.name, tick, new)
+        try:
+            is_accepted = await self._store.schedule(schedule.name, tick, new)
+        except TooManyWaiting as error:  # other schedules go on
+            if schedule.name not in self._full:
+                log.warning("the schedule %r cannot start its job now; it starts later: %s", schedule.name, error)
+            self._full.add(schedule.name)
+            return
+        self._full.discard(schedule.name)
         self._newest[schedule.name] = tick
         if not is_accepted:
             await self._check_future(schedule)

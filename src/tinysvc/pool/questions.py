@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from threading import Lock
 from typing import Any
 
-from .frames import FRAME, LENGTHS, Question, answer_decoder
+from .frames import FRAME, LENGTHS, Question, answer_decoder, frame
 from .worker_channel import WorkerChannel
 
 Ask = Callable[[Any, bytes], tuple[Any, bytes]]
@@ -44,6 +44,7 @@ class Asker:
 
         Raises:
             ValueError: The body is longer than `max_result_size`.
+            OverflowError: The meta cannot be encoded.
             OSError: The server has closed the channel.
         """
         channel = self._channel
@@ -57,8 +58,9 @@ class Asker:
             job = channel.job
             if job is None:
                 raise RuntimeError("the job has ended, so nothing may be asked for it")
+            whole = frame(Question(job[0].number, meta), len(body)) + body  # if this raises, nothing was asked
             channel.is_asking = True
-            channel.send(Question(job[0].number, meta), body)
+            channel.send_frame(whole)
             head_length, body_length = FRAME.unpack(self._receive(LENGTHS))
             whole = self._receive(head_length + body_length)
             channel.is_asking = False

@@ -157,9 +157,12 @@ class WorkerChannel:
     # Write
 
     def send(self, head: Head, body: bytes = b"") -> None:
-        start = frame(head, len(body))
+        self.send_frame(frame(head, len(body)) + body)
+
+    def send_frame(self, whole: bytes) -> None:
+        """Send an encoded frame that ends no job."""
         with self._lock:
-            self._write(start + body, 0)
+            self._write(whole, 0)
 
     def send_end(self, head: JobEnd, body: Any = b"") -> None:
         """Send a frame that ends its job."""

@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 
 from ..core.encoding import json_bytes
+from ..core.errors import UnencodableResult
 from ..core.job_errors import NotSaved, StaleAttempt, UnreadableSave
 from ..core.requests import Request
 from ..core.tracebacks import author_traceback
@@ -121,7 +122,8 @@ class Job:
 
         Raises:
             StaleAttempt: As for `save`.
-            ValueError: The fraction is not from 0 to 1, or the values are longer than 64 KiB as JSON.
+            ValueError: The fraction is not from 0 to 1, a value is a whole number of more than 64 bits, or the values
+                are longer than 64 KiB as JSON.
             UnencodableResult: A value has no JSON.
         """
         self.fraction, self.values = _checked(fraction, values)
@@ -143,10 +145,21 @@ def _checked(fraction: Any, values: dict[str, Any]) -> tuple[float | None, dict[
             raise ValueError(f"job.progress takes a fraction from 0 to 1, not {fraction!r}")
     if not values:
         return fraction, {}
-    encoded = json_bytes(values)
+    try:
+        encoded = json_bytes(values)
+    except UnencodableResult as error:
+        reason = str(error).partition("cannot be encoded: ")[2] or str(error)
+        raise UnencodableResult(f"the values of job.progress have no JSON: {reason}") from None
     if len(encoded) > MAX_PROGRESS:
         raise ValueError(f"the values of job.progress have {len(encoded)} bytes as JSON; {MAX_PROGRESS} are allowed")
-    return fraction, msgspec.json.decode(encoded, type=dict[str, Any])
+    plain = msgspec.json.decode(encoded, type=dict[str, Any])
+    try:
+        msgspec.msgpack.encode(plain)
+    except OverflowError:
+        raise ValueError(
+            "a value of job.progress is a whole number of more than 64 bits; report it as text or float"
+        ) from None
+    return fraction, plain
 
 
 _of_running: dict[Request, Job] = {}

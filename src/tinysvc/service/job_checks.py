@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 
 from ..binding.annotations import hints_of, without_annotated
+from ..binding.inputs import Input
+from ..binding.markers import ApiKey, Bearer
 from ..binding.results import is_stream
 from ..core.errors import ConfigurationError
 from ..core.sse import EventStream
@@ -23,8 +25,26 @@ def check_job_route(plan: Plan) -> None:
             "returns a stream, but a durable job has one result, which is stored; return that, and report on the way "
             "with job.progress(...)",
         )
+    _check_guards_all_requests(plan)
     if durable.every:
         _check_needs_no_client(plan, f"every={durable.every!r} starts it without a request")
+
+
+def _check_guards_all_requests(plan: Plan) -> None:
+    """Refuse a credential that only a submission would ask for: the other requests about a job would be open."""
+    if any(map(_is_credential, plan.guard_inputs)):
+        return
+    for each in filter(_is_credential, plan.binder.inputs):
+        raise ConfigurationError.at(
+            plan.route.function,
+            f"takes the credential {each.parameter} itself, so only a POST would ask for it, and everybody could list, "
+            "read and cancel its jobs; check it in an @io_resource with this parameter, and take the resource: that "
+            "guards all requests",
+        )
+
+
+def _is_credential(each: Input) -> bool:
+    return isinstance(each.marker, (Bearer, ApiKey))
 
 
 def _check_needs_no_client(plan: Plan, schedule: str) -> None:

@@ -21,6 +21,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 """Seconds in each unit that `keep` knows."""
 
+MAX_KEEP = 100 * 366 * 86400.0
+"""Seconds of `keep`, a hundred years: a longer time is a mistake in the unit, and has no date."""
+
+MAX_ATTEMPTS = 1_000_000
+"""Attempts of a Retry: with pauses of an hour, more than a hundred years."""
+
 _NOT_FOR_JOBS = {
     "methods": "POST submits a job, and the other methods of its path are given",
     "batch": "a durable job runs by itself",
@@ -167,9 +173,9 @@ def _checked_retry(function: Callable[..., Any], retry: object) -> Retry:
         return Retry()
     if not isinstance(retry, Retry):
         raise ConfigurationError.at(function, f"retry takes a Retry, as in retry=Retry(attempts=3), not {retry!r}")
-    if type(retry.attempts) is not int or retry.attempts < 1:
+    if type(retry.attempts) is not int or not 1 <= retry.attempts <= MAX_ATTEMPTS:
         raise ConfigurationError.at(
-            function, f"the attempts of a Retry are a whole number, 1 or more, not {retry.attempts!r}"
+            function, f"the attempts of a Retry are a whole number from 1 to {MAX_ATTEMPTS}, not {retry.attempts!r}"
         )
     if not _is_seconds(retry.wait):
         raise ConfigurationError.at(
@@ -180,14 +186,16 @@ def _checked_retry(function: Callable[..., Any], retry: object) -> Retry:
 
 def _checked_keep(function: Callable[..., Any], keep: object) -> float:
     """The option in seconds."""
+    seconds: Any = keep
     if isinstance(keep, str) and (found := re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdw])", keep)):
-        return float(found[1]) * SECONDS[found[2]]
-    if not _is_seconds(keep):
+        seconds = float(found[1]) * SECONDS[found[2]]
+    if not _is_seconds(seconds) or seconds > MAX_KEEP:
         raise ConfigurationError.at(
             function,
-            f'keep takes seconds, 0 or more, or a time with a unit, as in "90s", "15m", "12h", "7d"; not {keep!r}',
+            'keep takes seconds, 0 or more, or a time with a unit, as in "90s", "15m", "12h", "7d", and a hundred '
+            f"years at most; not {keep!r}",
         )
-    return float(keep)  # type: ignore[arg-type]
+    return float(seconds)
 
 
 def _checked_every(function: Callable[..., Any], every: object, zone: object) -> str:

@@ -15,7 +15,7 @@ from memory_store import MemoryStore
 from tinysvc import Form, Handler, Query, Request, Response, Service, io_resource, job_route
 from tinysvc.core.job_errors import StoreError, StoreFull, TooManyWaiting
 from tinysvc.core.responses import FileContent
-from tinysvc.jobs.records import CancelOutcome, NewJob, Progress, Submitted
+from tinysvc.jobs.records import CancelOutcome, NewJob, Progress, ResultHead, Submitted
 
 
 @dataclass
@@ -147,6 +147,19 @@ async def test_preferred_wait_gets_the_result() -> None:
         assert (response.status, response.content) == (200, b'{"loss":0}')
         assert (header(response, "preference-applied"), header(response, "x-own")) == ("wait=20", "1")
         assert header(response, "location") == f"/trainings/{record.id}"
+
+
+@pytest.mark.asyncio
+async def test_location_of_a_result_is_the_one_that_its_handler_has_set() -> None:
+    async with job_service(train) as service:
+        key = {"idempotency-key": "k"}
+        job = document(await service.send("POST", "/trainings", BODY, key))["id"]
+        await service.claim()
+        head = ResultHead(status=201, content_type=None, headers=[("Location", "/models/7")])
+        assert await service.store.finish(job, 1, head, b"")
+        response = await service.send("POST", "/trainings", BODY, {"prefer": "wait=20", **key})
+        assert [value for name, value in response.headers if name.lower() == "location"] == ["/models/7"]
+        assert header(response, "content-location") == f"/trainings/{job}/result"
 
 
 @pytest.mark.asyncio

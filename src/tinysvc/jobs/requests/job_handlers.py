@@ -92,7 +92,9 @@ class JobHandlers:
             response.headers.append(("content-location", f"{location[1]}/result"))
         else:
             response = self._document(request, record, 202, [("retry-after", str(_retry_after(record)))])
-        response.headers += [location, *wait.headers()]
+        if not any(name.lower() == "location" for name, _ in response.headers):  # the handler may have set its own
+            response.headers.append(location)
+        response.headers += wait.headers()
         return response
 
     async def page(self, request: Request) -> Response:
