@@ -27,6 +27,7 @@ from tinysvc import (
     cpu_route,
     io_resource,
     io_route,
+    job_route,
 )
 from tinysvc.core.errors import DeadlineExceeded, QueueFull, RemoteError, WorkerDied
 from tinysvc.core.settings import Settings
@@ -34,6 +35,10 @@ from tinysvc.runtime.running_service import RunningService, at_work
 from tinysvc.testing import serving
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+@job_route("/trainings")
+def train() -> None: ...
 
 
 @asynccontextmanager
@@ -121,6 +126,8 @@ async def test_function_that_cannot_be_called_is_refused() -> None:
             await cpu(jobs.plain)
         with pytest.raises(ConfigurationError, match=r"fails.*not part of a service that runs on this event loop"):
             await cpu(jobs.fails, "x")
+        with pytest.raises(ConfigurationError, match=r"train.*has @job_route; submit it by `await submit\(...\)`"):
+            await cpu(train)
     with pytest.raises(ConfigurationError, match=r"where.*not part of a service"):
         await cpu(jobs.where)
 

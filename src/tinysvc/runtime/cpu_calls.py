@@ -113,7 +113,9 @@ async def cpu(function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
     for calls in reversed(_served.get(asyncio.get_running_loop(), [])):
         if function in calls:
             return await calls[function](args, kwargs)  # type: ignore[no-any-return]
-    if any(getattr(record, "kind", "") == "cpu" for record in recorded(function)):
+    if any(getattr(record, "durable", None) is not None for record in recorded(function)):
+        remedy = "it has @job_route; submit it by `await submit(...)`, or wait for its result by `await call(...)`"
+    elif any(getattr(record, "kind", "") == "cpu" for record in recorded(function)):
         remedy = "it is not part of a service that runs on this event loop; name it, or its module, in the Service(...)"
     else:
         remedy = "it has no @cpu_route; give it one, or call it as it is"
