@@ -165,3 +165,38 @@ def test_system_without_a_table_of_mounts_is_not_asked(tmp_path: Path, monkeypat
 def test_application_id_is_in_the_header(path: Path) -> None:
     """`file jobs.db` shows it."""
     assert path.read_bytes()[68:72] == APPLICATION.to_bytes(4) == b"tsvc"
+
+
+def test_large_file_is_not_read_whole_at_the_start(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open(path, "r+b") as file:
+        file.seek(path.stat().st_size - 4096)
+        file.write(b"\x99" * 4096)
+    with pytest.raises(ConfigurationError, match="is damaged"):
+        prepare_file(path)
+    monkeypatch.setattr(sqlite_file, "CHECKED_SIZE", 4096)
+    prepare_file(path)
+
+
+def test_file_that_another_program_has_locked_is_not_opened(path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as tool:
+        tool.execute("PRAGMA locking_mode = EXCLUSIVE")
+        tool.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(ConfigurationError, match="cannot be opened: database is locked"):
+            connect(path, 0.05)
+
+
+def test_file_system_without_shared_memory_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite keeps the old journal mode there, without an error."""
+    plain = sqlite3.connect(":memory:", isolation_level=None)
+    monkeypatch.setattr(sqlite3, "connect", lambda *_, **__: plain)
+    with pytest.raises(ConfigurationError, match="no shared memory for a write-ahead log"):
+        connect(path, 1.0)
+
+
+def test_failed_fsync_of_the_folder_is_not_hidden(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", refused)
+    with pytest.raises(ConfigurationError, match=r"cannot be opened: fsync of .* failed"):
+        connect(path, 1.0)

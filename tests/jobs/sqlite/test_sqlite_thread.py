@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 
 from tinysvc.core.job_errors import KeyReused, StoreError
+from tinysvc.jobs.sqlite import thread as sqlite_thread
 from tinysvc.jobs.sqlite.thread import SqliteThread
 
 
@@ -208,4 +209,85 @@ async def test_error_at_the_start_is_raised(tmp_path: Path) -> None:
     thread = SqliteThread(Numbers(tmp_path / "missing" / "numbers.db"), "numbers.db")
     with pytest.raises(sqlite3.OperationalError, match="unable to open"):
         await thread.start()
+    await thread.close()
+
+
+class Doubtful(sqlite3.OperationalError):
+    """An error as SQLite raises it."""
+
+    sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+    sqlite_errorname = "SQLITE_IOERR_FSYNC"
+
+
+def fail(error: Exception) -> None:
+    raise error
+
+
+@pytest.mark.asyncio
+async def test_doubtful_error_of_a_read_ends_the_thread(thread: SqliteThread, numbers: Numbers) -> None:
+    with pytest.raises(StoreError, match="in doubt: no such page"):
+        await thread.read(partial(fail, Doubtful("no such page")))
+    with pytest.raises(StoreError, match="in doubt"):
+        await thread.change(partial(numbers.add, 1))
+
+
+@pytest.mark.asyncio
+async def test_doubtful_error_refuses_the_rest_of_the_group(thread: SqliteThread, numbers: Numbers) -> None:
+    go = await hold(thread)
+    answers = adds(thread, numbers, 1)
+    broken = asyncio.ensure_future(thread.change(partial(fail, Doubtful("disk"))))
+    later = adds(thread, numbers, 2)
+    await asyncio.sleep(0)
+    go.set()
+    results = [*await answers, *await asyncio.gather(broken, return_exceptions=True), *await later]
+    assert [type(each) for each in results] == [StoreError] * 3
+
+
+@pytest.mark.asyncio
+async def test_bug_of_one_change_is_its_own_error(thread: SqliteThread, numbers: Numbers) -> None:
+    go = await hold(thread)
+    answers = adds(thread, numbers, 1)
+    bug = asyncio.ensure_future(thread.change(partial(fail, ZeroDivisionError())))
+    await asyncio.sleep(0)
+    go.set()
+    assert await answers == [10]
+    with pytest.raises(ZeroDivisionError):
+        await bug
+
+
+class Refusing:
+    """A connection whose checkpoint fails."""
+
+    def __init__(self, db: sqlite3.Connection, error: Exception) -> None:
+        self._db = db
+        self._error = error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._db, name)
+
+    def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+        if statement.startswith("PRAGMA wal_checkpoint"):
+            raise self._error
+        return self._db.execute(statement, *values)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("doubtful", [True, False])
+async def test_failed_checkpoint(
+    doubtful: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A failed fsync ends the thread; a full disk leaves the log to grow."""
+    error = Doubtful("disk") if doubtful else sqlite3.OperationalError("full")
+    numbers = Numbers(tmp_path / "numbers.db")
+    monkeypatch.setattr(sqlite_thread, "CHECKPOINT_CHANGES", 2)
+    monkeypatch.setattr(numbers, "connect", lambda: Refusing(Numbers.connect(numbers), error))
+    thread = SqliteThread(numbers, "numbers.db")
+    await thread.start()
+    assert [await thread.change(partial(numbers.add, each)) for each in (1, 2)] == [10, 20]
+    if doubtful:
+        with pytest.raises(StoreError, match="in doubt"):
+            await thread.change(partial(numbers.add, 3))
+    else:
+        assert await thread.change(partial(numbers.add, 3)) == 30
+    assert "cannot be copied into the file" in caplog.text
     await thread.close()

@@ -253,7 +253,7 @@ class SqliteStore:
             self._thread.break_down(error.message)
             raise
         except StoreError as error:
-            self._thread.problem = error.message
+            self._thread.problem = self._thread.broken or error.message
             raise
 
     def _in_background(self, function: Callable[[], Any]) -> None:

@@ -193,7 +193,7 @@ class SqliteThread:
         """Carry out the changes in one transaction; if it fails, each in one of its own."""
         error = self._transaction(items)
         if error is None:
-            self.problem = ""
+            self.problem = self.broken  # a file beside the store may have broken it meanwhile
             return
         if self._code(error) == sqlite3.SQLITE_BUSY or self.broken or len(items) <= 1:
             self._fail(items, error)
