@@ -162,7 +162,7 @@ class MemoryStore:
         for record in list(self.records.values()):
             if self._change(record.id, states.expire(record, now)):
                 removed += 1
-            elif record.gone and record.expires is not None and now >= record.expires + states.KEEP_GONE:
+            if self.records[record.id].gone and record.expires and now >= record.expires + states.KEEP_GONE:
                 del self.records[record.id]
         for job_id in [job_id for job_id in self.requests if job_id not in self.records or self.records[job_id].gone]:
             del self.requests[job_id]

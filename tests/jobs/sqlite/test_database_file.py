@@ -173,7 +173,7 @@ def test_large_file_is_not_read_whole_at_the_start(path: Path, monkeypatch: pyte
         file.write(b"\x99" * 4096)
     with pytest.raises(ConfigurationError, match="is damaged"):
         prepare_file(path)
-    monkeypatch.setattr(sqlite_file, "CHECKED_SIZE", 4096)
+    monkeypatch.setattr(database_file, "CHECKED_SIZE", 4096)
     prepare_file(path)
 
 

@@ -419,9 +419,8 @@ class Tables:
             for table in CONTENTS:
                 self._drop(table, seq)
             self._db.execute("DELETE FROM jobs WHERE seq = ?", (seq,))
-            self._db.execute(
-                "INSERT INTO gone VALUES (?, ?, ?)", (new.id, now + states.KEEP_GONE, _encode(new).decode())
-            )
+            until = (new.expires or now) + states.KEEP_GONE
+            self._db.execute("INSERT INTO gone VALUES (?, ?, ?)", (new.id, until, _encode(new).decode()))
             self._delta[old.route, old.state] -= 1
             self._changes.append(Change(new.id, new.route, new.state, new.version))
         self._db.execute("DELETE FROM gone WHERE until <= ?", (now,))
