@@ -170,7 +170,7 @@ async def test_schedule_with_too_many_jobs_starts_later_and_others_go_on(caplog:
     store, clock = MemoryStore(), Clock()
     store.clock = clock
     full = Schedule("full", Cron("0 3 * * *"), lambda: replace(new_job(), max_waiting=1))
-    scheduler = Scheduler(store, [full, Schedule("free", Cron("0 3 * * *"), new_job)], clock)
+    scheduler = Scheduler(store, [Schedule("free", Cron("0 3 * * *"), new_job), full], clock)
     await scheduler.step()
     waiting = (await store.submit(new_job())).record.id
     clock.now += DAY

@@ -76,7 +76,7 @@ def test_keep_is_a_time_with_a_unit_or_seconds(keep: str | float, seconds: float
         ({"retry": Retry(attempts=True)}, "the attempts of a Retry are a whole number from 1 to 1000000, not True"),
         ({"retry": Retry(wait=-1)}, "the wait of a Retry is a number of seconds, 0 or more, not -1"),
         ({"retry": Retry(wait=float("nan"))}, "the wait of a Retry"),
-        ({"keep": "7 days"}, "keep takes seconds, 0 or more, or a time with a unit, .*\"7d\"; not '7 days'"),
+        ({"keep": "7 days"}, "keep takes seconds, 0 or more, or a time with a unit, .*not '7 days'"),
         ({"keep": -1}, "keep takes seconds, 0 or more"),
         ({"keep": 1e300}, "a hundred years at most; not 1e.300"),
         ({"keep": "99999999d"}, "a hundred years at most; not '99999999d'"),
