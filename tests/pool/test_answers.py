@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from http_ends import on_loop
 from tinysvc import DeadlineExceeded, ProcessPoolExecutor
+from tinysvc.pool.answers import Answers
 from tinysvc.pool.program import JobFunction, Reply
 from tinysvc.pool.questions import asking
-from tinysvc.pool.state import Job
+from tinysvc.pool.state import Job, Worker
 
 
 @contextmanager
@@ -79,3 +81,23 @@ async def test_end_of_the_job_cancels_its_question() -> None:
 async def until(condition: Callable[[], bool]) -> None:
     while not condition():
         await asyncio.sleep(0.005)
+
+
+class ClosedTransport:
+    """uvloop refuses a write to a transport that is closed."""
+
+    def is_closing(self) -> bool:
+        return True
+
+    def write(self, data: bytes) -> None:
+        raise RuntimeError("the handler is closed")
+
+
+@on_loop
+async def test_answer_for_a_worker_that_has_died_is_dropped() -> None:
+    answers, worker, job = Answers(), Worker(1, 0.0), Job("a")
+    worker.jobs = [job]
+    worker.channel = SimpleNamespace(transport=ClosedTransport())
+    answers.begin(worker, job, "a", b"")
+    await answers.under_way[job]
+    assert not answers.under_way

@@ -30,8 +30,9 @@ class Answers:
         if self.function is not None:
             answer = await self.function(job, meta, body)
         del self.under_way[job]
-        if worker.job is job and worker.channel is not None:
-            worker.channel.transport.write(frame(Answer(answer[0]), len(answer[1])) + answer[1])
+        if worker.job is not job or worker.channel is None or worker.channel.transport.is_closing():
+            return  # the worker has died, though its end is perhaps still to be reported
+        worker.channel.transport.write(frame(Answer(answer[0]), len(answer[1])) + answer[1])
 
     def cancel(self, job: Job) -> None:
         """The job has ended, or its worker is killed: nothing waits for the answer."""
