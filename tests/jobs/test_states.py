@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tinysvc.core.job_errors import KeyReused, TooManyWaiting
 from tinysvc.jobs import states
 from tinysvc.jobs.records import ENDED, NewJob, Progress, Record, ResultHead, State
 from tinysvc.jobs.states import Refusal
@@ -190,3 +191,46 @@ def test_problem_names_kind_and_status() -> None:
         "status": 500,
         "detail": "why",
     }
+
+
+def test_submission_repeats_the_job_with_its_key() -> None:
+    new = NewJob(route="/trainings", request=b"", key="k", digest=b"1", max_waiting=1)
+    earlier = states.accepted(new, "0" * 32, NOW)
+    assert states.repeated_by(new, earlier, waiting=1) is earlier
+    assert states.repeated_by(new, None, waiting=0) is None
+
+
+def test_key_with_another_request_is_refused() -> None:
+    new = NewJob(route="/trainings", request=b"", key="k", digest=b"1")
+    earlier = states.accepted(NewJob(route="/trainings", request=b"", key="k", digest=b"2"), "0" * 32, NOW)
+    with pytest.raises(KeyReused):
+        states.repeated_by(new, earlier, waiting=0)
+
+
+def test_only_a_route_with_max_waiting_refuses_a_submission() -> None:
+    with pytest.raises(TooManyWaiting, match="2 durable jobs of /trainings wait already"):
+        states.repeated_by(NewJob(route="/trainings", request=b"", max_waiting=2), None, waiting=2)
+    assert states.repeated_by(NewJob(route="/trainings", request=b""), None, waiting=10**6) is None
+
+
+@pytest.mark.parametrize(
+    ("state", "kind", "owner"),
+    [
+        (State.QUEUED, "cancelled", ""),
+        (State.RUNNING, "cancelled", "server"),
+        (State.CANCELLED, "was-cancelled", ""),
+        (State.SUCCEEDED, "ended", ""),
+    ],
+)
+def test_cancel_outcome_names_the_server_process_that_must_kill(state: State, kind: str, owner: str) -> None:
+    record = record_in(state)
+    outcome = states.cancel_outcome(record, states.cancel(record, NOW))
+    assert (outcome.kind, outcome.owner, outcome.attempt) == (kind, owner, record.attempt)
+    assert outcome.record is not None
+    assert outcome.record.state == (State.SUCCEEDED if kind == "ended" else State.CANCELLED)
+
+
+def test_trace_of_a_job_is_kept_after_its_retention() -> None:
+    record = record_in(State.SUCCEEDED)
+    assert record.expires is not None
+    assert states.forgotten_at(record) == record.expires + states.KEEP_GONE

@@ -44,8 +44,7 @@ class Processes:
         store._closed = True
         for task in store._tasks:
             task.cancel()
-        for watcher in list(store._watchers):
-            store._watchers.remove(watcher)
+        store._watchers._functions.clear()
         if store._link is not None:
             store._link.close()
         if store._keeper is not None:

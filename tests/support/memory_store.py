@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tinysvc.core.job_errors import KeyReused, TooManyWaiting
 from tinysvc.jobs import states
 from tinysvc.jobs.cursors import place_of
 from tinysvc.jobs.records import (
@@ -55,14 +54,11 @@ class MemoryStore:
         return self._submit(new)
 
     def _submit(self, new: NewJob) -> Submitted:
-        for record in self.records.values():
-            if new.key and (record.route, record.key) == (new.route, new.key):
-                if record.digest != new.digest:
-                    raise KeyReused(new.key)
-                return Submitted(record, False)
-        waiting = sum(record.route == new.route and record.state in WAITING for record in self.records.values())
-        if new.max_waiting is not None and waiting >= new.max_waiting:
-            raise TooManyWaiting(f"{waiting} durable jobs of {new.route} wait already.")
+        mine = [record for record in self.records.values() if record.route == new.route]
+        same_key = next((record for record in mine if new.key and record.key == new.key), None)
+        waiting = sum(record.state in WAITING for record in mine)
+        if (earlier := states.repeated_by(new, same_key, waiting)) is not None:
+            return Submitted(earlier, False)
         record = states.accepted(new, secrets.token_hex(16), self.clock())
         self.places[record.id] = next(self.numbers)
         self.requests[record.id] = new.request, new.body
@@ -138,11 +134,8 @@ class MemoryStore:
         if record is None or record.gone:
             return CancelOutcome("unknown")
         new = states.cancel(record, self.clock())
-        if isinstance(new, states.Refusal):
-            kind = "was-cancelled" if record.state == State.CANCELLED else "ended"
-            return CancelOutcome(kind, record, record.owner, record.attempt)
-        self._keep(new)
-        return CancelOutcome("cancelled", new, new.owner, new.attempt)
+        self._change(job_id, new)
+        return states.cancel_outcome(record, new)
 
     async def stopped(self, job_id: str, attempt: int) -> bool:
         return self._write(job_id, lambda record: states.stopped(record, attempt))
@@ -162,7 +155,7 @@ class MemoryStore:
         for record in list(self.records.values()):
             if self._change(record.id, states.expire(record, now)):
                 removed += 1
-            if self.records[record.id].gone and record.expires and now >= record.expires + states.KEEP_GONE:
+            if (kept := self.records[record.id]).gone and now >= states.forgotten_at(kept):
                 del self.records[record.id]
         for job_id in [job_id for job_id in self.requests if job_id not in self.records or self.records[job_id].gone]:
             del self.requests[job_id]

@@ -163,9 +163,14 @@ class Change(msgspec.Struct, frozen=True):
     """Report of a committed change, to watchers."""
 
     id: str
+    """Empty in MISSED only."""
     route: str
     state: State
     version: int
+
+
+MISSED = Change("", "", State.QUEUED, 0)
+"""Changes may have been missed, as after a lost connection: read again what you watch."""
 
 
 class CancelOutcome(msgspec.Struct, frozen=True):

@@ -33,7 +33,8 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from .records import ENDED, AttemptRecord, NewJob, Progress, Record, ResultHead, State
+from ..core.job_errors import KeyReused, TooManyWaiting
+from .records import ENDED, AttemptRecord, CancelOutcome, NewJob, Progress, Record, ResultHead, State
 
 KEPT_ATTEMPTS = 20
 """Attempts that a record lists. A retry that is repeated for years must not make it grow without end."""
@@ -51,6 +52,27 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 STALE = Refusal("stale")
+
+
+def repeated_by(new: NewJob, earlier: Record | None, waiting: int) -> Record | None:
+    """The durable job that this submission repeats. None: accept a new one.
+
+    Args:
+        new: The submission.
+        earlier: The durable job of the route with the same key, if there is one.
+        waiting: Durable jobs of the route that wait. It counts only if the submission has `max_waiting`.
+
+    Raises:
+        KeyReused: `earlier` has another request.
+        TooManyWaiting: The route takes no further one.
+    """
+    if earlier is not None:
+        if earlier.digest != new.digest:
+            raise KeyReused(new.key)
+        return earlier
+    if new.max_waiting is not None and waiting >= new.max_waiting:
+        raise TooManyWaiting(f"{waiting} durable jobs of {new.route} wait already.")
+    return None
 
 
 def accepted(new: NewJob, job_id: str, now: float) -> Record:
@@ -191,6 +213,14 @@ def cancel(record: Record, now: float) -> Record | Refusal:
     )
 
 
+def cancel_outcome(old: Record, new: Record | Refusal) -> CancelOutcome:
+    """The answer to a cancel: `new` is what `cancel` has made of `old`."""
+    if isinstance(new, Record):
+        return CancelOutcome("cancelled", new, new.owner, new.attempt)
+    kind = "was-cancelled" if old.state == State.CANCELLED else "ended"
+    return CancelOutcome(kind, old, old.owner, old.attempt)
+
+
 def retry(record: Record, now: float) -> Record | Refusal:
     """Someone wants further attempts of a failed one."""
     if record.state != State.FAILED:
@@ -222,6 +252,12 @@ def expire(record: Record, now: float) -> Record | Refusal:
         gone=True,
         version=record.version + 1,
     )
+
+
+def forgotten_at(record: Record) -> float:
+    """When a store removes the last trace of a durable job whose retention is over."""
+    assert record.expires is not None
+    return record.expires + KEEP_GONE
 
 
 def problem_of(kind: str, status: int, detail: str) -> dict[str, Any]:

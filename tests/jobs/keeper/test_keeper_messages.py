@@ -14,7 +14,6 @@ from tinysvc.core.job_errors import JobError, KeyReused, StoreError, StoreFull, 
 from tinysvc.jobs.keeper.messages import (
     LENGTH,
     METHODS,
-    MISSED,
     Answer,
     Ask,
     Changed,
@@ -25,6 +24,7 @@ from tinysvc.jobs.keeper.messages import (
     failure,
     raw,
 )
+from tinysvc.jobs.records import MISSED
 from tinysvc.jobs.store import LocalStore, Store
 
 MESSAGES: list[Message] = [

@@ -13,10 +13,10 @@ from keepers import new_job
 from memory_store import MemoryStore
 from system import until
 from tinysvc.jobs.keeper.link import KeeperLink, KeeperRefuses, LinkLost
-from tinysvc.jobs.keeper.messages import MISSED, VERSION, Ask, Frames, Hello, Message, Welcome, raw
+from tinysvc.jobs.keeper.messages import VERSION, Ask, Frames, Hello, Message, Welcome, raw
 from tinysvc.jobs.keeper.server import KeeperServer
 from tinysvc.jobs.keeper.socket import connected_socket
-from tinysvc.jobs.records import Change, Record
+from tinysvc.jobs.records import MISSED, Change, Record
 
 pytestmark = pytest.mark.asyncio
 

@@ -16,9 +16,8 @@ from system import until
 from tinysvc.core.errors import ConfigurationError
 from tinysvc.core.job_errors import KeyReused, StoreError
 from tinysvc.jobs.keeper import shared_store
-from tinysvc.jobs.keeper.messages import MISSED
 from tinysvc.jobs.keeper.shared_store import SharedStore
-from tinysvc.jobs.records import Change, Claimed, Record, ResultHead, State
+from tinysvc.jobs.records import MISSED, Change, Claimed, Record, ResultHead, State
 from tinysvc.jobs.store import Store
 
 pytestmark = pytest.mark.asyncio

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from tinysvc.jobs.postgres.changes import LONGEST, MISSED, Changes, payloads
-from tinysvc.jobs.records import Change, State
+from tinysvc.jobs.postgres.changes import LONGEST, Changes, payloads
+from tinysvc.jobs.records import MISSED, Change, State
 
 CHANGE = Change("a" * 32, "/trainings", State.RUNNING, 7)
 
@@ -63,4 +63,4 @@ def test_failing_watcher_is_logged_and_others_are_called(caplog: pytest.LogCaptu
         assert seen == [CHANGE]
 
     asyncio.run(run())
-    assert [record.getMessage() for record in caplog.records] == ["a watcher of durable jobs failed"] * 2
+    assert [record.getMessage() for record in caplog.records] == ["a callback of the store of durable jobs failed"] * 2

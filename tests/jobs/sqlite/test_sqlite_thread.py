@@ -178,7 +178,7 @@ async def test_close_carries_out_what_waits(thread: SqliteThread, numbers: Numbe
 @pytest.mark.asyncio
 async def test_break_down_refuses_what_waits(thread: SqliteThread, numbers: Numbers) -> None:
     reasons: list[str] = []
-    thread.on_broken.append(reasons.append)
+    thread.on_broken.add(reasons.append)
     go = await hold(thread)
     answers = adds(thread, numbers, 1)
     await asyncio.sleep(0)

@@ -29,9 +29,6 @@ log = logging.getLogger("tinysvc")
 VERSION = 1
 """Version of these messages. Processes with different versions do not share a store."""
 
-MISSED = Change(id="", route="", state=State.QUEUED, version=0)
-"""Reported after a hand-over: changes may have been missed, so read again what you watch."""
-
 LENGTH = struct.Struct("!I")
 
 

@@ -13,12 +13,11 @@ from typing import Any
 
 from ...core.forks import detach_in_child
 from ...core.job_errors import JobError, StoreError
-from ..records import Change
+from ..records import MISSED, Change
 from ..states import Refusal
 from ..store import LocalStore
 from .messages import (
     METHODS,
-    MISSED,
     VERSION,
     Answer,
     Ask,

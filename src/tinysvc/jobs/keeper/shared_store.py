@@ -27,12 +27,25 @@ from typing import Any, BinaryIO
 
 from ...core.errors import ConfigurationError
 from ...core.job_errors import StoreError
-from ..records import CancelOutcome, Change, Claimed, NewJob, Page, Progress, Record, ResultHead, State, Submitted
+from ..callbacks import Callbacks
+from ..records import (
+    MISSED,
+    CancelOutcome,
+    Change,
+    Claimed,
+    NewJob,
+    Page,
+    Progress,
+    Record,
+    ResultHead,
+    State,
+    Submitted,
+)
 from ..states import Refusal
 from ..store import LocalStore
 from .link import KeeperLink, KeeperRefuses, LinkLost
 from .locks import FileLock, lock_as_owner, pid_in, servers_folder
-from .messages import MISSED, VERSION, Content, Hello, Retried
+from .messages import VERSION, Content, Hello, Retried
 from .owners import OwnerWatch, release_unknown
 from .server import KeeperServer
 
@@ -67,8 +80,8 @@ class SharedStore:
         self._available = asyncio.Event()
         self._waits = True  # calls wait for the next keeper
         self._held: set[tuple[str, int]] = set()  # attempts of this process
-        self._watchers: list[Callable[[Change], None]] = []
-        self._broken: list[Callable[[str], None]] = []
+        self._watchers: Callbacks[Change] = Callbacks()
+        self._broken: Callbacks[str] = Callbacks()
         self._keeper: KeeperServer | None = None
         self._keeper_lock: FileLock | None = None
         self._owner_lock: FileLock | None = None
@@ -165,7 +178,7 @@ class SharedStore:
         hello = Hello(VERSION, self.owner, self._service, sorted(self._held))
         try:
             self._link = await KeeperLink.connect(
-                self._folder, hello, self._on_change, self._on_claim, self._on_link_lost
+                self._folder, hello, self._watchers.call, self._on_claim, self._on_link_lost
             )
         except (OSError, LinkLost):
             return False
@@ -198,8 +211,8 @@ class SharedStore:
             await store.aclose()
             self._keeper_lock.release()
             raise
-        store.watch(self._on_change)
-        store.broken(self._on_broken)
+        store.watch(self._watchers.call)
+        store.broken(self._broken.call)
         self._store, self._keeper = store, keeper
         self._problem = ""
         watch.wake()
@@ -241,7 +254,7 @@ class SharedStore:
             self.path.name,
             monotonic() - began,
         )
-        self._on_change(MISSED)
+        self._watchers.call(MISSED)
 
     # Calls
 
@@ -395,31 +408,12 @@ class SharedStore:
 
     def watch(self, callback: Callable[[Change], None]) -> Callable[[], None]:
         """Call `callback` after each commit, and with MISSED after a hand-over. Returns the function that ends it."""
-        return _add(self._watchers, callback)
+        return self._watchers.add(callback)
 
     def broken(self, callback: Callable[[str], None]) -> Callable[[], None]:
         """Call `callback` if this process is the keeper, and its store has closed itself for good."""
-        return _add(self._broken, callback)
+        return self._broken.add(callback)
 
     def lost(self, callback: Callable[[list[tuple[str, int]]], None]) -> Callable[[], None]:
         """`callback` is never called: attempts go on without a keeper, as their lock shows that they live."""
         return lambda: None
-
-    def _on_change(self, change: Change) -> None:
-        for callback in list(self._watchers):
-            callback(change)
-
-    def _on_broken(self, reason: str) -> None:
-        for callback in list(self._broken):
-            callback(reason)
-
-
-def _add(callbacks: list[Any], callback: Any) -> Callable[[], None]:
-    """Add a callback. Returns the function that removes it."""
-    callbacks.append(callback)
-
-    def remove() -> None:
-        with suppress(ValueError):
-            callbacks.remove(callback)
-
-    return remove

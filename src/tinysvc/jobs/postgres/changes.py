@@ -7,41 +7,34 @@ watchers get one `Change` with the id "", which means: read again what you watch
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
-from ..records import Change, State
+from ..callbacks import Callbacks
+from ..records import MISSED, Change, State
 
 LONGEST = 7900
 """Bytes of one notification. PostgreSQL's limit is 8,000."""
 
-MISSED = Change("", "", State.QUEUED, 0)
-"""Changes may have been missed."""
-
 _decoder = msgspec.json.Decoder(list[tuple[str, str, State, int]])
-_log = logging.getLogger("tinysvc.jobs")
 
 
 class Changes:
     """The watchers of one process."""
 
     def __init__(self) -> None:
-        self._watchers: list[Callable[[Change], None]] = []
+        self._watchers: Callbacks[Change] = Callbacks()
 
     def watch(self, callback: Callable[[Change], None]) -> Callable[[], None]:
         """Call `callback` for each change from now on. Returns the function that ends this."""
-        self._watchers.append(callback)
-        return lambda: self._watchers.remove(callback) if callback in self._watchers else None
+        return self._watchers.add(callback)
 
     def report(self, changes: Iterable[Change]) -> None:
         """Call the watchers soon, in order, but not from within the code that reports."""
-        watchers = tuple(self._watchers)
         loop = asyncio.get_running_loop()
         for change in changes:
-            for callback in watchers:
-                loop.call_soon(_call, callback, change)
+            loop.call_soon(self._watchers.call, change)
 
     def receive(self, payload: str) -> None:
         """Report the changes of a notification of another process."""
@@ -70,10 +63,3 @@ def payloads(changes: Sequence[Change]) -> list[str]:
 
 def _joined(parts: list[bytes]) -> str:
     return f"[{b','.join(parts).decode()}]"
-
-
-def _call(callback: Callable[[Change], None], change: Change) -> None:
-    try:
-        callback(change)
-    except Exception:
-        _log.exception("a watcher of durable jobs failed")

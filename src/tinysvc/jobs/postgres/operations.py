@@ -10,7 +10,6 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ...core.job_errors import KeyReused, TooManyWaiting
 from .. import states
 from ..records import CancelOutcome, Claimed, NewJob, Record, State, Submitted
 from ..states import Refusal
@@ -77,12 +76,9 @@ class Accept(Operation[Submitted]):
         new = self._new
         if self._id in batch.records:
             return Submitted(batch.records[self._id], True)
-        if self.key is not None and (earlier := batch.keys.get(self.key)):
-            if earlier.digest != new.digest:
-                raise KeyReused(new.key)
+        same_key = batch.keys.get(self.key) if self.key is not None else None
+        if (earlier := states.repeated_by(new, same_key, batch.waiting.get(new.route, 0))) is not None:
             return Submitted(batch.records.get(earlier.id, earlier), False)
-        if new.max_waiting is not None and (waiting := batch.waiting[new.route]) >= new.max_waiting:
-            raise TooManyWaiting(f"{waiting} durable jobs of {new.route} wait already.")
         record = states.accepted(new, self._id, batch.now)
         batch.add(record, new.request, new.body)
         return Submitted(record, True)
@@ -155,11 +151,11 @@ class Cancel(Operation[CancelOutcome]):
         if record is None or record.gone:
             return CancelOutcome("unknown")
         new = states.cancel(record, batch.now)
-        if isinstance(new, Refusal):
-            kind = "ended" if record.state != State.CANCELLED else "cancelled" if self.repeated else "was-cancelled"
-            return CancelOutcome(kind, record, record.owner, record.attempt)
-        batch.keep(new)
-        return CancelOutcome("cancelled", new, new.owner, new.attempt)
+        if isinstance(new, Record):
+            batch.keep(new)
+        elif self.repeated and record.state == State.CANCELLED:
+            new = record
+        return states.cancel_outcome(record, new)
 
 
 class Retry(Operation[Record | Refusal | None]):
@@ -329,7 +325,7 @@ class Sweep(Operation[tuple[int, bool]]):
         number = 0
         for row in self._rows:
             record = batch.records[row.id]
-            if record.gone and record.expires is not None and record.expires + states.KEEP_GONE <= self._now:
+            if record.gone and states.forgotten_at(record) <= self._now:
                 batch.delete(record)
             elif isinstance(new := states.expire(record, self._now), Record):
                 batch.keep(new)

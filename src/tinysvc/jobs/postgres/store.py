@@ -22,10 +22,23 @@ from msgspec.structs import replace
 from ...core.errors import ConfigurationError
 from ...core.job_errors import StoreError
 from .. import states
-from ..records import CancelOutcome, Change, Claimed, NewJob, Page, Progress, Record, ResultHead, State, Submitted
+from ..callbacks import Callbacks
+from ..records import (
+    MISSED,
+    CancelOutcome,
+    Change,
+    Claimed,
+    NewJob,
+    Page,
+    Progress,
+    Record,
+    ResultHead,
+    State,
+    Submitted,
+)
 from ..states import Refusal
 from .batch import NOW, Answer, Operation, is_id
-from .changes import MISSED, Changes
+from .changes import Changes
 from .connection import Again, Link, Lost, Readers, safe_url
 from .lease import Lease, boot_time
 from .operations import Accept, Attempt, Cancel, Claim, Lapse, Leave, Register, Retry, Stopped, Sweep, Tick
@@ -61,7 +74,7 @@ class PostgresStore:
         self._seconds = lease
         self._owner = ""
         self._changes = Changes()
-        self._lost: list[Callable[[list[tuple[str, int]]], None]] = []
+        self._lost: Callbacks[list[tuple[str, int]]] = Callbacks()
         self._running: dict[str, int] = {}  # the attempts of this process, by id
         self._channel = ""
         self._is_unsure = False  # there may be attempts in the database that no caller of `claim` knows
@@ -144,8 +157,7 @@ class PostgresStore:
 
     def lost(self, callback: Callable[[list[tuple[str, int]]], None]) -> Callable[[], None]:
         """See `Store.lost`."""
-        self._lost.append(callback)
-        return lambda: self._lost.remove(callback) if callback in self._lost else None
+        return self._lost.add(callback)
 
     def broken(self, callback: Callable[[str], None]) -> Callable[[], None]:
         """See `Store.broken`. PostgreSQL closes itself then, and starts again."""
@@ -160,8 +172,7 @@ class PostgresStore:
                 self._seconds,
                 len(attempts),
             )
-            for callback in tuple(self._lost):
-                callback(attempts)
+            self._lost.call(attempts)
 
     def _report(self, problem: str) -> None:
         if problem and not self.problem:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ...core.job_errors import StoreError
+from ..callbacks import Callbacks
 from ..records import CancelOutcome, Change, Claimed, NewJob, Page, Progress, Record, ResultHead, State, Submitted
 from ..states import Refusal
 from .database_file import prepare_file
@@ -45,7 +46,7 @@ class SqliteStore:
         self.path = Path(os.path.realpath(path))
         self.inherited: tuple[int, ...] = ()
         self._files = Files(self.path.with_name(f"{self.path.name}-files"))
-        self._watchers: list[Callable[[Change], None]] = []
+        self._watchers: Callbacks[Change] = Callbacks()
         self._file_threads: ThreadPoolExecutor = None  # type: ignore[assignment]  # set by open
         self._thread: SqliteThread = None  # type: ignore[assignment]  # set by open
         self._tables: Tables = None  # type: ignore[assignment]  # set by open
@@ -179,14 +180,14 @@ class SqliteStore:
         return due
 
     def watch(self, callback: Callable[[Change], None]) -> Callable[[], None]:
-        return _registered(self._watchers, callback)
+        return self._watchers.add(callback)
 
     def lost(self, callback: Callable[[list[tuple[str, int]]], None]) -> Callable[[], None]:
         """It is never called: a lock, not a lease, says which server process is alive."""
-        return _registered([], callback)
+        return lambda: None
 
     def broken(self, callback: Callable[[str], None]) -> Callable[[], None]:
-        return _registered(self._thread.on_broken, callback)
+        return self._thread.on_broken.add(callback)
 
     # Schedules, retention, owners
 
@@ -265,10 +266,4 @@ class SqliteStore:
         if removed:
             self._in_background(partial(self._files.remove, removed))
         for change in changes:
-            for watcher in list(self._watchers):
-                watcher(change)
-
-
-def _registered(callbacks: list[Any], callback: Any) -> Callable[[], None]:
-    callbacks.append(callback)
-    return lambda: callbacks.remove(callback) if callback in callbacks else None
+            self._watchers.call(change)

@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ...core.errors import ConfigurationError
-from ...core.job_errors import KeyReused, TooManyWaiting
 from .. import states
 from ..records import (
     WAITING,
@@ -223,20 +222,9 @@ class Tables:
     # The operations of the store
 
     def submit(self, new: NewJob, file: str | None) -> Submitted:
-        if new.key:
-            self.finish()
-            found = self._db.execute(
-                "SELECT record FROM jobs WHERE route = ? AND key = ?", (new.route, new.key)
-            ).fetchone()
-            if found:
-                record = decode(found[0])
-                if record.digest != new.digest:
-                    raise KeyReused(new.key)
-                return Submitted(record, False)
-        if new.max_waiting is not None:
-            waiting = sum(self._counts[new.route, each] + self._delta[new.route, each] for each in WAITING)
-            if waiting >= new.max_waiting:
-                raise TooManyWaiting(f"{waiting} durable jobs of {new.route} wait already.")
+        waiting = sum(self._counts[new.route, each] + self._delta[new.route, each] for each in WAITING)
+        if (earlier := states.repeated_by(new, self._with_key(new), waiting)) is not None:
+            return Submitted(earlier, False)
         record = states.accepted(new, secrets.token_hex(16), self.clock())
         seq, self._next = self._next, self._next + 1
         path = None if record.path == record.route else record.path
@@ -245,6 +233,14 @@ class Tables:
         self._new_requests.append((seq, file, None if file else new.body, new.request))
         self._note(None, record)
         return Submitted(record, True)
+
+    def _with_key(self, new: NewJob) -> Record | None:
+        """The durable job of the route with the same Idempotency-Key."""
+        if not new.key:
+            return None
+        self.finish()
+        found = self._db.execute("SELECT record FROM jobs WHERE route = ? AND key = ?", (new.route, new.key)).fetchone()
+        return decode(found[0]) if found else None
 
     def get(self, job_id: str) -> Record | None:
         found = self._load(job_id)
@@ -347,11 +343,9 @@ class Tables:
             return CancelOutcome("unknown")
         seq, old = found
         new = states.cancel(old, self.clock())
-        if isinstance(new, Refusal):
-            kind = "was-cancelled" if old.state == State.CANCELLED else "ended"
-            return CancelOutcome(kind, old, old.owner, old.attempt)
-        self._store(seq, old, new)
-        return CancelOutcome("cancelled", new, new.owner, new.attempt)
+        if isinstance(new, Record):
+            self._store(seq, old, new)
+        return states.cancel_outcome(old, new)
 
     def retry(self, job_id: str) -> Record | Refusal | None:
         found = self._load(job_id)
@@ -419,7 +413,7 @@ class Tables:
             for table in CONTENTS:
                 self._drop(table, seq)
             self._db.execute("DELETE FROM jobs WHERE seq = ?", (seq,))
-            until = (new.expires or now) + states.KEEP_GONE
+            until = states.forgotten_at(new)
             self._db.execute("INSERT INTO gone VALUES (?, ?, ?)", (new.id, until, _encode(new).decode()))
             self._delta[old.route, old.state] -= 1
             self._changes.append(Change(new.id, new.route, new.state, new.version))

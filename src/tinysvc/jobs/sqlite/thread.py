@@ -31,8 +31,9 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from ...core.job_errors import JobError, StoreError, StoreFull
+from ..callbacks import Callbacks
 
-logger = logging.getLogger("tinysvc.jobs")
+log = logging.getLogger("tinysvc.jobs")
 
 LOCK_WAIT = 5.0
 """Seconds for which a change waits for a foreign tool that has locked the file."""
@@ -92,7 +93,7 @@ class SqliteThread:
     def __init__(self, work: Work, name: str) -> None:
         self.broken = ""
         self.problem = ""
-        self.on_broken: list[Callable[[str], None]] = []
+        self.on_broken: Callbacks[str] = Callbacks()
         self._work = work
         self._name = name
         self._pid = os.getpid()
@@ -272,13 +273,9 @@ class SqliteThread:
             return
         self.broken = f"the store is closed, as its file is in doubt: {reason}"
         self.problem = self.broken
-        logger.critical("%s: %s. The server must start again.", self._name, self.broken)
-        self._call(self._report_broken)
+        log.critical("%s: %s. The server must start again.", self._name, self.broken)
+        self._call(self.on_broken.call, self.broken)
         self._queue.put(None)
-
-    def _report_broken(self) -> None:
-        for callback in list(self.on_broken):
-            callback(self.broken)
 
     def _checkpoint(self, changes: int) -> None:
         self._changes += changes
@@ -290,7 +287,7 @@ class SqliteThread:
         except sqlite3.Error as error:
             self._after_error(error)
             self._changes = 0  # a full disk: the WAL grows until the next time
-            logger.warning("%s: the WAL cannot be copied into the file: %s", self._name, error)
+            log.warning("%s: the WAL cannot be copied into the file: %s", self._name, error)
 
     def _refuse_all(self, items: list[_Item]) -> None:
         """After a break-down: refuse what waits."""
