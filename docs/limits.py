@@ -492,7 +492,7 @@ def page() -> str:
 def missing() -> set[str]:
     """Options that are numbers, so limits, and have no line in a table."""
     numbers = {field.name for field in dataclasses.fields(Settings) if type(field.default) in (int, float)}
-    return numbers - {"port"} - {limit.option for limit in LIMITS}
+    return numbers - {"port", "trace_sample"} - {limit.option for limit in LIMITS}
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from tinysvc.core.optional_libraries import Library, missing_library
         ("cronsim", "cron"),
         ("itsdangerous", "cookies"),
         ("multipart", "forms"),
+        ("opentelemetry", "otel"),
         ("prometheus_client", "metrics"),
         ("websockets", "websocket"),
     ],
@@ -24,7 +25,8 @@ def test_missing_library_is_reported_with_its_extra(
 ) -> None:
     assert missing_library(library) == ""
     monkeypatch.setitem(sys.modules, library, None)
-    monkeypatch.delitem(sys.modules, "websockets.server", raising=False)
+    for module in [name for name in sys.modules if name.startswith(f"{library}.")]:
+        monkeypatch.delitem(sys.modules, module)
     missing = missing_library(library)
     assert f"the {library} library" in missing
     assert missing.endswith(f"pip install 'tinysvc[{extra}]'")

@@ -149,3 +149,20 @@ def test_services_are_a_text_or_a_mapping() -> None:
         Settings(services=7)  # type: ignore[arg-type]
     with pytest.raises(SettingsError, match="services_key needs a services_cert"):
         Settings(services_key="key.pem")
+
+
+@pytest.mark.parametrize("value", ["otlp", "http://127.0.0.1:4318", "https://collector/v1/traces"])
+def test_place_of_traces(value: str) -> None:
+    assert Settings(traces=value).traces == value
+
+
+@pytest.mark.parametrize("value", ["true", "127.0.0.1:4318", "ftp://a", "http://", "http://a b", "http://a/?x"])
+def test_wrong_place_of_traces_is_refused(value: str) -> None:
+    with pytest.raises(SettingsError, match="traces takes otlp or a URL"):
+        Settings(traces=value)
+
+
+@pytest.mark.parametrize("value", [1.5, float("nan"), -0.1])
+def test_share_of_traced_requests_is_at_most_one(value: float) -> None:
+    with pytest.raises(SettingsError, match="^trace_sample"):
+        Settings(trace_sample=value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Literal
 
-Library = Literal["asyncpg", "cronsim", "itsdangerous", "multipart", "prometheus_client", "websockets"]
+Library = Literal["asyncpg", "cronsim", "itsdangerous", "multipart", "opentelemetry", "prometheus_client", "websockets"]
 
 _NEEDS: dict[Library, tuple[str, str, str]] = {
     "asyncpg": ("asyncpg", "durable jobs in PostgreSQL need the asyncpg library", "postgres"),
@@ -13,6 +13,11 @@ _NEEDS: dict[Library, tuple[str, str, str]] = {
     "itsdangerous": ("itsdangerous", "signed cookies need the itsdangerous library", "cookies"),
     "multipart": ("multipart", "uploads need the multipart library", "forms"),
     "prometheus_client": ("prometheus_client", "metrics need the prometheus_client library", "metrics"),
+    "opentelemetry": (
+        "opentelemetry.exporter.otlp.proto.http.trace_exporter",
+        "traces need the opentelemetry library with its SDK and its OTLP exporter",
+        "otel",
+    ),
     "websockets": ("websockets.server", "WebSocket needs the websockets library", "websocket"),
 }
 """The module that is imported, the feature that needs it, and the extra that installs it."""

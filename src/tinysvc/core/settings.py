@@ -42,6 +42,10 @@ METRICS_PLACE = re.compile(
 """The values of the option `metrics`."""
 
 
+TRACES_PLACE = re.compile(r"otlp|https?://[^\s/?#]+[^\s?#]*")
+"""The values of the option `traces`."""
+
+
 class SettingsError(ConfigurationError):
     """An option, variable or flag that is unknown or has a wrong value."""
 
@@ -132,6 +136,14 @@ class Settings:
         "serve metrics for Prometheus: on a port of their own, as in 127.0.0.1:9100, on a Unix socket, as in "
         "unix:/run/metrics.sock, or at a path of the service, as in /metrics; if empty, nothing is counted",
     )
+    traces: str = _option(
+        "",
+        "send traces by OTLP over HTTP: to a collector, as in http://127.0.0.1:4318, or as the OTEL_EXPORTER_OTLP_ "
+        "variables say, by the word otlp; if empty, no spans are recorded",
+    )
+    trace_sample: float = _option(
+        1.0, "share of the requests that are traced, from 0 to 1, unless the caller has decided (traceparent)"
+    )
 
     cpu_workers: int = _option(
         available_cores(), "worker processes for the cpu routes; 0 runs them in a thread, for debugging"
@@ -217,6 +229,10 @@ class Settings:
         if self.metrics and not METRICS_PLACE.fullmatch(self.metrics):
             example = "as in 127.0.0.1:9100, unix:/run/metrics.sock or /metrics"
             raise SettingsError(f"metrics takes host:port, unix:path or a path, {example}, not {self.metrics!r}")
+        if self.traces and not TRACES_PLACE.fullmatch(self.traces):
+            raise SettingsError(f"traces takes otlp or a URL, as in http://127.0.0.1:4318, not {self.traces!r}")
+        if not self.trace_sample <= 1:
+            raise SettingsError(f"trace_sample takes a number from 0 to 1, not {self.trace_sample!r}")
         if self.root_path and not ROOT_PATH.fullmatch(self.root_path):
             example = "as in /shop, with no slash at its end"
             raise SettingsError(

@@ -15,6 +15,7 @@ from ..core.budget import current_deadline, current_request
 from ..core.call_errors import CallRefused
 from ..core.request_context import current_owner, request_id
 from ..core.requests import Request
+from ..telemetry.trace_context import trace_headers
 
 HOPS = "x-call-hops"
 """Header with the number of services that a request has passed."""
@@ -28,9 +29,6 @@ GRACE = 1.0
 LONGEST = 30 * 24 * 3600.0
 """Seconds for a call without any limit. It has a deadline all the same: a callee stops the work of a caller that has
 given a time and disconnects."""
-
-TRACE = ("traceparent", "tracestate")
-"""W3C Trace Context."""
 
 
 def time_for(timeout: float | None, call_timeout: float) -> float:
@@ -77,9 +75,10 @@ class CallContext(NamedTuple):
         found = [(HOPS, str(self.hops))]
         if identity := self.request_id:
             found.append(("x-request-id", identity))
-        if self.request is not None:
-            given = self.request.headers
-            found += [(name, given[name]) for name in (*TRACE, *forwarded) if name in given]
+        given = None if self.request is None else self.request.headers
+        found += trace_headers(given)
+        if given is not None and forwarded:
+            found += [(name, given[name]) for name in forwarded if name in given]
         return found
 
 
