@@ -24,8 +24,9 @@ from .pool.frames import Call, CallStream, pickle_pieces
 from .pool.futures import FuturesExecutor
 from .pool.importable import refuse_unimportable
 from .pool.job_reply import JobReply, JobStream, unpickled
+from .pool.observer import PoolObserver
 from .pool.program import Program, function_program
-from .pool.state import Job, Lane
+from .pool.state import Job, Lane, SlotState
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -159,6 +160,20 @@ class ProcessPoolExecutor(FuturesExecutor):
     def waiting(self) -> int:
         """Number of jobs that wait for a worker."""
         return self._dispatcher.scheduler.waiting
+
+    def worker_states(self) -> dict[str, int]:
+        """How many workers are in each state."""
+        states = [worker.state.value for worker in self._dispatcher.scheduler.workers.values()]
+        return {state.value: states.count(state.value) for state in SlotState}
+
+    @property
+    def observer(self) -> PoolObserver | None:
+        """Learns how jobs and workers end."""
+        return self._dispatcher.observer
+
+    @observer.setter
+    def observer(self, observer: PoolObserver | None) -> None:
+        self._dispatcher.observer = observer
 
     @property
     def warnings(self) -> list[str]:

@@ -25,7 +25,7 @@ from time import monotonic
 from typing import Any
 
 from ..core.cores import available_cores
-from ..core.errors import PoolClosed, WorkerStartError
+from ..core.errors import PoolClosed, PoolError, WorkerStartError
 from ..core.settings import DEFAULT_POOL
 from ..core.shutdown import MIN_STEP_TIME, LoopCountdown, awake_timeout
 from ..core.tracebacks import one_line
@@ -40,6 +40,7 @@ from .forkserver import Forkserver
 from .frames import FRAME, Call, FromWorker, Pickled, Result, RunProgram, WorkerEnd, encode
 from .job_queue import Run, Settle, WakeAt
 from .job_reply import JobReply, JobStream, settle
+from .observer import PoolObserver, cause_of
 from .program import Program, WorkerOptions
 from .remote_errors import remote_error
 from .scheduler import KEPT_RUNNING, ORDERLY_END, PAST_DEADLINE, Dismiss, Kill, Scheduler, StartWorker
@@ -82,6 +83,7 @@ class Dispatcher:
         self._inherited = inherited  # it is read at the start
         self._decode = frames.worker_decoder(*frames.message_types(program)[1:3])
         self.answers = Answers()
+        self.observer: PoolObserver | None = None
         self._closed = asyncio.Event()  # the pool has no process and no descriptor left
         self.arenas = Arenas()
         self._alarm = Alarm(self._on_alarm, self.scheduler.postpone)
@@ -194,7 +196,12 @@ class Dispatcher:
             head = encode(job.kind(job.number, 0, job.meta))
             job.frame = FRAME.pack(len(head), len(body)) + head
         job.pool, job.future = self, self.loop.create_future()
-        worker = scheduler.admit(job, monotonic())
+        try:
+            worker = scheduler.admit(job, monotonic())
+        except PoolError as error:
+            if self.observer is not None:
+                self.observer.on_refusal(error)
+            raise
         if worker is not None:
             worker.channel.send(job.frame, job.body, job.arena)
             job.frame = job.body = b""
@@ -224,6 +231,8 @@ class Dispatcher:
                     job.stream.end(each.outcome)
                 else:
                     settle(job.future, each.outcome)
+                if self.observer is not None:
+                    self.observer.on_job_end(job, each.outcome)
             elif kind is Run:
                 (job,) = each.slot.jobs
                 each.slot.channel.send(job.frame, job.body, job.arena)
@@ -408,6 +417,11 @@ class Dispatcher:
             how, _, report = f"worker {end.number} {description}".partition("; ")
         unexpected = worker.job is None and not worker.kill_reason and worker.state is not EXITING
         started = worker.started
+        if self.observer is not None:
+            out_of_memory, is_closing = end.out_of_memory, scheduler.closing
+            self.observer.on_worker_end(
+                cause_of(worker, end.exit_code, out_of_memory=out_of_memory, is_closing=is_closing)
+            )
         self._carry_out(scheduler.died(worker, self._now(), how, end.exit_code, f"; {report}" if report else ""))
         self.changed.set()
         if scheduler.closing:

@@ -35,7 +35,7 @@ from msgspec import DecodeError
 from msgspec.msgpack import Decoder
 
 from ..core.cores import available_cores
-from ..core.errors import NoWorkers, RemoteError, WorkerDied, WorkerStartError
+from ..core.errors import NoWorkers, PoolError, RemoteError, WorkerDied, WorkerStartError
 from ..core.settings import DEFAULT_QUEUE_SIZE
 from ..core.tracebacks import author_traceback
 from .alarm import Alarm
@@ -44,6 +44,7 @@ from .arena import Arena, Arenas
 from .frames import ErrorText, encode, message_types
 from .job_queue import Instruction, JobQueue, Run, Settle, Stop, WakeAt
 from .job_reply import JobReply, settle
+from .observer import PoolObserver
 from .program import JobFunction, Program
 from .remote_errors import error_text
 from .state import START_LIMIT, Job, Lane, Slot
@@ -69,6 +70,7 @@ class ExternalPool:
     ) -> None:
         self.name = name
         self.warnings: list[str] = []
+        self.observer: PoolObserver | None = None
         self.queue_size = queue_size
         self._executor = executor
         self._program = program
@@ -185,6 +187,11 @@ class ExternalPool:
         """Jobs that wait for a worker."""
         return self._queue.waiting
 
+    def worker_states(self) -> dict[str, int]:
+        """How many workers are idle, and how many run a job."""
+        busy = min(len(self._queue.at_work), self.max_workers)
+        return {"idle": self.max_workers - busy, "busy": busy}
+
     async def _watch_cluster(self) -> None:
         while True:
             await asyncio.sleep(CLUSTER_PAUSE)
@@ -212,7 +219,12 @@ class ExternalPool:
         job.number = next(self._queue.numbers)
         job.pool, job.future = self, self._loop.create_future()
         self._resize()
-        slot = self._queue.admit(job, monotonic())
+        try:
+            slot = self._queue.admit(job, monotonic())
+        except PoolError as error:
+            if self.observer is not None:
+                self.observer.on_refusal(error)
+            raise
         if slot is not None and (refusal := self._start(slot)) is not None:
             job.future.cancel()  # the refusal is raised here
             self._carry_out(self._queue.end(slot, [refusal], monotonic()))
@@ -241,6 +253,8 @@ class ExternalPool:
         for each in todo:  # which grows while the executor refuses jobs
             if isinstance(each, Settle):
                 settle(each.job.future, each.outcome)
+                if self.observer is not None:
+                    self.observer.on_job_end(each.job, each.outcome)
             elif isinstance(each, Run):
                 if (refusal := self._start(each.slot)) is not None:
                     todo += self._queue.end(each.slot, [refusal], monotonic())

@@ -27,6 +27,7 @@ from ..service.plan import Plan, plans_of
 from ..service.router import Router
 from ..service.routes import Route
 from ..service.service import Service, build_url
+from ..web.websocket_route import socket_parameter
 from .background import BackgroundTasks
 from .call_checks import called_handlers
 from .call_targets import CallTable, callable_from_here
@@ -45,6 +46,7 @@ from .waiting_calls import answers_of
 
 if TYPE_CHECKING:
     from ..pool.external import ExternalPool
+    from .service_metrics import ServiceMetrics
 
 
 @asynccontextmanager
@@ -53,6 +55,7 @@ async def at_work(
     settings: Settings,
     extra: Mapping[str, Handler] | None = None,
     make_durable: Callable[[Service, Settings], DurableJobs] | None = None,
+    metrics: ServiceMetrics | None = None,
 ) -> AsyncIterator[RunningService]:
     """Open the resources, start the workers and serve until the context ends; then close all in reverse order.
 
@@ -61,6 +64,7 @@ async def at_work(
         settings: The server's settings.
         extra: Handlers for GET, by path, where the service itself has no route.
         make_durable: Makes the durable jobs of a service that has a job route.
+        metrics: Counts what the service does.
 
     Raises:
         ConfigurationError: A handler or a pool is declared wrongly, or the store of durable jobs must not be used.
@@ -69,7 +73,7 @@ async def at_work(
     """
     stack = AsyncExitStack()
     try:
-        running = RunningService(service, settings, make_durable)
+        running = RunningService(service, settings, make_durable, metrics)
         await running.open(stack, extra or {})
         yield running
     finally:
@@ -85,11 +89,13 @@ class RunningService:
         service: Service,
         settings: Settings,
         make_durable: Callable[[Service, Settings], DurableJobs] | None = None,
+        metrics: ServiceMetrics | None = None,
     ) -> None:
         self.service = service
         self.settings = settings
         self.durable: DurableJobs | None = None  # of a service with a job route
         self._make_durable = make_durable
+        self.metrics = metrics
         self._places: dict[Plan, DurablePlace] = {}  # of the job routes
         self._inherited: list[int] = []  # descriptors that the workers inherit
         self.router: Router[Handler] = Router()
@@ -130,6 +136,8 @@ class RunningService:
             self.durable = await self._open_durable(stack)
             handlers |= {place.plan: self.durable.post(place) for place in self._places.values()}
             pages |= self.durable.pages()
+        if self.metrics is not None:
+            self.metrics.start(stack, self.pools)
         await self._start_pools(stack)
         for pool in self.pools:
             durable = self.durable.answer if self.durable else None
@@ -152,6 +160,9 @@ class RunningService:
 
     def _add(self, plan: Plan, path: str, methods: Sequence[str], handler: Handler) -> None:
         handler = self._handlers.outermost(plan, handler)
+        if self.metrics is not None:
+            is_socket = bool(socket_parameter(plan))
+            handler = self.metrics.requests.around(handler, path, self._error_response, is_socket=is_socket)
         if plan.middleware:
             self._middleware_of[handler] = plan.middleware
         self._path_of[handler] = path
@@ -246,10 +257,10 @@ class RunningService:
             handler, request.path_params = self.router.match(request.method, request.raw_path)
             return await handler(request)
         except NoRoute as error:
-            middleware = self._middleware_without_route(error, request.raw_path)
-            if not middleware:
-                return self._error_response(error, request)
-            return await guarded(self._handlers.within(middleware, self._no_route), self._error_response, request)
+            response = await self._response_without_route(error, request)
+            if self.metrics is not None:
+                self.metrics.requests.count_without_route(request, response)
+            return response
         except BaseException as error:  # SystemExit and KeyboardInterrupt too: a handler must not end the server
             return self._error_response(error, request)
 
@@ -275,6 +286,12 @@ class RunningService:
         if error.beside is not None:
             return self._middleware_of.get(error.beside, ())
         return of_longest_prefix(self._middleware_under, path) or ()
+
+    async def _response_without_route(self, error: NoRoute, request: Request) -> Response:
+        middleware = self._middleware_without_route(error, request.raw_path)
+        if not middleware:
+            return self._error_response(error, request)
+        return await guarded(self._handlers.within(middleware, self._no_route), self._error_response, request)
 
     async def _no_route(self, request: Request) -> Response:
         handler, _ = self.router.match(request.method, request.raw_path)

@@ -37,7 +37,7 @@ from ..pool.importable import refuse_frozen
 from ..service.service import Service
 from .loading import is_authors
 from .server_process import LATE, ProcessFailed, SupervisorLink, end_in_words, start_log
-from .sockets import RELOADER, listener_url, listening_sockets
+from .sockets import RELOADER, listener_url, listening_sockets, metrics_line, metrics_sockets
 
 log = logging.getLogger("tinysvc")
 
@@ -122,6 +122,7 @@ class Reloader:
         self.serving: Version | None = None
         self.next: Version | None = None
         self.listeners: list[socket.socket] = []
+        self.metrics_listeners: list[socket.socket] = []
         self.routes = ""
         self.failure: ProcessFailed | None = None
         self._tasks: dict[Version, asyncio.Task[None]] = {}
@@ -227,11 +228,14 @@ class Reloader:
             self.settings = settings
             try:
                 self.listeners = self._sockets.enter_context(listening_sockets(settings, os.environ))
+                self.metrics_listeners = self._sockets.enter_context(metrics_sockets(settings))
             except ConfigurationError as error:
                 self._fail(ProcessFailed(str(error), 3))
                 return
         with suppress(OSError):  # it has died
-            socket.send_fds(version.link, [b" "], [listener.fileno() for listener in self.listeners])
+            every = [*self.listeners, *self.metrics_listeners]
+            count = bytes([len(self.metrics_listeners)])
+            socket.send_fds(version.link, [count], [listener.fileno() for listener in every])
 
     def _promote(self, version: Version) -> None:
         """The version serves: end the one before it."""
@@ -240,7 +244,8 @@ class Reloader:
             before.signal(signal.SIGTERM)
         scheme = "https" if self.settings.ssl_cert else "http"
         urls = " and ".join(listener_url(listener, scheme) for listener in self.listeners)
-        self.announce(f"{self.routes}\nlistening on {urls} and reloading when its code changes")
+        metrics = metrics_line(self.metrics_listeners)
+        self.announce(f"{self.routes}\n{metrics}listening on {urls} and reloading when its code changes")
 
     def _on_end(self, version: Version, exit_code: int) -> None:
         why = str(version.failure) if version.failure else f"the process {end_in_words(exit_code)}"

@@ -26,9 +26,9 @@ from ..service.service import Service
 from .first_process import leave_first_process
 from .listing import is_colourful, route_table, settings_table
 from .loading import TargetError, load_main, load_service
-from .server import Server
+from .server import MetricsPlace, Server
 from .signals import serve_until_signal, terminal_watch
-from .sockets import RELOADER
+from .sockets import RELOADER, metrics_line
 
 if TYPE_CHECKING:
     from .server_process import SupervisorLink
@@ -140,7 +140,9 @@ def _serve_alone(service: Service, settings: Settings) -> None:
     server = Server(service, settings)
 
     def ready() -> None:
-        _announce_ready(f"{_routes(service)}\nlistening on {' and '.join(server.urls)}")
+        _announce_ready(
+            f"{_routes(service)}\n{metrics_line(server.metrics_listeners)}listening on {' and '.join(server.urls)}"
+        )
 
     _run(serve_until_signal(server, ready))
     _exit_if_broken(server)
@@ -162,7 +164,8 @@ def _serve_under_supervisor(load: Callable[[], Service], options: Mapping[str, A
         service = load()
         settings = load_settings(options, os.environ, service.options)
         listeners = link.listeners(settings, _routes(service))
-        server = Server(service, settings_of_one_process(settings), listeners)
+        metrics = MetricsPlace(link.metrics_listeners, link if settings.workers > 1 else None)
+        server = Server(service, settings_of_one_process(settings), listeners, metrics)
         _run(serve_until_signal(server, link.ready, link.socket))
         _exit_if_broken(server)
     except FORESEEN as error:

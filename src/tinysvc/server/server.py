@@ -12,13 +12,15 @@ import os
 import select
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..core.encoding import json_bytes
 from ..core.errors import ConfigurationError
 from ..core.forks import detach_in_child, end_child
+from ..core.optional_libraries import missing_library
 from ..core.requests import Request
 from ..core.responses import JSON, Handler, Response
 from ..core.settings import Settings
@@ -29,9 +31,16 @@ from ..runtime.running_service import at_work
 from ..service.service import Service
 from .connections import Connections
 from .cpu_slice import shorten_slice
-from .sockets import listener_url, listening_sockets
+from .sockets import listener_url, listening_sockets, metrics_sockets
 from .tls import Certificates, certificates
 from .watchdog import names_of, watched
+
+if TYPE_CHECKING:
+    from ..runtime.service_metrics import ServiceMetrics
+    from ..telemetry.snapshots import Snapshot
+    from .metrics_endpoint import MetricsEndpoint
+    from .server_process import SupervisorLink
+    from .snapshot_exchange import SnapshotExchange
 
 log = logging.getLogger("tinysvc")
 
@@ -42,6 +51,15 @@ REPORT_AFTER = 1.0
 """Seconds of draining after which the log reports what the drain waits for: a person who pressed Ctrl-C wonders."""
 
 
+class MetricsPlace(NamedTuple):
+    """Where the metrics of a process under a supervisor are served."""
+
+    listeners: Sequence[socket.socket] = ()
+    """Bound sockets, if they have a port of their own."""
+    link: SupervisorLink | None = None
+    """Leads to the metrics of the other processes, if there are any."""
+
+
 class Server:
     """One server process for one service: `async with Server(...).listening() as url` serves until the block ends.
 
@@ -49,12 +67,19 @@ class Server:
         service: The service.
         settings: Its settings; `workers` must be 1.
         listeners: Bound sockets of the caller, who closes them. Without them the server binds its own.
+        metrics: Where the metrics are served, if the caller has bound the sockets.
 
     Raises:
         ConfigurationError: `workers` is more than 1.
     """
 
-    def __init__(self, service: Service, settings: Settings, listeners: Iterable[socket.socket] = ()) -> None:
+    def __init__(
+        self,
+        service: Service,
+        settings: Settings,
+        listeners: Iterable[socket.socket] = (),
+        metrics: MetricsPlace | None = None,
+    ) -> None:
         if settings.workers > 1:
             raise ConfigurationError(
                 f"workers is {settings.workers}, but a server inside another program is one process; "
@@ -64,6 +89,12 @@ class Server:
         self.settings = settings
         self.listeners = list(listeners)
         self.urls: list[str] = []
+        self.metrics_listeners: Sequence[socket.socket] = ()
+        self._listening: list[socket.socket] = []
+        self._metrics_place = metrics
+        self._metrics: ServiceMetrics | None = None
+        self._endpoint: MetricsEndpoint | None = None
+        self._exchange: SnapshotExchange | None = None
         self.draining = False
         self._certificates: Certificates | None = None
 
@@ -78,15 +109,21 @@ class Server:
         async with AsyncExitStack() as stack:
             listeners = self.listeners or stack.enter_context(listening_sockets(self.settings, os.environ))
             self._certificates = certificates(self.settings)
-            at_work_here = at_work(self.service, self.settings, self._own_pages(), _durable_jobs)
+            if self.settings.metrics:
+                await self._begin_metrics(stack)
+            at_work_here = at_work(self.service, self.settings, self._own_pages(), _durable_jobs, self._metrics)
             self.running = await stack.enter_async_context(at_work_here)
             scheme = "https" if self._certificates else "http"
             connections = Connections(self._handler(), self.settings, scheme=scheme)
+            if self._metrics is not None:
+                from .metrics_endpoint import connection_metrics
+
+                self._metrics.registry.add_source(partial(connection_metrics, connections))
             stack.push_async_callback(self._drain, connections)
             for listener in listeners:
                 server = await self._listen(connections, listener)
                 stack.callback(server.close)
-            self._listening = listeners
+            self._listening += listeners
             self._loop = asyncio.get_running_loop()
             detach_in_child(self, Server._close_listeners_in_child)
             self.urls = [listener_url(listener, scheme) for listener in listeners]
@@ -100,6 +137,37 @@ class Server:
                 self.draining = True
                 if self.running.durable is not None:
                     self.running.durable.pause()
+
+    async def _begin_metrics(self, stack: AsyncExitStack) -> None:
+        """Begin to count and to serve it: metrics are there before the service is, and until it has ended."""
+        from ..runtime.service_metrics import ServiceMetrics  # imported only where something is counted
+
+        if missing := missing_library("prometheus_client"):
+            raise ConfigurationError(f"metrics is {self.settings.metrics}, but {missing}")
+        from .metrics_endpoint import MetricsEndpoint, own_port
+        from .snapshot_exchange import SnapshotExchange
+
+        self._metrics = ServiceMetrics()
+        registry, place = self._metrics.registry, self._metrics_place
+        if place is not None and place.link is not None:
+            self._exchange = SnapshotExchange(place.link, registry)
+            stack.callback(self._exchange.close)
+        self._endpoint = MetricsEndpoint(registry, self._exchange)
+        stack.callback(self._endpoint.close)
+        listeners = place.listeners if place else stack.enter_context(metrics_sockets(self.settings))
+        self._listening += listeners
+        self.metrics_listeners = listeners
+        await stack.enter_async_context(own_port(self._endpoint, self.settings, listeners))
+
+    async def snapshot(self) -> Snapshot:
+        """The metrics of all server processes. Only with `metrics`."""
+        assert self._endpoint is not None
+        return await self._endpoint.snapshot()
+
+    def receive_snapshots(self, data: bytes) -> None:
+        """Bytes from the supervisor."""
+        if self._exchange is not None:
+            self._exchange.receive(data)
 
     def _close_listeners_in_child(self) -> list[int]:
         """In a forked child: close the listening sockets, and let the loop end the child at once."""
@@ -198,6 +266,10 @@ class Server:
             return Response(json_bytes(content), 200 if ready else 503, content_type=JSON)
 
         pages: dict[str, Handler] = {"/livez": livez, "/readyz": readyz}
+        if self._endpoint is not None:
+            from .metrics_endpoint import page_of
+
+            pages |= page_of(self._endpoint, self.settings)
         if self.settings.docs and sum(not service.is_part_of_module for service, *_ in self.service.mounts()) > 1:
             pages["/"] = to_docs
         return pages

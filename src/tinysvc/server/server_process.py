@@ -4,6 +4,9 @@
 {"ready": true}                          the process listens
 {"failed": [message, exit status]}       the service cannot start
 {"folders": [...]}                       to a reloader only: the folders to watch
+
+The lines about metrics are in snapshot_exchange.py. The one byte that comes with the listening sockets is the number of
+those for metrics, which are the last ones.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import dataclasses
 import json
 import signal
 import socket
+import threading
 from contextlib import ExitStack, suppress
 from typing import NoReturn
 
@@ -47,6 +51,8 @@ class SupervisorLink:
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
+        self.metrics_listeners: list[socket.socket] = []
+        self._sending = threading.Lock()
         detach_in_child(self, lambda link: [link.socket.fileno()])
 
     def listeners(self, settings: Settings, routes: str) -> list[socket.socket]:
@@ -55,12 +61,15 @@ class SupervisorLink:
         exit_with_parent(self.socket, False)
         values = {name: value for name, value in vars(settings).items() if name != "pools"}
         self.report(settings=values, routes=routes)
-        _, descriptors, _, _ = socket.recv_fds(self.socket, 1, MAX_LISTENERS)
+        count, descriptors, _, _ = socket.recv_fds(self.socket, 1, MAX_LISTENERS)
         if not descriptors:  # the supervisor has ended
             raise SystemExit
         with ExitStack() as received:
             shared = [received.enter_context(socket.socket(fileno=descriptor)) for descriptor in descriptors]
-            return [rebound(listener) for listener in shared]
+            listeners = [rebound(listener) for listener in shared]
+        first_of_metrics = len(listeners) - count[0]
+        self.metrics_listeners = listeners[first_of_metrics:]
+        return listeners[:first_of_metrics]
 
     def ready(self) -> None:
         self.report(ready=True)
@@ -71,8 +80,12 @@ class SupervisorLink:
         raise SystemExit(exit_status)
 
     def report(self, **line: object) -> None:
-        with suppress(OSError):  # the supervisor has ended: the next read, or the loop, notices
-            self.socket.sendall(json.dumps(line).encode() + b"\n")
+        self.send_line(json.dumps(line).encode())
+
+    def send_line(self, line: bytes) -> None:
+        """Send a line, from any thread."""
+        with self._sending, suppress(OSError):  # the supervisor has ended: the next read, or the loop, notices
+            self.socket.sendall(line + b"\n")
 
 
 def settings_of_one_process(settings: Settings) -> Settings:

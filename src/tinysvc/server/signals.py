@@ -55,8 +55,17 @@ async def serve_until_signal(
             os._exit(128 + number)
         end()
 
-    def on_supervisor_end() -> None:
+    def on_supervisor() -> None:
         assert supervisor is not None
+        try:
+            data = supervisor.recv(65536, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if data:
+            server.receive_snapshots(data)
+            return
         loop.remove_reader(supervisor)
         end()
 
@@ -70,7 +79,7 @@ async def serve_until_signal(
         },
     )
     if supervisor is not None:
-        loop.add_reader(supervisor, on_supervisor_end)
+        loop.add_reader(supervisor, on_supervisor)
     try:
         async with server.listening():
             reclaim_signals()

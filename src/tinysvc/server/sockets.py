@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import ConfigurationError
-from ..core.settings import Settings
+from ..core.settings import METRICS_PLACE, Settings, SettingsError
 
 log = logging.getLogger("tinysvc")
 
@@ -33,6 +33,9 @@ ATTEMPTS = 20
 
 NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT)
 """Errors for an address, or a family of addresses, that this machine does not have."""
+
+METRICS_PATH = "/metrics"
+"""The path of metrics on a port of their own: Prometheus asks for it unless it is told another one."""
 
 Address = tuple[Any, ...]
 
@@ -54,6 +57,27 @@ def listening_sockets(
         else:
             sockets = [stack.enter_context(each) for each in _tcp_sockets(settings, reuse_port)]
         yield sockets
+
+
+@contextmanager
+def metrics_sockets(settings: Settings, *, reuse_port: bool = False) -> Iterator[list[socket.socket]]:
+    """The sockets of metrics on a port of their own, or on a Unix socket; none if they are a page of the service."""
+    place = METRICS_PLACE.fullmatch(settings.metrics)
+    if place is None or place["path"]:
+        yield []
+        return
+    own = {"unix": place["unix"]} if place["unix"] else {"host": place["host"].strip("[]"), "port": int(place["port"])}
+    try:
+        with listening_sockets(Settings(**own), {}, reuse_port=reuse_port) as sockets:
+            yield sockets
+    except SettingsError as error:
+        raise SettingsError(f"metrics: {error}") from None
+
+
+def metrics_line(listeners: Sequence[socket.socket]) -> str:
+    """The line that names the URLs of metrics on a port of their own; "" without one."""
+    urls = [f"{listener_url(listener, 'http')}{METRICS_PATH}" for listener in listeners]
+    return f"metrics at {' and '.join(urls)}\n" if urls else ""
 
 
 def listener_url(listener: socket.socket, scheme: str) -> str:

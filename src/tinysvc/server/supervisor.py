@@ -42,8 +42,9 @@ from ..core.exit_with_parent import exit_with_parent
 from ..core.settings import Settings
 from ..core.shutdown import CLOCK_INTERVAL, Countdown
 from ..core.systemd import notify, notify_reload
+from .process_snapshots import ProcessSnapshots
 from .server_process import LATE, ProcessFailed, SupervisorLink, end_in_words, start_log
-from .sockets import listener_url, listening_sockets
+from .sockets import listener_url, listening_sockets, metrics_line, metrics_sockets
 
 log = logging.getLogger("tinysvc")
 
@@ -111,11 +112,12 @@ class ServerProcess:
         """Forget the last process: the next one is about to be forked."""
         self.since = time.monotonic()
         self.received = b""  # an incomplete line
+        self.outgoing = b""  # what its link did not take yet
         self.ready = False
         self.failure: ProcessFailed | None = None
 
     def started(self, pid: int, link: socket.socket) -> None:
-        self.pid = pid
+        self.pid = self.reporter = pid
         self.link = link
 
     def pause(self) -> float:
@@ -144,6 +146,8 @@ class Supervisor:
         self.signals = signals
         self.processes = [ServerProcess() for _ in range(settings.workers)]
         self.listeners: list[socket.socket] = []
+        self.metrics_listeners: list[socket.socket] = []
+        self.snapshots = ProcessSnapshots(self._send)
         self.routes = ""  # of the service, once a process has reported them
         self.announced = False
         self.ending = False
@@ -175,6 +179,7 @@ class Supervisor:
             for key, _ in self._selector.select(self._patience()):
                 key.data()
             self._reap()
+            self.snapshots.tick()
         if self.failure:
             raise self.failure
 
@@ -186,8 +191,8 @@ class Supervisor:
         if self.ending:
             return min(CLOCK_INTERVAL, self._countdown.left())
         due = [process.due for process in self.processes if not process.pid]
-        earliest = min(due, default=math.inf)
-        return None if earliest == math.inf else max(0.0, earliest - time.monotonic())
+        earliest = min(min(due, default=math.inf) - time.monotonic(), self.snapshots.seconds_left())
+        return None if earliest == math.inf else max(0.0, earliest)
 
     def _start_missing(self) -> None:
         now = time.monotonic()
@@ -246,8 +251,32 @@ class Supervisor:
             return False
         *lines, process.received = (process.received + data).split(b"\n")
         for line in lines:
-            self._on_report(process, json.loads(line))
+            if not self.snapshots.receive(process.reporter, line):
+                self._on_report(process, json.loads(line))
         return True
+
+    def _on_link(self, process: ServerProcess) -> None:
+        if process.outgoing:
+            self._write(process)
+        self._receive(process)
+
+    def _send(self, pid: int, line: bytes) -> None:
+        """Send a line to a process, without waiting for it."""
+        for process in self.processes:
+            if process.pid == pid:
+                process.outgoing += line + b"\n"
+                self._write(process)
+
+    def _write(self, process: ServerProcess) -> None:
+        try:
+            process.outgoing = process.outgoing[process.link.send(process.outgoing) :]
+        except BlockingIOError:
+            pass  # its buffer is full
+        except OSError:  # it has died
+            process.outgoing = b""
+        if process.link.fileno() >= 0:
+            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if process.outgoing else 0)
+            self._selector.modify(process.link, events, partial(self._on_link, process))
 
     def _on_report(self, process: ServerProcess, report: dict[str, Any]) -> None:
         if "failed" in report:
@@ -268,10 +297,13 @@ class Supervisor:
         if not self.listeners:
             self._bind()
         with suppress(OSError):  # it has died
-            socket.send_fds(process.link, [b" "], [listener.fileno() for listener in self.listeners])
+            every = [*self.listeners, *self.metrics_listeners]
+            count = bytes([len(self.metrics_listeners)])
+            socket.send_fds(process.link, [count], [listener.fileno() for listener in every])
 
     def _bind(self) -> None:
         self.listeners = self._sockets.enter_context(listening_sockets(self.settings, os.environ, reuse_port=True))
+        self.metrics_listeners = self._sockets.enter_context(metrics_sockets(self.settings, reuse_port=True))
 
     def _announce(self) -> None:
         """Print the routes and the addresses, once all processes are ready."""
@@ -280,7 +312,8 @@ class Supervisor:
         self.announced = True
         scheme = "https" if self.settings.ssl_cert else "http"
         urls = " and ".join(listener_url(listener, scheme) for listener in self.listeners)
-        self.announce(f"{self.routes}\nlistening on {urls} with {len(self.processes)} processes")
+        metrics = metrics_line(self.metrics_listeners)
+        self.announce(f"{self.routes}\n{metrics}listening on {urls} with {len(self.processes)} processes")
 
     # Ends and starts
 
@@ -297,6 +330,7 @@ class Supervisor:
         while process.link.fileno() >= 0 and self._receive(process):
             pass
         self._forget(process)
+        self.snapshots.ended(pid)
         if process.failure and self.announced:
             self._on_missing(process, f"server process {pid} cannot start: {process.failure}")
         else:
@@ -336,7 +370,7 @@ class Supervisor:
             self._on_missing(process, f"a server process cannot be forked ({error.strerror})")
         else:
             link.setblocking(False)
-            self._selector.register(link, selectors.EVENT_READ, lambda: self._receive(process))
+            self._selector.register(link, selectors.EVENT_READ, partial(self._on_link, process))
             process.started(pid, link)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked_before)
@@ -351,7 +385,7 @@ class Supervisor:
             signal.set_wakeup_fd(-1)
             for number in HANDLED:
                 signal.signal(number, signal.SIG_IGN if number == signal.SIGHUP else signal.SIG_DFL)
-            for sock in (other_end, *self.signals, *self._links(), *self.listeners):
+            for sock in (other_end, *self.signals, *self._links(), *self.listeners, *self.metrics_listeners):
                 sock.close()
             logging.root.handlers[:], level = self._log_before
             logging.root.setLevel(level)

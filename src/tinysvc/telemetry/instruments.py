@@ -76,12 +76,13 @@ class Gauge:
 class Histogram:
     """Observations by the bucket that they fall into. A bound belongs to its bucket."""
 
-    __slots__ = ("bounds", "counts", "exemplars", "sum")
+    __slots__ = ("bounds", "counts", "due", "exemplars", "sum")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
+        self.due = [0.0] * len(self.counts)  # when each bucket may take its next exemplar, by a clock of the caller
         self.exemplars: dict[int, Exemplar] = {}
 
     def observe(self, value: float) -> int:
@@ -145,6 +146,7 @@ class Registry:
     def __init__(self) -> None:
         self._families: dict[str, Family[Counter] | Family[Gauge] | Family[Histogram]] = {}
         self._sources: list[Callable[[], Iterable[Metric]]] = []
+        self._thread_sources: list[Callable[[], Iterable[Metric]]] = []
 
     def counter(self, name: str, text: str, labels: Sequence[str] = (), *, unit: str = "") -> Family[Counter]:
         family = Family(Counter, "counter", name, text, labels, unit=unit)
@@ -176,8 +178,16 @@ class Registry:
         """Call `source` for each snapshot: it returns further metrics, from values that exist anyway."""
         self._sources.append(source)
 
+    def add_thread_source(self, source: Callable[[], Iterable[Metric]]) -> None:
+        """As `add_source`, for a source that may take long: `complete` calls it, in the thread of the scrape."""
+        self._thread_sources.append(source)
+
+    def complete(self, snapshot: Snapshot) -> Snapshot:
+        """The snapshot with the metrics of the slow sources. In a thread."""
+        return [*snapshot, *(metric for source in self._thread_sources for metric in source())]
+
     def snapshot(self) -> Snapshot:
-        """A copy of all values. On the event loop; about a microsecond a series."""
+        """A copy of all values, without the slow sources. On the event loop; about a microsecond a series."""
         found = [family.snapshot() for family in self._families.values()]
         for source in self._sources:
             found += source()

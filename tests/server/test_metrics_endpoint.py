@@ -1,0 +1,244 @@
+"""metrics_endpoint.py: a served service is scraped, on a port of its own, at a path and on a Unix socket."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+from websockets.sync.client import connect
+
+from commands import served, tinysvc
+from scrapes import REQUESTS, Scrape, scrape
+from system import wait_until
+from tinysvc import HTTPError, Service, WebSocket, cpu_route, io_route
+from tinysvc.core.errors import ConfigurationError
+from tinysvc.core.settings import Settings
+from tinysvc.server.server import Server
+from tinysvc.server.sockets import metrics_line
+from tinysvc.testing import serving
+
+
+@io_route("/items/{name}", methods=["GET", "POST"])
+async def item(name: str) -> str:
+    if name == "gone":
+        raise HTTPError(410, "gone")
+    if name == "wrong":
+        raise KeyError(name)
+    return name
+
+
+@cpu_route("/double/{number}")
+def double(number: int) -> int:
+    if number == 13:
+        os._exit(3)
+    return 2 * number
+
+
+@io_route("/stream")
+async def stream() -> AsyncIterator[str]:
+    for piece in "abc":
+        yield piece
+        await asyncio.sleep(0.01)
+
+
+@io_route("/held")
+async def held() -> AsyncIterator[str]:
+    yield "begun"
+    await asyncio.Event().wait()
+
+
+@io_route("/echo")
+async def echo(socket: WebSocket) -> None:
+    await socket.accept()
+    async for message in socket:
+        await socket.send(message)
+
+
+service = Service(item, double, stream, held, echo)
+
+
+@pytest.mark.parametrize("place", ["/metrics", "127.0.0.1:0"])
+@pytest.mark.asyncio
+async def test_requests_are_counted_by_their_template(place: str) -> None:
+    server = Server(service, Settings(port=0, cpu_workers=1, metrics=place))
+    async with server.listening() as url, httpx.AsyncClient(base_url=url) as client:
+        for path in ("/items/a", "/items/b", "/items/gone", "/items/wrong", "/double/4", "/stream"):
+            await client.get(path)
+        for _ in range(2):
+            await client.post("/items/a")
+        await client.head("/items/a")
+        for number in range(20):
+            await client.get(f"/unknown/{number}")
+            await client.request("DELETE", f"/items/{number}")
+        at = f"{url}/metrics" if place == "/metrics" else metrics_url([metrics_line(server.metrics_listeners)])
+        found = Scrape((await client.get(at)).text)
+    assert found.sum(REQUESTS, http_route="/items/{name}", http_request_method="GET") == 4
+    assert found.sum(REQUESTS, http_route="/items/{name}", http_response_status_code="410", error_type="") == 1
+    assert found.sum(REQUESTS, http_route="/items/{name}", error_type="KeyError") == 1
+    assert found.sum(REQUESTS, http_route="/items/{name}", http_request_method="POST") == 2
+    assert found.sum(REQUESTS, http_route="/items/{name}", http_request_method="HEAD") == 1
+    assert found.sum(REQUESTS, http_route="/double/{number}", http_response_status_code="200") == 1
+    assert found.sum(REQUESTS, http_route="", http_response_status_code="404") == 20
+    assert found.sum(REQUESTS, http_route="", http_response_status_code="405") == 20
+    assert found.values(REQUESTS, "http_route") == {"/items/{name}", "/double/{number}", "/stream", ""}
+    assert found.sum("http_server_request_duration_seconds_sum", http_route="/stream") >= 0.03
+    assert found.sum("tinysvc_pool_jobs_total", outcome="ok", pool="default") == 1
+    assert found.sum("tinysvc_pool_workers", pool="default") == 1
+    assert found.sum("process_resident_memory_bytes") > 10_000_000
+
+
+def test_metrics_of_a_unix_socket(tmp_path: Path) -> None:
+    path = str(tmp_path / "metrics.sock")
+    with (
+        serving(service, cpu_workers=1, metrics=f"unix:{path}") as url,
+        httpx.Client(transport=httpx.HTTPTransport(uds=path), base_url="http://metrics") as client,
+    ):
+        httpx.get(f"{url}/items/a")
+        assert Scrape(client.get("/metrics").text).sum(REQUESTS) == 1
+        assert client.get("/other").status_code == 404
+        assert client.post("/metrics").status_code == 405
+
+
+def test_open_streams_and_sockets_are_seen_while_they_are_open() -> None:
+    with serving(service, cpu_workers=1, metrics="/metrics") as url:
+
+        def now() -> tuple[float, float, float]:
+            found = scrape(f"{url}/metrics")
+            return (
+                found.sum("tinysvc_streams"),
+                found.sum("tinysvc_websockets"),
+                found.sum("http_server_active_requests", http_request_method="GET"),
+            )
+
+        with httpx.stream("GET", f"{url}/held") as response, connect(f"ws{url[4:]}/echo") as socket:
+            pieces = response.iter_raw()
+            next(pieces)
+            socket.send("hello")
+            assert socket.recv() == "hello"
+            assert now() == (1, 1, 3)  # the scrape itself is a request, too
+            del pieces
+        wait_until(lambda: now() == (0, 0, 1), "the ends of both")
+        found = scrape(f"{url}/metrics")
+    assert found.sum(REQUESTS, http_route="/echo", http_response_status_code="101") == 1
+    assert found.sum(REQUESTS, http_route="/held", http_response_status_code="200") == 1
+
+
+def test_scrape_works_while_blocking_handlers_hold_all_threads() -> None:
+    release = threading.Event()
+
+    @io_route("/blocked")
+    def blocked() -> None:
+        release.wait(30)
+
+    with serving(Service(blocked), metrics="/metrics") as url, httpx.Client(timeout=30) as client:
+        threads = [threading.Thread(target=httpx.get, args=(f"{url}/blocked",)) for _ in range(45)]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: scrape(f"{url}/metrics").sum("http_server_active_requests") == 46, "45 requests")
+        release.set()
+        for thread in threads:
+            thread.join()
+        assert Scrape(client.get(f"{url}/metrics").text).sum(REQUESTS, http_route="/blocked") == 45
+
+
+@pytest.mark.asyncio
+async def test_missing_library_is_reported_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "tinysvc.server.server.missing_library", lambda name: f"{name} is missing; pip install 'tinysvc[metrics]'"
+    )
+    with pytest.raises(ConfigurationError, match=r"metrics is /m, but prometheus_client is missing; pip install"):
+        async with Server(Service(stream), Settings(port=0, metrics="/m")).listening():
+            pass
+
+
+@pytest.mark.asyncio
+async def test_port_in_use_is_reported_at_start() -> None:
+    async with Server(Service(stream), Settings(port=0, metrics="127.0.0.1:0")).listening() as url:
+        taken = url.rpartition(":")[2]
+        with pytest.raises(ConfigurationError, match=rf"cannot listen on 127.0.0.1:{taken}: another process does"):
+            async with Server(Service(stream), Settings(port=0, metrics=f"127.0.0.1:{taken}")).listening():
+                pass
+
+
+# Several server processes
+
+COUNTED = """
+import os
+from tinysvc import cpu_route, io_route
+
+@io_route("/")
+async def root() -> int:
+    return os.getpid()
+
+@cpu_route("/job")
+def job() -> int:
+    return os.getppid()
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "counted.py").write_text(COUNTED)
+    return tmp_path
+
+
+@pytest.mark.parametrize("place", ["127.0.0.1:0", "/metrics"])
+@pytest.mark.usefixtures("nothing_left")
+def test_scrape_of_any_process_has_the_sum_of_all(place: str, folder: Path) -> None:
+    arguments = tinysvc("counted.py", "--workers", "3", "--metrics", place)
+    with served(*arguments, cwd=folder) as server:
+        at = f"{server.url}/metrics" if place == "/metrics" else metrics_url(server.lines)
+        pids = {server.get("/").json() for _ in range(40)}
+        assert len(pids) > 1
+        for _ in range(6):
+            server.get("/job")
+        for _ in range(8):
+            found = scrape(at)
+            assert found.sum(REQUESTS, http_route="/") == 40
+            assert found.sum("tinysvc_pool_jobs_total", outcome="ok") == 6
+            assert found.sum("tinysvc_pool_workers") == 3
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(20) == 0
+
+
+def metrics_url(lines: list[str]) -> str:
+    found = re.search(r"metrics at (\S+)", "\n".join(lines))
+    assert found
+    return found[1]
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_counters_never_fall_when_processes_die(folder: Path) -> None:
+    arguments = tinysvc("counted.py", "--workers", "2", "--metrics", "/metrics")
+    with served(*arguments, cwd=folder) as server:
+        before = scrape(f"{server.url}/metrics").counters()
+        expected = 0
+        for _ in range(4):
+            pids = [server.get("/").json() for _ in range(10)]
+            expected += 10
+            found = scrape(f"{server.url}/metrics")
+            assert found.sum(REQUESTS, http_route="/") == expected  # also those of the processes killed before
+            after = found.counters()
+            assert [key for key, value in before.items() if after[key] < value] == []
+            before = after
+            os.kill(pids[-1], signal.SIGKILL)
+            wait_until(lambda: has_two_processes(server.url), "the successor")
+        found = scrape(f"{server.url}/metrics")
+        assert found.sum(REQUESTS, http_route="/") >= expected
+        assert found.sum("tinysvc_pool_workers", state="idle") <= 2  # a dead process has no gauges
+
+
+def has_two_processes(url: str) -> bool:
+    """Whether the service responds, and two processes have their worker."""
+    try:
+        found = scrape(f"{url}/metrics")
+    except httpx.TransportError:
+        return False
+    return found.sum("tinysvc_pool_workers", state="idle") == 2
