@@ -15,7 +15,7 @@ from tinysvc.core.query import MAX_QUERY_FIELDS
 from tinysvc.core.settings import Settings
 from tinysvc.http import LINGER
 from tinysvc.jobs.postgres.store import LEASE, PATIENCE
-from tinysvc.jobs.requests.job_handlers import MAX_LIMIT
+from tinysvc.jobs.requests.list_queries import MAX_LIMIT
 from tinysvc.jobs.requests.preferences import MAX_WAIT
 from tinysvc.jobs.sqlite.thread import LOCK_WAIT
 from tinysvc.jobs.states import KEEP_GONE, KEPT_ATTEMPTS

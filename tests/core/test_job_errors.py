@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tinysvc.core.job_errors import JobError, KeyReused, StoreError, StoreFull, TooManyWaiting
+from tinysvc.core.job_errors import JobError, KeyReused, NoLongerFits, StoreError, StoreFull, TooManyWaiting
 
 
 @pytest.mark.parametrize(
@@ -14,6 +14,7 @@ from tinysvc.core.job_errors import JobError, KeyReused, StoreError, StoreFull, 
         (StoreFull("/var/jobs.db: no space left"), 507, "job-store-full", "60"),
         (TooManyWaiting("10 durable jobs of /trainings wait already."), 503, "too-many-waiting", "1"),
         (KeyReused("user-7"), 422, "key-reused", None),
+        (NoLongerFits("its resource user is new"), 500, "arguments-no-longer-fit", None),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, JobError) else "",
 )
@@ -21,7 +22,7 @@ def test_error_has_status_and_problem(error: JobError, status: int, kind: str, r
     problem = error.problem()
     assert (error.status, problem["status"], problem["type"]) == (status, status, f"urn:tinysvc:{kind}")
     assert dict(error.headers).get("retry-after") == retry_after
-    assert problem["detail"] == error.public
+    assert problem.get("detail", "") == error.public
 
 
 def test_path_of_the_store_is_for_the_log_only() -> None:

@@ -8,7 +8,8 @@ TinysvcError
     ├── TooManyWaiting         503  as many durable jobs of the route wait as its limit allows
     ├── StaleAttempt           409  in a worker: nothing that this attempt still does counts
     ├── NotSaved               503  in a worker: the store cannot keep the value of job.save(...) now
-    └── UnreadableSave         500  in a worker: the value that an earlier attempt has saved cannot be unpickled
+    ├── UnreadableSave         500  in a worker: the value that an earlier attempt has saved cannot be unpickled
+    └── NoLongerFits           500  the stored request does not fit the handler, whose code has changed
 """
 
 from __future__ import annotations
@@ -152,3 +153,16 @@ class UnreadableSave(JobError):
     """`job.saved` cannot be unpickled, as after a change of the code. The job fails, and no attempt is repeated."""
 
     kind = "saved-unreadable"
+
+
+class NoLongerFits(JobError):
+    """The stored request does not fit the handler, as after a change of the code. The job fails.
+
+    Clients see no reason; the record of the attempt has it.
+    """
+
+    kind = "arguments-no-longer-fit"
+
+    @property
+    def public(self) -> str:
+        return ""

@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from ..service.job_options import DEFAULT_KEEP, Retry
+
 
 class State(StrEnum):
     """The state of a durable job. states.py has the table of transitions."""
@@ -44,9 +46,9 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     """Higher ones start first."""
     key: str = ""
     """Idempotency-Key: the route has at most one durable job with this key."""
-    keep: float = 7 * 86400.0
+    keep: float = DEFAULT_KEEP
     """Seconds after its end until the record and the result are removed."""
-    max_attempts: int = 3
+    max_attempts: int = Retry().attempts
     max_waiting: int | None = None
     """Refuse it if as many durable jobs of the route wait already. None: no limit."""
     request_id: str = ""

@@ -25,7 +25,7 @@ from ..core.job_errors import JobError, TooManyWaiting
 from ..service.plan import Plan
 from .records import NewJob
 
-log = logging.getLogger("tinysvc")
+log = logging.getLogger("tinysvc.jobs")
 
 LONGEST_SLEEP = 15.0
 """Seconds after which the clock is read again: a clock that is set makes a job late by this much at most."""

@@ -9,7 +9,7 @@ from .cpu_messages import DurableMessage, RequestMessage
 
 def attempt_job(
     request: RequestMessage,
-    job: str,
+    job_id: str,
     attempt: int,
     body: bytes,
     saved: bytes | None,
@@ -23,7 +23,7 @@ def attempt_job(
 
     Args:
         request: The request. Its `deadline` is the attempt's.
-        job: The id of the durable job.
+        job_id: The id of the durable job.
         attempt: The number of the attempt.
         body: The body of the request.
         saved: The pickle that an earlier attempt has saved; None if there is none.
@@ -44,5 +44,5 @@ def attempt_job(
             raise
     elif saved is not None:
         content = body + saved
-    message = DurableMessage(request, job, attempt, len(body), saved is not None, start_by)
+    message = DurableMessage(request, job_id, attempt, len(body), saved is not None, start_by)
     return Job(message, content, timeout, lane)

@@ -70,8 +70,7 @@ class DurableMessage(Message, tag=3):
 
     request: RequestMessage
     """The request that was accepted. Its deadline is that of the attempt."""
-    job: str
-    """The id of the durable job."""
+    job_id: str
     attempt: int
     size: int
     """Bytes of the request's body. The rest of the body is the saved value."""

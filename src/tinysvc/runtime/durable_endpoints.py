@@ -31,7 +31,7 @@ from ..binding.results import encode_result
 from ..core.budget import Deadline, current
 from ..core.call_errors import CallFailed
 from ..core.errors import HTTPError, TinysvcError, UnencodableResult
-from ..core.job_errors import UnreadableSave
+from ..core.job_errors import NoLongerFits, UnreadableSave
 from ..core.request_context import request_id, route_name
 from ..core.requests import Request
 from ..core.responses import PROBLEM, FileContent, Response, check_headers, problem_response
@@ -48,12 +48,8 @@ MAX_DETAIL = 2000
 MAX_PROBLEM = 64 * 1024
 """Bytes of a problem document that the record of a job keeps: each list of jobs reads it."""
 
-NO_LONGER_FIT, UNREADABLE, ERROR, UNENCODABLE = "arguments-no-longer-fit", "saved-unreadable", "error", "unencodable"
+UNREADABLE, ERROR, UNENCODABLE = "saved-unreadable", "error", "unencodable"
 NOT_STARTED = "not-started"
-
-
-class _NoLongerFits(Exception):
-    """The stored request cannot be bound to the handler of today; its cause says why."""
 
 
 def attempts_of(endpoint: Endpoint, resources: Values) -> JobFunction:
@@ -68,7 +64,7 @@ def attempts_of(endpoint: Endpoint, resources: Values) -> JobFunction:
         ask = asking.get()
         assert ask is not None  # checks.py refuses a pool that has no channel for questions
         saved = body[message.size :] if message.has_saved else None
-        job = Attempt(message.job, message.attempt, ask, saved, durable.discards_unreadable)
+        job = Attempt(message.job_id, message.attempt, ask, saved, durable.discards_unreadable)
         content = body[: message.size]
         request = request_of(message.request, content, False)
         request_id.set(message.request.id)
@@ -106,11 +102,11 @@ def _binding(endpoint: Endpoint, resources: Values) -> Callable[[Request, Body],
         except MemoryError:
             raise
         except Exception as error:
-            raise _NoLongerFits from error
+            raise NoLongerFits("The stored request does not fit the handler.") from error
         try:
             return binder.bind(request, typed_body(request, body, kind, limit), values)
         except HTTPError as error:
-            raise _NoLongerFits from error
+            raise NoLongerFits("The stored request does not fit the handler.") from error
 
     return bind
 
@@ -135,10 +131,8 @@ def _succeeded(response: Response) -> Reply:
 
 def _failed(error: Exception, request: Request, endpoint: Endpoint, max_size: int) -> Reply:
     unknown = problem_response(TinysvcError(), request)
-    if isinstance(error, _NoLongerFits):
-        cause = error.__cause__
-        assert isinstance(cause, Exception)
-        return _failure(NO_LONGER_FIT, cause, _unfit(), is_final=True, counts=False)
+    if isinstance(error, NoLongerFits):
+        return _failure(error.kind, error.__cause__ or error, problem_response(error), is_final=True, counts=False)
     if isinstance(error, (UnreadableSave, UnencodableResult)):
         cause_name = UNREADABLE if isinstance(error, UnreadableSave) else UNENCODABLE
         return _failure(cause_name, error, unknown, is_final=True, counts=cause_name != UNREADABLE)
@@ -157,14 +151,9 @@ def _failed(error: Exception, request: Request, endpoint: Endpoint, max_size: in
     return _failure(ERROR, error, response, is_final=response.status < 500)
 
 
-def _unfit() -> Response:
-    """The client learns nothing of the code; the author finds the mismatch in the record of the attempt."""
-    error = TinysvcError()
-    error.kind = NO_LONGER_FIT
-    return problem_response(error)
-
-
-def _failure(cause: str, error: Exception, response: Response, *, is_final: bool = False, counts: bool = True) -> Reply:
+def _failure(
+    cause: str, error: BaseException, response: Response, *, is_final: bool = False, counts: bool = True
+) -> Reply:
     text = error_text(error)
     detail = f"{text.type_name}: {text.message}"[:MAX_DETAIL]
     is_known = is_final and isinstance(error, HTTPError)

@@ -57,7 +57,9 @@ MAX_DOCUMENT = 1024 * 1024
 
 NOT_FINISHED = "urn:tinysvc:not-finished"
 
-_OF_THE_BODY = frozenset({"content-type", "content-encoding", "idempotency-key", "job-after", "job-priority", "prefer"})
+_OF_SUBMISSION = frozenset(
+    {"content-type", "content-encoding", "idempotency-key", "job-after", "job-priority", "prefer"}
+)
 _cancelling: set[asyncio.Task[None]] = set()
 
 
@@ -77,7 +79,7 @@ class SubmittedJob:
         self._exchange = exchange
         self._service = service
         self._path = f"{sent.target.partition('?')[0].rstrip('/')}/{self.id}"
-        self._headers = [line for line in sent.headers if line[0] not in _OF_THE_BODY]
+        self._headers = [line for line in sent.headers if line[0] not in _OF_SUBMISSION]
 
     async def request(
         self, method: str, context: CallContext, suffix: str = "", lines: list[tuple[str, str]] | None = None

@@ -58,10 +58,10 @@ class AttemptAnswers:
     async def _save(self, job: Job, value: bytes) -> JobAnswer:
         message: DurableMessage = job.meta
         try:
-            if await self._store.save(message.job, message.attempt, value):
+            if await self._store.save(message.job_id, message.attempt, value):
                 return JobAnswer()
         except StoreError as error:
-            log.error("job %s: the value of job.save(...) was not saved: %s", message.job, error)
+            log.error("job %s: the value of job.save(...) was not saved: %s", message.job_id, error)
             return JobAnswer("unavailable", f"the value was not saved: {error.public}")
         self._found_stale(job)
         return _STALE
@@ -70,10 +70,10 @@ class AttemptAnswers:
         message: DurableMessage = job.meta
         try:
             while progress := self._waiting.pop(job, None):
-                if not await self._store.progress(message.job, message.attempt, progress):
+                if not await self._store.progress(message.job_id, message.attempt, progress):
                     self._found_stale(job)
         except StoreError as error:  # the next report tries again
-            log.debug("job %s: its progress was not written: %s", message.job, error)
+            log.debug("job %s: its progress was not written: %s", message.job_id, error)
         finally:
             del self._writing[job]
 

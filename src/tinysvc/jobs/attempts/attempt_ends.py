@@ -24,15 +24,14 @@ from ...core.errors import (
     TinysvcError,
     WorkerDied,
 )
+from ...core.job_errors import NoLongerFits
 from ...pool.job_reply import JobReply, JobStream
 from ...runtime.cpu_messages import AttemptFailure, DurableReply
+from ...runtime.durable_endpoints import MAX_DETAIL
 from ..records import ResultHead
 
 NOT_STARTED = (DeadlineInQueue, JobRefused, NoWorkers, QueueFull)
 """Errors of a job that no worker has begun."""
-
-MAX_DETAIL = 2000
-"""Characters of an error that the record of an attempt keeps."""
 
 
 class Finished(NamedTuple):
@@ -108,6 +107,5 @@ def end_by_error(error: Exception) -> AttemptEnd:
 
 def no_longer_fits(detail: str) -> Failed:
     """The end of an attempt whose stored request cannot be read."""
-    error = TinysvcError()
-    error.kind = "arguments-no-longer-fit"
+    error = NoLongerFits(detail)
     return Failed(error.kind, detail, error.problem(), is_final=True, counts=False)

@@ -231,7 +231,12 @@ class Runner:
         place = self._places[record.route]
         at_work = sum(each.is_at_work for each in self._running.values() if each.place.pool is place.pool)
         attempt = RunningAttempt(
-            *(claimed, place, self._default_timeout, self._store, self.answers, self._on_freed),
+            claimed,
+            place,
+            self._default_timeout,
+            self._store,
+            self.answers,
+            self._on_freed,
             is_ahead=at_work >= self._capacity.share(place),
         )
         self._running[record.id, record.attempt] = attempt

@@ -24,7 +24,7 @@ from ...core.job_errors import KeyReused, StoreError, StoreFull, TooManyWaiting
 from ..records import CancelOutcome, Change, Claimed, NewJob, Page, Progress, Record, ResultHead, State, Submitted
 from ..states import Refusal
 
-log = logging.getLogger("tinysvc")
+log = logging.getLogger("tinysvc.jobs")
 
 VERSION = 1
 """Version of these messages. Processes with different versions do not share a store."""

@@ -13,7 +13,7 @@ from ..records import State
 from ..store import LocalStore
 from .locks import holders, is_held, owners_in, pid_in, remove_unfinished
 
-log = logging.getLogger("tinysvc")
+log = logging.getLogger("tinysvc.jobs")
 
 FIRST_LOOK, LAST_LOOK = 0.02, 1.0
 """Seconds between two looks at the lock of an owner that is not connected. Workers die within milliseconds after their
@@ -99,7 +99,9 @@ class OwnerWatch:
                 log.warning(
                     "%s was started by a job, and still holds the lock of a server process that has ended (%s): the "
                     "jobs of that process start again when it ends; to end it: kill %s",
-                    *(holder, owner, pid or "PID"),
+                    holder,
+                    owner,
+                    pid or "PID",
                 )
 
 

@@ -35,7 +35,7 @@ from .messages import (
 from .owners import release_unknown
 from .socket import SOCKET, listening_socket
 
-log = logging.getLogger("tinysvc")
+log = logging.getLogger("tinysvc.jobs")
 
 LAST_ANSWERS = 5.0
 """Seconds in which a keeper that ends finishes the calls that it has begun."""

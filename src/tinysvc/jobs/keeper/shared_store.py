@@ -49,7 +49,7 @@ from .messages import VERSION, Content, Hello, Retried
 from .owners import OwnerWatch, release_unknown
 from .server import KeeperServer
 
-log = logging.getLogger("tinysvc")
+log = logging.getLogger("tinysvc.jobs")
 
 PAUSE, LONG_PAUSE = 0.02, 0.5
 """Seconds between two attempts to become the keeper or to find it; the longer one after HANDOVER_TIME."""

@@ -21,7 +21,8 @@ from ..records import WAITING, Change, Record
 from .changes import payloads
 from .schema import COUNT_SLOTS
 
-_decode = msgspec.msgpack.Decoder(Record).decode
+decode = msgspec.msgpack.Decoder(Record).decode
+"""A record from the column `record`."""
 _encode = msgspec.msgpack.Encoder().encode
 
 NOW = "extract(epoch FROM clock_timestamp())::double precision"
@@ -129,7 +130,7 @@ class Batch:
         for row in rows:
             job_id = row["id"]
             if job_id not in self.records:
-                self.records[job_id] = self._old[job_id] = _decode(row["record"])
+                self.records[job_id] = self._old[job_id] = decode(row["record"])
                 self.places[job_id] = row["seq"]
             there.append(self.records[job_id])
         return there
@@ -212,7 +213,7 @@ async def load(connection: Any, operations: Sequence[Operation[Any]], owner: str
         batch.waiting = {each["route"]: each["number"] for each in await connection.fetch(_COUNT_WAITING, limited)}
     if keys := sorted({operation.key for operation in operations if operation.key is not None}):
         rows = await connection.fetch(_BY_KEYS, *map(list, zip(*keys, strict=True)))
-        batch.keys = {(each["route"], each["key"]): _decode(each["record"]) for each in rows}
+        batch.keys = {(each["route"], each["key"]): decode(each["record"]) for each in rows}
     for operation in operations:
         await operation.load(connection, batch)
     return batch

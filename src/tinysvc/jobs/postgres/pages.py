@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from ..cursors import place_of
-from ..records import Page, Record, State
-from .batch import plain
+from ..records import Page, State
+from .batch import decode, plain
 from .connection import Readers
-
-_decode = msgspec.msgpack.Decoder(Record).decode
 
 _COUNTS = """SELECT route, state, sum(number)::bigint AS number FROM tinysvc_job_counts
     WHERE $1::text IS NULL OR route = $1 GROUP BY route, state"""
@@ -49,4 +45,4 @@ async def read_page(
         if row["number"]:
             numbers[row["state"]] = numbers.get(row["state"], 0) + row["number"]
     more = str(rows[limit - 1]["seq"]) if len(rows) > limit else ""
-    return Page([_decode(row["record"]) for row in rows[:limit]], more, numbers)
+    return Page([decode(row["record"]) for row in rows[:limit]], more, numbers)

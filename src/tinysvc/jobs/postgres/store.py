@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
-import msgspec
 from msgspec.structs import replace
 
 from ...core.errors import ConfigurationError
@@ -37,7 +36,7 @@ from ..records import (
     Submitted,
 )
 from ..states import Refusal
-from .batch import NOW, Answer, Operation, is_id
+from .batch import NOW, Answer, Operation, decode, is_id
 from .changes import Changes
 from .connection import Again, Link, Lost, Readers, safe_url
 from .lease import Lease, boot_time
@@ -58,8 +57,7 @@ _RESULT = "SELECT content FROM tinysvc_job_contents WHERE id = $1 AND kind = 're
 _NEXT_DUE = f"""SELECT due - {NOW} AS seconds FROM tinysvc_jobs WHERE state = 'scheduled' ORDER BY due LIMIT 1"""
 _LAST_TICK = "SELECT tick FROM tinysvc_job_ticks WHERE name = $1 AND tick > '-Infinity'"
 
-_decode = msgspec.msgpack.Decoder(Record).decode
-_log = logging.getLogger("tinysvc.jobs")
+log = logging.getLogger("tinysvc.jobs")
 
 
 class PostgresStore:
@@ -85,10 +83,9 @@ class PostgresStore:
     def __repr__(self) -> str:
         return f"<PostgresStore {safe_url(self.url)}, {len(self._running)} running>"
 
-    # ---- opening and closing
+    # Opening and closing
 
     async def open(self, owner: str, service: str) -> None:
-        """See `Store.open`."""
         self._owner = owner
         link = Link(self.url)
         self._channel = await self._prepare(link, service)
@@ -142,7 +139,6 @@ class PostgresStore:
             self._changes.report([MISSED])
 
     async def aclose(self) -> None:
-        """See `Store.aclose`."""
         if self._is_open:
             self._is_open = False
             await self._lease.aclose()
@@ -150,24 +146,23 @@ class PostgresStore:
                 if self._owner:
                     await self._writer.do(Leave(self._owner), PATIENCE)
             except StoreError:
-                _log.warning("the lease in PostgreSQL could not be returned; it ends by itself")
+                log.warning("the lease in PostgreSQL could not be returned; it ends by itself")
             await self._stack.aclose()
 
-    # ---- the lease
+    # The lease
 
     def lost(self, callback: Callable[[list[tuple[str, int]]], None]) -> Callable[[], None]:
-        """See `Store.lost`."""
         return self._lost.add(callback)
 
     def broken(self, callback: Callable[[str], None]) -> Callable[[], None]:
-        """See `Store.broken`. PostgreSQL closes itself then, and starts again."""
+        """Never calls: PostgreSQL itself closes the files, and starts again."""
         return lambda: None
 
     def _kill_all(self) -> None:
         attempts = list(self._running.items())
         self._running.clear()
         if attempts:
-            _log.error(
+            log.error(
                 "the lease in PostgreSQL could not be renewed within %.0f s: %d running attempts are killed",
                 self._seconds,
                 len(attempts),
@@ -176,59 +171,50 @@ class PostgresStore:
 
     def _report(self, problem: str) -> None:
         if problem and not self.problem:
-            _log.warning("%s", problem)
+            log.warning("%s", problem)
         elif self.problem and not problem:
-            _log.warning("PostgreSQL answers again")
+            log.warning("PostgreSQL answers again")
         self.problem = problem
 
-    # ---- reads
+    # Reads
 
     async def get(self, job_id: str) -> Record | None:
-        """See `Store.get`."""
         rows = await self._readers.fetch(_GET, job_id) if is_id(job_id) else []
-        return _decode(rows[0]["record"]) if rows else None
+        return decode(rows[0]["record"]) if rows else None
 
     async def result(self, job_id: str) -> bytes | None:
-        """See `Store.result`."""
         rows = await self._readers.fetch(_RESULT, job_id) if is_id(job_id) else []
         return rows[0]["content"] if rows else None
 
     async def page(
         self, route: str | None, state: State | None, limit: int, cursor: str, path: str | None = None
     ) -> Page:
-        """See `Store.page`."""
         return await read_page(self._readers, route, state, limit, cursor, path)
 
     async def next_due(self) -> float | None:
-        """See `Store.next_due`. Translated to the clock of this machine."""
+        """In the clock of this machine."""
         rows = await self._readers.fetch(_NEXT_DUE)
         return time.time() + rows[0]["seconds"] if rows else None
 
     async def last_tick(self, name: str) -> float | None:
-        """See `Store.last_tick`."""
         rows = await self._readers.fetch(_LAST_TICK, name)
         return rows[0]["tick"] if rows else None
 
-    # ---- changes by anybody
+    # Changes of any durable job
 
     async def submit(self, new: NewJob) -> Submitted:
-        """See `Store.submit`."""
         return await self._do(Accept(new), size=len(new.request) + len(new.body))
 
     async def cancel(self, job_id: str) -> CancelOutcome:
-        """See `Store.cancel`."""
         return await self._do(Cancel(job_id))
 
     async def retry(self, job_id: str) -> Record | Refusal | None:
-        """See `Store.retry`."""
         return await self._do(Retry(job_id))
 
     async def schedule(self, name: str, tick: float, new: NewJob | None) -> bool:
-        """See `Store.schedule`."""
         return await self._do(Tick(name, tick, new))
 
     async def sweep(self, now: float) -> int:
-        """See `Store.sweep`."""
         removed, more = 0, True
         while more:
             number, more = await self._do(Sweep(now))
@@ -238,10 +224,9 @@ class PostgresStore:
     async def _do(self, operation: Operation[Answer], size: int = 0) -> Answer:
         return await self._writer.do(operation, PATIENCE, size)
 
-    # ---- attempts of this process
+    # Attempts of this process
 
     async def claim(self, capacity: Mapping[str, int], total: int) -> list[Claimed]:
-        """See `Store.claim`."""
         if not self._lease.holds() or total <= 0:
             return []
         number = self._lease.number
@@ -268,16 +253,14 @@ class PostgresStore:
                 task.add_done_callback(self._given_back.discard)
 
     async def progress(self, job_id: str, attempt: int, value: Progress) -> bool:
-        """See `Store.progress`. Durable as all changes: a version that a client has seen must not come again."""
+        """Durable, as all changes: no two records of a job may have one version."""
         return await self._attempt(job_id, attempt, _with(states.progress, attempt, value), patience=PATIENCE)
 
     async def save(self, job_id: str, attempt: int, value: bytes) -> bool:
-        """See `Store.save`."""
         change = _with(states.save, attempt)
         return await self._attempt(job_id, attempt, change, content=("saved", value))
 
     async def finish(self, job_id: str, attempt: int, head: ResultHead, body: bytes) -> bool:
-        """See `Store.finish`."""
 
         def change(record: Record, now: float) -> Record | Refusal:
             return states.finish(record, attempt, head, now)
@@ -294,7 +277,6 @@ class PostgresStore:
         retry_at: float | None,
         counts: bool = True,
     ) -> bool:
-        """See `Store.fail`."""
 
         def change(record: Record, now: float) -> Record | Refusal:
             return states.fail(record, attempt, cause, detail, problem, retry_at, counts, now)
@@ -302,7 +284,6 @@ class PostgresStore:
         return await self._attempt(job_id, attempt, change, cause=cause)
 
     async def release(self, job_id: str, attempt: int, cause: str) -> bool:
-        """See `Store.release`."""
 
         def change(record: Record, now: float) -> Record | Refusal:
             return states.release(record, attempt, cause, now)
@@ -310,7 +291,6 @@ class PostgresStore:
         return await self._attempt(job_id, attempt, change, cause=cause)
 
     async def stopped(self, job_id: str, attempt: int) -> bool:
-        """See `Store.stopped`."""
         answer: bool = await self._writer.do(Stopped(job_id, attempt), self._seconds)
         self._forget(job_id, attempt)
         return answer
@@ -339,7 +319,6 @@ class PostgresStore:
             del self._running[job_id]
 
     def watch(self, callback: Callable[[Change], None]) -> Callable[[], None]:
-        """See `Store.watch`."""
         return self._changes.watch(callback)
 
 

@@ -30,7 +30,7 @@ CLOSE_SECONDS = 5.0
 PAUSE = 0.1
 """Seconds between two attempts to reach the database again."""
 
-_log = logging.getLogger("tinysvc.jobs")
+log = logging.getLogger("tinysvc.jobs")
 
 
 class _Entry:
@@ -169,7 +169,7 @@ class Writer:
         if isinstance(error, StoreFull):
             self._report(str(error))
         elif not isinstance(error, StoreError):
-            _log.error("a durable job cannot be written", exc_info=error)
+            log.error("a durable job cannot be written", exc_info=error)
             error = StoreError(f"{type(error).__name__}: {error}")
         entry.settle(error)
 

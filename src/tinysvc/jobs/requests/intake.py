@@ -16,12 +16,13 @@ from ...core.errors import ConfigurationError
 from ...core.requests import Request
 from ...core.settings import Settings
 from ...core.threads import in_thread
+from ...core.units import KiB
 from ...runtime.job_headers import after_of, key_of, priority_of, scoped_key
 from ...service.plan import Plan, credentials_of
 from ..records import NewJob
 from ..stored_request import RequestStorage, digest_of
 
-BIG = 64 * 1024
+BIG = 64 * KiB
 """Bytes of a body that is bound and hashed in a thread: on the event loop it would take about a millisecond."""
 
 

@@ -26,7 +26,6 @@ from ...core.requests import Request
 from ...core.responses import JSON, PROBLEM, FileContent, Response, add_vary
 from ...core.sse import Event, EventStream
 from ...runtime.job_headers import shown_key
-from ...service.job_document import JOB_STATES
 from ...service.job_verbs import JOB_ID
 from ...service.plan import Plan
 from ...web.conditional import precondition, validators
@@ -36,14 +35,12 @@ from ..states import Refusal
 from ..store import Store
 from .documents import document_of, encoded, etag_of, page_of, url_of
 from .intake import Intake
+from .list_queries import list_query
 from .preferences import Wait
 from .refusals import cannot_cancel, cannot_retry, expired_job, no_result, unknown_job
 from .watchers import Watchers
 
 EVENTS = "text/event-stream"
-
-DEFAULT_LIMIT, MAX_LIMIT = 50, 200
-"""Durable jobs on one page."""
 
 _ID = re.compile(r"[0-9a-f]{32}")
 
@@ -98,10 +95,10 @@ class JobHandlers:
         return response
 
     async def page(self, request: Request) -> Response:
-        state, limit, cursor = _page_of_query(request)
+        state, limit, cursor = list_query(request)
         path = self._path_of(request)
         try:
-            page = await self._store.page(self._route, State(state) if state else None, limit, cursor, path)
+            page = await self._store.page(self._route, state, limit, cursor, path)
         except ValueError:
             raise BindingError([("query.cursor", "it is none that a page of this list has given")]) from None
         following = None
@@ -213,17 +210,3 @@ class JobHandlers:
 def _retry_after(record: Record) -> int:
     """Seconds until a look at the durable job makes sense."""
     return max(1, min(3600, round(record.due - time()))) if record.state == State.SCHEDULED else 1
-
-
-def _page_of_query(request: Request) -> tuple[str, int, str]:
-    """State, limit and cursor of the query. BindingError if one is wrong."""
-    faults = []
-    given = {name: values[0] for name, values in request.query.items()}
-    state, limit, cursor = given.get("state", ""), given.get("limit", str(DEFAULT_LIMIT)), given.get("cursor", "")
-    if state and state not in JOB_STATES:
-        faults.append(("query.state", f"it is one of {', '.join(JOB_STATES)}, not {state[:40]!r}"))
-    if not re.fullmatch(r"[0-9]{1,4}", limit) or not 1 <= int(limit) <= MAX_LIMIT:
-        faults.append(("query.limit", f"it is a whole number from 1 to {MAX_LIMIT}, not {limit[:40]!r}"))
-    if faults:
-        raise BindingError(faults)
-    return state, int(limit), cursor

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...core.encoding import json_bytes
-from ...core.errors import HTTPError
 from ...core.requests import Request
 from ...core.responses import JSON, Handler, Response
 from ...core.settings import Settings
@@ -19,13 +18,9 @@ from ...web.offline_page import offline_page
 from ..records import State
 from ..store import Store
 from .documents import document_of
+from .list_queries import list_query
 
 FOLDER = Path(__file__).parent / "jobs_page"
-
-MOST = 200
-"""Jobs in one response: more than a person reads, and a few milliseconds of work for the store."""
-
-DEFAULT = 50
 
 
 def shows_jobs_page(settings: Settings) -> bool:
@@ -43,9 +38,9 @@ def jobs_pages(store: Store, routes: Sequence[str]) -> dict[str, Handler]:
     served = set(routes)
 
     async def listed(request: Request) -> Response:
-        given = {name: values[-1] for name, values in request.query.items()}
-        state, limit = _state(given.get("state", "")), _limit(given.get("limit", ""))
-        page = await store.page(given.get("route") or None, state, limit, "")
+        state, limit, _ = list_query(request)
+        route = request.query.get("route", [""])[0]
+        page = await store.page(route or None, state, limit, "")
         content = {
             "jobs": [document_of(each, request.root_path, is_served=each.route in served) for each in page.records],
             "counts": {each.value: page.counts.get(each.value, 0) for each in State},
@@ -56,17 +51,3 @@ def jobs_pages(store: Store, routes: Sequence[str]) -> dict[str, Handler]:
         return Response(json_bytes(content), headers=[("cache-control", "no-store")], content_type=JSON)
 
     return {"/jobs": offline_page(FOLDER, ("page.js",)), "/jobs.json": listed}
-
-
-def _state(text: str) -> State | None:
-    if text and text not in set(State):
-        raise HTTPError(422, f"state takes {', '.join(State)}, not {text!r}")
-    return State(text) if text else None
-
-
-def _limit(text: str) -> int:
-    if not text:
-        return DEFAULT
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MOST):
-        raise HTTPError(422, f"limit takes a whole number from 1 to {MOST}, not {text!r}")
-    return int(text)
