@@ -139,7 +139,7 @@ def test_values_of_request_resources_are_those_of_the_stored_request(program: Jo
 @pytest.mark.parametrize(
     ("run_it", "words"),
     [
-        (partial(run, endpoint=0, body=b'{"epochs": "many"}'), "Recipe"),
+        (partial(run, endpoint=0, body=b'{"epochs": "many"}'), r"\$\.epochs"),
         (partial(run, endpoint=0, body=b"{"), "JSON"),
         (partial(run, endpoint=1, user="x"), "user"),
         (partial(run, endpoint=6), "its resource user is new"),
