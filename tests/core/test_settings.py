@@ -164,5 +164,5 @@ def test_wrong_place_of_traces_is_refused(value: str) -> None:
 
 @pytest.mark.parametrize("value", [1.5, float("nan"), -0.1])
 def test_share_of_traced_requests_is_at_most_one(value: float) -> None:
-    with pytest.raises(SettingsError, match="^trace_sample"):
+    with pytest.raises(SettingsError, match=r"^trace_sample"):
         Settings(trace_sample=value)

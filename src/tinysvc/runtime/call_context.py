@@ -15,7 +15,7 @@ from ..core.budget import current_deadline, current_request
 from ..core.call_errors import CallRefused
 from ..core.request_context import current_owner, request_id
 from ..core.requests import Request
-from ..telemetry.trace_context import trace_headers
+from ..core.trace_context import trace_headers
 
 HOPS = "x-call-hops"
 """Header with the number of services that a request has passed."""

@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from random import getrandbits
 from typing import NamedTuple
 
-from ..core.budget import current_request
-from ..core.headers import Headers
-from ..core.request_context import current_owner
+from .budget import current_request
+from .headers import Headers
+from .request_context import current_owner
 
 TRACEPARENT, TRACESTATE = "traceparent", "tracestate"
 

@@ -7,7 +7,7 @@ import pytest
 from tinysvc import Request
 from tinysvc.core.budget import Deadline, current
 from tinysvc.core.headers import Headers
-from tinysvc.telemetry.trace_context import (
+from tinysvc.core.trace_context import (
     TraceContext,
     add_source,
     current_trace,
