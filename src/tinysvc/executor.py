@@ -25,7 +25,7 @@ from .pool.futures import FuturesExecutor
 from .pool.importable import refuse_unimportable
 from .pool.job_reply import JobReply, JobStream, unpickled
 from .pool.observer import PoolObserver
-from .pool.program import Program, function_program
+from .pool.program import Program, SharedMemory, function_program
 from .pool.state import Job, Lane, SlotState
 
 P = ParamSpec("P")
@@ -60,6 +60,7 @@ class ProcessPoolExecutor(FuturesExecutor):
         memory_limit: Bytes of address space of a worker (RLIMIT_AS); beyond it a job fails with MemoryError. 0 for any.
         program: Replaces `initializer` for a server, which sends frames instead of functions.
         inherited: Descriptors that all processes of the pool hold while they live, such as that of a locked file.
+        shared: Memory that each worker shares with the server.
         name: Name in log lines.
 
     Raises:
@@ -94,6 +95,7 @@ class ProcessPoolExecutor(FuturesExecutor):
         memory_limit: int = 0,
         program: Program | None = None,
         inherited: Sequence[int] = (),
+        shared: SharedMemory | None = None,
         name: str = "default",
     ) -> None:
         if max_workers is not None and max_workers < 1:
@@ -113,6 +115,7 @@ class ProcessPoolExecutor(FuturesExecutor):
             max_memory=max_memory,
             memory_limit=memory_limit,
             inherited=inherited,
+            shared=shared,
         )
         self._started = False
         super().__init__(self._dispatcher)

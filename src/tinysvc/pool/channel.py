@@ -13,6 +13,7 @@ from msgspec import ValidationError
 from ..core.forks import detach_in_child
 from .arena import Arena, Arenas
 from .frames import FRAME, FromWorker
+from .program import SharedMemory
 
 SEPARATE_WRITE = 64 * 1024
 """Bytes from which a body is written separately from the start of its frame, instead of being copied behind it."""
@@ -33,6 +34,7 @@ class Channel(asyncio.Protocol):
         on_frame: Called with the head and the body of each frame.
         on_closed: Called when the channel is closed, with the protocol error of the worker, or "".
         limit: Bytes that the body of a frame may have.
+        shared: The memory that the worker shares with the server; None if there is none.
     """
 
     def __init__(
@@ -42,12 +44,16 @@ class Channel(asyncio.Protocol):
         on_frame: Callable[[FromWorker, bytes], None],
         on_closed: Callable[[str], None],
         limit: int,
+        shared: SharedMemory | None = None,
     ) -> None:
         self._socket = sock
         self._decode = decode
         self._on_frame = on_frame
         self._on_closed = on_closed
         self._limit = limit
+        self._shared = shared
+        self._shared_file: Arena | None = None
+        self._detach: Callable[[], object]  # ends the use of the shared file
         self._closed = False
         detach_in_child(self, lambda channel: [channel._socket.fileno()])
         self.transport: asyncio.Transport
@@ -65,9 +71,19 @@ class Channel(asyncio.Protocol):
             transport.close()
 
     def worker_files(self) -> list[int]:
-        """New files for the worker, as descriptors: an arena for its first big result, and its crash file."""
+        """New files for the worker, as descriptors: an arena for its first big result, its crash file, its shared file.
+
+        They are valid until `close_for_good`.
+        """
         self.arena, self._crash_file = Arena(), Arena()
-        return [self.arena.descriptor, self._crash_file.descriptor]
+        files = [self.arena.descriptor, self._crash_file.descriptor]
+        if self._shared is not None:
+            file = Arena()
+            os.ftruncate(file.descriptor, self._shared.size)
+            self._detach = self._shared.in_server(file.descriptor)
+            self._shared_file = file
+            files.append(file.descriptor)
+        return files
 
     def close(self) -> None:
         """Close our end. An idle worker then closes its resources and exits."""
@@ -89,6 +105,9 @@ class Channel(asyncio.Protocol):
     def close_for_good(self) -> str:
         """Close our end after the worker has ended. Returns the content of its crash file."""
         self.close()
+        if self._shared_file is not None:
+            self._detach()
+            self._shared_file.close()
         if self._crash_file is None:
             return ""
         content = os.pread(self._crash_file.descriptor, MAX_CRASH_FILE, 0)

@@ -41,7 +41,7 @@ from .frames import FRAME, Call, FromWorker, Pickled, Result, RunProgram, Worker
 from .job_queue import Run, Settle, WakeAt
 from .job_reply import JobReply, JobStream, settle
 from .observer import PoolObserver, cause_of
-from .program import Program, WorkerOptions
+from .program import Program, SharedMemory, WorkerOptions
 from .remote_errors import remote_error
 from .scheduler import KEPT_RUNNING, ORDERLY_END, PAST_DEADLINE, Dismiss, Kill, Scheduler, StartWorker
 from .standard_streams import open_standard_streams
@@ -71,6 +71,7 @@ class Dispatcher:
         max_memory: int,
         memory_limit: int,
         inherited: Sequence[int] = (),
+        shared: SharedMemory | None = None,
     ) -> None:
         open_standard_streams()  # before a loop gets the number of a closed one
         self.name = name
@@ -81,6 +82,7 @@ class Dispatcher:
         self._max_result_size = max_result_size
         self._memory_limit = memory_limit
         self._inherited = inherited  # it is read at the start
+        self._shared = shared
         self._decode = frames.worker_decoder(*frames.message_types(program)[1:3])
         self.answers = Answers()
         self.observer: PoolObserver | None = None
@@ -103,7 +105,13 @@ class Dispatcher:
         level = logging.getLogger().getEffectiveLevel()
         measures_memory = self.scheduler.max_memory > 0
         options = WorkerOptions(
-            level, self._max_result_size, measures_memory, self._memory_limit, new_mark(), tuple(self._inherited)
+            level,
+            self._max_result_size,
+            measures_memory,
+            self._memory_limit,
+            new_mark(),
+            tuple(self._inherited),
+            self._shared.in_forkserver if self._shared else None,
         )
         threads = max(1, available_cores() // self.scheduler.size)
         self._forkserver = Forkserver(self._program, options, threads, self._on_end, self._on_forkserver_lost)
@@ -264,7 +272,8 @@ class Dispatcher:
 
     def _channel(self, worker: Worker, ours: socket.socket) -> Channel:
         on_frame, on_closed = partial(self._on_frame, worker), partial(self._on_closed, worker)
-        worker.channel = channel = Channel(ours, self._decode, on_frame, on_closed, self._max_result_size)
+        limit, shared = self._max_result_size, self._shared
+        worker.channel = channel = Channel(ours, self._decode, on_frame, on_closed, limit, shared)
         return channel
 
     # Memory that is kept for the next big body

@@ -241,7 +241,7 @@ class _DescriptorCollector:
 def _pickles(program: Program, options: WorkerOptions) -> tuple[bytes, list[int]]:
     """The pickles that the forkserver reads, and the descriptors that it inherits.
 
-    The pickles are sys.path, the data with which multiprocessing prepares an interpreter, the options, the program.
+    The pickles are sys.path, the options, the data with which multiprocessing prepares an interpreter, the program.
     """
     refuse_while_importing()
     preparation = spawn.get_preparation_data("forkserver")
@@ -255,7 +255,7 @@ def _pickles(program: Program, options: WorkerOptions) -> tuple[bytes, list[int]
     collector = _DescriptorCollector()
     context.set_spawning_popen(collector)  # type: ignore[arg-type]
     try:
-        pickles = [pickle.dumps(value) for value in (paths, preparation, options)]
+        pickles = [pickle.dumps(value) for value in (paths, options, preparation)]
         buffer = io.BytesIO()
         _ProgramPickler(buffer).dump(program)
         return b"".join((*pickles, buffer.getbuffer())), collector.descriptors

@@ -96,8 +96,9 @@ def forkserver_main(control_fd: int, program_file: Any) -> NoReturn:
         # at import would start another forkserver, which imports the module, which starts a pool, ...
         process.current_process()._inheriting = True  # type: ignore[attr-defined]
         with watch.imports():
-            spawn.prepare(pickle.load(program_file))
             options: WorkerOptions = pickle.load(program_file)
+            attach = options.share() if options.share is not None else os.close  # before the author's modules load
+            spawn.prepare(pickle.load(program_file))
             for descriptor in options.inherited:
                 os.set_inheritable(descriptor, False)  # a forked child of a job holds it, but no program that it starts
             program: Program = pickle.load(program_file)
@@ -116,7 +117,7 @@ def forkserver_main(control_fd: int, program_file: Any) -> NoReturn:
     control.sendall(frame(Ready(warning)))
     gc.collect()
     gc.freeze()  # all workers share what is loaded now: keep the collector from writing to it
-    ForkserverLoop(control, program, options, generators.reseed).serve()
+    ForkserverLoop(control, program, options, generators.reseed, attach).serve()
     close_resources(shared.close)
     kill_descendants()
     _exit(0)  # does not wait for threads that a module of the author's has started
@@ -131,11 +132,13 @@ class ForkserverLoop:
         program: Program,
         options: WorkerOptions,
         reseed: Callable[[], object] = lambda: None,
+        attach: Callable[[int], object] = os.close,
     ) -> None:
         self.control = control
         self.program = program
         self.options = options
         self.reseed = reseed
+        self.attach = attach  # called in a worker, with the descriptor of its SharedMemory
         self.oom_counter = OomCounter()
         self.pid = os.getpid()
         self.pids: dict[int, int] = {}  # worker's number -> pid, until the worker is reaped
@@ -228,7 +231,9 @@ class ForkserverLoop:
         status = 1
         try:
             self._become_worker(number)
-            sock, result_arena, crash_file = descriptors
+            sock, result_arena, crash_file, *shared = descriptors
+            if shared:
+                self.attach(*shared)
             job_meta = message_types(self.program).job
             channel = WorkerChannel(socket.socket(fileno=sock), Arena(result_arena), self.options, job_meta)
             enable_crash_reports(crash_file)

@@ -239,8 +239,10 @@ COMMAND = struct.Struct("!cI")
 
 FORK, KILL, KILL_WITH_STACK = b"f", b"k", b"l"
 
-FORK_DESCRIPTORS = 3
-"""Descriptors that travel with FORK: the worker's socket, an arena for its first big result, and its crash file."""
+FORK_DESCRIPTORS = 4
+"""Descriptors that travel with FORK, at most: the worker's socket, an arena for its first big result, its crash file,
+and the file of its SharedMemory, if the pool has that.
+"""
 
 encode = msgspec.msgpack.Encoder().encode
 

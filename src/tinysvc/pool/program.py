@@ -27,6 +27,19 @@ first worker: all workers share what it opens.
 """
 
 
+class SharedMemory(NamedTuple):
+    """A file in memory for each worker that the server maps, too: what a worker writes there outlives it."""
+
+    size: int
+    """In bytes. Pages without content take no memory."""
+    in_forkserver: Callable[[], Callable[[int], object]]
+    """Picklable. The forkserver calls it before the author's modules load. It returns the function that each new worker
+    calls, with the descriptor of its file; the function closes it."""
+    in_server: Callable[[int], Callable[[], object]]
+    """The server calls it for each new worker, with a descriptor that is valid during the call. It returns the function
+    to call when the worker has ended."""
+
+
 class WorkerOptions(NamedTuple):
     """Options of a pool that its workers need."""
 
@@ -36,6 +49,7 @@ class WorkerOptions(NamedTuple):
     memory_limit: int  # bytes of address space; 0: no limit
     mark: int  # of the pool's processes: see descendants.py
     inherited: tuple[int, ...] = ()  # further descriptors that the forkserver and the workers hold
+    share: Callable[[], Callable[[int], object]] | None = None  # of SharedMemory
 
 
 @contextmanager

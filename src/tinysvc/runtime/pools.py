@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ..core.errors import ConfigurationError
 from ..core.settings import DEFAULT_POOL, Settings
 from ..executor import ProcessPoolExecutor
+from ..pool.program import SharedMemory
 from ..service.plan import Plan
 from ..service.routes import Route
 from .cpu_endpoints import CpuProgram
@@ -43,11 +44,16 @@ def _check_pool(route: Route, known: Mapping[str, object]) -> None:
 
 
 def create_pool(
-    name: str, program: CpuProgram, settings: Settings, inherited: Sequence[int] = ()
+    name: str,
+    program: CpuProgram,
+    settings: Settings,
+    inherited: Sequence[int] = (),
+    shared: SharedMemory | None = None,
 ) -> ProcessPoolExecutor | ExternalPool:
     """A pool that is not started yet: worker processes, the author's executor, or threads with `cpu_workers=0`.
 
-    `inherited` are descriptors that the worker processes hold while they live.
+    `inherited` are descriptors that the worker processes hold while they live. `shared` is memory that each of them
+    shares with the server.
     """
     executor = settings.pools.get(name)
     options = settings.pool(name)
@@ -65,5 +71,6 @@ def create_pool(
         max_result_size=settings.max_result_size,
         program=program,
         inherited=inherited,
+        shared=shared,
         name=name,
     )
