@@ -18,7 +18,7 @@ from tinysvc.cli.job_flags import JobCommand
 from tinysvc.core.errors import ConfigurationError
 from tinysvc.jobs.keeper.shared_store import SharedStore
 from tinysvc.jobs.opening import store_of
-from tinysvc.jobs.records import Progress, Record, ResultHead, State
+from tinysvc.jobs.records import Failure, Progress, Record, ResultHead, State
 from tinysvc.jobs.store import Store
 
 pytestmark = pytest.mark.asyncio
@@ -69,7 +69,7 @@ async def failed_job(store: SharedStore) -> Record:
     [claimed] = await store.claim(CAPACITY, 1)
     record = claimed.record
     problem = {"type": "urn:tinysvc:worker-died", "status": 500, "detail": "The worker was ended by SIGSEGV."}
-    assert await store.fail(record.id, record.attempt, "worker-died", "SIGSEGV", problem, None)
+    assert await store.fail(record.id, record.attempt, Failure("worker-died", "SIGSEGV", problem=problem))
     return record
 
 

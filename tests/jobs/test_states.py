@@ -8,7 +8,7 @@ import pytest
 
 from tinysvc.core.job_errors import KeyReused, TooManyWaiting
 from tinysvc.jobs import states
-from tinysvc.jobs.records import ENDED, NewJob, Progress, Record, ResultHead, State
+from tinysvc.jobs.records import ENDED, Failure, NewJob, Progress, Record, ResultHead, State
 from tinysvc.jobs.states import Refusal
 
 HEAD = ResultHead(status=200, content_type="application/json", size=2)
@@ -35,7 +35,7 @@ def record_in(state: State) -> Record:
         State.QUEUED: waiting,
         State.RUNNING: running,
         State.SUCCEEDED: lambda: made(states.finish(running(), 1, HEAD, NOW)),
-        State.FAILED: lambda: made(states.fail(running(), 1, "error", "", {"status": 500}, None, True, NOW)),
+        State.FAILED: lambda: made(states.fail(running(), 1, Failure("error", problem={"status": 500}), NOW)),
         State.CANCELLED: lambda: made(states.stopped(made(states.cancel(running(), NOW)), 1)),
     }
     return made_of[state]()
@@ -48,11 +48,11 @@ EVENTS: dict[str, tuple[Callable[[Record], Record | Refusal], dict[State, State]
     "save": (lambda record: states.save(record, 1), {State.RUNNING: State.RUNNING}),
     "finish": (lambda record: states.finish(record, 1, HEAD, NOW), {State.RUNNING: State.SUCCEEDED}),
     "fail": (
-        lambda record: states.fail(record, 1, "error", "", None, None, True, NOW),
+        lambda record: states.fail(record, 1, Failure("error"), NOW),
         {State.RUNNING: State.FAILED},
     ),
     "fail, with a further attempt": (
-        lambda record: states.fail(record, 1, "error", "", None, NOW + 9, True, NOW),
+        lambda record: states.fail(record, 1, Failure("error", retry_at=NOW + 9), NOW),
         {State.RUNNING: State.SCHEDULED},
     ),
     "release": (lambda record: states.release(record, 1, "shutdown", NOW), {State.RUNNING: State.QUEUED}),
@@ -91,7 +91,7 @@ def test_event_changes_the_state_as_the_table_says(event: str, state: State) -> 
         lambda record: states.progress(record, 1, Progress()),
         lambda record: states.save(record, 1),
         lambda record: states.finish(record, 1, HEAD, NOW),
-        lambda record: states.fail(record, 1, "error", "", None, None, True, NOW),
+        lambda record: states.fail(record, 1, Failure("error"), NOW),
         lambda record: states.release(record, 1, "shutdown", NOW),
     ],
     ids=["progress", "save", "finish", "fail", "release"],
@@ -104,16 +104,16 @@ def test_write_of_an_older_attempt_is_stale(late: Callable[[Record], Record | Re
 
 def test_retry_until_no_attempt_is_left() -> None:
     record = running(attempts=2)
-    record = made(states.fail(record, 1, "error", "ValueError", {"n": 1}, NOW + 5, True, NOW))
+    record = made(states.fail(record, 1, Failure("error", "ValueError", problem={"n": 1}, retry_at=NOW + 5), NOW))
     assert (record.state, record.due, record.used, record.problem) == (State.SCHEDULED, NOW + 5, 1, {"n": 1})
     record = made(states.claim(made(states.wake(record, NOW + 5)), "server", NOW + 5))
-    record = made(states.fail(record, 2, "error", "ValueError", {"n": 2}, NOW + 20, True, NOW + 6))
+    record = made(states.fail(record, 2, Failure("error", "ValueError", problem={"n": 2}, retry_at=NOW + 20), NOW + 6))
     assert (record.state, record.used, record.problem, record.expires) == (State.FAILED, 2, {"n": 2}, None)
     assert [each.cause for each in record.attempts] == ["error", "error"]
 
 
 def test_success_ends_the_problem_of_an_earlier_attempt() -> None:
-    record = made(states.fail(running(), 1, "error", "", {"n": 1}, NOW + 5, True, NOW))
+    record = made(states.fail(running(), 1, Failure("error", problem={"n": 1}, retry_at=NOW + 5), NOW))
     record = made(states.claim(made(states.wake(record, NOW + 5)), "o-1", NOW))
     record = made(states.finish(record, 2, ResultHead(status=200, content_type=None), NOW))
     assert (record.state, record.problem) == (State.SUCCEEDED, None)

@@ -15,7 +15,7 @@ from tinysvc.binding.results import encode_result
 from tinysvc.core.headers import Headers
 from tinysvc.core.responses import Handler
 from tinysvc.core.settings import Settings
-from tinysvc.jobs.records import Change, Claimed, Record, ResultHead
+from tinysvc.jobs.records import Change, Claimed, Failure, Record, ResultHead
 from tinysvc.jobs.requests.endpoints import JobEndpoints
 from tinysvc.jobs.stored_request import decode_request
 from tinysvc.pool.state import Job
@@ -82,7 +82,7 @@ class JobsOnTheLoop(JobsWithoutRunner):
             except Exception as error:
                 problem = {"type": "urn:tinysvc:job-failed", "status": 500, "title": "Internal Server Error"}
                 problem = error.problem() if isinstance(error, HTTPError) else problem
-                await self.store.fail(record.id, record.attempt, "error", repr(error), problem, None)
+                await self.store.fail(record.id, record.attempt, Failure("error", repr(error), problem=problem))
                 continue
             status, kind, lines = response.status, response.content_type, list(response.headers)
             head = ResultHead(status=status, content_type=kind, headers=lines, size=len(response.content))
@@ -132,7 +132,7 @@ class JobService:
     async def fail(self, problem: dict[str, Any] | None) -> Record:
         """Run the only durable job that waits, and let it fail."""
         record = (await self.claim()).record
-        assert await self.store.fail(record.id, record.attempt, "error", "it failed", problem, None)
+        assert await self.store.fail(record.id, record.attempt, Failure("error", "it failed", problem=problem))
         return self.store.records[record.id]
 
 

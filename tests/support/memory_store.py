@@ -7,7 +7,6 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from tinysvc.jobs import states
 from tinysvc.jobs.cursors import place_of
@@ -16,6 +15,7 @@ from tinysvc.jobs.records import (
     CancelOutcome,
     Change,
     Claimed,
+    Failure,
     NewJob,
     Page,
     Progress,
@@ -112,19 +112,8 @@ class MemoryStore:
             self.results[job_id] = body
         return done
 
-    async def fail(
-        self,
-        job_id: str,
-        attempt: int,
-        cause: str,
-        detail: str,
-        problem: dict[str, Any] | None,
-        retry_at: float | None,
-        counts: bool = True,
-    ) -> bool:
-        return self._write(
-            job_id, lambda record: states.fail(record, attempt, cause, detail, problem, retry_at, counts, self.clock())
-        )
+    async def fail(self, job_id: str, attempt: int, failure: Failure) -> bool:
+        return self._write(job_id, lambda record: states.fail(record, attempt, failure, self.clock()))
 
     async def release(self, job_id: str, attempt: int, cause: str) -> bool:
         return self._write(job_id, lambda record: states.release(record, attempt, cause, self.clock()))

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from tinysvc.jobs.postgres.store import PostgresStore
-from tinysvc.jobs.records import Claimed, NewJob, Record, ResultHead
+from tinysvc.jobs.records import Claimed, Failure, NewJob, Record, ResultHead
 from tinysvc.jobs.store import Store
 
 NUMBERS = itertools.count(1)
@@ -58,7 +58,7 @@ async def record_of(store: Store, job_id: str) -> Record:
 
 async def failed(store: Store, **fields: Any) -> str:
     job_id, attempt = await running(store, **fields)
-    assert await store.fail(job_id, attempt, "error", "ValueError: no", {"status": 500}, None)
+    assert await store.fail(job_id, attempt, Failure("error", "ValueError: no", problem={"status": 500}))
     return job_id
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from tinysvc.core.errors import ConfigurationError
 from tinysvc.core.job_errors import StoreError
-from tinysvc.jobs.records import NewJob, ResultHead
+from tinysvc.jobs.records import Failure, NewJob, ResultHead
 from tinysvc.jobs.sqlite import thread
 from tinysvc.jobs.sqlite.store import SqliteStore
 
@@ -53,7 +53,7 @@ async def lives(store: SqliteStore) -> None:
         async def end(place: int, job_id: str, attempt: int, first: int = first) -> None:
             if place == 0:
                 report(op="ending", id=job_id, state="failed")
-                assert await store.fail(job_id, attempt, "error", "no", {"status": 500}, None)
+                assert await store.fail(job_id, attempt, Failure("error", "no", problem={"status": 500}))
                 report(op="failed", id=job_id)
             elif place == 1:
                 for number in (5, 6):

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import pytest
 
 from tinysvc.core.job_errors import KeyReused, TooManyWaiting
-from tinysvc.jobs.records import Change, Claimed, NewJob, Progress, Record, ResultHead, State
+from tinysvc.jobs.records import Change, Claimed, Failure, NewJob, Progress, Record, ResultHead, State
 from tinysvc.jobs.states import Refusal
 from tinysvc.jobs.store import LocalStore, Store
 
@@ -207,7 +207,7 @@ class StoreContract:
         assert not await late.progress(job_id, 1, Progress(fraction=0.9))
         assert not await late.save(job_id, 1, b"late")
         assert not await late.finish(job_id, 1, head(), b"late")
-        assert not await late.fail(job_id, 1, "error", "late", None, None)
+        assert not await late.fail(job_id, 1, Failure("error", "late"))
         assert not await late.release(job_id, 1, "shutdown")
         assert not await late.stopped(job_id, 1)
         assert await other.get(job_id) == second.record
@@ -219,13 +219,17 @@ class StoreContract:
         job_id = await accept(store, max_attempts=2)
         await start(store)
         soon = time.time() + 0.2
-        assert await store.fail(job_id, 1, "error", "ValueError: no", {"status": 500}, soon)
+        assert await store.fail(job_id, 1, Failure("error", "ValueError: no", problem={"status": 500}, retry_at=soon))
         waiting = await record_of(store, job_id)
         assert (waiting.state, waiting.used) == (State.SCHEDULED, 1)
         assert waiting.due == pytest.approx(soon, abs=0.01)
         second = await start(store)
         assert (second.record.attempt, second.record.used) == (2, 1)
-        assert await store.fail(job_id, 2, "worker-died", "signal 9", {"status": 500, "deep": [1]}, time.time() + 1)
+        assert await store.fail(
+            job_id,
+            2,
+            Failure("worker-died", "signal 9", problem={"status": 500, "deep": [1]}, retry_at=time.time() + 1),
+        )
         record = await record_of(store, job_id)
         assert (record.state, record.used, record.expires) == (State.FAILED, 2, None)
         assert record.problem == {"status": 500, "deep": [1]}
@@ -260,7 +264,9 @@ class StoreContract:
         store = await harness.server("one")
         job_id = await accept(store)
         await start(store)
-        assert await store.fail(job_id, 1, "arguments-no-longer-fit", "epochs", {"status": 422}, None, False)
+        assert await store.fail(
+            job_id, 1, Failure("arguments-no-longer-fit", "epochs", problem={"status": 422}, counts=False)
+        )
         record = await record_of(store, job_id)
         assert (record.state, record.used, record.attempts[-1].counts) == (State.FAILED, 0, False)
 
@@ -331,7 +337,7 @@ class StoreContract:
         store = await harness.server("one")
         job_id = await accept(store)
         await start(store)
-        await store.fail(job_id, 1, "error", "", None, time.time() + 3600)
+        await store.fail(job_id, 1, Failure("error", retry_at=time.time() + 3600))
         assert (await store.cancel(job_id)).kind == "cancelled"
         assert await store.next_due() is None
 
@@ -352,7 +358,7 @@ class StoreContract:
         assert await store.retry(job_id) == Refusal("not-failed")
         assert await store.retry("f" * 32) is None
         await start(store)
-        await store.fail(job_id, 1, "error", "", {"status": 500}, None)
+        await store.fail(job_id, 1, Failure("error", problem={"status": 500}))
         record = await store.retry(job_id)
         assert isinstance(record, Record)
         assert (record.state, record.used, record.problem) == (State.QUEUED, 0, None)
@@ -363,7 +369,7 @@ class StoreContract:
         job_id = await accept(store, max_attempts=1, keep=60.0)
         await start(store)
         await store.save(job_id, 1, b"saved")
-        await store.fail(job_id, 1, "error", "", {"status": 500}, None)
+        await store.fail(job_id, 1, Failure("error", problem={"status": 500}))
         outcome = await store.cancel(job_id)
         assert outcome.record is not None
         assert (outcome.kind, outcome.owner, outcome.record.problem) == ("cancelled", "", {"status": 500})
@@ -400,7 +406,7 @@ class StoreContract:
         for _ in range(3):
             await start(store)
         await store.finish(done, 1, head(len(LARGE)), LARGE)
-        await store.fail(failed, 1, "error", "", {"status": 500}, None)
+        await store.fail(failed, 1, Failure("error", problem={"status": 500}))
         await store.cancel(cancelled)
         reader = await store.result(done)
         assert await store.sweep(time.time() + 30) == 0
@@ -508,7 +514,7 @@ class StoreContract:
         for _ in range(3):
             await start(store)
         await store.finish(ids[0], 1, head(len(LARGE)), LARGE)
-        await store.fail(ids[1], 1, "error", "no", {"status": 500}, time.time() + 3600)
+        await store.fail(ids[1], 1, Failure("error", "no", problem={"status": 500}, retry_at=time.time() + 3600))
         await store.save(ids[2], 1, b"saved")
         await store.progress(ids[2], 1, Progress(fraction=0.5))
         await store.release(ids[2], 1, "shutdown")

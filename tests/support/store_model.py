@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from memory_store import MemoryStore
 from store_contract import LARGE, Harness, OwnerView, content
 from tinysvc.core.job_errors import JobError
-from tinysvc.jobs.records import NewJob, Progress, Record, ResultHead, State
+from tinysvc.jobs.records import Failure, NewJob, Progress, Record, ResultHead, State
 from tinysvc.jobs.states import Refusal
 from tinysvc.jobs.store import Store
 
@@ -173,10 +173,12 @@ class Write:
                 head = ResultHead(status=200, content_type="text/plain", size=len(body))
                 return await store.finish(job_id, attempt, head, body)
             case "fail":
-                return await store.fail(job_id, attempt, "error", str(self.value), problem, None, bool(self.value % 3))
+                return await store.fail(
+                    job_id, attempt, Failure("error", str(self.value), problem=problem, counts=bool(self.value % 3))
+                )
             case "pause":
                 due = side.now + (self.value - 2) * LATER
-                return await store.fail(job_id, attempt, "worker-died", "", problem, due)
+                return await store.fail(job_id, attempt, Failure("worker-died", problem=problem, retry_at=due))
             case "release":
                 return await store.release(job_id, attempt, "shutdown")
             case _:

@@ -85,6 +85,21 @@ CAUSES = frozenset(
 )
 
 
+class Failure(msgspec.Struct, frozen=True):
+    """Why an attempt has failed, and what follows."""
+
+    cause: str
+    """One of CAUSES."""
+    detail: str = ""
+    """For the author."""
+    problem: dict[str, Any] | None = None
+    """The problem document (RFC 9457) that clients get if there is no further attempt."""
+    retry_at: float | None = None
+    """When the next attempt may start, if attempts are left. None: there is no further one."""
+    counts: bool = True
+    """See `AttemptRecord`."""
+
+
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """How far a running attempt is."""
 

@@ -34,7 +34,7 @@ import msgspec
 from msgspec.structs import replace
 
 from ..core.job_errors import KeyReused, TooManyWaiting
-from .records import ENDED, AttemptRecord, CancelOutcome, NewJob, Progress, Record, ResultHead, State
+from .records import ENDED, AttemptRecord, CancelOutcome, Failure, NewJob, Progress, Record, ResultHead, State
 
 KEPT_ATTEMPTS = 20
 """Attempts that a record lists. A retry that is repeated for years must not make it grow without end."""
@@ -141,24 +141,15 @@ def finish(record: Record, attempt: int, head: ResultHead, now: float) -> Record
     return replace(ended, state=State.SUCCEEDED, **kept)
 
 
-def fail(
-    record: Record,
-    attempt: int,
-    cause: str,
-    detail: str,
-    problem: dict[str, Any] | None,
-    retry_at: float | None,
-    counts: bool,
-    now: float,
-) -> Record | Refusal:
+def fail(record: Record, attempt: int, failure: Failure, now: float) -> Record | Refusal:
     """The attempt has failed. With `retry_at` there is a further one then, while attempts are left."""
     if not _runs(record, attempt):
         return STALE
-    ended = _end_attempt(record, now, cause, detail, counts=counts)
-    if retry_at is None or ended.used >= ended.max_attempts:
-        return replace(ended, state=State.FAILED, ended=now, problem=problem)
-    state = State.SCHEDULED if retry_at > now else State.QUEUED
-    return replace(ended, state=state, due=retry_at, problem=problem)
+    ended = _end_attempt(record, now, failure.cause, failure.detail, counts=failure.counts)
+    ended = replace(ended, problem=failure.problem)
+    if failure.retry_at is None or ended.used >= ended.max_attempts:
+        return replace(ended, state=State.FAILED, ended=now)
+    return replace(ended, state=State.SCHEDULED if failure.retry_at > now else State.QUEUED, due=failure.retry_at)
 
 
 def release(record: Record, attempt: int, cause: str, now: float) -> Record | Refusal:

@@ -10,9 +10,21 @@ cancelled.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, BinaryIO, Protocol
+from typing import BinaryIO, Protocol
 
-from .records import CancelOutcome, Change, Claimed, NewJob, Page, Progress, Record, ResultHead, State, Submitted
+from .records import (
+    CancelOutcome,
+    Change,
+    Claimed,
+    Failure,
+    NewJob,
+    Page,
+    Progress,
+    Record,
+    ResultHead,
+    State,
+    Submitted,
+)
 from .states import Refusal
 
 
@@ -72,17 +84,8 @@ class Store(Protocol):
     async def finish(self, job_id: str, attempt: int, head: ResultHead, body: bytes) -> bool:
         """The attempt succeeded."""
 
-    async def fail(
-        self,
-        job_id: str,
-        attempt: int,
-        cause: str,
-        detail: str,
-        problem: dict[str, Any] | None,
-        retry_at: float | None,
-        counts: bool = True,
-    ) -> bool:
-        """The attempt failed. With `retry_at` it is tried again then, if attempts are left."""
+    async def fail(self, job_id: str, attempt: int, failure: Failure) -> bool:
+        """The attempt failed. With `failure.retry_at` there is a further one then, if attempts are left."""
 
     async def release(self, job_id: str, attempt: int, cause: str) -> bool:
         """The attempt was stopped by a shutdown: it waits again, and no attempt is used."""

@@ -15,7 +15,7 @@ from system import until
 from tinysvc.core.job_errors import StoreError
 from tinysvc.jobs.keeper import link as keeper_link
 from tinysvc.jobs.keeper.link import KeeperLink, LinkLost
-from tinysvc.jobs.keeper.messages import VERSION, Answer, Failure, Hello, raw
+from tinysvc.jobs.keeper.messages import VERSION, Answer, Hello, Raised, raw
 from tinysvc.jobs.keeper.server import KeeperServer
 from tinysvc.jobs.keeper.socket import listening_socket
 from tinysvc.jobs.records import Claimed, State
@@ -113,7 +113,7 @@ async def test_claim_that_was_answered_too_late_is_given_back(ends: Ends, monkey
 
 async def test_answer_without_a_question_is_ignored(ends: Ends) -> None:
     ends.link._on_message(Answer(99, raw(None)))
-    ends.link._on_message(Failure(99, "StoreError", ["no"]))
+    ends.link._on_message(Raised(99, "StoreError", ["no"]))
     assert await ends.link.ask("next_due") is None
 
 

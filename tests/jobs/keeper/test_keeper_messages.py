@@ -21,7 +21,7 @@ from tinysvc.jobs.keeper.messages import (
     Hello,
     Message,
     error_of,
-    failure,
+    raised,
     raw,
 )
 from tinysvc.jobs.records import MISSED
@@ -109,19 +109,19 @@ def test_all_methods_of_a_store_travel() -> None:
     ids=lambda error: type(error).__name__,
 )
 def test_errors_survive_the_way(error: JobError) -> None:
-    found = error_of(failure(1, error))
+    found = error_of(raised(1, error))
     assert type(found) is type(error)
     assert isinstance(found, JobError)
     assert (str(found), found.headers) == (str(error), error.headers)
 
 
 def test_value_error_of_a_cursor_survives_the_way() -> None:
-    found = error_of(failure(1, ValueError("no cursor")))
+    found = error_of(raised(1, ValueError("no cursor")))
     assert type(found) is ValueError
     assert str(found) == "no cursor"
 
 
 def test_unknown_error_becomes_a_store_error() -> None:
-    found = error_of(failure(1, ZeroDivisionError("surprise")))
+    found = error_of(raised(1, ZeroDivisionError("surprise")))
     assert type(found) is StoreError
     assert str(found) == "ZeroDivisionError: surprise"

@@ -17,7 +17,7 @@ from tinysvc.core.errors import ConfigurationError
 from tinysvc.core.job_errors import KeyReused, StoreError
 from tinysvc.jobs.keeper import shared_store
 from tinysvc.jobs.keeper.shared_store import SharedStore
-from tinysvc.jobs.records import MISSED, Change, Claimed, Record, ResultHead, State
+from tinysvc.jobs.records import MISSED, Change, Claimed, Failure, Record, ResultHead, State
 from tinysvc.jobs.store import Store
 
 pytestmark = pytest.mark.asyncio
@@ -234,7 +234,7 @@ async def test_retry_that_was_committed_before_the_answer_returns_its_record(
     keeper, other = await servers.start(), await servers.start()
     await keeper.submit(new_job())
     running = (await claimed(other)).record
-    assert await other.fail(running.id, running.attempt, "error", "", {"status": 500}, None)
+    assert await other.fail(running.id, running.attempt, Failure("error", problem={"status": 500}))
     await die_after(servers, keeper, "retry", monkeypatch)
     retried = await other.retry(running.id)
     assert isinstance(retried, Record)

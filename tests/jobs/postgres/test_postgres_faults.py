@@ -20,7 +20,7 @@ from postgres_stores import HEAD, claimed, failed, new_job, opened, record_of, r
 from system import is_alive
 from tinysvc.core.job_errors import StoreError, StoreFull
 from tinysvc.jobs.postgres.store import PostgresStore
-from tinysvc.jobs.records import State
+from tinysvc.jobs.records import Failure, State
 
 pytestmark = [
     pytest.mark.asyncio,
@@ -76,7 +76,7 @@ async def test_each_change_takes_place_once_although_its_commit_was_cut(
     cut()
     assert await store.save(job.id, 1, b"value")
     cut()
-    assert await store.fail(job.id, 1, "error", "text", None, time.time())
+    assert await store.fail(job.id, 1, Failure("error", "text", retry_at=time.time()))
     again = (await claimed(store)).record
     cut()
     assert await store.release(job.id, again.attempt, "shutdown")

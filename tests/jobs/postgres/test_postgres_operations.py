@@ -12,7 +12,7 @@ from tinysvc.core.job_errors import KeyReused, TooManyWaiting
 from tinysvc.jobs import states
 from tinysvc.jobs.postgres.batch import Batch, Operation
 from tinysvc.jobs.postgres.operations import Accept, Attempt, Cancel, Retry, Stopped
-from tinysvc.jobs.records import Record, State
+from tinysvc.jobs.records import Failure, Record, State
 
 ID = "a" * 32
 OWNER = "1-owner"
@@ -43,7 +43,7 @@ FINISHED = changed(states.finish(running(), 1, HEAD, 7.0))
 LAPSED = changed(states.lapse(running(), 7.0))
 ELSEWHERE = replace(running(), owner="2-other")
 CANCELLED = changed(states.cancel(running(), 7.0))
-FAILED = changed(states.fail(running(), 1, "error", "", None, None, True, 7.0))
+FAILED = changed(states.fail(running(), 1, Failure("error"), 7.0))
 
 
 @pytest.mark.parametrize(
@@ -67,9 +67,11 @@ def test_end_of_an_attempt(record: Record | None, repeated: bool, wanted: bool) 
 
 @pytest.mark.parametrize("repeated", [False, True])
 def test_failure_that_was_cut_off_is_recognized_while_the_next_attempt_runs(repeated: bool) -> None:
-    paused = changed(states.fail(running(), 1, "error", "", None, 7.0, True, 7.0))
+    paused = changed(states.fail(running(), 1, Failure("error", retry_at=7.0), 7.0))
     again = changed(states.claim(paused, OWNER, 8.0))
-    fail = Attempt(ID, 1, lambda record, now: states.fail(record, 1, "error", "", None, now, True, now), cause="error")
+    fail = Attempt(
+        ID, 1, lambda record, now: states.fail(record, 1, Failure("error", retry_at=now), now), cause="error"
+    )
     assert answer_of(fail, again, repeated=repeated) is repeated
 
 

@@ -13,7 +13,7 @@ import pytest
 from job_services import JobService, document, header, job_service
 from tinysvc import Background, Handler, Request, io_resource, job_route
 from tinysvc.core.responses import Response
-from tinysvc.jobs.records import Progress
+from tinysvc.jobs.records import Failure, Progress
 
 EVENTS = {"accept": "text/event-stream"}
 marks: list[str] = []
@@ -66,7 +66,7 @@ async def test_stream_has_each_change_and_ends_with_the_job() -> None:
         assert (await anext(events))[1]["state"] == "running"
         await service.store.progress(job["id"], 1, Progress(fraction=0.5))
         assert (await anext(events))[1]["progress"] == 0.5
-        await service.store.fail(job["id"], 1, "error", "", None, None)
+        await service.store.fail(job["id"], 1, Failure("error"))
         assert [data["state"] async for _, data in events] == ["failed"]
 
 

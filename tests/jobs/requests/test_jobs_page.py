@@ -12,7 +12,7 @@ from browser import Page, chromium, needs_browser
 from contrast import LEAST_CONTRAST
 from jobs_page_app import TOKEN, service_of
 from memory_store import MemoryStore
-from tinysvc.jobs.records import NewJob, Progress, ResultHead
+from tinysvc.jobs.records import Failure, NewJob, Progress, ResultHead
 from tinysvc.testing import serving
 
 pytestmark = [pytest.mark.browser, needs_browser]
@@ -39,7 +39,7 @@ def started(store: MemoryStore, route: str = "/trainings") -> str:
 
 def failed(store: MemoryStore) -> str:
     job_id = started(store)
-    now(store.fail(job_id, 1, "worker-died", "SIGSEGV", FAILED, None))
+    now(store.fail(job_id, 1, Failure("worker-died", "SIGSEGV", problem=FAILED)))
     return job_id
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tinysvc.jobs.records import NewJob, Progress, ResultHead, State
+from tinysvc.jobs.records import Failure, NewJob, Progress, ResultHead, State
 from tinysvc.jobs.sqlite.database_file import prepare_file
 from tinysvc.jobs.sqlite.tables import Content, Tables
 
@@ -47,7 +47,7 @@ def test_no_operation_scans_the_table(tables: Any) -> None:
     table.next_due()
     table.claim({ROUTE: 3}, 3, "")
     table.attempts_of("server")
-    table.fail(job_id, 1, "error", "", None, 5e9, True)
+    table.fail(job_id, 1, Failure("error", retry_at=5e9))
     table.cancel(job_id)
     table.sweep(9e9)
     table.get(job_id)

@@ -22,7 +22,7 @@ from ...pool.state import QUEUED, RUNNING, Job
 from ...runtime.attempt_jobs import attempt_job
 from ...runtime.cpu_messages import RequestMessage
 from ...runtime.durable_jobs import DurablePlace
-from ..records import Claimed
+from ..records import Claimed, Failure
 from ..store import Store
 from ..stored_request import decode_request
 from .attempt_answers import AttemptAnswers
@@ -200,16 +200,9 @@ class RunningAttempt:
             f"; the next one starts in {pause:.0f} s" if again else "; there is no further one",
             f"\n{end.traceback}" if end.traceback else "",
         )
-        return partial(
-            self._store.fail,
-            self.id,
-            self.number,
-            end.cause,
-            end.detail,
-            end.problem,
-            None if pause is None else time.time() + pause,
-            end.counts,
-        )
+        retry_at = None if pause is None else time.time() + pause
+        failure = Failure(end.cause, end.detail, end.problem, retry_at, end.counts)
+        return partial(self._store.fail, self.id, self.number, failure)
 
     async def _report(self, write: Callable[[], Awaitable[bool]]) -> bool:
         """Write, and again until the store takes it. False: the attempt is not the newest, or the job is cancelled."""

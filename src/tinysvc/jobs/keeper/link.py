@@ -16,10 +16,10 @@ from .messages import (
     Answer,
     Ask,
     Changed,
-    Failure,
     Frames,
     Hello,
     Message,
+    Raised,
     Refused,
     Welcome,
     error_of,
@@ -133,7 +133,7 @@ class KeeperLink:
         match message:
             case Answer():
                 self._on_answer(message)
-            case Failure():
+            case Raised():
                 future, _ = self._waiting.pop(message.number, _NO_CALL)
                 if future is not None and not future.done():
                     future.set_exception(error_of(message))

@@ -1,7 +1,7 @@
 """The messages between the keeper of a store and other server processes, and their frames on a Unix socket.
 
     other process -> keeper     Hello, then any number of Ask
-    keeper -> other process     Welcome or Refused, then for each Ask an Answer or a Failure, in any order;
+    keeper -> other process     Welcome or Refused, then for each Ask an Answer or a Raised, in any order;
                                 a Changed for each committed change
 
 A frame is its length (4 bytes, big-endian) and a message in MessagePack. Both ends belong to one user on one machine,
@@ -21,7 +21,19 @@ from msgspec import Raw, msgpack
 
 from ...core.forks import detach_in_child
 from ...core.job_errors import KeyReused, StoreError, StoreFull, TooManyWaiting
-from ..records import CancelOutcome, Change, Claimed, NewJob, Page, Progress, Record, ResultHead, State, Submitted
+from ..records import (
+    CancelOutcome,
+    Change,
+    Claimed,
+    Failure,
+    NewJob,
+    Page,
+    Progress,
+    Record,
+    ResultHead,
+    State,
+    Submitted,
+)
 from ..states import Refusal
 
 log = logging.getLogger("tinysvc.jobs")
@@ -70,7 +82,7 @@ class Answer(msgspec.Struct, frozen=True, tag="answer"):
     value: Raw
 
 
-class Failure(msgspec.Struct, frozen=True, tag="failure"):
+class Raised(msgspec.Struct, frozen=True, tag="raised"):
     """The method raised an error of ERRORS; `arguments` are those of its constructor."""
 
     number: int
@@ -98,7 +110,7 @@ class Retried(msgspec.Struct, frozen=True):
     refusal: Refusal | None = None
 
 
-Message = Hello | Welcome | Refused | Ask | Answer | Failure | Changed
+Message = Hello | Welcome | Refused | Ask | Answer | Raised | Changed
 
 
 class Method(NamedTuple):
@@ -121,7 +133,7 @@ METHODS: dict[str, Method] = {
     "progress": _method(tuple[str, int, Progress], bool),
     "save": _method(tuple[str, int, bytes], bool),
     "finish": _method(tuple[str, int, ResultHead, bytes], bool),
-    "fail": _method(tuple[str, int, str, str, dict[str, Any] | None, float | None, bool], bool),
+    "fail": _method(tuple[str, int, Failure], bool),
     "release": _method(tuple[str, int, str], bool),
     "cancel": _method(tuple[str], CancelOutcome),
     "stopped": _method(tuple[str, int], bool),
@@ -139,7 +151,7 @@ ERRORS: dict[str, type[Exception]] = {
 """The errors that travel. Others travel as a StoreError."""
 
 
-def failure(number: int, error: Exception) -> Failure:
+def raised(number: int, error: Exception) -> Raised:
     """The message for an error that a method of the store raised."""
     match error:
         case KeyReused():
@@ -147,16 +159,16 @@ def failure(number: int, error: Exception) -> Failure:
         case StoreError() | TooManyWaiting():
             arguments = [error.message, error.retry_after]
         case ValueError():  # a cursor that is none
-            return Failure(number, "ValueError", [str(error)])
+            return Raised(number, "ValueError", [str(error)])
         case _:
             error = StoreError(f"{type(error).__name__}: {error}")
             arguments = [error.message]
-    return Failure(number, type(error).__name__, arguments)
+    return Raised(number, type(error).__name__, arguments)
 
 
-def error_of(failed: Failure) -> Exception:
-    """The error that a Failure reports."""
-    return ERRORS[failed.error](*failed.arguments)
+def error_of(raised: Raised) -> Exception:
+    """The error that the method of the store has raised."""
+    return ERRORS[raised.error](*raised.arguments)
 
 
 _encoder = msgpack.Encoder()

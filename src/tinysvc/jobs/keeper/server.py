@@ -29,7 +29,7 @@ from .messages import (
     Refused,
     Retried,
     Welcome,
-    failure,
+    raised,
     raw,
 )
 from .owners import release_unknown
@@ -177,7 +177,7 @@ class _Connection:
         except Exception as error:
             if not isinstance(error, (JobError, ValueError)):
                 log.exception("the store failed in %s", ask.method)
-            self.frames.send(failure(ask.number, error))
+            self.frames.send(raised(ask.number, error))
         else:
             self.frames.send(Answer(ask.number, value))
 

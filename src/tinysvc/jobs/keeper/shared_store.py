@@ -33,6 +33,7 @@ from ..records import (
     CancelOutcome,
     Change,
     Claimed,
+    Failure,
     NewJob,
     Page,
     Progress,
@@ -356,17 +357,8 @@ class SharedStore:
     async def finish(self, job_id: str, attempt: int, head: ResultHead, body: bytes) -> bool:
         return await self._end("finish", "succeeded", job_id, attempt, head, body)
 
-    async def fail(
-        self,
-        job_id: str,
-        attempt: int,
-        cause: str,
-        detail: str,
-        problem: dict[str, Any] | None,
-        retry_at: float | None,
-        counts: bool = True,
-    ) -> bool:
-        return await self._end("fail", cause, job_id, attempt, cause, detail, problem, retry_at, counts)
+    async def fail(self, job_id: str, attempt: int, failure: Failure) -> bool:
+        return await self._end("fail", failure.cause, job_id, attempt, failure)
 
     async def release(self, job_id: str, attempt: int, cause: str) -> bool:
         return await self._end("release", cause, job_id, attempt, cause)

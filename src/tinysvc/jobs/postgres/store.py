@@ -27,6 +27,7 @@ from ..records import (
     CancelOutcome,
     Change,
     Claimed,
+    Failure,
     NewJob,
     Page,
     Progress,
@@ -267,21 +268,12 @@ class PostgresStore:
 
         return await self._attempt(job_id, attempt, change, cause="succeeded", content=("result", body))
 
-    async def fail(
-        self,
-        job_id: str,
-        attempt: int,
-        cause: str,
-        detail: str,
-        problem: dict[str, Any] | None,
-        retry_at: float | None,
-        counts: bool = True,
-    ) -> bool:
+    async def fail(self, job_id: str, attempt: int, failure: Failure) -> bool:
 
         def change(record: Record, now: float) -> Record | Refusal:
-            return states.fail(record, attempt, cause, detail, problem, retry_at, counts, now)
+            return states.fail(record, attempt, failure, now)
 
-        return await self._attempt(job_id, attempt, change, cause=cause)
+        return await self._attempt(job_id, attempt, change, cause=failure.cause)
 
     async def release(self, job_id: str, attempt: int, cause: str) -> bool:
 

@@ -22,7 +22,19 @@ from typing import Any, BinaryIO
 
 from ...core.job_errors import StoreError
 from ..callbacks import Callbacks
-from ..records import CancelOutcome, Change, Claimed, NewJob, Page, Progress, Record, ResultHead, State, Submitted
+from ..records import (
+    CancelOutcome,
+    Change,
+    Claimed,
+    Failure,
+    NewJob,
+    Page,
+    Progress,
+    Record,
+    ResultHead,
+    State,
+    Submitted,
+)
 from ..states import Refusal
 from .database_file import prepare_file
 from .files import INLINE, Files, FsyncFailed
@@ -106,7 +118,7 @@ class SqliteStore:
             saved = await self._read(claim.saved) if claim.saved else None
         except OSError as error:
             detail = f"The stored request cannot be read: {error.strerror}."
-            await self.fail(record.id, record.attempt, "error", detail, None, None)
+            await self.fail(record.id, record.attempt, Failure("error", detail))
             return None
         return Claimed(record, claim.request, body, saved)
 
@@ -127,18 +139,8 @@ class SqliteStore:
         content, file = await self._content(f"result-{job_id}", body)
         return bool(await self._settled(file, self._tables.finish_attempt, job_id, attempt, head, content))
 
-    async def fail(
-        self,
-        job_id: str,
-        attempt: int,
-        cause: str,
-        detail: str,
-        problem: dict[str, Any] | None,
-        retry_at: float | None,
-        counts: bool = True,
-    ) -> bool:
-        done: bool = await self._change(self._tables.fail, job_id, attempt, cause, detail, problem, retry_at, counts)
-        return done
+    async def fail(self, job_id: str, attempt: int, failure: Failure) -> bool:
+        return bool(await self._change(self._tables.fail, job_id, attempt, failure))
 
     async def release(self, job_id: str, attempt: int, cause: str) -> bool:
         return bool(await self._change(self._tables.release, job_id, attempt, cause))

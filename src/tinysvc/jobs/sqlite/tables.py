@@ -25,6 +25,7 @@ from ..records import (
     WAITING,
     CancelOutcome,
     Change,
+    Failure,
     NewJob,
     Page,
     Progress,
@@ -315,21 +316,8 @@ class Tables:
             self._db.execute("INSERT INTO results VALUES (?, ?, ?)", (seq, *body))
         return seq is not None
 
-    def fail(
-        self,
-        job_id: str,
-        attempt: int,
-        cause: str,
-        detail: str,
-        problem: dict[str, Any] | None,
-        retry_at: float | None,
-        counts: bool,
-    ) -> bool:
-        now = self.clock()
-        seq = self._write(
-            job_id, lambda record: states.fail(record, attempt, cause, detail, problem, retry_at, counts, now)
-        )
-        return seq is not None
+    def fail(self, job_id: str, attempt: int, failure: Failure) -> bool:
+        return self._write(job_id, lambda record: states.fail(record, attempt, failure, self.clock())) is not None
 
     def release(self, job_id: str, attempt: int, cause: str) -> bool:
         return self._write(job_id, lambda record: states.release(record, attempt, cause, self.clock())) is not None
