@@ -24,7 +24,7 @@ from pathlib import Path
 
 from harness import ENVIRONMENT, HERE, MISSED, PYTHON, ROOT, CannotMeasureError, Options, say
 
-PARTS = ("io", "typed", "kusers", "cpu", "batch", "payload", "web", "idle", "start", "scale", "faults", "calls")
+PARTS = ("io", "typed", "kusers", "cpu", "batch", "payload", "web", "idle", "start", "scale", "faults", "calls", "jobs")
 EXTRA = ("trees",)
 """A part that needs an option, and so runs only when it is named."""
 
@@ -51,6 +51,7 @@ SHOWN_VERSIONS = (
     *("tinysvc", "uvloop", "httptools", "orjson", "msgspec", "pydantic", "numpy"),
     *("uvicorn", "starlette", "fastapi", "litestar", "blacksheep", "granian", "aiohttp", "sanic", "robyn"),
     *("litserve", "mosec", "bentoml", "websockets", "httpx"),
+    *("asyncpg", "celery", "rq", "huey", "procrastinate"),
 )
 
 
