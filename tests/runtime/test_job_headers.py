@@ -6,7 +6,7 @@ import pytest
 
 from tinysvc import HTTPError, Request
 from tinysvc.core.headers import Headers
-from tinysvc.runtime.job_headers import after_of, key_of, priority_of, scoped_key, shown_key
+from tinysvc.runtime.job_headers import after_of, key_of, priority_of, scoped_key, sent_values, shown_key
 
 
 def request_with(**headers: str) -> Request:
@@ -56,9 +56,18 @@ def test_wrong_priority_is_refused(text: str) -> None:
 def test_key_is_kept_apart_for_each_sender_and_path() -> None:
     ada, bob = request_with(authorization="Bearer ada"), request_with(authorization="Bearer bob")
     keys = {
-        scoped_key("k", each, path, ["authorization"]) for each in (ada, bob) for path in ("", "/users/7/trainings")
+        scoped_key("k", path, sent_values(each, [("header", "authorization")]))
+        for each in (ada, bob)
+        for path in ("", "/users/7/trainings")
     }
     assert len(keys) == 4
     assert {shown_key(key) for key in keys} == {"k"}
-    assert scoped_key("k", Request("POST", "/"), "", ["authorization"]) == "k"
-    assert scoped_key("", ada, "", ["authorization"]) == ""
+    assert scoped_key("k", "", []) == "k"
+    assert scoped_key("", "", [("authorization", "Bearer ada")]) == ""
+
+
+def test_sent_values_are_those_of_the_named_headers_and_cookies() -> None:
+    sent = [(b"x-user", b"ada"), (b"cookie", b"a=1; sid=7"), (b"x-user", b"bob")]
+    request = Request("POST", "/", headers=Headers(sent))
+    places = [("header", "x-user"), ("header", "x-team"), ("cookie", "sid"), ("cookie", "none")]
+    assert sent_values(request, places) == [("x-user", "ada, bob"), ("cookie sid", "7")]

@@ -6,7 +6,7 @@ that say how to read the body. Credentials that only a resource or middleware re
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -96,10 +96,15 @@ def decode_request(content: bytes) -> StoredRequest:
     return _decode(content)
 
 
-def digest_of(request: Request, body: bytes) -> bytes:
+def digest_of(request: Request, body: bytes, sent: Sequence[tuple[str, str]] = ()) -> bytes:
     """A hash of all parts of a request that the durable job depends on.
 
     Two requests with one `Idempotency-Key` must have the same.
+
+    Args:
+        request: The request.
+        body: Its body.
+        sent: Names and values of the headers and cookies that the handler takes.
     """
     found = sha256()
     for part in (
@@ -108,6 +113,7 @@ def digest_of(request: Request, body: bytes) -> bytes:
         request.raw_query.encode("latin-1", "replace"),
         request.headers.get("content-type", "").encode("latin-1", "replace"),
         body,
+        *(text.encode("latin-1", "replace") for pair in sent for text in pair),
     ):
         found.update(len(part).to_bytes(8, "big"))
         found.update(part)

@@ -91,21 +91,35 @@ def key_of(request: Request) -> str:
     return text
 
 
-def scoped_key(key: str, request: Request, path: str, credentials: Sequence[str]) -> str:
+def sent_values(request: Request, places: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Name and value of those of these headers and cookies that the request has.
+
+    Args:
+        request: The request.
+        places: "header" or "cookie", and a name.
+    """
+    found = []
+    for place, name in places:
+        if place == "cookie":
+            found += [(f"cookie {name}", request.cookies[name])] if name in request.cookies else []
+        elif name in request.headers:
+            found.append((name, ", ".join(request.headers.get_all(name))))
+    return found
+
+
+def scoped_key(key: str, path: str, credentials: list[tuple[str, str]]) -> str:
     """The key as the store keeps it, where a key belongs to a route.
 
     Two paths of the route, and two clients with different credentials, never share a durable job by its key.
 
     Args:
         key: The client's key, or "".
-        request: The request.
         path: The path of a route with path parameters; "" for another one.
-        credentials: Names of the headers with credentials.
+        credentials: Those that the request has: see `sent_values`.
     """
-    sent = [(name, request.headers[name]) for name in credentials if name in request.headers]
-    if not key or not (path or sent):
+    if not key or not (path or credentials):
         return key
-    return f"{key}{_SCOPE}{sha256(repr((path, sent)).encode()).hexdigest()[:16]}"
+    return f"{key}{_SCOPE}{sha256(repr((path, credentials)).encode()).hexdigest()[:16]}"
 
 
 def shown_key(key: str) -> str:
