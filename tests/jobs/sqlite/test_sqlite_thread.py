@@ -272,6 +272,34 @@ class Refusing:
 
 
 @pytest.mark.asyncio
+async def test_log_is_copied_after_many_rows_of_one_change_or_of_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep is one change of many rows, and progress is written without a change: the log must not grow by them."""
+    monkeypatch.setattr(sqlite_thread, "CHECKPOINT_CHANGES", 10)
+    numbers, statements, count = Numbers(tmp_path / "numbers.db"), [], iter(range(1000, 10_000))
+
+    def connect() -> sqlite3.Connection:
+        Numbers.connect(numbers).set_trace_callback(statements.append)
+        return numbers.db
+
+    def add_many() -> None:
+        for _ in range(11):
+            numbers.add(next(count))
+
+    monkeypatch.setattr(numbers, "connect", connect)
+    monkeypatch.setattr(numbers, "unwritten", lambda: True)
+    monkeypatch.setattr(numbers, "finish", lambda: numbers.add(next(count)))
+    monkeypatch.setattr(sqlite_thread, "FLUSH_PAUSE", 0.001)
+    thread = SqliteThread(numbers, "numbers.db")
+    await thread.start()
+    for seen in (0, 1):  # by progress alone, then by one change
+        while sum("wal_checkpoint" in each for each in statements) <= seen:
+            await (asyncio.sleep(0.01) if seen == 0 else thread.change(add_many))
+    await thread.close()
+
+
+@pytest.mark.asyncio
 @pytest.mark.parametrize("doubtful", [True, False])
 async def test_failed_checkpoint(
     doubtful: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

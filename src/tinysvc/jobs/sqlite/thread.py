@@ -39,8 +39,9 @@ LOCK_WAIT = 5.0
 """Seconds for which a change waits for a foreign tool that has locked the file."""
 FLUSH_PAUSE = 1.0
 """Seconds after which progress is written, if there is no other change: a crash loses no more of it."""
-CHECKPOINT_CHANGES = 1000
-"""Changes after which the WAL is copied into the file. SQLite's own checkpoint hides a failed fsync, and is off."""
+CHECKPOINT_CHANGES = 2000
+"""Changed rows after which the WAL is copied into the file, also those of a sweep or of progress: else it grows without
+end. SQLite's own checkpoint hides a failed fsync, and is off."""
 
 FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE}
 """The disk is full. SQLITE_IOERR_SHMSIZE: there was no room for the shared-memory file."""
@@ -100,7 +101,7 @@ class SqliteThread:
         self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._closed = False
-        self._changes = 0
+        self._copied = 0  # changed rows at the last checkpoint
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._thread = threading.Thread(target=self._main, name="tinysvc job store", daemon=True)
@@ -172,7 +173,7 @@ class SqliteThread:
         if writes or self._work.unwritten():
             self._commit(writes)
             self._deliver(writes)
-            self._checkpoint(len(writes))
+            self._checkpoint()
         if self.broken:
             self._refuse_all([])
             return False
@@ -277,16 +278,14 @@ class SqliteThread:
         self._call(self.on_broken.call, self.broken)
         self._queue.put(None)
 
-    def _checkpoint(self, changes: int) -> None:
-        self._changes += changes
-        if self._changes < CHECKPOINT_CHANGES or self.broken:
+    def _checkpoint(self) -> None:
+        if self._db.total_changes - self._copied < CHECKPOINT_CHANGES or self.broken:
             return
+        self._copied = self._db.total_changes
         try:
             self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-            self._changes = 0
         except sqlite3.Error as error:
-            self._after_error(error)
-            self._changes = 0  # a full disk: the WAL grows until the next time
+            self._after_error(error)  # a full disk: the WAL grows until the next time
             log.warning("%s: the WAL cannot be copied into the file: %s", self._name, error)
 
     def _refuse_all(self, items: list[_Item]) -> None:
