@@ -32,18 +32,18 @@ def descriptor() -> Iterator[int]:
 
 def test_reader_sees_each_change(descriptor: int) -> None:
     reader = ValueReader(descriptor)
-    assert reader.read() == []
+    assert list(reader.image().values()) == []
     writer = ValueWriter(descriptor)
     assert reader.pid == os.getpid()
     first = writer.add(COUNTER)
     assert first is not None
     writer.numbers[first] += 2
-    assert reader.read() == [(COUNTER, [2.0])]
+    assert list(reader.image().values()) == [(COUNTER, [2.0])]
     second = writer.add(HISTOGRAM)
     assert second is not None
     writer.numbers[second + 3] += 1
     writer.numbers[first] += 0.5
-    assert reader.read() == [(COUNTER, [2.5]), (HISTOGRAM, [0, 0, 0, 1])]
+    assert list(reader.image().values()) == [(COUNTER, [2.5]), (HISTOGRAM, [0, 0, 0, 1])]
     reader.close()
 
 
@@ -54,7 +54,7 @@ def test_full_file_takes_no_further_series(descriptor: int) -> None:
         count += 1
     assert count > 6000
     assert writer.add(Definition("counter", "b", "", ["shop"], ["x" * 20_000])) is None
-    assert (len(reader.read()), reader.lost) == (count, 2)
+    assert (len(list(reader.image().values())), reader.image().lost) == (count, 2)
 
 
 @pytest.mark.parametrize(
@@ -75,8 +75,8 @@ def test_definition_of_the_wrong_form_ends_the_file(descriptor: int, wrong: Any)
     writer.add(COUNTER)
     writer.add(wrong)
     writer.add(HISTOGRAM)
-    assert [definition.name for definition, _ in reader.read()] == ["sold"]
-    assert [definition.name for definition, _ in reader.read()] == ["sold"]
+    assert [definition.name for definition, _ in list(reader.image().values())] == ["sold"]
+    assert [definition.name for definition, _ in list(reader.image().values())] == ["sold"]
 
 
 @pytest.mark.parametrize("position", [0, 64, 72, 100])
@@ -86,7 +86,7 @@ def test_bytes_of_any_kind_do_no_harm(descriptor: int, position: int, word: int)
     for number in range(10):
         writer.add(Definition("counter", "sold", "", ["shop"], [str(number)]))
     os.pwrite(descriptor, struct.pack("Q", word), position)
-    assert len(reader.read()) <= 10
+    assert len(list(reader.image().values())) <= 10
 
 
 def test_numbers_that_are_not_finite_become_0(descriptor: int) -> None:
@@ -94,4 +94,4 @@ def test_numbers_that_are_not_finite_become_0(descriptor: int) -> None:
     first = writer.add(COUNTER)
     assert first is not None
     writer.numbers[first] = float("inf")
-    assert reader.read() == [(COUNTER, [0.0])]
+    assert list(reader.image().values()) == [(COUNTER, [0.0])]

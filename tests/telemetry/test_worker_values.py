@@ -35,7 +35,7 @@ def become_worker(values: WorkerValues) -> ValueReader:
 
 
 def numbers(reader: ValueReader) -> dict[tuple[str, ...], list[float]]:
-    return {(each.name, *each.values): found for each, found in reader.read()}
+    return {(each.name, *each.values): found for each, found in list(reader.image().values())}
 
 
 def test_only_changes_after_the_fork_are_shared(values: WorkerValues) -> None:
@@ -54,7 +54,7 @@ def test_gauge_has_its_value_and_the_time(values: WorkerValues) -> None:
     gauge = Gauge("level", "Level.", registry=CollectorRegistry(), multiprocess_mode="mostrecent")
     reader = become_worker(values)
     gauge.set(4)
-    ((definition, (value, when)),) = reader.read()
+    ((definition, (value, when)),) = list(reader.image().values())
     assert (definition.mode, value, when > 0) == ("mostrecent", 4, True)
 
 

@@ -190,7 +190,8 @@ class RunningService:
     def _add_pool(self, name: str, plans: list[Plan]) -> dict[Plan, Handler]:
         """A pool, not yet started, and the handlers of its cpu routes: its workers know only the routes of the pool."""
         program = CpuProgram([endpoint_of(each, self.settings) for each in plans])
-        pool = create_pool(name, program, self.settings, self._inherited)
+        shared = None if self.metrics is None else self.metrics.shared
+        pool = create_pool(name, program, self.settings, self._inherited, shared)
         self.pools.append(pool)
         shares_pool = any(plan.route.durable is None for plan in plans)
         handlers = {}

@@ -11,7 +11,11 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from ..core.requests import Request
+from ..pool.program import SharedMemory
+from ..telemetry.author_metrics import AuthorMetrics
 from ..telemetry.instruments import Registry
+from ..telemetry.value_file import SIZE
+from ..telemetry.worker_values import share_values
 from .pool_metrics import PoolMetrics
 from .process_metrics import LoopLag, process_metrics
 from .request_metrics import RequestMetrics
@@ -24,10 +28,17 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?P<trace_id>[0-9a-f]{32})-[0-9a-f]{16}-
 
 
 class ServiceMetrics:
-    """The registry of a running service. `requests` counts its requests."""
+    """The registry of a running service. `requests` counts its requests; `shared` has the author's counts in workers.
 
-    def __init__(self) -> None:
+    Args:
+        has_siblings: Other server processes serve the same service.
+    """
+
+    def __init__(self, *, has_siblings: bool = False) -> None:
         self.registry = Registry()
+        author = AuthorMetrics(has_siblings=has_siblings)
+        self.registry.add_thread_source(author.metrics)
+        self.shared = SharedMemory(SIZE, share_values, author.attach)
         self.requests = RequestMetrics(self.registry, trace_of_header)
 
     def start(self, stack: AsyncExitStack, pools: Sequence[ProcessPoolExecutor | ExternalPool]) -> None:

@@ -147,8 +147,10 @@ class Server:
         from .metrics_endpoint import MetricsEndpoint, own_port
         from .snapshot_exchange import SnapshotExchange
 
-        self._metrics = ServiceMetrics()
-        registry, place = self._metrics.registry, self._metrics_place
+        place = self._metrics_place
+        has_siblings = place is not None and place.link is not None
+        self._metrics = ServiceMetrics(has_siblings=has_siblings)
+        registry = self._metrics.registry
         if place is not None and place.link is not None:
             self._exchange = SnapshotExchange(place.link, registry)
             stack.callback(self._exchange.close)

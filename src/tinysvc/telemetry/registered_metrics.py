@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections.abc import Iterable
 from math import inf, isfinite
 from typing import Any, NamedTuple
@@ -20,6 +21,11 @@ log = logging.getLogger("tinysvc")
 
 _MODES: dict[str, Mode] = {"min": "min", "max": "max", "sum": "sum", "mostrecent": "mostrecent"}
 _KINDS: dict[str, Kind] = {"counter": "counter", "histogram": "histogram", "summary": "summary"}
+
+SLICE, PAUSE = 50, 0.00005
+"""After so many series, a thread that reads metrics sleeps for so many seconds: the event loop takes the interpreter's
+lock. Otherwise the loop would wait for it for 5 ms, again and again."""
+
 _reported: set[str] = set()
 
 
@@ -44,6 +50,7 @@ def registered_metrics() -> list[Registered]:
     found: list[Registered] = []
     for collector in list(module.REGISTRY._collector_to_names):
         if not isinstance(collector, standard):
+            time.sleep(PAUSE)
             try:
                 for family in collector.collect():
                     found += _metrics(family, getattr(collector, "_multiprocess_mode", ""))
@@ -85,7 +92,9 @@ def _sum_of_samples(family: Any, kind: Kind) -> Metric:
     """A counter, histogram or summary."""
     labels = _label_names(family.samples, "le" if kind == "histogram" else "quantile" if kind == "summary" else "")
     found: dict[tuple[str, ...], dict[Any, Any]] = {}
-    for sample in family.samples:
+    for number, sample in enumerate(family.samples, 1):
+        if not number % SLICE:
+            time.sleep(PAUSE)
         values = found.setdefault(tuple(sample.labels.get(label, "") for label in labels), {})
         suffix = sample.name.removeprefix(family.name)
         values[float(sample.labels["le"]) if suffix == "_bucket" else suffix] = sample
