@@ -277,7 +277,8 @@ async def test_log_is_copied_after_many_rows_of_one_change_or_of_none(
 ) -> None:
     """A sweep is one change of many rows, and progress is written without a change: the log must not grow by them."""
     monkeypatch.setattr(sqlite_thread, "CHECKPOINT_CHANGES", 10)
-    numbers, statements, count = Numbers(tmp_path / "numbers.db"), [], iter(range(1000, 10_000))
+    numbers, count = Numbers(tmp_path / "numbers.db"), iter(range(1000, 10_000))
+    statements: list[str] = []
 
     def connect() -> sqlite3.Connection:
         Numbers.connect(numbers).set_trace_callback(statements.append)
