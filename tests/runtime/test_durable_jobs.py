@@ -12,7 +12,7 @@ from tinysvc import ConfigurationError, Request, Response, Service, io_route, jo
 from tinysvc.core.responses import Handler
 from tinysvc.core.settings import Settings
 from tinysvc.pool.state import Job
-from tinysvc.runtime.durable_jobs import DurablePlace
+from tinysvc.runtime.durable_jobs import DurablePlace, EndedAttempt
 from tinysvc.runtime.running_service import at_work
 
 
@@ -24,6 +24,7 @@ class NotedJobs:
     """Notes what a running service asks of its durable jobs."""
 
     problem = ""
+    on_attempt_end: Callable[[EndedAttempt], None] | None = None
 
     def __init__(self) -> None:
         self.noted: list[str] = []
@@ -47,6 +48,9 @@ class NotedJobs:
 
     async def answer(self, job: Job, question: Any, body: bytes) -> tuple[Any, bytes]:
         raise AssertionError("no job asks")
+
+    async def counts(self, route: str) -> Mapping[str, int]:
+        return {}
 
     def start(self, on_broken: Callable[[], None]) -> None:
         self.on_broken = on_broken

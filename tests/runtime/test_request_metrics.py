@@ -29,11 +29,11 @@ class Counted:
         def respond(error: BaseException, request: Request) -> Response:
             return error_response(error, request, {})
 
-        return self.metrics.around(handler, "/items/{name}", respond, **options)
+        return self.metrics.around(handler, "GET", "/items/{name}", respond, **options)
 
     def counts(self) -> Counts:
         (metric,) = self.registry.snapshot()
-        return {tuple(point.labels): sum(point.counts) for point in metric.points}
+        return {tuple(point.labels): sum(point.counts) for point in metric.points if sum(point.counts)}
 
     def exemplars(self) -> list[str]:
         (metric,) = self.registry.snapshot()

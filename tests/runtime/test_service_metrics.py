@@ -9,9 +9,9 @@ import httpx
 import pytest
 
 from scrapes import scrape
-from tinysvc import Request, Service, io_route
+from tinysvc import Request, Service, cpu_route, io_route
 from tinysvc.core.headers import Headers
-from tinysvc.runtime.service_metrics import trace_of_header
+from tinysvc.runtime.service_metrics import sampled_trace
 from tinysvc.testing import serving
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
@@ -29,7 +29,7 @@ TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 )
 def test_only_a_sampled_trace_has_an_id(header: str, trace_id: str) -> None:
     headers = Headers([(b"traceparent", header.encode())] if header else [])
-    assert trace_of_header(Request("GET", "/", headers=headers)) == trace_id
+    assert sampled_trace(Request("GET", "/", headers=headers)) == trace_id
 
 
 @io_route("/")
@@ -43,6 +43,22 @@ def test_exemplar_names_the_trace_of_a_request() -> None:
         accept = {"accept": "application/openmetrics-text; version=1.0.0"}
         assert f'# {{trace_id="{TRACE_ID}"}}' in httpx.get(f"{url}/metrics", headers=accept).text
         assert TRACE_ID not in scrape(f"{url}/metrics").text  # the older format has no exemplars
+
+
+@cpu_route("/cached/{number}", cache=60)
+def cached(number: int) -> int:
+    return number
+
+
+def test_use_of_the_cache_is_counted() -> None:
+    with serving(Service(root, cached), cpu_workers=1, metrics="/metrics") as url:
+        for number in (1, 2, 1, 1):
+            httpx.get(f"{url}/cached/{number}")
+        found = scrape(f"{url}/metrics")
+    assert found.sum("tinysvc_cache_requests_total", result="hit") == 2
+    assert found.sum("tinysvc_cache_requests_total", result="miss") == 2
+    assert found.sum("tinysvc_cache_size_bytes") > 0
+    assert found.sum("tinysvc_pool_jobs_total", outcome="ok") == 2
 
 
 def test_service_without_the_option_loads_nothing_of_it() -> None:

@@ -19,7 +19,7 @@ from tinysvc.jobs.records import Change, Claimed, Failure, Record, ResultHead
 from tinysvc.jobs.requests.endpoints import JobEndpoints
 from tinysvc.jobs.stored_request import decode_request
 from tinysvc.pool.state import Job
-from tinysvc.runtime.durable_jobs import DurablePlace
+from tinysvc.runtime.durable_jobs import DurablePlace, EndedAttempt
 from tinysvc.runtime.running_service import RunningService, at_work
 from tinysvc.service.plan import Plan
 
@@ -28,6 +28,7 @@ class JobsWithoutRunner:
     """Durable jobs that are accepted, and never run by themselves."""
 
     problem = ""
+    on_attempt_end: Callable[[EndedAttempt], None] | None = None
 
     def __init__(self, store: MemoryStore, settings: Settings) -> None:
         self.store = store
@@ -49,6 +50,9 @@ class JobsWithoutRunner:
 
     async def answer(self, job: Job, question: Any, body: bytes) -> tuple[Any, bytes]:
         raise AssertionError("no job asks")
+
+    async def counts(self, route: str) -> Mapping[str, int]:
+        return (await self.store.page(route, None, 1, "")).counts
 
     def start(self, on_broken: Callable[[], None]) -> None: ...
 

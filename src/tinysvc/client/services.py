@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from time import monotonic
+from typing import Any, NamedTuple
 
 from ..core.errors import ConfigurationError
 from ..core.settings import Settings
@@ -24,15 +25,27 @@ from .client_tls import client_context
 from .deadlines import Deadlines
 from .hedging import first_response
 from .messages import Incoming, Outgoing
-from .replica import Shared
+from .replica import Replica, Shared
 from .replicas import Replicas
 
 SWEEP = 1.0
 """Seconds between two looks for connections that are idle for too long."""
 
 
+class CallEnd(NamedTuple):
+    """How a call has ended, or that its response has begun."""
+
+    service: str
+    method: str
+    seconds: float
+    """Until the head of the response, or the failure."""
+    attempts: int
+    """Requests that were sent."""
+    result: Incoming | BaseException
+
+
 class Services:
-    """The services that can be called.
+    """The services that can be called. `on_end` is called with each end of a call, if it is set.
 
     Args:
         addresses: The addresses of each service.
@@ -46,6 +59,7 @@ class Services:
         if tls is None and any(each.scheme == "https" for replicas in addresses.values() for each in replicas):
             tls = client_context()
         self.addresses = addresses
+        self.on_end: Callable[[CallEnd], None] | None = None
         self._settings = settings
         self._tls = tls
         self._replicas: dict[str, Replicas] = {}
@@ -87,9 +101,35 @@ class Services:
         if self._sweeping is None:
             self._sweep_later()
         attempts = Attempts(replicas, request, deadline, idempotent)
-        if hedge is None or not (idempotent and request.can_repeat):
-            return await attempts.response(now)
-        return await first_response(attempts.response(now), hedge, attempts.hedge)
+        response = attempts.response(now)
+        if hedge is not None and idempotent and request.can_repeat:
+            response = first_response(response, hedge, attempts.hedge)
+        if self.on_end is None:
+            return await response
+        return await self._observed(service, request.method, response, attempts, now)
+
+    async def _observed(
+        self, service: str, method: str, response: Coroutine[Any, Any, Incoming], attempts: Attempts, begin: float
+    ) -> Incoming:
+        result: Incoming | BaseException
+        try:
+            result = await response
+        except BaseException as error:
+            result = error
+        if self.on_end is not None:
+            self.on_end(CallEnd(service, method, monotonic() - begin, attempts.sent, result))
+        if isinstance(result, BaseException):
+            try:
+                raise result
+            finally:
+                del result  # break the reference cycle with this frame
+        return result
+
+    def replicas(self) -> Iterator[tuple[str, Replica]]:
+        """The replicas that are known now, with the names of their services."""
+        for service, replicas in self._replicas.items():
+            for replica in replicas.every:
+                yield service, replica
 
     def _opened(self, service: str) -> Replicas:
         addresses = self.addresses.get(service)

@@ -14,7 +14,7 @@ from ..core.job_errors import StoreError
 from ..core.responses import Handler
 from ..core.settings import Settings
 from ..pool.state import Job
-from ..runtime.durable_jobs import DurablePlace
+from ..runtime.durable_jobs import DurablePlace, EndedAttempt
 from ..service.plan import Plan
 from ..service.service import Service
 from .attempts.runner import Runner
@@ -43,6 +43,7 @@ class ServiceJobs:
 
     def __init__(self, service: Service, settings: Settings, store: Store, owner: str) -> None:
         self.store = store
+        self.on_attempt_end: Callable[[EndedAttempt], None] | None = None
         self._owner = owner
         self._service = service
         self._settings = settings
@@ -90,8 +91,13 @@ class ServiceJobs:
         """The answer to `job.save(...)` or `job.progress(...)`."""
         return await self._runner.answers.answer(job, question, body)
 
+    async def counts(self, route: str) -> Mapping[str, int]:
+        """How many durable jobs of a route are in each state."""
+        return (await self.store.page(route, None, 1, "")).counts
+
     def start(self, on_broken: Callable[[], None]) -> None:
         """Begin to run attempts, to start those of schedules, and to remove what is kept no longer."""
+        self._runner.on_attempt_end = self.on_attempt_end
         self._runner.start()
         self._on_broken = on_broken
         self._ends = [self.store.broken(self._break)]

@@ -64,6 +64,7 @@ class ResponseCache:
     def __init__(self, max_size: int) -> None:
         self.max_size = max_size
         self.size = 0
+        self.hits = self.misses = 0  # requests that got a stored or running result, and those that started one
         self._stored: OrderedDict[Hashable, StoredResponse] = OrderedDict()  # the most recently used one at the end
 
     def get(self, key: Hashable, now: float) -> StoredResponse | None:
@@ -146,11 +147,14 @@ class CachedRoute:
     async def _result(self, key: Hashable, request: Request, body: bytes) -> Response:
         now = time.monotonic()
         if stored := self._cache.get(key, now):
+            self._cache.hits += 1
             return stored.response(now)
         computation = self._running.get(key)
         if computation is None:
+            self._cache.misses += 1
             response, _ = await self._outcome(key, self._start(key, request, body), request)
             return response
+        self._cache.hits += 1
         _, stored = await self._outcome(key, computation, request)
         return stored.response(time.monotonic()) if stored else await self._handler(request)
 

@@ -34,8 +34,23 @@ class DurablePlace(NamedTuple):
     """Cpu routes use the pool, too."""
 
 
+class EndedAttempt(NamedTuple):
+    """An attempt of a durable job that has ended in this server process."""
+
+    route: str
+    """Its path pattern."""
+    cause: str
+    """See jobs/records.py: CAUSES."""
+    waited: float
+    """Seconds from the time at which the durable job was due to the start of the attempt."""
+    ran: float
+    """Seconds of the attempt."""
+
+
 class DurableJobs(Protocol):
-    """The durable jobs of one running service."""
+    """The durable jobs of one running service. `on_attempt_end` is called at each end of an attempt, if it is set."""
+
+    on_attempt_end: Callable[[EndedAttempt], None] | None
 
     @property
     def problem(self) -> str:
@@ -64,6 +79,9 @@ class DurableJobs(Protocol):
 
     async def answer(self, job: Job, question: Any, body: bytes) -> tuple[Any, bytes]:
         """The answer to a question of an attempt that runs as `job`."""
+
+    async def counts(self, route: str) -> Mapping[str, int]:
+        """How many durable jobs of a route are in each state, in the whole store. StoreError if it cannot be read."""
 
     def start(self, on_broken: Callable[[], None]) -> None:
         """Begin to run attempts. `on_broken` is called if the store has closed itself for good."""

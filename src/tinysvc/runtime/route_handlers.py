@@ -52,7 +52,7 @@ class RouteHandlers:
         self._background = background
         self._error_response = error_response
         self._io_limit = IoLimit(settings.max_io_requests) if settings.max_io_requests else None
-        self._response_cache: ResponseCache | None = None  # of all routes with cache=
+        self.response_cache: ResponseCache | None = None  # of all routes with cache=
         self.unstarted_streams = UnstartedStreams()
 
     def io_handler(self, plan: Plan, resources: Mapping[str, Any]) -> Handler:
@@ -144,10 +144,10 @@ class RouteHandlers:
                 "depends on; take them as parameters (Annotated[str, Header()]), or name them: "
                 'cache=Cache(60, headers=["accept"])',
             )
-        self._response_cache = self._response_cache or ResponseCache(self._settings.max_cache_size)
+        self.response_cache = self.response_cache or ResponseCache(self._settings.max_cache_size)
         vary, private = read_by(plan.request_resources, {*plan.server_resources, *plan.request_resources})
         return CachedRoute(
-            handler, route, self._response_cache, binder.headers, self._settings.compress, vary=vary, private=private
+            handler, route, self.response_cache, binder.headers, self._settings.compress, vary=vary, private=private
         )
 
 

@@ -46,6 +46,7 @@ from .waiting_calls import answers_of
 
 if TYPE_CHECKING:
     from ..pool.external import ExternalPool
+    from .caching import ResponseCache
     from .service_metrics import ServiceMetrics
 
 
@@ -128,7 +129,8 @@ class RunningService:
             from ..openapi.page import documentation  # imported only where it is shown
 
             pages = documentation(self.service, plans, self.settings)
-        calls = CallTable(self, open_services(stack, self.settings), plans)
+        services = open_services(stack, self.settings)
+        calls = CallTable(self, services, plans)
         stack.enter_context(callable_here(self.calls))
         stack.enter_context(callable_from_here(calls))
         calls.check(called_handlers(plans))
@@ -137,7 +139,7 @@ class RunningService:
             handlers |= {place.plan: self.durable.post(place) for place in self._places.values()}
             pages |= self.durable.pages()
         if self.metrics is not None:
-            self.metrics.start(stack, self.pools)
+            self.metrics.start(stack, self, services)
         await self._start_pools(stack)
         for pool in self.pools:
             durable = self.durable.answer if self.durable else None
@@ -162,7 +164,7 @@ class RunningService:
         handler = self._handlers.outermost(plan, handler)
         if self.metrics is not None:
             is_socket = bool(socket_parameter(plan))
-            handler = self.metrics.requests.around(handler, path, self._error_response, is_socket=is_socket)
+            handler = self.metrics.requests.around(handler, methods[0], path, self._error_response, is_socket=is_socket)
         if plan.middleware:
             self._middleware_of[handler] = plan.middleware
         self._path_of[handler] = path
@@ -223,6 +225,15 @@ class RunningService:
                     starting.create_task(pool.start())
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
+
+    @property
+    def response_cache(self) -> ResponseCache | None:
+        """The cache that all routes with cache= share; None if there is none."""
+        return self._handlers.response_cache
+
+    def durable_routes(self) -> list[str]:
+        """The path patterns of the job routes."""
+        return [plan.path for plan in self._places]
 
     def is_ready(self) -> bool:
         """Whether every pool has all its workers, and every resource and the store of durable jobs is open."""

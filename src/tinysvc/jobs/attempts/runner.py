@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from ...core.job_errors import StoreError
 from ...core.shutdown import MIN_STEP_TIME, LoopCountdown, awake_timeout
 from ...pool.state import Job
-from ...runtime.durable_jobs import DurablePlace
+from ...runtime.durable_jobs import DurablePlace, EndedAttempt
 from ..records import CancelOutcome, Change, Claimed, Record, State
 from ..store import Store
 from .attempt_answers import AttemptAnswers
@@ -49,6 +49,7 @@ class Runner:
 
     def __init__(self, store: Store, places: Sequence[DurablePlace], default_timeout: float) -> None:
         self.answers = AttemptAnswers(store, self._on_stale)
+        self.on_attempt_end: Callable[[EndedAttempt], None] | None = None
         self._store = store
         self._places = {place.plan.path: place for place in places}
         self._capacity = Capacity(places)
@@ -252,6 +253,8 @@ class Runner:
     def _on_end(self, attempt: RunningAttempt) -> None:
         del self._running[attempt.id, attempt.number]
         self._woken.set()
+        if self.on_attempt_end is not None:
+            self.on_attempt_end(attempt.ended())
         if not attempt.task.cancelled() and (error := attempt.task.exception()) is not None:
             log.error("attempt %d of job %s has no reported end", attempt.number, attempt.id, exc_info=error)
 

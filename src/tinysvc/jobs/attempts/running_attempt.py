@@ -21,7 +21,7 @@ from ...core.job_errors import StoreError
 from ...pool.state import QUEUED, RUNNING, Job
 from ...runtime.attempt_jobs import attempt_job
 from ...runtime.cpu_messages import RequestMessage
-from ...runtime.durable_jobs import DurablePlace
+from ...runtime.durable_jobs import DurablePlace, EndedAttempt
 from ..records import Claimed, Failure
 from ..store import Store
 from ..stored_request import decode_request
@@ -75,6 +75,8 @@ class RunningAttempt:
         self.is_at_work = True  # it needs a worker, or the store does not take its end
         self.unreported = ""  # why the store has not taken its end yet
         self._record = claimed.record
+        self._began, self._begin = time.time(), monotonic()
+        self._cause, self._seconds = "shutdown", 0.0  # of its end, if its task is cancelled; and how long it took
         self._timeout = place.plan.route.timeout_or(default_timeout)
         self._store = store
         self._answers = answers
@@ -89,6 +91,10 @@ class RunningAttempt:
         """It has run for longer than short attempts do: none is to wait behind it."""
         return self.job is not None and bool(self.job.started) and monotonic() - self.job.started > SLOW
 
+    def ended(self) -> EndedAttempt:
+        """How it has ended."""
+        return EndedAttempt(self.place.plan.path, self._cause, max(0.0, self._began - self._record.due), self._seconds)
+
     def stop(self, reason: StopReason) -> None:
         """Kill it. The first reason holds, except that a lost attempt is no longer reported in any case."""
         if not self._reason or reason == "lost":
@@ -102,6 +108,8 @@ class RunningAttempt:
         except Exception as error:  # of tinysvc: no attempt must run for ever in the store
             log.exception("%s cannot run", self._name())
             end = end_by_error(error)
+        self._cause = self._reason or ("succeeded" if isinstance(end, Finished) else end.cause)
+        self._seconds = monotonic() - self._begin
         if self.job is not None:
             self._answers.forget(self.job)
         self.is_at_work = False
