@@ -153,7 +153,8 @@ def lines() -> Iterator[io.StringIO]:
 
 
 FIELDS = LogFields(
-    "shop", 30, "slow row", "", 0.0, "/srv/shop.py", 12, "predict", "MainThread", 7, "5f-1", "POST /predict"
+    *("shop", 30, "slow row", "", 0.0, "/srv/shop.py", 12, "predict", "MainThread", 7, "5f-1", "POST /predict"),
+    *("", "", "", 0, b""),
 )
 
 

@@ -8,7 +8,6 @@ once under its task, and under a thread while the thread runs a handler. The req
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from contextvars import ContextVar
 from threading import get_ident
@@ -106,21 +105,5 @@ Example:
 route_name = RequestVariable("route_name", _route_of)
 """Method and path pattern of the current request, as in "POST /predict"."""
 
-
-class LogFormatter(logging.Formatter):
-    """Adds route and request id to the log lines of the author's code, within a request."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
-        is_ours = record.name == "tinysvc" or record.name.startswith("tinysvc.")  # these name the request themselves
-        if not is_ours and not hasattr(record, "worker") and (identity := request_id.get()):
-            where = ", ".join(filter(None, (route_name.get(), f"request {identity}")))
-            first, newline, more = record.message.partition("\n")
-            record.message = f"{first} [{where}]{newline}{more}"
-        return super().formatMessage(record)
-
-
-def configure_logging(level: str, form: str) -> None:
-    """Log to standard error, unless the author has configured the root logger."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(LogFormatter(form))
-    logging.basicConfig(level=level.upper(), handlers=[handler])
+current_attempt: ContextVar[tuple[str, int]] = ContextVar("tinysvc_attempt", default=("", 0))
+"""In a worker: the id of the durable job that runs, and the number of its attempt."""

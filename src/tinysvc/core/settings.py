@@ -131,6 +131,7 @@ class Settings:
     docs: bool = _option(True, "serve /openapi.json, a document of all routes, and /docs, a page to try them")
     jobs_page: bool = _option(False, "serve /jobs, a page of all durable jobs; --reload serves it, too")
     log_level: str = _option("info", "debug, info, warning or error")
+    log_format: str = _option("text", "lines of the log: text, or json for one JSON object a line")
     metrics: str = _option(
         "",
         "serve metrics for Prometheus: on a port of their own, as in 127.0.0.1:9100, on a Unix socket, as in "
@@ -244,6 +245,8 @@ class Settings:
             raise SettingsError("ssl_key and ssl_ca need an ssl_cert; name the file that holds the certificate")
         if self.log_level.lower() not in ("debug", "info", "warning", "error"):
             raise SettingsError(f"log_level takes debug, info, warning or error, not {self.log_level!r}")
+        if self.log_format not in ("text", "json"):
+            raise SettingsError(f"log_format takes text or json, not {self.log_format!r}")
 
     def pool(self, name: str) -> dict[str, Any]:
         """The fields of the pool: its own, else those of the default one."""

@@ -155,6 +155,9 @@ def _end_process(message: str) -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):
             stream.flush()
+    for handler in logging.getLogger().handlers:
+        with suppress(Exception):  # the author's handler may be in any state
+            handler.flush()
     os._exit(0)
 
 

@@ -4,7 +4,7 @@
     in the server: a LOG frame ──> log_record ──> the server's logger of the same name
 
 A job may have taken control of its worker, so nothing in a record is trusted: types are checked, lengths are cut, a
-record creates no logger, and no text can begin a line of the log.
+record creates no logger, no text can begin a line of the log, and no field of `extra=` replaces one of the record.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from ..core.request_context import request_id, route_name
+from ..core.log_records import MAX_EXTRA, SOURCE, RecordSource, extra_of, json_object, source_here
 from ..core.tracebacks import INDENT, MAX_LINE_TEXT, indented, one_line
 from .leftovers import at_end_of_job
 
@@ -50,6 +50,12 @@ class LogFields(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
     process: int
     request_id: str
     route: str
+    trace_id: str
+    span_id: str
+    job_id: str
+    attempt: int
+    extra: bytes
+    """A JSON object, or empty."""
 
 
 # In a worker
@@ -111,6 +117,7 @@ class _Forwarder(logging.Handler):
 
 
 def _fields(record: logging.LogRecord) -> LogFields:
+    source = source_here()
     return LogFields(
         name=_utf8(record.name),
         level=record.levelno,
@@ -122,8 +129,13 @@ def _fields(record: logging.LogRecord) -> LogFields:
         function=_utf8(record.funcName or ""),
         thread=_utf8(record.threadName or ""),
         process=record.process or 0,
-        request_id=request_id.get(),
-        route=route_name.get(),
+        request_id=source.request_id,
+        route=source.route,
+        trace_id=source.trace_id,
+        span_id=source.span_id,
+        job_id=source.job_id,
+        attempt=source.attempt,
+        extra=json_object(extra_of(record)),
     )
 
 
@@ -183,22 +195,52 @@ def _logger(name: str) -> logging.Logger:
 
 
 def _record(logger: logging.Logger, level: int, worker: int, pool: str, fields: LogFields) -> logging.LogRecord:
-    name, path, function, route = map(one_line, (fields.name, fields.pathname, fields.function, fields.route))
-    extra = {"worker": worker, "pool": pool, "request_id": one_line(fields.request_id), "route": route}
-    first, newline, more = indented(_cut(fields.message)).partition("\n")
-    where = [_worker_name(worker, pool)]
-    if route:
-        where.append(route)
-    if extra["request_id"]:
-        where.append(f"request {extra['request_id']}")
-    message = f"{first} [{', '.join(where)}]{newline}{more}"
+    name, path, function = map(one_line, (fields.name, fields.pathname, fields.function))
+    source, worker_name = _source(worker, pool, fields), _worker_name(worker, pool)
+    where = ", ".join(filter(None, (worker_name, source.place())))
+    first, newline, more = indented(source.message).partition("\n")
+    message = f"{first} [{where}]{newline}{more}"
     record = logger.makeRecord(name, level, path, fields.lineno, message, (), None, function)
-    vars(record).update(extra)  # `extra=` would raise where a record factory has already set a request_id
-    record.exc_text = INDENT + indented(fields.exception[-MAX_LOG_TEXT:]) if fields.exception else None
-    record.threadName, record.process, record.processName = one_line(fields.thread), fields.process, where[0]
+    # `extra=` would raise where a record factory has already set a request_id
+    vars(record).update(worker=worker, pool=pool, request_id=source.request_id, route=source.route)
+    setattr(record, SOURCE, source)
+    for field, value in (source.extra or {}).items():
+        if not hasattr(record, field):  # as in `extra=`: no field of the record, and no method, is replaced
+            setattr(record, field, indented(value) if isinstance(value, str) else value)
+    record.exc_text = INDENT + indented(source.exception) if source.exception else None
+    record.threadName, record.process, record.processName = one_line(fields.thread), fields.process, worker_name
     if abs(fields.created - time()) < MAX_CLOCK_SKEW:  # False for NaN, too
         record.created, record.msecs = fields.created, fields.created % 1 * 1000 // 1
     return record
+
+
+def _source(worker: int, pool: str, fields: LogFields) -> RecordSource:
+    identity, route, trace, span, job = map(
+        one_line, (fields.request_id, fields.route, fields.trace_id, fields.span_id, fields.job_id)
+    )
+    return RecordSource(
+        message=_cut(fields.message),
+        request_id=identity,
+        route=route,
+        trace_id=trace,
+        span_id=span,
+        worker=worker,
+        pool=pool,
+        job_id=job,
+        attempt=fields.attempt,
+        exception=fields.exception[-MAX_LOG_TEXT:],
+        extra=_extra(fields.extra),
+    )
+
+
+def _extra(encoded: bytes) -> dict[str, Any]:
+    """The fields of `extra=`; none where the worker has sent too many, or no JSON."""
+    if not encoded or len(encoded) > 2 * MAX_EXTRA:
+        return {}
+    try:
+        return msgspec.json.decode(encoded, type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError):
+        return {}
 
 
 def _worker_name(number: int, pool: str) -> str:

@@ -32,7 +32,7 @@ from ..core.budget import Deadline, current
 from ..core.call_errors import CallFailed
 from ..core.errors import HTTPError, TinysvcError, UnencodableResult
 from ..core.job_errors import NoLongerFits, UnreadableSave
-from ..core.request_context import request_id, route_name
+from ..core.request_context import current_attempt, request_id, route_name
 from ..core.requests import Request
 from ..core.responses import PROBLEM, FileContent, Response, check_headers, problem_response
 from ..pool.program import JobFunction, Reply
@@ -69,6 +69,7 @@ def attempts_of(endpoint: Endpoint, resources: Values) -> JobFunction:
         request = request_of(message.request, content, False)
         request_id.set(message.request.id)
         route_name.set(f"job {endpoint.path}")
+        current_attempt.set((message.job_id, message.attempt))
         current.set(Deadline(message.request.deadline, request))
         try:
             with job.of(request):

@@ -21,6 +21,7 @@ from ..core.errors import (
     UnencodableResult,
     WorkerDied,
 )
+from ..core.log_records import SOURCE, source_here
 from ..core.requests import Request
 from ..core.responses import Response, problem_response
 from ..core.tracebacks import author_traceback, indented, observe_error
@@ -86,8 +87,11 @@ def _logged(error: BaseException, request: Request) -> Response:
     observe_error(error)
     level, text = _log_line(error)
     if text:
-        line = "%s %s (request %s): %s"
-        log.log(level, line, request.method, request.raw_path, request.id, indented(text))
+        source, line = source_here(), "%s %s (request %s): %s"
+        summary, _, details = text.partition("\n")
+        source.message, source.exception = f"{request.method} {request.raw_path}: {summary}", details.strip("\n")
+        arguments = request.method, request.raw_path, request.id, indented(text)
+        log.log(level, line, *arguments, extra={SOURCE: source})
     return problem_response(error if isinstance(error, TinysvcError) else TinysvcError(), request)
 
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ..core import request_context
 from ..core.errors import ConfigurationError, WorkerStartError
 from ..core.os_errors import describe_os_error
 from ..core.settings import Settings, SettingsError, load_settings
@@ -23,6 +22,7 @@ from ..pool.standard_streams import open_standard_streams
 from ..runtime.open_resources import ResourceFailed
 from ..service.plan import plans_of
 from ..service.service import Service
+from ..telemetry.logs import configure_logging
 from .first_process import leave_first_process
 from .listing import is_colourful, route_table, settings_table
 from .loading import TargetError, load_main, load_service
@@ -136,7 +136,7 @@ def run_loaded(load: Callable[[], Service], options: Mapping[str, Any]) -> None:
 
 
 def _serve_alone(service: Service, settings: Settings) -> None:
-    request_context.configure_logging(settings.log_level, "%(levelname)s %(name)s: %(message)s")
+    configure_logging(settings.log_level, settings.log_format)
     server = Server(service, settings)
 
     def ready() -> None:

@@ -19,11 +19,11 @@ import threading
 from contextlib import ExitStack, suppress
 from typing import NoReturn
 
-from ..core import request_context
 from ..core.errors import ConfigurationError
 from ..core.exit_with_parent import exit_with_parent
 from ..core.forks import detach_in_child
 from ..core.settings import Pool, Settings
+from ..telemetry.logs import configure_logging
 from .sockets import rebound
 
 LATE = 8.0
@@ -43,7 +43,7 @@ class ProcessFailed(ConfigurationError):
 
 def start_log(settings: Settings) -> None:
     """Log as a single process does, with the process id in each line."""
-    request_context.configure_logging(settings.log_level, "%(levelname)s %(name)s[%(process)d]: %(message)s")
+    configure_logging(settings.log_level, settings.log_format, shows_process=True)
 
 
 class SupervisorLink:

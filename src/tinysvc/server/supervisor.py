@@ -432,6 +432,7 @@ def _leave(status: int) -> NoReturn:
     try:
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
+        logging.shutdown()  # the exit function that does this was the supervisor's
     finally:
         for stream in (sys.stdout, sys.stderr):
             _flush(stream)
