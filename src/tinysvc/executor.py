@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
+from time import monotonic
 from typing import Any, ParamSpec, TypeVar
 
 from .core.cores import available_cores
@@ -26,7 +27,7 @@ from .pool.importable import refuse_unimportable
 from .pool.job_reply import JobReply, JobStream, unpickled
 from .pool.observer import PoolObserver
 from .pool.program import Program, SharedMemory, function_program
-from .pool.state import Job, Lane, SlotState
+from .pool.state import Job, Lane, SlotState, WorkerStatus, status_of
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -168,6 +169,35 @@ class ProcessPoolExecutor(FuturesExecutor):
         """How many workers are in each state."""
         states = [worker.state.value for worker in self._dispatcher.scheduler.workers.values()]
         return {state.value: states.count(state.value) for state in SlotState}
+
+    def workers(self) -> list[WorkerStatus]:
+        """The workers as they are now."""
+        dispatcher, now = self._dispatcher, monotonic()
+        workers = dispatcher.scheduler.workers.values()
+        return [status_of(worker, dispatcher.pid_of(worker.number), now) for worker in workers]
+
+    async def stacks(self, number: int) -> str:
+        """The Python stacks of all threads of a worker, last call first, also of one that is stuck in C code.
+
+        Args:
+            number: The number of the worker, as in `workers()`. The text may be its own: do not trust it.
+
+        Raises:
+            LookupError: The worker has ended.
+            TimeoutError: It wrote none within 2 s: it is stopped, or waits in the kernel.
+        """
+        return await self._dispatcher.stacks(number)
+
+    def replace(self, number: int) -> None:
+        """Start a successor of a worker. The worker ends when its successor is ready and its job has ended.
+
+        Args:
+            number: The number of the worker, as in `workers()`.
+
+        Raises:
+            LookupError: The worker has ended, or starts or ends at the moment.
+        """
+        self._dispatcher.replace(number)
 
     @property
     def observer(self) -> PoolObserver | None:

@@ -6,11 +6,13 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable
+from time import monotonic
 from typing import cast
 
 from msgspec import ValidationError
 
 from ..core.forks import detach_in_child
+from ..core.stack_dumps import DUMP_LIMIT, StackDump, dump_file
 from .arena import Arena, Arenas
 from .frames import FRAME, FromWorker
 from .program import SharedMemory
@@ -20,6 +22,9 @@ SEPARATE_WRITE = 64 * 1024
 
 MAX_CRASH_FILE = 32 * 1024
 """Bytes of a crashed worker's Python stack that reach the log."""
+
+DUMP_INTERVAL = 0.01
+"""Seconds between two looks at a dump of stacks that the worker writes."""
 
 MAX_HEAD = 4 * 1024 * 1024
 """Bytes of a frame's head: a batch has all its headers there, an error its texts."""
@@ -59,7 +64,8 @@ class Channel(asyncio.Protocol):
         self.transport: asyncio.Transport
         self.arena: Arena | None = None  # where the worker may put a big result
         self.arenas = Arenas()  # earlier ones, whose results have been read
-        self._crash_file: Arena | None = None  # where the worker writes its Python stack when it crashes
+        self._crash_file = -1  # where the worker writes its Python stack when it crashes
+        self._dumped = 0  # bytes of the crash file that the worker wrote before, and lived
         self._error = ""
         self._pieces: list[bytes] = []
         self._held = 0  # bytes in _pieces
@@ -75,8 +81,8 @@ class Channel(asyncio.Protocol):
 
         They are valid until `close_for_good`.
         """
-        self.arena, self._crash_file = Arena(), Arena()
-        files = [self.arena.descriptor, self._crash_file.descriptor]
+        self.arena, self._crash_file = Arena(), dump_file()
+        files = [self.arena.descriptor, self._crash_file]
         if self._shared is not None:
             file = Arena()
             os.ftruncate(file.descriptor, self._shared.size)
@@ -84,6 +90,23 @@ class Channel(asyncio.Protocol):
             self._shared_file = file
             files.append(file.descriptor)
         return files
+
+    async def stacks(self, write_stacks: Callable[[], None]) -> str:
+        """The stacks of all threads of the worker, which `write_stacks` makes it write. "" if none come in time."""
+        if self._crash_file < 0:
+            return ""
+        file = os.dup(self._crash_file)  # the worker may end meanwhile
+        try:
+            dump, end = StackDump(file), monotonic() + DUMP_LIMIT
+            write_stacks()
+            while not dump.is_complete():
+                if monotonic() > end:
+                    return ""
+                await asyncio.sleep(DUMP_INTERVAL)
+            self._dumped = os.fstat(file).st_size
+            return dump.text()
+        finally:
+            os.close(file)
 
     def close(self) -> None:
         """Close our end. An idle worker then closes its resources and exits."""
@@ -108,10 +131,11 @@ class Channel(asyncio.Protocol):
         if self._shared_file is not None:
             self._detach()
             self._shared_file.close()
-        if self._crash_file is None:
+        if self._crash_file < 0:
             return ""
-        content = os.pread(self._crash_file.descriptor, MAX_CRASH_FILE, 0)
-        self._crash_file.close()
+        content = os.pread(self._crash_file, MAX_CRASH_FILE, self._dumped)
+        os.close(self._crash_file)
+        self._crash_file = -1
         return content.decode(errors="replace")
 
     def data_received(self, data: bytes) -> None:

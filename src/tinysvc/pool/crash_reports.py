@@ -14,6 +14,7 @@ import faulthandler
 import signal
 from pathlib import Path
 
+from ..core.stack_dumps import DUMP_SIGNAL
 from ..core.tracebacks import one_line
 
 STACK_SIGNAL = getattr(signal, "SIGRTMAX", signal.SIGUSR2)
@@ -27,17 +28,22 @@ _crash_file = -1
 
 
 def enable_crash_reports(descriptor: int) -> None:
-    """Write the Python stack of this process to `descriptor` when it crashes. The file is empty and only ours."""
+    """Write the Python stack of this process to `descriptor` when it crashes, and at DUMP_SIGNAL those of all threads.
+
+    The file is empty and only ours.
+    """
     global _crash_file
     _crash_file = descriptor
     faulthandler.enable(descriptor, all_threads=False)
     faulthandler.register(STACK_SIGNAL, descriptor, all_threads=False, chain=True)  # then the signal ends the process
+    faulthandler.register(DUMP_SIGNAL, descriptor, all_threads=True)
 
 
 def restore_crash_reports() -> None:
     """Enable crash reports again after a job has set its own handlers for these signals."""
     faulthandler.disable()
     faulthandler.unregister(STACK_SIGNAL)
+    faulthandler.unregister(DUMP_SIGNAL)
     enable_crash_reports(_crash_file)
 
 

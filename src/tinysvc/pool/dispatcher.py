@@ -223,6 +223,23 @@ class Dispatcher:
     def cancel(self, job: Job) -> None:
         self._carry_out(self.scheduler.cancel(job, monotonic()))
 
+    def replace(self, number: int) -> None:
+        self._carry_out(self.scheduler.replace(number, monotonic()))
+
+    def pid_of(self, number: int) -> int:
+        return self._forkserver.pids.get(number, 0)
+
+    async def stacks(self, number: int) -> str:
+        worker = self.scheduler.workers.get(number)
+        if worker is None or worker.channel is None:
+            raise LookupError(f"no worker {number} is at work; it has ended")
+        text: str = await worker.channel.stacks(partial(self._forkserver.write_stacks, number))
+        if not text:
+            raise TimeoutError(
+                f"worker {number} wrote no stacks in time: it is stopped, has ended, or waits in the kernel"
+            )
+        return text
+
     # The scheduler's instructions
 
     def _carry_out(self, todo: list[Any]) -> None:

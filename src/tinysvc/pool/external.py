@@ -47,7 +47,7 @@ from .job_reply import JobReply, settle
 from .observer import PoolObserver
 from .program import JobFunction, Program
 from .remote_errors import error_text
-from .state import START_LIMIT, Job, Lane, Slot
+from .state import START_LIMIT, Job, Lane, Slot, WorkerStatus
 
 log = logging.getLogger("tinysvc.executor")
 
@@ -186,6 +186,18 @@ class ExternalPool:
     def waiting(self) -> int:
         """Jobs that wait for a worker."""
         return self._queue.waiting
+
+    def workers(self) -> list[WorkerStatus]:
+        """None: the processes and threads of another executor are not known."""
+        return []
+
+    async def stacks(self, number: int) -> str:
+        """Always LookupError: see `workers`."""
+        raise LookupError(f"the pool {self.name} has no worker {number}: its executor has its own processes")
+
+    def replace(self, number: int) -> None:
+        """Always LookupError: see `workers`."""
+        raise LookupError(f"the pool {self.name} has no worker {number}: its executor has its own processes")
 
     def worker_states(self) -> dict[str, int]:
         """How many workers are idle, and how many run a job."""

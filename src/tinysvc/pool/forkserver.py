@@ -30,9 +30,11 @@ from .frames import (
     FRAME,
     KILL,
     KILL_WITH_STACK,
+    WRITE_STACKS,
     FromForkserver,
     Ready,
     WorkerEnd,
+    WorkerStart,
     decode_from_forkserver,
 )
 from .importable import can_import_main, refuse_frozen, refuse_unimportable, refuse_while_importing
@@ -81,6 +83,7 @@ class Forkserver:
         self._environment = {FORKSERVER_VARIABLE: "1", **dict.fromkeys(_THREAD_VARIABLES, str(threads)), **os.environ}
         self._buffer = b""
         self.warnings: list[str] = []  # about the program that it has loaded
+        self.pids: dict[int, int] = {}  # number of a worker -> pid
         self._ready: asyncio.Future[None]
         self._ended: asyncio.Future[None]
         self._process: subprocess.Popen[bytes]
@@ -164,6 +167,13 @@ class Forkserver:
         except OSError:
             pass
 
+    def write_stacks(self, number: int) -> None:
+        """Let worker `number` append the Python stacks of its threads to its crash file, if it is alive."""
+        try:
+            self._control.send(COMMAND.pack(WRITE_STACKS, number))
+        except OSError:
+            pass
+
     async def stop(self, seconds: float = FORKSERVER_END) -> None:
         """Kill all workers, then let the forkserver end, within these seconds (at most FORKSERVER_END)."""
         try:
@@ -197,7 +207,10 @@ class Forkserver:
             self._on_frame(head)
 
     def _on_frame(self, head: FromForkserver) -> None:
-        if isinstance(head, WorkerEnd):
+        if isinstance(head, WorkerStart):
+            self.pids[head.number] = head.pid
+        elif isinstance(head, WorkerEnd):
+            self.pids.pop(head.number, None)
             # One turn of the loop later: the last frames of the worker are readable now, and must be read first.
             self._loop.call_soon(self._on_end, head)
         elif self._ready.done():
@@ -211,6 +224,7 @@ class Forkserver:
     def _on_closed(self) -> None:
         self._loop.remove_reader(self._control)
         self._control.close()
+        self.pids.clear()
         exit_code = self._process.wait()  # its socket is closed: it has ended, or ends within microseconds
         if exit_code:
             kill_marked(self._mark)  # it could not do so itself

@@ -29,6 +29,7 @@ from typing import Any, NoReturn
 
 from ..core.exit_with_parent import exit_with_parent
 from ..core.os_errors import describe_os_error
+from ..core.stack_dumps import DUMP_SIGNAL, close_own_file, enable_stack_dumps
 from ..core.stdlib_shadowing import FORKSERVER_VARIABLE
 from ..core.tracebacks import author_traceback
 from . import inherited, leftovers
@@ -49,9 +50,11 @@ from .frames import (
     FORK,
     FORK_DESCRIPTORS,
     KILL_WITH_STACK,
+    WRITE_STACKS,
     Ready,
     StartFailed,
     WorkerEnd,
+    WorkerStart,
     frame,
     message_types,
 )
@@ -86,6 +89,7 @@ def forkserver_main(control_fd: int, program_file: Any) -> NoReturn:
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     exit_with_parent(control, True)
     faulthandler.enable(all_threads=False)  # for a crash in the author's imports
+    enable_stack_dumps()  # for an import that never ends
     leftovers.watch_calls()
     shared = ExitStack()
     watch = inherited.watch = ThreadWatch()
@@ -193,6 +197,9 @@ class ForkserverLoop:
         if operation == FORK:
             self._fork(number, descriptors)
         elif number in self.pids and not _has_ended(self.pids[number]):
+            if operation == WRITE_STACKS:
+                os.kill(self.pids[number], DUMP_SIGNAL)
+                return True
             self.killed.add(number)
             if operation == KILL_WITH_STACK:
                 os.kill(self.pids[number], STACK_SIGNAL)
@@ -227,6 +234,7 @@ class ForkserverLoop:
                 os.close(descriptor)
             if pid > 0:
                 self.pids[number] = pid
+                self._report(WorkerStart(number, pid))
             return
         status = 1
         try:
@@ -237,6 +245,7 @@ class ForkserverLoop:
             job_meta = message_types(self.program).job
             channel = WorkerChannel(socket.socket(fileno=sock), Arena(result_arena), self.options, job_meta)
             enable_crash_reports(crash_file)
+            close_own_file()
             leftovers.discard_late_timers()
             write_whole_lines()
             forward_logs(channel.send_log, self.options.log_level)
@@ -275,9 +284,9 @@ class ForkserverLoop:
             self.killed.discard(number)
             self._report(WorkerEnd(number, exit_code, "", peak_bytes(usage), self.oom_counter.has_increased(), killed))
 
-    def _report(self, end: WorkerEnd) -> None:
+    def _report(self, event: WorkerStart | WorkerEnd) -> None:
         try:
-            self.control.sendall(frame(end))
+            self.control.sendall(frame(event))
         except OSError:
             pass  # the server has died, and the next read returns the end of the socket
 

@@ -214,6 +214,13 @@ class WorkerEnd(Head, tag=10):
     """Whether the server has killed it."""
 
 
+class WorkerStart(Head, tag=13):
+    """A worker has been forked."""
+
+    number: int
+    pid: int
+
+
 JobEnd = Result[Any] | Pickled | JobError | StreamEnd
 """The frames that end a job."""
 
@@ -221,7 +228,7 @@ PartOfJob = StreamBegin[Any] | Chunk | StreamEnd | BodyInUse | JobError | Questi
 """The frames about a job without its result."""
 
 FromWorker = Ready | StartFailed | JobEnd | StreamBegin[Any] | Chunk | BodyInUse | LogRecord | Question[Any]
-FromForkserver = Ready | StartFailed | WorkerEnd
+FromForkserver = Ready | StartFailed | WorkerStart | WorkerEnd
 
 
 def worker_decoder(meta: Any, question: Any = Any) -> Callable[[bytes], FromWorker]:
@@ -237,7 +244,7 @@ decode_from_forkserver = msgspec.msgpack.Decoder(FromForkserver).decode
 COMMAND = struct.Struct("!cI")
 """A command for the forkserver: an operation and a worker's number."""
 
-FORK, KILL, KILL_WITH_STACK = b"f", b"k", b"l"
+FORK, KILL, KILL_WITH_STACK, WRITE_STACKS = b"f", b"k", b"l", b"s"
 
 FORK_DESCRIPTORS = 4
 """Descriptors that travel with FORK, at most: the worker's socket, an arena for its first big result, its crash file,

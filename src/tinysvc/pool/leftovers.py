@@ -17,6 +17,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
+from ..core.stack_dumps import DUMP_SIGNAL
 from .crash_reports import STACK_SIGNAL, restore_crash_reports
 
 at_end_of_job: set[Callable[[], object]] = set()
@@ -31,9 +32,9 @@ _TIMERS = {
     signal.ITIMER_PROF: signal.SIGPROF,
 }
 
-_FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS}
-"""Signals of a crash: discarded, they would be raised again without end. These and STACK_SIGNAL are faulthandler's."""
-_FAULTS.add(STACK_SIGNAL)
+_FAULTS: set[int] = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT}
+"""Signals of a crash: discarded, they would be raised again without end. These and the two below are faulthandler's."""
+_FAULTS |= {signal.SIGTRAP, signal.SIGSYS, STACK_SIGNAL, DUMP_SIGNAL}
 
 _handled: set[int] = set()
 """Signals that got a handler since the last reset."""

@@ -292,6 +292,21 @@ class Scheduler(JobQueue[Worker]):
         worker.holds_slot = False
         self._fill_slots(now)
 
+    def replace(self, number: int, now: float) -> list[Instruction]:
+        """Start a successor of a ready worker, which goes on until the successor is ready and its job has ended.
+
+        Raises:
+            LookupError: There is no such worker, or it starts or ends at the moment.
+        """
+        worker = self.workers.get(number)
+        if worker is None or self.closing:
+            raise LookupError(f"no worker {number} is at work; it has ended")
+        if worker.state not in (IDLE, BUSY):
+            raise LookupError(f"worker {number} cannot be replaced: it is {worker.state.value}")
+        if worker.holds_slot:
+            self._replace(worker, now)
+        return self.take()
+
     def _retire_replaced(self, now: float) -> None:
         """While more workers are ready than there are slots, dismiss the oldest without a slot."""
         ready = [worker for worker in self._ready_workers() if not worker.replaced]

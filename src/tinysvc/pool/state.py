@@ -8,7 +8,7 @@ import enum
 import math
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from .frames import Call, CallStream, RunProgram
 
@@ -166,3 +166,33 @@ class Worker(Slot):
     def __repr__(self) -> str:
         job = f" {self.job!r}" if self.job else ""
         return f"<Worker {self.number} {self.state.value}{job}>"
+
+
+class WorkerStatus(NamedTuple):
+    """A worker as it is now. Ages are in seconds."""
+
+    number: int
+    pid: int
+    """0 until its process is known."""
+    state: str
+    """starting, idle, busy, exiting or dying."""
+    age: float
+    """Since it became ready; of a starting worker since its start."""
+    job: Job | None
+    """The job that it runs."""
+    job_age: float
+    """Since that job began; 0.0 without a job."""
+    starts: int
+    """Jobs that it has been given."""
+    is_replaced: bool
+    """It ends when its successor is ready and its job has ended."""
+
+
+def status_of(worker: Worker, pid: int, now: float) -> WorkerStatus:
+    """The status of a worker, whose process is `pid`, at the time `now`."""
+    job = worker.job
+    job_age = now - job.started if job is not None else 0.0
+    is_replaced = not worker.holds_slot or worker.retiring
+    return WorkerStatus(
+        worker.number, pid, worker.state.value, now - worker.since, job, job_age, worker.starts, is_replaced
+    )
