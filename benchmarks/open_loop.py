@@ -3,7 +3,9 @@
 A client that waits for each response sends fewer requests to a slow server, and so hides its delays (coordinated
 omission). This client does not: a request that finds every connection busy waits, and its waiting time counts.
 
-    python open_loop.py PORT RATE SECONDS METHOD PATH [BODY]      prints one JSON object
+    python open_loop.py PORT RATE SECONDS METHOD PATH [BODY [SEED]]      prints one JSON object
+
+With a seed, the requests are due at random instants, as independent clients send them, instead of at equal distances.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ import os
 import selectors
 import sys
 import time
+
+from capacity_model import arrivals
 
 CONNECTIONS = 64
 
@@ -108,11 +112,12 @@ class OpenLoop:
         self.connecting.add(task)
         task.add_done_callback(self.connecting.discard)
 
-    async def run(self, rate: float, seconds: float) -> dict[str, object]:
+    async def run(self, due: list[float]) -> dict[str, object]:
+        """Send a request at each of these instants, in seconds from the start."""
         await asyncio.gather(*(self.connect() for _ in range(CONNECTIONS)))
-        self.start, count = time.perf_counter() + 0.05, int(rate * seconds)
-        for number in range(count):
-            intended = self.start + number / rate
+        self.start, count = time.perf_counter() + 0.05, len(due)
+        for instant in due:
+            intended = self.start + instant
             delay = intended - time.perf_counter()
             if delay > 0:
                 await asyncio.sleep(delay)
@@ -147,16 +152,17 @@ def go_first() -> bool:
     return True
 
 
-def main(port: str, rate: str, seconds: str, method: str, path: str, body: str = "") -> None:
+def main(port: str, rate: str, seconds: str, method: str, path: str, body: str = "", seed: str = "") -> None:
     head = f"{method} {path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n"
     if body:
         head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
     message = f"{head}\r\n{body}".encode()
     # select() waits exactly to the microsecond; epoll, as asyncio uses it, rounds up to milliseconds.
     loop = asyncio.SelectorEventLoop(selectors.SelectSelector())
-    urgent = go_first()
+    urgent, count = go_first(), int(float(rate) * float(seconds))
+    due = arrivals(float(rate), count, int(seed)) if seed else [number / float(rate) for number in range(count)]
     try:
-        found = loop.run_until_complete(OpenLoop(int(port), message).run(float(rate), float(seconds)))
+        found = loop.run_until_complete(OpenLoop(int(port), message).run(due))
         print(json.dumps({**found, "urgent": urgent}))
     finally:
         loop.close()

@@ -24,7 +24,22 @@ from pathlib import Path
 
 from harness import ENVIRONMENT, HERE, MISSED, PYTHON, ROOT, CannotMeasureError, Options, say
 
-PARTS = ("io", "typed", "kusers", "cpu", "batch", "payload", "web", "idle", "start", "scale", "faults", "calls", "jobs")
+PARTS = (
+    "io",
+    "typed",
+    "kusers",
+    "cpu",
+    "batch",
+    "payload",
+    "web",
+    "idle",
+    "start",
+    "scale",
+    "faults",
+    "calls",
+    "jobs",
+    "capacity",
+)
 EXTRA = ("trees",)
 """A part that needs an option, and so runs only when it is named."""
 

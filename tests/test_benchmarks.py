@@ -243,3 +243,21 @@ def test_peer_with_a_wrong_total_is_not_compared(typed: Any, tmp_path: Path) -> 
 def test_order_is_about_a_kibibyte(typed: Any) -> None:
     assert 1000 < len(typed.encoded(typed.order())) < 1048
     assert typed.order()["lines"][typed.SPOILT]["quantity"] == 6
+
+
+@pytest.mark.usefixtures("harness")
+def test_capacity_model_agrees_with_queueing_theory() -> None:
+    model = importlib.import_module("capacity_model")
+    job, busy = 0.02, 0.7
+    machine = model.Machine(cores=1, processes=1, job=job, loop=1e-9)
+    times = model.response_times(machine, busy / job, count=100_000)
+    mean_wait = sum(times) / len(times) - job
+    assert mean_wait == pytest.approx(busy * job / (2 * (1 - busy)), rel=0.05)  # Pollaczek and Khinchine, M/D/1
+
+
+@pytest.mark.usefixtures("harness")
+def test_capacity_model_knows_the_limit_of_an_event_loop() -> None:
+    model = importlib.import_module("capacity_model")
+    machine = model.Machine(cores=32, processes=1, job=0.001, loop=50e-6)
+    assert machine.limit == pytest.approx(20_000)
+    assert machine._replace(processes=4).limit == pytest.approx(machine.cores_limit)
