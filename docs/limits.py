@@ -18,7 +18,7 @@ from tinysvc.jobs.postgres.store import LEASE, PATIENCE
 from tinysvc.jobs.requests.list_queries import MAX_LIMIT
 from tinysvc.jobs.requests.preferences import MAX_WAIT
 from tinysvc.jobs.sqlite.thread import LOCK_WAIT
-from tinysvc.jobs.states import KEEP_GONE, KEPT_ATTEMPTS
+from tinysvc.jobs.states import KEEP_EXPIRED, KEPT_ATTEMPTS
 from tinysvc.pool.job_reply import STREAM_HIGH_WATER
 from tinysvc.runtime.batching import MAX_BATCH_BYTES
 from tinysvc.runtime.call_context import MAX_HOPS
@@ -417,7 +417,7 @@ GROUPS["Durable jobs"] = [
         "",
         "404 instead of 410",
         "a client that asks later than this has forgotten, too",
-        value=f"{KEEP_GONE / 86400:g} days",
+        value=f"{KEEP_EXPIRED / 86400:g} days",
     ),
 ]
 GROUPS["Forms, files and sockets"] = [

@@ -135,4 +135,4 @@ async def test_store_is_swept_again_after_a_failure(
     store = UnsweepableStore()
     async with serving_jobs(store, runner_jobs.ONLY_JOBS):
         await until(lambda: store.sweeps > 2)
-    assert logged(caplog) == ["what is kept no longer was not removed: locked"]
+    assert logged(caplog) == ["expired durable jobs were not removed, and stay until the next try: locked"]

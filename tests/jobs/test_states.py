@@ -176,8 +176,8 @@ def test_retention_begins_at_the_end() -> None:
     record = record_in(State.SUCCEEDED)
     assert record.expires == NOW + record.keep
     assert isinstance(states.expire(record, record.expires - 1), Refusal)
-    gone = made(states.expire(record, record.expires))
-    assert (gone.gone, gone.result, gone.state) == (True, None, State.SUCCEEDED)
+    expired = made(states.expire(record, record.expires))
+    assert (expired.expired, expired.result, expired.state) == (True, None, State.SUCCEEDED)
 
 
 def test_failed_one_is_kept_until_someone_decides() -> None:
@@ -233,4 +233,4 @@ def test_cancel_outcome_names_the_server_process_that_must_kill(state: State, ki
 def test_trace_of_a_job_is_kept_after_its_retention() -> None:
     record = record_in(State.SUCCEEDED)
     assert record.expires is not None
-    assert states.forgotten_at(record) == record.expires + states.KEEP_GONE
+    assert states.forgotten_at(record) == record.expires + states.KEEP_EXPIRED

@@ -74,7 +74,7 @@ class MemoryStore:
     async def page(
         self, route: str | None, state: State | None, limit: int, cursor: str, path: str | None = None
     ) -> Page:
-        kept = [each for each in self.records.values() if not each.gone]
+        kept = [each for each in self.records.values() if not each.expired]
         mine = [each for each in kept if route in (None, each.route) and path in (None, each.path)]
         before = place_of(cursor)
         found = [each for each in reversed(mine) if state in (None, each.state) and self.places[each.id] < before]
@@ -120,7 +120,7 @@ class MemoryStore:
 
     async def cancel(self, job_id: str) -> CancelOutcome:
         record = self.records.get(job_id)
-        if record is None or record.gone:
+        if record is None or record.expired:
             return CancelOutcome("unknown")
         new = states.cancel(record, self.clock())
         self._change(job_id, new)
@@ -130,7 +130,7 @@ class MemoryStore:
         return self._write(job_id, lambda record: states.stopped(record, attempt))
 
     async def retry(self, job_id: str) -> Record | states.Refusal | None:
-        if job_id not in self.records or self.records[job_id].gone:
+        if job_id not in self.records or self.records[job_id].expired:
             return None
         new = states.retry(self.records[job_id], self.clock())
         self._change(job_id, new)
@@ -144,9 +144,11 @@ class MemoryStore:
         for record in list(self.records.values()):
             if self._change(record.id, states.expire(record, now)):
                 removed += 1
-            if (kept := self.records[record.id]).gone and now >= states.forgotten_at(kept):
+            if (kept := self.records[record.id]).expired and now >= states.forgotten_at(kept):
                 del self.records[record.id]
-        for job_id in [job_id for job_id in self.requests if job_id not in self.records or self.records[job_id].gone]:
+        for job_id in [
+            job_id for job_id in self.requests if job_id not in self.records or self.records[job_id].expired
+        ]:
             del self.requests[job_id]
             self.saved.pop(job_id, None)
             self.results.pop(job_id, None)

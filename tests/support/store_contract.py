@@ -378,7 +378,7 @@ class StoreContract:
         assert await store.retry(job_id) == Refusal("not-failed")
         assert (await store.page(None, None, 10, "")).counts == {"cancelled": 1}
         assert await store.sweep(time.time() + 90) == 1
-        assert (await record_of(store, job_id)).gone
+        assert (await record_of(store, job_id)).expired
 
     async def test_poison_job_fails_when_its_servers_die(self, harness: Harness) -> None:
         store = await harness.server("watcher")
@@ -417,11 +417,11 @@ class StoreContract:
         assert await content(reader) == LARGE
         for job_id, state in ((done, State.SUCCEEDED), (cancelled, State.CANCELLED)):
             record = await record_of(store, job_id)
-            assert (record.gone, record.state, record.route, record.result) == (True, state, ROUTE, None)
+            assert (record.expired, record.state, record.route, record.result) == (True, state, ROUTE, None)
             assert await store.result(job_id) is None
         assert (await store.page(None, None, 10, "")).counts == {"failed": 1, "queued": 1}
         assert (await store.submit(job(key="k0", digest=b"new"))).is_new
-        assert not (await record_of(store, waiting)).gone
+        assert not (await record_of(store, waiting)).expired
         assert (await store.cancel(done)).kind == "unknown"
         await store.sweep(time.time() + 40 * 86400)
         assert await store.get(done) is None

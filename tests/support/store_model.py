@@ -342,7 +342,7 @@ def _seen(record: Record) -> dict[str, Any]:
         "progress": record.progress,
         "saved": record.has_saved,
         "result": record.result,
-        "gone": record.gone,
+        "expired": record.expired,
         "expires": record.expires is not None,
         "key": record.key,
     }

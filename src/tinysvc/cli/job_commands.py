@@ -1,4 +1,4 @@
-"""--jobs, --job, --cancel-job and --retry-job: durable jobs of a running server, or of a store that no one serves.
+"""--jobs, --job, --cancel-job and --retry-job: durable jobs of a running server, or of a store without a server.
 
 The command connects to the keeper of the store. If there is none, it is the keeper for the moment.
 """
@@ -31,7 +31,7 @@ DEATH_TIME = 30.0
 
 
 class CommandFailed(Exception):
-    """The command cannot be carried out; its message is for the person who gave it."""
+    """The command cannot be carried out. The command line prints the message."""
 
 
 def run_job_command(asked: JobCommand, store: str, *, as_json: bool = False) -> None:
@@ -100,7 +100,7 @@ async def _get(store: Store, job_id: str) -> Record:
     record = await store.get(job_id)
     if record is None:
         raise CommandFailed(f"there is no durable job {job_id}; --jobs lists all of them")
-    if record.gone:
+    if record.expired:
         raise CommandFailed(f"the durable job {job_id} of {record.route} was deleted at the end of its retention")
     return record
 

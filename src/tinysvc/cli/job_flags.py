@@ -21,7 +21,7 @@ ID = re.compile(r"[0-9a-f]{32}")
 
 
 class JobCommand(NamedTuple):
-    """What the command line asks about durable jobs."""
+    """A command about durable jobs."""
 
     flag: str
     value: str

@@ -6,7 +6,7 @@ TinysvcError
     │   └── StoreFull          507  the disk of the store is full; jobs that are kept already go on
     ├── KeyReused              422  the Idempotency-Key was used before, with another request
     ├── TooManyWaiting         503  as many durable jobs of the route wait as its limit allows
-    ├── StaleAttempt           409  in a worker: nothing that this attempt still does counts
+    ├── StaleAttempt           409  in a worker: the attempt is not valid any more
     ├── NotSaved               503  in a worker: the store cannot keep the value of job.save(...) now
     ├── UnreadableSave         500  in a worker: the value that an earlier attempt has saved cannot be unpickled
     └── NoLongerFits           500  the stored request does not fit the handler, whose code has changed
@@ -119,7 +119,7 @@ class StaleAttempt(JobError):
             try:
                 job.save("half")
             except StaleAttempt:
-                print("clean up what is outside, and stop")
+                print("remove temporary files, and stop")
                 raise
         ```
     """

@@ -1,4 +1,4 @@
-"""Functions that a store calls: after each commit, or when it cannot go on."""
+"""Functions that a store calls: after each commit, and when it breaks down."""
 
 from __future__ import annotations
 

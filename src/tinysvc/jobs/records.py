@@ -1,4 +1,4 @@
-"""What a store keeps of a durable job. All times are Unix time in seconds."""
+"""The values that a store keeps of a durable job. All times are Unix time in seconds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class State(StrEnum):
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
-    """Kept, without an end of its retention, until someone retries it."""
+    """Kept until it is retried or cancelled: its retention has no end."""
     CANCELLED = "cancelled"
 
 
@@ -86,7 +86,7 @@ CAUSES = frozenset(
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """Why an attempt has failed, and what follows."""
+    """Why an attempt has failed, and when the next one may start."""
 
     cause: str
     """One of CAUSES."""
@@ -117,7 +117,7 @@ class ResultHead(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is known of a durable job, without its request, body, saved value and result."""
+    """A durable job without its request, body, saved value and result."""
 
     id: str
     """128 random bits as 32 hex digits."""
@@ -152,8 +152,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     owner: str = ""
     """The server process that runs it. A cancelled one keeps its owner until that has killed the worker."""
     request_id: str = ""
-    gone: bool = False
-    """Its retention is over: nothing but id, route and state is kept, and that for a while only."""
+    expired: bool = False
+    """Its retention is over: only id, route, state and times are kept, for KEEP_EXPIRED (states.py)."""
 
 
 class Submitted(msgspec.Struct, frozen=True):
@@ -187,7 +187,7 @@ class Change(msgspec.Struct, frozen=True):
 
 
 MISSED = Change("", "", State.QUEUED, 0)
-"""Changes may have been missed, as after a lost connection: read again what you watch."""
+"""Changes may have been missed, as after a lost connection: watchers read their records again."""
 
 
 class CancelOutcome(msgspec.Struct, frozen=True):

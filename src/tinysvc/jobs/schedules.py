@@ -38,7 +38,7 @@ FUTURE = 60.0
 
 
 class TickStore(Protocol):
-    """What schedules need of a store."""
+    """The part of a store that schedules call."""
 
     async def schedule(self, name: str, tick: float, new: NewJob | None) -> bool: ...
 

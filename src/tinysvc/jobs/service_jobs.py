@@ -50,7 +50,7 @@ class ServiceJobs:
         self._tasks: list[asyncio.Task[None]] = []
         self._routes: list[str] = []
         self._on_broken: Callable[[], None] = lambda: None
-        self._ends: list[Callable[[], None]] = []  # of what the store calls
+        self._ends: list[Callable[[], None]] = []  # each ends a callback of the store
         self._runner: Runner
         self._endpoints: JobEndpoints
         self._scheduler: Scheduler
@@ -84,7 +84,7 @@ class ServiceJobs:
         return self._endpoints.verbs(place.plan, once)
 
     def pages(self) -> dict[str, Handler]:
-        """The page `/jobs`, and what it asks for, where it is wanted."""
+        """The page `/jobs` and its data, if a setting asks for them."""
         return jobs_pages(self.store, self._routes) if shows_jobs_page(self._settings) else {}
 
     async def answer(self, job: Job, question: Any, body: bytes) -> tuple[Any, bytes]:
@@ -96,7 +96,7 @@ class ServiceJobs:
         return (await self.store.page(route, None, 1, "")).counts
 
     def start(self, on_broken: Callable[[], None]) -> None:
-        """Begin to run attempts, to start those of schedules, and to remove what is kept no longer."""
+        """Begin to run attempts, to submit the jobs of schedules, and to remove expired jobs."""
         self._runner.on_attempt_end = self.on_attempt_end
         self._runner.start()
         self._on_broken = on_broken
@@ -129,4 +129,4 @@ class ServiceJobs:
             try:
                 await self.store.sweep(time.time())
             except StoreError as error:
-                log.warning("what is kept no longer was not removed: %s", error)
+                log.warning("expired durable jobs were not removed, and stay until the next try: %s", error)

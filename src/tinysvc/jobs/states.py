@@ -15,8 +15,8 @@
     stopped    cancelled, with owner   cancelled    the owner has killed the worker
     cancel     waiting or running      cancelled    a running one keeps its owner until `stopped` or `lapse`
                failed                  cancelled    it is dismissed: its problem stays, its retention begins
-    retry      failed                  queued       all attempts are allowed again; attempt numbers go on
-    expire     succeeded, cancelled    (gone)       when the retention is over
+    retry      failed                  queued       all attempts are allowed again; their numbers continue
+    expire     succeeded, cancelled    the same     when the retention is over: `expired` is set
 
 Two rules give the rest. *Fence:* each write of an attempt names its number, and is refused unless that attempt is the
 running one. *First commit wins:* an ended durable job changes no more, except by `retry`, `cancel` (both of a failed
@@ -40,7 +40,7 @@ KEPT_ATTEMPTS = 20
 """Attempts that a record lists. A retry that is repeated for years must not make it grow without end."""
 LOST_VERSIONS = 1000
 """Added to the version when a server process died: the crash may have lost progress whose version watchers know."""
-KEEP_GONE = 30 * 86400.0
+KEEP_EXPIRED = 30 * 86400.0
 """Seconds for which a store remembers that there was a durable job: its result is 410 then, not 404."""
 
 
@@ -113,7 +113,7 @@ def claim(record: Record, owner: str, now: float) -> Record | Refusal:
         started=now,
         attempt=number,
         attempts=[*record.attempts, AttemptRecord(number=number, started=now)][-KEPT_ATTEMPTS:],
-        progress=record.progress if record.has_saved else None,  # it begins at 0 again unless something was saved
+        progress=record.progress if record.has_saved else None,  # without a saved value, the work begins at 0 again
         version=record.version + 1,
     )
 
@@ -126,7 +126,7 @@ def progress(record: Record, attempt: int, value: Progress) -> Record | Refusal:
 
 
 def save(record: Record, attempt: int) -> Record | Refusal:
-    """The attempt saves a value, from which a later attempt can go on."""
+    """The attempt saves a value, from which a later attempt can continue."""
     if not _runs(record, attempt):
         return STALE
     return replace(record, has_saved=True, version=record.version + 1)
@@ -153,7 +153,7 @@ def fail(record: Record, attempt: int, failure: Failure, now: float) -> Record |
 
 
 def release(record: Record, attempt: int, cause: str, now: float) -> Record | Refusal:
-    """The attempt was stopped through no fault of its own: it waits again, and no attempt is used."""
+    """The attempt was stopped by a shutdown: the durable job is queued, and the attempt does not count."""
     if not _runs(record, attempt):
         return STALE
     return replace(_end_attempt(record, now, cause, "", counts=False), state=State.QUEUED)
@@ -181,7 +181,7 @@ def stopped(record: Record, attempt: int) -> Record | Refusal:
 
 
 def cancel(record: Record, now: float) -> Record | Refusal:
-    """Someone cancels it. A running one keeps its owner: that must kill the worker. A failed one is dismissed."""
+    """Cancel it. A running one keeps its owner: that must kill the worker. A failed one is dismissed."""
     if record.state in (State.SUCCEEDED, State.CANCELLED):
         return Refusal("ended")
     if record.state != State.RUNNING:
@@ -205,7 +205,7 @@ def cancel(record: Record, now: float) -> Record | Refusal:
 
 
 def cancel_outcome(old: Record, new: Record | Refusal) -> CancelOutcome:
-    """The answer to a cancel: `new` is what `cancel` has made of `old`."""
+    """The answer to a cancel: `new` is the result of `cancel(old, now)`."""
     if isinstance(new, Record):
         return CancelOutcome("cancelled", new, new.owner, new.attempt)
     kind = "was-cancelled" if old.state == State.CANCELLED else "ended"
@@ -213,7 +213,7 @@ def cancel_outcome(old: Record, new: Record | Refusal) -> CancelOutcome:
 
 
 def retry(record: Record, now: float) -> Record | Refusal:
-    """Someone wants further attempts of a failed one."""
+    """Start a failed one again."""
     if record.state != State.FAILED:
         return Refusal("not-failed")
     return replace(
@@ -228,8 +228,8 @@ def retry(record: Record, now: float) -> Record | Refusal:
 
 
 def expire(record: Record, now: float) -> Record | Refusal:
-    """Its retention is over: nothing but id, route, state and times is kept."""
-    if record.expires is None or record.expires > now or record.owner or record.gone:
+    """Its retention is over: only id, route, state and times are kept."""
+    if record.expires is None or record.expires > now or record.owner or record.expired:
         return Refusal("not-over")
     return replace(
         record,
@@ -240,7 +240,7 @@ def expire(record: Record, now: float) -> Record | Refusal:
         has_saved=False,
         result=None,
         problem=None,
-        gone=True,
+        expired=True,
         version=record.version + 1,
     )
 
@@ -248,7 +248,7 @@ def expire(record: Record, now: float) -> Record | Refusal:
 def forgotten_at(record: Record) -> float:
     """When a store removes the last trace of a durable job whose retention is over."""
     assert record.expires is not None
-    return record.expires + KEEP_GONE
+    return record.expires + KEEP_EXPIRED
 
 
 def problem_of(kind: str, status: int, detail: str) -> dict[str, Any]:

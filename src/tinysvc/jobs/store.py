@@ -3,7 +3,7 @@
 *Durable:* every method that changes a durable job has committed, with fsync, when it returns. A crash can lose nothing
 but `progress`. *Fenced:* a write of an attempt names (id, attempt). If another attempt is the newest, or the durable
 job is cancelled, the method returns False and has changed nothing. *Errors:* every method may raise
-`core/job_errors.py: StoreError`, and has then changed nothing. *Cancellation:* a change goes on when its caller is
+`core/job_errors.py: StoreError`, and has then changed nothing. *Cancellation:* a change continues if its caller is
 cancelled.
 """
 
@@ -49,7 +49,7 @@ class Store(Protocol):
         """Accept a durable job. Raises StoreFull, TooManyWaiting, or KeyReused."""
 
     async def get(self, job_id: str) -> Record | None:
-        """The record; with `gone` for a while after its retention."""
+        """The record; with `expired` for a while after its retention."""
 
     async def result(self, job_id: str) -> bytes | BinaryIO | None:
         """The body of the result; a big one as an open file, which stays readable after `sweep`."""
@@ -57,7 +57,7 @@ class Store(Protocol):
     async def page(
         self, route: str | None, state: State | None, limit: int, cursor: str, path: str | None = None
     ) -> Page:
-        """A page of records, the newest first, without those that are gone.
+        """A page of records, the newest first, without expired ones.
 
         Args:
             route: Path pattern of their route. None: any.
@@ -79,7 +79,7 @@ class Store(Protocol):
         """Keep the progress. It does not wait for a commit."""
 
     async def save(self, job_id: str, attempt: int, value: bytes) -> bool:
-        """Keep a value, from which a later attempt goes on."""
+        """Keep a value, from which a later attempt continues."""
 
     async def finish(self, job_id: str, attempt: int, head: ResultHead, body: bytes) -> bool:
         """The attempt succeeded."""
@@ -88,7 +88,7 @@ class Store(Protocol):
         """The attempt failed. With `failure.retry_at` there is a further one then, if attempts are left."""
 
     async def release(self, job_id: str, attempt: int, cause: str) -> bool:
-        """The attempt was stopped by a shutdown: it waits again, and no attempt is used."""
+        """The attempt was stopped by a shutdown: the durable job is queued, and the attempt does not count."""
 
     async def cancel(self, job_id: str) -> CancelOutcome:
         """Cancel it; a failed one is dismissed.
@@ -124,7 +124,11 @@ class Store(Protocol):
         """The newest tick that `schedule` accepted under this name."""
 
     def watch(self, callback: Callable[[Change], None]) -> Callable[[], None]:
-        """Call `callback` on the event loop after each commit, also for changes by other processes. Returns its end."""
+        """Call `callback` on the event loop after each commit, also for changes by other processes.
+
+        Returns:
+            A function that ends this.
+        """
 
     def lost(self, callback: Callable[[list[tuple[str, int]]], None]) -> Callable[[], None]:
         """Call `callback` with each (id, attempt) that this server process must kill at once. Returns its end.
@@ -135,7 +139,7 @@ class Store(Protocol):
     def broken(self, callback: Callable[[str], None]) -> Callable[[], None]:
         """Call `callback` with the reason when the store has closed itself for good. Returns its end.
 
-        An fsync has failed, or the file is damaged: the server must exit, and start again from what is on the disk.
+        An fsync has failed, or the file is damaged: the server must exit, and start again from the content of the disk.
         """
 
 
@@ -152,4 +156,4 @@ class LocalStore(Store, Protocol):
         """A server process is dead with all its workers: its attempts end as "server-died". Returns their ids."""
 
     async def attempts_of(self, owner: str) -> list[Record]:
-        """What `owner` runs, and the cancelled ones that it has to kill."""
+        """The records that `owner` runs, and the cancelled ones whose workers it has to kill."""

@@ -1,13 +1,13 @@
 """The worker's side of a job route: one attempt of a durable job, from its stored request to its response or failure.
 
 The request was bound once before, in the server, when it was accepted. So a fault of the binding is a change of the
-code since then. How an attempt ends decides what the server does:
+code since then. The end of an attempt decides its consequence:
 
-    the lease of its server is over       not-started               tried again; the attempt does not count
+    the lease of its server is over       not-started               repeated; the attempt does not count
     the request does not bind             arguments-no-longer-fit   failed; the attempt does not count
     job.saved cannot be unpickled         saved-unreadable          failed; the attempt does not count
     HTTPError below 500                   error                     failed, with the problem of the error
-    any other exception                   error                     tried again after a pause
+    any other exception                   error                     repeated after a pause
     the result is no single response      unencodable               failed
     otherwise                             succeeded                 the response is stored
 
@@ -84,7 +84,7 @@ def attempts_of(endpoint: Endpoint, resources: Values) -> JobFunction:
 
 
 def _too_late() -> Reply:
-    """The job has waited in its pool while the server stood still: on waking, the pool knows of no lease."""
+    """The attempt has waited in its pool while the server was stopped. A pool knows no leases."""
     detail = "the attempt waited for a worker until the lease of its server was over"
     failure = AttemptFailure(NOT_STARTED, detail, False, False, TinysvcError().problem())
     return Reply(DurableReply(500, None, [], failure), b"")

@@ -1,9 +1,9 @@
 """Durable jobs, as a running service knows them: the room `jobs`, which is above this one, implements them.
 
-open      before the pools start: the store opens, and its descriptors go to the workers
+open      before the pools start: the store opens, and workers inherit its descriptors
 start     when everything is open: attempts begin
 pause     at the beginning of a drain: no further attempt begins
-drain     the running attempts end, or are killed and wait again; the store closes with the service
+drain     the running attempts end, or are killed and released; the store closes with the service
 """
 
 from __future__ import annotations
@@ -90,4 +90,4 @@ class DurableJobs(Protocol):
         """Begin no further attempt."""
 
     async def drain(self, timeout: float) -> None:
-        """Let the attempts end within `timeout` seconds; kill the others, which do not use up an attempt."""
+        """Let the attempts end within `timeout` seconds; kill the others, which do not count."""

@@ -1,4 +1,4 @@
-"""Job: what the handler of a job route knows of its durable job, and what it reports of it.
+"""Job: the durable job, as the handler of a job route reads it, saves it and reports its progress.
 
     progress   at once, if the last report is REPORT_PAUSE ago; else it waits for the next one, or for the timer
     save       the pickle goes to the server, and the call returns when the store has it on disk
@@ -39,8 +39,8 @@ MAX_PROGRESS = 64 * 1024
 class Job:
     """The durable job that runs: the handler of a `job_route` takes it as a parameter.
 
-    In a test, `Job()` keeps everything in memory: a second call of the handler with the same Job goes on where the
-    first one has saved.
+    In a test, `Job()` keeps everything in memory: a second call of the handler with the same Job continues where
+    the first one has saved.
 
     The attributes `fraction` and `values` are the last report of `progress`.
 
@@ -79,7 +79,7 @@ class Job:
 
     @classmethod
     def of_request(cls, request: Request) -> Job:
-        """Return the job of a request: what the parameter of a handler gets.
+        """Return the job of a request, for the parameter of a handler.
 
         Args:
             request: The request.
@@ -244,7 +244,7 @@ class Attempt(Job):
             raise StaleAttempt("the attempt has ended, so it can report and save nothing more")
 
     def _report_later(self) -> None:
-        """In a thread, while a report waits: it is sent though the handler computes on, and reports nothing more."""
+        """In a thread, while a report waits: it is sent although the handler makes no further report."""
         while True:
             self._closing.wait(max(0.0, self._sent + REPORT_PAUSE - monotonic()))
             with self._lock:
@@ -254,7 +254,7 @@ class Attempt(Job):
                 if monotonic() - self._sent >= REPORT_PAUSE:
                     try:
                         self._report()
-                    except Exception as error:  # the handler learns it from its next call
+                    except Exception as error:  # the next call of the handler raises the same error
                         log.debug("job %s: a report of progress was not sent: %s", self.id, error)
 
     def _report(self) -> None:

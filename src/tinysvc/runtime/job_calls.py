@@ -5,7 +5,7 @@
              and DELETE                  where the caller gives up: no other code knows the id
 
 A submission over the network has an Idempotency-Key, so that it can be sent again. Requests for the result are repeated
-while the callee restarts: the durable job goes on.
+while the callee restarts: the durable job continues.
 """
 
 from __future__ import annotations

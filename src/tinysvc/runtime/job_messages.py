@@ -1,7 +1,7 @@
-"""The messages of `job.progress(...)` and `job.save(...)`: what the worker of a durable job asks, and the answer.
+"""The messages of `job.progress(...)` and `job.save(...)`: the questions of a worker, and the answer.
 
 worker                                                              server
-job.progress(0.5, loss=0.1) ──> ProgressReport                 ──> notes it, and writes it to the store later
+job.progress(0.5, loss=0.1) ──> ProgressReport                 ──> keeps it, and writes it to the store later
 job.save(value)             ──> SaveRequest, and a pickle      ──> writes it to the store
                             <── JobAnswer                      <── after that
 

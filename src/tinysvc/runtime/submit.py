@@ -1,4 +1,4 @@
-"""`await submit(train, recipe)`: a durable job is accepted, here or at another service, and goes on by itself.
+"""`await submit(train, recipe)`: a durable job is accepted, here or at another service.
 
 submit ──> the arguments as a request, as for `call` ──> POST of the job route ──> Accepted
 """
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class Accepted(Generic[T]):
-    """A durable job that `submit` has submitted. It goes on whatever becomes of its submitter.
+    """A durable job that `submit` has submitted. It does not depend on its submitter.
 
     Attributes:
         id (str): Its id: 32 hexadecimal digits.
@@ -68,7 +68,7 @@ class Accepted(Generic[T]):
         """Wait for its result.
 
         Args:
-            timeout: Seconds. None: as long as the calling code has. The durable job goes on after that.
+            timeout: Seconds. None: as long as the calling code has. The durable job continues after that.
 
         Returns:
             The result of the handler.
@@ -86,7 +86,7 @@ class Accepted(Generic[T]):
         except CallTimeout as error:
             if not is_own:
                 raise
-            message = f"The job has not ended within {timeout:g} s; it goes on."
+            message = f"The job has not ended within {timeout:g} s; it continues."
             raise CallTimeout(message, service=error.service) from None
         return cast("T", await self._target.result_of(incoming))
 
@@ -183,7 +183,7 @@ def _target_of(handler: Callable[..., Any]) -> JobTarget:
 submit = Submit()
 """Submit a durable job of a job route, wherever that runs: `accepted = await submit(train, recipe)`.
 
-When `submit` returns, the job is on the disk of its service, and goes on whatever happens to the caller. The service is
+When `submit` returns, the job is on the disk of its service, and does not depend on the caller. The service is
 found as for `call`: it runs here, or the setting `services` names its address. The arguments are checked there.
 
 `submit` is for code on an event loop. `submit.forwarding(...)` passes credentials on. A parameter of the handler that

@@ -37,9 +37,9 @@ def _check_guards_all_requests(plan: Plan) -> None:
     for each in filter(_is_credential, plan.binder.inputs):
         raise ConfigurationError.at(
             plan.route.function,
-            f"takes the credential {each.parameter} itself, so only a POST would ask for it, and everybody could list, "
-            "read and cancel its jobs; check it in an @io_resource with this parameter, and take the resource: that "
-            "guards all requests",
+            f"takes the credential {each.parameter} itself, so only a POST would ask for it, and any client could "
+            "list, read and cancel its jobs; check it in an @io_resource with this parameter, and take the resource: "
+            "that guards all requests",
         )
 
 

@@ -1,4 +1,4 @@
-"""What a route with `@job_route` declares beyond the options of a cpu route: repetition, retention, a schedule."""
+"""The options of `@job_route` beyond those of a cpu route: repetition, retention, a schedule."""
 
 from __future__ import annotations
 
@@ -62,4 +62,4 @@ class JobOptions:
     max_waiting: int | None = None
     """Jobs of the route that may wait; further ones are refused. None: no limit."""
     on_unreadable_save: Literal["fail", "restart"] = "fail"
-    """What happens if `job.saved` cannot be read: the job fails, or `job.saved` is None."""
+    """If `job.saved` cannot be read, the job fails, or `job.saved` is None."""

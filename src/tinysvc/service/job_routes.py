@@ -77,8 +77,8 @@ def job_route(
         limit: Workers of the pool that jobs of the route may hold at one time. None: no limit.
         max_waiting: Jobs of the route that may wait at one time, else 503. None: as many as the disk holds.
         max_body_size: Longest request body in bytes, else 413. None: the server's `max_body_size`.
-        on_unreadable_save: What happens if `job.saved` cannot be read after the code has changed. "fail": the job
-            fails. "restart": `job.saved` is None.
+        on_unreadable_save: The consequence of a `job.saved` that cannot be read, as after a change of the code. "fail":
+            the job fails. "restart": `job.saved` is None.
         middleware: Middleware around all requests of this route, the first outermost.
         **about: Documentation of the route, see `About`.
 

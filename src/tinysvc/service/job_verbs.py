@@ -19,7 +19,7 @@ class Verb(NamedTuple):
     name: VerbName
     method: str
     suffix: str
-    """What follows the path of the route."""
+    """The part of the path after that of the route."""
 
     def path(self, route_path: str) -> str:
         """The whole path, with parameters as the router reads them.

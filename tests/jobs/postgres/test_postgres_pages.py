@@ -14,8 +14,8 @@ from tinysvc.jobs.postgres.connection import SETTINGS
 
 STATEMENTS = [
     (operations._STARTABLE, (0.0, ["/trainings"], [5], "1-owner")),
-    (operations._OVER, (0.0,)),
-    (operations._LONG_GONE, (0.0,)),
+    (operations._RETENTION_OVER, (0.0,)),
+    (operations._LONG_EXPIRED, (0.0,)),
     (operations._OWNED, ("1-owner",)),
     (batch._FIRST, ("1-owner", ["a" * 32])),
     (batch._BY_KEYS, (["/trainings"], ["key"])),

@@ -1,6 +1,6 @@
 """The answers to `job.save(...)` and `job.progress(...)`: the server's side of runtime/job.py.
 
-    save      written before the answer: what the handler was told to be saved is saved
+    save      written before the answer: when `job.save` returns, the value is on the disk
     progress  answered at once, and written in a task of the attempt: of several that wait, the newest
 
 A worker does not say for which attempt it asks: the attempt is that of the pool's job which runs in it. So a worker can
@@ -23,7 +23,7 @@ from ..store import Store
 
 log = logging.getLogger("tinysvc.jobs")
 
-_STALE = JobAnswer("stale", "this attempt counts no more: the job was cancelled, or another attempt has it")
+_STALE = JobAnswer("stale", "this attempt is not valid any more: the job was cancelled, or a later attempt has begun")
 
 
 class AttemptAnswers:
@@ -83,7 +83,7 @@ class AttemptAnswers:
             self._on_stale(job)
 
     async def flush(self, job: Job) -> None:
-        """Write what waits. For the end of the job: its last progress is then in the store."""
+        """Write the progress that waits. Call it at the end of the job: its last progress is then in the store."""
         if task := self._writing.get(job):
             await asyncio.wait([task])
 

@@ -1,11 +1,11 @@
-"""The end of an attempt, from what the pool says to what the store is told.
+"""From the end of a job in a pool to the end of an attempt in the store.
 
-the pool has                                     the store is told
+the job in the pool                              the write to the store
 a result                                         finish
 a failure that the worker has classified         fail: for good, or with a further attempt after a pause
 a dead worker, a deadline, an error              fail, with a further attempt after a pause
 no worker for it, or a full queue                fail, with a further attempt; this one does not count
-been closed                                      release: it waits again, and the attempt does not count
+closed pool                                      release: the job is queued, and the attempt does not count
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ AHEAD_BYTES = 8 * MiB
 
 
 class Usual(NamedTuple):
-    """What the attempts of a route usually need; moving averages."""
+    """The time and memory that attempts of a route usually need; moving averages."""
 
     seconds: float
     size: float

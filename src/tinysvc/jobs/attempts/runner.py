@@ -1,8 +1,8 @@
 """The runner: claims durable jobs while this server process has room for them, and runs their attempts.
 
-    a commit, by anybody ──> Change ──> claim ──> attempts, one in each worker (running_attempt.py) ──> claim
+    a commit, on any server ──> Change ──> claim ──> attempts, one in each worker (running_attempt.py) ──> claim
 
-Between two looks at the store nothing runs: no timer for a durable job, and one poll every POLL seconds. A retry storm
+Between two claims no code runs: there is no timer for each durable job, but one poll every POLL seconds. A retry storm
 is bounded twice: pauses have a random part, and no more attempts begin than there are workers.
 """
 
@@ -35,7 +35,7 @@ STORE_PAUSE = 1.0
 """Seconds until the next claim after one that the store has refused."""
 
 STOP_TIME = 1.0
-"""Seconds of a drain, at most a quarter, in which killed attempts die and the store is told."""
+"""Seconds of a drain, at most a quarter, in which killed attempts die and the store gets their ends."""
 
 
 class Runner:
@@ -64,7 +64,7 @@ class Runner:
         self._woken = asyncio.Event()
         self._problem = ""
         self._task: asyncio.Task[None] | None = None
-        self._ends: list[Callable[[], None]] = []  # of what the store calls
+        self._ends: list[Callable[[], None]] = []  # each ends a callback of the store
 
     @property
     def problem(self) -> str:
@@ -86,7 +86,7 @@ class Runner:
         self._woken.set()
 
     async def drain(self, timeout: float) -> None:
-        """Let the attempts end within `timeout` seconds, then kill the others: they wait again, for any server."""
+        """Let the attempts end within `timeout` seconds, then kill the others: any server may claim their jobs."""
         self.pause()
         reserve = min(STOP_TIME, timeout / 4)
         countdown = LoopCountdown(timeout - reserve)
@@ -134,7 +134,7 @@ class Runner:
         self._stop([self._running[each] for each in attempts if each in self._running], "lost")
 
     def _on_broken(self, reason: str) -> None:
-        """The store takes nothing any more: no attempt can be reported, and the server ends."""
+        """The store is closed for good: no end of an attempt can be written, and the server exits."""
         self.pause()
         self._stop(self._running.values(), "lost")
 
@@ -182,7 +182,7 @@ class Runner:
         while not self._is_paused:
             self._woken.clear()
             if self._due is not None and self._due <= time.time():
-                self._look_again()
+                self._claim_anew()
             try:
                 await self._check_missed()
                 for pool in self._capacity.pools:
@@ -194,14 +194,14 @@ class Runner:
                     unknown = None if isinstance(error, StoreError) else error
                     log.error("no attempt of a durable job begins: %s", error, exc_info=unknown)
                 self._problem, seconds = str(error) or type(error).__name__, STORE_PAUSE
-                self._look_again()
+                self._claim_anew()
             try:
                 async with asyncio.timeout(seconds):
                     await self._woken.wait()
             except TimeoutError:
-                self._look_again()
+                self._claim_anew()
 
-    def _look_again(self) -> None:
+    def _claim_anew(self) -> None:
         """Ask the store for durable jobs of all routes, and for the next one that is scheduled."""
         self._wanted.update(self._places)
         self._due, self._due_is_known = None, False
@@ -224,7 +224,7 @@ class Runner:
         for each in claimed:
             capacity[each.record.route] -= 1
             self._begin(each, each.record.id in cancelled)
-        # Where not all that may begin has begun, nothing waits.
+        # A route that has started fewer attempts than it might has no waiting job.
         self._wanted.update(route for route, left in capacity.items() if not left or len(claimed) == total)
 
     def _begin(self, claimed: Claimed, is_cancelled: bool) -> None:
@@ -259,7 +259,7 @@ class Runner:
             log.error("attempt %d of job %s has no reported end", attempt.number, attempt.id, exc_info=error)
 
     async def _until_due(self) -> float:
-        """Seconds until the next look at the store."""
+        """Seconds until the next claim without a change."""
         if not self._due_is_known:
             self._due_is_known = True
             due = await self._store.next_due()

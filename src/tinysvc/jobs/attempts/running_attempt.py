@@ -1,9 +1,9 @@
 """One attempt of a durable job in this server process, from its claim to the report of its end.
 
-    claimed ──> job in the pool ──> its end, or a stop ──> the process that ran it is dead ──> the store knows
+    claimed ──> job in the pool ──> its end, or a stop ──> death of its process, if killed ──> write to the store
 
 The end is reported after the death, never before: a further attempt, on whatever machine, never runs beside this one.
-A result that the store cannot take, as the disk is full, is kept and tried again.
+A result that the store cannot write, as on a full disk, is kept, and its write is repeated.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ LONGEST_WAIT = 1.0
 """Seconds that an attempt which was claimed ahead waits in the pool; then it waits in the store again."""
 
 StopReason = Literal["", "cancelled", "shutdown", "lost"]
-"""Why an attempt is stopped. "lost": another server process may have it by now, so the store is told nothing."""
+"""Why an attempt is stopped. "lost": another server process may run the next attempt, so its end is not written."""
 
 
 class RunningAttempt:
@@ -88,7 +88,7 @@ class RunningAttempt:
 
     @property
     def is_slow(self) -> bool:
-        """It has run for longer than short attempts do: none is to wait behind it."""
+        """It has run for longer than short attempts do: no other attempt should wait behind it."""
         return self.job is not None and bool(self.job.started) and monotonic() - self.job.started > SLOW
 
     def ended(self) -> EndedAttempt:
@@ -128,7 +128,7 @@ class RunningAttempt:
     # The pool
 
     async def _end(self, claimed: Claimed) -> AttemptEnd:
-        """Run it; how it has ended. Then no process runs it any more."""
+        """Run it, and return its end, after the death of a process that had to be killed."""
         try:
             if self._reason:
                 return Released("shutdown")
@@ -186,7 +186,7 @@ class RunningAttempt:
     # The store
 
     def _written(self, end: AttemptEnd) -> Callable[[], Awaitable[bool]]:
-        """The write that tells the store how the attempt has ended."""
+        """The write of the end."""
         if isinstance(end, Finished):
             return partial(self._store.finish, self.id, self.number, end.head, end.body)
         if isinstance(end, Released):
@@ -213,7 +213,7 @@ class RunningAttempt:
         return partial(self._store.fail, self.id, self.number, failure)
 
     async def _report(self, write: Callable[[], Awaitable[bool]]) -> bool:
-        """Write, and again until the store takes it. False: the attempt is not the newest, or the job is cancelled."""
+        """Repeat a write until the store takes it. False: the attempt is not the newest, or the job is cancelled."""
         pause = FIRST_PAUSE
         while self._reason != "lost":
             try:

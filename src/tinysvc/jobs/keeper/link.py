@@ -120,11 +120,11 @@ class KeeperLink:
         except TimeoutError:
             raise StoreError(f"the keeper of the store, process {self.keeper}, did not answer in time") from None
         finally:
-            if not (future.cancelled() and method == "claim"):  # else its answer is still wanted
+            if not (future.cancelled() and method == "claim"):  # else its answer names attempts to give back
                 self._waiting.pop(number, None)
 
     def _give_back(self, claimed: list[Claimed]) -> None:
-        """Release the attempts of a claim whose caller has gone on."""
+        """Release the attempts of a claim whose caller was cancelled."""
         for each in claimed:
             arguments = raw((each.record.id, each.record.attempt, "shutdown"))
             self._frames.send(Ask(next(self._numbers), "release", arguments))  # its answer does not matter

@@ -114,7 +114,7 @@ Message = Hello | Welcome | Refused | Ask | Answer | Raised | Changed
 
 
 class Method(NamedTuple):
-    """How a method of the store travels."""
+    """The types of a method of the store that other processes call."""
 
     arguments: msgpack.Decoder[Any]
     value: msgpack.Decoder[Any]
@@ -143,12 +143,12 @@ METHODS: dict[str, Method] = {
     "schedule": _method(tuple[str, float, NewJob | None], bool),
     "last_tick": _method(tuple[str], float | None),
 }
-"""The methods of a store that travel."""
+"""The methods of a store that other processes call."""
 
 ERRORS: dict[str, type[Exception]] = {
     each.__name__: each for each in (StoreError, StoreFull, KeyReused, TooManyWaiting, ValueError)
 }
-"""The errors that travel. Others travel as a StoreError."""
+"""The errors that keep their type. Others become a StoreError."""
 
 
 def raised(number: int, error: Exception) -> Raised:
@@ -208,7 +208,7 @@ class Frames(asyncio.Protocol):
         self._out += (LENGTH.pack(len(data)), data)
 
     def close(self) -> None:
-        """Send what is waiting, and close."""
+        """Send the messages that wait, and close."""
         self._flush()
         if self._transport is not None:
             self._transport.close()

@@ -47,7 +47,7 @@ class OwnerWatch:
         self._wake.set()
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Look at the locks until the task is cancelled."""
         pause: float | None = FIRST_LOOK
         while True:
             try:

@@ -8,7 +8,7 @@
 server processes, and listens. The others connect. When their connection is lost, each tries both again, every
 PAUSE seconds: the kernel releases the lock of a dead keeper at once.
 
-*Hand-over.* The attempts of the other processes go on: their locks show that they live. A call whose answer was lost
+*Hand-over.* The attempts of the other processes continue: their locks show that they live. A call whose answer was lost
 is repeated. A write of an attempt that is refused then is read back, as it may have been committed before. A claim is
 not repeated: the new keeper releases the attempts that their owner does not know. A `submit` without a key is not
 repeated either, as it could be accepted twice: its client gets a 503. Other calls wait for the new keeper for at most
@@ -56,7 +56,7 @@ PAUSE, LONG_PAUSE = 0.02, 0.5
 """Seconds between two attempts to become the keeper or to find it; the longer one after HANDOVER_TIME."""
 
 HANDOVER_TIME = 5.0
-"""Seconds for which a call waits while there is no keeper. A hand-over takes well under two."""
+"""Seconds for which a call waits while there is no keeper. A hand-over takes less than two."""
 
 OPEN_TIME = 15.0
 """Seconds until a process gives up at its start because the keeper does not answer."""
@@ -407,5 +407,5 @@ class SharedStore:
         return self._broken.add(callback)
 
     def lost(self, callback: Callable[[list[tuple[str, int]]], None]) -> Callable[[], None]:
-        """`callback` is never called: attempts go on without a keeper, as their lock shows that they live."""
+        """`callback` is never called: attempts continue without a keeper, as their lock shows that they live."""
         return lambda: None

@@ -45,16 +45,16 @@ _COUNT_WAITING = """SELECT asked.route, coalesce(sum(number), 0)::bigint AS numb
     ON counts.route = asked.route AND counts.state IN ('queued', 'scheduled') GROUP BY asked.route"""
 _WRITE = """WITH added AS (
         INSERT INTO tinysvc_jobs
-        (id, route, path, state, priority, due, key, owner, expires, gone, record, request, body)
+        (id, route, path, state, priority, due, key, owner, expires, expired, record, request, body)
         SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::integer[], $6::double precision[],
         $7::text[], $8::text[], $9::double precision[], $10::boolean[], $11::bytea[], $12::bytea[], $13::bytea[])
         ON CONFLICT DO NOTHING RETURNING 1
     ), changed AS (
         UPDATE tinysvc_jobs AS jobs SET state = new.state, priority = new.priority, due = new.due, key = new.key,
-        owner = new.owner, expires = new.expires, gone = new.gone, record = new.record
+        owner = new.owner, expires = new.expires, expired = new.expired, record = new.record
         FROM unnest($14::text[], $15::text[], $16::integer[], $17::double precision[], $18::text[], $19::text[],
         $20::double precision[], $21::boolean[], $22::bytea[])
-        AS new (id, state, priority, due, key, owner, expires, gone, record) WHERE jobs.id = new.id
+        AS new (id, state, priority, due, key, owner, expires, expired, record) WHERE jobs.id = new.id
     ), kept AS (
         INSERT INTO tinysvc_job_contents SELECT * FROM unnest($23::text[], $24::text[], $25::bytea[])
         ON CONFLICT (id, kind) DO UPDATE SET content = excluded.content
@@ -74,7 +74,7 @@ Answer = TypeVar("Answer")
 
 
 class Conflict(Exception):
-    """Another server accepted a durable job with the same key at the same moment: do the batch again."""
+    """Another server accepted a durable job with the same key at the same moment: repeat the batch."""
 
 
 class Operation(Generic[Answer]):
@@ -103,7 +103,7 @@ class Operation(Generic[Answer]):
 
 
 class Batch:
-    """What one transaction has read, and what it will write."""
+    """The rows that one transaction has read, and those that it will write."""
 
     def __init__(self, now: float, server_id: str, is_alive: bool) -> None:
         self.now = now
@@ -148,7 +148,7 @@ class Batch:
         if old is not None:
             self._count(old, -1)
         self._count(record, 1)
-        if record.gone:
+        if record.expired:
             self._expired.add(record.id)
         elif old is not None and old.has_saved and not record.has_saved:
             self._dropped.add(record.id)
@@ -167,7 +167,7 @@ class Batch:
         del self.records[record.id]
 
     def _count(self, record: Record, step: int) -> None:
-        if not record.gone:
+        if not record.expired:
             self._counts[record.route, record.state.value] += step
             if record.state in WAITING and record.route in self.waiting:
                 self.waiting[record.route] += step
@@ -201,7 +201,7 @@ class Batch:
 
 
 async def load(connection: Any, operations: Sequence[Operation[Any]], owner: str) -> Batch:
-    """Begin the transaction, and read what the operations name."""
+    """Begin the transaction, and read the rows that the operations name."""
     await connection.execute("BEGIN")
     ids = sorted({job_id for operation in operations for job_id in operation.ids if is_id(job_id)})
     rows = await connection.fetch(_FIRST, owner, ids)
@@ -227,7 +227,7 @@ _UPDATED: tuple[Callable[[Record], Any], ...] = (
     lambda record: record.key,
     lambda record: record.owner,
     lambda record: record.expires,
-    lambda record: record.gone,
+    lambda record: record.expired,
     _encode,
 )
 _INSERTED = (_UPDATED[0], lambda record: record.route, lambda record: plain(record.path), *_UPDATED[1:])

@@ -1,7 +1,7 @@
 """Reports of committed changes: to the watchers in this process directly, to other processes by NOTIFY.
 
 A notification only wakes: no code relies on one. While a connection is lost, notifications are lost with it; then the
-watchers get one `Change` with the id "", which means: read again what you watch.
+watchers get `MISSED`, and read their records again.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ cancel request first, and wait for a server that hangs.
 
 *An error ends the connection.* Its transaction is rolled back with it, so no code here has to roll back.
 
-*Lost is not failed.* `Lost` means that the outcome of the unit is unknown. Its user must read back, or do it again
-in a way that has no effect the second time.
+*Lost is not failed.* `Lost` means that the outcome of the unit is unknown. Its user must read the outcome, or repeat
+the unit in a way that has no second effect.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Again(Exception):
 
 
 def meaning(error: Exception) -> Exception:
-    """The error of ours that an error of asyncpg or of the operating system stands for."""
+    """Translate an error of asyncpg or of the operating system."""
     if isinstance(error, asyncpg.ClientConfigurationError):
         return ValueError(str(error))  # the URL is wrong
     state = getattr(error, "sqlstate", None)
@@ -152,7 +152,7 @@ class Link:
             self._connection = None
 
     async def aclose(self) -> None:
-        """Say goodbye to the server, or drop the connection if that takes too long."""
+        """Close the connection in good order; drop it if that takes too long."""
         connection, self._connection = self._connection, None
         if connection is not None and not connection.is_closed():
             try:

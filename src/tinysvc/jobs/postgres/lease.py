@@ -6,10 +6,10 @@
 The lease begins when a renewal is *sent*, for our deadline, and when it *arrives*, for the database. Our deadline is a
 sixth of the lease earlier. So a server process that cannot renew kills its attempts before another one starts them.
 
-A process that was suspended, or stopped by SIGSTOP, finds the deadline passed when it wakes, and kills first. What it
-writes before that names an attempt: another server has ended that one, and the write matches no row.
+A process that was suspended, or stopped by SIGSTOP, finds the deadline passed when it wakes, and kills first. A write
+that it sends before that names an attempt that another server has ended: the write matches no row.
 
-The same connection listens for notifications, and looks for servers whose lease is over.
+The same connection listens for notifications, and finds servers whose lease is over.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Lease:
         self._task = asyncio.get_running_loop().create_task(self._run(), name="durable jobs: lease")
 
     async def aclose(self) -> None:
-        """Renew no more."""
+        """Stop the renewals."""
         if self._timer is not None:
             self._timer.cancel()
         if self._task is not None:
@@ -124,7 +124,7 @@ class Lease:
         self.hurry()
 
     def _watch(self) -> None:
-        """Look at the clock again and again: a timer of the event loop would not count suspended time."""
+        """Read the clock repeatedly: a timer of the event loop does not count suspended time."""
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(min(self._seconds / 60, 0.5), self._watch)
         self.holds()
@@ -157,7 +157,7 @@ class Lease:
                 return
             answer = await connection.execute(_RENEW, self._owner, self._seconds)
             dead = [] if answer == "UPDATE 0" else await connection.fetch(_DEAD, self._owner)
-        if answer == "UPDATE 0":  # another server has ended it, or has seen its end before us
+        if answer == "UPDATE 0":  # another server has ended it, or has noticed its end first
             self._end()
             await self._begin_lease()
         elif self.holds():

@@ -1,7 +1,7 @@
-"""The changes that the PostgreSQL store makes: what each reads, and what it decides.
+"""The changes that the PostgreSQL store makes: each loads its rows, and decides by states.py.
 
-Each `apply` calls states.py. Each operation may be repeated after a lost connection (`repeated`): it then finds its own
-earlier commit by id and attempt.
+An operation may be repeated after a lost connection (`repeated`): it then finds its own earlier commit by id and
+attempt.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _STARTABLE = f"""WITH due AS MATERIALIZED (
     )
     SELECT {COLUMNS}, request, body, (SELECT alive FROM lease) AS alive FROM queued
     UNION ALL SELECT {COLUMNS}, NULL, NULL, (SELECT alive FROM lease) FROM due"""
-"""What may start, locked. If there is anything, the lock on the lease holds off its end until the commit: a server
-process without a lease must not start attempts."""
+"""The durable jobs that may start, locked. If there is one, the lease is locked until the commit, too: a server process
+without a lease must not start attempts."""
 _OWNED = f"SELECT {COLUMNS} FROM tinysvc_jobs WHERE owner = $1 AND owner <> '' FOR UPDATE"
 _SOME_OWNED = f"{_OWNED.removesuffix('FOR UPDATE')} LIMIT {LAPSE_TOGETHER} FOR UPDATE SKIP LOCKED"
 _REQUESTS = """SELECT jobs.id, jobs.request, jobs.body, saved.content FROM tinysvc_jobs AS jobs
@@ -49,9 +49,10 @@ _END_LEASE = """DELETE FROM tinysvc_job_servers WHERE owner = $1
     AND NOT EXISTS (SELECT FROM tinysvc_jobs WHERE owner = $1 AND owner <> '')"""
 _BEGIN_LEASE = """INSERT INTO tinysvc_job_servers VALUES ($1, clock_timestamp() + make_interval(secs => $2))
     ON CONFLICT (owner) DO UPDATE SET lease_end = excluded.lease_end"""
-_OVER = f"""SELECT {COLUMNS} FROM tinysvc_jobs WHERE expires IS NOT NULL AND expires <= $1 AND owner = '' AND NOT gone
+_RETENTION_OVER = f"""SELECT {COLUMNS} FROM tinysvc_jobs
+    WHERE expires IS NOT NULL AND expires <= $1 AND owner = '' AND NOT expired
     ORDER BY expires LIMIT {SWEEP_TOGETHER} FOR UPDATE SKIP LOCKED"""
-_LONG_GONE = f"""SELECT {COLUMNS} FROM tinysvc_jobs WHERE expires IS NOT NULL AND expires <= $1 AND gone
+_LONG_EXPIRED = f"""SELECT {COLUMNS} FROM tinysvc_jobs WHERE expires IS NOT NULL AND expires <= $1 AND expired
     ORDER BY expires LIMIT {SWEEP_TOGETHER} FOR UPDATE SKIP LOCKED"""
 _NAME_TICK = "INSERT INTO tinysvc_job_ticks VALUES ($1, '-Infinity') ON CONFLICT (name) DO NOTHING"
 _LOCK_TICK = "SELECT tick FROM tinysvc_job_ticks WHERE name = $1 FOR UPDATE"
@@ -141,14 +142,14 @@ class Stopped(Operation[bool]):
 
 
 class Cancel(Operation[CancelOutcome]):
-    """Someone cancels a durable job."""
+    """Cancel a durable job."""
 
     def __init__(self, job_id: str) -> None:
         self.ids = (job_id,)
 
     def apply(self, batch: Batch) -> CancelOutcome:
         record = batch.records.get(self.ids[0])
-        if record is None or record.gone:
+        if record is None or record.expired:
             return CancelOutcome("unknown")
         new = states.cancel(record, batch.now)
         if isinstance(new, Record):
@@ -159,14 +160,14 @@ class Cancel(Operation[CancelOutcome]):
 
 
 class Retry(Operation[Record | Refusal | None]):
-    """Someone wants further attempts of a failed durable job."""
+    """Start a failed durable job again."""
 
     def __init__(self, job_id: str) -> None:
         self.ids = (job_id,)
 
     def apply(self, batch: Batch) -> Record | Refusal | None:
         record = batch.records.get(self.ids[0])
-        if record is None or record.gone:
+        if record is None or record.expired:
             return None
         new = states.retry(record, batch.now)
         if isinstance(new, Record):
@@ -284,7 +285,7 @@ class Register(Lapse):
 
 
 class Leave(Operation[int]):
-    """This server process ends in good order, with its workers: what it still runs waits again, and uses no attempt."""
+    """This server process ends in good order, with its workers: its attempts are released, and do not count."""
 
     def __init__(self, owner: str) -> None:
         self._owner = owner
@@ -317,15 +318,15 @@ class Sweep(Operation[tuple[int, bool]]):
         self._rows: list[Record] = []
 
     async def load(self, connection: Any, batch: Batch) -> None:
-        over = await connection.fetch(_OVER, self._now)
-        gone = await connection.fetch(_LONG_GONE, self._now - states.KEEP_GONE)
-        self._rows = batch.found(over) + batch.found(gone)
+        over = await connection.fetch(_RETENTION_OVER, self._now)
+        expired = await connection.fetch(_LONG_EXPIRED, self._now - states.KEEP_EXPIRED)
+        self._rows = batch.found(over) + batch.found(expired)
 
     def apply(self, batch: Batch) -> tuple[int, bool]:
         number = 0
         for row in self._rows:
             record = batch.records[row.id]
-            if record.gone and states.forgotten_at(record) <= self._now:
+            if record.expired and states.forgotten_at(record) <= self._now:
                 batch.delete(record)
             elif isinstance(new := states.expire(record, self._now), Record):
                 batch.keep(new)
@@ -362,7 +363,7 @@ class Tick(Operation[bool]):
     def apply(self, batch: Batch) -> bool:
         if self.repeated and any(job_id in batch.records for job_id in self.ids):
             return True
-        if self._accept is None:  # remember from when on it counts
+        if self._accept is None:  # remember the time from which ticks count
             self._sets = self._newest == float("-inf")
             return False
         self._sets = self._tick > self._newest

@@ -11,15 +11,15 @@ from .connection import Readers
 
 _COUNTS = """SELECT route, state, sum(number)::bigint AS number FROM tinysvc_job_counts
     WHERE $1::text IS NULL OR route = $1 GROUP BY route, state"""
-_COUNTS_OF_PATH = """SELECT route, state, count(*) AS number FROM tinysvc_jobs WHERE path = $2 AND NOT gone
+_COUNTS_OF_PATH = """SELECT route, state, count(*) AS number FROM tinysvc_jobs WHERE path = $2 AND NOT expired
     AND ($1::text IS NULL OR route = $1) GROUP BY route, state"""
 
 _BY_STATE = """SELECT found.seq, found.record FROM unnest($1::text[], $2::text[]) AS asked (route, state)
     CROSS JOIN LATERAL (SELECT seq, record FROM tinysvc_jobs AS jobs WHERE jobs.route = asked.route
-    AND jobs.state = asked.state AND seq < $3 AND NOT gone AND ($5::text IS NULL OR path = $5)
+    AND jobs.state = asked.state AND seq < $3 AND NOT expired AND ($5::text IS NULL OR path = $5)
     ORDER BY seq DESC LIMIT $4) AS found
     ORDER BY found.seq DESC LIMIT $4"""
-_BY_PATH = """SELECT seq, record FROM tinysvc_jobs WHERE path = $1 AND seq < $2 AND NOT gone
+_BY_PATH = """SELECT seq, record FROM tinysvc_jobs WHERE path = $1 AND seq < $2 AND NOT expired
     AND ($4::text IS NULL OR route = $4) AND ($5::text IS NULL OR state = $5) ORDER BY seq DESC LIMIT $3"""
 
 

@@ -36,7 +36,7 @@ CREATE TABLE tinysvc_jobs (
     key text NOT NULL,
     owner text NOT NULL,
     expires double precision,
-    gone boolean NOT NULL,
+    expired boolean NOT NULL,
     record bytea NOT NULL,
     request bytea NOT NULL,
     body bytea NOT NULL
@@ -45,8 +45,8 @@ CREATE INDEX tinysvc_jobs_queue ON tinysvc_jobs (route, priority DESC, due, seq)
 CREATE INDEX tinysvc_jobs_due ON tinysvc_jobs (due) WHERE state = 'scheduled';
 CREATE INDEX tinysvc_jobs_owner ON tinysvc_jobs (owner) WHERE owner <> '';
 CREATE INDEX tinysvc_jobs_expires ON tinysvc_jobs (expires) WHERE expires IS NOT NULL;
-CREATE INDEX tinysvc_jobs_state ON tinysvc_jobs (route, state, seq) WHERE NOT gone;
-CREATE INDEX tinysvc_jobs_path ON tinysvc_jobs (path, seq) WHERE NOT gone;
+CREATE INDEX tinysvc_jobs_state ON tinysvc_jobs (route, state, seq) WHERE NOT expired;
+CREATE INDEX tinysvc_jobs_path ON tinysvc_jobs (path, seq) WHERE NOT expired;
 CREATE UNIQUE INDEX tinysvc_jobs_key ON tinysvc_jobs (route, key) WHERE key <> '';
 CREATE TABLE tinysvc_job_contents (
     id text NOT NULL, kind text NOT NULL, content bytea NOT NULL, PRIMARY KEY (id, kind)

@@ -4,7 +4,7 @@
     reads      up to four connections: connection.py
     the lease  one connection, which also listens: lease.py, changes.py
 
-No transaction is open while a durable job runs. What may be written is decided in states.py.
+No transaction is open while a durable job runs. states.py decides every change.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class PostgresStore:
         self._lost: Callbacks[list[tuple[str, int]]] = Callbacks()
         self._running: dict[str, int] = {}  # the attempts of this process, by id
         self._channel = ""
-        self._is_unsure = False  # there may be attempts in the database that no caller of `claim` knows
+        self._is_unsure = False  # the database may have attempts that no caller of `claim` knows
         self._given_back: set[asyncio.Future[bool]] = set()
         self._stack = AsyncExitStack()
         self._is_open = False
@@ -240,13 +240,13 @@ class PostgresStore:
             task.add_done_callback(self._give_back)
             raise
         if not self._lease.holds() or self._lease.number != number:
-            return []  # the lease under which they were claimed has ended; the next claim looks which ones remain
+            return []  # the lease of the claim has ended; the next claim finds the attempts that are left
         self._is_unsure = False
         self._running.update((each.record.id, each.record.attempt) for each in claimed)
         return [replace(each, start_by=self._lease.deadline) for each in claimed]
 
     def _give_back(self, claim: asyncio.Future[list[Claimed]]) -> None:
-        """Release what was claimed for a caller that was cancelled."""
+        """Release the attempts of a claim whose caller was cancelled."""
         if not claim.cancelled() and claim.exception() is None:
             for each in claim.result():
                 task = asyncio.ensure_future(self.release(each.record.id, each.record.attempt, "shutdown"))
@@ -315,5 +315,5 @@ class PostgresStore:
 
 
 def _with(change: Callable[..., Record | Refusal], *values: Any) -> Callable[[Record, float], Record | Refusal]:
-    """A transition that needs no time."""
+    """A transition that does not depend on the time."""
     return lambda record, _now: change(record, *values)

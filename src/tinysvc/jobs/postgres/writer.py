@@ -2,8 +2,8 @@
 
 While one transaction commits, further changes collect; they are the next transaction. So a slow disk makes the groups
 larger, not the number of waiting transactions. A lost connection is made again, and the group is repeated: each
-operation recognizes what an earlier commit of it has done. An operation whose time is up gets a StoreError, also
-while the database hangs; it is not repeated then.
+operation recognizes its own earlier commit. An operation whose time is up fails with a StoreError, also while the
+database hangs, and is not repeated.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BYTES_TOGETHER = 8 << 20
 TRANSACTION_SECONDS = 10.0
 """A transaction takes milliseconds, and some seconds on a busy disk. After this time the server is taken as hung."""
 CLOSE_SECONDS = 5.0
-"""Time for what waits when the store closes."""
+"""Seconds for the operations that wait when the store closes."""
 PAUSE = 0.1
 """Seconds between two attempts to reach the database again."""
 
@@ -81,10 +81,10 @@ class Writer:
         self._task = asyncio.get_running_loop().create_task(self._run(), name="durable jobs: writer")
 
     async def do(self, operation: Operation[Answer], patience: float, size: int = 0) -> Answer:
-        """Commit an operation and return its answer. It goes on when the caller is cancelled.
+        """Commit an operation and return its answer. The operation continues if the caller is cancelled.
 
         Args:
-            operation: What to change.
+            operation: The change.
             patience: Seconds after which it is given up, because the database does not answer.
             size: Bytes that it writes.
 
@@ -107,7 +107,7 @@ class Writer:
         entry.settle(StoreError("PostgreSQL does not answer in time."))
 
     async def aclose(self) -> None:
-        """Commit what waits, for `CLOSE_SECONDS` at most, and close."""
+        """Commit the operations that wait, for `CLOSE_SECONDS` at most, and close."""
         self._is_closing = True
         self._wake.set()
         timer = asyncio.get_running_loop().call_later(CLOSE_SECONDS, self._give_up_all)
@@ -158,14 +158,14 @@ class Writer:
                     entry.operation.repeated = True
                 await asyncio.sleep(PAUSE)
             except Exception as error:
-                if len(group) > 1:  # one of them is the reason: the others must not fail with it
+                if len(group) > 1:  # find the operation that fails: the others must not fail with it
                     for entry in group:
                         await self._write_again_and_again([entry])
                     return
                 self._refuse(group[0], error)
 
     def _refuse(self, entry: _Entry, error: Exception) -> None:
-        """The database refuses an operation, or a mistake of ours made it fail: others must go on."""
+        """Fail one operation, which the database refuses or which has a bug: the others must continue."""
         if isinstance(error, StoreFull):
             self._report(str(error))
         elif not isinstance(error, StoreError):

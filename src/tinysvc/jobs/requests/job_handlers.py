@@ -158,7 +158,7 @@ class JobHandlers:
         record = await self._store.get(job_id) if _ID.fullmatch(job_id) else None
         if record is None or record.route != self._route or record.path != self._path_of(request):
             raise unknown_job(job_id)
-        if record.gone or (record.expires is not None and record.expires <= time()):
+        if record.expired or (record.expires is not None and record.expires <= time()):
             raise expired_job(record)
         return record
 
@@ -208,5 +208,5 @@ class JobHandlers:
 
 
 def _retry_after(record: Record) -> int:
-    """Seconds until a look at the durable job makes sense."""
+    """Seconds after which a further request about the durable job makes sense."""
     return max(1, min(3600, round(record.due - time()))) if record.state == State.SCHEDULED else 1

@@ -3,7 +3,7 @@
     store ──Change──> Watchers ──> one Followed for each watched durable job ──> its watchers
 
 A watcher never slows a durable job. All watchers of one share one read of its record for each change, and at most
-`READS` reads a second; between two looks a slow watcher misses records, and sees the newest one. Nothing is queued.
+`READS` reads a second; a slow watcher misses records between two reads, and sees the newest one. No record is queued.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ class Followed:
             except StoreError:
                 await asyncio.sleep(PAUSE)
                 continue
-            if record is None or record.gone:
+            if record is None or record.expired:
                 return
             if record != self._record:
                 self._record, self.state = record, record.state

@@ -29,7 +29,7 @@ NETWORK_FILE_SYSTEMS = {
     "afs", "beegfs", "ceph", "cifs", "fuse.ceph", "fuse.glusterfs", "fuse.s3fs", "fuse.sshfs", "gfs2", "glusterfs",
     "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "orangefs", "smb3", "smbfs",
 }  # fmt: skip
-"""Locks, shared memory or fsync do not hold there what SQLite needs (sqlite.org/wal.html, 1.)."""
+"""Locks, shared memory or fsync are weaker there than SQLite needs (sqlite.org/wal.html, 1.)."""
 MOUNTS = Path("/proc/self/mountinfo")
 
 TABLES = """
@@ -61,8 +61,8 @@ CREATE TABLE results (seq INTEGER PRIMARY KEY, file TEXT, body BLOB);
 CREATE INDEX requests_file ON requests (file) WHERE file IS NOT NULL;
 CREATE INDEX saved_file ON saved (file) WHERE file IS NOT NULL;
 CREATE INDEX results_file ON results (file) WHERE file IS NOT NULL;
-CREATE TABLE gone (id TEXT PRIMARY KEY, until REAL NOT NULL, record TEXT NOT NULL) WITHOUT ROWID;
-CREATE INDEX gone_until ON gone (until);
+CREATE TABLE expired (id TEXT PRIMARY KEY, until REAL NOT NULL, record TEXT NOT NULL) WITHOUT ROWID;
+CREATE INDEX expired_until ON expired (until);
 CREATE TABLE ticks (name TEXT PRIMARY KEY, tick REAL NOT NULL) WITHOUT ROWID;
 """
 
@@ -221,7 +221,7 @@ def _damage(path: Path) -> str:
     try:
         with closing(sqlite3.connect(uri, uri=True, timeout=5.0)) as db:
             names = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            missing = {"meta", "jobs", "requests", "saved", "results", "gone", "ticks"} - names
+            missing = {"meta", "jobs", "requests", "saved", "results", "expired", "ticks"} - names
             if missing:
                 return f"the tables {', '.join(sorted(missing))} are missing"
             if path.stat().st_size > CHECKED_SIZE:

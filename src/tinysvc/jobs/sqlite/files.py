@@ -1,6 +1,6 @@
 """Large bodies and results, as files beside the store: a row of the store names its file.
 
-A file is there, with fsync, before its row is committed. A crash between the two leaves a file without a row: `sweep`
+A file is written, with fsync, before its row is committed. A crash between the two leaves a file without a row: `sweep`
 removes it. A file is removed after the row that named it.
 """
 

@@ -65,7 +65,7 @@ def _by_path(
 
 
 def insert_rows(db: sqlite3.Connection, table: str, rows: list[tuple[Any, ...]]) -> None:
-    """Insert rows with as few calls as possible: each call of SQLite gives the GIL away."""
+    """Insert rows with as few calls as possible: each call of SQLite releases the GIL."""
     for first in range(0, len(rows), INSERTED):
         part = rows[first : first + INSERTED]
         marks = f"({', '.join('?' * len(part[0]))})"

@@ -90,7 +90,7 @@ class SqliteStore:
             raise
 
     async def aclose(self) -> None:
-        if self._thread is None:  # it was not opened
+        if self._thread is None:  # it was never opened
             return
         await self._thread.close()
         await asyncio.get_running_loop().run_in_executor(None, self._file_threads.shutdown)
@@ -227,7 +227,7 @@ class SqliteStore:
         return await self._thread.change(partial(operation, *args))
 
     async def _content(self, name: str, value: bytes) -> tuple[Content, str | None]:
-        """What the row gets, and the file that was written for it."""
+        """The content for the row, and the name of the file that was written for it."""
         if len(value) <= INLINE:
             return Content(None, value), None
         file: str = await self._with_files(self._files.write, name, value)

@@ -59,7 +59,7 @@ class Content(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """A started attempt, with what it needs."""
+    """A started attempt, with its request and its saved value."""
 
     record: Record
     request: bytes
@@ -73,8 +73,8 @@ class Tables:
     Args:
         path: The file.
         owner: The server process that opens it.
-        service: The service, whose durable jobs are in it. Empty: do not ask (command line).
-        report: Gets the committed changes, and the files that no row names any more; called on the event loop.
+        service: The service that the durable jobs belong to. Empty: any (command line).
+        report: Gets the committed changes, and the files that have lost their row; called on the event loop.
         clock: Returns the Unix time in seconds.
     """
 
@@ -143,7 +143,7 @@ class Tables:
             self._db.executemany("UPDATE jobs SET record = ? WHERE seq = ?", rows)
 
     def finish(self) -> None:
-        """Write the rows of new durable jobs, all at once: each call of SQLite gives the GIL away."""
+        """Write the rows of new durable jobs, all at once: each call of SQLite releases the GIL."""
         if self._new_rows:
             insert_rows(self._db, "jobs", self._new_rows)
             insert_rows(self._db, "requests", self._new_requests)
@@ -247,8 +247,8 @@ class Tables:
         found = self._load(job_id)
         if found:
             return found[1]
-        gone = self._db.execute("SELECT record FROM gone WHERE id = ?", (job_id,)).fetchone()
-        return decode(gone[0]) if gone else None
+        expired = self._db.execute("SELECT record FROM expired WHERE id = ?", (job_id,)).fetchone()
+        return decode(expired[0]) if expired else None
 
     def result(self, job_id: str) -> Content | None:
         found = self._db.execute(
@@ -402,10 +402,10 @@ class Tables:
                 self._drop(table, seq)
             self._db.execute("DELETE FROM jobs WHERE seq = ?", (seq,))
             until = states.forgotten_at(new)
-            self._db.execute("INSERT INTO gone VALUES (?, ?, ?)", (new.id, until, _encode(new).decode()))
+            self._db.execute("INSERT INTO expired VALUES (?, ?, ?)", (new.id, until, _encode(new).decode()))
             self._delta[old.route, old.state] -= 1
             self._changes.append(Change(new.id, new.route, new.state, new.version))
-        self._db.execute("DELETE FROM gone WHERE until <= ?", (now,))
+        self._db.execute("DELETE FROM expired WHERE until <= ?", (now,))
         return len(rows)
 
     def files(self) -> set[str]:

@@ -4,17 +4,16 @@
     thread               BEGIN f g COMMIT (fsync)      BEGIN h ... COMMIT
 
 While the thread waits for an fsync, further changes arrive; the next commit takes all of them. So the changes a second
-are not limited by the fsyncs a second of the disk. There is no timer: an idle store commits at
-once.
+are not limited by the fsyncs a second of the disk. There is no timer: an idle store commits at once.
 
 Why one connection: two of them would meet SQLITE_BUSY, could keep each other from a checkpoint, and could damage the
 file (the WAL-reset race of SQLite 3.7.0 to 3.51.2).
 
 *Errors.* A change raises its own errors before it writes. An error of SQLite rolls the transaction back; then each
-change gets a transaction of its own, and the error hits nothing but its cause. Two kinds are different. SQLITE_BUSY:
-SQLite has waited for LOCK_WAIT seconds already, so all of them fail. An error that leaves the file in doubt (a failed
-fsync, a damaged file): the thread ends. It must not try the fsync again: Linux reports a lost page once, and the next
-fsync succeeds without it.
+change gets a transaction of its own, and only the change that caused the error fails. Two kinds are different.
+SQLITE_BUSY: SQLite has waited for LOCK_WAIT seconds already, so all changes fail. An error that leaves the file in
+doubt (a failed fsync, a damaged file): the thread ends. It must not try the fsync again: Linux reports a lost page
+once, and the next fsync succeeds without it.
 """
 
 from __future__ import annotations
@@ -59,15 +58,15 @@ class Work(Protocol):
         """A transaction has begun."""
 
     def finish(self) -> None:
-        """Write what is left to write: the transaction is about to be committed."""
+        """Write the rows that are left: the transaction is about to be committed."""
 
     def committed(self) -> None: ...
     def rolled_back(self) -> None: ...
     def unwritten(self) -> bool:
-        """There is something to write that no caller waits for."""
+        """Whether progress is left to write, for which no caller waits."""
 
     def report(self) -> Callable[[], None] | None:
-        """A function for the event loop, to report what was changed."""
+        """A function for the event loop, which reports the changes."""
 
 
 class _Item:
@@ -108,7 +107,11 @@ class SqliteThread:
         self._db: sqlite3.Connection = None  # type: ignore[assignment]  # the thread connects
 
     async def start(self) -> None:
-        """Open the connection. Raises what `Work.connect` raises."""
+        """Open the connection.
+
+        Raises:
+            Exception: The error of `Work.connect`.
+        """
         self._thread.start()
         await self._opened
 
@@ -131,7 +134,7 @@ class SqliteThread:
         return "the store is closed" if self._closed else "a forked process must not use the store of its parent"
 
     async def close(self) -> None:
-        """Carry out what waits, and close the connection."""
+        """Carry out the operations that wait, and close the connection."""
         if not self._closed:
             self._closed = True
             self._queue.put(None)
@@ -159,7 +162,7 @@ class SqliteThread:
             self._call(_set, self._ended)
 
     def _serve(self) -> bool:
-        """Carry out all that waits. False at the end."""
+        """Carry out all operations that wait. False at the end."""
         items, more = self._take()
         if self.broken:
             self._refuse_all(items)
@@ -289,7 +292,7 @@ class SqliteThread:
             log.warning("%s: the WAL cannot be copied into the file: %s", self._name, error)
 
     def _refuse_all(self, items: list[_Item]) -> None:
-        """After a break-down: refuse what waits."""
+        """After a break-down: refuse the operations that wait."""
         self._fail(items, StoreError(f"{self._name}: {self.broken}."))
         self._deliver(items)
         self._call(self._refuse_rest)
