@@ -88,7 +88,7 @@ async def test_jobs_of_a_running_server_are_listed(console: Console) -> None:
     assert await console.run("--jobs", "running") == "1 queued, 1 failed"
 
 
-async def test_store_that_no_one_serves_is_listed(console: Console) -> None:
+async def test_store_without_a_server_is_listed(console: Console) -> None:
     assert await console.run("--jobs") == "no durable jobs"
     await console.servers.memory.submit(new_job())
     assert (await console.run("--jobs")).endswith("1 queued")
@@ -133,7 +133,7 @@ async def test_json_is_one_document_a_line(console: Console) -> None:
     assert json.loads(await console.run("--job", records[0].id, as_json=True))["state"] == "queued"
 
 
-async def test_waiting_job_is_cancelled_in_a_store_that_no_one_serves(console: Console) -> None:
+async def test_waiting_job_is_cancelled_in_a_store_without_a_server(console: Console) -> None:
     record = (await console.servers.memory.submit(new_job())).record
     for _ in range(2):
         assert "state cancelled" in words(await console.run("--cancel-job", record.id))

@@ -180,7 +180,7 @@ def test_retention_begins_at_the_end() -> None:
     assert (expired.expired, expired.result, expired.state) == (True, None, State.SUCCEEDED)
 
 
-def test_failed_one_is_kept_until_someone_decides() -> None:
+def test_failed_job_is_kept_until_it_is_retried_or_cancelled() -> None:
     assert isinstance(states.expire(record_in(State.FAILED), NOW + 1e12), Refusal)
 
 

@@ -53,7 +53,7 @@ def test_handler_of_the_request_has_all_headers_but_those_of_the_response() -> N
     assert names == {b"host", b"authorization", b"content-type", b"x-team", b"traceparent"}
 
 
-def test_digest_depends_on_everything_that_the_job_does() -> None:
+def test_digest_depends_on_each_part_of_the_request() -> None:
     requests = [
         (Request("POST", "/a"), b""),
         (Request("POST", "/a"), b"1"),

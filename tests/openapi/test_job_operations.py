@@ -67,7 +67,7 @@ def test_service_without_a_job_route_has_no_types_of_jobs() -> None:
     assert set(described(caller)["components"]["schemas"]) == {"Problem"}
 
 
-def test_submitting_takes_what_the_handler_takes() -> None:
+def test_submit_has_the_parameters_of_the_handler() -> None:
     assert parameters("submit") == [
         *("path user", "query depth"),
         *("header Idempotency-Key", "header Prefer", "header Job-After", "header Job-Priority"),
@@ -79,7 +79,7 @@ def test_submitting_takes_what_the_handler_takes() -> None:
     assert submit["tags"][-1] == "models"
 
 
-def test_other_verbs_take_the_path_and_what_guards_the_route() -> None:
+def test_other_verbs_take_the_path_and_the_guards_of_the_route() -> None:
     assert parameters("list") == ["path user", "query state", "query limit", "query cursor"]
     assert parameters("status") == ["path user", "path job_id", "header Last-Event-ID"]
     assert parameters("result") == ["path user", "path job_id", "header Prefer"]

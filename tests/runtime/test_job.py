@@ -51,7 +51,7 @@ def test_job_made_by_hand_goes_on_where_it_has_saved() -> None:
     assert repr(job) == "<Job 00000000, attempt 1, 100%>"
 
 
-def test_job_made_by_hand_refuses_what_a_worker_would_refuse() -> None:
+def test_job_made_by_hand_checks_its_values_as_in_a_worker() -> None:
     job = Job()
     with pytest.raises((AttributeError, pickle.PicklingError, TypeError)):
         job.save(lambda: None)
@@ -95,7 +95,7 @@ def test_unreadable_save_is_none_if_the_route_allows_it(caplog: pytest.LogCaptur
     assert "No module named 'old_models'" in caplog.text
 
 
-def test_save_asks_the_server_and_raises_what_it_refuses() -> None:
+def test_save_raises_the_refusal_of_the_server() -> None:
     server = Server()
     attempt = server.attempt(pickle.dumps(1))
     attempt.save((1, 2))
@@ -148,7 +148,7 @@ def test_refused_report_of_the_timer_does_not_end_its_thread(caplog: pytest.LogC
     assert "was not sent: cancelled" in caplog.text
 
 
-def test_report_is_what_the_values_were_when_they_were_reported() -> None:
+def test_report_is_a_copy_of_its_values() -> None:
     server = Server()
     attempt, losses = server.attempt(), [1.0]
     attempt.progress(0.1)

@@ -127,7 +127,7 @@ async def test_failure_of_a_job_is_the_exception_of_its_result(where: str) -> No
 async def test_result_in_time_or_a_timeout_and_the_job_goes_on(where: str) -> None:
     async with callable_service(where, runs=False) as service:
         accepted = await submit(app.label, "a")
-        with pytest.raises(CallTimeout, match=r"The job has not ended within 0\.3 s; it goes on"):
+        with pytest.raises(CallTimeout, match=r"The job has not ended within 0\.3 s; it continues"):
             await accepted.result(timeout=0.3)
         assert (await accepted.status()).state == "queued"
         waiting = asyncio.create_task(accepted.result(timeout=20))

@@ -27,7 +27,7 @@ def test_reply_without_failure_is_a_result() -> None:
     assert end_by_reply(reply) == Finished(head, b"done")
 
 
-def test_reply_with_failure_is_what_the_worker_says() -> None:
+def test_failure_in_the_reply_is_the_end_of_the_attempt() -> None:
     text = ErrorText("ValueError", "no", "Traceback ...")
     failure = AttemptFailure("unencodable", "ValueError: no", True, False, {"status": 500}, text)
     reply = JobReply(DurableReply(500, None, [], failure), b"")

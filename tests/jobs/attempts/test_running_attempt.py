@@ -48,14 +48,14 @@ async def state_after(reasons: list[StopReason], folder: Path) -> State:
 
 
 @on_loop
-async def test_attempt_that_is_lost_tells_the_store_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_lost_attempt_writes_nothing_to_the_store(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert await state_after(["lost"], tmp_path) == State.RUNNING
     (message,) = logged(caplog)
     assert message.endswith("(/waits) was stopped, and its end is not reported")
 
 
 @on_loop
-async def test_attempt_that_is_lost_while_it_is_stopped_tells_the_store_nothing(
+async def test_attempt_that_is_lost_while_it_is_stopped_writes_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert await state_after(["shutdown", "lost"], tmp_path) == State.RUNNING

@@ -68,7 +68,7 @@ async def test_connection_is_counted_until_its_last_end(keeper: KeeperServer, tm
     await until(lambda: not keeper.is_connected("owner"))
 
 
-async def test_slow_reader_is_told_later_that_it_has_missed_changes(keeper: KeeperServer, tmp_path: Path) -> None:
+async def test_slow_reader_gets_one_report_of_missed_changes(keeper: KeeperServer, tmp_path: Path) -> None:
     changes: list[Change] = []
     link = await KeeperLink.connect(
         tmp_path, Hello(VERSION, "owner", "shop"), changes.append, lambda claimed: None, lambda: None
@@ -110,7 +110,7 @@ async def test_keeper_that_ends_answers_the_calls_that_it_has_begun(
     await end
 
 
-async def test_error_that_no_one_foresaw_is_logged(
+async def test_unexpected_error_is_logged(
     keeper: KeeperServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def get(job_id: str) -> Record | None:

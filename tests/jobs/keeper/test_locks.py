@@ -66,7 +66,7 @@ def test_missing_file_is_not_held(tmp_path: Path) -> None:
     assert not is_held(tmp_path / "nothing")
 
 
-def test_owner_is_seen_when_it_has_its_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_owner_is_listed_once_it_holds_its_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     acquire = FileLock.acquire
 

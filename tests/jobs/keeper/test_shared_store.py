@@ -106,7 +106,7 @@ async def test_calls_wait_for_the_next_keeper(servers: Processes) -> None:
     assert len(set(accepted)) == 3
 
 
-async def test_attempts_of_a_dead_keeper_end_and_those_of_others_go_on(servers: Processes) -> None:
+async def test_attempts_of_a_dead_keeper_end_and_those_of_others_continue(servers: Processes) -> None:
     keeper, other, _ = [await servers.start() for _ in range(3)]
     for _ in range(2):
         await keeper.submit(new_job())

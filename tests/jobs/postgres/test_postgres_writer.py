@@ -48,7 +48,7 @@ async def test_change_that_the_database_refuses_fails_alone(store: PostgresStore
     assert (await store.page(None, None, 9, "")).counts == {"queued": 2}
 
 
-async def test_closing_commits_what_waits_and_refuses_more(postgres: Postgres) -> None:
+async def test_close_commits_the_changes_that_wait_and_refuses_more(postgres: Postgres) -> None:
     async with opened(await postgres.create_schema()) as store:
         waiting = [asyncio.ensure_future(store.submit(new_job())) for _ in range(9)]
         await asyncio.sleep(0)

@@ -113,7 +113,7 @@ async def test_lost_report_of_a_change_is_made_up_for(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.asyncio
-async def test_record_is_looked_at_without_any_report(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_record_is_read_without_a_report_of_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watchers, "LOOK", 0.01)
     store = CountedStore()
     record = await running(store)

@@ -157,7 +157,7 @@ def test_network_file_system_is_refused(
         refuse_network_file_system(Path(folder))
 
 
-def test_system_without_a_table_of_mounts_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_system_is_unknown_without_a_table_of_mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database_file, "MOUNTS", tmp_path / "missing")
     refuse_network_file_system(tmp_path)
 

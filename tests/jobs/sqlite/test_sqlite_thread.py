@@ -176,7 +176,7 @@ async def test_close_carries_out_what_waits(thread: SqliteThread, numbers: Numbe
 
 
 @pytest.mark.asyncio
-async def test_break_down_refuses_what_waits(thread: SqliteThread, numbers: Numbers) -> None:
+async def test_break_down_refuses_the_changes_that_wait(thread: SqliteThread, numbers: Numbers) -> None:
     reasons: list[str] = []
     thread.on_broken.add(reasons.append)
     go = await hold(thread)
