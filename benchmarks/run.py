@@ -39,6 +39,7 @@ PARTS = (
     "calls",
     "jobs",
     "capacity",
+    "telemetry",
 )
 EXTRA = ("trees",)
 """A part that needs an option, and so runs only when it is named."""
@@ -66,6 +67,7 @@ SHOWN_VERSIONS = (
     *("tinysvc", "uvloop", "httptools", "orjson", "msgspec", "pydantic", "numpy"),
     *("uvicorn", "starlette", "fastapi", "litestar", "blacksheep", "granian", "aiohttp", "sanic", "robyn"),
     *("litserve", "mosec", "bentoml", "websockets", "httpx"),
+    *("prometheus-client", "starlette-exporter", "prometheus-fastapi-instrumentator", "opentelemetry-sdk"),
     *("asyncpg", "celery", "rq", "huey", "procrastinate"),
 )
 
