@@ -15,7 +15,6 @@ from tinysvc.core.query import MAX_QUERY_FIELDS
 from tinysvc.core.settings import Settings
 from tinysvc.http import LINGER
 from tinysvc.jobs.postgres.store import LEASE, PATIENCE
-from tinysvc.jobs.requests.list_queries import MAX_LIMIT
 from tinysvc.jobs.requests.preferences import MAX_WAIT
 from tinysvc.jobs.sqlite.thread import LOCK_WAIT
 from tinysvc.jobs.states import KEEP_EXPIRED, KEPT_ATTEMPTS
@@ -24,8 +23,8 @@ from tinysvc.runtime.batching import MAX_BATCH_BYTES
 from tinysvc.runtime.call_context import MAX_HOPS
 from tinysvc.runtime.call_failures import MAX_PROBLEM
 from tinysvc.runtime.job import MAX_PROGRESS, REPORT_PAUSE
-from tinysvc.runtime.job_headers import MAX_AFTER, MAX_KEY, MAX_PRIORITY
 from tinysvc.service.job_options import MAX_PAUSE
+from tinysvc.service.job_verbs import MAX_AFTER, MAX_KEY, MAX_LIMIT, MAX_PRIORITY
 from tinysvc.web.cookies import MAX_SIZE
 from tinysvc.web.websocket_protocol import GRACE, MAX_QUEUED, MAX_QUEUED_SIZE
 from tinysvc.wire.bodies import MAX_DISCARD

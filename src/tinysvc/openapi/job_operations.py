@@ -14,7 +14,7 @@ from ..binding.schemas import Schema, Schemas
 from ..core.responses import EVENTS, JSON
 from ..core.settings import Settings
 from ..service.job_document import JOB_STATES, JobDocument, JobPage
-from ..service.job_verbs import JOB_ID, Verb, VerbName
+from ..service.job_verbs import DEFAULT_LIMIT, JOB_ID, MAX_AFTER, MAX_KEY, MAX_LIMIT, MAX_PRIORITY, Verb, VerbName
 from ..service.plan import Plan
 from .operation import execution, tags_of
 from .operation_requests import body_of, is_credential, parameters_of, security_of
@@ -111,25 +111,31 @@ def _own_parameters(verb: Verb) -> list[dict[str, Any]]:
     """The parameters that tinysvc itself reads."""
     if verb.name == "submit":
         return [
-            _header("Idempotency-Key", "A second request with the same key gets the job of the first.", _text(255)),
+            _header("Idempotency-Key", "A second request with the same key gets the job of the first.", _text(MAX_KEY)),
             _header("Prefer", WAIT),
-            _header("Job-After", "Seconds until the job may start.", {"type": "number", "minimum": 0}),
+            _header(
+                "Job-After", "Seconds until the job may start.", {"type": "number", "minimum": 0, "maximum": MAX_AFTER}
+            ),
             _header(
                 "Job-Priority",
                 "Of the jobs that are due, the highest priority starts first.",
-                {"type": "integer", "minimum": -100, "maximum": 100, "default": 0},
+                _number(-MAX_PRIORITY, MAX_PRIORITY, 0),
             ),
         ]
     if verb.name == "list":
         return [
             _parameter("state", "query", "Only jobs in this state.", {"type": "string", "enum": list(JOB_STATES)}),
-            _parameter("limit", "query", "", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}),
+            _parameter("limit", "query", "Jobs on the page.", _number(1, MAX_LIMIT, DEFAULT_LIMIT)),
             _parameter("cursor", "query", "The page after this one: taken from `next`.", {"type": "string"}),
         ]
     job = {"name": JOB_ID, "in": "path", "required": True, "schema": {"type": "string", "pattern": "^[0-9a-f]{32}$"}}
     if verb.name == "status":
         return [job, _header("Last-Event-ID", "The last event that the client has.")]
     return [job, _header("Prefer", WAIT)] if verb.name == "result" else [job]
+
+
+def _number(least: int, most: int, default: int) -> Schema:
+    return {"type": "integer", "minimum": least, "maximum": most, "default": default}
 
 
 def _text(longest: int) -> Schema:
@@ -168,7 +174,7 @@ def _responses(plan: Plan, verb: Verb, schemas: Schemas, settings: Settings) -> 
 
 
 def _accepted(own: dict[str, Any], schemas: Schemas) -> dict[str, Any]:
-    """The job; or what the handler returns, if the client waits for it."""
+    """The job; or the result of the handler, if the client waits for it."""
     accepted = {"description": "The job is stored.", "headers": LOCATION, "content": _json(JobDocument, schemas)}
     waited = {
         status: {**each, "description": f"{each['description']} Only with `Prefer: wait`: the result of the job."}

@@ -14,16 +14,10 @@ from hashlib import sha256
 
 from ..core.errors import HTTPError
 from ..core.requests import Request
+from ..service.job_verbs import MAX_AFTER, MAX_KEY, MAX_PRIORITY
 
 AFTER, PRIORITY, KEY = "job-after", "job-priority", "idempotency-key"
 """Names of the headers."""
-
-MAX_PRIORITY = 100
-MAX_AFTER = 10 * 366 * 86400.0
-"""Seconds, ten years: a later start is a mistake in the unit."""
-
-MAX_KEY = 255
-"""Characters of an Idempotency-Key, as Stripe's API allows."""
 
 _KEY = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 _NUMBER = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")

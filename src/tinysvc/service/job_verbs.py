@@ -40,3 +40,18 @@ VERBS = (
 )
 VERB: dict[VerbName, Verb] = {verb.name: verb for verb in VERBS}
 """Each verb by its name."""
+
+# Limits of the values in these requests
+
+MAX_PRIORITY = 100
+"""Priorities are from -100 to 100."""
+
+MAX_AFTER = 10 * 366 * 86400.0
+"""Seconds, ten years: a later start is a mistake in the unit."""
+
+MAX_KEY = 255
+"""Characters of an Idempotency-Key, as Stripe's API allows."""
+
+DEFAULT_LIMIT = 50
+MAX_LIMIT = 200
+"""Durable jobs on one page: more than a person reads, and a few milliseconds of work for the store."""

@@ -23,10 +23,8 @@ POLICY = (
 
 def offline_page(folder: Path, scripts: Sequence[str]) -> Handler:
     """The page of page.html, page.css and these scripts in `folder`."""
-    style = "\n".join(each.read_text("utf-8") for each in (PARTS / "theme.css", folder / "page.css"))
-    script = "\n".join(
-        each.read_text("utf-8") for each in (PARTS / "elements.js", *(folder / name for name in scripts))
-    )
+    style = _joined([PARTS / "theme.css", folder / "page.css"])
+    script = _joined([PARTS / "elements.js", *(folder / name for name in scripts)])
     page = (folder / "page.html").read_text("utf-8").replace("{{style}}", style).replace("{{script}}", script)
     policy = POLICY.format(style=_digest(style), script=_digest(script))
     return fixed(page.encode(), HTML, [("content-security-policy", policy)])

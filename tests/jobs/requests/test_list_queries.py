@@ -7,7 +7,8 @@ import pytest
 from tinysvc import Request
 from tinysvc.core.errors import BindingError
 from tinysvc.jobs.records import State
-from tinysvc.jobs.requests.list_queries import DEFAULT_LIMIT, MAX_LIMIT, ListQuery, list_query
+from tinysvc.jobs.requests.list_queries import ListQuery, list_query
+from tinysvc.service.job_verbs import DEFAULT_LIMIT, MAX_LIMIT
 
 
 def query(text: str) -> ListQuery:

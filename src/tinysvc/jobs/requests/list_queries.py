@@ -8,11 +8,8 @@ from typing import NamedTuple
 from ...core.errors import BindingError
 from ...core.requests import Request
 from ...service.job_document import JOB_STATES
+from ...service.job_verbs import DEFAULT_LIMIT, MAX_LIMIT
 from ..records import State
-
-DEFAULT_LIMIT = 50
-MAX_LIMIT = 200
-"""Durable jobs on one page: more than a person reads, and a few milliseconds of work for the store."""
 
 
 class ListQuery(NamedTuple):
