@@ -74,9 +74,11 @@ class Connection:
         "task", "transport", "upgraded", "wire", "write_paused", "writer",
     )  # fmt: skip
 
+    wire_class = ServerConnection
+
     def __init__(self, server: ServerState) -> None:
         self.server = server
-        self.wire = ServerConnection(server.settings)
+        self.wire = self.wire_class(server.settings)
         self.inbox = Inbox(self.wire, server.settings.max_pipelined)
         self.handler = server.handler
         self.phase = IDLE
@@ -412,10 +414,10 @@ class Connection:
 class TransportEvents(asyncio.StreamReaderProtocol):
     """The events of one transport, for its connection. asyncio's streams wait here while the client does not read."""
 
-    def __init__(self, server: ServerState) -> None:
+    def __init__(self, server: ServerState, connection_class: type[Connection] = Connection) -> None:
         self.reader = asyncio.StreamReader(loop=server.loop)  # reports the end to the writer; its buffer stays empty
         super().__init__(self.reader, loop=server.loop)
-        self.connection = Connection(server)
+        self.connection = connection_class(server)
         self.data_received = self.connection.inbox.put  # type: ignore[method-assign]  # without a call between
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

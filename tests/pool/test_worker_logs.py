@@ -15,9 +15,10 @@ import pytest
 import log_jobs
 from log_processes import run_process
 from tinysvc import ProcessPoolExecutor
-from tinysvc.core.request_context import request_id, route_name
+from tinysvc.core.request_context import current_attempt, request_id, route_name
 from tinysvc.pool import worker_logs
 from tinysvc.pool.worker_logs import LOG_RATE, MAX_LOG_TEXT, LogFields, log_record
+from tinysvc.telemetry.log_format import JsonFormatter
 
 # In a worker
 
@@ -84,13 +85,23 @@ class NoText:
 
 
 @pytest.mark.parametrize("arguments", [("%d", "three"), ("%s %s", 1), ("%s", NoText()), (NoText(),)])
-def test_unformattable_message_is_reported_on_stderr(
+def test_unformattable_message_is_reported(
     logger: logging.Logger, sent: list[LogFields], capsys: pytest.CaptureFixture[str], arguments: tuple[Any, ...]
 ) -> None:
     logger.error(*arguments)
     logger.error("the next")
-    assert "--- Logging error ---" in capsys.readouterr().err
-    assert [fields.message for fields in sent] == ["the next"]
+    report, following = sent
+    assert " cannot be formatted: " in report.message
+    assert f"; see {__file__}:" in report.message
+    assert following.message == "the next"
+    assert capsys.readouterr().err == ""
+
+
+def test_extra_fields_trace_and_job_are_sent(logger: logging.Logger, sent: list[LogFields]) -> None:
+    token = current_attempt.set(("a1", 2))
+    logger.warning("slow row", extra={"row": 17})
+    current_attempt.reset(token)
+    assert (sent[0].job_id, sent[0].attempt, sent[0].extra) == ("a1", 2, b'{"row":17}')
 
 
 def test_records_go_to_stderr_when_the_channel_is_closed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -197,7 +208,8 @@ FORGED = ["\nERROR tinysvc: forged", "\rERROR", "\x1b[1A", "\x85ERROR", "\u2028E
 
 @pytest.mark.parametrize("text", FORGED)
 @pytest.mark.parametrize(
-    "field", ["name", "message", "exception", "pathname", "function", "thread", "request_id", "route"]
+    "field",
+    ["name", "message", "exception", "pathname", "function", "thread", "request_id", "route", "trace_id", "job_id"],
 )
 def test_no_field_can_forge_a_line(lines: io.StringIO, field: str, text: str) -> None:
     formatter = logging.getLogger().handlers[-1].formatter
@@ -209,6 +221,21 @@ def test_no_field_can_forge_a_line(lines: io.StringIO, field: str, text: str) ->
     assert all(line.startswith("    ") for line in more)
     assert first.isprintable()
     assert all(line.isprintable() for line in more)
+
+
+def test_extra_fields_replace_nothing(lines: io.StringIO, caplog: pytest.LogCaptureFixture) -> None:
+    extra = b'{"row":17,"msg":"x","worker":9,"getMessage":1,"tinysvc_source":{},"note":"a\\nERROR forged"}'
+    log_record(3, "default", changed(extra=extra, job_id="a1", attempt=2))
+    (record,) = caplog.records
+    assert (vars(record)["row"], vars(record)["worker"], vars(record)["note"]) == (17, 3, "a\n    ERROR forged")
+    assert lines.getvalue() == "WARNING shop: slow row [worker 3, POST /predict, request 5f-1, job a1, attempt 2]\n"
+    assert JsonFormatter().format(record).endswith('"note":"a\\nERROR forged"}')
+
+
+@pytest.mark.parametrize("extra", [b"x", b"[1]", b"[" * 10_000, b'{"a":"' + b"x" * 100_000 + b'"}', b"\xff"])
+def test_invalid_extra_fields_are_left_out(caplog: pytest.LogCaptureFixture, extra: bytes) -> None:
+    log_record(3, "default", changed(extra=extra))
+    assert caplog.records[0].message.startswith("slow row")
 
 
 HOSTILE: list[Any] = [
@@ -229,6 +256,7 @@ HOSTILE: list[Any] = [
     changed(created="now"),
     changed(lineno=None),
     changed(request_id={}),
+    changed(extra={}),
 ]
 
 

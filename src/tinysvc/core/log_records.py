@@ -76,6 +76,17 @@ def source_here() -> RecordSource:
     )
 
 
+def unformattable(record: logging.LogRecord, error: Exception) -> logging.LogRecord:
+    """A record in place of one whose message has no text: logging itself would print to stderr, which may block."""
+    try:
+        message = repr(record.msg)[:200]
+    except Exception:
+        message = f"of the type {type(record.msg).__name__}"
+    reason = f"{type(error).__name__}: {_text_of(error)}"
+    text = f"the log message {message} cannot be formatted: {reason}; see {record.pathname}:{record.lineno}"
+    return logging.LogRecord("tinysvc.log", logging.ERROR, record.pathname, record.lineno, text, None, None)
+
+
 _USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", SOURCE}
 
 

@@ -131,6 +131,7 @@ class Settings:
     docs: bool = _option(True, "serve /openapi.json, a document of all routes, and /docs, a page to try them")
     jobs_page: bool = _option(False, "serve /jobs, a page of all durable jobs; --reload serves it, too")
     log_level: str = _option("info", "debug, info, warning or error")
+    access_log: bool = _option(False, "log each request: method, path, status, bytes, duration, client, request id")
     log_format: str = _option("text", "lines of the log: text, or json for one JSON object a line")
     metrics: str = _option(
         "",

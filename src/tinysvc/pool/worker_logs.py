@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from ..core.log_records import MAX_EXTRA, SOURCE, RecordSource, extra_of, json_object, source_here
+from ..core.log_records import MAX_EXTRA, SOURCE, RecordSource, extra_of, json_object, source_here, unformattable
 from ..core.tracebacks import INDENT, MAX_LINE_TEXT, indented, one_line
 from .leftovers import at_end_of_job
 
@@ -92,7 +92,7 @@ class _Forwarder(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             if self._admits(int(monotonic())):
-                self._send(_fields(record))
+                self._send(_fields_of_any(record))
         except OSError:  # the server has closed the channel, or this is a forked child
             self._stderr.handle(record)
         except Exception:
@@ -114,6 +114,14 @@ class _Forwarder(logging.Handler):
             self._count = LOG_RATE
             text = f"{dropped} log records of this worker were dropped: it may send {LOG_RATE} in a second"
             self._send(_fields(logging.LogRecord(log.name, logging.WARNING, "", 0, text, None, None)))
+
+
+def _fields_of_any(record: logging.LogRecord) -> LogFields:
+    """The fields of a record; of one that cannot be formatted, those of a record that says so."""
+    try:
+        return _fields(record)
+    except Exception as error:
+        return _fields(unformattable(record, error))
 
 
 def _fields(record: logging.LogRecord) -> LogFields:

@@ -39,6 +39,7 @@ class Connections:
         self.handler = handler
         self.settings = settings
         self.scheme = scheme
+        self._connection_class = _connection_class(settings)
         self.loop = asyncio.get_running_loop()
         self.context = copy_context()  # that each request begins with
         self.draining = False
@@ -52,7 +53,7 @@ class Connections:
         self._sweep()
 
     def __call__(self) -> TransportEvents:
-        return TransportEvents(self)
+        return TransportEvents(self, self._connection_class)
 
     def _sweep(self) -> None:
         self._timer = self.loop.call_later(SWEEP, self._sweep)
@@ -138,6 +139,14 @@ class Connections:
             connection.task.cancel(CUT_OFF)
             connection.transport.abort()
         return tasks
+
+
+def _connection_class(settings: Settings) -> type[Connection]:
+    if not settings.access_log:
+        return Connection
+    from .access_log import LoggedConnection  # imported only where it is used
+
+    return LoggedConnection
 
 
 def _draining() -> ProtocolError:

@@ -13,6 +13,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from ..core.requests import Request
@@ -87,7 +88,7 @@ async def own_port(
 ) -> AsyncIterator[None]:
     """Serve the metrics on `listeners` while the block runs."""
     loop = asyncio.get_running_loop()
-    connections = Connections(endpoint.handle_alone, settings)
+    connections = Connections(endpoint.handle_alone, replace(settings, access_log=False))
     servers: list[asyncio.AbstractServer] = []
     try:
         for listener in listeners:

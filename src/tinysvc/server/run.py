@@ -136,7 +136,7 @@ def run_loaded(load: Callable[[], Service], options: Mapping[str, Any]) -> None:
 
 
 def _serve_alone(service: Service, settings: Settings) -> None:
-    configure_logging(settings.log_level, settings.log_format)
+    configure_logging(settings)
     server = Server(service, settings)
 
     def ready() -> None:

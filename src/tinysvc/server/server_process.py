@@ -43,7 +43,7 @@ class ProcessFailed(ConfigurationError):
 
 def start_log(settings: Settings) -> None:
     """Log as a single process does, with the process id in each line."""
-    configure_logging(settings.log_level, settings.log_format, shows_process=True)
+    configure_logging(settings, shows_process=True)
 
 
 class SupervisorLink:

@@ -31,6 +31,8 @@ from contextlib import suppress
 from select import POLLOUT, poll
 from time import monotonic
 
+from ..core.log_records import unformattable
+
 MAX_QUEUED = 4 * 1024 * 1024
 """Bytes of lines that wait for the reader: ten to forty thousand lines."""
 
@@ -75,7 +77,7 @@ class LogWriter(logging.Handler):
         try:
             line = self.format(record)
         except Exception as error:
-            line = self._unformattable(record, error)
+            line = self.format(unformattable(record, error))
         self._write(_encoded(line))
 
     def _write(self, line: bytes) -> None:
@@ -126,12 +128,6 @@ class LogWriter(logging.Handler):
         record = logging.LogRecord(log.name, logging.WARNING, __file__, 0, text, (count,), None)
         with suppress(Exception):  # of the author's formatter
             self._append(_encoded(self.format(record)))
-
-    def _unformattable(self, record: logging.LogRecord, error: Exception) -> str:
-        """A line in place of one that has no text: logging itself would print to stderr, which may block."""
-        place = f"{record.pathname}:{record.lineno}"
-        text = f"the log message {record.msg!r:.200} cannot be formatted: {type(error).__name__}: {error}; see {place}"
-        return self.format(logging.LogRecord(log.name, logging.ERROR, __file__, 0, text, None, None))
 
     # The thread
 

@@ -6,32 +6,34 @@ import logging
 import sys
 from typing import Any
 
+from ..core.settings import Settings
 from .log_format import JsonFormatter, TextFormatter
 from .log_writer import LogWriter
 
 log = logging.getLogger("tinysvc.log")
+access = logging.getLogger("tinysvc.access")
 
 
-def configure_logging(level: str, log_format: str, *, shows_process: bool = False) -> None:
+def configure_logging(settings: Settings, *, shows_process: bool = False) -> None:
     """Log to standard error, unless the author's module has given the root logger a handler.
 
     Args:
-        level: The setting `log_level`.
-        log_format: The setting.
+        settings: The settings of the server.
         shows_process: Whether each line has the process id: for several server processes.
     """
-    root = logging.getLogger()
+    root, is_json = logging.getLogger(), settings.log_format == "json"
+    if settings.access_log and access.level == logging.NOTSET:
+        access.setLevel(logging.INFO)  # --access-log is not undone by --log-level warning
     if root.handlers:
-        if log_format == "json":
+        if is_json:
             log.warning("log_format is json, but the module has configured logging: its own handlers write the lines")
         return
     handler = _handler(sys.stderr)
     process = "[%(process)d]" if shows_process else ""
     text_format = f"%(levelname)s %(name)s{process}: %(message)s"
-    is_json = log_format == "json"
     handler.setFormatter(JsonFormatter(shows_process=shows_process) if is_json else TextFormatter(text_format))
     root.addHandler(handler)
-    root.setLevel(level.upper())
+    root.setLevel(settings.log_level.upper())
     if is_json:
         logging.captureWarnings(True)  # a warning that Python prints is no JSON
 

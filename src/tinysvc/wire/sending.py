@@ -192,6 +192,7 @@ class OutgoingStream:
         """Write the end of a stream. A compressed stream that a drain ends still holds some bytes."""
         content, wire, transport = self._content, self._sender.wire, self._sender.transport
         if tail := content.tail() if hasattr(content, "tail") else b"":
+            wire.count(len(tail))
             transport.write(wire.piece(tail))
         if end := wire.end_of_stream():
             transport.write(end)
