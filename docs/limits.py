@@ -25,6 +25,8 @@ from tinysvc.runtime.call_failures import MAX_PROBLEM
 from tinysvc.runtime.job import MAX_PROGRESS, REPORT_PAUSE
 from tinysvc.service.job_options import MAX_PAUSE
 from tinysvc.service.job_verbs import MAX_AFTER, MAX_KEY, MAX_LIMIT, MAX_PRIORITY
+from tinysvc.telemetry.instruments import MAX_SERIES
+from tinysvc.telemetry.value_file import SIZE
 from tinysvc.web.cookies import MAX_SIZE
 from tinysvc.web.websocket_protocol import GRACE, MAX_QUEUED, MAX_QUEUED_SIZE
 from tinysvc.wire.bodies import MAX_DISCARD
@@ -465,6 +467,22 @@ GROUPS["Forms, files and sockets"] = [
     Limit("silence of an event stream", "", "a comment is sent", "WHATWG HTML, 9.2.7", value=f"{HEARTBEAT:g} s"),
     Limit("cached results", "max_cache_size", "the least recently used result is dropped", "little compared to models"),
     Limit("a cookie's name and value", "", "ValueError", "browsers drop longer ones", value=f"{MAX_SIZE:,} bytes"),
+]
+GROUPS["Metrics"] = [
+    Limit(
+        "series of one metric",
+        "",
+        "further counts share a series with the labels _OTHER",
+        "100 routes, 4 methods and 5 statuses fit",
+        value=f"{MAX_SERIES:,}",
+    ),
+    Limit(
+        "memory of a worker for its metrics",
+        "",
+        "further series are not counted, and the log says so",
+        "6,000 counters, or 2,500 histograms of 15 buckets",
+        value=shown("_size", SIZE),
+    ),
 ]
 LIMITS = [limit for limits in GROUPS.values() for limit in limits]
 
