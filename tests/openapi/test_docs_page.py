@@ -39,7 +39,7 @@ def page(browser: Page, url: str) -> Iterator[Page]:
     page.look()
     page.until("document.querySelector('.route')")
     yield page
-    assert problems(page, url) == []
+    assert page.problems(url) == []
     page.close()
 
 
@@ -55,18 +55,8 @@ def odd(browser: Page, odd_url: str) -> Iterator[Page]:
     page = browser.tab(f"{odd_url}/docs")
     page.until("document.querySelector('.route')")
     yield page
-    assert problems(page, odd_url) == []
+    assert page.problems(odd_url) == []
     page.close()
-
-
-def problems(page: Page, url: str) -> list[Any]:
-    """Requests to other servers, errors in the console and violations of the policy."""
-    page.run("0")  # a round trip: all earlier events have arrived
-    sent = [each["params"]["request"]["url"] for each in page.events if each["method"] == "Network.requestWillBeSent"]
-    elsewhere = [each for each in sent if not each.startswith((url, "data:", "blob:"))]
-    thrown = [each for each in page.events if each["method"] == "Runtime.exceptionThrown"]
-    logged = [each for each in page.events if each["method"] == "Log.entryAdded"]
-    return elsewhere + thrown + [each for each in logged if each["params"]["entry"]["source"] != "network"]
 
 
 def opened(page: Page, name: str) -> str:

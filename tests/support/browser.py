@@ -101,6 +101,17 @@ class Page:
         node = self.ask("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
         self.ask("DOM.setFileInputFiles", nodeId=node, files=[str(file) for file in files])
 
+    def problems(self, url: str) -> list[Any]:
+        """Requests to other servers than `url`, errors in the console, and violations of the policy."""
+        self.run("0")  # a round trip: all earlier events have arrived
+        sent = [
+            each["params"]["request"]["url"] for each in self.events if each["method"] == "Network.requestWillBeSent"
+        ]
+        elsewhere = [each for each in sent if not each.startswith((url, "data:", "blob:"))]
+        thrown = [each for each in self.events if each["method"] == "Runtime.exceptionThrown"]
+        logged = [each for each in self.events if each["method"] == "Log.entryAdded"]
+        return elsewhere + thrown + [each for each in logged if each["params"]["entry"]["source"] != "network"]
+
     def look(self, width: int = 1280, height: int = 900, scheme: str = "light") -> None:
         """Set the size of the screen in CSS pixels, and the preferred colour scheme: "light" or "dark"."""
         self.ask(

@@ -125,7 +125,7 @@ async def test_grandchild_that_keeps_the_lock_is_named(
     assert store.records[running.id].state == State.QUEUED
 
 
-async def test_attempts_that_their_living_owner_does_not_know_are_given_back(tmp_path: Path) -> None:
+async def test_attempts_that_their_living_owner_does_not_know_are_given_back() -> None:
     store = MemoryStore()
     known, lost, cancelled, of_other = [await running_of(store, owner) for owner in ("me", "me", "me", "other")]
     await store.cancel(cancelled.id)

@@ -207,9 +207,7 @@ async def test_running_jobs_go_on_over_a_restart_of_postgresql() -> None:
             assert (await store.page(None, None, 1, "")).counts == {"succeeded": 4, "queued": 3}
 
 
-async def test_full_disk_is_507_and_is_reported_until_there_is_room(
-    url: str, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_full_disk_is_507_and_is_reported_until_there_is_room(url: str, postgres: Postgres) -> None:
     """PostgreSQL raises the error itself: a trigger plays the full disk."""
     schema = url.rpartition("=")[2]
     async with opened(url) as store:
@@ -367,7 +365,8 @@ async def test_problems_are_logged_once(
     with caplog.at_level(logging.WARNING, "tinysvc.jobs"):
         await proxy.stop()
         waiting = asyncio.ensure_future(store.submit(new_job()))
-        await asyncio.sleep(0.5)
+        await until(lambda: store.problem != "")
+        await asyncio.sleep(0.3)  # time for further attempts to connect
         await proxy.start()
         await waiting
     texts = [record.getMessage() for record in caplog.records]

@@ -10,6 +10,7 @@ from postgres import Postgres
 from postgres_stores import opened
 from tinysvc.core.errors import ConfigurationError
 from tinysvc.jobs.postgres.store import PostgresStore
+from tinysvc.jobs.records import NewJob
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.usefixtures("nothing_left")]
 
@@ -26,6 +27,8 @@ async def test_servers_that_start_together_make_the_tables_once(postgres: Postgr
     url = await postgres.create_schema()
     stores = [PostgresStore(url) for _ in range(4)]
     await asyncio.gather(*(store.open(f"{number}-owner", "service") for number, store in enumerate(stores)))
+    job_id = (await stores[0].submit(NewJob(route="/trainings", request=b""))).record.id
+    assert [record.id for store in stores for record in (await store.page(None, None, 9, "")).records] == [job_id] * 4
     await asyncio.gather(*(store.aclose() for store in stores))
 
 

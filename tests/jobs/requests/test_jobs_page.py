@@ -61,18 +61,8 @@ def page(browser: Page, store: MemoryStore) -> Iterator[Page]:
         page.look()
         page.until("document.querySelector('#page-found').textContent")
         yield page
-        assert problems(page, url) == []
+        assert page.problems(url) == []
         page.close()
-
-
-def problems(page: Page, url: str) -> list[Any]:
-    """Requests to other servers, errors in the console and violations of the policy."""
-    page.run("0")  # a round trip: all earlier events have arrived
-    sent = [each["params"]["request"]["url"] for each in page.events if each["method"] == "Network.requestWillBeSent"]
-    elsewhere = [each for each in sent if not each.startswith((url, "data:", "blob:"))]
-    thrown = [each for each in page.events if each["method"] == "Runtime.exceptionThrown"]
-    logged = [each for each in page.events if each["method"] == "Log.entryAdded"]
-    return elsewhere + thrown + [each for each in logged if each["params"]["entry"]["source"] != "network"]
 
 
 def row(job_id: str) -> str:

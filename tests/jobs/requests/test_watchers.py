@@ -10,7 +10,7 @@ import pytest
 
 from memory_store import MemoryStore
 from tinysvc.core.job_errors import StoreError
-from tinysvc.jobs.records import Change, NewJob, Progress, Record, ResultHead, State
+from tinysvc.jobs.records import MISSED, NewJob, Progress, Record, ResultHead, State
 from tinysvc.jobs.requests import watchers
 from tinysvc.jobs.requests.watchers import Watchers
 
@@ -100,7 +100,7 @@ async def test_watcher_waits_while_the_store_is_away(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.asyncio
-async def test_lost_report_of_a_change_is_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_lost_report_of_a_change_is_made_up_for() -> None:
     store = CountedStore()
     record = await running(store)
     async with aclosing(Watchers(store).changes(record.id, 0)) as changes:
@@ -108,7 +108,7 @@ async def test_lost_report_of_a_change_is_made_up_for(monkeypatch: pytest.Monkey
         callbacks, store.watchers = store.watchers, []
         await store.finish(record.id, 1, DONE, b"")
         for callback in callbacks:
-            callback(Change("", "", State.QUEUED, 0))
+            callback(MISSED)
         assert (await anext(changes)).state == State.SUCCEEDED
 
 
@@ -130,7 +130,7 @@ async def test_job_that_is_removed_ends_the_watch() -> None:
 
 
 @pytest.mark.asyncio
-async def test_watcher_of_a_store_with_a_bug_does_not_wait_for_ever(caplog: pytest.LogCaptureFixture) -> None:
+async def test_watcher_of_a_store_with_a_bug_does_not_wait_for_ever() -> None:
     class Broken(MemoryStore):
         async def get(self, job_id: str) -> Record | None:
             raise ZeroDivisionError

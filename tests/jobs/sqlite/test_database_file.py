@@ -159,6 +159,7 @@ def test_network_file_system_is_refused(
 
 def test_file_system_is_unknown_without_a_table_of_mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database_file, "MOUNTS", tmp_path / "missing")
+    assert database_file._file_system_of(tmp_path) == ""
     refuse_network_file_system(tmp_path)
 
 

@@ -298,6 +298,7 @@ async def test_log_is_copied_after_many_rows_of_one_change_or_of_none(
         while sum("wal_checkpoint" in each for each in statements) <= seen:
             await (asyncio.sleep(0.01) if seen == 0 else thread.change(add_many))
     await thread.close()
+    assert thread.problem == ""
 
 
 @pytest.mark.asyncio
