@@ -47,6 +47,10 @@ async def no_parameter() -> None: ...
 async def unannotated(what) -> None: ...  # type: ignore[no-untyped-def]
 
 
+@job_route("/")
+def without_type(job) -> None: ...  # type: ignore[no-untyped-def]
+
+
 @io_route("/")
 async def undecodable(what: httpx.Client) -> None: ...
 
@@ -105,6 +109,7 @@ async def details(name: str) -> None: ...
         ([asynchronous], "asynchronous .*test_start_up_errors.py:.*make it a plain def"),
         ([no_parameter], r"no_parameter .*the path has \{a\}.*add it or rename one"),
         ([unannotated], "unannotated .*nothing fills the parameter what.*annotate it"),
+        ([without_type], "without_type .*nothing fills the parameter job: .*annotate it, as in job: Job, or"),
         ([undecodable], "undecodable .*cannot read a value of type .*Client.*use a dataclass"),
         ([two_bodies], "two_bodies .*both a and b take the body.*one dataclass"),
         ([star], r"star .*the parameter \*args: int cannot be filled by its name"),

@@ -153,10 +153,11 @@ class Binder:
         if isinstance(annotation, Unresolved):
             raise unresolved_at(self.function, name, annotation)
         if annotation is inspect.Parameter.empty:
+            usual = {"job": "Job", "request": "Request"}.get(name, "str")
             raise ConfigurationError.at(
                 self.function,
                 f"nothing fills the parameter {name}: it is not in the path, no resource has its name, and it has no "
-                f"annotation; annotate it, as in {name}: str, or declare a resource {name}",
+                f"annotation; annotate it, as in {name}: {usual}, or declare a resource {name}",
             )
         if isinstance(default, MARKERS) or default in MARKERS:
             marker_name = getattr(default, "__name__", type(default).__name__)

@@ -299,7 +299,7 @@ async def test_keeper_that_does_not_answer_ends_the_start(servers: Processes, mo
 
 async def test_missing_folder_is_named(tmp_path: Path) -> None:
     async with processes(tmp_path / "nowhere" / "jobs.db") as servers:
-        with pytest.raises(ConfigurationError, match=r"cannot be opened: No such file or directory \(.*nowhere"):
+        with pytest.raises(ConfigurationError, match=r"cannot be opened: there is no folder .*nowhere; make it"):
             await servers.start()
 
 

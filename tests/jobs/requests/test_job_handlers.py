@@ -207,6 +207,7 @@ async def test_result_of_each_state() -> None:
         early = await service.send("GET", f"{path}/result")
         assert (early.status, document(early)["type"]) == (404, "urn:tinysvc:not-finished")
         assert (document(early)["state"], header(early, "retry-after")) == ("queued", "1")
+        assert header(early, "cache-control") == "no-cache"
         await service.succeed(b"whole", 201)
         result = await service.send("GET", f"{path}/result")
         assert (result.status, result.content, result.content_type) == (201, b"whole", "application/json")
@@ -214,6 +215,7 @@ async def test_result_of_each_state() -> None:
         await service.fail({"type": "about:blank", "title": "Teapot", "status": 418})
         problem = await service.send("GET", f"{failed}/result")
         assert (problem.status, document(problem)["title"]) == (418, "Teapot")
+        assert header(problem, "cache-control") == "no-cache"
         cancelled = (await submitted(service))["links"]["self"]
         assert (await service.send("DELETE", cancelled)).status == 200
         gone = await service.send("GET", f"{cancelled}/result")

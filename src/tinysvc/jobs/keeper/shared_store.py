@@ -124,6 +124,11 @@ class SharedStore:
                 self._owner_lock = lock_as_owner(self._folder, owner)
             self._keeper_lock = FileLock(self.path.with_name(self.path.name + "-lock"))
         except OSError as error:
+            if not await asyncio.to_thread(self.path.parent.exists):
+                raise ConfigurationError(
+                    f"the store {self.path} cannot be opened: there is no folder {self.path.parent}; make it, or "
+                    "correct the setting `jobs`"
+                ) from error
             raise ConfigurationError(
                 f"the store {self.path} cannot be opened: {error.strerror} ({error.filename})"
             ) from error

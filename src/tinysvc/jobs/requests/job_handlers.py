@@ -37,7 +37,7 @@ from .documents import document_of, encoded, etag_of, page_of, url_of
 from .intake import Intake
 from .list_queries import list_query
 from .preferences import Wait
-from .refusals import cannot_cancel, cannot_retry, expired_job, no_result, unknown_job
+from .refusals import NO_CACHE, cannot_cancel, cannot_retry, expired_job, no_result, unknown_job
 from .watchers import Watchers
 
 EVENTS = "text/event-stream"
@@ -176,7 +176,7 @@ class JobHandlers:
             problem: dict[str, Any] = record.problem or {"type": "about:blank", "title": "Failed", "status": 500}
             status = problem.get("status")
             status = status if isinstance(status, int) and 400 <= status <= 599 else 500
-            return Response(json_bytes({**problem, "job": record.id}), status, content_type=PROBLEM)
+            return Response(json_bytes({**problem, "job": record.id}), status, [NO_CACHE], content_type=PROBLEM)
         if record.state != State.SUCCEEDED or record.result is None:
             raise no_result(record, _retry_after(record))
         content = await self._store.result(record.id)

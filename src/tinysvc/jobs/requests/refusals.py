@@ -7,6 +7,9 @@ from typing import Any
 from ...core.errors import HTTPError
 from ..records import ENDED, Record, State
 
+NO_CACHE = ("cache-control", "no-cache")
+"""A shared cache may keep a 404 for minutes, and would still answer with it when the result is there."""
+
 
 class JobProblem(HTTPError):
     """An error response about a durable job.
@@ -50,7 +53,7 @@ def no_result(record: Record, retry_after: int) -> JobProblem:
     if record.state == State.CANCELLED:
         return JobProblem(410, "job-cancelled", "The job was cancelled, and has no result.")
     detail = f"The job is {record.state}; its result comes when it has succeeded."
-    headers = (("retry-after", str(retry_after)),)
+    headers = (("retry-after", str(retry_after)), NO_CACHE)
     return JobProblem(404, "not-finished", detail, {"state": record.state.value}, headers)
 
 
