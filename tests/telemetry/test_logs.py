@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,47 @@ def test_each_line_is_json_with_its_request(tmp_path: Path, options: tuple[str, 
         assert line["exception"].startswith("Traceback (most recent call last):\n  File ")
     assert warning["logger"] == "py.warnings"
     assert "UserWarning: old" in warning["message"]
+
+
+JOBS = """
+import logging
+from tinysvc import Job, Retry, cpu_route, job_route
+
+log = logging.getLogger("shop")
+
+@job_route("/trainings", retry=Retry(attempts=2, wait=0.05))
+def train(rows: int, job: Job) -> int:
+    log.warning("trained", extra={"rows": rows})
+    if job.attempt == 1:
+        raise LookupError
+    return rows
+
+@cpu_route("/after")
+def after() -> int:
+    log.warning("after")
+    return 1
+"""
+
+
+def test_lines_of_a_durable_job_name_it(tmp_path: Path) -> None:
+    (tmp_path / "service.py").write_text(JOBS)
+    options = "--log-format", "json", "--cpu-workers", "1"
+    with served(*tinysvc("service.py", *options), cwd=tmp_path) as server:
+        accepted = httpx.post(server.url + "/trainings", params={"rows": 7}, headers=HEADERS, timeout=20)
+        job_id = accepted.json()["id"]
+        while httpx.get(f"{server.url}/trainings/{job_id}", timeout=20).json()["state"] not in ("succeeded", "failed"):
+            time.sleep(0.05)
+        server.get("/after")
+        server.process.send_signal(signal.SIGTERM)
+        _, errors = server.process.communicate(timeout=30)
+    lines = [line for line in map(json.loads, errors.splitlines()) if line["logger"] == "shop"]
+    assert [(line["message"], line.get("job_id"), line.get("attempt")) for line in lines] == [
+        ("trained", job_id, 1),
+        ("trained", job_id, 2),
+        ("after", None, None),
+    ]
+    expected = {"request_id": "mine", "trace_id": TRACE, "route": "job /trainings", "rows": 7, "worker": 1}
+    assert {name: lines[0][name] for name in expected} == expected
 
 
 def test_configured_logging_is_kept(tmp_path: Path) -> None:
