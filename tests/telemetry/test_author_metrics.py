@@ -14,7 +14,7 @@ from system import until
 from tinysvc.core.errors import WorkerDied
 from tinysvc.executor import ProcessPoolExecutor
 from tinysvc.pool.program import SharedMemory
-from tinysvc.telemetry import instruments
+from tinysvc.telemetry import author_metrics, instruments
 from tinysvc.telemetry.author_metrics import AuthorMetrics
 from tinysvc.telemetry.instruments import OTHER
 from tinysvc.telemetry.snapshots import Metric
@@ -202,3 +202,32 @@ async def test_unusual_uses_in_a_worker() -> None:
         assert sold(metrics, "reset") == 4  # a counter does not fall
         after = named(metrics, "size").points[0].counts
         assert [new - old for old, new in zip(before, after, strict=True)] == [0, 1, 0, 1]
+
+
+@pytest.mark.asyncio
+async def test_killed_forkserver_loses_no_count() -> None:
+    metrics = AuthorMetrics()
+    async with pool_of(metrics) as pool:
+        before = await pool.run(counting_jobs.sell, "orphan", 5)
+        os.kill(pool._dispatcher._forkserver._process.pid, signal.SIGKILL)
+        await until(lambda: pool.ready == 0)
+        await until(lambda: pool.ready == 1)
+        assert await pool.run(counting_jobs.sell, "orphan", 3) != before
+        assert sold(metrics, "orphan") == 8
+
+
+@pytest.mark.asyncio
+async def test_ended_workers_are_added_up_without_a_scrape(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(author_metrics, "MAX_PENDING", 2)
+    metrics = AuthorMetrics()
+    async with pool_of(metrics, max_jobs=1) as pool:
+        for _ in range(8):
+            await pool.run(counting_jobs.sell, "unseen", 1)
+    assert len(metrics._pending) <= 2
+    assert sold(metrics, "unseen") == 8
+    with metrics._scraping:  # a scrape runs in its thread: the loop does not wait for it
+        async with pool_of(metrics, max_jobs=1) as pool:
+            for _ in range(4):
+                await pool.run(counting_jobs.sell, "unseen", 1)
+        assert len(metrics._pending) > 2
+    assert sold(metrics, "unseen") == 12
