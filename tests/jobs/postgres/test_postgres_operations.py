@@ -11,7 +11,7 @@ from postgres_stores import HEAD, new_job
 from tinysvc.core.job_errors import KeyReused, TooManyWaiting
 from tinysvc.jobs import states
 from tinysvc.jobs.postgres.batch import Batch, Operation
-from tinysvc.jobs.postgres.operations import Accept, Attempt, Cancel, Retry, Stopped
+from tinysvc.jobs.postgres.operations import Accept, AttemptWrite, Cancel, Retry, Stopped
 from tinysvc.jobs.records import Failure, Record, State
 
 ID = "a" * 32
@@ -35,8 +35,8 @@ def answer_of(operation: Operation[Any], record: Record | None, *, repeated: boo
     return operation.apply(batch)
 
 
-def finish() -> Attempt:
-    return Attempt(ID, 1, lambda record, now: states.finish(record, 1, HEAD, now), cause="succeeded")
+def finish() -> AttemptWrite:
+    return AttemptWrite(ID, 1, lambda record, now: states.finish(record, 1, HEAD, now), cause="succeeded")
 
 
 FINISHED = changed(states.finish(running(), 1, HEAD, 7.0))
@@ -69,7 +69,7 @@ def test_end_of_an_attempt(record: Record | None, repeated: bool, wanted: bool) 
 def test_failure_that_was_cut_off_is_recognized_while_the_next_attempt_runs(repeated: bool) -> None:
     paused = changed(states.fail(running(), 1, Failure("error", retry_at=7.0), 7.0))
     again = changed(states.claim(paused, OWNER, 8.0))
-    fail = Attempt(
+    fail = AttemptWrite(
         ID, 1, lambda record, now: states.fail(record, 1, Failure("error", retry_at=now), now), cause="error"
     )
     assert answer_of(fail, again, repeated=repeated) is repeated

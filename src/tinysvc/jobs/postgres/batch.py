@@ -105,9 +105,9 @@ class Operation(Generic[Answer]):
 class Batch:
     """The rows that one transaction has read, and those that it will write."""
 
-    def __init__(self, now: float, server_id: str, is_alive: bool) -> None:
+    def __init__(self, now: float, owner: str, is_alive: bool) -> None:
         self.now = now
-        self.server_id = server_id
+        self.owner = owner
         self.is_alive = is_alive
         """The lease of this server process has not ended. Only Claim relies on it, and locks the lease."""
         self.records: dict[str, Record] = {}
@@ -191,7 +191,7 @@ class Batch:
                 *_transposed([self._new[record.id] for record in new], 2),
                 *_columns([each for each in changed if each.id not in self._new], _UPDATED),
                 *_transposed(contents, 3),
-                hash(self.server_id) % COUNT_SLOTS,
+                hash(self.owner) % COUNT_SLOTS,
                 *_transposed(counts, 3),
                 channel,
                 payloads(self.changes),

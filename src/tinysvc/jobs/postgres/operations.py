@@ -85,7 +85,7 @@ class Accept(Operation[Submitted]):
         return Submitted(record, True)
 
 
-class Attempt(Operation[bool]):
+class AttemptWrite(Operation[bool]):
     """A write of a running attempt. The answer is False if this server process does not run it."""
 
     def __init__(
@@ -107,7 +107,7 @@ class Attempt(Operation[bool]):
         record = batch.records.get(self.ids[0])
         if record is None:
             return False
-        if record.owner != batch.server_id:
+        if record.owner != batch.owner:
             return self.repeated and self._is_there(record)
         new = self._change(record, batch.now)
         if isinstance(new, Refusal):
@@ -131,7 +131,7 @@ class Stopped(Operation[bool]):
 
     def apply(self, batch: Batch) -> bool:
         record = batch.records.get(self.ids[0])
-        if record is None or record.owner != batch.server_id:
+        if record is None or record.owner != batch.owner:
             is_there = record is not None and (record.state, record.attempt) == (State.CANCELLED, self._number)
             return self.repeated and is_there
         new = states.stopped(record, self._number)
@@ -196,10 +196,10 @@ class Claim(Operation[list[Claimed]]):
         if not batch.is_alive:
             return
         if self.repeated:
-            rows = batch.found(await connection.fetch(_OWNED, batch.server_id))
+            rows = batch.found(await connection.fetch(_OWNED, batch.owner))
             self._lost = [each for each in rows if each.state == State.RUNNING and each.id not in self._known]
         routes, numbers = list(self._capacity), list(self._capacity.values())
-        rows = await connection.fetch(_STARTABLE, batch.now, routes, numbers, batch.server_id)
+        rows = await connection.fetch(_STARTABLE, batch.now, routes, numbers, batch.owner)
         if rows:
             batch.is_alive = bool(rows[0]["alive"])
             batch.found(rows)
@@ -218,7 +218,7 @@ class Claim(Operation[list[Claimed]]):
         for record in sorted(queued, key=lambda each: (-each.priority, each.due, batch.places[each.id])):
             if left.get(record.route, 0) > 0 and len(chosen) < self._total:
                 left[record.route] -= 1
-                new = states.claim(record, batch.server_id, batch.now)
+                new = states.claim(record, batch.owner, batch.now)
                 assert isinstance(new, Record)
                 chosen.append(batch.keep(new))
         self.answer.extend(Claimed(record, *self._requests.get(record.id, (b"", b"")), None) for record in chosen)

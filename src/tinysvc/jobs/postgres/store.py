@@ -41,7 +41,7 @@ from .batch import NOW, Answer, Operation, decode, is_id
 from .changes import Changes
 from .connection import Again, Link, Lost, Readers, safe_url
 from .lease import Lease, boot_time
-from .operations import Accept, Attempt, Cancel, Claim, Lapse, Leave, Register, Retry, Stopped, Sweep, Tick
+from .operations import Accept, AttemptWrite, Cancel, Claim, Lapse, Leave, Register, Retry, Stopped, Sweep, Tick
 from .pages import read_page
 from .schema import prepare
 from .writer import Writer
@@ -299,7 +299,7 @@ class PostgresStore:
     ) -> bool:
         """Write for an attempt. While the database is away, wait as long as the lease lasts."""
         self._lease.holds()  # kills first if it has just ended
-        write = Attempt(job_id, attempt, change, cause=cause, content=content)
+        write = AttemptWrite(job_id, attempt, change, cause=cause, content=content)
         size = len(content[1]) if content else 0
         answer: bool = await self._writer.do(write, patience or self._seconds, size)
         if cause:

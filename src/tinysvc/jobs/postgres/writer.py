@@ -127,7 +127,7 @@ class Writer:
             if not self._waiting:
                 await self._wake.wait()
             group = self._group = self._take()
-            await self._write_again_and_again(group)
+            await self._write_until_done(group)
             self._group = []
 
     def _take(self) -> list[_Entry]:
@@ -144,7 +144,7 @@ class Writer:
             del self._waiting[entry]
         return group
 
-    async def _write_again_and_again(self, group: list[_Entry]) -> None:
+    async def _write_until_done(self, group: list[_Entry]) -> None:
         """Commit a group. Repeat it while the connection is lost and one of its operations has time left."""
         while group := [entry for entry in group if not entry.answer.done() or entry.answer.cancelled()]:
             try:
@@ -160,7 +160,7 @@ class Writer:
             except Exception as error:
                 if len(group) > 1:  # find the operation that fails: the others must not fail with it
                     for entry in group:
-                        await self._write_again_and_again([entry])
+                        await self._write_until_done([entry])
                     return
                 self._refuse(group[0], error)
 
