@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -203,6 +205,27 @@ async def test_ended_job_cannot_be_cancelled(console: Console) -> None:
     assert "done 100 %" in words(await console.run("--job", job_id))
     await server.sweep(console.servers.memory.clock())
     assert "was deleted at the end of its retention" in await console.run("--job", job_id)
+
+
+async def test_reader_that_has_enough_is_no_error(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = await console.servers.start()
+    await server.submit(new_job())
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        await console.run("--jobs")
+        monkeypatch.undo()
+    assert console.status == 0
+
+
+async def test_failed_job_without_a_type_of_problem_shows_its_cause(console: Console) -> None:
+    server = await console.servers.start()
+    await server.submit(new_job())
+    [claimed] = await server.claim(CAPACITY, 1)
+    problem = {"type": "about:blank", "status": 500}
+    assert await server.fail(claimed.record.id, 1, Failure("saved-unreadable", "", problem=problem))
+    assert "problem saved-unreadable" in words(await console.run("--job", claimed.record.id))
 
 
 async def test_missing_store_is_an_error(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -47,11 +48,15 @@ def run_job_command(asked: JobCommand, store: str, *, as_json: bool = False) -> 
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
-        for line in asyncio.run(_carry_out(asked, store, as_json)):
-            print(line)
+        lines = asyncio.run(_carry_out(asked, store, as_json))
     except (CommandFailed, JobError) as error:
         print(f"tinysvc: {error}", file=sys.stderr)
         sys.exit(1)
+    try:
+        print(*lines, sep="\n", end="\n" if lines else "", flush=True)
+    except BrokenPipeError:  # the reader, such as `head`, has enough; Python would flush again at its end
+        with open(os.devnull, "w") as nothing:
+            os.dup2(nothing.fileno(), sys.stdout.fileno())
 
 
 async def _carry_out(asked: JobCommand, store: str, as_json: bool) -> list[str]:
@@ -205,6 +210,8 @@ def _last_words(record: Record) -> str:
     if record.problem is None or record.state != State.FAILED:
         return ""
     kind = str(record.problem.get("type", "")).removeprefix("urn:tinysvc:")
+    if kind == "about:blank":
+        kind = record.attempts[-1].cause if record.attempts else ""
     return _printable(" ".join(filter(None, (kind, str(record.problem.get("detail", ""))))))[:120]
 
 
