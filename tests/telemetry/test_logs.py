@@ -112,7 +112,12 @@ def test_lines_of_a_durable_job_name_it(tmp_path: Path) -> None:
         server.get("/after")
         server.process.send_signal(signal.SIGTERM)
         _, errors = server.process.communicate(timeout=30)
-    lines = [line for line in map(json.loads, errors.splitlines()) if line["logger"] == "shop"]
+    every = [json.loads(line) for line in errors.splitlines()]
+    (failed,) = (line for line in every if line["logger"] == "tinysvc.jobs" and "job_id" in line)
+    assert (failed["job_id"], failed["attempt"], failed["route"]) == (job_id, 1, "job /trainings")
+    assert failed["message"].startswith(f"attempt 1 of job {job_id} (/trainings) failed (error): LookupError")
+    assert failed["exception"].endswith("LookupError")
+    lines = [line for line in every if line["logger"] == "shop"]
     assert [(line["message"], line.get("job_id"), line.get("attempt")) for line in lines] == [
         ("trained", job_id, 1),
         ("trained", job_id, 2),

@@ -18,6 +18,7 @@ from typing import Literal
 
 from ...core.errors import TinysvcError
 from ...core.job_errors import StoreError
+from ...core.log_records import SOURCE, RecordSource
 from ...pool.state import QUEUED, RUNNING, Job
 from ...runtime.attempt_jobs import attempt_job
 from ...runtime.cpu_messages import RequestMessage
@@ -125,6 +126,13 @@ class RunningAttempt:
     def _name(self) -> str:
         return f"attempt {self.number} of job {self.id} ({self._record.route})"
 
+    def _source(self, message: str, traceback: str) -> RecordSource:
+        """For a line of JSON: the attempt as fields of their own."""
+        route = f"job {self._record.route}"
+        return RecordSource(
+            message=message, route=route, job_id=self.id, attempt=self.number, exception=traceback.strip("\n")
+        )
+
     # The pool
 
     async def _end(self, claimed: Claimed) -> AttemptEnd:
@@ -199,14 +207,15 @@ class RunningAttempt:
         pause = None if end.is_final else durable.retry.pause(max(1, self._record.used + end.counts))
         used = self._record.used + end.counts
         again = pause is not None and used < self._record.max_attempts
+        then = f"the next one starts in {pause:.0f} s" if again else "there is no further one"
+        text = f"{self._name()} failed ({end.cause}): {end.detail}; {then}"
+        details = f"\n{end.traceback}" if end.traceback else ""
         log.log(
             logging.WARNING if again else logging.ERROR,
-            "%s failed (%s): %s%s%s",
-            self._name(),
-            end.cause,
-            end.detail,
-            f"; the next one starts in {pause:.0f} s" if again else "; there is no further one",
-            f"\n{end.traceback}" if end.traceback else "",
+            "%s%s",
+            text,
+            details,
+            extra={SOURCE: self._source(text, end.traceback)},
         )
         retry_at = None if pause is None else time.time() + pause
         failure = Failure(end.cause, end.detail, end.problem, retry_at, end.counts)
