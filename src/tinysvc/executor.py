@@ -324,6 +324,10 @@ class ProcessPoolExecutor(FuturesExecutor):
     def answer(self, function: AnswerFunction | None) -> None:
         self._dispatcher.answers.function = function
 
+    def take_reports(self, function: Callable[[int, Any], None]) -> None:
+        """Call `function` with the number of a worker and each report of its program. It checks the report."""
+        self._dispatcher.on_report = function
+
     @property
     def arenas(self) -> Arenas:
         """The source of arenas for `submit_job`. The pool gives an arena back when its job has ended."""

@@ -85,6 +85,7 @@ class Dispatcher:
         self._shared = shared
         self._decode = frames.worker_decoder(*frames.message_types(program)[1:3])
         self.answers = Answers()
+        self.on_report: Callable[[int, Any], None] | None = None  # takes a worker's number and its report
         self.observer: PoolObserver | None = None
         self._closed = asyncio.Event()  # the pool has no process and no descriptor left
         self.arenas = Arenas()
@@ -344,6 +345,9 @@ class Dispatcher:
                 self._carry_out(self.scheduler.done(worker, reply, now, head.memory))
         elif isinstance(head, frames.LogRecord):
             log_record(worker.number, self.name, head.fields)
+        elif isinstance(head, frames.Report):
+            if self.on_report is not None:
+                self.on_report(worker.number, head.fields)
         elif isinstance(head, frames.Ready):
             if worker.state is STARTING:
                 self._on_ready(worker)

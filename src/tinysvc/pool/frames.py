@@ -9,7 +9,7 @@ frame from a worker can run code in the server. A head of another form is a prot
 
     server to worker        RunProgram, Call, CallStream
     worker to server        Ready or StartFailed; for each job Result, Pickled, JobError, or StreamBegin .. StreamEnd,
-                            and Questions before that; LogRecord at any time
+                            and Questions before that; LogRecord and Report at any time
     server to worker        an Answer to each Question
     forkserver to server    Ready or StartFailed; for each worker WorkerEnd
     server to forkserver    a COMMAND
@@ -198,6 +198,12 @@ class Question(Head, Generic[M], tag=11):
     meta: M
 
 
+class Report(Head, tag=12):
+    """Something that the program reports beside the results of its jobs; the program's user checks it, as for logs."""
+
+    fields: Any
+
+
 class WorkerEnd(Head, tag=10):
     """A worker has ended, or could not be forked."""
 
@@ -227,7 +233,7 @@ JobEnd = Result[Any] | Pickled | JobError | StreamEnd
 PartOfJob = StreamBegin[Any] | Chunk | StreamEnd | BodyInUse | JobError | Question[Any]
 """The frames about a job without its result."""
 
-FromWorker = Ready | StartFailed | JobEnd | StreamBegin[Any] | Chunk | BodyInUse | LogRecord | Question[Any]
+FromWorker = Ready | StartFailed | JobEnd | StreamBegin[Any] | Chunk | BodyInUse | LogRecord | Report | Question[Any]
 FromForkserver = Ready | StartFailed | WorkerStart | WorkerEnd
 
 
@@ -236,7 +242,7 @@ def worker_decoder(meta: Any, question: Any = Any) -> Callable[[bytes], FromWork
     question.
     """
     kinds = Ready | StartFailed | Result[meta] | Pickled | JobError | StreamBegin[meta] | Chunk | StreamEnd
-    return msgspec.msgpack.Decoder(kinds | BodyInUse | LogRecord | Question[question]).decode
+    return msgspec.msgpack.Decoder(kinds | BodyInUse | LogRecord | Report | Question[question]).decode
 
 
 decode_from_forkserver = msgspec.msgpack.Decoder(FromForkserver).decode

@@ -42,6 +42,7 @@ class JobStream:
         self._paused = False
         self._ended = False
         self._error: Exception | None = None
+        self.on_end: Callable[[Exception | None], object] | None = None  # called once, when no more pieces come
         self._waiter: asyncio.Future[None] | None = None
 
     def feed(self, piece: bytes) -> None:
@@ -57,6 +58,8 @@ class JobStream:
         if self._ended:
             return
         self._ended, self._error = True, error
+        if self.on_end is not None:
+            self.on_end(error)
         self._resume()
         self._wake()
 

@@ -22,6 +22,10 @@ from .worker_channel import WorkerChannel
 Ask = Callable[[Any, bytes], tuple[Any, bytes]]
 """Asks the server: from meta and body of a question to those of the answer."""
 
+reporting: ContextVar[Callable[[Any], None] | None] = ContextVar("tinysvc_reporting", default=None)
+"""The function with which a program reports something to the server, beside its results; None where no worker runs. It
+raises OSError where the channel is closed, or in use by the code that an exception has interrupted."""
+
 asking: ContextVar[Ask | None] = ContextVar("tinysvc_asking", default=None)
 """The function with which the job that runs here asks the server; None where no job runs."""
 

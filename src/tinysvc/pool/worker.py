@@ -35,7 +35,7 @@ from .frames import (
 )
 from .leftovers import at_end_of_job, reset_function
 from .program import JobFunction, Program
-from .questions import Asker, asking
+from .questions import Asker, asking, reporting
 from .remote_errors import error_text, pickled_error, sendable_text
 from .worker_channel import MAX_INTERRUPTIONS, WorkerChannel, is_closed_error
 
@@ -53,6 +53,7 @@ def work(channel: WorkerChannel, program: Program) -> int:
         return 1
     try:
         asking.set(Asker(channel, message_types(program).answer).ask)
+        reporting.set(channel.send_report)
         channel.send(Ready())
         reset = reset_function()
     except OSError:

@@ -32,6 +32,7 @@ from .frames import (
     JobHead,
     LogRecord,
     Pickled,
+    Report,
     Result,
     encode,
     frame,
@@ -259,7 +260,15 @@ class WorkerChannel:
             self._mapping = None
 
     def send_log(self, fields: object) -> None:
-        """Send a log record between other frames.
+        """Send a log record between other frames. OSError as `send_aside`."""
+        self.send_aside(LogRecord(fields))
+
+    def send_report(self, fields: object) -> None:
+        """Send a report of the program between other frames. OSError as `send_aside`."""
+        self.send_aside(Report(fields))
+
+    def send_aside(self, head: LogRecord | Report) -> None:
+        """Send a frame between those of the job, from any thread.
 
         Raises:
             OSError: In a forked child, where the channel is closed; in a signal handler that has interrupted the
@@ -268,7 +277,7 @@ class WorkerChannel:
         if os.getpid() != self._pid or not self._lock.acquire(timeout=1.0):
             raise BlockingIOError("the channel belongs to another process, or is in use")
         try:
-            self._write(frame(LogRecord(fields)), 0)
+            self._write(frame(head), 0)
         finally:
             self._lock.release()
 

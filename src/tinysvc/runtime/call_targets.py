@@ -29,6 +29,7 @@ from .open_services import service_name
 
 if TYPE_CHECKING:
     from ..client.services import Services
+    from ..telemetry.recorded_spans import Recorder
     from .cpu_calls import CpuCall
 
 
@@ -82,9 +83,17 @@ class CallTable:
         running: The service.
         services: The services at addresses; None if it names none.
         plans: The routes that are served here.
+        recorder: Takes the spans of calls; None: they are not recorded.
     """
 
-    def __init__(self, running: Serving, services: Services | None, plans: Iterable[Plan] = ()) -> None:
+    def __init__(
+        self,
+        running: Serving,
+        services: Services | None,
+        plans: Iterable[Plan] = (),
+        recorder: Recorder | None = None,
+    ) -> None:
+        self._recorder = recorder
         self.known: dict[Callable[..., Any], Callee] = {}
         self.deadlines = Deadlines()
         self._running = running
@@ -152,7 +161,7 @@ class CallTable:
         function = route.function
         binder = plan_of(function, route).binder
         writer = RequestWriter(function, call_method(route, binder.body_kind), route.path, binder.inputs)
-        exchange = RemoteExchange(self._services, service, route)
+        exchange = self._recorded(RemoteExchange(self._services, service, route), function, service)
         reader = ReplyReader(function, batched=route.batch is not None)
         return self._callee(route, self._target(route, writer, reader, exchange, service), True)
 
@@ -161,11 +170,26 @@ class CallTable:
         reader = ReplyReader(function, batched=route.batch is not None, travels=False)
         if not is_direct(plan, reader, settings):
             writer = RequestWriter(function, call_method(route, plan.binder.body_kind), plan.path, plan.binder.inputs)
-            exchange = local_exchange.LocalExchange(self._running, service)
+            exchange = self._recorded(local_exchange.LocalExchange(self._running, service), function, service)
             return self._callee(route, self._target(route, writer, reader, exchange, service), False)
+        target: DirectIo | DirectCpu
         if route.kind == "io":
-            return self._callee(route, DirectIo(plan, service, self._resources[function], self.deadlines), False)
-        return self._callee(route, DirectCpu(plan, service, self._running.calls[function]), False)
+            target = DirectIo(plan, service, self._resources[function], self.deadlines)
+        else:
+            target = DirectCpu(plan, service, self._running.calls[function])
+        if self._recorder is not None:
+            from .traced_calls import TracedDirect  # imported only with traces
+
+            return self._callee(route, TracedDirect(target, self._recorder), False)
+        return self._callee(route, target, False)
+
+    def _recorded(self, exchange: Exchange, function: Callable[..., Any], service: str) -> Exchange:
+        """The exchange, which records its requests if traces are on."""
+        if self._recorder is None:
+            return exchange
+        from .traced_calls import TracedExchange  # imported only with traces
+
+        return TracedExchange(exchange, self._recorder, f"{function.__module__}.{function.__qualname__}", service)
 
     def _target(
         self, route: Route, writer: RequestWriter, reader: ReplyReader, exchange: Exchange, service: str
@@ -184,11 +208,11 @@ class CallTable:
         if found.is_remote:
             assert self._services is not None
             service = service_name(function, self._services.addresses)
-            exchange: Exchange = RemoteExchange(self._services, service, route)
+            exchange = self._recorded(RemoteExchange(self._services, service, route), function, service)
             exchange = exchange if route.durable is None else JobExchange(exchange, service)
             return WorkerCallee(exchange, service, "", None, found.seconds)
         service = service_name(function)
-        exchange = local_exchange.LocalExchange(self._running, service)
+        exchange = self._recorded(local_exchange.LocalExchange(self._running, service), function, service)
         exchange = exchange if route.durable is None else JobExchange(exchange, service)
         return WorkerCallee(exchange, service, self._plans[function].mount.prefix, found.pool, found.seconds)
 

@@ -64,6 +64,7 @@ def endpoint_of(plan: Plan, settings: Settings) -> Endpoint:
         None
         if route.durable is None
         else Durable(settings.max_result_size, route.durable.on_unreadable_save == "restart"),
+        bool(settings.traces),
     )
 
 

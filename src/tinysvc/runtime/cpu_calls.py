@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..executor import ProcessPoolExecutor
     from ..pool.external import ExternalPool
     from .call_context import CallContext
+    from .traced_jobs import TracedJobs
 
 T = TypeVar("T")
 
@@ -37,6 +38,7 @@ class CpuCall(NamedTuple):
     number: int
     timeout: float | None
     lane: Lane | None
+    tracing: TracedJobs | None = None
 
     async def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any], context: CallContext | None = None) -> Any:
         lengths, body = await pickled_body((args, kwargs))
@@ -45,7 +47,10 @@ class CpuCall(NamedTuple):
             message.headers = [(name.encode(), value.encode("latin-1")) for name, value in context.headers()]
         if self.timeout is not None:
             message.deadline = monotonic() + self.timeout
-        job = self.pool.submit_job(Job(message, body, self.timeout, self.lane))
+        submit = self.pool.submit_job
+        if self.tracing is not None:
+            submit = self.tracing.around(submit)
+        job = submit(Job(message, body, self.timeout, self.lane))
         try:
             reply = await job.future
         except asyncio.CancelledError:

@@ -69,6 +69,8 @@ class CpuProgram:
 
     @contextmanager
     def preload(self) -> Iterator[None]:
+        if any(endpoint.is_traced for endpoint in self.endpoints):
+            from . import worker_tracing  # noqa: F401 - so that no worker needs time for it
         with ExitStack() as stack:
             for endpoint in self.endpoints:
                 shared = {name: f for name, f in endpoint.resources.items() if name in endpoint.shared}
@@ -83,7 +85,8 @@ class CpuProgram:
             table: list[tuple[JobFunction, JobFunction]] = []
             for endpoint in self.endpoints:
                 values = _open(stack, endpoint.resources, opened)
-                table.append((_responder(endpoint, values), _called(endpoint, values)))
+                functions = _responder(endpoint, values), _called(endpoint, values)
+                table.append(_traced(*functions) if endpoint.is_traced else functions)
 
             def run_job(meta: Any, body: Body) -> Reply:
                 respond: JobFunction
@@ -114,6 +117,12 @@ def _responder(endpoint: Endpoint, resources: Values) -> JobFunction:
 
         return attempts_of(endpoint, resources)
     return _one_at_a_time(endpoint, resources) if endpoint.batch is None else _batched(endpoint, resources)
+
+
+def _traced(respond: JobFunction, call: JobFunction) -> tuple[JobFunction, JobFunction]:
+    from .worker_tracing import traced  # not imported in the workers of a service without traces
+
+    return traced(respond), traced(call)
 
 
 def _one_at_a_time(endpoint: Endpoint, resources: Values) -> JobFunction:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..pool.external import ExternalPool
     from ..pool.state import Lane
     from ..service.routes import Route
+    from .traced_jobs import TracedJobs
 
 
 def cpu_handler(
@@ -35,6 +36,7 @@ def cpu_handler(
     route: Route,
     default_timeout: float,
     lane: Lane | None,
+    tracing: TracedJobs | None = None,
 ) -> Handler:
     """The handler of a cpu route.
 
@@ -44,10 +46,13 @@ def cpu_handler(
         route: The route.
         default_timeout: Seconds, for a route without `timeout`.
         lane: Limits how many workers the route may use at a time.
+        tracing: Records its jobs; None: they are not recorded.
     """
     timeout = route.timeout_or(default_timeout)
     batched = route.batch is not None
     submit = Batcher(pool, number, route.batch, lane).submit_job if route.batch else pool.submit_job
+    if tracing is not None:
+        submit = tracing.around(submit)
     on_disconnect = route.on_disconnect
 
     async def handle(request: Request) -> Response:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..executor import ProcessPoolExecutor
     from ..pool.external import ExternalPool
     from ..pool.state import Job, Lane
+    from .traced_jobs import TracedJobs
 
 
 class DurablePlace(NamedTuple):
@@ -32,6 +33,13 @@ class DurablePlace(NamedTuple):
     """Limits its workers, by the `limit` of the route."""
     shares_pool: bool
     """Cpu routes use the pool, too."""
+    tracing: TracedJobs | None = None
+    """Records its attempts; None: they are not recorded."""
+
+    def submit_job(self, job: Job) -> Job:
+        """Give an attempt to the pool, as its own `submit_job` does."""
+        submit = self.pool.submit_job
+        return submit(job) if self.tracing is None else self.tracing.around(submit)(job)
 
 
 class EndedAttempt(NamedTuple):

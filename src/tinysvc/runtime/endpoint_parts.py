@@ -57,6 +57,8 @@ class Endpoint(NamedTuple):
     """Whether one of its methods has a body."""
     durable: Durable | None = None
     """Set for a job route."""
+    is_traced: bool = False
+    """Whether spans of its code are sent to the server."""
 
 
 def request_of(message: RequestMessage, body: Body, compresses: bool) -> Request:

@@ -26,8 +26,15 @@ Exchange = Callable[[OutgoingRequest, CallContext], "Awaitable[Any]"]
 """Sends a request, and returns an `Incoming` when the head of the response has come."""
 
 
+def is_remote(exchange: Exchange) -> bool:
+    """Whether requests go over a network, where one may be sent a second time."""
+    return bool(getattr(exchange, "is_remote", False))
+
+
 class RemoteExchange:
     """Sends requests to the replicas of a service."""
+
+    is_remote = True
 
     def __init__(self, services: Services, service: str, route: Route) -> None:
         from ..client.messages import Outgoing

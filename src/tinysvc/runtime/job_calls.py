@@ -29,7 +29,7 @@ from ..core.form_data import is_json_type
 from ..service.job_document import JobDocument
 from .call_context import CallContext
 from .call_failures import MAX_PROBLEM, check_response
-from .exchanges import Exchange, ExchangeTarget, RemoteExchange
+from .exchanges import Exchange, ExchangeTarget, is_remote
 from .job_headers import KEY, job_headers
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ async def submit_job(exchange: Exchange, service: str, sent: OutgoingRequest, co
         HTTPError: The callee refuses the request.
         CallFailed: There is no response that accepts it.
     """
-    if isinstance(exchange, RemoteExchange) and not any(name == KEY for name, _ in sent.headers):
+    if is_remote(exchange) and not any(name == KEY for name, _ in sent.headers):
         sent = sent._replace(headers=[*sent.headers, *job_headers(0.0, 0, token_hex(16))])
     incoming = await exchange(sent, context)
     try:

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from ..pool.external import ExternalPool
     from .caching import ResponseCache
     from .service_metrics import ServiceMetrics
+    from .tracing import Tracing
 
 
 @asynccontextmanager
@@ -97,6 +98,7 @@ class RunningService:
         self.durable: DurableJobs | None = None  # of a service with a job route
         self._make_durable = make_durable
         self.metrics = metrics
+        self.tracing: Tracing | None = None
         self._places: dict[Plan, DurablePlace] = {}  # of the job routes
         self._inherited: list[int] = []  # descriptors that the workers inherit
         self.router: Router[Handler] = Router()
@@ -119,6 +121,8 @@ class RunningService:
     async def open(self, stack: AsyncExitStack, extra: Mapping[str, Handler]) -> None:
         """Check all routes, start the pools, open the io resources: mistakes are found before anything is open."""
         stack.callback(self._end_countdown)
+        if self.settings.traces:
+            self._open_tracing(stack)
         plans = list(plans_of(self.service))
         _check_paths(plans)
         handlers: dict[Plan, Handler] = {}
@@ -130,7 +134,8 @@ class RunningService:
 
             pages = documentation(self.service, plans, self.settings)
         services = open_services(stack, self.settings)
-        calls = CallTable(self, services, plans)
+        recorder = None if self.tracing is None else self.tracing.queue
+        calls = CallTable(self, services, plans, recorder)
         stack.enter_context(callable_here(self.calls))
         stack.enter_context(callable_from_here(calls))
         calls.check(called_handlers(plans))
@@ -159,6 +164,14 @@ class RunningService:
         self._add_mounts()
         if self.durable is not None:
             self.durable.start(self._break)
+
+    def _open_tracing(self, stack: AsyncExitStack) -> None:
+        """Begin to record traces: before everything else is open, and until all is closed."""
+        from .tracing import open_tracing  # imported only with traces
+
+        opened = open_tracing(self.settings, self.service.name or "tinysvc")
+        self.tracing = opened.tracing
+        stack.push_async_callback(lambda: opened.aclose(self.seconds_left()))
 
     def _add(self, plan: Plan, path: str, methods: Sequence[str], handler: Handler) -> None:
         handler = self._handlers.outermost(plan, handler)
@@ -195,17 +208,24 @@ class RunningService:
         shared = None if self.metrics is None else self.metrics.shared
         pool = create_pool(name, program, self.settings, self._inherited, shared)
         self.pools.append(pool)
+        tracing = None
+        if self.tracing is not None:
+            from .traced_jobs import TracedJobs  # imported only with traces
+
+            tracing = TracedJobs(self.tracing.queue, name, [plan.path for plan in plans])
+            if isinstance(pool, ProcessPoolExecutor):
+                pool.take_reports(self.tracing.reports_of(name))
         shares_pool = any(plan.route.durable is None for plan in plans)
         handlers = {}
         for number, plan in enumerate(plans):
             route, default_timeout = plan.route, self.settings.cpu_timeout
             lane = pool.lane(route.limit) if route.limit else None
             if route.durable is not None:
-                self._places[plan] = DurablePlace(plan, pool, number, lane, shares_pool)
+                self._places[plan] = DurablePlace(plan, pool, number, lane, shares_pool, tracing)
                 self.durable_pools[route.function] = pool
                 continue
-            handlers[plan] = cpu_handler(pool, number, route, default_timeout, lane)
-            self.calls[route.function] = CpuCall(pool, number, route.timeout_or(default_timeout), lane)
+            handlers[plan] = cpu_handler(pool, number, route, default_timeout, lane, tracing)
+            self.calls[route.function] = CpuCall(pool, number, route.timeout_or(default_timeout), lane, tracing)
         return handlers
 
     async def _open_durable(self, stack: AsyncExitStack) -> DurableJobs:
@@ -275,6 +295,11 @@ class RunningService:
             return response
         except BaseException as error:  # SystemExit and KeyboardInterrupt too: a handler must not end the server
             return self._error_response(error, request)
+
+    @property
+    def handler(self) -> Handler:
+        """Handles a request of a client. Unlike `handle`, it records the request, if traces are on."""
+        return self.handle if self.tracing is None else self.tracing.around(self)
 
     __call__ = handle  # a Handler; a bound method is called sooner than an object
 

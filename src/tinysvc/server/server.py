@@ -178,12 +178,12 @@ class Server:
         return [listener.fileno() for listener in self._listening]
 
     def _handler(self) -> Handler:
-        settings = self.settings
+        settings, handler = self.settings, self.running.handler
         if not settings.proxy_headers and not settings.root_path:
-            return self.running.handle
+            return handler
         from ..web.proxies import behind_proxies  # imported only where it is used
 
-        return behind_proxies(self.running.handle, settings.proxy_headers, settings.root_path)
+        return behind_proxies(handler, settings.proxy_headers, settings.root_path)
 
     async def _listen(self, connections: Connections, listener: socket.socket) -> asyncio.AbstractServer:
         loop, options = asyncio.get_running_loop(), dict[str, Any]()

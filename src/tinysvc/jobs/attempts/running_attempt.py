@@ -189,7 +189,7 @@ class RunningAttempt:
             lane=self.place.lane,
             start_by=claimed.start_by,
         )
-        return pool.submit_job(job)
+        return self.place.submit_job(job)
 
     # The store
 
