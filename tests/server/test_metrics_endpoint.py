@@ -196,14 +196,14 @@ def test_scrape_of_any_process_has_the_sum_of_all(place: str, folder: Path) -> N
     arguments = tinysvc("counted.py", "--workers", "3", "--metrics", place)
     with served(*arguments, cwd=folder) as server:
         at = f"{server.url}/metrics" if place == "/metrics" else metrics_url(server.lines)
-        pids = {server.get("/").json() for _ in range(40)}
+        pids = {server.get("/").json() for _ in range(20)}
         assert len(pids) > 1
-        for _ in range(6):
+        for _ in range(4):
             server.get("/job")
-        for _ in range(8):
+        for _ in range(4):
             found = scrape(at)
-            assert found.sum(REQUESTS, http_route="/") == 40
-            assert found.sum("tinysvc_pool_jobs_total", outcome="ok") == 6
+            assert found.sum(REQUESTS, http_route="/") == 20
+            assert found.sum("tinysvc_pool_jobs_total", outcome="ok") == 4
             assert found.sum("tinysvc_pool_workers") == 3
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(20) == 0
@@ -221,7 +221,7 @@ def test_counters_never_fall_when_processes_die(folder: Path) -> None:
     with served(*arguments, cwd=folder) as server:
         before = scrape(f"{server.url}/metrics").counters()
         expected = 0
-        for _ in range(4):
+        for _ in range(2):
             pids = [server.get("/").json() for _ in range(10)]
             expected += 10
             found = scrape(f"{server.url}/metrics")

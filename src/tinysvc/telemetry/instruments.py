@@ -33,6 +33,9 @@ EXEMPLAR_INTERVAL = 1.0
 """Seconds in which a bucket of a series takes one exemplar. More often, a scrape would not see the others."""
 
 
+_NO_EXEMPLARS: list[Exemplar] = []
+
+
 class Series(Protocol):
     """The values of one combination of labels."""
 
@@ -97,7 +100,9 @@ class Histogram:
         self.exemplars[bucket] = Exemplar(bucket, trace_id, value, time.time())
 
     def point(self, labels: list[str]) -> Point:
-        return Point(labels, self.sum, self.counts.copy(), list(self.exemplars.values()))
+        return Point(
+            labels, self.sum, self.counts.copy(), list(self.exemplars.values()) if self.exemplars else _NO_EXEMPLARS
+        )
 
 
 S = TypeVar("S", bound=Series)
@@ -121,6 +126,7 @@ class Family(Generic[S]):
         self.metric = Metric(name, kind, text, unit, list(labels), list(bounds), mode)
         self._make = make
         self._series: dict[tuple[str, ...], S] = {}
+        self._labels: list[list[str]] = []  # of the series, in their order
 
     def of(self, *values: str) -> S:
         """The series of these label values; a new one, unless there are MAX_SERIES."""
@@ -130,13 +136,17 @@ class Family(Generic[S]):
                 raise ValueError(f"{self.metric.name} has the labels {self.metric.labels}, not {len(values)} values")
             if len(self._series) >= MAX_SERIES:
                 values = (OTHER,) * len(values)
-            series = self._series.setdefault(values, self._make())
+            if (series := self._series.get(values)) is None:
+                series = self._series[values] = self._make()
+                self._labels.append(list(values))
         return series
 
     def snapshot(self) -> Metric:
-        """A copy of all values."""
+        """A copy of all values. Its lists of labels are shared by all snapshots: each new one is work for the garbage
+        collector, which would stop the loop.
+        """
         about = self.metric
-        points = [series.point(list(values)) for values, series in self._series.items()]
+        points = [series.point(labels) for labels, series in zip(self._labels, self._series.values(), strict=True)]
         return Metric(about.name, about.kind, about.text, about.unit, about.labels, about.bounds, about.mode, points)
 
 

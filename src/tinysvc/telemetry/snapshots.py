@@ -18,7 +18,7 @@ Mode = Literal["sum", "max", "min", "mostrecent"]
 """How the values of a gauge from several processes become one."""
 
 
-class Exemplar(msgspec.Struct, array_like=True):
+class Exemplar(msgspec.Struct, array_like=True, gc=False):
     """One observation of a histogram, with the trace that it belongs to."""
 
     bucket: int
@@ -28,7 +28,7 @@ class Exemplar(msgspec.Struct, array_like=True):
     """Unix time, in seconds."""
 
 
-class Point(msgspec.Struct, array_like=True):
+class Point(msgspec.Struct, array_like=True, gc=False):
     """The values of one series."""
 
     labels: list[str]
