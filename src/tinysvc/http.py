@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable
 from contextvars import Context, copy_context
 from math import inf
@@ -53,6 +54,7 @@ class ServerState(SharedState, BodyMemory, Protocol):
     context: Context  # the context variables that each request begins with
     now: float  # seconds, at the last sweep
     idle_until: float  # the deadline of a connection that becomes idle now
+    refusals: Counter[int]  # messages that were not understood, and failures of tinysvc itself, by status
     takes_new: bool  # whether a connection that was accepted just before a drain may still bring its first request
 
     def add(self, connection: Connection) -> None: ...
@@ -343,6 +345,7 @@ class Connection:
     async def _refuse(self, error: TinysvcError) -> None:
         """Respond to a message that was not understood, and close."""
         request, self.request = self.request, None
+        self.server.refusals[error.status] += 1
         self._forget_body()
         if not self.disconnected:
             self.transport.write(self.wire.refusal(error, request, self.server.date_lines))

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import pytest
 
 from tinysvc import HTTPError, Request, Response
+from tinysvc.core.errors import JobAbandoned
 from tinysvc.core.responses import Handler, close_content
 from tinysvc.runtime import request_metrics
 from tinysvc.runtime.error_responses import error_response
@@ -110,6 +111,15 @@ async def test_disconnect_is_counted_as_499() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    assert counted.counts() == {("GET", "/items/{name}", "499", ""): 1}
+
+
+@pytest.mark.asyncio
+async def test_abandoned_job_goes_on_as_itself() -> None:
+    """RunningService makes an error of it that ends the connection; twice, it would be the error of a handler."""
+    counted = Counted()
+    with pytest.raises(JobAbandoned):
+        await counted.around(raising(JobAbandoned("the client disconnected")))(get())
     assert counted.counts() == {("GET", "/items/{name}", "499", ""): 1}
 
 

@@ -6,7 +6,9 @@ import asyncio
 import os
 import re
 import signal
+import socket
 import threading
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -55,10 +57,10 @@ async def held() -> AsyncIterator[str]:
 
 
 @io_route("/echo")
-async def echo(socket: WebSocket) -> None:
-    await socket.accept()
-    async for message in socket:
-        await socket.send(message)
+async def echo(websocket: WebSocket) -> None:
+    await websocket.accept()
+    async for message in websocket:
+        await websocket.send(message)
 
 
 service = Service(item, double, stream, held, echo)
@@ -95,6 +97,21 @@ async def test_requests_are_counted_by_their_template(place: str) -> None:
     assert found.sum("process_resident_memory_bytes") > 10_000_000
 
 
+def test_messages_that_are_not_understood_are_counted() -> None:
+    with serving(service, cpu_workers=1, metrics="/metrics") as url:
+        for request in (
+            b"GET / HTTP/1.1\r\n\r\n",
+            b"GET /\r\n\r\n",
+            b"GET / HTTP/1.1\r\nx: %b\r\n\r\n" % (b"y" * 100_000),
+        ):
+            with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as sock:
+                sock.sendall(request)
+                assert sock.recv(100).startswith(b"HTTP/1.1 4")
+        found = scrape(f"{url}/metrics")
+    assert found.sum("tinysvc_refusals_total") == 3
+    assert found.sum("tinysvc_refusals_total", http_response_status_code="431") == 1
+
+
 def test_metrics_of_a_unix_socket(tmp_path: Path) -> None:
     path = str(tmp_path / "metrics.sock")
     with (
@@ -118,17 +135,35 @@ def test_open_streams_and_sockets_are_seen_while_they_are_open() -> None:
                 found.sum("http_server_active_requests", http_request_method="GET"),
             )
 
-        with httpx.stream("GET", f"{url}/held") as response, connect(f"ws{url[4:]}/echo") as socket:
+        with httpx.stream("GET", f"{url}/held") as response, connect(f"ws{url[4:]}/echo") as websocket:
             pieces = response.iter_raw()
             next(pieces)
-            socket.send("hello")
-            assert socket.recv() == "hello"
+            websocket.send("hello")
+            assert websocket.recv() == "hello"
             assert now() == (1, 1, 3)  # the scrape itself is a request, too
             del pieces
         wait_until(lambda: now() == (0, 0, 1), "the ends of both")
         found = scrape(f"{url}/metrics")
     assert found.sum(REQUESTS, http_route="/echo", http_response_status_code="101") == 1
     assert found.sum(REQUESTS, http_route="/held", http_response_status_code="200") == 1
+
+
+@cpu_route("/slow", on_disconnect="cancel")
+def slow() -> None:
+    time.sleep(60)
+
+
+def test_disconnect_is_counted_and_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    with serving(Service(slow), cpu_workers=1, metrics="/metrics") as url:
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.get(f"{url}/slow", timeout=0.5)
+        wait_until(
+            lambda: scrape(f"{url}/metrics").sum(REQUESTS, http_response_status_code="499") == 1, "the disconnect"
+        )
+        found = scrape(f"{url}/metrics")
+    assert found.sum("tinysvc_pool_jobs_total", outcome="abandoned") == 1
+    assert found.sum("tinysvc_pool_worker_ends_total", cause="abandoned") == 1
+    assert "the handler failed" not in caplog.text
 
 
 def test_scrape_works_while_blocking_handlers_hold_all_threads() -> None:

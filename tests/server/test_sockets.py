@@ -20,8 +20,8 @@ import pytest
 from commands import HELLO, served
 from tinysvc import Service, io_route
 from tinysvc.core.errors import ConfigurationError
-from tinysvc.core.settings import Settings
-from tinysvc.server.sockets import listener_url, listening_sockets, rebound
+from tinysvc.core.settings import Settings, SettingsError
+from tinysvc.server.sockets import listener_url, listening_sockets, metrics_line, metrics_sockets, rebound
 from tinysvc.testing import serving
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -32,6 +32,28 @@ def connect(listener: socket.socket) -> None:
         client.settimeout(20)
         client.connect(listener.getsockname())
         listener.accept()[0].close()
+
+
+@pytest.mark.parametrize(
+    ("metrics", "line"),
+    [
+        ("", ""),
+        ("/metrics", ""),
+        ("127.0.0.1:0", r"metrics at http://127\.0\.0\.1:[0-9]+/metrics\n"),
+        ("unix:m.sock", r"metrics at unix:m\.sock/metrics\n"),
+    ],
+)
+def test_metrics_have_sockets_of_their_own(
+    metrics: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with metrics_sockets(Settings(metrics=metrics)) as sockets:
+        assert re.fullmatch(line, metrics_line(sockets))
+
+
+def test_port_of_metrics_is_checked() -> None:
+    with pytest.raises(SettingsError, match="metrics: port takes a number from 0 to 65535, not 99999"):
+        metrics_sockets(Settings(metrics="127.0.0.1:99999")).__enter__()
 
 
 def test_tcp() -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -288,6 +289,29 @@ def test_failure_reported_before_the_end_ends_the_others() -> None:
         link[1].send(b'{"failed": ["no data", 3]}\n')
         supervisor._on_end(server_process, 3)
         assert (str(supervisor.failure), supervisor.ending, server_process.pid) == ("no data", True, 0)
+
+
+def test_long_line_to_a_process_waits_for_no_reader() -> None:
+    signals, link = socket.socketpair(), socket.socketpair()
+    with signals[0], signals[1], link[0], link[1]:
+        supervisor = Supervisor(lambda _: None, Settings(workers=2), print, lambda: False, signals)
+        process = supervisor.processes[0]
+        link[0].setblocking(False)
+        supervisor._selector.register(link[0], selectors.EVENT_READ, partial(supervisor._on_link, process))
+        process.started(1, link[0])
+        line = b"x" * 3_000_000
+        supervisor._send(1, line)
+        supervisor._send(2, b"to nobody")
+        assert 0 < len(process.outgoing) < len(line)
+        received = b""
+        while len(received) <= len(line):
+            for key, _ in supervisor._selector.select(5):
+                key.data()
+            received += link[1].recv(1_000_000)
+        assert received == line + b"\n"
+        assert process.outgoing == b""
+        assert supervisor._selector.get_key(link[0]).events == selectors.EVENT_READ
+        process.pid = 0  # it is not ours
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

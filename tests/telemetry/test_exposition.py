@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families as text_families
 
-from tinysvc.telemetry.exposition import expose, exposed_name
+from tinysvc.telemetry.exposition import SLICE, expose, exposed_name
 from tinysvc.telemetry.instruments import Registry
 from tinysvc.telemetry.snapshots import Metric, Point, Snapshot
 
@@ -83,7 +83,7 @@ def test_large_snapshot_gives_the_lock_away(monkeypatch: pytest.MonkeyPatch) -> 
         family.of(str(number)).observe(1)
     content, _ = expose(registry.snapshot(), "")
     assert content.count(b"time_seconds_bucket") == 100 * 15
-    assert len(pauses) == 100 * 17 // 50
+    assert len(pauses) == 100 * 17 // SLICE
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool, of Debian's package prometheus, is missing")

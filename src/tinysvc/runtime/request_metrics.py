@@ -6,7 +6,9 @@ The route is the template, never the path, and a request without a route has the
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from time import perf_counter
 
 from ..core.requests import Request
@@ -63,18 +65,18 @@ class RequestMetrics:
             found = series[method, status] = self._series(method, route, status, str(status) if status >= 500 else "")
             return found
 
-        def fail(request: Request, error: BaseException, begin: float) -> Response:
-            status = DISCONNECTED
-            try:
+        def fail(request: Request, error: BaseException, begin: float) -> Response | None:
+            """The response to the error; None if the client has disconnected: then the error itself must go on."""
+            response, status = None, DISCONNECTED
+            with suppress(CancelledError, ConnectionAbortedError):
                 response = error_response(error, request)
                 status = response.status
-                return response
-            finally:
-                name = "" if 400 <= status < 500 else str(getattr(error, "type_name", "") or type(error).__name__)
-                if name not in error_types:
-                    name = name if len(error_types) < MAX_ERROR_TYPES else OTHER
-                    error_types.add(name)
-                self._observe(self._series(request.method, route, status, name), request, begin)
+            name = "" if 400 <= status < 500 else str(getattr(error, "type_name", "") or type(error).__name__)
+            if name not in error_types:
+                name = name if len(error_types) < MAX_ERROR_TYPES else OTHER
+                error_types.add(name)
+            self._observe(self._series(request.method, route, status, name), request, begin)
+            return response
 
         def count(request: Request, response: Response, begin: float) -> Response:
             key = request.method, SWITCHED if is_socket else response.status
@@ -94,7 +96,10 @@ class RequestMetrics:
             try:
                 response = await handler(request)
             except BaseException as error:
-                return fail(request, error, begin)
+                failed = fail(request, error, begin)
+                if failed is None:
+                    raise
+                return failed
             seconds = perf_counter() - begin
             if (
                 seconds > bound

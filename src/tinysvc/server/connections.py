@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from contextvars import copy_context
 from email.utils import formatdate
 
@@ -47,6 +48,7 @@ class Connections:
         self._none_is_idle = False  # no idle connection was found in this second
         self.open: dict[Connection, None] = {}  # in order of arrival
         self.body_memory = 0  # bytes of bodies that all requests hold, but for those that came whole with their heads
+        self.refusals: Counter[int] = Counter()  # by status: of messages, and of connections over the limit
         self._empty = asyncio.Event()
         self.now = self._swept = self.loop.time()
         forks.detach_in_child(self, Connections._detach_in_child)
@@ -72,12 +74,14 @@ class Connections:
         if len(self.open) <= most:
             return
         if len(self.open) > most + most // 10 + MAX_TURNED_AWAY:
+            self.refusals[_OVERLOADED.status] += 1
             connection.transport.abort()
             return
         self._none_is_idle = self._none_is_idle or not any(
             other.phase == IDLE and other.end_when_idle() for other in self.open
         )
         if self._none_is_idle:  # do not look again in this second: there may be thousands
+            self.refusals[_OVERLOADED.status] += 1
             _refuse_all(connection, _OVERLOADED)
             connection.deadline = self.now + LINGER  # a client that sends no request must not keep its connection
 

@@ -110,6 +110,7 @@ def connection_metrics(connections: Connections) -> Iterable[Metric]:
     active = [([method], methods.count(method)) for method in sorted(set(methods)) or ["GET"]]
     streams = sum(connection.stream is not None for connection in found)
     sockets = sum(connection.upgraded is not None for connection in found)
+    refused = [([str(status)], number) for status, number in connections.refusals.items()]
     return (
         metric_of(
             "gauge",
@@ -121,4 +122,11 @@ def connection_metrics(connections: Connections) -> Iterable[Metric]:
         metric_of("gauge", "tinysvc.connections", "Open connections of clients.", [((), len(found))]),
         metric_of("gauge", "tinysvc.streams", "Responses that are streams and have not ended.", [((), streams)]),
         metric_of("gauge", "tinysvc.websockets", "Open WebSockets.", [((), sockets)]),
+        metric_of(
+            "counter",
+            "tinysvc.refusals",
+            "Messages that were refused before a route was found, and connections over the limit.",
+            refused,
+            ["http.response.status_code"],
+        ),
     )
