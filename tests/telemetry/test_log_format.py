@@ -109,6 +109,7 @@ def test_own_fields_win_over_extra_of_the_same_name() -> None:
     assert (fields["extra_route"], fields["extra_time"]) == ("A to B", 3)
     assert "extra_request_id" not in fields  # a filter of the author's has added it for lines of text
     assert isinstance(fields["time"], str)
+    assert "route" in parsed(record(route="GET /items/{name}"))
 
 
 def test_tracebacks_and_stacks_are_in_exception() -> None:

@@ -98,10 +98,19 @@ def extra_of(record: logging.LogRecord) -> dict[str, Any]:
 
 def json_object(fields: Mapping[str, Any]) -> bytes:
     """The fields as a JSON object of about MAX_EXTRA bytes at most; b"" without fields."""
-    return orjson.dumps(bounded_json(fields)) if fields else b""
+    if not fields:
+        return b""
+    if len(fields) <= MAX_EXTRA_FIELDS:
+        try:
+            whole = orjson.dumps(fields, default=_text_of)
+        except Exception:
+            whole = None  # one of the values has no JSON: which one is found below
+        if whole is not None and len(whole) <= MAX_EXTRA:
+            return whole
+    return orjson.dumps(_bounded(fields))
 
 
-def bounded_json(fields: Mapping[str, Any]) -> dict[str, orjson.Fragment]:
+def _bounded(fields: Mapping[str, Any]) -> dict[str, orjson.Fragment]:
     """The values as JSON, MAX_EXTRA bytes in all. A value that has no JSON, or is too long, is replaced by its text."""
     left, encoded = MAX_EXTRA, {}
     for number, (name, value) in enumerate(fields.items()):

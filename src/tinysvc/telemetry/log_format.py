@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from ..core.log_records import SOURCE, RecordSource, bounded_json, extra_of, source_here
+from ..core.log_records import SOURCE, RecordSource, extra_of, json_object, source_here
 
 FIELDS = (
     *("time", "level", "logger", "message", "process", "request_id", "route", "trace_id", "span_id"),
@@ -89,13 +89,13 @@ class JsonFormatter(logging.Formatter):
             "exception": _cut(exception),
         }
         line = {name: value for name, value in fields.items() if value or name == "message"}
-        if extra:
-            line |= bounded_json(_own_names(extra, fields))
         try:
-            return orjson.dumps(line).decode()
+            encoded = orjson.dumps(line)
         except orjson.JSONEncodeError:  # half a surrogate pair in a text
-            plain = {name: _plain(value) if type(value) is str else value for name, value in line.items()}
-            return orjson.dumps(plain, default=str).decode()
+            encoded = orjson.dumps({name: _plain(value) for name, value in line.items()})
+        if more := json_object(_own_names(extra, fields)):
+            encoded = encoded[:-1] + b"," + more[1:]
+        return encoded.decode()
 
     def _time(self, created: float) -> str:
         """RFC 3339, in UTC, with microseconds."""
@@ -125,5 +125,5 @@ def _cut(text: str) -> str:
     return text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]}... ({len(text)} characters)"
 
 
-def _plain(text: str) -> str:
-    return text.encode(errors="backslashreplace").decode()
+def _plain(value: Any) -> Any:
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
