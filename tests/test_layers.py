@@ -23,7 +23,7 @@ FLOORS = [
     {"web"},
     {"openapi"},
     {"runtime"},
-    {"jobs"},
+    {"jobs", "dashboard"},
     {"server"},
     {"testing.py"},
     {"cli", "pytest_plugin.py"},

@@ -130,6 +130,12 @@ class Settings:
     strict: bool = _option(False, "a file of a served folder that cannot be served is an error, not a warning")
     docs: bool = _option(True, "serve /openapi.json, a document of all routes, and /docs, a page to try them")
     jobs_page: bool = _option(False, "serve /jobs, a page of all durable jobs; --reload serves it, too")
+    dashboard: bool = _option(
+        False, "serve /dashboard, a live page of routes, queues, workers, calls and errors, to clients on this machine"
+    )
+    dashboard_guard: str = _option(
+        "", "name of an io resource that opens for each request of the dashboard, or refuses it; then others may see it"
+    )
     log_level: str = _option("info", "debug, info, warning or error")
     access_log: bool = _option(False, "log each request: method, path, status, bytes, duration, client, request id")
     log_format: str = _option("text", "lines of the log: text, or json for one JSON object a line")

@@ -47,6 +47,7 @@ from .waiting_calls import answers_of
 if TYPE_CHECKING:
     from ..pool.external import ExternalPool
     from .caching import ResponseCache
+    from .page_guard import PageGuard
     from .service_metrics import ServiceMetrics
     from .tracing import Tracing
 
@@ -105,6 +106,10 @@ class RunningService:
         self.pools: list[ProcessPoolExecutor | ExternalPool] = []
         self.calls: dict[Callable[..., Any], CpuCall] = {}
         self.durable_pools: dict[Callable[..., Any], object] = {}  # those of job routes
+        self.plans: list[Plan] = []
+        self.plans_of_pool: dict[str, list[Plan]] = {}  # the endpoints of its workers
+        self.page_guard: PageGuard | None = None
+        self.on_error: Callable[[BaseException, Request, int], None] | None = None  # for statuses from 500 on
         self.lost_resources: set[str] = set()  # names of resources that ended before the server
         self.is_broken = False  # the store of durable jobs has closed itself: the server must start again
         self.on_broken: Callable[[], None] = _do_nothing
@@ -123,7 +128,7 @@ class RunningService:
         stack.callback(self._end_countdown)
         if self.settings.traces:
             self._open_tracing(stack)
-        plans = list(plans_of(self.service))
+        self.plans = plans = list(plans_of(self.service))
         _check_paths(plans)
         handlers: dict[Plan, Handler] = {}
         for name, routes in routes_by_pool(plans, self.settings).items():
@@ -162,6 +167,8 @@ class RunningService:
         middleware = self.service.middleware  # the pages are behind the service's middleware, too
         self._add_pages({**extra, **{path: self._handlers.within(middleware, page) for path, page in pages.items()}})
         self._add_mounts()
+        if self.settings.dashboard_guard:
+            await self._open_page_guard(stack, opened)
         if self.durable is not None:
             self.durable.start(self._break)
 
@@ -194,6 +201,20 @@ class RunningService:
             if not self.router.has("GET", path):
                 self.router.add(path, ("GET",), handler, handler)
 
+    def add_pages(self, pages: Mapping[tuple[str, str], Handler]) -> None:
+        """Serve pages by method and path behind the service's middleware, where no route has their path."""
+        for (method, path), page in pages.items():
+            if not self.router.has(method, path):
+                handler = self._handlers.within(self.service.middleware, page)
+                self.router.add(path, (method,), handler, handler)
+
+    async def _open_page_guard(self, stack: AsyncExitStack, opened: dict[Any, Any]) -> None:
+        from .page_guard import PageGuard, guard_plan  # imported only where it is used
+
+        plan = guard_plan(self.service, self.settings.dashboard_guard, "dashboard_guard")
+        values = await open_once(stack, plan.server_resources, opened, self.lost_resources, self.seconds_left)
+        self.page_guard = PageGuard(plan, values)
+
     def _add_mounts(self) -> None:
         """Note what responds to requests without a route."""
         for each in self.service.mounts():
@@ -204,6 +225,7 @@ class RunningService:
 
     def _add_pool(self, name: str, plans: list[Plan]) -> dict[Plan, Handler]:
         """A pool, not yet started, and the handlers of its cpu routes: its workers know only the routes of the pool."""
+        self.plans_of_pool[name] = plans
         program = CpuProgram([endpoint_of(each, self.settings) for each in plans])
         shared = None if self.metrics is None else self.metrics.shared
         pool = create_pool(name, program, self.settings, self._inherited, shared)
@@ -304,7 +326,10 @@ class RunningService:
     __call__ = handle  # a Handler; a bound method is called sooner than an object
 
     def _error_response(self, error: BaseException, request: Request) -> Response:
-        return error_response(error, request, self._error_handlers_under)
+        response = error_response(error, request, self._error_handlers_under)
+        if self.on_error is not None and response.status >= 500:
+            self.on_error(error, request, response.status)
+        return response
 
     def route_of(self, request: Request) -> str:
         """Method and path pattern of its route, as in "GET /items/{name}"; empty if there is none."""

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, TypeVar
 from ..core.requests import Request
 from ..core.responses import TEXT, Response
 from ..core.settings import METRICS_PLACE, Settings
-from ..telemetry.exposition import expose
 from ..telemetry.instruments import Registry, metric_of
 from ..telemetry.snapshots import Metric, Snapshot, merge
 from .connections import Connections
@@ -46,15 +45,17 @@ class MetricsEndpoint:
         self._thread = ThreadPoolExecutor(1, "tinysvc-metrics")
 
     async def handle(self, request: Request) -> Response:
+        from ..telemetry.exposition import expose  # needs prometheus-client
+
         accept = request.headers.get("accept", "")
-        content, content_type = await self._in_thread(lambda snapshot: expose(snapshot, accept))
+        content, content_type = await self.read(lambda snapshot: expose(snapshot, accept))
         return Response(content, content_type=content_type)
 
     async def snapshot(self) -> Snapshot:
         """The metrics of all server processes."""
-        return await self._in_thread(lambda snapshot: snapshot)
+        return await self.read(lambda snapshot: snapshot)
 
-    async def _in_thread(self, use: Callable[[Snapshot], T]) -> T:
+    async def read(self, use: Callable[[Snapshot], T]) -> T:
         """Collect the metrics of all server processes, and give them to `use` in the thread."""
         own = self._registry.snapshot() if self._exchange is None else []
         every = [] if self._exchange is None else await self._exchange.gather()

@@ -36,6 +36,7 @@ from .tls import Certificates, certificates
 from .watchdog import names_of, watched
 
 if TYPE_CHECKING:
+    from ..dashboard.dashboard_pages import Dashboard
     from ..runtime.service_metrics import ServiceMetrics
     from ..telemetry.snapshots import Snapshot
     from .metrics_endpoint import MetricsEndpoint
@@ -95,6 +96,7 @@ class Server:
         self._metrics: ServiceMetrics | None = None
         self._endpoint: MetricsEndpoint | None = None
         self._exchange: SnapshotExchange | None = None
+        self._dashboard: Dashboard | None = None
         self.draining = False
         self._certificates: Certificates | None = None
 
@@ -109,7 +111,7 @@ class Server:
         async with AsyncExitStack() as stack:
             listeners = self.listeners or stack.enter_context(listening_sockets(self.settings, os.environ))
             self._certificates = certificates(self.settings)
-            if self.settings.metrics:
+            if self.settings.metrics or self.settings.dashboard:
                 await self._begin_metrics(stack)
             at_work_here = at_work(self.service, self.settings, self._own_pages(), _durable_jobs, self._metrics)
             self.running = await stack.enter_async_context(at_work_here)
@@ -119,6 +121,8 @@ class Server:
                 from .metrics_endpoint import connection_metrics
 
                 self._metrics.registry.add_source(partial(connection_metrics, connections))
+            if self.settings.dashboard:
+                await self._begin_dashboard(stack)
             stack.push_async_callback(self._drain, connections)
             for listener in listeners:
                 server = await self._listen(connections, listener)
@@ -137,12 +141,14 @@ class Server:
                 self.draining = True
                 if self.running.durable is not None:
                     self.running.durable.pause()
+                if self._dashboard is not None:
+                    self._dashboard.live.close()
 
     async def _begin_metrics(self, stack: AsyncExitStack) -> None:
         """Begin to count and to serve it: metrics are there before the service is, and until it has ended."""
         from ..runtime.service_metrics import ServiceMetrics  # imported only where something is counted
 
-        if missing := missing_library("prometheus_client"):
+        if self.settings.metrics and (missing := missing_library("prometheus_client")):
             raise ConfigurationError(f"metrics is {self.settings.metrics}, but {missing}")
         from .metrics_endpoint import MetricsEndpoint, own_port
         from .snapshot_exchange import SnapshotExchange
@@ -160,6 +166,16 @@ class Server:
         self._listening += listeners
         self.metrics_listeners = listeners
         await stack.enter_async_context(own_port(self._endpoint, self.settings, listeners))
+
+    async def _begin_dashboard(self, stack: AsyncExitStack) -> None:
+        from ..dashboard.dashboard_pages import Dashboard  # imported only where it is shown
+
+        assert self._metrics is not None
+        assert self._endpoint is not None
+        self._dashboard = dashboard = Dashboard(self.running, self._endpoint.read)
+        self._metrics.registry.add_source(dashboard.own_process.metrics)
+        stack.push_async_callback(dashboard.live.aclose)
+        self.running.add_pages(dashboard.pages())
 
     async def snapshot(self) -> Snapshot:
         """The metrics of all server processes. Only with `metrics`."""

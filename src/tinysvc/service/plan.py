@@ -75,7 +75,7 @@ def plans_of(service: Service) -> Iterator[Plan]:
     """The plan of each route of a service and of the services inside it. ConfigurationError for the first mistake."""
     for mount in service.mounts():
         for route in mount.service.routes:
-            yield _plan(mount, route)
+            yield plan_in(mount, route)
 
 
 def plan_of(function: Callable[..., Any], route: Route) -> Plan:
@@ -88,17 +88,18 @@ def plan_of(function: Callable[..., Any], route: Route) -> Plan:
         if isinstance(each, Service):
             for mount in each.mounts():
                 if route in mount.service.routes:
-                    return _plan(mount, route)
+                    return plan_in(mount, route)
     resources = [
         each
         for each in found
         if isinstance(each, types.FunctionType) and any(isinstance(record, Resource) for record in recorded(each))
     ]
     service = Service(function, *resources)
-    return _plan(next(service.mounts()), route)
+    return plan_in(next(service.mounts()), route)
 
 
-def _plan(mount: Mount, route: Route) -> Plan:
+def plan_in(mount: Mount, route: Route) -> Plan:
+    """The plan of a route of this mount. ConfigurationError for the first mistake."""
     resources = mount.service.resources
     named = [
         name

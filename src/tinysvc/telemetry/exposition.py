@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar as ExposedExemplar
 from prometheus_client.samples import Sample
 
-from .snapshots import Exemplar, Metric, Point, Snapshot
+from .snapshots import INTERNAL, Exemplar, Metric, Point, Snapshot
 
 SLICE = 20
 """Samples that are written in one go: about 0.2 ms."""
@@ -50,6 +50,8 @@ class _SnapshotCollector(Collector):
 
     def collect(self) -> Iterator[Exposed]:
         for metric in self._snapshot:
+            if metric.name.startswith(INTERNAL):
+                continue
             exposed = Exposed(exposed_name(metric), metric.text, metric.kind, _UNITS[metric.unit])
             exposed.samples = _Samples(_samples(exposed.name, metric))  # type: ignore[assignment]
             yield exposed

@@ -59,6 +59,9 @@ class Metric(msgspec.Struct):
     points: list[Point] = []
 
 
+INTERNAL = "tinysvc.dashboard."
+"""How the names of metrics begin that are for the dashboard alone: texts, not numbers."""
+
 Snapshot = list[Metric]
 """All metrics of a process, or of several."""
 

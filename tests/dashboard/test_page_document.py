@@ -1,0 +1,81 @@
+"""page_document.py: the tables of the page, and its charts."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from dashboard_readings import ABOUT, FakeService, worker
+from tinysvc.dashboard.page_document import charts_of, document_of
+
+
+def busy_service() -> FakeService:
+    service = FakeService()
+    for number in range(20):
+        service.request(times=10)
+        service.request("/score", seconds=0.2)
+        service.runs.of("default").observe(0.2)
+        service.waiting = number % 3
+        service.tick(5)
+    return service
+
+
+def document(service: FakeService) -> Any:
+    return service.document()
+
+
+def test_first_reading_makes_no_document() -> None:
+    service = FakeService()
+    assert document_of(service.history, ABOUT, 7) is None
+    service.tick()
+    assert document_of(service.history, ABOUT, 7) is None
+
+
+def test_routes_have_rate_and_quantiles_of_the_last_minute() -> None:
+    found = document(busy_service())
+    page = next(row for row in found["routes"] if row["route"] == "GET /page")
+    assert page["rate"] == 2.0
+    assert page["count"] == 120
+    assert (page["p50"], page["usual"]) == (0.0025, 0.0025)
+    assert found["total"]["requests"] == 132
+    assert found["routes"][0]["route"] == "GET /score"  # it takes most of the time
+
+
+def test_pools_have_their_queue_and_the_ends_of_their_workers() -> None:
+    service = busy_service()
+    service.ends.of("default", "crashed").add()
+    service.outcomes.of("default", "queue_full").add(2)
+    service.tick(5)
+    (pool,) = document(service)["pools"]
+    assert pool["states"] == {"idle": 2, "busy": 0}
+    assert pool["rate"] == 0.1
+    assert pool["ends"] == pool["bad_ends"] == {"crashed": 1}
+    assert pool["refused"] == 2
+
+
+def test_details_of_all_processes_are_joined() -> None:
+    service = busy_service()
+    service.workers = [worker(1), worker(2, "GET /score")]
+    service.error("/page", "ValueError", request="first")
+    service.tick()
+    service.error("/page", "ValueError", request="second")
+    service.tick()
+    found = document(service)
+    assert [each["runs"] for each in found["workers"]] == ["", "GET /score"]
+    assert [each["request"] for each in found["errors"]] == ["second", "first"]
+    assert found["processes"] == [7]
+
+
+def test_charts_have_one_point_for_each_step() -> None:
+    service = busy_service()
+    charts = charts_of(service.history)
+    assert len(charts["times"]) == 19
+    assert charts["rate"] == [2.2] * 19
+    assert charts["routes"]["GET /page"] == [0.00495] * 19
+    assert charts["pools"]["default"] == [number % 3 for number in range(1, 20)]
+    json.dumps([charts, document(service)])
+
+
+def test_charts_of_a_new_server_are_empty() -> None:
+    charts = charts_of(FakeService().history)
+    assert charts["times"] == charts["rate"] == []

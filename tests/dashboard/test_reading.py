@@ -1,0 +1,60 @@
+"""reading.py: the figures of a snapshot, and quantiles of histograms."""
+
+from __future__ import annotations
+
+import pytest
+
+from dashboard_readings import FakeService, worker
+from tinysvc.dashboard.reading import Times
+from tinysvc.telemetry.snapshots import merge
+
+
+def test_reading_has_routes_pools_and_services() -> None:
+    service = FakeService()
+    service.request("/page", times=3)
+    service.request("/page", status=500)
+    service.request("")
+    service.outcomes.of("default", "ok").add(2)
+    service.ends.of("default", "crashed").add()
+    service.calls.of("prices", "GET", "404", "404").observe(0.1)
+    service.calls.of("prices", "GET", "", "CallFailed").observe(0.1)
+    service.avoided["prices", "http://a"] = 1.0
+    service.waiting, service.workers = 4, [worker()]
+    reading = service.reading()
+    assert {name: (each.times.count, each.errors) for name, each in reading.routes.items()} == {
+        "GET /page": (4, 1),
+        "no route": (1, 0),
+    }
+    pool = reading.pools["default"]
+    assert (pool.waiting, pool.states["idle"], pool.outcomes, pool.ends) == (4, 2, {"ok": 2}, {"crashed": 1})
+    prices = reading.services["prices"]
+    assert (prices.times.count, prices.errors, prices.replicas) == (2, 1, {"http://a": True})
+    assert reading.processes[0].workers[0].number == 1
+
+
+def test_reading_of_two_processes_has_the_details_of_both() -> None:
+    one, other = FakeService(), FakeService()
+    one.workers, other.workers = [worker(1)], [worker(2)]
+    merged = merge([one.registry.snapshot(), other.registry.snapshot()])
+    one.registry.snapshot = lambda: merged  # type: ignore[method-assign]
+    assert [process.workers[0].number for process in one.reading().processes] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("counts", "share", "expected"),
+    [
+        ([0, 0, 0], 0.5, None),
+        ([10, 0, 0], 0.5, 0.5),
+        ([0, 10, 0], 0.5, 1.5),
+        ([5, 5, 0], 1.0, 2.0),
+        ([0, 0, 3], 0.5, 2.0),
+    ],
+)
+def test_quantile_is_linear_in_its_bucket(counts: list[int], share: float, expected: float | None) -> None:
+    assert Times([1.0, 2.0], counts).quantile(share) == expected
+
+
+def test_difference_never_falls_below_zero() -> None:
+    after, before = Times([1.0], [1, 0], 1.0), Times([1.0], [3, 0], 3.0)
+    assert after.since(before) == Times([1.0], [0, 0], 0.0)
+    assert after.since(None) is after
