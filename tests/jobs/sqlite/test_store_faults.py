@@ -199,6 +199,24 @@ async def test_file_that_is_damaged_while_it_is_open_closes_the_store(tmp_path: 
     await store.aclose()
 
 
+@pytest.mark.parametrize("is_replaced", [False, True])
+@pytest.mark.asyncio
+async def test_file_that_is_removed_while_it_is_open_closes_the_store(is_replaced: bool, tmp_path: Path) -> None:
+    path = tmp_path / "jobs.db"
+    store = SqliteStore(path)
+    await store.open("server", "service")
+    reasons: list[str] = []
+    store.broken(reasons.append)
+    await store.submit(job())
+    path.rename(tmp_path / "moved.db")
+    if is_replaced:
+        path.touch()
+    with pytest.raises(StoreError, match="the file was removed or replaced while it was open"):
+        await store.submit(job())
+    assert len(reasons) == 1
+    await store.aclose()
+
+
 @pytest.mark.asyncio
 async def test_service_of_another_name_is_refused(tmp_path: Path) -> None:
     await _make(tmp_path / "jobs.db")

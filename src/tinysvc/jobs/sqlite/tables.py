@@ -9,6 +9,7 @@ cost an fsync of its own.
 
 from __future__ import annotations
 
+import os
 import secrets
 import sqlite3
 import time
@@ -67,6 +68,13 @@ class Claim(NamedTuple):
     saved: Content | None
 
 
+class FileReplaced(sqlite3.DatabaseError):
+    """The path names another file than the one that is open, or none."""
+
+    sqlite_errorcode = sqlite3.SQLITE_NOTADB
+    sqlite_errorname = "SQLITE_NOTADB"
+
+
 class Tables:
     """The tables of one store.
 
@@ -92,6 +100,7 @@ class Tables:
         self._service = service
         self._report = report
         self._db: sqlite3.Connection = None  # type: ignore[assignment]  # set by connect, in the thread
+        self._file = (0, 0)  # device and inode
         self._next = 1
         self._counts: Counter[tuple[str, State]] = Counter()
         self._in_transaction = False
@@ -109,6 +118,7 @@ class Tables:
     def connect(self) -> sqlite3.Connection:
         self._db = connect(self._path, LOCK_WAIT)
         try:
+            self._file = self._file_there()
             self._check_service()
             self._next = (self._db.execute("SELECT max(seq) FROM jobs").fetchone()[0] or 0) + 1
             for route, state, number in self._db.execute(
@@ -136,7 +146,17 @@ class Tables:
                 f"table 'meta' to {self._service!r}."
             )
 
+    def _file_there(self) -> tuple[int, int]:
+        """The file that the path names now."""
+        try:
+            about = os.stat(self._path)
+        except FileNotFoundError:
+            return 0, 0
+        return about.st_dev, about.st_ino
+
     def begin(self) -> None:
+        if self._file_there() != self._file:  # SQLite would accept jobs that no server ever finds again
+            raise FileReplaced("the file was removed or replaced while it was open")
         self._in_transaction = True
         if self._progress:
             rows = [(_encode(record).decode(), seq) for seq, record in self._progress.values()]
