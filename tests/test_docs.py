@@ -73,6 +73,12 @@ def test_generated_page_is_up_to_date(name: str, monkeypatch: pytest.MonkeyPatch
     assert (ROOT / "docs" / f"{name}.md").read_text() == script.page(), f"run: python docs/{name}.py"
 
 
+def test_table_of_metrics_is_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    text = (ROOT / "docs" / "telemetry.md").read_text()
+    assert importlib.import_module("metrics").page(text) == text, "run: python docs/metrics.py"
+
+
 def test_every_limit_has_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "docs"))
     assert importlib.import_module("limits").missing() == set()
