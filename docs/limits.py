@@ -10,6 +10,7 @@ from options import COMPUTED, shown
 
 from tinysvc.binding.replies import MAX_ITEM
 from tinysvc.core.form_data import MAX_PARTS, SPOOL_SIZE
+from tinysvc.core.log_records import MAX_EXTRA, MAX_EXTRA_FIELDS
 from tinysvc.core.multipart_reader import MAX_BOUNDARY, MAX_PART_HEADER, MAX_PART_HEADERS, MAX_PREAMBLE
 from tinysvc.core.query import MAX_QUERY_FIELDS
 from tinysvc.core.settings import Settings
@@ -19,6 +20,7 @@ from tinysvc.jobs.requests.preferences import MAX_WAIT
 from tinysvc.jobs.sqlite.thread import LOCK_WAIT
 from tinysvc.jobs.states import KEEP_EXPIRED, KEPT_ATTEMPTS
 from tinysvc.pool.job_reply import STREAM_HIGH_WATER
+from tinysvc.pool.worker_logs import LOG_RATE, MAX_LOG_TEXT
 from tinysvc.runtime.batching import MAX_BATCH_BYTES
 from tinysvc.runtime.call_context import MAX_HOPS
 from tinysvc.runtime.call_failures import MAX_PROBLEM
@@ -26,6 +28,8 @@ from tinysvc.runtime.job import MAX_PROGRESS, REPORT_PAUSE
 from tinysvc.service.job_options import MAX_PAUSE
 from tinysvc.service.job_verbs import MAX_AFTER, MAX_KEY, MAX_LIMIT, MAX_PRIORITY
 from tinysvc.telemetry.instruments import MAX_SERIES
+from tinysvc.telemetry.log_format import MAX_MESSAGE
+from tinysvc.telemetry.log_writer import MAX_QUEUED as MAX_QUEUED_LINES
 from tinysvc.telemetry.value_file import SIZE
 from tinysvc.web.cookies import MAX_SIZE
 from tinysvc.web.websocket_protocol import GRACE, MAX_QUEUED, MAX_QUEUED_SIZE
@@ -467,6 +471,44 @@ GROUPS["Forms, files and sockets"] = [
     Limit("silence of an event stream", "", "a comment is sent", "WHATWG HTML, 9.2.7", value=f"{HEARTBEAT:g} s"),
     Limit("cached results", "max_cache_size", "the least recently used result is dropped", "little compared to models"),
     Limit("a cookie's name and value", "", "ValueError", "browsers drop longer ones", value=f"{MAX_SIZE:,} bytes"),
+]
+GROUPS["Logs"] = [
+    Limit(
+        "`extra=` fields of a record",
+        "",
+        "not written; `extra_dropped` counts them",
+        "a whole object is one field",
+        value=str(MAX_EXTRA_FIELDS),
+    ),
+    Limit("`extra=` of a record", "", "the value is cut", "as its message", value=shown("_size", MAX_EXTRA)),
+    Limit(
+        "message of a JSON line",
+        "",
+        "cut",
+        "collectors cut lines at 256 KiB or less",
+        value=f"{MAX_MESSAGE:,} characters",
+    ),
+    Limit(
+        "message or traceback of a worker's record",
+        "",
+        "cut",
+        "it passes through the event loop",
+        value=f"{MAX_LOG_TEXT:,} characters",
+    ),
+    Limit(
+        "records of a worker",
+        "",
+        "dropped, counted and reported",
+        "the event loop writes them",
+        value=f"{LOG_RATE} a second",
+    ),
+    Limit(
+        "lines that wait for the reader of the log",
+        "",
+        "dropped, counted and reported",
+        "a minute of a busy service",
+        value=shown("_size", MAX_QUEUED_LINES),
+    ),
 ]
 GROUPS["Metrics"] = [
     Limit(

@@ -144,11 +144,11 @@ def test_wrong_format_is_refused(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (2, "tinysvc: log_format takes text or json, not 'xml'\n")
 
 
-@pytest.mark.parametrize("log_format", ["text", "json"])
-def test_log_without_a_reader_stops_no_request(tmp_path: Path, log_format: str) -> None:
+@pytest.mark.parametrize("options", [("text",), ("json", "--workers", "2")], ids=["one", "workers"])
+def test_log_without_a_reader_stops_no_request(tmp_path: Path, options: tuple[str, ...]) -> None:
     """18 MB of lines, and no process reads them: the loop, the workers and the shutdown go on."""
     (tmp_path / "service.py").write_text(SERVICE)
-    with served(*tinysvc("service.py", "--log-format", log_format), cwd=tmp_path) as server:
+    with served(*tinysvc("service.py", "--log-format", *options), cwd=tmp_path) as server:
         with httpx.Client(base_url=server.url, timeout=30) as client:
             assert client.get("/flood/5000").text == "5000"
             assert client.get("/flood-of-worker/1000").text == "1000"

@@ -87,8 +87,8 @@ class LoggedConnection(Connection):
         request = self.request
         await super()._recover(error)
         if request is not None and self._began:
-            sent = self._response
-            self._log(request, DISCONNECTED if sent is None else sent.status, is_aborted=sent is not None)
+            sent, unsent = self._response, DISCONNECTED if self.upgraded is None else SWITCHED
+            self._log(request, unsent if sent is None else sent.status, is_aborted=sent is not None)
 
     async def _refuse(self, error: TinysvcError) -> None:
         if not self.disconnected:
