@@ -33,7 +33,7 @@ SLOWER, MIN_SLOWER = 5.0, 0.1
 """A route that takes so many times as long as before, and at least so many seconds, has become slow."""
 
 LAG = 0.1
-"""Seconds that the loop is late, at the 99th percentile (as server/watchdog.py)."""
+"""Seconds by which the loop is late one time in ten (as server/watchdog.py). Once may be the machine's fault."""
 
 RECENT = 60.0
 """Seconds in which an error explains a finding."""
@@ -140,7 +140,7 @@ def _saturated(rows: Rows) -> Iterator[Finding]:
 
 
 def _blocked(total: Mapping[str, Any]) -> Iterator[Finding]:
-    lag = total["lag"]
+    lag = total["often_late"]
     if lag is not None and lag >= LAG:
         text = f"The event loop is late by {_seconds(lag)}: a handler computes, or waits without await."
         yield Finding("blocked", False, text, "The log names the handler: 'blocks the event loop'.", "")

@@ -88,6 +88,7 @@ def _total(short: Window, minute: Window) -> dict[str, Any]:
         "cpu": short.growth("process_cpu_seconds") / short.seconds,
         "memory": values.get("process_resident_memory_bytes", 0),
         "lag": short.lag().quantile(0.99),
+        "often_late": short.lag().quantile(0.9),
     }
 
 

@@ -1,7 +1,7 @@
 // The page: it shows the events of dashboard/events, and presses the buttons of workers by requests.
 
 const PAUSE = 1000; // milliseconds until the next try to connect
-const STALE = 5000; // milliseconds without an event after which the page says so
+const STALE = 3000; // milliseconds without an event after which the page says so
 const TRIES = 20; // connections to find the server process that a worker belongs to
 
 let secret = null; // [name, value] of a header
