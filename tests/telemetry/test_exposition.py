@@ -91,3 +91,15 @@ def test_promtool_accepts_the_text(snapshot: Snapshot) -> None:
     content, _ = expose(snapshot, "")
     checked = subprocess.run(["promtool", "check", "metrics"], input=content, capture_output=True)
     assert (checked.returncode, checked.stderr) == (0, b"")
+
+
+def test_second_metric_of_a_name_is_left_out() -> None:
+    """Prometheus would refuse the whole scrape."""
+    ours = Metric("http.jobs", "counter", "Ours.", points=[Point([], 1)])
+    others = [
+        Metric("http_jobs", "gauge", "An author's.", points=[Point([], 2)]),
+        Metric("http_jobs_total", "gauge", "An author's.", points=[Point([], 3)]),
+        Metric("other", "gauge", "An author's.", points=[Point([], 4)]),
+    ]
+    text = expose([ours, *others], "")[0].decode()
+    assert [line for line in text.splitlines() if not line.startswith("#")] == ["http_jobs_total 1.0", "other 4.0"]

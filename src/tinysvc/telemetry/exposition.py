@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar as ExposedExemplar
 from prometheus_client.samples import Sample
 
-from .snapshots import INTERNAL, Exemplar, Metric, Point, Snapshot
+from .snapshots import INTERNAL, Exemplar, Kind, Metric, Point, Snapshot
 
 SLICE = 20
 """Samples that are written in one go: about 0.2 ms."""
@@ -23,6 +23,12 @@ SLICE = 20
 YIELD = 0.0002
 """Seconds that the thread sleeps then: enough for the loop's thread to wake up and take the lock."""
 
+_SUFFIXES: dict[Kind, tuple[str, ...]] = {
+    "counter": ("_total",),
+    "gauge": (),
+    "histogram": ("_bucket", "_count", "_sum"),
+    "summary": ("_count", "_sum"),
+}
 _UNITS = {"s": "seconds", "By": "bytes", "": ""}
 
 
@@ -49,10 +55,14 @@ class _SnapshotCollector(Collector):
         self._snapshot = snapshot
 
     def collect(self) -> Iterator[Exposed]:
+        taken: set[str] = set()
         for metric in self._snapshot:
-            if metric.name.startswith(INTERNAL):
+            name = exposed_name(metric)
+            names = {name, *(name + suffix for suffix in _SUFFIXES[metric.kind])}
+            if metric.name.startswith(INTERNAL) or names & taken:  # an author's metric has one of our names
                 continue
-            exposed = Exposed(exposed_name(metric), metric.text, metric.kind, _UNITS[metric.unit])
+            taken |= names
+            exposed = Exposed(name, metric.text, metric.kind, _UNITS[metric.unit])
             exposed.samples = _Samples(_samples(exposed.name, metric))  # type: ignore[assignment]
             yield exposed
 
