@@ -241,6 +241,13 @@ GROUPS = {
             "one buffer | none | 4 KiB | one read",
         ),
         Limit(
+            "time in which a server that ends still accepts connections",
+            "drain_delay",
+            "the drain begins",
+            "0: only a balancer that needs it is worth a slower end; Kubernetes needs 5 to 15 s",
+            "none | none | none | none",
+        ),
+        Limit(
             "time for running work when the server drains",
             "shutdown_timeout",
             "connections are closed, jobs killed",

@@ -32,6 +32,7 @@ examples:
   python -m tinysvc --client http://127.0.0.1:8000 > hello_client.py
   python -m tinysvc hello.py --jobs failed    list the durable jobs that have failed
   python -m tinysvc hello.py --cancel-job ID  cancel a durable job, and wait until its worker is dead
+  python -m tinysvc --stacks 4711             what a running server and its workers do at this moment
   python -m tinysvc --new hello               write a first service, with tests and a Dockerfile
   python -m tinysvc hello.py --workers 4      four server processes; each gets 2 of 8 CPU workers
 
@@ -46,7 +47,7 @@ SHOWN = {
 }
 
 
-OTHERS = ("new", "bench", "version", "job", "cancel_job", "retry_job", "json")
+OTHERS = ("new", "bench", "version", "job", "cancel_job", "retry_job", "json", "stacks")
 """Further flags that are no settings."""
 
 
@@ -76,6 +77,12 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="measure the io routes while sample requests saturate the cpu routes, and exit",
     )
+    command.add_argument(
+        "--stacks",
+        type=int,
+        metavar="PID",
+        help="print the Python stacks of a running server and of its workers, or of one worker, and exit",
+    )
     command.add_argument("--version", action="version", version=f"tinysvc {__version__}")
     for field in dataclasses.fields(Settings):
         if field.name == "jobs":
@@ -104,8 +111,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if unknown:
         command.error(_no_option(unknown[0]))
     options = vars(found)
-    target, subject, new, is_bench = (options.pop(name) for name in ("target", "show", "new", "bench"))
+    target, subject, new, is_bench, pid = (options.pop(name) for name in ("target", "show", "new", "bench", "stacks"))
     job_command, as_json, jobs_target = (options.pop(name, None) for name in ("job_command", "json", "jobs_target"))
+    if pid is not None:
+        print_stacks(pid)
+        return
     if target and jobs_target:
         command.error(f"--jobs takes a state or a store, and {jobs_target} is neither")
     target = target or jobs_target
@@ -158,6 +168,16 @@ def write_new(name: str) -> None:
 
     try:
         print(create(name))
+    except ConfigurationError as error:
+        print(f"tinysvc: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def print_stacks(pid: int) -> None:
+    from .cli.stacks import stacks_of
+
+    try:
+        print(stacks_of(pid), end="")
     except ConfigurationError as error:
         print(f"tinysvc: {error}", file=sys.stderr)
         sys.exit(2)

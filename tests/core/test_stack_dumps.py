@@ -92,7 +92,7 @@ def test_file_is_a_temporary_one_where_memfd_is_refused(monkeypatch: pytest.Monk
 
 
 def test_service_goes_on_where_no_file_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse() -> int:
+    def refuse(name: str) -> int:
         raise OSError("no descriptor is free")
 
     monkeypatch.setattr(stack_dumps, "dump_file", refuse)

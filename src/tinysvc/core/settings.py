@@ -182,6 +182,11 @@ class Settings:
     )
     max_cache_size: int = _option(64 * MiB, "bytes of cached results of cpu routes with cache=")
     max_result_size: int = _option(DEFAULT_MAX_RESULT_SIZE, "largest result a worker may send back")
+    drain_delay: float = _option(
+        0.0,
+        "time after SIGTERM in which the server still accepts connections while /readyz is 503, before it drains: "
+        "as long as balancers need to notice",
+    )
     shutdown_timeout: float = _option(10.0, "time of a drain before the remaining work is killed")
 
     max_request_line: int = _option(8 * KiB, "longest request line, else 414 (RFC 9112, 3 asks for at least 8000)")

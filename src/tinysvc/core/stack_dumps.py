@@ -20,7 +20,8 @@ from time import monotonic
 DUMP_SIGNAL = signal.SIGRTMAX - 1 if hasattr(signal, "SIGRTMAX") else signal.SIGUSR1
 """Makes a process of ours write the stacks of all its threads, and go on."""
 
-FILE_NAME = "tinysvc-stacks"
+FILE_NAME, OWN_FILE_NAME = "tinysvc-stacks", "tinysvc-own-stacks"
+"""Names of the files of workers, which their server has open, too; and of other processes."""
 
 MAX_FILE = 256 * 1024
 """Bytes of a file after which its next dump begins at its start again."""
@@ -37,12 +38,12 @@ DUMP_LIMIT = 2.0
 _UNPRINTABLE = re.compile(r"[^\n -~]")
 
 
-def dump_file() -> int:
+def dump_file(name: str = FILE_NAME) -> int:
     """The descriptor of a new file for dumps, to which every process appends. OSError if none can be made."""
     try:
-        descriptor = os.memfd_create(FILE_NAME, os.MFD_CLOEXEC)
+        descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
     except (AttributeError, OSError):  # not on Linux, or in a sandbox
-        with tempfile.TemporaryFile(buffering=0, prefix=FILE_NAME) as file:
+        with tempfile.TemporaryFile(buffering=0, prefix=name) as file:
             descriptor = os.dup(file.fileno())
     fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_APPEND)
     return descriptor
@@ -58,7 +59,7 @@ def enable_stack_dumps() -> None:
 
     before = _own_file
     try:
-        _own_file = dump_file()
+        _own_file = dump_file(OWN_FILE_NAME)
     except OSError:  # no descriptor is free: the service matters more
         return
     faulthandler.register(DUMP_SIGNAL, _own_file, all_threads=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Callable, MutableMapping
@@ -9,18 +10,37 @@ from contextlib import suppress
 
 _address = ""
 _last_state = ""
+_watchdog = 0.0
 
 
 def take_notify_socket(environ: MutableMapping[str, str]) -> None:
-    """Keep the address of systemd's socket, and remove its variable: a child must not report for the service."""
-    global _address
+    """Keep the address of systemd's socket, and remove its variables: a child must not report for the service."""
+    global _address, _watchdog
     _address = environ.pop("NOTIFY_SOCKET", "")
+    pid, microseconds = environ.pop("WATCHDOG_PID", ""), environ.pop("WATCHDOG_USEC", "")
+    is_for_us = pid in ("", str(os.getpid())) and microseconds.isdecimal()
+    _watchdog = int(microseconds) / 1e6 if _address and is_for_us else 0.0
+
+
+def watchdog_time() -> float:
+    """Seconds without a report after which systemd restarts the service (WatchdogSec=); 0.0: it never does."""
+    return _watchdog
 
 
 def notify(state: str) -> None:
     """Send a state, as in "READY=1", if systemd has passed a socket."""
     global _last_state
     _last_state = state
+    _send(state)
+
+
+def notify_alive() -> None:
+    """Report to the watchdog of systemd, if the service is ready and does not end."""
+    if _last_state == "READY=1":
+        _send("WATCHDOG=1")
+
+
+def _send(state: str) -> None:
     if not _address:
         return
     address = "\0" + _address[1:] if _address.startswith("@") else _address  # an abstract address

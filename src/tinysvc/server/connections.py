@@ -14,8 +14,9 @@ from ..core.requests import Request
 from ..core.responses import Handler, Response, problem_response
 from ..core.settings import Settings
 from ..core.shutdown import CUT_OFF, STALL_THRESHOLD, awake_timeout
-from ..http import IDLE, LINGER, Connection, TransportEvents
+from ..http import BODY, HANDLER, IDLE, LINGER, Connection, TransportEvents
 from ..wire.bodies import RETRY
+from ..wire.connection import IDLE as NOT_BEGUN
 
 MAX_TURNED_AWAY = 16
 """Connections over the limit, beside a tenth of it, that get their 503; further connections are closed without one."""
@@ -44,6 +45,7 @@ class Connections:
         self.loop = asyncio.get_running_loop()
         self.context = copy_context()  # that each request begins with
         self.draining = False
+        self._leaves = False
         self.takes_new = True  # also for a moment of draining
         self._none_is_idle = False  # no idle connection was found in this second
         self.open: dict[Connection, None] = {}  # in order of arrival
@@ -70,6 +72,8 @@ class Connections:
 
     def add(self, connection: Connection) -> None:
         self.open[connection] = None
+        if self._leaves:
+            connection.wire.close_after(1)
         most = self.settings.max_connections
         if len(self.open) <= most:
             return
@@ -96,6 +100,17 @@ class Connections:
         self.open.pop(connection, None)
         if not self.open:
             self._empty.set()
+
+    def leave(self) -> None:
+        """Close each connection after its next response, which says so: its client then connects to another replica.
+
+        A connection that is used again and again would otherwise be closed by the drain, perhaps just when its client
+        sends a request.
+        """
+        self._leaves = True
+        for connection in self.open:
+            in_handler = connection.phase in (BODY, HANDLER) and connection.wire.outgoing == NOT_BEGUN
+            connection.wire.close_after(0 if in_handler and not connection.wire.buffer else 1)
 
     async def drain(self, timeout: float) -> bool:
         """Let requests under way finish, take no new ones. False if some were still there after `timeout` seconds."""

@@ -32,9 +32,10 @@ from ..core.errors import ConfigurationError
 from ..core.exit_with_parent import exit_with_parent
 from ..core.settings import Settings
 from ..core.shutdown import awake_timeout
-from ..core.systemd import notify, notify_reload
+from ..core.systemd import notify, notify_alive, notify_reload, watchdog_time
 from ..pool.importable import refuse_frozen
 from ..service.service import Service
+from .heartbeat import BEATS, FOR_EVER, Heartbeat
 from .loading import is_authors
 from .server_process import LATE, ProcessFailed, SupervisorLink, end_in_words, start_log
 from .sockets import RELOADER, listener_url, listening_sockets, metrics_line, metrics_sockets
@@ -139,10 +140,12 @@ class Reloader:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, self._on_signal, number)
         watching = asyncio.create_task(self._watch())
+        heartbeat = Heartbeat(watchdog_time() / BEATS or FOR_EVER, lambda: True, notify_alive)
         try:
             await self._start()
             await self._ended.wait()
         finally:
+            heartbeat.cancel()
             notify("STOPPING=1")
             watching.cancel()
             self._sockets.close()

@@ -15,6 +15,7 @@ from ..core.errors import ConfigurationError, WorkerStartError
 from ..core.os_errors import describe_os_error
 from ..core.settings import Settings, SettingsError, load_settings
 from ..core.shutdown import exit_guard
+from ..core.stack_dumps import enable_stack_dumps
 from ..core.systemd import notify, take_notify_socket
 from ..openapi.page import openapi_json
 from ..pool.importable import refuse_while_importing
@@ -110,6 +111,7 @@ def run_loaded(load: Callable[[], Service], options: Mapping[str, Any]) -> None:
     """Load the service and serve it; see `exit_on_failure` for failures."""
     open_standard_streams()
     leave_first_process()
+    enable_stack_dumps()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # a handler's prints appear at once, also in a file or a pipe
     take_notify_socket(os.environ)
@@ -152,7 +154,7 @@ def _serve_under_reloader(load: Callable[[], Service], options: Mapping[str, Any
     from .reload import link_to_reloader, load_reporting_folders
 
     link = link_to_reloader()
-    options = {**options, "workers": 1}  # each version is one process with all the CPU workers
+    options = {**options, "workers": 1, "drain_delay": 0.0}  # each version has all the CPU workers, and ends at once
     _serve_under_supervisor(lambda: load_reporting_folders(link, load), options, link)
 
 
@@ -160,13 +162,14 @@ def _serve_under_supervisor(load: Callable[[], Service], options: Mapping[str, A
     """Serve in a process that a supervisor or a reloader has started."""
     from .server_process import settings_of_one_process
 
+    enable_stack_dumps()
     try:
         service = load()
         settings = load_settings(options, os.environ, service.options)
         listeners = link.listeners(settings, _routes(service))
         metrics = MetricsPlace(link.metrics_listeners, link if settings.workers > 1 else None)
         server = Server(service, settings_of_one_process(settings), listeners, metrics)
-        _run(serve_until_signal(server, link.ready, link.socket))
+        _run(serve_until_signal(server, link.ready, link.socket, functools.partial(link.report, alive=True)))
         _exit_if_broken(server)
     except FORESEEN as error:
         link.failed(str(error), _status(error))

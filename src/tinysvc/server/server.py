@@ -12,8 +12,8 @@ import os
 import select
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,12 +25,14 @@ from ..core.requests import Request
 from ..core.responses import JSON, Handler, Response
 from ..core.settings import Settings
 from ..core.shutdown import MIN_STEP_TIME, awake_timeout
+from ..core.systemd import watchdog_time
 from ..openapi.page import to_docs
 from ..runtime.durable_jobs import DurableJobs
 from ..runtime.running_service import at_work
 from ..service.service import Service
 from .connections import Connections
 from .cpu_slice import shorten_slice
+from .heartbeat import BEATS, Heartbeat
 from .sockets import listener_url, listening_sockets, metrics_sockets
 from .tls import Certificates, certificates
 from .watchdog import names_of, watched
@@ -123,6 +125,7 @@ class Server:
                 self._metrics.registry.add_source(partial(connection_metrics, connections))
             if self.settings.dashboard:
                 await self._begin_dashboard(stack)
+            self._connections = connections
             stack.push_async_callback(self._drain, connections)
             for listener in listeners:
                 server = await self._listen(connections, listener)
@@ -138,11 +141,38 @@ class Server:
             try:
                 yield self.url
             finally:
-                self.draining = True
-                if self.running.durable is not None:
-                    self.running.durable.pause()
+                self._begin_end()
                 if self._dashboard is not None:
                     self._dashboard.live.close()
+
+    @contextmanager
+    def heartbeats(self, report: Callable[[], object]) -> Iterator[None]:
+        """Call `report` at intervals while the block runs, if systemd watches this service and every pool is alive."""
+        if not (seconds := watchdog_time()):
+            yield
+            return
+        heartbeat = Heartbeat(seconds / BEATS, lambda: all(pool.ready for pool in self.running.pools), report)
+        try:
+            yield
+        finally:
+            heartbeat.cancel()
+
+    def _begin_end(self) -> None:
+        """Be ready for no more work: `/readyz` is 503 from now on."""
+        self.draining = True
+        if self.running.durable is not None:
+            self.running.durable.pause()
+
+    async def wait_for_balancers(self) -> None:
+        """Serve for another `drain_delay` while `/readyz` is 503 and each connection closes after its next response.
+
+        A balancer learns only after a while that this server ends, and sends requests until then.
+        """
+        if self.settings.drain_delay:
+            self._begin_end()
+            self._connections.leave()
+            log.info("the drain begins in %g s, or at the next signal the process ends", self.settings.drain_delay)
+            await asyncio.sleep(self.settings.drain_delay)
 
     async def _begin_metrics(self, stack: AsyncExitStack) -> None:
         """Begin to count and to serve it: metrics are there before the service is, and until it has ended."""

@@ -1,6 +1,7 @@
 """Signals of a server process: drain, end at once, reload the certificates.
 
-SIGTERM, SIGINT    drain; the second one ends the process at once
+SIGTERM            wait for drain_delay, then drain
+SIGINT             drain; the second signal of these two ends the process at once
 SIGHUP             reload the certificates; if our terminal has closed, drain
 """
 
@@ -17,16 +18,21 @@ from typing import Any
 
 from ..core.forks import detach_in_child, reset_signals
 from ..core.shutdown import MIN_STEP_TIME, STUCK_MESSAGE, exit_guard
-from ..core.systemd import notify, notify_reload
+from ..core.systemd import notify, notify_alive, notify_reload
 from .server import Server
 
 log = logging.getLogger("tinysvc")
 
 
 async def serve_until_signal(
-    server: Server, ready: Callable[[], None], supervisor: socket.socket | None = None
+    server: Server,
+    ready: Callable[[], None],
+    supervisor: socket.socket | None = None,
+    alive: Callable[[], object] = notify_alive,
 ) -> None:
     """Serve until the first SIGTERM or SIGINT, then drain; a second one ends the process at once.
+
+    The drain begins at once after SIGINT, from a terminal, and `drain_delay` after SIGTERM, from a service manager.
 
     The forkserver then kills the workers. Under a supervisor every signal only drains: the supervisor counts them, as a
     service manager may send one signal to both processes. Its end of the socket closes when it has died: drain.
@@ -35,12 +41,14 @@ async def serve_until_signal(
         server: The server.
         ready: Called once the server listens.
         supervisor: The socket to the supervisor, if there is one.
+        alive: Called at intervals while the server is alive, if systemd watches the service.
     """
     task, stop, loop = asyncio.current_task(), asyncio.Event(), asyncio.get_running_loop()
     has_terminal_closed = terminal_watch()
     reload = server.reload_certificates
     if supervisor is None:
         reload = functools.partial(notify_reload, server.reload_certificates)
+    waits_for_balancers = False
 
     def end() -> None:
         if not stop.is_set():
@@ -51,8 +59,11 @@ async def serve_until_signal(
                 task.cancel()
 
     def on_signal(number: int) -> None:
+        nonlocal waits_for_balancers
         if stop.is_set() and supervisor is None:
             os._exit(128 + number)
+        if not stop.is_set():
+            waits_for_balancers = number == signal.SIGTERM
         end()
 
     def on_supervisor() -> None:
@@ -86,7 +97,10 @@ async def serve_until_signal(
             server.running.on_broken = end
             ready()
             if not server.running.is_broken:
-                await stop.wait()
+                with server.heartbeats(alive):
+                    await stop.wait()
+                if waits_for_balancers:
+                    await server.wait_for_balancers()
         exit_guard.limit_step(max(MIN_STEP_TIME, server.running.seconds_left()), STUCK_MESSAGE)  # uvloop waits for them
     except asyncio.CancelledError:
         if not stop.is_set():

@@ -41,7 +41,8 @@ from typing import Any, NoReturn
 from ..core.exit_with_parent import exit_with_parent
 from ..core.settings import Settings
 from ..core.shutdown import CLOCK_INTERVAL, Countdown
-from ..core.systemd import notify, notify_reload
+from ..core.systemd import notify, notify_alive, notify_reload, watchdog_time
+from .heartbeat import Pulse
 from .process_snapshots import ProcessSnapshots
 from .server_process import LATE, ProcessFailed, SupervisorLink, end_in_words, start_log
 from .sockets import listener_url, listening_sockets, metrics_line, metrics_sockets
@@ -153,6 +154,8 @@ class Supervisor:
         self.ending = False
         self.failure: ProcessFailed | None = None
         self._countdown = Countdown(math.inf)  # until processes that do not end are killed
+        self._closes_sockets_at = math.inf
+        self._pulse = Pulse(watchdog_time() / 2)
         self._sockets = ExitStack()
         self._selector = selectors.PollSelector()  # it has no descriptor, which forked processes would share
         self._selector.register(signals[0], selectors.EVENT_READ, self._on_signals)
@@ -179,6 +182,7 @@ class Supervisor:
             for key, _ in self._selector.select(self._patience()):
                 key.data()
             self._reap()
+            self._close_sockets()
             self.snapshots.tick()
         if self.failure:
             raise self.failure
@@ -213,14 +217,25 @@ class Supervisor:
         self._countdown = Countdown(math.inf)
         self._pass_on(signal.SIGKILL)
 
-    def _end(self) -> None:
-        """Let all processes drain and end. Close shared sockets here, too: connections must not wait in their queue."""
+    def _end(self, number: int = signal.SIGINT) -> None:
+        """Let all processes drain and end, at SIGTERM after `drain_delay`.
+
+        Shared sockets close here, too: connections must not wait in their queue. They close a little before those of
+        the processes, which accept the last connections of the queue.
+        """
         if not self.ending:
             self.ending = True
             notify("STOPPING=1")
-            self._countdown = Countdown(self.settings.shutdown_timeout + LATE)
+            delay = self.settings.drain_delay if number == signal.SIGTERM else 0.0
+            self._countdown = Countdown(delay + self.settings.shutdown_timeout + LATE)
+            self._closes_sockets_at = time.monotonic() + max(0.0, delay - 2 * CLOCK_INTERVAL)
+            self._close_sockets()
+            self._pass_on(signal.SIGTERM if number == signal.SIGTERM else signal.SIGINT)
+
+    def _close_sockets(self) -> None:
+        if time.monotonic() >= self._closes_sockets_at:
+            self._closes_sockets_at = math.inf
             self._sockets.close()
-            self._pass_on(signal.SIGTERM)
 
     def _fail(self, failure: ProcessFailed) -> None:
         """A process cannot start: end the others, and report the first failure."""
@@ -236,7 +251,7 @@ class Supervisor:
             elif number in (signal.SIGTERM, signal.SIGINT) and self.ending:
                 raise SystemExit(128 + number)
             elif number != signal.SIGCHLD:
-                self._end()
+                self._end(number)
 
     def _receive(self, process: ServerProcess) -> bool:
         """Read reports of the process. False if there are no more at the moment."""
@@ -283,6 +298,10 @@ class Supervisor:
             process.failure = ProcessFailed(*report["failed"])
             if not self.announced:
                 self._fail(process.failure)
+        elif "alive" in report:
+            self._pulse.beat(process.pid)
+            if self._pulse.is_regular([each.pid for each in self.processes if each.pid and each.ready]):
+                notify_alive()
         elif "settings" in report:
             self._give_listeners(process, Settings(**report["settings"]), report["routes"])
         else:
@@ -339,7 +358,7 @@ class Supervisor:
     def _on_missing(self, process: ServerProcess, why: str, exit_code: int | None = None) -> None:
         """A process has ended or could not be forked: plan its next start, or end."""
         if self.ending:
-            if not self.failure and exit_code not in (0, -signal.SIGTERM, -signal.SIGKILL):
+            if not self.failure and exit_code not in (*ORDERLY_ENDS, -signal.SIGKILL):
                 log.warning("%s while it was draining", why)
         elif not self.announced and exit_code in ORDERLY_ENDS[1:]:
             self._end()
