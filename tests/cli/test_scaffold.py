@@ -23,6 +23,7 @@ from tinysvc.cli.scaffold import create
 ROOT = Path(__file__).parents[2]
 WRITTEN = {
     *(".dockerignore", ".gitignore", "Dockerfile", "Makefile", "README.md"),
+    *("compose.yaml", "hpa.yaml", "keda.yaml", "kubernetes.yaml"),
     *("my_first.py", "requirements-dev.txt", "requirements.txt", "test_my_first.py"),
 }
 
@@ -87,7 +88,7 @@ def test_dockerfile_is_consistent(new: Path) -> None:
     assert version
     assert f"Programming Language :: Python :: 3.{version[1]}" in project["classifiers"]
     assert said["USER"].split(":")[0] not in ("0", "root")
-    copied = {word for line in lines if line.startswith("COPY") for word in line.split()[1:-1]}
+    copied = {word for line in lines if line.startswith("COPY") and "--from" not in line for word in line.split()[1:-1]}
     assert copied == {"requirements.txt", "my_first.py"}
     assert (new / ".dockerignore").read_text().split() == ["*", *sorted((f"!{name}" for name in copied), reverse=True)]
     python, *arguments = json.loads(said["CMD"])
@@ -172,11 +173,11 @@ class Distribution:
 @pytest.mark.parametrize(
     ("direct_url", "requirement"),
     [
-        (None, f"tinysvc=={__version__}"),
-        ({"url": "file:///here", "dir_info": {"editable": True}}, "tinysvc @ file:///here"),
+        (None, f"tinysvc[metrics]=={__version__}"),
+        ({"url": "file:///here", "dir_info": {"editable": True}}, "tinysvc[metrics] @ file:///here"),
         (
             {"url": "https://x.example/t.git", "vcs_info": {"vcs": "git", "commit_id": "abc"}},
-            "tinysvc @ git+https://x.example/t.git@abc",
+            "tinysvc[metrics] @ git+https://x.example/t.git@abc",
         ),
     ],
 )
@@ -195,6 +196,6 @@ def test_from_a_checkout_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) 
         raise metadata.PackageNotFoundError
 
     monkeypatch.setattr(metadata, "distribution", missing)
-    assert scaffold._requirement() == f"tinysvc @ {ROOT.as_uri()}"
+    assert scaffold._requirement() == f"tinysvc[metrics] @ {ROOT.as_uri()}"
     monkeypatch.setattr(scaffold, "CHECKOUT", ROOT / "tests")
-    assert scaffold._requirement() == f"tinysvc=={__version__}"
+    assert scaffold._requirement() == f"tinysvc[metrics]=={__version__}"

@@ -1,6 +1,8 @@
-"""`--new NAME`: write a small, complete service to a new folder, with tests, a Makefile and a Dockerfile.
+"""`--new NAME`: write a small, complete service to a new folder, with tests, a Makefile, a Dockerfile, a
+compose file and manifests for Kubernetes.
 
-Its files are those of `template/`, with the name in place of `myservice`.
+Its files are those of `template/`, with the name in place of `myservice`, and in place of `dns-name` with the name that
+images and Kubernetes may have.
 """
 
 from __future__ import annotations
@@ -76,22 +78,24 @@ def _module_name(name: str) -> str:
 
 
 def _write(folder: Path, module: str, requirement: str) -> None:
+    dns_name = module.replace("_", "-").lower().strip("-") or "service"
     for path in TEMPLATE.iterdir():
         if path.is_file():
             name = f".{path.name}" if path.name in HIDDEN else path.name.replace("myservice", module)
-            (folder / name).write_text(path.read_text("utf-8").replace("myservice", module), "utf-8")
+            text = path.read_text("utf-8").replace("myservice", module).replace("dns-name", dns_name)
+            (folder / name).write_text(text, "utf-8")
     (folder / "requirements.txt").write_text(f"{requirement}\n", "utf-8")
 
 
 def _requirement() -> str:
-    """The requirement with which pip installs the tinysvc that runs now."""
+    """The requirement with which pip installs the tinysvc that runs now, with metrics."""
     try:
         found = json.loads(metadata.distribution("tinysvc").read_text("direct_url.json") or "{}")
     except metadata.PackageNotFoundError:
         found = {"url": CHECKOUT.as_uri()} if (CHECKOUT / "pyproject.toml").exists() else {}
     if "url" not in found:
-        return f"tinysvc=={__version__}"
+        return f"tinysvc[metrics]=={__version__}"
     version_control = found.get("vcs_info")
     if not version_control:
-        return f"tinysvc @ {found['url']}"
-    return f"tinysvc @ {version_control['vcs']}+{found['url']}@{version_control['commit_id']}"
+        return f"tinysvc[metrics] @ {found['url']}"
+    return f"tinysvc[metrics] @ {version_control['vcs']}+{found['url']}@{version_control['commit_id']}"
