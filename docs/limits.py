@@ -25,11 +25,15 @@ from tinysvc.runtime.batching import MAX_BATCH_BYTES
 from tinysvc.runtime.call_context import MAX_HOPS
 from tinysvc.runtime.call_failures import MAX_PROBLEM
 from tinysvc.runtime.job import MAX_PROGRESS, REPORT_PAUSE
+from tinysvc.runtime.tracing import LAST_SENDING
+from tinysvc.runtime.worker_tracing import SPAN_RATE
 from tinysvc.service.job_options import MAX_PAUSE
 from tinysvc.service.job_verbs import MAX_AFTER, MAX_KEY, MAX_LIMIT, MAX_PRIORITY
 from tinysvc.telemetry.instruments import MAX_SERIES
 from tinysvc.telemetry.log_format import MAX_MESSAGE
 from tinysvc.telemetry.log_writer import MAX_QUEUED as MAX_QUEUED_LINES
+from tinysvc.telemetry.span_export import MAX_WAITING
+from tinysvc.telemetry.spans import MAX_ITEMS, MAX_TEXT
 from tinysvc.telemetry.value_file import SIZE
 from tinysvc.web.cookies import MAX_SIZE
 from tinysvc.web.websocket_protocol import GRACE, MAX_QUEUED, MAX_QUEUED_SIZE
@@ -531,6 +535,31 @@ GROUPS["Metrics"] = [
         "further series are not counted, and the log says so",
         "6,000 counters, or 2,500 histograms of 15 buckets",
         value=shown("_size", SIZE),
+    ),
+]
+GROUPS["Traces"] = [
+    Limit(
+        "spans that wait for the collector",
+        "",
+        "dropped, counted, and reported in the log once a minute",
+        "some ten megabytes: seconds of a busy process",
+        value=f"{MAX_WAITING:,}",
+    ),
+    Limit(
+        "spans that a worker sends in a second",
+        "",
+        "dropped; the next span says how many",
+        "each takes the event loop some 20 us",
+        value=f"{SPAN_RATE:,}",
+    ),
+    Limit("attributes, events and links of a span", "", "left out", "as OpenTelemetry", value=str(MAX_ITEMS)),
+    Limit("characters of a name or a text in a span", "", "cut", "a stack of 40 calls fits", value=f"{MAX_TEXT:,}"),
+    Limit(
+        "sending the last spans when the server ends",
+        "",
+        "left behind, and the log says so",
+        "a collector takes milliseconds",
+        value=f"{LAST_SENDING:g} s",
     ),
 ]
 LIMITS = [limit for limits in GROUPS.values() for limit in limits]

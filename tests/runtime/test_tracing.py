@@ -13,6 +13,7 @@ import pytest
 import traced_app
 from collector import Collector, Span, collecting
 from commands import HELLO, served, tinysvc
+from system import wait_until
 from tinysvc import ConfigurationError, Pool, Service
 from tinysvc.testing import serving
 
@@ -162,6 +163,15 @@ def test_collector_that_is_down_costs_spans_and_one_line_of_the_log(caplog: pyte
         assert httpx.get(f"{url}/plain").status_code == 200
     (record,) = [each for each in caplog.records if each.levelno >= logging.WARNING]
     assert (record.name, record.getMessage()) == ("tinysvc.traces", "2 spans were not sent before the server ended")
+
+
+def test_metrics_count_spans_and_name_traces(collector: Collector) -> None:
+    with serving(Service(traced_app.plain), traces=collector.url, trace_sample=0, metrics="/metrics") as url:
+        httpx.get(f"{url}/plain", headers={"traceparent": SAMPLED})
+        collector.wait_for("GET /plain")
+        wait_until(lambda: 'outcome="sent"} 2' in httpx.get(f"{url}/metrics").text, "both spans are counted")
+        accept = {"accept": "application/openmetrics-text; version=1.0.0"}
+        assert f'trace_id="{TRACE}"' in httpx.get(f"{url}/metrics", headers=accept).text
 
 
 def test_protocol_that_is_not_spoken_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

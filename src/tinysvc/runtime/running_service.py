@@ -178,6 +178,8 @@ class RunningService:
 
         opened = open_tracing(self.settings, self.service.name or "tinysvc")
         self.tracing = opened.tracing
+        if self.metrics is not None:
+            self.metrics.registry.add_source(self.tracing.metrics)
         stack.push_async_callback(lambda: opened.aclose(self.seconds_left()))
 
     def _add(self, plan: Plan, path: str, methods: Sequence[str], handler: Handler) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from random import random
 from typing import Any, Protocol
 
@@ -31,7 +31,9 @@ from ..core.responses import FileContent, Handler, Response, close_content
 from ..core.settings import Settings
 from ..core.threads import in_thread
 from ..core.trace_context import TraceContext, new_span_id, new_trace, trace_of, with_trace
+from ..telemetry.instruments import metric_of
 from ..telemetry.recorded_spans import RecordedSpan, record_to, within_span
+from ..telemetry.snapshots import Metric
 from ..telemetry.span_export import OtlpExport, SpanQueue, destination
 from ..telemetry.spans import MAX_TEXT, checked_span
 
@@ -124,6 +126,13 @@ class Tracing:
         }
         span.fields.attributes.update((name, value) for name, value in known.items() if value)
         return span
+
+    def metrics(self) -> Iterable[Metric]:
+        """What has become of the spans."""
+        queue = self.queue
+        ends = [(["sent"], queue.sent), (["dropped"], queue.dropped), (["lost"], queue.lost)]
+        text = "Spans by outcome: sent; dropped, as the queue was full; lost, as the collector did not take them."
+        return [metric_of("counter", "tinysvc.traces.spans", text, ends, ["outcome"])]
 
     def reports_of(self, pool: str) -> Callable[[int, Any], None]:
         """The function that takes the spans of the workers of a pool."""
