@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from urllib.request import urlopen
 
-import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
@@ -36,11 +36,15 @@ class Scrape:
         return {key: value for key, value in self.samples.items() if key[0].endswith(endings)}
 
 
+def fetch(url: str) -> str:
+    """Get this URL on a connection of its own. An `httpx.get` makes a TLS context, which takes 30 ms."""
+    with urlopen(url, timeout=20) as response:
+        return str(response.read().decode())
+
+
 def scrape(url: str) -> Scrape:
     """Get the metrics at this URL."""
-    response = httpx.get(url, timeout=20)
-    assert response.status_code == 200
-    return Scrape(response.text)
+    return Scrape(fetch(url))
 
 
 REQUESTS = "http_server_request_duration_seconds_count"
