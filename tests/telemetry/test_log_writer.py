@@ -48,9 +48,16 @@ class Log:
             self._text += os.read(self.reader, 1000)
 
     def close(self) -> None:
-        os.set_blocking(self.reader, False)
-        os.close(self.reader)
+        """Close both ends. The thread must not write to the number of a descriptor that another test gets."""
+        if self.reader >= 0:
+            self.close_reader()
+        self.writer.flush()
+        assert self.writer._queued == 0
         os.close(self.descriptor)
+
+    def close_reader(self) -> None:
+        os.close(self.reader)
+        self.reader = -1
 
 
 @pytest.fixture
@@ -113,26 +120,27 @@ def test_flush_waits_for_the_reader_but_not_for_ever(log: Log, monkeypatch: pyte
     log.writer.flush()
     assert log.writer._queued == 0
     reader.join()
+    monkeypatch.undo()
 
 
 def test_lost_reader_fails_no_log_call() -> None:
     log = Log()
-    os.close(log.reader)
+    log.close_reader()
     log.log_lines(range(3))
     assert log.writer.dropped == 3
-    os.close(log.descriptor)
+    log.close()
 
 
 def test_reader_that_is_lost_later_is_counted() -> None:
     log = Log()
     log.log_lines(range(50))
-    os.close(log.reader)
+    log.close_reader()
     for _ in range(1000):
         if log.writer.dropped:
             break
         sleep(0.01)
     assert log.writer.dropped > 0
-    os.close(log.descriptor)
+    log.close()
 
 
 def test_message_that_cannot_be_formatted_leaves_a_line(log: Log, capfd: pytest.CaptureFixture[str]) -> None:

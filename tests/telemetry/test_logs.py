@@ -127,6 +127,21 @@ def test_lines_of_a_durable_job_name_it(tmp_path: Path) -> None:
     assert {name: lines[0][name] for name in expected} == expected
 
 
+def test_lines_name_the_spans_that_are_recorded(tmp_path: Path) -> None:
+    pytest.importorskip("opentelemetry.sdk")
+    (tmp_path / "service.py").write_text(SERVICE)
+    options = "--log-format", "json", "--access-log", "--traces", "http://127.0.0.1:9"  # no collector listens there
+    with served(*tinysvc("service.py", *options), cwd=tmp_path) as server:
+        httpx.get(server.url + "/cpu/1", headers=HEADERS, timeout=20)
+        server.process.send_signal(signal.SIGTERM)
+        _, errors = server.process.communicate(timeout=30)
+    lines = [line for line in map(json.loads, errors.splitlines()) if line.get("request_id")]
+    in_worker, access = (line for line in lines if line["logger"] in ("shop", "tinysvc.access"))
+    assert in_worker["trace_id"] == access["trace_id"] == TRACE
+    spans = {in_worker["span_id"], access["span_id"], "00f067aa0ba902b7"}
+    assert len(spans) == 3  # of the worker's run, of the request, and of the client
+
+
 def test_configured_logging_is_kept(tmp_path: Path) -> None:
     (tmp_path / "service.py").write_text(SERVICE + "\nlogging.basicConfig(format='mine %(message)s')\n")
     with served(*tinysvc("service.py", "--log-format", "json"), cwd=tmp_path) as server:
