@@ -17,11 +17,13 @@ from tinysvc.runtime.pool_metrics import PoolMetrics
 from tinysvc.runtime.process_metrics import LoopLag, process_metrics
 from tinysvc.runtime.request_metrics import RequestMetrics
 from tinysvc.runtime.service_metrics import cache_metrics
+from tinysvc.runtime.tracing import Tracing
 from tinysvc.server.connections import Connections
 from tinysvc.server.metrics_endpoint import connection_metrics
 from tinysvc.telemetry.exposition import exposed_name
 from tinysvc.telemetry.instruments import Registry
 from tinysvc.telemetry.snapshots import Metric, Snapshot
+from tinysvc.telemetry.span_export import SpanQueue
 
 BEGIN, END = "<!-- metrics: python docs/metrics.py -->\n", "<!-- end of metrics -->\n"
 PAGE = Path(__file__).parent / "telemetry.md"
@@ -46,9 +48,12 @@ async def _all_metrics() -> Snapshot:
     durable = DurableMetrics(registry, cast(DurableJobs, _NoJobs()), [])
     registry.add_source(lambda: cache_metrics(ResponseCache(0)))
     registry.add_source(process_metrics)
+    spans = SpanQueue(lambda batch: "", "")
+    registry.add_source(Tracing(spans, 0.0).metrics)
     lag = LoopLag(registry)
     snapshot = registry.snapshot()
     lag.stop()
+    spans.close(1.0)
     connections.abort()
     await durable.stop()
     return snapshot
