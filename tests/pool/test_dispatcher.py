@@ -22,7 +22,7 @@ from system import exists, until, wait_until, workers_below
 from tinysvc.core.errors import DeadlineExceeded, JobRefused, NoWorkers, PoolClosed, RemoteError, WorkerDied
 from tinysvc.core.shutdown import STALL_THRESHOLD
 from tinysvc.executor import ProcessPoolExecutor
-from tinysvc.pool import dispatcher
+from tinysvc.pool import body_memory
 from tinysvc.pool.arena import BIG, Arena
 from tinysvc.pool.crash_loops import CRASH_LIMIT
 
@@ -110,7 +110,7 @@ async def test_crash_between_big_results_leaves_nothing_behind() -> None:
 
 @pytest.mark.asyncio
 async def test_arenas_are_reused_after_their_readers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatcher, "SPARE", 3600)
+    monkeypatch.setattr(body_memory, "SPARE", 3600)
     async with ProcessPoolExecutor(1, program=jobs.upper_program) as pool:
         numbers, replies = set(), []
         for n in range(20):
@@ -127,7 +127,7 @@ async def test_arenas_are_reused_after_their_readers(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.asyncio
 async def test_spare_arenas_of_a_pool_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatcher, "SPARE", 0.01)
+    monkeypatch.setattr(body_memory, "SPARE", 0.01)
     async with ProcessPoolExecutor(2, program=jobs.upper_program) as pool:
         before = len(os.listdir("/dev/fd"))
         arenas = [pool.arenas.take() for _ in range(6)]

@@ -13,6 +13,7 @@ from system import until
 from tinysvc import ProcessPoolExecutor
 from tinysvc.core.errors import DeadlineExceeded, QueueFull, WorkerDied
 from tinysvc.pool.external import ExternalPool
+from tinysvc.pool.frames import WorkerEnd
 from tinysvc.pool.job_reply import JobReply
 from tinysvc.pool.observer import CAUSES, PoolObserver, cause_of
 from tinysvc.pool.scheduler import KEPT_RUNNING, PAST_DEADLINE
@@ -47,12 +48,13 @@ def worker(state: SlotState = BUSY, kill_reason: str = "", *, started: bool = Tr
     ],
 )
 def test_cause_of_an_end(ended: Worker, exit_code: int | None, out_of_memory: bool | None, cause: str) -> None:
-    assert cause_of(ended, exit_code, out_of_memory=out_of_memory, is_closing=False) == cause
+    end = WorkerEnd(1, exit_code, out_of_memory=out_of_memory)
+    assert cause_of(ended, end, is_closing=False) == cause
     assert cause in CAUSES
 
 
 def test_worker_that_exits_with_its_pool_has_ended_by_the_shutdown() -> None:
-    assert cause_of(worker(EXITING), 0, out_of_memory=False, is_closing=True) == "shutdown"
+    assert cause_of(worker(EXITING), WorkerEnd(1, 0), is_closing=True) == "shutdown"
 
 
 @pytest.mark.asyncio

@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import socket
-import weakref
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
@@ -32,7 +30,8 @@ from ..core.tracebacks import one_line
 from . import frames
 from .alarm import Alarm
 from .answers import Answers
-from .arena import SPARE, Arena, Arenas
+from .arena import Arena
+from .body_memory import BodyMemory
 from .channel import Channel
 from .crash_reports import describe_end
 from .descendants import new_mark
@@ -88,10 +87,10 @@ class Dispatcher:
         self.on_report: Callable[[int, Any], None] | None = None  # takes a worker's number and its report
         self.observer: PoolObserver | None = None
         self._closed = asyncio.Event()  # the pool has no process and no descriptor left
-        self.arenas = Arenas()
+        self._memory = BodyMemory(self.scheduler, max_result_size)
+        self.arenas = self._memory.arenas
         self._alarm = Alarm(self._on_alarm, self.scheduler.postpone)
         self._now = self._alarm.now  # for events that may be read too late
-        self._trimming: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.loop: asyncio.AbstractEventLoop | None = None
         self._first_start: asyncio.Future[None]
@@ -168,9 +167,7 @@ class Dispatcher:
         for worker in list(self.scheduler.workers.values()):
             self._on_end(WorkerEnd(worker.number, None, "was ended with the pool"))
         self._alarm.cancel()
-        if self._trimming is not None:
-            self._trimming.cancel()
-        self.arenas.close()
+        self._memory.close()
 
     async def wait_until(self, condition: Callable[[], bool], timeout: float | None = None) -> None:
         with suppress(TimeoutError):
@@ -236,9 +233,7 @@ class Dispatcher:
             raise LookupError(f"no worker {number} is at work; it has ended")
         text: str = await worker.channel.stacks(partial(self._forkserver.write_stacks, number))
         if not text:
-            raise TimeoutError(
-                f"worker {number} wrote no stacks in time: it is stopped, has ended, or waits in the kernel"
-            )
+            raise TimeoutError(f"worker {number} wrote no stacks: it is stopped, has ended, or waits in the kernel")
         return text
 
     # The scheduler's instructions
@@ -252,7 +247,7 @@ class Dispatcher:
                 if self.answers.under_way:
                     self.answers.cancel(job)
                 if job.arena is not None:
-                    self._release_arena(job, each.outcome)
+                    self._memory.release(job, each.outcome)
                 if job.stream is not None:
                     job.stream.end(each.outcome)
                 else:
@@ -294,35 +289,6 @@ class Dispatcher:
         worker.channel = channel = Channel(ours, self._decode, on_frame, on_closed, limit, shared)
         return channel
 
-    # Memory that is kept for the next big body
-
-    def _release_arena(self, job: Job, outcome: object) -> None:
-        """Keep the arena of the body, unless the worker may still use it."""
-        if job.kind is RunProgram and isinstance(outcome, JobReply):
-            self.arenas.give_back(job.arena)
-            self._trim_later()
-        else:
-            job.arena.close()
-
-    def _reclaim(self, loop: asyncio.AbstractEventLoop, arenas: Arenas, arena: Arena) -> None:
-        """The last reference to a big result is released, in any thread."""
-        arenas.give_back(arena)
-        if self._trimming is None and not self.scheduler.closed:
-            with suppress(RuntimeError):  # the loop has ended, and the pool with it
-                loop.call_soon_threadsafe(self._trim_later)
-
-    def _trim_later(self) -> None:
-        if self._trimming is None and not self.scheduler.closed:
-            self._trimming = asyncio.get_running_loop().call_later(SPARE, self._trim)
-
-    def _trim(self) -> None:
-        self._trimming = None
-        channels = [worker.channel for worker in self.scheduler.workers.values() if worker.channel is not None]
-        kept = [self.arenas, *(channel.arenas for channel in channels)]
-        any(each.trim() for each in kept)  # one at a time
-        if any(map(len, kept)):
-            self._trim_later()
-
     # Events
 
     def _on_alarm(self) -> None:
@@ -336,13 +302,18 @@ class Dispatcher:
             if job is None or job.stream is not None or job.kind is not (RunProgram if type(head) is Result else Call):
                 self._wrong_frame(worker, head)
                 return
-            content = body if not head.size else self._take_arena(worker, head.size)
-            if content is not None:
-                reply = JobReply(head.meta if isinstance(head, Result) else head.lengths, content)
-                now = monotonic()
-                if now > self._alarm.stalled_at:
-                    now = self._now()
-                self._carry_out(self.scheduler.done(worker, reply, now, head.memory))
+            content: bytes | memoryview = body
+            if head.size:
+                try:
+                    content = self._memory.take_result(worker.channel, head.size)
+                except ValueError as error:
+                    self._protocol_error(worker, str(error))
+                    return
+            reply = JobReply(head.meta if isinstance(head, Result) else head.lengths, content)
+            now = monotonic()
+            if now > self._alarm.stalled_at:
+                now = self._now()
+            self._carry_out(self.scheduler.done(worker, reply, now, head.memory))
         elif isinstance(head, frames.LogRecord):
             log_record(worker.number, self.name, head.fields)
         elif isinstance(head, frames.Report):
@@ -402,22 +373,6 @@ class Dispatcher:
     def _wrong_frame(self, worker: Worker, head: Any) -> None:
         self._protocol_error(worker, f"sent a {type(head).__name__} for job {head.number}, but has {worker.job!r}")
 
-    def _take_arena(self, worker: Worker, size: int) -> memoryview | None:
-        """The big result in the worker's arena, which gets another one with its next job. None if its size is wrong."""
-        channel = worker.channel
-        arena, channel.arena = channel.arena, None
-        held = os.fstat(arena.descriptor).st_size if arena is not None else 0
-        if not 0 < size <= min(held, self._max_result_size):
-            self._protocol_error(worker, f"sent a result of {size} bytes in an arena that holds {held}")
-            return None
-        arena.size = size
-        try:
-            view: memoryview = arena.view()
-        except OSError:  # no descriptor is free, and a mapping holds one
-            return memoryview(os.pread(arena.descriptor, size, 0))
-        weakref.finalize(view.obj, self._reclaim, asyncio.get_running_loop(), channel.arenas, arena).atexit = False
-        return view
-
     def _protocol_error(self, worker: Worker, error: str) -> None:
         error = one_line(error)
         worker.channel.fail(error)
@@ -448,10 +403,7 @@ class Dispatcher:
         unexpected = worker.job is None and not worker.kill_reason and worker.state is not EXITING
         started = worker.started
         if self.observer is not None:
-            out_of_memory, is_closing = end.out_of_memory, scheduler.closing
-            self.observer.on_worker_end(
-                cause_of(worker, end.exit_code, out_of_memory=out_of_memory, is_closing=is_closing)
-            )
+            self.observer.on_worker_end(cause_of(worker, end, is_closing=scheduler.closing))
         self._carry_out(scheduler.died(worker, self._now(), how, end.exit_code, f"; {report}" if report else ""))
         self.changed.set()
         if scheduler.closing:

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable
 from typing import NamedTuple
 
+from .frames import WorkerEnd
 from .scheduler import KEPT_RUNNING, PAST_DEADLINE
 from .state import EXITING, Job, Worker
 
@@ -39,13 +40,12 @@ _CAUSE_OF = {
 """The cause by the kill reason of the scheduler."""
 
 
-def cause_of(worker: Worker, exit_code: int | None, *, out_of_memory: bool | None, is_closing: bool) -> str:
+def cause_of(worker: Worker, end: WorkerEnd, *, is_closing: bool) -> str:
     """Why a worker has ended, as one of CAUSES.
 
     Args:
         worker: The worker, in the state before its end.
-        exit_code: As os.waitstatus_to_exitcode returns it; None if it has no process any more.
-        out_of_memory: Whether the kernel killed processes because memory ran out.
+        end: Its end.
         is_closing: The pool shuts down.
     """
     if worker.kill_reason:
@@ -56,8 +56,8 @@ def cause_of(worker: Worker, exit_code: int | None, *, out_of_memory: bool | Non
         return "start_failed"
     if worker.state is EXITING:
         return "shutdown" if is_closing else "replaced"
-    if exit_code == -signal.SIGKILL:
-        return "out_of_memory" if out_of_memory else "killed"
-    if exit_code is None:
+    if end.exit_code == -signal.SIGKILL:
+        return "out_of_memory" if end.out_of_memory else "killed"
+    if end.exit_code is None:
         return "shutdown"
-    return "exited" if exit_code >= 0 else "crashed"
+    return "exited" if end.exit_code >= 0 else "crashed"
