@@ -14,6 +14,8 @@ from tinysvc.core.log_records import MAX_EXTRA, MAX_EXTRA_FIELDS
 from tinysvc.core.multipart_reader import MAX_BOUNDARY, MAX_PART_HEADER, MAX_PART_HEADERS, MAX_PREAMBLE
 from tinysvc.core.query import MAX_QUERY_FIELDS
 from tinysvc.core.settings import Settings
+from tinysvc.dashboard.live import MAX_VIEWERS
+from tinysvc.dashboard.own_process import ERRORS as MAX_LISTED_ERRORS
 from tinysvc.http import LINGER
 from tinysvc.jobs.postgres.store import LEASE, PATIENCE
 from tinysvc.jobs.requests.preferences import MAX_WAIT
@@ -560,6 +562,16 @@ GROUPS["Traces"] = [
         "left behind, and the log says so",
         "a collector takes milliseconds",
         value=f"{LAST_SENDING:g} s",
+    ),
+]
+GROUPS["Dashboard"] = [
+    Limit("open pages", "", "503", "a team in front of its screens", value=str(MAX_VIEWERS)),
+    Limit(
+        "errors that it lists",
+        "",
+        "the oldest one is dropped",
+        "a page of them",
+        value=f"{MAX_LISTED_ERRORS} a process",
     ),
 ]
 LIMITS = [limit for limits in GROUPS.values() for limit in limits]

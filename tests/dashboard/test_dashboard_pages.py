@@ -7,11 +7,13 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 
 import trouble_app as app
+from commands import served, tinysvc
 from dashboards import document_when, events
 from scrapes import scrape
 from tinysvc import ConfigurationError, Request, Response, Service
@@ -105,7 +107,13 @@ def test_replaced_worker_has_a_successor(url: str) -> None:
 
 @pytest.mark.parametrize(
     ("change", "status"),
-    [({"process": 1}, 421), ({"pool": "other"}, 404), ({"number": "x"}, 404), ({"number": "9" * 30}, 404)],
+    [
+        ({"process": 1}, 404),
+        ({"process": "x"}, 404),
+        ({"pool": "other"}, 404),
+        ({"number": "x"}, 404),
+        ({"number": "9" * 30}, 404),
+    ],
 )
 def test_other_worker_is_refused(url: str, change: dict[str, object], status: int) -> None:
     worker = {"process": os.getpid(), "pool": "default", "number": 1, **change}
@@ -189,3 +197,30 @@ def test_page_more_than_the_limit_is_refused(url: str, monkeypatch: pytest.Monke
     assert httpx.get(f"{url}/dashboard/events").status_code == 503
     stream.close()  # type: ignore[attr-defined]
     assert document_when(url, lambda document: document["time"])
+
+
+PROCESSES = """
+from tinysvc import cpu_route
+
+@cpu_route("/wait")
+def wait(seconds: float = 0.0) -> None:
+    import time
+
+    time.sleep(seconds)
+"""
+
+
+def test_any_process_shows_and_presses_the_buttons_of_all(tmp_path: Path) -> None:
+    (tmp_path / "waits.py").write_text(PROCESSES)
+    arguments = tinysvc("waits.py", "--workers", "2", "--cpu-workers", "2", "--dashboard")
+    with served(*arguments, cwd=tmp_path) as server:
+        document = document_when(server.url, lambda document: len(document["workers"]) == 2)
+        assert len(document["processes"]) == 2
+        assert document["process"] in document["processes"]
+        for worker in document["workers"]:  # at least one belongs to a process that does not respond itself
+            assert press(server.url, "stacks", worker).status_code == 200
+            assert press(server.url, "replace", worker).status_code == 204
+        numbers = [2, 2]
+        document_when(server.url, lambda document: [each["number"] for each in document["workers"]] == numbers)
+        gone = {**document["workers"][0], "number": 7}
+        assert press(server.url, "stacks", gone).status_code == 404

@@ -11,10 +11,11 @@ The page is behind the middleware of the service; its data and buttons are behin
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import msgspec
 
 from ..core.errors import HTTPError
 from ..core.requests import Request
@@ -27,10 +28,6 @@ from .access import check_origin, check_peer
 from .live import MAX_VIEWERS, EncodedEvents, Live, Read
 from .own_process import OwnProcess
 from .page_document import RouteAbout
-
-if TYPE_CHECKING:
-    from ..executor import ProcessPoolExecutor
-    from ..pool.external import ExternalPool
 
 FOLDER = Path(__file__).parent / "page"
 
@@ -47,6 +44,7 @@ class Dashboard:
         self._running = running
         self.own_process = OwnProcess(running)
         self.live = Live(read, routes_of(running), os.getpid())
+        self.ask: Callable[[int, bytes], Awaitable[bytes]] | None = None  # the answer of another server process
         running.on_error = self.own_process.note_error
 
     def pages(self) -> Mapping[tuple[str, str], Handler]:
@@ -71,35 +69,73 @@ class Dashboard:
 
     async def stacks(self, request: Request) -> Response:
         """The stacks of the worker that the query names."""
-        check_origin(request)
-        pool, number = self._worker(request)
-        try:
-            text = await pool.stacks(number)
-        except LookupError as error:
-            raise HTTPError(404, f"{error}.") from None
-        except TimeoutError as error:
-            raise HTTPError(504, f"{error}.") from None
+        text = await self._press("stacks", request)
         return Response(text.encode(), headers=[("cache-control", "no-store")], content_type=TEXT)
 
     async def replace(self, request: Request) -> Response:
         """Replace the worker that the query names, after its job."""
-        check_origin(request)
-        pool, number = self._worker(request)
-        try:
-            pool.replace(number)
-        except LookupError as error:
-            raise HTTPError(404, f"{error}.") from None
+        await self._press("replace", request)
         return Response(b"", 204)
 
-    def _worker(self, request: Request) -> tuple[ProcessPoolExecutor | ExternalPool, int]:
+    async def _press(self, verb: str, request: Request) -> str:
+        """The text of the pressed button. HTTPError if it could not be pressed."""
+        check_origin(request)
         given = {name: values[-1] for name, values in request.query.items()}
-        process, name, number = (given.get(key, "") for key in ("process", "pool", "worker"))
-        if process != str(os.getpid()):
-            raise HTTPError(421, f"The worker belongs to the server process {process[:20]}; this is {os.getpid()}.")
-        pool = next((pool for pool in self._running.pools if pool.name == name), None)
-        if pool is None or not (number.isascii() and number.isdigit() and len(number) < 10):
+        process, pool, worker = (given.get(key, "") for key in ("process", "pool", "worker"))
+        if not all(each.isascii() and each.isdigit() and len(each) < 10 for each in (process, worker)):
             raise HTTPError(404, "There is no such worker.")
-        return pool, int(number)
+        press = Press(verb, pool, int(worker))
+        if int(process) == os.getpid():
+            pressed = await self.press(press)
+        else:
+            pressed = await self._press_elsewhere(int(process), press)
+        if pressed.status != 200:
+            raise HTTPError(pressed.status, pressed.text)
+        return pressed.text
+
+    async def _press_elsewhere(self, process: int, press: Press) -> Pressed:
+        if self.ask is not None:
+            try:
+                return msgspec.json.decode(await self.ask(process, msgspec.json.encode(press)), type=Pressed)
+            except TimeoutError:
+                pass
+        return Pressed(404, f"The server process {process} does not respond.")
+
+    async def answer(self, question: bytes) -> bytes:
+        """A button that was pressed at another server process."""
+        return msgspec.json.encode(await self.press(msgspec.json.decode(question, type=Press)))
+
+    async def press(self, press: Press) -> Pressed:
+        """Press a button of a worker of this process."""
+        pool = next((pool for pool in self._running.pools if pool.name == press.pool), None)
+        if pool is None:
+            return Pressed(404, "There is no such worker.")
+        try:
+            if press.verb == "stacks":
+                return Pressed(200, await pool.stacks(press.worker))
+            pool.replace(press.worker)
+        except LookupError as error:
+            return Pressed(404, f"{error.args[0]}.")
+        except TimeoutError as error:
+            return Pressed(504, f"{error}.")
+        return Pressed(200, "")
+
+
+class Press(msgspec.Struct):
+    """A button of a worker."""
+
+    verb: str
+    """One of "stacks" and "replace"."""
+    pool: str
+    worker: int
+
+
+class Pressed(msgspec.Struct):
+    """What a button has done."""
+
+    status: int
+    """As in HTTP."""
+    text: str
 
 
 async def _on_this_machine(handler: Handler, request: Request) -> Response:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable
 from math import inf
 from time import monotonic
 
+from .process_questions import passed_on
+
 ROUND_LIMIT = 0.5
 """Seconds until a scrape goes on without a process that does not report: a handler may block its loop."""
 
@@ -47,6 +49,8 @@ class ProcessSnapshots:
             self._note(int(number), pid)
         elif kind == b"gather":
             self._begin(pid, int(rest))
+        elif (found := passed_on(pid, line)) is not None:
+            self._send(*found)
         else:
             return False
         return True

@@ -199,10 +199,16 @@ class Server:
 
     async def _begin_dashboard(self, stack: AsyncExitStack) -> None:
         from ..dashboard.dashboard_pages import Dashboard  # imported only where it is shown
+        from .process_questions import ProcessQuestions
 
         assert self._metrics is not None
         assert self._endpoint is not None
         self._dashboard = dashboard = Dashboard(self.running, self._endpoint.read)
+        if self._exchange is not None:
+            assert self._metrics_place is not None
+            assert self._metrics_place.link is not None
+            self._exchange.questions = ProcessQuestions(self._metrics_place.link, dashboard.answer)
+            dashboard.ask = self._exchange.questions.ask
         self._metrics.registry.add_source(dashboard.own_process.metrics)
         stack.push_async_callback(dashboard.live.aclose)
         self.running.add_pages(dashboard.pages())

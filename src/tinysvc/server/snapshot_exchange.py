@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
 
 import msgspec
 
 from ..telemetry.instruments import Registry
 from ..telemetry.snapshots import Snapshot, encode_snapshot
+from .process_questions import Link, ProcessQuestions
 
 INTERVAL = 1.0
 """Seconds between two reports: what a killed process can lose."""
@@ -28,13 +28,6 @@ GATHER_LIMIT = 2.0
 """Seconds to wait for the supervisor; then a scrape gets the metrics of this process alone."""
 
 _decoder = msgspec.json.Decoder(list[Snapshot])
-
-
-class Link(Protocol):
-    """The socket to the supervisor."""
-
-    def send_line(self, line: bytes) -> None:
-        """Send a line, from any thread."""
 
 
 class SnapshotExchange:
@@ -48,6 +41,7 @@ class SnapshotExchange:
         self._asked: dict[int, asyncio.Future[list[Snapshot]]] = {}
         self._number = 0
         self._received = b""
+        self.questions: ProcessQuestions | None = None  # gets the other lines
         self._report_regularly()
 
     async def gather(self) -> list[Snapshot]:
@@ -74,6 +68,8 @@ class SnapshotExchange:
                 self._report(int(number))
             elif kind == b"snapshots":
                 self._decode(int(number), rest[0])
+            elif self.questions is not None:
+                self.questions.receive(line)
 
     def close(self) -> None:
         """Report for the last time: nothing that this process has counted is lost."""

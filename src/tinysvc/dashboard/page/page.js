@@ -2,7 +2,6 @@
 
 const PAUSE = 1000; // milliseconds until the next try to connect
 const STALE = 3000; // milliseconds without an event after which the page says so
-const TRIES = 20; // connections to find the server process that a worker belongs to
 
 let secret = null; // [name, value] of a header
 let connection = null; // ends the present stream
@@ -233,14 +232,11 @@ function workerButtons(first) {
   return { element: h("span", {}, stacks, replace), update };
 }
 
-/** A request about a worker. Other server processes share the port: try new connections until its own one responds. */
 async function ask(verb, { process, pool, number }) {
   const query = new URLSearchParams({ process, pool, worker: number });
-  for (let tries = 1; ; tries += 1) {
-    const response = await fetch(`dashboard/${verb}?${query}`, { method: "POST", headers: secretHeader() });
-    if (response.ok) return response.text();
-    if (response.status !== 421 || tries === TRIES) throw new Error(await reason(response));
-  }
+  const response = await fetch(`dashboard/${verb}?${query}`, { method: "POST", headers: secretHeader() });
+  if (!response.ok) throw new Error(await reason(response));
+  return response.text();
 }
 
 async function showStacks(worker) {
