@@ -247,7 +247,7 @@ GROUPS = {
             "one buffer | none | 4 KiB | one read",
         ),
         Limit(
-            "time in which a server that ends still accepts connections",
+            "time in which a server that ends still accepts connections; 0 for none",
             "drain_delay",
             "the drain begins",
             "0: only a balancer that needs it is worth a slower end; Kubernetes needs 5 to 15 s",
