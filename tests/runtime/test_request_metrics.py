@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable
+from types import FrameType
 from typing import Any, NoReturn
 
 import pytest
@@ -186,6 +188,30 @@ async def test_accepted_websocket_is_counted_as_101() -> None:
     await counted.around(handler, is_socket=True)(get())
     await counted.around(raising(HTTPError(403, "no")), is_socket=True)(get())
     assert {labels[2] for labels in counted.counts()} == {"101", "403"}
+
+
+@pytest.mark.asyncio
+async def test_usual_request_takes_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request_metrics, "perf_counter", lambda: 100.0)
+    counted, called = Counted(), list[str]()
+
+    async def handler(request: Request) -> Response:
+        return Response(b"")
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_filename == request_metrics.__file__:
+            called.append(frame.f_code.co_qualname)
+
+    handle, request = counted.around(handler), get()
+    await handle(request)  # it looks for a trace
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        await handle(request)
+    finally:
+        sys.setprofile(before)
+    assert called == ["RequestMetrics.around.<locals>.counted"]
+    assert sum(counted.counts().values()) == 2
 
 
 @pytest.mark.asyncio
