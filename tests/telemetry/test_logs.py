@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
+import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import httpx
 import pytest
 
 from commands import served, tinysvc
+from tinysvc.core.settings import Settings, SettingsError
+from tinysvc.telemetry.logs import configure_logging
 
 SERVICE = """
 import logging, warnings
@@ -55,20 +58,22 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 HEADERS = {"x-request-id": "mine", "traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
 
 
-@pytest.mark.parametrize("options", [(), ("--workers", "2")], ids=["one", "workers"])
-def test_each_line_is_json_with_its_request(tmp_path: Path, options: tuple[str, ...]) -> None:
+def test_each_line_is_json_with_its_request(tmp_path: Path) -> None:
     (tmp_path / "service.py").write_text(SERVICE)
-    with served(*tinysvc("service.py", "--log-format", "json", *options), cwd=tmp_path) as server:
+    traces = "--traces", "http://127.0.0.1:9"  # no collector listens there
+    with served(*tinysvc("service.py", "--log-format", "json", *traces), cwd=tmp_path) as server:
         for path in ("/io/1", "/cpu/1", "/cpu/2", "/fails"):
             httpx.get(server.url + path, headers=HEADERS, timeout=20)
-        server.process.send_signal(signal.SIGTERM)
+        server.process.kill()
         _, errors = server.process.communicate(timeout=30)
     lines = [json.loads(line) for line in errors.splitlines()]
     in_io, in_worker, _, of_worker, warning, failed = (line for line in lines if line.get("request_id"))
-    shared = {"request_id": "mine", "trace_id": TRACE, "span_id": "00f067aa0ba902b7"}
+    shared = {"request_id": "mine", "trace_id": TRACE}
     for line in (in_io, in_worker, of_worker, failed):
         assert shared.items() <= line.items()
-        assert ("process" in line) is bool(options)
+        assert "process" not in line
+    spans = [line["span_id"] for line in (in_io, in_worker, of_worker, failed)]
+    assert len({*spans, "00f067aa0ba902b7"}) == 5  # those of three requests, of a worker's run, and of the client
     assert in_io.items() >= {"message": "io 1", "route": "GET /io/{row}", "row": 1, "logger": "shop"}.items()
     expected = {"message": "cpu\nrow", "row": 1, "pool": "default", "name_of": {"a": [1]}}
     assert {name: in_worker[name] for name in expected} == expected
@@ -110,7 +115,7 @@ def test_lines_of_a_durable_job_name_it(tmp_path: Path) -> None:
         while httpx.get(f"{server.url}/trainings/{job_id}", timeout=20).json()["state"] not in ("succeeded", "failed"):
             time.sleep(0.05)
         server.get("/after")
-        server.process.send_signal(signal.SIGTERM)
+        server.process.kill()
         _, errors = server.process.communicate(timeout=30)
     every = [json.loads(line) for line in errors.splitlines()]
     (failed,) = (line for line in every if line["logger"] == "tinysvc.jobs" and "job_id" in line)
@@ -127,69 +132,56 @@ def test_lines_of_a_durable_job_name_it(tmp_path: Path) -> None:
     assert {name: lines[0][name] for name in expected} == expected
 
 
-def test_lines_name_the_spans_that_are_recorded(tmp_path: Path) -> None:
-    pytest.importorskip("opentelemetry.sdk")
+def test_configured_logging_is_kept(caplog: pytest.LogCaptureFixture) -> None:
+    before = logging.getLogger().handlers[:]  # pytest's
+    configure_logging(Settings(log_format="json"))
+    assert logging.getLogger().handlers == before
+    assert "log_format is json, but the module has configured logging" in caplog.text
+
+
+def test_replaced_standard_error_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program has set sys.stderr to a stream without a descriptor."""
+    stream, root = io.StringIO(), logging.getLogger()
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setattr(root, "handlers", [])
+    level = root.level
+    configure_logging(Settings(log_level="warning"), shows_process=True)
+    logging.getLogger("shop").warning("slow row")
+    root.setLevel(level)
+    assert re.match(r"WARNING shop\[\d+\]: slow row", stream.getvalue())
+
+
+def test_wrong_format_is_refused() -> None:
+    with pytest.raises(SettingsError, match="log_format takes text or json, not 'xml'"):
+        Settings(log_format="xml")
+
+
+def test_log_without_a_reader_stops_no_request(tmp_path: Path) -> None:
+    """18 MB of lines, and no process reads them: the loop and the workers go on. Then one reads what was kept."""
     (tmp_path / "service.py").write_text(SERVICE)
-    options = "--log-format", "json", "--access-log", "--traces", "http://127.0.0.1:9"  # no collector listens there
-    with served(*tinysvc("service.py", *options), cwd=tmp_path) as server:
-        httpx.get(server.url + "/cpu/1", headers=HEADERS, timeout=20)
-        server.process.send_signal(signal.SIGTERM)
-        _, errors = server.process.communicate(timeout=30)
-    lines = [line for line in map(json.loads, errors.splitlines()) if line.get("request_id")]
-    in_worker, access = (line for line in lines if line["logger"] in ("shop", "tinysvc.access"))
-    assert in_worker["trace_id"] == access["trace_id"] == TRACE
-    spans = {in_worker["span_id"], access["span_id"], "00f067aa0ba902b7"}
-    assert len(spans) == 3  # of the worker's run, of the request, and of the client
+    with (
+        served(*tinysvc("service.py", "--log-format", "json"), cwd=tmp_path) as server,
+        httpx.Client(base_url=server.url, timeout=30) as client,
+    ):
+        assert client.get("/flood/5000").text == "5000"
+        assert client.get("/flood-of-worker/1000").text == "1000"
+        assert client.get("/io/1").text == "1"
+        stream = server.process.stderr
+        assert stream is not None
+        lines: list[dict[str, Any]] = []
+        while not (lines and lines[-1]["message"] == "io 1"):
+            lines.append(json.loads(stream.readline()))
+    dropped = sum(int(line["message"].split()[0]) for line in lines if line["logger"] == "tinysvc.log")
+    assert dropped > 4000
+    assert dropped + sum(line["message"] == "x" * 3000 for line in lines) == 6000
 
 
-def test_configured_logging_is_kept(tmp_path: Path) -> None:
-    (tmp_path / "service.py").write_text(SERVICE + "\nlogging.basicConfig(format='mine %(message)s')\n")
-    with served(*tinysvc("service.py", "--log-format", "json"), cwd=tmp_path) as server:
-        server.get("/io/1")
-        server.process.send_signal(signal.SIGTERM)
-        _, errors = server.process.communicate(timeout=30)
-    assert "mine log_format is json, but the module has configured logging" in errors
-    assert "mine io 1" in errors
-
-
-def test_wrong_format_is_refused(tmp_path: Path) -> None:
+def test_log_without_a_reader_stops_no_shutdown(tmp_path: Path) -> None:
     (tmp_path / "service.py").write_text(SERVICE)
-    command = [sys.executable, *tinysvc("service.py", "--log-format", "xml")]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=30)
-    assert (done.returncode, done.stderr) == (2, "tinysvc: log_format takes text or json, not 'xml'\n")
-
-
-@pytest.mark.parametrize("options", [("text",), ("json", "--workers", "2")], ids=["one", "workers"])
-def test_log_without_a_reader_stops_no_request(tmp_path: Path, options: tuple[str, ...]) -> None:
-    """18 MB of lines, and no process reads them: the loop, the workers and the shutdown go on."""
-    (tmp_path / "service.py").write_text(SERVICE)
-    with served(*tinysvc("service.py", "--log-format", *options), cwd=tmp_path) as server:
-        with httpx.Client(base_url=server.url, timeout=30) as client:
-            assert client.get("/flood/5000").text == "5000"
-            assert client.get("/flood-of-worker/1000").text == "1000"
-            assert client.get("/io/1").text == "1"
+    with served(*tinysvc("service.py", "--log-format", "json", "--workers", "2"), cwd=tmp_path) as server:
+        assert server.get("/flood/200").text == "200"
         server.process.send_signal(signal.SIGTERM)
         server.process.wait(20)
         assert server.process.stderr is not None
         first, *_ = server.process.stderr.read().splitlines()
-        assert "x" * 100 in first
-
-
-def test_dropped_lines_are_reported_when_the_reader_goes_on(tmp_path: Path) -> None:
-    (tmp_path / "service.py").write_text(SERVICE)
-    with served(*tinysvc("service.py", "--log-format", "json"), cwd=tmp_path) as server:
-        with httpx.Client(base_url=server.url, timeout=30) as client:
-            client.get("/flood/5000")
-            stream = server.process.stderr
-            assert stream is not None
-            count = 0
-            reports: list[dict[str, Any]] = []
-            while not reports:
-                line: dict[str, Any] = json.loads(stream.readline())
-                if line["logger"] == "shop":
-                    count += 1
-                else:
-                    reports.append(line)
-        (report,) = reports
-        assert report["logger"] == "tinysvc.log"
-        assert int(report["message"].split()[0]) + count == 5000
+    assert json.loads(first)["process"] > 0
