@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from websockets.sync.client import connect
 
 import traced_app
 from collector import Collector, Span, collecting
@@ -102,6 +103,15 @@ def test_failed_request_has_an_error_without_its_text(url: str, collector: Colle
     assert (span.status, span.attributes["error.type"], span.description) == (ERROR, "500", "")
 
 
+def test_websocket_has_one_span(url: str, collector: Collector) -> None:
+    collector.spans.clear()
+    with connect(f"ws{url.removeprefix('http')}/echo", additional_headers={"traceparent": SAMPLED}) as socket:
+        socket.send("a")
+        assert socket.recv() == "a"
+    (span,) = collector.wait_for("GET /echo")
+    assert (span.trace_id, span.status) == (TRACE, 0)
+
+
 def test_disconnect_ends_the_span(url: str, collector: Collector) -> None:
     collector.spans.clear()
     with pytest.raises(httpx.ReadTimeout):
@@ -127,17 +137,15 @@ def test_unrecorded_request_keeps_its_header_and_costs_the_author_nothing(
     assert not seen["inner"].endswith("-01")
 
 
-def test_all_requests_but_probes_are_recorded_by_default(collector: Collector) -> None:
+def test_all_requests_but_probes_and_scrapes_are_recorded_by_default(collector: Collector) -> None:
     collector.spans.clear()
-    with serving(Service(traced_app, pools={"other": Pool(workers=1)}), cpu_workers=1, traces=collector.url) as url:
-        for path in ("/livez", "/readyz", "/plain"):
-            httpx.get(url + path)
+    with serving(Service(traced_app.plain, traced_app.hello), traces=collector.url, metrics="/metrics") as url:
+        for path in ("/livez", "/readyz", "/metrics", "/plain"):
+            assert httpx.get(url + path).status_code == 200
         seen = httpx.get(f"{url}/hello/a", headers={"traceparent": UNSAMPLED}).json()
     assert seen["traceparent"] == UNSAMPLED
     assert [span.name for span in collector.spans if span.scope == "tinysvc"] == ["GET /plain"]
     assert collector.named("GET /plain")[0].parent_id == ""
-    httpx_free = {span.resource["service.name"] for span in collector.spans}
-    assert httpx_free == {"traced_app"}
 
 
 def test_collector_that_hangs_delays_no_request_and_no_end(

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 
 from opentelemetry import trace
 
-from tinysvc import Batch, HTTPError, Request, call, cpu, cpu_route, io_route, job_route, submit
+from tinysvc import Batch, HTTPError, Request, WebSocket, call, cpu, cpu_route, io_route, job_route, submit
 from tinysvc.core.trace_context import current_trace
 from tinysvc.pool.questions import reporting
 
@@ -195,3 +195,9 @@ def lies() -> int:
     assert report is not None
     report(["no", "span"])
     return 1
+
+
+@io_route("/echo")
+async def echo(socket: WebSocket) -> None:
+    async for message in socket:
+        await socket.send(message)

@@ -43,7 +43,7 @@ LAST_SENDING = 2.0
 """Seconds, at most, in which the last spans are sent while the server ends: a collector takes milliseconds."""
 
 PROBES = frozenset({"/livez", "/readyz"})
-"""Requests for these are recorded only for a caller that records them: they come every few seconds, from probes."""
+"""Probes and scrapes come every few seconds, and say nothing about the work of the service."""
 
 _HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(?::([0-9]{1,5}))?")
 
@@ -62,15 +62,17 @@ class Tracing:
     Args:
         queue: Takes the spans.
         sample: Share of the requests without a `traceparent` that are recorded.
+        quiet: Paths of which requests are recorded only for a caller that records them.
     """
 
-    def __init__(self, queue: SpanQueue, sample: float) -> None:
+    def __init__(self, queue: SpanQueue, sample: float, quiet: frozenset[str] = PROBES) -> None:
+        self._quiet = quiet
         self.queue = queue
         self._sample = sample
 
     def around(self, running: Serving) -> Handler:
         """The handler of the service, with a span around each request that is recorded."""
-        handle, sample, record = running.handle, self._sample, self._record
+        handle, sample, quiet, record = running.handle, self._sample, self._quiet, self._record
 
         def traced(request: Request) -> Any:
             lines = request.headers.raw
@@ -79,7 +81,7 @@ class Tracing:
                 if line[0] == b"traceparent":
                     parent = trace_of(lines)
                     break
-            is_sampled = random() < sample and request.raw_path not in PROBES if parent is None else parent.is_sampled
+            is_sampled = random() < sample and request.raw_path not in quiet if parent is None else parent.is_sampled
             return record(running, request, parent) if is_sampled else handle(request)
 
         return traced
@@ -204,7 +206,7 @@ class OpenTracing:
         self._export = OtlpExport(settings.traces, service)
         sample = settings.trace_sample
         queue = SpanQueue(self._export, destination(settings.traces), lambda: random() < sample)
-        self.tracing = Tracing(queue, sample)
+        self.tracing = Tracing(queue, sample, PROBES | {settings.metrics})
         self._end = record_to(queue)
 
     async def aclose(self, seconds: float) -> None:

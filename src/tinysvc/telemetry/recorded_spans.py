@@ -23,7 +23,7 @@ from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanK
 from opentelemetry.util._decorator import _agnosticcontextmanager
 
 from ..core.trace_context import TraceContext, add_source, new_span_id, new_trace
-from .spans import MAX_ITEMS, MAX_TEXT, Attributes, SpanEvent, SpanFields, SpanLink, clean, clean_value
+from .spans import MAX_ITEMS, MAX_TEXT, SpanEvent, SpanFields, SpanLink, clean, clean_value
 
 SAMPLED, NOT_SAMPLED = TraceFlags(TraceFlags.SAMPLED), TraceFlags(TraceFlags.DEFAULT)
 
@@ -70,12 +70,6 @@ class RecordedSpan(Span):
         )
         self.fields.scope, self.fields.is_remote = scope, is_remote
         self._recorder = recorder
-
-    def child(self, name: str, *, start: int, end: int, attributes: Attributes) -> None:
-        """Record a span inside this one that is over already."""
-        context = self.trace_context
-        span = SpanFields(name, context.trace_id, new_span_id(), context.span_id, 0, start, end, attributes)
-        self._recorder.record(span)
 
     def fail(self, kind: str, description: str = "") -> None:
         """Mark it as failed. `kind` becomes `error.type`."""
