@@ -67,7 +67,7 @@ SHOWN_VERSIONS = (
     *("tinysvc", "uvloop", "httptools", "orjson", "msgspec", "pydantic", "numpy"),
     *("uvicorn", "starlette", "fastapi", "litestar", "blacksheep", "granian", "aiohttp", "sanic", "robyn"),
     *("litserve", "mosec", "bentoml", "websockets", "httpx"),
-    *("prometheus-client", "starlette-exporter", "prometheus-fastapi-instrumentator", "opentelemetry-sdk"),
+    *("prometheus_client", "starlette_exporter", "prometheus-fastapi-instrumentator", "opentelemetry-sdk"),
     *("asyncpg", "celery", "rq", "huey", "procrastinate"),
 )
 
