@@ -21,7 +21,7 @@ from commands import Served, command, failed, served, tinysvc
 from paths import SUPPORT
 from system import PROC, descendants, is_alive, parent, wait_until, workers_below
 from tinysvc.core.settings import Settings
-from tinysvc.server.supervisor import HEALTHY, LONGEST_PAUSE, ServerProcess, Supervisor
+from tinysvc.server.supervisor import Supervisor
 
 SERVICE = """
 import os, pathlib, signal, time
@@ -242,15 +242,6 @@ def test_all_processes_die_at_once(folder: Path) -> None:
         wait_until(lambda: len(set(children(server.pid)) - set(dead)) == 2, "both are replaced")
         wait_until(lambda: not refuses(port_of(server)), "one listens")
         wait_for_both(server)
-
-
-def test_pauses_grow_with_each_death() -> None:
-    process = ServerProcess()
-    process.started(1, socket.socket())
-    process.link.close()
-    assert [process.pause() for _ in range(9)] == [0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, LONGEST_PAUSE, LONGEST_PAUSE]
-    process.since -= HEALTHY
-    assert process.pause() == 0
 
 
 def test_service_with_a_new_mistake_is_retried(folder: Path) -> None:

@@ -46,11 +46,9 @@ from .heartbeat import Pulse
 from .process_snapshots import ProcessSnapshots
 from .server_process import LATE, ProcessFailed, SupervisorLink, end_in_words, start_log
 from .sockets import listener_url, listening_sockets, metrics_line, metrics_sockets
+from .supervised_process import ServerProcess
 
 log = logging.getLogger("tinysvc")
-
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
-"""Seconds before a process that has died again is replaced; after its first death it is replaced at once."""
 
 ORDERLY_ENDS = (0, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP)
 """Exit codes of a process that was asked to end. If all processes of the service were asked, the supervisor soon gets
@@ -58,9 +56,6 @@ its own signal: it waits for that before it replaces the process."""
 
 SIGNAL_DELAY = 1.0
 """Seconds that it waits for that signal."""
-
-HEALTHY = 10.0
-"""Seconds of life after which the death of a process counts as its first one again."""
 
 HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 """The signals that a supervisor handles."""
@@ -98,35 +93,6 @@ def _signals() -> Iterator[tuple[socket.socket, socket.socket]]:
             signal.set_wakeup_fd(wakeup)
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-class ServerProcess:
-    """One of the server processes, and its successors; `pid` is 0 while it does not run."""
-
-    def __init__(self) -> None:
-        self.pid = 0
-        self.deaths = 0  # in a row, without HEALTHY seconds of life between them
-        self.due = 0.0  # the earliest time of its next start
-        self.begin()
-
-    def begin(self) -> None:
-        """Forget the last process: the next one is about to be forked."""
-        self.since = time.monotonic()
-        self.received = b""  # an incomplete line
-        self.outgoing = b""  # what its link did not take yet
-        self.ready = False
-        self.failure: ProcessFailed | None = None
-
-    def started(self, pid: int, link: socket.socket) -> None:
-        self.pid = self.reporter = pid
-        self.link = link
-
-    def pause(self) -> float:
-        """Seconds until it is replaced, called when it has died."""
-        if time.monotonic() - self.since >= HEALTHY:
-            self.deaths = 0
-        self.deaths += 1
-        return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self.deaths - 2, 20)) if self.deaths > 1 else 0.0
 
 
 class Supervisor:
