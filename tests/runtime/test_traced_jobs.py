@@ -10,6 +10,7 @@ import pytest
 
 import traced_app
 from collector import Collector, collecting
+from system import wait_until
 from tinysvc import Pool, Service
 from tinysvc.testing import serving
 
@@ -51,7 +52,7 @@ def test_job_that_waits_has_a_queue_span_and_a_refused_one_no_run(client: httpx.
         statuses = list(threads.map(lambda _: client.get("/sleeps-shortly").status_code, range(4)))
     refused = statuses.count(503)
     assert set(statuses) == {200, 503}
-    collector.wait_for("queue default", "run /sleeps-shortly", "GET /sleeps-shortly")
+    wait_until(lambda: len(collector.named("GET /sleeps-shortly")) == 4, "all requests have ended")
     requests = {span.span_id: span for span in collector.named("GET /sleeps-shortly")}
     queues = collector.named("queue default")
     runs = {span.parent_id: span for span in collector.named("run /sleeps-shortly")}
@@ -100,7 +101,7 @@ def test_requests_of_a_batch_have_spans_of_their_own(client: httpx.Client, colle
     with ThreadPoolExecutor(2) as threads:
         replies = list(threads.map(lambda n: client.post(f"/totals?n={n}").json(), range(2)))
     assert replies == [1, 2]
-    collector.wait_for("run /totals", "queue default", "all at once", "POST /totals")
+    wait_until(lambda: len(collector.named("POST /totals")) == 2, "both requests have ended")
     requests = {span.span_id for span in collector.named("POST /totals")}
     runs = collector.named("run /totals")
     assert {span.parent_id for span in runs} == requests

@@ -166,7 +166,10 @@ def test_collector_that_hangs_delays_no_request_and_no_end(
     assert "spans were not sent before the server ended" in caplog.text
 
 
-def test_collector_that_is_down_costs_spans_and_one_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_collector_that_is_down_costs_spans_and_one_line_of_the_log(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tinysvc.runtime.tracing.LAST_SENDING", 0.2)
     with serving(Service(traced_app.plain), traces="http://127.0.0.1:1") as url:
         assert httpx.get(f"{url}/plain").status_code == 200
     (record,) = [each for each in caplog.records if each.levelno >= logging.WARNING]

@@ -22,6 +22,11 @@ def span(name: str = "a") -> SpanFields:
     return SpanFields(name, TRACE, SPAN, "", 0, 1, 2)
 
 
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tinysvc.telemetry.span_export.DELAY", 0.01)
+
+
 class Exports:
     """An exporter whose batches wait for `gate`, and end with `reason`."""
 
