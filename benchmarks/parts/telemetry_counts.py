@@ -140,7 +140,7 @@ def killed_workers(options: Options) -> str:
         took = time.monotonic() - begin
         text = scrape(peer)
     names = {
-        "the author's counter in the handler": ("crashed_total",),
+        "the author's counter in the handler": ("bench_crashed_total",),
         "jobs whose worker died": ("tinysvc_pool_jobs_total", '"worker_died"'),
         "ends of workers": ("tinysvc_pool_worker_ends_total",),
         "responses with 500": ("http_server_request_duration_seconds_count", '"500"'),

@@ -12,8 +12,8 @@ from prometheus_client import Counter
 from tinysvc import Service, cpu_route, io_route
 
 HEARTBEAT = Heartbeat()
-SOLD = Counter("sold", "Books sold.", ["shop"])
-CRASHED = Counter("crashed", "Jobs that kill their worker.")
+SOLD = Counter("bench_sold", "Books sold.", ["shop"])
+CRASHED = Counter("bench_crashed", "Jobs that kill their worker.")
 
 for number in range(500):
     SOLD.labels(f"shop {number}").inc()
