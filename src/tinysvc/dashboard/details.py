@@ -27,6 +27,8 @@ class WorkerDetails(msgspec.Struct):
     age: float
     jobs: int
     """Jobs that it has been given."""
+    is_replaced: bool = False
+    """It ends when its successor is ready and its job has ended."""
     runs: str = ""
     """The route of its job, as in "POST /predict"."""
     request: str = ""

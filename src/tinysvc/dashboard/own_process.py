@@ -85,6 +85,7 @@ class OwnProcess:
             state=status.state,
             age=status.age,
             jobs=status.starts,
+            is_replaced=status.is_replaced,
             runs=runs,
             request="" if meta is None else request_of_job(meta),
             running=status.job_age,

@@ -93,7 +93,7 @@ const POOLS = [
 
 const WORKERS = [
   { title: "Worker", text: ({ pool, number }) => `${pool} ${number}` },
-  { title: "State", text: ({ state }) => state },
+  { title: "State", text: ({ state, is_replaced: isReplaced }) => (isReplaced ? `${state}, is replaced` : state) },
   { title: "Runs", text: ({ runs }) => runs || "–" },
   { title: "For", type: "number", text: ({ runs, running }) => (runs ? inSeconds(running) : "–") },
   { title: "Request", text: ({ request }) => request || "–" },
@@ -226,7 +226,7 @@ function workerButtons(first) {
   const replace = h("button", { type: "button", "aria-label": `Replace ${name}`, onclick: () => replaceWorker(worker, replace) }, "Replace");
   const update = (row) => {
     worker = row;
-    replace.disabled = !["idle", "busy"].includes(row.state) || replace.textContent !== "Replace";
+    replace.disabled = row.is_replaced || !["idle", "busy"].includes(row.state) || replace.textContent !== "Replace";
     stacks.disabled = !["idle", "busy"].includes(row.state);
   };
   return { element: h("span", {}, stacks, replace), update };
