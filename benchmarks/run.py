@@ -40,6 +40,7 @@ PARTS = (
     "jobs",
     "capacity",
     "telemetry",
+    "rollout",
 )
 EXTRA = ("trees",)
 """A part that needs an option, and so runs only when it is named."""
@@ -48,7 +49,7 @@ ALL_PARTS = (*PARTS, *EXTRA)
 QUICK = ("io", "cpu", "start")
 """The parts of a quick run: two minutes in all."""
 
-WITHOUT_WRK = {"kusers", "payload", "idle", "start", "faults"}
+WITHOUT_WRK = {"rollout", "kusers", "payload", "idle", "start", "faults"}
 
 WRITTEN = ("benchmarks/RESULTS.md", "benchmarks/charts")
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import socket
+import subprocess
+import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from commands import served, tinysvc
+from paths import ROOT
 from tinysvc.core import systemd
 
 SERVICE = """
@@ -78,3 +83,17 @@ def test_reload_before_ready_is_not_reported(receiver: socket.socket, monkeypatc
     assert called == [1]
     systemd.notify("STOPPING=1")
     assert receiver.recv(4096) == b"STOPPING=1"
+
+
+def test_systemd_accepts_the_unit_of_the_docs(tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not installed")
+    text = (ROOT / "docs" / "deploy.md").read_text().partition("## With systemd\n\n")[2].partition("\n\n")[0]
+    version = subprocess.run(["systemd-analyze", "--version"], capture_output=True, text=True, check=True).stdout
+    if int(version.split()[1].partition("~")[0]) < 253:
+        text = text.replace("notify-reload", "notify")
+    unit = tmp_path / "shop.service"
+    unit.write_text(textwrap.dedent(text).replace("/srv/shop/.venv/bin/python", sys.executable) + "\n")
+    done = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, timeout=60)
+    said = [line for line in (done.stdout + done.stderr).splitlines() if "shop.service" in line]
+    assert (done.returncode, said) == (0, [])

@@ -129,7 +129,7 @@ class Server:
             stack.push_async_callback(self._drain, connections)
             for listener in listeners:
                 server = await self._listen(connections, listener)
-                stack.callback(server.close)
+                stack.push_async_callback(self._stop_listening, connections, listener, server)
             self._listening += listeners
             self._loop = asyncio.get_running_loop()
             detach_in_child(self, Server._close_listeners_in_child)
@@ -238,18 +238,12 @@ class Server:
         return behind_proxies(handler, settings.proxy_headers, settings.root_path)
 
     async def _listen(self, connections: Connections, listener: socket.socket) -> asyncio.AbstractServer:
-        loop, options = asyncio.get_running_loop(), dict[str, Any]()
+        loop, options = asyncio.get_running_loop(), self._tls_options()
         create: Callable[..., Any] = loop.create_server
         if listener.family == socket.AF_UNIX:
             create = loop.create_unix_server
             if sys.version_info >= (3, 13):
                 options["cleanup_socket"] = False  # the code that has bound the socket removes its path
-        if self._certificates:
-            options["ssl"] = self._certificates.context
-            options["ssl_handshake_timeout"] = max(0.1, self.settings.header_timeout)  # 0 would be an error
-            options["ssl_shutdown_timeout"] = max(
-                0.1, self.settings.write_timeout
-            )  # it includes sending what is buffered
         try:
             server: asyncio.AbstractServer = await create(
                 connections, sock=listener, backlog=self.settings.backlog, **options
@@ -258,6 +252,32 @@ class Server:
             where = listener_url(listener, "http").removeprefix("http://")
             raise ConfigurationError(f"cannot listen on {where}: {error.strerror or error}") from None
         return server
+
+    def _tls_options(self) -> dict[str, Any]:
+        if self._certificates is None:
+            return {}
+        return {
+            "ssl": self._certificates.context,
+            "ssl_handshake_timeout": max(0.1, self.settings.header_timeout),  # 0 would be an error
+            "ssl_shutdown_timeout": max(0.1, self.settings.write_timeout),  # it includes sending what is buffered
+        }
+
+    async def _stop_listening(
+        self, connections: Connections, listener: socket.socket, server: asyncio.AbstractServer
+    ) -> None:
+        """Close a listening socket. Accept first the connections in its queue, which the kernel would reset.
+
+        Their requests have perhaps been sent already, and a balancer does not repeat a POST.
+        """
+        accepted = []
+        with suppress(OSError):  # the queue is empty
+            while True:
+                accepted.append(listener.accept()[0])
+        server.close()
+        for sock in accepted:
+            sock.setblocking(False)
+            with suppress(OSError):  # its client has disconnected
+                await asyncio.get_running_loop().connect_accepted_socket(connections, sock, **self._tls_options())
 
     def reload_certificates(self) -> None:
         """Read the certificates again for new connections; keep the old ones if the new ones are not valid."""
