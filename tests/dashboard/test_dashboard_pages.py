@@ -79,6 +79,14 @@ def test_worker_shows_what_it_runs(url: str) -> None:
     assert (worker["runs"], worker["request"], worker["state"]) == ("GET /compute", "my-job", "busy")
 
 
+def test_route_that_blocks_the_event_loop_is_named() -> None:
+    with serving(Service(app.fine, app.block), dashboard=True) as url:
+        httpx.get(f"{url}/block")
+        document = document_when(url, lambda document: document["findings"])
+    text = "GET /block blocks the event loop: no other request is served meanwhile."
+    assert text in [finding["text"] for finding in document["findings"]]
+
+
 def press(url: str, verb: str, worker: dict[str, object], **headers: str) -> httpx.Response:
     """Press a button of a worker."""
     query = {"process": worker["process"], "pool": worker["pool"], "worker": worker["number"]}

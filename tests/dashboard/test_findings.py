@@ -143,6 +143,16 @@ def test_blocked_event_loop_is_reported() -> None:
     assert service.headline().startswith("The event loop is late by ")
 
 
+def test_route_that_blocks_the_event_loop_is_named_and_hides_slowness() -> None:
+    service = quiet()
+    service.blocker = "GET /page"
+    service.request(seconds=3.0, times=50)
+    service.request("/score", seconds=3.0, times=50)
+    service.tick()
+    assert service.headline() == "GET /page blocks the event loop: no other request is served meanwhile."
+    assert texts(service) == ["blocked"]
+
+
 def test_problems_of_a_process_come_first() -> None:
     service = quiet()
     service.problems = ["the resource database has ended"]

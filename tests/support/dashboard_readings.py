@@ -43,6 +43,7 @@ class FakeService:
         self.workers: list[WorkerDetails] = []
         self.errors: list[ErrorDetails] = []
         self.problems: list[str] = []
+        self.blocker = ""
         self.registry.add_source(self._values)
 
     def _values(self) -> Sequence[Metric]:
@@ -51,7 +52,7 @@ class FakeService:
             metric_of("gauge", "tinysvc.pool.workers", "", states, ["pool", "state"]),
             metric_of("gauge", "tinysvc.pool.queue.length", "", [(["default"], self.waiting)], ["pool"]),
             metric_of("gauge", "tinysvc.call.breaker_open", "", list(self.avoided.items()), ["service", "replica"]),
-            details_metric(ProcessDetails(7, self.workers, self.errors, self.problems)),
+            details_metric(ProcessDetails(7, self.workers, self.errors, self.problems, self.blocker)),
         )
 
     def request(self, route: str = "/page", seconds: float = 0.003, status: int = 200, times: int = 1) -> None:

@@ -38,6 +38,12 @@ async def slow() -> str:
     return "slow"
 
 
+@io_route("/block")
+async def block() -> str:
+    time.sleep(0.6)
+    return "blocked"
+
+
 @io_route("/broken")
 async def broken() -> str:
     raise ValueError("<b>no</b> price")

@@ -64,6 +64,8 @@ class ProcessDetails(msgspec.Struct):
     errors: list[ErrorDetails]
     problems: list[str]
     """Sentences about a part of the service that does not work."""
+    blocker: str = ""
+    """The route that has blocked the event loop within the last minute."""
 
 
 _decoder = msgspec.json.Decoder(ProcessDetails)

@@ -62,7 +62,8 @@ def findings_of(rows: Rows, total: Mapping[str, Any], problems: Sequence[str]) -
     found = [Finding("problem", True, problem[:1].upper() + problem[1:] + ".", "", "") for problem in problems]
     found += [*_down(rows), *_crashes(rows), *_saturated(rows), *_blocked(total), *_leaks(rows)]
     explained = _explained(found, rows)
-    found += [each for each in (*_failing(rows), *_slow(rows)) if each.target not in explained]
+    slow = () if total["blockers"] else _slow(rows)  # a blocked loop slows every route
+    found += [each for each in (*_failing(rows), *slow) if each.target not in explained]
     return sorted(found, key=lambda each: not each.is_severe)  # the order above otherwise
 
 
@@ -141,9 +142,14 @@ def _saturated(rows: Rows) -> Iterator[Finding]:
 
 def _blocked(total: Mapping[str, Any]) -> Iterator[Finding]:
     lag = total["often_late"]
-    if lag is not None and lag >= LAG:
+    if blockers := total["blockers"]:
+        text = f"{_list(blockers)} {'blocks' if len(blockers) == 1 else 'block'} the event loop: "
+        text += "no other request is served meanwhile."
+        detail = "Make it @cpu_route if it computes; make it a plain def, or await, if it waits. The log has its stack."
+        yield Finding("blocked", False, text, detail, f"route {blockers[0]}")
+    elif lag is not None and lag >= LAG:
         text = f"The event loop is late by {_seconds(lag)}: a handler computes, or waits without await."
-        yield Finding("blocked", False, text, "The log names the handler: 'blocks the event loop'.", "")
+        yield Finding("blocked", False, text, "", "")
 
 
 def _leaks(rows: Rows) -> Iterator[Finding]:

@@ -28,6 +28,9 @@ ERRORS = 50
 LOOK = 5.0
 """Seconds between two measurements of the memory of a worker: each reads a file of /proc."""
 
+BLOCKED = 60.0
+"""Seconds in which a route that has blocked the event loop is named."""
+
 MAX_ERROR_TEXT = 300
 """Characters of an error's message."""
 
@@ -42,6 +45,7 @@ class OwnProcess:
     def __init__(self, running: RunningService) -> None:
         self._running = running
         self._looked = 0.0
+        self._blocked = "", 0.0
         self._seen: dict[tuple[str, int], WorkerSeen] = {}
         self._errors: deque[ErrorDetails] = deque(maxlen=ERRORS)
 
@@ -51,6 +55,10 @@ class OwnProcess:
         kind = str(getattr(error, "type_name", "") or type(error).__name__)
         route = self._running.route_of(request)
         self._errors.append(ErrorDetails(time.time(), route, status, kind, text, request.id))
+
+    def note_block(self, route: str) -> None:
+        """A route blocks the event loop. Called in the thread of the watchdog."""
+        self._blocked = route, monotonic()
 
     def metrics(self) -> Iterable[Metric]:
         yield details_metric(self.details())
@@ -69,7 +77,9 @@ class OwnProcess:
                 seen[key] = self._seen.get(key) or WorkerSeen()
                 workers.append(self._worker(pool.name, status, seen[key], now, looks=looks))
         self._seen = seen
-        return ProcessDetails(os.getpid(), workers, list(self._errors), self._problems())
+        blocker, since = self._blocked
+        blocker = blocker if now - since < BLOCKED else ""
+        return ProcessDetails(os.getpid(), workers, list(self._errors), self._problems(), blocker)
 
     def _worker(self, pool: str, status: WorkerStatus, seen: WorkerSeen, now: float, *, looks: bool) -> WorkerDetails:
         meta = None if status.job is None else status.job.meta

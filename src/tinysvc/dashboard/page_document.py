@@ -59,6 +59,7 @@ def document_of(history: History, about: Mapping[str, RouteAbout], own_process: 
     rows["routes"].sort(key=lambda each: (-each["share"], each["route"]))
     problems = sorted({problem for process in now.processes for problem in process.problems})
     total = _total(short, minute)
+    total["blockers"] = sorted({process.blocker for process in now.processes if process.blocker})
     findings: list[Finding] = findings_of(rows, total, problems)
     document = {
         "time": now.time,

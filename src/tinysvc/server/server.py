@@ -135,7 +135,8 @@ class Server:
             detach_in_child(self, Server._close_listeners_in_child)
             self.urls = [listener_url(listener, scheme) for listener in listeners]
             routes = ((f"{route.methods[0]} {path}", route.function) for path, route in self.service.all_routes())
-            stack.enter_context(watched(asyncio.get_running_loop(), names_of(routes)))
+            on_block = self._dashboard.own_process.note_block if self._dashboard is not None else None
+            stack.enter_context(watched(asyncio.get_running_loop(), names_of(routes), on_block))
             if self.running.pools:
                 shorten_slice()
             try:

@@ -46,11 +46,23 @@ _LOOP = ("/asyncio/runners.py", "/asyncio/base_events.py", "/asyncio/events.py")
 
 
 class Watchdog:
-    """The watchdog thread of one loop; `routes` are the names of routes by their code."""
+    """The watchdog thread of one loop.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, routes: Mapping[CodeType, str]) -> None:
+    Args:
+        loop: The loop.
+        routes: Names of routes by their code.
+        on_block: Called in the thread with the name of the route that blocks the loop.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        routes: Mapping[CodeType, str],
+        on_block: Callable[[str], None] | None = None,
+    ) -> None:
         self._loop = loop
         self._routes = routes
+        self._on_block = on_block
         self._logged: dict[tuple[str, int], float] = {}  # file and line -> when
         self._loop_thread, self._loop_thread_of_kernel = threading.get_ident(), threading.get_native_id()
         self._alive = threading.Event()
@@ -97,6 +109,8 @@ class Watchdog:
         frame = sys._current_frames().get(self._loop_thread)
         culprit, file, line = self._place(frame)
         is_mendable = bool(file)  # the author can change this line
+        if self._on_block is not None and is_mendable:
+            self._on_block(culprit)
         if begin - self._logged.get((file, line), -QUIET) >= QUIET:
             self._logged[file, line] = begin
             log.log(
@@ -138,9 +152,11 @@ def author_stack(frame: FrameType | None) -> str:
 
 
 @contextmanager
-def watched(loop: asyncio.AbstractEventLoop, routes: Mapping[CodeType, str]) -> Iterator[None]:
+def watched(
+    loop: asyncio.AbstractEventLoop, routes: Mapping[CodeType, str], on_block: Callable[[str], None] | None = None
+) -> Iterator[None]:
     """A watchdog while the block runs. Enter and leave it in the loop's own thread."""
-    watchdog = Watchdog(loop, routes)
+    watchdog = Watchdog(loop, routes, on_block)
     try:
         yield
     finally:
