@@ -10,6 +10,8 @@ import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import httpx
 import pytest
@@ -21,8 +23,11 @@ from system import wait_until
 from tinysvc import HTTPError, Service, WebSocket, cpu_route, io_route
 from tinysvc.core.errors import ConfigurationError
 from tinysvc.core.settings import Settings
+from tinysvc.server.connections import Connections
+from tinysvc.server.metrics_endpoint import connection_metrics
 from tinysvc.server.server import Server
 from tinysvc.server.sockets import metrics_line
+from tinysvc.telemetry.instruments import OTHER
 from tinysvc.testing import serving
 
 
@@ -246,3 +251,12 @@ def has_two_processes(url: str) -> bool:
         return scrape(url).sum("tinysvc_pool_workers", state="idle") == 2
     except OSError:  # the dead process had accepted the connection, or its queue has it
         return False
+
+
+def test_unknown_method_adds_no_series() -> None:
+    def connection(method: str) -> SimpleNamespace:
+        return SimpleNamespace(request=SimpleNamespace(method=method), stream=None, upgraded=None)
+
+    connections = SimpleNamespace(open=[connection(m) for m in ("GET", "SCAN1", "SCAN2")], refusals={})
+    active = next(iter(connection_metrics(cast("Connections", connections))))
+    assert [(point.labels, point.value) for point in active.points] == [(["GET"], 1), ([OTHER], 2)]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 
-import msgspec
 import pytest
 
 from tinysvc.server import process_snapshots
 from tinysvc.server.process_snapshots import ProcessSnapshots
 from tinysvc.telemetry.instruments import metric_of
-from tinysvc.telemetry.snapshots import Metric, Snapshot, encode_snapshot, merge
+from tinysvc.telemetry.snapshots import Metric, decode_snapshot, encode_snapshot, merge
 
 Sent = list[tuple[int, bytes]]
 
@@ -26,8 +25,7 @@ def counts(sold: int, waiting: int = 0) -> bytes:
 def values(line: bytes) -> dict[str, float]:
     kind, _, data = line.split(b" ", 2)
     assert kind == b"snapshots"
-    every = msgspec.json.decode(data, type=list[Snapshot])
-    found: list[Metric] = merge(every)
+    found: list[Metric] = merge(map(decode_snapshot, data.split(b",")))
     return {metric.name: metric.points[0].value for metric in found}
 
 

@@ -86,9 +86,18 @@ async def test_gather_returns_the_snapshots_of_all(
     assert await link.lines.get() == b"gather 1"
     counter.add()
     one = encode_snapshot(registry.snapshot())
-    exchange.receive(b"snapshots 1 [" + one + b"," + one)
-    exchange.receive(b"]\n")
+    exchange.receive(b"snapshots 1 " + one + b"," + one[:9])
+    exchange.receive(one[9:] + b"\n")
     assert [snapshot[0].points[0].value for snapshot in await gathering] == [1, 1]
+
+
+@pytest.mark.asyncio
+async def test_scrape_of_rubbish_fails_at_once(exchange: SnapshotExchange, link: FakeLink) -> None:
+    gathering = asyncio.create_task(exchange.gather())
+    await link.lines.get()
+    exchange.receive(b"snapshots 1 rubbish\n")
+    with pytest.raises(ValueError, match="padding"):
+        await gathering
 
 
 @pytest.mark.asyncio
@@ -99,7 +108,7 @@ async def test_gather_without_a_supervisor_returns_the_own_snapshot(
     counter.add(2)
     (snapshot,) = await exchange.gather()
     assert snapshot[0].points[0].value == 2
-    exchange.receive(b"snapshots 1 []\n")  # too late: nothing waits for it
+    exchange.receive(b"snapshots 1 \n")  # too late: nothing waits for it
 
 
 @pytest.mark.asyncio

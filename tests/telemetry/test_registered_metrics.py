@@ -55,6 +55,14 @@ def test_each_kind_of_metric(registry: CollectorRegistry) -> None:
     assert [(p.labels, p.value) for p in found["state"].metric.points] == [(["up"], 0), (["down"], 1)]
 
 
+def test_label_that_is_no_unicode_is_escaped(registry: CollectorRegistry) -> None:
+    Counter("sold", "Sold.", ["shop"], registry=registry).labels("caf\xe9 \udcff").inc()
+    Gauge("level", "Level.", ["shop"], registry=registry).labels("\udcff").inc()
+    found = by_name()
+    labels = [found[name].metric.points[0].labels for name in ("sold", "level")]
+    assert labels == [["caf\xe9 \\udcff"], ["\\udcff"]]
+
+
 def test_metric_without_series_is_there(registry: CollectorRegistry) -> None:
     Counter("sold", "Sold.", ["shop"], registry=registry)
     Gauge("level", "Level.", ["shop"], registry=registry)

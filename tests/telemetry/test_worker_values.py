@@ -50,6 +50,13 @@ def test_only_changes_after_the_fork_are_shared(values: WorkerValues) -> None:
     assert sample.value == 6  # the worker's own view
 
 
+def test_label_that_is_no_unicode_does_not_fail_the_job(values: WorkerValues) -> None:
+    counter = Counter("sold", "Sold.", ["shop"], registry=CollectorRegistry())
+    reader = become_worker(values)
+    counter.labels("\udcff").inc()
+    assert numbers(reader) == {("sold", "\\udcff"): [1]}
+
+
 def test_gauge_has_its_value_and_the_time(values: WorkerValues) -> None:
     gauge = Gauge("level", "Level.", registry=CollectorRegistry(), multiprocess_mode="mostrecent")
     reader = become_worker(values)

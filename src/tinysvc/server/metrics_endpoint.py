@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, TypeVar
 from ..core.requests import Request
 from ..core.responses import TEXT, Response
 from ..core.settings import METRICS_PLACE, Settings
-from ..telemetry.instruments import Registry, metric_of
+from ..service.router import ROUTABLE_METHODS
+from ..telemetry.instruments import OTHER, Registry, metric_of
 from ..telemetry.snapshots import Metric, Snapshot, merge
 from .connections import Connections
 from .snapshot_exchange import SnapshotExchange
@@ -107,7 +108,11 @@ async def own_port(
 def connection_metrics(connections: Connections) -> Iterable[Metric]:
     """What the connections of a server do now. They know it anyway, so it costs a request nothing."""
     found = list(connections.open)
-    methods = [connection.request.method for connection in found if connection.request is not None]
+    methods = [
+        connection.request.method if connection.request.method in ROUTABLE_METHODS else OTHER
+        for connection in found
+        if connection.request is not None
+    ]
     active = [([method], methods.count(method)) for method in sorted(set(methods)) or ["GET"]]
     streams = sum(connection.stream is not None for connection in found)
     sockets = sum(connection.upgraded is not None for connection in found)

@@ -73,7 +73,7 @@ class ProcessSnapshots:
             if not each.missing or each.deadline <= now:
                 del self._rounds[number]
                 every = b",".join([*filter(None, (self._ended,)), *self._last.values()])
-                self._send(each.asker, b"snapshots %d [%b]" % (each.number, every))
+                self._send(each.asker, b"snapshots %d %b" % (each.number, every))
 
     def tick(self) -> None:
         """Time has passed."""

@@ -3,8 +3,8 @@
     this process                              supervisor (process_snapshots.py)          each process, this one too
     gather      ──"gather 7"────────────────>
                                               ──"report 12"───────────────────────────>
-                                              <─"snapshot 12 [...]"────────────────────  its counters, now
-                <─"snapshots 7 [[...], ...]"──  the last one of each, and of the dead
+                                              <─"snapshot 12 ..."──────────────────────  its counters, now
+                <─"snapshots 7 ...,..."───────  the last one of each, and of the dead
 
 A value that a scrape has shown is known to the supervisor. So no counter falls when a process dies. Each process also
 reports once a second, without being asked: a process that is killed loses the counts of a second.
@@ -15,10 +15,8 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
-import msgspec
-
 from ..telemetry.instruments import Registry
-from ..telemetry.snapshots import Snapshot, encode_snapshot
+from ..telemetry.snapshots import Snapshot, decode_snapshot, encode_snapshot
 from .process_questions import Link, ProcessQuestions
 
 INTERVAL = 1.0
@@ -26,8 +24,6 @@ INTERVAL = 1.0
 
 GATHER_LIMIT = 2.0
 """Seconds to wait for the supervisor; then a scrape gets the metrics of this process alone."""
-
-_decoder = msgspec.json.Decoder(list[Snapshot])
 
 
 class SnapshotExchange:
@@ -89,10 +85,18 @@ class SnapshotExchange:
 
     def _decode(self, number: int, data: bytes) -> None:
         if number in self._asked:
-            decoding = self._loop.run_in_executor(self._thread, _decoder.decode, data)
+            decoding = self._loop.run_in_executor(self._thread, _decode_all, data)
             decoding.add_done_callback(lambda done: self._answer(number, done))
 
     def _answer(self, number: int, done: asyncio.Future[list[Snapshot]]) -> None:
         answer = self._asked.get(number)
-        if answer is not None and not answer.done():
+        if answer is None or answer.done():
+            return
+        if (error := done.exception()) is not None:
+            answer.set_exception(error)
+        else:
             answer.set_result(done.result())
+
+
+def _decode_all(data: bytes) -> list[Snapshot]:
+    return [decode_snapshot(each) for each in data.split(b",")]

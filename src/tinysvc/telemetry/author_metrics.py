@@ -32,6 +32,9 @@ KEPT_MODES = {"sum", "max", "min", "mostrecent"}
 
 PID = "pid"
 
+MAX_COUNT = 2**53
+"""Observations in a bucket of one worker; a worker that has gone wrong may claim more, which no snapshot can carry."""
+
 MAX_PENDING = 32
 """Images of ended workers that wait for a scrape. Beyond that they are added up on the event loop: 2 ms for each 1,000
 series."""
@@ -181,4 +184,4 @@ def _snapshot(image: Image, *, keeps_all: bool = True) -> Snapshot:
 def _point(definition: Definition, labels: list[str], numbers: list[float]) -> Point:
     if definition.kind == "gauge":
         return Point(labels, numbers[0], time=numbers[1])
-    return Point(labels, numbers[0], [int(number) for number in numbers[1:]])
+    return Point(labels, numbers[0], [int(min(max(number, 0), MAX_COUNT)) for number in numbers[1:]])

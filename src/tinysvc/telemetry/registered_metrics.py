@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from ..core.tracebacks import one_line
 from .snapshots import Exemplar, Kind, Metric, Mode, Point
+from .value_file import plain_text
 
 log = logging.getLogger("tinysvc")
 
@@ -78,7 +79,7 @@ def _metrics(family: Any, multiprocess_mode: str) -> list[Registered]:
     for name in dict.fromkeys(sample.name for sample in family.samples) or [family.name]:
         samples = [sample for sample in family.samples if sample.name == name]
         labels = _label_names(samples)
-        points = [Point([s.labels.get(label, "") for label in labels], s.value) for s in samples if isfinite(s.value)]
+        points = [Point(_values(s, labels), s.value) for s in samples if isfinite(s.value)]
         gauge = Metric(name, "gauge", family.documentation, "", labels, [], mode or "mostrecent", points)
         gauges.append(Registered(gauge, mode))
     return gauges
@@ -88,6 +89,11 @@ def _label_names(samples: Iterable[Any], without: str = "") -> list[str]:
     return [name for name in dict.fromkeys(name for sample in samples for name in sample.labels) if name != without]
 
 
+def _values(sample: Any, labels: Iterable[str]) -> list[str]:
+    """The values of the labels."""
+    return [plain_text(sample.labels.get(label, "")) for label in labels]
+
+
 def _sum_of_samples(family: Any, kind: Kind) -> Metric:
     """A counter, histogram or summary."""
     labels = _label_names(family.samples, "le" if kind == "histogram" else "quantile" if kind == "summary" else "")
@@ -95,7 +101,7 @@ def _sum_of_samples(family: Any, kind: Kind) -> Metric:
     for number, sample in enumerate(family.samples, 1):
         if not number % SLICE:
             time.sleep(PAUSE)
-        values = found.setdefault(tuple(sample.labels.get(label, "") for label in labels), {})
+        values = found.setdefault(tuple(_values(sample, labels)), {})
         suffix = sample.name.removeprefix(family.name)
         values[float(sample.labels["le"]) if suffix == "_bucket" else suffix] = sample
     metric = Metric(family.name, kind, family.documentation, "", labels)

@@ -65,6 +65,11 @@ class Definition(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
         )
 
 
+def plain_text(text: str) -> str:
+    """The text with halves of surrogate pairs escaped: an exposition is UTF-8, and one label must not break it."""
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
+
+
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Definition).decode
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..core import forks
 from .instruments import MAX_SERIES, OTHER
-from .value_file import Definition, ValueWriter
+from .value_file import Definition, ValueWriter, plain_text
 
 _SUM, _FIRST_BUCKET = 0, 1
 _INFINITY = "+Inf"
@@ -102,7 +102,7 @@ def value_class(values: WorkerValues) -> type:
         ) -> None:
             self._value = 0.0
             self._slot = _SUM
-            labels, found = list(labelnames), list(labelvalues)
+            labels, found = list(labelnames), list(map(plain_text, labelvalues))
             if is_bucket := typ == "histogram" and name.endswith("_bucket"):
                 labels.pop()
                 bound = found.pop()
