@@ -38,6 +38,7 @@ def test_client_on_this_machine_may_look(given: Request) -> None:
         (request("/run/service.sock"), "on the machine of the server"),
         (request(None), "on the machine of the server"),
         (request(x_forwarded_for="192.0.2.1"), "through a proxy"),
+        (request(x_forwarded_proto="https"), "through a proxy"),
         (request(forwarded="for=192.0.2.1"), "through a proxy"),
         (request(host="evil.example:8000"), "as localhost only"),
         (request(host="localhost.evil.example"), "as localhost only"),
@@ -49,6 +50,11 @@ def test_other_client_is_refused(given: Request, reason: str) -> None:
         check_peer(given)
     assert caught.value.status == 403
     assert "dashboard_guard" in caught.value.detail
+
+
+def test_other_site_may_not_hold_the_streams() -> None:
+    with pytest.raises(HTTPError, match="its own page"):
+        check_peer(request(sec_fetch_site="cross-site"))
 
 
 @pytest.mark.parametrize("headers", [{}, {"origin": "http://localhost:8000", "sec_fetch_site": "same-origin"}])
