@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -211,3 +213,20 @@ def test_command_line_with_the_variables_of_opentelemetry(collector: Collector, 
     assert spans[1].parent_id in {span.span_id for span in collector.named("GET /pid")}
     assert spans[0].resource["service.name"] == "named"
     assert spans[0].resource["deployment.environment"] == "test"
+
+
+def test_missing_library_is_named_with_its_remedy() -> None:
+    code = """if True:
+        import sys
+        sys.modules["opentelemetry"] = None
+        from tinysvc import ConfigurationError, Service
+        from tinysvc.testing import serving
+
+        try:
+            with serving(Service(), traces="otlp"):
+                pass
+        except ConfigurationError as error:
+            print(error)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert "pip install 'tinysvc[otel]'" in done.stdout

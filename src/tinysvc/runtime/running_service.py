@@ -16,6 +16,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import ConfigurationError, NoRoute
+from ..core.optional_libraries import missing_library
 from ..core.requests import Request
 from ..core.responses import Handler, Middleware, Response
 from ..core.settings import Settings
@@ -174,6 +175,8 @@ class RunningService:
 
     def _open_tracing(self, stack: AsyncExitStack) -> None:
         """Begin to record traces: before everything else is open, and until all is closed."""
+        if missing := missing_library("opentelemetry"):
+            raise ConfigurationError(f"traces is {self.settings.traces}, but {missing}")
         from .tracing import open_tracing  # imported only with traces
 
         opened = open_tracing(self.settings, self.service.name or "tinysvc")

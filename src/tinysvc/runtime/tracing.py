@@ -23,9 +23,7 @@ from typing import Any, Protocol
 
 from opentelemetry.trace import SpanKind
 
-from ..core.errors import ConfigurationError
 from ..core.headers import Headers
-from ..core.optional_libraries import missing_library
 from ..core.requests import Request
 from ..core.responses import FileContent, Handler, Response, close_content
 from ..core.settings import Settings
@@ -221,6 +219,4 @@ class OpenTracing:
 
 def open_tracing(settings: Settings, service: str) -> OpenTracing:
     """Begin to record. ConfigurationError if that is not possible."""
-    if missing := missing_library("opentelemetry"):
-        raise ConfigurationError(f"traces is {settings.traces}, but {missing}")
     return OpenTracing(settings, service)
