@@ -1000,8 +1000,8 @@ class Verdict:
 
 
 def shared_memory() -> set[str]:
-    """The named segments, without semaphores: other programs on this machine make and remove those."""
-    return {name for name in os.listdir("/dev/shm") if not name.startswith("sem.")}
+    """The named segments, without those of other programs on this machine: semaphores, and those of databases."""
+    return {name for name in os.listdir("/dev/shm") if not name.startswith(("sem.", "PostgreSQL.", "tinysvc-pg-"))}
 
 
 async def soak(seconds: float, seed: int, folder: Path) -> int:

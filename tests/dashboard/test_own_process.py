@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
@@ -11,6 +11,7 @@ from tinysvc import HTTPError, Request, Service, cpu_route, io_route
 from tinysvc.core.settings import Settings
 from tinysvc.dashboard import own_process as module
 from tinysvc.dashboard.own_process import ERRORS, MAX_ERROR_TEXT, OwnProcess, WorkerSeen
+from tinysvc.runtime.cpu_messages import BatchMessage, CallMessage, DurableMessage, RequestMessage
 from tinysvc.runtime.running_service import at_work
 
 pytestmark = pytest.mark.asyncio
@@ -73,23 +74,18 @@ async def test_service_reports_errors_from_500_on_only() -> None:
         assert seen == []
 
 
-class Meta(NamedTuple):
-    endpoint: int = 0
-    method: str = "GET"
-    id: str = ""
-    job: str = ""
-    caller: str = ""
-    requests: Any = ()
+def sent(request_id: str) -> RequestMessage:
+    return RequestMessage(0, "GET", "/", "", None, (), Request("GET", "/").peer, request_id, None)
 
 
 @pytest.mark.parametrize(
     ("meta", "expected"),
     [
-        (Meta(id="one"), "one"),
-        (Meta(requests=[Meta(id="one")]), "one"),
-        (Meta(requests=[Meta(id="one"), Meta(id="two")]), "one and 1 more"),
-        (Meta(id="one", job="durable"), "durable"),
-        (Meta(caller="one"), "one"),
+        (sent("one"), "one"),
+        (BatchMessage(0, [sent("one")], [0]), "one"),
+        (BatchMessage(0, [sent("one"), sent("two")], [0, 0]), "one and 1 more"),
+        (DurableMessage(sent("one"), "durable", 1, 0, False), "durable"),
+        (CallMessage(0, [], "one"), "one"),
         (object(), ""),
     ],
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from ..core.requests import Request
 from ..core.tracebacks import one_line
 from ..pool.state import WorkerStatus
+from ..runtime.cpu_messages import BatchMessage, CallMessage, DurableMessage, RequestMessage
 from ..runtime.process_metrics import resident_bytes
 from ..runtime.running_service import RunningService
 from ..telemetry.snapshots import Metric
@@ -107,12 +108,12 @@ class OwnProcess:
 
     def _route_of_job(self, pool: str, meta: Any) -> str:
         plans = self._running.plans_of_pool.get(pool, [])
-        endpoint = getattr(meta, "endpoint", -1)
+        sent = requests_of(meta)
+        endpoint = sent[0].endpoint if sent else meta.endpoint if isinstance(meta, CallMessage) else -1
         if not 0 <= endpoint < len(plans):
             return "a job"
         plan = plans[endpoint]
-        request = getattr(meta, "request", meta)
-        return f"{getattr(request, 'method', plan.route.methods[0])} {plan.path}"
+        return f"{sent[0].method if sent else plan.route.methods[0]} {plan.path}"
 
     def _problems(self) -> list[str]:
         running = self._running
@@ -122,12 +123,24 @@ class OwnProcess:
         return found
 
 
+def requests_of(meta: Any) -> Sequence[RequestMessage]:
+    """The requests of a job: several of a batch, none of a call."""
+    if isinstance(meta, BatchMessage):
+        return meta.requests
+    if isinstance(meta, DurableMessage):
+        return (meta.request,)
+    return (meta,) if isinstance(meta, RequestMessage) else ()
+
+
 def request_of_job(meta: Any) -> str:
     """The id of the request that a job belongs to, or of the durable job."""
-    requests = getattr(meta, "requests", None)  # of a batch
-    if requests:
-        return f"{requests[0].id} and {len(requests) - 1} more" if len(requests) > 1 else str(requests[0].id)
-    return str(getattr(meta, "job", "") or getattr(meta, "id", "") or getattr(meta, "caller", ""))
+    if isinstance(meta, DurableMessage):
+        return meta.job_id
+    if isinstance(meta, CallMessage):
+        return meta.caller
+    sent = requests_of(meta)
+    more = f" and {len(sent) - 1} more" if len(sent) > 1 else ""
+    return f"{sent[0].id}{more}" if sent else ""
 
 
 class WorkerSeen:

@@ -231,7 +231,7 @@ def test_route_that_is_guarded_asks_for_credentials(page: Page, store: MemorySto
     page.until(row(job_id))
     click(page, job_id, "Cancel")
     confirm(page)
-    page.until("document.getElementById('page-secret').open")
+    page.until("document.getElementById('page-secret').open && document.querySelector('.job [role=alert]')")
     assert page.text(".job [role=alert]") == "401: A token is missing."
     page.run("document.getElementById('secret-value').focus()")
     page.type(f"{TOKEN}\n")
