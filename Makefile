@@ -33,7 +33,7 @@ office: $(READY)
 
 test: $(READY)
 	@echo "running the tests"
-	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(READY)
 	@echo "checking lint, format and types"

@@ -12,6 +12,7 @@ import uvloop
 
 from postgres import MISSING, Postgres, running_postgres
 from system import descendants, open_descriptors, shared_memory, wait_until
+from tinysvc.core.request_context import current_attempt, request_id, route_name
 
 pytest.register_assert_rewrite("store_contract")
 
@@ -23,6 +24,17 @@ LONGEST = ("test_soak", "test_benchmarks", "test_bench")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
+@pytest.fixture(autouse=True)
+def no_request_left() -> Iterator[None]:
+    """Forget the request of a job that the test has run in its own thread: log lines of the next test would name it."""
+    yield
+    for variable in (request_id, route_name):
+        if variable.own():
+            variable.set("")
+    if current_attempt.get()[0]:
+        current_attempt.set(("", 0))
 
 
 @pytest.fixture(scope="session")
