@@ -60,9 +60,12 @@ class Prometheus:
     def value(self, query: str) -> float:
         """The value of a query with one result; -1 if there is none yet."""
         try:
-            found = httpx.get(f"{self.url}/api/v1/query", params={"query": query}).json()["data"]["result"]
+            response = httpx.get(f"{self.url}/api/v1/query", params={"query": query})
         except httpx.TransportError:
             return -1
+        if response.status_code == 503:  # it listens before its storage is open
+            return -1
+        found = response.json()["data"]["result"]
         return float(found[0]["value"][1]) if found else -1
 
     def target(self) -> dict[str, str]:
