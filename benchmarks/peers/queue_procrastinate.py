@@ -21,7 +21,8 @@ if os.environ.get("QUEUE_ROLE") != "worker":
     @contextlib.asynccontextmanager
     async def opened() -> AsyncIterator[None]:
         async with procrastinate.open_async():
-            await procrastinate.schema_manager.apply_schema_async()
+            if not await procrastinate.check_connection_async():  # the database has no schema yet
+                await procrastinate.schema_manager.apply_schema_async()
             yield
 
     async def add(sent: float, path: str) -> None:
