@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 
 class Machine(NamedTuple):
-    """What is simulated. Times are in seconds."""
+    """A machine to simulate. Times are in seconds."""
 
     cores: int
     processes: int

@@ -1,4 +1,4 @@
-"""Who may see the dashboard, and who may press its buttons.
+"""The clients that may see the dashboard, and press its buttons.
 
 Without a guard only a client on the same machine may. A proxy on the same machine would make every client look like
 one, so a request that a proxy has passed on is refused; and so is one for another host, because a page of the Internet

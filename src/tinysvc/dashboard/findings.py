@@ -1,4 +1,4 @@
-"""The findings: sentences at the head of the page that name what is wrong, and where. The worst one comes first.
+"""The findings: sentences at the head of the page that name each trouble and its place. The worst one comes first.
 
     down        a called service that is avoided           crashes     workers that end again and again
     saturated   a pool whose jobs wait                     blocked     a handler holds the event loop

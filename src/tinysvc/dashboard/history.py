@@ -1,4 +1,4 @@
-"""The readings of the last quarter of an hour, and what has happened between two of them.
+"""The readings of the last quarter of an hour, and the changes between two of them.
 
 A reading is kept for each second of the last SECONDS, and for each STEP before. So a window of a minute has both ends,
 and a chart has CHART points, whatever the rate of requests is.
@@ -56,7 +56,7 @@ class History:
         yield from pairwise(coarse)
 
     def window(self, seconds: float) -> Window | None:
-        """What has happened in the last seconds; None before the second reading."""
+        """The changes in the last seconds; None before the second reading."""
         newest = self.newest
         if newest is None:
             return None
