@@ -51,7 +51,7 @@ class Dashboard:
         """The handlers by method and path."""
         guarded = self._guarded
         return {
-            ("GET", "/dashboard"): offline_page(FOLDER, ("charts.js", "page.js")),
+            ("GET", "/dashboard"): offline_page(FOLDER, ("charts.js", "page.js"), ("credentials.js",)),
             ("GET", "/dashboard/events"): guarded(self.events),
             ("POST", "/dashboard/stacks"): guarded(self.stacks),
             ("POST", "/dashboard/replace"): guarded(self.replace),

@@ -21,10 +21,11 @@ POLICY = (
 """The Content-Security-Policy of a page (CSP, level 3): only its own script, style and server."""
 
 
-def offline_page(folder: Path, scripts: Sequence[str]) -> Handler:
-    """The page of page.html, page.css and these scripts in `folder`."""
+def offline_page(folder: Path, scripts: Sequence[str], shared: Sequence[str] = ()) -> Handler:
+    """The page of page.html, page.css and these scripts in `folder`, after the scripts of PARTS that it shares."""
     style = _joined([PARTS / "theme.css", folder / "page.css"])
-    script = _joined([PARTS / "elements.js", *(folder / name for name in scripts)])
+    parts = [PARTS / name for name in ("elements.js", *shared)]
+    script = _joined([*parts, *(folder / name for name in scripts)])
     page = (folder / "page.html").read_text("utf-8").replace("{{style}}", style).replace("{{script}}", script)
     policy = POLICY.format(style=_digest(style), script=_digest(script))
     return fixed(page.encode(), HTML, [("content-security-policy", policy)])

@@ -3,7 +3,6 @@
 const PAUSE = 1000; // milliseconds until the next try to connect
 const STALE = 3000; // milliseconds without an event after which the page says so
 
-let secret = null; // [name, value] of a header
 let connection = null; // ends the present stream
 let seen = 0; // when the newest event came
 let charts = null; // the newest ones
@@ -267,28 +266,8 @@ async function replaceWorker(worker, button) {
   }
 }
 
-async function reason(response) {
-  const content = await response.text();
-  try {
-    return `${response.status}: ${JSON.parse(content).detail ?? response.statusText}`;
-  } catch {
-    return `${response.status} ${response.statusText}`;
-  }
-}
-
-function secretHeader() {
-  return secret ? { [secret[0]]: secret[1] } : {};
-}
-
 function askForSecret() {
-  const dialog = byId("page-secret");
-  dialog.onclose = () => {
-    const [name, value] = [byId("secret-name").value.trim(), byId("secret-value").value.trim()];
-    secret = name && value ? [name, value] : null;
-    byId("page-authorize").classList.toggle("given", Boolean(secret));
-    connection?.abort();
-  };
-  if (!dialog.open) dialog.showModal();
+  askForSecretAnd(() => connection?.abort());
 }
 
 byId("page-authorize").addEventListener("click", askForSecret);

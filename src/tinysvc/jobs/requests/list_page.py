@@ -50,4 +50,4 @@ def jobs_pages(store: Store, routes: Sequence[str]) -> dict[str, Handler]:
         }
         return Response(json_bytes(content), headers=[("cache-control", "no-store")], content_type=JSON)
 
-    return {"/jobs": offline_page(FOLDER, ("page.js",)), "/jobs.json": listed}
+    return {"/jobs": offline_page(FOLDER, ("page.js",), ("credentials.js",)), "/jobs.json": listed}

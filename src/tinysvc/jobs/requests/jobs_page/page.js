@@ -9,7 +9,6 @@ const filter = { state: "", route: "" };
 const rows = new Map(); // the elements of the shown jobs, by id
 let limit = STEP;
 let newest = 0; // number of the newest request for the list
-let secret = null; // [name, value] of a header
 
 function start() {
   const given = new URLSearchParams(location.hash.slice(1));
@@ -262,28 +261,8 @@ function alertOf(job, text) {
   if (text) row?.append(h("p", { class: "error", role: "alert" }, text));
 }
 
-async function reason(response) {
-  const content = await response.text();
-  try {
-    return `${response.status}: ${JSON.parse(content).detail ?? response.statusText}`;
-  } catch {
-    return `${response.status} ${response.statusText}`;
-  }
-}
-
-function secretHeader() {
-  return secret ? { [secret[0]]: secret[1] } : {};
-}
-
 function askForSecret() {
-  const dialog = byId("page-secret");
-  dialog.onclose = () => {
-    const [name, value] = [byId("secret-name").value.trim(), byId("secret-value").value.trim()];
-    secret = name && value ? [name, value] : null;
-    byId("page-authorize").classList.toggle("given", Boolean(secret));
-    load();
-  };
-  if (!dialog.open) dialog.showModal();
+  askForSecretAnd(() => load());
 }
 
 start();
