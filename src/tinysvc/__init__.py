@@ -39,7 +39,7 @@ with refuse_shadowing():
     from .service.routes import Batch, Cache
 
 if TYPE_CHECKING:
-    from .core.settings import Pool
+    from .core.pool_settings import Pool
     from .executor import ProcessPoolExecutor
     from .runtime.background import Background
     from .runtime.calls import call
@@ -110,7 +110,7 @@ _ON_DEMAND = {
     "Accepted": "runtime.submit",
     "Background": "runtime.background",
     "Job": "runtime.job",
-    "Pool": "core.settings",
+    "Pool": "core.pool_settings",
     "ProcessPoolExecutor": "executor",
     "Remote": "runtime.remote",
     "Service": "service.service",

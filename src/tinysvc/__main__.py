@@ -14,7 +14,8 @@ from typing import Any
 from . import __version__
 from .cli.job_flags import JobCommand, add_job_flags
 from .core.errors import ConfigurationError
-from .core.settings import Settings, did_you_mean, load_settings, wrong_value
+from .core.setting_values import did_you_mean, wrong_value
+from .core.settings import Settings, load_settings
 from .server.loading import load_service
 from .server.run import exit_on_failure, run_loaded, show
 from .service.service import Service

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinysvc.client.address import Address, parse_address, parse_services
-from tinysvc.core.settings import SettingsError
+from tinysvc.core.setting_values import SettingsError
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from commands import failed, tinysvc
-from tinysvc.core.settings import Pool, Settings
+from tinysvc.core.pool_settings import Pool
+from tinysvc.core.settings import Settings
 from tinysvc.server.server_process import SupervisorLink, end_in_words, settings_of_one_process
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

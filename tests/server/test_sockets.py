@@ -20,7 +20,8 @@ import pytest
 from commands import HELLO, served
 from tinysvc import Service, io_route
 from tinysvc.core.errors import ConfigurationError
-from tinysvc.core.settings import Settings, SettingsError
+from tinysvc.core.setting_values import SettingsError
+from tinysvc.core.settings import Settings
 from tinysvc.server.sockets import listener_url, listening_sockets, metrics_line, metrics_sockets, rebound
 from tinysvc.testing import serving
 

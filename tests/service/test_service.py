@@ -20,7 +20,7 @@ from tinysvc import (
     cpu_route,
     io_route,
 )
-from tinysvc.core.settings import SettingsError
+from tinysvc.core.setting_values import SettingsError
 from tinysvc.testing import serving
 
 

@@ -15,7 +15,8 @@ import httpx
 import pytest
 
 from commands import served, tinysvc
-from tinysvc.core.settings import Settings, SettingsError
+from tinysvc.core.setting_values import SettingsError
+from tinysvc.core.settings import Settings
 from tinysvc.telemetry.logs import configure_logging
 
 SERVICE = """

@@ -17,7 +17,8 @@ from tinysvc import Service, WebSocket, cpu_route, io_route, testing
 from tinysvc.core.errors import ConfigurationError
 from tinysvc.core.requests import Request
 from tinysvc.core.responses import Response
-from tinysvc.core.settings import Settings, SettingsError
+from tinysvc.core.setting_values import SettingsError
+from tinysvc.core.settings import Settings
 from tinysvc.server.connections import Connections
 from tinysvc.web.negotiation import link, redirect
 from tinysvc.web.proxies import behind_proxies, trust

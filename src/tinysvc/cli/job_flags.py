@@ -14,7 +14,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ..core.settings import did_you_mean
+from ..core.setting_values import did_you_mean
 from ..service.job_document import JOB_STATES
 
 ID = re.compile(r"[0-9a-f]{32}")

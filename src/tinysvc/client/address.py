@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ..core.settings import SettingsError
+from ..core.setting_values import SettingsError
 
 EXAMPLE = '"inference=http://a:8001,https://b training=unix:/run/t.sock"'
 

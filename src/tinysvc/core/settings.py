@@ -8,15 +8,15 @@ size of `Service(pools={"training": Pool(workers=1, queue_size=2)})`.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 import resource
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Executor
 from typing import Any
 
 from .cores import available_cores
-from .errors import ConfigurationError
+from .pool_settings import DEFAULT_POOL, Pool, merged_pool, option_of, read_pools
+from .setting_values import SettingsError, check_value, did_you_mean, read_bool, wrong_value
 from .units import KiB, MiB
 
 DEFAULT_QUEUE_SIZE = 1000
@@ -24,13 +24,6 @@ DEFAULT_QUEUE_SIZE = 1000
 
 DEFAULT_MAX_RESULT_SIZE = 64 * MiB
 """Four times the largest body. A result stays in memory until the client has read it."""
-
-DEFAULT_POOL = "default"
-"""The pool of a cpu route without pool=."""
-
-POOL_NAME = re.compile(r"[A-Za-z0-9_.-]+")
-"""Names that `--pools` can hold without quotes."""
-
 
 ROOT_PATH = re.compile(r"(?:/(?!\.\.?(?:/|$))[A-Za-z0-9._~-]{1,100}){1,16}")
 """A path of plain segments. Generated addresses begin with it, and `//host` would lead to another host."""
@@ -46,10 +39,6 @@ TRACES_PLACE = re.compile(r"otlp|https?://[^\s/?#]+[^\s?#]*")
 """The values of the option `traces`."""
 
 
-class SettingsError(ConfigurationError):
-    """An option, variable or flag that is unknown or has a wrong value."""
-
-
 def _option(default: Any, text: str) -> Any:
     return dataclasses.field(default=default, metadata={"help": text})
 
@@ -57,49 +46,6 @@ def _option(default: Any, text: str) -> Any:
 def _default_max_connections() -> int:
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 10_000 if descriptors == resource.RLIM_INFINITY else max(16, min(10_000, descriptors * 8 // 10))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Pool:
-    """Options of a named pool. A field that is None has the value of the default pool, an option of the server.
-
-    In `--pools` and `TINYSVC_POOLS` the same is written "training:workers=1,queue_size=2 gpu:workers=1".
-
-    Args:
-        workers: Worker processes; 1 or more.
-        queue_size: Jobs that may wait for a worker; further ones get a 503.
-        max_jobs: Jobs after which a worker is replaced; 0 for never.
-        max_memory: Bytes (RSS) that a worker may hold after a job before it is replaced; 0 for any.
-        memory_limit: Bytes of address space of a worker (RLIMIT_AS), else MemoryError; 0 for any.
-
-    Raises:
-        ConfigurationError: A field is no whole number, or too small.
-
-    Example:
-        ```python
-        from tinysvc import Pool, Service, cpu_route
-
-        @cpu_route("/train", methods=["POST"], pool="training", timeout=600)
-        def train(rounds: int) -> float:
-            return 1 / rounds
-
-        service = Service(train, pools={"training": Pool(workers=1, queue_size=2)})
-        ```
-    """
-
-    workers: int | None = None
-    queue_size: int | None = None
-    max_jobs: int | None = None
-    max_memory: int | None = None
-    memory_limit: int | None = None
-
-    def __post_init__(self) -> None:
-        for name, value in self.given().items():
-            _check_field(name, "a pool", value)
-
-    def given(self) -> dict[str, int]:
-        """The fields that are not None."""
-        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -234,7 +180,7 @@ class Settings:
             if kind is float and type(value) is int:
                 object.__setattr__(self, field.name, float(value))
             elif field.name != "pools":
-                _check(field.name, value, kind, 1 if field.name in _AT_LEAST_ONE else 0)
+                check_value(field.name, value, kind, 1 if field.name in _AT_LEAST_ONE else 0)
         if self.port > 65535:
             raise SettingsError(f"port takes a number from 0 to 65535, not {self.port}")
         if not re.fullmatch("[0-7]{0,4}", self.unix_mode):
@@ -262,7 +208,7 @@ class Settings:
 
     def pool(self, name: str) -> dict[str, Any]:
         """The fields of the pool: its own, else those of the default one."""
-        default = {field.name: getattr(self, _option_of(field.name)) for field in dataclasses.fields(Pool)}
+        default = {field.name: getattr(self, option_of(field.name)) for field in dataclasses.fields(Pool)}
         own = self.pools.get(name)
         return default | (own.given() if isinstance(own, Pool) else {})
 
@@ -270,43 +216,6 @@ class Settings:
 _AT_LEAST_ONE = frozenset(
     {"backlog", "workers", "max_requests", "max_connections", "max_header_field", "max_pipelined"}
 )
-_WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
-
-
-def _check(name: str, value: Any, kind: type[Any], least: int) -> None:
-    if type(value) is not kind:
-        raise SettingsError(f"{name} takes {_a(kind)}, not {value!r} ({type(value).__name__})")
-    if kind in (int, float) and not value >= least:
-        raise SettingsError(f"{name} must be at least {least}, not {value!r}")
-
-
-def _a(kind: type) -> str:
-    return {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}[kind]
-
-
-def read_bool(text: str) -> bool:
-    """True for 1, true, yes and on; False for 0, false, no and off. ValueError for another word."""
-    if text.lower() not in _WORDS:
-        raise ValueError(text)
-    return _WORDS[text.lower()]
-
-
-def _option_of(field: str) -> str:
-    """The option that sets a field of the default pool."""
-    return "cpu_workers" if field == "workers" else field
-
-
-def read_pools(pools: str | Mapping[str, Pool | Executor]) -> dict[str, Pool | Executor]:
-    """The pools by name, from a text or a mapping. SettingsError if a pool is malformed."""
-    if isinstance(pools, str):
-        return _pools_in(pools)
-    if not isinstance(pools, Mapping):
-        raise SettingsError(f'pools takes a mapping, as in {{"training": Pool(workers=1)}}, or a text, not {pools!r}')
-    for name, pool in pools.items():
-        _check_pool_name(name)
-        if not isinstance(pool, (Pool, Executor)):
-            raise SettingsError(f"the pool {name} takes Pool(...) or a concurrent.futures.Executor, not {pool!r}")
-    return dict(pools)
 
 
 def services_text(services: object) -> object:
@@ -315,45 +224,6 @@ def services_text(services: object) -> object:
         return services
     replicas = {name: [found] if isinstance(found, str) else list(found) for name, found in services.items()}
     return " ".join(f"{name}={','.join(map(str, found))}" for name, found in replicas.items())
-
-
-def _pools_in(text: str) -> dict[str, Pool | Executor]:
-    pools: dict[str, Pool | Executor] = {}
-    for part in text.split():
-        name, _, fields = part.partition(":")
-        _check_pool_name(name)
-        if name in pools:
-            raise SettingsError(f"pools has {name} twice; write all its fields behind one {name}:")
-        pools[name] = Pool(**_fields_in(fields, name))
-    return pools
-
-
-def _fields_in(text: str, pool: str) -> dict[str, int]:
-    known = {field.name: field for field in dataclasses.fields(Pool)}
-    fields: dict[str, int] = {}
-    for part in filter(None, text.split(",")):
-        name, _, value = part.partition("=")
-        if name not in known:
-            raise SettingsError(f"{name!r} is no option of the pool {pool}{did_you_mean(name, known)}")
-        if name in fields:
-            raise SettingsError(f"the pool {pool} has {name} twice; leave one out")
-        try:
-            fields[name] = int(value)
-        except ValueError:
-            example = f"as in {name}=2"
-            raise SettingsError(f"{name} of the pool {pool} takes a whole number, {example}, not {value!r}") from None
-        _check_field(name, f"the pool {pool}", fields[name])
-    return fields
-
-
-def _check_field(name: str, pool: str, value: object) -> None:
-    _check(f"{name} of {pool}", value, int, 1 if name == "workers" else 0)
-
-
-def _check_pool_name(name: object) -> None:
-    if not isinstance(name, str) or not POOL_NAME.fullmatch(name):
-        example = '"training:workers=1,queue_size=2 gpu:workers=1"'
-        raise SettingsError(f"a pool's name is made of letters, digits and _.-, as in {example}, not {name!r}")
 
 
 def load_settings(
@@ -366,10 +236,10 @@ def load_settings(
         values.update({name: value for name, value in source.items() if value is not None})
         for name, pool in read_pools(source.get("pools") or "").items():
             if name == DEFAULT_POOL and isinstance(pool, Pool):  # the server's own options are its fields
-                values.update({_option_of(field): value for field, value in pool.given().items()})
+                values.update({option_of(field): value for field, value in pool.given().items()})
                 pools.pop(name, None)
             else:
-                pools[name] = _merged(pools.get(name), pool)
+                pools[name] = merged_pool(pools.get(name), pool)
     for name in values:
         if name not in _FIELDS:
             raise SettingsError(f"{name!r} is no option of tinysvc{did_you_mean(name, _FIELDS)}")
@@ -419,25 +289,3 @@ def _variables(environ: Mapping[str, str]) -> dict[str, Any]:
         except ValueError:
             raise SettingsError(f"{variable} {wrong_value(kind, text)}") from None
     return values
-
-
-def wrong_value(kind: type, text: str) -> str:
-    """The end of a sentence: which kind of value was expected, and the text that came."""
-    has_unit = kind in (int, float) and text[:1].isdigit()
-    return f"takes {_a(kind)}, not {text!r}" + ("; sizes are bytes, times are seconds" if has_unit else "")
-
-
-def _merged(weaker: Pool | Executor | None, stronger: Pool | Executor) -> Pool | Executor:
-    """The fields of both pools; `stronger` wins."""
-    if isinstance(weaker, Pool) and isinstance(stronger, Pool):
-        return Pool(**weaker.given() | stronger.given())
-    return stronger
-
-
-def did_you_mean(name: str, names: Iterable[str], written: Callable[[str], str] = str) -> str:
-    """The end of a sentence about an unknown name. `written` spells a known name as the user would write it."""
-    names = list(names)
-    if not names:
-        return ""
-    match = difflib.get_close_matches(name, names, 1)
-    return f"; did you mean {written(match[0])}?" if match else f"; it knows {', '.join(map(written, names))}"

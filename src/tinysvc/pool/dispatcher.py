@@ -24,7 +24,7 @@ from typing import Any
 
 from ..core.cores import available_cores
 from ..core.errors import PoolClosed, PoolError, WorkerStartError
-from ..core.settings import DEFAULT_POOL
+from ..core.pool_settings import DEFAULT_POOL
 from ..core.shutdown import MIN_STEP_TIME, LoopCountdown, awake_timeout
 from ..core.tracebacks import one_line
 from . import frames

@@ -252,6 +252,6 @@ def _extra(encoded: bytes) -> dict[str, Any]:
 
 
 def _worker_name(number: int, pool: str) -> str:
-    from ..core.settings import DEFAULT_POOL  # here, as workers need not load the settings
+    from ..core.pool_settings import DEFAULT_POOL  # here, as workers need not load the settings
 
     return f"worker {number}" if pool == DEFAULT_POOL else f"worker {number} of the pool {pool}"

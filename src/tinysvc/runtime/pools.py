@@ -8,7 +8,8 @@ from concurrent.futures import Executor
 from typing import TYPE_CHECKING
 
 from ..core.errors import ConfigurationError
-from ..core.settings import DEFAULT_POOL, Settings
+from ..core.pool_settings import DEFAULT_POOL
+from ..core.settings import Settings
 from ..executor import ProcessPoolExecutor
 from ..pool.program import SharedMemory
 from ..service.plan import Plan

@@ -7,7 +7,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
-from ..core.settings import Pool, Settings, origins
+from ..core.pool_settings import Pool
+from ..core.settings import Settings, origins
 from ..service.job_verbs import VERBS
 from ..service.routes import Route
 from ..service.service import Service

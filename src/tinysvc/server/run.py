@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..core.errors import ConfigurationError, WorkerStartError
 from ..core.os_errors import describe_os_error
-from ..core.settings import Settings, SettingsError, load_settings
+from ..core.setting_values import SettingsError
+from ..core.settings import Settings, load_settings
 from ..core.shutdown import exit_guard
 from ..core.stack_dumps import enable_stack_dumps
 from ..core.systemd import notify, take_notify_socket

@@ -22,7 +22,8 @@ from typing import NoReturn
 from ..core.errors import ConfigurationError
 from ..core.exit_with_parent import exit_with_parent
 from ..core.forks import detach_in_child
-from ..core.settings import Pool, Settings
+from ..core.pool_settings import Pool
+from ..core.settings import Settings
 from ..telemetry.logs import configure_logging
 from .sockets import rebound
 

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import ConfigurationError
-from ..core.settings import METRICS_PLACE, Settings, SettingsError
+from ..core.setting_values import SettingsError
+from ..core.settings import METRICS_PLACE, Settings
 
 log = logging.getLogger("tinysvc")
 

@@ -15,8 +15,10 @@ from urllib.parse import urlencode
 
 from ..binding.outgoing_texts import filled_path, text_of
 from ..core.errors import ConfigurationError
+from ..core.pool_settings import Pool, read_pools
 from ..core.responses import Middleware
-from ..core.settings import Pool, Settings, SettingsError, did_you_mean, read_pools
+from ..core.setting_values import SettingsError, did_you_mean
+from ..core.settings import Settings
 from .error_handlers import ErrorHandler, checked
 from .resources import in_order, names_per_request
 from .route_options import checked_middleware

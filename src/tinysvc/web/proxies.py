@@ -14,7 +14,8 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from ..core.requests import Peer, Request
 from ..core.responses import Handler, Response
-from ..core.settings import ROOT_PATH, SettingsError
+from ..core.setting_values import SettingsError
+from ..core.settings import ROOT_PATH
 from .forwarded import Trust, forwarded, ip_of
 
 KNOWN_ADDRESSES = 1024
