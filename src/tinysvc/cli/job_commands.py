@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from datetime import datetime
 from pathlib import Path
 
 from ..core.errors import ConfigurationError
 from ..core.job_errors import JobError
+from ..core.printing import columns, local_time, print_lines, printable
 from ..jobs.opening import new_owner, store_of
 from ..jobs.records import AttemptRecord, Record, State
 from ..jobs.requests.documents import document_of, encoded
 from ..jobs.states import Refusal
 from ..jobs.store import Store
-from ..server.listing import columns
 from .job_flags import JobCommand
 
 MAX_LISTED, PAGE_SIZE = 1000, 200
@@ -52,11 +50,7 @@ def run_job_command(asked: JobCommand, store: str, *, as_json: bool = False) -> 
     except (CommandFailed, JobError) as error:
         print(f"tinysvc: {error}", file=sys.stderr)
         sys.exit(1)
-    try:
-        print(*lines, sep="\n", end="\n" if lines else "", flush=True)
-    except BrokenPipeError:  # the reader, such as `head`, has enough; Python would flush again at its end
-        with open(os.devnull, "w") as nothing:
-            os.dup2(nothing.fileno(), sys.stdout.fileno())
+    print_lines(lines)
 
 
 async def _carry_out(asked: JobCommand, store: str, as_json: bool) -> list[str]:
@@ -157,8 +151,8 @@ def _row(record: Record) -> tuple[str, ...]:
         record.state,
         _percent(record),
         f"{record.used}/{record.max_attempts}",
-        _time(record.created),
-        _printable(record.path or record.route),
+        local_time(record.created),
+        printable(record.path or record.route),
         _last_words(record),
     )
 
@@ -166,15 +160,15 @@ def _row(record: Record) -> tuple[str, ...]:
 def _shown(record: Record) -> list[str]:
     facts = {
         "id": record.id,
-        "route": _printable(record.path or record.route),
+        "route": printable(record.path or record.route),
         "state": record.state,
         "done": " ".join([_percent(record), *_values(record)]).strip(),
         "priority": str(record.priority or ""),
-        "accepted": _time(record.created),
-        "due": _time(record.due) if record.state == State.SCHEDULED else "",
-        "ended": _time(record.ended),
-        "kept until": _time(record.expires),
-        "problem": _printable(_last_words(record)),
+        "accepted": local_time(record.created),
+        "due": local_time(record.due) if record.state == State.SCHEDULED else "",
+        "ended": local_time(record.ended),
+        "kept until": local_time(record.expires),
+        "problem": printable(_last_words(record)),
         "attempts": f"{record.used} of {record.max_attempts} used"
         + (", has saved a value" if record.has_saved else ""),
     }
@@ -189,7 +183,7 @@ def _attempt(attempt: AttemptRecord) -> tuple[str, ...]:
     time = "" if ended is None else f"{max(0.0, ended - attempt.started):.1f} s"
     cause = attempt.cause or "running"
     counted = cause if attempt.counts else f"{cause} (does not count)"
-    return (f"  {attempt.number}", _time(attempt.started), time, counted, _printable(attempt.detail))
+    return (f"  {attempt.number}", local_time(attempt.started), time, counted, printable(attempt.detail))
 
 
 def _percent(record: Record) -> str:
@@ -201,24 +195,15 @@ def _percent(record: Record) -> str:
 
 def _values(record: Record) -> list[str]:
     values = {} if record.progress is None else record.progress.values
-    return [_printable(f"{name}={value}") for name, value in values.items()]
+    return [printable(f"{name}={value}") for name, value in values.items()]
 
 
 def _last_words(record: Record) -> str:
     if record.state == State.SCHEDULED:
-        return f"starts {_time(record.due)}"
+        return f"starts {local_time(record.due)}"
     if record.problem is None or record.state != State.FAILED:
         return ""
     kind = str(record.problem.get("type", "")).removeprefix("urn:tinysvc:")
     if kind == "about:blank":
         kind = record.attempts[-1].cause if record.attempts else ""
-    return _printable(" ".join(filter(None, (kind, str(record.problem.get("detail", ""))))))[:120]
-
-
-def _time(seconds: float | None) -> str:
-    return "" if seconds is None else datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-
-
-def _printable(text: str) -> str:
-    """The text without control characters: it may come from a client, and could change the terminal."""
-    return "".join(each if each.isprintable() else "?" for each in text)
+    return printable(" ".join(filter(None, (kind, str(record.problem.get("detail", ""))))))[:120]

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
+from ..core import printing
 from ..core.pool_settings import Pool
 from ..core.settings import Settings, origins
 from ..service.job_verbs import VERBS
@@ -89,9 +90,7 @@ def _shown(value: object) -> str:
 
 def columns(rows: Sequence[Sequence[str]], colour: bool = False) -> str:
     """Rows of cells as lines, each column as wide as its widest cell."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
-    return "\n".join("  ".join(map(_coloured, line) if colour else line).rstrip() for line in lines)
+    return printing.columns(rows, _coloured if colour else str)
 
 
 def _coloured(cell: str) -> str:
