@@ -438,6 +438,14 @@ GROUPS["Durable jobs"] = [
         value=f"{KEEP_EXPIRED / 86400:g} days",
     ),
 ]
+GROUPS["Models and other artifacts"] = [
+    Limit(
+        "mean time between two looks at the aliases; 0 for none",
+        "models_interval",
+        "a new version is served so much later",
+        "one small request to the store for each alias; the times are random, so that servers do not ask together",
+    ),
+]
 GROUPS["Forms, files and sockets"] = [
     Limit(
         "parts of a multipart form",

@@ -126,6 +126,24 @@ class Settings:
         "store of the durable jobs: a file on this machine's disk, or the postgresql:// address of a database; it is "
         "opened only where a route has @job_route",
     )
+    models: str = _option(
+        "models",
+        "store of models and other artifacts: a folder, or the URL of an object store, as in s3://bucket/models; it is "
+        "opened only where a resource takes an Artifact, or a handler takes Models",
+    )
+    models_interval: float = _option(
+        1.0, "mean time between two looks at the aliases of the artifacts that are served; 0 for none"
+    )
+    models_keys: str = _option(
+        "",
+        "files with the public keys (ed25519, PEM) that are trusted, separated by spaces: then an artifact without a "
+        "valid signature is refused; if empty, signatures are not checked",
+    )
+    models_cache: str = _option(
+        "",
+        "folder of the verified local copies of artifacts; if empty, .cache in a models folder, else a folder under "
+        "the user's cache folder",
+    )
     max_cache_size: int = _option(64 * MiB, "bytes of cached results of cpu routes with cache=")
     max_result_size: int = _option(DEFAULT_MAX_RESULT_SIZE, "largest result a worker may send back")
     drain_delay: float = _option(
