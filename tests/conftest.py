@@ -26,6 +26,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.stem not in LONGEST)
 
 
+def pytest_collection_finish() -> None:
+    """Exclude the thousands of collected tests from garbage collections: `nothing_left` does one for each test."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def no_request_left() -> Iterator[None]:
     """Forget the request of a job that the test has run in its own thread: log lines of the next test would name it."""

@@ -6,6 +6,8 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -62,14 +64,13 @@ class Served(NamedTuple):
         return httpx.get(self.url + "/alive", verify=self.trusting or False, timeout=30).text == "alive"
 
 
-@pytest.fixture(scope="module")
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    folder = tmp_path_factory.mktemp("server")
+@contextmanager
+def running(scheme: str, folder: Path) -> Iterator[Served]:
     with open(folder / "big", "wb") as big:
         big.truncate(FILE_SIZE)
     options: dict[str, Any] = {}
     trusting = None
-    if request.param == "https":
+    if scheme == "https":
         authority = trustme.CA()
         issued, trusting = authority.issue_cert("localhost"), ssl.create_default_context()
         authority.configure_trust(trusting)
@@ -79,6 +80,18 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     service = Service(disconnects_app.service, StaticFiles(folder))
     with serving(service, compress=True, max_body_size=10**9, **options) as url:
         yield Served(url.replace("127.0.0.1", "localhost"), trusting)
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Served]]:
+    with ExitStack() as stack:
+        yield cache(lambda scheme: stack.enter_context(running(scheme, tmp_path_factory.mktemp(scheme))))
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest, servers: Callable[[str], Served]) -> Served:
+    """With the scope of the module, it would be set up for each test: the path is a parameter of the same mark."""
+    return servers(request.param)
 
 
 @pytest.fixture(autouse=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
@@ -25,6 +27,7 @@ LIMITS: dict[str, Any] = {
 
 
 class Case(NamedTuple):
+    file: str
     name: str
     statuses: list[int]
     words: set[str]
@@ -44,6 +47,7 @@ def load_cases() -> Iterator[Case]:
             *expected, name = first[: first.index(":")].split(" ")
             lines = [line for line in lines if line and not line.startswith("#")]
             yield Case(
+                file.stem,
                 f"{file.stem}-{name}",
                 [int(word) for word in expected if word.isdigit()],
                 {word for word in expected if not word.isdigit()},
@@ -60,6 +64,26 @@ def unescaped(line: str) -> bytes:
 
 
 CASES = list(load_cases())
+FILES = {file: [case for case in CASES if case.file == file] for file in sorted({case.file for case in CASES})}
+
+
+def for_each_case(test: Callable[[Case], None]) -> Callable[[str], None]:
+    """Make one test of all cases of a file: pytest takes longer for a test of its own than such a case does."""
+
+    @functools.wraps(test)
+    def run(file: str) -> None:
+        errors = []
+        for case in FILES[file]:
+            try:
+                test(case)
+            except Exception as error:
+                error.add_note(f"case: {case.name}")
+                errors.append(error)
+        if errors:
+            raise ExceptionGroup(f"{len(errors)} cases of {file}", errors)
+
+    del run.__wrapped__  # pytest would ask for its parameters
+    return pytest.mark.parametrize("file", FILES)(run)
 
 
 async def show(request: Request) -> Response:

@@ -16,7 +16,7 @@ from tinysvc.core.requests import Request
 from tinysvc.core.responses import Response
 from tinysvc.core.settings import Settings
 from tinysvc.wire.connection import BODY, CLOSED, DONE, HEAD, IDLE, ServerConnection, has_no_body
-from wire_cases import CASES, EDITS, LIMITS, STREAMS, Case, edited, thorough
+from wire_cases import EDITS, LIMITS, STREAMS, Case, edited, for_each_case, thorough
 
 DATE = b"date: now\r\n\r\n"
 
@@ -99,7 +99,7 @@ UNREAD = (b"/unread", b"/careless", b"/streamed")
 """Targets whose bodies the application of the wire cases treats in its own way; here each body is read."""
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@for_each_case
 def test_cuts_do_not_matter(case: Case) -> None:
     """Five cuts: whole, bytes, pairs, random pieces, and with a request behind. The verdict is the case's own."""
     expected = fed(whole(case.sent))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fuzz.target import BEHAVIOURS, CHOICES, REAL, SMALL, App, Behaviour, Plan, Scale, check, converse, seeds
+from fuzz.target import BEHAVIOURS, CHOICES, REAL, SMALL, App, Behaviour, Plan, check, converse, seeds
 from paths import TESTS
 from tinysvc.core.requests import Request
 from tinysvc.core.responses import Response
@@ -16,14 +16,17 @@ from tinysvc.core.settings import Settings
 from tinysvc.http import Connection, TransportEvents
 from tinysvc.wire.connection import ServerConnection
 from tinysvc.wire.inbox import Inbox
-from wire_cases import CASES, FRAGMENTS, LIMITS, Case, edited, show
+from wire_cases import CASES, FRAGMENTS, LIMITS, Case, edited, for_each_case, show
 
 FOUND = sorted((TESTS / "fuzz" / "found" / "shell").glob("*.bin"))
 
 
-@pytest.mark.parametrize(("number", "case"), [*enumerate(CASES)], ids=[case.name for case in CASES])
-def test_wire_cases(number: int, case: Case) -> None:
-    for data in seeds(case.sent, number):
+NUMBERS = {case.name: number for number, case in enumerate(CASES)}
+
+
+@for_each_case
+def test_wire_cases(case: Case) -> None:
+    for data in seeds(case.sent, NUMBERS[case.name]):
         check(data)
 
 
@@ -54,12 +57,11 @@ async def shows(app: App, request: Request, number: int) -> Response:
     return await show(request)
 
 
-@pytest.mark.parametrize("scale", [REAL, SMALL], ids=["real", "small"])
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_model_responds_like_real_sockets(case: Case, scale: Scale) -> None:
-    plan = Plan(Settings(**LIMITS), [Behaviour(shows)], scale)
-    answers, _ = converse(plan, case.sent, [])
-    assert [answer.status for answer in answers] == case.statuses
+@for_each_case
+def test_model_responds_like_real_sockets(case: Case) -> None:
+    for scale in (REAL, SMALL):
+        answers, _ = converse(Plan(Settings(**LIMITS), [Behaviour(shows)], scale), case.sent, [])
+        assert [answer.status for answer in answers] == case.statuses, scale
 
 
 GOOD = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
 import h11
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,7 +18,7 @@ from http_ends import BIG, chunked, cut, get, post
 from tinysvc.core.requests import Request
 from tinysvc.core.responses import Response
 from tinysvc.core.settings import Settings
-from wire_cases import CASES, EDITS, STREAMS, Case, edited, thorough
+from wire_cases import CASES, EDITS, STREAMS, Case, edited, for_each_case, thorough
 
 PLACES = st.lists(st.integers(0, 2000), max_size=4)
 
@@ -118,7 +117,7 @@ def compare(pieces: list[bytes]) -> int:
     return len(both)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@for_each_case
 def test_wire_cases(case: Case) -> None:
     compare([case.sent])
 

@@ -19,7 +19,7 @@ from http_ends import GUARD, PLACES, ReceivedResponse, cut, get, on_loop, parse_
 from paths import SUPPORT
 from tinysvc.core.settings import Settings
 from tinysvc.server.connections import Connections
-from wire_cases import CASES, EDITS, FRAGMENTS, LIMITS, REQUESTS, STREAMS, Case, edited, show, thorough
+from wire_cases import CASES, EDITS, FRAGMENTS, LIMITS, REQUESTS, STREAMS, Case, edited, for_each_case, show, thorough
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
@@ -78,7 +78,7 @@ async def responses_in(received: bytes, case: Case) -> list[ReceivedResponse]:
     return [*await parse_responses(received[:end], head=True), *await parse_responses(received[end:])]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@for_each_case
 @on_loop
 async def test_wire(case: Case) -> None:
     received = await check(case, [case.sent], case.statuses)
