@@ -17,7 +17,7 @@ SOURCE = Path(tinysvc.__file__).parent
 TESTS = Path(__file__).parent
 FLOORS = [
     {"core"},
-    {"wire", "pool", "telemetry"},
+    {"wire", "pool", "telemetry", "models"},
     {"http.py", "executor.py", "binding"},
     {"service", "client"},
     {"web"},
@@ -154,14 +154,14 @@ def test_no_test_file_imports_another() -> None:
 
 
 def test_every_file_has_its_test_file() -> None:
-    """In the same folder of tests/. The test file of jobs/sqlite/pages.py may be called test_sqlite_pages.py."""
+    """In the same folder of tests/. The test file of models/store.py may be called test_models_store.py."""
     tested = {path.relative_to(TESTS) for path in TESTS.rglob("test_*.py")}
     assert not [file for file in MODULES if not tested & possible_test_files(file)]
 
 
 def possible_test_files(file: Path) -> set[Path]:
     name = file.stem.strip("_")
-    names = [name, f"{file.parent.name}_{name}"] if len(file.parts) > 2 else [name]
+    names = [name, f"{file.parent.name}_{name}"] if len(file.parts) > 1 else [name]
     return {file.parent / f"test_{each}.py" for each in names}
 
 

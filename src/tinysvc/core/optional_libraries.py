@@ -5,11 +5,21 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Literal
 
-Library = Literal["asyncpg", "cronsim", "itsdangerous", "multipart", "opentelemetry", "prometheus_client", "websockets"]
+Library = Literal[
+    "asyncpg",
+    "cronsim",
+    "cryptography",
+    "itsdangerous",
+    "multipart",
+    "opentelemetry",
+    "prometheus_client",
+    "websockets",
+]
 
 _NEEDS: dict[Library, tuple[str, str, str]] = {
     "asyncpg": ("asyncpg", "durable jobs in PostgreSQL need the asyncpg library", "postgres"),
     "cronsim": ("cronsim", "schedules need the cronsim library", "cron"),
+    "cryptography": ("cryptography", "signatures of models need the cryptography library", "models"),
     "itsdangerous": ("itsdangerous", "signed cookies need the itsdangerous library", "cookies"),
     "multipart": ("multipart", "uploads need the multipart library", "forms"),
     "prometheus_client": ("prometheus_client", "metrics need the prometheus_client library", "metrics"),

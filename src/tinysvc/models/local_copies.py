@@ -1,0 +1,273 @@
+"""Verified copies of versions on this machine, which all server processes share.
+
+    churn/7-DIGEST/manifest.json      the manifest, and what the check of the formats has found
+    churn/7-DIGEST/files/...          the files: read-only
+    .last/churn@production.json       the version that was served last under an alias, for a store that is away
+    .fetching/                        copies that are not complete, and locks
+
+A copy gets its name by one rename, after every file was checked and is on the disk: a reader sees all of it or nothing.
+The name has the digest of the manifest, so a store that was made anew and numbers from 1 again gets other copies.
+
+A process that uses a copy holds a shared lock (flock) on its manifest. The sweep removes a copy only if it gets the
+exclusive lock, and renames it first.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+
+from .errors import PickleRefused, UnknownVersion, VersionRefused
+from .fetching import fetch_files, write_durably
+from .manifest import Manifest, decode_manifest
+from .references import Reference, parse_reference
+from .signatures import TrustedKeys
+from .store import ModelStore
+
+FETCHING = ".fetching"
+LAST = ".last"
+MANIFEST = "manifest.json"
+FILES = "files"
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactVersion:
+    """A version with its files on this machine.
+
+    Attributes:
+        name: Name of the artifact.
+        version: Number of the version.
+        path: The folder with its files.
+        digest: SHA-256 of the manifest, in hexadecimal: it identifies the content.
+        meta: What the publisher says about the version.
+    """
+
+    name: str
+    version: int
+    path: str
+    digest: str
+    meta: Mapping[str, Any]
+
+    @property
+    def label(self) -> str:
+        """As in `churn@7`."""
+        return f"{self.name}@{self.version}"
+
+
+class LocalCopies:
+    """The copies in one folder. All methods block; several threads and processes may call them at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.absolute()
+
+    def fetch(self, store: ModelStore, name: str, version: int, *, allow_pickle: bool = False) -> ArtifactVersion:
+        """Copy a version to this machine and check it. A copy that is here already is used again.
+
+        Args:
+            store: The store.
+            name: Name of the artifact.
+            version: Number of the version.
+            allow_pickle: Accept files that run code when they are loaded.
+
+        Raises:
+            UnknownVersion: The store has no such version.
+            VersionRefused: The version is damaged or not signed, or has pickles.
+            StoreUnavailable: The store does not answer.
+            OSError: The copy cannot be written.
+        """
+        manifest = store.manifest(name, version)
+        copy = self._folder_of(manifest)
+        if not copy.is_dir():
+            with self._fetching(manifest):
+                if not copy.is_dir():  # another process may have fetched it meanwhile
+                    self._fetch(store, manifest, copy)
+        with suppress(OSError):  # the copies may be part of a read-only image
+            os.utime(copy / MANIFEST)  # the sweep removes the copies that were not used for longest
+        return self._opened(copy, manifest, allow_pickle)
+
+    def last(
+        self, reference: Reference | str, *, trusted: TrustedKeys | None = None, allow_pickle: bool = False
+    ) -> ArtifactVersion | None:
+        """The version that was served last under an alias, for a store that is away. A version itself works, too.
+
+        Args:
+            reference: As in "churn@production".
+            trusted: One of these keys must have signed the version.
+            allow_pickle: Accept files that run code when they are loaded.
+
+        Returns:
+            None if there is no copy.
+
+        Raises:
+            VersionRefused: The copy is damaged or not signed, or has pickles.
+        """
+        found = parse_reference(reference) if isinstance(reference, str) else reference
+        copy = self._last_copy(found)
+        if copy is None:
+            return None
+        number = int(copy.name.partition("-")[0])
+        manifest = decode_manifest(found.name, number, str(_notes(copy).get("manifest")).encode())
+        (trusted or TrustedKeys()).check(manifest)
+        return self._opened(copy, manifest, allow_pickle)
+
+    def remember(self, reference: Reference | str, version: ArtifactVersion) -> None:
+        """Note that a version is served under an alias."""
+        folder = self.folder / LAST
+        folder.mkdir(parents=True, exist_ok=True)
+        content = json.dumps({"copy": Path(version.path).parent.name}).encode()
+        if self._read_last(folder / f"{reference}.json") != content:
+            write_durably(folder / f"{reference}.json", content)
+
+    @contextmanager
+    def pin(self, version: ArtifactVersion) -> Iterator[None]:
+        """Keep a copy from the sweep, as long as the block runs.
+
+        Raises:
+            UnknownVersion: The copy is no longer there: fetch it again.
+        """
+        path = Path(version.path).parent / MANIFEST
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            raise UnknownVersion(f"the copy of {version.label} was removed: {path.parent}") from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            if not path.exists():  # the sweep had the lock, and has renamed the folder
+                raise UnknownVersion(f"the copy of {version.label} was removed: {path.parent}")
+            yield
+        finally:
+            os.close(descriptor)
+
+    def sweep(self, *, keep: int = 3, older_than: float = 86400.0) -> list[str]:
+        """Remove copies that no process uses, and what killed processes have left.
+
+        Args:
+            keep: So many copies of each artifact stay, those that were used last.
+            older_than: Seconds; younger ones stay, too.
+
+        Returns:
+            The labels of the copies, as in "churn@7".
+        """
+        swept = []
+        for artifact in self.folder.glob("[!.]*"):
+            copies = sorted(artifact.iterdir(), key=_last_used, reverse=True)
+            remembered = {self._last_copy(reference) for reference in self._remembered(artifact.name)}
+            for copy in copies[keep:]:
+                unused = time.time() - _last_used(copy)
+                if copy not in remembered and unused >= older_than and self._remove(copy):
+                    swept.append(f"{artifact.name}@{copy.name.partition('-')[0]}")
+        for path in (self.folder / FETCHING).glob("*"):
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime >= max(older_than, 86400.0):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+        return swept
+
+    def _folder_of(self, manifest: Manifest) -> Path:
+        return self.folder / manifest.name / f"{manifest.version}-{manifest.digest[:20]}"
+
+    def _fetch(self, store: ModelStore, manifest: Manifest, copy: Path) -> None:
+        new = self.folder / FETCHING / token_hex(8)
+        try:
+            (new / FILES).mkdir(parents=True)
+            fetch_files(store, manifest, new / FILES)
+            found = {"manifest": manifest.encode().decode(), "pickles": []}
+            write_durably(new / MANIFEST, json.dumps(found, indent=1).encode())
+            copy.parent.mkdir(exist_ok=True)
+            os.rename(new, copy)
+        except OSError:
+            if not copy.is_dir():  # else another process was faster
+                raise
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+
+    @contextmanager
+    def _fetching(self, manifest: Manifest) -> Iterator[None]:
+        """Of several server processes, one fetches, the others wait. Without locks, all fetch, and one renames."""
+        folder = self.folder / FETCHING
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / f"{manifest.name}-{manifest.digest[:20]}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            with suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _opened(self, copy: Path, manifest: Manifest, allow_pickle: bool) -> ArtifactVersion:
+        """Check the files of a copy by their sizes: their content was checked before the copy got its name."""
+        for file in manifest.files:
+            path = copy / FILES / file.path
+            size = path.stat().st_size if path.is_file() else -1
+            if size != file.size:
+                fault = "is missing" if size < 0 else f"has {size} bytes instead of {file.size}"
+                raise VersionRefused(f"the copy of {manifest.label} is damaged: {path} {fault}; remove {copy}")
+        pickles = tuple(_notes(copy).get("pickles", ["unknown files"]))
+        if pickles and not allow_pickle:
+            raise PickleRefused(manifest.label, pickles)
+        return ArtifactVersion(manifest.name, manifest.version, str(copy / FILES), manifest.digest, manifest.meta)
+
+    def _last_copy(self, reference: Reference) -> Path | None:
+        """The folder of the copy that was served last under a reference."""
+        if reference.version:
+            copies = (self.folder / reference.name).glob(f"{reference.version}-*")
+            return max(copies, key=_last_used, default=None)
+        content = self._read_last(self.folder / LAST / f"{reference}.json")
+        try:
+            name = json.loads(content)["copy"]
+        except (ValueError, KeyError, TypeError):
+            return None
+        copy = self.folder / reference.name / str(name)
+        return copy if copy.is_dir() else None
+
+    def _read_last(self, path: Path) -> bytes:
+        try:
+            return path.read_bytes()
+        except OSError:
+            return b""
+
+    def _remembered(self, name: str) -> list[Reference]:
+        paths = (self.folder / LAST).glob(f"{name}@*.json")
+        return [parse_reference(path.name.removesuffix(".json")) for path in paths]
+
+    def _remove(self, copy: Path) -> bool:
+        try:
+            descriptor = os.open(copy / MANIFEST, os.O_RDONLY)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            old = self.folder / FETCHING / token_hex(8)
+            os.rename(copy, old)
+        except OSError:  # in use
+            return False
+        finally:
+            os.close(descriptor)
+        shutil.rmtree(old, ignore_errors=True)
+        return True
+
+
+def _notes(copy: Path) -> dict[str, Any]:
+    """What was noted beside the files of a copy."""
+    try:
+        notes = json.loads((copy / MANIFEST).read_bytes())
+        if not isinstance(notes, dict):
+            raise ValueError("not an object")
+        return notes
+    except (OSError, ValueError) as error:
+        raise VersionRefused(f"the copy {copy} is damaged: {MANIFEST}: {error}; remove it") from error
+
+
+def _last_used(copy: Path) -> float:
+    try:
+        return (copy / MANIFEST).stat().st_mtime
+    except OSError:
+        return 0.0

@@ -1,0 +1,19 @@
+"""models/layout.py: the keys of a store."""
+
+from __future__ import annotations
+
+from tinysvc.models.layout import alias_folder, alias_key, blob_key, manifest_key, numbers_in, swept_key
+from tinysvc.models.storage import StoredKey
+
+
+def test_keys() -> None:
+    assert manifest_key("churn", 7) == "churn/7.json"
+    assert blob_key("churn", "ab") == "churn/blobs/ab"
+    assert alias_folder("churn") == "churn/aliases"
+    assert alias_key("churn", "production", 12) == "churn/aliases/production/12.json"
+    assert swept_key("churn/blobs/ab") == "churn/swept/blobs/ab"
+
+
+def test_other_files_are_no_numbers() -> None:
+    names = ["10.json", "9.json", "07.json", "7.json.tmp", "0.json", "-1.json", "notes.json", "8"]
+    assert numbers_in(StoredKey(f"churn/{name}", 1, 0.0) for name in names) == [9, 10]

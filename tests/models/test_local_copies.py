@@ -1,0 +1,98 @@
+"""models/local_copies.py: verified copies that all server processes of a machine share."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+
+from model_store_contract import content_of, publish
+from tinysvc.models.errors import UnknownVersion, VersionRefused
+from tinysvc.models.local_copies import LocalCopies
+from tinysvc.models.opening import open_store
+from tinysvc.models.store import ModelStore
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ModelStore:
+    return open_store(str(tmp_path / "models"))
+
+
+@pytest.fixture
+def copies(tmp_path: Path) -> LocalCopies:
+    return LocalCopies(tmp_path / "copies")
+
+
+def make_unused(copies: LocalCopies) -> None:
+    """Let all copies look as if they were not used for days."""
+    for manifest in copies.folder.glob("*/*/manifest.json"):
+        os.utime(manifest, (1000.0, 1000.0))
+
+
+def test_copy_is_used_again(store: ModelStore, copies: LocalCopies) -> None:
+    publish(store)
+    first = copies.fetch(store, "churn", 1)
+    for blob in Path(store.url).glob("churn/blobs/*"):
+        blob.unlink()
+    assert copies.fetch(store, "churn", 1) == first
+    assert pickle.loads(pickle.dumps(first)) == first
+
+
+def test_store_made_anew_gets_other_copies(store: ModelStore, copies: LocalCopies, tmp_path: Path) -> None:
+    publish(store)
+    old = copies.fetch(store, "churn", 1)
+    other = open_store(str(tmp_path / "anew"))
+    publish(other, content=b"anew")
+    new = copies.fetch(other, "churn", 1)
+    assert (content_of(old), content_of(new)) == (b"weights", b"anew")
+
+
+def test_changed_size_of_a_copy_is_noticed(store: ModelStore, copies: LocalCopies) -> None:
+    publish(store)
+    file = Path(copies.fetch(store, "churn", 1).path) / "weights.bin"
+    file.chmod(0o600)
+    file.write_bytes(b"less")
+    with pytest.raises(VersionRefused, match="has 4 bytes instead of 7; remove"):
+        copies.fetch(store, "churn", 1)
+    file.unlink()
+    with pytest.raises(VersionRefused, match="is missing; remove"):
+        copies.fetch(store, "churn", 1)
+
+
+def test_last_version_is_remembered_for_a_store_that_is_away(store: ModelStore, copies: LocalCopies) -> None:
+    publish(store, meta={"auc": 0.91})
+    assert copies.last("churn@production") is None
+    version = copies.fetch(store, "churn", 1)
+    assert copies.last("churn@production") is None
+    copies.remember("churn@production", version)
+    again = LocalCopies(copies.folder)
+    assert again.last("churn@production") == version
+    assert again.last("churn@1") == version
+    assert again.last("churn@2") is None
+
+
+def test_damaged_note_of_a_copy_is_refused(store: ModelStore, copies: LocalCopies) -> None:
+    publish(store)
+    version = copies.fetch(store, "churn", 1)
+    for content in (b"{}", b"[]", b"half"):
+        (Path(version.path).parent / "manifest.json").write_bytes(content)
+        with pytest.raises(VersionRefused, match="damaged"):
+            copies.last("churn@1")
+
+
+def test_sweep_keeps_what_is_pinned_or_remembered(store: ModelStore, copies: LocalCopies) -> None:
+    versions = [copies.fetch(store, "churn", publish(store, content=b"%d" % number)) for number in range(5)]
+    copies.remember("churn@production", versions[0])
+    assert copies.sweep(keep=1) == []
+    make_unused(copies)
+    copies.fetch(store, "churn", 5)
+    with copies.pin(versions[1]):
+        assert sorted(copies.sweep(keep=1)) == ["churn@3", "churn@4"]
+        assert [Path(each.path).exists() for each in versions] == [True, True, False, False, True]
+    assert copies.sweep(keep=1) == ["churn@2"]
+    assert not list((copies.folder / ".fetching").glob("[0-9a-f]*[0-9a-f]"))
+    with pytest.raises(UnknownVersion, match="was removed"), copies.pin(versions[1]):
+        pass
+    assert content_of(copies.fetch(store, "churn", 2)) == b"1"
