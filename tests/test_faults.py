@@ -229,7 +229,7 @@ async def test_pool_that_closes_while_its_forkserver_restarts_leaves_nothing() -
     before = descendants(os.getpid()).keys()  # such as the resource tracker of a library that an earlier test used
     async with ProcessPoolExecutor(1) as pool:
         os.kill(forkserver_of_this_process(), signal.SIGKILL)
-        await until(lambda: not pool._dispatcher.scheduler.can_start)
+        await until(lambda: not pool._dispatcher.scheduler.generation.can_start)
         await asyncio.sleep(0)  # another forkserver is started
         await pool.aclose(0)
         assert asyncio.all_tasks() == {asyncio.current_task()}

@@ -27,7 +27,7 @@ from .pool.importable import refuse_unimportable
 from .pool.job_reply import JobReply, JobStream, unpickled
 from .pool.observer import PoolObserver
 from .pool.program import Program, SharedMemory, function_program
-from .pool.state import Job, Lane, SlotState, WorkerStatus, status_of
+from .pool.state import START_LIMIT, Job, Lane, SlotState, WorkerStatus, status_of
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -62,10 +62,12 @@ class ProcessPoolExecutor(FuturesExecutor):
         program: Replaces `initializer` for a server, which sends frames instead of functions.
         inherited: Descriptors that all processes of the pool hold while they live, such as that of a locked file.
         shared: Memory that each worker shares with the server.
+        label: Label of the first program: see `generation`.
+        start_limit: Seconds for a worker to become ready (600), and for a new program to load.
         name: Name in log lines.
 
     Raises:
-        ValueError: `max_workers` is less than 1.
+        ValueError: `max_workers` is less than 1, or `start_limit` is not greater than 0.
         TypeError: `initializer` cannot be called.
 
     Example:
@@ -97,10 +99,14 @@ class ProcessPoolExecutor(FuturesExecutor):
         program: Program | None = None,
         inherited: Sequence[int] = (),
         shared: SharedMemory | None = None,
+        label: str = "",
+        start_limit: float = START_LIMIT,
         name: str = "default",
     ) -> None:
         if max_workers is not None and max_workers < 1:
             raise ValueError(f"max_workers must be greater than 0, not {max_workers}")
+        if not start_limit > 0:
+            raise ValueError(f"start_limit must be greater than 0, not {start_limit}")
         if initializer is not None and not callable(initializer):
             raise TypeError(f"initializer must be callable, not {initializer!r}")
         self.name = name
@@ -117,6 +123,8 @@ class ProcessPoolExecutor(FuturesExecutor):
             memory_limit=memory_limit,
             inherited=inherited,
             shared=shared,
+            label=label,
+            start_limit=start_limit,
         )
         self._started = False
         super().__init__(self._dispatcher)
@@ -148,6 +156,37 @@ class ProcessPoolExecutor(FuturesExecutor):
         else:
             self._dispatcher.scheduler.closing = True
 
+    async def swap(self, program: Program, *, label: str = "", drain: bool = False) -> None:
+        """Let the workers run another program, which takes the same messages, while jobs come and run.
+
+        A second forkserver loads the program, and one worker opens it. Then the workers are replaced one by one: a
+        successor is ready before its predecessor ends. A worker in a job or a stream ends after it. When all places
+        have workers of the new program, `swap` returns. The old forkserver ends with the last of its workers.
+
+        *Failure.* If the program cannot be loaded or opened, or a worker dies before its first job, the old program
+        goes on, in workers of its own.
+
+        *Cancellation.* As a failure. The processes of the new program end after that.
+
+        *Several swaps.* One runs at a time, the others wait for it. At most two programs are loaded: if workers still
+        run jobs of a program that was swapped before, the next swap waits for them up to 60 s, and then kills them.
+
+        Args:
+            program: As `program` of the pool.
+            label: The name of the program in `generation`, in `workers()`, and for the observer.
+            drain: End the workers first, after their jobs (60 s), and load the new program then, so that only one
+                program is in memory at a time. Meanwhile jobs wait in the queue. If the new program fails, the old
+                one is loaded again.
+
+        Raises:
+            WorkerStartError: The new program cannot be loaded or opened within `start_limit`, or its workers die.
+            ConfigurationError: Workers cannot import a function of the program.
+            ValueError: The program takes other messages.
+            PoolClosed: The pool shuts down.
+            RuntimeError: The pool was not started on this event loop.
+        """
+        await self._dispatcher.swap(program, label, drain=drain)
+
     async def __aenter__(self) -> ProcessPoolExecutor:
         await self.start()
         return self
@@ -159,6 +198,11 @@ class ProcessPoolExecutor(FuturesExecutor):
     def ready(self) -> int:
         """Number of workers that are idle or run a job."""
         return self._dispatcher.scheduler.ready
+
+    @property
+    def generation(self) -> str:
+        """The label of the program that new workers run."""
+        return self._dispatcher.scheduler.generation.label
 
     @property
     def waiting(self) -> int:
@@ -174,7 +218,7 @@ class ProcessPoolExecutor(FuturesExecutor):
         """The workers as they are now."""
         dispatcher, now = self._dispatcher, monotonic()
         workers = dispatcher.scheduler.workers.values()
-        return [status_of(worker, dispatcher.pid_of(worker.number), now) for worker in workers]
+        return [status_of(worker, dispatcher.pid_of(worker), now) for worker in workers]
 
     async def stacks(self, number: int) -> str:
         """The Python stacks of all threads of a worker, last call first, also of one that is stuck in C code.

@@ -15,7 +15,7 @@ from tinysvc import DeadlineExceeded, ProcessPoolExecutor
 from tinysvc.pool.answers import Answers
 from tinysvc.pool.program import JobFunction, Reply
 from tinysvc.pool.questions import asking
-from tinysvc.pool.state import Job, Worker
+from tinysvc.pool.state import Generation, Job, Worker
 
 
 @contextmanager
@@ -95,7 +95,7 @@ class ClosedTransport:
 
 @on_loop
 async def test_answer_for_a_worker_that_has_died_is_dropped() -> None:
-    answers, worker, job = Answers(), Worker(1, 0.0), Job("a")
+    answers, worker, job = Answers(), Worker(1, 0.0, Generation()), Job("a")
     worker.jobs = [job]
     worker.channel = SimpleNamespace(transport=ClosedTransport())
     answers.begin(worker, job, "a", b"")

@@ -17,11 +17,11 @@ from tinysvc.pool.frames import WorkerEnd
 from tinysvc.pool.job_reply import JobReply
 from tinysvc.pool.observer import CAUSES, PoolObserver, cause_of
 from tinysvc.pool.scheduler import KEPT_RUNNING, PAST_DEADLINE
-from tinysvc.pool.state import BUSY, EXITING, IDLE, STARTING, Job, SlotState, Worker
+from tinysvc.pool.state import BUSY, EXITING, IDLE, STARTING, Generation, Job, SlotState, Worker
 
 
 def worker(state: SlotState = BUSY, kill_reason: str = "", *, started: bool = True) -> Worker:
-    made = Worker(1, 0.0)
+    made = Worker(1, 0.0, Generation())
     made.state, made.kill_reason, made.started = state, kill_reason, started
     return made
 
@@ -61,10 +61,14 @@ def test_worker_that_exits_with_its_pool_has_ended_by_the_shutdown() -> None:
 async def test_pool_reports_each_job_and_each_worker() -> None:
     ends: list[object] = []
     refusals: list[Exception] = []
-    causes: list[str] = []
-    async with ProcessPoolExecutor(1, queue_size=0) as pool:
+    causes: list[tuple[str, str]] = []
+    async with ProcessPoolExecutor(1, queue_size=0, label="churn@7") as pool:
         assert pool.observer is None
-        pool.observer = PoolObserver(lambda job, outcome: ends.append(outcome), refusals.append, causes.append)
+        pool.observer = PoolObserver(
+            lambda job, outcome: ends.append(outcome),
+            refusals.append,
+            lambda label, cause: causes.append((label, cause)),
+        )
         assert await pool.run(jobs.add, 2, 3) == 5
         with pytest.raises(WorkerDied):
             await pool.run(jobs.exit_now, 3)
@@ -78,7 +82,7 @@ async def test_pool_reports_each_job_and_each_worker() -> None:
         await until(lambda: pool.worker_states() == {"starting": 0, "idle": 1, "busy": 0, "exiting": 0, "dying": 0})
     assert [type(outcome) for outcome in ends] == [JobReply, WorkerDied, DeadlineExceeded]
     assert [type(error) for error in refusals] == [QueueFull]
-    assert causes == ["exited", "deadline", "shutdown"]
+    assert causes == [("churn@7", cause) for cause in ("exited", "deadline", "shutdown")]
 
 
 @pytest.mark.asyncio
@@ -87,7 +91,9 @@ async def test_pool_of_an_executor_reports_its_jobs() -> None:
     refusals: list[Exception] = []
     with ThreadPoolExecutor(1) as executor:
         pool = ExternalPool(executor, jobs.upper_program, queue_size=0)
-        pool.observer = PoolObserver(lambda job, outcome: ends.append(outcome), refusals.append, lambda cause: None)
+        pool.observer = PoolObserver(
+            lambda job, outcome: ends.append(outcome), refusals.append, lambda label, cause: None
+        )
         await pool.start()
         first = pool.submit_job(Job(None, b"text"))
         assert pool.worker_states() == {"idle": 0, "busy": 1}

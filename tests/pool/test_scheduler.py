@@ -406,7 +406,7 @@ class AnyOrder(RuleBasedStateMachine):
     @precondition(lambda self: not self.scheduler.closed)
     @rule()
     def forkserver_dies_and_comes_back(self) -> None:
-        self.scheduler.lost_forkserver()
+        self.scheduler.lost_forkserver(self.scheduler.generation)
         for worker in list(self.scheduler.workers.values()):
             self.event(lambda now, worker=worker: self.scheduler.died(worker, now, "died"))
         self.event(self.scheduler.open)

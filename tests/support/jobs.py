@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
 from tinysvc.pool.frames import FRAME
@@ -540,3 +541,52 @@ def keeping_program() -> Iterator[JobFunction]:
         return Reply([int(each[0]) for each in kept], b"")
 
     yield handle
+
+
+class Versioned:
+    """A program that answers with its version and its pid. It sleeps, fails or dies as its file says, while it opens.
+
+    The words in the file: `slow`, `fails`, `dies`, `dies-later`; `preload-` before them: in the forkserver.
+    """
+
+    def __init__(self, version: str, path: str = "") -> None:
+        self.version = version
+        self.path = path
+
+    def _step(self, prefix: str) -> None:
+        words = Path(self.path).read_text().split() if self.path and os.path.exists(self.path) else []
+        if f"{prefix}slow" in words:
+            touch(f"{self.path}.{prefix}slow")
+            time.sleep(3600)
+        if f"{prefix}fails" in words:
+            raise RuntimeError(f"version {self.version} cannot be opened")
+        if f"{prefix}dies" in words:
+            kill_self()
+        if f"{prefix}dies-later" in words:
+            threading.Timer(0.05, kill_self).start()
+
+    @contextmanager
+    def preload(self) -> Iterator[None]:
+        self._step("preload-")
+        yield
+
+    @contextmanager
+    def __call__(self) -> Iterator[JobFunction]:
+        self._step("")
+
+        def handle(meta: Any, body: bytes | memoryview) -> Reply:
+            if meta == "stream":
+                return Reply([self.version, os.getpid()], self._pieces(bytes(body).decode()))
+            if meta == "die":
+                kill_self()
+            if meta:
+                touch(f"{meta}.started")
+                wait_for(meta)
+            return Reply([self.version, os.getpid()], body)
+
+        yield handle
+
+    def _pieces(self, path: str) -> Iterator[bytes]:
+        while not os.path.exists(path):
+            yield self.version.encode()
+            time.sleep(0.005)

@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable, Hashable
 from typing import Any
 
+from tinysvc.pool.generations import GenerationScheduler, StopForkserver
 from tinysvc.pool.job_queue import Instruction, Run, Settle, WakeAt
 from tinysvc.pool.scheduler import Dismiss, Kill, Scheduler, StartWorker
-from tinysvc.pool.state import Job, Lane, Worker
+from tinysvc.pool.state import Generation, Job, Lane, Worker
 
 
 class Notes:
@@ -19,6 +20,7 @@ class Notes:
         self.sent: list[tuple[Worker, Job]] = []
         self.dismissed: list[Worker] = []
         self.killed: list[Worker] = []
+        self.stopped: list[Generation] = []
         self.settled: dict[Job, Any] = {}
         self.alarm = math.inf
         self.now = 0.0
@@ -37,6 +39,8 @@ class Notes:
             elif isinstance(each, Dismiss):
                 assert each.worker.job is None
                 self.dismissed.append(each.worker)
+            elif isinstance(each, StopForkserver):
+                self.stopped.append(each.generation)
             else:
                 assert isinstance(each, Kill)
                 assert each.worker not in self.killed
@@ -64,7 +68,7 @@ class Table:
 
     def __init__(self, size: int = 1, queue_size: int = 5, **options: int) -> None:
         self.notes = Notes()
-        self.scheduler = Scheduler(size, queue_size, **options)
+        self.scheduler = GenerationScheduler(size, queue_size, **options)
         self.now = 100.0
         self.do(self.scheduler.open)
 

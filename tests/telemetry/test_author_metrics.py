@@ -212,7 +212,7 @@ async def test_killed_forkserver_loses_no_count() -> None:
     metrics = AuthorMetrics()
     async with pool_of(metrics) as pool:
         before = await pool.run(counting_jobs.sell, "orphan", 5)
-        os.kill(pool._dispatcher._forkserver._process.pid, signal.SIGKILL)
+        os.kill(pool._dispatcher.scheduler.generation.forkserver._process.pid, signal.SIGKILL)
         await until(lambda: pool.ready == 0)
         await until(lambda: pool.ready == 1)
         assert await pool.run(counting_jobs.sell, "orphan", 3) != before

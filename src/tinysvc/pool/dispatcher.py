@@ -1,7 +1,8 @@
 """The dispatcher: carries out the scheduler's decisions on an event loop, and reports events to the scheduler.
 
-    scheduler                decides which job runs where, and which worker is killed
-    dispatcher               sends frames, starts and kills processes, sets the alarm, settles futures
+    scheduler, generations   decide which job runs where, and which worker is started and killed
+    dispatcher               sends frames, sets the alarm, settles futures
+    worker_processes, swaps  start and end forkservers and workers
     channel, forkserver      the server's ends of the sockets
 
 Everything here runs on the loop. Events (a job or a frame comes, a process ends, the alarm rings) are ordinary methods:
@@ -12,20 +13,15 @@ and its effect. The clock is `time.monotonic`, as uvloop's own counts whole mill
 from __future__ import annotations
 
 import asyncio
-import logging
-import signal
 import socket
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from functools import partial
 from math import inf
 from time import monotonic
 from typing import Any
 
-from ..core.cores import available_cores
-from ..core.errors import PoolClosed, PoolError, WorkerStartError
-from ..core.pool_settings import DEFAULT_POOL
-from ..core.shutdown import MIN_STEP_TIME, LoopCountdown, awake_timeout
+from ..core.errors import PoolClosed, PoolError
+from ..core.shutdown import MIN_STEP_TIME, LoopCountdown
 from ..core.tracebacks import one_line
 from . import frames
 from .alarm import Alarm
@@ -33,21 +29,18 @@ from .answers import Answers
 from .arena import Arena
 from .body_memory import BodyMemory
 from .channel import Channel
-from .crash_reports import describe_end
-from .descendants import new_mark
-from .forkserver import Forkserver
-from .frames import FRAME, Call, FromWorker, Pickled, Result, RunProgram, WorkerEnd, encode
+from .frames import FRAME, Call, FromWorker, Pickled, Result, RunProgram, encode
+from .generations import GenerationScheduler, StopForkserver
 from .job_queue import Run, Settle, WakeAt
 from .job_reply import JobReply, JobStream, settle
-from .observer import PoolObserver, cause_of
-from .program import Program, SharedMemory, WorkerOptions
+from .program import Program, SharedMemory
 from .remote_errors import remote_error
-from .scheduler import KEPT_RUNNING, ORDERLY_END, PAST_DEADLINE, Dismiss, Kill, Scheduler, StartWorker
+from .scheduler import ORDERLY_END, Dismiss, Kill, StartWorker
 from .standard_streams import open_standard_streams
-from .state import DYING, EXITING, STARTING, Job, Worker
+from .state import DYING, EXITING, START_LIMIT, STARTING, Generation, Job, Worker
+from .swaps import Swaps
 from .worker_logs import log_record
-
-log = logging.getLogger("tinysvc.executor")
+from .worker_processes import WorkerProcesses
 
 NOT_STARTED = (
     "the pool has not been started on this loop: write `async with pool:` or await pool.start() before its first use, "
@@ -55,7 +48,7 @@ NOT_STARTED = (
 )
 
 
-class Dispatcher:
+class Dispatcher(WorkerProcesses):
     """One pool at work on one event loop. Other objects may read `scheduler`, but only the dispatcher calls it."""
 
     def __init__(
@@ -71,67 +64,46 @@ class Dispatcher:
         memory_limit: int,
         inherited: Sequence[int] = (),
         shared: SharedMemory | None = None,
+        label: str = "",
+        start_limit: float = START_LIMIT,
     ) -> None:
         open_standard_streams()  # before a loop gets the number of a closed one
-        self.name = name
-        self.scheduler = Scheduler(size, queue_size, max_jobs, max_memory)
-        self.changed = asyncio.Event()  # set whenever a job or a worker has ended, or a worker is ready
-        self.warnings: list[str] = []
-        self._program = program
-        self._max_result_size = max_result_size
-        self._memory_limit = memory_limit
-        self._inherited = inherited  # it is read at the start
-        self._shared = shared
+        scheduler = GenerationScheduler(size, queue_size, max_jobs, max_memory, start_limit, Generation(label))
+        super().__init__(
+            scheduler,
+            name=name,
+            max_result_size=max_result_size,
+            memory_limit=memory_limit,
+            inherited=inherited,
+            shared=shared,
+        )
+        self.program = program  # of the first generation
+        self.swaps = Swaps(self, self._carry_out)
         self._decode = frames.worker_decoder(*frames.message_types(program)[1:3])
         self.answers = Answers()
         self.on_report: Callable[[int, Any], None] | None = None  # takes a worker's number and its report
-        self.observer: PoolObserver | None = None
         self._closed = asyncio.Event()  # the pool has no process and no descriptor left
         self._memory = BodyMemory(self.scheduler, max_result_size)
         self.arenas = self._memory.arenas
         self._alarm = Alarm(self._on_alarm, self.scheduler.postpone)
-        self._now = self._alarm.now  # for events that may be read too late
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._now = self._alarm.now
         self.loop: asyncio.AbstractEventLoop | None = None
-        self._first_start: asyncio.Future[None]
-        self._forkserver: Forkserver
 
     # Start and end
 
     async def start(self) -> None:
         """Start the workers and wait until each is ready. WorkerStartError, with its traceback, if one cannot start."""
         self.loop = loop = asyncio.get_running_loop()
-        self._first_start = loop.create_future()
-        level = logging.getLogger().getEffectiveLevel()
-        measures_memory = self.scheduler.max_memory > 0
-        options = WorkerOptions(
-            level,
-            self._max_result_size,
-            measures_memory,
-            self._memory_limit,
-            new_mark(),
-            tuple(self._inherited),
-            self._shared.in_forkserver if self._shared else None,
-        )
-        threads = max(1, available_cores() // self.scheduler.size)
-        self._forkserver = Forkserver(self._program, options, threads, self._on_end, self._on_forkserver_lost)
+        self.first_start = loop.create_future()
+        generation = self.scheduler.generation
+        self.make_forkserver(generation, self.program)
         try:
-            await self._forkserver.start()
-            self._warn()
-            if self.scheduler.closed:
-                await self._forkserver.stop()
-                raise PoolClosed("the pool was shut down while it started")
+            await self.start_forkserver(generation)
             self._carry_out(self.scheduler.open(monotonic()))
-            await self._first_start
+            await self.first_start
         except BaseException:
             await self.aclose(0)
             raise
-
-    def _warn(self) -> None:
-        """Log what the workers inherit and cannot use."""
-        self.warnings = self._forkserver.warnings
-        for warning in self.warnings:
-            log.warning("%s%s", "" if self.name == DEFAULT_POOL else f"the pool {self.name}: ", warning)
 
     async def aclose(self, timeout: float | None) -> None:
         """Admit no more jobs, let the present ones finish within `timeout` seconds (None: no limit), kill the rest."""
@@ -139,42 +111,25 @@ class Dispatcher:
             await self._closed.wait()  # another task closes the pool
             return
         self.scheduler.closing = True
+        self.swaps.cancel()
         countdown = LoopCountdown(inf if timeout is None else timeout)
         try:
             await self.wait_until(lambda: not any(self.scheduler.jobs()), timeout)
         finally:
             self._carry_out(self.scheduler.close(monotonic()))
-            if not self._first_start.done():
-                self._first_start.set_exception(PoolClosed("the pool was shut down while it started"))
-                self._first_start.exception()  # mark it as retrieved: perhaps no task waits for it
+            if not self.first_start.done():
+                self.first_start.set_exception(PoolClosed("the pool was shut down while it started"))
+                self.first_start.exception()  # mark it as retrieved: perhaps no task waits for it
             try:
                 if timeout != 0:
                     seconds = min(ORDERLY_END, max(MIN_STEP_TIME, countdown.left()))
                     await self.wait_until(lambda: not self.scheduler.workers, seconds)
-                await self._stop(max(2 * MIN_STEP_TIME, countdown.left()))
+                await self._stop_processes(max(2 * MIN_STEP_TIME, countdown.left()))
             finally:
                 countdown.cancel()
+                self._alarm.cancel()
+                self._memory.close()
                 self._closed.set()
-
-    async def _stop(self, seconds: float) -> None:
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        if self.scheduler.can_start or tasks:  # one of the tasks may start another forkserver
-            await self._forkserver.stop(seconds)
-        if tasks:
-            await asyncio.wait(tasks)
-        for worker in list(self.scheduler.workers.values()):
-            self._on_end(WorkerEnd(worker.number, None, "was ended with the pool"))
-        self._alarm.cancel()
-        self._memory.close()
-
-    async def wait_until(self, condition: Callable[[], bool], timeout: float | None = None) -> None:
-        with suppress(TimeoutError):
-            async with awake_timeout(timeout):
-                while not condition():
-                    self.changed.clear()
-                    await self.changed.wait()
 
     # Jobs
 
@@ -221,20 +176,13 @@ class Dispatcher:
     def cancel(self, job: Job) -> None:
         self._carry_out(self.scheduler.cancel(job, monotonic()))
 
+    async def swap(self, program: Program, label: str, *, drain: bool) -> None:
+        if self.loop is None:
+            raise PoolClosed("the pool is shutting down") if self.scheduler.closing else RuntimeError(NOT_STARTED)
+        await self.swaps.swap(self.program, program, label, drain=drain)
+
     def replace(self, number: int) -> None:
         self._carry_out(self.scheduler.replace(number, monotonic()))
-
-    def pid_of(self, number: int) -> int:
-        return self._forkserver.pids.get(number, 0)
-
-    async def stacks(self, number: int) -> str:
-        worker = self.scheduler.workers.get(number)
-        if worker is None or worker.channel is None:
-            raise LookupError(f"no worker {number} is at work; it has ended")
-        text: str = await worker.channel.stacks(partial(self._forkserver.write_stacks, number))
-        if not text:
-            raise TimeoutError(f"worker {number} wrote no stacks: it is stopped, has ended, or waits in the kernel")
-        return text
 
     # The scheduler's instructions
 
@@ -261,27 +209,14 @@ class Dispatcher:
             elif kind is WakeAt:
                 self._alarm.set(each.when)
             elif kind is StartWorker:
-                self._spawn(self._start_worker(each.worker))
+                self.spawn(self._start_worker(each.worker))
             elif kind is Dismiss:
                 each.worker.channel.shut_down()
+            elif kind is Kill:
+                self._kill(each.worker)
             else:
-                assert kind is Kill
-                self._forkserver.kill(each.worker.number, with_stack=each.worker.kill_reason == PAST_DEADLINE)
-
-    async def _start_worker(self, worker: Worker) -> None:
-        try:
-            ours, theirs = socket.socketpair()
-            with theirs:
-                ours.setblocking(False)
-                try:
-                    channel = self._channel(worker, ours)
-                    await asyncio.get_running_loop().create_unix_connection(lambda: channel, sock=ours)
-                except BaseException:
-                    ours.close()
-                    raise
-                self._forkserver.fork(worker.number, [theirs.fileno(), *channel.worker_files()])
-        except OSError as error:  # no descriptor is free, for example
-            self._on_end(WorkerEnd(worker.number, None, f"could not be started: {error}"))
+                assert kind is StopForkserver
+                self.spawn(self.stop_forkserver(each.generation))
 
     def _channel(self, worker: Worker, ours: socket.socket) -> Channel:
         on_frame, on_closed = partial(self._on_frame, worker), partial(self._on_closed, worker)
@@ -332,12 +267,6 @@ class Dispatcher:
         else:
             self._on_job_frame(worker, head, body)
 
-    def _on_ready(self, worker: Worker) -> None:
-        self._carry_out(self.scheduler.became_ready(worker, self._now()))
-        if not self._first_start.done() and self.scheduler.ready == self.scheduler.size:
-            self._first_start.set_result(None)
-        self.changed.set()
-
     def _on_job_frame(self, worker: Worker, head: frames.PartOfJob, body: bytes) -> None:
         """A frame of a job that is not a result: a part of a stream, an error, or BodyInUse."""
         job = self.scheduler.held_by(worker, head.number)
@@ -380,71 +309,3 @@ class Dispatcher:
 
     def _on_closed(self, worker: Worker, protocol_error: str) -> None:
         self._carry_out(self.scheduler.lost_channel(worker, monotonic(), protocol_error))
-
-    def _on_end(self, end: WorkerEnd) -> None:
-        """The process of a worker has ended, or could not be forked."""
-        scheduler = self.scheduler
-        worker = scheduler.workers.get(end.number)
-        if worker is None:
-            return
-        if end.exit_code is not None and not end.killed and (end.exit_code < 0 or worker.kill_reason == KEPT_RUNNING):
-            worker.kill_reason = ""  # it had ended before our SIGKILL, and not because its channel was closed
-        channel, worker.channel = worker.channel, None
-        stack = channel.close_for_good() if channel is not None else ""
-        late = worker.kill_reason == PAST_DEADLINE
-        if worker.kill_reason and not late:
-            stack = ""
-        how, report = f"worker {end.number} {end.text}", ""
-        if not end.text:
-            description = describe_end(
-                end.exit_code, worker.kill_reason, out_of_memory=end.out_of_memory, peak=end.peak, stack=stack
-            )
-            how, _, report = f"worker {end.number} {description}".partition("; ")
-        unexpected = worker.job is None and not worker.kill_reason and worker.state is not EXITING
-        started = worker.started
-        if self.observer is not None:
-            self.observer.on_worker_end(cause_of(worker, end, is_closing=scheduler.closing))
-        self._carry_out(scheduler.died(worker, self._now(), how, end.exit_code, f"; {report}" if report else ""))
-        self.changed.set()
-        if scheduler.closing:
-            pass
-        elif started and (unexpected or late):
-            log.warning("%s%s", how, f"; {report}" if late else "")
-        elif not started:
-            self._on_failed_start(how)
-
-    def _on_failed_start(self, how: str) -> None:
-        backoff = self.scheduler.backoff
-        if not self._first_start.done():
-            worker = "a worker" if self.name == DEFAULT_POOL else f"a worker of the pool {self.name}"
-            self._first_start.set_exception(WorkerStartError(f"{worker} cannot start", backoff.last_failure))
-        else:
-            log.error("%s; trying again in %.1f s\n%s", how, backoff.pause, backoff.last_failure)
-
-    def _on_forkserver_lost(self) -> None:
-        if self.scheduler.closed:
-            return
-        log.error("the forkserver has died, and the workers with it; starting another")
-        self.scheduler.lost_forkserver()
-        for number in list(self.scheduler.workers):
-            self._on_end(WorkerEnd(number, -signal.SIGKILL, killed=True))
-        self._spawn(self._restart_forkserver())
-
-    async def _restart_forkserver(self) -> None:
-        scheduler = self.scheduler
-        while not scheduler.closed:
-            try:
-                await self._forkserver.start()
-            except (WorkerStartError, OSError) as error:
-                self._carry_out(scheduler.start_failed(str(error), monotonic()))
-                log.error("the forkserver cannot start; trying again in %.1f s: %s", scheduler.backoff.pause, error)
-                await asyncio.sleep(scheduler.backoff.pause)
-            else:
-                self._warn()
-                self._carry_out(scheduler.open(monotonic()))
-                return
-
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

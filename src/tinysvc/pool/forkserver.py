@@ -85,8 +85,19 @@ class Forkserver:
         self.warnings: list[str] = []  # about the program that it has loaded
         self.pids: dict[int, int] = {}  # number of a worker -> pid
         self._ready: asyncio.Future[None]
-        self._ended: asyncio.Future[None]
+        self._ended: asyncio.Future[None] | None = None  # None: it was never started
+        self._is_stopped = False  # `stop` was called
         self._process: subprocess.Popen[bytes]
+
+    @property
+    def has_process(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._ended is not None and not self._ended.done()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it has loaded the program and can fork workers."""
+        return self.has_process and self._ready.done() and not self._is_stopped
 
     async def start(self) -> None:
         """Start the process and wait until it has loaded the program.
@@ -113,7 +124,7 @@ class Forkserver:
             raise
         finally:
             theirs.close()
-        self._buffer = b""
+        self._buffer, self._is_stopped = b"", False
         self._ready = self._loop.create_future()
         self._ended = self._loop.create_future()
         self._loop.add_reader(self._control, self._read)
@@ -176,6 +187,9 @@ class Forkserver:
 
     async def stop(self, seconds: float = FORKSERVER_END) -> None:
         """Kill all workers, then let the forkserver end, within these seconds (at most FORKSERVER_END)."""
+        self._is_stopped = True
+        if self._ended is None or self._ended.done():
+            return
         try:
             self._control.shutdown(socket.SHUT_WR)
         except OSError:
@@ -232,8 +246,9 @@ class Forkserver:
             self._ready.set_exception(
                 WorkerStartError(f"the forkserver ended at its start, with exit code {exit_code}")
             )
+        assert self._ended is not None
         self._ended.set_result(None)
-        if not self._ready.cancelled() and self._ready.exception() is None:
+        if not self._ready.cancelled() and self._ready.exception() is None and not self._is_stopped:
             self._on_lost()
 
 

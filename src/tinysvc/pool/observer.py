@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from .frames import WorkerEnd
+from .generations import GIVEN_UP, HELD_TOO_LONG
 from .scheduler import KEPT_RUNNING, PAST_DEADLINE
 from .state import EXITING, Job, Worker
 
@@ -18,8 +19,8 @@ class PoolObserver(NamedTuple):
     """A job has ended, with this outcome: a reply, or an exception."""
     on_refusal: Callable[[Exception], None]
     """A job was refused: it never waited."""
-    on_worker_end: Callable[[str], None]
-    """A worker has ended, from this cause: one of CAUSES."""
+    on_worker_end: Callable[[str, str], None]
+    """A worker has ended: the label of its generation, and the cause, which is one of CAUSES."""
 
 
 CAUSES = (
@@ -27,7 +28,8 @@ CAUSES = (
     "stuck_at_exit", "forkserver_lost", "protocol_error", "shutdown",
 )  # fmt: skip
 """The causes of a worker's end. `killed`: by SIGKILL from outside of the pool; `crashed`: by another signal; `exited`:
-a job has ended the process; `replaced`: after max_jobs or max_memory; `memory_error`: a job has raised MemoryError."""
+a job has ended the process; `replaced`: after max_jobs or
+max_memory, or by a swap; `memory_error`: a job has raised MemoryError."""
 
 _CAUSE_OF = {
     PAST_DEADLINE: "deadline",
@@ -36,6 +38,8 @@ _CAUSE_OF = {
     KEPT_RUNNING: "exited",
     "lost its forkserver": "forkserver_lost",
     "ran on while the pool was shut down": "shutdown",
+    GIVEN_UP: "replaced",
+    HELD_TOO_LONG: "replaced",
 }
 """The cause by the kill reason of the scheduler."""
 

@@ -10,6 +10,7 @@ job_queue.py has the states of a job. These rules predict the rest:
 2. A slot of the pool is free only when its worker has ended. A worker that is being replaced, or that the kernel cannot
    end, holds no slot, so its successor may start beside it.
 3. At most `size` workers run jobs, with a slot or without: a successor takes no job while that would make one more.
+4. New workers are of the scheduler's generation. The failed start of a worker of another one delays no start here.
 
 As in the queue, every event (a job comes, a frame comes, a process ends, time passes, a caller gives up) is one method,
 which changes the state and returns instructions. There is no socket, process or clock here.
@@ -24,7 +25,7 @@ from ..core.errors import JobAbandoned, NoWorkers, PoolClosed, WorkerDied
 from .backoff import TOLERATED_FAILURES, StartBackoff
 from .crash_loops import CrashLoops
 from .job_queue import Instruction, JobQueue
-from .state import BUSY, DYING, EXITING, IDLE, RUNNING, START_LIMIT, STARTING, Job, Worker
+from .state import BUSY, DYING, EXITING, IDLE, RUNNING, START_LIMIT, STARTING, Generation, Job, Worker
 
 PROCESSES_PER_SLOT = 3
 """Processes that a slot may have at a time: one that works, its successor, and one that closes its resources."""
@@ -72,12 +73,21 @@ class Scheduler(JobQueue[Worker]):
 
     kills = True
 
-    def __init__(self, size: int, queue_size: int, max_jobs: int = 0, max_memory: int = 0) -> None:
+    def __init__(
+        self,
+        size: int,
+        queue_size: int,
+        max_jobs: int = 0,
+        max_memory: int = 0,
+        start_limit: float = START_LIMIT,
+        generation: Generation | None = None,
+    ) -> None:
         super().__init__(size, queue_size)
         self.max_starts = max_jobs
         self.max_memory = max_memory
+        self.start_limit = start_limit
+        self.generation = generation or Generation()  # of new workers
         self.workers: dict[int, Worker] = {}
-        self.can_start = False  # there is a forkserver
         self.closed = False
         self.backoff = StartBackoff()
         self.mean_start = 0.0  # seconds; a moving average
@@ -191,7 +201,7 @@ class Scheduler(JobQueue[Worker]):
 
     def _overdue(self, worker: Worker, now: float) -> None:
         if worker.state is STARTING:
-            self._kill(worker, f"was not ready within {START_LIMIT:g} s", now)
+            self._kill(worker, f"was not ready within {self.start_limit:g} s", now)
         elif worker.state is EXITING:
             self._kill(worker, f"took longer than {ORDERLY_END:g} s to close its resources", now)
         elif not worker.kill_reason:
@@ -204,8 +214,8 @@ class Scheduler(JobQueue[Worker]):
     # Workers
 
     def open(self, now: float) -> list[Instruction]:
-        """A forkserver is there: start the missing workers."""
-        self.can_start = True
+        """The forkserver of the generation is there: start the missing workers."""
+        self.generation.can_start = True
         self._fill_slots(now)
         return self.take()
 
@@ -230,8 +240,9 @@ class Scheduler(JobQueue[Worker]):
             return []
         self._take_from_free(worker)
         job = worker.job
+        counts = worker.generation is self.generation and not self.closed
         unused = not worker.starts and worker.started and not worker.kill_reason and worker.state is not EXITING
-        if unused and not self.closed and self.backoff.ended_unused(worker.since, now):
+        if unused and counts and self.backoff.ended_unused(worker.since, now):
             self._start_failed(how, now)
         if job is not None and not worker.kill_reason:
             self._crash_loops.note(job, now)
@@ -239,7 +250,7 @@ class Scheduler(JobQueue[Worker]):
         after = f", {now - job.started:.3f} s into the job{report}" if job is not None else ""
         self._leave_work(worker, WorkerDied(f"{how}{after}", exit_code), now)
         worker.state = DYING
-        if not worker.started and not self.closed:
+        if not worker.started and counts:
             self._start_failed(worker.start_error or how, now)
         self._fill_slots(now)
         self._dispatch(now)
@@ -328,12 +339,17 @@ class Scheduler(JobQueue[Worker]):
 
     def _fill_slots(self, now: float) -> None:
         """Start the missing workers; after a failed start one at a time, and after its pause."""
-        while self.can_start and not self.closed and now >= self.backoff.resume_at and self._slot_is_free():
-            self._workers_made += 1
-            worker = Worker(self._workers_made, now)
-            self.workers[worker.number] = worker
-            self.todo.append(StartWorker(worker))
-            self._wake_at(worker.deadline)
+        generation = self.generation
+        while generation.can_start and not self.closed and now >= self.backoff.resume_at and self._slot_is_free():
+            self._start_worker(generation, now)
+
+    def _start_worker(self, generation: Generation, now: float) -> Worker:
+        self._workers_made += 1
+        worker = Worker(self._workers_made, now, generation, self.start_limit)
+        self.workers[worker.number] = worker
+        self.todo.append(StartWorker(worker))
+        self._wake_at(worker.deadline)
+        return worker
 
     def _slot_is_free(self) -> bool:
         holders = [worker for worker in self.workers.values() if worker.holds_slot]
@@ -342,11 +358,13 @@ class Scheduler(JobQueue[Worker]):
         too_many = len(self.workers) - given_up >= PROCESSES_PER_SLOT * self.size
         return len(holders) < self.size and not one_at_a_time and not too_many
 
-    def lost_forkserver(self) -> None:
-        """The forkserver has died. All workers die with it: `died` follows for each."""
-        self.can_start = False
-        for worker in self.workers.values():
+    def lost_forkserver(self, generation: Generation) -> list[Worker]:
+        """The forkserver of a generation has died. Its workers, which are returned, die with it: `died` follows."""
+        generation.can_start = False
+        workers = [worker for worker in self.workers.values() if worker.generation is generation]
+        for worker in workers:
             worker.kill_reason = worker.kill_reason or "lost its forkserver"
+        return workers
 
     def close(self, now: float) -> list[Instruction]:
         """End all jobs and workers for good: idle workers exit in order, the others are killed."""

@@ -133,12 +133,29 @@ class Slot:
         return next((job for job in self.jobs if job.state is not DONE), None)
 
 
+class Generation:
+    """A program, the forkserver that has loaded it, and the workers of that forkserver. The scheduler does not use
+    `forkserver`.
+    """
+
+    __slots__ = ("can_start", "forkserver", "label")
+
+    def __init__(self, label: str = "") -> None:
+        self.label = label
+        self.can_start = False  # its forkserver can fork workers
+        self.forkserver: Any = None
+
+    def __repr__(self) -> str:
+        return f"<Generation {self.label!r}>"
+
+
 class Worker(Slot):
     """One worker process. The dispatcher uses `channel`; the scheduler does not."""
 
     __slots__ = (
         "channel",
         "deadline",
+        "generation",
         "holds_slot",
         "kill_reason",
         "number",
@@ -149,13 +166,14 @@ class Worker(Slot):
         "started",
     )
 
-    def __init__(self, number: int, now: float) -> None:
+    def __init__(self, number: int, now: float, generation: Generation, start_limit: float = START_LIMIT) -> None:
         super().__init__()
         self.number = number
+        self.generation = generation
         self.state = STARTING
         self.started = False  # it has been ready
         self.since = now  # when it was started, or became ready
-        self.deadline = now + START_LIMIT  # by which it must have reached its next state
+        self.deadline = now + start_limit  # by which it must have reached its next state
         self.holds_slot = True  # no successor may start beside it
         self.retiring = False  # it gets no further jobs, and exits when its successor is ready
         self.replaced = False  # its successor is ready: it exits after its present job
@@ -186,6 +204,8 @@ class WorkerStatus(NamedTuple):
     """Jobs that it has been given."""
     is_replaced: bool
     """It ends when its successor is ready and its job has ended."""
+    generation: str
+    """The label of its generation."""
 
 
 def status_of(worker: Worker, pid: int, now: float) -> WorkerStatus:
@@ -193,6 +213,5 @@ def status_of(worker: Worker, pid: int, now: float) -> WorkerStatus:
     job = worker.job
     job_age = now - job.started if job is not None else 0.0
     is_replaced = not worker.holds_slot or worker.retiring
-    return WorkerStatus(
-        worker.number, pid, worker.state.value, now - worker.since, job, job_age, worker.starts, is_replaced
-    )
+    age, label = now - worker.since, worker.generation.label
+    return WorkerStatus(worker.number, pid, worker.state.value, age, job, job_age, worker.starts, is_replaced, label)

@@ -80,7 +80,7 @@ class PoolMetrics:
         return PoolObserver(
             _job_counter(jobs, self._waited.of(pool), self._ran.of(pool)),
             lambda error: jobs[outcome_name(error)].add(),
-            lambda cause: ends[cause].add(),
+            lambda _, cause: ends[cause].add(),
         )
 
     def _now(self) -> Iterable[Metric]:
