@@ -23,7 +23,7 @@ FLOORS = [
     {"web"},
     {"openapi"},
     {"runtime"},
-    {"jobs", "dashboard"},
+    {"jobs", "dashboard", "grpc"},
     {"server"},
     {"testing.py"},
     {"cli", "pytest_plugin.py"},

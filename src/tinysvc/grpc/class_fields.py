@@ -1,0 +1,139 @@
+"""The fields of a class as its documents have them: of dataclasses, Structs, attrs, TypedDict, NamedTuple, pydantic."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple, get_args, get_origin
+
+import msgspec
+from msgspec import inspect as inspection
+
+from ..binding.aliases import readable_fields, substituted, without_aliases
+from ..core.sse import Event
+
+UNKNOWN: Any = object()
+"""The default of a field whose absence is no value, or whose default differs each time."""
+
+REQUIRED: Any = object()
+"""The default of a required field."""
+
+
+class ClassField(NamedTuple):
+    """One field of a class."""
+
+    name: str
+    key: str
+    """Its name in a document."""
+    annotation: Any
+    default: Any
+    """The default, REQUIRED or UNKNOWN."""
+
+
+class ClassFields(NamedTuple):
+    """The fields of a class, and the way in which its documents are written."""
+
+    fields: list[ClassField]
+    plain: Literal["object", "array"] = "object"
+    tag: tuple[str, str | int] | None = None
+
+
+def fields_of(annotation: Any) -> ClassFields | None:
+    """The fields of a class, also of a generic one with its arguments. None for a type that is no such class.
+
+    Raises:
+        Exception: msgspec or pydantic cannot read the class.
+    """
+    kind = get_origin(annotation) or annotation
+    if kind is Event:
+        return ClassFields(list(_EVENT))
+    if hasattr(kind, "model_fields") and hasattr(kind, "model_validate_json"):
+        return ClassFields(list(_of_model(kind)))
+    if not is_class_with_fields(kind):
+        return None
+    with readable_fields(annotation):
+        info: Any = inspection.type_info(annotation)
+    while isinstance(info, inspection.Metadata):
+        info = info.type
+    parameters = dict(zip(getattr(kind, "__parameters__", ()), get_args(annotation), strict=False))
+    hints = typing.get_type_hints(kind, include_extras=True)
+    fields = [
+        ClassField(
+            each.name,
+            each.encode_name,
+            without_aliases(substituted(_bare(hints.get(each.name, Any)), parameters)),
+            _default_of(each),
+        )
+        for each in info.fields
+    ]
+    is_array = isinstance(info, inspection.NamedTupleType) or getattr(info, "array_like", False)
+    tag = (info.tag_field, info.tag) if getattr(info, "tag", None) is not None else None
+    return ClassFields(fields, "array" if is_array else "object", tag)
+
+
+def is_class_with_fields(kind: Any) -> bool:
+    """Whether msgspec reads the class as a document with fields."""
+    return isinstance(kind, type) and (
+        issubclass(kind, msgspec.Struct)
+        or hasattr(kind, "__dataclass_fields__")
+        or hasattr(kind, "__attrs_attrs__")
+        or typing.is_typeddict(kind)
+        or (issubclass(kind, tuple) and hasattr(kind, "_fields"))
+    )
+
+
+_ABOUT_FIELDS = (typing.Required, typing.NotRequired, typing.Final, getattr(typing, "ReadOnly", typing.Final))
+
+
+def _bare(hint: Any) -> Any:
+    """A hint without `Required`, `NotRequired`, `ReadOnly` and `Final`."""
+    while get_origin(hint) in (
+        typing.Required,
+        typing.NotRequired,
+        typing.Final,
+        getattr(typing, "ReadOnly", typing.Final),
+    ):
+        hint = get_args(hint)[0]
+    return hint
+
+
+def _default_of(field: inspection.Field) -> Any:
+    if field.required:
+        return REQUIRED
+    if field.default_factory is not msgspec.NODEFAULT:
+        return made_default(field.default_factory)
+    return UNKNOWN if field.default is msgspec.NODEFAULT else field.default
+
+
+def made_default(factory: Any) -> Any:
+    """An empty collection, if the factory makes one; UNKNOWN for any other default."""
+    return factory() if factory in (list, dict, set, tuple, frozenset) else UNKNOWN
+
+
+def has_type_variables(hint: Any) -> bool:
+    """Whether a hint is that of a generic class without its arguments."""
+    return hint is None or isinstance(hint, typing.TypeVar) or bool(getattr(hint, "__parameters__", ()))
+
+
+def _of_model(kind: Any) -> Iterator[ClassField]:
+    hints = typing.get_type_hints(kind, include_extras=True)
+    parameters = getattr(kind, "__pydantic_generic_metadata__", {})
+    arguments = dict(
+        zip(getattr(parameters.get("origin"), "__parameters__", ()), parameters.get("args", ()), strict=False)
+    )
+    for name, info in kind.model_fields.items():
+        annotation = without_aliases(substituted(_bare(hints.get(name, info.annotation)), arguments))
+        if info.is_required():
+            default = REQUIRED
+        else:
+            default = made_default(info.default_factory) if info.default_factory else info.default
+        alias = info.validation_alias if isinstance(info.validation_alias, str) else info.alias
+        yield ClassField(name, alias or name, annotation, default)
+
+
+_EVENT = (
+    ClassField("data", "data", Any, None),
+    ClassField("event", "event", str, ""),
+    ClassField("id", "id", str, ""),
+    ClassField("retry", "retry", int | None, None),
+)

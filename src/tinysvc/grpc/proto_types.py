@@ -1,0 +1,319 @@
+"""Types as shapes: which message, field or scalar of protobuf each type becomes.
+
+    int               int64           a class with fields    a message
+    float             double          Enum                   an enum; its zero is X_UNSPECIFIED
+    bool, str, bytes  the same        list, set, tuple[T, ...]  repeated
+    datetime          Timestamp       dict                   map
+    timedelta         Duration        T | None, a default    optional
+    Literal, UUID, Decimal, date, time  string               any other union  oneof
+    Any               Value           None                   NullValue
+
+A field of protobuf cannot hold everything: not None beside a default, not a list of lists, not a list that may be None.
+Such a type becomes a message with one field, `value`: see `Types.wrapper`.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import enum
+import types
+import uuid
+from collections import abc
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+import msgspec
+
+from ..binding.aliases import is_recursive_alias, without_aliases
+from .class_fields import REQUIRED, UNKNOWN, ClassField, fields_of
+from .field import Field
+from .message_errors import NoMapping
+from .proto_names import Names, camel, is_identifier, snake
+from .shapes import DURATION, NULL, TIMESTAMP, VALUE, EnumShape, EnumValue, Kind, Leaf, MessageShape, Presence, Slot
+
+STRING, INT64 = Leaf("string"), Leaf("int64")
+
+LEAVES: dict[Any, Leaf] = {
+    bool: Leaf("bool"),
+    int: INT64,
+    float: Leaf("double"),
+    str: STRING,
+    bytes: Leaf("bytes"),
+    bytearray: Leaf("bytes"),
+    memoryview: Leaf("bytes"),
+    datetime.datetime: Leaf(TIMESTAMP),
+    datetime.timedelta: Leaf(DURATION),
+    datetime.date: STRING,
+    datetime.time: STRING,
+    uuid.UUID: STRING,
+    decimal.Decimal: STRING,
+    Any: Leaf(VALUE),
+    object: Leaf(VALUE),
+    None: Leaf(NULL),
+    type(None): Leaf(NULL),
+}
+
+LISTS = (list, set, frozenset, abc.Sequence, abc.MutableSequence, abc.Collection, abc.Set, abc.MutableSet, abc.Iterable)
+MAPS = (dict, abc.Mapping, abc.MutableMapping)
+
+_MESSAGES = frozenset({TIMESTAMP, DURATION})
+"""Leaves that are messages: they are absent, or have a value."""
+
+
+class Types:
+    """The shapes of several types. A class that they share has one shape.
+
+    Args:
+        names: The names of the package.
+    """
+
+    def __init__(self, names: Names) -> None:
+        self._names = names
+        self._known: dict[Any, MessageShape | EnumShape] = {}
+        self._labels: dict[int, str] = {}
+
+    # Fields
+
+    def slot(self, name: str, annotation: Any, default: Any = REQUIRED, key: str | int | None = None) -> Slot:
+        """The field for a value of this type. NoMapping if it has none."""
+        if not is_identifier(name):
+            raise NoMapping(f"{name!r} is no name for a field in protobuf; use ASCII letters, digits and underscores")
+        key = name if key is None else key
+        found, declared = flattened(annotation)
+        values = [each for each in found if each not in (None, type(None))]
+        is_null = len(values) < len(found)
+        has_default = default is not REQUIRED
+        presence: Presence = "optional" if has_default or is_null else "required"
+        hides_null = is_null and has_default and default is not None
+        if len(values) == 1 and not hides_null:
+            slot = self._single(name, values[0], presence, default)
+            slot.is_null = is_null and not has_default
+        elif not values:
+            slot = Slot(name, LEAVES[None], presence=presence, is_null=True)
+        else:
+            slot = self._oneof(name, [*values, None] if hides_null else values)
+            slot.presence, slot.is_null = presence, is_null and not has_default
+        slot.key, slot.declared = key, declared
+        if declared and slot.form == "oneof":
+            raise NoMapping(f"Field({declared}) gives one number to the several fields of a union; leave it out")
+        return slot
+
+    def _single(self, name: str, annotation: Any, presence: Presence, default: Any) -> Slot:
+        origin, arguments = get_origin(annotation) or annotation, get_args(annotation)
+        is_list, is_map = is_list_type(annotation), origin in MAPS
+        if (is_list or is_map) and presence == "optional" and not _is_empty(default):
+            return Slot(name, self.wrapper(annotation), presence=presence)
+        if is_list:
+            return Slot(name, self.kind(arguments[0] if arguments else Any), "repeated")
+        if is_map:
+            key, value = arguments or (str, Any)
+            return Slot(name, self.kind(value), "map", key_kind=self._key(key))
+        kind = self.kind(annotation)
+        if kind == LEAVES[Any] and presence == "required":
+            return Slot(name, kind, presence="optional", is_null=True)
+        if isinstance(kind, Leaf) and kind.type not in _MESSAGES and presence == "required":
+            presence = "implicit"
+        return Slot(name, kind, presence=presence)
+
+    def _oneof(self, name: str, values: Iterable[Any]) -> Slot:
+        names, members = Names(), []
+        for each in values:
+            kind = self.kind(each)
+            suffix = "null" if each is None else snake(self.label(kind))
+            accepts = frozenset(get_args(each)) if get_origin(each) is Literal else None
+            members.append(Slot(names.take(f"{name}_{suffix}"), kind, accepts=accepts, is_member=True))
+        return Slot(name, form="oneof", members=members)
+
+    def _key(self, annotation: Any) -> Leaf:
+        """The type of the keys of a map: text, numbers or truth values; other types are texts in JSON, too."""
+        values, _ = flattened(annotation)
+        kinds = {self.kind(each) for each in values}
+        leaf = kinds.pop() if len(kinds) == 1 else None
+        if isinstance(leaf, EnumShape):
+            plain = {type(each.plain) for each in leaf.values if each.plain is not None}
+            return INT64 if plain == {int} else STRING
+        if not isinstance(leaf, Leaf) or leaf.type not in ("string", "int64", "bool", "double", VALUE):
+            raise NoMapping(f"a dict with keys of type {annotation!r} has no map in protobuf; use keys of text")
+        return leaf if leaf.type in ("string", "int64", "bool") else STRING
+
+    # Kinds
+
+    def kind(self, annotation: Any) -> Kind:
+        """What a single value of this type becomes, which is never absent. NoMapping if there is nothing."""
+        found, _ = flattened(annotation)
+        only = found[0]
+        if len(found) > 1 or is_list_type(only) or (get_origin(only) or only) in MAPS or is_recursive_alias(only):
+            return self.wrapper(annotation)
+        if get_origin(only) is Literal:
+            return self._literal(only)
+        origin = get_origin(only) or only
+        try:
+            if (leaf := LEAVES.get(origin)) is not None:
+                return leaf
+        except TypeError:
+            raise _unknown(only) from None
+        if isinstance(origin, type) and issubclass(origin, enum.Enum):
+            return self._enum(origin)
+        if origin is tuple:
+            return self._tuple(only)
+        return self._message(only)
+
+    def _literal(self, annotation: Any) -> Leaf:
+        kinds = {type(each) for each in get_args(annotation)}
+        return LEAVES[kinds.pop()]
+
+    def _enum(self, kind: type[enum.Enum]) -> EnumShape:
+        if (known := self._known.get(kind)) is not None:
+            assert isinstance(known, EnumShape)
+            return known
+        shape = EnumShape(self._name(kind.__name__, kind), [])
+        self._known[kind] = shape
+        prefix, names = snake(shape.name).upper(), Names()
+        names.take(f"{prefix}_UNSPECIFIED")
+        shape.values.append(EnumValue(f"{prefix}_UNSPECIFIED", None))
+        for member in kind:
+            if not is_identifier(member.name) or type(member.value) not in (str, int):
+                raise NoMapping(
+                    f"{kind.__name__}.{member.name} has no value of an enum in protobuf; "
+                    "give it an ASCII name, and a text or an integer as its value"
+                )
+            name = f"{prefix}_{member.name.upper()}"
+            if name == f"{prefix}_UNSPECIFIED":
+                shape.values[0].plain = member.value
+                continue
+            shape.values.append(EnumValue(names.take(name), member.value))
+        return shape
+
+    def _tuple(self, annotation: Any) -> MessageShape:
+        if (known := self._known.get(annotation)) is not None:
+            assert isinstance(known, MessageShape)
+            return known
+        shape = MessageShape("", plain="array")
+        self._known[annotation] = shape
+        for number, each in enumerate(get_args(annotation)):
+            shape.slots.append(self.slot(f"item_{number + 1}", each, key=number))
+        labels = [self._slot_label(each) for each in shape.slots]
+        shape.name = self._names.take("".join(labels) + "Tuple")
+        return shape
+
+    def _message(self, annotation: Any) -> MessageShape:
+        if (known := self._known.get(annotation)) is not None:
+            assert isinstance(known, MessageShape)
+            return known
+        try:
+            declared = fields_of(annotation)
+        except Exception as error:
+            raise NoMapping(f"{annotation!r} cannot be read: {error}") from error
+        if declared is None:
+            raise _unknown(annotation)
+        origin = get_origin(annotation) or annotation
+        shape = MessageShape("", plain=declared.plain, tag=declared.tag, about=_about(origin))
+        self._known[annotation] = shape
+        arguments = "".join(self.label_of(each) for each in get_args(annotation))
+        shape.name = self._name(camel(origin.__name__) + arguments, origin)
+        for position, field in enumerate(declared.fields):
+            shape.slots.append(self._class_slot(field, position, origin, declared.plain == "array"))
+        return shape
+
+    def _class_slot(self, field: ClassField, position: int, kind: Any, in_array: bool) -> Slot:
+        try:
+            return self.slot(field.name, field.annotation, field.default, position if in_array else field.key)
+        except NoMapping as error:
+            raise NoMapping(f"{kind.__name__}.{field.name}: {error}") from None
+
+    def wrapper(self, annotation: Any) -> MessageShape:
+        """A message with one field, for a value that cannot be an item, a member of a oneof, or absent."""
+        found, _ = flattened(annotation)
+        key = ("wrapper", *found)
+        if (known := self._known.get(key)) is not None:
+            assert isinstance(known, MessageShape)
+            return known
+        shape = MessageShape("", plain="value")
+        self._known[key] = shape
+        if len(found) == 1 and is_recursive_alias(found[0]):
+            shape.name = self._names.take(camel(found[0].__name__))
+            annotation = found[0].value()
+        slot = self.slot("value", annotation)
+        shape.slots.append(slot)
+        shape.name = shape.name or self._names.take(self._slot_label(slot))
+        return shape
+
+    # Names
+
+    def label(self, kind: Kind) -> str:
+        """The name of a kind as a part of another name."""
+        return camel(kind.name.rpartition(".")[2]).removesuffix("Value") or "Value"
+
+    def label_of(self, annotation: Any) -> str:
+        return self.label(self.kind(annotation))
+
+    def _slot_label(self, slot: Slot) -> str:
+        if slot.form == "oneof":
+            label = "Or".join(self.label(each.kind) for each in slot.members if each.kind is not None)
+        else:
+            assert slot.kind is not None
+            label = self.label(slot.kind)
+        if slot.form == "map":
+            assert slot.key_kind is not None
+            return f"{label}Map" if slot.key_kind == STRING else f"{self.label(slot.key_kind)}{label}Map"
+        if slot.form == "repeated":
+            return f"{label}List"
+        return f"Optional{label}" if slot.is_null else label
+
+    def _name(self, wanted: str, kind: Any) -> str:
+        wanted = wanted.lstrip("_") or wanted
+        if not is_identifier(wanted):
+            raise NoMapping(f"{wanted!r} is no name for a message in protobuf; name the class in ASCII")
+        wanted = wanted[0].upper() + wanted[1:]
+        return self._names.take(wanted, camel(kind.__module__.rpartition(".")[2]) + wanted)
+
+
+def flattened(annotation: Any) -> tuple[list[Any], int]:
+    """The members of a union, with one Literal for each kind of literal; and the number that `Field` declares."""
+    found: list[Any] = []
+    declared = 0
+
+    def add(part: Any) -> None:
+        nonlocal declared
+        origin = get_origin(part)
+        if origin is Annotated:
+            inner, *extras = get_args(part)
+            declared = next((each.number for each in extras if isinstance(each, Field)), declared)
+            add(inner)
+        elif origin in (Union, types.UnionType):
+            for each in get_args(part):
+                add(each)
+        elif origin is Literal:
+            for kind in dict.fromkeys(type(each) for each in get_args(part)):
+                values = tuple(each for each in get_args(part) if type(each) is kind)
+                found.append(None if kind is type(None) else Literal[values])
+        elif isinstance(part, TypeVar):
+            add(part.__bound__ or Union[part.__constraints__] if part.__bound__ or part.__constraints__ else Any)  # noqa: UP007
+        elif part is not msgspec.UnsetType and part not in found:
+            found.append(part)
+
+    add(without_aliases(annotation))
+    return found or [None], declared
+
+
+def is_list_type(annotation: Any) -> bool:
+    """Whether the items of a value of this type are repeated."""
+    origin, arguments = get_origin(annotation) or annotation, get_args(annotation)
+    return origin in LISTS or (origin is tuple and (not arguments or arguments[-1] is ...))
+
+
+def _is_empty(default: Any) -> bool:
+    return default is not UNKNOWN and default is not REQUIRED and default is not None and not default
+
+
+def _about(kind: Any) -> str:
+    text = (kind.__dict__.get("__doc__") or "").strip().partition("\n")[0]
+    return "" if text.startswith(f"{kind.__name__}(") else text
+
+
+def _unknown(annotation: Any) -> NoMapping:
+    return NoMapping(
+        f"{annotation!r} has no type in protobuf; use a dataclass, Struct, TypedDict, attrs or pydantic class, "
+        "or a standard type"
+    )

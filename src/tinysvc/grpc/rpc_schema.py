@@ -1,0 +1,254 @@
+"""The gRPC service of some routes: its methods, its descriptors, and the text of its .proto file."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+from ..binding.annotations import hints_of, options, without_annotated
+from ..binding.inputs import Input
+from ..binding.results import is_stream
+from ..core.errors import ConfigurationError
+from ..core.form_data import UploadFile
+from ..core.responses import Response
+from ..service.plan import Plan
+from ..service.resources import binders_of
+from .class_fields import REQUIRED
+from .codec import Codec, Parts, result_annotation
+from .descriptors import Rpc, file_descriptor, with_imports
+from .message_errors import NoMapping
+from .proto_names import Names, camel, package_of
+from .proto_types import Types
+from .shapes import EMPTY, Leaf, MessageShape, named_kinds
+
+IN_MESSAGE = frozenset({"path", "query", "form", "json", "bytes", "whole form"})
+"""The places whose values are fields of the request; headers and cookies come from metadata."""
+
+
+@dataclass(frozen=True, eq=False)
+class Method:
+    """One route as a method of gRPC."""
+
+    service: str
+    """With its package, as in "inference.Inference"."""
+    name: str
+    plan: Plan
+    codec: Codec
+    client_streams: bool
+    server_streams: bool
+
+    @property
+    def path(self) -> str:
+        """The full name, as it stands in requests: "/inference.Inference/Predict"."""
+        return f"/{self.service}/{self.name}"
+
+
+@dataclass(frozen=True, eq=False)
+class RpcSchema:
+    """The gRPC service of some routes."""
+
+    service: str
+    """With its package."""
+    methods: list[Method]
+    file_descriptor_set: bytes
+    text: str
+    """The .proto file."""
+    left_out: list[tuple[Plan, str]]
+    """The routes that only HTTP can serve, each with the reason."""
+    notes: list[str] = field(default_factory=list)
+    """What the author should know, such as a .proto file that lacks new fields."""
+
+    @classmethod
+    def of(cls, service_name: str, plans: Iterable[Plan], lock: str | None = None) -> RpcSchema:
+        """The schema of these routes.
+
+        Args:
+            service_name: Name of the service, which becomes package and service of gRPC.
+            plans: The routes.
+            lock: Text of the committed .proto file, which says the numbers of the fields. None: there is no such file.
+
+        Raises:
+            ConfigurationError: A type has no counterpart in protobuf, two methods have one name, or the types have
+                changed against the lock.
+        """
+        return _Builder(service_name).build(plans, lock)
+
+
+@dataclass
+class _Draft:
+    """A method before its messages have names and numbers."""
+
+    plan: Plan
+    name: str
+    request: MessageShape
+    reply: MessageShape | Leaf
+    is_bare: bool
+    server_streams: bool
+    stream_parameter: str = ""
+
+
+class _Builder:
+    def __init__(self, service_name: str) -> None:
+        self.package = package_of(service_name)
+        self.service = camel(service_name)
+        self.names = Names(self.service)
+        self.types = Types(self.names)
+        self.drafts: dict[str, _Draft] = {}
+        self.left_out: list[tuple[Plan, str]] = []
+
+    def build(self, plans: Iterable[Plan], lock: str | None) -> RpcSchema:
+        for plan in plans:
+            if reason := only_http(plan):
+                self.left_out.append((plan, reason))
+            else:
+                self._add(plan)
+        drafts = list(self.drafts.values())
+        for draft in drafts:
+            self._name(draft)
+        kinds = named_kinds(*[kind for each in drafts for kind in (each.request, each.reply)])
+        number_in_order(kinds)
+        rpcs = [
+            Rpc(each.name, each.request.name, each.reply.name, bool(each.stream_parameter), each.server_streams)
+            for each in drafts
+        ]
+        files = with_imports(file_descriptor(self.package, self.service, kinds, rpcs))
+        service = f"{self.package}.{self.service}"
+        methods = [
+            Method(
+                service,
+                each.name,
+                each.plan,
+                Codec(self._parts(each, files)),
+                bool(each.stream_parameter),
+                each.server_streams,
+            )
+            for each in drafts
+        ]
+        return RpcSchema(service, methods, files, "", self.left_out)
+
+    def _parts(self, draft: _Draft, files: bytes) -> Parts:
+        route = draft.plan.route
+        return Parts(
+            route.function,
+            resource_functions(draft.plan),
+            route.batch is not None,
+            draft.request,
+            draft.reply,
+            draft.is_bare,
+            draft.stream_parameter,
+            self.package,
+            files,
+        )
+
+    def _add(self, plan: Plan) -> None:
+        function = plan.route.function
+        name = camel(function.__name__)
+        if (other := self.drafts.get(name)) is not None:
+            if other.plan.route.function is function:
+                return  # a second path of the same handler
+            raise ConfigurationError.at(
+                function,
+                f"its method in gRPC is {name}, and so is that of {other.plan.route.function.__qualname__}; rename one",
+            )
+        try:
+            reply, is_bare = self._reply(result_annotation(function, batched=plan.route.batch is not None))
+        except NoMapping as error:
+            raise no_mapping(plan, "its result", error) from None
+        streams = is_stream(hints_of(function).get("return", Any)) or is_generator(function)
+        streamed = next((each.parameter for each in plan.binder.inputs if each.place == "stream"), "")
+        self.drafts[name] = _Draft(plan, name, self._request(plan), reply, is_bare, streams, streamed)
+
+    def _request(self, plan: Plan) -> MessageShape:
+        """The message of the parameters; of a stream of requests, that of its item."""
+        streamed = [each for each in plan.binder.inputs if each.place == "stream"]
+        inputs: dict[str, Input] = {}
+        for each in plan.inputs:
+            if each.place in IN_MESSAGE:
+                inputs.setdefault(each.parameter, each)  # a resource and the handler may take the same
+        if streamed and inputs:
+            raise ConfigurationError.at(
+                plan.route.function,
+                f"cannot be served over gRPC: beside the stream {streamed[0].parameter} it takes {min(inputs)}, which "
+                "no message of a stream has; take it from a header, or in each item",
+            )
+        request = MessageShape("")
+        for each in streamed or inputs.values():
+            default = REQUIRED if each.default is inspect.Parameter.empty else each.default
+            annotation = next(iter(get_args(each.annotation)), Any) if streamed else each.annotation
+            try:
+                request.slots.append(self.types.slot(each.parameter, annotation, REQUIRED if streamed else default))
+            except NoMapping as error:
+                raise no_mapping(plan, f"its parameter {each.parameter}", error) from None
+        return request
+
+    def _reply(self, annotation: Any) -> tuple[MessageShape | Leaf, bool]:
+        if annotation in (None, type(None)):
+            return Leaf(EMPTY), False
+        slot = self.types.slot("value", annotation)
+        kind = slot.kind
+        if slot.form == "single" and isinstance(kind, MessageShape) and kind.plain != "value" and not slot.is_null:
+            return kind, False
+        return MessageShape("", [slot]), True
+
+    def _name(self, draft: _Draft) -> None:
+        draft.request.name = self.names.take(f"{draft.name}Request", f"{draft.name}Arguments")
+        if draft.is_bare:
+            assert isinstance(draft.reply, MessageShape)
+            draft.reply.name = self.names.take(f"{draft.name}Reply", f"{draft.name}Result")
+
+
+def number_in_order(kinds: Iterable[Any]) -> None:
+    """Number fields and enum values in their order, beside those whose number is declared."""
+    for kind in kinds:
+        if isinstance(kind, MessageShape):
+            fields = list(kind.fields())
+            taken = {each.declared for each in fields}
+            number = 0
+            for each in fields:
+                if each.declared:
+                    each.number = each.declared
+                    continue
+                number += 1
+                while number in taken:
+                    number += 1
+                each.number = number
+        else:
+            for number, value in enumerate(kind.values):
+                value.number = number
+
+
+def only_http(plan: Plan) -> str:
+    """Why only HTTP can serve a route; "" if gRPC can, too."""
+    if plan.route.durable is not None:
+        return "it accepts durable jobs"
+    for each in plan.binder.inputs:
+        if each.place == "of_request" and not getattr(each.annotation, "for_calls", False):
+            return f"its parameter {each.parameter} takes a connection of its own"
+    if any(each.place == "form" and is_upload(each.annotation) for each in plan.inputs):
+        return "it takes an upload"
+    if plan.binder.takes_request and not any(each.place in (*IN_MESSAGE, "stream") for each in plan.inputs):
+        return "it takes the request, and nothing that a message has"
+    annotation = without_annotated(hints_of(plan.route.function).get("return", Any))
+    if any(isinstance(each, type) and issubclass(each, Response) for each in options(annotation)):
+        return "its result is a Response"
+    return ""
+
+
+def resource_functions(plan: Plan) -> tuple[Callable[..., Any], ...]:
+    """The functions of the resources of a request that take something from it."""
+    binders = binders_of(plan.request_resources, {*plan.server_resources, *plan.request_resources})
+    return tuple(each.function for each in binders if any(taken.travels for taken in each.inputs))
+
+
+def no_mapping(plan: Plan, place: str, error: NoMapping) -> ConfigurationError:
+    return ConfigurationError.at(plan.route.function, f"cannot be served over gRPC: {place}: {error}")
+
+
+def is_upload(annotation: Any) -> bool:
+    return any(each is UploadFile or UploadFile in get_args(each) for each in options(annotation))
+
+
+def is_generator(function: Any) -> bool:
+    return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)

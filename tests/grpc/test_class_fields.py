@@ -1,0 +1,101 @@
+"""The fields of classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Generic, NamedTuple, NotRequired, TypedDict, TypeVar
+
+import attrs
+import msgspec
+import pytest
+from pydantic import BaseModel
+from pydantic import Field as ModelField
+
+from tinysvc.grpc.class_fields import REQUIRED, UNKNOWN, fields_of
+
+T = TypeVar("T")
+
+
+@dataclass
+class Plain:
+    a: int
+    b: str = "x"
+    c: list[int] = field(default_factory=list)
+    d: list[int] = field(default_factory=lambda: [1])
+
+
+class Renamed(msgspec.Struct, rename="camel", tag="R"):
+    first_name: str
+
+
+class Position(msgspec.Struct, array_like=True):
+    x: int
+
+
+class Pair(NamedTuple):
+    a: int
+    b: str = "x"
+
+
+class Parts(TypedDict):
+    a: int
+    b: NotRequired[str]
+
+
+@attrs.define
+class Attrs:
+    a: int
+    b: int = 2
+
+
+class Model(BaseModel):
+    a: int = ModelField(alias="A")
+    b: list[int] = []
+    c: str | None = None
+
+
+class Page(msgspec.Struct, Generic[T]):
+    items: list[T]
+
+
+class ModelPage(BaseModel, Generic[T]):
+    items: list[T]
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (
+            Plain,
+            [
+                ("a", "a", int, REQUIRED),
+                ("b", "b", str, "x"),
+                ("c", "c", list[int], []),
+                ("d", "d", list[int], UNKNOWN),
+            ],
+        ),
+        (Renamed, [("first_name", "firstName", str, REQUIRED)]),
+        (Position, [("x", "x", int, REQUIRED)]),
+        (Pair, [("a", "a", int, REQUIRED), ("b", "b", str, "x")]),
+        (Parts, [("a", "a", int, REQUIRED), ("b", "b", str, UNKNOWN)]),
+        (Attrs, [("a", "a", int, REQUIRED), ("b", "b", int, 2)]),
+        (Model, [("a", "A", int, REQUIRED), ("b", "b", list[int], []), ("c", "c", str | None, None)]),
+        (Page[int], [("items", "items", list[int], REQUIRED)]),
+        (ModelPage[int], [("items", "items", list[int], REQUIRED)]),
+    ],
+)
+def test_fields(kind: type, expected: list[tuple[str, str, type, object]]) -> None:
+    found = fields_of(kind)
+    assert found is not None
+    assert [tuple(each) for each in found.fields] == expected
+
+
+def test_documents_of_a_class() -> None:
+    found = [fields_of(each) for each in (Plain, Renamed, Position, Pair)]
+    assert [(each.plain, each.tag) for each in found if each] == [
+        ("object", None),
+        ("object", ("type", "R")),
+        ("array", None),
+        ("array", None),
+    ]
+    assert fields_of(int) is None

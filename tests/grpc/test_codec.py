@@ -1,0 +1,117 @@
+"""The codec of a method."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import pytest
+
+from rpc_cases import codec_of, schema_of
+from tinysvc import ApiKey, Batch, Header, HTTPError, Response, cpu_route, io_route
+from tinysvc.binding.replies import UnreadableReply
+from tinysvc.core.errors import UnencodableResult
+from tinysvc.grpc.message_errors import BadMessage
+
+
+@dataclass
+class Line:
+    sku: str
+    count: Annotated[int, msgspec.Meta(ge=1)]
+
+
+@cpu_route("/buy/{shop}", methods=["POST"])
+def buy(shop: str, lines: list[Line], agent: Annotated[str, Header()], limit: int = 10) -> list[Line]:
+    return lines[:limit]
+
+
+@cpu_route("/score", methods=["POST"], batch=Batch())
+def score(items: list[list[float]]) -> list[float]:
+    return [sum(each) for each in items]
+
+
+@io_route("/count")
+async def count(start: int) -> AsyncIterator[Line]:
+    yield Line("a", start)
+
+
+@io_route("/nothing")
+async def nothing() -> None: ...
+
+
+@io_route("/secret")
+async def secret(key: Annotated[str, ApiKey("key", "query")]) -> str:
+    return key
+
+
+def test_path_query_and_body_are_fields_and_headers_are_not() -> None:
+    codec = schema_of(buy).methods[0].codec
+    assert codec.parameters == ("shop", "lines", "limit")
+    data = codec.encode_arguments({"shop": "x", "lines": [Line("a", 2)], "agent": "me"})
+    assert codec.decode_arguments(data) == {"shop": "x", "lines": [Line("a", 2)], "limit": 10}
+    assert codec.decode_arguments(memoryview(data)) == codec.decode_arguments(data)
+
+
+def test_pickled_codec_reads_the_same_messages_without_grpcio() -> None:
+    codec = schema_of(score).methods[0].codec
+    data = codec.encode_arguments({"items": [1.0, 2.0]})
+    code = (
+        "import pickle, sys; codec = pickle.loads(bytes.fromhex(sys.argv[1])); "
+        "assert codec.decode_arguments(bytes.fromhex(sys.argv[2])) == {'items': [1.0, 2.0]}; "
+        "assert codec.decode_result(codec.encode_result(3.0)) == 3.0; assert 'grpc' not in sys.modules"
+    )
+    command = [sys.executable, "-c", code, pickle.dumps(codec).hex(), data.hex()]
+    folder = Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": str(folder.parent / "support")}
+    subprocess.run(command, check=True, cwd=folder, env=environment)
+
+
+def test_every_fault_is_named_with_its_place() -> None:
+    codec = schema_of(buy).methods[0].codec
+    data = codec.encode_arguments({"shop": "x", "lines": [Line("a", 0), Line("b", 1), Line("c", -1)]})
+    with pytest.raises(BadMessage) as failed:
+        codec.decode_arguments(data)
+    assert failed.value.faults == [
+        ("lines[0].count", "Expected `int` >= 1"),
+        ("lines[2].count", "Expected `int` >= 1"),
+    ]
+
+
+def test_bytes_that_are_no_message_are_refused() -> None:
+    with pytest.raises(BadMessage, match="no message of this method"):
+        schema_of(buy).methods[0].codec.decode_arguments(b"\xff\xff")
+
+
+def test_missing_key_is_401() -> None:
+    codec = schema_of(secret).methods[0].codec
+    with pytest.raises(HTTPError) as failed:
+        codec.decode_arguments(b"")
+    assert failed.value.status == 401
+    assert codec.decode_arguments(codec.encode_arguments({"key": "x"})) == {"key": "x"}
+
+
+def test_items_of_a_stream_and_no_result() -> None:
+    streamed, empty = schema_of(count, nothing).methods
+    assert (streamed.server_streams, empty.server_streams) == (True, False)
+    assert streamed.codec.decode_item(streamed.codec.encode_item(Line("a", 1))) == Line("a", 1)
+    assert empty.codec.encode_result(None) == b""
+    assert empty.codec.decode_result(b"") is None
+    with pytest.raises(UnencodableResult, match="its annotation says None"):
+        empty.codec.encode_result(7)
+
+
+def test_result_that_does_not_fit_the_annotation() -> None:
+    codec = codec_of(Line)
+    with pytest.raises(UnencodableResult, match="only HTTP has"):
+        codec.encode_result(Response("x"))
+    with pytest.raises(UnreadableReply, match="Expected `int` >= 1"):
+        codec.decode_result(codec.encode_result({"sku": "a", "count": 0}))
+    with pytest.raises(UnreadableReply, match="no message of this method"):
+        codec.decode_result(b"\xff")

@@ -1,0 +1,15 @@
+"""Shapes: the messages and enums inside others."""
+
+from __future__ import annotations
+
+from tinysvc.grpc.shapes import EnumShape, Leaf, MessageShape, Slot, named_kinds
+
+
+def test_kinds_are_found_once_in_their_order() -> None:
+    color = EnumShape("Color", [])
+    tree = MessageShape("Tree")
+    tree.slots = [Slot("child", tree), Slot("color", color), Slot("size", Leaf("int64"))]
+    both = Slot("x", form="oneof", members=[Slot("x_tree", tree), Slot("x_color", color)])
+    root = MessageShape("Root", [both])
+    assert named_kinds(root, tree) == [root, tree, color]
+    assert [each.name for each in root.fields()] == ["x_tree", "x_color"]
