@@ -18,7 +18,8 @@ def test_version_that_is_set_aside_meanwhile_is_put_back(tmp_path: Path, monkeyp
 
     def swept(entry: str, content: bytes) -> bool:
         monkeypatch.undo()
-        store.storage.move(key, swept_key(key))
+        store.storage.copy(key, swept_key(key, "nonce"))
+        store.storage.delete(key)
         return create(entry, content)
 
     monkeypatch.setattr(store.storage, "create", swept)

@@ -18,7 +18,7 @@ from tinysvc.models.errors import (
     UnknownVersion,
     VersionRefused,
 )
-from tinysvc.models.layout import alias_key, blob_key, manifest_key
+from tinysvc.models.layout import alias_key, blob_key, manifest_key, swept_key
 from tinysvc.models.local_copies import ArtifactVersion, LocalCopies
 from tinysvc.models.storage import MAX_DOCUMENT, Listing, MissingKey, Storage, StoredKey
 from tinysvc.models.store import ModelStore
@@ -80,7 +80,7 @@ class StorageContract:
         with pytest.raises(MissingKey):
             next(iter(storage.chunks("churn/2.json")))
         with pytest.raises(MissingKey):
-            storage.move("churn/2.json", "churn/3.json")
+            storage.copy("churn/2.json", "churn/3.json")
         storage.delete("churn/2.json")
 
     def test_large_document_is_not_read(self, storage: Storage, tmp_path: Path) -> None:
@@ -104,10 +104,12 @@ class StorageContract:
         assert storage.listing("nothing") == Listing((), ())
         assert storage.find("churn/1.json") == found.keys[0]
 
-    def test_moved_key_has_the_time_of_its_move(self, storage: Storage) -> None:
+    def test_copy_has_the_time_of_now(self, storage: Storage) -> None:
         storage.create("churn/1.json", b"old")
         before = storage.find("churn/1.json")
-        storage.move("churn/1.json", "churn/swept/1.json")
+        for _ in range(2):
+            storage.copy("churn/1.json", "churn/swept/1.json")
+        storage.delete("churn/1.json")
         after = storage.find("churn/swept/1.json")
         assert isinstance(before, StoredKey)
         assert isinstance(after, StoredKey)
@@ -329,3 +331,76 @@ class ModelStoreContract:
         with pytest.raises(VersionRefused, match="manifest of churn@1 is damaged"):
             copies.fetch(store, "churn", 1)
         assert "manifest of churn@1 is damaged" in store.verify("churn", 1)[0]
+
+    def test_sweep_keeps_what_is_in_use(self, store: ModelStore, copies: LocalCopies) -> None:
+        for number in range(8):
+            publish(store, content=b"%d" % number)
+        for version in (1, 2, 3):
+            store.move_alias("churn", "production", version)
+        dry = store.sweep(keep=2, older_than=0, dry_run=True)
+        assert store.versions("churn") == [1, 2, 3, 4, 5, 6, 7, 8]
+        swept = store.sweep(keep=2, older_than=0)
+        assert dry.versions == swept.versions == ["churn@1", "churn@4", "churn@5", "churn@6"]
+        assert store.versions("churn") == [2, 3, 7, 8]
+        assert (swept.set_aside, swept.skipped) == (4, [])
+        assert len(store.storage.listing("churn/blobs").keys) == 4
+        assert not store.storage.listing("churn/swept").keys
+        assert not store.storage.listing("churn/swept/blobs").keys
+        assert all(store.verify("churn", version) == [] for version in (2, 3, 7, 8))
+        assert publish(store) == 9
+        again = store.sweep(keep=3, older_than=0)
+        assert (again.versions, again.set_aside, again.removed, again.entries) == ([], 0, 0, 0)
+        assert store.rollback("churn", "production").version == 2
+
+    def test_swept_version_can_be_fetched_for_a_day(self, store: ModelStore, copies: LocalCopies) -> None:
+        for number in range(3):
+            publish(store, content=b"%d" % number)
+        assert store.sweep(keep=1).versions == ["churn@1", "churn@2"]
+        assert store.sweep(keep=1).versions == []
+        assert store.versions("churn") == [3]
+        assert content_of(copies.fetch(store, "churn", 1)) == b"0"
+        with pytest.raises(UnknownVersion):
+            store.move_alias("churn", "production", 1)
+
+    def test_blob_without_a_version_stays_for_a_day(self, store: ModelStore) -> None:
+        publish(store)
+        store.storage.create(blob_key("churn", "ab" * 32), b"of a killed publisher")
+        assert store.sweep().set_aside == 0
+        assert store.sweep(older_than=0).set_aside == len(b"of a killed publisher")
+        assert store.verify("churn", 1) == []
+
+    def test_next_sweep_finishes_a_killed_one(self, store: ModelStore, copies: LocalCopies) -> None:
+        publish(store, alias="production")
+        for key in (manifest_key("churn", 1), blob_key("churn", store.manifest("churn", 1).files[0].sha256)):
+            store.storage.copy(key, swept_key(key, "killed"))
+            store.storage.delete(key)
+        assert store.versions("churn") == []
+        assert content_of(copies.fetch(store, "churn", store.resolve("churn@production"))) == b"weights"
+        store.sweep(older_than=0)
+        assert store.versions("churn") == [1]
+        assert store.verify("churn", 1) == []
+        assert not store.storage.listing("churn/swept/blobs").keys
+
+    def test_sweep_leaves_a_damaged_artifact_alone(self, store: ModelStore) -> None:
+        for name in ("churn", "other"):
+            for number in range(2):
+                publish(store, name=name, content=b"%d" % number)
+        store.storage.create(alias_key("churn", "production", 1), b"damaged")
+        store.storage.create(manifest_key("fraud", 1), b"damaged")
+        store.storage.create(blob_key("fraud", "ab" * 32), b"12345")
+        swept = store.sweep(keep=1, older_than=0)
+        assert swept.versions == ["other@1"]
+        assert [sentence.partition(":")[0] for sentence in swept.skipped] == [
+            "churn was not swept",
+            "fraud was not swept",
+        ]
+        assert store.storage.find(blob_key("fraud", "ab" * 32))
+
+    def test_sweep_shortens_the_log_of_an_alias(self, store: ModelStore) -> None:
+        for number in range(2):
+            publish(store, content=b"%d" % number)
+        for number in range(103):
+            store.move_alias("churn", "production", 1 + number % 2)
+        assert store.sweep().entries == 3
+        assert len(store.alias_log("churn", "production")) == 100
+        assert store.move_alias("churn", "production", 2).number == 104

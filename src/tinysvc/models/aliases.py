@@ -8,7 +8,7 @@ from secrets import token_hex
 from .alias_entries import AliasEntry, current_time
 from .alias_log import decode_entry, encode_entry, previous_entry
 from .errors import AliasMoved, UnknownVersion, VersionRefused
-from .layout import alias_folder, alias_key, manifest_key, numbers_in, swept_key
+from .layout import alias_folder, alias_key, manifest_key, numbers_in
 from .references import ALIAS, check_alias, check_name
 from .storage import MissingKey, Storage
 from .versions import Versions
@@ -113,6 +113,16 @@ class Aliases:
         self._versions.check(name, previous.version)
         return self._append(name, alias, current.number + 1, previous.version, by, previous.number)
 
+    def versions_in_use(self, name: str, alias: str) -> list[int]:
+        """The version that an alias names, and the one that a rollback would restore.
+
+        Raises:
+            VersionRefused: The last entry of the alias is damaged.
+        """
+        current = self.current(name, alias)
+        previous = previous_entry(self.log(name, alias))
+        return [current.version, *([previous.version] if previous else [])]
+
     def _append(self, name: str, alias: str, number: int, version: int, by: str, restores: int = 0) -> AliasEntry:
         entry = AliasEntry(version, by, current_time(), number, restores)
         if not self._storage.create(alias_key(name, alias, number), encode_entry(entry, token_hex(8))):
@@ -124,8 +134,12 @@ class Aliases:
         """A sweep may have set the version aside at the same time, because no alias named it: put it back."""
         key = manifest_key(name, entry.version)
         if self._storage.find(key) is None:
-            with suppress(MissingKey):
-                self._storage.create(key, self._storage.read(swept_key(key)))
+            try:
+                self._storage.copy(self._versions.key_set_aside(key), key)
+            except MissingKey:
+                raise UnknownVersion(
+                    f"{name}@{entry.version} was swept while {name}@{alias} was moved to it: move the alias again"
+                ) from None
 
     def _last_number(self, name: str, alias: str) -> int:
         numbers = numbers_in(self._storage.listing(alias_folder(check_name(name), check_alias(alias))).keys)

@@ -85,8 +85,8 @@ class Storage(Protocol):
         """The keys directly in a folder, as in "churn/aliases" or "" for the topmost one. It need not exist."""
         ...
 
-    def move(self, key: str, new_key: str) -> None:
-        """Make the content available under `new_key`, overwriting it, with the time of now, and then remove `key`.
+    def copy(self, key: str, new_key: str) -> None:
+        """Make the content available under `new_key`, too, with the time of now. An existing `new_key` may be kept.
 
         Raises:
             MissingKey: There is no such key.

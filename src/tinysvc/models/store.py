@@ -18,6 +18,7 @@ from .errors import ModelsError, StoreReadOnly, StoreRefused, VersionRefused
 from .manifest import Manifest
 from .publication import Publication
 from .references import NAME, Reference, check_alias, check_name, parse_reference
+from .retention import Sweep, Swept
 from .signatures import SigningKey, TrustedKeys
 from .storage import Storage
 from .versions import Versions
@@ -200,6 +201,22 @@ class ModelStore:
         except VersionRefused as error:
             return [str(error)]
         return self._versions.faults(manifest)
+
+    def sweep(self, *, keep: int = 10, older_than: float = 86400.0, dry_run: bool = False) -> Swept:
+        """Remove what is no longer needed. A sweep sets versions and blobs aside, a later one removes them.
+
+        The newest versions stay, each version that an alias names, the one that it named before, and their blobs.
+
+        Args:
+            keep: So many of the newest versions of each artifact stay; at least one.
+            older_than: Seconds for which things stay aside, and blobs without a version stay. 0 removes them at once,
+                and is safe only while nothing publishes, moves an alias or fetches.
+            dry_run: Change nothing; report what would be done.
+
+        Raises:
+            StoreReadOnly: This process may not write to the store.
+        """
+        return Sweep(self.storage, self._versions, self._aliases, keep, older_than, dry_run).run()
 
     def _sign(self, manifest: Manifest) -> Manifest:
         return self._signing_key.sign(manifest) if self._signing_key else manifest

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator
 
 from .errors import UnknownVersion, VersionRefused
-from .layout import blob_key, manifest_key, numbers_in, swept_key
+from .layout import blob_key, manifest_key, numbers_in, swept_folder, unswept_key
 from .manifest import Manifest, ManifestFile, decode_manifest
 from .references import check_name
 from .signatures import TrustedKeys
@@ -22,28 +22,27 @@ class Versions:
 
     def numbers(self, name: str) -> list[int]:
         """The numbers of all versions, sorted; empty if there is no such artifact."""
-        try:
-            return numbers_in(self._storage.listing(check_name(name)).keys)
-        except MissingKey:
-            return []
+        return numbers_in(self._storage.listing(check_name(name)).keys)
 
     def manifest(self, name: str, version: int) -> Manifest:
-        """The manifest of a version.
+        """The manifest of a version, also if a sweep has set it aside.
 
         Raises:
             UnknownVersion: There is no such version.
             VersionRefused: The manifest is damaged, or no trusted key has signed it.
         """
-        key = manifest_key(check_name(name), version)
-        try:
-            content = self._read_either(key)
-        except MissingKey:
-            raise UnknownVersion(self._no_version(name, version)) from None
-        except ValueError as error:
-            raise VersionRefused(f"the manifest of {name}@{version} is too large") from error
-        manifest = decode_manifest(name, version, content)
+        manifest = self.unchecked_manifest(name, version)
         self._trusted.check(manifest)
         return manifest
+
+    def unchecked_manifest(self, name: str, version: int) -> Manifest:
+        """The manifest of a version, without a check of its signature.
+
+        Raises:
+            UnknownVersion: There is no such version.
+            VersionRefused: The manifest is damaged.
+        """
+        return decode_manifest(name, version, self._content(name, version))
 
     def blob(self, name: str, sha256: str) -> Iterator[memoryview | bytes]:
         """The content of a file, piece by piece, also if a sweep has set it aside. A piece is valid until the next one.
@@ -55,7 +54,7 @@ class Versions:
         try:
             yield from self._storage.chunks(key)
         except MissingKey:  # raised before the first piece
-            yield from self._storage.chunks(swept_key(key))
+            yield from self._storage.chunks(self.key_set_aside(key))
 
     def check(self, name: str, version: int) -> None:
         """Check that a version exists.
@@ -84,12 +83,31 @@ class Versions:
         same = found.hexdigest() == file.sha256
         return "" if same else f"it has the SHA-256 {found.hexdigest()} instead of {file.sha256}"
 
-    def _read_either(self, key: str) -> bytes:
-        """The content of a key, also if a sweep has set it aside."""
+    def key_set_aside(self, key: str) -> str:
+        """Where a sweep has set a key aside. It may have been put back meanwhile: then the key itself.
+
+        Raises:
+            MissingKey: The key is not there, and was not set aside.
+        """
+        for each in self._storage.listing(swept_folder(key)).keys:
+            if unswept_key(each.key) == key:
+                return each.key
+        if self._storage.find(key) is None:
+            raise MissingKey(key)
+        return key
+
+    def _content(self, name: str, version: int) -> bytes:
+        """The content of a manifest, also if a sweep has set it aside."""
+        key = manifest_key(check_name(name), version)
         try:
-            return self._storage.read(key)
+            try:
+                return self._storage.read(key)
+            except MissingKey:
+                return self._storage.read(self.key_set_aside(key))
         except MissingKey:
-            return self._storage.read(swept_key(key))
+            raise UnknownVersion(self._no_version(name, version)) from None
+        except ValueError as error:
+            raise VersionRefused(f"the manifest of {name}@{version} is too large") from error
 
     def _no_version(self, name: str, version: int) -> str:
         versions = self.numbers(name)
