@@ -45,51 +45,61 @@ class Fault(NamedTuple):
         return f"{job.__name__}{self.job.args}" if isinstance(self.job, partial) else job.__name__
 
 
-FAULTS = [
-    # The worker dies
-    Fault(jobs.segfault, WorkerDied, "SIGSEGV"),
-    Fault(jobs.abort, WorkerDied, "SIGABRT"),
-    Fault(jobs.abort_from_a_thread, WorkerDied, "SIGABRT"),
-    Fault(partial(jobs.exit_now, 0), WorkerDied, "status 0"),
-    Fault(partial(jobs.exit_now, 3), WorkerDied, "status 3"),
-    Fault(jobs.kill_self, WorkerDied, "SIGKILL"),
-    Fault(jobs.start_thread_and_exit, WorkerDied, "status 4"),
-    Fault(jobs.return_deadly, WorkerDied, "SIGKILL"),
-    Fault(jobs.close_all_descriptors, WorkerDied, "status 1"),
-    # The worker breaks the protocol
-    Fault(jobs.die_in_mid_frame, WorkerDied, "status 5"),
-    Fault(jobs.write_garbage, WorkerDied, "was killed: it sent"),
-    # The job does not end
-    Fault(jobs.spin, DeadlineExceeded, "its deadline of 0.3 s", 0.3),
-    Fault(jobs.sleep_in_c, DeadlineExceeded, "its deadline of 0.3 s", 0.3),
-    Fault(jobs.match_catastrophically, DeadlineExceeded, "its deadline of 0.3 s", 0.3),
-    Fault(jobs.sleep_with_signals_blocked, DeadlineExceeded, "its deadline of 0.3 s", 0.3),
-    Fault(jobs.loop_and_ignore_sigterm, DeadlineExceeded, "its deadline of 0.3 s", 0.3),
-    Fault(jobs.stop_self, DeadlineExceeded, "its deadline of 0.3 s", 0.3),
-    # The job raises
-    Fault(jobs.raise_value_error, ValueError, "no such value"),
-    Fault(jobs.raise_deep_chain, ValueError, "number 999"),
-    Fault(jobs.raise_picky, RemoteError, "Picky: picky"),
-    Fault(jobs.raise_unpicklable, RemoteError, "Unpicklable"),
-    Fault(jobs.raise_bad_str, jobs.BadStr),
-    Fault(jobs.raise_system_exit, RemoteError, "SystemExit: 7"),
-    Fault(jobs.raise_keyboard_interrupt, RemoteError, "KeyboardInterrupt"),
-    Fault(jobs.raise_stop_iteration, RemoteError, "StopIteration"),
-    Fault(jobs.raise_generator_exit, RemoteError, "GeneratorExit"),
-    Fault(jobs.raise_cancelled, RemoteError, "CancelledError"),
-    Fault(jobs.raise_memory_error, MemoryError),
-    Fault(jobs.overflow, RecursionError, "maximum recursion depth"),
-    # The result cannot be sent
-    Fault(jobs.return_lambda, (AttributeError, PicklingError, RemoteError), "lambda"),
-    Fault(jobs.return_bomb, RemoteError, "unpickled"),
-    Fault(jobs.return_too_much, ValueError, "max_result_size is 67108864"),
-    Fault(jobs.return_too_deep, RecursionError, "while pickling"),
-    # The job misbehaves without consequences
-    Fault(jobs.start_thread_and_return, "started"),
-    Fault(jobs.change_signals_and_folder, "changed"),
-    Fault(jobs.change_limits, "changed"),
-    Fault(jobs.close_standard_descriptors, "printed"),
-]
+FAULTS = {
+    "The worker dies": [
+        Fault(jobs.segfault, WorkerDied, "SIGSEGV"),
+        Fault(jobs.abort, WorkerDied, "SIGABRT"),
+        Fault(jobs.abort_from_a_thread, WorkerDied, "SIGABRT"),
+        Fault(partial(jobs.exit_now, 0), WorkerDied, "status 0"),
+        Fault(partial(jobs.exit_now, 3), WorkerDied, "status 3"),
+    ],
+    "The worker dies otherwise": [
+        Fault(jobs.kill_self, WorkerDied, "SIGKILL"),
+        Fault(jobs.start_thread_and_exit, WorkerDied, "status 4"),
+        Fault(jobs.return_deadly, WorkerDied, "SIGKILL"),
+        Fault(jobs.close_all_descriptors, WorkerDied, "status 1"),
+    ],
+    "The worker breaks the protocol": [
+        Fault(jobs.die_in_mid_frame, WorkerDied, "status 5"),
+        Fault(jobs.write_garbage, WorkerDied, "was killed: it sent"),
+    ],
+    "The job does not end": [
+        Fault(jobs.spin, DeadlineExceeded, "its deadline of 0.3 s", 0.3),
+        Fault(jobs.sleep_in_c, DeadlineExceeded, "its deadline of 0.3 s", 0.3),
+        Fault(jobs.match_catastrophically, DeadlineExceeded, "its deadline of 0.3 s", 0.3),
+        Fault(jobs.sleep_with_signals_blocked, DeadlineExceeded, "its deadline of 0.3 s", 0.3),
+        Fault(jobs.loop_and_ignore_sigterm, DeadlineExceeded, "its deadline of 0.3 s", 0.3),
+        Fault(jobs.stop_self, DeadlineExceeded, "its deadline of 0.3 s", 0.3),
+    ],
+    "The job raises": [
+        Fault(jobs.raise_value_error, ValueError, "no such value"),
+        Fault(jobs.raise_deep_chain, ValueError, "number 999"),
+        Fault(jobs.raise_picky, RemoteError, "Picky: picky"),
+        Fault(jobs.raise_unpicklable, RemoteError, "Unpicklable"),
+        Fault(jobs.raise_bad_str, jobs.BadStr),
+        Fault(jobs.raise_system_exit, RemoteError, "SystemExit: 7"),
+    ],
+    "The job raises what is no usual exception": [
+        Fault(jobs.raise_keyboard_interrupt, RemoteError, "KeyboardInterrupt"),
+        Fault(jobs.raise_stop_iteration, RemoteError, "StopIteration"),
+        Fault(jobs.raise_generator_exit, RemoteError, "GeneratorExit"),
+        Fault(jobs.raise_cancelled, RemoteError, "CancelledError"),
+        Fault(jobs.raise_memory_error, MemoryError),
+        Fault(jobs.overflow, RecursionError, "maximum recursion depth"),
+    ],
+    "The result cannot be sent": [
+        Fault(jobs.return_lambda, (AttributeError, PicklingError, RemoteError), "lambda"),
+        Fault(jobs.return_bomb, RemoteError, "unpickled"),
+        Fault(jobs.return_too_much, ValueError, "max_result_size is 67108864"),
+        Fault(jobs.return_too_deep, RecursionError, "while pickling"),
+    ],
+    "The job misbehaves without consequences": [
+        Fault(jobs.start_thread_and_return, "started"),
+        Fault(jobs.change_signals_and_folder, "changed"),
+        Fault(jobs.change_limits, "changed"),
+        Fault(jobs.close_standard_descriptors, "printed"),
+    ],
+}
 
 
 async def assert_outcome(fault: Fault, pool: ProcessPoolExecutor) -> None:
@@ -149,22 +159,45 @@ async def in_a_drain(fault: Fault, pool: ProcessPoolExecutor, go: Path) -> None:
     assert await queued == 3
 
 
-@pytest.mark.asyncio
-@pytest.mark.parametrize("fault", FAULTS, ids=str)
-async def test_fault_fails_its_own_job_only(fault: Fault, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    async with ProcessPoolExecutor(2) as pool:
-        await beside_another_job(fault, pool, tmp_path / "go")
-        await while_another_worker_is_replaced(fault, pool, tmp_path / "go on")
+@contextmanager
+def each(kind: str, folder: Path) -> Iterator[Iterator[tuple[Fault, Path]]]:
+    """The faults of a kind, each with an empty folder. An error names the fault."""
+    current = ""
+
+    def faults() -> Iterator[tuple[Fault, Path]]:
+        nonlocal current
+        for fault in FAULTS[kind]:
+            current = str(fault)
+            (folder / current).mkdir()
+            yield fault, folder / current
+
+    try:
+        yield faults()
+    except BaseException as error:
+        error.add_note(f"fault: {current}")
+        raise
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("fault", FAULTS, ids=str)
+@pytest.mark.parametrize("kind", FAULTS)
+async def test_fault_fails_its_own_job_only(kind: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with each(kind, tmp_path) as faults:
+        async with ProcessPoolExecutor(2) as pool:
+            for fault, folder in faults:
+                await beside_another_job(fault, pool, folder / "go")
+                await while_another_worker_is_replaced(fault, pool, folder / "go on")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("kind", FAULTS)
 async def test_fault_harms_neither_queue_nor_drain(
-    fault: Fault, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    kind: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    async with ProcessPoolExecutor(1) as pool:
-        await in_the_queue(fault, pool, tmp_path / "go")
-        await in_a_drain(fault, pool, tmp_path / "go on")
+    with each(kind, tmp_path) as faults:
+        for fault, folder in faults:
+            async with ProcessPoolExecutor(1) as pool:
+                await in_the_queue(fault, pool, folder / "go")
+                await in_a_drain(fault, pool, folder / "go on")
 
 
 # Faults from outside

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-SECONDS = float(os.environ.get("SOAK_SECONDS", 8))
+SECONDS = float(os.environ.get("SOAK_SECONDS", 4))
 """Seconds of traffic; start and end take about 15 more."""
 
 ROUNDS = int(os.environ.get("SOAK_ROUNDS", 10))

@@ -63,7 +63,7 @@ def imports(options: Options) -> str:
     if not installed("fastapi"):
         del codes[FASTAPI]
     times: dict[str, list[float]] = {name: [] for name in codes}
-    for number in range(options.choose(41, 7) + 1):
+    for number in range(options.choose(41, 3) + 1):
         for name, code in codes.items():
             begin = time.perf_counter()
             subprocess.run([PYTHON, "-c", code], check=True, cwd=HERE, env=ENVIRON)
@@ -83,7 +83,7 @@ def imports(options: Options) -> str:
 def listening(options: Options) -> str:
     """Seconds from the command to the line `listening on ...`: the workers are ready by then."""
     times: dict[str, list[float]] = {name: [] for name in SERVICES}
-    for number in range(options.choose(15, 3) + 1):
+    for number in range(options.choose(15, 1) + 1):
         for name, file in SERVICES.items():
             seconds = until_listening(file)
             if number:
@@ -121,7 +121,7 @@ def model_memory() -> str:
 
 def use_all_workers(peer: Peer) -> None:
     with concurrent.futures.ThreadPoolExecutor(8) as clients:
-        list(clients.map(lambda _: request(peer.port, "POST", "/sum", b"{}"), range(40)))
+        list(clients.map(lambda _: request(peer.port, "POST", "/sum", b"{}"), range(16)))
 
 
 def proportional(pid: int) -> int:
