@@ -41,6 +41,7 @@ with refuse_shadowing():
 if TYPE_CHECKING:
     from .core.pool_settings import Pool
     from .executor import ProcessPoolExecutor
+    from .models.artifact import Artifact
     from .runtime.background import Background
     from .runtime.calls import call
     from .runtime.job import Job
@@ -56,6 +57,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Accepted",
     "ApiKey",
+    "Artifact",
     "Background",
     "Batch",
     "Bearer",
@@ -108,6 +110,7 @@ __all__ = [
 
 _ON_DEMAND = {
     "Accepted": "runtime.submit",
+    "Artifact": "models.artifact",
     "Background": "runtime.background",
     "Job": "runtime.job",
     "Pool": "core.pool_settings",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -15,6 +17,7 @@ import faulty
 from tinysvc import Request, Response
 from tinysvc.core.errors import UnencodableResult
 from tinysvc.core.requests import Peer
+from tinysvc.models.local_copies import ArtifactVersion
 from tinysvc.pool.arena import BIG
 from tinysvc.pool.program import JobFunction, Reply
 from tinysvc.runtime.cpu_endpoints import CpuProgram
@@ -237,3 +240,70 @@ def test_assigned_text_that_no_header_holds_fails_its_own_request_of_a_batch() -
     good, bad = reply.meta.parts
     assert (good.head.status, good.error, bad.head) == (200, None, None)
     assert bad.error.type_name == "tinysvc.core.errors.UnencodableResult"
+
+
+# Artifacts
+
+
+def model_path(model: Path, other: Path | None) -> list[str]:
+    return [model.name, str(other)]
+
+
+def model_of(loaded: list[str]) -> Any:
+    return loaded
+
+
+def artifact_program(check: Any = None, **more: Any) -> CpuProgram:
+    endpoint = Endpoint(
+        model_of,
+        (),
+        {"loaded": model_path},
+        artifacts={"loaded": {"model": "churn@production", "other": "words@3"}},
+        checks={"loaded": check} if check else {},
+        **more,
+    )
+    return CpuProgram([endpoint], {"churn@production": ArtifactVersion("churn", 8, "/copies/eight", "d8", {})})
+
+
+def test_resource_gets_the_folder_of_its_artifact_and_none_for_one_that_does_not_exist() -> None:
+    with artifact_program()() as handle:
+        assert handle(meta(0), b"").body == b'["eight","None"]'
+
+
+def test_response_names_the_version_of_its_worker() -> None:
+    with artifact_program()() as handle:
+        assert ("x-artifact", "churn@8") in handle(meta(0), b"").meta.headers
+
+
+def test_program_travels_with_its_versions() -> None:
+    assert pickle.loads(pickle.dumps(artifact_program())).artifacts["churn@production"].label == "churn@8"
+
+
+def test_shared_resource_gets_its_artifact_before_the_workers_are_forked() -> None:
+    program = artifact_program(shared=frozenset({"loaded"}))
+    with program.preload(), program() as handle:
+        assert handle(meta(0), b"").body == b'["eight","None"]'
+
+
+def raises(value: object) -> None:
+    raise LookupError("no weights")
+
+
+def returns_nothing(value: object) -> None:
+    assert value
+
+
+@pytest.mark.parametrize(
+    ("check", "error"),
+    [
+        (lambda value: value == [], "the check of the resource loaded refuses it: .*<lambda> returned False"),
+        (raises, "no weights"),
+        (returns_nothing, ""),
+        (bool, ""),
+    ],
+)
+def test_check_refuses_a_resource(check: Any, error: str) -> None:
+    expected = pytest.raises((ValueError, LookupError), match=error) if error else nullcontext()
+    for program in (artifact_program(check), artifact_program(check, shared=frozenset({"loaded"}))):
+        with expected, program.preload(), program():
+            pass

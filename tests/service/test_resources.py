@@ -56,7 +56,7 @@ def test_cpu_resource_takes_cpu_resources_only() -> None:
     @cpu_route("/")
     def handler(a: Any) -> None: ...
 
-    assert "can take other cpu_resources only" in start_up_error(handler, a)
+    assert "takes other cpu_resources and artifacts only" in start_up_error(handler, a)
 
 
 def test_io_resource_takes_no_cpu_resource() -> None:

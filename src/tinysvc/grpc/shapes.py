@@ -49,7 +49,7 @@ class Leaf:
         return self.type
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class Reserved:
     """The numbers and names of removed fields, or of removed values of an enum."""
 

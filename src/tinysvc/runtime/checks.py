@@ -47,7 +47,14 @@ def endpoint_of(plan: Plan, settings: Settings) -> Endpoint:
         _check_durable(plan, settings)
     resources = {name: resource.function for name, resource in plan.cpu_resources.items()}
     in_thread = not settings.cpu_workers and not isinstance(settings.pools.get(route.pool), Executor)
-    for needed in () if in_thread else (function, *resources.values(), *plan.error_handlers.values()):
+    checks = {name: resource.check for name, resource in plan.cpu_resources.items() if resource.check is not None}
+    importable: tuple[Callable[..., Any], ...] = (
+        function,
+        *resources.values(),
+        *plan.error_handlers.values(),
+        *checks.values(),
+    )
+    for needed in () if in_thread else importable:
         _check_picklable(needed) if isinstance(needed, Given) else _check_importable(needed)
     return Endpoint(
         function,
@@ -65,6 +72,11 @@ def endpoint_of(plan: Plan, settings: Settings) -> Endpoint:
         if route.durable is None
         else Durable(settings.max_result_size, route.durable.on_unreadable_save == "restart"),
         bool(settings.traces),
+        {
+            name: {parameter: taken.artifact.reference for parameter, taken in artifacts.items()}
+            for name, artifacts in plan.artifacts.items()
+        },
+        checks,
     )
 
 

@@ -14,11 +14,12 @@ alone. So a handler with `batch=` must be safe to repeat.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
 from inspect import signature
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ..binding.binder import Binder
 from ..binding.compressed_bodies import RAW_KINDS, typed_body
@@ -50,22 +51,35 @@ from .cpu_messages import (
 )
 from .endpoint_parts import Endpoint, Values, error_response_of, request_of
 
+if TYPE_CHECKING:
+    from ..models.local_copies import ArtifactVersion
+
 
 class CpuProgram:
     """The program of a worker: open the resources; then, for each job, bind, call and encode.
 
     `preload` opens shared resources in the forkserver, and its forked workers inherit them. Without `preload`, a worker
     opens its own.
+
+    Args:
+        endpoints: What the workers serve.
+        artifacts: The versions of the artifacts that their resources take, by their references.
     """
 
     message_types = MESSAGE_TYPES
 
-    def __init__(self, endpoints: list[Endpoint]) -> None:
+    def __init__(self, endpoints: list[Endpoint], artifacts: Mapping[str, ArtifactVersion] | None = None) -> None:
         self.endpoints = endpoints
+        self.artifacts = artifacts or {}
         self._shared: dict[Any, Any] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return CpuProgram, (self.endpoints,)  # open resources stay in their process
+        return CpuProgram, (self.endpoints, self.artifacts)  # open resources stay in their process
+
+    @property
+    def label(self) -> str:
+        """The versions of its artifacts, as in "churn@8"; "" without artifacts."""
+        return ", ".join(sorted({version.label for version in self.artifacts.values()}))
 
     @contextmanager
     def preload(self) -> Iterator[None]:
@@ -73,8 +87,7 @@ class CpuProgram:
             from . import worker_tracing  # noqa: F401 - so that no worker needs time for it
         with ExitStack() as stack:
             for endpoint in self.endpoints:
-                shared = {name: f for name, f in endpoint.resources.items() if name in endpoint.shared}
-                _open(stack, shared, self._shared)
+                _open(stack, endpoint, endpoint.shared, self._shared, self.artifacts)
             yield
         self._shared.clear()
 
@@ -84,8 +97,10 @@ class CpuProgram:
             opened = dict(self._shared)
             table: list[tuple[JobFunction, JobFunction]] = []
             for endpoint in self.endpoints:
-                values = _open(stack, endpoint.resources, opened)
+                values = _open(stack, endpoint, endpoint.resources, opened, self.artifacts)
                 functions = _responder(endpoint, values), _called(endpoint, values)
+                if endpoint.artifacts:
+                    functions = _labelled(functions, endpoint, self.artifacts)
                 table.append(_traced(*functions) if endpoint.is_traced else functions)
 
             def run_job(meta: Any, body: Body) -> Reply:
@@ -97,18 +112,48 @@ class CpuProgram:
             yield run_job
 
 
-def _open(stack: ExitStack, resources: dict[str, Callable[..., Any]], opened: dict[Any, Any]) -> dict[str, Any]:
+def _open(
+    stack: ExitStack,
+    endpoint: Endpoint,
+    names: Collection[str],
+    opened: dict[Any, Any],
+    artifacts: Mapping[str, ArtifactVersion],
+) -> dict[str, Any]:
     """The values of these resources; `opened` has those that are open, and gets the new ones."""
     keys: dict[str, Any] = {}
     values: dict[str, Any] = {}
-    for name, function in resources.items():
-        key, arguments = resource_key(function, keys, values)
+    for name, function in endpoint.resources.items():
+        if name not in names:
+            continue
+        versions = {each: artifacts.get(reference) for each, reference in endpoint.artifacts.get(name, {}).items()}
+        key, arguments = resource_key(
+            function,
+            keys | {each: version and version.digest for each, version in versions.items()},
+            values | {each: version and Path(version.path) for each, version in versions.items()},
+        )
         if key not in opened:
             with started_by(f"the resource {name}"):
                 opened[key] = open_resource(stack, function, arguments)
             stack.callback(set_closing_resource, name)  # runs just before the resource closes
+            if name in endpoint.checks:
+                _check(name, endpoint.checks[name], opened[key])
         keys[name], values[name] = key, opened[key]
     return values
+
+
+def _check(name: str, check: Callable[[Any], object], value: Any) -> None:
+    passed = check(value)
+    if passed is not None and not passed:
+        raise ValueError(f"the check of the resource {name} refuses it: {check.__qualname__} returned {passed!r}")
+
+
+def _labelled(
+    functions: tuple[JobFunction, JobFunction], endpoint: Endpoint, artifacts: Mapping[str, ArtifactVersion]
+) -> tuple[JobFunction, JobFunction]:
+    from .artifact_labels import label_of, labelled  # not imported in workers without artifacts
+
+    label = label_of(endpoint.artifacts, artifacts)
+    return labelled(functions[0], label), functions[1]  # the result of a call has no headers
 
 
 def _responder(endpoint: Endpoint, resources: Values) -> JobFunction:

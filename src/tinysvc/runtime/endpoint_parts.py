@@ -59,6 +59,10 @@ class Endpoint(NamedTuple):
     """Set for a job route."""
     is_traced: bool = False
     """Whether spans of its code are sent to the server."""
+    artifacts: Mapping[str, Mapping[str, str]] = {}
+    """The references of the artifacts that its resources take: by the names of the resource and of its parameter."""
+    checks: Mapping[str, Callable[[Any], object]] = {}
+    """The checks of its resources, by their names."""
 
 
 def request_of(message: RequestMessage, body: Body, compresses: bool) -> Request:

@@ -74,4 +74,5 @@ def create_pool(
         inherited=inherited,
         shared=shared,
         name=name,
+        label=program.label,
     )

@@ -48,7 +48,9 @@ from .waiting_calls import answers_of
 if TYPE_CHECKING:
     from ..pool.external import ExternalPool
     from .caching import ResponseCache
+    from .model_swaps import ModelSwaps
     from .page_guard import PageGuard
+    from .served_artifacts import ServedArtifacts
     from .service_metrics import ServiceMetrics
     from .tracing import Tracing
 
@@ -110,6 +112,8 @@ class RunningService:
         self.plans: list[Plan] = []
         self.plans_of_pool: dict[str, list[Plan]] = {}  # the endpoints of its workers
         self.page_guard: PageGuard | None = None
+        self.artifacts: ServedArtifacts | None = None  # of a service whose resources take some
+        self.swaps: ModelSwaps | None = None
         self.on_error: Callable[[BaseException, Request, int], None] | None = None  # for statuses from 500 on
         self.lost_resources: set[str] = set()  # names of resources that ended before the server
         self.is_broken = False  # the store of durable jobs has closed itself: the server must start again
@@ -131,6 +135,8 @@ class RunningService:
             self._open_tracing(stack)
         self.plans = plans = list(plans_of(self.service))
         _check_paths(plans)
+        if any(plan.artifacts for plan in plans):
+            await self._open_artifacts(stack)
         handlers: dict[Plan, Handler] = {}
         for name, routes in routes_by_pool(plans, self.settings).items():
             handlers |= self._add_pool(name, routes)
@@ -152,6 +158,9 @@ class RunningService:
         if self.metrics is not None:
             self.metrics.start(stack, self, services)
         await self._start_pools(stack)
+        if self.swaps is not None:
+            self.swaps.start()
+            stack.push_async_callback(self.swaps.aclose)
         for pool in self.pools:
             durable = self.durable.answer if self.durable else None
             pool.answer = answers_of(calls, pool, self.settings.max_result_size, durable)
@@ -184,6 +193,19 @@ class RunningService:
         if self.metrics is not None:
             self.metrics.registry.add_source(self.tracing.metrics)
         stack.push_async_callback(lambda: opened.aclose(self.seconds_left()))
+
+    async def _open_artifacts(self, stack: AsyncExitStack) -> None:
+        """Fetch the artifacts of the cpu resources: the pools start with them."""
+        from .model_swaps import ModelSwaps
+        from .served_artifacts import ServedArtifacts, wanted_by  # imported only where a resource takes an artifact
+
+        self.artifacts = ServedArtifacts(self.settings, wanted_by(self.plans))
+        await self.artifacts.open(stack)
+        self.swaps = ModelSwaps(self.artifacts, self.settings.models_interval)
+
+    def served(self, reference: str) -> int | None:
+        """The version that this process serves of an artifact, as in "churn@production"; None for one that it lacks."""
+        return None if self.artifacts is None else self.artifacts.served(reference)
 
     def _add(self, plan: Plan, path: str, methods: Sequence[str], handler: Handler) -> None:
         handler = self._handlers.outermost(plan, handler)
@@ -231,10 +253,14 @@ class RunningService:
     def _add_pool(self, name: str, plans: list[Plan]) -> dict[Plan, Handler]:
         """A pool, not yet started, and the handlers of its cpu routes: its workers know only the routes of the pool."""
         self.plans_of_pool[name] = plans
-        program = CpuProgram([endpoint_of(each, self.settings) for each in plans])
+        endpoints = [endpoint_of(each, self.settings) for each in plans]
+        has_artifacts = any(endpoint.artifacts for endpoint in endpoints)
+        program = self.swaps.program_of(endpoints) if self.swaps and has_artifacts else CpuProgram(endpoints)
         shared = None if self.metrics is None else self.metrics.shared
         pool = create_pool(name, program, self.settings, self._inherited, shared)
         self.pools.append(pool)
+        if self.swaps is not None and has_artifacts:
+            self.swaps.add(pool, endpoints, plans)
         tracing = None
         if self.tracing is not None:
             from .traced_jobs import TracedJobs  # imported only with traces
@@ -285,7 +311,13 @@ class RunningService:
     def is_ready(self) -> bool:
         """Whether every pool has all its workers, and every resource and the store of durable jobs is open."""
         is_open = not self.lost_resources and not self.is_broken
-        return is_open and all(pool.ready >= pool.max_workers for pool in self.pools)
+        unloaded = () if self.swaps is None else self.swaps.unloaded  # by a swap: their jobs wait
+        return is_open and all(pool.ready >= pool.max_workers or pool.name in unloaded for pool in self.pools)
+
+    def is_alive(self) -> bool:
+        """Whether every pool has a worker, or is about to have some."""
+        unloaded = () if self.swaps is None else self.swaps.unloaded
+        return all(pool.ready or pool.name in unloaded for pool in self.pools)
 
     def _break(self) -> None:
         self.is_broken = True
@@ -304,6 +336,8 @@ class RunningService:
     async def drain(self, timeout: float) -> None:
         """Let the background tasks, then the jobs of the pools, finish within `timeout` seconds; kill the rest."""
         countdown = LoopCountdown(timeout)
+        if self.swaps is not None:
+            await self.swaps.aclose()
         await self.background.drain(timeout)
         durable = [] if self.durable is None else [self.durable.drain(countdown.left())]
         await asyncio.gather(*durable, *(pool.aclose(countdown.left()) for pool in self.pools))

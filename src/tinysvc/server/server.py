@@ -152,7 +152,7 @@ class Server:
         if not (seconds := watchdog_time()):
             yield
             return
-        heartbeat = Heartbeat(seconds / BEATS, lambda: all(pool.ready for pool in self.running.pools), report)
+        heartbeat = Heartbeat(seconds / BEATS, self.running.is_alive, report)
         try:
             yield
         finally:
@@ -336,6 +336,8 @@ class Server:
             }
             if self.running.lost_resources:
                 content["lost_resources"] = sorted(self.running.lost_resources)
+            if self.running.swaps is not None:
+                content["artifacts"] = self.running.swaps.status()  # trouble with them: the old versions serve
             if self.running.durable is not None and (problem := self.running.durable.problem):
                 content["jobs"] = {"problem": problem}  # other requests go on, so the server stays ready
             return Response(json_bytes(content), 200 if ready else 503, content_type=JSON)

@@ -39,6 +39,7 @@ from functools import partial
 from typing import Any, NoReturn
 
 from ..core.exit_with_parent import exit_with_parent
+from ..core.process_family import family
 from ..core.settings import Settings
 from ..core.shutdown import CLOCK_INTERVAL, Countdown
 from ..core.systemd import notify, notify_alive, notify_reload, watchdog_time
@@ -137,6 +138,7 @@ class Supervisor:
         self._sockets.close()
 
     def run(self) -> None:
+        family()  # it is decided here, for all processes
         start_log(self.settings)
         _warn_of_threads()
         if os.environ.get("LISTEN_PID") == str(

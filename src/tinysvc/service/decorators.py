@@ -228,25 +228,29 @@ def cpu_resource(function: F) -> F: ...
 
 
 @overload
-def cpu_resource(*, shared: bool = False) -> Callable[[F], F]: ...
+def cpu_resource(*, shared: bool = False, check: Callable[[Any], object] | None = None) -> Callable[[F], F]: ...
 
 
-def cpu_resource(function: F | None = None, *, shared: bool = False) -> F | Callable[[F], F]:
+def cpu_resource(
+    function: F | None = None, *, shared: bool = False, check: Callable[[Any], object] | None = None
+) -> F | Callable[[F], F]:
     """Open something once in each worker, before its first job, for the cpu handlers that name it as a parameter.
 
     The function is a plain `def`. It returns the resource; or it yields the resource once and closes it after the
-    `yield`. Its parameters are other such resources, by name.
+    `yield`. Its parameters are other such resources, by name, and artifacts: `Annotated[Path, Artifact(...)]`.
 
     Args:
         function: The function; its name is the name of the resource.
         shared: Open the resource once, before the workers are forked. They share its memory until they write to it.
             This suits big data that is only read. Threads and connections do not survive the fork.
+        check: Function that gets the opened resource. If it returns False, or raises, the resource cannot be used: the
+            server does not start, and a new version of an artifact does not replace the old one.
 
     Returns:
-        The function, untouched; with `shared`, a decorator.
+        The function, untouched; with `shared` or `check`, a decorator.
 
     Raises:
-        ConfigurationError: `function` is not a function, or `shared` is not a bool.
+        ConfigurationError: `function` is not a function, `shared` is not a bool, or `check` cannot be called.
 
     Example:
         ```python
@@ -262,22 +266,31 @@ def cpu_resource(function: F | None = None, *, shared: bool = False) -> F | Call
         ```
     """
     if function is None:
-        return partial(_record_cpu_resource, shared)
-    return _record_cpu_resource(False, function)
+        return partial(_record_cpu_resource, shared, check)
+    return _record_cpu_resource(False, None, function)
 
 
-def _record_cpu_resource(shared: bool, function: F) -> F:
+def _record_cpu_resource(shared: bool, check: Callable[[Any], object] | None, function: F) -> F:
     if type(shared) is not bool:
         raise ConfigurationError.at(function, f"shared must be True or False, not {shared!r}")
-    record(function, _resource(function, "cpu", shared))
+    if check is not None and (not callable(check) or inspect.iscoroutinefunction(check)):
+        raise ConfigurationError.at(
+            function, f"check takes a plain function of the opened resource, which returns a bool, not {check!r}"
+        )
+    record(function, _resource(function, "cpu", shared, check))
     return function
 
 
-def _resource(function: Callable[..., Any], kind: Literal["io", "cpu"], shared: bool = False) -> Resource:
+def _resource(
+    function: Callable[..., Any],
+    kind: Literal["io", "cpu"],
+    shared: bool = False,
+    check: Callable[[Any], object] | None = None,
+) -> Resource:
     if not hasattr(function, "__code__"):
         raise ConfigurationError(f"{function!r} is not a function; decorate the function that opens the resource")
     if kind == "cpu" and function.__code__.co_flags & (inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR):
         raise ConfigurationError.at(
             function, "is async, but a cpu_resource is opened in a worker, which has no event loop; make it a plain def"
         )
-    return Resource(name=function.__name__, function=function, kind=kind, shared=shared)
+    return Resource(name=function.__name__, function=function, kind=kind, shared=shared, check=check)

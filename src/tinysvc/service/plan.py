@@ -18,6 +18,7 @@ from ..binding.results import is_stream
 from ..core.errors import ConfigurationError
 from ..core.responses import Middleware
 from ..core.settings import Settings
+from .artifact_parameters import TakenArtifact, artifacts_of, refuse_artifacts
 from .error_handlers import ErrorHandler
 from .resources import binders_of, in_order, names_per_request
 from .routes import Given, Resource, Route, recorded
@@ -54,6 +55,12 @@ class Plan:
     def inputs(self) -> list[Input]:
         """All values that the handler, and the resources of its requests, take from what a client sends."""
         return [each for each in self.binder.inputs if each.travels] + self._resource_inputs
+
+    @cached_property
+    def artifacts(self) -> dict[str, dict[str, TakenArtifact]]:
+        """The artifacts of its cpu resources: by the name of the resource, then of its parameter."""
+        found = {name: artifacts_of(resource.function) for name, resource in self.cpu_resources.items()}
+        return {name: artifacts for name, artifacts in found.items() if artifacts}
 
     @cached_property
     def guard_inputs(self) -> list[Input]:
@@ -101,9 +108,11 @@ def plan_of(function: Callable[..., Any], route: Route) -> Plan:
 def plan_in(mount: Mount, route: Route) -> Plan:
     """The plan of a route of this mount. ConfigurationError for the first mistake."""
     resources = mount.service.resources
+    parameters = signature_of(route.function)
+    refuse_artifacts(route.function, parameters)
     named = [
         name
-        for name, parameter in signature_of(route.function).items()
+        for name, parameter in parameters.items()
         if name not in route.parameters and marker_in(parameter.annotation) is None
     ]
     _check_no_resource_left_out(mount, route, named)

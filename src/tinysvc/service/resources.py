@@ -20,6 +20,7 @@ from ..binding.annotations import Unresolved, signature_of, unresolved_at
 from ..binding.binder import Binder, fills_resource
 from ..binding.markers import Form, marker_in
 from ..core.errors import ConfigurationError
+from .artifact_parameters import artifacts_of, check_artifact
 from .routes import Given, Resource
 
 log = logging.getLogger("tinysvc")
@@ -56,7 +57,8 @@ def names_per_request(ordered: Resources) -> set[str]:
     found: set[str] = set()
     for name, resource in ordered.items():
         needs = needs_of(resource, ordered)
-        takes_more = len(needs) < len(inspect.signature(resource.function).parameters)
+        known = len(needs) + len(artifacts_of(resource.function))
+        takes_more = known < len(inspect.signature(resource.function).parameters)
         if resource.per_request or takes_more or any(each in found for each in needs):
             found.add(name)
     return found
@@ -69,6 +71,8 @@ def needs_of(resource: Resource, resources: Resources) -> list[str]:
     needs = []
     for name, parameter in signature_of(resource.function).items():
         other = resources.get(name)
+        if check_artifact(resource, parameter):
+            continue
         if resource.kind == "io" and marker_in(parameter.annotation) is not None:
             _check_no_body(resource, parameter)
         elif other is not None and other.kind == resource.kind:
@@ -87,7 +91,7 @@ def _remedy(resource: Resource, other: Resource | None) -> str:
     if resource.kind == "io" and other is not None:
         return "that is a cpu_resource, opened in the workers; make it an io_resource, or this one a cpu_resource"
     if resource.kind == "cpu":
-        return "a cpu_resource is opened once in each worker and can take other cpu_resources only"
+        return "a cpu_resource is opened once in each worker and takes other cpu_resources and artifacts only"
     return (
         "there is no io_resource of this name; declare one, or take a part of the request: request, "
         "or a parameter annotated with Header(), Cookie(), Query(), Bearer() or ApiKey()"

@@ -185,6 +185,8 @@ class Resource:
     """Opened once, before the workers are forked; each worker inherits it."""
     per_request: bool = False
     """Opened for each request, even if it takes nothing from it: it overrides a resource that does."""
+    check: Callable[[Any], object] | None = None
+    """Called with the value when a cpu_resource has been opened; it refuses the value by False or an exception."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -244,10 +244,9 @@ class Service:
         per_request = resource.name in names_per_request(in_order([resource.name], self.resources))
         if recorded(replacement):
             resource = next(record for record in recorded(replacement) if isinstance(record, Resource))
-        elif isinstance(replacement, types.FunctionType):
-            resource = dataclasses.replace(resource, function=replacement)
         else:
-            resource = dataclasses.replace(resource, function=Given(replacement))
+            function = replacement if isinstance(replacement, types.FunctionType) else Given(replacement)
+            resource = dataclasses.replace(resource, function=function, check=None)
         return dataclasses.replace(resource, per_request=per_request)
 
     def url_for(self, handler: Callable[..., Any], /, **parameters: Any) -> str:

@@ -1,0 +1,73 @@
+"""Looks at the aliases of the artifacts, and what is wrong with them.
+
+A trouble is logged when it begins, not at each look, and is shown by `/readyz` as long as it lasts.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from time import monotonic
+
+from ..models.errors import ModelsError, StoreUnavailable, UnknownVersion
+from .served_artifacts import ServedArtifacts
+
+log = logging.getLogger("tinysvc.models")
+
+
+class AliasLooks:
+    """The aliases of the artifacts that a server process serves.
+
+    Args:
+        artifacts: What is served.
+    """
+
+    def __init__(self, artifacts: ServedArtifacts) -> None:
+        self.aliases: list[str] = []
+        """Their references. A reference with the number of a version never changes."""
+        self.problems: dict[str, str] = {}
+        """By reference."""
+        self.store_problem = ""
+        self._artifacts = artifacts
+
+    async def look(self) -> dict[str, int]:
+        """The versions that the aliases name, as far as they can be read."""
+        named = {}
+        for reference in self.aliases:
+            try:
+                number = await self._artifacts.in_thread(partial(self._artifacts.resolve, reference))
+            except (StoreUnavailable, OSError) as error:
+                self._store_is_away(error)
+                return {}
+            except UnknownVersion as error:
+                if reference in self._artifacts.versions:  # else it need not exist yet
+                    self.note_problem(reference, str(error))
+                continue
+            except ModelsError as error:
+                self.note_problem(reference, str(error))
+                continue
+            self._artifacts.seen[reference] = monotonic()
+            named[reference] = number
+            if number == self._artifacts.served(reference):
+                self.problems.pop(reference, None)
+        if self.store_problem:
+            log.info("the store of the models answers again")
+            self.store_problem = ""
+        return named
+
+    def _store_is_away(self, error: Exception) -> None:
+        if not self.store_problem:
+            log.warning("the store of the models is away, and the present versions stay: %s", error)
+        self.store_problem = str(error)
+
+    def note_problem(self, reference: str, problem: str) -> bool:
+        """Note it, and log it unless it is known. Returns whether it is new."""
+        if self.problems.get(reference) == problem:
+            return False
+        self.problems[reference] = problem
+        log.error("the artifact %s: %s", reference, problem)
+        return True
+
+    def problem_of(self, reference: str) -> str:
+        """What is wrong with an artifact; "" for nothing."""
+        return self.problems.get(reference) or (self.store_problem if reference in self.aliases else "")

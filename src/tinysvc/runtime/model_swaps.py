@@ -1,0 +1,355 @@
+"""Hot swaps: the server looks at the aliases of its artifacts, and brings its pools to the versions that they name.
+
+    look ──> fetch and verify ──> swap one pool after the other ──> watch for crashes
+     │            │                     │                              │
+     └─ the store └─ refused: the       └─ cannot be opened: the       └─ back to the version before, once
+        is away:     version is not        state is not tried again
+        look again   tried again
+
+Whatever fails, the versions that are served stay, and the service stays ready. One server process swaps after the other
+(swap_turns.py). If an alias moves while a swap runs, the swap is given up for the newest version, but not twice in a
+row: under an alias that moves all the time, a swap must end now and then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from math import inf
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from ..core.errors import PoolClosed, PoolError
+from ..models.errors import ModelsError, StoreUnavailable, UnknownVersion
+from ..models.local_copies import ArtifactVersion
+from ..pool.observer import PoolObserver
+from .alias_looks import AliasLooks
+from .artifact_labels import joined_labels
+from .artifact_pools import ArtifactPool, SwappablePool, program_of, references_of
+from .cpu_endpoints import CpuProgram
+from .endpoint_parts import Endpoint
+from .served_artifacts import ServedArtifacts, Versions, drains
+from .swap_memory import CrashWatch, FailedStates, RefusedVersions, state_of
+
+if TYPE_CHECKING:
+    from ..executor import ProcessPoolExecutor
+    from ..pool.external import ExternalPool
+    from ..service.plan import Plan
+
+log = logging.getLogger("tinysvc.models")
+
+OUTCOMES = ("ok", "refused", "failed", "aborted", "rolled_back")
+"""How an attempt to serve other versions ends. `refused`: a version cannot be fetched, or is not valid; `failed`: it
+cannot be opened; `aborted`: the alias has moved on."""
+
+
+class ModelSwaps:
+    """Keeps the pools of a server process at the versions that the aliases name.
+
+    Args:
+        artifacts: What is served.
+        interval: Mean seconds between two looks at the aliases; 0 for none.
+    """
+
+    def __init__(self, artifacts: ServedArtifacts, interval: float) -> None:
+        self.artifacts = artifacts
+        self.pools: list[ArtifactPool] = []
+        self.outcomes: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
+        self.looks = AliasLooks(artifacts)
+        self._interval = interval
+        self._failed = FailedStates()
+        self._refused = RefusedVersions()
+        self._decided: Mapping[str, int] | None = None  # new versions, when nothing was left to try
+        self._before: Versions | None = None  # to which crashes lead back
+        self._crashes = CrashWatch()
+        self._wake = asyncio.Event()  # too many crashes
+        self._has_aborted = False
+        self._task: asyncio.Task[None] | None = None
+
+    # Start and end
+
+    def program_of(self, endpoints: Sequence[Endpoint]) -> CpuProgram:
+        """The program of a pool with these endpoints and the present versions."""
+        return program_of(endpoints, self.artifacts.versions)
+
+    def add(
+        self, pool: ProcessPoolExecutor | ExternalPool, endpoints: Sequence[Endpoint], plans: Sequence[Plan]
+    ) -> None:
+        """Swap the versions of this pool, too. Its program has artifacts."""
+        if not isinstance(pool, SwappablePool):
+            references = ", ".join(references_of(endpoints))
+            log.warning(
+                "the pool %s is an executor, whose workers cannot be replaced: it serves the present versions of %s "
+                "until the server starts again",
+                pool.name,
+                references,
+            )
+            return
+        self.pools.append(ArtifactPool(pool, endpoints, drains(plans)))
+
+    @property
+    def unloaded(self) -> set[str]:
+        """The names of the pools that have no workers because of a swap."""
+        return {pool.name for pool in self.pools if pool.is_unloaded}
+
+    def start(self) -> None:
+        """Begin to look. The pools have started."""
+        used = {reference for pool in self.pools for reference in pool.references}
+        wanted = self.artifacts.wanted
+        self.looks.aliases = [
+            reference for reference in wanted if reference in used and wanted[reference].reference.alias
+        ]
+        for pool in self.pools:
+            pool.pool.observer = self._observer(pool.name, pool.pool.observer)
+        if self.looks.aliases and self._interval:
+            self._task = asyncio.create_task(self._run())
+
+    async def aclose(self) -> None:
+        """Give up a swap that runs, and look no more."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    def _observer(self, pool: str, other: PoolObserver | None) -> PoolObserver:
+        """Notes ends of workers, and passes everything on to the observer that the pool has."""
+
+        def on_worker_end(label: str, cause: str) -> None:
+            if other is not None:
+                other.on_worker_end(label, cause)
+            if self._crashes.note(pool, label, cause):
+                self._wake.set()
+
+        if other is None:
+            return PoolObserver(lambda job, outcome: None, lambda error: None, on_worker_end)
+        return other._replace(on_worker_end=on_worker_end)
+
+    # The loop
+
+    async def _run(self) -> None:
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._pause()):
+                    await self._wake.wait()
+            try:
+                await self._step()
+            except PoolClosed:
+                return
+            except Exception:  # a fault of ours must not end the looks
+                log.exception("the look at the aliases has failed")
+
+    def _pause(self) -> float:
+        """Seconds until the next look. They are random: many servers must not ask one store at the same time."""
+        return self._interval * random.uniform(0.75, 1.25)
+
+    async def _step(self) -> None:
+        if self._wake.is_set():
+            self._wake.clear()
+            if self._crashes.is_bad:
+                await self._go_back()  # at once: this does not wait for our turn
+        self._release()
+        if not await self._new_versions():
+            return
+        async with self.artifacts.turns.turn():
+            named = await self._new_versions()  # it may have been a long time until our turn
+            self._failed.add(self.artifacts.turns.failed())
+            new = await self._fetch(named)
+            candidate = self._failed.choose(self.artifacts.versions, new)
+            if candidate is not None:
+                await self._swap(candidate)
+            elif len(new) == len(named):
+                self._decided = named
+                self._note_failed_before(new)
+
+    async def _new_versions(self) -> dict[str, int]:
+        """The versions that the aliases name, where others are served and there is something left to try."""
+        named = await self.looks.look()
+        served, is_held = self.artifacts.served, self._refused.is_held
+        new = {each: number for each, number in named.items() if number != served(each) and not is_held(each, number)}
+        return {} if new == self._decided else new
+
+    # Fetch
+
+    async def _fetch(self, named: Mapping[str, int]) -> dict[str, ArtifactVersion]:
+        """The copies of these versions, without those that are refused or cannot be had now."""
+        found = {}
+        for reference, number in named.items():
+            try:
+                found[reference] = await self.artifacts.in_thread(partial(self.artifacts.fetch, reference, number))
+            except (ModelsError, OSError) as error:
+                # What the store does not give may come later, but a version that is not valid stays so.
+                may_come = isinstance(error, (StoreUnavailable, UnknownVersion, OSError))
+                self._refused.hold(reference, number, self._interval if may_come else inf)
+                if self.looks.note_problem(reference, self._stays(reference, number, f"is refused: {error}")):
+                    self.outcomes["refused"] += 1
+        return found
+
+    def _stays(self, reference: str, number: int, trouble: str) -> str:
+        name, served = self.artifacts.wanted[reference].reference.name, self.artifacts.versions.get(reference)
+        return f"{served.label if served else 'no version'} stays, as {name}@{number} {trouble}"
+
+    def _note_failed_before(self, new: Versions) -> None:
+        """These have failed before, perhaps in another server process."""
+        for reference, version in new.items():
+            if reference not in self.looks.problems:
+                self.looks.note_problem(reference, self._stays(reference, version.version, "has failed before"))
+
+    # Swap
+
+    async def _swap(self, candidate: Versions) -> None:
+        served = self.artifacts.versions
+        changed = {each: version for each, version in candidate.items() if served.get(each) != version}
+        label, before = joined_labels(changed.values()), _labels(served, changed)
+        began = monotonic()
+        log.info("the swap from %s to %s begins", before, label)
+        self._crashes.begin({pool.name: pool.label(candidate) for pool in self.pools if pool.uses(changed)})
+        try:
+            outcome = await self._watched(asyncio.create_task(self._swap_pools(candidate, changed)), changed)
+        except PoolClosed:
+            raise
+        except Exception as error:
+            self._fail(candidate, changed, f"{label} cannot be opened, and {before} stays", error)
+            return
+        self._has_aborted = outcome == "aborted"
+        if outcome == "ok":
+            self._crashes.swapped()
+            self._before, self._decided = served, None
+            self._solved(changed)
+            self.outcomes["ok"] += 1
+            log.info("%s is served in place of %s, after %.1f s", label, before, monotonic() - began)
+            await self.artifacts.note_served(candidate)
+        elif outcome == "crashed":
+            self._note_crash(candidate, changed, f"{before} stays")
+        else:
+            self.outcomes["aborted"] += 1
+            log.info("the swap to %s is given up: the alias has moved", label)
+
+    async def _watched(self, swap: asyncio.Task[None], changed: Versions) -> str:
+        """Wait for the end of a swap. It is given up if the alias moves, or if the new version crashes workers."""
+        crash = asyncio.create_task(self._wake.wait())
+        move = asyncio.create_task(self._alias_moves(changed))
+        try:
+            await asyncio.wait([swap, crash, move], return_when=asyncio.FIRST_COMPLETED)
+            if not swap.done():
+                await _cancelled(swap)
+            if swap.cancelled():
+                return "crashed" if crash.done() else "aborted"
+            await swap
+            return "ok"
+        finally:
+            for task in (crash, move, swap):
+                await _cancelled(task)
+
+    async def _alias_moves(self, changed: Versions) -> None:
+        """Return when an alias names another version than this swap brings, and the swap may be given up."""
+        while True:
+            await asyncio.sleep(self._pause())
+            named = await self.looks.look()
+            for reference, version in changed.items():
+                number = named.get(reference, version.version)
+                is_back = number == self.artifacts.served(reference)
+                if number != version.version and (is_back or not self._has_aborted):
+                    return
+
+    async def _swap_pools(self, versions: Versions, changed: Collection[str]) -> None:
+        """All pools that use a changed artifact, or none."""
+        swapped: list[ArtifactPool] = []
+        served = self.artifacts.versions
+        try:
+            for pool in self.pools:
+                if pool.uses(changed):
+                    await pool.swap(versions)
+                    swapped.append(pool)
+        except BaseException as error:
+            if self._task is not None and not isinstance(error, PoolClosed):  # else the server ends
+                for pool in swapped:
+                    await self._restore(pool, served)
+            raise
+
+    async def _restore(self, pool: ArtifactPool, versions: Versions) -> bool:
+        try:
+            await pool.swap(versions)
+        except PoolError as error:
+            log.error("the pool %s cannot go back to %s: %s", pool.name, pool.label(versions), error)
+            return False
+        return True
+
+    # After a swap
+
+    def _fail(self, candidate: Versions, changed: Collection[str], problem: str, error: Exception) -> None:
+        self.outcomes["failed"] += 1
+        self._crashes.end()
+        self._remember_failure(candidate)
+        reason, _, traceback = str(error).partition("\n")
+        last_line = traceback.rstrip().rpartition("\n")[2].strip()
+        log.error("%s: %s%s", problem, reason, f"\n{traceback}" if traceback else "")
+        for reference in changed:
+            self.looks.problems[reference] = f"{problem}: {last_line or reason}"
+
+    def _note_crash(self, candidate: Versions, changed: Collection[str], result: str) -> None:
+        self.outcomes["rolled_back"] += 1
+        self._crashes.end()
+        self._remember_failure(candidate)
+        label = joined_labels(candidate[each] for each in changed)
+        causes = ", ".join(f"{n} {cause.replace('_', ' ')}" for cause, n in Counter(self._crashes.causes).items())
+        problem = f"{label} has ended {self._crashes.count} workers ({causes}), and {result}"
+        log.error("%s", problem)
+        self.looks.problems.update(dict.fromkeys(changed, problem))
+
+    def _remember_failure(self, candidate: Versions) -> None:
+        state = state_of(candidate)
+        self._failed.add([state])
+        self.artifacts.turns.note_failed(state)
+
+    async def _go_back(self) -> None:
+        """The new version has crashed workers after the swap: serve those before it again, once."""
+        before, self._before = self._before, None
+        if before is None:
+            return
+        served = self.artifacts.versions
+        changed = {each: version for each, version in served.items() if before.get(each) != version}
+        self._note_crash(served, changed, f"{_labels(before, changed)} is served again")
+        pools = [pool for pool in self.pools if pool.uses(changed)]
+        if all([await self._restore(pool, before) for pool in pools]):
+            await self.artifacts.note_served(before)
+
+    def _solved(self, changed: Collection[str]) -> None:
+        for reference in changed:
+            self.looks.problems.pop(reference, None)
+
+    def _release(self) -> None:
+        """Unpin the copies that no worker and no way back needs."""
+        if not self.artifacts.has_old_pins:
+            return
+        if self._before is not None and self._crashes.is_over:
+            self._before = None
+        if self._before is None and not any(pool.has_old_workers for pool in self.pools):
+            self.artifacts.unpin_old()
+
+    def status(self) -> dict[str, dict[str, Any]]:
+        """For `/readyz`: the version of each artifact, and its trouble."""
+        found: dict[str, dict[str, Any]] = {}
+        for reference in self.artifacts.wanted:
+            found[reference] = {"version": self.artifacts.served(reference)}
+            if problem := self.looks.problem_of(reference):
+                found[reference]["problem"] = problem
+        return found
+
+
+def _labels(versions: Versions, references: Collection[str]) -> str:
+    """The labels of those versions; "no version" if there is none."""
+    return joined_labels(versions[each] for each in references if each in versions) or "no version"
+
+
+async def _cancelled(task: asyncio.Task[Any]) -> None:
+    """Cancel a task, unless it has ended, and wait for its end."""
+    task.cancel()
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.exception()  # retrieve it

@@ -1,0 +1,224 @@
+"""The artifacts of a running service: which ones it takes, and which version of each this server process serves.
+
+    start    resolve the alias ──> fetch and verify ──> pin the local copy ──> the pools start with it
+    later    model_swaps.py brings the pools to another version, and notes it here
+
+The program of a pool names its versions by the digest and the path of a pinned copy. So a forkserver or a worker that
+is started again gets the same version, whatever its alias names by then.
+
+When the store is away at the start, the version that was served last on this machine is served, with a warning.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, ExitStack
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from time import monotonic
+from typing import NamedTuple, TypeVar
+
+from ..core.errors import ConfigurationError
+from ..core.settings import Settings
+from ..models.errors import ModelsError, StoreUnavailable, UnknownVersion
+from ..models.local_copies import ArtifactVersion, LocalCopies
+from ..models.opening import open_store
+from ..models.references import Reference, parse_reference
+from ..models.store import ModelStore
+from ..service.plan import Plan
+from .swap_turns import SwapTurns
+
+log = logging.getLogger("tinysvc.models")
+
+T = TypeVar("T")
+
+Versions = Mapping[str, ArtifactVersion]
+"""By reference, as in "churn@production"."""
+
+
+class Wanted(NamedTuple):
+    """An artifact that the service takes: what all parameters with this reference say together."""
+
+    reference: Reference
+    allow_pickle: bool
+    """Whether all of them allow it."""
+    may_be_absent: bool
+    """Whether all of them do without it."""
+
+
+def wanted_by(plans: Iterable[Plan]) -> dict[str, Wanted]:
+    """The artifacts that these routes take, by their references."""
+    found: dict[str, Wanted] = {}
+    for plan in plans:
+        for artifacts in plan.artifacts.values():
+            for artifact, may_be_absent in artifacts.values():
+                known = found.get(artifact.reference)
+                found[artifact.reference] = Wanted(
+                    parse_reference(artifact.reference),
+                    artifact.allow_pickle and (known is None or known.allow_pickle),
+                    may_be_absent and (known is None or known.may_be_absent),
+                )
+    return found
+
+
+def drains(plans: Iterable[Plan]) -> bool:
+    """Whether one of the artifacts of these routes has `swap="drain"`."""
+    taken = [each for plan in plans for artifacts in plan.artifacts.values() for each in artifacts.values()]
+    return any(each.artifact.swap == "drain" for each in taken)
+
+
+def copies_folder(settings: Settings) -> Path:
+    """The folder of the local copies: the setting, else inside of the models folder, else in the user's cache."""
+    if settings.models_cache:
+        return Path(settings.models_cache).expanduser()
+    if "://" not in settings.models:
+        folder = Path(settings.models).expanduser().absolute() / ".cache"
+        existing = next(each for each in (folder, *folder.parents) if each.exists())
+        if os.access(existing, os.W_OK):
+            return folder
+    name = sha256(settings.models.encode()).hexdigest()[:16]
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tinysvc" / "models" / name
+
+
+class ServedArtifacts:
+    """The versions that this server process serves.
+
+    Args:
+        settings: The server's settings.
+        wanted: The artifacts that the service takes.
+
+    Raises:
+        ConfigurationError: The store, or one of the trusted keys, cannot be opened.
+    """
+
+    def __init__(self, settings: Settings, wanted: Mapping[str, Wanted]) -> None:
+        self.wanted = wanted
+        self.store: ModelStore = open_store(settings.models, keys=settings.models_keys.split())
+        self.copies = LocalCopies(copies_folder(settings))
+        self.turns = SwapTurns(self.copies.folder, f"{settings.models} {' '.join(sorted(wanted))}")
+        self.versions: dict[str, ArtifactVersion] = {}
+        self.seen: dict[str, float] = {}  # when each alias was read last (time.monotonic)
+        self._pins: dict[str, ExitStack] = {}  # by digest
+
+    def served(self, reference: str) -> int | None:
+        """The version that this process serves under a reference; None for an artifact that it does not take."""
+        version = self.versions.get(reference)
+        return None if version is None else version.version
+
+    # In a thread
+
+    async def in_thread(self, function: Callable[[], T]) -> T:
+        """Run a function that asks the store. A cancellation does not wait for it: the store may never answer."""
+        from anyio import CapacityLimiter
+        from anyio.to_thread import run_sync
+
+        return await run_sync(function, abandon_on_cancel=True, limiter=CapacityLimiter(1))
+
+    def resolve(self, reference: str) -> int:
+        """The version that a reference names now. It asks the store."""
+        return self.store.resolve(self.wanted[reference].reference)
+
+    def fetch(self, reference: str, version: int) -> ArtifactVersion:
+        """The verified local copy of a version, pinned."""
+        wanted = self.wanted[reference]
+        found = self.copies.fetch(self.store, wanted.reference.name, version, allow_pickle=wanted.allow_pickle)
+        self._pin(found)
+        return found
+
+    def _pin(self, version: ArtifactVersion) -> None:
+        if version.digest not in self._pins:
+            with ExitStack() as stack:
+                stack.enter_context(self.copies.pin(version))
+                self._pins[version.digest] = stack.pop_all()
+
+    # At the start
+
+    async def open(self, stack: AsyncExitStack) -> None:
+        """Fetch all versions, and keep their copies until `stack` closes.
+
+        Raises:
+            ConfigurationError: One of them cannot be served.
+        """
+        stack.callback(self._unpin_all)
+        for reference in self.wanted:
+            try:
+                version = await self.in_thread(partial(self._first, reference))
+            except (ModelsError, OSError) as error:
+                raise ConfigurationError(f"the artifact {reference} cannot be served: {error}") from error
+            if version is not None:
+                self.versions[reference] = version
+        await self.in_thread(self._remember)
+
+    def _first(self, reference: str) -> ArtifactVersion | None:
+        """The version at the start; None for an artifact that need not exist and does not."""
+        wanted = self.wanted[reference]
+        try:
+            number = self.resolve(reference)
+            self.seen[reference] = monotonic()
+        except (UnknownVersion, StoreUnavailable) as error:
+            is_away = isinstance(error, StoreUnavailable)
+            version = self._copy_of_last(reference) if is_away else None
+            if version is None and not wanted.may_be_absent:
+                raise
+            how = f"{version.label} is served, from the local copy" if version else "it is None until it exists"
+            log.warning("the artifact %s: %s; %s", reference, error, how)
+            return version
+        try:
+            version = self.fetch(reference, number)
+        except StoreUnavailable as error:
+            version = self._copy_of_last(reference)
+            if version is None:
+                raise
+            log.warning("the artifact %s: %s; %s is served, from the local copy", reference, error, version.label)
+            return version
+        return self._unless_failed(reference, version)
+
+    def _unless_failed(self, reference: str, version: ArtifactVersion) -> ArtifactVersion:
+        """The version; the one served last if another process of this server could not open it."""
+        if any(version.digest in state for state in self.turns.failed()):
+            last = self._copy_of_last(reference)
+            if last is not None and last.digest != version.digest:
+                log.warning("the artifact %s: %s has failed before; %s is served", reference, version.label, last.label)
+                return last
+        return version
+
+    def _copy_of_last(self, reference: str) -> ArtifactVersion | None:
+        wanted = self.wanted[reference]
+        last = self.copies.last(wanted.reference, trusted=self.store.trusted, allow_pickle=wanted.allow_pickle)
+        if last is not None:
+            self._pin(last)
+        return last
+
+    # After a swap
+
+    async def note_served(self, versions: Versions) -> None:
+        """All pools serve these versions."""
+        self.versions = dict(versions)
+        await self.in_thread(self._remember)
+
+    def _remember(self) -> None:
+        """Note on the disk what is served, for a start without the store, and remove copies that nothing uses."""
+        try:
+            for reference, version in self.versions.items():
+                self.copies.remember(self.wanted[reference].reference, version)
+            self.copies.sweep()
+        except OSError as error:
+            log.warning("the folder %s of the local copies cannot be written: %s", self.copies.folder, error)
+
+    @property
+    def has_old_pins(self) -> bool:
+        """Whether copies are pinned that are not served."""
+        return not self._pins.keys() <= {version.digest for version in self.versions.values()}
+
+    def unpin_old(self) -> None:
+        """Release the copies that are not served."""
+        for digest in self._pins.keys() - {version.digest for version in self.versions.values()}:
+            self._pins.pop(digest).close()
+
+    def _unpin_all(self) -> None:
+        for pin in self._pins.values():
+            pin.close()
+        self._pins.clear()
