@@ -30,6 +30,7 @@ import pytest
 
 import tinysvc
 from tinysvc.core import errors
+from tinysvc.models import errors as model_errors
 
 SOURCE = Path(tinysvc.__file__).parent
 PAGE = (Path(__file__).parents[1] / "docs" / "reference.md").read_text()
@@ -253,7 +254,7 @@ class Reader:
 
 
 def error_named(name: str, module: str) -> type | None:
-    for place in (import_module(module), tinysvc, errors, builtins):
+    for place in (import_module(module), tinysvc, errors, model_errors, builtins):
         kind = getattr(place, name, None)
         if isinstance(kind, type) and issubclass(kind, BaseException):
             return kind

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .core.pool_settings import Pool
     from .executor import ProcessPoolExecutor
     from .models.artifact import Artifact
+    from .models.models import Models
     from .runtime.background import Background
     from .runtime.calls import call
     from .runtime.job import Job
@@ -78,6 +79,7 @@ __all__ = [
     "Header",
     "Job",
     "Middleware",
+    "Models",
     "NoRoute",
     "Pool",
     "PoolError",
@@ -113,6 +115,7 @@ _ON_DEMAND = {
     "Artifact": "models.artifact",
     "Background": "runtime.background",
     "Job": "runtime.job",
+    "Models": "models.models",
     "Pool": "core.pool_settings",
     "ProcessPoolExecutor": "executor",
     "Remote": "runtime.remote",

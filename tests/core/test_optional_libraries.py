@@ -15,6 +15,7 @@ from tinysvc.core.optional_libraries import Library, missing_library
         ("cronsim", "cron"),
         ("itsdangerous", "cookies"),
         ("multipart", "forms"),
+        ("obstore", "models"),
         ("opentelemetry", "otel"),
         ("prometheus_client", "metrics"),
         ("websockets", "websocket"),

@@ -82,6 +82,12 @@ def without_annotated(annotation: Any) -> Any:
     return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
+def made_by_service(annotation: Any) -> Any:
+    """The class of a parameter that the service fills once, as `Models`: it has `of_service`. None for others."""
+    found = without_annotated(annotation)
+    return found if hasattr(found, "of_service") else None
+
+
 def options(annotation: Any) -> tuple[Any, ...]:
     """The types that a value may have: the members of a union, or the one type."""
     annotation = without_annotated(annotation)

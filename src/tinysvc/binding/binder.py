@@ -18,7 +18,7 @@ from typing import Any, get_args, get_origin
 from ..core.errors import BindingError, ConfigurationError
 from ..core.optional_libraries import missing_library
 from ..core.requests import Request
-from .annotations import Unresolved, hints_of, signature_of, unresolved_at
+from .annotations import Unresolved, hints_of, made_by_service, signature_of, unresolved_at
 from .inputs import Body, Fault, Get, Input
 from .markers import MARKERS, ApiKey, Bearer, marker_in
 from .places import BodyKind, Parameter, is_request, place_of
@@ -71,7 +71,8 @@ class Binder:
                 )
         for name, parameter in parameters.items():
             in_path = name in path_parameters
-            is_resource = name in resources and not in_path and marker_in(parameter.annotation) is None
+            is_named = name in resources or made_by_service(parameter.annotation) is not None
+            is_resource = is_named and not in_path and marker_in(parameter.annotation) is None
             annotation = self._annotation_of(parameter, in_path, batched and not is_resource)
             marker = marker_in(annotation)
             self._fill(Parameter(function, name, annotation, parameter.default, marker, in_path, is_resource, has_body))

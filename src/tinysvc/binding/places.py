@@ -36,7 +36,7 @@ class Parameter(NamedTuple):
     in_path: bool
     """The path of the route names it."""
     is_resource: bool
-    """A resource has its name; it has no marker, and the path does not name it."""
+    """A resource has its name, or the service fills it by its type; it has no marker, and is not in the path."""
     has_body: bool
     """A method of the route has a body (RFC 9110, 9.3.1)."""
 
@@ -188,8 +188,8 @@ def _json_body(parameter: Parameter) -> tuple[Input, Get]:
 PLACES = (
     Place("named in the path", "that segment, converted to its annotation", _is_in_path, _path),
     Place(
-        "named like a resource, without a marker",
-        "the resource",
+        "named like a resource, without a marker, or annotated `Models`",
+        "the resource, or the store of models",
         lambda parameter: parameter.is_resource,
         _resource,
         travels=False,

@@ -11,6 +11,7 @@ Library = Literal[
     "cryptography",
     "itsdangerous",
     "multipart",
+    "obstore",
     "opentelemetry",
     "prometheus_client",
     "websockets",
@@ -22,6 +23,7 @@ _NEEDS: dict[Library, tuple[str, str, str]] = {
     "cryptography": ("cryptography", "signatures of models need the cryptography library", "models"),
     "itsdangerous": ("itsdangerous", "signed cookies need the itsdangerous library", "cookies"),
     "multipart": ("multipart", "uploads need the multipart library", "forms"),
+    "obstore": ("obstore", "models in an object store need the obstore library", "models"),
     "prometheus_client": ("prometheus_client", "metrics need the prometheus_client library", "metrics"),
     "opentelemetry": (
         "opentelemetry.exporter.otlp.proto.http.trace_exporter",

@@ -139,6 +139,9 @@ class Settings:
         "files with the public keys (ed25519, PEM) that are trusted, separated by spaces: then an artifact without a "
         "valid signature is refused; if empty, signatures are not checked",
     )
+    models_signing_key: str = _option(
+        "", "file with the private key (ed25519, PEM) that signs the versions that this process publishes"
+    )
     models_cache: str = _option(
         "",
         "folder of the verified local copies of artifacts; if empty, .cache in a models folder, else a folder under "

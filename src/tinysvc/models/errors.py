@@ -9,6 +9,7 @@ ModelsError                    500
 │   └── PickleRefused          it has pickles, and the reader has not allowed them
 ├── StoreUnavailable           503  the store does not answer
 ├── StoreReadOnly              this process may not write to the store
+├── BlocksEventLoop            a blocking method was called on the event loop
 └── StoreRefused               raised at start-up: the store ignores create-if-absent (a ConfigurationError, too)
 """
 
@@ -93,6 +94,10 @@ class StoreUnavailable(ModelsError):
 
 class StoreReadOnly(ModelsError):
     """This process may read the store, but not write to it."""
+
+
+class BlocksEventLoop(ModelsError, RuntimeError):
+    """A blocking method of the store was called on the event loop. The message has the remedy."""
 
 
 class StoreRefused(ModelsError, ConfigurationError):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..core.errors import ConfigurationError
 from .folder import FolderStorage
+from .object_urls import is_object_url, object_storage
 from .signatures import TrustedKeys, load_signing_key, load_trusted_keys
 from .storage import Storage
 from .store import ModelStore
@@ -16,7 +16,7 @@ def open_store(url: str, *, keys: Sequence[str] = (), signing_key: str = "") -> 
     """The store in a folder or at an address. Nothing is created or asked yet.
 
     Args:
-        url: Path of a folder.
+        url: Path of a folder, or s3://bucket/prefix, gs://bucket/prefix or az://container/prefix.
         keys: Files with trusted public keys; without one, signatures are not checked.
         signing_key: File with the private key that signs what is published.
 
@@ -29,6 +29,6 @@ def open_store(url: str, *, keys: Sequence[str] = (), signing_key: str = "") -> 
 
 def storage_of(url: str) -> Storage:
     """The storage behind an address."""
-    if "://" in url:
-        raise ConfigurationError(f"models takes the path of a folder, not {url!r}")
+    if is_object_url(url):
+        return object_storage(url)
     return FolderStorage(Path(url).expanduser())

@@ -71,6 +71,7 @@ def endpoint_of(plan: Plan, settings: Settings) -> Endpoint:
         None
         if route.durable is None
         else Durable(settings.max_result_size, route.durable.on_unreadable_save == "restart"),
+        {name: kind.of_service(settings) for name, kind in plan.made_by_service.items()},
         bool(settings.traces),
         {
             name: {parameter: taken.artifact.reference for parameter, taken in artifacts.items()}

@@ -119,9 +119,12 @@ def _open(
     opened: dict[Any, Any],
     artifacts: Mapping[str, ArtifactVersion],
 ) -> dict[str, Any]:
-    """The values of these resources; `opened` has those that are open, and gets the new ones."""
-    keys: dict[str, Any] = {}
-    values: dict[str, Any] = {}
+    """The values of these resources, and those that the service makes.
+
+    `opened` has the resources that are open, and gets the new ones.
+    """
+    keys: dict[str, Any] = dict.fromkeys(endpoint.made)
+    values: dict[str, Any] = _made(endpoint, artifacts)
     for name, function in endpoint.resources.items():
         if name not in names:
             continue
@@ -154,6 +157,14 @@ def _labelled(
 
     label = label_of(endpoint.artifacts, artifacts)
     return labelled(functions[0], label), functions[1]  # the result of a call has no headers
+
+
+def _made(endpoint: Endpoint, artifacts: Mapping[str, ArtifactVersion]) -> dict[str, Any]:
+    """The values that the service makes. They know which versions this worker serves."""
+    if not endpoint.made:
+        return {}
+    versions = {reference: each.version for reference, each in artifacts.items()}
+    return {name: value.with_served(versions.get) for name, value in endpoint.made.items()}
 
 
 def _responder(endpoint: Endpoint, resources: Values) -> JobFunction:

@@ -57,6 +57,8 @@ class Endpoint(NamedTuple):
     """Whether one of its methods has a body."""
     durable: Durable | None = None
     """Set for a job route."""
+    made: Values = {}  # noqa: RUF012 - it is never changed
+    """Values that the service makes for parameters of the function and its resources, by name; picklable."""
     is_traced: bool = False
     """Whether spans of its code are sent to the server."""
     artifacts: Mapping[str, Mapping[str, str]] = {}

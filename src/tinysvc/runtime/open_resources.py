@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Set
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from contextvars import Context, copy_context
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from ..binding.binder import Binder, HeadCheck
@@ -28,6 +29,9 @@ from .own_task import OwnTask
 log = logging.getLogger("tinysvc")
 
 
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
 class ResourceFailed(TinysvcError):
     """An io_resource raised while it was opened. The message ends with the author's part of the traceback."""
 
@@ -38,6 +42,7 @@ async def open_once(
     opened: dict[Any, Any],
     lost: set[str],
     seconds_left: Callable[[], float],
+    made: Mapping[str, Any] = NOTHING,
 ) -> dict[str, Any]:
     """Open io resources for the whole server, and return their values by name.
 
@@ -47,9 +52,10 @@ async def open_once(
         opened: Values of the resources that are open already; gets the new ones.
         lost: Gets the names of resources that end before the server does.
         seconds_left: How long they may take to close.
+        made: Values that the service makes for parameters of the route and its resources; they are returned, too.
     """
-    keys: dict[str, Any] = {}
-    values: dict[str, Any] = {}
+    keys: dict[str, Any] = dict.fromkeys(made)
+    values: dict[str, Any] = dict(made)
     for name, resource in resources.items():
         key, arguments = resource_key(resource.function, keys, values)
         if key not in opened:

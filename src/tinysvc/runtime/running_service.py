@@ -167,7 +167,7 @@ class RunningService:
         opened: dict[Any, Any] = {}
         for plan in plans:
             self._routes_of.setdefault(plan.route.function, []).append((plan.path, plan.route))
-            values = await open_once(stack, plan.server_resources, opened, self.lost_resources, self.seconds_left)
+            values = await self._open_once(stack, plan, opened)
             calls.mount(plan.route.function, values)
             is_cpu = plan.route.kind == "cpu"
             handler = handlers[plan] if is_cpu else self._handlers.io_handler(plan, values)
@@ -235,11 +235,16 @@ class RunningService:
                 handler = self._handlers.within(self.service.middleware, page)
                 self.router.add(path, (method,), handler, handler)
 
+    async def _open_once(self, stack: AsyncExitStack, plan: Plan, opened: dict[Any, Any]) -> dict[str, Any]:
+        """The values of the route's resources that are open for the whole server, and those that the service makes."""
+        made = {name: kind.of_service(self.settings, self.served) for name, kind in plan.made_by_service.items()}
+        return await open_once(stack, plan.server_resources, opened, self.lost_resources, self.seconds_left, made)
+
     async def _open_page_guard(self, stack: AsyncExitStack, opened: dict[Any, Any]) -> None:
         from .page_guard import PageGuard, guard_plan  # imported only where it is used
 
         plan = guard_plan(self.service, self.settings.dashboard_guard, "dashboard_guard")
-        values = await open_once(stack, plan.server_resources, opened, self.lost_resources, self.seconds_left)
+        values = await self._open_once(stack, plan, opened)
         self.page_guard = PageGuard(plan, values)
 
     def _add_mounts(self) -> None:

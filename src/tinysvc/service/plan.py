@@ -20,7 +20,7 @@ from ..core.responses import Middleware
 from ..core.settings import Settings
 from .artifact_parameters import TakenArtifact, artifacts_of, refuse_artifacts
 from .error_handlers import ErrorHandler
-from .resources import binders_of, in_order, names_per_request
+from .resources import binders_of, in_order, made_parameters, names_per_request
 from .routes import Given, Resource, Route, recorded
 from .service import Mount, Service
 
@@ -50,6 +50,14 @@ class Plan:
     @property
     def error_handlers(self) -> Mapping[type[Exception], ErrorHandler]:
         return self.mount.error_handlers
+
+    @cached_property
+    def made_by_service(self) -> dict[str, Any]:
+        """The parameters that the service fills once, by their types: of the handler, and of its resources."""
+        resources = {**self.cpu_resources, **self.server_resources, **self.request_resources}
+        functions = [self.route.function, *(each.function for each in resources.values())]
+        found = {name: kind for function in functions for name, kind in made_parameters(function).items()}
+        return {name: kind for name, kind in found.items() if name not in resources}
 
     @cached_property
     def inputs(self) -> list[Input]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Set
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from typing import Any
 
-from ..binding.annotations import Unresolved, signature_of, unresolved_at
+from ..binding.annotations import Unresolved, made_by_service, signature_of, unresolved_at
 from ..binding.binder import Binder, fills_resource
 from ..binding.markers import Form, marker_in
 from ..core.errors import ConfigurationError
@@ -57,8 +57,9 @@ def names_per_request(ordered: Resources) -> set[str]:
     found: set[str] = set()
     for name, resource in ordered.items():
         needs = needs_of(resource, ordered)
-        known = len(needs) + len(artifacts_of(resource.function))
-        takes_more = known < len(inspect.signature(resource.function).parameters)
+        takes = inspect.signature(resource.function).parameters.keys()
+        filled = made_parameters(resource.function).keys() | artifacts_of(resource.function).keys()
+        takes_more = bool(takes - needs - filled)
         if resource.per_request or takes_more or any(each in found for each in needs):
             found.add(name)
     return found
@@ -78,6 +79,8 @@ def needs_of(resource: Resource, resources: Resources) -> list[str]:
         elif other is not None and other.kind == resource.kind:
             _check_shared(resource, other)
             needs.append(name)
+        elif made_by_service(parameter.annotation) is not None:
+            _check_not_shared(resource, parameter)
         elif resource.kind == "cpu" or not fills_resource(parameter):
             if isinstance(parameter.annotation, Unresolved):
                 raise unresolved_at(resource.function, name, parameter.annotation)
@@ -85,6 +88,14 @@ def needs_of(resource: Resource, resources: Resources) -> list[str]:
                 resource.function, f"nothing fills its parameter {parameter}: {_remedy(resource, other)}"
             )
     return needs
+
+
+def made_parameters(function: Callable[..., Any]) -> dict[str, Any]:
+    """The parameters that the service fills once, and the classes of their values."""
+    if isinstance(function, Given) or not inspect.signature(function).parameters:
+        return {}
+    found = {name: made_by_service(each.annotation) for name, each in signature_of(function).items()}
+    return {name: kind for name, kind in found.items() if kind is not None}
 
 
 def _remedy(resource: Resource, other: Resource | None) -> str:
@@ -115,6 +126,15 @@ def _check_shared(resource: Resource, other: Resource) -> None:
             resource.function,
             f"is shared, so it is opened before the workers start, but it takes {other.name}, which is opened in each "
             f"worker; make {other.name} a @cpu_resource(shared=True), too",
+        )
+
+
+def _check_not_shared(resource: Resource, parameter: inspect.Parameter) -> None:
+    if resource.shared:
+        raise ConfigurationError.at(
+            resource.function,
+            f"is shared, so it is opened before the workers are forked, and {parameter} may start threads, which do "
+            "not survive that; leave out shared=True, or take the files of a version by Annotated[Path, Artifact(...)]",
         )
 
 
