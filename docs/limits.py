@@ -16,6 +16,8 @@ from tinysvc.core.query import MAX_QUERY_FIELDS
 from tinysvc.core.settings import Settings
 from tinysvc.dashboard.live import MAX_VIEWERS
 from tinysvc.dashboard.own_process import ERRORS as MAX_LISTED_ERRORS
+from tinysvc.grpc.rpc_errors import MAX_FAULTS
+from tinysvc.grpc.rpc_options import IDLE, MAX_STREAMS, MIN_PING_INTERVAL
 from tinysvc.http import LINGER
 from tinysvc.jobs.postgres.store import LEASE, PATIENCE
 from tinysvc.jobs.requests.preferences import MAX_WAIT
@@ -492,6 +494,36 @@ GROUPS["Forms, files and sockets"] = [
     Limit("silence of an event stream", "", "a comment is sent", "WHATWG HTML, 9.2.7", value=f"{HEARTBEAT:g} s"),
     Limit("cached results", "max_cache_size", "the least recently used result is dropped", "little compared to models"),
     Limit("a cookie's name and value", "", "ValueError", "browsers drop longer ones", value=f"{MAX_SIZE:,} bytes"),
+]
+GROUPS["gRPC"] = [
+    Limit("message of a request", "max_body_size", "RESOURCE_EXHAUSTED", "as a body over HTTP"),
+    Limit("messages of all requests", "max_body_memory", "UNAVAILABLE, before the message is read", "as over HTTP"),
+    Limit(
+        "calls that run; connections", "max_connections", "UNAVAILABLE; closed", "over HTTP a connection has one call"
+    ),
+    Limit("metadata of a request", "max_header_size", "RESOURCE_EXHAUSTED", "as the headers over HTTP"),
+    Limit(
+        "calls of one connection at a time",
+        "",
+        "its client queues them",
+        "a client of grpcio has one connection for all its calls",
+        value=f"{MAX_STREAMS:,}",
+    ),
+    Limit("connection without a call", "", "closed in order (GOAWAY)", "clients connect again", value=f"{IDLE:g} s"),
+    Limit(
+        "time between two pings of a client",
+        "",
+        "the third ping that is too early closes the connection",
+        "gRPC's least time between two pings of a client",
+        value=f"{MIN_PING_INTERVAL:g} s",
+    ),
+    Limit(
+        "faults in the details of a status",
+        "",
+        "the rest is left out",
+        "clients take 8 KiB of metadata by default",
+        value=str(MAX_FAULTS),
+    ),
 ]
 GROUPS["Logs"] = [
     Limit(

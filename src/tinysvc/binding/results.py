@@ -205,11 +205,11 @@ async def begin_result(response: Response, stream_type: str) -> Response:
     if isinstance(items, (bytes, memoryview, FileContent)):
         return response
     if isinstance(items, Iterator):
-        items = _iterate_in_thread(items)
+        items = iterate_in_thread(items)
     return await begin_stream(response, items, stream_type)
 
 
-async def _iterate_in_thread(items: Iterator[Any]) -> AsyncIterator[Any]:
+async def iterate_in_thread(items: Iterator[Any]) -> AsyncIterator[Any]:
     from ..core.threads import in_thread  # a worker loads this file, too, and needs no event loop
 
     end = object()

@@ -35,6 +35,10 @@ METRICS_PLACE = re.compile(
 """The values of the option `metrics`."""
 
 
+GRPC_PLACE = re.compile(r"(?:(?P<host>[A-Za-z0-9.-]+|\[[0-9a-fA-F:.]+\]):)?(?P<port>\d{1,5})|unix:(?P<unix>.+)")
+"""The values of the option `grpc`."""
+
+
 TRACES_PLACE = re.compile(r"otlp|https?://[^\s/?#]+[^\s?#]*")
 """The values of the option `traces`."""
 
@@ -89,6 +93,11 @@ class Settings:
         "",
         "serve metrics for Prometheus: on a port of their own, as in 127.0.0.1:9100, on a Unix socket, as in "
         "unix:/run/metrics.sock, or at a path of the service, as in /metrics; if empty, nothing is counted",
+    )
+    grpc: str = _option(
+        "",
+        "serve the routes by gRPC, too: on a port, as in 50051 or 0.0.0.0:50051, or on a Unix socket, as in "
+        "unix:/run/grpc.sock; if empty, by HTTP only",
     )
     traces: str = _option(
         "",
@@ -209,6 +218,7 @@ class Settings:
         if self.metrics and not METRICS_PLACE.fullmatch(self.metrics):
             example = "as in 127.0.0.1:9100, unix:/run/metrics.sock or /metrics"
             raise SettingsError(f"metrics takes host:port, unix:path or a path, {example}, not {self.metrics!r}")
+        self._check_grpc()
         if self.traces and not TRACES_PLACE.fullmatch(self.traces):
             raise SettingsError(f"traces takes otlp or a URL, as in http://127.0.0.1:4318, not {self.traces!r}")
         if not self.trace_sample <= 1:
@@ -226,6 +236,17 @@ class Settings:
             raise SettingsError(f"log_level takes debug, info, warning or error, not {self.log_level!r}")
         if self.log_format not in ("text", "json"):
             raise SettingsError(f"log_format takes text or json, not {self.log_format!r}")
+
+    def _check_grpc(self) -> None:
+        place = GRPC_PLACE.fullmatch(self.grpc)
+        if self.grpc and (place is None or int(place["port"] or 0) > 65535):
+            example = "as in 50051, 0.0.0.0:50051 or unix:/run/grpc.sock"
+            raise SettingsError(f"grpc takes a port, host:port or unix:path, {example}, not {self.grpc!r}")
+        if place is not None and place["unix"] and self.workers > 1:
+            raise SettingsError(
+                f"grpc is {self.grpc}, and {self.workers} server processes cannot share a Unix socket for gRPC; use "
+                "workers=1, or a port, as in 127.0.0.1:50051"
+            )
 
     def pool(self, name: str) -> dict[str, Any]:
         """The fields of the pool: its own, else those of the default one."""

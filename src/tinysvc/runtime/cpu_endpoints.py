@@ -17,6 +17,7 @@ import pickle
 from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from ..binding.binder import Binder
 from ..binding.compressed_bodies import RAW_KINDS, typed_body
 from ..binding.inputs import Body
+from ..binding.message_binder import MessageBinder
 from ..binding.results import encode_iterator, encode_result
 from ..core.budget import Deadline, current
 from ..core.errors import UnencodableResult
@@ -50,6 +52,7 @@ from .cpu_messages import (
     ResponseHead,
 )
 from .endpoint_parts import Endpoint, Values, error_response_of, request_of
+from .messages import MESSAGE, encode_messages, whole_message
 
 if TYPE_CHECKING:
     from ..models.local_copies import ArtifactVersion
@@ -184,8 +187,10 @@ def _traced(respond: JobFunction, call: JobFunction) -> tuple[JobFunction, JobFu
 def _one_at_a_time(endpoint: Endpoint, resources: Values) -> JobFunction:
     function, path = endpoint.function, endpoint.path
     names = {*resources, *endpoint.request_resources}
-    binder = Binder(function, endpoint.path_parameters, names, has_body=endpoint.has_body)
+    binder = _binder_of(endpoint, names)
     bind, stream_type, compress = binder.bind, binder.stream_type, endpoint.compress
+    messages = endpoint.messages
+    encode = encode_result if messages is None else partial(encode_messages, messages)
     kind, limit, error_handlers = binder.body_kind, endpoint.max_body_size, endpoint.error_handlers
     is_raw, binds = kind in RAW_KINDS, bool(signature(function).parameters)
 
@@ -198,12 +203,12 @@ def _one_at_a_time(endpoint: Endpoint, resources: Values) -> JobFunction:
             if not is_raw:
                 body = typed_body(request, body, kind, limit)
             values = resources if request.resources is None else {**resources, **pickle.loads(request.resources)}
-            response = encode_result(function(**bind(request, body, values)) if binds else function())
+            response = encode(function(**bind(request, body, values)) if binds else function())
             content = response.content
             if isinstance(content, FileContent):
                 raise UnencodableResult("a file is sent by an io_route only; return its bytes here, or yield them")
             if type(content) is not bytes and type(content) is not memoryview:
-                content = encode_iterator(response, stream_type)
+                content = encode_iterator(response, stream_type) if response.content_type != MESSAGE else content
                 if request.form_data is not None:
                     content = _holding(request.form_data, content)
             if compress:
@@ -221,6 +226,12 @@ def _one_at_a_time(endpoint: Endpoint, resources: Values) -> JobFunction:
         return Reply(ResponseHead(response.status, response.content_type, response.headers), content)
 
     return run_job
+
+
+def _binder_of(endpoint: Endpoint, names: set[str], *, batched: bool = False) -> Binder:
+    function = endpoint.function
+    binder = Binder(function, endpoint.path_parameters, names, batched=batched, has_body=endpoint.has_body)
+    return binder if endpoint.messages is None else MessageBinder(binder, endpoint.messages.codec.decode_arguments)
 
 
 def _holding(form: FormData, pieces: Iterator[bytes]) -> Iterator[bytes]:
@@ -274,7 +285,7 @@ def _head(response: Response) -> ResponseHead:
 def _batched(endpoint: Endpoint, resources: Values) -> JobFunction:
     function, path = endpoint.function, endpoint.path
     names = {*resources, *endpoint.request_resources}
-    binder = Binder(function, endpoint.path_parameters, names, batched=True, has_body=endpoint.has_body)
+    binder = _binder_of(endpoint, names, batched=True)
     own = {name: resources[name] for name in binder.resources if name in resources}
     bind, kind, limit = binder.bind, binder.body_kind, endpoint.max_body_size
 
@@ -339,7 +350,7 @@ def _call(function: Callable[..., Any], bound: list[Values], resources: Values) 
 def _reply_part(endpoint: Endpoint, outcome: Any, request: Request) -> tuple[BatchPart, Body]:
     """One request's part of the reply of a batch, and its body."""
     try:
-        response = _whole(outcome) if not isinstance(outcome, BaseException) else None
+        response = _whole(endpoint, outcome) if not isinstance(outcome, BaseException) else None
         if isinstance(outcome, Exception):
             response = error_response_of(outcome, request, endpoint.error_handlers)
         if response is None:
@@ -352,7 +363,9 @@ def _reply_part(endpoint: Endpoint, outcome: Any, request: Request) -> tuple[Bat
         return BatchPart(0, None, error_text(error)), b""
 
 
-def _whole(result: Any) -> Response:
+def _whole(endpoint: Endpoint, result: Any) -> Response:
+    if endpoint.messages is not None:
+        return whole_message(endpoint.messages.codec.encode_result, result)
     response = encode_result(result)
     if not isinstance(response.content, (bytes, memoryview)):
         raise UnencodableResult(

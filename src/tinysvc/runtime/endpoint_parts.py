@@ -18,6 +18,7 @@ from .cpu_messages import RequestMessage
 
 if TYPE_CHECKING:
     from ..service.routes import Batch
+    from .messages import Messages
 
 log = logging.getLogger("tinysvc")
 
@@ -65,6 +66,8 @@ class Endpoint(NamedTuple):
     """The references of the artifacts that its resources take: by the names of the resource and of its parameter."""
     checks: Mapping[str, Callable[[Any], object]] = {}
     """The checks of its resources, by their names."""
+    messages: Messages | None = None
+    """Set for a route whose requests and results are messages, as in gRPC."""
 
 
 def request_of(message: RequestMessage, body: Body, compresses: bool) -> Request:

@@ -259,6 +259,11 @@ def _protect_closing(request: Request, own_task: OwnTask | None) -> None:
         own_task.is_closing = True
 
 
+def is_closing(request: Request) -> bool:
+    """Whether the resources of the request close: from then on a disconnect must not stop its task."""
+    return request.on_disconnect is _do_nothing
+
+
 def _do_nothing() -> None:
     pass
 

@@ -14,6 +14,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..binding.message_binder import MessageBinder
 from ..core.errors import ConfigurationError
 from ..core.requests import Request
 from ..core.responses import ENDLESS_TYPES, Handler, Middleware, Response
@@ -31,6 +32,7 @@ from .open_resources import Scope
 
 if TYPE_CHECKING:
     from .caching import ResponseCache
+    from .messages import Messages
 
 
 class RouteHandlers:
@@ -52,6 +54,7 @@ class RouteHandlers:
         self._background = background
         self._error_response = error_response
         self._io_limit = IoLimit(settings.max_io_requests) if settings.max_io_requests else None
+        self._limits: dict[Plan, IoLimit] = {}
         self.response_cache: ResponseCache | None = None  # of all routes with cache=
         self.unstarted_streams = UnstartedStreams()
 
@@ -75,24 +78,37 @@ class RouteHandlers:
             handler = with_on_disconnect(handler, route.on_disconnect == "cancel")
         return handler
 
-    def with_options(self, plan: Plan, handler: Handler, once: Mapping[str, Any]) -> Handler:
+    def message_handler(self, plan: Plan, messages: Messages, resources: Mapping[str, Any]) -> Handler:
+        """The function of an io route, for messages."""
+        from .message_handlers import message_handler  # imported only where messages are served
+
+        binder = MessageBinder(plan.binder, messages.codec.decode_arguments)
+        scoped = bool(plan.request_resources)
+        return message_handler(plan.route.function, binder, messages, resources, scoped=scoped)
+
+    def with_options(
+        self, plan: Plan, handler: Handler, once: Mapping[str, Any], messages: Messages | None = None
+    ) -> Handler:
         """`handler` with what its route asks for inside the error handlers.
 
         Args:
             plan: The route.
             handler: Its io handler or cpu handler.
             once: Values of the resources that are open for the whole server.
+            messages: How the messages of the route are read and written; None: the handler is for HTTP.
         """
-        route = plan.route
+        route, binder = plan.route, plan.binder
+        if messages is not None:
+            binder = MessageBinder(binder, messages.codec.decode_arguments)
         if is_live(plan):
-            handler = self.unstarted_streams.around(handler, plan.binder.stream_type)
+            handler = self.unstarted_streams.around(handler, binder.stream_type)
         if route.cache:
             handler = self._cached(plan, handler)
         if plan.request_resources:
             timeout = route.timeout if route.kind == "io" else None
             scope = Scope(
                 plan.request_resources,
-                plan.binder,
+                binder,
                 once,
                 sent=route.kind == "cpu",
                 timeout=timeout or None,
@@ -105,8 +121,12 @@ class RouteHandlers:
         if route.kind == "cpu":
             return handler
         if route.limit:
-            handler = IoLimit(route.limit, "this route").around(handler)
+            handler = self._limit_of(plan, route.limit).around(handler)
         return self._io_limit.around(handler) if self._io_limit else handler
+
+    def _limit_of(self, plan: Plan, limit: int) -> IoLimit:
+        """The limit of a route, which its requests and its messages share."""
+        return self._limits.setdefault(plan, IoLimit(limit, "this route"))
 
     def with_background(self, plan: Plan, handler: Handler) -> Handler:
         """`handler` with the background tasks that its function, or a resource of its requests, adds."""

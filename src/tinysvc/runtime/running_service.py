@@ -38,6 +38,7 @@ from .cpu_endpoints import CpuProgram
 from .cpu_handlers import cpu_handler
 from .durable_jobs import DurableJobs, DurablePlace
 from .error_responses import error_response, of_longest_prefix
+from .message_routes import MessageRoutes, MessagesOf
 from .middleware import guarded
 from .open_resources import open_once
 from .open_services import open_services
@@ -62,6 +63,7 @@ async def at_work(
     extra: Mapping[str, Handler] | None = None,
     make_durable: Callable[[Service, Settings], DurableJobs] | None = None,
     metrics: ServiceMetrics | None = None,
+    messages_of: MessagesOf | None = None,
 ) -> AsyncIterator[RunningService]:
     """Open the resources, start the workers and serve until the context ends; then close all in reverse order.
 
@@ -71,6 +73,7 @@ async def at_work(
         extra: Handlers for GET, by path, where the service itself has no route.
         make_durable: Makes the durable jobs of a service that has a job route.
         metrics: Counts what the service does.
+        messages_of: Finds the routes that are served by messages, too.
 
     Raises:
         ConfigurationError: A handler or a pool is declared wrongly, or the store of durable jobs must not be used.
@@ -79,7 +82,7 @@ async def at_work(
     """
     stack = AsyncExitStack()
     try:
-        running = RunningService(service, settings, make_durable, metrics)
+        running = RunningService(service, settings, make_durable, metrics, messages_of)
         await running.open(stack, extra or {})
         yield running
     finally:
@@ -96,6 +99,7 @@ class RunningService:
         settings: Settings,
         make_durable: Callable[[Service, Settings], DurableJobs] | None = None,
         metrics: ServiceMetrics | None = None,
+        messages_of: MessagesOf | None = None,
     ) -> None:
         self.service = service
         self.settings = settings
@@ -103,6 +107,7 @@ class RunningService:
         self._make_durable = make_durable
         self.metrics = metrics
         self.tracing: Tracing | None = None
+        self.messages = MessageRoutes(messages_of)
         self._places: dict[Plan, DurablePlace] = {}  # of the job routes
         self._inherited: list[int] = []  # descriptors that the workers inherit
         self.router: Router[Handler] = Router()
@@ -119,7 +124,7 @@ class RunningService:
         self.is_broken = False  # the store of durable jobs has closed itself: the server must start again
         self.on_broken: Callable[[], None] = _do_nothing
         self.background = BackgroundTasks(settings.max_background)
-        self._handlers = RouteHandlers(settings, self.background, self._error_response)
+        self._handlers = RouteHandlers(settings, self.background, self.respond_to_error)
         self.unstarted_streams = self._handlers.unstarted_streams
         self._path_of: dict[Handler, str] = {}  # of routes, for the log
         self._routes_of: dict[Callable[..., Any], list[tuple[str, Route]]] = {}  # with whole paths, for url_for
@@ -137,6 +142,7 @@ class RunningService:
         _check_paths(plans)
         if any(plan.artifacts for plan in plans):
             await self._open_artifacts(stack)
+        self.messages.find(plans)
         handlers: dict[Plan, Handler] = {}
         for name, routes in routes_by_pool(plans, self.settings).items():
             handlers |= self._add_pool(name, routes)
@@ -172,6 +178,7 @@ class RunningService:
             is_cpu = plan.route.kind == "cpu"
             handler = handlers[plan] if is_cpu else self._handlers.io_handler(plan, values)
             self._add(plan, plan.path, plan.route.methods, self._handlers.with_options(plan, handler, values))
+            self.messages.add(plan, self._handlers, values)
             if plan in self._places:
                 self._add_verbs(self._places[plan], values)
         middleware = self.service.middleware  # the pages are behind the service's middleware, too
@@ -211,7 +218,9 @@ class RunningService:
         handler = self._handlers.outermost(plan, handler)
         if self.metrics is not None:
             is_socket = bool(socket_parameter(plan))
-            handler = self.metrics.requests.around(handler, methods[0], path, self._error_response, is_socket=is_socket)
+            handler = self.metrics.requests.around(
+                handler, methods[0], path, self.respond_to_error, is_socket=is_socket
+            )
         if plan.middleware:
             self._middleware_of[handler] = plan.middleware
         self._path_of[handler] = path
@@ -258,7 +267,7 @@ class RunningService:
     def _add_pool(self, name: str, plans: list[Plan]) -> dict[Plan, Handler]:
         """A pool, not yet started, and the handlers of its cpu routes: its workers know only the routes of the pool."""
         self.plans_of_pool[name] = plans
-        endpoints = [endpoint_of(each, self.settings) for each in plans]
+        endpoints = self.messages.beside(plans, [endpoint_of(each, self.settings) for each in plans])
         has_artifacts = any(endpoint.artifacts for endpoint in endpoints)
         program = self.swaps.program_of(endpoints) if self.swaps and has_artifacts else CpuProgram(endpoints)
         shared = None if self.metrics is None else self.metrics.shared
@@ -270,7 +279,7 @@ class RunningService:
         if self.tracing is not None:
             from .traced_jobs import TracedJobs  # imported only with traces
 
-            tracing = TracedJobs(self.tracing.queue, name, [plan.path for plan in plans])
+            tracing = TracedJobs(self.tracing.queue, name, [each.path for each in endpoints])
             if isinstance(pool, ProcessPoolExecutor):
                 pool.take_reports(self.tracing.reports_of(name))
         shares_pool = any(plan.route.durable is None for plan in plans)
@@ -283,6 +292,8 @@ class RunningService:
                 self.durable_pools[route.function] = pool
                 continue
             handlers[plan] = cpu_handler(pool, number, route, default_timeout, lane, tracing)
+            if (second := self.messages.number_of(plan)) is not None:
+                self.messages.jobs[plan] = cpu_handler(pool, second, route, default_timeout, lane, tracing)
             self.calls[route.function] = CpuCall(pool, number, route.timeout_or(default_timeout), lane, tracing)
         return handlers
 
@@ -360,7 +371,7 @@ class RunningService:
                 self.metrics.requests.count_without_route(request, response)
             return response
         except BaseException as error:  # SystemExit and KeyboardInterrupt too: a handler must not end the server
-            return self._error_response(error, request)
+            return self.respond_to_error(error, request)
 
     @property
     def handler(self) -> Handler:
@@ -369,7 +380,8 @@ class RunningService:
 
     __call__ = handle  # a Handler; a bound method is called sooner than an object
 
-    def _error_response(self, error: BaseException, request: Request) -> Response:
+    def respond_to_error(self, error: BaseException, request: Request) -> Response:
+        """The response to an error. Raises CancelledError or ConnectionAbortedError if no client waits for one."""
         response = error_response(error, request, self._error_handlers_under)
         if self.on_error is not None and response.status >= 500:
             self.on_error(error, request, response.status)
@@ -396,8 +408,8 @@ class RunningService:
     async def _response_without_route(self, error: NoRoute, request: Request) -> Response:
         middleware = self._middleware_without_route(error, request.raw_path)
         if not middleware:
-            return self._error_response(error, request)
-        return await guarded(self._handlers.within(middleware, self._no_route), self._error_response, request)
+            return self.respond_to_error(error, request)
+        return await guarded(self._handlers.within(middleware, self._no_route), self.respond_to_error, request)
 
     async def _no_route(self, request: Request) -> Response:
         handler, _ = self.router.match(request.method, request.raw_path)

@@ -37,8 +37,17 @@ from ..pool.importable import refuse_frozen
 from ..service.service import Service
 from .heartbeat import BEATS, FOR_EVER, Heartbeat
 from .loading import is_authors
-from .server_process import LATE, ProcessFailed, SupervisorLink, end_in_words, start_log
-from .sockets import RELOADER, listener_url, listening_sockets, metrics_line, metrics_sockets
+from .server_process import LATE, ProcessFailed, SupervisorLink, end_in_words, send_sockets, start_log
+from .sockets import (
+    RELOADER,
+    grpc_line,
+    grpc_sockets,
+    listener_url,
+    listening_sockets,
+    metrics_line,
+    metrics_sockets,
+    socket_addresses,
+)
 
 log = logging.getLogger("tinysvc")
 
@@ -124,6 +133,7 @@ class Reloader:
         self.next: Version | None = None
         self.listeners: list[socket.socket] = []
         self.metrics_listeners: list[socket.socket] = []
+        self.grpc_sockets: list[socket.socket] = []
         self.routes = ""
         self.failure: ProcessFailed | None = None
         self._tasks: dict[Version, asyncio.Task[None]] = {}
@@ -232,13 +242,11 @@ class Reloader:
             try:
                 self.listeners = self._sockets.enter_context(listening_sockets(settings, os.environ))
                 self.metrics_listeners = self._sockets.enter_context(metrics_sockets(settings))
+                self.grpc_sockets = self._sockets.enter_context(grpc_sockets(settings))
             except ConfigurationError as error:
                 self._fail(ProcessFailed(str(error), 3))
                 return
-        with suppress(OSError):  # it has died
-            every = [*self.listeners, *self.metrics_listeners]
-            count = bytes([len(self.metrics_listeners)])
-            socket.send_fds(version.link, [count], [listener.fileno() for listener in every])
+        send_sockets(version.link, self.listeners, self.metrics_listeners, self.grpc_sockets)
 
     def _promote(self, version: Version) -> None:
         """The version serves: end the one before it."""
@@ -247,8 +255,8 @@ class Reloader:
             before.signal(signal.SIGTERM)
         scheme = "https" if self.settings.ssl_cert else "http"
         urls = " and ".join(listener_url(listener, scheme) for listener in self.listeners)
-        metrics = metrics_line(self.metrics_listeners)
-        self.announce(f"{self.routes}\n{metrics}listening on {urls} and reloading when its code changes")
+        others = metrics_line(self.metrics_listeners) + grpc_line(socket_addresses(self.grpc_sockets))
+        self.announce(f"{self.routes}\n{others}listening on {urls} and reloading when its code changes")
 
     def _on_end(self, version: Version, exit_code: int) -> None:
         why = str(version.failure) if version.failure else f"the process {end_in_words(exit_code)}"

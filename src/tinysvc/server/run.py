@@ -30,7 +30,7 @@ from .listing import is_colourful, route_table, settings_table
 from .loading import TargetError, load_main, load_service
 from .server import MetricsPlace, Server
 from .signals import serve_until_signal, terminal_watch
-from .sockets import RELOADER, metrics_line
+from .sockets import RELOADER, grpc_line, metrics_line
 
 if TYPE_CHECKING:
     from .server_process import SupervisorLink
@@ -143,9 +143,8 @@ def _serve_alone(service: Service, settings: Settings) -> None:
     server = Server(service, settings)
 
     def ready() -> None:
-        _announce_ready(
-            f"{_routes(service)}\n{metrics_line(server.metrics_listeners)}listening on {' and '.join(server.urls)}"
-        )
+        others = metrics_line(server.metrics_listeners) + grpc_line(server.grpc_addresses)
+        _announce_ready(f"{_routes(service)}\n{others}listening on {' and '.join(server.urls)}")
 
     _run(serve_until_signal(server, ready))
     _exit_if_broken(server)
@@ -169,7 +168,7 @@ def _serve_under_supervisor(load: Callable[[], Service], options: Mapping[str, A
         settings = load_settings(options, os.environ, service.options)
         listeners = link.listeners(settings, _routes(service))
         metrics = MetricsPlace(link.metrics_listeners, link if settings.workers > 1 else None)
-        server = Server(service, settings_of_one_process(settings), listeners, metrics)
+        server = Server(service, settings_of_one_process(settings), listeners, metrics, link.grpc_sockets)
         _run(serve_until_signal(server, link.ready, link.socket, functools.partial(link.report, alive=True)))
         _exit_if_broken(server)
     except FORESEEN as error:

@@ -33,7 +33,7 @@ from ..service.service import Service
 from .connections import Connections
 from .cpu_slice import shorten_slice
 from .heartbeat import BEATS, Heartbeat
-from .sockets import listener_url, listening_sockets, metrics_sockets
+from .sockets import grpc_sockets, listener_url, listening_sockets, metrics_sockets
 from .tls import Certificates, certificates
 from .watchdog import names_of, watched
 
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from ..dashboard.dashboard_pages import Dashboard
     from ..runtime.service_metrics import ServiceMetrics
     from ..telemetry.snapshots import Snapshot
+    from .grpc_listener import GrpcListener
     from .metrics_endpoint import MetricsEndpoint
     from .server_process import SupervisorLink
     from .snapshot_exchange import SnapshotExchange
@@ -71,6 +72,7 @@ class Server:
         settings: Its settings; `workers` must be 1.
         listeners: Bound sockets of the caller, who closes them. Without them the server binds its own.
         metrics: Where the metrics are served, if the caller has bound the sockets.
+        grpc: Sockets of the caller that reserve the addresses of gRPC.
 
     Raises:
         ConfigurationError: `workers` is more than 1.
@@ -82,6 +84,7 @@ class Server:
         settings: Settings,
         listeners: Iterable[socket.socket] = (),
         metrics: MetricsPlace | None = None,
+        grpc: Sequence[socket.socket] | None = None,
     ) -> None:
         if settings.workers > 1:
             raise ConfigurationError(
@@ -95,6 +98,8 @@ class Server:
         self.metrics_listeners: Sequence[socket.socket] = ()
         self._listening: list[socket.socket] = []
         self._metrics_place = metrics
+        self._grpc_sockets = grpc
+        self._grpc: GrpcListener | None = None
         self._metrics: ServiceMetrics | None = None
         self._endpoint: MetricsEndpoint | None = None
         self._exchange: SnapshotExchange | None = None
@@ -115,7 +120,15 @@ class Server:
             self._certificates = certificates(self.settings)
             if self.settings.metrics or self.settings.dashboard:
                 await self._begin_metrics(stack)
-            at_work_here = at_work(self.service, self.settings, self._own_pages(), _durable_jobs, self._metrics)
+            grpc = self._grpc_listener(stack)
+            at_work_here = at_work(
+                self.service,
+                self.settings,
+                self._own_pages(),
+                _durable_jobs,
+                self._metrics,
+                None if grpc is None else grpc.messages_of,
+            )
             self.running = await stack.enter_async_context(at_work_here)
             scheme = "https" if self._certificates else "http"
             connections = Connections(self._handler(), self.settings, scheme=scheme)
@@ -131,6 +144,10 @@ class Server:
                 server = await self._listen(connections, listener)
                 stack.push_async_callback(self._stop_listening, connections, listener, server)
             self._listening += listeners
+            if grpc is not None:
+                await grpc.start(self.running, self._metrics)
+                self._grpc = grpc
+                stack.callback(lambda: grpc.begin_drain(self.running.seconds_left()))
             self._loop = asyncio.get_running_loop()
             detach_in_child(self, Server._close_listeners_in_child)
             self.urls = [listener_url(listener, scheme) for listener in listeners]
@@ -145,6 +162,21 @@ class Server:
                 self._begin_end()
                 if self._dashboard is not None:
                     self._dashboard.live.close()
+
+    def _grpc_listener(self, stack: AsyncExitStack) -> GrpcListener | None:
+        if not self.settings.grpc:
+            return None
+        from .grpc_listener import GrpcListener  # imported only where gRPC is served
+
+        sockets = self._grpc_sockets
+        if sockets is None:
+            sockets = stack.enter_context(grpc_sockets(self.settings))
+        return GrpcListener(self.service, self.settings, sockets)
+
+    @property
+    def grpc_addresses(self) -> list[str]:
+        """The addresses where gRPC is served, as in "127.0.0.1:50051" or "unix:/run/grpc.sock"."""
+        return [] if self._grpc is None else self._grpc.addresses
 
     @contextmanager
     def heartbeats(self, report: Callable[[], object]) -> Iterator[None]:
@@ -161,6 +193,8 @@ class Server:
     def _begin_end(self) -> None:
         """Be ready for no more work: `/readyz` is 503 from now on."""
         self.draining = True
+        if self._grpc is not None:
+            self._grpc.leave()
         if self.running.durable is not None:
             self.running.durable.pause()
 
@@ -287,6 +321,8 @@ class Server:
             return
         try:
             self._certificates.reload()
+            if self._grpc is not None:
+                self._grpc.reload_certificates()
         except ConfigurationError as error:
             log.error("the new certificates are not valid, the old ones stay in use: %s", error)
         else:
@@ -296,12 +332,16 @@ class Server:
         timeout, loop = self.running.seconds_left(), asyncio.get_running_loop()
         self.running.unstarted_streams.drain()
         report = loop.call_later(REPORT_AFTER, self._report_draining, connections)
-        if not await connections.drain(timeout - min(CLEANUP, timeout / 10)):
+        within = timeout - min(CLEANUP, timeout / 10)
+        grpc = None if self._grpc is None else asyncio.create_task(self._grpc.drain(within))
+        if not await connections.drain(within):
             log.warning(
                 "%d connections were closed before their requests ended, after %g s of draining",
                 len(connections.open),
                 timeout,
             )
+        if grpc is not None and (unfinished := await grpc):
+            log.warning("%d RPCs were ended before they had finished, after %g s of draining", unfinished, timeout)
         report.cancel()
         aborted = connections.abort()
         if aborted:  # resources of requests close before resources of the server

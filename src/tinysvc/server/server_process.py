@@ -5,8 +5,8 @@
 {"failed": [message, exit status]}       the service cannot start
 {"folders": [...]}                       to a reloader only: the folders to watch
 
-The lines about metrics are in snapshot_exchange.py. The one byte that comes with the listening sockets is the number of
-those for metrics, which are the last ones.
+The lines about metrics are in snapshot_exchange.py. Two bytes come with the listening sockets: the number of those for
+metrics, and of those for gRPC, which are the last ones.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import json
 import signal
 import socket
 import threading
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from typing import NoReturn
 
@@ -47,12 +48,25 @@ def start_log(settings: Settings) -> None:
     configure_logging(settings, shows_process=True)
 
 
+def send_sockets(
+    link: socket.socket,
+    listeners: Sequence[socket.socket],
+    metrics: Sequence[socket.socket],
+    grpc: Sequence[socket.socket],
+) -> None:
+    """Send all sockets of the service to a server process: the other end of `SupervisorLink.listeners`."""
+    counts = bytes([len(metrics), len(grpc)])
+    with suppress(OSError):  # it has died
+        socket.send_fds(link, [counts], [each.fileno() for each in (*listeners, *metrics, *grpc)])
+
+
 class SupervisorLink:
     """The socket of a server process to its supervisor."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
         self.metrics_listeners: list[socket.socket] = []
+        self.grpc_sockets: list[socket.socket] = []
         self._sending = threading.Lock()
         detach_in_child(self, lambda link: [link.socket.fileno()])
 
@@ -62,14 +76,15 @@ class SupervisorLink:
         exit_with_parent(self.socket, False)
         values = {name: value for name, value in vars(settings).items() if name != "pools"}
         self.report(settings=values, routes=routes)
-        count, descriptors, _, _ = socket.recv_fds(self.socket, 1, MAX_LISTENERS)
+        counts, descriptors, _, _ = socket.recv_fds(self.socket, 2, MAX_LISTENERS)
         if not descriptors:  # the supervisor has ended
             raise SystemExit
         with ExitStack() as received:
             shared = [received.enter_context(socket.socket(fileno=descriptor)) for descriptor in descriptors]
             listeners = [rebound(listener) for listener in shared]
-        first_of_metrics = len(listeners) - count[0]
-        self.metrics_listeners = listeners[first_of_metrics:]
+        first_of_grpc = len(listeners) - counts[1]
+        first_of_metrics = first_of_grpc - counts[0]
+        self.metrics_listeners, self.grpc_sockets = listeners[first_of_metrics:first_of_grpc], listeners[first_of_grpc:]
         return listeners[:first_of_metrics]
 
     def ready(self) -> None:

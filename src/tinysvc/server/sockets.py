@@ -19,7 +19,7 @@ from typing import Any
 
 from ..core.errors import ConfigurationError
 from ..core.setting_values import SettingsError
-from ..core.settings import METRICS_PLACE, Settings
+from ..core.settings import GRPC_PLACE, METRICS_PLACE, Settings
 
 log = logging.getLogger("tinysvc")
 
@@ -73,6 +73,34 @@ def metrics_sockets(settings: Settings, *, reuse_port: bool = False) -> Iterator
             yield sockets
     except SettingsError as error:
         raise SettingsError(f"metrics: {error}") from None
+
+
+@contextmanager
+def grpc_sockets(settings: Settings) -> Iterator[list[socket.socket]]:
+    """Sockets that reserve the address of gRPC; none for a Unix socket, or without `grpc`. They never listen.
+
+    grpcio binds sockets of its own to their addresses, as the ports are shared (SO_REUSEPORT).
+    """
+    place = GRPC_PLACE.fullmatch(settings.grpc)
+    if place is None or place["unix"]:
+        yield []
+        return
+    own = Settings(host=(place["host"] or settings.host).strip("[]"), port=int(place["port"]))
+    try:
+        with listening_sockets(own, {}, reuse_port=True) as sockets:
+            yield sockets
+    except SettingsError as error:
+        raise SettingsError(f"grpc: {error}") from None
+
+
+def socket_addresses(sockets: Sequence[socket.socket]) -> list[str]:
+    """As in "127.0.0.1:50051" and "[::1]:50051"."""
+    return [listener_url(each, "http").removeprefix("http://") for each in sockets]
+
+
+def grpc_line(addresses: Sequence[str]) -> str:
+    """The line that names the addresses of gRPC; "" without one."""
+    return f"gRPC at {' and '.join(addresses)}\n" if addresses else ""
 
 
 def metrics_line(listeners: Sequence[socket.socket]) -> str:

@@ -45,8 +45,16 @@ from ..core.shutdown import CLOCK_INTERVAL, Countdown
 from ..core.systemd import notify, notify_alive, notify_reload, watchdog_time
 from .heartbeat import Pulse
 from .process_snapshots import ProcessSnapshots
-from .server_process import LATE, ProcessFailed, SupervisorLink, end_in_words, start_log
-from .sockets import listener_url, listening_sockets, metrics_line, metrics_sockets
+from .server_process import LATE, ProcessFailed, SupervisorLink, end_in_words, send_sockets, start_log
+from .sockets import (
+    grpc_line,
+    grpc_sockets,
+    listener_url,
+    listening_sockets,
+    metrics_line,
+    metrics_sockets,
+    socket_addresses,
+)
 from .supervised_process import ServerProcess
 
 log = logging.getLogger("tinysvc")
@@ -115,6 +123,7 @@ class Supervisor:
         self.processes = [ServerProcess() for _ in range(settings.workers)]
         self.listeners: list[socket.socket] = []
         self.metrics_listeners: list[socket.socket] = []
+        self.grpc_sockets: list[socket.socket] = []
         self.snapshots = ProcessSnapshots(self._send)
         self.routes = ""  # of the service, once a process has reported them
         self.announced = False
@@ -283,14 +292,12 @@ class Supervisor:
             self.settings, self.routes = settings, routes
         if not self.listeners:
             self._bind()
-        with suppress(OSError):  # it has died
-            every = [*self.listeners, *self.metrics_listeners]
-            count = bytes([len(self.metrics_listeners)])
-            socket.send_fds(process.link, [count], [listener.fileno() for listener in every])
+        send_sockets(process.link, self.listeners, self.metrics_listeners, self.grpc_sockets)
 
     def _bind(self) -> None:
         self.listeners = self._sockets.enter_context(listening_sockets(self.settings, os.environ, reuse_port=True))
         self.metrics_listeners = self._sockets.enter_context(metrics_sockets(self.settings, reuse_port=True))
+        self.grpc_sockets = self._sockets.enter_context(grpc_sockets(self.settings))
 
     def _announce(self) -> None:
         """Print the routes and the addresses, once all processes are ready."""
@@ -299,8 +306,8 @@ class Supervisor:
         self.announced = True
         scheme = "https" if self.settings.ssl_cert else "http"
         urls = " and ".join(listener_url(listener, scheme) for listener in self.listeners)
-        metrics = metrics_line(self.metrics_listeners)
-        self.announce(f"{self.routes}\n{metrics}listening on {urls} with {len(self.processes)} processes")
+        others = metrics_line(self.metrics_listeners) + grpc_line(socket_addresses(self.grpc_sockets))
+        self.announce(f"{self.routes}\n{others}listening on {urls} with {len(self.processes)} processes")
 
     # Ends and starts
 
@@ -372,7 +379,8 @@ class Supervisor:
             signal.set_wakeup_fd(-1)
             for number in HANDLED:
                 signal.signal(number, signal.SIG_IGN if number == signal.SIGHUP else signal.SIG_DFL)
-            for sock in (other_end, *self.signals, *self._links(), *self.listeners, *self.metrics_listeners):
+            owned = (*self.listeners, *self.metrics_listeners, *self.grpc_sockets)
+            for sock in (other_end, *self.signals, *self._links(), *owned):
                 sock.close()
             logging.root.handlers[:], level = self._log_before
             logging.root.setLevel(level)

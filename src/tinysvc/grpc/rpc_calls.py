@@ -1,0 +1,318 @@
+"""One RPC: message -> Request -> the handler of its route -> message and status.
+
+The handler runs in grpcio's task of the RPC, which grpcio cancels when the client cancels, disconnects, or its deadline
+passes. That stops everything, as a disconnect does over HTTP: the job is killed. Two kinds of work must go on: a route
+with `on_disconnect="finish"`, and the closing of resources of the request, such as a commit. Their RPCs run in a task
+of their own (`_apart`), which decides about a cancellation itself.
+
+The deadline of an RPC is the client's part of the request's budget, so code that asks for `seconds_left()` sees it. No
+timer is needed for it: grpcio has one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from time import monotonic, perf_counter
+from typing import Any, Protocol
+
+import grpc
+
+from ..core import forks
+from ..core.budget import Deadline, current
+from ..core.errors import HTTPError, TinysvcError
+from ..core.headers import Headers
+from ..core.request_context import owner_by_task
+from ..core.requests import Request
+from ..core.responses import Response, close_content, problem_response
+from ..core.shutdown import DRAINED
+from ..core.tracebacks import author_traceback, indented, observe_error
+from ..runtime.message_routes import MessageRoute
+from ..runtime.messages import MESSAGE
+from ..runtime.open_resources import is_closing
+from .rpc_errors import RpcStatus, status_of
+from .rpc_requests import header_lines, metadata_of, peer_of
+
+log = logging.getLogger("tinysvc.grpc")
+
+Code = grpc.StatusCode
+Context = Any
+"""grpcio's context of an RPC (grpc.aio.ServicerContext)."""
+
+Behavior = Callable[[Any, Context], Awaitable[Any]]
+"""A function that grpcio calls for each RPC of a method."""
+
+
+class RpcServing(Protocol):
+    """The running service, as the RPCs see it."""
+
+    def respond_to_error(self, error: BaseException, request: Request) -> Response:
+        """The response to an error. Raises CancelledError or ConnectionAbortedError if nobody waits for one."""
+
+    def url_for(self, handler: Callable[..., Any], /, **parameters: Any) -> str: ...
+
+
+class OpenCall:
+    """An RPC that runs."""
+
+    __slots__ = ("begun", "is_ended", "request", "status")
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.begun = perf_counter()
+        self.status = Code.OK
+        self.is_ended = False  # the server shuts down, and has cancelled it
+
+    def current_request(self) -> Request:
+        """The request that its task works for."""
+        return self.request
+
+
+class OpenCalls:
+    """The RPCs that run, by their tasks, and the bytes of their messages.
+
+    Args:
+        scheme: "https" with TLS, else "http".
+    """
+
+    def __init__(self, scheme: str) -> None:
+        self.scheme = scheme
+        self.by_task: dict[asyncio.Task[Any], OpenCall] = {}
+        self.message_bytes = 0
+        self.left: set[asyncio.Task[Any]] = set()  # tasks whose client has gone, and that may finish
+        self.on_end: Callable[[RpcMethod, OpenCall], None] | None = None  # for metrics and the access log
+
+    def end_all(self) -> None:
+        """Cancel all RPCs, as the server shuts down: their clients get UNAVAILABLE and may go elsewhere."""
+        for task, call in list(self.by_task.items()):
+            if task not in self.left:
+                call.is_ended = True
+                task.cancel(DRAINED)
+
+
+class NamedService:
+    """What `Request.served_by` is for an RPC: its route has the name of the method."""
+
+    def __init__(self, serving: RpcServing, name: str) -> None:
+        self._name = name
+        self.url_for = serving.url_for
+
+    def route_of(self, request: Request) -> str:
+        """As log lines name it."""
+        return f"RPC {self._name}"
+
+
+class RpcMethod:
+    """A method of a service: what grpcio calls for each of its RPCs.
+
+    Args:
+        name: Its full name, as in "/inference.Inference/Predict".
+        route: The route that serves it.
+        serving: The running service.
+        calls: All RPCs that run.
+        fill: Makes path and query of a request from its message, where code beside the handler reads them.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        route: MessageRoute,
+        serving: RpcServing,
+        calls: OpenCalls,
+        fill: Callable[[Request, bytes], None] | None = None,
+    ) -> None:
+        self.name = name
+        self.route = route
+        self._handler = route.handler
+        self._serving = serving
+        self._calls = calls
+        self._fill = fill
+        self._path = route.plan.path
+        self._served_by = NamedService(serving, name.removeprefix("/"))
+
+    def method_handler(self) -> grpc.RpcMethodHandler:
+        """The method, as grpcio takes it."""
+        streams, plan = self.route.messages.streams, self.route.plan
+        behavior = self._stream() if streams else self._unary()
+        if plan.request_resources or plan.route.on_disconnect == "finish":
+            behavior = self._apart(behavior, finishes=plan.route.on_disconnect == "finish")
+        if streams:
+            return grpc.unary_stream_rpc_method_handler(behavior)
+        return grpc.unary_unary_rpc_method_handler(behavior)
+
+    # Behaviors: each is called in the task of an RPC
+
+    def _unary(self) -> Behavior:
+        begin, handler, serving, end = self._begin, self._handler, self._serving, self._end
+
+        async def unary(message: bytes, context: Context) -> bytes:
+            task = asyncio.current_task()
+            assert task is not None
+            call = begin(task, message, context)
+            request = call.request
+            try:
+                try:
+                    if self._fill is not None:
+                        self._fill(request, message)
+                    response = await handler(request)
+                except BaseException as error:  # SystemExit, too: a handler must not end the server
+                    response = serving.respond_to_error(error, request)
+                if forks.in_child:
+                    forks.end_child()
+                content = response.content
+                if response.content_type == MESSAGE and response.status == 200:
+                    if response.headers:
+                        context.set_trailing_metadata(metadata_of(response.headers))
+                    return content if type(content) is bytes else bytes(content)
+                await self._abort(call, context, response)
+                return b""  # not reached
+            except BaseException as error:
+                await self._fail(task, call, context, error)
+                raise
+            finally:
+                end(task, call, message)
+
+        return unary
+
+    def _stream(self) -> Behavior:
+        begin, handler, serving, end = self._begin, self._handler, self._serving, self._end
+
+        async def stream(message: bytes, context: Context) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            call = begin(task, message, context)
+            request = call.request
+            try:
+                try:
+                    if self._fill is not None:
+                        self._fill(request, message)
+                    response = await handler(request)
+                except BaseException as error:
+                    response = serving.respond_to_error(error, request)
+                if forks.in_child:
+                    forks.end_child()
+                if response.content_type != MESSAGE or response.status != 200:
+                    await self._abort(call, context, response)
+                await self._send(call, context, response)
+            except BaseException as error:
+                await self._fail(task, call, context, error)
+                raise
+            finally:
+                end(task, call, message)
+
+        return stream
+
+    def _apart(self, behavior: Behavior, *, finishes: bool) -> Behavior:
+        """`behavior` in a task of its own, which a cancelled RPC does not cancel while it must go on."""
+        calls = self._calls
+
+        def ended(task: asyncio.Task[Any]) -> None:
+            calls.left.discard(task)
+            if not task.cancelled():
+                task.exception()  # the RPC has reported it, or has ended
+
+        async def apart(message: Any, context: Context) -> Any:
+            task = asyncio.ensure_future(behavior(message, context))
+            task.add_done_callback(ended)
+            try:
+                return await asyncio.shield(task)
+            except asyncio.CancelledError:
+                if not task.done():
+                    call = calls.by_task.get(task)
+                    calls.left.add(task)
+                    if not finishes and (call is None or not is_closing(call.request)):
+                        task.cancel()
+                raise
+
+        if self.route.messages.streams:
+
+            async def apart_stream(message: Any, context: Context) -> None:
+                await apart(message, context)
+
+            return apart_stream
+        return apart
+
+    # Their steps
+
+    def _begin(self, task: asyncio.Task[Any], message: bytes, context: Context) -> OpenCall:
+        calls = self._calls
+        headers = Headers(header_lines(context.invocation_metadata()))
+        peer = peer_of(context.peer(), calls.scheme)
+        request = Request("POST", self._path, "", headers, message, None, peer, "", self._served_by)
+        seconds = context.time_remaining()
+        if seconds is not None:
+            request.time_limit = monotonic() + seconds
+            current.set(Deadline(request.time_limit))
+        call = OpenCall(request)
+        calls.by_task[task] = owner_by_task[task] = call
+        calls.message_bytes += len(message)
+        return call
+
+    def _end(self, task: asyncio.Task[Any], call: OpenCall, message: bytes) -> None:
+        calls = self._calls
+        del calls.by_task[task], owner_by_task[task]
+        calls.message_bytes -= len(message)
+        if calls.on_end is not None:
+            calls.on_end(self, call)
+
+    async def _send(self, call: OpenCall, context: Context, response: Response) -> None:
+        """Send a stream of messages. Its headers go first: a client may wait for them."""
+        content = response.content
+        try:
+            await context.send_initial_metadata(metadata_of(response.headers))
+            while True:
+                try:
+                    piece = await anext(content)
+                except StopAsyncIteration:
+                    return
+                except Exception as error:
+                    await self._cut_off(call, context, error)
+                await context.write(piece)
+        finally:
+            await close_content(content)
+
+    async def _cut_off(self, call: OpenCall, context: Context, error: Exception) -> None:
+        """The handler has failed in the middle of a stream."""
+        request = call.request
+        if isinstance(error, TinysvcError) and error.status < 500:
+            response = problem_response(error, request)
+        else:
+            observe_error(error)
+            text = indented(author_traceback(error))
+            log.error("%s (request %s): the stream failed half-way and was cut off: %s", self.name, request.id, text)
+            response = problem_response(error if isinstance(error, TinysvcError) else TinysvcError(), request)
+        await self._abort(call, context, response)
+
+    async def _abort(self, call: OpenCall, context: Context, response: Response) -> Any:
+        """End the RPC with the status of an error response. It does not return."""
+        await close_content(response.content)
+        if response.status < 400:
+            log.error(
+                "%s: middleware or an error handler responded with a %s of %s, which is no message of this method; "
+                "respond with an error, or let the handler respond",
+                *(self.name, response.status, response.content_type or "no type"),
+            )
+            response = problem_response(TinysvcError(), call.request)
+        await _abort_with(call, context, status_of(response))
+
+    async def _fail(self, task: asyncio.Task[Any], call: OpenCall, context: Context, error: BaseException) -> None:
+        """Give the RPC a status if its end was not a response: it was cancelled, or the pool has dropped its job."""
+        if isinstance(error, asyncio.CancelledError):
+            limit = call.request.time_limit
+            is_late = limit is not None and limit <= monotonic()
+            call.status = Code.DEADLINE_EXCEEDED if is_late else Code.CANCELLED
+            if call.is_ended:
+                task.uncancel()
+                await _abort_with(call, context, status_of(problem_response(_shutting_down(), call.request)))
+        elif isinstance(error, ConnectionAbortedError):
+            await _abort_with(call, context, RpcStatus(Code.CANCELLED, "The call was abandoned."))
+
+
+def _shutting_down() -> HTTPError:
+    return HTTPError(503, "The server is shutting down.", headers=[("retry-after", "1")])
+
+
+async def _abort_with(call: OpenCall, context: Context, status: RpcStatus) -> None:
+    call.status = status.code
+    await context.abort(status.code, status.message, status.metadata)

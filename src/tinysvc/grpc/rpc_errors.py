@@ -1,0 +1,190 @@
+"""An error response as the status of an RPC: its code, its message, and details that clients can read.
+
+    INVALID_ARGUMENT  422  google.rpc.BadRequest, with the place of each fault
+    UNAVAILABLE       503  google.rpc.RetryInfo and grpc-retry-pushback-ms, from Retry-After
+
+Each error has a google.rpc.ErrorInfo: the kind of the problem document, the HTTP status and the request id. They travel
+in `grpc-status-details-bin`. An error can choose its code by a header, as in HTTPError(409, "...",
+headers=[("grpc-status", "ALREADY_EXISTS")]).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, NamedTuple
+
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message_factory import GetMessageClass
+
+import grpc
+
+from ..core.responses import PROBLEM, Response
+from .rpc_requests import Metadata, metadata_of
+
+Code = grpc.StatusCode
+
+CODES = {
+    400: Code.INVALID_ARGUMENT,
+    401: Code.UNAUTHENTICATED,
+    403: Code.PERMISSION_DENIED,
+    404: Code.NOT_FOUND,
+    405: Code.UNIMPLEMENTED,
+    408: Code.DEADLINE_EXCEEDED,
+    409: Code.ABORTED,
+    410: Code.NOT_FOUND,
+    412: Code.FAILED_PRECONDITION,
+    413: Code.RESOURCE_EXHAUSTED,
+    416: Code.OUT_OF_RANGE,
+    422: Code.INVALID_ARGUMENT,
+    429: Code.UNAVAILABLE,
+    431: Code.RESOURCE_EXHAUSTED,
+    499: Code.CANCELLED,
+    500: Code.INTERNAL,
+    501: Code.UNIMPLEMENTED,
+    502: Code.UNAVAILABLE,
+    503: Code.UNAVAILABLE,
+    504: Code.DEADLINE_EXCEEDED,
+    507: Code.RESOURCE_EXHAUSTED,
+}
+"""The code by the HTTP status. Other statuses: FAILED_PRECONDITION below 500, else INTERNAL."""
+
+_BY_NAME = {code.name: code for code in Code} | {str(code.value[0]): code for code in Code}
+
+PUSHBACK = "grpc-retry-pushback-ms"
+"""Milliseconds after which a client may try again (gRFC A6)."""
+
+MAX_MESSAGE, MAX_FAULTS, MAX_FAULT = 2048, 12, 96
+"""Bytes of the message of a status, percent-encoded; faults in its details, and bytes of each text of one. A client
+takes 8 KiB of metadata by default: with more it would see no status at all."""
+
+
+class RpcStatus(NamedTuple):
+    """The end of an RPC that failed."""
+
+    code: grpc.StatusCode
+    message: str
+    metadata: Metadata = ()
+
+
+def status_of(response: Response) -> RpcStatus:
+    """The status of an RPC whose handler responded with an error."""
+    headers = dict(response.headers)
+    code = _BY_NAME.get(headers.get("grpc-status", "").upper())
+    if code is None or code is Code.OK:
+        code = CODES.get(response.status, Code.FAILED_PRECONDITION if response.status < 500 else Code.INTERNAL)
+    problem = _problem_of(response)
+    message = str(problem.get("detail") or problem.get("title") or f"HTTP status {response.status}")
+    message = _cut(message, MAX_MESSAGE // 3)
+    metadata = metadata_of(response.headers)
+    seconds = headers.get("retry-after", "")
+    delay = int(seconds) if seconds.isdecimal() and len(seconds) < 7 else None
+    if delay is not None and code is Code.UNAVAILABLE:
+        metadata += ((PUSHBACK, str(delay * 1000)),)
+    details = _details(code, message, problem, response.status, delay)
+    return RpcStatus(code, message, (*metadata, ("grpc-status-details-bin", details)))
+
+
+def _cut(text: object, size: int) -> str:
+    """The text, or as much of it as has so many bytes."""
+    return str(text).encode(errors="replace")[:size].decode(errors="ignore")
+
+
+def _problem_of(response: Response) -> Mapping[str, Any]:
+    """The problem document of an error response; for another content that is text, that text as its detail."""
+    content = response.content
+    if not isinstance(content, (bytes, memoryview)):
+        return {}
+    try:
+        if response.content_type == PROBLEM:
+            found = json.loads(bytes(content))  # unlike others it reads half a surrogate pair
+            return found if isinstance(found, dict) else {}
+        if (response.content_type or "").startswith(("text/plain", "application/json")):
+            return {"detail": bytes(content).decode()}
+    except ValueError:
+        pass
+    return {}
+
+
+def _details(code: grpc.StatusCode, message: str, problem: Mapping[str, Any], status: int, delay: int | None) -> bytes:
+    """A google.rpc.Status, encoded."""
+    kinds = _messages()
+    reason = str(problem.get("type", "")).removeprefix("urn:tinysvc:")
+    info = {"status": str(status)}
+    for name in ("request_id", "started"):
+        if name in problem:
+            info[name] = str(problem[name]).lower() if name == "started" else str(problem[name])
+    details = [kinds["ErrorInfo"](reason="" if reason == "about:blank" else reason, domain="tinysvc", metadata=info)]
+    if faults := problem.get("errors"):
+        violations = [
+            {"field": _cut(each.get("place", ""), MAX_FAULT), "description": _cut(each.get("detail", ""), MAX_FAULT)}
+            for each in faults[:MAX_FAULTS]
+            if isinstance(each, dict)
+        ]
+        details.append(kinds["BadRequest"](field_violations=violations))
+    if delay is not None:
+        details.append(kinds["RetryInfo"](retry_delay={"seconds": delay}))
+    packed = [
+        {"type_url": f"type.googleapis.com/{each.DESCRIPTOR.full_name}", "value": each.SerializeToString()}
+        for each in details
+    ]
+    encoded: bytes = kinds["Status"](code=code.value[0], message=message, details=packed).SerializeToString()
+    return encoded
+
+
+# The messages of google.rpc, in a pool of their own: the package googleapis-common-protos may register the same names
+
+_FIELDS: dict[str, list[tuple[str, str, bool]]] = {
+    "Any": [("type_url", "string", False), ("value", "bytes", False)],
+    "Duration": [("seconds", "int64", False), ("nanos", "int32", False)],
+    "Status": [("code", "int32", False), ("message", "string", False), ("details", "Any", True)],
+    "FieldViolation": [("field", "string", False), ("description", "string", False)],
+    "BadRequest": [("field_violations", "FieldViolation", True)],
+    "RetryInfo": [("retry_delay", "Duration", False)],
+    "ErrorInfo": [("reason", "string", False), ("domain", "string", False)],
+}
+"""Name, type and whether it is repeated, of each field in the order of its number (google/rpc/error_details.proto)."""
+
+_TYPES = {
+    "string": FieldDescriptorProto.TYPE_STRING,
+    "bytes": FieldDescriptorProto.TYPE_BYTES,
+    "int32": FieldDescriptorProto.TYPE_INT32,
+    "int64": FieldDescriptorProto.TYPE_INT64,
+}
+
+
+@cache
+def _messages() -> dict[str, Any]:
+    """The classes of the messages by name. Made for the first error."""
+    file = FileDescriptorProto(name="google/rpc/status.proto", package="google.rpc", syntax="proto3")
+    for name, fields in _FIELDS.items():
+        message = file.message_type.add(name=name)
+        for number, (field, kind, is_repeated) in enumerate(fields, 1):
+            added = message.field.add(name=field, number=number)
+            added.label = FieldDescriptorProto.LABEL_REPEATED if is_repeated else FieldDescriptorProto.LABEL_OPTIONAL
+            if kind in _TYPES:
+                added.type = _TYPES[kind]
+            else:
+                added.type, added.type_name = FieldDescriptorProto.TYPE_MESSAGE, f".google.rpc.{kind}"
+    _add_metadata(file)
+    pool = DescriptorPool()
+    pool.Add(file)
+    return {name: GetMessageClass(pool.FindMessageTypeByName(f"google.rpc.{name}")) for name in _FIELDS}
+
+
+def _add_metadata(file: FileDescriptorProto) -> None:
+    """`map<string, string> metadata = 3` of ErrorInfo."""
+    message = next(each for each in file.message_type if each.name == "ErrorInfo")
+    entry = message.nested_type.add(name="MetadataEntry")
+    entry.options.map_entry = True
+    for number, name in enumerate(("key", "value"), 1):
+        entry.field.add(name=name, number=number, type=_TYPES["string"], label=FieldDescriptorProto.LABEL_OPTIONAL)
+    message.field.add(
+        name="metadata",
+        number=3,
+        type=FieldDescriptorProto.TYPE_MESSAGE,
+        type_name=".google.rpc.ErrorInfo.MetadataEntry",
+        label=FieldDescriptorProto.LABEL_REPEATED,
+    )

@@ -1,0 +1,214 @@
+"""The gRPC server of one server process: grpcio's asyncio server with generic handlers, beside the HTTP server.
+
+    start    the routes become methods; health and reflection; then grpcio listens
+    drain    GOAWAY and no new RPC; RPCs finish; the rest gets UNAVAILABLE
+
+grpcio binds its own sockets. The address is therefore reserved by a bound socket that never listens: see
+server/sockets.py. Several processes share a port (SO_REUSEPORT). A Unix socket cannot be shared, so it is bound under
+another name and renamed: a newer version of the service takes the path over without a gap.
+
+grpcio does not survive a fork. This file is imported only in a server process, after that has been forked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+import grpc.aio
+
+import grpc
+
+from ..core.errors import ConfigurationError, HTTPError
+from ..core.responses import problem_response
+from ..core.settings import GRPC_PLACE, Settings
+from ..core.shutdown import CUT_OFF, MIN_STEP_TIME, awake_timeout
+from ..runtime.limits import limited_body
+from ..runtime.message_routes import MessageRoute, MessageRoutes
+from .endless_streams import EndlessStreams
+from .rpc_calls import Context, OpenCalls, RpcMethod, RpcServing
+from .rpc_errors import status_of
+from .rpc_health import Health
+from .rpc_options import server_options
+from .rpc_reflection import reflection_handlers
+from .rpc_targets import target_filler
+from .rpc_tls import RpcCertificates
+
+log = logging.getLogger("tinysvc.grpc")
+
+LAST_STATUSES = 0.5
+"""Seconds, at most a tenth of the drain, in which RPCs that are ended at its end send their status."""
+
+
+class Serving(RpcServing, Protocol):
+    """A running service."""
+
+    messages: MessageRoutes
+
+    def is_ready(self) -> bool:
+        """Whether every pool has all its workers, and every resource is open."""
+
+
+class RpcServer:
+    """Serves the routes of a running service by gRPC.
+
+    Args:
+        serving: The running service, whose `messages.routes` are served.
+        names: The full name of each of these routes, as in "/inference.Inference/Predict".
+        descriptors: The file descriptors of the services, encoded (google.protobuf.FileDescriptorSet).
+        settings: The server's settings.
+    """
+
+    def __init__(self, serving: Serving, names: Sequence[str], descriptors: bytes, settings: Settings) -> None:
+        self._settings = settings
+        self._certificates = RpcCertificates(settings) if settings.ssl_cert else None
+        self.calls = OpenCalls("https" if settings.ssl_cert else "http")
+        limits = {route.plan: route.plan.max_body_size(settings) for route in serving.messages.routes}
+        routes = [
+            (name, _limited(route, limits[route.plan], max(limits.values())))
+            for name, route in zip(names, serving.messages.routes, strict=True)
+        ]
+        self.methods = [
+            RpcMethod(name, route, serving, self.calls, target_filler(route.plan, route.messages))
+            for name, route in routes
+        ]
+        services = sorted({name.split("/")[1] for name in names})
+        self._streams = EndlessStreams()
+        self.health = Health(services, serving.is_ready, self._streams)
+        self._server = grpc.aio.server(
+            options=server_options(settings, limits.values()),
+            compression=grpc.Compression.Gzip if settings.compress else None,
+        )
+        handlers = {method.name: method.method_handler() for method in self.methods}
+        handlers |= self.health.handlers() | reflection_handlers(services, descriptors, self._streams)
+        self._server.add_generic_rpc_handlers((MethodTable(handlers, self.calls, settings),))
+        self._stopping: asyncio.Task[None] | None = None
+        self._unix: tuple[str, os.stat_result] | None = None
+        self.addresses: list[str] = []
+
+    async def start(self, addresses: Sequence[str]) -> None:
+        """Listen.
+
+        Args:
+            addresses: As in "127.0.0.1:50051"; not used for a Unix socket.
+
+        Raises:
+            ConfigurationError: An address cannot be had.
+        """
+        place = GRPC_PLACE.fullmatch(self._settings.grpc)
+        path = place["unix"] if place else None
+        for address in [f"unix:{_hidden(path)}"] if path else addresses:
+            try:
+                if self._certificates is None:
+                    self._server.add_insecure_port(address)
+                else:
+                    self._server.add_secure_port(address, self._certificates.credentials)
+            except RuntimeError as error:  # its message names errno at best; the reason is in grpcio's own log
+                raise ConfigurationError(f"cannot listen on {address} for gRPC: {error}") from None
+        await self._server.start()
+        if path:
+            self._publish(path)
+        self.addresses = [f"unix:{path}"] if path else list(addresses)
+
+    def _publish(self, path: str) -> None:
+        """Give the Unix socket its name and its permissions."""
+        hidden = _hidden(path)
+        if self._settings.unix_mode:
+            os.chmod(hidden, int(self._settings.unix_mode, 8))
+        self._unix = path, os.stat(hidden)
+        os.rename(hidden, path)
+
+    def reload_certificates(self) -> None:
+        """Use the certificates that the files have now, for new connections."""
+        if self._certificates is not None:
+            self._certificates.reload()
+
+    def begin_drain(self, seconds: float) -> None:
+        """Take no new RPC: clients are told by GOAWAY, and go elsewhere. Those that run have `seconds` to finish."""
+        self.health.leave()
+        if self._stopping is None:
+            self._unlink()
+            self._stopping = asyncio.create_task(self._server.stop(seconds))
+            self._streams.end()
+
+    async def drain(self, seconds: float) -> int:
+        """Let the RPCs finish within `seconds`; then end them. Returns how many did not finish."""
+        last = min(LAST_STATUSES, seconds / 10)
+        self.begin_drain(seconds)
+        assert self._stopping is not None
+        unfinished = 0
+        with suppress(TimeoutError):
+            async with awake_timeout(max(MIN_STEP_TIME, seconds - last)):
+                await asyncio.shield(self._stopping)
+        if not self._stopping.done():
+            unfinished = len(self.calls.by_task)
+            self.calls.end_all()
+            await self._server.stop(last)
+        await self._stopping
+        for task in list(self.calls.left):
+            task.cancel(CUT_OFF)
+        if self.calls.left:
+            await asyncio.wait(self.calls.left, timeout=MIN_STEP_TIME)
+        return unfinished
+
+    def _unlink(self) -> None:
+        """Remove the Unix socket, if its path still leads to it."""
+        if self._unix is not None:
+            path, made = self._unix
+            with suppress(OSError):
+                if os.path.samestat(os.stat(path), made):
+                    os.unlink(path)
+
+
+def _limited(route: MessageRoute, size: int, largest: int) -> MessageRoute:
+    """The route, for messages of at most `size` bytes; grpcio itself refuses those beyond `largest`."""
+    return route if size == largest else route._replace(handler=limited_body(route.handler, size))
+
+
+def _hidden(path: str) -> str:
+    """The name under which grpcio binds a Unix socket; it also removes that name at its end."""
+    found = Path(path)
+    return str(found.with_name(f".{found.name}.{os.getpid()}"))
+
+
+class MethodTable:
+    """The methods by name, and the limits that are checked before an RPC's message is read (a GenericRpcHandler).
+
+    Args:
+        handlers: grpcio's handler of each method, by its full name.
+        calls: The RPCs that run.
+        settings: `max_connections` is also how many RPCs may run, and `max_body_memory` the bytes of their messages.
+    """
+
+    def __init__(self, handlers: dict[str, grpc.RpcMethodHandler], calls: OpenCalls, settings: Settings) -> None:
+        self._get = handlers.get
+        self._calls = calls
+        self._max_calls, self._max_bytes = settings.max_connections, settings.max_body_memory
+        self._too_many = _refusal(f"The server already handles {self._max_calls} calls, its limit.")
+        self._too_big = _refusal("The messages of running calls fill the memory for them.")
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+        """The handler of a method; None if there is no such method."""
+        calls = self._calls
+        if len(calls.by_task) >= self._max_calls:
+            return self._too_many
+        if calls.message_bytes >= self._max_bytes:
+            return self._too_big
+        return self._get(handler_call_details.method)
+
+
+def _refusal(text: str) -> grpc.RpcMethodHandler:
+    """The handler of an RPC that is refused before its message is read: UNAVAILABLE."""
+    error = HTTPError(503, text, headers=[("retry-after", "1")])
+    error.never_started = True
+    status = status_of(problem_response(error))
+
+    async def refuse(messages: object, context: Context) -> None:
+        await context.abort(status.code, status.message, status.metadata)
+
+    return grpc.stream_stream_rpc_method_handler(refuse)

@@ -1,0 +1,86 @@
+"""Results of a handler as messages: what a route's codec does is the same in the server and in its workers.
+
+The routes are then served twice: over HTTP, and by a protocol of messages, such as gRPC. The body of a request is one
+message; the content of a response is one message, or a stream of whole messages. The codec is another room's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from itertools import chain
+from typing import Any, NamedTuple, Protocol
+
+from ..binding.results import encode_result
+from ..core.errors import UnencodableResult
+from ..core.headers import HeaderLines
+from ..core.responses import Response
+
+MESSAGE = "application/grpc"
+"""The content type of a response whose content is a message, or a stream of messages."""
+
+_END: Any = object()
+_new = object.__new__
+
+
+class MessageCodec(Protocol):
+    """Messages of one route. It is picklable, and its methods can be called from all threads."""
+
+    def decode_arguments(self, data: bytes) -> dict[str, Any]:
+        """The values by the names of parameters. BindingError for a message that does not fit."""
+
+    def encode_result(self, value: Any) -> bytes:
+        """The message of a result. UnencodableResult for a value that has no message."""
+
+    def encode_item(self, value: Any) -> bytes:
+        """The same for an item of a stream."""
+
+
+class Messages(NamedTuple):
+    """How the messages of one route are read and written."""
+
+    codec: MessageCodec
+    streams: bool = False
+    """Whether the response is a stream of messages."""
+
+
+def message_response(content: Any, headers: HeaderLines | None = None) -> Response:
+    """A 200 with a message, or with a stream of them; made without checks."""
+    response = _new(Response)
+    response.content, response.status, response.content_type = content, 200, MESSAGE
+    response.headers = HeaderLines() if headers is None else headers
+    return response
+
+
+def whole_message(encode: Callable[[Any], bytes], result: Any) -> Response:
+    """The response with the message of a result. A result that is a Response gives it headers, or is an error."""
+    if isinstance(result, Response):
+        return _response_of(result, lambda content: whole_message(encode, content))
+    if isinstance(result, (Iterator, AsyncIterator)):
+        raise UnencodableResult(
+            "the handler returned an iterator, but by its annotation it returns one value; annotate it with what it "
+            "yields, as in -> Iterator[int]"
+        )
+    return message_response(encode(result))
+
+
+def _response_of(result: Response, respond: Callable[[Any], Response]) -> Response:
+    """The response for a result that is a Response: an error as it is, otherwise its headers with its content."""
+    if result.status >= 400:
+        return encode_result(result)
+    response = respond(result.content)
+    list.extend(response.headers, result.headers)
+    return response
+
+
+def encode_messages(messages: Messages, result: Any) -> Response:
+    """The response with the message, or the stream of messages, of a result in a worker, where no loop runs.
+
+    An error before the first item of a stream is raised here, as for a plain result.
+    """
+    if not messages.streams:
+        return whole_message(messages.codec.encode_result, result)
+    if isinstance(result, Response):
+        return _response_of(result, lambda content: encode_messages(messages, content))
+    items, encode = iter(result), messages.codec.encode_item
+    first = next(items, _END)
+    return message_response(iter(()) if first is _END else chain([encode(first)], map(encode, items)))

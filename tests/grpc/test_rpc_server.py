@@ -1,0 +1,127 @@
+"""rpc_server.py: where it listens, its limits, and its drain."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+import grpc
+import rpc_app
+from rpc_ends import rpc_client, rpc_server
+from system import until
+from tinysvc import Service
+from tinysvc.core.errors import ConfigurationError
+from tinysvc.grpc.rpc_server import RpcServer
+
+Code = grpc.StatusCode
+
+
+@pytest.mark.asyncio
+async def test_unix_socket(tmp_path: Path) -> None:
+    path = tmp_path / "rpc.sock"
+    service = Service(rpc_app.hello)
+    async with rpc_server(service, grpc=f"unix:{path}", unix_mode="600") as first:
+        assert first.grpc_addresses == [f"unix:{path}"]
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        async with rpc_client(first) as client:
+            assert await client.call(rpc_app.hello, name="Ada") == "hello Ada"
+            # Another version takes the path over, as in a reload.
+            async with rpc_server(service, grpc=f"unix:{path}") as second, rpc_client(second) as other:
+                assert await other.call(rpc_app.hello, name="Bob") == "hello Bob"
+                assert await client.call(rpc_app.hello, name="Cyd") == "hello Cyd"
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.asyncio
+async def test_older_server_leaves_the_socket_of_a_newer_one(tmp_path: Path) -> None:
+    path = tmp_path / "rpc.sock"
+    service = Service(rpc_app.hello)
+    async with rpc_server(service, grpc=f"unix:{path}") as first:
+        server = first._grpc and first._grpc._server
+        assert isinstance(server, RpcServer)
+        os.rename(path, tmp_path / "away")
+        path.write_text("of another")
+    assert path.read_text() == "of another"
+
+
+@pytest.mark.asyncio
+async def test_taken_address_is_refused(tmp_path: Path) -> None:
+    async with rpc_server(Service(rpc_app.hello)) as first:
+        with pytest.raises(ConfigurationError, match="another process does"):
+            await rpc_server(Service(rpc_app.hello), grpc=first.grpc_addresses[0]).__aenter__()
+    with pytest.raises(ConfigurationError, match="cannot listen on unix:"):
+        await rpc_server(Service(rpc_app.hello), grpc=f"unix:{tmp_path}/no/folder").__aenter__()
+
+
+@pytest.mark.asyncio
+async def test_limits() -> None:
+    service = Service(rpc_app.big, rpc_app.stuck, rpc_app.item)
+    options = {"max_body_size": 1000, "max_header_size": 1000, "max_connections": 2, "max_body_memory": 1500}
+    async with rpc_server(service, **options) as server, rpc_client(server) as client:
+        assert len(await client.call(rpc_app.big, data=b"x" * 900)) == 1800
+        assert (await client.error(rpc_app.big, data=b"x" * 2000)).code() is Code.RESOURCE_EXHAUSTED
+        long = {"metadata": (("x-user", "x" * 2000),)}
+        assert (await client.error(rpc_app.item, long, item=rpc_app.Item("pen"))).code() is Code.RESOURCE_EXHAUSTED
+        assert server._grpc is not None
+        calls = server._grpc._server.calls
+        calls.message_bytes += 1500
+        error = await client.error(rpc_app.big, data=b"x")
+        assert (error.code(), error.details()) == (
+            Code.UNAVAILABLE,
+            "The messages of running calls fill the memory for them.",
+        )
+        calls.message_bytes -= 1500
+        running = [client.begin(rpc_app.stuck, {"name": "it"}) for _ in range(2)]
+        await until(lambda: len(calls.by_task) == 2)
+        error = await client.error(rpc_app.big, data=b"x")
+        assert (error.code(), error.details()) == (Code.UNAVAILABLE, "The server already handles 2 calls, its limit.")
+        assert dict(error.trailing_metadata())["grpc-retry-pushback-ms"] == "1000"
+        for call in running:
+            call.cancel()
+
+
+@pytest.mark.asyncio
+async def test_body_limit_of_a_route_holds_beside_a_larger_one() -> None:
+    service = Service(rpc_app.big, rpc_app.small)
+    async with rpc_server(service, max_body_size=1000) as server, rpc_client(server) as client:
+        assert await client.call(rpc_app.small, data=b"x" * 5000) == 5000
+        assert (await client.error(rpc_app.big, data=b"x" * 2000)).code() is Code.RESOURCE_EXHAUSTED
+
+
+@pytest.mark.asyncio
+async def test_drain_lets_calls_finish_and_refuses_new_ones() -> None:
+    rpc_app.happened.clear()
+    async with rpc_server(Service(rpc_app.finished)) as server, rpc_client(server) as client:
+        running = asyncio.ensure_future(client.call(rpc_app.finished, name="it"))
+        await until(lambda: "it began" in rpc_app.happened)
+        assert server._grpc is not None
+        draining = asyncio.create_task(server._grpc.drain(20))
+        assert await running is None
+        assert await draining == 0
+        assert (await client.error(rpc_app.finished, name="late")).code() is Code.UNAVAILABLE
+
+
+@pytest.mark.asyncio
+async def test_drain_ends_what_does_not_finish(caplog: pytest.LogCaptureFixture) -> None:
+    """A job, a handler on the loop and a stream: UNAVAILABLE, so that the client goes elsewhere."""
+    rpc_app.happened.clear()
+    service = Service(rpc_app.stuck, rpc_app.endless, rpc_app.sleeps)
+    async with rpc_server(service, shutdown_timeout=1.0) as server, rpc_client(server) as client:
+        ends = [
+            asyncio.ensure_future(client.error(rpc_app.endless)),
+            asyncio.ensure_future(client.error(rpc_app.stuck, name="it")),
+            asyncio.ensure_future(client.error(rpc_app.sleeps, seconds=60.0)),
+        ]
+        await until(lambda: "it began" in rpc_app.happened)
+        stopping = asyncio.create_task(_leave(server))
+        assert [(await each).code() for each in ends] == [Code.UNAVAILABLE] * 3
+        await stopping
+    assert "it cancelled" in rpc_app.happened
+
+
+async def _leave(server: object) -> None:
+    await server._drain(server._connections)  # type: ignore[attr-defined]

@@ -1,0 +1,110 @@
+"""grpc_listener.py: a command that serves gRPC beside HTTP: one process, several, and under the reloader."""
+
+from __future__ import annotations
+
+import re
+import signal
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import grpc
+from commands import HELLO, Served, failed, served, tinysvc
+from system import wait_until
+
+PATH = "/service.Service/Pid"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "service.py").write_text(HELLO)
+    return tmp_path
+
+
+def address_of(server: Served) -> str:
+    found = re.search(r"^gRPC at (\S+)$", "\n".join(server.lines), re.MULTILINE)
+    assert found is not None
+    return found[1]
+
+
+def pid_by(address: str) -> int:
+    """The pid of a worker, by a connection of its own."""
+    with grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+        reply: Any = channel.unary_unary(PATH)(b"", timeout=20, wait_for_ready=True)
+    assert reply[:1] == b"\x08"  # int64 value = 1
+    return sum((byte & 127) << 7 * number for number, byte in enumerate(reply[1:]))
+
+
+def test_one_process_serves_both_protocols(folder: Path) -> None:
+    with served(*tinysvc("service.py", "--grpc", "127.0.0.1:0", "--cpu-workers", "1"), cwd=folder) as server:
+        assert pid_by(address_of(server)) == server.get("/pid").json()
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(20) == 0
+
+
+def test_processes_share_the_port(folder: Path) -> None:
+    arguments = ("--grpc", "127.0.0.1:0", "--workers", "2", "--cpu-workers", "2")
+    with served(*tinysvc("service.py", *arguments), cwd=folder) as server:
+        address = address_of(server)
+        pids = set[int]()
+
+        def both_have_served() -> bool:
+            pids.add(pid_by(address))
+            return len(pids) == 2
+
+        wait_until(both_have_served, "both processes have served")
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(20) == 0
+
+
+def test_unix_socket_stays_open_between_versions(folder: Path) -> None:
+    path = folder / "rpc.sock"
+    arguments = ("--grpc", f"unix:{path}", "--reload", "--cpu-workers", "1")
+    with served(*tinysvc("service.py", *arguments), cwd=folder) as server:
+        first = pid_by(f"unix:{path}")
+        (folder / "service.py").write_text(HELLO + "\n# changed\n")
+        wait_until(lambda: pid_by(f"unix:{path}") != first, "the new version serves")
+        wait_until(lambda: not (Path("/proc") / str(first)).exists(), "the old version has ended")
+        assert pid_by(f"unix:{path}") != first
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(20) == 0
+    assert not path.exists()
+
+
+def test_service_without_grpc_imports_none_of_it(folder: Path) -> None:
+    code = HELLO.replace('{"from": __name__}', '[name for name in __import__("sys").modules if "grpc" in name]')
+    (folder / "service.py").write_text(code.replace("-> dict", "-> list"))
+    with served(*tinysvc("service.py", "--cpu-workers", "1"), cwd=folder) as server:
+        assert httpx.get(server.url, timeout=20).json() == []
+
+
+def test_workers_import_protobuf_but_not_grpcio(folder: Path) -> None:
+    code = HELLO.replace("-> int", "-> str").replace(
+        "return os.getpid()", "import sys; return ' '.join(sys.modules) + f' {os.getppid()}'"
+    )
+    (folder / "service.py").write_text(code)
+    with served(*tinysvc("service.py", "--grpc", "127.0.0.1:0", "--cpu-workers", "1"), cwd=folder) as server:
+        with grpc.insecure_channel(address_of(server)) as channel:
+            modules = channel.unary_unary(PATH)(b"", timeout=20).decode(errors="replace").split()
+        assert "google.protobuf" in modules
+        assert not {"grpc", "tinysvc.grpc.rpc_server", "asyncio"} & set(modules)
+        maps = Path(f"/proc/{modules[-1]}/maps").read_text()  # the forkserver
+        assert "cygrpc" not in maps
+
+
+def test_missing_library_is_named(folder: Path) -> None:
+    (folder / "grpc_reflection.py").write_text("raise ImportError('not here')")
+    variables = {"PYTHONPATH": str(folder)}
+    status, errors = failed(*tinysvc("service.py", "--grpc", "0"), cwd=folder, **variables)
+    assert status == 3
+    assert "gRPC needs the grpcio library" in errors
+    assert "pip install 'tinysvc[grpc]'" in errors
+
+
+def test_taken_port_is_refused(folder: Path) -> None:
+    with served(*tinysvc("service.py", "--grpc", "127.0.0.1:0", "--cpu-workers", "1"), cwd=folder) as server:
+        status, errors = failed(*tinysvc("service.py", "--grpc", address_of(server), "--port", "0"), cwd=folder)
+    assert status == 3
+    assert "another process does" in errors
