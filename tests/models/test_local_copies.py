@@ -7,11 +7,13 @@ import pickle
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from model_store_contract import content_of, publish
-from tinysvc.models.errors import UnknownVersion, VersionRefused
+from tinysvc.models.errors import PickleRefused, UnknownVersion, VersionRefused
 from tinysvc.models.local_copies import LocalCopies
 from tinysvc.models.opening import open_store
+from tinysvc.models.signatures import TrustedKeys
 from tinysvc.models.store import ModelStore
 
 
@@ -73,13 +75,36 @@ def test_last_version_is_remembered_for_a_store_that_is_away(store: ModelStore, 
     assert again.last("churn@2") is None
 
 
-def test_damaged_note_of_a_copy_is_refused(store: ModelStore, copies: LocalCopies) -> None:
+def test_damaged_manifest_of_a_copy_is_refused(store: ModelStore, copies: LocalCopies) -> None:
     publish(store)
-    version = copies.fetch(store, "churn", 1)
+    manifest = Path(copies.fetch(store, "churn", 1).path).parent / "manifest.json"
     for content in (b"{}", b"[]", b"half"):
-        (Path(version.path).parent / "manifest.json").write_bytes(content)
+        manifest.write_bytes(content)
         with pytest.raises(VersionRefused, match="damaged"):
             copies.last("churn@1")
+    manifest.unlink()
+    with pytest.raises(VersionRefused, match=r"is damaged: .* remove"):
+        copies.last("churn@1")
+
+
+def test_pickle_is_refused_unless_it_is_allowed(store: ModelStore, copies: LocalCopies) -> None:
+    publish(store, content=pickle.dumps(Path("code")))
+    with pytest.raises(PickleRefused, match=r"churn@1 has pickles \(weights\.bin\)"):
+        copies.fetch(store, "churn", 1)
+    with pytest.raises(PickleRefused):
+        copies.last("churn@1")
+    version = copies.fetch(store, "churn", 1, allow_pickle=True)
+    assert copies.last("churn@1", allow_pickle=True) == version
+    with pytest.raises(PickleRefused):
+        copies.fetch(store, "churn", 1)
+
+
+def test_last_version_needs_a_trusted_signature(store: ModelStore, copies: LocalCopies) -> None:
+    publish(store)
+    copies.remember("churn@production", copies.fetch(store, "churn", 1))
+    trusted = TrustedKeys([Ed25519PrivateKey.generate().public_key()])
+    with pytest.raises(VersionRefused, match="no signature"):
+        copies.last("churn@production", trusted=trusted)
 
 
 def test_sweep_keeps_what_is_pinned_or_remembered(store: ModelStore, copies: LocalCopies) -> None:

@@ -1,6 +1,6 @@
 """Verified copies of versions on this machine, which all server processes share.
 
-    churn/7-DIGEST/manifest.json      the manifest, and what the check of the formats has found
+    churn/7-DIGEST/manifest.json      the manifest
     churn/7-DIGEST/files/...          the files: read-only
     .last/churn@production.json       the version that was served last under an alias, for a store that is away
     .fetching/                        copies that are not complete, and locks
@@ -29,6 +29,7 @@ from typing import Any
 from .errors import PickleRefused, UnknownVersion, VersionRefused
 from .fetching import fetch_files, write_durably
 from .manifest import Manifest, decode_manifest
+from .pickles import find_pickles
 from .references import Reference, parse_reference
 from .signatures import TrustedKeys
 from .store import ModelStore
@@ -115,7 +116,11 @@ class LocalCopies:
         if copy is None:
             return None
         number = int(copy.name.partition("-")[0])
-        manifest = decode_manifest(found.name, number, str(_notes(copy).get("manifest")).encode())
+        try:
+            content = (copy / MANIFEST).read_bytes()
+        except OSError as error:
+            raise VersionRefused(f"the copy of {found} is damaged: {error}; remove {copy}") from error
+        manifest = decode_manifest(found.name, number, content)
         (trusted or TrustedKeys()).check(manifest)
         return self._opened(copy, manifest, allow_pickle)
 
@@ -179,8 +184,7 @@ class LocalCopies:
         try:
             (new / FILES).mkdir(parents=True)
             fetch_files(store, manifest, new / FILES)
-            found = {"manifest": manifest.encode().decode(), "pickles": []}
-            write_durably(new / MANIFEST, json.dumps(found, indent=1).encode())
+            write_durably(new / MANIFEST, manifest.encode())
             copy.parent.mkdir(exist_ok=True)
             os.rename(new, copy)
         except OSError:
@@ -210,9 +214,8 @@ class LocalCopies:
             if size != file.size:
                 fault = "is missing" if size < 0 else f"has {size} bytes instead of {file.size}"
                 raise VersionRefused(f"the copy of {manifest.label} is damaged: {path} {fault}; remove {copy}")
-        pickles = tuple(_notes(copy).get("pickles", ["unknown files"]))
-        if pickles and not allow_pickle:
-            raise PickleRefused(manifest.label, pickles)
+        if not allow_pickle and (found := find_pickles(copy / FILES, [file.path for file in manifest.files])):
+            raise PickleRefused(manifest.label, found)
         return ArtifactVersion(manifest.name, manifest.version, str(copy / FILES), manifest.digest, manifest.meta)
 
     def _last_copy(self, reference: Reference) -> Path | None:
@@ -253,17 +256,6 @@ class LocalCopies:
             os.close(descriptor)
         shutil.rmtree(old, ignore_errors=True)
         return True
-
-
-def _notes(copy: Path) -> dict[str, Any]:
-    """What was noted beside the files of a copy."""
-    try:
-        notes = json.loads((copy / MANIFEST).read_bytes())
-        if not isinstance(notes, dict):
-            raise ValueError("not an object")
-        return notes
-    except (OSError, ValueError) as error:
-        raise VersionRefused(f"the copy {copy} is damaged: {MANIFEST}: {error}; remove it") from error
 
 
 def _last_used(copy: Path) -> float:
