@@ -14,6 +14,7 @@ from typing import Any
 from . import __version__
 from .cli.job_flags import JobCommand, add_job_flags
 from .core.errors import ConfigurationError
+from .core.optional_libraries import missing_library
 from .core.setting_values import did_you_mean, wrong_value
 from .core.settings import Settings, load_settings
 from .server.loading import load_service
@@ -30,6 +31,7 @@ examples:
   python -m tinysvc hello.py --unix /tmp/hello.sock
   python -m tinysvc hello.py --reload         restart when the file changes
   python -m tinysvc hello.py --client > hello_client.py
+  python -m tinysvc hello.py --proto > hello.proto
   python -m tinysvc --client http://127.0.0.1:8000 > hello_client.py
   python -m tinysvc hello.py --jobs failed    list the durable jobs that have failed
   python -m tinysvc hello.py --cancel-job ID  cancel a durable job, and wait until its worker is dead
@@ -44,11 +46,12 @@ SHOWN = {
     "routes": "the routes",
     "openapi": "the OpenAPI document",
     "settings": "every option, its value and its origin",
+    "proto": "the .proto file of the service for gRPC; --check compares it with the committed file",
     "client": "a module with typed functions that call the service, or the one that runs at the URL TARGET",
 }
 
 
-OTHERS = ("new", "bench", "version", "job", "cancel_job", "retry_job", "json", "stacks")
+OTHERS = ("new", "bench", "version", "job", "cancel_job", "retry_job", "json", "stacks", "check")
 """Further flags that are no settings."""
 
 
@@ -73,6 +76,11 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument(
             f"--{subject}", action="store_const", const=subject, dest="show", help=f"print {about}, and exit"
         )
+    command.add_argument(
+        "--check",
+        action="store_true",
+        help="with --proto: exit with 1 if the code breaks clients of the committed file",
+    )
     command.add_argument(
         "--bench",
         action="store_true",
@@ -113,6 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command.error(_no_option(unknown[0]))
     options = vars(found)
     target, subject, new, is_bench, pid = (options.pop(name) for name in ("target", "show", "new", "bench", "stacks"))
+    checks = options.pop("check")
     job_command, as_json, jobs_target = (options.pop(name, None) for name in ("job_command", "json", "jobs_target"))
     if pid is not None:
         print_stacks(pid)
@@ -123,6 +132,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if job_command and not new:
         ask_about_jobs(job_command, target, options, as_json=as_json)
         return
+    if checks and subject != "proto":
+        command.error("--check belongs to --proto, as in --proto --check")
     if as_json:
         command.error("--json belongs to a command for durable jobs, as in --jobs --json")
     if bool(target) == bool(new):
@@ -131,6 +142,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write_new(new)
     elif is_bench:
         measure(target, options)
+    elif subject == "proto":
+        print_proto(target, options, checks=checks)
     elif subject == "client":
         print_client(target, options)
     elif subject:
@@ -182,6 +195,17 @@ def print_stacks(pid: int) -> None:
     except ConfigurationError as error:
         print(f"tinysvc: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def print_proto(target: str, options: Mapping[str, Any], *, checks: bool) -> None:
+    """Print the .proto file, or compare it with the committed one."""
+    if missing := missing_library("protobuf"):
+        print(f"tinysvc: {missing}", file=sys.stderr)
+        sys.exit(2)
+    from .cli.proto import run_proto
+
+    with exit_on_failure():
+        sys.exit(run_proto(lambda: _load(target, options), target, checks=checks))
 
 
 def print_client(target: str, options: Mapping[str, Any]) -> None:

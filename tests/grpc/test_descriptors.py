@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from tinysvc.grpc.descriptors import Rpc, file_descriptor, message_class, ranges_of, with_imports
-from tinysvc.grpc.shapes import TIMESTAMP, Leaf, MessageShape, Reserved, Slot
+from tinysvc.grpc.descriptors import file_descriptor, message_class, with_imports
+from tinysvc.grpc.proto_file import ProtoField, ProtoFile, ProtoMessage, ProtoMethod
+from tinysvc.grpc.shapes import TIMESTAMP, Reserved
 
 
 def test_descriptor_becomes_a_message_class() -> None:
-    point = MessageShape("Point", [Slot("x", Leaf("int64"), number=3), Slot("at", Leaf(TIMESTAMP), number=1)])
-    point.reserved = Reserved({4, 5, 9}, {"old"})
-    file = file_descriptor("shop", "Shop", [point], [Rpc("Move", "Point", "Point", False, True)])
+    fields = [ProtoField("x", "int64", 3), ProtoField("at", TIMESTAMP, 1)]
+    point = ProtoMessage("Point", fields, Reserved({4, 5, 9}, {"old"}))
+    move = ProtoMethod("Move", "Point", "Point", False, True)
+    file = file_descriptor(ProtoFile("shop", {"Shop": {"Move": move}}, {"Point": point}))
     assert list(file.dependency) == ["google/protobuf/timestamp.proto"]
     assert [(each.start, each.end) for each in file.message_type[0].reserved_range] == [(4, 6), (9, 10)]
     message = message_class(with_imports(file), "shop.Point")(x=7)
@@ -19,10 +21,12 @@ def test_descriptor_becomes_a_message_class() -> None:
 
 
 def test_fields_with_one_name_in_json_keep_their_own_names() -> None:
-    shape = MessageShape("A", [Slot("a_b", Leaf("int64"), number=1), Slot("aB", Leaf("int64"), number=2)])
-    file = file_descriptor("shop", "Shop", [shape], [])
+    fields = [ProtoField("a_b", "int64", 1), ProtoField("aB", "int64", 2)]
+    file = file_descriptor(ProtoFile("shop", messages={"A": ProtoMessage("A", fields)}))
     assert [each.json_name for each in file.message_type[0].field] == ["a_b", "aB"]
 
 
-def test_ranges() -> None:
-    assert ranges_of([5, 1, 2, 3]) == [(1, 3), (5, 5)]
+def test_name_of_the_oneof_of_an_optional_field_is_free() -> None:
+    fields = [ProtoField("x", "int64", 1, "optional"), ProtoField("_x", "int64", 2)]
+    file = file_descriptor(ProtoFile("shop", messages={"A": ProtoMessage("A", fields)}))
+    assert [each.name for each in file.message_type[0].oneof_decl] == ["X_x"]

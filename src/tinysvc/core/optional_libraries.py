@@ -15,6 +15,7 @@ Library = Literal[
     "obstore",
     "opentelemetry",
     "prometheus_client",
+    "protobuf",
     "websockets",
 ]
 
@@ -31,6 +32,7 @@ _NEEDS: dict[Library, tuple[str, str, str]] = {
     "multipart": ("multipart", "uploads need the multipart library", "forms"),
     "obstore": ("obstore", "models in an object store need the obstore library", "models"),
     "prometheus_client": ("prometheus_client", "metrics need the prometheus_client library", "metrics"),
+    "protobuf": ("google.protobuf", "messages of gRPC need the protobuf library", "grpc"),
     "opentelemetry": (
         "opentelemetry.exporter.otlp.proto.http.trace_exporter",
         "traces need the opentelemetry library with its SDK and its OTLP exporter",

@@ -1,19 +1,20 @@
-"""Shapes as descriptors, and the message classes of descriptors. Nothing is generated on disk.
+"""Files as descriptors, and the message classes of descriptors. Nothing is generated on disk.
 
 Each service has a pool of descriptors of its own, so that two services may have messages of one name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from google.protobuf import descriptor_pb2, duration_pb2, empty_pb2, message_factory, struct_pb2, timestamp_pb2
 from google.protobuf.descriptor_pool import DescriptorPool
 
+from .proto_file import ProtoField, ProtoFile, ProtoMessage
 from .proto_names import Names, json_name
-from .shapes import IMPORTS, EnumShape, Kind, Leaf, MessageShape, Reserved, Slot
+from .proto_text import ranges_of
+from .shapes import IMPORTS, NULL, Reserved
 
 _Field = descriptor_pb2.FieldDescriptorProto
 _TYPES = {
@@ -28,129 +29,91 @@ _BROUGHT = {
     for each in (timestamp_pb2.DESCRIPTOR, duration_pb2.DESCRIPTOR, struct_pb2.DESCRIPTOR, empty_pb2.DESCRIPTOR)
 }
 
-LARGEST_ENUM = 2**31 - 1
 
-
-class Rpc(NamedTuple):
-    """A method as the descriptor has it."""
-
-    name: str
-    request: str
-    reply: str
-    client_streams: bool
-    server_streams: bool
-    about: str = ""
-    """One line for the printed file."""
-
-
-def file_descriptor(
-    package: str, service: str, kinds: Iterable[MessageShape | EnumShape], methods: Sequence[Rpc]
-) -> descriptor_pb2.FileDescriptorProto:
-    """The descriptor of a service's file."""
-    file = descriptor_pb2.FileDescriptorProto(name=f"{package}.proto", package=package, syntax="proto3")
-    used: set[str] = set()
-
-    def full(name: str) -> str:
-        if name in IMPORTS:
-            used.add(IMPORTS[name])
-            return f".{name}"
-        return f".{package}.{name}"
-
-    for kind in kinds:
-        if isinstance(kind, EnumShape):
-            _add_enum(file.enum_type.add(name=kind.name), kind)
-        else:
-            _MessageWriter(file.message_type.add(name=kind.name), full).write(kind)
-    if methods:
-        declared = file.service.add(name=service)
-        for each in methods:
-            declared.method.add(
+def file_descriptor(file: ProtoFile) -> descriptor_pb2.FileDescriptorProto:
+    """The descriptor of a file."""
+    package = file.package
+    proto = descriptor_pb2.FileDescriptorProto(name=f"{package}.proto", package=package, syntax="proto3")
+    proto.dependency.extend(file.imports())
+    for message in file.messages.values():
+        _MessageWriter(proto.message_type.add(name=message.name), file).write(message)
+    for enum in file.enums.values():
+        declared = proto.enum_type.add(name=enum.name)
+        for name, number in enum.values.items():
+            declared.value.add(name=name, number=number)
+        _reserve(declared, enum.reserved, beyond=0)
+    for service, methods in file.services.items():
+        served = proto.service.add(name=service)
+        for each in methods.values():
+            served.method.add(
                 name=each.name,
-                input_type=full(each.request),
-                output_type=full(each.reply),
-                client_streaming=each.client_streams,
-                server_streaming=each.server_streams,
+                input_type=full_name(package, each.request),
+                output_type=full_name(package, each.reply),
+                client_streaming=each.client_streams or None,  # protoc leaves out what is false
+                server_streaming=each.server_streams or None,
             )
-    file.dependency.extend(sorted(used))
-    return file
+    return proto
 
 
-def _add_enum(proto: Any, shape: EnumShape) -> None:
-    for each in shape.values:
-        proto.value.add(name=each.name, number=each.number)
-    _reserve(proto, shape.reserved, last=0)
+def full_name(package: str, name: str) -> str:
+    """The name of a type as descriptors have it."""
+    return f".{name}" if name in IMPORTS else f".{package}.{name}"
 
 
-def _reserve(proto: Any, reserved: Reserved, last: int) -> None:
-    """Reserve numbers and names. `last` is 1 for messages: their ranges end before `end`."""
-    for first, end in ranges_of(reserved.numbers):
-        proto.reserved_range.add(start=first, end=end + last)
+def _reserve(proto: Any, reserved: Reserved, beyond: int) -> None:
+    """Reserve numbers and names. `beyond` is 1 for messages: their ranges end before `end`."""
+    for first, last in ranges_of(reserved.numbers):
+        proto.reserved_range.add(start=first, end=last + beyond)
     proto.reserved_name.extend(sorted(reserved.names))
-
-
-def ranges_of(numbers: Iterable[int]) -> list[tuple[int, int]]:
-    """The numbers as ranges, each with its last number."""
-    found: list[tuple[int, int]] = []
-    for number in sorted(numbers):
-        if found and found[-1][1] == number - 1:
-            found[-1] = (found[-1][0], number)
-        else:
-            found.append((number, number))
-    return found
 
 
 class _MessageWriter:
     """Writes one message."""
 
-    def __init__(self, proto: Any, full: Callable[[str], str]) -> None:
+    def __init__(self, proto: Any, file: ProtoFile) -> None:
         self._proto = proto
-        self._full = full
+        self._file = file
         self._optional: list[Any] = []
 
-    def write(self, shape: MessageShape) -> None:
-        for slot in shape.slots:
-            if slot.form == "oneof":
-                index = len(self._proto.oneof_decl)
-                self._proto.oneof_decl.add(name=slot.name)
-                for each in slot.members:
-                    self._add(each).oneof_index = index
-            else:
-                self._add(slot)
-        _reserve(self._proto, shape.reserved, last=1)
-        self._add_optional(shape)
+    def write(self, message: ProtoMessage) -> None:
+        oneofs = list(dict.fromkeys(each.oneof for each in message.fields if each.oneof))
+        for name in oneofs:
+            self._proto.oneof_decl.add(name=name)
+        for each in message.fields:
+            field = self._add(each)
+            if each.oneof:
+                field.oneof_index = oneofs.index(each.oneof)
+        _reserve(self._proto, message.reserved, beyond=1)
+        self._add_optional()
         self._separate_json_names()
 
-    def _add(self, slot: Slot) -> Any:
-        kind = slot.kind
-        assert kind is not None
-        field = self._proto.field.add(name=slot.name, number=slot.number, label=_Field.LABEL_OPTIONAL)
-        if slot.form == "map":
-            assert slot.key_kind is not None
-            entry = self._proto.nested_type.add(name=entry_name(slot.name))
+    def _add(self, field: ProtoField) -> Any:
+        added = self._proto.field.add(name=field.name, number=field.number, label=_Field.LABEL_OPTIONAL)
+        if field.label == "map":
+            entry = self._proto.nested_type.add(name=entry_name(field.name))
             entry.options.map_entry = True
-            key = entry.field.add(name="key", number=1, label=_Field.LABEL_OPTIONAL, json_name="key")
-            self._set_type(key, slot.key_kind)
-            value = entry.field.add(name="value", number=2, label=_Field.LABEL_OPTIONAL, json_name="value")
-            self._set_type(value, kind)
-            field.type, field.label = _Field.TYPE_MESSAGE, _Field.LABEL_REPEATED
-            field.type_name = f"{self._full(self._proto.name)}.{entry.name}"
-            return field
-        self._set_type(field, kind)
-        if slot.form == "repeated":
-            field.label = _Field.LABEL_REPEATED
-        elif slot.presence == "optional" and not slot.is_member:
-            self._optional.append(field)
-        return field
+            for number, name, kind in ((1, "key", field.key), (2, "value", field.type)):
+                inner = entry.field.add(name=name, number=number, label=_Field.LABEL_OPTIONAL, json_name=name)
+                self._set_type(inner, kind)
+            added.type, added.label = _Field.TYPE_MESSAGE, _Field.LABEL_REPEATED
+            added.type_name = f".{self._file.package}.{self._proto.name}.{entry.name}"
+            return added
+        self._set_type(added, field.type)
+        if field.label == "repeated":
+            added.label = _Field.LABEL_REPEATED
+        elif field.label == "optional":
+            self._optional.append(added)
+        return added
 
-    def _set_type(self, field: Any, kind: Kind) -> None:
-        if isinstance(kind, Leaf) and kind.type in _TYPES:
-            field.type = _TYPES[kind.type]
+    def _set_type(self, field: Any, kind: str) -> None:
+        if kind in _TYPES:
+            field.type = _TYPES[kind]
             return
-        is_enum = isinstance(kind, EnumShape) or kind.name == "google.protobuf.NullValue"
+        is_enum = kind in self._file.enums or kind == NULL
         field.type = _Field.TYPE_ENUM if is_enum else _Field.TYPE_MESSAGE
-        field.type_name = self._full(kind.name)
+        field.type_name = full_name(self._file.package, kind)
 
-    def _add_optional(self, shape: MessageShape) -> None:
+    def _add_optional(self) -> None:
         """An `optional` field is the only one of a oneof with a name that protoc makes."""
         taken = Names(*[each.name for each in self._proto.field], *[each.name for each in self._proto.oneof_decl])
         for field in self._optional:

@@ -29,7 +29,7 @@ from ..binding.aliases import is_recursive_alias, without_aliases
 from .class_fields import REQUIRED, UNKNOWN, ClassField, fields_of
 from .field import Field
 from .message_errors import NoMapping
-from .proto_names import Names, camel, is_identifier, snake
+from .proto_names import Names, camel, is_identifier, snake, value_key
 from .shapes import DURATION, NULL, TIMESTAMP, VALUE, EnumShape, EnumValue, Kind, Leaf, MessageShape, Presence, Slot
 
 STRING, INT64 = Leaf("string"), Leaf("int64")
@@ -117,12 +117,12 @@ class Types:
         return Slot(name, kind, presence=presence)
 
     def _oneof(self, name: str, values: Iterable[Any]) -> Slot:
-        names, members = Names(), []
+        members = []
         for each in values:
             kind = self.kind(each)
             suffix = "null" if each is None else snake(self.label(kind))
             accepts = frozenset(get_args(each)) if get_origin(each) is Literal else None
-            members.append(Slot(names.take(f"{name}_{suffix}"), kind, accepts=accepts, is_member=True))
+            members.append(Slot(f"{name}_{suffix}", kind, accepts=accepts, is_member=True))
         return Slot(name, form="oneof", members=members)
 
     def _key(self, annotation: Any) -> Leaf:
@@ -169,9 +169,10 @@ class Types:
             return known
         shape = EnumShape(self._name(kind.__name__, kind), [])
         self._known[kind] = shape
-        prefix, names = snake(shape.name).upper(), Names()
-        names.take(f"{prefix}_UNSPECIFIED")
-        shape.values.append(EnumValue(f"{prefix}_UNSPECIFIED", None))
+        prefix = snake(shape.name).upper()
+        zero = self._names.take(f"{prefix}_UNSPECIFIED")
+        shape.values.append(EnumValue(zero, None))
+        keys = {value_key(zero, shape.name)}
         for member in kind:
             if not is_identifier(member.name) or type(member.value) not in (str, int):
                 raise NoMapping(
@@ -179,10 +180,15 @@ class Types:
                     "give it an ASCII name, and a text or an integer as its value"
                 )
             name = f"{prefix}_{member.name.upper()}"
-            if name == f"{prefix}_UNSPECIFIED":
+            if member.name.upper() == "UNSPECIFIED" and shape.values[0].plain is None:
                 shape.values[0].plain = member.value
                 continue
-            shape.values.append(EnumValue(names.take(name), member.value))
+            wanted, number = name, 1
+            while value_key(name, shape.name) in keys or self._names.has(name):
+                number += 1
+                name = f"{wanted}_{number}"
+            keys.add(value_key(name, shape.name))
+            shape.values.append(EnumValue(self._names.take(name), member.value))
         return shape
 
     def _tuple(self, annotation: Any) -> MessageShape:
@@ -214,6 +220,7 @@ class Types:
         shape.name = self._name(camel(origin.__name__) + arguments, origin)
         for position, field in enumerate(declared.fields):
             shape.slots.append(self._class_slot(field, position, origin, declared.plain == "array"))
+        separate(shape)
         return shape
 
     def _class_slot(self, field: ClassField, position: int, kind: Any, in_array: bool) -> Slot:
@@ -236,6 +243,7 @@ class Types:
             annotation = found[0].value()
         slot = self.slot("value", annotation)
         shape.slots.append(slot)
+        separate(shape)
         shape.name = shape.name or self._names.take(self._slot_label(slot))
         return shape
 
@@ -267,6 +275,14 @@ class Types:
             raise NoMapping(f"{wanted!r} is no name for a message in protobuf; name the class in ASCII")
         wanted = wanted[0].upper() + wanted[1:]
         return self._names.take(wanted, camel(kind.__module__.rpartition(".")[2]) + wanted)
+
+
+def separate(shape: MessageShape) -> None:
+    """Give the members of each oneof names that no other field of the message has."""
+    names = Names(*[each.name for each in shape.slots])
+    for slot in shape.slots:
+        for member in slot.members:
+            member.name = names.take(member.name)
 
 
 def flattened(annotation: Any) -> tuple[list[Any], int]:

@@ -17,10 +17,14 @@ from ..service.plan import Plan
 from ..service.resources import binders_of
 from .class_fields import REQUIRED
 from .codec import Codec, Parts, result_annotation
-from .descriptors import Rpc, file_descriptor, with_imports
+from .descriptors import file_descriptor, with_imports
 from .message_errors import NoMapping
+from .proto_file import ProtoFile, ProtoMethod, proto_file_of
+from .proto_lock import additions, assign_numbers
 from .proto_names import Names, camel, package_of
-from .proto_types import Types
+from .proto_parser import parse_proto
+from .proto_text import text_of
+from .proto_types import Types, separate
 from .shapes import EMPTY, Leaf, MessageShape, named_kinds
 
 IN_MESSAGE = frozenset({"path", "query", "form", "json", "bytes", "whole form"})
@@ -53,27 +57,32 @@ class RpcSchema:
     """With its package."""
     methods: list[Method]
     file_descriptor_set: bytes
-    text: str
-    """The .proto file."""
+    proto_files: list[ProtoFile]
     left_out: list[tuple[Plan, str]]
     """The routes that only HTTP can serve, each with the reason."""
     notes: list[str] = field(default_factory=list)
     """What the author should know, such as a .proto file that lacks new fields."""
 
+    @property
+    def text(self) -> str:
+        """The .proto file, or one after the other."""
+        return "\n".join(map(text_of, self.proto_files))
+
     @classmethod
-    def of(cls, service_name: str, plans: Iterable[Plan], lock: str | None = None) -> RpcSchema:
+    def of(cls, service_name: str, plans: Iterable[Plan], lock: str | None = None, *, strict: bool = True) -> RpcSchema:
         """The schema of these routes.
 
         Args:
             service_name: Name of the service, which becomes package and service of gRPC.
             plans: The routes.
             lock: Text of the committed .proto file, which says the numbers of the fields. None: there is no such file.
+            strict: Whether a type that has changed against the lock is an error.
 
         Raises:
             ConfigurationError: A type has no counterpart in protobuf, two methods have one name, or the types have
                 changed against the lock.
         """
-        return _Builder(service_name).build(plans, lock)
+        return _Builder(service_name).build(plans, lock, strict)
 
 
 @dataclass
@@ -88,6 +97,17 @@ class _Draft:
     server_streams: bool
     stream_parameter: str = ""
 
+    @property
+    def client_streams(self) -> bool:
+        return bool(self.stream_parameter)
+
+    @property
+    def rpc(self) -> ProtoMethod:
+        about = (self.plan.route.function.__doc__ or "").strip().partition("\n")[0]
+        return ProtoMethod(
+            self.name, self.request.name, self.reply.name, self.client_streams, self.server_streams, about
+        )
+
 
 class _Builder:
     def __init__(self, service_name: str) -> None:
@@ -98,7 +118,7 @@ class _Builder:
         self.drafts: dict[str, _Draft] = {}
         self.left_out: list[tuple[Plan, str]] = []
 
-    def build(self, plans: Iterable[Plan], lock: str | None) -> RpcSchema:
+    def build(self, plans: Iterable[Plan], lock: str | None, strict: bool) -> RpcSchema:
         for plan in plans:
             if reason := only_http(plan):
                 self.left_out.append((plan, reason))
@@ -107,26 +127,20 @@ class _Builder:
         drafts = list(self.drafts.values())
         for draft in drafts:
             self._name(draft)
+        name = f"{self.package}.proto"
+        locked = None if lock is None else parse_proto(lock, name)
         kinds = named_kinds(*[kind for each in drafts for kind in (each.request, each.reply)])
-        number_in_order(kinds)
-        rpcs = [
-            Rpc(each.name, each.request.name, each.reply.name, bool(each.stream_parameter), each.server_streams)
-            for each in drafts
-        ]
-        files = with_imports(file_descriptor(self.package, self.service, kinds, rpcs))
+        assign_numbers(kinds, locked, name, strict=strict)
+        file = proto_file_of(self.package, self.service, kinds, [each.rpc for each in drafts])
+        files = with_imports(file_descriptor(file))
         service = f"{self.package}.{self.service}"
         methods = [
             Method(
-                service,
-                each.name,
-                each.plan,
-                Codec(self._parts(each, files)),
-                bool(each.stream_parameter),
-                each.server_streams,
+                service, each.name, each.plan, Codec(self._parts(each, files)), each.client_streams, each.server_streams
             )
             for each in drafts
         ]
-        return RpcSchema(service, methods, files, "", self.left_out)
+        return RpcSchema(service, methods, files, [file], self.left_out, _notes(file, locked, name))
 
     def _parts(self, draft: _Draft, files: bytes) -> Parts:
         route = draft.plan.route
@@ -181,6 +195,7 @@ class _Builder:
                 request.slots.append(self.types.slot(each.parameter, annotation, REQUIRED if streamed else default))
             except NoMapping as error:
                 raise no_mapping(plan, f"its parameter {each.parameter}", error) from None
+        separate(request)
         return request
 
     def _reply(self, annotation: Any) -> tuple[MessageShape | Leaf, bool]:
@@ -190,7 +205,9 @@ class _Builder:
         kind = slot.kind
         if slot.form == "single" and isinstance(kind, MessageShape) and kind.plain != "value" and not slot.is_null:
             return kind, False
-        return MessageShape("", [slot]), True
+        reply = MessageShape("", [slot])
+        separate(reply)
+        return reply, True
 
     def _name(self, draft: _Draft) -> None:
         draft.request.name = self.names.take(f"{draft.name}Request", f"{draft.name}Arguments")
@@ -199,24 +216,18 @@ class _Builder:
             draft.reply.name = self.names.take(f"{draft.name}Reply", f"{draft.name}Result")
 
 
-def number_in_order(kinds: Iterable[Any]) -> None:
-    """Number fields and enum values in their order, beside those whose number is declared."""
-    for kind in kinds:
-        if isinstance(kind, MessageShape):
-            fields = list(kind.fields())
-            taken = {each.declared for each in fields}
-            number = 0
-            for each in fields:
-                if each.declared:
-                    each.number = each.declared
-                    continue
-                number += 1
-                while number in taken:
-                    number += 1
-                each.number = number
-        else:
-            for number, value in enumerate(kind.values):
-                value.number = number
+def _notes(file: ProtoFile, locked: ProtoFile | None, name: str) -> list[str]:
+    if not file.services:
+        return []
+    if locked is None:
+        return [
+            f"there is no {name}: the fields of gRPC's messages are numbered in their order, so that a change of the "
+            f"order breaks clients; commit the file that --proto prints"
+        ]
+    if not (missing := additions(file, locked)):
+        return []
+    named = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+    return [f"{name} lacks {named}; print it again with --proto, and commit it"]
 
 
 def only_http(plan: Plan) -> str:

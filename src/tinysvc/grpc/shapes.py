@@ -49,7 +49,7 @@ class Leaf:
         return self.type
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(slots=True)
 class Reserved:
     """The numbers and names of removed fields, or of removed values of an enum."""
 

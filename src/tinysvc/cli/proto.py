@@ -1,0 +1,108 @@
+"""`--proto` prints the .proto file of a service; `--proto --check` compares the code with the committed file."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from ..core.errors import ConfigurationError
+from ..grpc.breaking import breaks_of
+from ..grpc.proto_lock import additions
+from ..grpc.proto_parser import parse_proto
+from ..grpc.proto_text import text_of
+from ..grpc.rpc_schema import RpcSchema
+from ..grpc.schema_of import Lock, lock_of, name_of, read_file, schemas_of
+from ..service.plan import plans_of
+from ..service.service import Service
+
+
+class Checked(NamedTuple):
+    """The result of a check: lines for people, and whether the code breaks clients."""
+
+    lines: list[str]
+    breaks: bool
+
+
+def proto_text(service: Service, target: str) -> str:
+    """The .proto file of a service with one module.
+
+    Raises:
+        ConfigurationError: The service has several modules, or nothing that gRPC can serve; or the types have changed
+            against the committed file.
+    """
+    schemas = _served(service, strict=True)
+    if len(schemas) > 1:
+        raise ConfigurationError(
+            f"the handlers of {target} are in {len(schemas)} modules, and each has a .proto file of its own; "
+            f"name one of them: {', '.join(schemas)}"
+        )
+    (schema,) = schemas.values()
+    (file,) = schema.proto_files
+    return text_of(file, f"python -m tinysvc {shlex.quote(Path(target).name)} --proto")
+
+
+def check(service: Service) -> Checked:
+    """Compare the types of a service with the committed .proto file beside each of its modules."""
+    lines: list[str] = []
+    breaks = False
+    for module, schema in _served(service, strict=False).items():
+        lock = _lock_of(module, schema)
+        name = f"{schema.proto_files[0].package}.proto" if lock.path is None else str(lock.path)
+        if lock.text is None:
+            lines.append(f"{name}: there is no such file; commit the one that --proto prints")
+            breaks = True
+            continue
+        before, (after,) = parse_proto(lock.text, name), schema.proto_files
+        found = breaks_of(before, after)
+        lines += [f"{name}: {each}" for each in found]
+        breaks = breaks or bool(found)
+        if not found:
+            missing = additions(after, before)
+            state = f"is out of date: it lacks {', '.join(missing)}" if missing else "fits the code"
+            lines.append(f"{name}: {state}")
+    return Checked(lines, breaks)
+
+
+def _served(service: Service, *, strict: bool) -> dict[str, RpcSchema]:
+    found = schemas_of(plans_of(service), committed, strict=strict)
+    served = {module: schema for module, schema in found.items() if schema.methods}
+    if not served:
+        reasons = [f"{plan.path}: {reason}" for schema in found.values() for plan, reason in schema.left_out]
+        raise ConfigurationError("".join(["gRPC can serve none of the routes", *(f"\n  {each}" for each in reasons)]))
+    return served
+
+
+def _lock_of(module: str, schema: RpcSchema) -> Lock:
+    function = schema.methods[0].plan.route.function
+    return lock_of(module, name_of(module, function), committed)
+
+
+def committed(path: Path) -> str | None:
+    """The text of a .proto file; None if there is none.
+
+    `--proto > shop.proto` has emptied the file before this process reads it. Then git has the text.
+    """
+    text = read_file(path)
+    if text is None or text.strip():
+        return text
+    git = shutil.which("git")
+    if git is None:
+        return None
+    command = [git, "-C", str(path.parent), "show", f":./{path.name}"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return found.stdout if found.returncode == 0 and found.stdout.strip() else None
+
+
+def run_proto(load: Callable[[], Service], target: str, *, checks: bool) -> int:
+    """Print the file, or the result of the check. The exit status: 1 if the code breaks clients."""
+    service = load()
+    if not checks:
+        print(proto_text(service, target), end="")
+        return 0
+    found = check(service)
+    print(*found.lines, sep="\n")
+    return int(found.breaks)

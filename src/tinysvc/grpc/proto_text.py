@@ -1,0 +1,111 @@
+"""The text of a .proto file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+
+from .proto_file import ProtoEnum, ProtoField, ProtoFile, ProtoMessage, ProtoMethod
+from .proto_names import json_name
+from .shapes import Reserved
+
+WIDTH = 100
+"""Characters of a comment."""
+
+
+def text_of(file: ProtoFile, command: str = "") -> str:
+    """The text of a file.
+
+    Args:
+        file: The file.
+        command: The command that prints it, for its first comment.
+    """
+    parts = [
+        *([_head(command)] if command else []),
+        'syntax = "proto3";',
+        f"package {file.package};",
+        *(["\n".join(f'import "{each}";' for each in file.imports())] if file.imports() else []),
+        *(_service(name, methods.values()) for name, methods in file.services.items()),
+        *map(_message, file.messages.values()),
+        *map(_enum, file.enums.values()),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _head(command: str) -> str:
+    return (
+        f"// Printed by: {command}\n"
+        "// tinysvc reads the numbers of the fields from this file: commit it, and print it again after a change."
+    )
+
+
+def _block(head: str, lines: Iterable[str], about: str = "") -> str:
+    inside = [f"  {line}" for line in lines]
+    whole = "\n".join([f"{head} {{", *inside, "}"]) if inside else f"{head} {{}}"
+    return f"{comment(about)}{whole}"
+
+
+def comment(about: str, indent: str = "") -> str:
+    """One line as a comment, with its line end; "" for nothing."""
+    return f"{indent}// {about[:WIDTH].strip()}\n" if about.strip() else ""
+
+
+def _service(name: str, methods: Iterable[ProtoMethod]) -> str:
+    lines = [f"{comment(each.about)}{'  ' if each.about.strip() else ''}{_method(each)}" for each in methods]
+    return _block(f"service {name}", lines)
+
+
+def _method(method: ProtoMethod) -> str:
+    request = f"stream {method.request}" if method.client_streams else method.request
+    reply = f"stream {method.reply}" if method.server_streams else method.reply
+    return f"rpc {method.name}({request}) returns ({reply});"
+
+
+def _message(message: ProtoMessage) -> str:
+    return _block(f"message {message.name}", _lines(message), message.about)
+
+
+def _lines(message: ProtoMessage) -> Iterator[str]:
+    yield from reserved_lines(message.reserved)
+    made = [json_name(each.name) for each in message.fields]
+    for oneof, fields in groupby(message.fields, key=lambda each: each.oneof):
+        lines = [field_line(each, own_json_name=made.count(json_name(each.name)) > 1) for each in fields]
+        if oneof:
+            yield f"oneof {oneof} {{"
+            yield from (f"  {line}" for line in lines)
+            yield "}"
+        else:
+            yield from lines
+
+
+def field_line(field: ProtoField, *, own_json_name: bool = False) -> str:
+    """A field as it stands in its message. `own_json_name`: protoc's name in JSON would be that of another field."""
+    label = "optional " if field.label == "optional" else ""
+    option = f' [json_name = "{field.name}"]' if own_json_name else ""
+    return f"{label}{field.whole_type} {field.name} = {field.number}{option};"
+
+
+def _enum(enum: ProtoEnum) -> str:
+    lines = [*reserved_lines(enum.reserved), *(f"{name} = {number};" for name, number in enum.values.items())]
+    return _block(f"enum {enum.name}", lines, enum.about)
+
+
+def reserved_lines(reserved: Reserved) -> Iterator[str]:
+    """The numbers and names of removed fields."""
+    if reserved.numbers:
+        ranges = [str(first) if first == last else f"{first} to {last}" for first, last in ranges_of(reserved.numbers)]
+        yield f"reserved {', '.join(ranges)};"
+    if reserved.names:
+        names = ", ".join(f'"{each}"' for each in sorted(reserved.names))
+        yield f"reserved {names};"
+
+
+def ranges_of(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """The numbers as ranges, each with its last number."""
+    found: list[tuple[int, int]] = []
+    for number in sorted(numbers):
+        if found and found[-1][1] == number - 1:
+            found[-1] = (found[-1][0], number)
+        else:
+            found.append((number, number))
+    return found

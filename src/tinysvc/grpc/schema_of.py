@@ -1,0 +1,123 @@
+"""The gRPC services of a service: one for each module with handlers, with the .proto file beside the module."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import descriptor_pb2
+
+from ..core.errors import ConfigurationError
+from ..runtime.open_services import service_name
+from ..service.plan import Plan, plan_of
+from ..service.routes import Route, recorded
+from .proto_names import package_of
+from .rpc_schema import RpcSchema
+
+
+@dataclass(frozen=True)
+class Lock:
+    """The committed .proto file of a module: its place, and its text if it exists."""
+
+    path: Path | None
+    """None for a module without a file."""
+    text: str | None
+
+
+def schema_of(plans: Iterable[Plan]) -> RpcSchema:
+    """The gRPC services of these routes as one schema.
+
+    Raises:
+        ConfigurationError: A type has no counterpart in protobuf, or has changed against a committed .proto file.
+    """
+    schemas = list(schemas_of(plans).values())
+    return RpcSchema(
+        ", ".join(each.service for each in schemas),
+        [method for each in schemas for method in each.methods],
+        merged_files([each.file_descriptor_set for each in schemas]),
+        [file for each in schemas for file in each.proto_files],
+        [left_out for each in schemas for left_out in each.left_out],
+        [note for each in schemas for note in each.notes],
+    )
+
+
+def schemas_of(
+    plans: Iterable[Plan], read: Callable[[Path], str | None] | None = None, *, strict: bool = True
+) -> dict[str, RpcSchema]:
+    """The schema of each module with handlers, by the module's name.
+
+    Args:
+        plans: The routes.
+        read: Reads a committed file; None if there is none.
+        strict: Whether a type that has changed against a committed file is an error.
+    """
+    by_module: dict[str, list[Plan]] = {}
+    for plan in plans:
+        by_module.setdefault(plan.route.function.__module__, []).append(plan)
+    found: dict[str, RpcSchema] = {}
+    packages: dict[str, str] = {}
+    for module, some in by_module.items():
+        name = name_of(module, some[0].route.function)
+        lock = lock_of(module, name, read or read_file)
+        schema = RpcSchema.of(name, some, lock.text, strict=strict)
+        if schema.methods and (other := packages.setdefault(package_of(name), module)) != module:
+            raise ConfigurationError(
+                f"the modules {other} and {module} both have the package {package_of(name)} in gRPC; rename one of them"
+            )
+        found[module] = schema
+    return found
+
+
+def schema_of_function(function: Callable[..., Any]) -> RpcSchema:
+    """The schema of a handler that another process serves, as its module shows it: for calls."""
+    module = sys.modules[function.__module__]
+    routes = [
+        (each, record)
+        for each in vars(module).values()
+        if callable(each) and getattr(each, "__module__", "") == module.__name__
+        for record in recorded(each)
+        if isinstance(record, Route)
+    ]
+    plans = [plan_of(each, record) for each, record in routes]
+    return schemas_of(plans)[module.__name__]
+
+
+def name_of(module: str, function: Callable[..., Any]) -> str:
+    """The name of the service that the handlers of a module are in; calls name it in the same way."""
+    if module == "__main__" and (file := getattr(sys.modules[module], "__file__", None)):
+        return Path(file).stem
+    return service_name(function)
+
+
+def lock_of(module: str, name: str, read: Callable[[Path], str | None]) -> Lock:
+    """The committed file of a module."""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if not file:
+        return Lock(None, None)
+    path = Path(file).with_name(f"{package_of(name)}.proto")
+    return Lock(path, read(path))
+
+
+def read_file(path: Path) -> str | None:
+    """The text of a file; None if it does not exist. ConfigurationError if it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}") from None
+
+
+def merged_files(sets: Iterable[bytes]) -> bytes:
+    """One FileDescriptorSet with the files of several."""
+    merged = descriptor_pb2.FileDescriptorSet()
+    names: set[str] = set()
+    for each in sets:
+        for file in descriptor_pb2.FileDescriptorSet.FromString(each).file:
+            if file.name not in names:
+                names.add(file.name)
+                merged.file.append(file)
+    return bytes(merged.SerializeToString())
