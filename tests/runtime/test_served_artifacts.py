@@ -158,8 +158,28 @@ def test_parameters_with_one_reference_are_one_artifact() -> None:
     for plans in ([both_plan, lax_plan], [lax_plan, both_plan]):
         wanted = wanted_by(plans)[REFERENCE]
         assert (wanted.allow_pickle, wanted.may_be_absent) == (False, False)
-    assert wanted_by([lax_plan])[REFERENCE][1:] == (True, True)
+    assert wanted_by([lax_plan])[REFERENCE][1:] == (True, True, False)
     assert drains([lax_plan])
+
+
+@pytest.mark.asyncio
+async def test_server_starts_without_a_candidate(tmp_path: Path) -> None:
+    @cpu_resource
+    def loaded(model: Annotated[Path, Marker(REFERENCE), Marker("churn@candidate", share=0.1)]) -> str:
+        return ""
+
+    @cpu_route("/")
+    def handler(loaded: str) -> str:
+        return ""
+
+    publish(store_in(tmp_path))
+    publish(store_in(tmp_path), alias="candidate")
+    wanted = wanted_by(plans_of(Service(handler, loaded)))
+    assert [each.is_candidate for each in wanted.values()] == [False, True]
+    artifacts = ServedArtifacts(Settings(models=f"{tmp_path}/models"), wanted)
+    async with AsyncExitStack() as stack:
+        await artifacts.open(stack)
+        assert (artifacts.served(REFERENCE), artifacts.served("churn@candidate")) == (1, None)
 
 
 def test_copies_are_in_the_store_or_in_the_cache_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,6 +112,64 @@ def twice() -> Plan:
     return plan_with(loaded)
 
 
+def only_a_candidate() -> Plan:
+    @cpu_resource
+    def loaded(model: Annotated[Path, Artifact("churn@7", share=0.1)]) -> str:
+        return ""
+
+    return plan_with(loaded)
+
+
+def candidate_first() -> Plan:
+    @cpu_resource
+    def loaded(model: Annotated[Path, Artifact("churn@8", share=0.1), Artifact("churn@7")]) -> str:
+        return ""
+
+    return plan_with(loaded)
+
+
+def three() -> Plan:
+    @cpu_resource
+    def loaded(
+        model: Annotated[Path, Artifact("churn@7"), Artifact("churn@8", share=0.1), Artifact("churn@9", share=0.1)],
+    ) -> str:
+        return ""
+
+    return plan_with(loaded)
+
+
+def candidate_that_serves() -> Plan:
+    @cpu_resource
+    def loaded(model: Annotated[Path, Artifact("churn@7"), Artifact("churn@7", share=0.1)]) -> str:
+        return ""
+
+    return plan_with(loaded)
+
+
+def two_candidates() -> Plan:
+    @cpu_resource
+    def loaded(
+        model: Annotated[Path, Artifact("churn@7"), Artifact("churn@8", share=0.1)],
+        words: Annotated[Path, Artifact("words@1"), Artifact("words@2", share=0.1)],
+    ) -> str:
+        return ""
+
+    plan = plan_with(loaded)
+    assert plan.candidate is None
+    return plan
+
+
+def test_route_has_the_candidate_of_its_resources() -> None:
+    @cpu_resource
+    def loaded(model: Annotated[Path, Artifact("churn@7"), Artifact("churn@8", share=0.1)], words: Model) -> str:
+        return ""
+
+    plan = plan_with(loaded)
+    assert plan.candidate == Artifact("churn@8", share=0.1)
+    assert plan.artifacts["loaded"]["model"].candidate == plan.candidate
+    assert plan.artifacts["loaded"]["words"].candidate is None
+
+
 def without_call() -> Plan:
     @cpu_resource
     def loaded(model: Annotated[Path, Artifact]) -> str:
@@ -135,7 +193,12 @@ def wrong_reference() -> Plan:
         (in_io_handler, "handler .*model is an Artifact, which only a cpu_resource takes.*@cpu_resource def loaded"),
         (in_cpu_handler, "handler .*model is an Artifact, which only a cpu_resource takes.*take `loaded` here"),
         (as_text, "loaded .*as a pathlib.Path; annotate it as in Annotated"),
-        (twice, "loaded .*has 2 Artifacts"),
+        (twice, "loaded .*has 2 Artifacts that serve; leave one that serves"),
+        (only_a_candidate, "loaded .*has only a candidate, with shadow or share; leave one that serves"),
+        (candidate_first, "loaded .*takes the Artifact that serves, and behind it at most one candidate"),
+        (three, "loaded .*behind it at most one candidate"),
+        (candidate_that_serves, r"loaded .*is the version that serves, churn@7; give it an alias of its own"),
+        (two_candidates, r"handler .*candidates Artifact\('churn@8'\), Artifact\('words@2'\); a route tries one"),
         (without_call, "loaded .*names the class Artifact; say which artifact"),
         (wrong_reference, r"loaded .*no artifact: Artifact\('churn'\): .*churn@production"),
     ],

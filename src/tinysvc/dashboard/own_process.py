@@ -16,7 +16,7 @@ from typing import Any
 from ..core.requests import Request
 from ..core.tracebacks import one_line
 from ..pool.state import WorkerStatus
-from ..runtime.cpu_messages import BatchMessage, CallMessage, DurableMessage, RequestMessage
+from ..runtime.cpu_messages import BatchMessage, CallMessage, DurableMessage, RequestMessage, ShadowMessage
 from ..runtime.process_metrics import resident_bytes
 from ..runtime.running_service import RunningService
 from ..telemetry.snapshots import Metric
@@ -127,7 +127,7 @@ def requests_of(meta: Any) -> Sequence[RequestMessage]:
     """The requests of a job: several of a batch, none of a call."""
     if isinstance(meta, BatchMessage):
         return meta.requests
-    if isinstance(meta, DurableMessage):
+    if isinstance(meta, (DurableMessage, ShadowMessage)):
         return (meta.request,)
     return (meta,) if isinstance(meta, RequestMessage) else ()
 

@@ -53,6 +53,7 @@ def endpoint_of(plan: Plan, settings: Settings) -> Endpoint:
         *resources.values(),
         *plan.error_handlers.values(),
         *checks.values(),
+        *([plan.candidate.compare] if plan.candidate is not None and plan.candidate.compare is not None else ()),
     )
     for needed in () if in_thread else importable:
         _check_picklable(needed) if isinstance(needed, Given) else _check_importable(needed)

@@ -90,7 +90,8 @@ class CpuProgram:
             from . import worker_tracing  # noqa: F401 - so that no worker needs time for it
         with ExitStack() as stack:
             for endpoint in self.endpoints:
-                _open(stack, endpoint, endpoint.shared, self._shared, self.artifacts)
+                if not self._lacks_candidate(endpoint):
+                    _open(stack, endpoint, endpoint.shared, self._shared, self.artifacts)
             yield
         self._shared.clear()
 
@@ -100,10 +101,15 @@ class CpuProgram:
             opened = dict(self._shared)
             table: list[tuple[JobFunction, JobFunction]] = []
             for endpoint in self.endpoints:
+                if self._lacks_candidate(endpoint):
+                    table.append(_compared(table[endpoint.candidate.first], None))  # type: ignore[union-attr]
+                    continue
                 values = _open(stack, endpoint, endpoint.resources, opened, self.artifacts)
                 functions = _responder(endpoint, values), _called(endpoint, values)
                 if endpoint.artifacts:
                     functions = _labelled(functions, endpoint, self.artifacts)
+                if endpoint.candidate is not None:
+                    functions = _compared(functions, endpoint)
                 table.append(_traced(*functions) if endpoint.is_traced else functions)
 
             def run_job(meta: Any, body: Body) -> Reply:
@@ -113,6 +119,9 @@ class CpuProgram:
                 return call(meta, body) if type(meta) is CallMessage else respond(meta, body)
 
             yield run_job
+
+    def _lacks_candidate(self, endpoint: Endpoint) -> bool:
+        return endpoint.candidate is not None and endpoint.candidate.reference not in self.artifacts
 
 
 def _open(
@@ -168,6 +177,12 @@ def _made(endpoint: Endpoint, artifacts: Mapping[str, ArtifactVersion]) -> dict[
         return {}
     versions = {reference: each.version for reference, each in artifacts.items()}
     return {name: value.with_served(versions.get) for name, value in endpoint.made.items()}
+
+
+def _compared(functions: tuple[JobFunction, JobFunction], endpoint: Endpoint | None) -> tuple[JobFunction, JobFunction]:
+    from .candidate_endpoints import compared  # not imported in workers without candidates
+
+    return compared(functions[0], endpoint), functions[1]
 
 
 def _responder(endpoint: Endpoint, resources: Values) -> JobFunction:

@@ -5,9 +5,12 @@
     BatchMessage      several requests; the body is those of all, joined        ──> BatchReply, and the bodies, joined
     DurableMessage    an attempt of a durable job; the body is the request's,   ──> DurableReply, and the body of the
                       and the value that an earlier attempt saved                   result
+    ShadowMessage     a request for the candidate of a route; the body is the   ──> ShadowReply, without a body
+                      request's, and the content of its response
 
-The server makes the first column (cpu_handlers.py, cpu_calls.py, batching.py, attempt_jobs.py) and a worker the second
-one (cpu_endpoints.py, durable_endpoints.py). Each message travels as the `meta` of a frame: see pool/frames.py.
+The server makes the first column (cpu_handlers.py, cpu_calls.py, batching.py, attempt_jobs.py, shadows.py) and a
+worker the second one (cpu_endpoints.py, durable_endpoints.py, candidate_endpoints.py). Each message travels as the
+`meta` of a frame: see pool/frames.py.
 """
 
 from __future__ import annotations
@@ -84,6 +87,28 @@ class DurableMessage(Message, tag=3):
         return self.request.endpoint
 
 
+class ShadowMessage(Message, tag=4):
+    """A request that has its response, for the candidate of its route."""
+
+    request: RequestMessage
+    size: int
+    """Bytes of the request's body. The rest of the body is the content of the response."""
+    content_type: str | None
+    """Of the response."""
+    coding: str = ""
+    """The Content-Encoding of the response."""
+
+    @property
+    def endpoint(self) -> int:
+        """The position of the candidate's endpoint in the program."""
+        return self.request.endpoint
+
+    @property
+    def headers(self) -> Sequence[tuple[bytes, bytes]]:
+        """None: the job belongs to no trace, as the request has ended."""
+        return ()
+
+
 class ResponseHead(Message, tag=0):
     """The response to one request."""
 
@@ -140,9 +165,22 @@ class DurableReply(Message, tag=3):
     failure: AttemptFailure | None = None
 
 
+class ShadowReply(Message, tag=4):
+    """What came of a candidate's response, which is discarded."""
+
+    seconds: float
+    """Of the candidate's computation."""
+    status: int
+    """Of the candidate's response; 0 if there is none, as this worker does not have the candidate."""
+    difference: float | None = None
+    """The result of the author's `compare`."""
+    failure: ErrorText | None = None
+    """The exception of the candidate, or of `compare`."""
+
+
 MESSAGE_TYPES = MessageTypes(
-    RequestMessage | CallMessage | BatchMessage | DurableMessage,
-    ResponseHead | CallReply | BatchReply | DurableReply,
+    RequestMessage | CallMessage | BatchMessage | DurableMessage | ShadowMessage,
+    ResponseHead | CallReply | BatchReply | DurableReply | ShadowReply,
     CallQuestion | ProgressReport | SaveRequest,
     CallAnswer | JobAnswer | None,
 )

@@ -35,6 +35,17 @@ class Durable(NamedTuple):
     """Whether a saved value that cannot be unpickled counts as none."""
 
 
+class Candidate(NamedTuple):
+    """Why an endpoint is there twice: the second one has another version of an artifact open."""
+
+    reference: str
+    """Of the artifact, as in "churn@candidate". Without a version of it, the endpoint is as the first one."""
+    first: int
+    """The position of the first endpoint in the program."""
+    compare: Callable[[Any, Any], float] | None = None
+    """The author's function of the contents of two responses."""
+
+
 class Endpoint(NamedTuple):
     """A cpu route as a worker needs it: picklable, by the names of its functions."""
 
@@ -68,6 +79,8 @@ class Endpoint(NamedTuple):
     """The checks of its resources, by their names."""
     messages: Messages | None = None
     """Set for a route whose requests and results are messages, as in gRPC."""
+    candidate: Candidate | None = None
+    """Set if it is the candidate of another endpoint."""
 
 
 def request_of(message: RequestMessage, body: Body, compresses: bool) -> Request:

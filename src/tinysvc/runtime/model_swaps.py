@@ -102,11 +102,13 @@ class ModelSwaps:
         used = {reference for pool in self.pools for reference in pool.references}
         wanted = self.artifacts.wanted
         self.looks.aliases = [
-            reference for reference in wanted if reference in used and wanted[reference].reference.alias
+            reference
+            for reference, each in wanted.items()
+            if reference in used and (each.reference.alias or each.is_candidate)
         ]
         for pool in self.pools:
             pool.pool.observer = self._observer(pool.name, pool.pool.observer)
-        if self.looks.aliases and self._interval:
+        if self.looks.aliases and (self._interval or any(each.is_candidate for each in wanted.values())):
             self._task = asyncio.create_task(self._run())
 
     async def aclose(self) -> None:
@@ -133,10 +135,12 @@ class ModelSwaps:
     # The loop
 
     async def _run(self) -> None:
+        pause: float | None = self._pause()
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._pause()):
+                async with asyncio.timeout(pause):
                     await self._wake.wait()
+            pause = self._pause() if self._interval else None  # without looks, candidates are fetched once
             try:
                 await self._step()
             except PoolClosed:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import ConfigurationError, NoRoute
@@ -49,6 +50,7 @@ from .waiting_calls import answers_of
 if TYPE_CHECKING:
     from ..pool.external import ExternalPool
     from .caching import ResponseCache
+    from .candidates import Candidates
     from .model_swaps import ModelSwaps
     from .page_guard import PageGuard
     from .served_artifacts import ServedArtifacts
@@ -119,6 +121,7 @@ class RunningService:
         self.page_guard: PageGuard | None = None
         self.artifacts: ServedArtifacts | None = None  # of a service whose resources take some
         self.swaps: ModelSwaps | None = None
+        self.candidates: Candidates | None = None  # of a service whose resources try some
         self.on_error: Callable[[BaseException, Request, int], None] | None = None  # for statuses from 500 on
         self.lost_resources: set[str] = set()  # names of resources that ended before the server
         self.is_broken = False  # the store of durable jobs has closed itself: the server must start again
@@ -209,6 +212,10 @@ class RunningService:
         self.artifacts = ServedArtifacts(self.settings, wanted_by(self.plans))
         await self.artifacts.open(stack)
         self.swaps = ModelSwaps(self.artifacts, self.settings.models_interval)
+        if any(plan.candidate for plan in self.plans):
+            from .candidates import Candidates
+
+            self.candidates = Candidates(self.served, None if self.metrics is None else self.metrics.registry)
 
     def served(self, reference: str) -> int | None:
         """The version that this process serves of an artifact, as in "churn@production"; None for one that it lacks."""
@@ -266,8 +273,10 @@ class RunningService:
 
     def _add_pool(self, name: str, plans: list[Plan]) -> dict[Plan, Handler]:
         """A pool, not yet started, and the handlers of its cpu routes: its workers know only the routes of the pool."""
-        self.plans_of_pool[name] = plans
         endpoints = self.messages.beside(plans, [endpoint_of(each, self.settings) for each in plans])
+        self.plans_of_pool[name] = [*plans, *(plan for plan in plans if self.messages.number_of(plan) is not None)]
+        if self.candidates is not None:
+            self.candidates.add_endpoints(endpoints, self.plans_of_pool[name])
         has_artifacts = any(endpoint.artifacts for endpoint in endpoints)
         program = self.swaps.program_of(endpoints) if self.swaps and has_artifacts else CpuProgram(endpoints)
         shared = None if self.metrics is None else self.metrics.shared
@@ -291,9 +300,14 @@ class RunningService:
                 self._places[plan] = DurablePlace(plan, pool, number, lane, shares_pool, tracing)
                 self.durable_pools[route.function] = pool
                 continue
-            handlers[plan] = cpu_handler(pool, number, route, default_timeout, lane, tracing)
+            make: Callable[[int], Handler] = partial(
+                cpu_handler, pool, route=route, default_timeout=default_timeout, lane=lane, tracing=tracing
+            )
+            if self.candidates is not None and plan.candidate is not None:
+                make = self.candidates.around(plan, make, pool, route.timeout_or(default_timeout))
+            handlers[plan] = make(number)
             if (second := self.messages.number_of(plan)) is not None:
-                self.messages.jobs[plan] = cpu_handler(pool, second, route, default_timeout, lane, tracing)
+                self.messages.jobs[plan] = make(second)
             self.calls[route.function] = CpuCall(pool, number, route.timeout_or(default_timeout), lane, tracing)
         return handlers
 
@@ -354,6 +368,8 @@ class RunningService:
         countdown = LoopCountdown(timeout)
         if self.swaps is not None:
             await self.swaps.aclose()
+        if self.candidates is not None:
+            await self.candidates.aclose()
         await self.background.drain(timeout)
         durable = [] if self.durable is None else [self.durable.drain(countdown.left())]
         await asyncio.gather(*durable, *(pool.aclose(countdown.left()) for pool in self.pools))

@@ -19,7 +19,7 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from time import monotonic
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from ..core.errors import ConfigurationError
 from ..core.settings import Settings
@@ -30,6 +30,9 @@ from ..models.references import Reference, parse_reference
 from ..models.store import ModelStore
 from ..service.plan import Plan
 from .swap_turns import SwapTurns
+
+if TYPE_CHECKING:
+    from ..models.artifact import Artifact
 
 log = logging.getLogger("tinysvc.models")
 
@@ -47,6 +50,8 @@ class Wanted(NamedTuple):
     """Whether all of them allow it."""
     may_be_absent: bool
     """Whether all of them do without it."""
+    is_candidate: bool = False
+    """Whether all of them only try it: the server starts without it, and a swap brings it."""
 
 
 def wanted_by(plans: Iterable[Plan]) -> dict[str, Wanted]:
@@ -54,14 +59,21 @@ def wanted_by(plans: Iterable[Plan]) -> dict[str, Wanted]:
     found: dict[str, Wanted] = {}
     for plan in plans:
         for artifacts in plan.artifacts.values():
-            for artifact, may_be_absent in artifacts.values():
-                known = found.get(artifact.reference)
-                found[artifact.reference] = Wanted(
-                    parse_reference(artifact.reference),
-                    artifact.allow_pickle and (known is None or known.allow_pickle),
-                    may_be_absent and (known is None or known.may_be_absent),
-                )
+            for taken in artifacts.values():
+                _add(found, taken.artifact, taken.may_be_absent)
+        if plan.candidate is not None:
+            _add(found, plan.candidate, True)
     return found
+
+
+def _add(found: dict[str, Wanted], artifact: Artifact, may_be_absent: bool) -> None:
+    known = found.get(artifact.reference)
+    found[artifact.reference] = Wanted(
+        parse_reference(artifact.reference),
+        artifact.allow_pickle and (known is None or known.allow_pickle),
+        may_be_absent and (known is None or known.may_be_absent),
+        artifact.is_candidate and (known is None or known.is_candidate),
+    )
 
 
 def drains(plans: Iterable[Plan]) -> bool:
@@ -143,7 +155,9 @@ class ServedArtifacts:
             ConfigurationError: One of them cannot be served.
         """
         stack.callback(self._unpin_all)
-        for reference in self.wanted:
+        for reference, wanted in self.wanted.items():
+            if wanted.is_candidate:
+                continue
             try:
                 version = await self.in_thread(partial(self._first, reference))
             except (ModelsError, OSError) as error:

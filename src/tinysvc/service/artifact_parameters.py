@@ -7,7 +7,7 @@ artifacts imports nothing of models/.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -34,6 +34,8 @@ class TakenArtifact(NamedTuple):
     artifact: Artifact
     may_be_absent: bool
     """The parameter is a `Path | None`: it is None while the artifact or its alias does not exist."""
+    candidate: Artifact | None = None
+    """Tried beside it."""
 
 
 def artifacts_of(function: Callable[..., Any]) -> dict[str, TakenArtifact]:
@@ -43,8 +45,21 @@ def artifacts_of(function: Callable[..., Any]) -> dict[str, TakenArtifact]:
     found = {}
     for name, parameter in signature_of(function).items():
         if markers := markers_in(parameter.annotation):
-            found[name] = TakenArtifact(markers[0], type(None) in options(parameter.annotation))
+            candidate = markers[1] if len(markers) > 1 else None
+            found[name] = TakenArtifact(markers[0], type(None) in options(parameter.annotation), candidate)
     return found
+
+
+def candidate_of(function: Callable[..., Any], taken: Iterable[TakenArtifact]) -> Artifact | None:
+    """The candidate of a route that takes these artifacts. ConfigurationError if there are two."""
+    found = list(dict.fromkeys(each.candidate for each in taken if each.candidate is not None))
+    if len(found) > 1:
+        raise ConfigurationError.at(
+            function,
+            f"its resources have the candidates {', '.join(map(str, found))}; a route tries one at a time: leave one, "
+            "with the same options in all resources",
+        )
+    return found[0] if found else None
 
 
 def check_artifact(resource: Resource, parameter: inspect.Parameter) -> bool:
@@ -61,14 +76,11 @@ def check_artifact(resource: Resource, parameter: inspect.Parameter) -> bool:
             f"its parameter {name} is an Artifact, which only a cpu_resource takes: the workers get a new version by a "
             f"swap, and the event loop cannot; make it a @cpu_resource",
         )
-    if isinstance(markers[0], type):
+    if any(isinstance(marker, type) for marker in markers):
         raise ConfigurationError.at(
             resource.function, f"its parameter {name} names the class Artifact; say which artifact, as in {EXAMPLE}"
         )
-    if len(markers) > 1:
-        raise ConfigurationError.at(
-            resource.function, f"its parameter {name} has {len(markers)} Artifacts; leave one of them"
-        )
+    _check_markers(resource.function, name, markers)
     if set(options(annotation)) - {type(None)} != {Path}:
         raise ConfigurationError.at(
             resource.function,
@@ -76,6 +88,24 @@ def check_artifact(resource: Resource, parameter: inspect.Parameter) -> bool:
             "with Path | None if the artifact need not exist yet",
         )
     return True
+
+
+def _check_markers(function: Callable[..., Any], name: str, markers: Sequence[Artifact]) -> None:
+    """ConfigurationError unless it is one version that serves, and perhaps one candidate behind it."""
+    served = [marker for marker in markers if not marker.is_candidate]
+    if len(served) != 1:
+        how = "only a candidate, with shadow or share" if not served else f"{len(served)} Artifacts that serve"
+        raise ConfigurationError.at(function, f"its parameter {name} has {how}; leave one that serves, as in {EXAMPLE}")
+    if len(markers) > 2 or markers[0] is not served[0]:
+        raise ConfigurationError.at(
+            function, f"its parameter {name} takes the Artifact that serves, and behind it at most one candidate"
+        )
+    if len(markers) == 2 and markers[1].reference == markers[0].reference:
+        raise ConfigurationError.at(
+            function,
+            f"the candidate of its parameter {name} is the version that serves, {markers[0].reference}; give it an "
+            'alias of its own, as in "churn@candidate"',
+        )
 
 
 def refuse_artifacts(function: Callable[..., Any], parameters: Mapping[str, inspect.Parameter]) -> None:

@@ -8,7 +8,7 @@ import sys
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from ..binding.annotations import hints_of, signature_of
 from ..binding.binder import Binder
@@ -18,11 +18,14 @@ from ..binding.results import is_stream
 from ..core.errors import ConfigurationError
 from ..core.responses import Middleware
 from ..core.settings import Settings
-from .artifact_parameters import TakenArtifact, artifacts_of, refuse_artifacts
+from .artifact_parameters import TakenArtifact, artifacts_of, candidate_of, refuse_artifacts
 from .error_handlers import ErrorHandler
 from .resources import binders_of, in_order, made_parameters, names_per_request
 from .routes import Given, Resource, Route, recorded
 from .service import Mount, Service
+
+if TYPE_CHECKING:
+    from ..models.artifact import Artifact
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -69,6 +72,12 @@ class Plan:
         """The artifacts of its cpu resources: by the name of the resource, then of its parameter."""
         found = {name: artifacts_of(resource.function) for name, resource in self.cpu_resources.items()}
         return {name: artifacts for name, artifacts in found.items() if artifacts}
+
+    @cached_property
+    def candidate(self) -> Artifact | None:
+        """The version that its requests try, too. Durable jobs do not."""
+        taken = [each for artifacts in self.artifacts.values() for each in artifacts.values()]
+        return None if self.route.durable is not None else candidate_of(self.route.function, taken)
 
     @cached_property
     def guard_inputs(self) -> list[Input]:
