@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 from pathlib import Path
 
@@ -33,6 +34,15 @@ def test_folder_is_published(console: ModelsConsole, out: Path) -> None:
     [document] = console.documents("publish", "churn", str(out / "weights.txt"), "--alias", "staging")
     assert (document["version"], document["aliases"], document["size"]) == (2, ["staging"], 7)
     assert sorted(path.name for path in out.rglob("*.txt")) == ["more.txt", "weights.txt"]
+
+
+def test_pickles_are_pointed_out(console: ModelsConsole, out: Path) -> None:
+    (out / "weights.bin").write_bytes(pickle.dumps([1]))
+    assert console.run("publish", "churn", str(out)).splitlines()[-1] == (
+        "it has pickles (weights.bin), which run code when they are loaded: a service takes it only by "
+        "Artifact(..., allow_pickle=True)"
+    )
+    assert console.documents("publish", "churn", str(out))[0]["pickles"] == ["weights.bin"]
 
 
 def test_alias_moves_on_a_condition(console: ModelsConsole) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import ConfigurationError
+from ..core.printing import printable
 from .command_texts import (
     alias_document,
     alias_sentence,
@@ -21,6 +22,7 @@ from .command_texts import (
 from .hub_import import import_hub
 from .imported_files import copy_files
 from .mlflow_import import import_mlflow
+from .pickles import find_pickles
 from .publication import Publication
 from .references import VERSION
 from .store import ModelStore
@@ -63,14 +65,22 @@ def _published(store: ModelStore, options: Options, fill: Callable[[Publication]
     meta = dict(options["meta"])
     with store.publish(options["name"], alias=options["alias"] or "", meta=meta, by=options["by"]) as new:
         fill(new)
+        files = [path for path in new.path.rglob("*") if path.is_file()]
+        pickles = find_pickles(new.path, sorted(path.relative_to(new.path).as_posix() for path in files))
     manifest, entry = new.manifest, new.alias_entry
     assert manifest is not None
     if options["json"]:
-        yield json_line(version_document(manifest, names_of(store.aliases(manifest.name), manifest.version)))
+        document = version_document(manifest, names_of(store.aliases(manifest.name), manifest.version))
+        yield json_line({**document, "pickles": pickles})
         return
     yield f"published {manifest.label}: {size_text(manifest.size)} in {counted(len(manifest.files), 'file')}"
     if entry is not None:
         yield alias_sentence(manifest.name, options["alias"], entry)
+    if pickles:
+        yield printable(
+            f"it has pickles ({', '.join(pickles)}), which run code when they are loaded: a service takes it only by "
+            "Artifact(..., allow_pickle=True)"
+        )
 
 
 def alias(store: ModelStore, options: Options) -> Lines:

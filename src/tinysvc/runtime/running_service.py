@@ -145,6 +145,10 @@ class RunningService:
         _check_paths(plans)
         if any(plan.artifacts for plan in plans):
             await self._open_artifacts(stack)
+        if any(plan.artifacts or plan.made_by_service for plan in plans):
+            from .store_check import check_store  # imported only where the store is used
+
+            await check_store(self.settings)
         self.messages.find(plans)
         handlers: dict[Plan, Handler] = {}
         for name, routes in routes_by_pool(plans, self.settings).items():
