@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import invariant, precondition, rule
 
+from scheduler_machine import AnyOrder
 from scheduler_table import Table
-from tinysvc.pool.generations import GIVEN_UP, HELD_TOO_LONG, SwapState
+from tinysvc.pool.backoff import LONGEST_PAUSE
+from tinysvc.pool.generations import GIVEN_UP, HELD_TOO_LONG, GenerationScheduler, SwapState
 from tinysvc.pool.scheduler import ORDERLY_END
 from tinysvc.pool.state import Generation, JobState, SlotState, Worker
 
@@ -207,3 +213,102 @@ def test_worker_of_an_old_generation_cannot_delay_starts() -> None:
     table.ready(3)
     table.died(starting.number)
     assert table.scheduler.backoff.failures == 0
+
+
+# Any order of events
+
+
+@settings(max_examples=100, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck))
+class AnyOrderOfSwaps(AnyOrder):
+    """Swaps begin, fail and are given up at any time."""
+
+    kind = GenerationScheduler
+    further_processes = 1  # the worker that is tried
+    scheduler: GenerationScheduler
+
+    @precondition(lambda self: self.scheduler.swap is None and not self.scheduler.closed)
+    @rule()
+    def swap_begins(self) -> None:
+        self.event(self.scheduler.try_out, Generation())
+
+    @precondition(lambda self: self.scheduler.swap is None and not self.scheduler.closed)
+    @rule()
+    def drain_begins(self) -> None:
+        self.event(self.scheduler.drain_to, Generation())
+
+    @rule()
+    def drained_generation_has_ended(self) -> None:
+        scheduler = self.scheduler
+        if scheduler.swap and not scheduler.generation.can_start and not scheduler.has_workers(scheduler.swap.old):
+            self.event(scheduler.open)
+
+    @rule()
+    def swap_is_given_up(self) -> None:
+        self.event(self.scheduler.give_up)
+        self.reopen()
+
+    @precondition(lambda self: not self.scheduler.closed)
+    @rule(index=st.integers(0, 3))
+    def any_forkserver_dies(self, index: int) -> None:
+        scheduler = self.scheduler
+        for worker in scheduler.lost_forkserver(scheduler.generations[index % len(scheduler.generations)]):
+            self.event(lambda now, worker=worker: scheduler.died(worker, now, "died"))
+        self.reopen()
+
+    @precondition(lambda self: not self.scheduler.closed)
+    @rule(seconds=st.sampled_from([0, 40]))
+    def forkserver_cannot_start(self, seconds: int) -> None:
+        if not self.scheduler.generation.can_start:
+            self.event(lambda now: self.scheduler.start_failed("no memory", now))
+            self.notes.now += seconds
+            self.reopen()
+
+    def reopen(self) -> None:
+        """What the shell does after a failed swap: the present generation gets a forkserver again."""
+        if self.scheduler.swap is None and not self.scheduler.closed:
+            self.event(self.scheduler.open)
+
+    @precondition(lambda self: not self.scheduler.closing)
+    @rule()
+    def all_events_under_way_come_to_their_end(self) -> None:
+        """Then no swap is under way, and all workers are of one generation."""
+        scheduler = self.scheduler
+        for _ in range(20):
+            self.drained_generation_has_ended()
+            self.reopen()
+            for worker in list(scheduler.workers.values()):
+                if worker.state is SlotState.STARTING:
+                    self.event(scheduler.became_ready, worker)
+                elif worker.state is SlotState.BUSY:
+                    self.event(scheduler.done, worker, "result")
+                elif worker.state in (SlotState.EXITING, SlotState.DYING):
+                    self.removed.append(worker)
+                    self.event(lambda now, worker=worker: scheduler.died(worker, now, "died"))
+            self.time_passes(LONGEST_PAUSE + 1)
+        assert scheduler.swap is None
+        assert scheduler.generations == [scheduler.generation]
+        assert [worker.generation for worker in scheduler._ready_workers()] == [scheduler.generation] * scheduler.size
+        assert not scheduler.waiting
+
+    @invariant()
+    def swap_has_the_generation_of_its_state(self) -> None:
+        swap = self.scheduler.swap
+        if swap is not None:
+            trying = swap.state is SwapState.TRYING
+            assert trying or swap.state is SwapState.RENEWING
+            assert self.scheduler.generation is (swap.old if trying else swap.new)
+
+    @invariant()
+    def generations_end_with_their_last_worker(self) -> None:
+        scheduler = self.scheduler
+        alive = {worker.generation for worker in scheduler.workers.values() if worker.deadline < math.inf or worker.job}
+        assert alive <= set(scheduler.generations)
+        assert scheduler.generation in scheduler.generations
+        assert not set(self.notes.stopped) & set(scheduler.generations)
+        assert len(set(self.notes.stopped)) == len(self.notes.stopped)
+        needless = [each for each in scheduler.generations if not scheduler.has_workers(each)]
+        swap = scheduler.swap
+        assert set(needless) <= {scheduler.generation, *((swap.old, swap.new) if swap else ())}
+
+
+TestAnyOrderOfSwaps = AnyOrderOfSwaps.TestCase

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 import unittest.mock
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import httpx
@@ -13,9 +16,11 @@ import pytest
 
 import jobs
 from pools import submit
+from system import until
 from tinysvc import Batch, HTTPError, Service, call, cpu_resource, cpu_route, io_route
-from tinysvc.core.errors import JobAbandoned
+from tinysvc.core.errors import JobAbandoned, PoolClosed, WorkerStartError
 from tinysvc.pool.in_process import InProcessPool, ThreadExecutor
+from tinysvc.pool.program import JobFunction, Reply
 from tinysvc.testing import serving
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -203,6 +208,56 @@ async def test_job_that_is_abandoned_before_the_thread_takes_it_leaves_its_slot(
         await job.future
     assert (await submit(pool, None, b"b", timeout=20).future).body == b"B"
     await pool.aclose()
+
+
+@contextmanager
+def noting_program(version: str, notes: list[str], wait: threading.Event | None = None) -> Iterator[JobFunction]:
+    notes.append(f"open {version}")
+    if wait is not None:
+        assert wait.wait(20)
+    if version == "bad":
+        raise RuntimeError("no such version")
+    yield lambda meta, body: Reply(version, body)
+    notes.append(f"close {version}")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("drain", [False, True])
+async def test_swap_opens_the_new_program_between_two_jobs(drain: bool) -> None:
+    notes: list[str] = []
+    pool = InProcessPool(partial(noting_program, "1", notes), label="m@1")
+    await pool.start()
+    swap = asyncio.create_task(pool.swap(partial(noting_program, "2", notes), label="m@2", drain=drain))
+    await swap
+    assert pool.generation == "m@2"
+    assert (await submit(pool, None).future).meta == "2"
+    assert notes == (["open 1", "close 1", "open 2"] if drain else ["open 1", "open 2", "close 1"])
+    with pytest.raises(WorkerStartError, match="no such version"):
+        await pool.swap(partial(noting_program, "bad", notes), label="m@3", drain=drain)
+    assert pool.generation == "m@2"
+    assert (await submit(pool, None).future).meta == "2"
+    await pool.aclose()
+    with pytest.raises(PoolClosed):
+        await pool.swap(partial(noting_program, "3", notes))
+    assert notes.count("open 2") == notes.count("close 2") == 1 + drain
+
+
+@pytest.mark.asyncio
+async def test_cancelled_swap_keeps_the_old_program() -> None:
+    notes: list[str] = []
+    go = threading.Event()
+    pool = InProcessPool(partial(noting_program, "1", notes), label="m@1")
+    await pool.start()
+    swap = asyncio.create_task(pool.swap(partial(noting_program, "2", notes, go), label="m@2"))
+    await until(lambda: "open 2" in notes)
+    swap.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await swap
+    go.set()
+    assert (await submit(pool, None).future).meta == "1"
+    assert pool.generation == "m@1"
+    await pool.aclose()
+    assert notes == ["open 1", "open 2", "close 2", "close 1"]
 
 
 def test_thread_executor_after_shutdown_refuses_calls() -> None:

@@ -544,26 +544,34 @@ def keeping_program() -> Iterator[JobFunction]:
 
 
 class Versioned:
-    """A program that answers with its version and its pid. It sleeps, fails or dies as its file says, while it opens.
+    """A program that answers with its version and its pid, and opens as the words in its file say.
 
-    The words in the file: `slow`, `fails`, `dies`, `dies-later`; `preload-` before them: in the forkserver.
+    `slow`: it touches `FILE.slow` and waits while the word is there; `second-slow`: only the second worker does;
+    `fails`; `dies`; `hungry`: it takes too much memory. With `preload-` before them they hold for the forkserver.
     """
 
     def __init__(self, version: str, path: str = "") -> None:
         self.version = version
         self.path = path
 
+    def _words(self) -> list[str]:
+        return Path(self.path).read_text().split() if self.path and os.path.exists(self.path) else []
+
     def _step(self, prefix: str) -> None:
-        words = Path(self.path).read_text().split() if self.path and os.path.exists(self.path) else []
-        if f"{prefix}slow" in words:
-            touch(f"{self.path}.{prefix}slow")
-            time.sleep(3600)
+        words = self._words()
         if f"{prefix}fails" in words:
             raise RuntimeError(f"version {self.version} cannot be opened")
         if f"{prefix}dies" in words:
             kill_self()
-        if f"{prefix}dies-later" in words:
-            threading.Timer(0.05, kill_self).start()
+        if f"{prefix}hungry" in words:
+            bytearray(1 << 40)
+        if words:
+            initialize(f"{self.path}.{prefix}opened")
+        is_second = not prefix and bool(words) and os.path.getsize(f"{self.path}.opened") > 1
+        if f"{prefix}slow" in words or ("second-slow" in words and is_second):
+            touch(f"{self.path}.slow")
+            while self._words():
+                time.sleep(0.005)
 
     @contextmanager
     def preload(self) -> Iterator[None]:
@@ -577,11 +585,8 @@ class Versioned:
         def handle(meta: Any, body: bytes | memoryview) -> Reply:
             if meta == "stream":
                 return Reply([self.version, os.getpid()], self._pieces(bytes(body).decode()))
-            if meta == "die":
-                kill_self()
             if meta:
-                touch(f"{meta}.started")
-                wait_for(meta)
+                initialize(meta)  # so that a test can count the runs of a job
             return Reply([self.version, os.getpid()], body)
 
         yield handle

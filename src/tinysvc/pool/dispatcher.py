@@ -177,8 +177,10 @@ class Dispatcher(WorkerProcesses):
         self._carry_out(self.scheduler.cancel(job, monotonic()))
 
     async def swap(self, program: Program, label: str, *, drain: bool) -> None:
+        if self.scheduler.closing:
+            raise PoolClosed("the pool is shutting down")
         if self.loop is None:
-            raise PoolClosed("the pool is shutting down") if self.scheduler.closing else RuntimeError(NOT_STARTED)
+            raise RuntimeError(NOT_STARTED)
         await self.swaps.swap(self.program, program, label, drain=drain)
 
     def replace(self, number: int) -> None:

@@ -66,11 +66,18 @@ class ExternalPool:
     """
 
     def __init__(
-        self, executor: Executor, program: Program, *, name: str = "default", queue_size: int = DEFAULT_QUEUE_SIZE
+        self,
+        executor: Executor,
+        program: Program,
+        *,
+        name: str = "default",
+        queue_size: int = DEFAULT_QUEUE_SIZE,
+        label: str = "",
     ) -> None:
         self.name = name
         self.warnings: list[str] = []
         self.observer: PoolObserver | None = None
+        self.generation = label  # of its program, which only InProcessPool can swap
         self.queue_size = queue_size
         self._executor = executor
         self._program = program

@@ -21,7 +21,7 @@ from typing import Any
 
 from msgspec.msgpack import Decoder
 
-from ..core.errors import JobAbandoned, WorkerStartError
+from ..core.errors import JobAbandoned, PoolClosed, WorkerStartError
 from ..core.settings import DEFAULT_QUEUE_SIZE
 from ..core.tracebacks import author_traceback
 from .external import ExternalPool
@@ -75,9 +75,11 @@ class StreamClosed(BaseException):
 class InProcessPool(ExternalPool):
     """Runs `program` in a thread of this process."""
 
-    def __init__(self, program: Program, *, name: str = "default", queue_size: int = DEFAULT_QUEUE_SIZE) -> None:
+    def __init__(
+        self, program: Program, *, name: str = "default", queue_size: int = DEFAULT_QUEUE_SIZE, label: str = ""
+    ) -> None:
         self._thread = ThreadExecutor(f"tinysvc cpu handlers ({name})")
-        super().__init__(self._thread, program, name=name, queue_size=queue_size)
+        super().__init__(self._thread, program, name=name, queue_size=queue_size, label=label)
         self._decode_job = Decoder(message_types(program).job).decode
         self._run_job: JobFunction
         self._opened: ExitStack | None = None
@@ -93,26 +95,66 @@ class InProcessPool(ExternalPool):
             self.name,
         )
         try:
-            await asyncio.wrap_future(self._thread.submit(self._open))
+            await asyncio.wrap_future(self._thread.submit(self._open, self._program))
         except BaseException as error:
             self._thread.shutdown()
             raise WorkerStartError("the cpu resources cannot be opened", author_traceback(error)) from error
 
-    def _open(self) -> None:
+    def _open(self, program: Program, is_wanted: Callable[[], bool] = lambda: True) -> None:
+        """Open the program, and close the one before unless the new one `is_wanted` no longer."""
         with ExitStack() as stack:
-            for context in filter(None, (getattr(self._program, "preload", None), self._program)):
-                self._run_job = stack.enter_context(context())
-            self._opened = stack.pop_all()
+            run_job: Any = None
+            for context in filter(None, (getattr(program, "preload", None), program)):
+                run_job = stack.enter_context(context())
+            if is_wanted():
+                before, self._opened = self._opened, stack.pop_all()
+                self._program, self._run_job = program, run_job
+                if before is not None:
+                    self._close(before)
+
+    def _close(self, opened: ExitStack) -> None:
+        try:
+            opened.close()
+        except Exception as error:
+            log.error("the pool %r could not close its resources:\n%s", self.name, author_traceback(error))
+
+    async def swap(self, program: Program, *, label: str = "", drain: bool = False) -> None:
+        """As in ProcessPoolExecutor, between two jobs: the thread opens the new program and closes the old one.
+
+        With `drain` it closes the old one first.
+        """
+        if self._queue.closing:
+            raise PoolClosed("the pool is shutting down")
+        gives_up = threading.Event()
+        swapped = self._thread.submit(self._swap, program, label, drain, gives_up)
+        try:
+            await asyncio.wrap_future(swapped)
+        except asyncio.CancelledError:
+            gives_up.set()  # the thread may have begun
+            raise
+
+    def _swap(self, program: Program, label: str, drain: bool, gives_up: threading.Event) -> None:
+        before = self._program
+        try:
+            if drain and self._opened is not None:
+                opened, self._opened = self._opened, None
+                self._close(opened)
+            self._open(program, lambda: not gives_up.is_set())
+        except BaseException as error:
+            failure = WorkerStartError("the cpu resources of the new program cannot be opened", author_traceback(error))
+            raise failure from error
+        else:
+            self.generation = label if self._program is program else self.generation
+        finally:
+            if self._opened is None:  # closed for a program that failed
+                self._open(before)
 
     async def _close_programs(self) -> None:
         if self.is_at_work:
             log.warning("the pool %r ends while a job still runs, and leaves its resources open", self.name)
         elif self._opened is not None:
-            close, self._opened = self._opened.close, None
-            try:
-                await asyncio.wrap_future(self._thread.submit(close))
-            except Exception as error:
-                log.error("the pool %r could not close its resources:\n%s", self.name, author_traceback(error))
+            opened, self._opened = self._opened, None
+            await asyncio.wrap_future(self._thread.submit(self._close, opened))
         self._thread.shutdown()
 
     @property
