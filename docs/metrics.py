@@ -11,6 +11,7 @@ from tinysvc.client.services import Services
 from tinysvc.core.settings import Settings
 from tinysvc.runtime.caching import ResponseCache
 from tinysvc.runtime.call_metrics import CallMetrics
+from tinysvc.runtime.candidate_metrics import CandidateMetrics
 from tinysvc.runtime.durable_jobs import DurableJobs, EndedAttempt
 from tinysvc.runtime.durable_metrics import DurableMetrics
 from tinysvc.runtime.pool_metrics import PoolMetrics
@@ -44,6 +45,7 @@ async def _all_metrics() -> Snapshot:
     connections = Connections(handler, settings)
     registry.add_source(lambda: connection_metrics(connections))
     PoolMetrics(registry, [])
+    CandidateMetrics(registry)
     CallMetrics(registry, Services({}, settings))
     durable = DurableMetrics(registry, cast(DurableJobs, _NoJobs()), [])
     registry.add_source(lambda: cache_metrics(ResponseCache(0)))

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+import candidates_app
 import trouble_app as app
 from browser import Page, chromium, needs_browser
 from contrast import LEAST_CONTRAST
+from swap_pools import publish, store_in
 from tinysvc import Service
 from tinysvc.dashboard import live, own_process
 from tinysvc.testing import serving
@@ -58,8 +62,8 @@ class Opened:
 
 
 @contextmanager
-def opened(browser: Page, **options: Any) -> Iterator[Opened]:
-    with serving(SERVICE, dashboard=True, raise_errors=False, **options) as url:
+def opened(browser: Page, service: Service = SERVICE, **options: Any) -> Iterator[Opened]:
+    with serving(service, dashboard=True, raise_errors=False, **options) as url:
         page = browser.tab(f"{url}/dashboard")
         page.look()
         try:
@@ -237,7 +241,7 @@ def test_every_control_and_region_has_a_name(dashboard: Opened) -> None:
     buttons = page.run("[...document.querySelectorAll('td button')].map((each) => each.ariaLabel)")
     assert len(set(buttons)) == len(buttons) == 4
     regions = page.run("[...document.querySelectorAll('[role=region]')].map((each) => each.ariaLabel)")
-    assert len(set(regions)) == len(regions) == 6
+    assert len(set(regions)) == len(regions) == 7
     scrolled = "[...document.querySelectorAll('.scroll, pre')].every((each) => each.tabIndex === 0)"
     assert page.run(scrolled)  # a region that scrolls can be reached by keyboard
     assert page.run("[...document.querySelectorAll('svg')].every((each) => each.ariaLabel)")
@@ -247,3 +251,19 @@ def test_every_control_and_region_has_a_name(dashboard: Opened) -> None:
     levels = page.run("[...document.querySelectorAll('h1, h2')].map((each) => each.localName)")
     assert levels[0] == "h1"
     assert levels.count("h1") == 1
+
+
+# Candidates
+
+
+def test_candidate_is_shown_beside_the_version_that_serves(browser: Page, tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    publish(store, "churn", "1"), publish(store, "churn", "4", "candidate"), publish(store, "words", "1")
+    options = {"models": f"{tmp_path}/models", "models_interval": 0.05}
+    with opened(browser, candidates_app.service, **options) as dashboard:
+        shown = f"({cell('/number', 6)} === '3')"  # the mean difference
+        while not dashboard.page.run(shown):
+            assert dashboard.get("/number")[0].result().json() == 1
+        assert dashboard.page.run(cell("/number", 1)) == "churn@candidate"
+        assert re.fullmatch(r"(\d+) / \1", dashboard.page.run(cell("/number", 2)))
+        assert dashboard.page.run(cell("/number", 5)) == "0 / 0"

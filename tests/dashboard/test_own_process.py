@@ -11,7 +11,7 @@ from tinysvc import HTTPError, Request, Service, cpu_route, io_route
 from tinysvc.core.settings import Settings
 from tinysvc.dashboard import own_process as module
 from tinysvc.dashboard.own_process import ERRORS, MAX_ERROR_TEXT, OwnProcess, WorkerSeen
-from tinysvc.runtime.cpu_messages import BatchMessage, CallMessage, DurableMessage, RequestMessage
+from tinysvc.runtime.cpu_messages import BatchMessage, CallMessage, DurableMessage, RequestMessage, ShadowMessage
 from tinysvc.runtime.running_service import at_work
 
 pytestmark = pytest.mark.asyncio
@@ -85,6 +85,7 @@ def sent(request_id: str) -> RequestMessage:
         (BatchMessage(0, [sent("one")], [0]), "one"),
         (BatchMessage(0, [sent("one"), sent("two")], [0, 0]), "one and 1 more"),
         (DurableMessage(sent("one"), "durable", 1, 0, False), "durable"),
+        (ShadowMessage(sent("one"), 0, None), "one"),
         (CallMessage(0, [], "one"), "one"),
         (object(), ""),
     ],

@@ -7,6 +7,7 @@ from typing import Any
 
 from dashboard_readings import ABOUT, FakeService, worker
 from tinysvc.dashboard.page_document import charts_of, document_of
+from tinysvc.runtime.candidate_metrics import CandidateMetrics
 
 
 def busy_service() -> FakeService:
@@ -64,6 +65,33 @@ def test_details_of_all_processes_are_joined() -> None:
     assert [each["runs"] for each in found["workers"]] == ["", "GET /score"]
     assert [each["request"] for each in found["errors"]] == ["second", "first"]
     assert found["processes"] == [7]
+
+
+def test_candidates_are_beside_the_version_that_serves() -> None:
+    service = FakeService()
+    metrics = CandidateMetrics(service.registry).of("/score", "churn@candidate")
+    metrics.differences.observe(100)
+    service.tick(60)
+    for _ in range(4):
+        metrics.served.end("ok", 0.007)
+    metrics.candidate.end("error", 0.02)
+    metrics.differences.observe(0.25)
+    metrics.differences.observe(0.75)
+    metrics.skipped.add(2)
+    service.tick(60)
+    assert document(service)["candidates"] == [
+        {
+            "route": "/score",
+            "artifact": "churn@candidate",
+            "served": {"count": 4, "errors": 0, "p50": 0.0075, "p99": 0.00995},
+            "candidate": {"count": 1, "errors": 1, "p50": 0.0175, "p99": 0.02485},
+            "difference": 0.5,
+            "skipped": 2,
+        }
+    ]
+    service.tick(61)
+    (row,) = document(service)["candidates"]
+    assert (row["served"]["p50"], row["difference"]) == (None, None)
 
 
 def test_charts_have_one_point_for_each_step() -> None:

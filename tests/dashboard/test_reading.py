@@ -6,6 +6,7 @@ import pytest
 
 from dashboard_readings import FakeService, worker
 from tinysvc.dashboard.reading import Times
+from tinysvc.runtime.candidate_metrics import CandidateMetrics
 from tinysvc.telemetry.snapshots import merge
 
 
@@ -30,6 +31,20 @@ def test_reading_has_routes_pools_and_services() -> None:
     prices = reading.services["prices"]
     assert (prices.times.count, prices.errors, prices.replicas) == (2, 1, {"http://a": True})
     assert reading.processes[0].workers[0].number == 1
+
+
+def test_reading_has_both_variants_of_a_candidate() -> None:
+    service = FakeService()
+    metrics = CandidateMetrics(service.registry).of("/score", "churn@candidate")
+    metrics.served.end("ok", 0.1)
+    metrics.candidate.end("ok", 0.2)
+    metrics.candidate.end("worker_died", 0.3)
+    metrics.differences.observe(0.5)
+    metrics.skipped.add(4)
+    (found,) = service.reading().candidates.values()
+    assert (found.route, found.artifact, found.skipped, found.differences.sum) == ("/score", "churn@candidate", 4, 0.5)
+    counts = {name: (each.times.count, each.errors) for name, each in found.variants.items()}
+    assert counts == {"served": (1, 0), "candidate": (2, 1)}
 
 
 def test_reading_of_two_processes_has_the_details_of_both() -> None:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from itertools import pairwise
 
-from .reading import PoolTotals, Reading, RouteTotals, ServiceTotals, Times
+from .reading import CandidateTotals, PoolTotals, Reading, RouteTotals, ServiceTotals, Times, VariantTotals
 
 STEP = 5.0
 """Seconds between two points of a chart: as fine as a chart of 180 pixels shows."""
@@ -113,6 +113,21 @@ class Window:
             max(0, after.errors - before.errors),
             max(0, after.retries - before.retries),
             after.replicas,
+        )
+
+    def candidate(self, name: str) -> CandidateTotals:
+        after = self.after.candidates[name]
+        before = self.before.candidates.get(name, CandidateTotals(after.route, after.artifact))
+        variants = {
+            variant: totals.since(before.variants.get(variant, VariantTotals()))
+            for variant, totals in after.variants.items()
+        }
+        return CandidateTotals(
+            after.route,
+            after.artifact,
+            variants,
+            after.differences.since(before.differences),
+            max(0, after.skipped - before.skipped),
         )
 
     def lag(self) -> Times:

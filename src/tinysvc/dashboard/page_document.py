@@ -14,7 +14,7 @@ import msgspec
 from ..pool.observer import CAUSES
 from .findings import Finding, findings_of
 from .history import History, Window
-from .reading import Reading
+from .reading import CandidateTotals, Reading, VariantTotals
 
 RATE_WINDOW = 10.0
 WINDOW = 60.0
@@ -53,6 +53,7 @@ def document_of(history: History, about: Mapping[str, RouteAbout], own_process: 
         "pools": [_pool(name, short, minute, long, history) for name in now.pools],
         "workers": [worker for process in now.processes for worker in process.workers],
         "services": [_service(name, short, minute) for name in now.services],
+        "candidates": [_candidate(minute.candidate(name)) for name in sorted(now.candidates)],
         "durable": [{"route": route, "states": states} for route, states in sorted(now.durable.items())],
         "errors": sorted((e for process in now.processes for e in process.errors), key=lambda e: -e.time)[:50],
     }
@@ -150,6 +151,28 @@ def _service(name: str, short: Window, minute: Window) -> dict[str, Any]:
         "p50": longer.times.quantile(0.5),
         "p99": longer.times.quantile(0.99),
         "replicas": dict(sorted(longer.replicas.items())),
+    }
+
+
+def _candidate(totals: CandidateTotals) -> dict[str, Any]:
+    differences = totals.differences
+    return {
+        "route": totals.route,
+        "artifact": totals.artifact,
+        "served": _variant(totals.variants.get("served", VariantTotals())),
+        "candidate": _variant(totals.variants.get("candidate", VariantTotals())),
+        "difference": differences.sum / differences.count if differences.count else None,
+        "skipped": totals.skipped,
+    }
+
+
+def _variant(totals: VariantTotals) -> dict[str, Any]:
+    times = totals.times
+    return {
+        "count": times.count,
+        "errors": totals.errors,
+        "p50": times.quantile(0.5) if times.count else None,
+        "p99": times.quantile(0.99) if times.count else None,
     }
 
 

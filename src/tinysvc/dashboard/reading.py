@@ -91,6 +91,31 @@ class ServiceTotals:
 
 
 @dataclass(slots=True)
+class VariantTotals:
+    """The requests of one variant of a route that tries a candidate."""
+
+    times: Times = field(default_factory=Times)
+    errors: int = 0
+    """Requests with another outcome than "ok"."""
+
+    def since(self, before: VariantTotals) -> VariantTotals:
+        """Those after `before`."""
+        return VariantTotals(self.times.since(before.times), max(0, self.errors - before.errors))
+
+
+@dataclass(slots=True)
+class CandidateTotals:
+    """A candidate, beside the version that serves."""
+
+    route: str
+    artifact: str
+    variants: dict[str, VariantTotals] = field(default_factory=dict)
+    """"served" and "candidate"."""
+    differences: Times = field(default_factory=Times)
+    skipped: int = 0
+
+
+@dataclass(slots=True)
 class Reading:
     """All figures of one moment."""
 
@@ -100,6 +125,8 @@ class Reading:
     """By method and route, as in "GET /items/{name}"."""
     pools: dict[str, PoolTotals] = field(default_factory=dict)
     services: dict[str, ServiceTotals] = field(default_factory=dict)
+    candidates: dict[str, CandidateTotals] = field(default_factory=dict)
+    """By route and artifact, as in "/predict churn@candidate"."""
     durable: dict[str, dict[str, int]] = field(default_factory=dict)
     """Durable jobs by route and state."""
     lag: Times = field(default_factory=Times)
@@ -196,6 +223,34 @@ def _read_breakers(reading: Reading, metric: Metric) -> None:
         _service(reading, labels).replicas[labels["replica"]] = point.value > 0
 
 
+def _candidate(reading: Reading, labels: dict[str, str]) -> CandidateTotals:
+    route, artifact = labels["http.route"], labels["artifact"]
+    return reading.candidates.setdefault(f"{route} {artifact}", CandidateTotals(route, artifact))
+
+
+def _read_candidate_requests(reading: Reading, metric: Metric) -> None:
+    for labels, point in _labelled(metric):
+        if labels["outcome"] != "ok":
+            totals = _candidate(reading, labels)
+            totals.variants.setdefault(labels["variant"], VariantTotals()).errors += int(point.value)
+
+
+def _read_candidate_times(reading: Reading, metric: Metric) -> None:
+    for labels, point in _labelled(metric):
+        totals = _candidate(reading, labels)
+        totals.variants.setdefault(labels["variant"], VariantTotals()).times.add(metric, point)
+
+
+def _read_differences(reading: Reading, metric: Metric) -> None:
+    for labels, point in _labelled(metric):
+        _candidate(reading, labels).differences.add(metric, point)
+
+
+def _read_skipped(reading: Reading, metric: Metric) -> None:
+    for labels, point in _labelled(metric):
+        _candidate(reading, labels).skipped = int(point.value)
+
+
 def _read_durable(reading: Reading, metric: Metric) -> None:
     for labels, point in _labelled(metric):
         reading.durable.setdefault(labels["http.route"], {})[labels["state"]] = int(point.value)
@@ -218,6 +273,10 @@ _READERS = {
     "http.client.request.duration": _read_calls,
     "tinysvc.call.retries": _read_retries,
     "tinysvc.call.breaker_open": _read_breakers,
+    "tinysvc.candidate.requests": _read_candidate_requests,
+    "tinysvc.candidate.duration": _read_candidate_times,
+    "tinysvc.candidate.difference": _read_differences,
+    "tinysvc.candidate.skipped": _read_skipped,
     "tinysvc.jobs": _read_durable,
     "tinysvc.event_loop.lag": _read_lag,
 }

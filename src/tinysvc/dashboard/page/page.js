@@ -67,6 +67,7 @@ const routeKey = ({ route }) => `route ${route}`;
 const poolKey = ({ pool }) => `pool ${pool}`;
 const workerKey = ({ process, pool, number }) => `worker ${process} ${pool} ${number}`;
 const serviceKey = ({ service }) => `service ${service}`;
+const candidateKey = ({ route, artifact }) => `candidate ${route} ${artifact}`;
 
 const ROUTES = [
   { title: "Route", text: ({ route }) => route },
@@ -113,6 +114,20 @@ const SERVICES = [
   { title: "Retries", type: "number", text: ({ retries }) => String(retries) },
 ];
 
+/** The figures of both variants of a route that tries a candidate. */
+const both = (textOf) => ({ served, candidate }) => `${textOf(served)} / ${textOf(candidate)}`;
+
+const CANDIDATES = [
+  { title: "Route", text: ({ route }) => route },
+  { title: "Candidate", text: ({ artifact }) => artifact },
+  { title: "Requests", type: "number", text: both(({ count }) => String(count)) },
+  { title: "Median", type: "number", text: both(({ p50 }) => inSeconds(p50)) },
+  { title: "99 %", type: "number", text: both(({ p99 }) => inSeconds(p99)) },
+  { title: "Errors", type: "number", text: both(({ errors }) => String(errors)), bad: ({ candidate }) => candidate.errors },
+  { title: "Mean difference", type: "number", text: ({ difference }) => (difference === null ? "–" : String(Number(difference.toPrecision(3)))) },
+  { title: "Left out", type: "number", text: ({ skipped }) => String(skipped) },
+];
+
 const DURABLE = [
   { title: "Route", text: ({ route }) => route },
   { title: "Jobs", type: "wide", text: ({ states }) => counts(states) || "none" },
@@ -136,6 +151,7 @@ const shown = {
   pools: table(byId("page-pools"), "Pools", POOLS, poolKey),
   workers: table(byId("page-workers"), "Workers", WORKERS, workerKey),
   services: table(byId("page-services"), "Calls to other services", SERVICES, serviceKey),
+  candidates: table(byId("page-candidates"), "Candidates", CANDIDATES, candidateKey),
   durable: table(byId("page-durable"), "Durable jobs", DURABLE, routeKey),
   errors: table(byId("page-errors"), "Recent errors", ERRORS, ({ time, request }) => `${time} ${request}`),
 };
@@ -149,7 +165,7 @@ const RECEIVERS = {
     const marked = new Set(given.findings.map(({ target }) => target));
     showFindings(given.findings);
     shown.tiles.update(given.total);
-    for (const name of ["routes", "pools", "workers", "services", "durable", "errors"]) shown[name].update(given[name], marked);
+    for (const name of ["routes", "pools", "workers", "services", "candidates", "durable", "errors"]) shown[name].update(given[name], marked);
     const count = given.processes.length;
     set(byId("page-about"), `Server process ${given.process}${count > 1 ? `, one of ${count}` : ""}. Rates: last 10 s; times and errors: last minute.`);
     set(byId("page-live"), `live, ${clock(given.time)}`);
