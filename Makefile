@@ -90,4 +90,4 @@ $(READY): pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) site .venv-bench .venv-clients .pytest_cache .mypy_cache .ruff_cache dist .coverage* .hypothesis
+	rm -rf $(VENV) site .venv-bench .venv-bench-mlserver .venv-clients .pytest_cache .mypy_cache .ruff_cache dist .coverage* .hypothesis

@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import venv
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -287,6 +288,27 @@ def with_environment(name: str, value: object, command: Sequence[str]) -> list[s
 def installed(package: str) -> bool:
     """Whether an optional peer (requirements-optional.txt) is installed."""
     return any(ENVIRONMENT.glob(f"lib/python*/site-packages/{package.lower()}"))
+
+
+def own_environment(peer: str) -> Path | None:
+    """An environment for a peer that cannot share one with the others, made once from requirements-PEER.txt.
+
+    None where it cannot be made: the peer is left out.
+    """
+    folder, requirements = ROOT / f".venv-bench-{peer}", HERE / f"requirements-{peer}.txt"
+    stamp, wanted = folder / ".ready", f"{sys.base_prefix} {sys.version_info[:3]}\n{requirements.read_text()}"
+    if stamp.exists() and stamp.read_text() == wanted:
+        return folder
+    say(f"  setting up {folder.name} (once)")
+    pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    try:
+        venv.create(folder, clear=True, with_pip=True)
+        subprocess.run([*pip, "--requirement", str(requirements)], check=True)
+    except (OSError, subprocess.CalledProcessError):
+        say(f"  going on without {peer}: pip could not install it")
+        return None
+    stamp.write_text(wanted)
+    return folder
 
 
 def bentoml(app: str) -> list[str]:

@@ -41,6 +41,7 @@ PARTS = (
     "capacity",
     "telemetry",
     "rollout",
+    "models",
 )
 EXTRA = ("trees",)
 """A part that needs an option, and so runs only when it is named."""
@@ -49,7 +50,7 @@ ALL_PARTS = (*PARTS, *EXTRA)
 QUICK = ("io", "cpu", "start")
 """The parts of a quick run: two minutes in all."""
 
-WITHOUT_WRK = {"rollout", "kusers", "payload", "idle", "start", "faults"}
+WITHOUT_WRK = {"models", "rollout", "kusers", "payload", "idle", "start", "faults"}
 
 WRITTEN = ("benchmarks/RESULTS.md", "benchmarks/charts")
 

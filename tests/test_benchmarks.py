@@ -83,6 +83,25 @@ def test_every_due_request_is_counted(bare_echo: str) -> None:
     assert isinstance(found["urgent"], bool)
 
 
+def test_swap_load_knows_the_version_of_each_response(bare_echo: str) -> None:
+    command = [sys.executable, str(BENCHMARKS / "swap_load.py"), bare_echo, "200", "/json"]
+    with subprocess.Popen(
+        [*command, '{"version": 7}', r'"version": (\d+)', "1"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as load:
+        found = json.loads(load.communicate("", timeout=30)[0])
+    assert found["failures"] == []
+    assert {version for _, _, version in found["responses"]} == {7}
+    assert all(end > due for due, end, _ in found["responses"])
+
+
+def test_swap_load_counts_refused_requests() -> None:
+    command = [sys.executable, str(BENCHMARKS / "swap_load.py"), "9", "200", "/json", "{}", r"(\d)", "1"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as load:
+        found = json.loads(load.communicate("", timeout=30)[0])
+    assert found["responses"] == []
+    assert {reason.split()[0] for _, reason in found["failures"]} == {"ConnectionRefusedError"}
+
+
 def test_every_user_of_a_burst_is_counted(bare_echo: str) -> None:
     found = ask("burst.py", bare_echo, "20", "GET", "/json", "POST", "/json")
     assert len(found["latencies"]) == 20
@@ -138,12 +157,28 @@ def test_every_part_can_be_measured() -> None:
 
 
 @pytest.mark.parametrize("file", sorted(path.name for path in (BENCHMARKS / "peers").glob("tinysvc_*.py")))
-def test_tinysvc_peers_serve(monkeypatch: pytest.MonkeyPatch, file: str) -> None:
+def test_tinysvc_peers_serve(monkeypatch: pytest.MonkeyPatch, file: str, tmp_path: Path) -> None:
+    if file == "tinysvc_swap.py":
+        publish_small_model(tmp_path)
+        monkeypatch.setenv("TINYSVC_MODELS", str(tmp_path / "store"))
     called = ("tinysvc_callee", "tinysvc_chain_second", "tinysvc_chain_third")
     monkeypatch.setenv("ROUTES", "10")
     monkeypatch.setenv("TINYSVC_SERVICES", " ".join(f"{name}=http://127.0.0.1:9" for name in called))
     with serving(str(BENCHMARKS / "peers" / file), cpu_workers=1) as url:
         assert _listens(port_of(url))
+
+
+def publish_small_model(folder: Path) -> None:
+    """Version 1 of the model of the part `models`, in the store of this folder, and its promotion."""
+    write = "import sys, pathlib, swap_model; swap_model.write(pathlib.Path(sys.argv[1]), 1, megabytes=1)"
+    (folder / "1").mkdir()
+    commands = [
+        ["-c", write, str(folder / "1")],
+        ["swap_store.py", str(folder / "store"), "publish", str(folder / "1")],
+        ["swap_store.py", str(folder / "store"), "promote", "1"],
+    ]
+    for command in commands:
+        subprocess.run([sys.executable, *command], cwd=BENCHMARKS / "peers", check=True, timeout=50)
 
 
 WRK = """Running 2s test @ http://127.0.0.1:1/json
