@@ -45,6 +45,7 @@ NAMES = [
     "gallery",
     "hello",
     "images",
+    "inference",
     "live",
     "members",
     "notes",
@@ -57,8 +58,8 @@ NAMES = [
 
 
 @pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with serving(str(EXAMPLES)) as url:
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with serving(str(EXAMPLES), models=str(tmp_path_factory.mktemp("models"))) as url:
         yield url
 
 
@@ -76,7 +77,13 @@ def test_root_redirects_to_the_docs_of_all_examples(client: httpx.Client) -> Non
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert page.url.path == "/docs"
     document = client.get("/openapi.json").json()
-    assert {tag["name"] for tag in document["tags"]} == set(NAMES) - {"office"} | {"orders", "pricing", "stock"}
+    assert {tag["name"] for tag in document["tags"]} == set(NAMES) - {"inference", "office"} | {
+        "classifier",
+        "filetypes",
+        "orders",
+        "pricing",
+        "stock",
+    }
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_wheel_contains_examples_and_type_marker(installed: Path) -> None:
     assert (installed / "tinysvc" / "py.typed").exists()
     carried = {path.name for path in (installed / "tinysvc" / "examples").iterdir()}
-    assert carried == {path.name for path in (ROOT / "examples").glob("*.py")} | {"office", "training"}
+    assert carried == {path.name for path in (ROOT / "examples").glob("*.py")} | {"inference", "office", "training"}
     for folder in (
         "examples/office",
         "examples/training",

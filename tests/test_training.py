@@ -16,7 +16,7 @@ import pytest
 from browser import Page, chromium, needs_browser
 from commands import Served, served
 from system import is_alive, wait_until
-from tinysvc import HTTPError, Job
+from tinysvc import HTTPError, Job, Models
 from tinysvc.testing import serving
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
@@ -27,9 +27,16 @@ SPIRALS = network.spirals(60)
 
 
 @pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with serving(str(TRAINING), cpu_workers=1, raise_errors=False, jobs_page=True) as url:
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    store = str(tmp_path_factory.mktemp("models"))
+    with serving(str(TRAINING), cpu_workers=1, raise_errors=False, jobs_page=True, models=store) as url:
         yield url
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Models:
+    """A store of its own, for a training that the test calls as a function."""
+    return Models(str(tmp_path / "store"))
 
 
 def submitted(url: str, content: bytes = SPIRALS, **query: Any) -> str:
@@ -61,17 +68,17 @@ def long_training(url: str) -> Iterator[str]:
 # The network
 
 
-def test_network_learns_the_spirals() -> None:
-    summary = routes.train(network.spirals(200), Job(), epochs=40)
+def test_network_learns_the_spirals(models: Models) -> None:
+    summary = routes.train(network.spirals(200), Job(), models, epochs=40)
     assert (summary.rows, summary.labels, summary.went_on_from) == (600, ["blue", "green", "red"], 0)
     assert summary.accuracy > 0.9
 
 
-def test_training_that_goes_on_gives_the_same_network() -> None:
-    whole = routes.train(SPIRALS, Job(), epochs=6)
+def test_training_that_goes_on_gives_the_same_network(models: Models) -> None:
+    whole = routes.train(SPIRALS, Job(), models, epochs=6)
     job = Job()
-    routes.train(SPIRALS, job, epochs=2)
-    rest = routes.train(SPIRALS, job, epochs=6)
+    routes.train(SPIRALS, job, models, epochs=2)
+    rest = routes.train(SPIRALS, job, models, epochs=6)
     assert (rest.went_on_from, rest.loss, rest.accuracy) == (2, whole.loss, whole.accuracy)
 
 
@@ -85,15 +92,15 @@ def test_training_that_goes_on_gives_the_same_network() -> None:
         (b"x\n" * 9, "Row 1 is no list of numbers"),
     ],
 )
-def test_wrong_table_is_named(content: bytes, message: str) -> None:
+def test_wrong_table_is_named(models: Models, content: bytes, message: str) -> None:
     with pytest.raises(HTTPError, match=f"422 {message}"):
-        routes.train(content, Job())
+        routes.train(content, Job(), models)
 
 
-def test_training_without_numpy_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_without_numpy_names_the_package(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "HAS_NUMPY", False)
     with pytest.raises(HTTPError, match=r"501 .*pip install 'tinysvc\[examples\]'"):
-        routes.train(SPIRALS, Job())
+        routes.train(SPIRALS, Job(), models)
 
 
 # The job
@@ -134,7 +141,7 @@ def test_dead_worker_uses_one_attempt(url: str) -> None:
         assert document(job)["has_saved"]
 
 
-def test_killed_server_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_killed_server_goes_on_where_it_was(models: Models, tmp_path: Path) -> None:
     def server() -> Any:
         return served("-m", "tinysvc", str(TRAINING), "--port", "0", "--cpu-workers", "1", cwd=tmp_path)
 
@@ -150,7 +157,7 @@ def test_killed_server_goes_on_where_it_was(tmp_path: Path) -> None:
         summary = httpx.get(f"{job}/result").json()
         assert (summary["epochs"], document(job)["attempts"][0]["cause"]) == (40, "server-died")
         assert summary["went_on_from"] >= 5
-        assert summary["loss"] == routes.train(SPIRALS, Job(), epochs=40).loss  # as if nothing had happened
+        assert summary["loss"] == routes.train(SPIRALS, Job(), models, epochs=40).loss  # as if nothing had happened
 
 
 # The pages

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 try:
@@ -31,6 +32,9 @@ class Table:
     rows: Floats
     labels: Integers
     names: list[str]
+    mean: Floats
+    deviation: Floats
+    """Of each column, before the rows were normalised by them."""
 
     @property
     def tested(self) -> slice:
@@ -57,8 +61,8 @@ def read_table(content: bytes) -> Table:
     labels = numpy.array([names.index(line[-1].strip()) for line in lines])
     order = numpy.random.default_rng(seed=1).permutation(len(rows))
     table = numpy.array(rows)
-    deviation = table.std(0)
-    return Table(((table - table.mean(0)) / numpy.where(deviation > 0, deviation, 1))[order], labels[order], names)
+    mean, deviation = table.mean(0), numpy.where(table.std(0) > 0, table.std(0), 1)
+    return Table(((table - mean) / deviation)[order], labels[order], names, mean, deviation)
 
 
 def _is_number(text: str) -> bool:
@@ -90,6 +94,12 @@ class Network:
         """The share of the tested rows whose label is found."""
         found = self._layers(table.rows[table.tested])[-1].argmax(1)
         return float((found == table.labels[table.tested]).mean())
+
+    def write(self, file: Path, table: Table) -> None:
+        """Write all that is needed to find labels: the weights, and what rows and labels mean."""
+        weights = {f"weights{number}": each for number, each in enumerate(self.weights)}
+        labels = numpy.array(table.names)
+        numpy.savez(file, mean=table.mean, deviation=table.deviation, labels=labels, **weights)
 
     def _layers(self, rows: Floats) -> list[Floats]:
         """The rows, and the output of each layer. The last one has the logarithm of each label's probability."""

@@ -7,11 +7,11 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
-from tinysvc import HTTPError, Job, Pool, Query, Response, Retry, Service, cpu_route, io_route, job_route
+from tinysvc import HTTPError, Job, Models, Pool, Query, Response, Retry, Service, cpu_route, io_route, job_route
 
 from . import network
 from .network import Network
@@ -20,6 +20,7 @@ PAGE = Path(__file__).with_name("page.html").read_text()
 
 Epochs = Annotated[int, Query(), msgspec.Meta(ge=1, le=100_000)]
 Pause = Annotated[float, Query(), msgspec.Meta(ge=0, le=10)]
+Alias = Annotated[Literal["staging", "production"], Query()]
 
 
 @dataclass
@@ -31,11 +32,18 @@ class Summary:
     accuracy: float
     went_on_from: int
     """Epochs that an earlier attempt had finished: 0 without a crash or a restart."""
+    published: str
+    """The version of the model: `inference` serves it if it is in production."""
 
 
 @job_route("/trainings", pool="networks", timeout=3600, retry=Retry(attempts=3, wait=5), keep="7d")
-def train(body: bytes, job: Job, epochs: Epochs = 200, pause: Pause = 0.0) -> Summary:
-    """Fit a network to the rows of a CSV. `pause`: seconds between two epochs, to see a short training run."""
+def train(
+    body: bytes, job: Job, models: Models, epochs: Epochs = 200, pause: Pause = 0.0, alias: Alias = "staging"
+) -> Summary:
+    """Fit a network to the rows of a CSV, and publish it. `pause`: seconds between two epochs, to see a short training.
+
+    `alias`: `inference` serves the version in `production`; one in `staging` waits for a promotion.
+    """
     needs_numpy()
     try:
         table = network.read_table(body)
@@ -48,7 +56,10 @@ def train(body: bytes, job: Job, epochs: Epochs = 200, pause: Pause = 0.0) -> Su
         seen = {"epoch": epoch + 1, "loss": loss, "accuracy": model.accuracy(table), "process": os.getpid()}
         job.progress((epoch + 1) / epochs, **seen)
         time.sleep(pause)
-    return Summary(len(table.rows), table.names, epochs, loss, model.accuracy(table), start)
+    accuracy = model.accuracy(table)
+    with models.publish("classifier", alias=alias, meta={"accuracy": accuracy, "rows": len(table.rows)}) as new:
+        model.write(new.path / "network.npz", table)
+    return Summary(len(table.rows), table.names, epochs, loss, accuracy, start, f"classifier@{new.version}")
 
 
 @cpu_route("/spirals.csv")

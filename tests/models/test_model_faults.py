@@ -29,7 +29,7 @@ class Published:
         self.store: ModelStore = open_store(str(folder))
         self.url = ""
 
-    def publish(self, number: int, *, alias: str | None = "production", **more: Any) -> int:
+    def publish(self, number: int, *, alias: str = "production", **more: Any) -> int:
         """Publish a model with this number; return its version."""
         with self.store.publish("m", alias=alias) as new:
             (new.path / "model.json").write_text(json.dumps({"number": number, **more}))
@@ -83,7 +83,7 @@ def test_version_that_crashes_workers_is_rolled_back(running: Published) -> None
 
     def is_back() -> bool:
         response = httpx.get(f"{running.url}/number", timeout=20)
-        return response.headers.get("x-artifact") == label
+        return str(response.headers.get("x-artifact")) == label
 
     wait_until(is_back, "the old version serves again")
     assert f"m@{bad}" in running.ready()
@@ -180,7 +180,12 @@ def test_start_without_the_store_serves_the_last_version(tmp_path: Path) -> None
     store, cache = tmp_path / "models", tmp_path / "cache"
     published = Published(store)
     published.publish(1)
-    options: dict[str, Any] = {"models": str(store), "models_cache": str(cache), "cpu_workers": 1, "models_interval": INTERVAL}
+    options: dict[str, Any] = {
+        "models": str(store),
+        "models_cache": str(cache),
+        "cpu_workers": 1,
+        "models_interval": INTERVAL,
+    }
     with serving(str(APP), **options) as published.url:
         assert published.response() == (1, "m@1")
     store.rename(tmp_path / "away")
