@@ -102,8 +102,10 @@ def test_files_elsewhere_need_the_library(
 def test_library_downloads_what_is_elsewhere(folder: Path, tracking: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def download_artifacts(artifact_uri: str, dst_path: str, tracking_uri: str) -> str:
-        asked.append((artifact_uri, tracking_uri))
+    tracked = [""]
+
+    def download_artifacts(artifact_uri: str, dst_path: str) -> str:
+        asked.append((artifact_uri, *tracked))
         if "lost" in artifact_uri:
             raise OSError("503")
         Path(dst_path, "model").mkdir()
@@ -112,7 +114,7 @@ def test_library_downloads_what_is_elsewhere(folder: Path, tracking: str, monkey
 
     library, artifacts = ModuleType("mlflow"), ModuleType("mlflow.artifacts")
     artifacts.download_artifacts = download_artifacts  # type: ignore[attr-defined]
-    library.artifacts = artifacts  # type: ignore[attr-defined]
+    library.set_tracking_uri = lambda uri: tracked.__setitem__(0, uri)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "mlflow", library)
     monkeypatch.setitem(sys.modules, "mlflow.artifacts", artifacts)
     assert imported("remote/1", folder, tracking)["source"]["version"] == "1"

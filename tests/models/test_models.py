@@ -105,8 +105,10 @@ def test_failed_block_publishes_nothing(client: httpx.Client, store: Models) -> 
     assert list(Path(store._place[0]).glob(".publishing/*")) == []
 
 
-def test_service_without_artifacts_serves_no_version(client: httpx.Client) -> None:
+def test_handlers_and_resources_know_which_version_they_serve(client: httpx.Client) -> None:
+    assert client.get("/served?reference=churn@1").json() == [1]
     assert client.get("/served?reference=churn@production").json() == [None]
+    assert client.get("/first").json() == ["first is version 1", 1, None]
     assert client.get("/served?reference=churn").status_code == 500
 
 

@@ -7,16 +7,20 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
+import publishing_app
 from model_store_contract import ModelStoreContract, StorageContract
 from s3_servers import BUCKET, S3Server, failing, s3_server, s3_storage
+from tinysvc import Service
 from tinysvc.models import object_storage
 from tinysvc.models.errors import StoreReadOnly, StoreRefused, StoreUnavailable
 from tinysvc.models.object_storage import ObjectStorage
 from tinysvc.models.object_urls import object_storage as storage_at
 from tinysvc.models.storage import MissingKey
 from tinysvc.models.store import ModelStore
+from tinysvc.testing import serving
 
 KEY = "churn/1.json"
 
@@ -57,6 +61,22 @@ def test_service_that_ignores_create_if_absent_is_refused(server: S3Server, stor
     server.ignores_create = True
     with pytest.raises(StoreRefused, match=rf"s3://{BUCKET}/models-\d+ ignores create-if-absent"):
         ModelStore(storage).probe()
+
+
+def test_handlers_publish_to_a_bucket(storage: ObjectStorage) -> None:
+    """On the event loop, in a thread, and in a worker, which the forkserver has forked."""
+    parts = "in_io", "in_thread", "in_cpu", "newest", "at_start", "guard"
+    app = Service(*(getattr(publishing_app, part) for part in parts))
+    with serving(app, models=storage.url, cpu_workers=1) as url, httpx.Client(base_url=url, timeout=30) as client:
+        found = [
+            client.post("/io?content=io").json(),
+            client.get("/thread?content=thread").json(),
+            client.post("/cpu?content=cpu").json(),
+        ]
+    assert [each["version"] for each in found] == [1, 2, 3]
+    store = ModelStore(storage)
+    assert store.resolve("churn@staging") == 3
+    assert [store.verify("churn", version) for version in (1, 2, 3)] == [[]] * 3
 
 
 def test_lost_answer_is_no_lost_creation(server: S3Server, storage: ObjectStorage) -> None:
@@ -119,7 +139,7 @@ def test_wrong_credentials_are_reported_with_their_variables(server: S3Server, s
 
 def test_bucket_that_does_not_exist_is_no_missing_key(storage: ObjectStorage) -> None:
     elsewhere = storage_at("s3://nowhere/models")
-    with pytest.raises(StoreUnavailable, match="s3://nowhere/models does not exist"):
+    with pytest.raises(StoreUnavailable, match=r"s3://nowhere/models does not exist: .* NoSuchBucket: The specified"):
         elsewhere.read(KEY)
     with pytest.raises(StoreUnavailable, match="does not exist"):
         elsewhere.listing("")

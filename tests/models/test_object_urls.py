@@ -60,6 +60,22 @@ def test_missing_library_is_reported_with_its_extra(monkeypatch: pytest.MonkeyPa
         object_storage("s3://company")
 
 
+def test_profile_has_the_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "credentials").write_text("[company]\naws_access_key_id = key\naws_secret_access_key = secret\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
+    monkeypatch.setenv("AWS_PROFILE", "company")
+    provider = object_storage("s3://models", {"AWS_PROFILE": "company"})._bucket.credential_provider
+    assert provider is not None
+    with pytest.raises(ConfigurationError, match="AWS_PROFILE is other, but The config profile"):
+        object_storage("s3://models", {"AWS_PROFILE": "other"})
+    assert object_storage("s3://models", {"AWS_PROFILE": "other", "AWS_ACCESS_KEY_ID": "key"})
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    with pytest.raises(ConfigurationError, match=r"profiles need the boto3 library .*pip install boto3"):
+        object_storage("s3://models", {"AWS_PROFILE": "company"})
+
+
 def test_folder_is_no_url() -> None:
     assert is_object_url("s3://company")
     assert not is_object_url("./models")

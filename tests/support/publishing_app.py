@@ -4,9 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import os
+from pathlib import Path
 from typing import Annotated, Any
 
-from tinysvc import Batch, Header, Models, Service, call, cpu_resource, cpu_route, io_resource, io_route, job_route
+from tinysvc import (
+    Artifact,
+    Batch,
+    Header,
+    Models,
+    Service,
+    call,
+    cpu_resource,
+    cpu_route,
+    io_resource,
+    io_route,
+    job_route,
+)
 
 
 def published(models: Models, content: str, alias: str = "") -> dict[str, Any]:
@@ -19,6 +32,12 @@ def published(models: Models, content: str, alias: str = "") -> dict[str, Any]:
 def newest(models: Models) -> list[int]:
     """The versions when the worker was started."""
     return models.versions("churn")
+
+
+@cpu_resource
+def first(model: Annotated[Path, Artifact("churn@1")], models: Models) -> str:
+    """The content of a version, and which one it is."""
+    return f"{(model / 'weights.txt').read_text()} is version {models.served('churn@1')}"
 
 
 @io_resource
@@ -72,6 +91,11 @@ def in_cpu(content: str, models: Models, newest: list[int]) -> dict[str, Any]:
     return {**published(models, content, "staging"), "newest": newest}
 
 
+@cpu_route("/first")
+def in_worker(first: str, models: Models) -> list[object]:
+    return [first, models.served("churn@1"), models.served("churn@2")]
+
+
 @cpu_route("/batch", methods=["POST"], batch=Batch(size=2, wait=0))
 def in_batch(content: list[str], models: Models) -> list[Any]:
     return [published(models, each) for each in content]
@@ -88,6 +112,6 @@ def in_job(content: str, models: Models) -> dict[str, Any]:
 
 
 service = Service(
-    *(newest, at_start, guard),
-    *(in_io, blocking, in_thread, failing, served, in_cpu, in_batch, calls, in_job),
+    *(newest, first, at_start, guard),
+    *(in_io, blocking, in_thread, failing, served, in_worker, in_cpu, in_batch, calls, in_job),
 )

@@ -164,6 +164,7 @@ def _full(address: str) -> str:
 def _download(address: str, folder: Path, tracking: str) -> Path:
     """The files of an address that MLflow's library can read."""
     try:
+        library: Any = import_module("mlflow")
         artifacts: Any = import_module("mlflow.artifacts")
     except ImportError as error:
         raise ConfigurationError(
@@ -171,7 +172,8 @@ def _download(address: str, folder: Path, tracking: str) -> Path:
             f"missing ({error}); pip install mlflow-skinny for {sys.executable}"
         ) from None
     try:
-        return Path(artifacts.download_artifacts(artifact_uri=address, dst_path=str(folder), tracking_uri=tracking))
+        library.set_tracking_uri(tracking)  # the registry of models is found by this alone
+        return Path(artifacts.download_artifacts(artifact_uri=address, dst_path=str(folder)))
     except Exception as error:
         raise UnknownVersion(f"MLflow cannot download {address} from {tracking}: {error}") from error
 

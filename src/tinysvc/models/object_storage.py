@@ -223,6 +223,8 @@ class ObjectStorage:
                 f"the store {self._url} refuses these credentials: {_sentence(error)}; check {self._remedy}"
             ) from None
         except BaseError as error:
+            if _NO_BUCKET.search(str(error)):
+                raise StoreUnavailable(f"the store {self._url} does not exist: {_sentence(error)}") from None
             remedy = f"; check {self._remedy}" if _NO_CREDENTIALS.search(str(error)) else ""
             raise StoreUnavailable(f"the store {self._url} does not answer: {_sentence(error)}{remedy}") from None
 
@@ -234,4 +236,6 @@ def _stored(found: Any) -> StoredKey:
 def _sentence(error: BaseException) -> str:
     """The text of an error of obstore without its dump, and without queries of URLs, which may hold a signature."""
     text = str(error).partition("\n\nDebug source")[0]
-    return re.sub(r"\?[^\s\"]+", "", " ".join(text.split()))[:300]
+    before, _, document = text.partition("<?xml")
+    detail = ": ".join(re.findall(r"<(?:Code|Message)>([^<\n]*)", document))
+    return re.sub(r"(https?://[^\s?]+)\?\S+", r"\1", " ".join(f"{before}{detail}".split()))[:400]

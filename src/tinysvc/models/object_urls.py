@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..core.errors import ConfigurationError
@@ -78,7 +79,11 @@ def object_storage(url: str, environ: Mapping[str, str] | None = None) -> Object
         try:
             make: Any = getattr(obstore.store, service.client)
             return make(  # type: ignore[no-any-return]
-                found["bucket"], prefix=prefix or None, retry_config=retries, client_options=options
+                found["bucket"],
+                prefix=prefix or None,
+                retry_config=retries,
+                client_options=options,
+                **(_of_profile(environ) if scheme == "s3" else {}),
             )
         except (BaseError, ValueError) as error:
             reason = str(error).partition("\n")[0]
@@ -87,6 +92,25 @@ def object_storage(url: str, environ: Mapping[str, str] | None = None) -> Object
     return ObjectStorage(
         f"{scheme}://{found['bucket']}" + (f"/{prefix}" if prefix else ""), service.remedy, make_bucket
     )
+
+
+def _of_profile(environ: Mapping[str, str]) -> dict[str, Any]:
+    """The credentials of a profile in ~/.aws, which obstore leaves to boto3."""
+    profile = environ.get("AWS_PROFILE")
+    if not profile or environ.get("AWS_ACCESS_KEY_ID"):
+        return {}
+    try:
+        boto3: Any = import_module("boto3")
+        provider: Any = import_module("obstore.auth.boto3")
+        session = boto3.Session(profile_name=profile)
+    except ImportError as error:
+        raise ConfigurationError(
+            f"AWS_PROFILE is {profile}, and profiles need the boto3 library ({error}); pip install boto3, or set "
+            f"{SERVICES['s3'].remedy}"
+        ) from None
+    except Exception as error:
+        raise ConfigurationError(f"AWS_PROFILE is {profile}, but {error}") from None
+    return {"credential_provider": provider.Boto3CredentialProvider(session)}
 
 
 def _is_plain(environ: Mapping[str, str]) -> bool:
