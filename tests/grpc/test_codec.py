@@ -9,7 +9,7 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import pytest
@@ -115,3 +115,28 @@ def test_result_that_does_not_fit_the_annotation() -> None:
         codec.decode_result(codec.encode_result({"sku": "a", "count": 0}))
     with pytest.raises(UnreadableReply, match="no message of this method"):
         codec.decode_result(b"\xff")
+
+
+@dataclass
+class Tree:
+    child: Tree | None = None
+
+
+def test_value_that_is_nested_too_deeply() -> None:
+    codec = codec_of(Tree)
+    value = Tree()
+    for _ in range(90):
+        value = Tree(value)
+    assert codec.decode_result(codec.encode_result(value)) == value
+    for _ in range(20):
+        value = Tree(value)
+    with pytest.raises(UnencodableResult, match="deeper than 100 messages"):
+        codec.encode_result(value)
+    value.child = value
+    with pytest.raises(UnencodableResult, match="contains itself"):
+        codec.encode_result(value)
+    anything = 1
+    for _ in range(60):
+        anything = [anything]  # type: ignore[assignment]
+    with pytest.raises(UnencodableResult, match="deeper than 100 messages"):
+        codec_of(Any).encode_result(anything)

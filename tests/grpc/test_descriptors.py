@@ -20,12 +20,6 @@ def test_descriptor_becomes_a_message_class() -> None:
     assert (method.input_type, method.server_streaming) == (".shop.Point", True)
 
 
-def test_fields_with_one_name_in_json_keep_their_own_names() -> None:
-    fields = [ProtoField("a_b", "int64", 1), ProtoField("aB", "int64", 2)]
-    file = file_descriptor(ProtoFile("shop", messages={"A": ProtoMessage("A", fields)}))
-    assert [each.json_name for each in file.message_type[0].field] == ["a_b", "aB"]
-
-
 def test_name_of_the_oneof_of_an_optional_field_is_free() -> None:
     fields = [ProtoField("x", "int64", 1, "optional"), ProtoField("_x", "int64", 2)]
     file = file_descriptor(ProtoFile("shop", messages={"A": ProtoMessage("A", fields)}))

@@ -70,15 +70,15 @@ def test_text_of_a_service() -> None:
     assert schema_of(watch).text == TEXT
 
 
-def test_reserved_numbers_names_and_equal_names_in_json() -> None:
-    fields = [ProtoField("a_b", "int64", 1), ProtoField("aB", "int64", 2)]
+def test_reserved_numbers_and_names() -> None:
+    fields = [ProtoField("a", "int64", 1), ProtoField("b", "int64", 2)]
     file = ProtoFile("shop", messages={"A": ProtoMessage("A", fields, Reserved({3, 5, 6, 7}, {"y", "x"}))})
     assert text_of(file, "tinysvc shop.py --proto").splitlines()[7:] == [
         "message A {",
         "  reserved 3, 5 to 7;",
         '  reserved "x", "y";',
-        '  int64 a_b = 1 [json_name = "a_b"];',
-        '  int64 aB = 2 [json_name = "aB"];',
+        "  int64 a = 1;",
+        "  int64 b = 2;",
         "}",
     ]
 

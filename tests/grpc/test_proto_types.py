@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum, IntEnum
@@ -195,3 +195,17 @@ def test_default_of_a_parameter_fills_an_absent_field() -> None:
 def test_type_without_a_mapping_is_refused_at_start_up(annotation: Any, detail: str) -> None:
     with pytest.raises(ConfigurationError, match=rf"handle \(.*rpc_cases.py:.*its result: .*{detail}"):
         schema_of(handler_of(int, result=annotation))
+
+
+def test_fields_whose_names_are_the_same_in_json_get_a_number() -> None:
+    kind = make_dataclass("Alike", [("a_b", int), ("aB", int), ("x_int64", str), ("x", int | str)])
+    (value,) = codec_of(kind).parts.request.slots
+    assert [each.name for each in value.kind.fields()] == ["a_b", "aB_2", "x_int64", "x_int64_2", "x_string"]  # type: ignore[union-attr]
+    assert sent(kind, kind(1, 2, "a", 3)) == kind(1, 2, "a", 3)
+
+
+def test_values_of_an_enum_whose_names_are_the_same_to_protoc_get_a_number() -> None:
+    kind = Enum("kind", [("A", "a"), ("a", "b"), ("KIND_A", "c"), ("UNSPECIFIED", "d")])
+    (file,) = schema_of(handler_of(kind)).proto_files
+    assert file.enums["Kind"].values == {"KIND_UNSPECIFIED": 0, "KIND_A": 1, "KIND_A_2": 2, "KIND_KIND_A": 3}
+    assert [sent(kind, each) for each in kind] == list(kind)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, get_args
 
 import msgspec
 import orjson
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, EncodeError
 
 from ..binding.aliases import decode_hook, readable_fields, without_aliases
 from ..binding.annotations import hints_of, holds_model, signature_of, without_annotated
@@ -34,10 +34,13 @@ from .descriptors import message_class
 from .message_errors import BadMessage
 from .message_readers import Readers, Unreadable
 from .message_writers import Unwritable, Writers
-from .shapes import Leaf, MessageShape
+from .shapes import Leaf, MessageShape, contains_itself
 
 KEEP = (bytes, bytearray, memoryview, datetime, timedelta)
 """Types of plain values beside those of JSON."""
+
+MAX_DEPTH = 100
+"""Messages inside each other: the limit of protobuf's parsers in all languages."""
 
 _DIRECT = (str, int, float, bool, bytes)
 """Types that a message checks completely."""
@@ -146,7 +149,7 @@ class Messages:
         self._class = message_class(parts.files, f"{parts.package}.{shape.name}")
         self._read = Readers().message(shape)
         self._write = Writers(parts.files).message(shape)
-        self._name = shape.name
+        self._is_deep = contains_itself(shape)
 
     def plain(self, data: bytes | memoryview) -> Any:
         """The plain value of a message. DecodeError or Unreadable."""
@@ -156,9 +159,16 @@ class Messages:
         """The message of a plain value. Unwritable."""
         found = self._write(plain)
         try:
-            return self._class(**found).SerializeToString()  # type: ignore[no-any-return]
+            data: bytes = self._class(**found).SerializeToString()
+            if self._is_deep and len(data) > MAX_DEPTH:
+                self._class.FromString(data)  # protobuf writes what it does not read
         except (TypeError, ValueError) as error:
             raise Unwritable("", str(error)) from None
+        except (DecodeError, EncodeError, RecursionError):
+            raise Unwritable(
+                "", f"it is nested deeper than {MAX_DEPTH} messages, which protobuf does not read"
+            ) from None
+        return data
 
 
 class Arguments:

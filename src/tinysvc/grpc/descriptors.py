@@ -85,10 +85,11 @@ class _MessageWriter:
                 field.oneof_index = oneofs.index(each.oneof)
         _reserve(self._proto, message.reserved, beyond=1)
         self._add_optional()
-        self._separate_json_names()
 
     def _add(self, field: ProtoField) -> Any:
-        added = self._proto.field.add(name=field.name, number=field.number, label=_Field.LABEL_OPTIONAL)
+        added = self._proto.field.add(
+            name=field.name, number=field.number, label=_Field.LABEL_OPTIONAL, json_name=json_name(field.name)
+        )
         if field.label == "map":
             entry = self._proto.nested_type.add(name=entry_name(field.name))
             entry.options.map_entry = True
@@ -119,16 +120,10 @@ class _MessageWriter:
         for field in self._optional:
             field.proto3_optional = True
             field.oneof_index = len(self._proto.oneof_decl)
-            name = f"_{field.name}"
+            name = field.name if field.name.startswith("_") else f"_{field.name}"
             while taken.has(name):
                 name = f"X{name}"
             self._proto.oneof_decl.add(name=taken.take(name))
-
-    def _separate_json_names(self) -> None:
-        """Names in JSON, as protoc makes them; the fields' own names where two would be the same."""
-        made = [json_name(each.name) for each in self._proto.field]
-        for field, name in zip(self._proto.field, made, strict=True):
-            field.json_name = name if made.count(name) == 1 else field.name
 
 
 def entry_name(field: str) -> str:

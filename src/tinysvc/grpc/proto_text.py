@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 
 from .proto_file import ProtoEnum, ProtoField, ProtoFile, ProtoMessage, ProtoMethod
-from .proto_names import json_name
 from .shapes import Reserved
 
 WIDTH = 100
@@ -67,9 +66,8 @@ def _message(message: ProtoMessage) -> str:
 
 def _lines(message: ProtoMessage) -> Iterator[str]:
     yield from reserved_lines(message.reserved)
-    made = [json_name(each.name) for each in message.fields]
     for oneof, fields in groupby(message.fields, key=lambda each: each.oneof):
-        lines = [field_line(each, own_json_name=made.count(json_name(each.name)) > 1) for each in fields]
+        lines = map(_field, fields)
         if oneof:
             yield f"oneof {oneof} {{"
             yield from (f"  {line}" for line in lines)
@@ -78,11 +76,9 @@ def _lines(message: ProtoMessage) -> Iterator[str]:
             yield from lines
 
 
-def field_line(field: ProtoField, *, own_json_name: bool = False) -> str:
-    """A field as it stands in its message. `own_json_name`: protoc's name in JSON would be that of another field."""
+def _field(field: ProtoField) -> str:
     label = "optional " if field.label == "optional" else ""
-    option = f' [json_name = "{field.name}"]' if own_json_name else ""
-    return f"{label}{field.whole_type} {field.name} = {field.number}{option};"
+    return f"{label}{field.whole_type} {field.name} = {field.number};"
 
 
 def _enum(enum: ProtoEnum) -> str:

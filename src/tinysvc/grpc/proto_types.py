@@ -29,7 +29,7 @@ from ..binding.aliases import is_recursive_alias, without_aliases
 from .class_fields import REQUIRED, UNKNOWN, ClassField, fields_of
 from .field import Field
 from .message_errors import NoMapping
-from .proto_names import Names, camel, is_identifier, snake, value_key
+from .proto_names import Names, camel, is_identifier, json_name, snake, value_key
 from .shapes import DURATION, NULL, TIMESTAMP, VALUE, EnumShape, EnumValue, Kind, Leaf, MessageShape, Presence, Slot
 
 STRING, INT64 = Leaf("string"), Leaf("int64")
@@ -278,11 +278,16 @@ class Types:
 
 
 def separate(shape: MessageShape) -> None:
-    """Give the members of each oneof names that no other field of the message has."""
-    names = Names(*[each.name for each in shape.slots])
-    for slot in shape.slots:
-        for member in slot.members:
-            member.name = names.take(member.name)
+    """Give each field a name that no other has, also in JSON, where `a_b` and `aB` are the same."""
+    names = Names(*[each.name for each in shape.slots if each.form == "oneof"])
+    known = Names()
+    for field in sorted(shape.fields(), key=lambda each: each.is_member):
+        wanted, number = field.name, 1
+        while names.has(field.name) or known.has(json_name(field.name)):
+            number += 1
+            field.name = f"{wanted}_{number}"
+        names.take(field.name)
+        known.take(json_name(field.name))
 
 
 def flattened(annotation: Any) -> tuple[list[Any], int]:

@@ -140,3 +140,21 @@ def named_kinds(*roots: Kind) -> list[MessageShape | EnumShape]:
         if isinstance(kind, MessageShape):
             waiting += [each.kind for each in reversed(list(kind.fields()))]
     return list(found.values())
+
+
+def contains_itself(shape: MessageShape) -> bool:
+    """Whether a message may be nested as deeply as its value is. A Value may always."""
+
+    def is_below(kind: Kind | None, above: tuple[int, ...]) -> bool:
+        if kind == Leaf(VALUE):
+            return True
+        if not isinstance(kind, MessageShape) or id(kind) in done:
+            return False
+        if id(kind) in above:
+            return True
+        found = any(is_below(each.kind, (*above, id(kind))) for each in kind.fields())
+        done.add(id(kind))
+        return found
+
+    done: set[int] = set()
+    return is_below(shape, ())
