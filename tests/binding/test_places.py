@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 import pytest
@@ -66,6 +67,12 @@ CASES: list[tuple[str, Any, Input, str]] = [
     ],
     ("raw", bytes, Input("raw", "bytes", "", bytes, REQUIRED), "annotated `bytes`"),
     ("view", memoryview | None, Input("view", "bytes", "", memoryview | None, REQUIRED), "annotated `bytes`"),
+    (
+        "items",
+        AsyncIterator[int],
+        Input("items", "stream", "", AsyncIterator[int], REQUIRED),
+        "annotated `AsyncIterator[T]`",
+    ),
     ("item", Item, Input("item", "json", "", Item, REQUIRED), "a dataclass"),
     ("tags", list[str], Input("tags", "json", "", list[str], REQUIRED), "a dataclass"),
     ("page", int, Input("page", "query", "page", int, REQUIRED, Query()), "any other type"),

@@ -120,6 +120,43 @@ async def test_cancelled_stream_is_closed(client: RpcClient) -> None:
     await until("numbers closed")
 
 
+# Streams of requests
+
+
+async def test_stream_of_requests(client: RpcClient) -> None:
+    codec = client.methods[rpc_app.total].codec
+    call = client.begin_stream(rpc_app.total, metadata=(("x-start", "100"),))
+    for count in (1, 2, 3):
+        await call.write(codec.encode_request_item(rpc_app.Item("", count)))
+    await call.done_writing()
+    assert codec.decode_result(await call) == 106
+
+
+async def test_both_sides_stream_at_the_same_time(client: RpcClient) -> None:
+    codec = client.methods[rpc_app.doubles].codec
+    call = client.begin_stream(rpc_app.doubles)
+    for number in (1, 2):
+        await call.write(codec.encode_request_item(number))
+        assert codec.decode_item(await call.read()) == 2 * number
+    await call.done_writing()
+    assert await call.read() is grpc.aio.EOF
+
+
+async def test_handler_may_leave_requests_unread(client: RpcClient) -> None:
+    codec = client.methods[rpc_app.first].codec
+    call = client.begin_stream(rpc_app.first)
+    await call.write(codec.encode_request_item(7))
+    assert codec.decode_result(await call) == 7
+
+
+async def test_item_that_does_not_fit_is_an_invalid_argument(client: RpcClient) -> None:
+    call = client.begin_stream(rpc_app.total)
+    await call.write(b"\xff")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    assert caught.value.code() is Code.INVALID_ARGUMENT
+
+
 # Errors
 
 

@@ -17,6 +17,9 @@ class JsonCodec:
             raise BindingError([("$", str(error))]) from None
         return found
 
+    def decode_request_item(self, data: bytes) -> Any:
+        return msgspec.json.decode(data)
+
     def encode_result(self, value: Any) -> bytes:
         return b"result " + msgspec.json.encode(value)
 

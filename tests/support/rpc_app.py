@@ -142,6 +142,22 @@ async def endless() -> AsyncIterator[int]:
         await asyncio.sleep(0.01)
 
 
+@io_route("/sums", methods=["POST"])
+async def total(items: AsyncIterator[Item], x_start: Annotated[int, Header()] = 0) -> int:
+    return x_start + sum([each.count async for each in items])
+
+
+@io_route("/doubles", methods=["POST"])
+async def doubles(numbers: AsyncIterator[int]) -> AsyncIterator[int]:
+    async for number in numbers:
+        yield 2 * number
+
+
+@io_route("/first", methods=["POST"])
+async def first(numbers: AsyncIterator[int]) -> int:
+    return await anext(numbers)
+
+
 @io_resource
 async def user(token: Annotated[str, Bearer()]) -> AsyncIterator[str]:
     if token != "right":

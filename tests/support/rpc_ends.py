@@ -45,6 +45,12 @@ class RpcClient:
         decode = self.methods[function].codec.decode_item
         return [decode(each) async for each in self.begin(function, arguments, timeout=20)]
 
+    def begin_stream(self, function: Callable[..., Any], **options: Any) -> Call:
+        """Start a call that sends a stream."""
+        method = self.methods[function]
+        make = self.channel.stream_stream if method.server_streams else self.channel.stream_unary
+        return make(method.path)(**{"timeout": 20, **options})
+
     async def error(
         self, function: Callable[..., Any], /, _options: dict[str, Any] | None = None, **arguments: Any
     ) -> grpc.aio.AioRpcError:

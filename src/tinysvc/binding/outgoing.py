@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 from ..core.encoding import json_bytes
 from ..core.errors import ConfigurationError
 from ..core.headers import FIELD_VALUE
-from ..core.responses import JSON, OCTETS
+from ..core.responses import JSON, NDJSON, OCTETS
 from .inputs import Input
 from .markers import Bearer
 from .outgoing_forms import Field, fields_of, form_body
@@ -99,6 +99,8 @@ class RequestWriter:
             value = arguments[name]
             if place == "json":
                 body, content_type = json_bytes(value), JSON
+            elif place == "stream":
+                body, content_type = _lines_of(value), NDJSON
             elif place == "bytes":
                 body, content_type = b"" if value is None else value, OCTETS
             elif place in ("form", "whole form"):
@@ -151,7 +153,7 @@ class RequestWriter:
         return text
 
 
-_BODIES = frozenset({"json", "bytes", "form", "whole form"})
+_BODIES = frozenset({"json", "bytes", "stream", "form", "whole form"})
 
 _COOKIE = re.compile(r"[!#-+\--:<-\[\]-~]*")  # RFC 6265, 4.1.1
 
@@ -203,6 +205,16 @@ def outgoing_body(body: Any) -> tuple[OutgoingBody, bool]:
     if callable(body):
         return body, True
     raise TypeError(f"the body of a call is bytes or an iterator of bytes, not a {type(body).__qualname__}")
+
+
+async def _lines_of(items: AsyncIterable[Any] | Iterable[Any]) -> AsyncIterator[bytes]:
+    """The items as NDJSON."""
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield json_bytes(item) + b"\n"
+    else:
+        for item in items:
+            yield json_bytes(item) + b"\n"
 
 
 async def _from_iterator(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:

@@ -10,18 +10,20 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
+from ..core.errors import ConfigurationError
 from ..core.form_data import UploadFile
 from ..core.requests import Request
 from .annotations import Unresolved, comes_as_json, holds_model, is_list_of_scalars, options, without_annotated
 from .form_bodies import uploaded_files, whole_form
 from .inputs import Body, Get, Input
+from .item_streams import is_item_stream, item_stream
 from .json_bodies import decoders_of, json_body
 from .markers import Form, Marker, Path, Query
 from .readable_types import check_readable, unreadable
 from .text_values import text_value
 
-BodyKind = Literal["", "bytes", "json", "form"]
-"""How the body is read; "" for not at all."""
+BodyKind = Literal["", "bytes", "json", "form", "stream"]
+"""How the body is read; "" for not at all, "stream" for item by item."""
 
 
 class Parameter(NamedTuple):
@@ -185,6 +187,21 @@ def _json_body(parameter: Parameter) -> tuple[Input, Get]:
     return Input(name, "json", "", annotation, default), json_body(annotation, default, decoders)
 
 
+def _is_item_stream(parameter: Parameter) -> bool:
+    return is_item_stream(parameter.annotation)
+
+
+def _item_stream(parameter: Parameter) -> tuple[Input, Get]:
+    function, name, annotation, default, *_ = parameter
+    if not parameter.has_body:
+        raise ConfigurationError.at(
+            function, f'its parameter {name} is a stream of requests, which need a body; give it methods=["POST"]'
+        )
+    if default is not inspect.Parameter.empty:
+        raise ConfigurationError.at(function, f"its parameter {name} is a stream, which has no default; remove it")
+    return Input(name, "stream", "", annotation, default), item_stream(function, name, annotation)
+
+
 PLACES = (
     Place("named in the path", "that segment, converted to its annotation", _is_in_path, _path),
     Place(
@@ -223,6 +240,13 @@ PLACES = (
         _is_raw_body,
         _raw_body,
         "bytes",
+    ),
+    Place(
+        "annotated `AsyncIterator[T]`, of an `async def` handler",
+        "the lines of the body as they arrive, each as T (NDJSON)",
+        _is_item_stream,
+        _item_stream,
+        "stream",
     ),
     Place(
         "a dataclass, Struct, TypedDict, attrs or pydantic class, dict, list, tuple or set",

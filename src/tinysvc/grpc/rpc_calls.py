@@ -112,6 +112,8 @@ class RpcMethod:
         serving: The running service.
         calls: All RPCs that run.
         fill: Makes path and query of a request from its message, where code beside the handler reads them.
+
+    A message is bytes; for a method that takes a stream, it is grpcio's iterator over them.
     """
 
     def __init__(
@@ -137,16 +139,18 @@ class RpcMethod:
         behavior = self._stream() if streams else self._unary()
         if plan.request_resources or plan.route.on_disconnect == "finish":
             behavior = self._apart(behavior, finishes=plan.route.on_disconnect == "finish")
-        if streams:
-            return grpc.unary_stream_rpc_method_handler(behavior)
-        return grpc.unary_unary_rpc_method_handler(behavior)
+        if self.route.messages.takes_stream:
+            make = grpc.stream_stream_rpc_method_handler if streams else grpc.stream_unary_rpc_method_handler
+        else:
+            make = grpc.unary_stream_rpc_method_handler if streams else grpc.unary_unary_rpc_method_handler
+        return make(behavior)
 
     # Behaviors: each is called in the task of an RPC
 
     def _unary(self) -> Behavior:
         begin, handler, serving, end = self._begin, self._handler, self._serving, self._end
 
-        async def unary(message: bytes, context: Context) -> bytes:
+        async def unary(message: Any, context: Context) -> bytes:
             task = asyncio.current_task()
             assert task is not None
             call = begin(task, message, context)
@@ -178,7 +182,7 @@ class RpcMethod:
     def _stream(self) -> Behavior:
         begin, handler, serving, end = self._begin, self._handler, self._serving, self._end
 
-        async def stream(message: bytes, context: Context) -> None:
+        async def stream(message: Any, context: Context) -> None:
             task = asyncio.current_task()
             assert task is not None
             call = begin(task, message, context)
@@ -235,7 +239,7 @@ class RpcMethod:
 
     # Their steps
 
-    def _begin(self, task: asyncio.Task[Any], message: bytes, context: Context) -> OpenCall:
+    def _begin(self, task: asyncio.Task[Any], message: Any, context: Context) -> OpenCall:
         calls = self._calls
         headers = Headers(header_lines(context.invocation_metadata()))
         peer = peer_of(context.peer(), calls.scheme)
@@ -246,13 +250,15 @@ class RpcMethod:
             current.set(Deadline(request.time_limit))
         call = OpenCall(request)
         calls.by_task[task] = owner_by_task[task] = call
-        calls.message_bytes += len(message)
+        if type(message) is bytes:
+            calls.message_bytes += len(message)
         return call
 
-    def _end(self, task: asyncio.Task[Any], call: OpenCall, message: bytes) -> None:
+    def _end(self, task: asyncio.Task[Any], call: OpenCall, message: Any) -> None:
         calls = self._calls
         del calls.by_task[task], owner_by_task[task]
-        calls.message_bytes -= len(message)
+        if type(message) is bytes:
+            calls.message_bytes -= len(message)
         if calls.on_end is not None:
             calls.on_end(self, call)
 

@@ -8,11 +8,12 @@ from typing import Any
 
 from ..binding.annotations import hints_of, options
 from ..binding.inputs import Input
+from ..binding.item_streams import item_type
 from ..binding.markers import ApiKey, Bearer
 from ..binding.schemas import BINARY, Schema, Schemas, with_default
 from ..core.form_data import UploadFile
 from ..core.forms import MULTIPART, URLENCODED
-from ..core.responses import JSON, OCTETS
+from ..core.responses import JSON, NDJSON, OCTETS
 from ..service.plan import Plan
 
 NOT_DESCRIBED = frozenset({"accept", "content-type", "authorization", "host"})
@@ -51,13 +52,15 @@ def _parameter(each: Input, path: str, schemas: Schemas) -> dict[str, Any]:
 
 def body_of(plan: Plan, schemas: Schemas, method: str) -> dict[str, Any] | None:
     """The request body; None if the handler takes none. A handler that takes the request may read any body."""
-    body = [each for each in plan.inputs if each.place in ("json", "bytes", "form", "whole form")]
+    body = [each for each in plan.inputs if each.place in ("json", "bytes", "stream", "form", "whole form")]
     if not body:
         reads_request = plan.binder.takes_request and method in METHODS_WITH_BODY
         return {"content": {OCTETS: {"schema": BINARY}}, "required": False} if reads_request else None
     required = any(each.default is inspect.Parameter.empty and each.place != "bytes" for each in body)
     if body[0].place == "bytes":
         content: dict[str, Any] = {OCTETS: {"schema": BINARY}}
+    elif body[0].place == "stream":
+        content = {NDJSON: {"schema": schemas.of(item_type(body[0].annotation))}}
     elif body[0].place == "json":
         content = {JSON: {"schema": schemas.of(body[0].annotation)}}
     else:

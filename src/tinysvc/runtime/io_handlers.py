@@ -90,7 +90,7 @@ def _with_form(bind: Bind, max_body_size: int) -> Callable[[Request], Any]:
 
 
 def _with_body(bind: Bind, binder: Binder, max_body_size: int) -> Callable[[Request], Any]:
-    needs_body, typed = bool(binder.body_kind), binder.body_kind == "json"
+    needs_body, typed = binder.body_kind not in ("", "stream"), binder.body_kind == "json"
 
     async def arguments_of(request: Request) -> Mapping[str, Any]:
         body = await request.body() if needs_body else b""

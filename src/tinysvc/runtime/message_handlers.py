@@ -58,7 +58,8 @@ def message_handler(
         if request.time_limit is not None and not request.is_timed:
             return await within_time(handle, request)
         values = (request.resources or {}) if scoped else resources
-        call = partial(function, **binder.bind(request, await request.body(), values))
+        body = b"" if messages.takes_stream else await request.body()
+        call = partial(function, **binder.bind(request, body, values))
         result = call() if makes_stream else await (call() if is_coroutine else in_thread(call))
         return await _begin_stream(messages, result) if messages.streams else whole_message(encode, result)
 

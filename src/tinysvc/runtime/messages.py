@@ -28,6 +28,9 @@ class MessageCodec(Protocol):
     def decode_arguments(self, data: bytes) -> dict[str, Any]:
         """The values by the names of parameters. BindingError for a message that does not fit."""
 
+    def decode_request_item(self, data: bytes) -> Any:
+        """One item of a stream of requests. BindingError as above."""
+
     def encode_result(self, value: Any) -> bytes:
         """The message of a result. UnencodableResult for a value that has no message."""
 
@@ -41,6 +44,8 @@ class Messages(NamedTuple):
     codec: MessageCodec
     streams: bool = False
     """Whether the response is a stream of messages."""
+    takes_stream: bool = False
+    """Whether the request is a stream of messages: the body of the request is an iterator over them."""
 
 
 def message_response(content: Any, headers: HeaderLines | None = None) -> Response:

@@ -82,7 +82,7 @@ class RouteHandlers:
         """The function of an io route, for messages."""
         from .message_handlers import message_handler  # imported only where messages are served
 
-        binder = MessageBinder(plan.binder, messages.codec.decode_arguments)
+        binder = message_binder(plan, messages)
         scoped = bool(plan.request_resources)
         return message_handler(plan.route.function, binder, messages, resources, scoped=scoped)
 
@@ -99,7 +99,7 @@ class RouteHandlers:
         """
         route, binder = plan.route, plan.binder
         if messages is not None:
-            binder = MessageBinder(binder, messages.codec.decode_arguments)
+            binder = message_binder(plan, messages)
         if is_live(plan):
             handler = self.unstarted_streams.around(handler, binder.stream_type)
         if route.cache:
@@ -169,6 +169,12 @@ class RouteHandlers:
         return CachedRoute(
             handler, route, self.response_cache, binder.headers, self._settings.compress, vary=vary, private=private
         )
+
+
+def message_binder(plan: Plan, messages: Messages) -> MessageBinder:
+    """The binder of a route for messages."""
+    codec = messages.codec
+    return MessageBinder(plan.binder, codec.decode_arguments, codec.decode_request_item)
 
 
 def is_live(plan: Plan) -> bool:

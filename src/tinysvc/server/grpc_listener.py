@@ -55,7 +55,9 @@ class GrpcListener:
         self._schema = RpcSchema.of(self._service.name or "tinysvc", plans)
         for plan, why in self._schema.left_out:
             log.debug("not served by gRPC: %s, %s", plan.path, why)
-        return {each.plan: Messages(each.codec, each.server_streams) for each in self._schema.methods}
+        return {
+            each.plan: Messages(each.codec, each.server_streams, each.client_streams) for each in self._schema.methods
+        }
 
     async def start(self, running: RunningService, metrics: ServiceMetrics | None) -> None:
         """Listen. ConfigurationError if the address cannot be had."""

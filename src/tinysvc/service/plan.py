@@ -144,6 +144,7 @@ def plan_in(mount: Mount, route: Route) -> Plan:
     binder = Binder(
         route.function, route.parameters, asked, batched=route.batch is not None, has_body=has_body(route.methods)
     )
+    _check_item_stream(route, binder)
     on_loop = own if route.kind == "io" else in_order([name for name in asked if name in sent], resources)
     each = names_per_request(on_loop)
     return Plan(
@@ -187,6 +188,20 @@ def _check_can_finish(route: Route) -> None:
             function,
             'has on_disconnect="finish", but it streams, and a stream is closed when its client disconnects; leave out '
             "on_disconnect, and run the work that must finish in a background task: background: Background",
+        )
+
+
+def _check_item_stream(route: Route, binder: Binder) -> None:
+    """A stream of requests arrives on the event loop."""
+    function = route.function
+    if binder.body_kind == "stream" and not (
+        inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+    ):
+        name = next(each.parameter for each in binder.inputs if each.place == "stream")
+        raise ConfigurationError.at(
+            function,
+            f"its parameter {name} is a stream of requests, which only an @io_route with `async def` can read; make it "
+            f"one, and await call(...) in it for each item, or take all items at once: {name}: list[...]",
         )
 
 
