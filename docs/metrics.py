@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from tinysvc.client.services import Services
 from tinysvc.core.settings import Settings
+from tinysvc.grpc.rpc_metrics import RpcMetrics
 from tinysvc.runtime.caching import ResponseCache
 from tinysvc.runtime.call_metrics import CallMetrics
 from tinysvc.runtime.candidate_metrics import CandidateMetrics
@@ -41,6 +42,7 @@ async def _all_metrics() -> Snapshot:
     """The metrics of a service that uses everything, without values."""
     registry, settings = Registry(), Settings()
     RequestMetrics(registry, lambda request: "")
+    RpcMetrics(registry, [])
     handler: Any = None
     connections = Connections(handler, settings)
     registry.add_source(lambda: connection_metrics(connections))

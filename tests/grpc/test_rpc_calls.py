@@ -200,7 +200,7 @@ async def test_error_of_a_worker(client: RpcClient) -> None:
 
 async def test_unknown_method(client: RpcClient) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await client.channel.unary_unary("/shop.Shop/Nowhere")(b"", timeout=20)
+        await client.channel.unary_unary("/rpc_app.RpcApp/Nowhere")(b"", timeout=20)
     assert caught.value.code() is Code.UNIMPLEMENTED
 
 

@@ -27,7 +27,7 @@ async def test_health_of_a_server_from_its_start_to_its_drain(monkeypatch: pytes
     monkeypatch.setattr(rpc_health, "LOOK_AGAIN", 0.02)
     async with rpc_server(Service(rpc_app.hello, rpc_app.pid, name="shop")) as server, rpc_client(server) as client:
         health = HealthStub(client.channel)
-        for name in ("", "shop.Shop", "grpc.health.v1.Health"):
+        for name in ("", "rpc_app.RpcApp", "grpc.health.v1.Health"):
             assert (await health.Check(asked(name), timeout=20)).status == SERVING
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await health.Check(asked("other"), timeout=20)

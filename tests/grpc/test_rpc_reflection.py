@@ -21,7 +21,7 @@ def read_by_client(address: str) -> tuple[list[str], list[str]]:
     with grpc.insecure_channel(address) as channel:
         database = ProtoReflectionDescriptorDatabase(channel)
         pool = DescriptorPool(database)
-        found = pool.FindServiceByName("shop.Shop")
+        found = pool.FindServiceByName("rpc_app.RpcApp")
         message = found.FindMethodByName("Item").input_type
         assert message.fields_by_name["item"].message_type.name == "Item"
         return sorted(database.get_services()), [method.name for method in found.methods]
@@ -36,7 +36,7 @@ async def test_reflection() -> None:
             "grpc.health.v1.Health",
             "grpc.reflection.v1.ServerReflection",
             "grpc.reflection.v1alpha.ServerReflection",
-            "shop.Shop",
+            "rpc_app.RpcApp",
         ]
         assert methods == ["Hello", "Item"]
         info = client.channel.stream_stream(
@@ -45,13 +45,13 @@ async def test_reflection() -> None:
             reflection_pb2.ServerReflectionResponse.FromString,
         )
         stream = info(timeout=20)
-        await stream.write(reflection_pb2.ServerReflectionRequest(file_containing_symbol="shop.Shop"))
+        await stream.write(reflection_pb2.ServerReflectionRequest(file_containing_symbol="rpc_app.RpcApp"))
         answer = await stream.read()
         names = [
             FileDescriptorProto.FromString(each).package
             for each in answer.file_descriptor_response.file_descriptor_proto
         ]
-        assert "shop" in names
+        assert "rpc_app" in names
         await stream.write(
             reflection_pb2.ServerReflectionRequest(file_containing_symbol="grpc.reflection.v1.ServerReflection")
         )

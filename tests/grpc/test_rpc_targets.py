@@ -7,8 +7,8 @@ import pytest
 import rpc_app
 from tinysvc import Handler, Request, Response, Service
 from tinysvc.core.errors import BindingError
-from tinysvc.grpc.rpc_schema import RpcSchema
 from tinysvc.grpc.rpc_targets import Fill, target_filler
+from tinysvc.grpc.schema_of import schema_of
 from tinysvc.runtime.messages import Messages
 from tinysvc.service.plan import plans_of
 
@@ -18,7 +18,7 @@ async def passing(request: Request, call_next: Handler) -> Response:
 
 
 def filler(service: Service, **arguments: object) -> tuple[Fill | None, bytes]:
-    (method,) = RpcSchema.of("shop", list(plans_of(service))).methods
+    (method,) = schema_of(plans_of(service)).methods
     return target_filler(method.plan, Messages(method.codec)), method.codec.encode_arguments(arguments)
 
 

@@ -11,7 +11,8 @@ import grpc.aio
 import grpc
 from tinysvc import Service
 from tinysvc.core.settings import Settings
-from tinysvc.grpc.rpc_schema import Method, RpcSchema
+from tinysvc.grpc.rpc_schema import Method
+from tinysvc.grpc.schema_of import schema_of
 from tinysvc.server.server import Server
 from tinysvc.service.plan import plans_of
 
@@ -24,7 +25,7 @@ class RpcClient:
 
     def __init__(self, channel: grpc.aio.Channel, service: Service) -> None:
         self.channel = channel
-        schema = RpcSchema.of(service.name or "tinysvc", list(plans_of(service)))
+        schema = schema_of(plans_of(service))
         self.methods: dict[Callable[..., Any], Method] = {each.plan.route.function: each for each in schema.methods}
 
     def begin(self, function: Callable[..., Any], arguments: dict[str, Any], **options: Any) -> Call:

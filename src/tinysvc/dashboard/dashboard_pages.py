@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -144,8 +145,9 @@ async def _on_this_machine(handler: Handler, request: Request) -> Response:
 
 
 def routes_of(running: RunningService) -> dict[str, RouteAbout]:
-    """The routes by method and path."""
+    """The routes by method and path, and the methods of gRPC."""
     found = {}
+    methods = {each.plan: each.messages for each in running.messages.routes}
     for plan in running.plans:
         route = plan.route
         about = RouteAbout(
@@ -154,4 +156,6 @@ def routes_of(running: RunningService) -> dict[str, RouteAbout]:
             is_stream=is_live(plan) or bool(socket_parameter(plan)),
         )
         found.update({f"{method} {plan.path}": about for method in route.methods})
+        if messages := methods.get(plan):
+            found[f"RPC {messages.name}"] = replace(about, is_stream=messages.streams or messages.takes_stream)
     return found

@@ -122,7 +122,7 @@ class Reading:
     time: float
     """Unix time."""
     routes: dict[str, RouteTotals] = field(default_factory=dict)
-    """By method and route, as in "GET /items/{name}"."""
+    """By method and route, as in "GET /items/{name}", and for gRPC as in "RPC inference.Inference/Predict"."""
     pools: dict[str, PoolTotals] = field(default_factory=dict)
     services: dict[str, ServiceTotals] = field(default_factory=dict)
     candidates: dict[str, CandidateTotals] = field(default_factory=dict)
@@ -160,6 +160,18 @@ def _read_requests(reading: Reading, metric: Metric) -> None:
         totals = reading.routes.setdefault(name, RouteTotals())
         totals.times.add(metric, point)
         if labels["http.response.status_code"] >= "5":
+            totals.errors += sum(point.counts)
+
+
+RPC_ERRORS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
+"""The status codes of gRPC that correspond to a status of 500 or more."""
+
+
+def _read_rpcs(reading: Reading, metric: Metric) -> None:
+    for labels, point in _labelled(metric):
+        totals = reading.routes.setdefault(f"RPC {labels['rpc.method']}", RouteTotals())
+        totals.times.add(metric, point)
+        if labels["rpc.response.status_code"] in RPC_ERRORS:
             totals.errors += sum(point.counts)
 
 
@@ -263,6 +275,7 @@ def _read_lag(reading: Reading, metric: Metric) -> None:
 
 _READERS = {
     "http.server.request.duration": _read_requests,
+    "rpc.server.call.duration": _read_rpcs,
     "http.server.active_requests": _read_active,
     "tinysvc.pool.workers": _read_workers,
     "tinysvc.pool.queue.length": _read_waiting,

@@ -81,7 +81,7 @@ class OpenCalls:
         self.by_task: dict[asyncio.Task[Any], OpenCall] = {}
         self.message_bytes = 0
         self.left: set[asyncio.Task[Any]] = set()  # tasks whose client has gone, and that may finish
-        self.on_end: Callable[[RpcMethod, OpenCall], None] | None = None  # for metrics and the access log
+        self.on_end: list[Callable[[RpcMethod, OpenCall], None]] = []  # metrics and the access log
 
     def end_all(self) -> None:
         """Cancel all RPCs, as the server shuts down: their clients get UNAVAILABLE and may go elsewhere."""
@@ -107,7 +107,6 @@ class RpcMethod:
     """A method of a service: what grpcio calls for each of its RPCs.
 
     Args:
-        name: Its full name, as in "/inference.Inference/Predict".
         route: The route that serves it.
         serving: The running service.
         calls: All RPCs that run.
@@ -118,20 +117,19 @@ class RpcMethod:
 
     def __init__(
         self,
-        name: str,
         route: MessageRoute,
         serving: RpcServing,
         calls: OpenCalls,
         fill: Callable[[Request, bytes], None] | None = None,
     ) -> None:
-        self.name = name
+        self.name = f"/{route.messages.name}"
         self.route = route
         self._handler = route.handler
         self._serving = serving
         self._calls = calls
         self._fill = fill
         self._path = route.plan.path
-        self._served_by = NamedService(serving, name.removeprefix("/"))
+        self._served_by = NamedService(serving, route.messages.name)
 
     def method_handler(self) -> grpc.RpcMethodHandler:
         """The method, as grpcio takes it."""
@@ -259,8 +257,8 @@ class RpcMethod:
         del calls.by_task[task], owner_by_task[task]
         if type(message) is bytes:
             calls.message_bytes -= len(message)
-        if calls.on_end is not None:
-            calls.on_end(self, call)
+        for report in calls.on_end:
+            report(self, call)
 
     async def _send(self, call: OpenCall, context: Context, response: Response) -> None:
         """Send a stream of messages. Its headers go first: a client may wait for them."""
@@ -311,6 +309,8 @@ class RpcMethod:
             if call.is_ended:
                 task.uncancel()
                 await _abort_with(call, context, status_of(problem_response(_shutting_down(), call.request)))
+        elif call.status is Code.OK and not isinstance(error, ConnectionAbortedError):
+            call.status = Code.UNKNOWN  # as grpcio reports an error of ours
         elif isinstance(error, ConnectionAbortedError):
             await _abort_with(call, context, RpcStatus(Code.CANCELLED, "The call was abandoned."))
 

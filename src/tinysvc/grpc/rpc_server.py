@@ -30,10 +30,13 @@ from ..core.settings import GRPC_PLACE, Settings
 from ..core.shutdown import CUT_OFF, MIN_STEP_TIME, awake_timeout
 from ..runtime.limits import limited_body
 from ..runtime.message_routes import MessageRoute, MessageRoutes
+from ..telemetry.instruments import Registry
 from .endless_streams import EndlessStreams
+from .rpc_access_log import log_call
 from .rpc_calls import Context, OpenCalls, RpcMethod, RpcServing
 from .rpc_errors import status_of
 from .rpc_health import Health
+from .rpc_metrics import RpcMetrics
 from .rpc_options import server_options
 from .rpc_reflection import reflection_handlers
 from .rpc_targets import target_filler
@@ -59,25 +62,28 @@ class RpcServer:
 
     Args:
         serving: The running service, whose `messages.routes` are served.
-        names: The full name of each of these routes, as in "/inference.Inference/Predict".
         descriptors: The file descriptors of the services, encoded (google.protobuf.FileDescriptorSet).
         settings: The server's settings.
+        registry: Takes the metrics; None: nothing is counted.
     """
 
-    def __init__(self, serving: Serving, names: Sequence[str], descriptors: bytes, settings: Settings) -> None:
+    def __init__(
+        self, serving: Serving, descriptors: bytes, settings: Settings, registry: Registry | None = None
+    ) -> None:
         self._settings = settings
         self._certificates = RpcCertificates(settings) if settings.ssl_cert else None
         self.calls = OpenCalls("https" if settings.ssl_cert else "http")
         limits = {route.plan: route.plan.max_body_size(settings) for route in serving.messages.routes}
-        routes = [
-            (name, _limited(route, limits[route.plan], max(limits.values())))
-            for name, route in zip(names, serving.messages.routes, strict=True)
-        ]
+        largest = max(limits.values(), default=0)
+        routes = [_limited(route, limits[route.plan], largest) for route in serving.messages.routes]
         self.methods = [
-            RpcMethod(name, route, serving, self.calls, target_filler(route.plan, route.messages))
-            for name, route in routes
+            RpcMethod(route, serving, self.calls, target_filler(route.plan, route.messages)) for route in routes
         ]
-        services = sorted({name.split("/")[1] for name in names})
+        if registry is not None:
+            self.calls.on_end.append(RpcMetrics(registry, self.methods).count)
+        if settings.access_log:
+            self.calls.on_end.append(log_call)
+        services = sorted({method.name.split("/")[1] for method in self.methods})
         self._streams = EndlessStreams()
         self.health = Health(services, serving.is_ready, self._streams)
         self._server = grpc.aio.server(

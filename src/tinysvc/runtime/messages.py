@@ -46,6 +46,8 @@ class Messages(NamedTuple):
     """Whether the response is a stream of messages."""
     takes_stream: bool = False
     """Whether the request is a stream of messages: the body of the request is an iterator over them."""
+    name: str = ""
+    """The method that takes them, as in "inference.Inference/Predict"."""
 
 
 def message_response(content: Any, headers: HeaderLines | None = None) -> Response:

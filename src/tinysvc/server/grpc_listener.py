@@ -15,7 +15,6 @@ from ..core.optional_libraries import missing_library
 from ..core.settings import Settings
 from ..runtime.messages import Messages
 from ..service.plan import Plan
-from ..service.service import Service
 from .sockets import socket_addresses
 
 if TYPE_CHECKING:
@@ -31,7 +30,6 @@ class GrpcListener:
     """The gRPC server of a process, from its schema to its drain.
 
     Args:
-        service: The service.
         settings: The server's settings; `grpc` is not empty.
         sockets: Sockets that reserve the addresses; none for a Unix socket.
 
@@ -39,10 +37,9 @@ class GrpcListener:
         ConfigurationError: A library is missing.
     """
 
-    def __init__(self, service: Service, settings: Settings, sockets: Sequence[socket.socket]) -> None:
+    def __init__(self, settings: Settings, sockets: Sequence[socket.socket]) -> None:
         if missing := missing_library("grpc"):
             raise ConfigurationError(f"grpc is {settings.grpc}, but {missing}")
-        self._service = service
         self._settings = settings
         self._sockets = sockets
         self._schema: RpcSchema
@@ -50,22 +47,24 @@ class GrpcListener:
 
     def messages_of(self, plans: Sequence[Plan]) -> Mapping[Plan, Messages]:
         """The routes that are served by gRPC. ConfigurationError for a type that has no message."""
-        from ..grpc.rpc_schema import RpcSchema
+        from ..grpc.schema_of import schema_of
 
-        self._schema = RpcSchema.of(self._service.name or "tinysvc", plans)
+        self._schema = schema_of(plans)
         for plan, why in self._schema.left_out:
             log.debug("not served by gRPC: %s, %s", plan.path, why)
+        for note in self._schema.notes:
+            log.warning("%s", note)
         return {
-            each.plan: Messages(each.codec, each.server_streams, each.client_streams) for each in self._schema.methods
+            each.plan: Messages(each.codec, each.server_streams, each.client_streams, each.path[1:])
+            for each in self._schema.methods
         }
 
     async def start(self, running: RunningService, metrics: ServiceMetrics | None) -> None:
         """Listen. ConfigurationError if the address cannot be had."""
         from ..grpc.rpc_server import RpcServer
 
-        names = {each.plan: f"/{each.service}/{each.name}" for each in self._schema.methods}
-        ordered = [names[route.plan] for route in running.messages.routes]
-        self._server = RpcServer(running, ordered, self._schema.file_descriptor_set, self._settings)
+        registry = None if metrics is None else metrics.registry
+        self._server = RpcServer(running, self._schema.file_descriptor_set, self._settings, registry)
         await self._server.start(socket_addresses(self._sockets))
 
     @property

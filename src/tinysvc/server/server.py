@@ -171,7 +171,7 @@ class Server:
         sockets = self._grpc_sockets
         if sockets is None:
             sockets = stack.enter_context(grpc_sockets(self.settings))
-        return GrpcListener(self.service, self.settings, sockets)
+        return GrpcListener(self.settings, sockets)
 
     @property
     def grpc_addresses(self) -> list[str]:
