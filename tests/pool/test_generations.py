@@ -218,7 +218,7 @@ def test_worker_of_an_old_generation_cannot_delay_starts() -> None:
 # Any order of events
 
 
-@settings(max_examples=100, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck))
 class AnyOrderOfSwaps(AnyOrder):
     """Swaps begin, fail and are given up at any time."""
 

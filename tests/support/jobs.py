@@ -555,7 +555,10 @@ class Versioned:
         self.path = path
 
     def _words(self) -> list[str]:
-        return Path(self.path).read_text().split() if self.path and os.path.exists(self.path) else []
+        try:
+            return Path(self.path).read_text().split() if self.path else []
+        except FileNotFoundError:
+            return []
 
     def _step(self, prefix: str) -> None:
         words = self._words()
