@@ -41,10 +41,12 @@ class RpcClient:
         message = await self.begin(function, arguments, **{"timeout": 20, **(_options or {})})
         return self.methods[function].codec.decode_result(message)
 
-    async def items(self, function: Callable[..., Any], /, **arguments: Any) -> list[Any]:
+    async def items(
+        self, function: Callable[..., Any], /, _options: dict[str, Any] | None = None, **arguments: Any
+    ) -> list[Any]:
         """The items of a stream."""
         decode = self.methods[function].codec.decode_item
-        return [decode(each) async for each in self.begin(function, arguments, timeout=20)]
+        return [decode(each) async for each in self.begin(function, arguments, **{"timeout": 20, **(_options or {})})]
 
     def begin_stream(self, function: Callable[..., Any], **options: Any) -> Call:
         """Start a call that sends a stream."""

@@ -15,7 +15,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from time import monotonic, perf_counter
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 
@@ -25,7 +25,7 @@ from ..core.errors import HTTPError, TinysvcError
 from ..core.headers import Headers
 from ..core.request_context import owner_by_task
 from ..core.requests import Request
-from ..core.responses import Response, close_content, problem_response
+from ..core.responses import Handler, Response, close_content, problem_response
 from ..core.shutdown import DRAINED
 from ..core.tracebacks import author_traceback, indented, observe_error
 from ..runtime.message_routes import MessageRoute
@@ -33,6 +33,9 @@ from ..runtime.messages import MESSAGE
 from ..runtime.open_resources import is_closing
 from .rpc_errors import RpcStatus, status_of
 from .rpc_requests import header_lines, metadata_of, peer_of
+
+if TYPE_CHECKING:
+    from ..runtime.tracing import Tracing
 
 log = logging.getLogger("tinysvc.grpc")
 
@@ -46,6 +49,8 @@ Behavior = Callable[[Any, Context], Awaitable[Any]]
 
 class RpcServing(Protocol):
     """The running service, as the RPCs see it."""
+
+    tracing: Tracing | None
 
     def respond_to_error(self, error: BaseException, request: Request) -> Response:
         """The response to an error. Raises CancelledError or ConnectionAbortedError if nobody waits for one."""
@@ -124,7 +129,7 @@ class RpcMethod:
     ) -> None:
         self.name = f"/{route.messages.name}"
         self.route = route
-        self._handler = route.handler
+        self._handler = _traced(route, serving)
         self._serving = serving
         self._calls = calls
         self._fill = fill
@@ -313,6 +318,14 @@ class RpcMethod:
             call.status = Code.UNKNOWN  # as grpcio reports an error of ours
         elif isinstance(error, ConnectionAbortedError):
             await _abort_with(call, context, RpcStatus(Code.CANCELLED, "The call was abandoned."))
+
+
+def _traced(route: MessageRoute, serving: RpcServing) -> Handler:
+    if serving.tracing is None:
+        return route.handler
+    from .rpc_traces import RpcTraces  # imported only with traces
+
+    return RpcTraces(route.messages.name, route.handler, serving.respond_to_error).around(serving.tracing)
 
 
 def _shutting_down() -> HTTPError:

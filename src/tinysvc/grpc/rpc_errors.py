@@ -69,12 +69,18 @@ class RpcStatus(NamedTuple):
     metadata: Metadata = ()
 
 
+def code_of(status: int, headers: Mapping[str, str]) -> grpc.StatusCode:
+    """The code of an error response with this HTTP status."""
+    chosen = _BY_NAME.get(headers.get("grpc-status", "").upper(), Code.OK)
+    if chosen is not Code.OK:
+        return chosen
+    return CODES.get(status, Code.FAILED_PRECONDITION if status < 500 else Code.INTERNAL)
+
+
 def status_of(response: Response) -> RpcStatus:
     """The status of an RPC whose handler responded with an error."""
     headers = dict(response.headers)
-    code = _BY_NAME.get(headers.get("grpc-status", "").upper())
-    if code is None or code is Code.OK:
-        code = CODES.get(response.status, Code.FAILED_PRECONDITION if response.status < 500 else Code.INTERNAL)
+    code = code_of(response.status, headers)
     problem = _problem_of(response)
     message = str(problem.get("detail") or problem.get("title") or f"HTTP status {response.status}")
     message = _cut(message, MAX_MESSAGE // 3)

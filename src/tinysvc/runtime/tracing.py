@@ -18,6 +18,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 from random import random
 from typing import Any, Protocol
 
@@ -54,6 +55,10 @@ class Serving(Protocol):
     def route_of(self, request: Request) -> str: ...
 
 
+Describe = Callable[[Request], tuple[str, dict[str, Any]]]
+"""The name of a request's span, and its attributes."""
+
+
 class Tracing:
     """The traces of one running service.
 
@@ -68,8 +73,13 @@ class Tracing:
         self.queue = queue
         self._sample = sample
 
-    def around(self, running: Serving) -> Handler:
-        """The handler of the service, with a span around each request that is recorded."""
+    def around(self, running: Serving, describe: Describe | None = None) -> Handler:
+        """The handler of the service, with a span around each request that is recorded.
+
+        Args:
+            running: The service.
+            describe: Says what the span is called; by default it has the attributes of an HTTP request.
+        """
         handle, sample, quiet, record = running.handle, self._sample, self._quiet, self._record
 
         def traced(request: Request) -> Any:
@@ -80,12 +90,14 @@ class Tracing:
                     parent = trace_of(lines)
                     break
             is_sampled = random() < sample and request.raw_path not in quiet if parent is None else parent.is_sampled
-            return record(running, request, parent) if is_sampled else handle(request)
+            return record(running, describe, request, parent) if is_sampled else handle(request)
 
         return traced
 
-    async def _record(self, running: Serving, request: Request, parent: TraceContext | None) -> Response:
-        span = self._begin(running, request, parent)
+    async def _record(
+        self, running: Serving, describe: Describe | None, request: Request, parent: TraceContext | None
+    ) -> Response:
+        span = self._begin(describe or partial(_http_span, running), request, parent)
         try:
             with within_span(span):
                 response = await running.handle(request)
@@ -93,8 +105,8 @@ class Tracing:
             span.fail(type(error).__name__, "the request was ended before its response")
             span.end()
             raise
-        attributes = span.fields.attributes
-        attributes["http.response.status_code"] = response.status
+        if describe is None:
+            span.fields.attributes["http.response.status_code"] = response.status
         if response.status >= 500:
             span.fail(str(response.status))
         content = response.content
@@ -104,26 +116,13 @@ class Tracing:
             response.content = TracedStream(content, span)
         return response
 
-    def _begin(self, running: Serving, request: Request, parent: TraceContext | None) -> RecordedSpan:
-        route = running.route_of(request).partition(" ")[2]
+    def _begin(self, describe: Describe, request: Request, parent: TraceContext | None) -> RecordedSpan:
         own = new_trace(True) if parent is None else TraceContext(parent.trace_id, new_span_id(), True)
-        name = f"{request.method} {route}".rstrip()
+        name, known = describe(request)
         parent_id = "" if parent is None else parent.span_id
         span = RecordedSpan(self.queue, name, own, parent_id, SpanKind.SERVER, is_remote=parent is not None)
         request.headers = Headers(with_trace(request.headers.raw, own, keep_state=parent is not None))
-        host, port = _host_and_port(request.host)
-        client = request.client
-        known = {
-            "http.request.method": request.method,
-            "http.route": route,
-            "url.path": request.raw_path[:MAX_TEXT],
-            "url.scheme": request.scheme,
-            "server.address": host,
-            "server.port": port,
-            "client.address": client[0] if isinstance(client, tuple) and client else "",
-            "user_agent.original": request.headers.get("user-agent", ""),
-            "tinysvc.request.id": request.id,
-        }
+        known["tinysvc.request.id"] = request.id
         span.fields.attributes.update((name, value) for name, value in known.items() if value)
         return span
 
@@ -147,6 +146,22 @@ class Tracing:
             self.queue.record(span)
 
         return take
+
+
+def _http_span(running: Serving, request: Request) -> tuple[str, dict[str, Any]]:
+    route = running.route_of(request).partition(" ")[2]
+    host, port = _host_and_port(request.host)
+    client = request.client
+    return f"{request.method} {route}".rstrip(), {
+        "http.request.method": request.method,
+        "http.route": route,
+        "url.path": request.raw_path[:MAX_TEXT],
+        "url.scheme": request.scheme,
+        "server.address": host,
+        "server.port": port,
+        "client.address": client[0] if isinstance(client, tuple) and client else "",
+        "user_agent.original": request.headers.get("user-agent", ""),
+    }
 
 
 def _host_and_port(text: str) -> tuple[str, int]:
