@@ -19,7 +19,7 @@ from tinysvc.pool.frames import ErrorText
 from tinysvc.pool.job_reply import JobReply
 from tinysvc.pool.state import Job
 from tinysvc.runtime.candidate_metrics import CandidateMetrics
-from tinysvc.runtime.cpu_messages import ShadowMessage, ShadowReply
+from tinysvc.runtime.cpu_messages import ResponseHead, ShadowMessage, ShadowReply
 from tinysvc.runtime.shadows import MOST_KILLS, Shadows
 from tinysvc.telemetry.instruments import Registry
 
@@ -103,7 +103,7 @@ async def bench() -> AsyncIterator[Bench]:
 @pytest.mark.asyncio
 async def test_job_has_the_request_and_the_response(bench: Bench) -> None:
     bench.response.headers = [("Content-Encoding", "gzip")]
-    assert await bench.request(headers=[(b"accept-encoding", b"gzip"), (b"x", b"y")]) is bench.response
+    assert await bench.request(id="my-id", headers=[(b"accept-encoding", b"gzip"), (b"x", b"y")]) is bench.response
     (job,) = bench.pool.jobs
     message = job.meta
     assert isinstance(message, ShadowMessage)
@@ -111,6 +111,7 @@ async def test_job_has_the_request_and_the_response(bench: Bench) -> None:
     assert (message.request.method, message.request.path, message.request.query) == ("POST", "/a", "b")
     assert list(message.request.headers) == [(b"x", b"y")]
     assert message.headers == ()
+    assert message.request.id == "my-id/shadow"
     assert (job.body, job.timeout) == (b"bodyserved", 2.0)
 
 
@@ -219,7 +220,8 @@ async def test_refused_shadow_is_no_failure(bench: Bench, error: Exception, capl
 @pytest.mark.asyncio
 async def test_each_failure_is_logged_once_for_a_version(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     failed = ShadowReply(0.1, 500, None, ErrorText("ValueError", "no number", "Traceback: ..."))
-    for reply in (failed, failed, RemoteError("OSError", "no file", ""), ShadowReply(0.1, 500)):
+    wrong = ResponseHead(200, None, [])
+    for reply in (failed, failed, RemoteError("OSError", "no file", ""), ShadowReply(0.1, 500), wrong):
         await bench.request()
         await bench.end(reply)
     bench.tried.version = 9
@@ -228,9 +230,10 @@ async def test_each_failure_is_logged_once_for_a_version(bench: Bench, caplog: p
     assert [record.getMessage().partition("\n")[0] for record in caplog.records] == [
         "the candidate churn@8 fails: ValueError: no number",
         "the candidate churn@8 fails: OSError: no file",
+        "the candidate churn@8 fails: ValueError: the worker's reply to a shadow has the wrong form",
         "the candidate churn@9 fails: ValueError: no number",
     ]
-    assert bench.figures()["requests", "candidate", "error"] == 5
+    assert bench.figures()["requests", "candidate", "error"] == 6
 
 
 @pytest.mark.asyncio

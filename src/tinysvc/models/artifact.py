@@ -36,7 +36,8 @@ class Artifact:
             the workers of the pool end first, and their jobs wait in its queue until the new version is ready.
         allow_pickle: Whether the artifact may hold pickles, which run code when they are loaded.
         shadow: Candidate: the fraction of requests that are computed with it, too, after their response: see "Models"
-            in the docs. Only where a worker is idle and another one stays so; clients notice nothing.
+            in the docs. Only where a worker is idle and another one stays so; clients notice nothing. The handler runs
+            once more, so it must not change anything outside of its worker.
         compare: Gets the content of the response and that of the candidate's response, in a worker: what a JSON
             content means, a text, or bytes. The number that it returns is shown as the difference.
         share: Candidate: the fraction of requests that get its response.

@@ -15,7 +15,6 @@ import orjson
 
 from ..binding.inputs import Body
 from ..core.errors import UnencodableResult
-from ..core.request_context import route_name
 from ..pool.frames import ErrorText
 from ..pool.program import JobFunction, Reply
 from ..pool.remote_errors import error_text
@@ -69,7 +68,6 @@ def _response(
     respond: JobFunction, endpoint: Endpoint, message: ShadowMessage, body: Body
 ) -> tuple[ResponseHead | None, bytes | ErrorText]:
     """The head and the content of the candidate's response, or None and its error."""
-    route_name.set(f"shadow of {message.request.method} {endpoint.path}")
     if endpoint.batch is None:
         reply = respond(message.request, body)
         head, content = reply.meta, reply.body

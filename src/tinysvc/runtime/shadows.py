@@ -14,7 +14,7 @@ from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
-from ..core.errors import DeadlineExceeded, PoolError, WorkerDied
+from ..core.errors import DeadlineExceeded, PoolError, RemoteError, WorkerDied
 from ..core.requests import Request
 from ..core.responses import Handler, Response
 from ..pool.arena import BIG
@@ -110,7 +110,7 @@ class Shadows:
                 request.path_params,
                 [line for line in request.headers.raw if line[0] != b"accept-encoding"],
                 request.peer._replace(upgrade=None),
-                request.id,
+                f"{request.id}/shadow",  # in the log lines of the handler
                 request.resources,
                 None if self._timeout is None else monotonic() + self._timeout,
             ),
@@ -134,6 +134,8 @@ class Shadows:
                 return
             self._pool.submit_job(job)
             reply = await job.future
+            if type(reply.meta) is not ShadowReply:
+                raise RemoteError("ValueError", "the worker's reply to a shadow has the wrong form", "")
             self._note(reply.meta, version, seconds)
         except asyncio.CancelledError:
             self._pool.abandon(job, even_running=True)
