@@ -93,6 +93,11 @@ def test_file_types_are_those_of_magika(url: str, store: Path) -> None:
         assert found == {"type": str(expected.dl.label), "probability": pytest.approx(expected.score, abs=1e-3)}
 
 
+def test_disagreement_is_the_share_of_other_labels() -> None:
+    red, blue = {"label": "red", "probability": 0.9}, {"label": "blue", "probability": 0.6}
+    assert classifier.disagreement([red, red, blue, blue], [red, blue, blue, blue]) == 0.25
+
+
 def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(filetypes, "MISSING", "This needs onnxruntime: pip install 'tinysvc[onnx]'")
     with pytest.raises(HTTPError, match="501 This needs onnxruntime"):

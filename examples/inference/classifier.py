@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     Floats = NDArray[numpy.float64]
 
 REFERENCE = "classifier@production"
+CANDIDATE = "classifier@staging"
 
 
 @dataclass
@@ -59,9 +60,21 @@ def is_sane(network: Network | None) -> bool:
     return found.shape == (1, len(network.labels)) and bool(numpy.isfinite(found).all())
 
 
+def disagreement(served: Any, candidate: Any) -> float:
+    """The share of the rows whose label the candidate would change: the dashboard shows its mean."""
+    pairs = list(zip(served, candidate, strict=True))
+    return sum(one["label"] != other["label"] for one, other in pairs) / len(pairs)
+
+
 @cpu_resource(shared=True, check=is_sane)
-def network(folder: Annotated[Path | None, Artifact(REFERENCE)]) -> Network | None:
-    """Read once for all workers. None before the first version is published."""
+def network(
+    folder: Annotated[Path | None, Artifact(REFERENCE), Artifact(CANDIDATE, shadow=0.2, compare=disagreement)],
+) -> Network | None:
+    """Read once for all workers. None before the first version is published.
+
+    A fifth of the requests are computed with the version in staging, too, when workers are idle: before its promotion,
+    the dashboard compares the two.
+    """
     return Network.read(folder) if folder and numpy else None
 
 
