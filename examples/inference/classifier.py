@@ -60,10 +60,10 @@ def is_sane(network: Network | None) -> bool:
     return found.shape == (1, len(network.labels)) and bool(numpy.isfinite(found).all())
 
 
-def disagreement(served: Any, candidate: Any) -> float:
+def disagreement(served: list[dict[str, Any]], candidate: list[dict[str, Any]]) -> float:
     """The share of the rows whose label the candidate would change: the dashboard shows its mean."""
-    pairs = list(zip(served, candidate, strict=True))
-    return sum(one["label"] != other["label"] for one, other in pairs) / len(pairs)
+    changed = sum(bool(one["label"] != other["label"]) for one, other in zip(served, candidate, strict=True))
+    return changed / len(served)
 
 
 @cpu_resource(shared=True, check=is_sane)
