@@ -41,6 +41,7 @@ with refuse_shadowing():
 if TYPE_CHECKING:
     from .core.pool_settings import Pool
     from .executor import ProcessPoolExecutor
+    from .grpc.field import Field
     from .models.artifact import Artifact
     from .models.models import Models
     from .runtime.background import Background
@@ -73,6 +74,7 @@ __all__ = [
     "DeadlineExceeded",
     "Event",
     "EventStream",
+    "Field",
     "Form",
     "HTTPError",
     "Handler",
@@ -114,6 +116,7 @@ _ON_DEMAND = {
     "Accepted": "runtime.submit",
     "Artifact": "models.artifact",
     "Background": "runtime.background",
+    "Field": "grpc.field",
     "Job": "runtime.job",
     "Models": "models.models",
     "Pool": "core.pool_settings",

@@ -7,16 +7,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, make_dataclass
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
-from enum import Enum, IntEnum
-from typing import Any, Generic, Literal, NamedTuple, NotRequired, TypedDict, TypeVar
+from enum import Enum, IntEnum, IntFlag
+from ipaddress import IPv4Address
+from typing import Annotated, Any, Generic, Literal, NamedTuple, NewType, NotRequired, TypedDict, TypeVar
 
 import attrs
 import msgspec
+import numpy
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, HttpUrl, computed_field
+from pydantic import Field as ModelField
+from typing_extensions import TypeAliasType
+from typing_extensions import TypedDict as TypedDictOfExtensions
 
 from rpc_cases import codec_of, handler_of, schema_of, sent
-from tinysvc import ConfigurationError
+from tinysvc import ConfigurationError, Event
+from tinysvc.grpc.descriptors import message_class
+from tinysvc.grpc.field import Field
+from tinysvc.grpc.shapes import VALUE, Leaf
 
 T = TypeVar("T")
 
@@ -80,6 +88,57 @@ class Model(BaseModel):
     number: Decimal
     colors: set[Color]
     other: Model | None = None
+
+
+class Kind(BaseModel):
+    kind: Literal["a"] = "a"
+    x: int
+
+
+class OtherKind(BaseModel):
+    kind: Literal["b"] = "b"
+    x: int
+
+
+class Web(BaseModel):
+    url: HttpUrl
+    address: IPv4Address
+    either: Kind | OtherKind = ModelField(discriminator="kind")
+
+
+class Computed(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    width: int
+    height: int = ModelField(2, alias="Height")
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def area(self) -> int:
+        return self.width * self.height
+
+
+class ModelPage(BaseModel, Generic[T]):
+    items: list[T]
+
+
+@dataclass
+class Holder(Generic[T]):
+    one: T
+    all: list[T]
+
+
+class Generated(TypedDictOfExtensions, Generic[T]):
+    x: T
+
+
+class Access(IntFlag):
+    READ = 1
+    WRITE = 2
+
+
+Json = TypeAliasType("Json", "str | int | list[Json] | dict[str, Json]")
+Nested = TypeAliasType("Nested", "list[Nested]")
+UserId = NewType("UserId", int)
 
 
 class Page(msgspec.Struct, Generic[T], rename="camel"):
@@ -170,6 +229,23 @@ MODEL = Model(at=NOW, took=timedelta(microseconds=-1), data=b"x", number=Decimal
         (Model, MODEL),
         (list[Model], [MODEL, MODEL.model_copy(update={"other": MODEL})]),
         (Model | None, None),
+        (Kind | OtherKind, OtherKind(x=1)),
+        (list[Kind | OtherKind], [OtherKind(x=1), Kind(x=2)]),
+        (Web, Web(url=HttpUrl("http://a/b"), address=IPv4Address("1.2.3.4"), either=OtherKind(x=1))),
+        (ModelPage[int], ModelPage[int](items=[1])),
+        (Computed, Computed(width=3, Height=2)),
+        (Holder[str | None], Holder(None, ["a", None])),
+        (Holder[Holder[int]], Holder(Holder(1, []), [])),
+        (Generated[int], {"x": 1}),
+        (Access, Access.WRITE),
+        (Json, {"a": [1, "x", {"b": []}]}),
+        (Nested, [[], [[]]]),
+        (list[UserId], [UserId(7)]),
+        (int | float, 3.5),
+        (str | list[str] | dict[str, int], {"a": 1}),
+        (tuple[()], ()),
+        (memoryview, memoryview(b"x")),
+        (Event, Event("a", id="3")),
     ],
 )
 def test_value_comes_back_as_it_was_sent(annotation: Any, value: Any) -> None:
@@ -190,10 +266,17 @@ def test_default_of_a_parameter_fills_an_absent_field() -> None:
     [
         (dict[tuple[int, int], int], "use keys of text"),
         (complex, "has no type in protobuf"),
+        (
+            TypedDict("Dashed", {"a-b": int}),  # type: ignore[operator]
+            "Dashed.a-b: 'a-b' is no name for a field",
+        ),
+        (make_dataclass("Größe", [("x", int)]), "name the class in ASCII"),
+        (Enum("Unit", [("Ä", "a")]), "Unit.Ä has no value of an enum"),
     ],
 )
 def test_type_without_a_mapping_is_refused_at_start_up(annotation: Any, detail: str) -> None:
-    with pytest.raises(ConfigurationError, match=rf"handle \(.*rpc_cases.py:.*its result: .*{detail}"):
+    place = r"handle \(.*rpc_cases.py:.*cannot be served over gRPC: its result: "
+    with pytest.raises(ConfigurationError, match=f"{place}.*{detail}"):
         schema_of(handler_of(int, result=annotation))
 
 
@@ -209,3 +292,39 @@ def test_values_of_an_enum_whose_names_are_the_same_to_protoc_get_a_number() -> 
     (file,) = schema_of(handler_of(kind)).proto_files
     assert file.enums["Kind"].values == {"KIND_UNSPECIFIED": 0, "KIND_A": 1, "KIND_A_2": 2, "KIND_KIND_A": 3}
     assert [sent(kind, each) for each in kind] == list(kind)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "detail"),
+    [
+        (Annotated[datetime, msgspec.Meta(tz=False)], "leave out tz=False"),
+        (Annotated[int | str, Field(7)], "one number to the several fields of a union"),
+    ],
+)
+def test_parameter_without_a_mapping_is_refused_at_start_up(annotation: Any, detail: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"its parameter value: .*{detail}"):
+        schema_of(handler_of(annotation))
+
+
+def test_computed_field_is_in_the_message() -> None:
+    codec = codec_of(Computed)
+    reply = message_class(codec.parts.files, "shop.Computed").FromString(
+        codec.encode_result(Computed(width=3, Height=2))
+    )
+    assert (reply.width, reply.height, reply.area) == (3, 2, 6)
+
+
+def test_model_that_writes_another_name_than_it_reads() -> None:
+    class Written(BaseModel):
+        name: int = ModelField(serialization_alias="written")
+
+    assert sent(Written, Written(name=3)) == Written(name=3)
+
+
+def test_results_of_other_libraries_are_converted_as_for_json() -> None:
+    codec = codec_of(int, result=dict[str, list[float]])
+    assert codec.decode_result(codec.encode_result({"a": numpy.array([1.0, 2.0])})) == {"a": [1.0, 2.0]}
+    codec = codec_of(int, result=numpy.ndarray)
+    assert codec.parts.reply.slots[0].kind == Leaf(VALUE)  # type: ignore[union-attr]
+    data = codec.encode_result(numpy.array([[1, 2]]))
+    assert message_class(codec.parts.files, "shop.HandleReply").FromString(data).value.list_value[0][1] == 2

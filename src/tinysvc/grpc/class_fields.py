@@ -28,6 +28,10 @@ class ClassField(NamedTuple):
     annotation: Any
     default: Any
     """The default, REQUIRED or UNKNOWN."""
+    written: str = ""
+    """Its name in a document that the class writes, if that is another one."""
+    is_computed: bool = False
+    """Whether the class writes it and does not read it."""
 
 
 class ClassFields(NamedTuple):
@@ -77,7 +81,7 @@ def is_class_with_fields(kind: Any) -> bool:
         issubclass(kind, msgspec.Struct)
         or hasattr(kind, "__dataclass_fields__")
         or hasattr(kind, "__attrs_attrs__")
-        or typing.is_typeddict(kind)
+        or (issubclass(kind, dict) and hasattr(kind, "__total__"))
         or (issubclass(kind, tuple) and hasattr(kind, "_fields"))
     )
 
@@ -127,8 +131,16 @@ def _of_model(kind: Any) -> Iterator[ClassField]:
             default = REQUIRED
         else:
             default = made_default(info.default_factory) if info.default_factory else info.default
-        alias = info.validation_alias if isinstance(info.validation_alias, str) else info.alias
-        yield ClassField(name, alias or name, annotation, default)
+        key = _read_alias(info) or name
+        yield ClassField(name, key, annotation, default, info.serialization_alias or name)
+    for name, computed in kind.model_computed_fields.items():
+        yield ClassField(name, name, without_aliases(computed.return_type), UNKNOWN, computed.alias or name, True)
+
+
+def _read_alias(info: Any) -> str:
+    alias = info.validation_alias or info.alias
+    choices = getattr(alias, "choices", [alias])
+    return next((each for each in choices if isinstance(each, str)), "")
 
 
 _EVENT = (

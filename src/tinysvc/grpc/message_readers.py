@@ -78,10 +78,11 @@ class Readers:
 
     def _fields(self, shape: MessageShape) -> Callable[[Any], dict[Any, Any]]:
         """The fields by their keys."""
-        direct = [each for each in shape.slots if self._is_direct(each)]
+        slots = [each for each in shape.slots if not each.is_computed]
+        direct = [each for each in slots if self._is_direct(each)]
         is_tagged = shape.tag is not None and shape.plain == "object"
         first: dict[Any, Any] = dict([shape.tag]) if shape.tag is not None and is_tagged else {}
-        others = [self._slot(each) for each in shape.slots if not self._is_direct(each)]
+        others = [self._slot(each) for each in slots if not self._is_direct(each)]
         keys = tuple(each.key for each in direct)
         if len(direct) > 1:
             get = attrgetter(*[each.name for each in direct])

@@ -91,7 +91,7 @@ class Writers:
         if slot.form == "oneof":
             return self._oneof(slot)
         assert slot.kind is not None
-        name, key, write = slot.name, slot.key, self.of(slot.kind)
+        name, key, write = slot.name, slot.written or slot.key, self.of(slot.kind)
         if slot.form == "repeated":
             return _add_items(name, key, write)
         if slot.form == "map":
@@ -114,7 +114,7 @@ class Writers:
         return add
 
     def _oneof(self, slot: Slot) -> Callable[[Any, dict[str, Any]], None]:
-        name, key, is_required = slot.name, slot.key, slot.presence == "required"
+        name, key, is_required = slot.name, slot.written or slot.key, slot.presence == "required"
         members = [(each.name, fits(each), self.of(each.kind)) for each in slot.members if each.kind is not None]
 
         def add(value: Any, found: dict[str, Any]) -> None:
@@ -203,9 +203,9 @@ def _fits_message(shape: MessageShape) -> Callable[[Any], bool]:
     if shape.tag is not None:
         field, tag = shape.tag
         return lambda value: isinstance(value, dict) and value.get(field) == tag
-    keys = {each.key for each in shape.slots}
-    needed = {each.key for each in shape.slots if each.presence != "optional"}
-    fixed = [(each.key, each.accepts) for each in shape.slots if each.accepts is not None]
+    keys = {each.written or each.key for each in shape.slots}
+    needed = {each.written or each.key for each in shape.slots if each.presence != "optional"}
+    fixed = [(each.written or each.key, each.accepts) for each in shape.slots if each.accepts is not None]
     return lambda value: (
         isinstance(value, dict)
         and needed <= value.keys() <= keys

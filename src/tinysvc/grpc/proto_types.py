@@ -6,7 +6,7 @@
     datetime          Timestamp       dict                   map
     timedelta         Duration        T | None, a default    optional
     Literal, UUID, Decimal, date, time  string               any other union  oneof
-    Any               Value           None                   NullValue
+    Any, arrays       Value           None                   NullValue
 
 A field of protobuf cannot hold everything: not None beside a default, not a list of lists, not a list that may be None.
 Such a type becomes a message with one field, `value`: see `Types.wrapper`.
@@ -17,9 +17,10 @@ from __future__ import annotations
 import datetime
 import decimal
 import enum
+import os
 import types
 import uuid
-from collections import abc
+from collections import OrderedDict, abc, defaultdict, deque
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -54,8 +55,11 @@ LEAVES: dict[Any, Leaf] = {
     type(None): Leaf(NULL),
 }
 
-LISTS = (list, set, frozenset, abc.Sequence, abc.MutableSequence, abc.Collection, abc.Set, abc.MutableSet, abc.Iterable)
-MAPS = (dict, abc.Mapping, abc.MutableMapping)
+LISTS = (list, set, frozenset, deque, abc.Sequence, abc.MutableSequence, abc.Collection, abc.Set, abc.MutableSet)
+MAPS = (dict, OrderedDict, defaultdict, abc.Mapping, abc.MutableMapping)
+
+_TABLES = ("tolist", "to_list", "to_dicts", "to_pylist", "iterrows")
+"""Methods of arrays and tables; core/encoding.py calls them for JSON."""
 
 _MESSAGES = frozenset({TIMESTAMP, DURATION})
 """Leaves that are messages: they are absent, or have a value."""
@@ -71,7 +75,7 @@ class Types:
     def __init__(self, names: Names) -> None:
         self._names = names
         self._known: dict[Any, MessageShape | EnumShape] = {}
-        self._labels: dict[int, str] = {}
+        self._models = 0  # pydantic models around the present type
 
     # Fields
 
@@ -154,7 +158,7 @@ class Types:
         except TypeError:
             raise _unknown(only) from None
         if isinstance(origin, type) and issubclass(origin, enum.Enum):
-            return self._enum(origin)
+            return INT64 if issubclass(origin, enum.Flag) else self._enum(origin)
         if origin is tuple:
             return self._tuple(only)
         return self._message(only)
@@ -203,7 +207,7 @@ class Types:
         shape.name = self._names.take("".join(labels) + "Tuple")
         return shape
 
-    def _message(self, annotation: Any) -> MessageShape:
+    def _message(self, annotation: Any) -> MessageShape | Leaf:
         if (known := self._known.get(annotation)) is not None:
             assert isinstance(known, MessageShape)
             return known
@@ -211,23 +215,30 @@ class Types:
             declared = fields_of(annotation)
         except Exception as error:
             raise NoMapping(f"{annotation!r} cannot be read: {error}") from error
-        if declared is None:
-            raise _unknown(annotation)
         origin = get_origin(annotation) or annotation
+        if declared is None:
+            if (leaf := scalar_of(origin, in_model=self._models > 0)) is not None:
+                return leaf
+            raise _unknown(annotation)
         shape = MessageShape("", plain=declared.plain, tag=declared.tag, about=_about(origin))
         self._known[annotation] = shape
         arguments = "".join(self.label_of(each) for each in get_args(annotation))
-        shape.name = self._name(camel(origin.__name__) + arguments, origin)
+        shape.name = self._name(message_name(origin.__name__) + arguments, origin)
+        is_model = hasattr(origin, "model_validate_json")
+        self._models += is_model
         for position, field in enumerate(declared.fields):
             shape.slots.append(self._class_slot(field, position, origin, declared.plain == "array"))
+        self._models -= is_model
         separate(shape)
         return shape
 
     def _class_slot(self, field: ClassField, position: int, kind: Any, in_array: bool) -> Slot:
         try:
-            return self.slot(field.name, field.annotation, field.default, position if in_array else field.key)
+            slot = self.slot(field.name, field.annotation, field.default, position if in_array else field.key)
         except NoMapping as error:
             raise NoMapping(f"{kind.__name__}.{field.name}: {error}") from None
+        slot.written, slot.is_computed = field.written, field.is_computed
+        return slot
 
     def wrapper(self, annotation: Any) -> MessageShape:
         """A message with one field, for a value that cannot be an item, a member of a oneof, or absent."""
@@ -300,6 +311,8 @@ def flattened(annotation: Any) -> tuple[list[Any], int]:
         origin = get_origin(part)
         if origin is Annotated:
             inner, *extras = get_args(part)
+            if any(isinstance(each, msgspec.Meta) and each.tz is False for each in extras):
+                raise NoMapping("a datetime without a time zone has no Timestamp in protobuf; leave out tz=False")
             declared = next((each.number for each in extras if isinstance(each, Field)), declared)
             add(inner)
         elif origin in (Union, types.UnionType):
@@ -326,6 +339,36 @@ def is_list_type(annotation: Any) -> bool:
 
 def _is_empty(default: Any) -> bool:
     return default is not UNKNOWN and default is not REQUIRED and default is not None and not default
+
+
+def message_name(name: str) -> str:
+    """The name of a class without the brackets of pydantic's generic classes."""
+    return camel(name) if name.isascii() and not is_identifier(name) else name
+
+
+def scalar_of(kind: Any, *, in_model: bool) -> Leaf | None:
+    """The scalar for a class that JSON has as a text or a number; None if there is none.
+
+    `in_model`: pydantic reads it.
+    """
+    if not isinstance(kind, type):
+        return None
+    if issubclass(kind, os.PathLike) or kind.__module__ == "ipaddress":
+        return STRING
+    if any(hasattr(kind, each) for each in _TABLES):
+        return LEAVES[Any]
+    if not in_model:
+        return None
+    from pydantic import TypeAdapter
+
+    try:
+        found = TypeAdapter(kind).json_schema()["type"]
+    except Exception:  # pydantic cannot read it either
+        return None
+    return _JSON_TYPES.get(found)
+
+
+_JSON_TYPES = {"string": STRING, "integer": INT64, "number": LEAVES[float], "boolean": LEAVES[bool]}
 
 
 def _about(kind: Any) -> str:

@@ -126,6 +126,10 @@ class Slot:
     """An absent field is None."""
     is_member: bool = False
     """Whether it is a member of a oneof."""
+    written: str = ""
+    """The place of its value in the plain value that is written, if that is another one."""
+    is_computed: bool = False
+    """Whether it is written only, and never read."""
 
 
 def named_kinds(*roots: Kind) -> list[MessageShape | EnumShape]:
