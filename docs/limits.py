@@ -23,12 +23,21 @@ from tinysvc.jobs.postgres.store import LEASE, PATIENCE
 from tinysvc.jobs.requests.preferences import MAX_WAIT
 from tinysvc.jobs.sqlite.thread import LOCK_WAIT
 from tinysvc.jobs.states import KEEP_EXPIRED, KEPT_ATTEMPTS
+from tinysvc.models.manifest import MAX_FILES
+from tinysvc.models.pickles import MAX_DEPTH
+from tinysvc.models.retention import KEPT_ENTRIES
+from tinysvc.models.storage import MAX_DOCUMENT
+from tinysvc.models.unpacking import MAX_UNPACKED
 from tinysvc.pool.job_reply import STREAM_HIGH_WATER
+from tinysvc.pool.state import START_LIMIT
+from tinysvc.pool.swaps import HOLD_LIMIT
 from tinysvc.pool.worker_logs import LOG_RATE, MAX_LOG_TEXT
 from tinysvc.runtime.batching import MAX_BATCH_BYTES
 from tinysvc.runtime.call_context import MAX_HOPS
 from tinysvc.runtime.call_failures import MAX_PROBLEM
 from tinysvc.runtime.job import MAX_PROGRESS, REPORT_PAUSE
+from tinysvc.runtime.shadows import MOST_KILLS
+from tinysvc.runtime.swap_memory import CRASHES, LONGEST_PAUSE, WINDOW
 from tinysvc.runtime.tracing import LAST_SENDING
 from tinysvc.runtime.worker_tracing import SPAN_RATE
 from tinysvc.service.job_options import MAX_PAUSE
@@ -446,6 +455,66 @@ GROUPS["Models and other artifacts"] = [
         "models_interval",
         "a new version is served so much later",
         "one small request to the store for each alias; the times are random, so that servers do not ask together",
+    ),
+    Limit(
+        "start of a worker, with the load of its models",
+        "",
+        "the start has failed; a new version is given up",
+        "a model of many GiB from a slow disk",
+        value=f"{START_LIMIT:g} s",
+    ),
+    Limit(
+        "crashes of a new version, more than the old one had",
+        "",
+        "back to the old version",
+        "one crash may be the fault of its request",
+        value=f"{CRASHES} in {WINDOW:g} s",
+    ),
+    Limit(
+        "jobs that hold an old version while another one waits for its memory",
+        "",
+        "they are killed",
+        "endless streams must not block every later version",
+        value=f"{HOLD_LIMIT:g} s",
+    ),
+    Limit(
+        "pause between two attempts to fetch a version",
+        "",
+        "it does not grow further",
+        "a store that is back is noticed soon",
+        value=f"{LONGEST_PAUSE:g} s",
+    ),
+    Limit(
+        "workers that the shadows of one candidate may end",
+        "",
+        "the candidate gets no more shadows",
+        "each costs the pool a new worker",
+        value=str(MOST_KILLS),
+    ),
+    Limit("files of a version", "", "refused", "their manifest is read whole", value=f"{MAX_FILES:,}"),
+    Limit(
+        "a manifest, or an entry of an alias", "", "not read", "room for all files", value=shown("_size", MAX_DOCUMENT)
+    ),
+    Limit(
+        "containers in containers, in the search for pickles",
+        "",
+        "the file counts as a pickle",
+        "nobody packs a model more often",
+        value=str(MAX_DEPTH),
+    ),
+    Limit(
+        "bytes that are unpacked of one file, in the search for pickles",
+        "",
+        "the file counts as a pickle",
+        "it takes about ten seconds",
+        value=shown("_size", MAX_UNPACKED),
+    ),
+    Limit(
+        "entries of an alias",
+        "",
+        "a sweep removes the oldest ones",
+        "its history, and what rollbacks restore",
+        value=str(KEPT_ENTRIES),
     ),
 ]
 GROUPS["Forms, files and sockets"] = [
