@@ -10,14 +10,17 @@ from typing import Any, cast
 from tinysvc.client.services import Services
 from tinysvc.core.settings import Settings
 from tinysvc.grpc.rpc_metrics import RpcMetrics
+from tinysvc.runtime.artifact_metrics import artifact_metrics
 from tinysvc.runtime.caching import ResponseCache
 from tinysvc.runtime.call_metrics import CallMetrics
 from tinysvc.runtime.candidate_metrics import CandidateMetrics
 from tinysvc.runtime.durable_jobs import DurableJobs, EndedAttempt
 from tinysvc.runtime.durable_metrics import DurableMetrics
+from tinysvc.runtime.model_swaps import ModelSwaps
 from tinysvc.runtime.pool_metrics import PoolMetrics
 from tinysvc.runtime.process_metrics import LoopLag, process_metrics
 from tinysvc.runtime.request_metrics import RequestMetrics
+from tinysvc.runtime.served_artifacts import ServedArtifacts
 from tinysvc.runtime.service_metrics import cache_metrics
 from tinysvc.runtime.tracing import Tracing
 from tinysvc.server.connections import Connections
@@ -50,6 +53,8 @@ async def _all_metrics() -> Snapshot:
     CandidateMetrics(registry)
     CallMetrics(registry, Services({}, settings))
     durable = DurableMetrics(registry, cast(DurableJobs, _NoJobs()), [])
+    swaps = ModelSwaps(ServedArtifacts(settings, {}), 0)
+    registry.add_source(lambda: artifact_metrics(swaps))
     registry.add_source(lambda: cache_metrics(ResponseCache(0)))
     registry.add_source(process_metrics)
     spans = SpanQueue(lambda batch: "", "")

@@ -49,6 +49,19 @@ async def test_stream_closed_early_abandons_its_job() -> None:
     assert len(abandoned) == 1
 
 
+@pytest.mark.parametrize("is_short", [True, False])
+@pytest.mark.asyncio
+async def test_end_is_reported_once_also_of_a_stream_that_has_ended(is_short: bool) -> None:
+    stream = JobStream(unittest.mock.Mock(), lambda: None)
+    report = unittest.mock.Mock()
+    error = ValueError("half-way")
+    steps = [lambda: stream.call_at_end(report), lambda: stream.end(error)]
+    for step in reversed(steps) if is_short else steps:
+        step()
+    stream.end(None)
+    report.assert_called_once_with(error)
+
+
 def test_result_that_cannot_be_unpickled_is_a_remote_error() -> None:
     assert unpickled(JobReply([], pickle.dumps(7))) == 7
     with pytest.raises(RemoteError, match="the result cannot be unpickled"):

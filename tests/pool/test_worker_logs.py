@@ -223,6 +223,11 @@ def test_no_field_can_forge_a_line(lines: io.StringIO, field: str, text: str) ->
     assert all(line.isprintable() for line in more)
 
 
+def test_record_names_the_artifact_of_its_worker(lines: io.StringIO, caplog: pytest.LogCaptureFixture) -> None:
+    log_record(3, "default", changed(), "churn@8")
+    assert '"pool":"default","artifact":"churn@8"' in JsonFormatter().format(caplog.records[0])
+
+
 def test_extra_fields_replace_nothing(lines: io.StringIO, caplog: pytest.LogCaptureFixture) -> None:
     extra = b'{"row":17,"msg":"x","worker":9,"getMessage":1,"tinysvc_source":{},"note":"a\\nERROR forged"}'
     log_record(3, "default", changed(extra=extra, job_id="a1", attempt=2))

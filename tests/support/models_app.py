@@ -24,6 +24,10 @@ def number(model: Annotated[Path, Artifact("churn@production")]) -> int:
         return 666
     if text == "hangs":
         time.sleep(100)
+    if text == "memory":
+        raise MemoryError("no room")
+    if text == "exits":
+        os._exit(3)
     return int(text)
 
 

@@ -42,6 +42,8 @@ class RecordSource(Struct, kw_only=True, gc=False):
     span_id: str = ""
     worker: int = 0
     pool: str = ""
+    artifact: str = ""
+    """The versions of the artifacts that the worker has open, as in "churn@8"."""
     job_id: str = ""
     """Of a durable job."""
     attempt: int = 0

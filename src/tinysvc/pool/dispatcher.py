@@ -252,7 +252,7 @@ class Dispatcher(WorkerProcesses):
                 now = self._now()
             self._carry_out(self.scheduler.done(worker, reply, now, head.memory))
         elif isinstance(head, frames.LogRecord):
-            log_record(worker.number, self.name, head.fields)
+            log_record(worker.number, self.name, head.fields, worker.generation.label)
         elif isinstance(head, frames.Report):
             if self.on_report is not None:
                 self.on_report(worker.number, head.fields)

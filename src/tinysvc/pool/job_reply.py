@@ -42,7 +42,7 @@ class JobStream:
         self._paused = False
         self._ended = False
         self._error: Exception | None = None
-        self.on_end: Callable[[Exception | None], object] | None = None  # called once, when no more pieces come
+        self._on_end: Callable[[Exception | None], object] | None = None
         self._waiter: asyncio.Future[None] | None = None
 
     def feed(self, piece: bytes) -> None:
@@ -58,10 +58,17 @@ class JobStream:
         if self._ended:
             return
         self._ended, self._error = True, error
-        if self.on_end is not None:
-            self.on_end(error)
+        if self._on_end is not None:
+            self._on_end(error)
         self._resume()
         self._wake()
+
+    def call_at_end(self, function: Callable[[Exception | None], object]) -> None:
+        """Call `function` once, with the error or None, when no more pieces come: at once if the stream has ended."""
+        if self._ended:
+            function(self._error)
+        else:
+            self._on_end = function
 
     def _resume(self) -> None:
         if self._paused:

@@ -170,10 +170,16 @@ def _utf8(text: str) -> str:
 # In the server
 
 
-def log_record(worker: int, pool: str, fields: Any) -> None:
+def log_record(worker: int, pool: str, fields: Any, generation: str = "") -> None:
     """Write a record that `forward_logs` has sent, with the server's logger of that name. Never raises.
 
     The record has the attributes worker, pool, request_id and route. Its message shows them, too.
+
+    Args:
+        worker: Number of the worker.
+        pool: Name of its pool.
+        fields: Its message.
+        generation: Label of its program: the versions of the artifacts that it has open.
     """
     try:
         checked = msgspec.convert(fields, LogFields)
@@ -184,7 +190,7 @@ def log_record(worker: int, pool: str, fields: Any) -> None:
     level = min(max(checked.level, 1), logging.CRITICAL)  # a logger caches each level that isEnabledFor sees
     if logger.isEnabledFor(level):
         try:
-            logger.handle(_record(logger, level, worker, pool, checked))
+            logger.handle(_record(logger, level, worker, pool, checked, generation))
         except Exception:  # in a filter or a record factory of the author's: the caller logs nothing itself
             failed = logging.LogRecord(checked.name, level, "", 0, checked.message[:MAX_LOG_TEXT], (), None)
             logging.NullHandler().handleError(failed)
@@ -202,9 +208,11 @@ def _logger(name: str) -> logging.Logger:
     return root
 
 
-def _record(logger: logging.Logger, level: int, worker: int, pool: str, fields: LogFields) -> logging.LogRecord:
+def _record(
+    logger: logging.Logger, level: int, worker: int, pool: str, fields: LogFields, generation: str
+) -> logging.LogRecord:
     name, path, function = map(one_line, (fields.name, fields.pathname, fields.function))
-    source, worker_name = _source(worker, pool, fields), _worker_name(worker, pool)
+    source, worker_name = _source(worker, pool, fields, generation), _worker_name(worker, pool)
     where = ", ".join(filter(None, (worker_name, source.place())))
     first, newline, more = indented(source.message).partition("\n")
     message = f"{first} [{where}]{newline}{more}"
@@ -222,7 +230,7 @@ def _record(logger: logging.Logger, level: int, worker: int, pool: str, fields: 
     return record
 
 
-def _source(worker: int, pool: str, fields: LogFields) -> RecordSource:
+def _source(worker: int, pool: str, fields: LogFields, generation: str) -> RecordSource:
     identity, route, trace, span, job = map(
         one_line, (fields.request_id, fields.route, fields.trace_id, fields.span_id, fields.job_id)
     )
@@ -234,6 +242,7 @@ def _source(worker: int, pool: str, fields: LogFields) -> RecordSource:
         span_id=span,
         worker=worker,
         pool=pool,
+        artifact=generation,
         job_id=job,
         attempt=fields.attempt,
         exception=fields.exception[-MAX_LOG_TEXT:],

@@ -221,8 +221,12 @@ class CachedRoute:
         stored = StoredResponse(
             response.status, headers, response.content_type, bytes(content), now, now + self._seconds
         )
-        self._cache.put(key, stored)
+        self._cache.put(self._entry_key(key, response), stored)
         return response, stored
+
+    def _entry_key(self, key: Hashable, response: Response) -> Hashable:
+        """The key under which the response to a request with this key is stored."""
+        return key
 
 
 def _is_for_all(response: Response) -> bool:

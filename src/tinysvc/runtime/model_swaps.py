@@ -61,6 +61,8 @@ class ModelSwaps:
         self.pools: list[ArtifactPool] = []
         self.outcomes: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
         self.looks = AliasLooks(artifacts)
+        self.since = monotonic()
+        """When the server began to look at the aliases (time.monotonic)."""
         self._interval = interval
         self._failed = FailedStates()
         self._refused = RefusedVersions()

@@ -33,6 +33,7 @@ from .open_resources import Scope
 if TYPE_CHECKING:
     from .caching import ResponseCache
     from .messages import Messages
+    from .served_artifacts import ServedArtifacts
 
 
 class RouteHandlers:
@@ -57,6 +58,7 @@ class RouteHandlers:
         self._limits: dict[Plan, IoLimit] = {}
         self.response_cache: ResponseCache | None = None  # of all routes with cache=
         self.unstarted_streams = UnstartedStreams()
+        self.artifacts: ServedArtifacts | None = None
 
     def io_handler(self, plan: Plan, resources: Mapping[str, Any]) -> Handler:
         """The function of an io route, its compression and its `on_disconnect`."""
@@ -166,9 +168,13 @@ class RouteHandlers:
             )
         self.response_cache = self.response_cache or ResponseCache(self._settings.max_cache_size)
         vary, private = read_by(plan.request_resources, {*plan.server_resources, *plan.request_resources})
-        return CachedRoute(
-            handler, route, self.response_cache, binder.headers, self._settings.compress, vary=vary, private=private
-        )
+        arguments = handler, route, self.response_cache, binder.headers, self._settings.compress
+        if plan.artifacts and self.artifacts is not None:
+            from .artifact_caching import VersionedCachedRoute
+
+            served = self.artifacts.label_of(plan)
+            return VersionedCachedRoute(*arguments, served=served, vary=vary, private=private)
+        return CachedRoute(*arguments, vary=vary, private=private)
 
 
 def message_binder(plan: Plan, messages: Messages) -> MessageBinder:

@@ -215,6 +215,7 @@ class RunningService:
 
         self.artifacts = ServedArtifacts(self.settings, wanted_by(self.plans))
         await self.artifacts.open(stack)
+        self._handlers.artifacts = self.artifacts
         self.swaps = ModelSwaps(self.artifacts, self.settings.models_interval)
         if any(plan.candidate for plan in self.plans):
             from .candidates import Candidates
@@ -292,7 +293,8 @@ class RunningService:
         if self.tracing is not None:
             from .traced_jobs import TracedJobs  # imported only with traces
 
-            tracing = TracedJobs(self.tracing.queue, name, [each.path for each in endpoints])
+            paths = [each.path for each in endpoints]
+            tracing = TracedJobs(self.tracing.queue, name, paths, has_artifacts=has_artifacts)
             if isinstance(pool, ProcessPoolExecutor):
                 pool.take_reports(self.tracing.reports_of(name))
         shares_pool = any(plan.route.durable is None for plan in plans)

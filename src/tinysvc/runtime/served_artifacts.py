@@ -29,6 +29,7 @@ from ..models.opening import open_store
 from ..models.references import Reference, parse_reference
 from ..models.store import ModelStore
 from ..service.plan import Plan
+from .artifact_labels import joined_labels
 from .swap_turns import SwapTurns
 
 if TYPE_CHECKING:
@@ -119,6 +120,21 @@ class ServedArtifacts:
         """The version that this process serves under a reference; None for an artifact that it does not take."""
         version = self.versions.get(reference)
         return None if version is None else version.version
+
+    def label_of(self, plan: Plan) -> Callable[[], str]:
+        """A function that returns the versions that the route serves now, as its workers write them in X-Artifact."""
+        references = {each.artifact.reference for taken in plan.artifacts.values() for each in taken.values()}
+        known: Versions | None = None
+        label = ""
+
+        def current() -> str:
+            nonlocal known, label
+            if known is not self.versions:  # `note_served` replaces it
+                known = self.versions
+                label = joined_labels(known[each] for each in references if each in known)
+            return label
+
+        return current
 
     # In a thread
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ..pool.external import ExternalPool
     from .caching import ResponseCache
     from .durable_jobs import DurableJobs
+    from .model_swaps import ModelSwaps
 
 
 class Measured(Protocol):
@@ -36,6 +37,7 @@ class Measured(Protocol):
 
     pools: list[ProcessPoolExecutor | ExternalPool]
     durable: DurableJobs | None
+    swaps: ModelSwaps | None
 
     @property
     def response_cache(self) -> ResponseCache | None:
@@ -68,6 +70,10 @@ class ServiceMetrics:
         if running.durable is not None:
             durable = DurableMetrics(registry, running.durable, running.durable_routes())
             stack.push_async_callback(durable.stop)
+        if (swaps := running.swaps) is not None:
+            from .artifact_metrics import artifact_metrics  # imported only where a resource takes an artifact
+
+            registry.add_source(lambda: artifact_metrics(swaps))
         registry.add_source(lambda: cache_metrics(running.response_cache))
         registry.add_source(process_metrics)
         stack.callback(LoopLag(registry).stop)

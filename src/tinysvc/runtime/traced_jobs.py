@@ -24,6 +24,7 @@ from ..pool.job_reply import JobReply, JobStream
 from ..pool.state import Job
 from ..telemetry.recorded_spans import RecordedSpan, Recorder, recorded_span
 from ..telemetry.spans import Attributes, SpanLink
+from .artifact_labels import HEADER
 from .cpu_messages import CallMessage, CallReply, DurableMessage, DurableReply, RequestMessage, ResponseHead
 
 Submit = Callable[[Job], Job]
@@ -36,12 +37,14 @@ class TracedJobs:
         recorder: Takes the spans.
         pool: Name of the pool.
         routes: The paths of its endpoints, by their numbers.
+        has_artifacts: Its responses may name versions of artifacts.
     """
 
-    def __init__(self, recorder: Recorder, pool: str, routes: Sequence[str]) -> None:
+    def __init__(self, recorder: Recorder, pool: str, routes: Sequence[str], *, has_artifacts: bool = False) -> None:
         self._recorder = recorder
         self._pool = pool
         self._routes = routes
+        self._has_artifacts = has_artifacts
 
     def around(self, submit: Submit) -> Submit:
         """`submit`, which records the jobs of recorded requests. The requests of a batch are recorded one by one."""
@@ -76,7 +79,7 @@ class TracedJobs:
         run.fields.attributes.update(attributes)
         target = meta.request if type(meta) is DurableMessage else meta
         target.headers = with_trace(target.headers, context, keep_state=attempt is None)
-        ending = _Ending(self._recorder, run, attempt, f"queue {self._pool}", parent, attributes)
+        ending = _Ending(self._recorder, run, attempt, f"queue {self._pool}", parent, attributes, self._has_artifacts)
         try:
             submit(job)
         except BaseException as error:
@@ -111,6 +114,7 @@ class _Ending:
         queue: str,
         parent: TraceContext,
         attributes: Attributes,
+        has_artifacts: bool,
     ) -> None:
         self._recorder = recorder
         self._run = run
@@ -118,6 +122,7 @@ class _Ending:
         self._queue_name = queue
         self._parent = parent
         self._attributes = attributes
+        self._has_artifacts = has_artifacts
 
     def refused(self, error: BaseException) -> None:
         """The pool has not taken it."""
@@ -138,12 +143,20 @@ class _Ending:
             self._queue(started_at).end(started_at)
         self._run.fields.start = started_at
         stream = None if error is not None else future.result().body
+        if self._has_artifacts and error is None:
+            self._note_artifact(future.result().meta)
         if isinstance(stream, JobStream):
-            stream.on_end = self._stream_ended
+            stream.call_at_end(self._stream_ended)
         elif error is not None:
             self._end(error, ended_at)
         else:
             self._end_with(future.result().meta, ended_at)
+
+    def _note_artifact(self, reply: Any) -> None:
+        """Note the versions that the worker has open."""
+        for name, value in getattr(reply, "headers", ()):
+            if name == HEADER:
+                self._run.fields.attributes["tinysvc.artifact"] = value
 
     def _stream_ended(self, error: BaseException | None) -> None:
         self._end(error, time.time_ns())

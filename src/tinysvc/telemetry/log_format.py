@@ -20,7 +20,7 @@ from ..core.log_records import SOURCE, RecordSource, extra_of, json_object, sour
 
 FIELDS = (
     *("time", "level", "logger", "message", "process", "request_id", "route", "trace_id", "span_id"),
-    *("worker", "pool", "job_id", "attempt", "exception"),
+    *("worker", "pool", "artifact", "job_id", "attempt", "exception"),
 )
 """The fields of a JSON line, in their order. Fields without a value are left out."""
 
@@ -84,6 +84,7 @@ class JsonFormatter(logging.Formatter):
             "span_id": source.span_id,
             "worker": source.worker,
             "pool": source.pool,
+            "artifact": source.artifact,
             "job_id": source.job_id,
             "attempt": source.attempt,
             "exception": _cut(exception),
