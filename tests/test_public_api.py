@@ -43,6 +43,8 @@ HANDED_OUT = frozenset(
         *("BindingError", "JobRefused", "RemoteError", "TinysvcError", "WorkerDied", "WorkerStartError"),
         *("ConfigurationError", "UnencodableResult"),
         *("BudgetExhausted", "CallFailed", "CallRefused", "CallTimeout", "CallUnavailable", "Call"),
+        *("ModelsError", "UnknownVersion", "AliasMoved", "PublicationRefused", "VersionRefused", "PickleRefused"),
+        *("StoreUnavailable", "StoreReadOnly", "BlocksEventLoop", "Publication", "Manifest", "AliasEntry"),
         *("Accepted", "Submit", "StaleAttempt", "NotSaved", "UnreadableSave"),
     ]
 )
@@ -58,9 +60,12 @@ WITHOUT_EXAMPLE = frozenset(
     [
         *("DeadlineInQueue", "JobRefused", "NoWorkers", "PoolClosed", "UnencodableResult"),
         *("CallRefused", "CallTimeout", "CallUnavailable", "UnreadableSave"),
+        *("UnknownVersion", "PublicationRefused", "VersionRefused", "PickleRefused", "BlocksEventLoop"),
+        *("StoreUnavailable", "StoreReadOnly", "Publication", "Manifest", "AliasEntry", "ModelsError"),
     ]
 )
-"""Errors that are caught as the others are: `PoolError`, `HTTPError` and `CallFailed` show it."""
+"""Errors that are caught as the others are: `PoolError`, `HTTPError`, `CallFailed` and `AliasMoved` show it; and what
+the methods of `Models` return."""
 
 SECTIONS = ("Args", "Attributes", "Returns", "Yields", "Raises", "Example", "Note")
 Function = ast.FunctionDef | ast.AsyncFunctionDef

@@ -43,6 +43,18 @@ class AliasMoved(ModelsError):
 
     Attributes:
         entry: What the alias names now; None if it does not exist.
+
+    Example:
+        ```python
+        from tinysvc import Models
+        from tinysvc.models.errors import AliasMoved
+
+        def promote(version: int, models: Models) -> str:
+            try:
+                return models.move_alias("churn", "production", version, expected=version - 1).by
+            except AliasMoved as error:
+                return f"production has moved to {error.entry.version if error.entry else 'nothing'}"
+        ```
     """
 
     status = 409
