@@ -336,6 +336,20 @@ GROUPS = {
         ),
         Limit("memory kept after a job; 0 for any", "max_memory", "the worker is replaced", "same"),
         Limit("jobs of one worker; 0 for any", "max_jobs", "the worker is replaced", "for libraries that leak"),
+        Limit(
+            "time until a worker is ready; in a swap, also time to load the program",
+            "",
+            "it is killed; at the start the server does not start, in a swap the old version serves on",
+            "models are large, but one that takes ten minutes never ends",
+            value=f"{START_LIMIT:g} s",
+        ),
+        Limit(
+            "time for jobs on a version that has been swapped, while the next swap waits",
+            "",
+            "their workers are killed",
+            "at most two versions are in memory, and a stream without end must not block swaps",
+            value=f"{HOLD_LIMIT:g} s",
+        ),
     ],
     "Calls to other services": [
         Limit(
