@@ -13,7 +13,7 @@ from hypothesis.stateful import invariant, precondition, rule
 from scheduler_machine import AnyOrder
 from scheduler_table import Table
 from tinysvc.pool.backoff import LONGEST_PAUSE
-from tinysvc.pool.generations import GIVEN_UP, HELD_TOO_LONG, GenerationScheduler, SwapState
+from tinysvc.pool.generations import GIVEN_UP, HELD_TOO_LONG, GenerationScheduler, HeldTooLong, SwapState
 from tinysvc.pool.scheduler import ORDERLY_END
 from tinysvc.pool.state import Generation, JobState, SlotState, Worker
 
@@ -189,6 +189,7 @@ def test_job_that_holds_an_old_generation_is_killed() -> None:
     table.do(table.scheduler.kill_generation, table.old, HELD_TOO_LONG)
     assert table.notes.killed == [job.slot]
     table.died(1)
+    assert isinstance(table.notes.settled[job], HeldTooLong)
     assert table.notes.stopped == [table.old]
     assert table.of(table.new) == [2]
 

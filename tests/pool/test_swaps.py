@@ -13,8 +13,9 @@ from jobs import Versioned
 from pools import submit
 from system import descendants, exists, parent, until
 from tinysvc import ProcessPoolExecutor
-from tinysvc.core.errors import PoolClosed, WorkerDied, WorkerStartError
+from tinysvc.core.errors import PoolClosed, WorkerStartError
 from tinysvc.pool import priorities, swaps
+from tinysvc.pool.generations import HeldTooLong
 from tinysvc.runtime.cpu_endpoints import CpuProgram
 
 pytestmark = pytest.mark.usefixtures("nothing_left", "equal_priorities")
@@ -253,7 +254,7 @@ async def test_endless_stream_does_not_block_swaps_for_ever(
             await pool.swap(Versioned("2"))
             assert len(forkservers()) == 2
         await pool.swap(Versioned("3"), drain=drain)
-        with pytest.raises(WorkerDied, match="held an old generation"):
+        with pytest.raises(HeldTooLong, match="held an old generation"):
             async for _ in stream.body:
                 pass
         assert await version(pool) == "3"

@@ -5,21 +5,25 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
 from jobs import Versioned
 from pools import submit
-from system import until
+from system import descendants, until
 from tinysvc import ProcessPoolExecutor
+from tinysvc.core.errors import WorkerStartError
+from tinysvc.pool import forkserver
+from tinysvc.pool.frames import WorkerEnd
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
 def forkserver_pid(pool: ProcessPoolExecutor) -> int:
     """The pid of the forkserver of new workers; 0 while there is none."""
-    forkserver = pool._dispatcher.scheduler.generation.forkserver
-    return int(forkserver._process.pid) if forkserver.is_ready else 0
+    process = pool._dispatcher.scheduler.generation.forkserver
+    return int(process._process.pid) if process.is_ready else 0
 
 
 @pytest.mark.asyncio
@@ -45,3 +49,34 @@ async def test_warnings_of_a_program_are_logged_once(caplog: pytest.LogCaptureFi
         pool._dispatcher._warn(["numpy has started threads"])
         assert pool.warnings == ["numpy has started threads"]
     assert caplog.text.count("numpy has started threads") == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("how", ["killed", "ended"])
+async def test_worker_that_ends_before_it_is_forked_leaves_nothing_behind(how: str) -> None:
+    async with ProcessPoolExecutor(1, program=Versioned("1")) as pool:
+        dispatcher = pool._dispatcher
+        before = len(os.listdir("/dev/fd"))
+        pool.replace(1)
+        successor = dispatcher.scheduler.workers[2]
+        if how == "killed":
+            dispatcher._carry_out(dispatcher.scheduler.kill(successor, "is not wanted", monotonic()))
+        else:
+            dispatcher._on_end(WorkerEnd(2, None, "was lost"))
+        await until(lambda: list(dispatcher.scheduler.workers) == [3] and pool.ready == 1)
+        await until(lambda: len(descendants(os.getpid())) == 2)
+        assert len(os.listdir("/dev/fd")) == before
+
+
+@pytest.mark.asyncio
+async def test_forkserver_that_dies_as_it_is_ready_fails_the_swap(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def kill(pid: int) -> None:
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: not descendants(pid) and len(dispatcher.forkservers) == 1)
+
+    monkeypatch.setattr(forkserver, "restore_priority", kill)
+    async with ProcessPoolExecutor(1, program=Versioned("1")) as pool:
+        dispatcher = pool._dispatcher
+        with pytest.raises(WorkerStartError, match="died when it had loaded"):
+            await pool.swap(Versioned("2"))
+        assert (await submit(pool, None).future).meta[0] == "1"

@@ -179,7 +179,7 @@ class Dispatcher(WorkerProcesses):
     async def swap(self, program: Program, label: str, *, drain: bool) -> None:
         if self.scheduler.closing:
             raise PoolClosed("the pool is shutting down")
-        if self.loop is None:
+        if self.loop is not asyncio.get_running_loop():
             raise RuntimeError(NOT_STARTED)
         await self.swaps.swap(self.program, program, label, drain=drain)
 

@@ -138,6 +138,8 @@ class Forkserver:
             await self._ready
             if low_priority:
                 await restore_priority(self._process.pid)
+                if not self.is_ready:  # it has died meanwhile
+                    raise WorkerStartError("the forkserver died when it had loaded the program")
         except BaseException:
             await self.stop()
             raise

@@ -24,6 +24,7 @@ import enum
 import math
 from typing import Any
 
+from ..core.errors import WorkerDied
 from .crash_loops import CrashLoops
 from .job_queue import Instruction
 from .scheduler import Scheduler
@@ -34,6 +35,10 @@ GIVEN_UP = "is of a generation that was given up"
 
 HELD_TOO_LONG = "held an old generation while a new one waited"
 """Kill reason of a worker whose job did not end in the time that the jobs of an old generation get."""
+
+
+class HeldTooLong(WorkerDied):
+    """500: as WorkerDied; a swap has ended the worker, so another worker may run the job."""
 
 
 class SwapState(enum.Enum):
@@ -100,6 +105,7 @@ class GenerationScheduler(Scheduler):
         self.swap = Swap(self.generation, new, SwapState.RENEWING)
         self.generations.append(new)
         self.generation = new
+        self._crash_loops = CrashLoops()
         for worker in list(self.workers.values()):
             worker.holds_slot = False
             if worker.state is IDLE:
@@ -151,6 +157,10 @@ class GenerationScheduler(Scheduler):
         return super().start_failed(error, now)
 
     # Steps
+
+    def _death(self, worker: Worker, message: str, exit_code: int | None) -> WorkerDied:
+        kind = HeldTooLong if worker.kill_reason == HELD_TOO_LONG else WorkerDied
+        return kind(message, exit_code)
 
     def _adopt(self, swap: Swap, first: Worker) -> None:
         """The first worker of the new generation gets the slot of one of the old generation, which it replaces."""

@@ -208,7 +208,7 @@ class Scheduler(JobQueue[Worker]):
             self._kill(worker, KEPT_RUNNING, now)
         else:  # the kernel cannot end it, or a debugger holds it: go on without it
             worker.deadline, worker.holds_slot = math.inf, False
-            died = WorkerDied(f"worker {worker.number} was killed: it {worker.kill_reason}")
+            died = self._death(worker, f"worker {worker.number} was killed: it {worker.kill_reason}", None)
             self._leave_work(worker, died, now)
 
     # Workers
@@ -248,13 +248,17 @@ class Scheduler(JobQueue[Worker]):
             self._crash_loops.note(job, now)
             self.checks_jobs = True
         after = f", {now - job.started:.3f} s into the job{report}" if job is not None else ""
-        self._leave_work(worker, WorkerDied(f"{how}{after}", exit_code), now)
+        self._leave_work(worker, self._death(worker, f"{how}{after}", exit_code), now)
         worker.state = DYING
         if not worker.started and counts:
             self._start_failed(worker.start_error or how, now)
         self._fill_slots(now)
         self._dispatch(now)
         return self.take()
+
+    def _death(self, worker: Worker, message: str, exit_code: int | None) -> WorkerDied:
+        """The error of the job of a worker that has ended."""
+        return WorkerDied(message, exit_code)
 
     def lost_channel(self, worker: Worker, now: float, protocol_error: str = "") -> list[Instruction]:
         """The worker's channel has closed. Usually its process has ended, and `died` follows."""

@@ -222,7 +222,12 @@ class WorkerProcesses:
                 except BaseException:
                     ours.close()
                     raise
-                worker.generation.forkserver.fork(worker.number, [theirs.fileno(), *channel.worker_files()])
+                if self.scheduler.workers.get(worker.number) is not worker:  # it has ended with its forkserver
+                    channel.close_for_good()
+                elif worker.kill_reason:  # the forkserver did not know it yet
+                    self._on_end(WorkerEnd(worker.number, None, f"was not started: it {worker.kill_reason}"))
+                else:
+                    worker.generation.forkserver.fork(worker.number, [theirs.fileno(), *channel.worker_files()])
         except OSError as error:  # no descriptor is free, for example
             self._on_end(WorkerEnd(worker.number, None, f"could not be started: {error}"))
 

@@ -17,6 +17,7 @@ from tinysvc.core.errors import (
 from tinysvc.jobs.attempts.attempt_ends import Failed, Finished, Released, end_by_error, end_by_reply, no_longer_fits
 from tinysvc.jobs.records import CAUSES, ResultHead
 from tinysvc.pool.frames import ErrorText
+from tinysvc.pool.generations import HeldTooLong
 from tinysvc.pool.job_reply import JobReply
 from tinysvc.runtime.cpu_messages import AttemptFailure, DurableReply
 
@@ -38,6 +39,7 @@ def test_failure_in_the_reply_is_the_end_of_the_attempt() -> None:
     ("error", "cause", "counts", "status"),
     [
         (WorkerDied("worker 1 was killed by SIGKILL"), "worker-died", True, 500),
+        (HeldTooLong("worker 1 held an old generation"), "worker-died", False, 500),
         (DeadlineExceeded("the job ran past its deadline of 1 s"), "deadline", True, 504),
         (DeadlineInQueue("the job waited past its deadline of 1 s"), "not-started", False, 503),
         (QueueFull("9 jobs wait already", 1), "not-started", False, 503),

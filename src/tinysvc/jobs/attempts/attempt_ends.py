@@ -4,7 +4,8 @@ the job in the pool                              the write to the store
 a result                                         finish
 a failure that the worker has classified         fail: for good, or with a further attempt after a pause
 a dead worker, a deadline, an error              fail, with a further attempt after a pause
-no worker for it, or a full queue                fail, with a further attempt; this one does not count
+no worker for it, or a full queue; or a worker
+that a swap has ended                            fail, with a further attempt; this one does not count
 closed pool                                      release: the job is queued, and the attempt does not count
 """
 
@@ -25,6 +26,7 @@ from ...core.errors import (
     WorkerDied,
 )
 from ...core.job_errors import NoLongerFits
+from ...pool.generations import HeldTooLong
 from ...pool.job_reply import JobReply, JobStream
 from ...runtime.cpu_messages import AttemptFailure, DurableReply
 from ...runtime.durable_endpoints import MAX_DETAIL
@@ -97,6 +99,8 @@ def end_by_error(error: Exception) -> AttemptEnd:
     detail = str(error)[:MAX_DETAIL]
     if isinstance(error, NOT_STARTED):
         return Failed("not-started", detail, problem, counts=False)
+    if isinstance(error, HeldTooLong):
+        return Failed("worker-died", detail, problem, counts=False)
     if isinstance(error, WorkerDied):
         return Failed("worker-died", detail, problem)
     if isinstance(error, DeadlineExceeded):
