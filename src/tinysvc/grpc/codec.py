@@ -149,6 +149,7 @@ class Messages:
         self._class = message_class(parts.files, f"{parts.package}.{shape.name}")
         self._read = Readers().message(shape)
         self._write = Writers(parts.files).message(shape)
+        self._shape, self._files = shape, parts.files
         self._is_deep = contains_itself(shape)
 
     def plain(self, data: bytes | memoryview) -> Any:
@@ -163,12 +164,18 @@ class Messages:
             if self._is_deep and len(data) > MAX_DEPTH:
                 self._class.FromString(data)  # protobuf writes what it does not read
         except (TypeError, ValueError) as error:
+            self._write_checked(plain)
             raise Unwritable("", str(error)) from None
         except (DecodeError, EncodeError, RecursionError):
             raise Unwritable(
                 "", f"it is nested deeper than {MAX_DEPTH} messages, which protobuf does not read"
             ) from None
         return data
+
+    @cached_property
+    def _write_checked(self) -> Callable[[Any], Any]:
+        """Finds the place of a value that the message class refuses."""
+        return Writers(self._files, checks_all=True).message(self._shape)
 
 
 class Arguments:

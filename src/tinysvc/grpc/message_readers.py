@@ -1,15 +1,11 @@
-"""Messages as plain values, by their shapes. The function of a shape is built once.
-
-An attribute of a message costs more than an item of a dict, so one `attrgetter` reads all fields that need no
-conversion.
-"""
+"""Messages as plain values, by their shapes. The function of a shape is built once."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from operator import attrgetter
-from typing import Any
+from keyword import iskeyword
+from typing import Any, cast
 
 from .shapes import DURATION, EMPTY, NULL, TIMESTAMP, VALUE, EnumShape, Kind, Leaf, MessageShape, Slot
 
@@ -27,6 +23,15 @@ class Unreadable(Exception):
         super().__init__(place, detail)
         self.place = place
         self.detail = detail
+
+    def inside(self, name: str) -> Unreadable:
+        """The same fault inside a field."""
+        return Unreadable(joined(name, self.place), self.detail)
+
+
+def joined(name: str, place: str) -> str:
+    """The place inside a field: `a.b`, but `a[0]`."""
+    return f"{name}{'' if place[:1] in ('', '[') else '.'}{place}"
 
 
 class Readers:
@@ -77,122 +82,105 @@ class Readers:
         return read_array
 
     def _fields(self, shape: MessageShape) -> Callable[[Any], dict[Any, Any]]:
-        """The fields by their keys."""
-        slots = [each for each in shape.slots if not each.is_computed]
-        direct = [each for each in slots if self._is_direct(each)]
-        is_tagged = shape.tag is not None and shape.plain == "object"
-        first: dict[Any, Any] = dict([shape.tag]) if shape.tag is not None and is_tagged else {}
-        others = [self._slot(each) for each in slots if not self._is_direct(each)]
-        keys = tuple(each.key for each in direct)
-        if len(direct) > 1:
-            get = attrgetter(*[each.name for each in direct])
+        """The fields by their keys: a function with a line for each field, made like those of a dataclass.
 
-            def read(message: Any) -> dict[Any, Any]:
-                found = dict(zip(keys, get(message), strict=True))
-                for add in others:
-                    add(message, found)
-                return found if not first else first | found
+            def read(message):
+                found = {'name': message.name, 'values': message.values[:]}
+                at = ''
+                try:
+                    at = 'items'
+                    found['items'] = read_items(read_2, message.items)
+                except Unreadable as error:
+                    raise error.inside(at) from None
+                return found
 
-            return read
-
-        name, key = (direct[0].name, direct[0].key) if direct else ("", "")
-
-        def read_few(message: Any) -> dict[Any, Any]:
-            found = {**first, key: getattr(message, name)} if name else dict(first)
-            for add in others:
-                add(message, found)
-            return found
-
-        return read_few
-
-    def _is_direct(self, slot: Slot) -> bool:
-        return slot.form == "single" and slot.presence == "implicit" and self.of(slot.kind) is None  # type: ignore[arg-type]
-
-    def _slot(self, slot: Slot) -> Callable[[Any, dict[Any, Any]], None]:
-        """Adds the value of one field."""
-        if slot.form == "oneof":
-            return self._oneof(slot)
-        assert slot.kind is not None
-        name, key, read = slot.name, slot.key, self.of(slot.kind)
-        if slot.form == "repeated":
-            if read is None:
-
-                def add(message: Any, found: dict[Any, Any]) -> None:
-                    found[key] = list(getattr(message, name))
-
+        Names are identifiers (`Types.slot` checks it), and keys are literals.
+        """
+        names: dict[str, Any] = {"Unreadable": Unreadable, "read_items": _read_items, "read_entries": _read_entries}
+        tag = [] if shape.tag is None or shape.plain != "object" else [f"{shape.tag[0]!r}: {shape.tag[1]!r}"]
+        direct, others = [], list[str]()
+        for number, slot in enumerate(each for each in shape.slots if not each.is_computed):
+            if slot.form == "oneof":
+                names[f"members_{number}"] = {each.name: self.of(each.kind) for each in slot.members if each.kind}
             else:
+                assert slot.kind is not None
+                names[f"read_{number}"] = self.of(slot.kind)
+            is_plain = names.get(f"read_{number}") is None
+            if is_plain and _is_unconditional(slot):
+                direct.append(f"{slot.key!r}: {_plain_expression(slot)}")
+            else:
+                others += _lines(slot, number, is_plain)
+        body = [f"found = {{{', '.join([*tag, *direct])}}}"]
+        if others:
+            guarded = [f"    {line}" for line in others]
+            body += ["at = ''", "try:", *guarded, "except Unreadable as error:", "    raise error.inside(at) from None"]
+        source = "\n    ".join(["def read(message):", *body, "return found"])
+        exec(source, names)  # noqa: S102 - see above
+        return cast("Callable[[Any], dict[Any, Any]]", names["read"])
 
-                def add(message: Any, found: dict[Any, Any]) -> None:
-                    items = getattr(message, name)
-                    try:
-                        found[key] = [read(each) for each in items]
-                    except Unreadable as error:
-                        raise _inside_items(error, name, items, read) from None
 
-            return add
-        if slot.form == "map":
+def _plain_expression(slot: Slot) -> str:
+    value = _attribute(slot.name)
+    if slot.form == "single":
+        return value
+    return f"dict({value})" if slot.form == "map" else f"{value}[:]"
 
-            def add_map(message: Any, found: dict[Any, Any]) -> None:
-                entries = getattr(message, name)
-                found[key] = dict(entries) if read is None else {each: read(entries[each]) for each in entries}
 
-            return add_map
-        return self._single(slot, read)
+def _attribute(name: str) -> str:
+    return f"getattr(message, {name!r})" if iskeyword(name) else f"message.{name}"
 
-    def _single(self, slot: Slot, read: Convert | None) -> Callable[[Any, dict[Any, Any]], None]:
-        name, key, is_null = slot.name, slot.key, slot.is_null
-        if slot.presence == "optional":
 
-            def add_optional(message: Any, found: dict[Any, Any]) -> None:
-                if message.HasField(name):
-                    value = getattr(message, name)
-                    found[key] = value if read is None else _read_inside(read, value, name)
-                elif is_null:
-                    found[key] = None
+def _lines(slot: Slot, number: int, is_plain: bool) -> list[str]:
+    """The lines for a field that is converted, or that may be absent."""
+    name, found, value = repr(slot.name), f"found[{slot.key!r}]", _attribute(slot.name)
+    null = ["else:", f"    {found} = None"] if slot.is_null else []
+    if slot.form == "oneof":
+        required = ["else:", "    raise Unreadable('', 'is missing')"] if slot.presence == "required" else []
+        return [
+            f"at = {name}",
+            f"member = message.WhichOneof({name})",
+            "if member is not None:",
+            "    at, value, read = member, getattr(message, member), " + f"members_{number}[member]",
+            f"    {found} = value if read is None else read(value)",
+            *(null or required),
+        ]
+    if slot.form in ("repeated", "map"):
+        read_all = "read_items" if slot.form == "repeated" else "read_entries"
+        return [f"at = {name}", f"{found} = {read_all}(read_{number}, {value})"]
+    assigned = f"{found} = {value if is_plain else f'read_{number}({value})'}"
+    if slot.presence == "optional":
+        return [f"if message.HasField({name}):", f"    at = {name}", f"    {assigned}", *null]
+    if _is_unconditional(slot):
+        return [f"at = {name}", assigned]
+    missing = [f"if not message.HasField({name}):", "    raise Unreadable('', 'is missing')"]
+    return [f"at = {name}", *missing, assigned]
 
-            return add_optional
-        assert read is not None
-        has_presence = not isinstance(slot.kind, EnumShape)
 
-        def add_required(message: Any, found: dict[Any, Any]) -> None:
-            if has_presence and not message.HasField(name):
-                raise Unreadable(name, "is missing")
-            found[key] = _read_inside(read, getattr(message, name), name)
-
-        return add_required
-
-    def _oneof(self, slot: Slot) -> Callable[[Any, dict[Any, Any]], None]:
-        name, key, is_null, is_required = slot.name, slot.key, slot.is_null, slot.presence == "required"
-        readers = {each.name: self.of(each.kind) for each in slot.members if each.kind is not None}
-
-        def add(message: Any, found: dict[Any, Any]) -> None:
-            member = message.WhichOneof(name)
-            if member is not None:
-                value, read = getattr(message, member), readers[member]
-                found[key] = value if read is None else _read_inside(read, value, member)
-            elif is_null:
-                found[key] = None
-            elif is_required:
-                raise Unreadable(name, "is missing")
-
-        return add
+def _is_unconditional(slot: Slot) -> bool:
+    """Whether the attribute has the value of the field also where the field is absent."""
+    if slot.form == "single":
+        return slot.presence == "implicit" or (slot.presence == "required" and isinstance(slot.kind, EnumShape))
+    return slot.form != "oneof"
 
 
 def _read_inside(read: Convert, value: Any, name: str) -> Any:
     try:
         return read(value)
     except Unreadable as error:
-        place = f"{name}.{error.place}" if error.place else name
-        raise Unreadable(place, error.detail) from None
+        raise error.inside(name) from None
 
 
-def _inside_items(error: Unreadable, name: str, items: Any, read: Convert) -> Unreadable:
-    for index, each in enumerate(items):
-        try:
-            read(each)
-        except Unreadable:
-            return Unreadable(f"{name}[{index}].{error.place}".removesuffix("."), error.detail)
-    return error
+def _read_items(read: Convert, items: Any) -> list[Any]:
+    try:
+        return [read(each) for each in items]
+    except Unreadable:
+        for index, each in enumerate(items):
+            _read_inside(read, each, f"[{index}]")
+        raise
+
+
+def _read_entries(read: Convert, entries: Any) -> dict[Any, Any]:
+    return {each: _read_inside(read, entries[each], f"[{each!r}]") for each in entries}
 
 
 def _enum_reader(shape: EnumShape) -> Convert:

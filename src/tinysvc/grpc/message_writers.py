@@ -14,11 +14,17 @@ from typing import Any
 import msgspec
 
 from .descriptors import message_class
-from .message_readers import MAX_WHOLE
+from .message_readers import MAX_WHOLE, joined
 from .shapes import DURATION, NULL, TIMESTAMP, VALUE, EnumShape, Kind, Leaf, MessageShape, Slot
 
 Convert = Callable[[Any], Any]
 """One plain value as the value of a field."""
+
+_MISSING: Any = object()
+_NONE: dict[Any, Any] = {}
+
+_EXACT: dict[str, type] = {"int64": int, "double": float, "bool": bool, "string": str, "bytes": bytes}
+"""The types whose values the constructor of a message takes as they are."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND = timedelta(seconds=1)
@@ -32,12 +38,23 @@ class Unwritable(Exception):
         self.place = place
         self.detail = detail
 
+    def inside(self, name: str) -> Unwritable:
+        """The same fault inside a field."""
+        return Unwritable(joined(name, self.place), self.detail)
+
 
 class Writers:
-    """The functions that make what the constructor of a message takes: dicts, lists and scalars."""
+    """The functions that make what the constructor of a message takes: dicts, lists and scalars.
 
-    def __init__(self, files: bytes) -> None:
+    Args:
+        files: The descriptors.
+        checks_all: Whether each value is checked here, with its place. Otherwise the constructor checks the values of
+            the usual types, which is faster.
+    """
+
+    def __init__(self, files: bytes, *, checks_all: bool = False) -> None:
         self._files = files
+        self._checks_all = checks_all
         self._known: dict[int, Convert] = {}
 
     def of(self, kind: Kind) -> Convert:
@@ -59,63 +76,64 @@ class Writers:
         return inner[0]
 
     def _built(self, shape: MessageShape) -> Convert:
-        adders = [self._slot(each) for each in shape.slots]
-        if shape.plain == "value":
-            (add,) = adders
-            key = shape.slots[0].key
-
-            def write_value(value: Any) -> dict[str, Any]:
-                found: dict[str, Any] = {}
-                add({key: value}, found)
-                return found
-
-            return write_value
-
+        singles = [self._single(each) for each in shape.slots if each.form == "single"]
+        others = [self._several(each) for each in shape.slots if each.form != "single"]
+        key = shape.slots[0].key if shape.plain == "value" else ""
         is_array, skipped = shape.plain == "array", 0 if shape.tag is None else 1
+        is_value = shape.plain == "value"
 
         def write(value: Any) -> dict[str, Any]:
-            if is_array:
+            if is_value:
+                value = {key: value}
+            elif is_array:
                 if not isinstance(value, (list, tuple)):
                     raise Unwritable("", expected(value, "a list"))
                 value = dict(enumerate(value[skipped:]))
             elif not isinstance(value, dict):
                 raise Unwritable("", expected(value, "an object"))
             found: dict[str, Any] = {}
-            for add in adders:
+            for name, key_of, exact, is_optional, is_any, write_one in singles:
+                one = value.get(key_of, _MISSING)
+                if type(one) is exact:
+                    found[name] = one
+                elif one is _MISSING:
+                    if not is_optional:
+                        raise Unwritable(name, "is missing")
+                elif one is not None or is_any or not is_optional:
+                    found[name] = _write_inside(write_one, one, name)
+            for add in others:
                 add(value, found)
             return found
 
         return write
 
-    def _slot(self, slot: Slot) -> Callable[[Any, dict[str, Any]], None]:
+    def _exact(self, kind: Kind | None) -> type | None:
+        """The type of values that the constructor takes and checks."""
+        return _EXACT.get(kind.type) if isinstance(kind, Leaf) and not self._checks_all else None
+
+    def _single(self, slot: Slot) -> tuple[str, str | int, type | None, bool, bool, Convert]:
+        assert slot.kind is not None
+        is_optional, is_any = slot.presence == "optional", slot.kind == Leaf(VALUE)
+        return slot.name, slot.written or slot.key, self._exact(slot.kind), is_optional, is_any, self.of(slot.kind)
+
+    def _several(self, slot: Slot) -> Callable[[Any, dict[str, Any]], None]:
         if slot.form == "oneof":
             return self._oneof(slot)
         assert slot.kind is not None
-        name, key, write = slot.name, slot.written or slot.key, self.of(slot.kind)
+        name, key, write, exact = slot.name, slot.written or slot.key, self.of(slot.kind), self._exact(slot.kind)
         if slot.form == "repeated":
-            return _add_items(name, key, write)
-        if slot.form == "map":
-            return _add_entries(name, key, write, _KEYS[slot.key_kind.type])  # type: ignore[union-attr]
-        is_optional, is_any = slot.presence == "optional", slot.kind == Leaf(VALUE)
-
-        def add(value: Any, found: dict[str, Any]) -> None:
-            if key not in value:
-                if not is_optional:
-                    raise Unwritable(name, "is missing")
-                return
-            one = value[key]
-            if one is None and not is_any and is_optional:
-                return
-            try:
-                found[name] = write(one)
-            except Unwritable as error:
-                raise Unwritable(f"{name}.{error.place}" if error.place else name, error.detail) from None
-
-        return add
+            return _add_items(name, key, write, exact)
+        assert slot.key_kind is not None
+        return _add_entries(name, key, write, _KEYS[slot.key_kind.type])
 
     def _oneof(self, slot: Slot) -> Callable[[Any, dict[str, Any]], None]:
         name, key, is_required = slot.name, slot.written or slot.key, slot.presence == "required"
-        members = [(each.name, fits(each), self.of(each.kind)) for each in slot.members if each.kind is not None]
+        has_int = any(each.kind == Leaf("int64") for each in slot.members)
+        members = [
+            (each.name, fits(each, takes_int=not has_int), self.of(each.kind))
+            for each in slot.members
+            if each.kind is not None
+        ]
 
         def add(value: Any, found: dict[str, Any]) -> None:
             if key not in value:
@@ -125,7 +143,7 @@ class Writers:
             one = value[key]
             for member, does_fit, write in members:
                 if does_fit(one):
-                    found[member] = write(one)
+                    found[member] = _write_inside(write, one, member)
                     return
             if one is not None or is_required:
                 raise Unwritable(name, expected(one, "a member of the union"))
@@ -133,21 +151,29 @@ class Writers:
         return add
 
 
-def _add_items(name: str, key: str | int, write: Convert) -> Callable[[Any, dict[str, Any]], None]:
+def _write_inside(write: Convert, value: Any, name: str) -> Any:
+    try:
+        return write(value)
+    except Unwritable as error:
+        raise error.inside(name) from None
+
+
+def _add_items(name: str, key: str | int, write: Convert, exact: type | None) -> Callable[[Any, dict[str, Any]], None]:
+    alike = {exact}
+
     def add(value: Any, found: dict[str, Any]) -> None:
-        items = value.get(key)
-        if items is None:
-            if key in value:
-                raise Unwritable(name, expected(None, "a list"))
-            return
+        items = value.get(key, ())
         if not isinstance(items, (list, tuple, set, frozenset)):
             raise Unwritable(name, expected(items, "a list"))
-        found[name] = made = []
-        for index, each in enumerate(items):
-            try:
-                made.append(write(each))
-            except Unwritable as error:
-                raise Unwritable(f"{name}[{index}].{error.place}".removesuffix("."), error.detail) from None
+        if exact is not None and alike.issuperset(map(type, items)):
+            found[name] = items
+            return
+        try:
+            found[name] = [write(each) for each in items]
+        except Unwritable:
+            for index, each in enumerate(items):
+                _write_inside(write, each, f"{name}[{index}]")
+            raise
 
     return add
 
@@ -156,30 +182,26 @@ def _add_entries(
     name: str, key: str | int, write: Convert, write_key: Convert
 ) -> Callable[[Any, dict[str, Any]], None]:
     def add(value: Any, found: dict[str, Any]) -> None:
-        entries = value.get(key)
-        if entries is None:
-            if key in value:
-                raise Unwritable(name, expected(None, "an object"))
-            return
+        entries = value.get(key, _NONE)
         if not isinstance(entries, dict):
             raise Unwritable(name, expected(entries, "an object"))
-        found[name] = made = {}
-        for each, one in entries.items():
-            try:
-                made[write_key(each)] = write(one)
-            except Unwritable as error:
-                raise Unwritable(f"{name}[{each!r}].{error.place}".removesuffix("."), error.detail) from None
+        found[name] = {
+            _write_inside(write_key, each, f"{name}[{each!r}]"): _write_inside(write, one, f"{name}[{each!r}]")
+            for each, one in entries.items()
+        }
 
     return add
 
 
-def fits(slot: Slot) -> Callable[[Any], bool]:
-    """Whether a plain value can be that of this member of a oneof."""
+def fits(slot: Slot, *, takes_int: bool = True) -> Callable[[Any], bool]:
+    """Whether a plain value can be that of this member of a oneof. `takes_int`: an integer is a double, too."""
     kind, accepts = slot.kind, slot.accepts
     if accepts is not None:
         return lambda value: type(value) in (str, int, bool) and value in accepts
     if isinstance(kind, Leaf):
         types = _PLAIN_TYPES[kind.type]
+        if kind.type == "double" and not takes_int:
+            types = (float,)
         takes_bool = bool in types or object in types
         return lambda value: isinstance(value, types) and (takes_bool or type(value) is not bool)
     if isinstance(kind, EnumShape):
