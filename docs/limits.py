@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from options import COMPUTED, shown
 
+from tinysvc.binding.item_streams import MAX_ITEM as MAX_LINE
 from tinysvc.binding.replies import MAX_ITEM
 from tinysvc.core.form_data import MAX_PARTS, SPOOL_SIZE
 from tinysvc.core.log_records import MAX_EXTRA, MAX_EXTRA_FIELDS
@@ -564,6 +565,13 @@ GROUPS["Forms, files and sockets"] = [
         "the server stops reading",
         "one message may be longer",
         value=shown("_size", MAX_QUEUED_SIZE),
+    ),
+    Limit(
+        "line of a stream of requests (NDJSON)",
+        "",
+        "413",
+        "as a WebSocket message",
+        value=shown("_size", MAX_LINE),
     ),
     Limit("time between pings; 0 for none", "ping_interval", "a ping", "as the websockets library; proxies wait 60 s"),
     Limit("silence after a ping", "ping_timeout", "disconnected", "same"),

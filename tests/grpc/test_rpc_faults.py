@@ -10,8 +10,10 @@ import gc
 import os
 import random
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import h2.config
 import h2.connection
@@ -22,7 +24,7 @@ import pytest_asyncio
 import grpc
 import rpc_app
 from rpc_ends import rpc_client, rpc_server
-from system import open_descriptors, until
+from system import is_alive, open_descriptors, until
 from tinysvc import Service
 from tinysvc.grpc.rpc_server import RpcServer
 from tinysvc.server.server import Server
@@ -41,6 +43,7 @@ SERVICE = Service(
     rpc_app.squares,
     rpc_app.whoami,
     rpc_app.user,
+    rpc_app.floods,
 )
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)]
 
@@ -59,7 +62,7 @@ def rpc_of(server: Server) -> RpcServer:
 async def test_cancelled_calls_leave_nothing(server: Server) -> None:
     """Each at a random moment: before its message, while its job waits or runs, in the middle of a stream."""
     rng, calls = random.Random(7), rpc_of(server).calls
-    kinds = [
+    kinds: list[tuple[Callable[..., Any], dict[str, Any]]] = [
         (rpc_app.stuck, {"name": "it"}),
         (rpc_app.late, {}),
         (rpc_app.endless, {}),
@@ -105,6 +108,55 @@ async def test_cancelled_calls_leave_nothing(server: Server) -> None:
         assert await client.call(rpc_app.hello, name="after") == "hello after"
 
 
+def request_headers(address: str, path: str) -> list[tuple[str, str]]:
+    return [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", path),
+        (":authority", address),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+    ]
+
+
+def begun_call(address: str, path: str, message: bytes) -> socket.socket:
+    """A connection with one call."""
+    host, _, port = address.rpartition(":")
+    sock = socket.create_connection((host, int(port)), 10)
+    connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding=None))
+    connection.initiate_connection()
+    stream = connection.get_next_available_stream_id()
+    connection.send_headers(stream, request_headers(address, path))
+    connection.send_data(stream, b"\0" + len(message).to_bytes(4, "big") + message, end_stream=True)
+    sock.sendall(connection.data_to_send())
+    return sock
+
+
+async def test_lost_connection_kills_the_job(server: Server, tmp_path: Path) -> None:
+    mark, (address,) = tmp_path / "mark", server.grpc_addresses
+    async with rpc_client(server) as client:
+        method = client.methods[rpc_app.sleeps]
+    message = method.codec.encode_arguments({"seconds": 60.0, "mark": str(mark)})
+    with await asyncio.to_thread(begun_call, address, method.path, message):
+        await until(lambda: mark.exists() and mark.read_text() != "")
+    await until(lambda: not is_alive(int(mark.read_text())))
+    await until(lambda: not rpc_of(server).calls.by_task)
+
+
+async def test_slow_reader_stops_the_generator(server: Server) -> None:
+    """Flow control of HTTP/2: the server holds some messages, and not all that the handler could make."""
+    rpc_app.happened.clear()
+    async with rpc_client(server) as client:
+        call = client.begin(rpc_app.floods, {})
+        await anext(aiter(call))
+        made = -1
+        while made != len(rpc_app.happened):  # until nothing is made in a tenth of a second
+            made = len(rpc_app.happened)
+            await asyncio.sleep(0.1)
+        assert made < 500  # 50 MB
+        call.cancel()
+
+
 def reset_streams(address: str, path: str, count: int) -> tuple[int, bool]:
     """Begin streams and reset each at once. Returns how many were sent, and whether the server has said goodbye."""
     host, _, port = address.rpartition(":")
@@ -112,14 +164,7 @@ def reset_streams(address: str, path: str, count: int) -> tuple[int, bool]:
     with socket.create_connection((host, int(port)), 10) as sock:
         connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding=None))
         connection.initiate_connection()
-        headers = [
-            (":method", "POST"),
-            (":scheme", "http"),
-            (":path", path),
-            (":authority", address),
-            ("content-type", "application/grpc"),
-            ("te", "trailers"),
-        ]
+        headers = request_headers(address, path)
         sock.settimeout(0.001)
         try:
             while sent < count:

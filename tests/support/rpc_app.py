@@ -267,3 +267,10 @@ async def page(request: Request) -> str:
 @cpu_route("/small", methods=["POST"], max_body_size=10_000)
 def small(data: bytes) -> int:
     return len(data)
+
+
+@io_route("/floods")
+async def floods() -> AsyncIterator[bytes]:
+    while True:
+        happened.append("piece")
+        yield b"x" * 100_000
