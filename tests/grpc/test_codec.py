@@ -8,16 +8,22 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 
 from rpc_cases import codec_of, schema_of
 from tinysvc import ApiKey, Batch, Header, HTTPError, Response, cpu_route, io_route
 from tinysvc.binding.replies import UnreadableReply
 from tinysvc.core.errors import UnencodableResult
+from tinysvc.grpc.codec import Codec
 from tinysvc.grpc.message_errors import BadMessage
 
 
@@ -140,3 +146,55 @@ def test_value_that_is_nested_too_deeply() -> None:
         anything = [anything]  # type: ignore[assignment]
     with pytest.raises(UnencodableResult, match="deeper than 100 messages"):
         codec_of(Any).encode_result(anything)
+
+
+class Kind(Enum):
+    A = "a"
+
+
+@dataclass
+class Fuzzed:
+    id: int
+    at: datetime
+    took: timedelta
+    kind: Kind
+    lines: list[Line]
+    tree: Tree
+    either: int | str | None
+    anything: Any
+    counts: dict[str, int]
+    names: list[list[str]]
+
+
+FUZZED = Fuzzed(
+    7,
+    datetime(2026, 1, 1, tzinfo=UTC),
+    timedelta(seconds=-1),
+    Kind.A,
+    [Line("a", 1)],
+    Tree(Tree()),
+    "x",
+    {"a": [1, None]},
+    {"a": 1},
+    [["a"], []],
+)
+
+
+@settings(max_examples=int(os.environ.get("GRPC_EXAMPLES", "60")), deadline=None, phases=[Phase.generate])
+@given(data=st.data())
+def test_bytes_of_a_stranger_are_arguments_or_refused(data: st.DataObject) -> None:
+    codec = _fuzzed()
+    message = bytearray(codec.encode_arguments({"value": FUZZED}))
+    for _ in range(data.draw(st.integers(1, 4))):
+        position = data.draw(st.integers(0, len(message) - 1))
+        message[position : position + data.draw(st.integers(0, 2))] = data.draw(st.binary(max_size=3))
+    try:
+        arguments = codec.decode_arguments(bytes(message))
+    except BadMessage:
+        return
+    assert isinstance(arguments["value"], Fuzzed)
+
+
+@cache
+def _fuzzed() -> Codec:
+    return codec_of(Fuzzed)

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 import pytest
 
 from rpc_cases import schema_of
-from tinysvc import ConfigurationError, Query, Request, Response, Service, UploadFile, WebSocket, io_resource, io_route
+from tinysvc import (
+    ConfigurationError,
+    Form,
+    Query,
+    Request,
+    Response,
+    Service,
+    UploadFile,
+    WebSocket,
+    io_resource,
+    io_route,
+)
 from tinysvc.grpc.rpc_schema import RpcSchema
 from tinysvc.service.plan import plans_of
 
@@ -31,6 +43,16 @@ async def chat(socket: WebSocket) -> None: ...
 async def upload(photo: UploadFile) -> None: ...
 
 
+@dataclass
+class Album:
+    title: str
+    photos: list[UploadFile]
+
+
+@io_route("/album", methods=["POST"])
+async def album(form: Annotated[Album, Form()]) -> None: ...
+
+
 @io_route("/raw", methods=["POST"])
 async def raw(request: Request) -> bytes:
     return await request.body()
@@ -43,12 +65,13 @@ def test_methods_have_the_names_of_their_handlers() -> None:
 
 
 def test_routes_that_only_http_has_are_left_out() -> None:
-    schema = schema_of(get_user, page, chat, upload, raw)
+    schema = schema_of(get_user, page, chat, upload, album, raw)
     assert [each.name for each in schema.methods] == ["GetUser"]
     assert [(plan.path, reason) for plan, reason in schema.left_out] == [
         ("/page", "its result is a Response"),
         ("/chat", "its parameter socket takes a connection of its own"),
         ("/upload", "it takes an upload"),
+        ("/album", "it takes an upload"),
         ("/raw", "it takes the request, and nothing that a message has"),
     ]
 

@@ -15,7 +15,7 @@ from ..core.form_data import UploadFile
 from ..core.responses import Response
 from ..service.plan import Plan
 from ..service.resources import binders_of
-from .class_fields import REQUIRED
+from .class_fields import REQUIRED, fields_of
 from .codec import Codec, Parts, result_annotation
 from .descriptors import file_descriptor, with_imports
 from .message_errors import NoMapping
@@ -237,7 +237,7 @@ def only_http(plan: Plan) -> str:
     for each in plan.binder.inputs:
         if each.place == "of_request" and not getattr(each.annotation, "for_calls", False):
             return f"its parameter {each.parameter} takes a connection of its own"
-    if any(each.place == "form" and is_upload(each.annotation) for each in plan.inputs):
+    if any(takes_upload(each) for each in plan.inputs):
         return "it takes an upload"
     if plan.binder.takes_request and not any(each.place in (*IN_MESSAGE, "stream") for each in plan.inputs):
         return "it takes the request, and nothing that a message has"
@@ -255,6 +255,14 @@ def resource_functions(plan: Plan) -> tuple[Callable[..., Any], ...]:
 
 def no_mapping(plan: Plan, place: str, error: NoMapping) -> ConfigurationError:
     return ConfigurationError.at(plan.route.function, f"cannot be served over gRPC: {place}: {error}")
+
+
+def takes_upload(taken: Input) -> bool:
+    """Whether a form, or a field of one, has an uploaded file."""
+    if taken.place == "form":
+        return is_upload(taken.annotation)
+    found = fields_of(taken.annotation) if taken.place == "whole form" else None
+    return found is not None and any(is_upload(each.annotation) for each in found.fields)
 
 
 def is_upload(annotation: Any) -> bool:

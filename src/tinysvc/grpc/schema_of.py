@@ -72,17 +72,9 @@ def schemas_of(
 
 
 def schema_of_function(function: Callable[..., Any]) -> RpcSchema:
-    """The schema of a handler that another process serves, as its module shows it: for calls."""
-    module = sys.modules[function.__module__]
-    routes = [
-        (each, record)
-        for each in vars(module).values()
-        if callable(each) and getattr(each, "__module__", "") == module.__name__
-        for record in recorded(each)
-        if isinstance(record, Route)
-    ]
-    plans = [plan_of(each, record) for each, record in routes]
-    return schemas_of(plans)[module.__name__]
+    """The schema of one handler that another process serves, as its module shows it: for calls."""
+    routes = [each for each in recorded(function) if isinstance(each, Route)]
+    return schemas_of([plan_of(function, each) for each in routes])[function.__module__]
 
 
 def name_of(module: str, function: Callable[..., Any]) -> str:
