@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 import unittest.mock
+from collections.abc import Callable
 
 import pytest
 
@@ -55,7 +56,7 @@ async def test_end_is_reported_once_also_of_a_stream_that_has_ended(is_short: bo
     stream = JobStream(unittest.mock.Mock(), lambda: None)
     report = unittest.mock.Mock()
     error = ValueError("half-way")
-    steps = [lambda: stream.call_at_end(report), lambda: stream.end(error)]
+    steps: list[Callable[[], object]] = [lambda: stream.call_at_end(report), lambda: stream.end(error)]
     for step in reversed(steps) if is_short else steps:
         step()
     stream.end(None)

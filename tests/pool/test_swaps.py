@@ -14,17 +14,11 @@ from pools import submit
 from system import descendants, exists, parent, until
 from tinysvc import ProcessPoolExecutor
 from tinysvc.core.errors import PoolClosed, WorkerStartError
-from tinysvc.pool import priorities, swaps
+from tinysvc.pool import swaps
 from tinysvc.pool.generations import HeldTooLong
 from tinysvc.runtime.cpu_endpoints import CpuProgram
 
-pytestmark = pytest.mark.usefixtures("nothing_left", "equal_priorities")
-
-
-@pytest.fixture
-def equal_priorities(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Load new programs as fast as on an idle machine: other tests keep the cores busy."""
-    monkeypatch.setattr(priorities, "STEP", 0)
+pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
 async def version(pool: ProcessPoolExecutor) -> str:

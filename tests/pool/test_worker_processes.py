@@ -14,8 +14,8 @@ from pools import submit
 from system import descendants, until
 from tinysvc import ProcessPoolExecutor
 from tinysvc.core.errors import WorkerStartError
-from tinysvc.pool import forkserver
-from tinysvc.pool.frames import WorkerEnd
+from tinysvc.pool.forkserver import Forkserver
+from tinysvc.pool.frames import FromForkserver, Ready, WorkerEnd
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -70,13 +70,18 @@ async def test_worker_that_ends_before_it_is_forked_leaves_nothing_behind(how: s
 
 @pytest.mark.asyncio
 async def test_forkserver_that_dies_as_it_is_ready_fails_the_swap(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def kill(pid: int) -> None:
-        os.kill(pid, signal.SIGKILL)
-        await until(lambda: not descendants(pid) and len(dispatcher.forkservers) == 1)
+    """It has reported that it is ready, and the task that started it has not gone on."""
+    take_frame = Forkserver._on_frame
 
-    monkeypatch.setattr(forkserver, "restore_priority", kill)
+    def take_frame_and_die(self: Forkserver, head: FromForkserver) -> None:
+        take_frame(self, head)
+        if isinstance(head, Ready):
+            self._process.kill()
+            self._process.wait()
+            self._read()
+
     async with ProcessPoolExecutor(1, program=Versioned("1")) as pool:
-        dispatcher = pool._dispatcher
+        monkeypatch.setattr(Forkserver, "_on_frame", take_frame_and_die)
         with pytest.raises(WorkerStartError, match="died when it had loaded"):
             await pool.swap(Versioned("2"))
         assert (await submit(pool, None).future).meta[0] == "1"

@@ -38,7 +38,6 @@ from .frames import (
     decode_from_forkserver,
 )
 from .importable import can_import_main, refuse_frozen, refuse_unimportable, refuse_while_importing
-from .priorities import lower_priority, restore_priority
 from .program import Program, WorkerOptions
 from .server_signals import SERVER_SIGNALS
 
@@ -100,11 +99,8 @@ class Forkserver:
         """Whether it has loaded the program and can fork workers."""
         return self.has_process and self._ready.done() and not self._is_stopped
 
-    async def start(self, *, low_priority: bool = False) -> None:
+    async def start(self) -> None:
         """Start the process and wait until it has loaded the program.
-
-        Args:
-            low_priority: Load with a low priority: other workers are at work.
 
         Raises:
             WorkerStartError: The process cannot start, or the program cannot be loaded (with its traceback).
@@ -133,13 +129,9 @@ class Forkserver:
         self._ended = self._loop.create_future()
         self._loop.add_reader(self._control, self._read)
         try:
-            if low_priority:
-                lower_priority(self._process.pid)
             await self._ready
-            if low_priority:
-                await restore_priority(self._process.pid)
-                if not self.is_ready:  # it has died meanwhile
-                    raise WorkerStartError("the forkserver died when it had loaded the program")
+            if not self.is_ready:  # before this task went on
+                raise WorkerStartError("the forkserver died when it had loaded the program")
         except BaseException:
             await self.stop()
             raise

@@ -90,7 +90,7 @@ class Swaps:
             await self._processes.workers_reach(ended)
 
     async def _live(self, new: Generation) -> None:
-        await self._start_forkserver(new, low_priority=True)
+        await self._start_forkserver(new)
         self._carry_out(self._scheduler.try_out(new, monotonic()))
         await self._end_of_swap()
 
@@ -105,15 +105,15 @@ class Swaps:
             self._carry_out(scheduler.kill_generation(old, HELD_TOO_LONG, monotonic()))
             await self._processes.workers_reach(drained)
         await self._processes.stop_forkserver(old)
-        await self._start_forkserver(new, low_priority=False)
+        await self._start_forkserver(new)
         self._carry_out(scheduler.open(monotonic()))
         await self._end_of_swap()
 
-    async def _start_forkserver(self, new: Generation, *, low_priority: bool) -> None:
+    async def _start_forkserver(self, new: Generation) -> None:
         limit = self._scheduler.start_limit
         try:
             async with awake_timeout(limit):
-                await self._processes.start_forkserver(new, low_priority=low_priority)
+                await self._processes.start_forkserver(new)
         except TimeoutError:
             raise WorkerStartError(f"the new program was not loaded within {limit:g} s") from None
 

@@ -89,7 +89,7 @@ class WorkerProcesses:
         on_lost = partial(self._on_forkserver_lost, generation)
         generation.forkserver = Forkserver(program, options, threads, self._on_end, on_lost)
 
-    async def start_forkserver(self, generation: Generation, *, low_priority: bool = False) -> None:
+    async def start_forkserver(self, generation: Generation) -> None:
         """Start the forkserver of a generation and wait until it has loaded the program.
 
         Raises:
@@ -99,7 +99,7 @@ class WorkerProcesses:
         forkserver = generation.forkserver
         self.forkservers.append(forkserver)
         try:
-            await forkserver.start(low_priority=low_priority)
+            await forkserver.start()
         except WorkerStartError:
             if self.scheduler.closed:
                 raise PoolClosed("the pool was shut down while it started") from None
