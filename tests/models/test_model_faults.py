@@ -11,10 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
-from commands import failed
+from commands import failed, served
 from system import wait_until
 from tinysvc.models.opening import open_store
 from tinysvc.models.store import ModelStore
+from tinysvc.pool import priorities
 from tinysvc.testing import serving
 
 APP = Path(__file__).parents[1] / "support" / "swapped_app.py"
@@ -57,7 +58,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Published]:
     published = Published(tmp_path_factory.mktemp("models"))
     published.publish(1)
     options: dict[str, Any] = {"models": str(published.folder), "models_interval": INTERVAL, "raise_errors": False}
-    with serving(str(APP), **options) as published.url:
+    with pytest.MonkeyPatch.context() as patch, serving(str(APP), **options) as published.url:
+        patch.setattr(priorities, "STEP", 0)  # beside other tests, a low priority would wait for long
         assert published.response() == (1, "m@1")
         yield published
 
@@ -195,3 +197,21 @@ def test_start_without_the_store_serves_the_last_version(tmp_path: Path) -> None
         (tmp_path / "away").rename(store)
         version = published.publish(2)
         published.await_version(2, version)
+
+
+# Several server processes
+
+
+def test_all_server_processes_swap(tmp_path: Path) -> None:
+    published = Published(tmp_path / "models")
+    published.publish(1)
+    options = ("--models", str(published.folder), "--models-interval", str(INTERVAL), "--workers", "2")
+    with served("-m", "tinysvc", str(APP), "--port", "0", "--cpu-workers", "2", *options, cwd=tmp_path) as server:
+        published.url = server.url
+        assert published.response() == (1, "m@1")
+        version = published.publish(2)
+
+        def all_have_swapped() -> bool:  # each request is on a connection of its own, at any of the processes
+            return {published.response() for _ in range(16)} == {(2, f"m@{version}")}
+
+        wait_until(all_have_swapped, "both processes serve the new version", seconds=40)
