@@ -7,7 +7,8 @@ import pytest
 from json_codec import JsonCodec
 from tinysvc import Response
 from tinysvc.core.errors import UnencodableResult
-from tinysvc.runtime.messages import MESSAGE, Messages, encode_messages, whole_message
+from tinysvc.core.responses import MESSAGE
+from tinysvc.runtime.messages import Messages, encode_messages, whole_message
 
 WHOLE, STREAM = Messages(JsonCodec()), Messages(JsonCodec(), streams=True)
 

@@ -153,9 +153,11 @@ _new = object.__new__
 JSON, TEXT, OCTETS = "application/json", "text/plain; charset=utf-8", "application/octet-stream"
 NDJSON, HTML, PROBLEM = "application/x-ndjson", "text/html; charset=utf-8", "application/problem+json"
 EVENTS, MESSAGEPACK = "text/event-stream; charset=utf-8", "application/msgpack"
+MESSAGE = "application/grpc"
+"""Content that is one message of gRPC, or a stream of them: a protocol of its own sends it, not HTTP."""
 ENDLESS_TYPES = frozenset({EVENTS, NDJSON})
 """Content types of streams that may have no end: a drain ends them in an orderly way, as it closes WebSockets."""
-COMMON_TYPES = frozenset({JSON, TEXT, OCTETS, NDJSON, HTML, PROBLEM, EVENTS})
+COMMON_TYPES = frozenset({JSON, TEXT, OCTETS, NDJSON, HTML, PROBLEM, EVENTS, MESSAGE})
 """Content types that need no check, on the hot path."""
 
 

@@ -25,11 +25,10 @@ from ..core.errors import HTTPError, TinysvcError
 from ..core.headers import Headers
 from ..core.request_context import owner_by_task
 from ..core.requests import Request
-from ..core.responses import Handler, Response, close_content, problem_response
+from ..core.responses import MESSAGE, Handler, Response, close_content, problem_response
 from ..core.shutdown import DRAINED
 from ..core.tracebacks import author_traceback, indented, observe_error
 from ..runtime.message_routes import MessageRoute
-from ..runtime.messages import MESSAGE
 from ..runtime.open_resources import is_closing
 from .rpc_errors import RpcStatus, status_of
 from .rpc_requests import header_lines, metadata_of, peer_of

@@ -47,9 +47,9 @@ def header_lines(metadata: Iterable[tuple[str, str | bytes]]) -> list[tuple[byte
 def metadata_of(headers: Iterable[tuple[str, str]]) -> Metadata:
     """The headers of a response as metadata, without those that have no meaning outside HTTP."""
     found: list[tuple[str, str | bytes]] = []
-    for name, value in headers:
-        name = name.lower()
-        if name in _OF_HTTP or name.startswith(_PREFIXES_OF_HTTP) or not _NAME.fullmatch(name):
+    for header, value in headers:
+        name = _metadata_name(header)
+        if not name:
             continue
         if name.endswith("-bin"):
             try:
@@ -59,6 +59,14 @@ def metadata_of(headers: Iterable[tuple[str, str]]) -> Metadata:
         elif _VALUE.fullmatch(value):
             found.append((name, value))
     return tuple(found)
+
+
+@lru_cache(maxsize=1024)
+def _metadata_name(header: str) -> str:
+    """The name in metadata; "" if the header has no meaning there."""
+    name = header.lower()
+    is_left_out = name in _OF_HTTP or name.startswith(_PREFIXES_OF_HTTP) or not _NAME.fullmatch(name)
+    return "" if is_left_out else name
 
 
 @lru_cache(maxsize=KNOWN_PEERS)

@@ -33,7 +33,7 @@ from ..core.form_data import FormData
 from ..core.headers import HeaderLines, Headers
 from ..core.request_context import request_id, route_name
 from ..core.requests import Request
-from ..core.responses import FileContent, Response, check_headers
+from ..core.responses import MESSAGE, FileContent, Response, check_headers
 from ..core.shutdown import set_closing_resource
 from ..pool.frames import pickle_pieces, unpickle_pieces
 from ..pool.inherited import started_by
@@ -52,7 +52,7 @@ from .cpu_messages import (
     ResponseHead,
 )
 from .endpoint_parts import Endpoint, Values, error_response_of, request_of
-from .messages import MESSAGE, encode_messages, whole_message
+from .messages import encode_messages, whole_message
 
 if TYPE_CHECKING:
     from ..models.local_copies import ArtifactVersion

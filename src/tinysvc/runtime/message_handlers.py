@@ -15,10 +15,10 @@ from ..binding.message_binder import MessageBinder
 from ..binding.results import ChunkStream, encode_result, iterate_in_thread
 from ..core.context_variables import SavedVariables
 from ..core.requests import Request
-from ..core.responses import Handler, Response
+from ..core.responses import MESSAGE, Handler, Response
 from ..core.threads import in_thread
 from .limits import within_time
-from .messages import MESSAGE, Messages, message_response, whole_message
+from .messages import Messages, message_response, whole_message
 
 _END: Any = object()
 

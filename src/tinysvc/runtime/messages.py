@@ -13,10 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from ..binding.results import encode_result
 from ..core.errors import UnencodableResult
 from ..core.headers import HeaderLines
-from ..core.responses import Response
-
-MESSAGE = "application/grpc"
-"""The content type of a response whose content is a message, or a stream of messages."""
+from ..core.responses import MESSAGE, Response
 
 _END: Any = object()
 _new = object.__new__
