@@ -93,6 +93,17 @@ async def test_body_limit_of_a_route_holds_beside_a_larger_one() -> None:
 
 
 @pytest.mark.asyncio
+async def test_client_is_the_one_that_a_trusted_proxy_reports(tmp_path: Path) -> None:
+    sent = {"metadata": (("x-forwarded-for", "192.0.2.7"),)}
+    for place, trusted in (("127.0.0.1:0", "127.0.0.1"), (f"unix:{tmp_path}/rpc.sock", "unix")):
+        options = {"proxy_headers": trusted, "grpc": place}
+        async with rpc_server(Service(rpc_app.seen), **options) as server, rpc_client(server) as client:
+            assert "192.0.2.7" in (await client.call(rpc_app.seen, sent))["client"]
+    async with rpc_server(Service(rpc_app.seen)) as server, rpc_client(server) as client:
+        assert "127.0.0.1" in (await client.call(rpc_app.seen, sent))["client"]
+
+
+@pytest.mark.asyncio
 async def test_drain_lets_calls_finish_and_refuses_new_ones() -> None:
     rpc_app.happened.clear()
     async with rpc_server(Service(rpc_app.finished)) as server, rpc_client(server) as client:

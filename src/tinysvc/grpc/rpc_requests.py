@@ -74,6 +74,6 @@ def peer_of(address: str, scheme: str) -> Peer:
     """Both ends of the connection: grpcio names the client, as in "ipv4:127.0.0.1:5000", "ipv6:%5B::1%5D:5000"."""
     kind, _, rest = unquote(address).partition(":")
     if kind == "unix":
-        return Peer(rest, None, scheme)
+        return Peer(rest, rest, scheme)  # mostly "": the client's end has no address
     host, _, port = rest.rpartition(":")
     return Peer((host.strip("[]"), int(port)) if port.isdecimal() else rest, None, scheme)

@@ -76,6 +76,8 @@ class RpcServer:
         limits = {route.plan: route.plan.max_body_size(settings) for route in serving.messages.routes}
         largest = max(limits.values(), default=0)
         routes = [_limited(route, limits[route.plan], largest) for route in serving.messages.routes]
+        if settings.proxy_headers or settings.root_path:
+            routes = [_behind_proxies(route, settings) for route in routes]
         self.methods = [
             RpcMethod(route, serving, self.calls, target_filler(route.plan, route.messages)) for route in routes
         ]
@@ -174,6 +176,12 @@ class RpcServer:
 def _limited(route: MessageRoute, size: int, largest: int) -> MessageRoute:
     """The route, for messages of at most `size` bytes; grpcio itself refuses those beyond `largest`."""
     return route if size == largest else route._replace(handler=limited_body(route.handler, size))
+
+
+def _behind_proxies(route: MessageRoute, settings: Settings) -> MessageRoute:
+    from ..web.proxies import behind_proxies  # imported only where it is used
+
+    return route._replace(handler=behind_proxies(route.handler, settings.proxy_headers, settings.root_path))
 
 
 def _hidden(path: str) -> str:
