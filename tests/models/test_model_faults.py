@@ -15,7 +15,6 @@ from commands import failed, served
 from system import wait_until
 from tinysvc.models.opening import open_store
 from tinysvc.models.store import ModelStore
-from tinysvc.pool import priorities
 from tinysvc.testing import serving
 
 APP = Path(__file__).parents[1] / "support" / "swapped_app.py"
@@ -58,8 +57,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Published]:
     published = Published(tmp_path_factory.mktemp("models"))
     published.publish(1)
     options: dict[str, Any] = {"models": str(published.folder), "models_interval": INTERVAL, "raise_errors": False}
-    with pytest.MonkeyPatch.context() as patch, serving(str(APP), **options) as published.url:
-        patch.setattr(priorities, "STEP", 0)  # beside other tests, a low priority would wait for long
+    with serving(str(APP), **options) as published.url:
         assert published.response() == (1, "m@1")
         yield published
 
