@@ -472,25 +472,11 @@ GROUPS["Models and other artifacts"] = [
         "one small request to the store for each alias; the times are random, so that servers do not ask together",
     ),
     Limit(
-        "start of a worker, with the load of its models",
-        "",
-        "the start has failed; a new version is given up",
-        "a model of many GiB from a slow disk",
-        value=f"{START_LIMIT:g} s",
-    ),
-    Limit(
         "crashes of a new version, more than the old one had",
         "",
         "back to the old version",
         "one crash may be the fault of its request",
         value=f"{CRASHES} in {WINDOW:g} s",
-    ),
-    Limit(
-        "jobs that hold an old version while another one waits for its memory",
-        "",
-        "they are killed",
-        "endless streams must not block every later version",
-        value=f"{HOLD_LIMIT:g} s",
     ),
     Limit(
         "pause between two attempts to fetch a version",

@@ -37,6 +37,7 @@ from swapping import (
 )
 
 from .models_peers import beside_peers, served_by_tinysvc
+from .models_store import store_speed
 
 TITLE = "models: a model of 200 MB is swapped under load"
 
@@ -54,7 +55,8 @@ QUIET = 3.0
 def measure(options: Options) -> str:
     versions = VERSIONS if not options.quick else 3
     with versions_on_disk(versions, MEGABYTES) as folder:
-        return "\n".join([swaps(options, folder, versions), beside_peers(options, folder)])
+        parts = [swaps(options, folder, versions), beside_peers(options, folder)]
+    return "\n".join([*parts, store_speed(options)])
 
 
 # tinysvc: many swaps
