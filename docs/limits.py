@@ -17,6 +17,7 @@ from tinysvc.core.query import MAX_QUERY_FIELDS
 from tinysvc.core.settings import Settings
 from tinysvc.dashboard.live import MAX_VIEWERS
 from tinysvc.dashboard.own_process import ERRORS as MAX_LISTED_ERRORS
+from tinysvc.grpc.codec import MAX_DEPTH as MAX_MESSAGE_DEPTH
 from tinysvc.grpc.rpc_errors import MAX_FAULTS
 from tinysvc.grpc.rpc_options import IDLE, MAX_STREAMS, MIN_PING_INTERVAL
 from tinysvc.http import LINGER
@@ -593,6 +594,13 @@ GROUPS["gRPC"] = [
         "the third ping that is too early closes the connection",
         "gRPC's least time between two pings of a client",
         value=f"{MIN_PING_INTERVAL:g} s",
+    ),
+    Limit(
+        "messages inside each other",
+        "",
+        "INVALID_ARGUMENT; a result is an error",
+        "the limit of protobuf's parsers in all languages",
+        value=str(MAX_MESSAGE_DEPTH),
     ),
     Limit(
         "faults in the details of a status",

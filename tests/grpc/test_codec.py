@@ -95,6 +95,33 @@ def test_bytes_that_are_no_message_are_refused() -> None:
         schema_of(buy).methods[0].codec.decode_arguments(b"\xff\xff")
 
 
+def test_clients_may_be_newer_or_older() -> None:
+    @dataclass
+    class Older:
+        id: int
+
+    @dataclass
+    class Newer:
+        id: int
+        note: str = "none"
+
+    older, newer = codec_of(Older), codec_of(Newer)
+    assert older.decode_arguments(newer.encode_arguments({"value": Newer(1, "x")})) == {"value": Older(1)}
+    assert newer.decode_arguments(older.encode_arguments({"value": Older(1)})) == {"value": Newer(1, "none")}
+
+
+def test_stream_of_requests() -> None:
+    @io_route("/sum", methods=["POST"])
+    async def total(lines: AsyncIterator[Line], agent: Annotated[str, Header()] = "") -> int:
+        return sum([each.count async for each in lines])
+
+    (method,) = schema_of(total).methods
+    assert (method.client_streams, method.codec.stream_parameter) == (True, "lines")
+    assert method.codec.decode_request_item(method.codec.encode_request_item(Line("a", 1))) == Line("a", 1)
+    with pytest.raises(BadMessage, match="Expected `int` >= 1"):
+        method.codec.decode_request_item(method.codec.encode_request_item(Line("a", 0)))
+
+
 def test_missing_key_is_401() -> None:
     codec = schema_of(secret).methods[0].codec
     with pytest.raises(HTTPError) as failed:
@@ -138,6 +165,12 @@ def test_value_that_is_nested_too_deeply() -> None:
         value = Tree(value)
     with pytest.raises(UnencodableResult, match="deeper than 100 messages"):
         codec.encode_result(value)
+    message = b""
+    for _ in range(110):
+        size = len(message)
+        message = b"\x0a" + (bytes([size]) if size < 128 else bytes([size % 128 + 128, size // 128])) + message
+    with pytest.raises(BadMessage, match="no message of this method"):
+        codec.decode_arguments(message)
     value.child = value
     with pytest.raises(UnencodableResult, match="contains itself"):
         codec.encode_result(value)

@@ -19,9 +19,6 @@ _TOKEN = re.compile(
     re.DOTALL,
 )
 
-MAX_SIZE = 4 * 1024 * 1024
-"""Bytes of a file: far more than any service prints."""
-
 _MOST_RESERVED = 100_000
 """Numbers in one range: a set holds them."""
 

@@ -21,7 +21,7 @@ from .descriptors import file_descriptor, with_imports
 from .message_errors import NoMapping
 from .proto_file import ProtoFile, ProtoMethod, proto_file_of
 from .proto_lock import additions, assign_numbers
-from .proto_names import Names, camel, package_of
+from .proto_names import Names, camel, is_identifier, package_of
 from .proto_parser import parse_proto
 from .proto_text import text_of
 from .proto_types import Types, separate
@@ -159,6 +159,8 @@ class _Builder:
     def _add(self, plan: Plan) -> None:
         function = plan.route.function
         name = camel(function.__name__)
+        if not is_identifier(function.__name__):
+            raise ConfigurationError.at(function, "its name is that of a method in gRPC; write it in ASCII letters")
         if (other := self.drafts.get(name)) is not None:
             if other.plan.route.function is function:
                 return  # a second path of the same handler
