@@ -50,11 +50,16 @@ async def test_swap_replaces_all_workers(drain: bool) -> None:
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("drain", [False, True])
-async def test_program_that_cannot_start_leaves_the_old_one_at_work(drain: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("drain", "faults"),
+    [(False, ["fails", "dies", "hungry", "preload-fails", "preload-dies"]), (True, ["dies", "preload-fails"])],
+)
+async def test_program_that_cannot_start_leaves_the_old_one_at_work(
+    drain: bool, faults: list[str], tmp_path: Path
+) -> None:
     words = tmp_path / "words"
     async with ProcessPoolExecutor(2, program=Versioned("1"), label="m@1", memory_limit=1 << 30) as pool:
-        for fault in ("fails", "dies", "hungry", "preload-fails", "preload-dies"):
+        for fault in faults:
             words.write_text(fault)
             before = {status.pid for status in pool.workers()}
             with pytest.raises(WorkerStartError) as raised:
@@ -267,8 +272,8 @@ async def test_swaps_run_one_at_a_time() -> None:
 
     async with ProcessPoolExecutor(1, program=Versioned("0")) as pool:
         watching = asyncio.create_task(watch())
-        await asyncio.gather(*(pool.swap(Versioned(str(number)), label=str(number)) for number in (1, 2, 3)))
-        assert await version(pool) == pool.generation == "3"
+        await asyncio.gather(*(pool.swap(Versioned(str(number)), label=str(number)) for number in (1, 2)))
+        assert await version(pool) == pool.generation == "2"
         watching.cancel()
     assert most == 2
 

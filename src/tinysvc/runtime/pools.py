@@ -61,11 +61,11 @@ def create_pool(
     if isinstance(executor, Executor):
         from ..pool.external import ExternalPool  # imported only where a service brings an executor
 
-        return ExternalPool(executor, program, name=name, queue_size=options["queue_size"])
+        return ExternalPool(executor, program, name=name, queue_size=options["queue_size"], label=program.label)
     if not settings.cpu_workers:
         from ..pool.in_process import InProcessPool  # imported only in a server without workers
 
-        return InProcessPool(program, name=name, queue_size=options["queue_size"])
+        return InProcessPool(program, name=name, queue_size=options["queue_size"], label=program.label)
     return ProcessPoolExecutor(
         options.pop("workers"),
         **options,
