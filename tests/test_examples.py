@@ -692,11 +692,13 @@ def test_token_expires() -> None:
 
 def test_missing_libraries_leave_out_only_their_examples(tmp_path: Path) -> None:
     """As after a bare `pip install tinysvc`."""
-    for name in ("multipart", "websockets"):
+    for name in ("multipart", "websockets", "numpy"):
         (tmp_path / f"{name}.py").write_text(f"raise ImportError('no {name}')\n")
     with served("-m", "tinysvc", str(EXAMPLES), "--port", "0", cwd=tmp_path, PYTHONPATH=str(tmp_path)) as server:
         assert server.get("/hello/world").status_code == 200
         assert server.get("/gallery").status_code == 404
+        refused = httpx.post(f"{server.url}/inference/classifier", json={"rows": [[1.0]]}, timeout=20)
+        assert (refused.status_code, refused.json()["detail"][:17]) == (501, "This needs numpy:")
         server.process.terminate()
         _, errors = server.process.communicate(timeout=20)
     left_out = [line for line in errors.splitlines() if "is not served" in line]

@@ -92,6 +92,8 @@ class Found:
 @cpu_route("/", methods=["POST"], timeout=2.0)
 def classify(table: Rows, network: Network | None) -> list[Found]:
     """The most probable label of each row. The header X-Artifact names the version that found it."""
+    if numpy is None:
+        raise HTTPError(501, "This needs numpy: pip install 'tinysvc[onnx]'")
     if network is None:
         raise HTTPError(503, f"There is no {REFERENCE} yet: train one with alias=production.")
     width = len(network.mean)
