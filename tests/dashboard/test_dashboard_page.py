@@ -241,7 +241,7 @@ def test_every_control_and_region_has_a_name(dashboard: Opened) -> None:
     buttons = page.run("[...document.querySelectorAll('td button')].map((each) => each.ariaLabel)")
     assert len(set(buttons)) == len(buttons) == 4
     regions = page.run("[...document.querySelectorAll('[role=region]')].map((each) => each.ariaLabel)")
-    assert len(set(regions)) == len(regions) == 7
+    assert len(set(regions)) == len(regions) == 8
     scrolled = "[...document.querySelectorAll('.scroll, pre')].every((each) => each.tabIndex === 0)"
     assert page.run(scrolled)  # a region that scrolls can be reached by keyboard
     assert page.run("[...document.querySelectorAll('svg')].every((each) => each.ariaLabel)")

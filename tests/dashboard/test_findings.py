@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from dashboard_readings import FakeService, worker
 from tinysvc.core.units import MiB
+from tinysvc.dashboard.details import ArtifactDetails
 
 
 def texts(service: FakeService) -> list[str]:
@@ -159,6 +162,16 @@ def test_problems_of_a_process_come_first() -> None:
     service.lag.of().observe(0.5)
     service.tick()
     assert service.headline() == "The resource database has ended."
+
+
+def test_artifact_with_a_problem_is_named_and_not_severe() -> None:
+    service = quiet()
+    service.artifacts = [ArtifactDetails("churn@production", 7, 0.5, "churn@8 cannot be opened, and churn@7 stays")]
+    service.tick(5)
+    text = "The artifact churn@production has a problem: churn@8 cannot be opened, and churn@7 stays."
+    assert service.headline() == text
+    findings: Any = service.document()["findings"]
+    assert [(each["is_severe"], each["target"]) for each in findings] == [(False, "artifact churn@production")]
 
 
 def test_old_trouble_is_forgotten() -> None:

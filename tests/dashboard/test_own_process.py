@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import models_app
+from swap_pools import publish, store_in
+from system import until
 from tinysvc import HTTPError, Request, Service, cpu_route, io_route
 from tinysvc.core.settings import Settings
 from tinysvc.dashboard import own_process as module
@@ -43,6 +47,19 @@ async def test_workers_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
         assert own.details().problems == ["the resource database has ended"]
         (metric,) = own.metrics()
         assert metric.name == "tinysvc.dashboard.details"
+
+
+async def test_artifacts_and_their_workers_are_named(tmp_path: Path) -> None:
+    publish(store_in(tmp_path), content="1")
+    settings = Settings(models=str(tmp_path / "models"), models_interval=0.01, cpu_workers=1)
+    async with at_work(models_app.service, settings) as running:
+        own = OwnProcess(running)
+        await until(lambda: own.details().artifacts[0].age is not None)
+        details = own.details()
+        assert [(each.artifact, each.version, each.problem) for each in details.artifacts] == [
+            ("churn@production", 1, "")
+        ]
+        assert [worker.artifact for worker in details.workers] == ["churn@1"]
 
 
 async def test_errors_have_their_route_and_request() -> None:

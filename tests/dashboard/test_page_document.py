@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from dashboard_readings import ABOUT, FakeService, worker
+from tinysvc.dashboard.details import ArtifactDetails
 from tinysvc.dashboard.page_document import charts_of, document_of
 from tinysvc.runtime.candidate_metrics import CandidateMetrics
 
@@ -92,6 +93,24 @@ def test_candidates_are_beside_the_version_that_serves() -> None:
     service.tick(61)
     (row,) = document(service)["candidates"]
     assert (row["served"]["p50"], row["difference"]) == (None, None)
+
+
+def test_artifacts_have_the_versions_of_all_processes() -> None:
+    service = FakeService()
+    service.tick()
+    service.artifacts = [
+        ArtifactDetails("words@3", 3, None),
+        ArtifactDetails("churn@production", 7, 0.5),
+        ArtifactDetails("churn@production", 8, 2.0, "trouble"),
+        ArtifactDetails("new@staging", None, 1.0),
+    ]
+    service.tick()
+    rows: Any = service.document()["artifacts"]
+    assert [list(each.values()) for each in rows] == [
+        ["churn@production", {"7": 1, "8": 1}, 2.0, "trouble"],
+        ["new@staging", {"none": 1}, 1.0, ""],
+        ["words@3", {"3": 1}, None, ""],
+    ]
 
 
 def test_charts_have_one_point_for_each_step() -> None:

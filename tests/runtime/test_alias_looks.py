@@ -12,8 +12,8 @@ from tinysvc.runtime.alias_looks import AliasLooks
 CHURN, WORDS = "churn@production", "words@production"
 
 
-def looks_in(folder: Path) -> AliasLooks:
-    looks = AliasLooks(served_artifacts(folder, CHURN, WORDS, may_be_absent=True))
+def looks_in(folder: Path, *, may_be_absent: bool = True) -> AliasLooks:
+    looks = AliasLooks(served_artifacts(folder, CHURN, WORDS, may_be_absent=may_be_absent))
     looks.aliases = [CHURN, WORDS]
     return looks
 
@@ -57,10 +57,17 @@ async def test_alias_that_has_gone_is_a_problem_if_it_was_served(tmp_path: Path)
 @pytest.mark.asyncio
 async def test_store_that_is_away_is_a_problem_of_each_alias(tmp_path: Path) -> None:
     publish(store_in(tmp_path))
-    looks = looks_in(tmp_path)
+    looks = looks_in(tmp_path, may_be_absent=False)
     with store_is_away(tmp_path):
         assert await looks.look() == {}
     assert looks.problem_of(CHURN) == looks.problem_of(WORDS) != ""
     assert looks.problem_of("words@3") == ""
     await looks.look()
     assert looks.problem_of(CHURN) == ""
+
+
+@pytest.mark.asyncio
+async def test_folder_that_need_not_exist_yet_is_not_away(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    looks = looks_in(tmp_path)
+    assert await looks.look() == {}
+    assert (looks.problem_of(CHURN), caplog.messages) == ("", [])

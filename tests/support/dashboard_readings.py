@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tinysvc.dashboard.details import ErrorDetails, ProcessDetails, WorkerDetails, details_metric
+from tinysvc.dashboard.details import ArtifactDetails, ErrorDetails, ProcessDetails, WorkerDetails, details_metric
 from tinysvc.dashboard.history import History
 from tinysvc.dashboard.page_document import RouteAbout, document_of
 from tinysvc.dashboard.reading import Reading, reading_of
@@ -44,6 +44,7 @@ class FakeService:
         self.errors: list[ErrorDetails] = []
         self.problems: list[str] = []
         self.blocker = ""
+        self.artifacts: list[ArtifactDetails] = []
         self.registry.add_source(self._values)
 
     def _values(self) -> Sequence[Metric]:
@@ -52,7 +53,9 @@ class FakeService:
             metric_of("gauge", "tinysvc.pool.workers", "", states, ["pool", "state"]),
             metric_of("gauge", "tinysvc.pool.queue.length", "", [(["default"], self.waiting)], ["pool"]),
             metric_of("gauge", "tinysvc.call.breaker_open", "", list(self.avoided.items()), ["service", "replica"]),
-            details_metric(ProcessDetails(7, self.workers, self.errors, self.problems, self.blocker)),
+            details_metric(
+                ProcessDetails(7, self.workers, self.errors, self.problems, self.artifacts, self.blocker),
+            ),
         )
 
     def request(self, route: str = "/page", seconds: float = 0.003, status: int = 200, times: int = 1) -> None:

@@ -40,6 +40,19 @@ class WorkerDetails(msgspec.Struct):
     growth_time: float = 0.0
     mostly: str = ""
     """The route that it was seen with most often."""
+    artifact: str = ""
+    """The versions of the artifacts that it has open, as in "churn@8"."""
+
+
+class ArtifactDetails(msgspec.Struct):
+    """An artifact that a server process serves."""
+
+    artifact: str
+    """Its reference, as in "churn@production"."""
+    version: int | None
+    age: float | None
+    """Seconds since its alias was read; None for a version by number, or before the first look."""
+    problem: str = ""
 
 
 class ErrorDetails(msgspec.Struct):
@@ -64,6 +77,7 @@ class ProcessDetails(msgspec.Struct):
     errors: list[ErrorDetails]
     problems: list[str]
     """Sentences about a part of the service that does not work."""
+    artifacts: list[ArtifactDetails] = []
     blocker: str = ""
     """The route that has blocked the event loop within the last minute."""
 

@@ -3,7 +3,7 @@
     down        a called service that is avoided           crashes     workers that end again and again
     saturated   a pool whose jobs wait                     blocked     a handler holds the event loop
     leak        a worker whose memory grows steadily       failing     a route that responds with errors
-    slow        a route that takes long
+    artifact    a version that cannot be served            slow        a route that takes long
 
 A cause hides its effects: a route is not called slow while its pool is saturated or a service that it calls is down.
 """
@@ -60,7 +60,7 @@ def findings_of(rows: Rows, total: Mapping[str, Any], problems: Sequence[str]) -
         problems: Sentences of the server processes.
     """
     found = [Finding("problem", True, problem[:1].upper() + problem[1:] + ".", "", "") for problem in problems]
-    found += [*_down(rows), *_crashes(rows), *_saturated(rows), *_blocked(total), *_leaks(rows)]
+    found += [*_down(rows), *_crashes(rows), *_saturated(rows), *_blocked(total), *_leaks(rows), *_artifacts(rows)]
     explained = _explained(found, rows)
     slow = () if total["blockers"] else _slow(rows)  # a blocked loop slows every route
     found += [each for each in (*_failing(rows), *slow) if each.target not in explained]
@@ -160,6 +160,14 @@ def _leaks(rows: Rows) -> Iterator[Finding]:
         text += f", while it mostly ran {each.mostly}." if each.mostly else "."
         detail = "The option max_memory replaces such a worker before memory runs out."
         yield Finding("leak", False, text, detail, f"worker {each.process} {each.pool} {each.number}")
+
+
+def _artifacts(rows: Rows) -> Iterator[Finding]:
+    """Not severe: the version that was served before serves on."""
+    for row in rows["artifacts"]:
+        if row["problem"]:
+            text = f"The artifact {row['artifact']} has a problem: {row['problem']}."
+            yield Finding("artifact", False, text, "", f"artifact {row['artifact']}")
 
 
 def _explained(found: Sequence[Finding], rows: Rows) -> set[str]:

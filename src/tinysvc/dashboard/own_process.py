@@ -20,7 +20,7 @@ from ..runtime.cpu_messages import BatchMessage, CallMessage, DurableMessage, Re
 from ..runtime.process_metrics import resident_bytes
 from ..runtime.running_service import RunningService
 from ..telemetry.snapshots import Metric
-from .details import ErrorDetails, ProcessDetails, WorkerDetails, details_metric
+from .details import ArtifactDetails, ErrorDetails, ProcessDetails, WorkerDetails, details_metric
 from .growth import MemoryGrowth
 
 ERRORS = 50
@@ -80,7 +80,18 @@ class OwnProcess:
         self._seen = seen
         blocker, since = self._blocked
         blocker = blocker if now - since < BLOCKED else ""
-        return ProcessDetails(os.getpid(), workers, list(self._errors), self._problems(), blocker)
+        problems, artifacts = self._problems(), self._artifacts(now)
+        return ProcessDetails(os.getpid(), workers, list(self._errors), problems, artifacts, blocker)
+
+    def _artifacts(self, now: float) -> list[ArtifactDetails]:
+        swaps = self._running.swaps
+        if swaps is None:
+            return []
+        ages = {reference: now - seen for reference, seen in swaps.artifacts.seen.items()}
+        return [
+            ArtifactDetails(reference, each["version"], ages.get(reference), each.get("problem", ""))
+            for reference, each in swaps.status().items()
+        ]
 
     def _worker(self, pool: str, status: WorkerStatus, seen: WorkerSeen, now: float, *, looks: bool) -> WorkerDetails:
         meta = None if status.job is None else status.job.meta
@@ -104,6 +115,7 @@ class OwnProcess:
             growth=growth,
             growth_time=growth_time,
             mostly=seen.mostly(),
+            artifact=status.generation,
         )
 
     def _route_of_job(self, pool: str, meta: Any) -> str:

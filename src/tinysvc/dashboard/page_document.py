@@ -5,6 +5,7 @@ Rates are those of the last ten seconds, quantiles and counts those of the last 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import msgspec
 
 from ..pool.observer import CAUSES
+from .details import ArtifactDetails
 from .findings import Finding, findings_of
 from .history import History, Window
 from .reading import CandidateTotals, Reading, VariantTotals
@@ -54,6 +56,7 @@ def document_of(history: History, about: Mapping[str, RouteAbout], own_process: 
         "workers": [worker for process in now.processes for worker in process.workers],
         "services": [_service(name, short, minute) for name in now.services],
         "candidates": [_candidate(minute.candidate(name)) for name in sorted(now.candidates)],
+        "artifacts": _artifacts(now),
         "durable": [{"route": route, "states": states} for route, states in sorted(now.durable.items())],
         "errors": sorted((e for process in now.processes for e in process.errors), key=lambda e: -e.time)[:50],
     }
@@ -73,6 +76,23 @@ def document_of(history: History, about: Mapping[str, RouteAbout], own_process: 
     }
     found: dict[str, Any] = msgspec.to_builtins(document)
     return found
+
+
+def _artifacts(now: Reading) -> list[dict[str, Any]]:
+    """One row for each artifact: its versions in all server processes, its oldest look, the first trouble."""
+    found: dict[str, list[ArtifactDetails]] = {}
+    for process in now.processes:
+        for each in process.artifacts:
+            found.setdefault(each.artifact, []).append(each)
+    return [
+        {
+            "artifact": artifact,
+            "versions": Counter("none" if each.version is None else str(each.version) for each in details),
+            "age": max((each.age for each in details if each.age is not None), default=None),
+            "problem": next((each.problem for each in details if each.problem), ""),
+        }
+        for artifact, details in sorted(found.items())
+    ]
 
 
 def _total(short: Window, minute: Window) -> dict[str, Any]:

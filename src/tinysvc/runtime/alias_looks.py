@@ -56,6 +56,9 @@ class AliasLooks:
         return named
 
     def _store_is_away(self, error: Exception) -> None:
+        wanted = self._artifacts.wanted.values()
+        if not self._artifacts.versions and all(each.may_be_absent for each in wanted):
+            return  # perhaps nothing was ever published: the first publication makes the folder
         if not self.store_problem:
             log.warning("the store of the models is away, and the present versions stay: %s", error)
         self.store_problem = str(error)

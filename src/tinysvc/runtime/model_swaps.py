@@ -198,7 +198,7 @@ class ModelSwaps:
 
     def _stays(self, reference: str, number: int, trouble: str) -> str:
         name, served = self.artifacts.wanted[reference].reference.name, self.artifacts.versions.get(reference)
-        return f"{served.label if served else 'no version'} stays, as {name}@{number} {trouble}"
+        return f"{served.label} stays, as {name}@{number} {trouble}" if served else f"{name}@{number} {trouble}"
 
     def _note_failed_before(self, new: Versions) -> None:
         """These have failed before, perhaps in another server process."""
@@ -213,14 +213,14 @@ class ModelSwaps:
         changed = {each: version for each, version in candidate.items() if served.get(each) != version}
         label, before = joined_labels(changed.values()), _labels(served, changed)
         began = monotonic()
-        log.info("the swap from %s to %s begins", before, label)
+        log.info("the swap %sto %s begins", f"from {before} " if before else "", label)
         self._crashes.begin({pool.name: pool.label(candidate) for pool in self.pools if pool.uses(changed)})
         try:
             outcome = await self._watched(asyncio.create_task(self._swap_pools(candidate, changed)), changed)
         except PoolClosed:
             raise
         except Exception as error:
-            self._fail(candidate, changed, f"{label} cannot be opened, and {before} stays", error)
+            self._fail(candidate, changed, f"{label} cannot be opened{_and_stays(before)}", error)
             return
         self._has_aborted = outcome == "aborted"
         if outcome == "ok":
@@ -228,10 +228,12 @@ class ModelSwaps:
             self._before, self._decided = served, None
             self._solved(changed)
             self.outcomes["ok"] += 1
-            log.info("%s is served in place of %s, after %.1f s", label, before, monotonic() - began)
+            is_tried = all(self.artifacts.wanted[each].is_candidate for each in changed)
+            how = "is loaded as a candidate" if is_tried else "is served"
+            log.info("%s %s%s, after %.1f s", label, how, before and f" in place of {before}", monotonic() - began)
             await self.artifacts.note_served(candidate)
         elif outcome == "crashed":
-            self._note_crash(candidate, changed, f"{before} stays")
+            self._note_crash(candidate, changed, _and_stays(before))
         else:
             self.outcomes["aborted"] += 1
             log.info("the swap to %s is given up: the alias has moved", label)
@@ -304,7 +306,7 @@ class ModelSwaps:
         self._remember_failure(candidate)
         label = joined_labels(candidate[each] for each in changed)
         causes = ", ".join(f"{n} {cause.replace('_', ' ')}" for cause, n in Counter(self._crashes.causes).items())
-        problem = f"{label} has ended {self._crashes.count} workers ({causes}), and {result}"
+        problem = f"{label} has ended {self._crashes.count} workers ({causes}){result}"
         log.error("%s", problem)
         self.looks.problems.update(dict.fromkeys(changed, problem))
 
@@ -320,7 +322,7 @@ class ModelSwaps:
             return
         served = self.artifacts.versions
         changed = {each: version for each, version in served.items() if before.get(each) != version}
-        self._note_crash(served, changed, f"{_labels(before, changed)} is served again")
+        self._note_crash(served, changed, f", and {_labels(before, changed) or 'no version'} is served again")
         pools = [pool for pool in self.pools if pool.uses(changed)]
         if all([await self._restore(pool, before) for pool in pools]):
             await self.artifacts.note_served(before)
@@ -349,8 +351,12 @@ class ModelSwaps:
 
 
 def _labels(versions: Versions, references: Collection[str]) -> str:
-    """The labels of those versions; "no version" if there is none."""
-    return joined_labels(versions[each] for each in references if each in versions) or "no version"
+    """The labels of those versions; "" if there is none."""
+    return joined_labels(versions[each] for each in references if each in versions)
+
+
+def _and_stays(before: str) -> str:
+    return f", and {before} stays" if before else ""
 
 
 async def _cancelled(task: asyncio.Task[Any]) -> None:

@@ -67,6 +67,7 @@ const routeKey = ({ route }) => `route ${route}`;
 const poolKey = ({ pool }) => `pool ${pool}`;
 const workerKey = ({ process, pool, number }) => `worker ${process} ${pool} ${number}`;
 const serviceKey = ({ service }) => `service ${service}`;
+const artifactKey = ({ artifact }) => `artifact ${artifact}`;
 const candidateKey = ({ route, artifact }) => `candidate ${route} ${artifact}`;
 
 const ROUTES = [
@@ -100,6 +101,7 @@ const WORKERS = [
   { title: "Memory", type: "number", text: ({ memory }) => inBytes(memory), bad: ({ growth }) => growth },
   { title: "Age", type: "number", text: ({ age }) => inSeconds(age) },
   { title: "Jobs", type: "number", text: ({ jobs }) => String(jobs) },
+  { title: "Artifact", text: ({ artifact }) => artifact || "–" },
   { title: "Process", type: "number", text: ({ pid }) => (pid ? String(pid) : "–") },
   { title: "Do", cell: workerButtons },
 ];
@@ -128,6 +130,13 @@ const CANDIDATES = [
   { title: "Left out", type: "number", text: ({ skipped }) => String(skipped) },
 ];
 
+const ARTIFACTS = [
+  { title: "Artifact", text: ({ artifact }) => artifact },
+  { title: "Version", text: ({ versions }) => (Object.keys(versions).length > 1 ? counts(versions) : Object.keys(versions).join()) },
+  { title: "Alias read", type: "number", text: ({ age }) => (age === null ? "–" : `${inSeconds(age)} ago`) },
+  { title: "Trouble", type: "wide", text: ({ problem }) => problem || "–", bad: ({ problem }) => problem },
+];
+
 const DURABLE = [
   { title: "Route", text: ({ route }) => route },
   { title: "Jobs", type: "wide", text: ({ states }) => counts(states) || "none" },
@@ -152,6 +161,7 @@ const shown = {
   workers: table(byId("page-workers"), "Workers", WORKERS, workerKey),
   services: table(byId("page-services"), "Calls to other services", SERVICES, serviceKey),
   candidates: table(byId("page-candidates"), "Candidates", CANDIDATES, candidateKey),
+  artifacts: table(byId("page-artifacts"), "Models and other artifacts", ARTIFACTS, artifactKey),
   durable: table(byId("page-durable"), "Durable jobs", DURABLE, routeKey),
   errors: table(byId("page-errors"), "Recent errors", ERRORS, ({ time, request }) => `${time} ${request}`),
 };
@@ -165,7 +175,7 @@ const RECEIVERS = {
     const marked = new Set(given.findings.map(({ target }) => target));
     showFindings(given.findings);
     shown.tiles.update(given.total);
-    for (const name of ["routes", "pools", "workers", "services", "candidates", "durable", "errors"]) shown[name].update(given[name], marked);
+    for (const name of ["routes", "pools", "workers", "services", "artifacts", "candidates", "durable", "errors"]) shown[name].update(given[name], marked);
     const count = given.processes.length;
     set(byId("page-about"), `Server process ${given.process}${count > 1 ? `, one of ${count}` : ""}. Rates: last 10 s; times and errors: last minute.`);
     set(byId("page-live"), `live, ${clock(given.time)}`);
