@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tinysvc.models.local_copies import ArtifactVersion
+from tinysvc.models.artifact_version import ArtifactVersion
 from tinysvc.pool.program import Reply
 from tinysvc.runtime.artifact_labels import joined_labels, label_of, labelled
 from tinysvc.runtime.cpu_messages import BatchPart, BatchReply, DurableReply, ResponseHead

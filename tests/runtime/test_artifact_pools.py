@@ -9,7 +9,7 @@ import pytest
 
 from swap_pools import NotingPool, artifact_pool, endpoint_with, status
 from tinysvc.executor import ProcessPoolExecutor
-from tinysvc.models.local_copies import ArtifactVersion
+from tinysvc.models.artifact_version import ArtifactVersion
 from tinysvc.pool.external import ExternalPool
 from tinysvc.runtime.artifact_pools import SwappablePool, program_of, references_of
 from tinysvc.runtime.cpu_endpoints import CpuProgram

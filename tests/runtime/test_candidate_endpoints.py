@@ -11,7 +11,7 @@ import pytest
 
 from tinysvc import Response
 from tinysvc.core.requests import Peer
-from tinysvc.models.local_copies import ArtifactVersion
+from tinysvc.models.artifact_version import ArtifactVersion
 from tinysvc.pool.program import JobFunction
 from tinysvc.runtime.cpu_endpoints import CpuProgram
 from tinysvc.runtime.cpu_messages import BatchMessage, RequestMessage, ShadowMessage, ShadowReply

@@ -17,7 +17,7 @@ import faulty
 from tinysvc import Request, Response
 from tinysvc.core.errors import UnencodableResult
 from tinysvc.core.requests import Peer
-from tinysvc.models.local_copies import ArtifactVersion
+from tinysvc.models.artifact_version import ArtifactVersion
 from tinysvc.pool.arena import BIG
 from tinysvc.pool.program import JobFunction, Reply
 from tinysvc.runtime.cpu_endpoints import CpuProgram

@@ -6,7 +6,7 @@ from math import inf
 
 import pytest
 
-from tinysvc.models.local_copies import ArtifactVersion
+from tinysvc.models.artifact_version import ArtifactVersion
 from tinysvc.runtime import swap_memory
 from tinysvc.runtime.swap_memory import CRASHES, WINDOW, CrashWatch, FailedStates, RefusedVersions, state_of
 

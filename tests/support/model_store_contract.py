@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tinysvc.models import retention
+from tinysvc.models.artifact_version import ArtifactVersion
 from tinysvc.models.errors import (
     AliasMoved,
     BadReference,
@@ -20,7 +21,7 @@ from tinysvc.models.errors import (
     VersionRefused,
 )
 from tinysvc.models.layout import alias_key, blob_key, manifest_key, swept_key
-from tinysvc.models.local_copies import ArtifactVersion, LocalCopies
+from tinysvc.models.local_copies import LocalCopies
 from tinysvc.models.storage import MAX_DOCUMENT, Listing, MissingKey, Storage, StoredKey
 from tinysvc.models.store import ModelStore
 

@@ -19,13 +19,12 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
-from typing import Any
 
+from .artifact_version import ArtifactVersion
 from .errors import PickleRefused, UnknownVersion, VersionRefused
 from .fetching import fetch_files, write_durably
 from .manifest import Manifest, decode_manifest
@@ -38,30 +37,6 @@ FETCHING = ".fetching"
 LAST = ".last"
 MANIFEST = "manifest.json"
 FILES = "files"
-
-
-@dataclass(frozen=True, slots=True)
-class ArtifactVersion:
-    """A version with its files on this machine.
-
-    Attributes:
-        name: Name of the artifact.
-        version: Number of the version.
-        path: The folder with its files.
-        digest: SHA-256 of the manifest, in hexadecimal: it identifies the content.
-        meta: What the publisher says about the version.
-    """
-
-    name: str
-    version: int
-    path: str
-    digest: str
-    meta: Mapping[str, Any]
-
-    @property
-    def label(self) -> str:
-        """As in `churn@7`."""
-        return f"{self.name}@{self.version}"
 
 
 class LocalCopies:

@@ -12,7 +12,7 @@ from ..pool.program import JobFunction, Reply
 from .cpu_messages import BatchReply
 
 if TYPE_CHECKING:
-    from ..models.local_copies import ArtifactVersion
+    from ..models.artifact_version import ArtifactVersion
 
 HEADER = "x-artifact"
 

@@ -55,7 +55,7 @@ from .endpoint_parts import Endpoint, Values, error_response_of, request_of
 from .messages import encode_messages, whole_message
 
 if TYPE_CHECKING:
-    from ..models.local_copies import ArtifactVersion
+    from ..models.artifact_version import ArtifactVersion
 
 
 class CpuProgram:

@@ -25,8 +25,8 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import PoolClosed, PoolError
+from ..models.artifact_version import ArtifactVersion
 from ..models.errors import ModelsError, StoreUnavailable, UnknownVersion
-from ..models.local_copies import ArtifactVersion
 from ..pool.observer import PoolObserver
 from .alias_looks import AliasLooks
 from .artifact_labels import joined_labels

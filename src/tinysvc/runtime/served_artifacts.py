@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from ..core.errors import ConfigurationError
 from ..core.settings import Settings
+from ..models.artifact_version import ArtifactVersion
 from ..models.errors import ModelsError, StoreUnavailable, UnknownVersion
-from ..models.local_copies import ArtifactVersion, LocalCopies
+from ..models.local_copies import LocalCopies
 from ..models.opening import open_store
 from ..models.references import Reference, parse_reference
 from ..models.store import ModelStore
