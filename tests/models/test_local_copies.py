@@ -83,6 +83,8 @@ def test_damaged_manifest_of_a_copy_is_refused(store: ModelStore, copies: LocalC
         with pytest.raises(VersionRefused, match="damaged"):
             copies.last("churn@1")
     manifest.unlink()
+    with pytest.raises(VersionRefused, match=r"manifest\.json is missing; remove"):
+        copies.fetch(store, "churn", 1)
     with pytest.raises(VersionRefused, match=r"is damaged: .* remove"):
         copies.last("churn@1")
 

@@ -62,13 +62,16 @@ class LocalCopies:
         """
         manifest = store.manifest(name, version)
         copy = self._folder_of(manifest)
-        if not copy.is_dir():
-            with self._fetching(manifest):
-                if not copy.is_dir():  # another process may have fetched it meanwhile
-                    self._fetch(store, manifest, copy)
-        with suppress(OSError):  # the copies may be part of a read-only image
-            os.utime(copy / MANIFEST)  # the sweep removes the copies that were not used for longest
-        return self._opened(copy, manifest, allow_pickle)
+        for _ in range(10):
+            if not copy.is_dir():
+                with self._fetching(manifest):
+                    if not copy.is_dir():  # another process may have fetched it meanwhile
+                        self._fetch(store, manifest, copy)
+            with suppress(_Removed), self._kept(copy):  # a sweep may remove it right now
+                with suppress(OSError):  # the copies may be part of a read-only image
+                    os.utime(copy / MANIFEST)  # the sweep removes the copies that were not used for longest
+                return self._opened(copy, manifest, allow_pickle)
+        raise VersionRefused(f"the copy of {manifest.label} is damaged: {MANIFEST} is missing; remove {copy}")
 
     def last(
         self, reference: Reference | str, *, trusted: TrustedKeys | None = None, allow_pickle: bool = False
@@ -114,15 +117,28 @@ class LocalCopies:
         Raises:
             UnknownVersion: The copy is no longer there: fetch it again.
         """
-        path = Path(version.path).parent / MANIFEST
+        copy = Path(version.path).parent
         try:
-            descriptor = os.open(path, os.O_RDONLY)
+            with self._kept(copy):
+                yield
+        except _Removed:
+            raise UnknownVersion(f"the copy of {version.label} was removed: {copy}") from None
+
+    @contextmanager
+    def _kept(self, copy: Path) -> Iterator[None]:
+        """Keep a copy from the sweep, by a shared lock.
+
+        Raises:
+            _Removed: It is no longer there.
+        """
+        try:
+            descriptor = os.open(copy / MANIFEST, os.O_RDONLY)
         except FileNotFoundError:
-            raise UnknownVersion(f"the copy of {version.label} was removed: {path.parent}") from None
+            raise _Removed from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH)
-            if not path.exists():  # the sweep had the lock, and has renamed the folder
-                raise UnknownVersion(f"the copy of {version.label} was removed: {path.parent}")
+            if not _is_still(copy / MANIFEST, descriptor):  # the sweep had the lock, and has renamed the folder
+                raise _Removed
             yield
         finally:
             os.close(descriptor)
@@ -231,6 +247,17 @@ class LocalCopies:
             os.close(descriptor)
         shutil.rmtree(old, ignore_errors=True)
         return True
+
+
+class _Removed(Exception):
+    """A copy was swept."""
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def _last_used(copy: Path) -> float:

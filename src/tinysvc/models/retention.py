@@ -91,6 +91,9 @@ class Sweep:
                     self._sweep_entries(name)
                 except VersionRefused as error:  # what is in use is not known
                     self._swept.skipped.append(f"{name} was not swept: {error}")
+        for probe in self._storage.listing(".probe").keys:  # of killed processes
+            if self._is_old(probe):
+                self._delete(probe.key)
         self._swept.leftovers = self._storage.sweep_staging(self._older_than, self._dry_run)
         return self._swept
 
