@@ -110,6 +110,15 @@ def check_outcomes(storage: MemoryStorage | AgingFolder, outcomes: Outcomes) -> 
         assert store.verify("churn", version) == []
 
 
+def check_nothing_in_use_is_aside(storage: MemoryStorage | AgingFolder) -> None:
+    """Without a kill, publishers, movers and sweeps have put everything back."""
+    store = ModelStore(storage)
+    versions = store.versions("churn")
+    used = {file.sha256 for version in versions for file in store.manifest("churn", version).files}
+    assert {blob_key("churn", each) for each in used} <= {key.key for key in storage.listing("churn/blobs").keys}
+    assert {entry.version for entry in store.aliases("churn").values()} <= {*versions}
+
+
 def race(storage: MemoryStorage | AgingFolder, data: st.DataObject) -> None:
     outcomes = Outcomes()
     store = ModelStore(storage)
@@ -124,11 +133,14 @@ def race(storage: MemoryStorage | AgingFolder, data: st.DataObject) -> None:
         bursts = data.draw(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 8)), min_size=5, max_size=20))
         turns = Turns([actor for actor, length in bursts for _ in range(length)])
         acts = [outcomes.sweeper(1), *(outcomes.draw(data) for _ in range(data.draw(st.integers(1, 3))))]
-        kills = [data.draw(st.none() | st.none() | st.integers(0, 60)) for _ in acts]
+        with_kills = data.draw(st.booleans())
+        kills = [data.draw(st.none() | st.integers(1, 60)) if with_kills else None for _ in acts]
         stores = [ModelStore(TurningStorage(storage, turns, kill)) for kill in kills]
         actors = [partial(act, store) for act, store in zip(acts, stores, strict=True)]
         turns.run(actors, lambda: check_nothing_is_lost(storage))
         check_outcomes(storage, outcomes)
+        if not any(kills):
+            check_nothing_in_use_is_aside(storage)
         storage.age()
     publish(store, content=b"the end")
     for _ in range(3):
