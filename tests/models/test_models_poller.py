@@ -70,7 +70,7 @@ def test_poller_never_sees_half_a_version(tmp_path: Path, monkeypatch: pytest.Mo
 
     work = [
         lambda: publish(store, next(numbers)),
-        lambda: store.sweep(keep=2),
+        lambda: store.sweep(keep=2, older_than=10),  # longer than any step takes
         lambda: copies.sweep(keep=1, older_than=0),
         roll_back,
     ]

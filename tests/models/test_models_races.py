@@ -25,7 +25,7 @@ from tinysvc.models.store import ModelStore
 Actor = Callable[[ModelStore], None]
 
 CONTENTS = [b"a", b"b"]
-EXAMPLES = int(os.environ.get("MODELS_RACES", "40"))
+EXAMPLES = int(os.environ.get("MODELS_RACES", "25"))
 
 
 class Outcomes:

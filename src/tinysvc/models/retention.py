@@ -27,6 +27,7 @@ from secrets import token_hex
 from .aliases import Aliases
 from .errors import UnknownVersion, VersionRefused
 from .layout import alias_folder, alias_key, blob_key, manifest_key, numbers_in, swept_key, unswept_key
+from .manifest import decode_manifest
 from .references import ALIAS, NAME
 from .storage import MissingKey, Storage, StoredKey
 from .versions import Versions
@@ -119,7 +120,7 @@ class Sweep:
     def _sweep_blobs(self, name: str) -> None:
         blobs = self._storage.listing(f"{name}/blobs").keys
         used = self._used_blobs(name)
-        for blob in blobs:
+        for blob in sorted(blobs, key=lambda blob: blob.key):
             if blob.key not in used and self._is_old(blob):
                 self._swept.set_aside += blob.size
                 self._set_aside(blob.key)
@@ -138,12 +139,14 @@ class Sweep:
 
     def _used_blobs(self, name: str) -> set[str]:
         """The blobs that a manifest names, also one that was set aside. What was copied there is seen in one place."""
-        numbers = self._versions.numbers(name)
-        aside = numbers_in(self._storage.listing(f"{name}/swept").keys, aside=True)
         manifests = []
-        for number in {*numbers, *aside}:
+        for number in self._versions.numbers(name):
             with suppress(UnknownVersion):  # removed meanwhile
                 manifests.append(self._versions.unchecked_manifest(name, number))
+        for each in self._storage.listing(f"{name}/swept").keys:
+            for number in numbers_in([each], aside=True):
+                with suppress(MissingKey):
+                    manifests.append(decode_manifest(name, number, self._storage.read(each.key)))
         return {blob_key(name, file.sha256) for manifest in manifests for file in manifest.files}
 
     def _set_aside(self, key: str) -> None:
@@ -154,7 +157,7 @@ class Sweep:
 
     def _settle(self, folder: str, used: set[str]) -> None:
         """Put back what is in use, and remove what was aside for long enough."""
-        for each in self._storage.listing(folder).keys:
+        for each in sorted(self._storage.listing(folder).keys, key=lambda each: each.key):
             key = unswept_key(each.key)
             if key in used and not self._dry_run and self._storage.find(key) is None:
                 with suppress(MissingKey):
