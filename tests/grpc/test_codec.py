@@ -12,18 +12,20 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel, PositiveInt
 
 from rpc_cases import codec_of, schema_of
 from tinysvc import ApiKey, Batch, Header, HTTPError, Response, cpu_route, io_route
 from tinysvc.binding.replies import UnreadableReply
 from tinysvc.core.errors import UnencodableResult
 from tinysvc.grpc.codec import Codec
+from tinysvc.grpc.descriptors import message_class
 from tinysvc.grpc.message_errors import BadMessage
 
 
@@ -108,6 +110,43 @@ def test_clients_may_be_newer_or_older() -> None:
     older, newer = codec_of(Older), codec_of(Newer)
     assert older.decode_arguments(newer.encode_arguments({"value": Newer(1, "x")})) == {"value": Older(1)}
     assert newer.decode_arguments(older.encode_arguments({"value": Older(1)})) == {"value": Newer(1, "none")}
+
+
+class Model(BaseModel):
+    count: PositiveInt
+    data: bytes = b""
+    lines: list[Line] = []
+
+
+def test_faults_of_a_pydantic_model_have_their_places() -> None:
+    codec = codec_of(Model)
+    message = codec.encode_arguments({"value": {"count": -1, "lines": [{"sku": "a", "count": 0}]}})
+    with pytest.raises(BadMessage) as failed:
+        codec.decode_arguments(message)
+    assert [place for place, _ in failed.value.faults] == ["value.count"]
+    with pytest.raises(BadMessage, match="bytes of a pydantic model are UTF-8"):
+        codec.decode_arguments(codec.encode_arguments({"value": {"count": 1, "data": b"\xff"}}))
+
+
+def test_argument_that_does_not_fit_is_named() -> None:
+    codec = schema_of(buy).methods[0].codec
+    with pytest.raises(UnencodableResult, match=r"lines\[1\].count of buy cannot be sent over gRPC: .* 64 bits"):
+        codec.encode_arguments({"shop": "x", "lines": [Line("a", 1), Line("b", 2**63)]})
+    with pytest.raises(UnencodableResult, match=r"lines\[0\].sku of buy .* is missing"):
+        codec.encode_arguments({"shop": "x", "lines": [{"count": 1}]})
+
+
+class Steps(NamedTuple):
+    first: int
+    second: int = 2
+    third: int = 3
+
+
+def test_absent_position_of_an_array_takes_its_default() -> None:
+    codec = codec_of(Steps)
+    kind = message_class(codec.parts.files, "shop.HandleRequest")
+    request = kind(value={"first": 1, "third": 7}).SerializeToString()
+    assert codec.decode_arguments(request) == {"value": Steps(1, 2, 7)}
 
 
 def test_stream_of_requests() -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
 from functools import cached_property, partial
 from operator import attrgetter
 from typing import Any, NamedTuple, get_args
@@ -34,10 +33,7 @@ from .descriptors import message_class
 from .message_errors import BadMessage
 from .message_readers import Readers, Unreadable
 from .message_writers import Unwritable, Writers
-from .shapes import Leaf, MessageShape, contains_itself
-
-KEEP = (bytes, bytearray, memoryview, datetime, timedelta)
-"""Types of plain values beside those of JSON."""
+from .shapes import KEEP, Leaf, MessageShape, contains_itself
 
 MAX_DEPTH = 100
 """Messages inside each other: the limit of protobuf's parsers in all languages."""
@@ -349,7 +345,11 @@ class _ModelReader:
 
     def __call__(self, plain: Any, root: str) -> Any:
         try:
-            return self._validate(orjson.dumps(plain, _json_of, orjson.OPT_NON_STR_KEYS))
+            document = orjson.dumps(plain, _json_of, orjson.OPT_NON_STR_KEYS)
+        except TypeError as error:
+            raise BadMessage([(root, str(error.__cause__ or error))]) from None
+        try:
+            return self._validate(document)
         except ValueError as error:
             details = getattr(error, "errors", None)
             if details is None:

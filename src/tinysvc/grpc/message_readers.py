@@ -66,18 +66,12 @@ class Readers:
             (slot,) = shape.slots
             return lambda message: read(message).get(slot.key)
         tag: list[Any] = [] if shape.tag is None else [shape.tag[1]]
-        count = len(shape.slots)
+        fallbacks = {each.key: each.fallback for each in shape.slots}
 
         def read_array(message: Any) -> list[Any]:
             found = read(message)
-            items = list(tag)
-            for position in range(count):
-                if position not in found:  # msgspec fills in the defaults of those that are left out at the end
-                    if any(later in found for later in range(position, count)):
-                        items.append(None)
-                    continue
-                items.append(found[position])
-            return items
+            last = max(found, default=-1)  # msgspec fills in the defaults of those that are left out at the end
+            return [*tag, *(found.get(position, fallbacks[position]) for position in range(last + 1))]
 
         return read_array
 

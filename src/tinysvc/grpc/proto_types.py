@@ -31,7 +31,20 @@ from .class_fields import REQUIRED, UNKNOWN, ClassField, fields_of
 from .field import Field
 from .message_errors import NoMapping
 from .proto_names import Names, camel, is_identifier, json_name, snake, value_key
-from .shapes import DURATION, NULL, TIMESTAMP, VALUE, EnumShape, EnumValue, Kind, Leaf, MessageShape, Presence, Slot
+from .shapes import (
+    DURATION,
+    KEEP,
+    NULL,
+    TIMESTAMP,
+    VALUE,
+    EnumShape,
+    EnumValue,
+    Kind,
+    Leaf,
+    MessageShape,
+    Presence,
+    Slot,
+)
 
 STRING, INT64 = Leaf("string"), Leaf("int64")
 
@@ -238,6 +251,8 @@ class Types:
         except NoMapping as error:
             raise NoMapping(f"{kind.__name__}.{field.name}: {error}") from None
         slot.written, slot.is_computed = field.written, field.is_computed
+        if in_array and field.default not in (REQUIRED, UNKNOWN):
+            slot.fallback = msgspec.to_builtins(field.default, builtin_types=KEEP)
         return slot
 
     def wrapper(self, annotation: Any) -> MessageShape:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 TIMESTAMP = "google.protobuf.Timestamp"
@@ -19,6 +20,9 @@ DURATION = "google.protobuf.Duration"
 VALUE = "google.protobuf.Value"
 NULL = "google.protobuf.NullValue"
 EMPTY = "google.protobuf.Empty"
+
+KEEP = (bytes, bytearray, memoryview, datetime, timedelta)
+"""Types of plain values beside those of JSON."""
 
 IMPORTS = {
     TIMESTAMP: "google/protobuf/timestamp.proto",
@@ -130,6 +134,8 @@ class Slot:
     """The place of its value in the plain value that is written, if that is another one."""
     is_computed: bool = False
     """Whether it is written only, and never read."""
+    fallback: Any = None
+    """The plain value of an absent field before others in an array."""
 
 
 def named_kinds(*roots: Kind) -> list[MessageShape | EnumShape]:
