@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from tinysvc.models.artifact_version import ArtifactVersion
 from tinysvc.models.errors import AliasMoved, UnknownVersion
-from tinysvc.models.local_copies import ArtifactVersion, LocalCopies
+from tinysvc.models.local_copies import LocalCopies
 from tinysvc.models.opening import open_store
 from tinysvc.models.store import ModelStore
 
