@@ -4,18 +4,33 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 
-from swap_pools import NotingPool, artifact_pool, publish, served_artifacts, status, store_in, store_is_away
+from swap_pools import (
+    NotingPool,
+    artifact_pool,
+    endpoint_with,
+    publish,
+    served_artifacts,
+    status,
+    store_in,
+    store_is_away,
+)
 from system import until
+from tinysvc import Artifact, Request, Service, cpu_resource, cpu_route
 from tinysvc.core.errors import PoolClosed, WorkerStartError
+from tinysvc.core.settings import Settings
 from tinysvc.models.store import ModelStore
+from tinysvc.pool.external import ExternalPool
 from tinysvc.pool.observer import PoolObserver
+from tinysvc.runtime.cpu_endpoints import CpuProgram
 from tinysvc.runtime.model_swaps import ModelSwaps
+from tinysvc.runtime.running_service import at_work
 
 CHURN, WORDS = "churn@production", "words@production"
 INTERVAL = 0.01
@@ -334,3 +349,39 @@ async def test_fault_of_the_driver_does_not_end_it(
             at.publish()
             await until(lambda: "the look at the aliases has failed" in caplog.text)
         await at.until_served(2, 1)
+
+
+@cpu_resource
+def drained(model: Annotated[Path, Artifact(CHURN, swap="drain")]) -> str:
+    return (model / "number.txt").read_text()
+
+
+@cpu_route("/drained")
+def serve_drained(drained: str) -> str:
+    return drained
+
+
+@pytest.mark.asyncio
+async def test_service_stays_ready_while_a_drain_has_ended_its_workers(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    publish(store, content="1")
+    settings = Settings(models=str(tmp_path / "models"), models_interval=INTERVAL, cpu_workers=1)
+    async with at_work(Service(serve_drained, drained), settings) as running:
+        publish(store, content="2")
+        await until(lambda: not running.pools[0].ready)
+        assert (running.is_ready(), running.is_alive()) == (True, True)
+        response = await running.handle(Request("GET", "/drained"))
+        assert (response.status, response.content) == (200, b"2")
+
+
+@pytest.mark.asyncio
+async def test_pool_that_is_an_executor_is_named_and_not_swapped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish(store_in(tmp_path))
+    with ThreadPoolExecutor(1) as executor:
+        swaps = ModelSwaps(served_artifacts(tmp_path, CHURN), 1.0)
+        swaps.add(ExternalPool(executor, CpuProgram([]), name="threads"), [endpoint_with(CHURN)], [])
+        swaps.start()
+        assert (swaps.pools, swaps.looks.aliases) == ([], [])
+    assert "the pool threads is an executor, whose workers cannot be replaced" in caplog.text

@@ -20,6 +20,9 @@ def is_sane(number: int) -> bool:
 @cpu_resource(shared=True, check=is_sane)
 def number(model: Annotated[Path, Artifact("churn@production")]) -> int:
     text = (model / "number.txt").read_text()
+    if log := os.environ.get("MODELS_LOG"):
+        with Path(log).open("a") as file:
+            file.write(f"{os.getpid()} {text}\n")
     if text == "killer":
         return 666
     if text == "hangs":
@@ -61,4 +64,9 @@ async def serve_io() -> str:
     return "io"
 
 
-service = Service(serve_number, serve_cached, serve_batch, serve_stream, serve_io, number)
+@io_route("/process")
+async def serve_process() -> int:
+    return os.getpid()
+
+
+service = Service(serve_process, serve_number, serve_cached, serve_batch, serve_stream, serve_io, number)
