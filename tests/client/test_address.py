@@ -19,6 +19,9 @@ from tinysvc.core.setting_values import SettingsError
         ("http://[::1]:80", Address("http", "::1", 80), "[::1]", ""),
         ("http://[fe80::1%eth0]:8001", Address("http", "fe80::1%eth0", 8001), "[fe80::1]:8001", ""),
         ("unix:/run/t.sock", Address("unix", path="/run/t.sock"), "localhost", ""),
+        ("grpc://a:50051", Address("grpc", "a", 50051), "a:50051", ""),
+        ("GRPCS://[::1]:443/", Address("grpcs", "::1", 443), "[::1]:443", ""),
+        ("grpc+unix:/run/t.sock", Address("grpc+unix", path="/run/t.sock"), "localhost", ""),
     ],
 )
 def test_address_in_text(text: str, address: Address, authority: str, prefix: str) -> None:
@@ -39,6 +42,9 @@ def test_address_in_text(text: str, address: Address, authority: str, prefix: st
             "http://a\n",
             "http://[::1",
             "http://a//b?c",
+            "grpc://a",
+            "grpc://a:1/path",
+            "grpc+unix:t.sock",
         ),
     ],
 )
@@ -64,6 +70,8 @@ def test_services_in_text() -> None:
         ("a=http://b,", "services: of a, an address is"),
         ("a=http://b,http://b:80", "names an address of a twice"),
         ("a/b=http://c", "names with their addresses"),
+        ("a=http://b,grpc://c:1", "the addresses of a must be all of HTTP, or all of gRPC"),
+        ("a=grpc://b", "must have a port"),
     ],
 )
 def test_bad_services_name_the_part_and_the_remedy(text: str, sentence: str) -> None:
@@ -78,3 +86,10 @@ PATHS = st.from_regex(r"(/[a-z0-9]{1,5}){0,3}", fullmatch=True)
 @given(st.builds(Address, st.sampled_from(["http", "https"]), HOSTS, st.integers(1, 65535), PATHS))
 def test_text_of_an_address_is_that_address(address: Address) -> None:
     assert parse_address(str(address)) == address
+    assert not address.is_rpc
+
+
+@pytest.mark.parametrize("text", ["grpc://a:1", "grpcs://[::1]:2", "grpc+unix:/run/t.sock"])
+def test_address_of_grpc_is_its_text(text: str) -> None:
+    assert str(parse_address(text)) == text
+    assert parse_address(text).is_rpc

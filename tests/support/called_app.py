@@ -239,7 +239,7 @@ async def token(token: Annotated[str, Bearer()]) -> str:
 
 
 @io_route("/context")
-async def context(request: Request, agent: str) -> dict[str, Any]:
+async def context(request: Request, agent: str, word: str = "") -> dict[str, Any]:
     names = ("traceparent", "tracestate", "authorization", "x-call-hops")
     return {
         "id": request_id.get(),
@@ -250,7 +250,7 @@ async def context(request: Request, agent: str) -> dict[str, Any]:
 
 
 @cpu_route("/cpu-context")
-def cpu_context(request: Request) -> dict[str, Any]:
+def cpu_context(request: Request, word: str = "") -> dict[str, Any]:
     return {"id": request_id.get(), "left": seconds_left(), "hops": request.headers.get("x-call-hops")}
 
 

@@ -12,7 +12,7 @@ import orjson
 
 from ..core.call_errors import CallFailed, CallTimeout, CallUnavailable
 from .messages import Incoming, Outgoing
-from .replica import AT_DEADLINE, Replica
+from .replica import AT_DEADLINE, AnyReplica
 from .replicas import Replicas
 from .retries import MAX_ATTEMPTS, REPEATED_STATUS, AttemptFailed, Failure, may_repeat, was_not_sent
 
@@ -31,7 +31,7 @@ class Attempts:
         self._deadline = deadline
         self._idempotent = idempotent and request.can_repeat
         self.sent = 0  # requests
-        self.tried: list[Replica] = []
+        self.tried: list[AnyReplica] = []
 
     async def response(self, now: float) -> Incoming:
         """The first response. A 503 is one, too, if the call may not be repeated.
@@ -52,6 +52,9 @@ class Attempts:
                 failed = error
                 now = monotonic()
                 self._go_on(replica, failed, now)
+            except CallFailed as error:
+                error.service, error.attempts = self._replicas.service, self.sent
+                raise
             except TimeoutError:
                 if self._deadline is None or monotonic() < self._deadline - AT_DEADLINE:
                     raise  # the iterator of the request's body has raised it
@@ -69,7 +72,7 @@ class Attempts:
             return None
         return self.response(now) if self._replicas.budget.withdraw(now) else None
 
-    def _next_replica(self, now: float, failed: AttemptFailed | None) -> Replica:
+    def _next_replica(self, now: float, failed: AttemptFailed | None) -> AnyReplica:
         replicas = self._replicas
         replica = replicas.choose(now, self.tried)
         if replica is None and failed is not None and not was_not_sent(failed.failure):
@@ -84,7 +87,7 @@ class Attempts:
         reason = replicas.fault if not replicas.every else "all replicas are avoided after failures"
         raise CallUnavailable(f"The service cannot be called: {reason}.", retry_after=pause, service=replicas.service)
 
-    def _go_on(self, replica: Replica, failed: AttemptFailed, now: float) -> None:
+    def _go_on(self, replica: AnyReplica, failed: AttemptFailed, now: float) -> None:
         """Return if another attempt follows; else raise the error of the call."""
         replicas, failure = self._replicas, failed.failure
         if was_not_sent(failure):
@@ -113,19 +116,19 @@ class Attempts:
             await asyncio.sleep(pause)
         return True
 
-    def _too_late(self, replica: Replica | None) -> CallTimeout:
+    def _too_late(self, replica: AnyReplica | None) -> CallTimeout:
         if replica is None:
             message = "The budget of the call was used up before it was sent."
         else:
             message = "The budget of the call is used up, and no response has come."
         return CallTimeout(message, **self._facts(replica))
 
-    def _fail(self, replica: Replica, failed: AttemptFailed) -> NoReturn:
+    def _fail(self, replica: AnyReplica, failed: AttemptFailed) -> NoReturn:
         if was_not_sent(failed.failure):
             raise CallUnavailable(failed.detail, **self._facts(replica)) from None
         raise CallFailed(failed.detail, **self._facts(replica)) from None
 
-    def _facts(self, replica: Replica | None) -> dict[str, Any]:
+    def _facts(self, replica: AnyReplica | None) -> dict[str, Any]:
         name = "" if replica is None else replica.name
         return {"service": self._replicas.service, "replica": name, "attempts": self.sent}
 

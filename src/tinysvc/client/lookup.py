@@ -15,7 +15,7 @@ LOOKUP_TIMEOUT = 5.0
 
 def known_endpoint(address: Address) -> Endpoint | None:
     """The endpoint of an address that needs no lookup: a Unix socket, or an IP address."""
-    if address.scheme == "unix":
+    if address.is_unix:
         return Endpoint(socket.AF_UNIX, address.path)
     try:
         version = ipaddress.ip_address(address.host).version

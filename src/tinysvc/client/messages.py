@@ -14,6 +14,8 @@ class Outgoing(NamedTuple):
 
     `target` is the path with its query, percent-encoded. A body that is a callable gives a new iterator for each
     attempt; if it cannot, `can_repeat` is false, and nothing is sent again once the body was begun.
+
+    Over gRPC `target` is the full name of the method, a body is one message, and an iterator is a stream of messages.
     """
 
     method: str
@@ -21,6 +23,8 @@ class Outgoing(NamedTuple):
     headers: list[tuple[str, str]]
     body: bytes | Callable[[], AsyncIterator[bytes]] = b""
     can_repeat: bool = True
+    streams: bool = False
+    """Whether the response is a stream of messages; only gRPC needs to know."""
 
 
 class BodySource(Protocol):

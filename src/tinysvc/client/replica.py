@@ -1,4 +1,7 @@
-"""One replica of a service: its calls in flight, and its health as their results show it."""
+"""One replica of a service: its calls in flight, and its health as their results show it.
+
+`Replica` calls it over HTTP, and rpc_replica.py over gRPC.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,10 @@ import asyncio
 import logging
 import random
 import ssl
+from abc import ABC, abstractmethod
+from collections.abc import Collection
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from ..core.budget import format_timeout
 from ..core.call_errors import CallFailed, CallTimeout
@@ -39,19 +44,35 @@ class Shared(NamedTuple):
     senders: set[asyncio.Task[None]]
 
 
-class Replica:
-    """One replica of a service."""
+class Connections(Protocol):
+    """The connections to a replica."""
 
-    def __init__(self, address: Address, endpoint: Endpoint, shared: Shared) -> None:
+    @property
+    def open(self) -> Collection[object]:
+        """All of them."""
+
+    def close_idle(self, before: float) -> None:
+        """Close those that are idle since before this time."""
+
+    def close(self) -> None:
+        """Close idle ones now, and the others when their calls end."""
+
+    def abort(self) -> None:
+        """Close all, for good; calls that use one fail."""
+
+
+class AnyReplica(ABC):
+    """One replica of a service, whatever its protocol."""
+
+    connections: Connections
+
+    def __init__(self, address: Address, endpoint: Endpoint) -> None:
         self.name = str(address)
         self.endpoint = endpoint
         self.breaker = Breaker()
         self.in_flight = 0
-        self.connections = ReplicaConnections(address, endpoint, shared.settings, shared.tls, self)
-        self._prefix = address.prefix
-        self._deadlines = shared.deadlines
-        self._senders = shared.senders
 
+    @abstractmethod
     async def exchange(self, request: Outgoing, now: float, deadline: float | None) -> Incoming:
         """Send the request, and wait for the head of its response.
 
@@ -59,6 +80,43 @@ class Replica:
             AttemptFailed: There is no response.
             TimeoutError: The deadline has passed.
         """
+
+    # Health
+
+    def _count_response(self, is_probe: bool) -> None:
+        if self.breaker.pauses:
+            log.info("%s responds again", self.name)
+        self.breaker.succeed()
+        if is_probe:
+            self.breaker.end_probe()
+
+    def _count_failure(self, is_probe: bool, failure: Failure | None, why: str) -> None:
+        at_once, is_known = failure is not None and is_certain(failure), self.breaker.pauses > 0
+        refused = failure is Failure.REFUSED
+        opens = self.breaker.fail(
+            monotonic(), random.random(), is_probe=is_probe, at_once=at_once, pause=REFUSED_PAUSE if refused else None
+        )
+        if opens and not is_known:
+            log.warning("%s is avoided until it responds: %s", self.name, why)
+
+    def __repr__(self) -> str:
+        number = len(self.connections.open)
+        return f"<{type(self).__name__} {self.name}, {self.in_flight} calls, {number} connections>"
+
+
+class Replica(AnyReplica):
+    """One replica of a service, over HTTP."""
+
+    connections: ReplicaConnections
+
+    def __init__(self, address: Address, endpoint: Endpoint, shared: Shared) -> None:
+        super().__init__(address, endpoint)
+        self.connections = ReplicaConnections(address, endpoint, shared.settings, shared.tls, self)
+        self._prefix = address.prefix
+        self._deadlines = shared.deadlines
+        self._senders = shared.senders
+
+    async def exchange(self, request: Outgoing, now: float, deadline: float | None) -> Incoming:
         is_probe = self.breaker.pauses > 0 and self.breaker.begin()
         self.in_flight += 1
         connection = self.connections.take_idle(now)
@@ -144,27 +202,6 @@ class Replica:
 
     def lose(self, connection: CallConnection) -> None:
         self.connections.lose(connection)
-
-    # Health
-
-    def _count_response(self, is_probe: bool) -> None:
-        if self.breaker.pauses:
-            log.info("%s responds again", self.name)
-        self.breaker.succeed()
-        if is_probe:
-            self.breaker.end_probe()
-
-    def _count_failure(self, is_probe: bool, failure: Failure | None, why: str) -> None:
-        at_once, is_known = failure is not None and is_certain(failure), self.breaker.pauses > 0
-        refused = failure is Failure.REFUSED
-        opens = self.breaker.fail(
-            monotonic(), random.random(), is_probe=is_probe, at_once=at_once, pause=REFUSED_PAUSE if refused else None
-        )
-        if opens and not is_known:
-            log.warning("%s is avoided until it responds: %s", self.name, why)
-
-    def __repr__(self) -> str:
-        return f"<Replica {self.name}, {self.in_flight} calls, {len(self.connections.open)} connections>"
 
 
 def _is_too_late(error: BaseException, connection: CallConnection, deadline: float | None) -> bool:

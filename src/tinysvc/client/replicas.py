@@ -17,7 +17,7 @@ from time import monotonic
 from .address import Address
 from .balancing import choose
 from .lookup import known_endpoint, look_up
-from .replica import Replica, Shared
+from .replica import AnyReplica, Replica, Shared
 from .replica_connections import Endpoint
 from .retry_budget import RetryBudget
 
@@ -36,12 +36,12 @@ class Replicas:
     def __init__(self, service: str, addresses: Sequence[Address], shared: Shared) -> None:
         self.service = service
         self.budget = RetryBudget()
-        self.every: list[Replica] = []
+        self.every: list[AnyReplica] = []
         self.renew_at = math.inf
         self.fault = ""  # of the last lookup
         self._shared = shared
-        self._by_address: dict[Address, list[Replica]] = {}
-        self._replaced: list[Replica] = []  # whose calls are not at their end
+        self._by_address: dict[Address, list[AnyReplica]] = {}
+        self._replaced: list[AnyReplica] = []  # whose calls are not at their end
         self._names: list[Address] = []
         self._looked_up = -math.inf
         self._lookup: asyncio.Task[None] | None = None
@@ -86,16 +86,23 @@ class Replicas:
     def _replace(self, address: Address, endpoints: Sequence[Endpoint]) -> None:
         """From now on `address` means these endpoints."""
         before = {replica.endpoint: replica for replica in self._by_address.get(address, ())}
-        now = [before.pop(each) if each in before else Replica(address, each, self._shared) for each in endpoints]
+        now = [before.pop(each) if each in before else self._replica(address, each) for each in endpoints]
         self._by_address[address] = now
         self.every = [replica for replicas in self._by_address.values() for replica in replicas]
         for replaced in before.values():
             replaced.connections.close()
         self._replaced = [each for each in (*self._replaced, *before.values()) if each.in_flight]
 
+    def _replica(self, address: Address, endpoint: Endpoint) -> AnyReplica:
+        if address.is_rpc:
+            from .rpc_replica import RpcReplica  # imported only where gRPC is spoken
+
+            return RpcReplica(address, endpoint, self._shared)
+        return Replica(address, endpoint, self._shared)
+
     # Calls
 
-    def choose(self, now: float, tried: Collection[Replica] = ()) -> Replica | None:
+    def choose(self, now: float, tried: Collection[AnyReplica] = ()) -> AnyReplica | None:
         """A replica that may get a call and is not in `tried`; None if there is none."""
         every = self.every
         for replica in every:

@@ -1,7 +1,7 @@
 """Calls to other services: the replicas of each, and the state that all calls share.
 
     send ──> Attempts ──> Replicas.choose ──> Replica.exchange ──> CallConnection ──> wire/client_connection.py
-               │  retries.py, retry_budget.py    │  balancing.py      │  breaker.py
+               │  retries.py, retry_budget.py    │  balancing.py      │  breaker.py; over gRPC rpc_replica.py
                └─ hedging.py                     └─ lookup.py         └─ replica_connections.py, deadlines.py
 
 No task, timer or lock is made for a call that finds an idle connection: one timer serves all deadlines, and another
@@ -25,7 +25,7 @@ from .client_tls import client_context
 from .deadlines import Deadlines
 from .hedging import first_response
 from .messages import Incoming, Outgoing
-from .replica import Replica, Shared
+from .replica import AnyReplica, Shared
 from .replicas import Replicas
 
 SWEEP = 1.0
@@ -125,7 +125,7 @@ class Services:
                 del result  # break the reference cycle with this frame
         return result
 
-    def replicas(self) -> Iterator[tuple[str, Replica]]:
+    def replicas(self) -> Iterator[tuple[str, AnyReplica]]:
         """The replicas that are known now, with the names of their services."""
         for service, replicas in self._replicas.items():
             for replica in replicas.every:

@@ -61,6 +61,16 @@ MAX_MESSAGE, MAX_FAULTS, MAX_FAULT = 2048, 12, 96
 takes 8 KiB of metadata by default: with more it would see no status at all."""
 
 
+MAX_FURTHER = 1024
+"""Bytes of the problem document's further members, as JSON in the ErrorInfo; longer ones are left out."""
+
+KEPT_HEADERS = ("www-authenticate", "allow", "accept")
+"""Headers of an error that belong to its status, for calls between services."""
+
+_SAID = frozenset({"type", "title", "status", "detail", "request_id", "started", "errors", "instance"})
+"""Members of the problem document that the status says elsewhere."""
+
+
 class RpcStatus(NamedTuple):
     """The end of an RPC that failed."""
 
@@ -89,7 +99,7 @@ def status_of(response: Response) -> RpcStatus:
     delay = int(seconds) if seconds.isdecimal() and len(seconds) < 7 else None
     if delay is not None and code is Code.UNAVAILABLE:
         metadata += ((PUSHBACK, str(delay * 1000)),)
-    details = _details(code, message, problem, response.status, delay)
+    details = _details(code, message, problem, response.status, delay, headers)
     return RpcStatus(code, message, (*metadata, ("grpc-status-details-bin", details)))
 
 
@@ -114,7 +124,14 @@ def _problem_of(response: Response) -> Mapping[str, Any]:
     return {}
 
 
-def _details(code: grpc.StatusCode, message: str, problem: Mapping[str, Any], status: int, delay: int | None) -> bytes:
+def _details(
+    code: grpc.StatusCode,
+    message: str,
+    problem: Mapping[str, Any],
+    status: int,
+    delay: int | None,
+    kept: Mapping[str, str],
+) -> bytes:
     """A google.rpc.Status, encoded."""
     kinds = _messages()
     reason = str(problem.get("type", "")).removeprefix("urn:tinysvc:")
@@ -122,6 +139,10 @@ def _details(code: grpc.StatusCode, message: str, problem: Mapping[str, Any], st
     for name in ("request_id", "started"):
         if name in problem:
             info[name] = str(problem[name]).lower() if name == "started" else str(problem[name])
+    info |= {name: _cut(kept[name], MAX_FAULT) for name in KEPT_HEADERS if name in kept}
+    further = {name: value for name, value in problem.items() if name not in _SAID}
+    if further and len(text := json.dumps(further)) <= MAX_FURTHER:
+        info["problem"] = text
     details = [kinds["ErrorInfo"](reason="" if reason == "about:blank" else reason, domain="tinysvc", metadata=info)]
     if faults := problem.get("errors"):
         violations = [

@@ -25,6 +25,7 @@ from .call_context import LONGEST, CallContext, time_for
 from .direct_calls import DirectCpu, DirectIo, is_direct
 from .exchanges import Exchange, ExchangeTarget, RemoteExchange
 from .job_calls import JobExchange, JobTarget
+from .message_calls import CalleeMessages, FindMessages, Reader, TranslatedExchange, Writer
 from .open_services import service_name
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class CallTable:
         services: The services at addresses; None if it names none.
         plans: The routes that are served here.
         recorder: Takes the spans of calls; None: they are not recorded.
+        find_messages: Finds how handlers are called over gRPC. None: they are not.
     """
 
     def __init__(
@@ -92,7 +94,9 @@ class CallTable:
         services: Services | None,
         plans: Iterable[Plan] = (),
         recorder: Recorder | None = None,
+        find_messages: FindMessages | None = None,
     ) -> None:
+        self._find_messages = find_messages
         self._recorder = recorder
         self.known: dict[Callable[..., Any], Callee] = {}
         self.deadlines = Deadlines()
@@ -158,12 +162,29 @@ class CallTable:
 
     def _remote(self, service: str, route: Route) -> Callee:
         assert self._services is not None
+        if (messages := self._messages_of(service, route)) is not None:
+            exchange = self._remote_exchange(service, route, messages)
+            return self._callee(route, self._target(route, messages.writer, messages.reader, exchange, service), True)
         function = route.function
         binder = plan_of(function, route).binder
         writer = RequestWriter(function, call_method(route, binder.body_kind), route.path, binder.inputs)
-        exchange = self._recorded(RemoteExchange(self._services, service, route), function, service)
+        exchange = self._remote_exchange(service, route)
         reader = ReplyReader(function, batched=route.batch is not None)
         return self._callee(route, self._target(route, writer, reader, exchange, service), True)
+
+    def _messages_of(self, service: str, route: Route) -> CalleeMessages | None:
+        """How a handler of a service is called over gRPC; None for HTTP. ConfigurationError if it cannot be."""
+        assert self._services is not None
+        if not self._services.addresses[service][0].is_rpc:
+            return None
+        if self._find_messages is None:
+            raise ConfigurationError.at(route.function, "cannot be called over gRPC outside of a tinysvc server")
+        return self._find_messages(route.function, route)
+
+    def _remote_exchange(self, service: str, route: Route, messages: CalleeMessages | None = None) -> Exchange:
+        assert self._services is not None
+        streams = messages is not None and messages.streams
+        return self._recorded(RemoteExchange(self._services, service, route, streams=streams), route.function, service)
 
     def _local(self, service: str, plan: Plan) -> Callee:
         route, function, settings = plan.route, plan.route.function, self._running.settings
@@ -191,9 +212,7 @@ class CallTable:
 
         return TracedExchange(exchange, self._recorder, f"{function.__module__}.{function.__qualname__}", service)
 
-    def _target(
-        self, route: Route, writer: RequestWriter, reader: ReplyReader, exchange: Exchange, service: str
-    ) -> Target:
+    def _target(self, route: Route, writer: Writer, reader: Reader, exchange: Exchange, service: str) -> Target:
         """Where requests to the handler go."""
         if route.durable is None:
             return ExchangeTarget(route, writer, reader, exchange, service, self._max_size)
@@ -208,7 +227,12 @@ class CallTable:
         if found.is_remote:
             assert self._services is not None
             service = service_name(function, self._services.addresses)
-            exchange = self._recorded(RemoteExchange(self._services, service, route), function, service)
+            if (messages := self._messages_of(service, route)) is not None:
+                exchange = self._remote_exchange(service, route, messages)
+                binder = plan_of(function, route).binder
+                translated = TranslatedExchange(route, binder, messages, exchange, service, self._max_size)
+                return WorkerCallee(translated, service, "", None, found.seconds)
+            exchange = self._remote_exchange(service, route)
             exchange = exchange if route.durable is None else JobExchange(exchange, service)
             return WorkerCallee(exchange, service, "", None, found.seconds)
         service = service_name(function)

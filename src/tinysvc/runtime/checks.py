@@ -5,14 +5,16 @@ from __future__ import annotations
 import inspect
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from typing import Any
 
 from ..core.errors import ConfigurationError
 from ..core.settings import Settings
 from ..service.job_checks import check_job_route
+from ..service.job_verbs import VERBS
 from ..service.plan import Plan, has_body, has_parameter
+from ..service.router import Router
 from ..service.routes import Given
 from ..web.websocket import WebSocket
 from ..web.websocket_route import socket_parameter
@@ -139,3 +141,14 @@ def check(plan: Plan) -> None:
     else:
         socket_parameter(plan)
         refuse_job(plan)
+
+
+def check_paths(plans: Iterable[Plan]) -> None:
+    """ConfigurationError if two routes have the same path and method."""
+    table: Router[Callable[..., Any]] = Router()
+    for plan in plans:
+        route = plan.route
+        table.add(plan.path, route.methods, route.function, route.function)
+        for verb in VERBS if route.durable else ():
+            if verb.name != "submit":  # it is the method of the route itself
+                table.add(verb.path(plan.path), [verb.method], route.function, route.function)

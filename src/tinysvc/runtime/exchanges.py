@@ -9,12 +9,13 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from typing import TYPE_CHECKING, Any
 
-from ..binding.outgoing import OutgoingRequest, RequestWriter
-from ..binding.replies import ReplyReader, UnreadableReply
+from ..binding.outgoing import OutgoingRequest
+from ..binding.replies import UnreadableReply
 from ..core.call_errors import CallFailed, CallTimeout
 from ..core.errors import ConfigurationError
 from .call_context import CallContext
 from .call_failures import check_response
+from .message_calls import Reader, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -32,24 +33,32 @@ def is_remote(exchange: Exchange) -> bool:
 
 
 class RemoteExchange:
-    """Sends requests to the replicas of a service."""
+    """Sends requests to the replicas of a service.
+
+    Args:
+        services: The services at addresses.
+        service: Name of the service.
+        route: The route of the handler.
+        streams: Whether the response is a stream of messages.
+    """
 
     is_remote = True
 
-    def __init__(self, services: Services, service: str, route: Route) -> None:
+    def __init__(self, services: Services, service: str, route: Route, *, streams: bool = False) -> None:
         from ..client.messages import Outgoing
 
         self._services = services
         self._service = service
         self._route = route
         self._outgoing = Outgoing
+        self._streams = streams
         self._idempotent = route.idempotent or route.durable is not None  # it has an Idempotency-Key
 
     def __call__(self, sent: OutgoingRequest, context: CallContext) -> Awaitable[Any]:
         method, target, headers, body, can_repeat = sent
         return self._services.send(
             self._service,
-            self._outgoing(method, target, headers, body, can_repeat),
+            self._outgoing(method, target, headers, body, can_repeat, self._streams),
             deadline=context.deadline,
             idempotent=self._idempotent and can_repeat,
             hedge=self._route.hedge,
@@ -71,8 +80,8 @@ class ExchangeTarget:
     def __init__(
         self,
         route: Route,
-        writer: RequestWriter,
-        reader: ReplyReader,
+        writer: Writer,
+        reader: Reader,
         exchange: Exchange,
         service: str,
         max_size: int,

@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ..binding.outgoing import OutgoingRequest, RequestWriter
-from ..binding.replies import ReplyReader
+from ..binding.outgoing import OutgoingRequest
 from ..core.call_errors import BudgetExhausted, CallFailed, CallTimeout
 from ..core.errors import ConfigurationError
 from ..core.form_data import is_json_type
@@ -31,6 +30,7 @@ from .call_context import CallContext
 from .call_failures import MAX_PROBLEM, check_response
 from .exchanges import Exchange, ExchangeTarget, is_remote
 from .job_headers import KEY, job_headers
+from .message_calls import Reader, Writer
 
 if TYPE_CHECKING:
     from ..service.routes import Route
@@ -243,8 +243,8 @@ class JobTarget(ExchangeTarget):
     def __init__(
         self,
         route: Route,
-        writer: RequestWriter,
-        reader: ReplyReader,
+        writer: Writer,
+        reader: Reader,
         exchange: Exchange,
         service: str,
         max_size: int,

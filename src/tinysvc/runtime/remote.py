@@ -208,6 +208,11 @@ class Remote:
             raise ConfigurationError(
                 f"no address of the service {self.name} is known; set TINYSVC_SERVICES='{self.name}=http://host:port'"
             )
+        if addresses[0].is_rpc:
+            raise ConfigurationError(
+                f"{self.name} is called over HTTP by this client, so it needs an address such as http://host:port, "
+                f"not {addresses[0]}"
+            )
         tls = None
         if any(each.scheme == "https" for each in addresses):
             tls = client_context(settings.services_ca, settings.services_cert, settings.services_key)

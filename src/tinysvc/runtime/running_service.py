@@ -24,7 +24,6 @@ from ..core.settings import Settings
 from ..core.shutdown import LoopCountdown
 from ..executor import ProcessPoolExecutor
 from ..service.error_handlers import ErrorHandlers
-from ..service.job_verbs import VERBS
 from ..service.plan import Plan, plans_of
 from ..service.router import Router
 from ..service.routes import Route
@@ -33,12 +32,13 @@ from ..web.websocket_route import socket_parameter
 from .background import BackgroundTasks
 from .call_checks import called_handlers
 from .call_targets import CallTable, callable_from_here
-from .checks import endpoint_of
+from .checks import check_paths, endpoint_of
 from .cpu_calls import CpuCall, callable_here
 from .cpu_endpoints import CpuProgram
 from .cpu_handlers import cpu_handler
 from .durable_jobs import DurableJobs, DurablePlace
 from .error_responses import error_response, of_longest_prefix
+from .message_calls import FindMessages
 from .message_routes import MessageRoutes, MessagesOf
 from .middleware import guarded
 from .open_resources import open_once
@@ -66,6 +66,7 @@ async def at_work(
     make_durable: Callable[[Service, Settings], DurableJobs] | None = None,
     metrics: ServiceMetrics | None = None,
     messages_of: MessagesOf | None = None,
+    find_messages: FindMessages | None = None,
 ) -> AsyncIterator[RunningService]:
     """Open the resources, start the workers and serve until the context ends; then close all in reverse order.
 
@@ -76,6 +77,7 @@ async def at_work(
         make_durable: Makes the durable jobs of a service that has a job route.
         metrics: Counts what the service does.
         messages_of: Finds the routes that are served by messages, too.
+        find_messages: Finds how handlers are called over gRPC.
 
     Raises:
         ConfigurationError: A handler or a pool is declared wrongly, or the store of durable jobs must not be used.
@@ -84,7 +86,7 @@ async def at_work(
     """
     stack = AsyncExitStack()
     try:
-        running = RunningService(service, settings, make_durable, metrics, messages_of)
+        running = RunningService(service, settings, make_durable, metrics, messages_of, find_messages)
         await running.open(stack, extra or {})
         yield running
     finally:
@@ -102,11 +104,13 @@ class RunningService:
         make_durable: Callable[[Service, Settings], DurableJobs] | None = None,
         metrics: ServiceMetrics | None = None,
         messages_of: MessagesOf | None = None,
+        find_messages: FindMessages | None = None,
     ) -> None:
         self.service = service
         self.settings = settings
         self.durable: DurableJobs | None = None  # of a service with a job route
         self._make_durable = make_durable
+        self._find_messages = find_messages
         self.metrics = metrics
         self.tracing: Tracing | None = None
         self.messages = MessageRoutes(messages_of)
@@ -142,7 +146,7 @@ class RunningService:
         if self.settings.traces:
             self._open_tracing(stack)
         self.plans = plans = list(plans_of(self.service))
-        _check_paths(plans)
+        check_paths(plans)
         if any(plan.artifacts for plan in plans):
             await self._open_artifacts(stack)
         if any(plan.artifacts or plan.made_by_service for plan in plans):
@@ -160,7 +164,7 @@ class RunningService:
             pages = documentation(self.service, plans, self.settings)
         services = open_services(stack, self.settings)
         recorder = None if self.tracing is None else self.tracing.queue
-        calls = CallTable(self, services, plans, recorder)
+        calls = CallTable(self, services, plans, recorder, self._find_messages)
         stack.enter_context(callable_here(self.calls))
         stack.enter_context(callable_from_here(calls))
         calls.check(called_handlers(plans))
@@ -440,14 +444,3 @@ class RunningService:
 
 def _do_nothing() -> None:
     pass
-
-
-def _check_paths(plans: list[Plan]) -> None:
-    """ConfigurationError if two routes have the same path and method."""
-    table: Router[Callable[..., Any]] = Router()
-    for plan in plans:
-        route = plan.route
-        table.add(plan.path, route.methods, route.function, route.function)
-        for verb in VERBS if route.durable else ():
-            if verb.name != "submit":  # it is the method of the route itself
-                table.add(verb.path(plan.path), [verb.method], route.function, route.function)

@@ -28,7 +28,9 @@ from ..core.shutdown import MIN_STEP_TIME, awake_timeout
 from ..core.systemd import watchdog_time
 from ..openapi.page import to_docs
 from ..runtime.durable_jobs import DurableJobs
+from ..runtime.message_calls import CalleeMessages
 from ..runtime.running_service import at_work
+from ..service.routes import Route
 from ..service.service import Service
 from .connections import Connections
 from .cpu_slice import shorten_slice
@@ -128,6 +130,7 @@ class Server:
                 _durable_jobs,
                 self._metrics,
                 None if grpc is None else grpc.messages_of,
+                _callee_messages,
             )
             self.running = await stack.enter_async_context(at_work_here)
             scheme = "https" if self._certificates else "http"
@@ -398,6 +401,13 @@ def _durable_jobs(service: Service, settings: Settings) -> DurableJobs:
     from ..jobs.service_jobs import ServiceJobs
 
     return ServiceJobs(service, settings, store_of(settings.jobs), new_owner())
+
+
+def _callee_messages(function: Callable[..., Any], route: Route) -> CalleeMessages:
+    """How a handler of another service is called over gRPC."""
+    from ..grpc.rpc_callee import callee_messages  # imported only where a service has an address of gRPC
+
+    return callee_messages(function, route)
 
 
 def _replace_poll(loop: asyncio.AbstractEventLoop) -> None:

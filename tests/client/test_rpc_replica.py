@@ -1,0 +1,171 @@
+"""rpc_replica.py: what becomes of each way in which an RPC ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from time import monotonic
+from typing import Any
+
+import pytest
+
+import grpc
+from http_ends import logged, on_loop
+from raw_rpc import raw_rpc_server, rpc_calling
+from tinysvc.client import rpc_replica
+from tinysvc.client.breaker import MAX_FAILURES
+from tinysvc.client.rpc_replica import metadata_of
+from tinysvc.core.call_errors import CallFailed, CallTimeout
+from tinysvc.core.errors import HTTPError
+
+Code = grpc.StatusCode
+
+
+async def echo(message: bytes, context: Any) -> bytes:
+    return message
+
+
+async def ends(message: bytes, context: Any) -> bytes:
+    await context.abort(Code[message.decode()], "why")
+    return b""
+
+
+async def stream(message: bytes, context: Any) -> AsyncIterator[bytes]:
+    for number in range(message[0]):
+        yield b"" if number % 2 else b"x" * number
+    if message[1:]:
+        await context.abort(Code[message[1:].decode()], "half-way")
+
+
+async def slow(message: bytes, context: Any) -> bytes:
+    await asyncio.sleep(30)
+    return b""
+
+
+async def sent(messages: AsyncIterator[bytes], context: Any) -> bytes:
+    return b",".join([message async for message in messages])
+
+
+@on_loop
+async def test_replies_and_statuses() -> None:
+    async with raw_rpc_server(echo=echo, ends=ends) as server, rpc_calling(f"grpc://{server.target}") as caller:
+        incoming = await caller.rpc("echo", b"a", [("X-Own", "1"), ("trace-bin", "AAE=")])
+        assert (incoming.status, incoming.content, incoming.service, incoming.attempts) == (200, b"a", "callee", 1)
+        assert (server.metadata[0]["x-own"], server.metadata[0]["trace-bin"]) == ("1", b"\0\1")
+        for name, status in [("NOT_FOUND", 404), ("UNKNOWN", 500), ("DEADLINE_EXCEEDED", 504), ("CANCELLED", 503)]:
+            incoming = await caller.rpc("ends", name.encode())
+            assert (incoming.status, b"why" in incoming.content) == (status, True)
+
+
+@on_loop
+async def test_lost_connection_is_repeated_only_for_an_idempotent_call(caplog: pytest.LogCaptureFixture) -> None:
+    async with raw_rpc_server(ends=ends) as server, rpc_calling(f"grpc://{server.target}") as caller:
+        with pytest.raises(CallFailed, match="The RPC has failed: why") as caught:  # as a lost connection ends it
+            await caller.rpc("ends", b"UNAVAILABLE")
+        assert caught.value.attempts == 1
+        with pytest.raises(CallFailed) as caught:
+            await caller.rpc("ends", b"UNAVAILABLE", idempotent=True)
+        assert caught.value.attempts == 3
+    logged(caplog)
+
+
+@on_loop
+async def test_stream_with_empty_messages() -> None:
+    async with raw_rpc_server(stream=stream) as server, rpc_calling(f"grpc://{server.target}") as caller:
+        found = [each async for each in await caller.rpc("stream", b"\4")]
+        assert found == [b"", b"", b"xx", b""]
+        assert [each async for each in await caller.rpc("stream", b"\0")] == []
+        assert (await caller.rpc("stream", b"\0NOT_FOUND")).status == 404
+        with pytest.raises(CallFailed, match="not whole: INTERNAL, half-way"):
+            [each async for each in await caller.rpc("stream", b"\2INTERNAL")]
+        incoming = await caller.rpc("stream", b"\2")
+        await incoming.aclose()
+        assert [each async for each in incoming] == []
+
+
+@on_loop
+async def test_stream_of_requests_and_the_error_of_its_iterator() -> None:
+    async def messages() -> AsyncIterator[bytes]:
+        yield b"a"
+        yield b"b"
+
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"a"
+        raise LookupError("of the iterator")
+
+    async with (
+        raw_rpc_server(sent=sent) as server,
+        rpc_calling(f"grpc://{server.target}", max_body_size=10) as caller,
+    ):
+        assert (await caller.rpc("sent", messages)).content == b"a,b"
+        with pytest.raises(LookupError, match="of the iterator"):
+            await caller.rpc("sent", broken)
+
+        async def large() -> AsyncIterator[bytes]:
+            yield b"a" * 11
+
+        with pytest.raises(HTTPError, match="at most 10 may be sent"):
+            await caller.rpc("sent", large)
+
+
+@on_loop
+async def test_deadline_and_cancellation() -> None:
+    async with raw_rpc_server(slow=slow) as server, rpc_calling(f"grpc://{server.target}") as caller:
+        with pytest.raises(CallTimeout):
+            await caller.rpc("slow", deadline=monotonic() + 0.2)
+        call = asyncio.ensure_future(caller.rpc("slow"))
+        while len(server.metadata) < 2:
+            await asyncio.sleep(0)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        ((_, replica),) = caller.services.replicas()
+        assert (replica.in_flight, replica.breaker.failures) == (0, 0)
+
+
+@on_loop
+async def test_replica_that_is_silent_for_long_is_avoided(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rpc_replica, "SILENCE", 0.05)
+    async with raw_rpc_server(slow=slow) as server, rpc_calling(f"grpc://{server.target}") as caller:
+        late = [caller.rpc("slow", deadline=monotonic() + 0.2) for _ in range(MAX_FAILURES)]
+        assert {type(each) for each in await asyncio.gather(*late, return_exceptions=True)} == {CallTimeout}
+        ((_, replica),) = caller.services.replicas()
+        assert replica.breaker.pauses == 1
+    assert "is avoided until it responds: No response came for" in logged(caplog)[0]
+
+
+@on_loop
+async def test_large_reply_is_refused() -> None:
+    async with (
+        raw_rpc_server(echo=echo) as server,
+        rpc_calling(f"grpc://{server.target}", max_result_size=10) as caller,
+    ):
+        with pytest.raises(CallFailed, match="longer than 10 bytes") as caught:
+            await caller.rpc("echo", b"a" * 20)
+        assert (caught.value.service, caught.value.answered) == ("callee", 200)
+
+
+@on_loop
+async def test_cancelled_and_late_calls_leave_nothing() -> None:
+    async with raw_rpc_server(slow=slow, stream=stream) as server, rpc_calling(f"grpc://{server.target}") as caller:
+        before = len(asyncio.all_tasks())
+        for _ in range(5):
+            calls = [asyncio.ensure_future(caller.rpc("slow", deadline=monotonic() + 0.3)) for _ in range(20)]
+            await asyncio.sleep(0)
+            for call in calls[::2]:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+        for _ in range(20):
+            (await caller.rpc("stream", b"\5")).discard()
+        ((_, replica),) = caller.services.replicas()
+        assert replica.in_flight == 0
+        while len(asyncio.all_tasks()) > before + 1:  # the server's handlers end
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(("name", "value"), [("x", "ü"), ("x", "a\n"), ("x-bin", "?")])
+def test_header_that_no_metadata_can_hold_is_an_error(name: str, value: str) -> None:
+    with pytest.raises(ValueError, match=f"the header {name} goes over gRPC"):
+        metadata_of([(name, value)])
