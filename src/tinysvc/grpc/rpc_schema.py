@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -62,6 +62,8 @@ class RpcSchema:
     """The routes that only HTTP can serve, each with the reason."""
     notes: list[str] = field(default_factory=list)
     """What the author should know, such as a .proto file that lacks new fields."""
+    has_file: bool = True
+    """Whether there is a committed .proto file."""
 
     @property
     def text(self) -> str:
@@ -140,7 +142,7 @@ class _Builder:
             )
             for each in drafts
         ]
-        return RpcSchema(service, methods, files, [file], self.left_out, _notes(file, locked, name))
+        return RpcSchema(service, methods, files, [file], self.left_out, _notes(file, locked, name), locked is not None)
 
     def _parts(self, draft: _Draft, files: bytes) -> Parts:
         route = draft.plan.route
@@ -219,17 +221,23 @@ class _Builder:
 
 
 def _notes(file: ProtoFile, locked: ProtoFile | None, name: str) -> list[str]:
-    if not file.services:
-        return []
     if locked is None:
-        return [
-            f"there is no {name}: the fields of gRPC's messages are numbered in their order, so that a change of the "
-            f"order breaks clients; commit the file that --proto prints"
-        ]
+        return [no_file([name])] if file.services else []
     if not (missing := additions(file, locked)):
         return []
-    named = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-    return [f"{name} lacks {named}; print it again with --proto, and commit it"]
+    return [f"{name} lacks {_shortened(missing)}; print it again with --proto, and commit it"]
+
+
+def no_file(names: Sequence[str]) -> str:
+    """What the author should know about modules without a committed file."""
+    return (
+        f"there is no {_shortened(names)}: the fields of gRPC's messages are numbered in their order, so that a change "
+        "of the order breaks clients; commit the file that --proto prints"
+    )
+
+
+def _shortened(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def only_http(plan: Plan) -> str:

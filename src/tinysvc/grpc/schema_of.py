@@ -15,7 +15,7 @@ from ..runtime.open_services import service_name
 from ..service.plan import Plan, plan_of
 from ..service.routes import Route, recorded
 from .proto_names import package_of
-from .rpc_schema import RpcSchema
+from .rpc_schema import RpcSchema, no_file
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,19 @@ def schema_of(plans: Iterable[Plan]) -> RpcSchema:
         ConfigurationError: A type has no counterpart in protobuf, or has changed against a committed .proto file.
     """
     schemas = list(schemas_of(plans).values())
+    notes = [note for each in schemas if each.has_file for note in each.notes]
+    files = [file for each in schemas if not each.has_file for file in each.proto_files]
+    without = [f"{file.package}.proto" for file in files if file.services]
+    if without:
+        notes.append(no_file(without))
     return RpcSchema(
         ", ".join(each.service for each in schemas),
         [method for each in schemas for method in each.methods],
         merged_files([each.file_descriptor_set for each in schemas]),
         [file for each in schemas for file in each.proto_files],
         [left_out for each in schemas for left_out in each.left_out],
-        [note for each in schemas for note in each.notes],
+        notes,
+        not without,
     )
 
 
