@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,30 @@ async def test_drain_lets_calls_finish_and_refuses_new_ones() -> None:
         assert await running is None
         assert await draining == 0
         assert (await client.error(rpc_app.finished, name="late")).code() is Code.UNAVAILABLE
+
+
+@pytest.mark.asyncio
+async def test_drain_under_load_cancels_no_call() -> None:
+    """A call gets its reply, or UNAVAILABLE where it has not begun: a client may repeat it elsewhere."""
+    ends = Counter[object]()
+    async with rpc_server(Service(rpc_app.hello)) as server, rpc_client(server) as client:
+        server_grpc = server._grpc
+        assert server_grpc is not None
+
+        async def caller() -> None:
+            while True:
+                try:
+                    await client.call(rpc_app.hello, name="it")
+                    ends["ok"] += 1
+                except grpc.aio.AioRpcError as error:
+                    ends[error.code()] += 1
+                    return
+
+        callers = [asyncio.create_task(caller()) for _ in range(40)]
+        await until(lambda: ends["ok"] > 100)
+        assert await server_grpc.drain(20) == 0
+        await asyncio.gather(*callers)
+    assert set(ends) == {"ok", Code.UNAVAILABLE}
 
 
 @pytest.mark.asyncio

@@ -136,6 +136,16 @@ def test_all_interfaces_of_both_families_share_one_port(monkeypatch: pytest.Monk
             assert another.getsockname() == listeners[0].getsockname()
 
 
+def test_shared_socket_stays_non_blocking_for_the_process_that_accepts() -> None:
+    """Else the event loop of that process blocks in accept, and its drain does not end."""
+    with listening_sockets(Settings(port=0), {}) as (listener,):
+        listener.setblocking(False)
+        with closing(rebound(listener)) as another:
+            assert another.getsockname() == listener.getsockname()
+            assert not os.get_blocking(listener.fileno())
+            assert not os.get_inheritable(another.fileno())
+
+
 def test_missing_address_of_a_host_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     resolve_to(monkeypatch, NOWHERE, FOUR)
     with listening_sockets(Settings(host="localhost", port=0), {}) as listeners:

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -39,6 +40,13 @@ if TYPE_CHECKING:
 log = logging.getLogger("tinysvc.grpc")
 
 Code = grpc.StatusCode
+
+QUIET = 0.005
+"""Seconds without a new call after which a drain may begin: a call that has arrived is taken within much less."""
+
+LONGEST_HOLD = 0.25
+"""Seconds, at most, in which replies are held at the beginning of a drain."""
+
 Context = Any
 """grpcio's context of an RPC (grpc.aio.ServicerContext)."""
 
@@ -85,7 +93,27 @@ class OpenCalls:
         self.by_task: dict[asyncio.Task[Any], OpenCall] = {}
         self.message_bytes = 0
         self.left: set[asyncio.Task[Any]] = set()  # tasks whose client has gone, and that may finish
+        self.begun = 0  # calls since the start
+        self.gate: asyncio.Event | None = None  # replies wait for it: see `hold_replies`
         self.on_end: list[Callable[[RpcMethod, OpenCall], None]] = []  # metrics and the access log
+
+    @asynccontextmanager
+    async def hold_replies(self) -> AsyncIterator[None]:
+        """Hold the replies of calls while the block runs, which begins when no new call has come for a moment.
+
+        grpcio takes one call after the other. At its shutdown it cancels those that have arrived and are not yet taken,
+        and their clients do not repeat them. A client that waits for a reply sends no further call.
+        """
+        self.gate = asyncio.Event()
+        try:
+            begun, end = -1, monotonic() + LONGEST_HOLD
+            while begun != self.begun and monotonic() < end:
+                begun = self.begun
+                await asyncio.sleep(QUIET)
+            yield
+        finally:
+            self.gate.set()
+            self.gate = None
 
     def end_all(self) -> None:
         """Cancel all RPCs, as the server shuts down: their clients get UNAVAILABLE and may go elsewhere."""
@@ -150,7 +178,7 @@ class RpcMethod:
     # Behaviors: each is called in the task of an RPC
 
     def _unary(self) -> Behavior:
-        begin, handler, serving, end = self._begin, self._handler, self._serving, self._end
+        begin, handler, serving, end, calls = self._begin, self._handler, self._serving, self._end, self._calls
 
         async def unary(message: Any, context: Context) -> bytes:
             task = asyncio.current_task()
@@ -166,6 +194,8 @@ class RpcMethod:
                     response = serving.respond_to_error(error, request)
                 if forks.in_child:
                     forks.end_child()
+                if calls.gate is not None:
+                    await calls.gate.wait()
                 content = response.content
                 if response.content_type == MESSAGE and response.status == 200:
                     if response.headers:
@@ -252,6 +282,7 @@ class RpcMethod:
             current.set(Deadline(request.time_limit))
         call = OpenCall(request)
         calls.by_task[task] = owner_by_task[task] = call
+        calls.begun += 1
         if type(message) is bytes:
             calls.message_bytes += len(message)
         return call

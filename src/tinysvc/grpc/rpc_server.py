@@ -141,8 +141,14 @@ class RpcServer:
         self.health.leave()
         if self._stopping is None:
             self._unlink()
-            self._stopping = asyncio.create_task(self._server.stop(seconds))
-            self._streams.end()
+            self._stopping = asyncio.create_task(self._stop(seconds))
+
+    async def _stop(self, seconds: float) -> None:
+        async with self.calls.hold_replies():
+            stopping = asyncio.create_task(self._server.stop(seconds))
+            await asyncio.sleep(0)  # it has begun
+        self._streams.end()
+        await stopping
 
     async def drain(self, seconds: float) -> int:
         """Let the RPCs finish within `seconds`; then end them. Returns how many did not finish."""

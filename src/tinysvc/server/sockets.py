@@ -121,7 +121,8 @@ def listener_url(listener: socket.socket, scheme: str) -> str:
 def rebound(listener: socket.socket) -> socket.socket:
     """A socket on the same address for one more process; the same socket where the kernel cannot share a port."""
     if listener.family == socket.AF_UNIX or not _shares_port(listener):
-        return listener.dup()
+        # Not `listener.dup()`: it sets the socket to blocking, also for the processes that accept from it already.
+        return socket.socket(listener.family, listener.type, listener.proto, os.dup(listener.fileno()))
     another = socket.socket(listener.family, listener.type, listener.proto)
     try:
         _share_port(another)
