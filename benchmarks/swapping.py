@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import ENVIRON, HERE, PYTHON, CannotMeasureError, Peer, own_python, request, say, tree, wait_until
+from harness import ENVIRON, HERE, PYTHON, CannotMeasureError, Peer, own_python, request, say, tree
 
 BODY = {"values": [0.25, 0.5, 0.75, 1.0]}
 SHARE = 0.8
@@ -227,10 +227,11 @@ def rate_of(peer: ModelPeer) -> float:
 
 
 def await_version(peer: ModelPeer, version: int, timeout: float = 60.0) -> None:
-    def is_served() -> bool:
+    """Wait until a response is of this version. The requests are few, as they add to the load."""
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
         with contextlib.suppress(OSError, CannotMeasureError):
-            return peer.version() == version
-        return False
-
-    if not wait_until(is_served, timeout):
-        raise CannotMeasureError(f"{peer.name} does not serve version {version}")
+            if peer.version() == version:
+                return
+        time.sleep(0.25)
+    raise CannotMeasureError(f"{peer.name} does not serve version {version}")

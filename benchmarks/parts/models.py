@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 import subprocess
 import time
@@ -16,6 +17,7 @@ from harness import (
     Options,
     bar,
     median,
+    request,
     say,
     spread,
     table,
@@ -26,7 +28,6 @@ from swapping import (
     SHARE,
     ModelPeer,
     Store,
-    await_version,
     descriptors,
     load_on,
     memory,
@@ -47,6 +48,11 @@ VERSIONS = 8
 
 ROLL_BACK = 90.0
 """Seconds in which the copies of the version before are kept, for a version that crashes workers, and some more."""
+
+PATIENCE = 120.0
+"""Seconds for a whole swap."""
+
+SHARED_CORES = "The load generator, the server and the load of the next version share two cores with the two workers."
 
 QUIET = 3.0
 """Seconds without a swap, before each swap and after the last one."""
@@ -78,9 +84,18 @@ class Swaps:
     more: list[float] = field(default_factory=list)  # megabytes at the peak of a swap
     load: float = 0.0
 
+    def __str__(self) -> str:
+        return f"{self.rate:.0f} requests/s, {len(self.whole)} swaps, {self.asked:,} requests"
+
+    @property
+    def ratio(self) -> float:
+        return p99(self.busy) / p99(self.quiet)
+
 
 def swaps(options: Options, versions: Path, count: int) -> str:
-    found = Swaps(load=load_seconds(versions))
+    found, computing = Swaps(load=load_seconds(versions)), Swaps()
+    with served_by_tinysvc(versions, count, 2, work="compute") as (peer, store):
+        swap_under_load(peer, store, count, options.choose(20, 3), computing)
     with served_by_tinysvc(versions, count, 2) as (peer, store):
         swap_under_load(peer, store, count, options.choose(100, 6), found)
         for number in range(options.choose(5, 1)):
@@ -90,7 +105,7 @@ def swaps(options: Options, versions: Path, count: int) -> str:
     with served_by_tinysvc(versions, 2, 4) as (peer, store):
         whole_swap(peer, store, 2)
         of_four = memory(peer)
-    return described(found, of_four)
+    return described(found, computing, of_four)
 
 
 def swap_under_load(peer: ModelPeer, store: Store, versions: int, count: int, found: Swaps) -> None:
@@ -124,14 +139,19 @@ def whole_swap(peer: ModelPeer, store: Store, version: int) -> tuple[float, floa
     """Promote a version; return the instants of the commit, and of the end: as many processes as before."""
     size = len(tree(peer.process.pid))
     at = store.promote(version)
-    await_version(peer, version)
-    if not wait_until(lambda: len(tree(peer.process.pid)) == size and all_serve(peer, version), 60):
-        raise CannotMeasureError(f"{peer.name}: the swap to version {version} does not end")
+    end = at + PATIENCE
+    while not (served_version(peer) == version and len(tree(peer.process.pid)) == size):
+        if time.monotonic() > end:
+            raise CannotMeasureError(f"{peer.name}: the swap to version {version} does not end")
+        time.sleep(0.05)
     return at, time.monotonic()
 
 
-def all_serve(peer: ModelPeer, version: int) -> bool:
-    return all(peer.version() == version for _ in range(4))
+def served_version(peer: ModelPeer) -> int:
+    """The version that all workers serve, from `/readyz`: a request to a worker would add to the load."""
+    _, body = request(peer.port, "GET", "/readyz")
+    version: int = json.loads(body)["artifacts"]["swap@production"]["version"]
+    return version
 
 
 def state_of(peer: ModelPeer) -> tuple[float, int, int]:
@@ -153,12 +173,14 @@ def load_seconds(versions: Path) -> float:
     )
 
 
-def described(found: Swaps, of_four: float) -> str:
+def described(found: Swaps, computing: Swaps, of_four: float) -> str:
     (megabytes, open_before, processes), (megabytes_after, open_after, processes_after) = found.before, found.after
     rows = [
-        ["without a swap", f"{len(found.quiet):,}", median(found.quiet, "{:.1f}"), f"{p99(found.quiet):.1f}"],
-        ["during a swap", f"{len(found.busy):,}", median(found.busy, "{:.1f}"), f"{p99(found.busy):.1f}"],
+        [f"{what}, {when}", f"{len(delays):,}", median(delays, "{:.1f}"), f"{p99(delays):.1f}"]
+        for what, swapped in (("workers that wait", found), ("workers that compute", computing))
+        for when, delays in (("without a swap", swapped.quiet), ("during a swap", swapped.busy))
     ]
+    failed = found.failed + computing.failed
     seconds = [
         ["from the alias to the first response", median(found.first, "{:.2f}"), spread(found.first, "{:.2f}")],
         ["from the alias to the end of the swap", median(found.whole, "{:.2f}"), spread(found.whole, "{:.2f}")],
@@ -169,16 +191,17 @@ def described(found: Swaps, of_four: float) -> str:
         ["after the last one", f"{megabytes_after:,.0f}", str(open_after), str(processes_after)],
     ]
     lines = [
-        f"Two workers that share the model, {found.rate:.0f} requests/s at random instants, {SHARE:.0%} of what they"
-        f" can do; {len(found.whole)} swaps, {found.asked:,} requests, {len(found.failed)} failed"
-        f"{': ' + '; '.join(sorted(set(found.failed))[:3]) if found.failed else ''}.\n",
+        f"Two workers that share the model, requests at random instants, {SHARE:.0%} of what they can do."
+        f" Workers that wait: {found}. Workers that compute: {computing}. Failed: {len(failed)}"
+        f"{' (' + '; '.join(sorted(set(failed))[:3]) + ')' if failed else ''}.\n",
         table(["", "requests", "ms", "p99, ms"], rows) + "\n",
         table(["", "s", "spread"], seconds) + "\n",
         table(["", "MB", "descriptors", "processes"], state) + "\n",
         f"At the peak of a swap, MB more: {median(found.more)} ({spread(found.more)})."
         f" With four workers, after a swap: {of_four:,.0f} MB.\n",
-        bar("requests that failed", [float(len(found.failed))], most=0),
-        bar("p99 during a swap to p99 without", [p99(found.busy) / p99(found.quiet)], most=2),
+        bar("requests that failed", [float(len(failed))], most=0),
+        bar("p99 during a swap to p99 without, workers that wait", [found.ratio], most=2),
+        bar("p99 during a swap to p99 without, workers that compute", [computing.ratio], most=2, why=SHARED_CORES),
         bar(
             "seconds from the alias to the first response, without loading",
             [each - found.load for each in found.first],

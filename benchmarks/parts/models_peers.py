@@ -140,7 +140,9 @@ def running(peer: ModelPeer) -> Iterator[ModelPeer]:
 
 
 @contextmanager
-def served_by_tinysvc(versions: Path, count: int, workers: int) -> Iterator[tuple[ModelPeer, Store]]:
+def served_by_tinysvc(
+    versions: Path, count: int, workers: int, work: str = "wait"
+) -> Iterator[tuple[ModelPeer, Store]]:
     """A server with the first versions in its store; version 1 is served."""
     with tempfile.TemporaryDirectory(prefix="bench-store-") as folder:
         store = Store(Path(folder))
@@ -148,6 +150,7 @@ def served_by_tinysvc(versions: Path, count: int, workers: int) -> Iterator[tupl
             store.publish(versions / str(number))
         store.promote(1)
         command = tinysvc("tinysvc_swap.py", "--models", folder, "--cpu-workers", str(workers))
+        command = with_environment("WORK", work, command)
         with running(model_peer(f"tinysvc, {workers} workers", command)) as peer:
             yield peer, store
 
