@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -271,6 +272,36 @@ async def test_version_that_crashes_workers_is_replaced_by_the_one_before_once(t
         at.publish()
         await at.until_served(3, 1)
         assert at.swaps.outcomes["rolled_back"] == 1
+
+
+@pytest.mark.parametrize("waits_for", ["store", "turn"])
+@pytest.mark.asyncio
+async def test_way_back_waits_neither_for_a_slow_store_nor_for_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits_for: str
+) -> None:
+    async with bench(tmp_path) as at:
+        at.publish()
+        await at.until_outcome("ok")
+        artifacts, is_slow = at.swaps.artifacts, threading.Event()
+        may_go_on = threading.Event()
+
+        def fetch(*_: object) -> Any:
+            is_slow.set()
+            may_go_on.wait(20)
+            raise OSError("too slow")
+
+        async with artifacts.turns.turn() if waits_for == "turn" else nullcontext():
+            if waits_for == "store":
+                monkeypatch.setattr(artifacts, "fetch", fetch)
+            at.publish()
+            if waits_for == "store":
+                await until(is_slow.is_set)
+            else:
+                await at.looks(1)
+            for _ in range(2):
+                at.pools[1].crash("churn@2")
+            await at.until_served(1, 1)
+        may_go_on.set()
 
 
 @pytest.mark.asyncio

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Annotated
@@ -89,6 +90,16 @@ async def test_artifact_that_need_not_exist_is_left_out(tmp_path: Path, caplog: 
         other = await opened(stack, tmp_path, may_be_absent=True)  # there is no such alias
         assert (artifacts.versions, other.versions) == ({}, {})
     assert all("it is None until it exists" in each for each in caplog.messages)
+
+
+@pytest.mark.asyncio
+async def test_pickle_is_refused_unless_all_parameters_allow_it(tmp_path: Path) -> None:
+    with store_in(tmp_path).publish("churn", alias="production") as new:
+        (new.path / "model.bin").write_bytes(pickle.dumps([1, 2, 3], 4))
+    with pytest.raises(ConfigurationError, match="has pickles"):
+        await opened(AsyncExitStack(), tmp_path)
+    async with AsyncExitStack() as stack:
+        assert (await opened(stack, tmp_path, allow_pickle=True)).served(REFERENCE) == 1
 
 
 @pytest.mark.asyncio

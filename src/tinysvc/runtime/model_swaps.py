@@ -17,12 +17,12 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..core.errors import PoolClosed, PoolError
 from ..models.artifact_version import ArtifactVersion
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from ..service.plan import Plan
 
 log = logging.getLogger("tinysvc.models")
+
+T = TypeVar("T")
 
 OUTCOMES = ("ok", "refused", "failed", "aborted", "rolled_back")
 """How an attempt to serve other versions ends. `refused`: a version cannot be fetched, or is not valid; `failed`: it
@@ -160,18 +162,36 @@ class ModelSwaps:
             if self._crashes.is_bad:
                 await self._go_back()  # at once: this does not wait for our turn
         self._release()
-        if not await self._new_versions():
-            return
-        async with self.artifacts.turns.turn():
-            named = await self._new_versions()  # it may have been a long time until our turn
-            self._failed.add(self.artifacts.turns.failed())
-            new = await self._fetch(named)
-            candidate = self._failed.choose(self.artifacts.versions, new)
+        async with AsyncExitStack() as turn:
+            candidate = await self._unless_crash(self._prepare(turn))
             if candidate is not None:
                 await self._swap(candidate)
-            elif len(new) == len(named):
-                self._decided = named
-                self._note_failed_before(new)
+
+    async def _unless_crash(self, preparation: Coroutine[Any, Any, T]) -> T | None:
+        """The result of a preparation. It is given up, with None, when the version that is served crashes workers: the
+        way back must not wait for a slow store, or for the swap of another process.
+        """
+        task, crash = asyncio.create_task(preparation), asyncio.create_task(self._wake.wait())
+        try:
+            await asyncio.wait([task, crash], return_when=asyncio.FIRST_COMPLETED)
+            return task.result() if task.done() else None
+        finally:
+            for each in (task, crash):
+                await _cancelled(each)
+
+    async def _prepare(self, turn: AsyncExitStack) -> Versions | None:
+        """What to serve next, when `turn` is ours; None for what is served already."""
+        if not await self._new_versions():
+            return None
+        await turn.enter_async_context(self.artifacts.turns.turn())
+        named = await self._new_versions()  # it may have been a long time until our turn
+        self._failed.add(self.artifacts.turns.failed())
+        new = await self._fetch(named)
+        candidate = self._failed.choose(self.artifacts.versions, new)
+        if candidate is None and len(new) == len(named):
+            self._decided = named
+            self._note_failed_before(new)
+        return candidate
 
     async def _new_versions(self) -> dict[str, int]:
         """The versions that the aliases name, where others are served and there is something left to try."""
