@@ -112,6 +112,14 @@ async def test_stream_that_fails_half_way_is_no_short_stream(client: RpcClient, 
     assert "KeyError: 'secret'" in caplog.text
 
 
+async def test_stream_that_the_handler_gives_up_has_its_error(client: RpcClient) -> None:
+    call = client.begin(rpc_app.gives_up, {}, timeout=20)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        async for _ in call:
+            pass
+    assert (caught.value.code(), caught.value.details()) == (Code.NOT_FOUND, "no more")
+
+
 async def test_cancelled_stream_is_closed(client: RpcClient) -> None:
     rpc_app.happened.clear()
     call = client.begin(rpc_app.numbers, {"count": 10**9}, timeout=20)
@@ -269,6 +277,17 @@ async def test_resources_of_the_request(client: RpcClient) -> None:
     assert (await client.error(rpc_app.whoami)).code() is Code.UNAUTHENTICATED
     wrong = {"metadata": (("authorization", "Bearer wrong"),)}
     assert (await client.error(rpc_app.whoami, wrong)).code() is Code.UNAUTHENTICATED
+
+
+async def test_resource_of_a_stream_is_closed_at_its_end(client: RpcClient) -> None:
+    rpc_app.happened.clear()
+    right = {"metadata": (("authorization", "Bearer right"),)}
+    assert await client.items(rpc_app.guarded, right, count=2) == ["Ada 0", "Ada 1"]
+    assert rpc_app.happened == ["committed"]
+    call = client.begin(rpc_app.guarded, {"count": 10**9}, **right)
+    await anext(aiter(call))
+    call.cancel()
+    assert await client.call(rpc_app.hello, name="Ada") == "hello Ada"
 
 
 async def test_cancel_does_not_stop_a_commit(client: RpcClient) -> None:

@@ -14,7 +14,7 @@ import grpc
 import rpc_app
 from rpc_ends import rpc_client, rpc_server
 from system import until
-from tinysvc import Service
+from tinysvc import Handler, Request, Response, Service
 from tinysvc.core.errors import ConfigurationError
 from tinysvc.grpc.rpc_server import RpcServer
 
@@ -91,6 +91,29 @@ async def test_body_limit_of_a_route_holds_beside_a_larger_one() -> None:
     async with rpc_server(service, max_body_size=1000) as server, rpc_client(server) as client:
         assert await client.call(rpc_app.small, data=b"x" * 5000) == 5000
         assert (await client.error(rpc_app.big, data=b"x" * 2000)).code() is Code.RESOURCE_EXHAUSTED
+
+
+@pytest.mark.asyncio
+async def test_middleware_guards_calls_and_responds_with_errors_only(caplog: pytest.LogCaptureFixture) -> None:
+    async def guard(request: Request, call_next: Handler) -> Response:
+        match request.headers.get("x-user"):
+            case None:
+                return Response("who are you?", 401)
+            case "odd":
+                return Response("content of its own")
+        response = await call_next(request)
+        response.add_header("x-seen", request.path)
+        return response
+
+    async with rpc_server(Service(rpc_app.hello, middleware=[guard])) as server, rpc_client(server) as client:
+        error = await client.error(rpc_app.hello, name="Ada")
+        assert (error.code(), error.details()) == (Code.UNAUTHENTICATED, "who are you?")
+        call = client.begin(rpc_app.hello, {"name": "Ada"}, metadata=(("x-user", "Ada"),))
+        await call
+        assert dict(await call.trailing_metadata())["x-seen"] == "/hello/Ada"
+        odd = {"metadata": (("x-user", "odd"),)}
+        assert (await client.error(rpc_app.hello, odd, name="Ada")).code() is Code.INTERNAL
+    assert "responded with a 200 of text/plain" in caplog.text
 
 
 @pytest.mark.asyncio

@@ -37,9 +37,29 @@ def pid_by(address: str) -> int:
     return sum((byte & 127) << 7 * number for number, byte in enumerate(reply[1:]))
 
 
+MODULES = """
+@cpu_route("/modules")
+def modules() -> str:
+    import os, sys
+    return " ".join([*sys.modules, str(os.getppid())])
+"""
+
+
 def test_one_process_serves_both_protocols(folder: Path) -> None:
+    """Its workers import protobuf, but not grpcio; a second server cannot have its port."""
+    (folder / "service.py").write_text(HELLO + MODULES)
     with served(*tinysvc("service.py", "--grpc", "127.0.0.1:0", "--cpu-workers", "1"), cwd=folder) as server:
-        assert pid_by(address_of(server)) == server.get("/pid").json()
+        address = address_of(server)
+        assert pid_by(address) == server.get("/pid").json()
+        with grpc.insecure_channel(address) as channel:
+            modules = channel.unary_unary("/service.Service/Modules")(b"", timeout=20).decode(errors="replace").split()
+        assert "google.protobuf" in modules
+        assert not {"grpc", "tinysvc.grpc.rpc_server", "asyncio"} & set(modules)
+        forkserver = modules[-1]
+        assert "cygrpc" not in Path(f"/proc/{forkserver}/maps").read_text()
+        status, errors = failed(*tinysvc("service.py", "--grpc", address), cwd=folder)
+        assert status == 3
+        assert "another process does" in errors
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(20) == 0
 
@@ -80,20 +100,6 @@ def test_service_without_grpc_imports_none_of_it(folder: Path) -> None:
         assert httpx.get(server.url, timeout=20).json() == []
 
 
-def test_workers_import_protobuf_but_not_grpcio(folder: Path) -> None:
-    code = HELLO.replace("-> int", "-> str").replace(
-        "return os.getpid()", "import sys; return ' '.join(sys.modules) + f' {os.getppid()}'"
-    )
-    (folder / "service.py").write_text(code)
-    with served(*tinysvc("service.py", "--grpc", "127.0.0.1:0", "--cpu-workers", "1"), cwd=folder) as server:
-        with grpc.insecure_channel(address_of(server)) as channel:
-            modules = channel.unary_unary(PATH)(b"", timeout=20).decode(errors="replace").split()
-        assert "google.protobuf" in modules
-        assert not {"grpc", "tinysvc.grpc.rpc_server", "asyncio"} & set(modules)
-        maps = Path(f"/proc/{modules[-1]}/maps").read_text()  # the forkserver
-        assert "cygrpc" not in maps
-
-
 def test_missing_library_is_named(folder: Path) -> None:
     (folder / "grpc_reflection.py").write_text("raise ImportError('not here')")
     variables = {"PYTHONPATH": str(folder)}
@@ -101,10 +107,3 @@ def test_missing_library_is_named(folder: Path) -> None:
     assert status == 3
     assert "gRPC needs the grpcio library" in errors
     assert "pip install 'tinysvc[grpc]'" in errors
-
-
-def test_taken_port_is_refused(folder: Path) -> None:
-    with served(*tinysvc("service.py", "--grpc", "127.0.0.1:0", "--cpu-workers", "1"), cwd=folder) as server:
-        status, errors = failed(*tinysvc("service.py", "--grpc", address_of(server), "--port", "0"), cwd=folder)
-    assert status == 3
-    assert "another process does" in errors

@@ -274,3 +274,15 @@ async def floods() -> AsyncIterator[bytes]:
     while True:
         happened.append("piece")
         yield b"x" * 100_000
+
+
+@io_route("/guarded/{count}")
+async def guarded(user: str, count: int) -> AsyncIterator[str]:
+    for number in range(count):
+        yield f"{user} {number}"
+
+
+@io_route("/gives_up")
+async def gives_up() -> AsyncIterator[int]:
+    yield 1
+    raise HTTPError(410, "no more")
