@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Generic, NamedTuple, NotRequired, TypedDict, TypeVar
+from typing import Annotated, Generic, NamedTuple, NotRequired, TypedDict, TypeVar
 
 import attrs
 import msgspec
@@ -12,6 +12,7 @@ from pydantic import AliasChoices, BaseModel, computed_field
 from pydantic import Field as ModelField
 
 from tinysvc.grpc.class_fields import REQUIRED, UNKNOWN, fields_of
+from tinysvc.grpc.field import Field
 
 T = TypeVar("T")
 
@@ -58,8 +59,26 @@ class Page(msgspec.Struct, Generic[T]):
     items: list[T]
 
 
+class NumberPage(Page[int]):
+    count: int
+
+
+@dataclass
+class Holder(Generic[T]):
+    one: T
+
+
+@dataclass
+class Holders(Holder[list[T]], Generic[T]):
+    two: T
+
+
 class ModelPage(BaseModel, Generic[T]):
     items: list[T]
+
+
+class NumberModels(ModelPage[int]):
+    pass
 
 
 @pytest.mark.parametrize(
@@ -81,6 +100,9 @@ class ModelPage(BaseModel, Generic[T]):
         (Attrs, [("a", "a", int, REQUIRED), ("b", "b", int, 2)]),
         (Model, [("a", "A", int, REQUIRED), ("b", "b", list[int], []), ("c", "c", str | None, None)]),
         (Page[int], [("items", "items", list[int], REQUIRED)]),
+        (NumberPage, [("items", "items", list[int], REQUIRED), ("count", "count", int, REQUIRED)]),
+        (Holders[int], [("one", "one", list[int], REQUIRED), ("two", "two", int, REQUIRED)]),
+        (NumberModels, [("items", "items", list[int], REQUIRED)]),
         (ModelPage[int], [("items", "items", list[int], REQUIRED)]),
     ],
 )
@@ -116,3 +138,12 @@ def test_model_writes_other_names_than_it_reads() -> None:
         ("x", "z", False),
         ("total", "Sum", True),
     ]
+
+
+def test_number_of_a_field_of_a_model() -> None:
+    class Numbered(BaseModel):
+        a: Annotated[int, Field(7)]
+
+    found = fields_of(Numbered)
+    assert found is not None
+    assert found.fields[0].annotation == Annotated[int, Field(7)]

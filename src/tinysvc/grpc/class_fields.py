@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import typing
-from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple, get_args, get_origin
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 import msgspec
 from msgspec import inspect as inspection
@@ -59,13 +60,12 @@ def fields_of(annotation: Any) -> ClassFields | None:
         info: Any = inspection.type_info(annotation)
     while isinstance(info, inspection.Metadata):
         info = info.type
-    parameters = dict(zip(getattr(kind, "__parameters__", ()), get_args(annotation), strict=False))
-    hints = typing.get_type_hints(kind, include_extras=True)
+    hints = _hints(kind, get_args(annotation))
     fields = [
         ClassField(
             each.name,
             each.encode_name,
-            without_aliases(substituted(_bare(hints.get(each.name, Any)), parameters)),
+            without_aliases(hints.get(each.name, Any)),
             _default_of(each),
         )
         for each in info.fields
@@ -91,14 +91,25 @@ _ABOUT_FIELDS = (typing.Required, typing.NotRequired, typing.Final, getattr(typi
 
 def _bare(hint: Any) -> Any:
     """A hint without `Required`, `NotRequired`, `ReadOnly` and `Final`."""
-    while get_origin(hint) in (
-        typing.Required,
-        typing.NotRequired,
-        typing.Final,
-        getattr(typing, "ReadOnly", typing.Final),
-    ):
+    while get_origin(hint) in _ABOUT_FIELDS:
         hint = get_args(hint)[0]
     return hint
+
+
+def _hints(kind: Any, arguments: Sequence[Any]) -> dict[str, Any]:
+    """The annotations of a class and of its bases, each with the types in place of the type variables of its class."""
+    parameters = dict(zip(getattr(kind, "__parameters__", ()), arguments, strict=False))
+    found: dict[str, Any] = {}
+    for base in reversed(vars(kind).get("__orig_bases__", getattr(kind, "__bases__", ()))):
+        if isinstance(origin := get_origin(base) or base, type):
+            found |= _hints(origin, [substituted(each, parameters) for each in get_args(base)])
+    own = inspect.get_annotations(kind)
+    if issubclass(kind, dict):
+        own = {name: own[name] for name in own if name not in found}  # a TypedDict has those of its bases, too
+    if own and kind.__module__ not in ("builtins", "typing"):
+        hints = typing.get_type_hints(kind, include_extras=True)
+        found |= {name: substituted(_bare(hints[name]), parameters) for name in own if name in hints}
+    return found
 
 
 def _default_of(field: inspection.Field) -> Any:
@@ -114,19 +125,11 @@ def made_default(factory: Any) -> Any:
     return factory() if factory in (list, dict, set, tuple, frozenset) else UNKNOWN
 
 
-def has_type_variables(hint: Any) -> bool:
-    """Whether a hint is that of a generic class without its arguments."""
-    return hint is None or isinstance(hint, typing.TypeVar) or bool(getattr(hint, "__parameters__", ()))
-
-
 def _of_model(kind: Any) -> Iterator[ClassField]:
-    hints = typing.get_type_hints(kind, include_extras=True)
-    parameters = getattr(kind, "__pydantic_generic_metadata__", {})
-    arguments = dict(
-        zip(getattr(parameters.get("origin"), "__parameters__", ()), parameters.get("args", ()), strict=False)
-    )
     for name, info in kind.model_fields.items():
-        annotation = without_aliases(substituted(_bare(hints.get(name, info.annotation)), arguments))
+        annotation = without_aliases(_bare(info.annotation))
+        if info.metadata:
+            annotation = Annotated[(annotation, *info.metadata)]
         if info.is_required():
             default = REQUIRED
         else:

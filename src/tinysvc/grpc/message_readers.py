@@ -13,7 +13,6 @@ Convert = Callable[[Any], Any]
 """One value of a field, as a plain value or back."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_SECOND = timedelta(seconds=1)
 
 
 class Unreadable(Exception):
