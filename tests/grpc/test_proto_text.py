@@ -8,7 +8,8 @@ from enum import Enum
 
 from rpc_cases import schema_of
 from tinysvc import io_route
-from tinysvc.grpc.proto_file import ProtoField, ProtoFile, ProtoMessage
+from tinysvc.grpc.proto_file import ProtoField, ProtoFile, ProtoMessage, ProtoMethod
+from tinysvc.grpc.proto_parser import parse_proto
 from tinysvc.grpc.proto_text import ranges_of, text_of
 from tinysvc.grpc.shapes import Reserved
 
@@ -85,3 +86,10 @@ def test_reserved_numbers_and_names() -> None:
 
 def test_ranges() -> None:
     assert ranges_of([5, 1, 2, 3]) == [(1, 3), (5, 5)]
+
+
+def test_method_does_not_hide_the_message_of_its_name() -> None:
+    """protoc looks for the name of a type inside of the service first."""
+    file = ProtoFile("shop", {"Shop": {"Item": ProtoMethod("Item", "Item", "ItemReply")}})
+    assert "rpc Item(.shop.Item) returns (ItemReply);" in text_of(file)
+    assert parse_proto(text_of(file), "shop.proto").services == file.services

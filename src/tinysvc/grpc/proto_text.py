@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 
 from .proto_file import ProtoEnum, ProtoField, ProtoFile, ProtoMessage, ProtoMethod
@@ -24,7 +24,7 @@ def text_of(file: ProtoFile, command: str = "") -> str:
         'syntax = "proto3";',
         f"package {file.package};",
         *(["\n".join(f'import "{each}";' for each in file.imports())] if file.imports() else []),
-        *(_service(name, methods.values()) for name, methods in file.services.items()),
+        *(_service(name, methods, file.package) for name, methods in file.services.items()),
         *map(_message, file.messages.values()),
         *map(_enum, file.enums.values()),
     ]
@@ -49,15 +49,19 @@ def comment(about: str, indent: str = "") -> str:
     return f"{indent}// {about[:WIDTH].strip()}\n" if about.strip() else ""
 
 
-def _service(name: str, methods: Iterable[ProtoMethod]) -> str:
-    lines = [f"{comment(each.about)}{'  ' if each.about.strip() else ''}{_method(each)}" for each in methods]
+def _service(name: str, methods: Mapping[str, ProtoMethod], package: str) -> str:
+    def typed(message: str, *, streams: bool) -> str:
+        if message in methods:
+            message = f".{package}.{message}"  # inside of the service a method hides a message of the same name
+        return f"stream {message}" if streams else message
+
+    lines = []
+    for method in methods.values():
+        request = typed(method.request, streams=method.client_streams)
+        reply = typed(method.reply, streams=method.server_streams)
+        about = f"{comment(method.about)}{'  ' if method.about.strip() else ''}"
+        lines.append(f"{about}rpc {method.name}({request}) returns ({reply});")
     return _block(f"service {name}", lines)
-
-
-def _method(method: ProtoMethod) -> str:
-    request = f"stream {method.request}" if method.client_streams else method.request
-    reply = f"stream {method.reply}" if method.server_streams else method.reply
-    return f"rpc {method.name}({request}) returns ({reply});"
 
 
 def _message(message: ProtoMessage) -> str:
