@@ -21,7 +21,7 @@ ADDRESS = "http://127.0.0.1:8000"
 """The address of a server without --port in the docs; the tests use free ports."""
 
 TYPED = re.compile(r"^\$ (.*)$", re.MULTILINE)
-COMMANDS = r"routes|openapi|settings|client|bench|new|version|help|(cancel-|retry-)?job\b|jobs (?!\S*[./])"
+COMMANDS = r"proto|routes|openapi|settings|client|bench|new|version|help|(cancel-|retry-)?job\b|jobs (?!\S*[./])"
 """Flags with which `python -m tinysvc` does not serve; `--jobs` with a store serves, with a state it lists."""
 SERVES = re.compile(rf"python -m tinysvc (?!.*--({COMMANDS}))(.*)")
 
@@ -52,9 +52,16 @@ class Terminal:
             place = arguments.index("--port")
             documented = f"http://127.0.0.1:{arguments[place + 1]}"
             del arguments[place : place + 2]
+        documented_rpc = ""
+        if "--grpc" in arguments:
+            place = arguments.index("--grpc") + 1
+            documented_rpc, arguments[place] = f"127.0.0.1:{arguments[place]}", "127.0.0.1:0"
         servers = self._background if command.endswith("&") else self._foreground
         server: Served = servers.enter_context(served(*arguments, "--port", "0", cwd=self._folder))
         self._urls[documented] = server.url
+        for line in server.lines if documented_rpc else ():
+            if line.startswith("gRPC at "):
+                self._urls[documented_rpc] = line.removeprefix("gRPC at ")
         return self._documented("\n".join(server.lines))
 
     def _run(self, command: str) -> str:

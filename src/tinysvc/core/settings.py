@@ -122,10 +122,10 @@ class Settings:
     services: str = _option(
         "",
         'other services that handlers call, with their replicas, as in "shop=http://a:8001,http://b:8001 '
-        'training=unix:/run/t.sock"',
+        'training=unix:/run/t.sock index=grpc://c:50051"',
     )
     services_ca: str = _option(
-        "", "file with the authorities that https replicas are checked against (PEM); if empty, the system's"
+        "", "file with the authorities that https and grpcs replicas are checked against (PEM); if empty, the system's"
     )
     services_cert: str = _option("", "file with our certificate for https replicas that ask for one (PEM)")
     services_key: str = _option("", "file with the private key of services_cert, if it is not in the same file")
