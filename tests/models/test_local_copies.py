@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -40,6 +43,49 @@ def test_copy_is_used_again(store: ModelStore, copies: LocalCopies) -> None:
         blob.unlink()
     assert copies.fetch(store, "churn", 1) == first
     assert pickle.loads(pickle.dumps(first)) == first
+
+
+def test_one_of_several_processes_fetches(
+    store: ModelStore, copies: LocalCopies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here they are threads, each with its own lock."""
+    publish(store)
+    chunks, fetched = store.storage.chunks, []
+
+    def counted(key: str) -> Iterator[memoryview | bytes]:
+        fetched.append(key)
+        return chunks(key)
+
+    monkeypatch.setattr(store.storage, "chunks", counted)
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda _: LocalCopies(copies.folder).fetch(store, "churn", 1), range(4)))
+    assert len(fetched) == 1
+    assert found == [found[0]] * 4
+
+
+def test_copies_may_be_part_of_a_read_only_image(
+    store: ModelStore, copies: LocalCopies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(store)
+    version = copies.fetch(store, "churn", 1)
+    copies.remember("churn@production", version)
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    for name in ("utime", "mkdir", "rename"):
+        monkeypatch.setattr(os, name, refused)
+    assert copies.fetch(store, "churn", 1) == version
+    assert copies.last("churn@production") == version
+
+
+def test_damaged_note_of_the_last_version_is_no_version(store: ModelStore, copies: LocalCopies) -> None:
+    publish(store)
+    copies.remember("churn@production", copies.fetch(store, "churn", 1))
+    (note,) = (copies.folder / ".last").iterdir()
+    for content in (b"", b"[]", b'{"copy": "2-none"}'):
+        note.write_bytes(content)
+        assert copies.last("churn@production") is None
 
 
 def test_store_made_anew_gets_other_copies(store: ModelStore, copies: LocalCopies, tmp_path: Path) -> None:
