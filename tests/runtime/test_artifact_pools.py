@@ -48,10 +48,8 @@ def test_pool_uses_its_own_artifacts() -> None:
     assert artifacts.uses({"new@staging"})
     assert not artifacts.uses({"words@3"})
     assert artifacts.label(VERSIONS) == "churn@8"
-    pool.statuses, pool.generation = [status("churn@7"), status("churn@8")], "churn@8"
-    assert artifacts.has_old_workers
-    pool.statuses.pop(0)
-    assert not artifacts.has_old_workers
+    pool.statuses = [status("churn@7, words@3"), status("churn@8, words@3")]
+    assert artifacts.labels_in_use() == {"churn@7", "churn@8", "words@3"}
 
 
 def test_only_pools_of_our_own_can_be_swapped() -> None:

@@ -342,15 +342,16 @@ async def test_closed_pool_ends_the_looks(tmp_path: Path) -> None:
 @pytest.mark.asyncio
 async def test_copy_of_an_old_version_stays_while_a_worker_has_it(tmp_path: Path) -> None:
     async with bench(tmp_path) as at:
+        pinned = at.swaps.artifacts
         at.pools[0].statuses = [status("churn@1, words@1")]
-        at.publish()
-        await at.until_served(2, 1)
-        await at.until_outcome("ok")
+        for number in (2, 3):
+            at.publish()
+            await at.until_outcome("ok", number - 1)
+        await until(lambda: set(pinned.pinned) == {"words@1", "churn@1", "churn@2", "churn@3"})  # 2: for the way back
+        at.pools[0].statuses = [status("churn@3, words@1")]
+        await until(lambda: set(pinned.pinned) == {"words@1", "churn@2", "churn@3"})
         at.swaps._crashes.end()
-        await at.looks()
-        assert at.swaps.artifacts.has_old_pins
-        at.pools[0].statuses = [status("churn@2, words@1")]
-        await until(lambda: not at.swaps.artifacts.has_old_pins)
+        await until(lambda: set(pinned.pinned) == {"words@1", "churn@3"})
 
 
 @pytest.mark.asyncio

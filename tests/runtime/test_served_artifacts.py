@@ -122,11 +122,14 @@ async def test_old_copies_are_pinned_until_they_are_released(tmp_path: Path) -> 
     publish(store)
     async with AsyncExitStack() as stack:
         artifacts = await opened(stack, tmp_path)
-        assert not artifacts.has_old_pins
+        first = artifacts.versions
         await artifacts.note_served({REFERENCE: artifacts.fetch(REFERENCE, publish(store, content="2"))})
-        assert (artifacts.served(REFERENCE), artifacts.has_old_pins) == (2, True)
+        artifacts.unpin(first, ())
+        artifacts.unpin({}, {"churn@1"})
+        assert (artifacts.served(REFERENCE), artifacts.pinned) == (2, ["churn@1", "churn@2"])
         assert artifacts.copies.sweep(keep=0, older_than=-1) == []
-        artifacts.unpin_old()
+        artifacts.unpin({}, {"churn@7"})
+        assert artifacts.pinned == ["churn@2"]
         assert artifacts.copies.sweep(keep=0, older_than=-1) == ["churn@1"]
 
 

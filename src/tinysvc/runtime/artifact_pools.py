@@ -66,10 +66,9 @@ class ArtifactPool:
         """Whether it uses one of these artifacts."""
         return any(reference in references for reference in self.references)
 
-    @property
-    def has_old_workers(self) -> bool:
-        """Whether workers of an earlier generation still run, such as one with a long stream."""
-        return any(worker.generation != self.pool.generation for worker in self.pool.workers())
+    def labels_in_use(self) -> set[str]:
+        """The labels of the versions that its workers have open, also those of one with a long stream."""
+        return {label for worker in self.pool.workers() for label in worker.generation.split(", ")}
 
     def label(self, versions: Versions) -> str:
         """The label of its generation with these versions."""

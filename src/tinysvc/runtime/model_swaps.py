@@ -353,12 +353,11 @@ class ModelSwaps:
 
     def _release(self) -> None:
         """Unpin the copies that no worker and no way back needs."""
-        if not self.artifacts.has_old_pins:
-            return
         if self._before is not None and self._crashes.is_over:
             self._before = None
-        if self._before is None and not any(pool.has_old_workers for pool in self.pools):
-            self.artifacts.unpin_old()
+        if len(self.artifacts.pinned) > len(state_of(self.artifacts.versions)):
+            used = {label for pool in self.pools for label in pool.labels_in_use()}
+            self.artifacts.unpin(self._before or {}, used)
 
     def status(self) -> dict[str, dict[str, Any]]:
         """For `/readyz`: the version of each artifact, and its trouble."""

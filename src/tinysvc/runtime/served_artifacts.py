@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AsyncExitStack, ExitStack
 from functools import partial
 from hashlib import sha256
@@ -115,7 +115,7 @@ class ServedArtifacts:
         self.turns = SwapTurns(self.copies.folder, f"{settings.models} {' '.join(sorted(wanted))}")
         self.versions: dict[str, ArtifactVersion] = {}
         self.seen: dict[str, float] = {}  # when each alias was read last (time.monotonic)
-        self._pins: dict[str, ExitStack] = {}  # by digest
+        self._pins: dict[str, tuple[str, ExitStack]] = {}  # by digest, with the label
 
     def served(self, reference: str) -> int | None:
         """The version that this process serves under a reference; None for an artifact that it does not take."""
@@ -161,7 +161,7 @@ class ServedArtifacts:
         if version.digest not in self._pins:
             with ExitStack() as stack:
                 stack.enter_context(self.copies.pin(version))
-                self._pins[version.digest] = stack.pop_all()
+                self._pins[version.digest] = version.label, stack.pop_all()
 
     # At the start
 
@@ -240,16 +240,19 @@ class ServedArtifacts:
             log.warning("the folder %s of the local copies cannot be written: %s", self.copies.folder, error)
 
     @property
-    def has_old_pins(self) -> bool:
-        """Whether copies are pinned that are not served."""
-        return not self._pins.keys() <= {version.digest for version in self.versions.values()}
+    def pinned(self) -> list[str]:
+        """The labels of the pinned copies."""
+        return [label for label, _ in list(self._pins.values())]
 
-    def unpin_old(self) -> None:
-        """Release the copies that are not served."""
-        for digest in self._pins.keys() - {version.digest for version in self.versions.values()}:
-            self._pins.pop(digest).close()
+    def unpin(self, before: Versions, used: Collection[str]) -> None:
+        """Release the copies that are neither served, nor among `before`, nor have a label in `used`."""
+        kept = {version.digest for version in (*self.versions.values(), *before.values())}
+        for digest, (label, pin) in list(self._pins.items()):
+            if digest not in kept and label not in used:
+                pin.close()
+                del self._pins[digest]
 
     def _unpin_all(self) -> None:
-        for pin in self._pins.values():
+        for _, pin in self._pins.values():
             pin.close()
         self._pins.clear()
