@@ -54,6 +54,13 @@ def test_order_succeeds_in_one_process(url: str) -> None:
     assert order(url, "angry").status_code == 422
 
 
+@pytest.mark.parametrize("name", ["pricing", "stock"])
+def test_committed_proto_file_is_up_to_date(name: str) -> None:
+    printed = [sys.executable, "-m", "tinysvc", f"{name}.py", "--proto"]
+    found = subprocess.run(printed, cwd=OFFICE, capture_output=True, text=True, check=True)
+    assert found.stdout == (OFFICE / f"{name}.proto").read_text()
+
+
 @pytest.mark.parametrize(("mood", "status", "kind"), [("slow", 504, "budget-exhausted"), ("dies", 502, "call-failed")])
 def test_trouble_of_pricing_becomes_the_response(url: str, mood: str, status: int, kind: str) -> None:
     response = order(url, mood)
@@ -77,10 +84,10 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def three_processes() -> Iterator[tuple[str, int]]:
+def three_processes(*options: str) -> Iterator[tuple[str, int]]:
     """The base URL of orders, and the process that starts and restarts all."""
     ports = free_ports(3)
-    command = [sys.executable, str(OFFICE), "--ports", *map(str, ports)]
+    command = [sys.executable, str(OFFICE), "--ports", *map(str, ports), *options]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as office:
         try:
             url = f"http://127.0.0.1:{ports[0]}"
@@ -117,8 +124,9 @@ def test_pricing_is_killed_and_started_again() -> None:
         assert pid_of(url, "pricing") != killed
 
 
-def test_stopped_pricing_uses_up_the_time_of_an_order() -> None:
-    with three_processes() as (url, _):
+def test_stopped_pricing_uses_up_the_time_of_an_order_by_grpc() -> None:
+    with three_processes("--grpc") as (url, _):
+        assert sorted(each["item"] for each in order(url).json()["picked"]) == ["desk", "pen"]
         stopped = pid_of(url, "pricing")
         os.kill(stopped, signal.SIGSTOP)
         try:
