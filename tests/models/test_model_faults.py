@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from commands import failed, served
+from commands import failed
 from system import wait_until
 from tinysvc.models.opening import open_store
 from tinysvc.models.store import ModelStore
@@ -198,18 +198,3 @@ def test_start_without_the_store_serves_the_last_version(tmp_path: Path) -> None
 
 
 # Several server processes
-
-
-def test_all_server_processes_swap(tmp_path: Path) -> None:
-    published = Published(tmp_path / "models")
-    published.publish(1)
-    options = ("--models", str(published.folder), "--models-interval", str(INTERVAL), "--workers", "2")
-    with served("-m", "tinysvc", str(APP), "--port", "0", "--cpu-workers", "2", *options, cwd=tmp_path) as server:
-        published.url = server.url
-        assert published.response() == (1, "m@1")
-        version = published.publish(2)
-
-        def all_have_swapped() -> bool:  # each request is on a connection of its own, at any of the processes
-            return {published.response() for _ in range(16)} == {(2, f"m@{version}")}
-
-        wait_until(all_have_swapped, "both processes serve the new version", seconds=40)

@@ -7,6 +7,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from commands import Served, served
 from paths import SUPPORT
 from swap_pools import publish, store_in
@@ -16,11 +18,11 @@ CHURN = "churn@production"
 
 
 def statuses(server: Served) -> dict[int, dict[str, Any]]:
-    """The artifact of each server process, by process id. The kernel chooses who responds."""
+    """The artifact of each server process, by process id. For each connection, the kernel chooses the process."""
     found = {}
     for _ in range(12):
-        pid = server.get("/process").json()
-        found[pid] = server.get("/readyz").json()["artifacts"][CHURN]
+        with httpx.Client(base_url=server.url, timeout=20) as client:
+            found[client.get("/process").json()] = client.get("/readyz").json()["artifacts"][CHURN]
     return found
 
 
