@@ -91,6 +91,13 @@ def test_old_versions_are_removed_in_two_steps(console: ModelsConsole) -> None:
     assert document["dry_run"] is False
 
 
+def test_store_that_does_not_exist_is_not_created_by_a_sweep(console: ModelsConsole) -> None:
+    for dry_run in ([], ["--dry-run"]):
+        assert "does not exist; name the store with --models" in console.run("gc", *dry_run)
+        assert console.status == 3
+    assert not console.folder.exists()
+
+
 def test_model_of_mlflow_is_imported_with_its_origin(console: ModelsConsole, tmp_path: Path) -> None:
     tracking = str(mlruns(tmp_path / "mlruns"))
     done = console.run("import", "mlflow:models:/churn/1", "churn", "--tracking", tracking, "--alias", "staging")

@@ -68,6 +68,17 @@ def test_wrong_words_are_refused(arguments: list[str], message: str, capsys: pyt
     assert message in error_of(*arguments, capsys=capsys)
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_usage_has_the_arguments_of_the_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        options_of([command, "--help"])
+    usage, _, described = capsys.readouterr().out.partition("\n\n")
+    arguments = described.partition("positional arguments:")[2].partition("options:")[0].splitlines()
+    names = [line.split()[0] for line in arguments if line.startswith("  ") and line[2] != " "]
+    words = usage.partition(f"{command} ")[2].removesuffix("[OPTION ...]").replace(" ...", "").split()
+    assert [name in word for name, word in zip(names, words, strict=True)] == [True] * len(names)
+
+
 def test_help_shows_each_command_with_an_example() -> None:
     text = parser().format_help()
     for command, about in COMMANDS.items():

@@ -39,11 +39,11 @@ def test_empty_store(console: ModelsConsole) -> None:
 
 def test_versions_the_newest_first(console: ModelsConsole) -> None:
     console.publish(alias="production", meta={"auc": 0.9, "note": "x" * 100}, by="ada")
-    console.publish(content="w" * 2000, by="gr\x1bace")
+    console.publish(content="w" * 2000, by="gr\x1bace" + "!" * 100)
     head, second, first = console.run("list", "churn").splitlines()
     assert head.split() == ["VERSION", "ALIASES", "SIZE", "PUBLISHED", "BY", "META"]
     assert second.split()[:3] == ["2", "2.0", "KiB"]
-    assert second.endswith("gr?ace")
+    assert second.endswith(f"gr?ace{'!' * 23}...")
     assert first.split()[:4] == ["1", "production", "7", "B"]
     assert first.endswith("...")
     newest, oldest = console.documents("list", "churn")

@@ -46,7 +46,7 @@ def test_store_is_named_by_flag_or_variable(console: ModelsConsole, tmp_path: Pa
     assert "churn" in console.run("list")
     other = str(tmp_path / "other")
     assert console.run("--models", other, "list") == console.run("list", "--models", other)
-    assert console.run("list", f"--models={other}") == f"tinysvc: the folder {other} of the models does not exist"
+    assert console.run("list", f"--models={other}") == f"tinysvc: the models folder {other} does not exist"
     assert console.status == 3
 
 

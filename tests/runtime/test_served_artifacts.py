@@ -57,7 +57,8 @@ async def test_copy_is_served_if_the_store_is_away_at_the_start(
 
 @pytest.mark.asyncio
 async def test_start_fails_without_store_and_copy(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"churn@production cannot be served: the folder .* does not exist"):
+    remedy = r"publish it \(python -m tinysvc.models publish churn PATH --alias production\)"
+    with pytest.raises(ConfigurationError, match=f"churn@production cannot be served: .* does not exist; {remedy}"):
         await opened(AsyncExitStack(), tmp_path)
 
 

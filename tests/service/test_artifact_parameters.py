@@ -178,6 +178,15 @@ def without_call() -> Plan:
     return plan_with(loaded)
 
 
+def without_annotated() -> Plan:
+    @cpu_resource
+    def loaded(model: Any) -> str:
+        return ""
+
+    loaded.__annotations__["model"] = Artifact("churn@7")
+    return plan_with(loaded)
+
+
 def wrong_reference() -> Plan:
     @cpu_resource
     def loaded(model: Annotated[Path, Artifact("churn")]) -> str:
@@ -199,6 +208,7 @@ def wrong_reference() -> Plan:
         (three, "loaded .*behind it at most one candidate"),
         (candidate_that_serves, r"loaded .*is the version that serves, churn@7; give it an alias of its own"),
         (two_candidates, r"handler .*candidates Artifact\('churn@8'\), Artifact\('words@2'\); a route tries one"),
+        (without_annotated, "loaded .*has an Artifact as its type; write it as in Annotated"),
         (without_call, "loaded .*names the class Artifact; say which artifact"),
         (wrong_reference, r"loaded .*no artifact: Artifact\('churn'\): .*churn@production"),
     ],

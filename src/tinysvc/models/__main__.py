@@ -19,7 +19,7 @@ from ..core.printing import print_lines, printable
 from ..core.settings import load_settings
 from . import command_changes, command_reads
 from .command_parser import options_of
-from .errors import ModelsError, StoreReadOnly, StoreRefused, StoreUnavailable
+from .errors import ModelsError, StoreMissing, StoreReadOnly, StoreRefused, StoreUnavailable
 from .object_urls import is_object_url
 from .opening import open_store
 from .store import ModelStore
@@ -75,7 +75,7 @@ def _lines(options: dict[str, Any]) -> Iterator[str]:
 
 
 def _remedy(error: ModelsError, options: Mapping[str, Any]) -> str:
-    if isinstance(error, StoreUnavailable) and "does not exist" in str(error) and options.get("models") is None:
+    if isinstance(error, StoreMissing) and options.get("models") is None:
         return "; name the store with --models or TINYSVC_MODELS"
     return ""
 

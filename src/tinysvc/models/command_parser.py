@@ -52,6 +52,17 @@ COMMANDS = {
 }
 """The commands, and what each one does."""
 
+_WORDS = {
+    "list": "[NAME]",
+    "show": "NAME[@VERSION|@ALIAS]",
+    "publish": "NAME PATH",
+    "alias": "NAME ALIAS VERSION",
+    "rollback": "NAME ALIAS",
+    "verify": "[NAME[@VERSION|@ALIAS] ...]",
+    "gc": "",
+    "import": "SOURCE NAME",
+}
+
 
 def parser() -> argparse.ArgumentParser:
     """The parser. The options that all commands have may stand before and after the command."""
@@ -69,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
         dest="command", metavar="COMMAND", required=True, parser_class=Parser, prog="tinysvc.models"
     )
     for name, about in COMMANDS.items():
-        usage = f"python -m tinysvc.models {name} [ARGUMENT ...] [OPTION ...]"
+        usage = " ".join(filter(None, ("python -m tinysvc.models", name, _WORDS[name], "[OPTION ...]")))
         each = commands.add_parser(name, help=about, description=about, usage=usage, allow_abbrev=False)
         _add_common(each, argparse.SUPPRESS)
         _ARGUMENTS[name](each)
@@ -81,7 +92,10 @@ def _add_common(command: argparse.ArgumentParser, default: Any) -> None:
         "--models", metavar="STORE", default=default, help="the store: a folder or a URL (default: 'models')"
     )
     command.add_argument(
-        "--models-keys", metavar="FILES", default=default, help="trusted public keys; others' versions are refused"
+        "--models-keys",
+        metavar="FILES",
+        default=default,
+        help="trusted public keys; a version that none of them has signed is refused",
     )
     command.add_argument(
         "--json",

@@ -8,12 +8,14 @@ from typing import Any
 from ..core.printing import local_time
 from .alias_entries import AliasEntry
 from .command_texts import (
+    MAX_AUTHOR,
     alias_document,
     counted,
     facts,
     json_line,
     meta_text,
     names_of,
+    shortened,
     size_text,
     table,
     value_text,
@@ -75,7 +77,7 @@ def _row(manifest: Manifest, aliases: dict[str, AliasEntry]) -> tuple[str, ...]:
         ", ".join(names_of(aliases, manifest.version)),
         size_text(manifest.size),
         local_time(manifest.at),
-        manifest.by,
+        shortened(manifest.by, MAX_AUTHOR),
         meta_text(manifest.meta),
     )
 

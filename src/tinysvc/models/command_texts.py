@@ -15,6 +15,8 @@ from .retention import Swept
 
 MAX_META = 60
 """Characters of the meta data in a table of versions."""
+MAX_AUTHOR = 32
+"""Characters of an author in a table of versions."""
 
 
 def json_line(document: Mapping[str, Any]) -> str:
@@ -75,8 +77,12 @@ def size_text(size: int) -> str:
 
 def meta_text(meta: Mapping[str, Any]) -> str:
     """The meta data on one line, cut off where it is long."""
-    text = " ".join(f"{key}={value_text(value)}" for key, value in meta.items())
-    return text if len(text) <= MAX_META else f"{text[: MAX_META - 3]}..."
+    return shortened(" ".join(f"{key}={value_text(value)}" for key, value in meta.items()), MAX_META)
+
+
+def shortened(text: str, limit: int) -> str:
+    """The text, cut off after `limit` characters."""
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 def swept_lines(swept: Swept, *, as_json: bool, dry_run: bool) -> Iterator[str]:

@@ -8,6 +8,7 @@ ModelsError                    500
 ├── VersionRefused             a version is not used: it is damaged, not signed, or has pickles
 │   └── PickleRefused          it has pickles, and the reader has not allowed them
 ├── StoreUnavailable           503  the store does not answer
+│   └── StoreMissing                it is a folder that does not exist
 ├── StoreReadOnly              this process may not write to the store
 ├── BlocksEventLoop            a blocking method was called on the event loop
 └── StoreRefused               raised at start-up: the store ignores create-if-absent (a ConfigurationError, too)
@@ -102,6 +103,10 @@ class StoreUnavailable(ModelsError):
 
     status = 503
     kind = "store-unavailable"
+
+
+class StoreMissing(StoreUnavailable):
+    """503: the folder of the store does not exist. The first publication creates it."""
 
 
 class StoreReadOnly(ModelsError):

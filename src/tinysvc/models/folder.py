@@ -18,7 +18,7 @@ from pathlib import Path
 from secrets import token_hex
 
 from ..core.units import MiB
-from .errors import StoreReadOnly, StoreRefused, StoreUnavailable
+from .errors import StoreMissing, StoreReadOnly, StoreRefused, StoreUnavailable
 from .storage import MAX_DOCUMENT, Listing, MissingKey, StoredKey
 
 STAGING = ".publishing"
@@ -99,7 +99,7 @@ class FolderStorage:
                         keys.append(StoredKey(prefix + entry.name, status.st_size, status.st_mtime))
         except MissingKey:
             if not self.folder.is_dir():
-                raise StoreUnavailable(f"the folder {self.folder} of the models does not exist") from None
+                raise StoreMissing(f"the models folder {self.folder} does not exist") from None
         return Listing(tuple(keys), tuple(folders))
 
     def copy(self, key: str, new_key: str) -> None:

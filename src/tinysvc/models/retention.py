@@ -79,12 +79,18 @@ class Sweep:
         self._older_than = older_than
         self._dry_run = dry_run
         self._nonce = token_hex(4)
-        self._now = self._time()
+        self._now = 0.0
         self._swept = Swept()
 
     def run(self) -> Swept:
-        """Sweep all artifacts."""
-        for name in sorted(self._storage.listing("").folders):
+        """Sweep all artifacts.
+
+        Raises:
+            StoreUnavailable: The store does not answer, or it does not exist.
+        """
+        names = sorted(self._storage.listing("").folders)  # first: the probe of the clock would create the store
+        self._now = self._time()
+        for name in names:
             if NAME.fullmatch(name):
                 try:
                     self._sweep_versions(name)

@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from ..core.errors import ConfigurationError
 from ..core.settings import Settings
 from ..models.artifact_version import ArtifactVersion
-from ..models.errors import ModelsError, StoreUnavailable, UnknownVersion
+from ..models.errors import ModelsError, StoreMissing, StoreUnavailable, UnknownVersion
 from ..models.local_copies import LocalCopies
+from ..models.object_urls import is_object_url
 from ..models.opening import open_store
 from ..models.references import Reference, parse_reference
 from ..models.store import ModelStore
@@ -84,11 +85,18 @@ def drains(plans: Iterable[Plan]) -> bool:
     return any(each.artifact.swap == "drain" for each in taken)
 
 
+def _remedy(reference: Reference, error: Exception) -> str:
+    if not reference.alias or not isinstance(error, UnknownVersion | StoreMissing):
+        return ""
+    command = f"python -m tinysvc.models publish {reference.name} PATH --alias {reference.alias}"
+    return f"; publish it ({command}), name another store with --models, or take Path | None to start without it"
+
+
 def copies_folder(settings: Settings) -> Path:
     """The folder of the local copies: the setting, else inside of the models folder, else in the user's cache."""
     if settings.models_cache:
         return Path(settings.models_cache).expanduser()
-    if "://" not in settings.models:
+    if not is_object_url(settings.models):
         folder = Path(settings.models).expanduser().absolute() / ".cache"
         existing = next(each for each in (folder, *folder.parents) if each.exists())
         if os.access(existing, os.W_OK):
@@ -178,7 +186,8 @@ class ServedArtifacts:
             try:
                 version = await self.in_thread(partial(self._first, reference))
             except (ModelsError, OSError) as error:
-                raise ConfigurationError(f"the artifact {reference} cannot be served: {error}") from error
+                problem = f"the artifact {reference} cannot be served: {error}"
+                raise ConfigurationError(problem + _remedy(wanted.reference, error)) from error
             if version is not None:
                 self.versions[reference] = version
         await self.in_thread(self._remember)

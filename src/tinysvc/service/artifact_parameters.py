@@ -67,6 +67,10 @@ def check_artifact(resource: Resource, parameter: inspect.Parameter) -> bool:
     name, annotation = parameter.name, parameter.annotation
     if isinstance(annotation, Unresolved) and "Artifact(" in annotation.text:
         raise ConfigurationError.at(resource.function, f"its parameter {name} is no artifact: {annotation.reason}")
+    if getattr(annotation, "__module__", "") == MARKER_MODULE:
+        raise ConfigurationError.at(
+            resource.function, f"its parameter {name} has an Artifact as its type; write it as in {EXAMPLE}"
+        )
     markers = markers_in(annotation)
     if not markers:
         return False
