@@ -59,7 +59,7 @@ def test_one_process_serves_both_protocols(folder: Path) -> None:
         assert "cygrpc" not in Path(f"/proc/{forkserver}/maps").read_text()
         status, errors = failed(*tinysvc("service.py", "--grpc", address), cwd=folder)
         assert status == 3
-        assert "another process does" in errors
+        assert "another process does; stop it or choose --grpc" in errors
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(20) == 0
 

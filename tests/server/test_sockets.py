@@ -22,7 +22,14 @@ from tinysvc import Service, io_route
 from tinysvc.core.errors import ConfigurationError
 from tinysvc.core.setting_values import SettingsError
 from tinysvc.core.settings import Settings
-from tinysvc.server.sockets import listener_url, listening_sockets, metrics_line, metrics_sockets, rebound
+from tinysvc.server.sockets import (
+    grpc_sockets,
+    listener_url,
+    listening_sockets,
+    metrics_line,
+    metrics_sockets,
+    rebound,
+)
 from tinysvc.testing import serving
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -81,6 +88,19 @@ def test_used_port_is_refused(reuse_port: bool) -> None:
         says = rf"cannot listen on 127\.0\.0\.1:{port}: another process does; stop it or choose --port"
         with pytest.raises(ConfigurationError, match=says):
             listening_sockets(Settings(port=port), {}, reuse_port=reuse_port).__enter__()
+
+
+@pytest.mark.parametrize("reuse_port", [False, True])
+def test_port_of_http_is_refused_for_grpc(reuse_port: bool) -> None:
+    with listening_sockets(Settings(port=0), {}, reuse_port=reuse_port) as listeners:
+        port = listeners[0].getsockname()[1]
+        for place in (str(port), f"0.0.0.0:{port}"):
+            with pytest.raises(
+                ConfigurationError, match=r"^cannot listen on .*; (stop it or )?choose (another )?--grpc"
+            ):
+                grpc_sockets(Settings(grpc=place), listeners).__enter__()
+        with grpc_sockets(Settings(grpc="0"), listeners) as (reserved,):
+            assert reserved.getsockname()[1] != port
 
 
 def test_invalid_address_is_refused() -> None:

@@ -242,7 +242,7 @@ class Reloader:
             try:
                 self.listeners = self._sockets.enter_context(listening_sockets(settings, os.environ))
                 self.metrics_listeners = self._sockets.enter_context(metrics_sockets(settings))
-                self.grpc_sockets = self._sockets.enter_context(grpc_sockets(settings))
+                self.grpc_sockets = self._sockets.enter_context(grpc_sockets(settings, self.listeners))
             except ConfigurationError as error:
                 self._fail(ProcessFailed(str(error), 3))
                 return

@@ -122,7 +122,7 @@ class Server:
             self._certificates = certificates(self.settings)
             if self.settings.metrics or self.settings.dashboard:
                 await self._begin_metrics(stack)
-            grpc = self._grpc_listener(stack)
+            grpc = self._grpc_listener(stack, listeners)
             at_work_here = at_work(
                 self.service,
                 self.settings,
@@ -166,14 +166,14 @@ class Server:
                 if self._dashboard is not None:
                     self._dashboard.live.close()
 
-    def _grpc_listener(self, stack: AsyncExitStack) -> GrpcListener | None:
+    def _grpc_listener(self, stack: AsyncExitStack, listeners: Sequence[socket.socket]) -> GrpcListener | None:
         if not self.settings.grpc:
             return None
         from .grpc_listener import GrpcListener  # imported only where gRPC is served
 
         sockets = self._grpc_sockets
         if sockets is None:
-            sockets = stack.enter_context(grpc_sockets(self.settings))
+            sockets = stack.enter_context(grpc_sockets(self.settings, listeners))
         return GrpcListener(self.settings, sockets)
 
     @property

@@ -14,6 +14,7 @@ import socket
 import stat
 from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +44,11 @@ Address = tuple[Any, ...]
 
 @contextmanager
 def listening_sockets(
-    settings: Settings, environ: MutableMapping[str, str], *, reuse_port: bool = False
+    settings: Settings, environ: MutableMapping[str, str], *, reuse_port: bool = False, option: str = "--port"
 ) -> Iterator[list[socket.socket]]:
     """The sockets to accept on, bound; they are closed at the end. ConfigurationError if an address cannot be had.
 
-    `reuse_port`: more processes will bind the same address, each by `rebound`.
+    `reuse_port`: more processes will bind the same address, each by `rebound`. `option`: how users choose the port.
     """
     with ExitStack() as stack:
         sockets = [stack.enter_context(each) for each in _inherited(environ)]
@@ -56,7 +57,7 @@ def listening_sockets(
         elif settings.unix:
             sockets = [stack.enter_context(_unix_socket(settings.unix, settings.unix_mode))]
         else:
-            sockets = [stack.enter_context(each) for each in _tcp_sockets(settings, reuse_port)]
+            sockets = [stack.enter_context(each) for each in _tcp_sockets(settings, reuse_port, option)]
         yield sockets
 
 
@@ -69,17 +70,18 @@ def metrics_sockets(settings: Settings, *, reuse_port: bool = False) -> Iterator
         return
     own = {"unix": place["unix"]} if place["unix"] else {"host": place["host"].strip("[]"), "port": int(place["port"])}
     try:
-        with listening_sockets(Settings(**own), {}, reuse_port=reuse_port) as sockets:
+        with listening_sockets(Settings(**own), {}, reuse_port=reuse_port, option="--metrics") as sockets:
             yield sockets
     except SettingsError as error:
         raise SettingsError(f"metrics: {error}") from None
 
 
 @contextmanager
-def grpc_sockets(settings: Settings) -> Iterator[list[socket.socket]]:
+def grpc_sockets(settings: Settings, listeners: Sequence[socket.socket]) -> Iterator[list[socket.socket]]:
     """Sockets that reserve the address of gRPC; none for a Unix socket, or without `grpc`. They never listen.
 
-    grpcio binds sockets of its own to their addresses, as the ports are shared (SO_REUSEPORT).
+    grpcio binds sockets of its own to their addresses, as the ports are shared (SO_REUSEPORT). ConfigurationError if
+    `listeners`, those of HTTP, have the address: the two would get each other's connections.
     """
     place = GRPC_PLACE.fullmatch(settings.grpc)
     if place is None or place["unix"]:
@@ -87,10 +89,23 @@ def grpc_sockets(settings: Settings) -> Iterator[list[socket.socket]]:
         return
     own = Settings(host=(place["host"] or settings.host).strip("[]"), port=int(place["port"]))
     try:
-        with listening_sockets(own, {}, reuse_port=True) as sockets:
+        with listening_sockets(own, {}, reuse_port=True, option="--grpc") as sockets:
+            for each in sockets:
+                if any(_share_address(each, other) for other in listeners):
+                    address = _in_words(each.getsockname())
+                    raise ConfigurationError(f"cannot listen on {address} for gRPC: HTTP does; choose another --grpc")
             yield sockets
     except SettingsError as error:
         raise SettingsError(f"grpc: {error}") from None
+
+
+def _share_address(one: socket.socket, other: socket.socket) -> bool:
+    if socket.AF_UNIX in (one.family, other.family):
+        return False
+    (host, port, *_), (other_host, other_port, *_) = one.getsockname(), other.getsockname()
+    return port == other_port and (
+        host == other_host or any(ip_address(each).is_unspecified for each in (host, other_host))
+    )
 
 
 def socket_addresses(sockets: Sequence[socket.socket]) -> list[str]:
@@ -152,7 +167,7 @@ def _shares_port(listener: socket.socket) -> bool:
 # TCP
 
 
-def _tcp_sockets(settings: Settings, reuse_port: bool) -> list[socket.socket]:
+def _tcp_sockets(settings: Settings, reuse_port: bool, option: str) -> list[socket.socket]:
     """A socket for each address of the host, on one port: "localhost" is 127.0.0.1 for some clients, ::1 for others."""
     try:
         found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -161,13 +176,15 @@ def _tcp_sockets(settings: Settings, reuse_port: bool) -> list[socket.socket]:
         raise ConfigurationError(f"{settings.host!r} is no address of this machine: {why}") from None
     addresses = list(dict.fromkeys((family, address) for family, _, _, _, address in found))
     for _ in range(ATTEMPTS):
-        if sockets := _bound_to_all(addresses, settings.port, reuse_port):
+        if sockets := _bound_to_all(addresses, settings.port, reuse_port, option):
             return sockets
     names = ", ".join(_in_words(address) for _, address in addresses)
-    raise ConfigurationError(f"cannot listen on {names}: no port was found that is free on each; choose --port")
+    raise ConfigurationError(f"cannot listen on {names}: no port was found that is free on each; choose {option}")
 
 
-def _bound_to_all(addresses: Sequence[tuple[int, Address]], port: int, reuse_port: bool) -> list[socket.socket]:
+def _bound_to_all(
+    addresses: Sequence[tuple[int, Address]], port: int, reuse_port: bool, option: str
+) -> list[socket.socket]:
     """The sockets; none if `port` is 0 and the port that the first address got is taken on another address.
 
     An address that the system does not know, as ::1 without IPv6, is left out beside one that it does.
@@ -182,7 +199,7 @@ def _bound_to_all(addresses: Sequence[tuple[int, Address]], port: int, reuse_por
             except OSError as error:
                 if error.errno == errno.EADDRINUSE and bound and not port:
                     return []
-                refused.append(ConfigurationError(cannot_bind(error, address)))
+                refused.append(ConfigurationError(cannot_bind(error, address, option)))
                 if error.errno not in NOT_HERE:
                     raise refused[-1] from None
         if not bound:
@@ -226,20 +243,16 @@ def _in_words(address: Address) -> str:
     return f"{host}:{address[1]}"
 
 
-def cannot_bind(error: OSError, address: Address) -> str:
+def cannot_bind(error: OSError, address: Address, option: str = "--port") -> str:
     """The message for an address that cannot be bound, with the remedy."""
     where = _in_words(address)
     if error.errno == errno.EADDRINUSE:
-        return _taken(where)
+        return f"cannot listen on {where}: another process does; stop it or choose {option} (0 takes a free one)"
     if error.errno == errno.EACCES:
-        return f"cannot listen on {where}: not permitted; choose --port above 1023"
+        return f"cannot listen on {where}: not permitted; choose {option} above 1023"
     if error.errno == errno.EADDRNOTAVAIL:
         return f"cannot listen on {where}: this machine has no such address; choose --host (0.0.0.0 takes all)"
     return f"cannot listen on {where}: {error.strerror}"
-
-
-def _taken(where: str) -> str:
-    return f"cannot listen on {where}: another process does; stop it or choose --port (0 takes a free one)"
 
 
 # Unix

@@ -297,7 +297,7 @@ class Supervisor:
     def _bind(self) -> None:
         self.listeners = self._sockets.enter_context(listening_sockets(self.settings, os.environ, reuse_port=True))
         self.metrics_listeners = self._sockets.enter_context(metrics_sockets(self.settings, reuse_port=True))
-        self.grpc_sockets = self._sockets.enter_context(grpc_sockets(self.settings))
+        self.grpc_sockets = self._sockets.enter_context(grpc_sockets(self.settings, self.listeners))
 
     def _announce(self) -> None:
         """Print the routes and the addresses, once all processes are ready."""
