@@ -15,7 +15,7 @@ from .inputs import Body
 from .item_streams import decoded_messages
 
 IN_MESSAGE = frozenset({"path", "query", "json", "bytes", "form", "whole form"})
-"""The places whose values are fields of the message."""
+"""The places whose values are fields of the message; headers and cookies come from metadata."""
 
 Decode = Callable[[bytes], dict[str, Any]]
 """The values of a message by the names of parameters. BindingError for a message that does not fit."""

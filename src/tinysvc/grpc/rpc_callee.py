@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any
 
+from ..binding.message_binder import IN_MESSAGE
 from ..binding.outgoing import OutgoingRequest, RequestWriter, outgoing_body
 from ..binding.replies import UnreadableReply
 from ..core.errors import ConfigurationError
@@ -17,7 +18,7 @@ from ..core.optional_libraries import missing_library
 from ..runtime.message_calls import CalleeMessages
 from ..service.plan import plan_of
 from ..service.routes import Route
-from .rpc_schema import IN_MESSAGE, Method
+from .rpc_schema import Method
 from .schema_of import schema_of_function
 
 

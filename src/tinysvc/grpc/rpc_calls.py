@@ -344,10 +344,10 @@ class RpcMethod:
             if call.is_ended:
                 task.uncancel()
                 await _abort_with(call, context, status_of(problem_response(_shutting_down(), call.request)))
-        elif call.status is Code.OK and not isinstance(error, ConnectionAbortedError):
-            call.status = Code.UNKNOWN  # as grpcio reports an error of ours
         elif isinstance(error, ConnectionAbortedError):
             await _abort_with(call, context, RpcStatus(Code.CANCELLED, "The call was abandoned."))
+        elif call.status is Code.OK:
+            call.status = Code.UNKNOWN  # as grpcio reports an error of ours
 
 
 def _traced(route: MessageRoute, serving: RpcServing) -> Handler:

@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from ..binding.annotations import hints_of, options, without_annotated
 from ..binding.inputs import Input
+from ..binding.message_binder import IN_MESSAGE
 from ..binding.results import is_stream
 from ..core.errors import ConfigurationError
 from ..core.form_data import UploadFile
@@ -26,9 +27,6 @@ from .proto_parser import parse_proto
 from .proto_text import text_of
 from .proto_types import Types, separate
 from .shapes import EMPTY, Leaf, MessageShape, named_kinds
-
-IN_MESSAGE = frozenset({"path", "query", "form", "json", "bytes", "whole form"})
-"""The places whose values are fields of the request; headers and cookies come from metadata."""
 
 
 @dataclass(frozen=True, eq=False)
