@@ -42,6 +42,7 @@ PARTS = (
     "telemetry",
     "rollout",
     "models",
+    "grpc",
 )
 EXTRA = ("trees",)
 """A part that needs an option, and so runs only when it is named."""
@@ -50,7 +51,7 @@ ALL_PARTS = (*PARTS, *EXTRA)
 QUICK = ("io", "cpu", "start")
 """The parts of a quick run: two minutes in all."""
 
-WITHOUT_WRK = {"models", "rollout", "kusers", "payload", "idle", "start", "faults"}
+WITHOUT_WRK = {"grpc", "models", "rollout", "kusers", "payload", "idle", "start", "faults"}
 
 WRITTEN = ("benchmarks/RESULTS.md", "benchmarks/charts")
 
