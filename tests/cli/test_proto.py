@@ -47,8 +47,8 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
 
 
 def test_printed_file_locks_the_numbers(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    status, text, _ = run(capsys, str(shop), "--proto")
-    assert status == 0
+    status, text, err = run(capsys, str(shop), "--proto")
+    assert (status, err) == (0, "tinysvc: only HTTP serves /page: its result is a Response\n")
     assert text.startswith("// Printed by: python -m tinysvc proto_shop.py --proto\n")
     assert "rpc Buy(BuyRequest) returns (Order);" in text
     lock = shop.with_suffix(".proto")
@@ -63,7 +63,11 @@ def test_check_names_what_breaks_clients(shop: Path, capsys: pytest.CaptureFixtu
     lock.write_text(run(capsys, str(shop), "--proto")[1])
     assert run(capsys, str(shop), "--proto", "--check") == (0, f"{lock}: fits the code\n", "")
     shop.write_text(SHOP.replace('note: str = ""', 'note: str = ""\n    more: int = 0'))
-    assert run(capsys, str(shop), "--proto", "--check") == (0, f"{lock}: is out of date: it lacks Order.more\n", "")
+    state, remedy = f"{lock}: is out of date", "print it again with --proto, and commit it\n"
+    assert run(capsys, str(shop), "--proto", "--check") == (0, f"{state}: it lacks Order.more; {remedy}", "")
+    shop.write_text(SHOP.replace('note: str = ""', "more: int = 0"))
+    says = f"{state}: it lacks Order.more; it still has Order.note; {remedy}"
+    assert run(capsys, str(shop), "--proto", "--check") == (0, says, "")
     shop.write_text(SHOP.replace("id: int", "id: str"))
     status, out, _ = run(capsys, str(shop), "--proto", "--check")
     assert (status, out) == (1, f"{lock}: Order.id was int64, and is string (FIELD_SAME_TYPE)\n")

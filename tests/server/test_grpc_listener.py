@@ -13,6 +13,9 @@ import pytest
 import grpc
 from commands import HELLO, Served, failed, served, tinysvc
 from system import wait_until
+from tinysvc import Response, Service, Settings, io_route
+from tinysvc.server.grpc_listener import GrpcListener
+from tinysvc.service.plan import plans_of
 
 PATH = "/service.Service/Pid"
 
@@ -98,6 +101,16 @@ def test_service_without_grpc_imports_none_of_it(folder: Path) -> None:
     (folder / "service.py").write_text(code.replace("-> dict", "-> list"))
     with served(*tinysvc("service.py", "--cpu-workers", "1"), cwd=folder) as server:
         assert httpx.get(server.url, timeout=20).json() == []
+
+
+def test_log_names_the_routes_of_http_alone(caplog: pytest.LogCaptureFixture) -> None:
+    @io_route("/page")
+    async def page() -> Response:
+        return Response("x")
+
+    with caplog.at_level("INFO", "tinysvc.grpc"):
+        assert GrpcListener(Settings(grpc="0"), ()).messages_of(plans_of(Service(page))) == {}
+    assert caplog.messages == ["only HTTP serves /page (its result is a Response)"]
 
 
 def test_missing_library_is_named(folder: Path) -> None:

@@ -132,7 +132,7 @@ def _number_values(shape: EnumShape, locked: ProtoEnum | None) -> None:
 
 
 def additions(file: ProtoFile, lock: ProtoFile) -> list[str]:
-    """What the code has and the committed file lacks, or the other way round: the file is out of date."""
+    """What a file has and the committed file lacks."""
     found = []
     for message in file.messages.values():
         before = lock.messages.get(message.name)

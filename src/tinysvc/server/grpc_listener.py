@@ -50,8 +50,8 @@ class GrpcListener:
         from ..grpc.schema_of import schema_of
 
         self._schema = schema_of(plans)
-        for plan, why in self._schema.left_out:
-            log.debug("not served by gRPC: %s, %s", plan.path, why)
+        if left_out := self._schema.left_out:
+            log.info("only HTTP serves %s", ", ".join(f"{plan.path} ({why})" for plan, why in left_out))
         for note in self._schema.notes:
             log.warning("%s", note)
         return {
