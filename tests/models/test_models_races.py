@@ -130,7 +130,9 @@ def race(storage: MemoryStorage | AgingFolder, data: st.DataObject) -> None:
     store.move_alias("churn", "production", 2)
     storage.age()
     for _ in range(data.draw(st.integers(1, 2))):
-        bursts = data.draw(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 8)), min_size=5, max_size=20))
+        bursts = data.draw(
+            st.lists(st.tuples(st.integers(0, 3), st.sampled_from([1, 2, 3, 5, 8, 12, 30])), min_size=4, max_size=12)
+        )
         turns = Turns([actor for actor, length in bursts for _ in range(length)])
         acts = [outcomes.sweeper(1), *(outcomes.draw(data) for _ in range(data.draw(st.integers(1, 3))))]
         with_kills = data.draw(st.booleans())
