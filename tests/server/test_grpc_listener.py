@@ -109,7 +109,7 @@ def test_log_names_the_routes_of_http_alone(caplog: pytest.LogCaptureFixture) ->
         return Response("x")
 
     with caplog.at_level("INFO", "tinysvc.grpc"):
-        assert GrpcListener(Settings(grpc="0"), ()).messages_of(plans_of(Service(page))) == {}
+        assert GrpcListener(Settings(grpc="0"), ()).messages_of(list(plans_of(Service(page)))) == {}
     assert caplog.messages == ["only HTTP serves /page (its result is a Response)"]
 
 
