@@ -10,31 +10,8 @@ import pytest
 
 from model_store_contract import content_of, publish
 from tinysvc.models.errors import StoreUnavailable
-from tinysvc.models.fetching import write_durably
 from tinysvc.models.local_copies import LocalCopies
 from tinysvc.models.opening import open_store
-
-
-def test_file_is_replaced(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    for content in (b"first", b"second"):
-        write_durably(path, content)
-        assert path.read_bytes() == content
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_failed_write_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "file"
-    write_durably(path, b"first")
-
-    def fail(descriptor: int) -> None:
-        raise OSError("the disk is full")
-
-    monkeypatch.setattr("tinysvc.models.fetching.os.fsync", fail)
-    with pytest.raises(OSError, match="full"):
-        write_durably(path, b"second")
-    assert path.read_bytes() == b"first"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_store_that_goes_away_in_the_middle_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,3 +111,15 @@ def test_file_on_another_file_system_is_copied(tmp_path: Path, monkeypatch: pyte
     store = ModelStore(FolderStorage(tmp_path))
     publish(store)
     assert store.verify("churn", 1) == []
+
+
+def test_leftovers_go_by_age_on_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = FolderStorage(tmp_path)
+
+    def fail(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("tinysvc.models.folder.fcntl.flock", fail)
+    with storage.staging() as filled:
+        assert storage.sweep_staging(3600.0, dry_run=True) == []
+        assert storage.sweep_staging(0, dry_run=True) == [str(filled)]

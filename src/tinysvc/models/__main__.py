@@ -1,7 +1,7 @@
 """The command line of the model store: `python -m tinysvc.models COMMAND`.
 
 0  done
-1  not done: the store has something else, such as another version under an alias, or a damaged one
+1  not done: the store has no such version or alias, an alias has moved, or a version is damaged
 2  wrong usage
 3  the store cannot be used: it is away, read-only, or ignores create-if-absent
 """

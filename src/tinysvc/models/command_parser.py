@@ -27,7 +27,7 @@ examples:
   python -m tinysvc.models import hf:org/model@main tiny --only '*.safetensors' --only '*.json'
 
 The store is a folder, or s3://bucket/prefix, gs://bucket/prefix or az://container/prefix: --models, or TINYSVC_MODELS.
-exit status: 0 done; 1 not done, as the store has something else; 2 wrong usage; 3 the store cannot be used
+exit status: 0 done; 1 not done: no such version, a moved alias, a damaged version; 2 wrong usage; 3 no usable store
 """
 
 

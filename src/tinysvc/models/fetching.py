@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from secrets import token_hex
 
+from .durable_files import sync
 from .errors import VersionRefused
 from .manifest import Manifest, ManifestFile
 from .storage import MissingKey
@@ -29,7 +29,7 @@ def fetch_files(store: ModelStore, manifest: Manifest, folder: Path) -> None:
             folders.add(path.parent)
         _fetch_file(store, manifest, file, path)
     for each in folders:
-        _sync_folder(each)
+        sync(each)
 
 
 def _fetch_file(store: ModelStore, manifest: Manifest, file: ManifestFile, path: Path) -> None:
@@ -52,25 +52,3 @@ def _fetch_file(store: ModelStore, manifest: Manifest, file: ManifestFile, path:
         target.flush()
         os.fchmod(target.fileno(), 0o444)
         os.fsync(target.fileno())
-
-
-def write_durably(path: Path, content: bytes) -> None:
-    """Replace a file with other content: after a crash, it has the old content or the new one."""
-    temporary = path.parent / f".{token_hex(8)}.tmp"
-    try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -18,6 +18,7 @@ from pathlib import Path
 from secrets import token_hex
 
 from ..core.units import MiB
+from .durable_files import sync
 from .errors import StoreMissing, StoreReadOnly, StoreRefused, StoreUnavailable
 from .storage import MAX_DOCUMENT, Listing, MissingKey, StoredKey
 
@@ -58,7 +59,7 @@ class FolderStorage:
                 temporary = file  # the content needs no copy
             else:
                 shutil.copyfile(file, temporary)
-            _sync(temporary)
+            sync(temporary)
             os.chmod(temporary, temporary.stat().st_mode & 0o444)
             return self._link(temporary, key)
 
@@ -107,7 +108,7 @@ class FolderStorage:
             os.utime(self.folder / key)  # a link shares the time: the old name looks younger, and stays longer
             with suppress(FileExistsError):
                 os.link(self.folder / key, self.folder / new_key)
-            _sync((self.folder / new_key).parent)
+            sync((self.folder / new_key).parent)
 
     def delete(self, key: str) -> None:
         with self._writing(""), suppress(FileNotFoundError, NotADirectoryError):
@@ -165,7 +166,7 @@ class FolderStorage:
                     "it does not exist; use a folder on another file system, or an object store"
                 ) from error
             raise
-        _sync(target.parent)
+        sync(target.parent)
         return True
 
     def _make(self, folder: Path) -> None:
@@ -176,7 +177,7 @@ class FolderStorage:
             self._make(folder.parent)
         with suppress(FileExistsError):
             folder.mkdir(parents=folder == self.folder)
-            _sync(folder.parent)
+            sync(folder.parent)
 
     @contextmanager
     def _reading(self, key: str) -> Iterator[None]:
@@ -199,14 +200,6 @@ class FolderStorage:
             raise StoreUnavailable(f"{self.folder / key}: {error.strerror or error}") from error
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _on_one_file_system(file: Path, folder: Path) -> bool:
     return file.stat().st_dev == folder.stat().st_dev
 
@@ -217,12 +210,14 @@ def _newest(path: Path) -> float:
 
 
 def _is_locked(path: Path) -> bool:
-    """Does a publisher on this machine still fill this folder?"""
+    """Whether a publisher on this machine still fills this folder. On a file system without locks, never."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return True
+    except OSError:
+        return False
     finally:
         os.close(descriptor)
     return False

@@ -25,8 +25,9 @@ from pathlib import Path
 from secrets import token_hex
 
 from .artifact_version import ArtifactVersion
+from .durable_files import write_durably
 from .errors import PickleRefused, UnknownVersion, VersionRefused
-from .fetching import fetch_files, write_durably
+from .fetching import fetch_files
 from .manifest import Manifest, decode_manifest
 from .pickles import find_pickles
 from .references import Reference, parse_reference

@@ -123,7 +123,14 @@ class ModelStore:
         if alias:
             check_alias(alias)
         return Publication(
-            self.storage, self._versions, self._aliases, self._sign, check_name(name), alias, meta or {}, by or author()
+            self.storage,
+            self._versions,
+            self._aliases,
+            self._sign,
+            check_name(name),
+            alias,
+            meta or {},
+            by or user_and_host(),
         )
 
     def aliases(self, name: str) -> dict[str, AliasEntry]:
@@ -159,7 +166,7 @@ class ModelStore:
             AliasMoved: The alias names another version than `expected`, or it was moved by another process right now.
             UnknownVersion: There is no such version.
         """
-        return self._aliases.move(name, alias, version, expected=expected, by=by or author())
+        return self._aliases.move(name, alias, version, expected=expected, by=by or user_and_host())
 
     def rollback(self, name: str, alias: str, *, expected: int | None = None, by: str = "") -> AliasEntry:
         """Let an alias name the version that it named before. A second rollback goes one step further back.
@@ -174,7 +181,7 @@ class ModelStore:
             AliasMoved: The alias names another version than `expected`, or it was moved by another process right now.
             UnknownVersion: There is no such alias, it has named no other version, or that version was swept.
         """
-        return self._aliases.rollback(name, alias, expected=expected, by=by or author())
+        return self._aliases.rollback(name, alias, expected=expected, by=by or user_and_host())
 
     def resolve(self, reference: Reference | str) -> int:
         """The number of the version that a reference names now. A version itself is not looked for.
@@ -222,7 +229,7 @@ class ModelStore:
         return self._signing_key.sign(manifest) if self._signing_key else manifest
 
 
-def author() -> str:
+def user_and_host() -> str:
     """The user and the host of this process, as in `ada@build-7`."""
     user = os.environ.get("USER") or os.environ.get("LOGNAME") or f"uid-{os.getuid()}"
     return f"{user}@{socket.gethostname()}"
