@@ -7,10 +7,13 @@ from datetime import datetime
 from enum import Enum
 
 import pytest
+from google.protobuf.struct_pb2 import Value
 
 from rpc_cases import codec_of
 from tinysvc.grpc.descriptors import message_class
 from tinysvc.grpc.message_errors import BadMessage
+from tinysvc.grpc.message_readers import Readers, Unreadable
+from tinysvc.grpc.shapes import VALUE, Leaf
 
 
 class Color(Enum):
@@ -53,3 +56,11 @@ def test_time_out_of_range_is_a_fault() -> None:
     request = kind(value={"lines": [{"at": {"seconds": 10**13}, "color": 1}]})
     with pytest.raises(BadMessage, match="between the years 1 and 9999"):
         codec.decode_arguments(request.SerializeToString())
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_value_holds_only_numbers_that_json_has(number: float) -> None:
+    read = Readers().of(Leaf(VALUE))
+    assert read is not None
+    with pytest.raises(Unreadable, match="no number that JSON has"):
+        read(Value(number_value=number))

@@ -315,3 +315,18 @@ async def test_nothing_is_left(server: Server) -> None:
     await until_true(lambda: not calls.by_task and not calls.left)
     assert calls.message_bytes == 0
     assert [pool.waiting for pool in server.running.pools] == [0]
+
+
+async def test_handler_of_a_stream_does_not_end_the_server(client: RpcClient) -> None:
+    error = await client.error(rpc_app.exits)
+    assert error.code() is Code.INTERNAL
+    assert await client.call(rpc_app.hello, name="Ada") == "hello Ada"
+
+
+@pytest.mark.parametrize("name", ["", "a\0b", "a\nb"])
+async def test_text_that_no_path_holds_is_refused(client: RpcClient, name: str) -> None:
+    error = await client.error(rpc_app.hello, name=name)
+    assert error.code() is Code.INVALID_ARGUMENT
+    assert (error.details() or "").startswith("name: ")
+    assert (await client.error(rpc_app.plain, text="a\0b")).code() is Code.INVALID_ARGUMENT
+    assert await client.call(rpc_app.plain, text="a\nb") == "A\nB"

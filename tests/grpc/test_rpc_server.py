@@ -184,3 +184,22 @@ async def test_drain_ends_what_does_not_finish(caplog: pytest.LogCaptureFixture)
 
 async def _leave(server: object) -> None:
     await server._drain(server._connections)  # type: ignore[attr-defined]
+
+
+@pytest.mark.asyncio
+async def test_file_that_is_no_socket_is_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "important.txt"
+    path.write_text("important")
+    with pytest.raises(ConfigurationError, match="is no socket"):
+        await rpc_server(Service(rpc_app.hello), grpc=f"unix:{path}").__aenter__()
+    assert path.read_text() == "important"
+
+
+@pytest.mark.asyncio
+async def test_no_reflection_without_docs() -> None:
+    async with rpc_server(Service(rpc_app.hello), docs=False) as server, rpc_client(server) as client:
+        listing = client.channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async for _ in listing(iter([b""])):
+                pass
+        assert caught.value.code() is Code.UNIMPLEMENTED

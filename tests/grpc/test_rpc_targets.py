@@ -49,3 +49,10 @@ def test_value_that_cannot_stand_in_a_path_is_refused() -> None:
     assert fill is not None
     with pytest.raises(BindingError, match="path segment"):
         fill(Request("POST", "/seen/{name}"), message)
+
+
+def test_nul_cannot_stand_in_a_query() -> None:
+    fill, message = filler(Service(rpc_app.orders, rpc_app.tenant), shop="a\0b", count=2)
+    assert fill is not None
+    with pytest.raises(BindingError, match="control character"):
+        fill(Request("POST", "/orders"), message)

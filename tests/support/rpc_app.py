@@ -133,6 +133,12 @@ async def breaks() -> AsyncIterator[int]:
     raise KeyError("secret")
 
 
+@io_route("/exits")
+async def exits() -> AsyncIterator[int]:
+    yield 1
+    raise SystemExit(3)
+
+
 @io_route("/endless")
 async def endless() -> AsyncIterator[int]:
     number = 0

@@ -78,7 +78,9 @@ class Settings:
     workers: int = _option(1, "server processes that share the port, each with its share of the CPU workers")
     reload: bool = _option(False, "serve the new version when the code changes: for development")
     strict: bool = _option(False, "a file of a served folder that cannot be served is an error, not a warning")
-    docs: bool = _option(True, "serve /openapi.json, a document of all routes, and /docs, a page to try them")
+    docs: bool = _option(
+        True, "serve /openapi.json, a document of all routes, and /docs, a page to try them; reflection over gRPC"
+    )
     jobs_page: bool = _option(False, "serve /jobs, a page of all durable jobs; --reload serves it, too")
     dashboard: bool = _option(
         False, "serve /dashboard, a live page of routes, queues, workers, calls and errors, to clients on this machine"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from keyword import iskeyword
+from math import isfinite
 from typing import Any, cast
 
 from .shapes import DURATION, EMPTY, NULL, TIMESTAMP, VALUE, EnumShape, Kind, Leaf, MessageShape, Slot
@@ -214,6 +215,8 @@ def _read_value(message: Any) -> Any:
     if kind is None or kind == "null_value":
         return None
     value = getattr(message, kind)
+    if kind == "number_value" and not isfinite(value):
+        raise Unreadable("", f"{value} is no number that JSON has")  # google/protobuf/struct.proto refuses it, too
     if kind == "number_value" and value.is_integer() and abs(value) <= MAX_WHOLE:
         return int(value)
     return value

@@ -305,13 +305,13 @@ class RpcMethod:
                     piece = await anext(content)
                 except StopAsyncIteration:
                     return
-                except Exception as error:
+                except (Exception, SystemExit, KeyboardInterrupt) as error:  # no handler ends the server
                     await self._cut_off(call, context, error)
                 await context.write(piece)
         finally:
             await close_content(content)
 
-    async def _cut_off(self, call: OpenCall, context: Context, error: Exception) -> None:
+    async def _cut_off(self, call: OpenCall, context: Context, error: BaseException) -> None:
         """The handler has failed in the middle of a stream."""
         request = call.request
         if isinstance(error, TinysvcError) and error.status < 500:

@@ -15,8 +15,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -93,7 +93,9 @@ class RpcServer:
             compression=grpc.Compression.Gzip if settings.compress else None,
         )
         handlers = {method.name: method.method_handler() for method in self.methods}
-        handlers |= self.health.handlers() | reflection_handlers(services, descriptors, self._streams)
+        handlers |= self.health.handlers()
+        if settings.docs:
+            handlers |= reflection_handlers(services, descriptors, self._streams)
         self._server.add_generic_rpc_handlers((MethodTable(handlers, self.calls, settings),))
         self._stopping: asyncio.Task[None] | None = None
         self._unix: tuple[str, os.stat_result] | None = None
@@ -110,12 +112,15 @@ class RpcServer:
         """
         place = GRPC_PLACE.fullmatch(self._settings.grpc)
         path = place["unix"] if place else None
+        if path:
+            _refuse_other_file(path)
         for address in [f"unix:{_hidden(path)}"] if path else addresses:
             try:
-                if self._certificates is None:
-                    self._server.add_insecure_port(address)
-                else:
-                    self._server.add_secure_port(address, self._certificates.credentials)
+                with _permissions(self._settings.unix_mode if path else ""):
+                    if self._certificates is None:
+                        self._server.add_insecure_port(address)
+                    else:
+                        self._server.add_secure_port(address, self._certificates.credentials)
             except RuntimeError as error:  # its message names errno at best; the reason is in grpcio's own log
                 raise ConfigurationError(f"cannot listen on {address} for gRPC: {error}") from None
         await self._server.start()
@@ -124,10 +129,8 @@ class RpcServer:
         self.addresses = [f"unix:{path}"] if path else list(addresses)
 
     def _publish(self, path: str) -> None:
-        """Give the Unix socket its name and its permissions."""
+        """Give the Unix socket its name."""
         hidden = _hidden(path)
-        if self._settings.unix_mode:
-            os.chmod(hidden, int(self._settings.unix_mode, 8))
         self._unix = path, os.stat(hidden)
         os.rename(hidden, path)
 
@@ -188,6 +191,24 @@ def _behind_proxies(route: MessageRoute, settings: Settings) -> MessageRoute:
     from ..web.proxies import behind_proxies  # imported only where it is used
 
     return route._replace(handler=behind_proxies(route.handler, settings.proxy_headers, settings.root_path))
+
+
+def _refuse_other_file(path: str) -> None:
+    if os.path.lexists(path) and not Path(path).is_socket():
+        raise ConfigurationError(f"cannot listen on {path} for gRPC: that is no socket; choose another path")
+
+
+@contextmanager
+def _permissions(mode: str) -> Iterator[None]:
+    """A Unix socket that is bound here has them from the beginning: at no moment may other users connect."""
+    if not mode:
+        yield
+        return
+    before = os.umask(0o777 & ~int(mode, 8))
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def _hidden(path: str) -> str:

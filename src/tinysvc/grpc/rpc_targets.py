@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ..binding.message_binder import fault_of
 from ..binding.outgoing import RequestWriter
 from ..core.errors import BindingError, UnencodableResult
 from ..core.requests import Request
@@ -34,6 +35,13 @@ def target_filler(plan: Plan, messages: Messages) -> Fill | None:
 
     def fill(request: Request, message: bytes) -> None:
         arguments = {name: value for name, value in decode(message).items() if name in known}
+        faults = [
+            (name, fault)
+            for name, value in arguments.items()
+            if type(value) is str and (fault := fault_of(value, known[name].place))
+        ]
+        if faults:
+            raise BindingError(faults)
         try:
             target = writer.write(arguments).target
         except (ValueError, UnencodableResult) as error:

@@ -43,7 +43,7 @@ def message_handler(
     encode = messages.codec.encode_result
     is_coroutine = inspect.iscoroutinefunction(function)
     if is_coroutine and binder.takes_only_message and not messages.streams:
-        decode = messages.codec.decode_arguments
+        decode = binder.decode
 
         async def handle_message(request: Request) -> Response:
             if request.time_limit is not None and not request.is_timed:
