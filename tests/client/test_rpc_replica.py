@@ -16,7 +16,10 @@ from tinysvc.client import rpc_replica
 from tinysvc.client.breaker import MAX_FAILURES
 from tinysvc.client.rpc_replica import metadata_of
 from tinysvc.core.call_errors import CallFailed, CallTimeout
-from tinysvc.core.errors import HTTPError
+from tinysvc.core.errors import HTTPError, QueueFull
+from tinysvc.core.requests import Request
+from tinysvc.core.responses import problem_response
+from tinysvc.grpc.rpc_errors import status_of
 
 Code = grpc.StatusCode
 
@@ -67,6 +70,24 @@ async def test_lost_connection_is_repeated_only_for_an_idempotent_call(caplog: p
             await caller.rpc("ends", b"UNAVAILABLE", idempotent=True)
         assert caught.value.attempts == 3
     logged(caplog)
+
+
+@on_loop
+async def test_call_that_was_not_started_goes_to_another_replica() -> None:
+    error = QueueFull("the queue is full")
+    error.never_started = True
+    status = status_of(problem_response(error, Request("POST", "/")))
+
+    async def full(message: bytes, context: Any) -> bytes:
+        await context.abort(status.code, status.message, status.metadata)
+        return b""
+
+    async with raw_rpc_server(echo=full) as first, raw_rpc_server(echo=echo) as second:
+        async with rpc_calling(f"grpc://{first.target}", f"grpc://{second.target}") as caller:
+            while not first.metadata:
+                assert (await caller.rpc("echo", b"a", deadline=monotonic() + 20)).content == b"a"
+        async with rpc_calling(f"grpc://{first.target}") as caller:
+            assert (await caller.rpc("echo", deadline=monotonic() + 0.5)).status == 503
 
 
 @on_loop

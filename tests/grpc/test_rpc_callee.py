@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from time import monotonic
 from typing import Annotated, Any
 
 import pytest
 
 import called_app as app
 from http_ends import on_loop
-from rpc_ends import rpc_server
-from tinysvc import Header, Request, Service, call, io_route
+from rpc_ends import rpc_client, rpc_server
+from tinysvc import Header, Request, Service, call, cpu_route, io_route
 from tinysvc.binding.replies import UnreadableReply
 from tinysvc.core.errors import ConfigurationError, HTTPError
 from tinysvc.core.headers import Headers
@@ -85,6 +86,34 @@ async def test_streams_of_requests_travel() -> None:
             assert [each async for each in call.stream(echoed, points())] == [app.Point(1), app.Point(2)]
             with pytest.raises(Exception, match="cannot be sent over gRPC"):
                 await call(summed, wrong())
+
+
+@io_route("/passes-on", methods=["POST"])
+async def passes_on(word: str = "") -> dict[str, Any]:
+    return await call(app.context)
+
+
+@cpu_route("/passes-on-in-worker", methods=["POST"])
+def passes_on_in_worker(word: str = "") -> dict[str, Any]:
+    return call.wait(app.context)
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+@on_loop
+async def test_time_and_id_travel_from_grpc_to_the_next_hop(protocol: str) -> None:
+    async with rpc_server(Service(app)) as last:
+        address = last.url if protocol == "http" else f"grpc://{last.grpc_addresses[0]}"
+        front = Service(passes_on, passes_on_in_worker)
+        async with rpc_server(front, services=f"called_app={address}") as server, rpc_client(server) as client:
+            for function in (passes_on, passes_on_in_worker):
+                options = {"timeout": 7, "metadata": [("x-request-id", "of-the-client")]}
+                found = await client.call(function, options)
+                assert 0 < found["left"] <= 7.5
+                assert (found["id"], found["x-call-hops"]) == ("of-the-client", "1")
+            request = Request("POST", "/passes-on", headers=Headers([(b"x-request-id", b"of-http")]))
+            request.time_limit = monotonic() + 7
+            response = await server.running.handle(request)
+            assert b'"x-call-hops":"1"' in bytes(response.content)
 
 
 @io_route("/checked", methods=["POST"])
