@@ -10,6 +10,8 @@ from options import COMPUTED, shown
 
 from tinysvc.binding.item_streams import MAX_ITEM as MAX_LINE
 from tinysvc.binding.replies import MAX_ITEM
+from tinysvc.client.rpc_channel import KEEP_ALIVE, PING_TIMEOUT
+from tinysvc.client.rpc_replica import SILENCE
 from tinysvc.core.form_data import MAX_PARTS, SPOOL_SIZE
 from tinysvc.core.log_records import MAX_EXTRA, MAX_EXTRA_FIELDS
 from tinysvc.core.multipart_reader import MAX_BOUNDARY, MAX_PART_HEADER, MAX_PART_HEADERS, MAX_PREAMBLE
@@ -594,6 +596,20 @@ GROUPS["gRPC"] = [
         "the third ping that is too early closes the connection",
         "gRPC's least time between two pings of a client",
         value=f"{MIN_PING_INTERVAL:g} s",
+    ),
+    Limit(
+        "a call to another service: silence of its connection",
+        "",
+        "the connection is closed, and its calls fail",
+        "a host that is gone sends nothing",
+        value=f"{KEEP_ALIVE + PING_TIMEOUT:g} s",
+    ),
+    Limit(
+        "the same: no response to any call, while calls are late",
+        "",
+        "the replica is avoided until it responds",
+        "a slow handler alone is no failure",
+        value=f"{SILENCE:g} s",
     ),
     Limit(
         "messages inside each other",
