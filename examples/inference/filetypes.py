@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from tinysvc import Artifact, Batch, HTTPError, cpu_resource, cpu_route
+from tinysvc import Artifact, Batch, HTTPError, Models, cpu_resource, cpu_route
 
 if TYPE_CHECKING:
     import numpy
@@ -96,14 +96,12 @@ def filetype(body: list[bytes], detector: Detector | None) -> list[FileType]:
     return [FileType(detector.labels[row.argmax()], float(row.max())) for row in found]
 
 
-def publish(url: str) -> int:
+def publish(store: str) -> int:
     """Publish the model that the package magika contains, as the version in production."""
     import magika
 
-    from tinysvc.models.opening import open_store
-
     (folder,) = (Path(magika.__file__).parent / "models").iterdir()
-    with open_store(url).publish("filetypes", alias="production", meta={"origin": folder.name}) as new:
+    with Models(store).publish("filetypes", alias="production", meta={"origin": folder.name}) as new:
         for name in ("model.onnx", "config.min.json"):
             (new.path / name).write_bytes((folder / name).read_bytes())
     return new.version

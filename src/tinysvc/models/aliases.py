@@ -52,20 +52,8 @@ class Aliases:
                 entries.append(self._entry(name, alias, number))
         return entries
 
-    def move(self, name: str, alias: str, version: int, *, expected: int | None = None, by: str = "") -> AliasEntry:
-        """Let an alias name a version. If it names this version already, nothing is changed.
-
-        Args:
-            name: Name of the artifact.
-            alias: The alias; a new one is created.
-            version: Number of the version.
-            expected: The version that the alias must name now; 0: the alias must not exist yet.
-            by: The person or process that moves it; default: user and host.
-
-        Raises:
-            AliasMoved: The alias names another version than `expected`, or it was moved by another process right now.
-            UnknownVersion: There is no such version.
-        """
+    def move(self, name: str, alias: str, version: int, *, expected: int | None, by: str) -> AliasEntry:
+        """See `ModelStore.move_alias`."""
         self._versions.check(name, version)
         number = self._last_number(name, alias)
         if expected is None:
@@ -90,19 +78,8 @@ class Aliases:
             with suppress(AliasMoved):
                 return self._append(name, alias, number + 1, version, by)
 
-    def rollback(self, name: str, alias: str, *, expected: int | None = None, by: str = "") -> AliasEntry:
-        """Let an alias name the version that it named before. A second rollback goes one step further back.
-
-        Args:
-            name: Name of the artifact.
-            alias: The alias.
-            expected: The version that the alias must name now.
-            by: The person or process that moves it; default: user and host.
-
-        Raises:
-            AliasMoved: The alias names another version than `expected`, or it was moved by another process right now.
-            UnknownVersion: There is no such alias, it has named no other version, or that version was swept.
-        """
+    def rollback(self, name: str, alias: str, *, expected: int | None, by: str) -> AliasEntry:
+        """See `ModelStore.rollback`."""
         current = self.current(name, alias)
         if expected is not None and current.version != expected:
             raise AliasMoved(f"{name}@{alias}", current, expected)
