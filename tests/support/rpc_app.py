@@ -292,3 +292,9 @@ async def guarded(user: str, count: int) -> AsyncIterator[str]:
 async def gives_up() -> AsyncIterator[int]:
     yield 1
     raise HTTPError(410, "no more")
+
+
+@io_route("/slow-size", methods=["POST"])
+async def slow_size(data: bytes) -> int:
+    await asyncio.sleep(0.3)
+    return len(data)

@@ -33,6 +33,7 @@ from ..runtime.message_routes import MessageRoute
 from ..runtime.open_resources import is_closing
 from .rpc_errors import RpcStatus, status_of
 from .rpc_requests import header_lines, metadata_of, peer_of
+from .silent_calls import SilentCalls
 
 if TYPE_CHECKING:
     from ..runtime.tracing import Tracing
@@ -86,10 +87,14 @@ class OpenCalls:
 
     Args:
         scheme: "https" with TLS, else "http".
+        silent: Those whose message has not arrived.
+        max_bytes: Of the messages of all running RPCs.
     """
 
-    def __init__(self, scheme: str) -> None:
+    def __init__(self, scheme: str, silent: SilentCalls, max_bytes: int) -> None:
         self.scheme = scheme
+        self.silent = silent
+        self.max_bytes = max_bytes
         self.by_task: dict[asyncio.Task[Any], OpenCall] = {}
         self.message_bytes = 0
         self.left: set[asyncio.Task[Any]] = set()  # tasks whose client has gone, and that may finish
@@ -187,6 +192,8 @@ class RpcMethod:
             request = call.request
             try:
                 try:
+                    if calls.message_bytes > calls.max_bytes:
+                        raise _too_much_memory()
                     if self._fill is not None:
                         self._fill(request, message)
                     response = await handler(request)
@@ -212,7 +219,7 @@ class RpcMethod:
         return unary
 
     def _stream(self) -> Behavior:
-        begin, handler, serving, end = self._begin, self._handler, self._serving, self._end
+        begin, handler, serving, end, calls = self._begin, self._handler, self._serving, self._end, self._calls
 
         async def stream(message: Any, context: Context) -> None:
             task = asyncio.current_task()
@@ -221,6 +228,8 @@ class RpcMethod:
             request = call.request
             try:
                 try:
+                    if calls.message_bytes > calls.max_bytes:
+                        raise _too_much_memory()
                     if self._fill is not None:
                         self._fill(request, message)
                     response = await handler(request)
@@ -249,6 +258,8 @@ class RpcMethod:
                 task.exception()  # the RPC has reported it, or has ended
 
         async def apart(message: Any, context: Context) -> Any:
+            if (own := asyncio.current_task()) is not None:
+                calls.silent.has_message(own)
             task = asyncio.ensure_future(behavior(message, context))
             task.add_done_callback(ended)
             try:
@@ -282,6 +293,7 @@ class RpcMethod:
             current.set(Deadline(request.time_limit))
         call = OpenCall(request)
         calls.by_task[task] = owner_by_task[task] = call
+        calls.silent.has_message(task)
         calls.begun += 1
         if type(message) is bytes:
             calls.message_bytes += len(message)
@@ -356,6 +368,13 @@ def _traced(route: MessageRoute, serving: RpcServing) -> Handler:
     from .rpc_traces import RpcTraces  # imported only with traces
 
     return RpcTraces(route.messages.name, route.handler, serving.respond_to_error).around(serving.tracing)
+
+
+def _too_much_memory() -> HTTPError:
+    """Many messages have arrived at once: none of them was counted when the method was looked up."""
+    error = HTTPError(503, "The messages of running calls fill the memory for them.", headers=[("retry-after", "1")])
+    error.never_started = True
+    return error
 
 
 def _shutting_down() -> HTTPError:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
@@ -41,6 +41,7 @@ from .rpc_options import server_options
 from .rpc_reflection import reflection_handlers
 from .rpc_targets import target_filler
 from .rpc_tls import RpcCertificates
+from .silent_calls import SilentCalls
 
 log = logging.getLogger("tinysvc.grpc")
 
@@ -72,9 +73,10 @@ class RpcServer:
     ) -> None:
         self._settings = settings
         self._certificates = RpcCertificates(settings) if settings.ssl_cert else None
-        self.calls = OpenCalls("https" if settings.ssl_cert else "http")
         limits = {route.plan: route.plan.max_body_size(settings) for route in serving.messages.routes}
         largest = max(limits.values(), default=0)
+        silent = SilentCalls(settings.body_timeout, max(1, settings.max_body_memory // max(1, largest)))
+        self.calls = OpenCalls("https" if settings.ssl_cert else "http", silent, settings.max_body_memory)
         routes = [_limited(route, limits[route.plan], largest) for route in serving.messages.routes]
         if settings.proxy_headers or settings.root_path:
             routes = [_behind_proxies(route, settings) for route in routes]
@@ -96,7 +98,8 @@ class RpcServer:
         handlers |= self.health.handlers()
         if settings.docs:
             handlers |= reflection_handlers(services, descriptors, self._streams)
-        self._server.add_generic_rpc_handlers((MethodTable(handlers, self.calls, settings),))
+        with_message = [each.name for each in self.methods if not each.route.messages.takes_stream]
+        self._server.add_generic_rpc_handlers((MethodTable(handlers, self.calls, settings, with_message),))
         self._stopping: asyncio.Task[None] | None = None
         self._unix: tuple[str, os.stat_result] | None = None
         self.addresses: list[str] = []
@@ -223,11 +226,19 @@ class MethodTable:
     Args:
         handlers: grpcio's handler of each method, by its full name.
         calls: The RPCs that run.
+        with_message: The methods of the service that begin when their message has arrived.
         settings: `max_connections` is also how many RPCs may run, and `max_body_memory` the bytes of their messages.
     """
 
-    def __init__(self, handlers: dict[str, grpc.RpcMethodHandler], calls: OpenCalls, settings: Settings) -> None:
+    def __init__(
+        self,
+        handlers: dict[str, grpc.RpcMethodHandler],
+        calls: OpenCalls,
+        settings: Settings,
+        with_message: Iterable[str],
+    ) -> None:
         self._get = handlers.get
+        self._with_message = frozenset(with_message)
         self._calls = calls
         self._max_calls, self._max_bytes = settings.max_connections, settings.max_body_memory
         self._too_many = _refusal(f"The server already handles {self._max_calls} calls, its limit.")
@@ -236,11 +247,14 @@ class MethodTable:
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
         """The handler of a method; None if there is no such method."""
         calls = self._calls
-        if len(calls.by_task) >= self._max_calls:
+        if len(calls.by_task) + len(calls.silent) >= self._max_calls:
             return self._too_many
         if calls.message_bytes >= self._max_bytes:
             return self._too_big
-        return self._get(handler_call_details.method)
+        handler = self._get(handler_call_details.method)
+        if handler_call_details.method in self._with_message and (task := asyncio.current_task()) is not None:
+            calls.silent.add(task)
+        return handler
 
 
 def _refusal(text: str) -> grpc.RpcMethodHandler:

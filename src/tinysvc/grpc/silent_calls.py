@@ -1,0 +1,63 @@
+"""RPCs whose message has not arrived: grpcio calls no handler for them, so no other limit holds for them.
+
+A client could open thousands, and send a part of a big message to each. Nobody can see how many bytes grpcio holds for
+them. Those that are silent for longer than a moment therefore count as the largest message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+LOOK = 0.2
+"""Seconds between two looks at them."""
+
+A_MOMENT = 5
+"""Looks after which one counts. They are looks and not seconds: the messages that have arrived while the loop was busy
+are read before the next look."""
+
+TOO_LONG = "the message of the call has not arrived"
+
+
+class SilentCalls:
+    """The tasks of these RPCs. A task that is cancelled resets its stream.
+
+    Args:
+        timeout: Seconds that one may be silent.
+        most: How many may be silent for longer than a moment; the newest others are ended.
+    """
+
+    def __init__(self, timeout: float, most: int) -> None:
+        self._looks: dict[asyncio.Task[Any], int] = {}  # the oldest first
+        self._last = max(A_MOMENT, int(timeout / LOOK)) if timeout else 0
+        self._most = most
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self._looks)
+
+    def add(self, task: asyncio.Task[Any]) -> None:
+        """An RPC begins."""
+        self._looks[task] = 0
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(LOOK, self.look)
+
+    def has_message(self, task: asyncio.Task[Any]) -> None:
+        """Its message has arrived."""
+        self._looks.pop(task, None)
+
+    def look(self) -> None:
+        """End those that are silent for too long, or too many."""
+        counted = 0
+        for task, looks in list(self._looks.items()):
+            if task.done():  # its client has gone
+                del self._looks[task]
+                continue
+            self._looks[task] = looks + 1
+            counted += looks >= A_MOMENT
+            if (looks >= self._last > 0) or (looks >= A_MOMENT and counted > self._most):
+                del self._looks[task]
+                task.cancel(TOO_LONG)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(LOOK, self.look) if self._looks else None
