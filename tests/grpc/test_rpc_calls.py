@@ -217,11 +217,12 @@ async def test_route_that_only_http_has_is_left_out(client: RpcClient) -> None:
 
 
 async def test_limit_is_shared(client: RpcClient) -> None:
-    first = asyncio.ensure_future(client.call(rpc_app.limited))
-    await asyncio.sleep(0.05)
+    rpc_app.happened.clear()
+    first = client.begin(rpc_app.limited, {})
+    await until("limited")
     error = await client.error(rpc_app.limited)
     assert (error.code(), error.details()) == (Code.UNAVAILABLE, "This route already handles 1 requests, its limit.")
-    await first
+    first.cancel()
 
 
 # Deadlines and cancels

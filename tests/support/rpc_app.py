@@ -103,7 +103,8 @@ async def finished(name: str) -> None:
 
 @io_route("/limited", limit=1)
 async def limited() -> None:
-    await asyncio.sleep(0.2)
+    happened.append("limited")
+    await asyncio.sleep(60)
 
 
 @io_route("/late", timeout=0.05)
