@@ -116,7 +116,7 @@ class RpcServer:
         place = GRPC_PLACE.fullmatch(self._settings.grpc)
         path = place["unix"] if place else None
         if path:
-            _refuse_other_file(path)
+            _check_path(path)
         for address in [f"unix:{_hidden(path)}"] if path else addresses:
             try:
                 with _permissions(self._settings.unix_mode if path else ""):
@@ -196,7 +196,16 @@ def _behind_proxies(route: MessageRoute, settings: Settings) -> MessageRoute:
     return route._replace(handler=behind_proxies(route.handler, settings.proxy_headers, settings.root_path))
 
 
-def _refuse_other_file(path: str) -> None:
+def _check_path(path: str) -> None:
+    """Refuse a path for a Unix socket, with the reason: grpcio names none."""
+    folder = Path(path).absolute().parent
+    if not folder.is_dir():
+        raise ConfigurationError(f"cannot listen on unix:{path} for gRPC: there is no folder {folder}; create it")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigurationError(
+            f"cannot listen on unix:{path} for gRPC: no socket can be created in {folder}; permit it, or choose "
+            "another path"
+        )
     if os.path.lexists(path) and not Path(path).is_socket():
         raise ConfigurationError(f"cannot listen on {path} for gRPC: that is no socket; choose another path")
 
