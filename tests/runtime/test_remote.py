@@ -109,6 +109,12 @@ def test_service_without_an_address_is_explained() -> None:
         asyncio.run(Remote("other").call("GET", "/", str))
 
 
+def test_address_of_grpc_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TINYSVC_SERVICES", "other=grpc://127.0.0.1:1")
+    with pytest.raises(ConfigurationError, match="other is called over HTTP by this client, so it needs an address"):
+        asyncio.run(Remote("other").call("GET", "/", str))
+
+
 def test_malformed_url_is_explained() -> None:
     with pytest.raises(ConfigurationError, match="an address is http://host:port"):
         asyncio.run(Remote("other", "ftp://a").call("GET", "/", str))

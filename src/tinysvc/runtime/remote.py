@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 import msgspec
 
 from ..binding.replies import ReplyReader, UnreadableReply
-from ..client.address import parse_address, parse_services
+from ..client.address import Address, parse_address, parse_services
 from ..client.client_tls import client_context
 from ..client.messages import Incoming, Outgoing
 from ..client.services import Services
@@ -194,6 +194,7 @@ class Remote:
         """Those of the running service if they know the name, else own ones for the event loop."""
         here = services_here()
         if here is not None and self.name in here.addresses:
+            self._check_protocol(here.addresses[self.name][0])
             return here
         loop = asyncio.get_running_loop()
         if (found := self._own.get(loop)) is None:
@@ -208,15 +209,18 @@ class Remote:
             raise ConfigurationError(
                 f"no address of the service {self.name} is known; set TINYSVC_SERVICES='{self.name}=http://host:port'"
             )
-        if addresses[0].is_rpc:
-            raise ConfigurationError(
-                f"{self.name} is called over HTTP by this client, so it needs an address such as http://host:port, "
-                f"not {addresses[0]}"
-            )
+        self._check_protocol(addresses[0])
         tls = None
         if any(each.scheme == "https" for each in addresses):
             tls = client_context(settings.services_ca, settings.services_cert, settings.services_key)
         return Services({self.name: addresses}, settings, tls=tls)
+
+    def _check_protocol(self, address: Address) -> None:
+        if address.is_rpc:
+            raise ConfigurationError(
+                f"{self.name} is called over HTTP by this client, so it needs an address such as http://host:port, "
+                f"not {address}"
+            )
 
     @cached_property
     def _settings(self) -> Settings:
