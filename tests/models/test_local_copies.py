@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import pickle
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -106,7 +108,8 @@ def test_changed_size_of_a_copy_is_noticed(store: ModelStore, copies: LocalCopie
         copies.fetch(store, "churn", 1)
     file.unlink()
     with pytest.raises(VersionRefused, match="is missing; remove"):
-        copies.fetch(store, "churn", 1)
+        copies.last("churn@1")
+    assert content_of(copies.fetch(store, "churn", 1)) == b"weights"  # somebody cleans up: it is fetched again
 
 
 def test_last_version_is_remembered_for_a_store_that_is_away(store: ModelStore, copies: LocalCopies) -> None:
@@ -129,10 +132,9 @@ def test_damaged_manifest_of_a_copy_is_refused(store: ModelStore, copies: LocalC
         with pytest.raises(VersionRefused, match="damaged"):
             copies.last("churn@1")
     manifest.unlink()
-    with pytest.raises(VersionRefused, match=r"manifest\.json is missing; remove"):
-        copies.fetch(store, "churn", 1)
     with pytest.raises(VersionRefused, match=r"is damaged: .* remove"):
         copies.last("churn@1")
+    assert content_of(copies.fetch(store, "churn", 1)) == b"weights"  # it is fetched again
 
 
 def test_pickle_is_refused_unless_it_is_allowed(store: ModelStore, copies: LocalCopies) -> None:
@@ -169,3 +171,28 @@ def test_sweep_keeps_what_is_pinned_or_remembered(store: ModelStore, copies: Loc
     with pytest.raises(UnknownVersion, match="was removed"), copies.pin(versions[1]):
         pass
     assert content_of(copies.fetch(store, "churn", 2)) == b"1"
+
+
+def test_files_of_others_in_the_folder_do_no_harm(store: ModelStore, copies: LocalCopies) -> None:
+    version = copies.fetch(store, "churn", publish(store))
+    copies.remember("churn@production", version)
+    (copies.folder / "notes.txt").touch()
+    (copies.folder / "churn" / "notes.txt").touch()
+    (copies.folder / ".last" / "churn@.json").touch()
+    make_unused(copies)
+    assert copies.sweep(keep=1) == []
+    assert copies.last("churn@production") == version
+    for name in ("", "..", "notes"):
+        (copies.folder / ".last" / "churn@production.json").write_text(json.dumps({"copy": name}))
+        assert copies.last("churn@production") is None
+
+
+def test_version_that_has_no_room_is_not_begun(
+    store: ModelStore, copies: LocalCopies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(store)
+    usage = shutil.disk_usage(store.url)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=6))
+    with pytest.raises(OSError, match="churn@1 has 7 bytes, and 6 are free"):
+        copies.fetch(store, "churn", 1)
+    assert not any((copies.folder / ".fetching").glob("*/*"))

@@ -73,6 +73,7 @@ def changed(**members: Any) -> bytes:
         "a\nb",
         "\ud800",
         "a" * 1001,
+        "a/" + "\u00e9" * 128,
     ],
 )
 def test_path_that_leaves_the_folder_is_refused(path: str) -> None:
@@ -106,8 +107,12 @@ def test_paths_that_exclude_each_other_are_refused(first: str, second: str) -> N
         {"files": [{"path": "a", "size": 1, "sha256": "../" * 21 + "a"}]},
         {"signature": {}},
         {"signature": "yes"},
+        {"by": "\ud800"},
+        {"meta": {"text": "\ud800"}},
+        {"signature": {"key": "a", "value": "\ud800"}},
+        {"meta": json.loads('{"a":' * 101 + "7" + "}" * 101)},
     ],
-    ids=str,
+    ids=lambda members: ascii(members)[:40],
 )
 def test_impossible_member_is_refused(members: dict[str, Any]) -> None:
     with pytest.raises(VersionRefused, match="damaged"):

@@ -29,7 +29,9 @@ HOST = socket.gethostname()
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    return Models(tmp_path_factory.mktemp("store") / "models")
+    folder = tmp_path_factory.mktemp("store") / "models"
+    folder.mkdir()
+    return Models(folder)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tinysvc.models import pickles
+from tinysvc.models import pickles, unpacking
 from tinysvc.models.pickles import find_pickles, has_pickle
 
 
@@ -151,3 +151,20 @@ def test_archive_with_too_many_files_counts_as_a_pickle(monkeypatch: pytest.Monk
     monkeypatch.setattr(pickles, "MAX_MEMBERS", 1)
     assert has_pickle(io.BytesIO(zipped(a=b"", b=b"")))
     assert has_pickle(io.BytesIO(tarred(a=b"", b=b"")))
+
+
+def test_work_for_one_version_has_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pickles, "MAX_EFFORT", 20_000)
+    harmless = b"N" * 9000 + b"\xff"  # looks like a pickle for long
+    (tmp_path / "harmless.bin").write_bytes(harmless)
+    assert find_pickles(tmp_path, ["harmless.bin"]) == ()
+    assert find_pickles(tmp_path, ["harmless.bin"] * 100) == ("harmless.bin",)  # the third one
+    assert not has_pickle(io.BytesIO(zipped(a=harmless)))
+    assert has_pickle(io.BytesIO(zipped(**{f"m{number}": harmless for number in range(3)})))
+    assert has_pickle(io.BytesIO(zipped(a=zipped(b=b"S" + bytes(9_000_000)))))
+
+
+def test_table_of_an_archive_is_not_read_without_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unpacking, "MAX_READ", 1000)
+    assert not has_pickle(io.BytesIO(zipped(a=b"text")))
+    assert has_pickle(io.BytesIO(zipped(**{f"m{number}": b"" for number in range(30)})))

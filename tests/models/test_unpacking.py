@@ -13,7 +13,7 @@ from collections.abc import Callable
 import pytest
 
 from tinysvc.models import unpacking
-from tinysvc.models.unpacking import Unreadable, unpacked
+from tinysvc.models.unpacking import Effort, Unreadable, unpacked
 
 CONTENT = os.urandom(3000) + bytes(200_000) + os.urandom(70_000)
 PACKERS: list[Callable[[bytes], bytes]] = [gzip.compress, zlib.compress, bz2.compress, lzma.compress]
@@ -24,7 +24,7 @@ def alone(content: bytes) -> bytes:
 
 
 def opened(packed: bytes) -> io.BufferedReader:
-    content = unpacked(io.BytesIO(packed), packed[:512])
+    content = unpacked(io.BytesIO(packed), packed[:512], Effort(10**9))
     assert isinstance(content, io.BufferedReader)
     return content
 
@@ -55,7 +55,7 @@ def test_other_content_has_nothing(start: bytes) -> None:
 
 def test_plain_content_is_not_unpacked() -> None:
     for start in (b"", b"x", b"plain text", b"\x89PNG"):
-        assert unpacked(io.BytesIO(start), start) is None
+        assert unpacked(io.BytesIO(start), start, Effort(10**9)) is None
 
 
 @pytest.mark.parametrize("cut", [1, 40])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -417,3 +418,59 @@ async def test_pool_that_is_an_executor_is_named_and_not_swapped(
         swaps.start()
         assert (swaps.pools, swaps.looks.aliases) == ([], [])
     assert "the pool threads is an executor, whose workers cannot be replaced" in caplog.text
+
+
+@pytest.mark.asyncio
+async def test_crashes_while_a_fix_is_fetched_are_not_the_fault_of_the_fix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with bench(tmp_path) as at:
+        at.publish()
+        await at.until_served(2, 1)
+        fetch, loop = at.swaps.artifacts.fetch, asyncio.get_running_loop()
+
+        def fetch_while_workers_crash(reference: str, version: int) -> Any:
+            if at.served() == [2, 1]:
+                for _ in range(2):
+                    loop.call_soon_threadsafe(at.pools[1].crash, "churn@2")
+            return fetch(reference, version)
+
+        monkeypatch.setattr(at.swaps.artifacts, "fetch", fetch_while_workers_crash)
+        at.publish()
+        await at.until_served(3, 1)
+        assert at.pools[1].labels == ["churn@2", "churn@1", "churn@3"]
+        assert at.problem() == ""
+
+
+@pytest.mark.asyncio
+async def test_copy_that_somebody_removes_is_fetched_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with bench(tmp_path) as at:
+        copy = Path(at.swaps.artifacts.versions[CHURN].path).parent
+        weights = next(path for path in copy.rglob("*") if path.is_file() and path.name != "manifest.json")
+        content = weights.read_bytes()
+        (copy / "manifest.json").unlink()
+        weights.unlink()  # the folders stay
+        await until(lambda: weights.exists() and (copy / "manifest.json").exists())
+        assert weights.read_bytes() == content
+        with store_is_away(tmp_path):
+            shutil.rmtree(copy)
+            await until(lambda: "no worker can start" in caplog.text)
+        await until(weights.exists)
+        at.publish()
+        await at.until_served(2, 1)
+    assert caplog.text.count("no worker can start") == 1
+    assert caplog.text.count("the local copy of churn@1 was removed while it is served") == 2
+
+
+@pytest.mark.asyncio
+async def test_store_that_was_made_anew_is_noticed(tmp_path: Path) -> None:
+    async with bench(tmp_path) as at:
+        await at.looks(1)
+        shutil.rmtree(tmp_path / "models")
+        publish(at.store, "words", "other words")
+        publish(at.store, "churn", "other weights")
+        await until(lambda: "names another churn@1 than the one that is served" in at.problem())
+        assert at.served() == [1, 1]
+        at.publish()
+        await until(lambda: at.served()[0] == 2)
+        assert at.problem() == ""

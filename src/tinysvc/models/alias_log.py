@@ -40,8 +40,10 @@ def decode_entry(label: str, number: int, content: bytes) -> AliasEntry:
             raise ValueError("a member has an unexpected value")
         if type(restores) is not int or not 0 <= restores < number:
             raise ValueError("an unexpected value of restores")
-        return AliasEntry(version, by, at.timestamp(), number, restores)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        entry = AliasEntry(version, by, at.timestamp(), number, restores)
+        encode_entry(entry, "")  # fails for half a surrogate pair, and for a time that is none in UTC
+        return entry
+    except (ValueError, OverflowError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise VersionRefused(f"entry {number} of {label} is damaged ({error}); move the alias to repair it") from error
 
 

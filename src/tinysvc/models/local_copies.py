@@ -14,9 +14,11 @@ exclusive lock, and renames it first.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -26,7 +28,7 @@ from secrets import token_hex
 
 from .artifact_version import ArtifactVersion
 from .durable_files import write_durably
-from .errors import PickleRefused, UnknownVersion, VersionRefused
+from .errors import BadReference, PickleRefused, UnknownVersion, VersionRefused
 from .fetching import fetch_files
 from .manifest import Manifest, decode_manifest
 from .pickles import find_pickles
@@ -38,6 +40,7 @@ FETCHING = ".fetching"
 LAST = ".last"
 MANIFEST = "manifest.json"
 FILES = "files"
+_COPY = re.compile(r"[1-9][0-9]*-[0-9a-f]+", re.ASCII)
 
 
 class LocalCopies:
@@ -64,9 +67,10 @@ class LocalCopies:
         manifest = store.manifest(name, version)
         copy = self._folder_of(manifest)
         for _ in range(10):
-            if not copy.is_dir():
+            if not _is_whole(copy, manifest):
                 with self._fetching(manifest):
-                    if not copy.is_dir():  # another process may have fetched it meanwhile
+                    if not _is_whole(copy, manifest):  # else another process has fetched it meanwhile
+                        self._set_aside(copy)
                         self._fetch(store, manifest, copy)
             with suppress(_Removed), self._kept(copy):  # a sweep may remove it right now
                 with suppress(OSError):  # the copies may be part of a read-only image
@@ -110,6 +114,10 @@ class LocalCopies:
         content = json.dumps({"copy": Path(version.path).parent.name}).encode()
         if self._read_last(folder / f"{reference}.json") != content:
             write_durably(folder / f"{reference}.json", content)
+
+    def has(self, version: ArtifactVersion) -> bool:
+        """Whether a copy is still there."""
+        return os.path.isdir(version.path) and Path(version.path).with_name(MANIFEST).exists()
 
     @contextmanager
     def pin(self, version: ArtifactVersion) -> Iterator[None]:
@@ -155,8 +163,8 @@ class LocalCopies:
             The labels of the copies, as in "churn@7".
         """
         swept = []
-        for artifact in self.folder.glob("[!.]*"):
-            copies = sorted(artifact.iterdir(), key=_last_used, reverse=True)
+        for artifact in self.folder.glob("[!.]*/"):
+            copies = sorted(artifact.glob("[1-9]*-*"), key=_last_used, reverse=True)
             remembered = {self._last_copy(reference) for reference in self._remembered(artifact.name)}
             for copy in copies[keep:]:
                 unused = time.time() - _last_used(copy)
@@ -175,6 +183,9 @@ class LocalCopies:
         new = self.folder / FETCHING / token_hex(8)
         try:
             (new / FILES).mkdir(parents=True)
+            if manifest.size > (free := shutil.disk_usage(new).free):  # a full disk would harm others
+                sizes = f"{manifest.label} has {manifest.size} bytes, and {free} are free"
+                raise OSError(errno.ENOSPC, sizes, str(self.folder))
             fetch_files(store, manifest, new / FILES)
             write_durably(new / MANIFEST, manifest.encode())
             copy.parent.mkdir(exist_ok=True)
@@ -221,7 +232,7 @@ class LocalCopies:
         except (ValueError, KeyError, TypeError):
             return None
         copy = self.folder / reference.name / str(name)
-        return copy if copy.is_dir() else None
+        return copy if _COPY.fullmatch(str(name)) and copy.is_dir() else None
 
     def _read_last(self, path: Path) -> bytes:
         try:
@@ -230,8 +241,11 @@ class LocalCopies:
             return b""
 
     def _remembered(self, name: str) -> list[Reference]:
-        paths = (self.folder / LAST).glob(f"{name}@*.json")
-        return [parse_reference(path.name.removesuffix(".json")) for path in paths]
+        found = []
+        for path in (self.folder / LAST).glob(f"{name}@*.json"):
+            with suppress(BadReference):  # not ours
+                found.append(parse_reference(path.name.removesuffix(".json")))
+        return found
 
     def _remove(self, copy: Path) -> bool:
         try:
@@ -240,14 +254,25 @@ class LocalCopies:
             return False
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            old = self.folder / FETCHING / token_hex(8)
-            os.rename(copy, old)
+            self._set_aside(copy)
         except OSError:  # in use
             return False
         finally:
             os.close(descriptor)
-        shutil.rmtree(old, ignore_errors=True)
         return True
+
+    def _set_aside(self, copy: Path) -> None:
+        """Remove a copy, if it is there. Its name is free at once."""
+        old = self.folder / FETCHING / token_hex(8)
+        with suppress(FileNotFoundError):
+            os.rename(copy, old)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _is_whole(copy: Path, manifest: Manifest) -> bool:
+    """Whether a copy is there, and somebody has removed no part of it."""
+    files = copy / FILES
+    return (copy / MANIFEST).exists() and all((files / file.path).exists() for file in manifest.files)
 
 
 class _Removed(Exception):

@@ -21,6 +21,10 @@ FORMAT = 1
 MAX_FILES = 100_000
 MAX_PATH = 1000
 """Characters of a path: object stores take keys of 1,024 bytes, file systems paths of 4,096."""
+MAX_PART = 255
+"""Bytes of the name of a file or folder: file systems take no more."""
+MAX_DEPTH = 100
+"""Containers inside of containers in the meta data. A version with its meta data is pickled on its way to a worker."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
@@ -133,7 +137,9 @@ def decode_manifest(name: str, version: int, content: bytes) -> Manifest:
         if manifest.time != members["at"]:
             raise ValueError("'at' is no time in UTC")
         check_files(manifest.files)
+        check_depth(manifest.meta)
         manifest.signed_content()  # fails for 1e999, which is read as infinity
+        manifest.encode()  # fails for half a surrogate pair
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise VersionRefused(f"the manifest of {name}@{version} is damaged: {_reason(error)}") from error
     if (manifest.name, manifest.version) != (name, version):
@@ -164,10 +170,25 @@ def check_files(files: Iterable[ManifestFile]) -> None:
                 raise ValueError(f"the path {parent!r} is a file and a folder")
 
 
+def check_depth(value: Any, most: int = MAX_DEPTH) -> None:
+    """Check that JSON is not nested too deeply.
+
+    Raises:
+        ValueError: It is.
+    """
+    if isinstance(value, (dict, list)):
+        if most <= 0:
+            raise ValueError(f"the meta data are nested deeper than {MAX_DEPTH}")
+        for each in value.values() if isinstance(value, dict) else value:
+            check_depth(each, most - 1)
+
+
 def _check_path(path: str) -> None:
     parts = path.split("/")
     if any(part in ("", ".", "..") for part in parts):
         raise ValueError(f"the path {path!r} is not relative and normal")
+    if any(len(part.encode(errors="replace")) > MAX_PART for part in parts):
+        raise ValueError(f"the path {path[:200]!r} has a name of more than {MAX_PART} bytes")
     if len(path) > MAX_PATH or not path.isprintable() or "\\" in path:
         raise ValueError(
             f"the path {path[:200]!r} has control characters, a backslash, or more than {MAX_PATH} characters"

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import pickletools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import BinaryIO
@@ -73,8 +73,13 @@ class _Failed(Exception):
     """The unpickler fails here."""
 
 
-def is_pickle(file: BinaryIO) -> bool:
-    """Does the content from here on begin with a pickle? The file can seek."""
+def is_pickle(file: BinaryIO, spend: Callable[[int], None] | None = None) -> bool:
+    """Does the content from here on begin with a pickle?
+
+    Args:
+        file: It can seek.
+        spend: Is told the number of opcodes that were followed, bit by bit.
+    """
     first, imported = "", False
     try:
         for number, name in enumerate(_followed(file)):
@@ -84,6 +89,8 @@ def is_pickle(file: BinaryIO) -> bool:
                 return True
             if name == "STOP":
                 return imported or first == "PROTO"
+            if spend and number % 1000 == 999:
+                spend(1000)
             if number >= MAX_OPCODES:
                 return True
     except _Failed:

@@ -20,15 +20,18 @@ from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from ..core.units import MiB
+from ..core.units import KiB
 from .pickle_opcodes import is_pickle
-from .unpacking import Unreadable, unpacked
+from .unpacking import Bounded, Effort, Unreadable, counted, unpacked
 
 MAX_DEPTH = 4
 """Containers inside of containers; deeper ones count as pickles."""
 MAX_MEMBERS = 100_000
 """Files of an archive; larger archives count as pickles."""
-MAX_NPY_HEADER = MiB
+MAX_NPY_HEADER = 64 * KiB
+"""`numpy.load` refuses more than 10,000 bytes, unless it may unpickle."""
+MAX_EFFORT = 60_000_000
+"""About microseconds for the files of one version together; what is not looked at then counts as a pickle."""
 
 _NUMBERS = re.compile(r"[<>|=]?(\?|[biufcSUVa]\d*|[mM]8?(\[\w+\])?)", re.ASCII)
 """The types of numpy without objects, as `numpy.save` writes them."""
@@ -37,70 +40,85 @@ _NUMBERS = re.compile(r"[<>|=]?(\?|[biufcSUVa]\d*|[mM]8?(\[\w+\])?)", re.ASCII)
 def find_pickles(folder: Path, paths: Iterable[str]) -> tuple[str, ...]:
     """Those of the paths, relative to a folder, whose content is a pickle or has one inside."""
     found = []
+    effort = Effort(MAX_EFFORT)
     for path in paths:
         with open(folder / path, "rb") as file:
-            if has_pickle(file):
+            if has_pickle(file, effort):
                 found.append(path)
+        if effort.left < 0:
+            break
     return tuple(found)
 
 
-def has_pickle(file: BinaryIO, depth: int = 0) -> bool:
-    """Is this content a pickle, or does it have one inside? The file is at its beginning, and can seek."""
+def has_pickle(file: BinaryIO, effort: Effort | None = None) -> bool:
+    """Is this content a pickle, or does it have one inside? The file is at its beginning, and can seek.
+
+    Args:
+        file: The file.
+        effort: What is left of the work; default: `MAX_EFFORT`.
+    """
     try:
-        return _has_pickle(file, depth)
-    except Unreadable:
+        return _has_pickle(file, 0, effort or Effort(MAX_EFFORT))
+    except OSError:  # of the disk; those of containers are `Unreadable`
+        raise
+    except Exception:  # hostile content finds exceptions that no list of them has
         return True
 
 
-def _has_pickle(file: BinaryIO, depth: int) -> bool:
+def _has_pickle(file: BinaryIO, depth: int, effort: Effort) -> bool:
+    effort.spend(50)
     start = file.read(512)
     file.seek(0)
-    if any(begins(start) and (depth >= MAX_DEPTH or inside(file, depth + 1)) for begins, inside in _CONTAINERS):
+    if any(begins(start) and (depth >= MAX_DEPTH or inside(file, depth + 1, effort)) for begins, inside in _CONTAINERS):
         return True
-    content = unpacked(file, start)
-    if content and (depth >= MAX_DEPTH or _has_pickle(content, depth + 1)):
+    content = unpacked(file, start, effort)
+    if content and (depth >= MAX_DEPTH or _has_pickle(content, depth + 1, effort)):
         return True
     file.seek(0)
-    if is_pickle(file):
+    if is_pickle(file, effort.spend):
         return True
     # numpy and torch take an archive only from the beginning of a file; readers of zip files do not.
-    return depth == 0 and zipfile.is_zipfile(file) and _zip_has_pickle(file, 1)
+    return depth == 0 and zipfile.is_zipfile(file) and _zip_has_pickle(file, 1, effort)
 
 
-def _zip_has_pickle(file: BinaryIO, depth: int) -> bool:
+def _zip_has_pickle(file: BinaryIO, depth: int, effort: Effort) -> bool:
     """Zip archives: `torch.save`, `numpy.savez`, and those that `skops` and Keras write."""
     try:
-        with zipfile.ZipFile(file) as archive:
+        with zipfile.ZipFile(cast("BinaryIO", Bounded(file))) as archive:
             members = archive.infolist()
-            return len(members) > MAX_MEMBERS or any(_member_has_pickle(archive, each, depth) for each in members)
+            effort.spend(len(members))
+            return len(members) > MAX_MEMBERS or any(
+                _member_has_pickle(archive, each, depth, effort) for each in members
+            )
     except (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError, ValueError, EOFError, zlib.error) as error:
         raise Unreadable from error
 
 
-def _member_has_pickle(archive: zipfile.ZipFile, member: zipfile.ZipInfo, depth: int) -> bool:
+def _member_has_pickle(archive: zipfile.ZipFile, member: zipfile.ZipInfo, depth: int, effort: Effort) -> bool:
     with archive.open(member) as content:
-        return _has_pickle(cast("BinaryIO", content), depth)
+        return _has_pickle(counted(cast("BinaryIO", content), effort), depth, effort)
 
 
-def _tar_has_pickle(file: BinaryIO, depth: int) -> bool:
+def _tar_has_pickle(file: BinaryIO, depth: int, effort: Effort) -> bool:
     try:
-        with tarfile.open(fileobj=file, mode="r:") as archive:
+        with tarfile.open(fileobj=cast("BinaryIO", Bounded(file)), mode="r:") as archive:
             for number, member in enumerate(archive):
                 content = archive.extractfile(member) if member.isreg() else None
-                if number >= MAX_MEMBERS or (content and _has_pickle(cast("BinaryIO", content), depth)):
+                if number >= MAX_MEMBERS or (content and _has_pickle(cast("BinaryIO", content), depth, effort)):
                     return True
     except (tarfile.TarError, OSError, ValueError, EOFError) as error:
         raise Unreadable from error
     return False
 
 
-def _npy_has_objects(file: BinaryIO, depth: int) -> bool:
+def _npy_has_objects(file: BinaryIO, depth: int, effort: Effort) -> bool:
     """A file of `numpy.save` with objects: its data are a pickle. Arrays and pickles may follow in the same file."""
     while file.read(6) == b"\x93NUMPY":
         version = file.read(2)
         size = int.from_bytes(file.read(2 if version[:1] == b"\x01" else 4), "little")
         if size > MAX_NPY_HEADER:
             raise Unreadable
+        effort.spend(size)
         try:
             header = ast.literal_eval(file.read(size).decode("latin-1").strip())
             types, count = list(_types_in(header["descr"])), prod(header["shape"])
@@ -115,7 +133,7 @@ def _npy_has_objects(file: BinaryIO, depth: int) -> bool:
             return False  # an archive has one array in each member
         end = file.seek(skipped, io.SEEK_CUR)
     file.seek(end)
-    return is_pickle(file)
+    return is_pickle(file, effort.spend)
 
 
 def _types_in(descr: Any) -> Iterator[str]:
@@ -134,11 +152,11 @@ def _size_of(code: str) -> int:
     return count * 4 if "U" in code else 8 if "M" in code or "m" in code else count
 
 
-_CONTAINERS: list[tuple[Callable[[bytes], bool], Callable[[BinaryIO, int], bool]]] = [
+_CONTAINERS: list[tuple[Callable[[bytes], bool], Callable[[BinaryIO, int, Effort], bool]]] = [
     (lambda start: start.startswith(b"PK\3\4"), _zip_has_pickle),
     (lambda start: start.startswith(b"\x93NUMPY"), _npy_has_objects),
     (lambda start: start[257:262] == b"ustar", _tar_has_pickle),
     # joblib reads these two formats, LZ4 and its old own one; the standard library cannot
-    (lambda start: start.startswith((b"\x04\x22\x4d\x18", b"ZF0x")), lambda file, depth: True),
+    (lambda start: start.startswith((b"\x04\x22\x4d\x18", b"ZF0x")), lambda file, depth, effort: True),
 ]
 """How a container begins, and how its content is looked at."""

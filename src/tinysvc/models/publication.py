@@ -28,7 +28,7 @@ from .alias_entries import AliasEntry, current_time
 from .aliases import Aliases
 from .errors import PublicationRefused
 from .layout import blob_key, manifest_key
-from .manifest import Manifest, ManifestFile, check_files
+from .manifest import Manifest, ManifestFile, check_depth, check_files
 from .storage import MAX_DOCUMENT, Storage
 from .versions import Versions
 
@@ -145,6 +145,7 @@ def checked_meta(meta: Mapping[str, Any]) -> dict[str, Any]:
         json.dumps(copy, ensure_ascii=False).encode()  # fails for half a surrogate pair
         if not isinstance(copy, dict):
             raise ValueError(f"expected a dict, not {type(meta).__name__}")
+        check_depth(copy)
         return copy
     except (TypeError, ValueError, RecursionError) as error:
         raise PublicationRefused(

@@ -29,6 +29,7 @@ class AliasLooks:
         """By reference."""
         self.store_problem = ""
         self._artifacts = artifacts
+        self._gone: set[str] = set()  # digests of copies that cannot be fetched again, as the log says
 
     async def look(self) -> dict[str, int]:
         """The versions that the aliases name, as far as they can be read."""
@@ -54,6 +55,20 @@ class AliasLooks:
             log.info("the store of the models answers again")
             self.store_problem = ""
         return named
+
+    async def look_at_copies(self) -> None:
+        """Fetch local copies again that were removed while they are served: workers that start need them."""
+        gone = self._artifacts.removed_copies()
+        self._gone &= gone.keys()
+        for digest, reference in gone.items():
+            label = self._artifacts.versions[reference].label
+            try:
+                await self._artifacts.in_thread(partial(self._artifacts.fetch_again, reference))
+                log.warning("the local copy of %s was removed while it is served; it is fetched again", label)
+            except (ModelsError, OSError) as error:
+                if digest not in self._gone:
+                    self._gone.add(digest)
+                    log.error("the local copy of %s was removed, and no worker can start: %s", label, error)
 
     def _store_is_away(self, error: Exception) -> None:
         wanted = self._artifacts.wanted.values()

@@ -162,9 +162,10 @@ class ModelSwaps:
             if self._crashes.is_bad:
                 await self._go_back()  # at once: this does not wait for our turn
         self._release()
+        await self.looks.look_at_copies()
         async with AsyncExitStack() as turn:
             candidate = await self._unless_crash(self._prepare(turn))
-            if candidate is not None:
+            if candidate is not None and not self._wake.is_set():  # crashes lead back first
                 await self._swap(candidate)
 
     async def _unless_crash(self, preparation: Coroutine[Any, Any, T]) -> T | None:

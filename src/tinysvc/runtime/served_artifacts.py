@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from ..core.errors import ConfigurationError
 from ..core.settings import Settings
+from ..models.alias_entries import AliasEntry
 from ..models.artifact_version import ArtifactVersion
-from ..models.errors import ModelsError, StoreMissing, StoreUnavailable, UnknownVersion
+from ..models.errors import ModelsError, StoreMissing, StoreUnavailable, UnknownVersion, VersionRefused
 from ..models.local_copies import LocalCopies
 from ..models.object_urls import is_object_url
 from ..models.opening import open_store
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("tinysvc.models")
 
 T = TypeVar("T")
+
+UNUSED_COPIES = 3600.0
+"""Seconds for which all copies stay, and not only the last ones: a disk has room for those of an hour, not of a day."""
 
 Versions = Mapping[str, ArtifactVersion]
 """By reference, as in "churn@production"."""
@@ -123,6 +127,7 @@ class ServedArtifacts:
         self.turns = SwapTurns(self.copies.folder, f"{settings.models} {' '.join(sorted(wanted))}")
         self.versions: dict[str, ArtifactVersion] = {}
         self.seen: dict[str, float] = {}  # when each alias was read last (time.monotonic)
+        self._entries: dict[str, AliasEntry] = {}  # of the aliases of the versions that are served, as far as compared
         self._pins: dict[str, tuple[str, ExitStack]] = {}  # by digest, with the label
 
     def served(self, reference: str) -> int | None:
@@ -155,8 +160,24 @@ class ServedArtifacts:
         return await run_sync(function, abandon_on_cancel=True, limiter=CapacityLimiter(1))
 
     def resolve(self, reference: str) -> int:
-        """The version that a reference names now. It asks the store."""
-        return self.store.resolve(self.wanted[reference].reference)
+        """The version that a reference names now. It asks the store.
+
+        Raises:
+            VersionRefused: The store has another version under the number of the one that is served.
+        """
+        wanted = self.wanted[reference].reference
+        if wanted.version:
+            return wanted.version
+        entry = self.store.alias(wanted.name, wanted.alias)
+        served = self.versions.get(reference)
+        if served is not None and served.version == entry.version and self._entries.get(reference) != entry:
+            if self.store.manifest(wanted.name, entry.version).digest != served.digest:
+                raise VersionRefused(
+                    f"{wanted} names another {served.label} than the one that is served: the store was made anew; "
+                    "publish the model once more, or start the server again"
+                )
+            self._entries[reference] = entry
+        return entry.version
 
     def fetch(self, reference: str, version: int) -> ArtifactVersion:
         """The verified local copy of a version, pinned."""
@@ -164,6 +185,22 @@ class ServedArtifacts:
         found = self.copies.fetch(self.store, wanted.reference.name, version, allow_pickle=wanted.allow_pickle)
         self._pin(found)
         return found
+
+    def removed_copies(self) -> dict[str, str]:
+        """The versions that are served and whose copies somebody has removed: a reference by digest."""
+        return {each.digest: name for name, each in self.versions.items() if not self.copies.has(each)}
+
+    def fetch_again(self, reference: str) -> None:
+        """Fetch the version that is served once more. It gets the same path.
+
+        Raises:
+            VersionRefused: The store has another version under its number.
+        """
+        version = self.versions[reference]
+        if (pin := self._pins.pop(version.digest, None)) is not None:
+            pin[1].close()
+        if self.fetch(reference, version.version).digest != version.digest:
+            raise VersionRefused(f"the store has another {version.label}")
 
     def _pin(self, version: ArtifactVersion) -> None:
         if version.digest not in self._pins:
@@ -244,7 +281,7 @@ class ServedArtifacts:
         try:
             for reference, version in self.versions.items():
                 self.copies.remember(self.wanted[reference].reference, version)
-            self.copies.sweep()
+            self.copies.sweep(older_than=UNUSED_COPIES)
         except OSError as error:
             log.warning("the folder %s of the local copies cannot be written: %s", self.copies.folder, error)
 
