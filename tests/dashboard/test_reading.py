@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from dashboard_readings import FakeService, worker
+from grpc import StatusCode
 from tinysvc.dashboard.reading import Times
+from tinysvc.grpc.rpc_metrics import RpcMetrics
 from tinysvc.runtime.candidate_metrics import CandidateMetrics
 from tinysvc.telemetry.snapshots import merge
 
@@ -31,6 +35,15 @@ def test_reading_has_routes_pools_and_services() -> None:
     prices = reading.services["prices"]
     assert (prices.times.count, prices.errors, prices.replicas) == (2, 1, {"http://a": True})
     assert reading.processes[0].workers[0].number == 1
+
+
+def test_reading_counts_only_errors_of_the_server_in_calls_by_grpc() -> None:
+    service = FakeService()
+    metrics, method = RpcMetrics(service.registry, []), SimpleNamespace(name="/shop.Shop/Buy")
+    for status in (StatusCode.OK, StatusCode.NOT_FOUND, StatusCode.INTERNAL):
+        metrics.count(method, SimpleNamespace(status=status, begun=0.0))  # type: ignore[arg-type]
+    found = service.reading().routes["RPC shop.Shop/Buy"]
+    assert (found.times.count, found.errors) == (3, 1)
 
 
 def test_reading_has_both_variants_of_a_candidate() -> None:

@@ -59,7 +59,7 @@ def problem_of(code: str, message: str, details: bytes | None) -> tuple[int, dic
             info = _error_info(value)
             status = int(info.pop("status")) if info.get("status", "").isdecimal() else status
             problem |= _problem_in(info)
-            headers |= {name: text for name, text in info.items() if name in KEPT}
+            headers |= {name: text for name, text in info.items() if name in KEPT_HEADERS}
         elif kind == "google.rpc.BadRequest":
             faults = [dict(_texts(each)) for number, each in _fields(value) if number == 1]
             problem["errors"] = [{"place": each.get(1, ""), "detail": each.get(2, "")} for each in faults]
@@ -69,11 +69,8 @@ def problem_of(code: str, message: str, details: bytes | None) -> tuple[int, dic
     return status, {**problem, "status": status}, headers
 
 
-KEPT = ("www-authenticate", "allow", "accept")
+KEPT_HEADERS = ("www-authenticate", "allow", "accept")
 """Headers of an error that belong to its status."""
-
-FACTS = ("request_id", "started", "problem")
-"""What an ErrorInfo says beside the status: members of the problem document."""
 
 
 def response_of(code: str, message: str, metadata: Metadata | None) -> tuple[int, Headers, bytes]:

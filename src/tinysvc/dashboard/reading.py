@@ -163,15 +163,11 @@ def _read_requests(reading: Reading, metric: Metric) -> None:
             totals.errors += sum(point.counts)
 
 
-RPC_ERRORS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
-"""The status codes of gRPC that correspond to a status of 500 or more."""
-
-
 def _read_rpcs(reading: Reading, metric: Metric) -> None:
     for labels, point in _labelled(metric):
         totals = reading.routes.setdefault(f"RPC {labels['rpc.method']}", RouteTotals())
         totals.times.add(metric, point)
-        if labels["rpc.response.status_code"] in RPC_ERRORS:
+        if labels["error.type"]:  # an error of the server: see grpc/rpc_metrics.py
             totals.errors += sum(point.counts)
 
 

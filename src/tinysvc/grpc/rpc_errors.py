@@ -21,6 +21,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 import grpc
 
+from ..client.rpc_statuses import DETAILS, KEPT_HEADERS
 from ..core.responses import PROBLEM, Response
 from .rpc_requests import Metadata, metadata_of
 
@@ -64,9 +65,6 @@ takes 8 KiB of metadata by default: with more it would see no status at all."""
 MAX_FURTHER = 1024
 """Bytes of the problem document's further members, as JSON in the ErrorInfo; longer ones are left out."""
 
-KEPT_HEADERS = ("www-authenticate", "allow", "accept")
-"""Headers of an error that belong to its status, for calls between services."""
-
 _SAID = frozenset({"type", "title", "status", "detail", "request_id", "started", "errors", "instance"})
 """Members of the problem document that the status says elsewhere."""
 
@@ -100,7 +98,7 @@ def status_of(response: Response) -> RpcStatus:
     if delay is not None and code is Code.UNAVAILABLE:
         metadata += ((PUSHBACK, str(delay * 1000)),)
     details = _details(code, message, problem, response.status, delay, headers)
-    return RpcStatus(code, message, (*metadata, ("grpc-status-details-bin", details)))
+    return RpcStatus(code, message, (*metadata, (DETAILS, details)))
 
 
 def _cut(text: object, size: int) -> str:
