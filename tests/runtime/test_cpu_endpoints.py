@@ -15,7 +15,7 @@ from msgspec.structs import astuple
 import batching_jobs
 import faulty
 from tinysvc import Request, Response
-from tinysvc.core.errors import UnencodableResult
+from tinysvc.core.errors import ConfigurationError, UnencodableResult
 from tinysvc.core.requests import Peer
 from tinysvc.models.artifact_version import ArtifactVersion
 from tinysvc.pool.arena import BIG
@@ -303,7 +303,7 @@ def returns_nothing(value: object) -> None:
     ],
 )
 def test_check_refuses_a_resource(check: Any, error: str) -> None:
-    expected = pytest.raises((ValueError, LookupError), match=error) if error else nullcontext()
+    expected = pytest.raises((ConfigurationError, LookupError), match=error) if error else nullcontext()
     for program in (artifact_program(check), artifact_program(check, shared=frozenset({"loaded"}))):
         with expected, program.preload(), program():
             pass

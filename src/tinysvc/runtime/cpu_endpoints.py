@@ -28,7 +28,7 @@ from ..binding.inputs import Body
 from ..binding.message_binder import MessageBinder
 from ..binding.results import encode_iterator, encode_result
 from ..core.budget import Deadline, current
-from ..core.errors import UnencodableResult
+from ..core.errors import ConfigurationError, UnencodableResult
 from ..core.form_data import FormData
 from ..core.headers import HeaderLines, Headers
 from ..core.request_context import request_id, route_name
@@ -159,7 +159,9 @@ def _open(
 def _check(name: str, check: Callable[[Any], object], value: Any) -> None:
     passed = check(value)
     if passed is not None and not passed:
-        raise ValueError(f"the check of the resource {name} refuses it: {check.__qualname__} returned {passed!r}")
+        raise ConfigurationError(  # it needs no traceback
+            f"the check of the resource {name} refuses it: {check.__qualname__} returned {passed!r}"
+        )
 
 
 def _labelled(
