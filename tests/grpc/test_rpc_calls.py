@@ -284,7 +284,7 @@ async def test_resource_of_a_stream_is_closed_at_its_end(client: RpcClient) -> N
     rpc_app.happened.clear()
     right = {"metadata": (("authorization", "Bearer right"),)}
     assert await client.items(rpc_app.guarded, right, count=2) == ["Ada 0", "Ada 1"]
-    assert rpc_app.happened == ["committed"]
+    assert rpc_app.happened == ["closing", "committed"]
     call = client.begin(rpc_app.guarded, {"count": 10**9}, **right)
     await anext(aiter(call))
     call.cancel()
@@ -294,8 +294,7 @@ async def test_resource_of_a_stream_is_closed_at_its_end(client: RpcClient) -> N
 async def test_cancel_does_not_stop_a_commit(client: RpcClient) -> None:
     rpc_app.happened.clear()
     call = client.begin(rpc_app.whoami, {}, metadata=(("authorization", "Bearer right"),))
-    await until("whoami")
-    await asyncio.sleep(0.05)
+    await until("closing")
     call.cancel()
     await until("committed")
 

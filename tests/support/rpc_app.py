@@ -170,6 +170,7 @@ async def user(token: Annotated[str, Bearer()]) -> AsyncIterator[str]:
     if token != "right":
         raise HTTPError(401, "unknown token")
     yield "Ada"
+    happened.append("closing")
     await asyncio.sleep(0.2)
     happened.append("committed")
 
