@@ -49,10 +49,8 @@ class Method:
 
 @dataclass(frozen=True, eq=False)
 class RpcSchema:
-    """The gRPC service of some routes."""
+    """The gRPC services of some routes."""
 
-    service: str
-    """With its package."""
     methods: list[Method]
     file_descriptor_set: bytes
     proto_files: list[ProtoFile]
@@ -140,7 +138,7 @@ class _Builder:
             )
             for each in drafts
         ]
-        return RpcSchema(service, methods, files, [file], self.left_out, _notes(file, locked, name), locked is not None)
+        return RpcSchema(methods, files, [file], self.left_out, _notes(file, locked, name), locked is not None)
 
     def _parts(self, draft: _Draft, files: bytes) -> Parts:
         route = draft.plan.route

@@ -40,7 +40,6 @@ def schema_of(plans: Iterable[Plan]) -> RpcSchema:
     if without:
         notes.append(no_file(without))
     return RpcSchema(
-        ", ".join(each.service for each in schemas),
         [method for each in schemas for method in each.methods],
         merged_files([each.file_descriptor_set for each in schemas]),
         [file for each in schemas for file in each.proto_files],
