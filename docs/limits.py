@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from options import COMPUTED, shown
 
-from tinysvc.binding.item_streams import MAX_ITEM as MAX_LINE
+from tinysvc.binding.item_streams import MAX_LINE
 from tinysvc.binding.replies import MAX_ITEM
 from tinysvc.client.rpc_channel import KEEP_ALIVE, PING_TIMEOUT
 from tinysvc.client.rpc_replica import SILENCE

@@ -53,9 +53,10 @@ async def test_wrong_line_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         await read([b"{\n"])
     with pytest.raises(HTTPError, match="415 The body must be lines of JSON"):
         await read([], "application/json")
-    monkeypatch.setattr(item_streams, "MAX_ITEM", 10)
-    with pytest.raises(HTTPError, match="413 A line of the body has more than 10 bytes"):
-        await read([b"x" * 20])
+    monkeypatch.setattr(item_streams, "MAX_LINE", 20)
+    for pieces in ([b"x" * 21], [b"x" * 15, b"x" * 15], [b'{"count": 1}' + b" " * 20 + b"\n"]):
+        with pytest.raises(HTTPError, match="413 A line of the body has more than 20 bytes; send it as several items"):
+            await read(pieces)
 
 
 @io_route("/total", methods=["POST"])

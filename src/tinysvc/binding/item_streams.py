@@ -18,7 +18,7 @@ from .json_bodies import json_value
 
 T = TypeVar("T")
 
-MAX_ITEM = 1024 * 1024
+MAX_LINE = 1024 * 1024
 """Bytes of one line: an item is read as a whole. It is the default length of a WebSocket message, too."""
 
 
@@ -74,11 +74,16 @@ async def _lines(request: Request) -> AsyncIterator[bytes]:
     rest = b""
     async for piece in request.stream():
         *lines, rest = (rest + piece).split(b"\n")
-        if len(rest) > MAX_ITEM:
-            raise HTTPError(413, f"A line of the body has more than {MAX_ITEM} bytes.")
         for line in lines:
+            _check_length(line)
             yield line
+        _check_length(rest)
     yield rest
+
+
+def _check_length(line: bytes) -> None:
+    if len(line) > MAX_LINE:
+        raise HTTPError(413, f"A line of the body has more than {MAX_LINE} bytes; send it as several items.")
 
 
 async def decoded_messages(request: Request, decode: Callable[[bytes], T]) -> AsyncIterator[T]:
