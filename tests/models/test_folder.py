@@ -123,3 +123,14 @@ def test_leftovers_go_by_age_on_a_file_system_without_locks(tmp_path: Path, monk
     with storage.staging() as filled:
         assert storage.sweep_staging(3600.0, dry_run=True) == []
         assert storage.sweep_staging(0, dry_run=True) == [str(filled)]
+
+
+def test_named_pipe_or_device_is_not_read(tmp_path: Path) -> None:
+    storage = FolderStorage(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "device").symlink_to("/dev/zero")
+    for key in ("pipe", "device"):
+        with pytest.raises(StoreUnavailable, match="it is no regular file"):
+            storage.read(key)
+        with pytest.raises(StoreUnavailable, match="it is no regular file"):
+            next(storage.chunks(key))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from pathlib import Path
 
 import pytest
 
 from swap_pools import publish, served_artifacts, store_in, store_is_away
+from system import until
+from tinysvc.runtime import alias_looks
 from tinysvc.runtime.alias_looks import AliasLooks
 
 CHURN, WORDS = "churn@production", "words@production"
@@ -71,3 +75,22 @@ async def test_folder_that_need_not_exist_yet_is_not_away(tmp_path: Path, caplog
     looks = looks_in(tmp_path)
     assert await looks.look() == {}
     assert (looks.problem_of(CHURN), caplog.messages) == ("", [])
+
+
+@pytest.mark.asyncio
+async def test_store_that_does_not_answer_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(store_in(tmp_path))
+    looks = looks_in(tmp_path, may_be_absent=False)
+    answers = threading.Event()
+
+    def resolve(reference: str) -> int:
+        answers.wait(30)
+        return 1
+
+    monkeypatch.setattr(looks._artifacts, "resolve", resolve)
+    monkeypatch.setattr(alias_looks, "SILENT", 0.01)
+    look = asyncio.create_task(looks.look())
+    await until(lambda: looks.problem_of(CHURN) == "it has not answered for 0.01 s")
+    answers.set()
+    assert await look == {CHURN: 1, WORDS: 1}
+    assert looks.problem_of(CHURN) == ""

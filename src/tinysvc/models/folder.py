@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -64,14 +65,14 @@ class FolderStorage:
             return self._link(temporary, key)
 
     def read(self, key: str) -> bytes:
-        with self._reading(key), open(self.folder / key, "rb") as file:
+        with self._reading(key), open(self.folder / key, "rb", opener=_regular) as file:
             content = file.read(MAX_DOCUMENT + 1)
         if len(content) > MAX_DOCUMENT:
             raise ValueError(f"{key} has more than {MAX_DOCUMENT} bytes")
         return content
 
     def chunks(self, key: str) -> Iterator[memoryview]:
-        with self._reading(key), open(self.folder / key, "rb", buffering=0) as file:
+        with self._reading(key), open(self.folder / key, "rb", buffering=0, opener=_regular) as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
             piece = memoryview(bytearray(PIECE))
             while count := file.readinto(piece):
@@ -198,6 +199,15 @@ class FolderStorage:
             if error.errno in _READ_ONLY:
                 raise StoreReadOnly(f"{self.folder} cannot be written to: {error.strerror}") from error
             raise StoreUnavailable(f"{self.folder / key}: {error.strerror or error}") from error
+
+
+def _regular(path: str, flags: int) -> int:
+    """Open a file. A named pipe, at which a reader would wait for ever, and a device are refused."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no regular file")
+    return descriptor
 
 
 def _on_one_file_system(file: Path, folder: Path) -> bool:

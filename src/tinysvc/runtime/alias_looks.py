@@ -5,6 +5,7 @@ A trouble is logged when it begins, not at each look, and is shown by `/readyz` 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from functools import partial
 from time import monotonic
@@ -13,6 +14,9 @@ from ..models.errors import ModelsError, StoreUnavailable, UnknownVersion
 from .served_artifacts import ServedArtifacts
 
 log = logging.getLogger("tinysvc.models")
+
+SILENT = 30.0
+"""Seconds without an answer after which a store counts as away."""
 
 
 class AliasLooks:
@@ -36,7 +40,7 @@ class AliasLooks:
         named = {}
         for reference in self.aliases:
             try:
-                number = await self._artifacts.in_thread(partial(self._artifacts.resolve, reference))
+                number = await self._resolved(reference)
             except (StoreUnavailable, OSError) as error:
                 self._store_is_away(error)
                 return {}
@@ -55,6 +59,15 @@ class AliasLooks:
             log.info("the store of the models answers again")
             self.store_problem = ""
         return named
+
+    async def _resolved(self, reference: str) -> int:
+        """The version that a reference names. A store that does not answer, as a network file system, is a problem."""
+        silent = StoreUnavailable(f"it has not answered for {SILENT:g} s")
+        timer = asyncio.get_running_loop().call_later(SILENT, self._store_is_away, silent)
+        try:
+            return await self._artifacts.in_thread(partial(self._artifacts.resolve, reference))
+        finally:
+            timer.cancel()
 
     async def look_at_copies(self) -> None:
         """Fetch local copies again that were removed while they are served: workers that start need them."""
