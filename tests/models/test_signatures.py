@@ -106,7 +106,7 @@ def test_file_that_is_no_key_is_a_configuration_error(tmp_path: Path) -> None:
             load_signing_key(tmp_path / file)
     for file, message in (
         ("missing", "cannot be read"),
-        ("a.pem", "no public key"),
+        ("a.pem", "no public key; .* -out trusted.pem"),
         ("x.pub", "ed25519"),
         ("damaged", "damaged"),
     ):

@@ -135,7 +135,7 @@ def _public_keys(file: Path) -> list[Ed25519PublicKey]:
         found.append(key)
     if not found:
         raise ConfigurationError(
-            f"{file} has no public key; write it with: openssl pkey -in signing.pem -pubout -out {file.name}"
+            f"{file} has no public key; write it with: openssl pkey -in signing.pem -pubout -out trusted.pem"
         )
     return found
 
