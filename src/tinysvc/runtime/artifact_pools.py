@@ -11,7 +11,7 @@ from ..pool.state import WorkerStatus
 from .artifact_labels import joined_labels
 from .cpu_endpoints import CpuProgram
 from .endpoint_parts import Endpoint
-from .served_artifacts import Versions
+from .served_artifacts import ArtifactVersions
 
 
 @runtime_checkable
@@ -32,7 +32,7 @@ class SwappablePool(Protocol):
         """Replace the workers. WorkerStartError if that fails; then the old ones stay."""
 
 
-def program_of(endpoints: Sequence[Endpoint], versions: Versions) -> CpuProgram:
+def program_of(endpoints: Sequence[Endpoint], versions: ArtifactVersions) -> CpuProgram:
     """The program of a pool with these endpoints; it has the versions of their artifacts only."""
     references = references_of(endpoints)
     return CpuProgram(list(endpoints), {each: versions[each] for each in references if each in versions})
@@ -70,11 +70,11 @@ class ArtifactPool:
         """The labels of the versions that its workers have open, also those of one with a long stream."""
         return {label for worker in self.pool.workers() for label in worker.generation.split(", ")}
 
-    def label(self, versions: Versions) -> str:
+    def label(self, versions: ArtifactVersions) -> str:
         """The label of its generation with these versions."""
         return joined_labels(versions[each] for each in self.references if each in versions)
 
-    async def swap(self, versions: Versions) -> None:
+    async def swap(self, versions: ArtifactVersions) -> None:
         """Replace the workers by workers with these versions. If that fails, the old ones stay.
 
         Raises:

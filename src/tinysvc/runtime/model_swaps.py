@@ -33,7 +33,7 @@ from .artifact_labels import joined_labels
 from .artifact_pools import ArtifactPool, SwappablePool, program_of, references_of
 from .cpu_endpoints import CpuProgram
 from .endpoint_parts import Endpoint
-from .served_artifacts import ServedArtifacts, Versions, drains
+from .served_artifacts import ArtifactVersions, ServedArtifacts, drains
 from .swap_memory import CrashWatch, FailedStates, RefusedVersions, state_of
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class ModelSwaps:
         self._failed = FailedStates()
         self._refused = RefusedVersions()
         self._decided: Mapping[str, int] | None = None  # new versions, when nothing was left to try
-        self._before: Versions | None = None  # to which crashes lead back
+        self._before: ArtifactVersions | None = None  # to which crashes lead back
         self._crashes = CrashWatch()
         self._wake = asyncio.Event()  # too many crashes
         self._has_aborted = False
@@ -164,9 +164,9 @@ class ModelSwaps:
         self._release()
         await self.looks.look_at_copies()
         async with AsyncExitStack() as turn:
-            candidate = await self._unless_crash(self._prepare(turn))
-            if candidate is not None and not self._wake.is_set():  # crashes lead back first
-                await self._swap(candidate)
+            target = await self._unless_crash(self._prepare(turn))
+            if target is not None and not self._wake.is_set():  # crashes lead back first
+                await self._swap(target)
 
     async def _unless_crash(self, preparation: Coroutine[Any, Any, T]) -> T | None:
         """The result of a preparation. It is given up, with None, when the version that is served crashes workers: the
@@ -180,7 +180,7 @@ class ModelSwaps:
             for each in (task, crash):
                 await _cancelled(each)
 
-    async def _prepare(self, turn: AsyncExitStack) -> Versions | None:
+    async def _prepare(self, turn: AsyncExitStack) -> ArtifactVersions | None:
         """What to serve next, when `turn` is ours; None for what is served already."""
         if not await self._new_versions():
             return None
@@ -188,11 +188,11 @@ class ModelSwaps:
         named = await self._new_versions()  # it may have been a long time until our turn
         self._failed.add(self.artifacts.turns.failed())
         new = await self._fetch(named)
-        candidate = self._failed.choose(self.artifacts.versions, new)
-        if candidate is None and len(new) == len(named):
+        target = self._failed.choose(self.artifacts.versions, new)
+        if target is None and len(new) == len(named):
             self._decided = named
             self._note_failed_before(new)
-        return candidate
+        return target
 
     async def _new_versions(self) -> dict[str, int]:
         """The versions that the aliases name, where others are served and there is something left to try."""
@@ -221,7 +221,7 @@ class ModelSwaps:
         name, served = self.artifacts.wanted[reference].reference.name, self.artifacts.versions.get(reference)
         return f"{served.label} stays, as {name}@{number} {trouble}" if served else f"{name}@{number} {trouble}"
 
-    def _note_failed_before(self, new: Versions) -> None:
+    def _note_failed_before(self, new: ArtifactVersions) -> None:
         """These have failed before, perhaps in another server process."""
         for reference, version in new.items():
             if reference not in self.looks.problems:
@@ -229,19 +229,19 @@ class ModelSwaps:
 
     # Swap
 
-    async def _swap(self, candidate: Versions) -> None:
+    async def _swap(self, target: ArtifactVersions) -> None:
         served = self.artifacts.versions
-        changed = {each: version for each, version in candidate.items() if served.get(each) != version}
+        changed = {each: version for each, version in target.items() if served.get(each) != version}
         label, before = joined_labels(changed.values()), _labels(served, changed)
         began = monotonic()
         log.info("the swap %sto %s begins", f"from {before} " if before else "", label)
-        self._crashes.begin({pool.name: pool.label(candidate) for pool in self.pools if pool.uses(changed)})
+        self._crashes.begin({pool.name: pool.label(target) for pool in self.pools if pool.uses(changed)})
         try:
-            outcome = await self._watched(asyncio.create_task(self._swap_pools(candidate, changed)), changed)
+            outcome = await self._watched(asyncio.create_task(self._swap_pools(target, changed)), changed)
         except PoolClosed:
             raise
         except Exception as error:
-            self._fail(candidate, changed, f"{label} cannot be opened{_and_stays(before)}", error)
+            self._fail(target, changed, f"{label} cannot be opened{_and_stays(before)}", error)
             return
         self._has_aborted = outcome == "aborted"
         if outcome == "ok":
@@ -252,14 +252,14 @@ class ModelSwaps:
             is_tried = all(self.artifacts.wanted[each].is_candidate for each in changed)
             how = "is loaded as a candidate" if is_tried else "is served"
             log.info("%s %s%s, after %.1f s", label, how, before and f" in place of {before}", monotonic() - began)
-            await self.artifacts.note_served(candidate)
+            await self.artifacts.note_served(target)
         elif outcome == "crashed":
-            self._note_crash(candidate, changed, _and_stays(before))
+            self._note_crash(target, changed, _and_stays(before))
         else:
             self.outcomes["aborted"] += 1
             log.info("the swap to %s is given up: the alias has moved", label)
 
-    async def _watched(self, swap: asyncio.Task[None], changed: Versions) -> str:
+    async def _watched(self, swap: asyncio.Task[None], changed: ArtifactVersions) -> str:
         """Wait for the end of a swap. It is given up if the alias moves, or if the new version crashes workers."""
         crash = asyncio.create_task(self._wake.wait())
         move = asyncio.create_task(self._alias_moves(changed))
@@ -275,7 +275,7 @@ class ModelSwaps:
             for task in (crash, move, swap):
                 await _cancelled(task)
 
-    async def _alias_moves(self, changed: Versions) -> None:
+    async def _alias_moves(self, changed: ArtifactVersions) -> None:
         """Return when an alias names another version than this swap brings, and the swap may be given up."""
         while True:
             await asyncio.sleep(self._pause())
@@ -286,7 +286,7 @@ class ModelSwaps:
                 if number != version.version and (is_back or not self._has_aborted):
                     return
 
-    async def _swap_pools(self, versions: Versions, changed: Collection[str]) -> None:
+    async def _swap_pools(self, versions: ArtifactVersions, changed: Collection[str]) -> None:
         """All pools that use a changed artifact, or none."""
         swapped: list[ArtifactPool] = []
         served = self.artifacts.versions
@@ -301,7 +301,7 @@ class ModelSwaps:
                     await self._restore(pool, served)
             raise
 
-    async def _restore(self, pool: ArtifactPool, versions: Versions) -> bool:
+    async def _restore(self, pool: ArtifactPool, versions: ArtifactVersions) -> bool:
         try:
             await pool.swap(versions)
         except PoolError as error:
@@ -311,28 +311,28 @@ class ModelSwaps:
 
     # After a swap
 
-    def _fail(self, candidate: Versions, changed: Collection[str], problem: str, error: Exception) -> None:
+    def _fail(self, target: ArtifactVersions, changed: Collection[str], problem: str, error: Exception) -> None:
         self.outcomes["failed"] += 1
         self._crashes.end()
-        self._remember_failure(candidate)
+        self._remember_failure(target)
         reason, _, traceback = str(error).partition("\n")
         last_line = traceback.rstrip().rpartition("\n")[2].strip()
         log.error("%s: %s%s", problem, reason, f"\n{traceback}" if traceback else "")
         for reference in changed:
             self.looks.problems[reference] = f"{problem}: {last_line or reason}"
 
-    def _note_crash(self, candidate: Versions, changed: Collection[str], result: str) -> None:
+    def _note_crash(self, target: ArtifactVersions, changed: Collection[str], result: str) -> None:
         self.outcomes["rolled_back"] += 1
         self._crashes.end()
-        self._remember_failure(candidate)
-        label = joined_labels(candidate[each] for each in changed)
+        self._remember_failure(target)
+        label = joined_labels(target[each] for each in changed)
         causes = ", ".join(f"{n} {cause.replace('_', ' ')}" for cause, n in Counter(self._crashes.causes).items())
         problem = f"{label} has ended {self._crashes.count} workers ({causes}){result}"
         log.error("%s", problem)
         self.looks.problems.update(dict.fromkeys(changed, problem))
 
-    def _remember_failure(self, candidate: Versions) -> None:
-        state = state_of(candidate)
+    def _remember_failure(self, target: ArtifactVersions) -> None:
+        state = state_of(target)
         self._failed.add([state])
         self.artifacts.turns.note_failed(state)
 
@@ -370,7 +370,7 @@ class ModelSwaps:
         return found
 
 
-def _labels(versions: Versions, references: Collection[str]) -> str:
+def _labels(versions: ArtifactVersions, references: Collection[str]) -> str:
     """The labels of those versions; "" if there is none."""
     return joined_labels(versions[each] for each in references if each in versions)
 

@@ -45,7 +45,7 @@ T = TypeVar("T")
 UNUSED_COPIES = 3600.0
 """Seconds for which all copies stay, and not only the last ones: a disk has room for those of an hour, not of a day."""
 
-Versions = Mapping[str, ArtifactVersion]
+ArtifactVersions = Mapping[str, ArtifactVersion]
 """By reference, as in "churn@production"."""
 
 
@@ -138,7 +138,7 @@ class ServedArtifacts:
     def label_of(self, plan: Plan) -> Callable[[], str]:
         """A function that returns the versions that the route serves now, as its workers write them in X-Artifact."""
         references = {each.artifact.reference for taken in plan.artifacts.values() for each in taken.values()}
-        known: Versions | None = None
+        known: ArtifactVersions | None = None
         label = ""
 
         def current() -> str:
@@ -271,7 +271,7 @@ class ServedArtifacts:
 
     # After a swap
 
-    async def note_served(self, versions: Versions) -> None:
+    async def note_served(self, versions: ArtifactVersions) -> None:
         """All pools serve these versions."""
         self.versions = dict(versions)
         await self.in_thread(self._remember)
@@ -290,7 +290,7 @@ class ServedArtifacts:
         """The labels of the pinned copies."""
         return [label for label, _ in list(self._pins.values())]
 
-    def unpin(self, before: Versions, used: Collection[str]) -> None:
+    def unpin(self, before: ArtifactVersions, used: Collection[str]) -> None:
         """Release the copies that are neither served, nor among `before`, nor have a label in `used`."""
         kept = {version.digest for version in (*self.versions.values(), *before.values())}
         for digest, (label, pin) in list(self._pins.items()):

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from math import inf
 from time import monotonic
 
-from .served_artifacts import Versions
+from .served_artifacts import ArtifactVersions
 
 WINDOW = 60.0
 """Seconds after a swap in which crashes of the new version lead back to the old one."""
@@ -29,7 +29,7 @@ LONGEST_PAUSE = 60.0
 State = frozenset[str]
 
 
-def state_of(versions: Versions) -> State:
+def state_of(versions: ArtifactVersions) -> State:
     """The state with these versions."""
     return frozenset(version.digest for version in versions.values())
 
@@ -43,7 +43,7 @@ class FailedStates:
     def add(self, states: Iterable[Iterable[str]]) -> None:
         self.states |= {frozenset(state) for state in states}
 
-    def choose(self, served: Versions, new: Versions) -> Versions | None:
+    def choose(self, served: ArtifactVersions, new: ArtifactVersions) -> ArtifactVersions | None:
         """What to serve next: all new versions together, or one of them alone. None if all that has failed before.
 
         Args:
@@ -54,9 +54,9 @@ class FailedStates:
         if not changed:
             return None
         for attempt in (changed, *([each] for each in changed if len(changed) > 1)):
-            candidate = {**served, **{each: new[each] for each in attempt}}
-            if state_of(candidate) not in self.states:
-                return candidate
+            target = {**served, **{each: new[each] for each in attempt}}
+            if state_of(target) not in self.states:
+                return target
         return None
 
 
