@@ -6,6 +6,7 @@ import asyncio
 
 import h2.config
 import h2.connection
+import h2.events
 import pytest
 
 import grpc
@@ -38,19 +39,23 @@ async def test_newest_of_too_many_silent_calls_are_ended() -> None:
 @pytest.mark.asyncio
 async def test_silent_call_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(silent_calls, "LOOK", 0.01)
-    async with rpc_server(Service(rpc_app.hello, rpc_app.finished), body_timeout=0.1) as server:
+    async with rpc_server(Service(rpc_app.hello, rpc_app.finished), body_timeout=0.1, max_body_size=1000) as server:
         assert server._grpc is not None
         calls = server._grpc._server.calls
         host, _, port = server.grpc_addresses[0].rpartition(":")
-        _, writer = await asyncio.open_connection(host, int(port))
+        reader, writer = await asyncio.open_connection(host, int(port))
         link = h2.connection.H2Connection(h2.config.H2Configuration())
         link.initiate_connection()
-        for number, name in ((1, "Hello"), (3, "Finished")):
+        for number, name in ((1, "Hello"), (3, "Hello"), (5, "Finished")):
             head = [(":method", "POST"), (":scheme", "http"), (":path", f"/rpc_app.RpcApp/{name}"), (":authority", "x")]
             link.send_headers(number, [*head, ("te", "trailers"), ("content-type", "application/grpc")])
         writer.write(link.data_to_send())
-        await until(lambda: len(calls.silent) == 2)
+        await until(lambda: len(calls.silent) == 3)
         await until(lambda: len(calls.silent) == 0)
+        ended: list[int | None] = []
+        while 3 not in ended:  # grpcio holds nothing of it any more
+            data = await asyncio.wait_for(reader.read(65536), 20)
+            ended += [each.stream_id for each in link.receive_data(data) if isinstance(each, h2.events.StreamEnded)]
         writer.close()
         async with rpc_client(server) as client:
             await client.call(rpc_app.finished, name="silent")  # goes on for longer than a call may be silent

@@ -49,6 +49,10 @@ LAST_STATUSES = 0.5
 """Seconds, at most a tenth of the drain, in which RPCs that are ended at its end send their status."""
 
 
+LOW_RATE = 100_000
+"""Bytes a second at which the largest message may arrive, after `body_timeout`: nobody sees how far one is."""
+
+
 class Serving(RpcServing, Protocol):
     """A running service."""
 
@@ -75,7 +79,8 @@ class RpcServer:
         self._certificates = RpcCertificates(settings) if settings.ssl_cert else None
         limits = {route.plan: route.plan.max_body_size(settings) for route in serving.messages.routes}
         largest = max(limits.values(), default=0)
-        silent = SilentCalls(settings.body_timeout, max(1, settings.max_body_memory // max(1, largest)))
+        timeout = settings.body_timeout and settings.body_timeout + largest / LOW_RATE
+        silent = SilentCalls(timeout, max(1, settings.max_body_memory // max(1, largest)))
         self.calls = OpenCalls("https" if settings.ssl_cert else "http", silent, settings.max_body_memory)
         routes = [_limited(route, limits[route.plan], largest) for route in serving.messages.routes]
         if settings.proxy_headers or settings.root_path:

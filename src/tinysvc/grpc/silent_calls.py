@@ -7,6 +7,7 @@ them. Those that are silent for longer than a moment therefore count as the larg
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Any
 
 LOOK = 0.2
@@ -20,7 +21,7 @@ TOO_LONG = "the message of the call has not arrived"
 
 
 class SilentCalls:
-    """The tasks of these RPCs. A task that is cancelled resets its stream.
+    """The tasks of these RPCs. The client of one that is ended gets CANCELLED.
 
     Args:
         timeout: Seconds that one may be silent.
@@ -49,6 +50,7 @@ class SilentCalls:
     def look(self) -> None:
         """End those that are silent for too long, or too many."""
         counted = 0
+        ended: list[asyncio.Task[Any]] = []
         for task, looks in list(self._looks.items()):
             if task.done():  # its client has gone
                 del self._looks[task]
@@ -57,7 +59,26 @@ class SilentCalls:
             counted += looks >= A_MOMENT
             if (looks >= self._last > 0) or (looks >= A_MOMENT and counted > self._most):
                 del self._looks[task]
-                task.cancel(TOO_LONG)
+                ended.append(task)
+        if ended:
+            _end(ended)
         if self._timer is not None:
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(LOOK, self.look) if self._looks else None
+
+
+def _end(tasks: list[asyncio.Task[Any]]) -> None:
+    """Cancel the tasks of RPCs, and let go of their streams.
+
+    grpcio has a second task for each RPC, which waits for its end and holds its stream, with what has arrived of the
+    message. It has the first task in a variable, and no other way leads from one to the other.
+    """
+    wanted = {id(task) for task in tasks}
+    for task in tasks:
+        task.cancel(TOO_LONG)
+    for other in asyncio.all_tasks():
+        variables = [value for scope in gc.get_referents(other.get_coro()) for value in gc.get_referents(scope)]
+        if getattr(other.get_coro(), "__name__", "") == "_schedule_rpc_coro" and any(
+            id(value) in wanted for value in variables
+        ):
+            other.cancel(TOO_LONG)
