@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from .field import LARGEST
 from .message_errors import LockError
 from .proto_file import Label, ProtoEnum, ProtoField, ProtoFile, ProtoMessage, ProtoMethod
 from .shapes import Reserved
@@ -18,6 +19,8 @@ _TOKEN = re.compile(
     r"""|(?P<word>\.?[A-Za-z_][\w.]*|-?\d[\w.]*|[{}()<>\[\]=;,:+-])""",
     re.DOTALL,
 )
+
+_INT32 = -(2**31), 2**31 - 1
 
 _MOST_RESERVED = 100_000
 """Numbers in one range: a set holds them."""
@@ -71,6 +74,10 @@ class _Parser:
     def _peek(self) -> str:
         return self._tokens[self._at][0] if self._at < len(self._tokens) else ""
 
+    def _following(self) -> str:
+        """The token behind the next one."""
+        return self._tokens[self._at + 1][0] if self._at + 1 < len(self._tokens) else ""
+
     def _next(self) -> str:
         word = self._peek()
         if not word:
@@ -101,6 +108,11 @@ class _Parser:
             return int(word, 0)
         except ValueError:
             raise self._error(f"a number was expected, and {word!r} came") from None
+
+    def _within(self, number: int, first: int, last: int) -> int:
+        if not first <= number <= last:
+            raise self._error(f"{number} is not between {first} and {last}")
+        return number
 
     def _error(self, sentence: str, line: int | None = None) -> LockError:
         if line is None:
@@ -141,11 +153,11 @@ class _Parser:
     def _member(self, file: ProtoFile, message: ProtoMessage) -> None:
         if self._takes(";"):
             return
-        following = self._tokens[self._at + 1][0] if self._at + 1 < len(self._tokens) else ""
+        following = self._following()
         word = self._peek()
         if word == "reserved" and (following[:1] in "\"'" or following[:1].isdigit()):
             self._at += 1
-            self._reserved(message.reserved)
+            self._reserved(message.reserved, 1, LARGEST)
         elif word == "option" and following != "=":
             self._skip()
         elif word in ("message", "enum", "extend", "group", "extensions") and re.match(r"\w", following):
@@ -179,20 +191,20 @@ class _Parser:
             self._expect(">")
         name = self._identifier()
         self._expect("=")
-        number = self._number()
+        number = self._within(self._number(), 1, LARGEST)
         self._skip_options()
         self._expect(";")
         return ProtoField(name, kind, number, label, key, oneof)
 
-    def _reserved(self, reserved: Reserved) -> None:
+    def _reserved(self, reserved: Reserved, least: int, largest: int) -> None:
         while True:
             word = self._next()
             if word[0] in "\"'":
                 reserved.names.add(word[1:-1])
             else:
-                first = last = self._read_number(word)
+                first = last = self._within(self._read_number(word), least, largest)
                 if self._takes("to"):
-                    last = self._number()
+                    last = self._within(self._number(), least, largest)
                 if last - first > _MOST_RESERVED:
                     raise self._error(f"more than {_MOST_RESERVED} numbers are reserved")
                 reserved.numbers.update(range(first, last + 1))
@@ -214,13 +226,13 @@ class _Parser:
                 continue
             if self._peek() == "option":
                 self._skip()
-            elif self._peek() == "reserved" and self._tokens[self._at + 1][0] != "=":
+            elif self._peek() == "reserved" and self._following() != "=":
                 self._at += 1
-                self._reserved(enum.reserved)
+                self._reserved(enum.reserved, *_INT32)
             else:
                 name = self._identifier()
                 self._expect("=")
-                enum.values[name] = self._number()
+                enum.values[name] = self._within(self._number(), *_INT32)
                 self._skip_options()
                 self._expect(";")
         file.enums[enum.name] = enum
