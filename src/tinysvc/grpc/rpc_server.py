@@ -261,7 +261,7 @@ class MethodTable:
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
         """The handler of a method; None if there is no such method."""
         calls = self._calls
-        if len(calls.by_task) + len(calls.silent) >= self._max_calls:
+        if len(calls.by_task) >= self._max_calls:
             return self._too_many
         if calls.message_bytes >= self._max_bytes:
             return self._too_big
