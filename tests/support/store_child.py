@@ -123,6 +123,8 @@ async def main() -> None:
     store.broken(broken.set_result)
     scenario = asyncio.ensure_future(globals()[sys.argv[2]](store))
     await asyncio.wait([scenario, broken], return_when=asyncio.FIRST_COMPLETED)
+    if scenario.done() and isinstance(scenario.exception(), StoreError):
+        await asyncio.wait([broken], timeout=20)  # the report comes a turn of the loop after the error
     if not broken.done():
         await scenario
         await store.aclose()
