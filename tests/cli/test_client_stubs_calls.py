@@ -18,15 +18,15 @@ from PIL import Image
 
 import client_app
 from client_modules import EXAMPLES, ROOT, imported, printed
-from tinysvc import CallFailed, Event, HTTPError, UploadFile
+from tinysvc import CallFailed, CallUnavailable, Event, HTTPError, UploadFile
 from tinysvc.testing import serving
 
 # Calls of the examples
 
 
 @pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with serving(str(ROOT / "examples"), cpu_workers=2) as url:
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with serving(str(ROOT / "examples"), cpu_workers=2, models=str(tmp_path_factory.mktemp("models"))) as url:
         yield url
 
 
@@ -77,6 +77,12 @@ async def images(client: Any) -> None:
     assert (await client.images_thumbnail(size=8, body=png())).startswith(b"\x89PNG")
     with pytest.raises(HTTPError, match="neither a JPEG nor a PNG"):
         await client.blur(body=b"text")
+
+
+async def inference(client: Any) -> None:
+    assert (await client.versions())["served"] is None
+    with pytest.raises(CallUnavailable, match=r"There is no classifier@production yet"):
+        await client.classify(body=client.Rows(rows=[[0.5, 0.5]]))
 
 
 async def live(client: Any) -> None:
@@ -145,7 +151,10 @@ async def vectors(client: Any) -> None:
 
 CALLS = {
     each.__name__: each
-    for each in (blobs, chat, gallery, hello, images, live, members, notes, office, text, training, users, vectors)
+    for each in (
+        *(blobs, chat, gallery, hello, images, inference, live),
+        *(members, notes, office, text, training, users, vectors),
+    )
 }
 
 

@@ -48,8 +48,8 @@ pytestmark = pytest.mark.timeout(600)  # a first build compiles Go's standard li
 
 
 @pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with serving(str(ROOT / "examples"), cpu_workers=2) as url:
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with serving(str(ROOT / "examples"), cpu_workers=2, models=str(tmp_path_factory.mktemp("models"))) as url:
         yield url
 
 

@@ -50,6 +50,10 @@ OUTCOMES = ("ok", "refused", "failed", "aborted", "rolled_back")
 cannot be opened; `aborted`: the alias has moved on."""
 
 
+_random = random.Random()
+"""Our own: a test of the author's may seed the random numbers of the module, or check that they stay."""
+
+
 class ModelSwaps:
     """Keeps the pools of a server process at the versions that the aliases name.
 
@@ -154,7 +158,7 @@ class ModelSwaps:
 
     def _pause(self) -> float:
         """Seconds until the next look. They are random: many servers must not ask one store at the same time."""
-        return self._interval * random.uniform(0.75, 1.25)
+        return self._interval * _random.uniform(0.75, 1.25)
 
     async def _step(self) -> None:
         if self._wake.is_set():
