@@ -183,24 +183,14 @@ class RpcMethod:
     # Behaviors: each is called in the task of an RPC
 
     def _unary(self) -> Behavior:
-        begin, handler, serving, end, calls = self._begin, self._handler, self._serving, self._end, self._calls
+        begin, respond, end, calls = self._begin, self._respond, self._end, self._calls
 
         async def unary(message: Any, context: Context) -> bytes:
             task = asyncio.current_task()
             assert task is not None
             call = begin(task, message, context)
-            request = call.request
             try:
-                try:
-                    if calls.message_bytes > calls.max_bytes:
-                        raise _too_much_memory()
-                    if self._fill is not None:
-                        self._fill(request, message)
-                    response = await handler(request)
-                except BaseException as error:  # SystemExit, too: a handler must not end the server
-                    response = serving.respond_to_error(error, request)
-                if forks.in_child:
-                    forks.end_child()
+                response = await respond(call, message)
                 if calls.gate is not None:
                     await calls.gate.wait()
                 content = response.content
@@ -219,24 +209,14 @@ class RpcMethod:
         return unary
 
     def _stream(self) -> Behavior:
-        begin, handler, serving, end, calls = self._begin, self._handler, self._serving, self._end, self._calls
+        begin, respond, end = self._begin, self._respond, self._end
 
         async def stream(message: Any, context: Context) -> None:
             task = asyncio.current_task()
             assert task is not None
             call = begin(task, message, context)
-            request = call.request
             try:
-                try:
-                    if calls.message_bytes > calls.max_bytes:
-                        raise _too_much_memory()
-                    if self._fill is not None:
-                        self._fill(request, message)
-                    response = await handler(request)
-                except BaseException as error:
-                    response = serving.respond_to_error(error, request)
-                if forks.in_child:
-                    forks.end_child()
+                response = await respond(call, message)
                 if response.content_type != MESSAGE or response.status != 200:
                     await self._abort(call, context, response)
                 await self._send(call, context, response)
@@ -298,6 +278,21 @@ class RpcMethod:
         if type(message) is bytes:
             calls.message_bytes += len(message)
         return call
+
+    async def _respond(self, call: OpenCall, message: Any) -> Response:
+        """The response of the handler, or that to its error."""
+        calls, request = self._calls, call.request
+        try:
+            if calls.message_bytes > calls.max_bytes:
+                raise _too_much_memory()
+            if self._fill is not None:
+                self._fill(request, message)
+            response = await self._handler(request)
+        except BaseException as error:  # SystemExit, too: a handler must not end the server
+            response = self._serving.respond_to_error(error, request)
+        if forks.in_child:
+            forks.end_child()
+        return response
 
     def _end(self, task: asyncio.Task[Any], call: OpenCall, message: Any) -> None:
         calls = self._calls
