@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import shutil
 import threading
 from collections.abc import AsyncIterator
@@ -212,6 +213,14 @@ async def test_store_that_is_away_is_a_problem_and_not_more(tmp_path: Path, capl
         "the store of the models is away, and the present versions stay"
     ]
     assert "the store of the models answers again" in caplog.messages
+
+
+@pytest.mark.asyncio
+async def test_looks_draw_no_number_of_the_generator_that_programs_seed(tmp_path: Path) -> None:
+    async with bench(tmp_path) as at:
+        before = random.getstate()
+        await at.looks()
+        assert random.getstate() == before
 
 
 def hold(at: Bench) -> None:

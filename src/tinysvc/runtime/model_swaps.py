@@ -50,8 +50,9 @@ OUTCOMES = ("ok", "refused", "failed", "aborted", "rolled_back")
 cannot be opened; `aborted`: the alias has moved on."""
 
 
-_random = random.Random()
-"""Our own: a test of the author's may seed the random numbers of the module, or check that they stay."""
+_random = random.SystemRandom()
+"""Our own: a test of the author's may seed the random numbers of the module, or check that they stay. Each server
+process draws others, even after a fork."""
 
 
 class ModelSwaps:
