@@ -72,6 +72,8 @@ def test_trained_network_is_served_without_a_restart(url: str, store: Path) -> N
     assert sum(right) > 0.7 * len(points)
     refused = classified(url, [[0.0, 0.0], [1.0]])
     assert (refused.status_code, refused.json()["detail"]) == (422, "Row 1 has 1 numbers; the network takes 2.")
+    assert classified(url, [[1e30, -1e30]]).json()[0]["probability"] > 0
+    assert classified(url, [[1e31, 0.0]]).json()["errors"][0]["place"] == "$.rows[0][0]"
     # one in staging waits for its promotion
     assert trained(url, epochs=1)["published"] == "classifier@2"
     assert httpx.get(f"{url}/inference/classifier").json() == {"served": 1, "published": [1, 2]}

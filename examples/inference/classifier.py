@@ -78,9 +78,13 @@ def network(
     return Network.read(folder) if folder and numpy else None
 
 
+Number = Annotated[float, msgspec.Meta(ge=-1e30, le=1e30)]
+"""As in the tables of `training`. A greater one may overflow, and then no probability is found."""
+
+
 @dataclass
 class Rows:
-    rows: Annotated[list[list[float]], msgspec.Meta(min_length=1, max_length=1000)]
+    rows: Annotated[list[list[Number]], msgspec.Meta(min_length=1, max_length=1000)]
 
 
 @dataclass
@@ -89,7 +93,7 @@ class Found:
     probability: float
 
 
-@cpu_route("/", methods=["POST"], timeout=2.0)
+@cpu_route("/", methods=["POST"], timeout=2.0, responses={501: "numpy is not installed."})
 def classify(table: Rows, network: Network | None) -> list[Found]:
     """The most probable label of each row. The header X-Artifact names the version that found it."""
     if numpy is None:
@@ -104,7 +108,7 @@ def classify(table: Rows, network: Network | None) -> list[Found]:
     return [Found(network.labels[index], float(row[index])) for index, row in zip(best, found, strict=True)]
 
 
-@io_route("/")
+@io_route("/", responses={503: "The store of models is not available."})
 def versions(models: Models) -> dict[str, object]:
     """The version that is served, and all that are published. The store blocks: so this is no `async def`."""
     return {"served": models.served(REFERENCE), "published": models.versions("classifier")}

@@ -85,7 +85,7 @@ class FileType:
     probability: float
 
 
-@cpu_route("/", methods=["POST"], batch=Batch(size=32, wait=0.005))
+@cpu_route("/", methods=["POST"], batch=Batch(size=32, wait=0.005), responses={501: "onnxruntime is not installed."})
 def filetype(body: list[bytes], detector: Detector | None) -> list[FileType]:
     """The type of a file, from its content. The header X-Artifact names the version that found it."""
     if MISSING:

@@ -9,6 +9,7 @@ import decimal
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from io import BytesIO
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -18,6 +19,7 @@ from PIL import Image
 
 import client_app
 from client_modules import EXAMPLES, ROOT, imported, printed
+from example_models import ROW, store_with_models
 from tinysvc import CallFailed, CallUnavailable, Event, HTTPError, UploadFile
 from tinysvc.testing import serving
 
@@ -26,7 +28,8 @@ from tinysvc.testing import serving
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serving(str(ROOT / "examples"), cpu_workers=2, models=str(tmp_path_factory.mktemp("models"))) as url:
+    models = store_with_models(tmp_path_factory.mktemp("models"))
+    with serving(str(ROOT / "examples"), cpu_workers=2, models=models) as url:
         yield url
 
 
@@ -80,9 +83,14 @@ async def images(client: Any) -> None:
 
 
 async def inference(client: Any) -> None:
-    assert (await client.versions())["served"] is None
-    with pytest.raises(CallUnavailable, match=r"There is no classifier@production yet"):
-        await client.classify(body=client.Rows(rows=[[0.5, 0.5]]))
+    (found,) = await client.classify(body=client.Rows(rows=[ROW]))
+    assert found.label in ("blue", "green", "red")
+    assert 1 / 3 <= found.probability <= 1
+    with pytest.raises(HTTPError, match="the network takes 2"):
+        await client.classify(body=client.Rows(rows=[[1.0]]))
+    versions = await client.versions()
+    assert (versions["served"], versions["published"][0]) == (1, 1)  # `training` publishes more
+    assert (await client.filetype(body=Path(__file__).read_bytes())).type == "python"
 
 
 async def live(client: Any) -> None:
@@ -161,6 +169,15 @@ CALLS = {
 @pytest.mark.parametrize("example", [path.stem for path in EXAMPLES])
 def test_example_is_called(example: str, examples: ModuleType) -> None:
     asyncio.run(CALLS[example](examples))
+
+
+def test_missing_model_is_an_error_of_the_client(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    with serving(str(ROOT / "examples" / "inference"), cpu_workers=1, models=str(tmp_path / "models")) as url:
+        client: Any = imported(printed(url, tmp_path), tmp_path, "inference_client")
+        assert asyncio.run(client.versions())["served"] is None
+        with pytest.raises(CallUnavailable, match=r"There is no classifier@production yet"):
+            asyncio.run(client.classify(body=client.Rows(rows=[ROW])))
 
 
 # Calls of hard cases

@@ -22,6 +22,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from example_models import store_with_models
 from openapi_cases import Item, described, operation, put_order, tenant, user
 from tinysvc import (
     Service,
@@ -130,7 +131,8 @@ def test_undescribable_operation_does_not_stop_a_service(caplog: pytest.LogCaptu
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     sys.modules.pop("gallery", None)
-    with serving(str(EXAMPLES), cpu_workers=2, models=str(tmp_path_factory.mktemp("models"))) as url:
+    models = store_with_models(tmp_path_factory.mktemp("models"))
+    with serving(str(EXAMPLES), cpu_workers=2, models=models) as url:
         yield url
 
 
