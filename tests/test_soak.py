@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-SECONDS = float(os.environ.get("SOAK_SECONDS", 4))
-"""Seconds of traffic; start and end take about 15 more."""
+SECONDS = float(os.environ.get("SOAK_SECONDS", 8))
+"""Seconds of traffic; start and end take about 15 more. In fewer, some kinds of fault do not occur."""
 
 ROUNDS = int(os.environ.get("SOAK_ROUNDS", 10))
 """Kills of servers, workers or forkservers of durable jobs."""
