@@ -131,8 +131,10 @@ class Chain:
             await asyncio.sleep(rng.random() * PAUSE)
 
     async def _kill(self, rng: random.Random) -> None:
+        pause = rng.uniform(0.5, 1.5)  # the first kill also comes in a short soak
         while True:
-            await asyncio.sleep(rng.expovariate(1 / KILL_EVERY))
+            await asyncio.sleep(pause)
+            pause = rng.expovariate(1 / KILL_EVERY)
             for worker in await asyncio.to_thread(workers_below, self.services["third"].process.pid):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(worker, signal.SIGKILL)
