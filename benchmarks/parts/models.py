@@ -54,7 +54,7 @@ PATIENCE = 120.0
 
 SHARED_CORES = "The load generator, the server and the load of the next version share two cores with the two workers."
 
-QUIET = 3.0
+QUIET = 2.0
 """Seconds without a swap, before each swap and after the last one."""
 
 
@@ -95,9 +95,11 @@ class Swaps:
 def swaps(options: Options, versions: Path, count: int) -> str:
     found, computing = Swaps(load=load_seconds(versions)), Swaps()
     with served_by_tinysvc(versions, count, 2, work="compute") as (peer, store):
-        swap_under_load(peer, store, count, options.choose(20, 3), computing)
+        swap_under_load(peer, store, count, options.choose(10, 3), computing)
     with served_by_tinysvc(versions, count, 2) as (peer, store):
         swap_under_load(peer, store, count, options.choose(100, 6), found)
+        wait_until(lambda: descriptors(peer) <= found.before[1], ROLL_BACK)
+        found.after = state_of(peer)
         for number in range(options.choose(5, 1)):
             with memory_watched(peer) as readings:
                 whole_swap(peer, store, 1 + number % 2 if number else 2)
@@ -127,8 +129,6 @@ def swap_under_load(peer: ModelPeer, store: Store, versions: int, count: int, fo
                 say(f"  swap {number + 1} of {count}: {end - at:.1f} s")
         time.sleep(QUIET)
         load = ended()
-    wait_until(lambda: descriptors(peer) <= found.before[1], ROLL_BACK)
-    found.after = state_of(peer)
     found.asked, found.failed = load.count, [reason for _, reason in load.failures]
     found.busy, found.quiet = load.delays(busy), load.delays(quiet)
     found.first = [load.first(version, at) - at for version, at in wanted]
