@@ -57,6 +57,9 @@ SHARED_CORES = "The load generator, the server and the load of the next version 
 QUIET = 2.0
 """Seconds without a swap, before each swap and after the last one."""
 
+APART = 8.0
+"""The same beside workers that compute: a load of the next version after the other would need a core for itself."""
+
 
 def measure(options: Options) -> str:
     versions = VERSIONS if not options.quick else 3
@@ -95,7 +98,7 @@ class Swaps:
 def swaps(options: Options, versions: Path, count: int) -> str:
     found, computing = Swaps(load=load_seconds(versions)), Swaps()
     with served_by_tinysvc(versions, count, 2, work="compute") as (peer, store):
-        swap_under_load(peer, store, count, options.choose(10, 3), computing)
+        swap_under_load(peer, store, count, options.choose(8, 3), computing, APART)
     with served_by_tinysvc(versions, count, 2) as (peer, store):
         swap_under_load(peer, store, count, options.choose(100, 6), found)
         wait_until(lambda: descriptors(peer) <= found.before[1], ROLL_BACK)
@@ -110,7 +113,9 @@ def swaps(options: Options, versions: Path, count: int) -> str:
     return described(found, computing, of_four)
 
 
-def swap_under_load(peer: ModelPeer, store: Store, versions: int, count: int, found: Swaps) -> None:
+def swap_under_load(
+    peer: ModelPeer, store: Store, versions: int, count: int, found: Swaps, quiet_time: float = QUIET
+) -> None:
     rate = found.rate = rate_of(peer)
     found.before = state_of(peer)
     busy: list[tuple[float, float]] = []
@@ -119,7 +124,7 @@ def swap_under_load(peer: ModelPeer, store: Store, versions: int, count: int, fo
     with load_on(peer, rate) as ended:
         for number in range(count):
             begin = time.monotonic()
-            time.sleep(QUIET)
+            time.sleep(quiet_time)
             version = (number + 1) % versions + 1
             at, end = whole_swap(peer, store, version)
             quiet.append((begin + 0.5, at))  # the queue of the last swap is over
@@ -199,7 +204,8 @@ def described(found: Swaps, computing: Swaps, of_four: float) -> str:
         table(["", "MB", "descriptors", "processes"], state) + "\n",
         f"At the peak of a swap, MB more: {median(found.more)} ({spread(found.more)})."
         f" With four workers, after a swap: {of_four:,.0f} MB.\n",
-        bar("requests that failed", [float(len(failed))], most=0),
+        bar("requests that failed, workers that wait", [float(len(found.failed))], most=0),
+        bar("requests that failed, workers that compute", [float(len(computing.failed))], most=0, why=SHARED_CORES),
         bar("p99 during a swap to p99 without, workers that wait", [found.ratio], most=2),
         bar("p99 during a swap to p99 without, workers that compute", [computing.ratio], most=2, why=SHARED_CORES),
         bar(

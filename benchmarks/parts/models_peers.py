@@ -50,7 +50,7 @@ class Way:
 def beside_peers(options: Options, versions: Path) -> str:
     rows, how = [], []
     for way in ways(versions):
-        rows.append(measured(way, options.choose(4, 2)))
+        rows.append(measured(way, options.choose(3, 2)))
         how.append(f"- {way.name}: {way.how}.")
     heading = ["", "requests/s", "swaps", "requests", "failed", "longest gap, s", "new version, s", "p99, ms"]
     shown = table([*heading, "quiet p99, ms"], rows)
