@@ -105,7 +105,7 @@ def swaps(options: Options, versions: Path, count: int) -> str:
         found.after = state_of(peer)
         for number in range(options.choose(5, 1)):
             with memory_watched(peer) as readings:
-                whole_swap(peer, store, 1 + number % 2 if number else 2)
+                whole_swap(peer, store, 2 - number % 2)
             found.more.append(max(readings) - readings[0])
     with served_by_tinysvc(versions, 2, 4) as (peer, store):
         whole_swap(peer, store, 2)
