@@ -1,7 +1,7 @@
 """RPCs whose message has not arrived: grpcio calls no handler for them, so no other limit holds for them.
 
-A client could open thousands, and send a part of a big message to each. Nobody can see how many bytes grpcio holds for
-them. Those that are silent for longer than a moment therefore count as the largest message.
+A client could open thousands, and send a part of a big message to each. grpcio does not show how many bytes it holds
+for them. Those that are silent for longer than a moment therefore count as the largest message.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class SilentCalls:
         counted = 0
         ended: list[asyncio.Task[Any]] = []
         for task, looks in list(self._looks.items()):
-            if task.done():  # its client has gone
+            if task.done():  # its client has disconnected
                 del self._looks[task]
                 continue
             self._looks[task] = looks + 1
