@@ -503,7 +503,7 @@ GROUPS["Models and other artifacts"] = [
         "containers in containers, in the search for pickles",
         "",
         "the file counts as a pickle",
-        "nobody packs a model more often",
+        "models are not packed more often",
         value=str(MAX_DEPTH),
     ),
     Limit(

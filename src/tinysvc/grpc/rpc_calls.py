@@ -61,7 +61,7 @@ class RpcServing(Protocol):
     tracing: Tracing | None
 
     def respond_to_error(self, error: BaseException, request: Request) -> Response:
-        """The response to an error. Raises CancelledError or ConnectionAbortedError if nobody waits for one."""
+        """The response to an error. Raises CancelledError or ConnectionAbortedError if no caller waits for it."""
 
     def url_for(self, handler: Callable[..., Any], /, **parameters: Any) -> str: ...
 

@@ -50,7 +50,7 @@ LAST_STATUSES = 0.5
 
 
 LOW_RATE = 100_000
-"""Bytes a second at which the largest message may arrive, after `body_timeout`: nobody sees how far one is."""
+"""Bytes a second at which the largest message may arrive, after `body_timeout`: its progress is not visible."""
 
 
 class Serving(RpcServing, Protocol):
