@@ -73,7 +73,7 @@ def measure(options: Options) -> str:
 
 @dataclass
 class Swaps:
-    """What was measured; instants of the load are in windows."""
+    """The figures of one run; instants of the load are in windows."""
 
     rate: float = 0.0
     asked: int = 0

@@ -27,7 +27,7 @@ def plain_copy(source: Path, target: Path) -> None:
 
 
 def seconds_of(action: Callable[[], object]) -> float:
-    os.sync()  # what was written before is not counted
+    os.sync()  # earlier writes are not counted
     begin = time.perf_counter()
     action()
     return time.perf_counter() - begin
