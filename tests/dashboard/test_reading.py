@@ -37,6 +37,16 @@ def test_reading_has_routes_pools_and_services() -> None:
     assert reading.processes[0].workers[0].number == 1
 
 
+def test_calls_over_grpc_belong_to_the_called_service() -> None:
+    service = FakeService()
+    labels = ["service", "rpc.system.name", "rpc.method", "rpc.status_code", "error.type"]
+    calls = service.registry.histogram("rpc.client.call.duration", "", labels)
+    for code, error in [("OK", ""), ("NOT_FOUND", "NOT_FOUND"), ("UNAVAILABLE", "UNAVAILABLE"), ("", "HTTPError")]:
+        calls.of("prices", "grpc", "prices.Prices/Price", code, error).observe(0.1)
+    prices = service.reading().services["prices"]
+    assert (prices.times.count, prices.errors) == (4, 2)
+
+
 def test_reading_counts_only_errors_of_the_server_in_calls_by_grpc() -> None:
     service = FakeService()
     metrics, method = RpcMetrics(service.registry, []), SimpleNamespace(name="/shop.Shop/Buy")

@@ -43,7 +43,7 @@ async def test_calls_are_counted_logged_and_shown(caplog: pytest.LogCaptureFixtu
         assert about["RPC rpc_app.RpcApp/Numbers"].is_stream
         assert about["RPC rpc_app.RpcApp/Pid"].kind == "cpu"
     counted = {
-        (labels["rpc_method"].partition("/")[2], labels["rpc_response_status_code"], labels["error_type"]): value
+        (labels["rpc_method"].partition("/")[2], labels["rpc_status_code"], labels["error_type"]): value
         for (name, pairs), value in found.samples.items()
         if name == "rpc_server_call_duration_seconds_count" and value
         for labels in [dict(pairs)]

@@ -36,7 +36,7 @@ async def test_calls_have_spans() -> None:
             assert known == {
                 "rpc.system.name": "grpc",
                 "rpc.method": "rpc_app.RpcApp/Hello",
-                "rpc.response.status_code": "OK",
+                "rpc.status_code": "OK",
                 "client.address": "127.0.0.1",
             }
             await client.call(rpc_app.pid, METADATA)
@@ -44,7 +44,7 @@ async def test_calls_have_spans() -> None:
             assert found["run /pid"].parent_id == found["rpc_app.RpcApp/Pid"].span_id
             await client.error(rpc_app.refused, METADATA, status=503)
             (span,) = (await spans_of(collector, "rpc_app.RpcApp/Refused")).values()
-            assert (span.status, span.attributes["rpc.response.status_code"]) == (2, "UNAVAILABLE")
+            assert (span.status, span.attributes["rpc.status_code"]) == (2, "UNAVAILABLE")
             assert len(await client.items(rpc_app.numbers, METADATA, count=2)) == 2
             (span,) = (await spans_of(collector, "rpc_app.RpcApp/Numbers")).values()
             assert span.status == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -84,6 +85,27 @@ def test_call_over_the_network_is_one_trace(url: str, collector: Collector) -> N
         assert called.attributes["tinysvc.call.attempts"] == 1
         assert called.attributes["tinysvc.replica"] == url
         assert {request.resource["service.name"], remote.resource["service.name"]} == {"traced_caller", "traced_app"}
+
+
+def test_call_over_grpc_has_the_attributes_of_an_rpc(collector: Collector, tmp_path: Path) -> None:
+    socket = f"unix:{tmp_path}/s"
+    services = f"traced_app=grpc+{socket}"
+    with (
+        serving(Service(traced_app, pools={"other": Pool(workers=1)}), cpu_workers=1, grpc=socket),
+        serving(Service(traced_caller), services=services, traces=collector.url, raise_errors=False) as caller,
+    ):
+        assert httpx.get(f"{caller}/far").json() == 49
+        (called,) = collector.wait_for("call traced_app.square")
+        attributes = {name: value for name, value in called.attributes.items() if name.startswith(("rpc.", "http."))}
+        assert attributes == {
+            "rpc.system.name": "grpc",
+            "rpc.method": "traced_app.TracedApp/Square",
+            "rpc.status_code": "OK",
+        }
+        collector.spans.clear()
+        httpx.get(f"{caller}/far-refused")
+        (called,) = collector.wait_for("call traced_app.refuses_in_worker")
+    assert (called.status, called.attributes["error.type"]) == (ERROR, "UNAVAILABLE")
 
 
 def test_unrecorded_caller_is_not_recorded_by_its_callee(url: str, collector: Collector) -> None:

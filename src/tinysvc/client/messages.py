@@ -53,6 +53,9 @@ class Incoming:
 
     __slots__ = ("_source", "attempts", "content", "headers", "replica", "service", "status")
 
+    rpc_code = ""
+    """Over gRPC the name of the code, as far as it is known; over HTTP ""."""
+
     def __init__(
         self, status: int, headers: Headers, replica: str, content: bytes | None, source: BodySource | None = None
     ) -> None:
@@ -112,6 +115,10 @@ class Incoming:
             raise
         finally:
             self.discard()
+
+    def when_ended(self, function: Callable[[], object]) -> None:
+        """Call the function at the end of a stream over gRPC; at once for all other responses."""
+        function()
 
     async def aclose(self) -> None:
         """Discard the rest of the body. If it has not come whole, the callee sees a disconnect."""

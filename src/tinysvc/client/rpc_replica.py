@@ -99,7 +99,7 @@ class RpcReplica(AnyReplica):
             _raise_fault(source)
             raise
         else:
-            incoming = Incoming(200, _NO_HEADERS, self.name, content)
+            incoming = RpcReply(200, _NO_HEADERS, self.name, content)
         self.end()
         return incoming
 
@@ -122,7 +122,7 @@ class RpcReplica(AnyReplica):
                 most = self._shared.settings.max_result_size
                 raise CallFailed(f"The response is longer than {most} bytes.", replica=self.name, answered=200)
         status, headers, body = response_of(code.name, message, metadata)
-        return Incoming(status, headers, self.name, body)
+        return RpcReply(status, headers, self.name, body, code.name)
 
     def end(self) -> None:
         """An exchange has ended."""
@@ -192,13 +192,24 @@ def _raise_fault(source: RequestMessages | None) -> None:
         raise source.fault from None
 
 
-class RpcStream(Incoming):
+class RpcReply(Incoming):
+    """The response of a call: a message, or an error response in place of a status."""
+
+    __slots__ = ("rpc_code",)
+
+    def __init__(self, status: int, headers: Headers, replica: str, content: bytes | None, code: str = "OK") -> None:
+        super().__init__(status, headers, replica, content)
+        self.rpc_code = code
+
+
+class RpcStream(RpcReply):
     """The response of a call that streams: each piece is a message, and may be empty."""
 
-    __slots__ = ("_call", "_first", "_owner", "_source_messages")
+    __slots__ = ("_call", "_first", "_owner", "_source_messages", "_when_ended")
 
     def __init__(self, owner: RpcReplica, call: Any, source: RequestMessages | None) -> None:
-        super().__init__(200, _NO_HEADERS, owner.name, None)
+        super().__init__(200, _NO_HEADERS, owner.name, None, "CANCELLED")  # until the stream has another end
+        self._when_ended: Callable[[], object] | None = None
         self._owner = owner
         self._call = call
         self._first: Any = None
@@ -220,7 +231,9 @@ class RpcStream(Incoming):
             while message is not aio.EOF:
                 yield message
                 message = await call.read()
+            self.rpc_code = "OK"
         except aio.AioRpcError as error:
+            self.rpc_code = error.code().name
             raise self._cut_short(error) from None
         except asyncio.CancelledError:
             _raise_fault(self._source_messages)
@@ -236,9 +249,15 @@ class RpcStream(Incoming):
         text = f"The stream is not whole: {error.code().name}, {error.details() or 'the connection was lost'}"
         return CallFailed(text, answered=200, **facts)
 
+    def when_ended(self, function: Callable[[], object]) -> None:
+        """Call the function when the stream ends."""
+        self._when_ended = function
+
     def discard(self) -> None:
         """Do what `aclose` does, which needs no waiting."""
         call, self._call = self._call, None
         if call is not None:
             call.cancel()  # nothing happens if it has ended
             self._owner.end()
+            if self._when_ended is not None:
+                self._when_ended()

@@ -36,7 +36,7 @@ class CallEnd(NamedTuple):
     """How a call has ended, or that its response has begun."""
 
     service: str
-    method: str
+    request: Outgoing
     seconds: float
     """Until the head of the response, or the failure."""
     attempts: int
@@ -106,10 +106,10 @@ class Services:
             response = first_response(response, hedge, attempts.hedge)
         if self.on_end is None:
             return await response
-        return await self._observed(service, request.method, response, attempts, now)
+        return await self._observed(service, request, response, attempts, now)
 
     async def _observed(
-        self, service: str, method: str, response: Coroutine[Any, Any, Incoming], attempts: Attempts, begin: float
+        self, service: str, request: Outgoing, response: Coroutine[Any, Any, Incoming], attempts: Attempts, begin: float
     ) -> Incoming:
         result: Incoming | BaseException
         try:
@@ -117,7 +117,7 @@ class Services:
         except BaseException as error:
             result = error
         if self.on_end is not None:
-            self.on_end(CallEnd(service, method, monotonic() - begin, attempts.sent, result))
+            self.on_end(CallEnd(service, request, monotonic() - begin, attempts.sent, result))
         if isinstance(result, BaseException):
             try:
                 raise result

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from ..client.rpc_statuses import STATUSES
 from ..telemetry.snapshots import Metric, Point, Snapshot
 from .details import ProcessDetails, decode_details, is_details
 
@@ -221,6 +222,14 @@ def _read_calls(reading: Reading, metric: Metric) -> None:
             totals.errors += sum(point.counts)
 
 
+def _read_rpc_calls(reading: Reading, metric: Metric) -> None:
+    for labels, point in _labelled(metric):
+        totals = _service(reading, labels)
+        totals.times.add(metric, point)
+        if labels["error.type"] and STATUSES.get(labels["rpc.status_code"], 500) >= 500:  # as over HTTP: no 4xx
+            totals.errors += sum(point.counts)
+
+
 def _read_retries(reading: Reading, metric: Metric) -> None:
     for labels, point in _labelled(metric):
         _service(reading, labels).retries += int(point.value)
@@ -280,6 +289,7 @@ _READERS = {
     "tinysvc.pool.queue.duration": _read_waited,
     "tinysvc.pool.run.duration": _read_ran,
     "http.client.request.duration": _read_calls,
+    "rpc.client.call.duration": _read_rpc_calls,
     "tinysvc.call.retries": _read_retries,
     "tinysvc.call.breaker_open": _read_breakers,
     "tinysvc.candidate.requests": _read_candidate_requests,

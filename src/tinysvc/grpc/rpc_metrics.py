@@ -29,7 +29,7 @@ class RpcMetrics:
         self._durations = registry.histogram(
             "rpc.server.call.duration",
             "Time from the message of a call to its status, of a stream to its end.",
-            ["rpc.system.name", "rpc.method", "rpc.response.status_code", "error.type"],
+            ["rpc.system.name", "rpc.method", "rpc.status_code", "error.type"],
         )
         self._series: dict[tuple[str, grpc.StatusCode], Histogram] = {}
         for method in methods:

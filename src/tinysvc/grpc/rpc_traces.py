@@ -41,7 +41,7 @@ class RpcTraces:
         if (span := recorded_span()) is not None:
             is_error = response.status >= 400
             code = code_of(response.status, dict(response.headers)).name if is_error else "OK"
-            span.fields.attributes["rpc.response.status_code"] = code
+            span.fields.attributes["rpc.status_code"] = code
         return response
 
     def route_of(self, request: Request) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections.abc import Iterable
+from time import monotonic
 from typing import TYPE_CHECKING
 
+from ..core.call_errors import CallFailed, CallTimeout, CallUnavailable
 from ..telemetry.instruments import Registry, metric_of
 from ..telemetry.snapshots import Metric
 
@@ -22,6 +25,12 @@ class CallMetrics:
             "Time of a call to another service, with all its attempts, to the head of the response.",
             ["service", "http.request.method", "http.response.status_code", "error.type"],
         )
+        self._rpc_durations = registry.histogram(
+            "rpc.client.call.duration",
+            "Time of a call over gRPC to another service, with all its attempts, to its reply, of a stream to its end.",
+            ["service", "rpc.system.name", "rpc.method", "rpc.status_code", "error.type"],
+        )
+        self._over_rpc = {name for name, addresses in services.addresses.items() if addresses[0].is_rpc}
         self._retries = registry.counter(
             "tinysvc.call.retries", "Requests of calls beyond the first one of each.", ["service"]
         )
@@ -29,13 +38,32 @@ class CallMetrics:
         registry.add_source(self._now)
 
     def _count(self, end: CallEnd) -> None:
+        self._retries.of(end.service).add(max(0, end.attempts - 1))
+        if end.service in self._over_rpc:
+            self._count_rpc(end)
+        else:
+            self._count_request(end)
+
+    def _count_request(self, end: CallEnd) -> None:
         if isinstance(end.result, BaseException):
             status, error = "", type(end.result).__name__
         else:
             status = str(end.result.status)
             error = status if end.result.status >= 400 else ""
-        self._durations.of(end.service, end.method, status, error).observe(end.seconds)
-        self._retries.of(end.service).add(max(0, end.attempts - 1))
+        self._durations.of(end.service, end.request.method, status, error).observe(end.seconds)
+
+    def _count_rpc(self, end: CallEnd) -> None:
+        result, begun = end.result, monotonic() - end.seconds
+        method = end.request.target.removeprefix("/")
+
+        def count(code: str, error: str) -> None:
+            self._rpc_durations.of(end.service, "grpc", method, code, error).observe(monotonic() - begun)
+
+        if isinstance(result, BaseException):
+            code = _code_of(result)
+            count(code, code or type(result).__name__)
+        else:
+            result.when_ended(lambda: count(result.rpc_code, "" if result.rpc_code == "OK" else result.rpc_code))
 
     def _now(self) -> Iterable[Metric]:
         found = [([service, replica.name], replica) for service, replica in self._services.replicas()]
@@ -53,3 +81,13 @@ class CallMetrics:
             ),
             metric_of("gauge", "tinysvc.call.in_flight", "Calls whose response has not ended.", in_flight, labels),
         )
+
+
+def _code_of(error: BaseException) -> str:
+    """The code that gRPC's client has for an error of a call; "" if it is another error."""
+    if isinstance(error, CancelledError):
+        return "CANCELLED"
+    if isinstance(error, CallTimeout):
+        return "DEADLINE_EXCEEDED"
+    is_lost = isinstance(error, CallUnavailable) or (type(error) is CallFailed and error.answered is None)
+    return "UNAVAILABLE" if is_lost else ""

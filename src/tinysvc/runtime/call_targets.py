@@ -184,7 +184,8 @@ class CallTable:
     def _remote_exchange(self, service: str, route: Route, messages: CalleeMessages | None = None) -> Exchange:
         assert self._services is not None
         streams = messages is not None and messages.streams
-        return self._recorded(RemoteExchange(self._services, service, route, streams=streams), route.function, service)
+        exchange = RemoteExchange(self._services, service, route, streams=streams)
+        return self._recorded(exchange, route.function, service, over_rpc=messages is not None)
 
     def _local(self, service: str, plan: Plan) -> Callee:
         route, function, settings = plan.route, plan.route.function, self._running.settings
@@ -204,13 +205,16 @@ class CallTable:
             return self._callee(route, TracedDirect(target, self._recorder), False)
         return self._callee(route, target, False)
 
-    def _recorded(self, exchange: Exchange, function: Callable[..., Any], service: str) -> Exchange:
+    def _recorded(
+        self, exchange: Exchange, function: Callable[..., Any], service: str, *, over_rpc: bool = False
+    ) -> Exchange:
         """The exchange, which records its requests if traces are on."""
         if self._recorder is None:
             return exchange
         from .traced_calls import TracedExchange  # imported only with traces
 
-        return TracedExchange(exchange, self._recorder, f"{function.__module__}.{function.__qualname__}", service)
+        handler = f"{function.__module__}.{function.__qualname__}"
+        return TracedExchange(exchange, self._recorder, handler, service, over_rpc=over_rpc)
 
     def _target(self, route: Route, writer: Writer, reader: Reader, exchange: Exchange, service: str) -> Target:
         """Where requests to the handler go."""

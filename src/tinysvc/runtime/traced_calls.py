@@ -40,14 +40,18 @@ class TracedExchange:
         recorder: Takes the spans.
         handler: Name of the called handler.
         service: Name of its service.
+        over_rpc: Whether the requests go over gRPC.
     """
 
-    def __init__(self, exchange: Exchange, recorder: Recorder, handler: str, service: str) -> None:
+    def __init__(
+        self, exchange: Exchange, recorder: Recorder, handler: str, service: str, *, over_rpc: bool = False
+    ) -> None:
         self.is_remote = is_remote(exchange)
         self._exchange = exchange
         self._recorder = recorder
         self._handler = handler
         self._service = service
+        self._over_rpc = over_rpc
 
     def __call__(self, sent: OutgoingRequest, context: CallContext) -> Awaitable[Any]:
         for name, value in sent.headers:
@@ -62,7 +66,11 @@ class TracedExchange:
         own = TraceContext(parent.trace_id, new_span_id(), True)
         span = RecordedSpan(self._recorder, f"call {self._handler}", own, parent.span_id, SpanKind.CLIENT)
         attributes = span.fields.attributes
-        attributes |= {"http.request.method": sent.method, "tinysvc.service": self._service}
+        attributes["tinysvc.service"] = self._service
+        if self._over_rpc:
+            attributes |= {"rpc.system.name": "grpc", "rpc.method": sent.target.removeprefix("/")}
+        else:
+            attributes["http.request.method"] = sent.method
         headers = [line for line in sent.headers if line[0] != TRACEPARENT]
         headers.append((TRACEPARENT, own.traceparent))
         try:
@@ -73,9 +81,11 @@ class TracedExchange:
             raise
         if incoming.replica:
             attributes["tinysvc.replica"] = incoming.replica
-        attributes |= {"http.response.status_code": incoming.status, "tinysvc.call.attempts": incoming.attempts}
+        attributes["tinysvc.call.attempts"] = incoming.attempts
+        status = incoming.rpc_code if self._over_rpc else incoming.status
+        attributes["rpc.status_code" if self._over_rpc else "http.response.status_code"] = status
         if incoming.status >= 400:
-            span.fail(str(incoming.status))
+            span.fail(str(status))
         span.end()
         return incoming
 
