@@ -12,7 +12,7 @@ import pytest
 
 from commands import served, tinysvc
 from system import descendants
-from tinysvc.server.cpu_slice import SHORT, shorten_slice
+from tinysvc.server.cpu_slice import SHORT, request_slice
 
 SERVICE = """
 from tinysvc import cpu_route, io_route
@@ -63,4 +63,4 @@ def test_unknown_system_has_no_short_slice(monkeypatch: pytest.MonkeyPatch, name
     monkeypatch.setattr(platform, "system", lambda: name)
     monkeypatch.setattr(platform, "machine", lambda: "vax")
     monkeypatch.setitem(sys.modules, "ctypes", None)  # it would be imported to ask
-    shorten_slice()
+    request_slice()

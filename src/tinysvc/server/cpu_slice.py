@@ -14,14 +14,17 @@ import struct
 SHORT = 100_000
 """Nanoseconds; the shortest that Linux takes."""
 
+USUAL = 0
+"""The slice that the system gives each thread."""
+
 _SETATTR = {"x86_64": 314, "aarch64": 274, "riscv64": 274}
 """The number of the system call."""
 
 _RESET_ON_FORK = 1  # children of this thread have the usual slice
 
 
-def shorten_slice() -> None:
-    """Request a short slice for this thread, unless the system has no slices or another policy or priority is set."""
+def request_slice(nanoseconds: int = SHORT) -> None:
+    """Request a slice for this thread, unless the system has no slices or another policy or priority is set."""
     number = _SETATTR.get(platform.machine()) if platform.system() == "Linux" else None
     if number is None or os.sched_getscheduler(0) != os.SCHED_OTHER:
         return
@@ -31,5 +34,5 @@ def shorten_slice() -> None:
     from ctypes import CDLL
 
     # struct sched_attr: its size, policy, flags, nice, priority, and three times, of which the first is the slice
-    attributes = struct.pack("=IIQiIQQQ", 48, os.SCHED_OTHER, _RESET_ON_FORK, nice, 0, SHORT, 0, 0)
+    attributes = struct.pack("=IIQiIQQQ", 48, os.SCHED_OTHER, _RESET_ON_FORK, nice, 0, nanoseconds, 0, 0)
     CDLL(None).syscall(number, 0, attributes, 0)

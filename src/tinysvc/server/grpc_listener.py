@@ -15,6 +15,7 @@ from ..core.optional_libraries import missing_library
 from ..core.settings import Settings
 from ..runtime.messages import Messages
 from ..service.plan import Plan
+from .cpu_sharing import CpuSharing
 from .sockets import socket_addresses
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class GrpcListener:
         self._sockets = sockets
         self._schema: RpcSchema
         self._server: RpcServer
+        self._sharing: CpuSharing
 
     def messages_of(self, plans: Sequence[Plan]) -> Mapping[Plan, Messages]:
         """The routes that are served by gRPC. ConfigurationError for a type that has no message."""
@@ -66,6 +68,7 @@ class GrpcListener:
         registry = None if metrics is None else metrics.registry
         self._server = RpcServer(running, self._schema.file_descriptor_set, self._settings, registry)
         await self._server.start(socket_addresses(self._sockets))
+        self._sharing = CpuSharing(lambda: self._server.calls.begun, has_workers=bool(running.pools))
 
     @property
     def addresses(self) -> list[str]:
@@ -86,4 +89,5 @@ class GrpcListener:
 
     async def drain(self, seconds: float) -> int:
         """Let the RPCs finish within `seconds`; then end them. Returns how many had not finished."""
+        self._sharing.close()
         return await self._server.drain(seconds)

@@ -33,7 +33,7 @@ from ..runtime.running_service import at_work
 from ..service.routes import Route
 from ..service.service import Service
 from .connections import Connections
-from .cpu_slice import shorten_slice
+from .cpu_slice import request_slice
 from .heartbeat import BEATS, Heartbeat
 from .sockets import grpc_sockets, listener_url, listening_sockets, metrics_sockets
 from .tls import Certificates, certificates
@@ -158,7 +158,7 @@ class Server:
             on_block = self._dashboard.own_process.note_block if self._dashboard is not None else None
             stack.enter_context(watched(asyncio.get_running_loop(), names_of(routes), on_block))
             if self.running.pools:
-                shorten_slice()
+                request_slice()
             try:
                 yield self.url
             finally:
