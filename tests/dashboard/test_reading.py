@@ -51,7 +51,7 @@ def test_reading_counts_only_errors_of_the_server_in_calls_by_grpc() -> None:
     service = FakeService()
     metrics, method = RpcMetrics(service.registry, []), SimpleNamespace(name="/shop.Shop/Buy")
     for status in (StatusCode.OK, StatusCode.NOT_FOUND, StatusCode.INTERNAL):
-        metrics.count(method, SimpleNamespace(status=status, begun=0.0))  # type: ignore[arg-type]
+        metrics.count(SimpleNamespace(method=method, status=status, begun=0.0))  # type: ignore[arg-type]
     found = service.reading().routes["RPC shop.Shop/Buy"]
     assert (found.times.count, found.errors) == (3, 1)
 

@@ -14,20 +14,28 @@ from tinysvc.core.log_records import SOURCE
 from tinysvc.core.requests import Peer
 from tinysvc.grpc.rpc_access_log import log_call
 from tinysvc.grpc.rpc_calls import OpenCall, RpcMethod
+from tinysvc.grpc.rpc_requests import header_lines
 
-TRACE = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 class FakeMethod:
     name = "/shop.Shop/Buy"
 
+    def request_of(self, call: OpenCall) -> Request:
+        return Request(
+            "POST", "/", headers=Headers(header_lines(call.metadata)), peer=Peer("", None, "http"), id="id-7"
+        )
+
+
+def ended_call(status: grpc.StatusCode) -> OpenCall:
+    method = cast(RpcMethod, FakeMethod())
+    return OpenCall(method, b"", None, (("traceparent", TRACE),), status=status)
+
 
 def test_line_of_a_call(caplog: pytest.LogCaptureFixture) -> None:
-    headers = Headers([(b"traceparent", TRACE)])
-    call = OpenCall(Request("POST", "/", headers=headers, peer=Peer("", None, "http"), id="id-7"))
-    call.status = grpc.StatusCode.NOT_FOUND
     with caplog.at_level(logging.INFO, "tinysvc.access"):
-        log_call(cast(RpcMethod, FakeMethod()), call)
+        log_call(ended_call(grpc.StatusCode.NOT_FOUND))
     (record,) = caplog.records
     assert record.getMessage().startswith("unix RPC shop.Shop/Buy NOT_FOUND, ")
     source: Any = vars(record)[SOURCE]
@@ -37,5 +45,7 @@ def test_line_of_a_call(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_nothing_is_logged_at_a_higher_level(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "tinysvc.access"):
-        log_call(cast(RpcMethod, FakeMethod()), OpenCall(Request("POST", "/")))
+        call = ended_call(grpc.StatusCode.OK)
+        log_call(call)
     assert caplog.records == []
+    assert call.made_request is None

@@ -95,7 +95,7 @@ async def test_cancelled_calls_leave_nothing(server: Server) -> None:
         for _ in range(2):
             for _ in range(max(1, CANCELS // 2 // 20)):
                 await asyncio.gather(*[give_up() for _ in range(20)])
-            await until(lambda: not calls.by_task and not calls.left)
+            await until(lambda: not calls.running and not calls.left)
             await until(lambda: all(pool.waiting == 0 for pool in server.running.pools))
             await until(lambda: all(pool.ready == pool.max_workers for pool in server.running.pools))
             gc.collect()
@@ -140,7 +140,7 @@ async def test_lost_connection_kills_the_job(server: Server, tmp_path: Path) -> 
     with await asyncio.to_thread(begun_call, address, method.path, message):
         await until(lambda: mark.exists() and mark.read_text() != "")
     await until(lambda: not is_alive(int(mark.read_text())))
-    await until(lambda: not rpc_of(server).calls.by_task)
+    await until(lambda: not rpc_of(server).calls.running)
 
 
 async def test_slow_reader_stops_the_generator(server: Server) -> None:
@@ -195,9 +195,9 @@ async def test_rapid_resets_are_bounded(server: Server) -> None:
     async with rpc_client(server) as client:
         while not attack.done():
             assert await client.call(rpc_app.hello, name="beside") == "hello beside"
-            most = max(most, len(calls.by_task))
+            most = max(most, calls.running)
         sent, _ = await attack
-        await until(lambda: not calls.by_task)
+        await until(lambda: not calls.running)
         assert await client.call(rpc_app.hello, name="after") == "hello after"
     assert sent > 0
     assert most <= 2 * STREAMS_AT_A_TIME

@@ -35,7 +35,7 @@ async def test_calls_are_counted_logged_and_shown(caplog: pytest.LogCaptureFixtu
         await until(lambda: "other began" in rpc_app.happened)
         call.cancel()
         assert server._grpc is not None
-        await until(lambda: not server._grpc._server.calls.by_task)  # type: ignore[union-attr]
+        await until(lambda: not server._grpc._server.calls.running)  # type: ignore[union-attr]
         found = await asyncio.to_thread(scrape, f"{server.url}/metrics")
         shown = reading_of(await server.snapshot(), 0.0).routes
         assert (shown["RPC rpc_app.RpcApp/Refused"].times.count, shown["RPC rpc_app.RpcApp/Refused"].errors) == (2, 1)

@@ -77,7 +77,7 @@ async def test_limits() -> None:
         )
         calls.message_bytes -= 1500
         running = [client.begin(rpc_app.stuck, {"name": "it"}) for _ in range(2)]
-        await until(lambda: len(calls.by_task) == 2)
+        await until(lambda: calls.running == 2)
         error = await client.error(rpc_app.big, data=b"x")
         assert (error.code(), error.details()) == (Code.UNAVAILABLE, "The server already handles 2 calls, its limit.")
         assert dict(error.trailing_metadata())["grpc-retry-pushback-ms"] == "1000"

@@ -23,7 +23,7 @@ async def test_newest_of_too_many_silent_calls_are_ended() -> None:
     silent = SilentCalls(30.0, 2)
     tasks = [asyncio.create_task(asyncio.sleep(60)) for _ in range(4)]
     for task in tasks:
-        silent.add(task)
+        silent.add(task, ())
     for _ in range(A_MOMENT):
         silent.look()
     assert len(silent) == 4

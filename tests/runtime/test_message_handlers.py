@@ -14,9 +14,9 @@ from tinysvc import Request, Response
 from tinysvc.binding.binder import Binder
 from tinysvc.binding.message_binder import MessageBinder
 from tinysvc.core.call_errors import BudgetExhausted
-from tinysvc.core.errors import BindingError
+from tinysvc.core.errors import BindingError, UnencodableResult
 from tinysvc.core.responses import Handler
-from tinysvc.runtime.message_handlers import message_handler
+from tinysvc.runtime.message_handlers import MessageFunction, message_handler
 from tinysvc.runtime.messages import Messages
 
 
@@ -105,3 +105,27 @@ async def test_deadline_of_the_client(resources: tuple[str, ...]) -> None:
     request.time_limit = monotonic() - 1
     with pytest.raises(BudgetExhausted):
         await handler_of(with_resource, "store")(request)
+
+
+@pytest.mark.asyncio
+async def test_function_of_a_message_alone_needs_no_request() -> None:
+    handler = handler_of(add)
+    assert isinstance(handler, MessageFunction)
+    assert handler.response_to(await handler.call(b'{"a": 1}')) == b"result 2"
+    for function in (plain, with_resource, numbers):
+        assert not isinstance(handler_of(function, *(["store"] if function is with_resource else [])), MessageFunction)
+
+
+def test_results_of_changing_types_are_checked() -> None:
+    handler = handler_of(add)
+    assert isinstance(handler, MessageFunction)
+    for _ in range(2):
+        assert handler.response_to(1) == b"result 1"
+        with pytest.raises(UnencodableResult, match="returned an iterator"):
+            handler.response_to(iter([1]))
+        response = handler.response_to(Response(2, headers={"x-a": "b"}))
+        assert isinstance(response, Response)
+        assert (response.content, response.headers) == (b"result 2", [("x-a", "b")])
+        error = handler.response_to(Response("none", 404))
+        assert isinstance(error, Response)
+        assert error.status == 404

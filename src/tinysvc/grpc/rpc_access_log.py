@@ -13,16 +13,16 @@ from typing import Any
 
 from ..core.log_records import SOURCE, RecordSource
 from ..core.trace_context import trace_of
-from .rpc_calls import OpenCall, RpcMethod
+from .rpc_calls import OpenCall
 
 log = logging.getLogger("tinysvc.access")
 
 
-def log_call(method: RpcMethod, call: OpenCall) -> None:
+def log_call(call: OpenCall) -> None:
     """Log a call that has ended."""
     if not log.isEnabledFor(logging.INFO):
         return
-    request, name = call.request, method.name.removeprefix("/")
+    request, name = call.request, call.method.name.removeprefix("/")
     seconds = perf_counter() - call.begun
     client = request.client
     fields: dict[str, Any] = {

@@ -18,21 +18,23 @@ from contextlib import asynccontextmanager
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
+from msgspec import Struct, field
+
 import grpc
 
 from ..core import forks
 from ..core.budget import Deadline, current
 from ..core.errors import HTTPError, TinysvcError
-from ..core.headers import Headers
 from ..core.request_context import owner_by_task
 from ..core.requests import Request
 from ..core.responses import MESSAGE, Handler, Response, close_content, problem_response
 from ..core.shutdown import DRAINED
 from ..core.tracebacks import author_traceback, indented, observe_error
+from ..runtime.message_handlers import MessageFunction
 from ..runtime.message_routes import MessageRoute
 from ..runtime.open_resources import is_closing
 from .rpc_errors import RpcStatus, status_of
-from .rpc_requests import header_lines, metadata_of, peer_of
+from .rpc_requests import Metadata, RpcRequest, metadata_of
 from .silent_calls import SilentCalls
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ LONGEST_HOLD = 0.25
 Context = Any
 """grpcio's context of an RPC (grpc.aio.ServicerContext)."""
 
-Behavior = Callable[[Any, Context], Awaitable[Any]]
+Behavior = Callable[..., Awaitable[Any]]
 """A function that grpcio calls for each RPC of a method."""
 
 
@@ -66,24 +68,36 @@ class RpcServing(Protocol):
     def url_for(self, handler: Callable[..., Any], /, **parameters: Any) -> str: ...
 
 
-class OpenCall:
-    """An RPC that runs."""
+class OpenCall(Struct, eq=False):
+    """An RPC that runs. Its request is made when it is asked for: a handler of messages alone needs none."""
 
-    __slots__ = ("begun", "is_ended", "request", "status")
+    method: RpcMethod
+    message: Any
+    context: Context
+    """None: the RPC has ended."""
+    metadata: Metadata
+    time_limit: float | None = None
+    """Point in time (`time.monotonic`) of the client's deadline."""
+    begun: float = field(default_factory=perf_counter)
+    status: grpc.StatusCode = Code.OK
+    is_ended: bool = False
+    """The server shuts down, and has cancelled it."""
+    made_request: RpcRequest | None = None
 
-    def __init__(self, request: Request) -> None:
-        self.request = request
-        self.begun = perf_counter()
-        self.status = Code.OK
-        self.is_ended = False  # the server shuts down, and has cancelled it
+    @property
+    def request(self) -> RpcRequest:
+        """Its request."""
+        if self.made_request is None:
+            self.made_request = self.method.request_of(self)
+        return self.made_request
 
-    def current_request(self) -> Request:
+    def current_request(self) -> RpcRequest:
         """The request that its task works for."""
         return self.request
 
 
 class OpenCalls:
-    """The RPCs that run, by their tasks, and the bytes of their messages.
+    """The RPCs that run, and the bytes of their messages. Those that run are in `owner_by_task`.
 
     Args:
         scheme: "https" with TLS, else "http".
@@ -95,12 +109,17 @@ class OpenCalls:
         self.scheme = scheme
         self.silent = silent
         self.max_bytes = max_bytes
-        self.by_task: dict[asyncio.Task[Any], OpenCall] = {}
         self.message_bytes = 0
         self.left: set[asyncio.Task[Any]] = set()  # tasks whose client has gone, and that may finish
         self.begun = 0  # calls since the start
+        self.ended = 0
         self.gate: asyncio.Event | None = None  # replies wait for it: see `hold_replies`
-        self.on_end: list[Callable[[RpcMethod, OpenCall], None]] = []  # metrics and the access log
+        self.on_end: list[Callable[[OpenCall], None]] = []  # metrics and the access log
+
+    @property
+    def running(self) -> int:
+        """How many run."""
+        return self.begun - self.ended
 
     @asynccontextmanager
     async def hold_replies(self) -> AsyncIterator[None]:
@@ -122,9 +141,9 @@ class OpenCalls:
 
     def end_all(self) -> None:
         """Cancel all RPCs, as the server shuts down: their clients get UNAVAILABLE and may go elsewhere."""
-        for task, call in list(self.by_task.items()):
-            if task not in self.left:
-                call.is_ended = True
+        for task, owner in list(owner_by_task.items()):
+            if isinstance(owner, OpenCall) and owner.method.calls is self and task not in self.left:
+                owner.is_ended = True
                 task.cancel(DRAINED)
 
 
@@ -161,17 +180,16 @@ class RpcMethod:
     ) -> None:
         self.name = f"/{route.messages.name}"
         self.route = route
+        self.calls = calls
         self._handler = _traced(route, serving)
         self._serving = serving
-        self._calls = calls
         self._fill = fill
-        self._path = route.plan.path
         self._served_by = NamedService(serving, route.messages.name)
 
     def method_handler(self) -> grpc.RpcMethodHandler:
         """The method, as grpcio takes it."""
         streams, plan = self.route.messages.streams, self.route.plan
-        behavior = self._stream() if streams else self._unary()
+        behavior = self._behavior()
         if plan.request_resources or plan.route.on_disconnect == "finish":
             behavior = self._apart(behavior, finishes=plan.route.on_disconnect == "finish")
         if self.route.messages.takes_stream:
@@ -180,57 +198,77 @@ class RpcMethod:
             make = grpc.unary_stream_rpc_method_handler if streams else grpc.unary_unary_rpc_method_handler
         return make(behavior)
 
+    def request_of(self, call: OpenCall) -> RpcRequest:
+        """A new request for a call."""
+        path, scheme = self.route.plan.path, self.calls.scheme
+        return RpcRequest(path, call.message, call.metadata, call.context, scheme, call.time_limit, self._served_by)
+
     # Behaviors: each is called in the task of an RPC
 
-    def _unary(self) -> Behavior:
-        begin, respond, end, calls = self._begin, self._respond, self._end, self._calls
+    def _behavior(self) -> Behavior:
+        """What most RPCs do. This is a hot path: a plain handler adds one coroutine to that of the author."""
+        calls, streams = self.calls, self.route.messages.streams
+        begin, end, fail, respond_to_error = self._begin, self._end, self._fail, self._serving.respond_to_error
+        start, finish = self._steps()
 
-        async def unary(message: Any, context: Context) -> bytes:
-            task = asyncio.current_task()
-            assert task is not None
-            call = begin(task, message, context)
+        async def behave(message: Any, context: Context, call: OpenCall | None = None) -> bytes:
+            task: Any = asyncio.current_task()
+            owner_by_task[task] = call = call or begin(task, message, context)
+            size = len(message) if type(message) is bytes else 0
+            calls.begun += 1
+            calls.message_bytes += size
             try:
-                response = await respond(call, message)
-                if calls.gate is not None:
+                try:
+                    if calls.message_bytes > calls.max_bytes:
+                        raise _too_much_memory()
+                    response = await start(call, message)
+                    if finish is not None:
+                        response = finish(response)
+                except BaseException as error:  # SystemExit, too: a handler must not end the server
+                    response = respond_to_error(error, call.request)
+                if forks.in_child:
+                    forks.end_child()
+                if calls.gate is not None and not streams:
                     await calls.gate.wait()
-                content = response.content
-                if response.content_type == MESSAGE and response.status == 200:
-                    if response.headers:
-                        context.set_trailing_metadata(metadata_of(response.headers))
-                    return content if type(content) is bytes else bytes(content)
-                await self._abort(call, context, response)
-                return b""  # not reached
+                if type(response) is bytes:
+                    return response
+                if streams or response.content_type != MESSAGE or response.status != 200:
+                    await self._send(call, context, response)
+                    return b""
+                if response.headers:
+                    context.set_trailing_metadata(metadata_of(response.headers))
+                return bytes(response.content)
             except BaseException as error:
-                await self._fail(task, call, context, error)
+                await fail(task, call, context, error)
                 raise
             finally:
-                end(task, call, message)
+                del owner_by_task[task]
+                calls.ended += 1
+                calls.message_bytes -= size
+                if calls.on_end or call.made_request is not None:
+                    end(call)
+                call.context = None
 
-        return unary
+        return behave
 
-    def _stream(self) -> Behavior:
-        begin, respond, end = self._begin, self._respond, self._end
+    def _steps(self) -> tuple[Callable[[OpenCall, Any], Awaitable[Any]], Callable[[Any], bytes | Response] | None]:
+        """How a call gets its response: a function that calls the handler, and one for the result of that."""
+        handler, fill = self._handler, self._fill
+        if isinstance(handler, MessageFunction) and fill is None:
+            call_function = handler.call
+            return lambda call, message: call_function(message), handler.response_to
+        if fill is None:
+            return lambda call, message: handler(call.request), None
 
-        async def stream(message: Any, context: Context) -> None:
-            task = asyncio.current_task()
-            assert task is not None
-            call = begin(task, message, context)
-            try:
-                response = await respond(call, message)
-                if response.content_type != MESSAGE or response.status != 200:
-                    await self._abort(call, context, response)
-                await self._send(call, context, response)
-            except BaseException as error:
-                await self._fail(task, call, context, error)
-                raise
-            finally:
-                end(task, call, message)
+        def start(call: OpenCall, message: Any) -> Awaitable[Response]:
+            fill(call.request, message)
+            return handler(call.request)
 
-        return stream
+        return start, None
 
     def _apart(self, behavior: Behavior, *, finishes: bool) -> Behavior:
         """`behavior` in a task of its own, which a cancelled RPC does not cancel while it must go on."""
-        calls = self._calls
+        calls = self.calls
 
         def ended(task: asyncio.Task[Any]) -> None:
             calls.left.discard(task)
@@ -238,72 +276,43 @@ class RpcMethod:
                 task.exception()  # the RPC has reported it, or has ended
 
         async def apart(message: Any, context: Context) -> Any:
-            if (own := asyncio.current_task()) is not None:
-                calls.silent.has_message(own)
-            task = asyncio.ensure_future(behavior(message, context))
+            call = self._begin(asyncio.current_task(), message, context)
+            call.request.detach()  # the RPC may end before its task
+            task = asyncio.ensure_future(behavior(message, context, call))
             task.add_done_callback(ended)
             try:
                 return await asyncio.shield(task)
             except asyncio.CancelledError:
                 if not task.done():
-                    call = calls.by_task.get(task)
                     calls.left.add(task)
-                    if not finishes and (call is None or not is_closing(call.request)):
+                    if not finishes and not is_closing(call.request):
                         task.cancel()
                 raise
 
-        if self.route.messages.streams:
-
-            async def apart_stream(message: Any, context: Context) -> None:
-                await apart(message, context)
-
-            return apart_stream
         return apart
 
     # Their steps
 
-    def _begin(self, task: asyncio.Task[Any], message: Any, context: Context) -> OpenCall:
-        calls = self._calls
-        headers = Headers(header_lines(context.invocation_metadata()))
-        peer = peer_of(context.peer(), calls.scheme)
-        request = Request("POST", self._path, "", headers, message, None, peer, "", self._served_by)
+    def _begin(self, task: Any, message: Any, context: Context) -> OpenCall:
+        metadata = self.calls.silent.has_message(task)
+        call = OpenCall(self, message, context, context.invocation_metadata() if metadata is None else metadata)
         seconds = context.time_remaining()
         if seconds is not None:
-            request.time_limit = monotonic() + seconds
-            current.set(Deadline(request.time_limit))
-        call = OpenCall(request)
-        calls.by_task[task] = owner_by_task[task] = call
-        calls.silent.has_message(task)
-        calls.begun += 1
-        if type(message) is bytes:
-            calls.message_bytes += len(message)
+            call.time_limit = monotonic() + seconds
+            current.set(Deadline(call.time_limit))
         return call
 
-    async def _respond(self, call: OpenCall, message: Any) -> Response:
-        """The response of the handler, or that to its error."""
-        calls, request = self._calls, call.request
-        try:
-            if calls.message_bytes > calls.max_bytes:
-                raise _too_much_memory()
-            if self._fill is not None:
-                self._fill(request, message)
-            response = await self._handler(request)
-        except BaseException as error:  # SystemExit, too: a handler must not end the server
-            response = self._serving.respond_to_error(error, request)
-        if forks.in_child:
-            forks.end_child()
-        return response
-
-    def _end(self, task: asyncio.Task[Any], call: OpenCall, message: Any) -> None:
-        calls = self._calls
-        del calls.by_task[task], owner_by_task[task]
-        if type(message) is bytes:
-            calls.message_bytes -= len(message)
-        for report in calls.on_end:
-            report(self, call)
+    def _end(self, call: OpenCall) -> None:
+        """Report the end of a call. Its request may live longer."""
+        for report in self.calls.on_end:
+            report(call)
+        if call.made_request is not None:
+            call.made_request.detach()
 
     async def _send(self, call: OpenCall, context: Context, response: Response) -> None:
-        """Send a stream of messages. Its headers go first: a client may wait for them."""
+        """Send an error, or a stream of messages. The headers of a stream go first: a client may wait for them."""
+        if response.content_type != MESSAGE or response.status != 200:
+            await self._abort(call, context, response)
         content = response.content
         try:
             await context.send_initial_metadata(metadata_of(response.headers))
@@ -345,7 +354,7 @@ class RpcMethod:
     async def _fail(self, task: asyncio.Task[Any], call: OpenCall, context: Context, error: BaseException) -> None:
         """Give the RPC a status if its end was not a response: it was cancelled, or the pool has dropped its job."""
         if isinstance(error, asyncio.CancelledError):
-            limit = call.request.time_limit
+            limit = call.time_limit
             is_late = limit is not None and limit <= monotonic()
             call.status = Code.DEADLINE_EXCEEDED if is_late else Code.CANCELLED
             if call.is_ended:

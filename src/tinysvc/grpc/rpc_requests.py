@@ -11,9 +11,11 @@ from base64 import b64decode, b64encode
 from binascii import Error as BadBase64
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from ..core.requests import Peer
+from ..core.headers import Headers
+from ..core.requests import Peer, Request
 
 KNOWN_PEERS = 4096
 """Peers whose address is kept as it was read: one for each connection."""
@@ -34,6 +36,68 @@ _OF_HTTP = frozenset(
 )
 _PREFIXES_OF_HTTP = ("access-control-", "content-security-", "cross-origin-", "grpc-", "permissions-policy", "x-frame-")
 """Headers that say something about HTTP's own matters, or to a browser, and names that belong to gRPC."""
+
+
+class RpcRequest(Request):
+    """The request of an RPC. Its headers and its peer are made when they are asked for: most handlers ask for neither.
+
+    Args:
+        path: Path of the route.
+        message: The message; for a method that takes a stream, the iterator over them.
+        metadata: The metadata that the client has sent.
+        context: grpcio's context of the RPC; None: the RPC has ended.
+        scheme: "https" with TLS, else "http".
+        time_limit: Point in time (`time.monotonic`) of the client's deadline.
+        served_by: As of a Request.
+    """
+
+    __slots__ = ("_context", "_metadata", "_scheme")
+
+    def __init__(
+        self,
+        path: str,
+        message: Any,
+        metadata: Metadata,
+        context: Any,
+        scheme: str,
+        time_limit: float | None,
+        served_by: Any,
+    ) -> None:
+        # As Request does it, without the attributes `headers` and `peer`: see __getattr__.
+        self.method = "POST"
+        self.raw_path = path
+        self.raw_query = ""
+        self._body = message
+        self._body_state = 0
+        self._query = None
+        self.path_params = None
+        self._id = ""
+        self.served_by = served_by
+        self.form_data = None
+        self.resources = None
+        self.on_disconnect = None
+        self.time_limit = time_limit
+        self._metadata = metadata
+        self._context = context
+        self._scheme = scheme
+
+    if not TYPE_CHECKING:  # it makes attributes that Request declares
+
+        def __getattr__(self, name: str) -> Any:
+            """Make an attribute that has no value yet."""
+            if name == "headers":
+                self.headers = made = Headers(header_lines(self._metadata))
+            elif name == "peer":
+                context, scheme = self._context, self._scheme
+                self.peer = made = Peer(None, None, scheme) if context is None else peer_of(context.peer(), scheme)
+            else:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            return made
+
+    def detach(self) -> None:
+        """Ask grpcio for the peer: it must not be asked once the RPC has ended, and code may keep the request."""
+        _ = self.peer
+        self._context = None
 
 
 def header_lines(metadata: Iterable[tuple[str, str | bytes]]) -> list[tuple[bytes, bytes]]:

@@ -171,7 +171,7 @@ class RpcServer:
             async with awake_timeout(max(MIN_STEP_TIME, seconds - last)):
                 await asyncio.shield(self._stopping)
         if not self._stopping.done():
-            unfinished = len(self.calls.by_task)
+            unfinished = self.calls.running
             self.calls.end_all()
             await self._server.stop(last)
         await self._stopping
@@ -251,8 +251,8 @@ class MethodTable:
         settings: Settings,
         with_message: Iterable[str],
     ) -> None:
-        self._get = handlers.get
-        self._with_message = frozenset(with_message)
+        self._waiting = {name: handlers[name] for name in with_message}  # those that wait for a message
+        self._others = {name: handler for name, handler in handlers.items() if name not in self._waiting}
         self._calls = calls
         self._max_calls, self._max_bytes = settings.max_connections, settings.max_body_memory
         self._too_many = _refusal(f"The server already handles {self._max_calls} calls, its limit.")
@@ -261,13 +261,15 @@ class MethodTable:
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
         """The handler of a method; None if there is no such method."""
         calls = self._calls
-        if len(calls.by_task) >= self._max_calls:
+        if calls.begun - calls.ended >= self._max_calls:
             return self._too_many
         if calls.message_bytes >= self._max_bytes:
             return self._too_big
-        handler = self._get(handler_call_details.method)
-        if handler_call_details.method in self._with_message and (task := asyncio.current_task()) is not None:
-            calls.silent.add(task)
+        method = handler_call_details.method
+        if (handler := self._waiting.get(method)) is None:
+            return self._others.get(method)
+        if (task := asyncio.current_task()) is not None:
+            calls.silent.add(task, handler_call_details.invocation_metadata)
         return handler
 
 

@@ -10,6 +10,8 @@ import asyncio
 import gc
 from typing import Any
 
+from .rpc_requests import Metadata
+
 LOOK = 0.2
 """Seconds between two looks at them."""
 
@@ -29,42 +31,45 @@ class SilentCalls:
     """
 
     def __init__(self, timeout: float, most: int) -> None:
-        self._looks: dict[asyncio.Task[Any], int] = {}  # the oldest first
+        self._metadata: dict[asyncio.Task[Any], Metadata] = {}  # of each; the oldest first
+        self._looks: dict[asyncio.Task[Any], int] = {}  # at those that were there at the last look
         self._last = max(A_MOMENT, int(timeout / LOOK)) if timeout else 0
         self._most = most
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
-        return len(self._looks)
+        return len(self._metadata)
 
-    def add(self, task: asyncio.Task[Any]) -> None:
+    def add(self, task: asyncio.Task[Any], metadata: Metadata) -> None:
         """An RPC begins."""
-        self._looks[task] = 0
+        self._metadata[task] = metadata
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(LOOK, self.look)
 
-    def has_message(self, task: asyncio.Task[Any]) -> None:
-        """Its message has arrived."""
-        self._looks.pop(task, None)
+    def has_message(self, task: asyncio.Task[Any]) -> Metadata | None:
+        """Its message has arrived. Returns its metadata; None if it was not silent."""
+        return self._metadata.pop(task, None)
 
     def look(self) -> None:
         """End those that are silent for too long, or too many."""
         counted = 0
         ended: list[asyncio.Task[Any]] = []
-        for task, looks in list(self._looks.items()):
+        before, self._looks = self._looks, {}
+        for task in list(self._metadata):
             if task.done():  # its client has disconnected
-                del self._looks[task]
+                del self._metadata[task]
                 continue
+            looks = before.get(task, 0)
             self._looks[task] = looks + 1
             counted += looks >= A_MOMENT
             if (looks >= self._last > 0) or (looks >= A_MOMENT and counted > self._most):
-                del self._looks[task]
+                del self._metadata[task], self._looks[task]
                 ended.append(task)
         if ended:
             _end(ended)
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(LOOK, self.look) if self._looks else None
+        self._timer = asyncio.get_running_loop().call_later(LOOK, self.look) if self._metadata else None
 
 
 def _end(tasks: list[asyncio.Task[Any]]) -> None:

@@ -7,7 +7,7 @@ worker: see cpu_endpoints.py.
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from ..core.requests import Request
 from ..core.responses import MESSAGE, Handler, Response
 from ..core.threads import in_thread
 from .limits import within_time
-from .messages import Messages, message_response, whole_message
+from .messages import Messages, check_is_whole, message_response, whole_message
 
 _END: Any = object()
 
@@ -43,14 +43,7 @@ def message_handler(
     encode = messages.codec.encode_result
     is_coroutine = inspect.iscoroutinefunction(function)
     if is_coroutine and binder.takes_only_message and not messages.streams:
-        decode = binder.decode
-
-        async def handle_message(request: Request) -> Response:
-            if request.time_limit is not None and not request.is_timed:
-                return await within_time(handle_message, request)
-            return whole_message(encode, await function(**decode(await request.body())))
-
-        return handle_message
+        return MessageFunction(function, binder.decode, encode)
 
     makes_stream = inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function)
 
@@ -64,6 +57,48 @@ def message_handler(
         return await _begin_stream(messages, result) if messages.streams else whole_message(encode, result)
 
     return handle
+
+
+class MessageFunction:
+    """The handler of a coroutine function that takes nothing but fields of the message, and returns one message.
+
+    Code that has a message and needs no request calls the two steps itself: `response_to(await call(message))`.
+
+    Args:
+        function: The author's function.
+        decode: Reads the message.
+        encode: Writes the result.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Awaitable[Any]],
+        decode: Callable[[bytes], dict[str, Any]],
+        encode: Callable[[Any], bytes],
+    ) -> None:
+        self._function = function
+        self._decode = decode
+        self._encode = encode
+        self._last_type: type = type(None)  # of a result that is a plain value
+
+    def call(self, message: bytes) -> Awaitable[Any]:
+        """Call the function. BindingError for a message that does not fit."""
+        return self._function(**self._decode(message))
+
+    def response_to(self, result: Any) -> bytes | Response:
+        """The message of a result, or its Response."""
+        if type(result) is not self._last_type:
+            if isinstance(result, Response):
+                return whole_message(self._encode, result)
+            check_is_whole(result)
+            self._last_type = type(result)
+        return self._encode(result)
+
+    async def __call__(self, request: Request) -> Response:
+        if request.time_limit is not None and not request.is_timed:
+            return await within_time(self, request)
+        response = self.response_to(await self.call(await request.body()))
+        return message_response(response) if isinstance(response, bytes) else response
 
 
 async def _begin_stream(messages: Messages, result: Any) -> Response:

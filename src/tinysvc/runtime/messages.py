@@ -59,12 +59,17 @@ def whole_message(encode: Callable[[Any], bytes], result: Any) -> Response:
     """The response with the message of a result. A result that is a Response gives it headers, or is an error."""
     if isinstance(result, Response):
         return _response_of(result, lambda content: whole_message(encode, content))
+    check_is_whole(result)
+    return message_response(encode(result))
+
+
+def check_is_whole(result: Any) -> None:
+    """UnencodableResult for an iterator."""
     if isinstance(result, (Iterator, AsyncIterator)):
         raise UnencodableResult(
             "the handler returned an iterator, but by its annotation it returns one value; annotate it with what it "
             "yields, as in -> Iterator[int]"
         )
-    return message_response(encode(result))
 
 
 def _response_of(result: Response, respond: Callable[[Any], Response]) -> Response:
