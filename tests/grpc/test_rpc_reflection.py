@@ -56,6 +56,8 @@ async def test_reflection() -> None:
             reflection_pb2.ServerReflectionRequest(file_containing_symbol="grpc.reflection.v1.ServerReflection")
         )
         assert (await stream.read()).HasField("file_descriptor_response")
+        await stream.write(reflection_pb2.ServerReflectionRequest(file_containing_symbol="google.rpc.ErrorInfo"))
+        assert (await stream.read()).HasField("file_descriptor_response")
         assert server._grpc is not None
         assert await server._grpc.drain(20) == 0  # the open stream does not hold it up
         assert await stream.code() is grpc.StatusCode.UNAVAILABLE

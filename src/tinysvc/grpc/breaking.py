@@ -1,13 +1,14 @@
 """Which changes of a .proto file break clients that were made from the file before: the table `RULES`.
 
 The names are those of buf's rules where buf has the rule. Only what a client notices counts: what travels, the names in
-JSON and in reflection, and a value that older clients cannot send. A removed field whose number is reserved breaks no
-client.
+JSON and in reflection, and a value that older clients cannot send. A removed field breaks no client if its number and
+its name are reserved. All that buf refuses in its category WIRE_JSON is refused here, but for options of fields and
+methods: tinysvc prints none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from typing import NamedTuple
 
 from .proto_file import ProtoFile, ProtoMessage, ProtoMethod
@@ -108,6 +109,15 @@ def _deleted_fields(before: ProtoFile, after: ProtoFile) -> Iterator[str]:
                 yield f"{old.name}.{field.name} is gone, and its number {field.number} is not reserved"
 
 
+def _deleted_field_names(before: ProtoFile, after: ProtoFile) -> Iterator[str]:
+    for old, new in _messages(before, after):
+        numbers = {each.number for each in new.fields}
+        names = {each.name for each in new.fields} | new.reserved.names
+        for field in old.fields:
+            if field.number not in numbers and field.name not in names:
+                yield f"{old.name}.{field.name} is gone, and its name is not reserved"
+
+
 def _field_names(before: ProtoFile, after: ProtoFile) -> Iterator[str]:
     for old, new in _messages(before, after):
         names = {each.number: each.name for each in new.fields}
@@ -188,6 +198,12 @@ def _reserved(before: ProtoFile, after: ProtoFile) -> Iterator[str]:
         for number in sorted(old.reserved.numbers - new.reserved.numbers):
             now = f"is that of {used[number]}" if number in used else "is free"
             yield f"{old.name}: the number {number} was reserved, and {now}"
+        yield from _free_names(old.name, old.reserved.names, new.reserved.names, {each.name for each in new.fields})
+
+
+def _free_names(place: str, old: Set[str], new: Set[str], used: Set[str]) -> Iterator[str]:
+    for name in sorted(old - new):
+        yield f"{place}: the name {name} was reserved, and is {'used again' if name in used else 'free'}"
 
 
 def _deleted_values(before: ProtoFile, after: ProtoFile) -> Iterator[str]:
@@ -198,6 +214,16 @@ def _deleted_values(before: ProtoFile, after: ProtoFile) -> Iterator[str]:
         for value, number in old.values.items():
             if number not in numbers:
                 yield f"{name}.{value} is gone, and its number {number} is not reserved"
+
+
+def _deleted_value_names(before: ProtoFile, after: ProtoFile) -> Iterator[str]:
+    for name, old in before.enums.items():
+        if (new := after.enums.get(name)) is None:
+            continue
+        numbers, names = set(new.values.values()), {*new.values, *new.reserved.names}
+        for value, number in old.values.items():
+            if number not in numbers and value not in names:
+                yield f"{name}.{value} is gone, and its name is not reserved"
 
 
 def _value_names(before: ProtoFile, after: ProtoFile) -> Iterator[str]:
@@ -215,6 +241,7 @@ def _reserved_values(before: ProtoFile, after: ProtoFile) -> Iterator[str]:
         if (new := after.enums.get(name)) is not None:
             for number in sorted(old.reserved.numbers - new.reserved.numbers):
                 yield f"{name}: the number {number} was reserved, and is not any more"
+            yield from _free_names(name, old.reserved.names, new.reserved.names, set(new.values))
 
 
 RULES = (
@@ -226,15 +253,17 @@ RULES = (
     Rule("RPC_SAME_CLIENT_STREAMING", "whether a method takes a stream", _client_streams),
     Rule("RPC_SAME_SERVER_STREAMING", "whether a method returns a stream", _server_streams),
     Rule("FIELD_NO_DELETE_UNLESS_NUMBER_RESERVED", "a field, if its number is free afterwards", _deleted_fields),
+    Rule("FIELD_NO_DELETE_UNLESS_NAME_RESERVED", "a field, if its name is free afterwards", _deleted_field_names),
     Rule("FIELD_SAME_NAME", "the name of a number", _field_names),
     Rule("FIELD_SAME_NUMBER", "the number of a name", _field_numbers),
     Rule("FIELD_SAME_TYPE", "the type of a field", _field_types),
     Rule("FIELD_SAME_CARDINALITY", "whether a field has one value, a list or a map", _cardinality),
     Rule("FIELD_SAME_ONEOF", "the oneof of a field", _oneofs),
     Rule("FIELD_NO_NEW_REQUIRED", "what a client must send (buf has no such rule)", _new_required),
-    Rule("RESERVED_MESSAGE_NO_DELETE", "the reserved numbers of a message", _reserved),
+    Rule("RESERVED_MESSAGE_NO_DELETE", "the reserved numbers and names of a message", _reserved),
     Rule("ENUM_VALUE_NO_DELETE_UNLESS_NUMBER_RESERVED", "a value, if its number is free afterwards", _deleted_values),
+    Rule("ENUM_VALUE_NO_DELETE_UNLESS_NAME_RESERVED", "a value, if its name is free afterwards", _deleted_value_names),
     Rule("ENUM_VALUE_SAME_NAME", "the name of the number of a value", _value_names),
-    Rule("RESERVED_ENUM_NO_DELETE", "the reserved numbers of an enum", _reserved_values),
+    Rule("RESERVED_ENUM_NO_DELETE", "the reserved numbers and names of an enum", _reserved_values),
 )
 """What must not change."""

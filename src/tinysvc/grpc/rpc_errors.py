@@ -12,17 +12,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import cache
 from typing import Any, NamedTuple
-
-from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
-from google.protobuf.descriptor_pool import DescriptorPool
-from google.protobuf.message_factory import GetMessageClass
 
 import grpc
 
 from ..client.rpc_statuses import DETAILS, KEPT_HEADERS
 from ..core.responses import PROBLEM, Response
+from .rpc_details import detail_classes
 from .rpc_requests import Metadata, metadata_of
 
 Code = grpc.StatusCode
@@ -131,7 +127,7 @@ def _details(
     kept: Mapping[str, str],
 ) -> bytes:
     """A google.rpc.Status, encoded."""
-    kinds = _messages()
+    kinds = detail_classes()
     reason = str(problem.get("type", "")).removeprefix("urn:tinysvc:")
     info = {"status": str(status)}
     for name in ("request_id", "started"):
@@ -157,59 +153,3 @@ def _details(
     ]
     encoded: bytes = kinds["Status"](code=code.value[0], message=message, details=packed).SerializeToString()
     return encoded
-
-
-# The messages of google.rpc, in a pool of their own: the package googleapis-common-protos may register the same names
-
-_FIELDS: dict[str, list[tuple[str, str, bool]]] = {
-    "Any": [("type_url", "string", False), ("value", "bytes", False)],
-    "Duration": [("seconds", "int64", False), ("nanos", "int32", False)],
-    "Status": [("code", "int32", False), ("message", "string", False), ("details", "Any", True)],
-    "FieldViolation": [("field", "string", False), ("description", "string", False)],
-    "BadRequest": [("field_violations", "FieldViolation", True)],
-    "RetryInfo": [("retry_delay", "Duration", False)],
-    "ErrorInfo": [("reason", "string", False), ("domain", "string", False)],
-}
-"""Name, type and whether it is repeated, of each field in the order of its number (google/rpc/error_details.proto)."""
-
-_TYPES = {
-    "string": FieldDescriptorProto.TYPE_STRING,
-    "bytes": FieldDescriptorProto.TYPE_BYTES,
-    "int32": FieldDescriptorProto.TYPE_INT32,
-    "int64": FieldDescriptorProto.TYPE_INT64,
-}
-
-
-@cache
-def _messages() -> dict[str, Any]:
-    """The classes of the messages by name. Made for the first error."""
-    file = FileDescriptorProto(name="google/rpc/status.proto", package="google.rpc", syntax="proto3")
-    for name, fields in _FIELDS.items():
-        message = file.message_type.add(name=name)
-        for number, (field, kind, is_repeated) in enumerate(fields, 1):
-            added = message.field.add(name=field, number=number)
-            added.label = FieldDescriptorProto.LABEL_REPEATED if is_repeated else FieldDescriptorProto.LABEL_OPTIONAL
-            if kind in _TYPES:
-                added.type = _TYPES[kind]
-            else:
-                added.type, added.type_name = FieldDescriptorProto.TYPE_MESSAGE, f".google.rpc.{kind}"
-    _add_metadata(file)
-    pool = DescriptorPool()
-    pool.Add(file)
-    return {name: GetMessageClass(pool.FindMessageTypeByName(f"google.rpc.{name}")) for name in _FIELDS}
-
-
-def _add_metadata(file: FileDescriptorProto) -> None:
-    """`map<string, string> metadata = 3` of ErrorInfo."""
-    message = next(each for each in file.message_type if each.name == "ErrorInfo")
-    entry = message.nested_type.add(name="MetadataEntry")
-    entry.options.map_entry = True
-    for number, name in enumerate(("key", "value"), 1):
-        entry.field.add(name=name, number=number, type=_TYPES["string"], label=FieldDescriptorProto.LABEL_OPTIONAL)
-    message.field.add(
-        name="metadata",
-        number=3,
-        type=FieldDescriptorProto.TYPE_MESSAGE,
-        type_name=".google.rpc.ErrorInfo.MetadataEntry",
-        label=FieldDescriptorProto.LABEL_REPEATED,
-    )

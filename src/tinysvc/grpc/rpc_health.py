@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from typing import Any
 
 from grpc_health.v1 import health_pb2
 
@@ -45,10 +46,14 @@ class Health:
     def handlers(self) -> dict[str, grpc.RpcMethodHandler]:
         """The methods by their full names."""
         read, write = health_pb2.HealthCheckRequest.FromString, _Response.SerializeToString
-        return {
+        handlers = {
             f"/{SERVICE}/Check": grpc.unary_unary_rpc_method_handler(self._check, read, write),
             f"/{SERVICE}/Watch": grpc.unary_stream_rpc_method_handler(self._streams.around(self._watch), read, write),
         }
+        if hasattr(health_pb2, "HealthListRequest"):  # older versions of the library have no List
+            read, write = health_pb2.HealthListRequest.FromString, health_pb2.HealthListResponse.SerializeToString
+            handlers[f"/{SERVICE}/List"] = grpc.unary_unary_rpc_method_handler(self._list, read, write)
+        return handlers
 
     def _status(self, service: str) -> int:
         if service not in self._services:
@@ -60,6 +65,10 @@ class Health:
         if status == _Response.SERVICE_UNKNOWN:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"This server has no service {request.service!r:.200}.")
         return _Response(status=status)
+
+    async def _list(self, request: Any, context: Context) -> Any:
+        statuses = {name: _Response(status=self._status(name)) for name in self._services}
+        return health_pb2.HealthListResponse(statuses=statuses)
 
     async def _watch(self, request: health_pb2.HealthCheckRequest, context: Context) -> None:
         last = None

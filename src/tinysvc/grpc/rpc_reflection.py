@@ -1,4 +1,4 @@
-"""Reflection: clients such as grpcurl read the services and their types from the server.
+"""Reflection: clients such as grpcurl read the services and their types from the server, and the details of errors.
 
 Two versions with equal messages are served: v1, and v1alpha for older clients. The library has only v1alpha.
 """
@@ -17,6 +17,7 @@ from grpc_reflection.v1alpha.reflection import aio
 import grpc
 
 from .endless_streams import EndlessStreams
+from .rpc_details import detail_files
 from .rpc_health import SERVICE as HEALTH
 
 VERSIONS = ("v1", "v1alpha")
@@ -53,7 +54,9 @@ def _pool_of(descriptors: bytes) -> DescriptorPool:
     health, alpha = FileDescriptorProto(), FileDescriptorProto()
     health_pb2.DESCRIPTOR.CopyToProto(health)
     reflection_pb2.DESCRIPTOR.CopyToProto(alpha)
-    for file in (*files, health, alpha, _version_1(alpha)):
+    known = {file.name for file in files}
+    details = [file for file in detail_files() if file.name not in known]
+    for file in (*files, *details, health, alpha, _version_1(alpha)):
         pool.Add(file)
     return pool
 
