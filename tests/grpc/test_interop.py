@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -179,7 +179,13 @@ def test_connect_with_nodes_http2(interop: Interop) -> None:
     includes = Path(protoc.__file__).parent / "_proto"
     files = ["--include_imports", f"--descriptor_set_out={descriptors}", "rpc_app.proto"]
     assert protoc.main(["protoc", f"-I{interop.folder}", f"-I{includes}", *files]) == 0
-    found = run(node, SUPPORT / "rpc_connect.mjs", descriptors, interop.address, NODE_PATH=FOLDER / "node_modules")
+    found = run(
+        node,
+        SUPPORT / "rpc_connect.mjs",
+        descriptors,
+        interop.address,
+        variables={"NODE_PATH": FOLDER / "node_modules"},
+    )
     info = "google.rpc.ErrorInfo"
     assert json.loads(found) == {
         "hello": "hello Adahello Ada",
@@ -209,9 +215,9 @@ def test_connect_with_nodes_http2(interop: Interop) -> None:
 # Programs that read the types from the server
 
 
-def run(*words: str | Path, exit_code: int = 0, **variables: str | Path) -> str:
+def run(*words: str | Path, exit_code: int = 0, variables: Mapping[str, str | Path] | None = None) -> str:
     """What a program prints."""
-    environment = {**os.environ, "PATH": SEARCHED, **{name: str(value) for name, value in variables.items()}}
+    environment = {**os.environ, "PATH": SEARCHED, **{name: str(value) for name, value in (variables or {}).items()}}
     ran = subprocess.run([*map(str, words)], env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert ran.returncode == exit_code, f"{words}: {ran.returncode}\n{ran.stdout}\n{ran.stderr}"
     return ran.stdout + ran.stderr
@@ -334,8 +340,14 @@ def go_client(interop: Interop) -> Path:
     assert protoc.main(["protoc", *paths, *plugins, *outputs, "rpc_app.proto"]) == 0
     cache = {"GOCACHE": FOLDER / "go-cache"} if FOLDER.exists() else {}
     path = f"{interop.folder / 'go'}{os.pathsep}{GO_LIBRARIES}"
-    variables = {"GO111MODULE": "off", "GOPATH": path, "GOFLAGS": "", "GOTOOLCHAIN": "local", **cache}
-    run(go, "build", "-o", interop.folder / "go_client", "client/main", **variables)
+    variables: dict[str, str | Path] = {
+        "GO111MODULE": "off",
+        "GOPATH": path,
+        "GOFLAGS": "",
+        "GOTOOLCHAIN": "local",
+        **cache,
+    }
+    run(go, "build", "-o", interop.folder / "go_client", "client/main", variables=variables)
     return interop.folder / "go_client"
 
 
