@@ -102,6 +102,13 @@ def test_dropped_lines_are_counted_where_they_are_missing(log: Log) -> None:
     assert log.writer.dropped == dropped
 
 
+def test_one_dropped_line_is_reported_as_one(log: Log) -> None:
+    log.writer._drop()
+    log.log_lines(range(1))
+    (report,) = (line for line in log.lines(lambda lines: len(lines) == 2) if not line.startswith("line "))
+    assert report.startswith("1 line of the log was dropped here")
+
+
 def test_long_line_is_written_whole() -> None:
     log = Log(max_queued=100_000)
     log.logger.warning("x" * 50_000)

@@ -124,7 +124,8 @@ class LogWriter(logging.Handler):
     def _report_dropped(self) -> None:
         """Queue a line with the number of dropped lines. It stands where they are missing."""
         count, self._unreported = self._unreported, 0
-        text = "%d lines of the log were dropped here: its reader is too slow, or was gone"
+        lines = "line of the log was" if count == 1 else "lines of the log were"
+        text = f"%d {lines} dropped here: its reader is too slow, or was gone"
         record = logging.LogRecord(log.name, logging.WARNING, __file__, 0, text, (count,), None)
         with suppress(Exception):  # of the author's formatter
             self._append(_encoded(self.format(record)))
