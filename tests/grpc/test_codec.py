@@ -175,6 +175,9 @@ def test_items_of_a_stream_and_no_result() -> None:
     assert streamed.codec.decode_item(streamed.codec.encode_item(Line("a", 1))) == Line("a", 1)
     assert empty.codec.encode_result(None) == b""
     assert empty.codec.decode_result(b"") is None
+    assert empty.codec.decode_arguments(b"") == empty.codec.decode_arguments(b"\x08\x01") == {}
+    with pytest.raises(BadMessage, match="no message of this method"):
+        empty.codec.decode_arguments(b"\xff")
     with pytest.raises(UnencodableResult, match="its annotation says None"):
         empty.codec.encode_result(7)
 
@@ -187,6 +190,19 @@ def test_result_that_does_not_fit_the_annotation() -> None:
         codec.decode_result(codec.encode_result({"sku": "a", "count": 0}))
     with pytest.raises(UnreadableReply, match="no message of this method"):
         codec.decode_result(b"\xff")
+    with pytest.raises(UnreadableReply, match="no message of this method"):
+        codec_of(int).decode_result(b"\xff")
+    with pytest.raises(UnreadableReply, match="value: 7 is no value of Kind"):
+        codec_of(Kind).decode_result(b"\x08\x07")
+
+
+def test_lists_inside_each_other_beyond_the_loops_of_a_function() -> None:
+    annotation, value = list[int], [1]
+    for _ in range(25):
+        annotation, value = list[annotation], [value]  # type: ignore[valid-type, list-item]
+    codec = codec_of(annotation)
+    assert codec.decode_arguments(codec.encode_arguments({"value": value})) == {"value": value}
+    assert codec.decode_result(codec.encode_result(value)) == value
 
 
 @dataclass

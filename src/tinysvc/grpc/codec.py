@@ -1,38 +1,40 @@
 """The codec of one method: arguments and results as messages, and back.
 
-    decode:  bytes -> message class -> plain value (message_readers.py) -> msgspec or pydantic -> argument
-    encode:  result -> msgspec or core/encoding.py -> plain value (message_writers.py) -> message class -> bytes
+    decode:  bytes -> message -> argument (object_readers.py), for types that a message checks completely
+             bytes -> message -> plain value (message_readers.py) -> msgspec or pydantic -> argument, for others
+    encode:  result -> fields (object_writers.py) -> message -> bytes
+             result -> msgspec or core/encoding.py -> plain value -> fields (message_writers.py) -> message -> bytes
 
-msgspec and pydantic check the values as they check JSON: constraints, tags, `__post_init__` and all. What protobuf adds
-are the types of its fields.
+msgspec and pydantic check plain values as they check JSON: constraints, tags, `__post_init__` and all. Protobuf adds
+the types of its fields. Whatever the direct way refuses goes by plain values, which find a fault and its place.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from functools import cached_property, partial
-from operator import attrgetter
+from functools import cached_property
 from typing import Any, NamedTuple, get_args
 
 import msgspec
-import orjson
 from google.protobuf.message import DecodeError, EncodeError
 
-from ..binding.aliases import decode_hook, readable_fields, without_aliases
+from ..binding.aliases import without_aliases
 from ..binding.annotations import hints_of, holds_model, signature_of, without_annotated
-from ..binding.json_bodies import decoders_of
-from ..binding.markers import ApiKey, marker_in, unauthorized
-from ..binding.mismatches import mismatches
 from ..binding.replies import UnreadableReply
 from ..binding.results import is_stream
 from ..core.encoding import to_plain
 from ..core.errors import UnencodableResult
 from ..core.responses import Response
 from .descriptors import message_class
+from .function_source import Unfit
 from .message_errors import BadMessage
 from .message_readers import Readers, Unreadable
 from .message_writers import Unwritable, Writers
+from .object_readers import ObjectReader
+from .object_writers import ObjectWriter
+from .plain_arguments import Converter, ModelReader, Parameter, PlainArguments
+from .plain_classes import REQUIRED
 from .shapes import KEEP, Leaf, MessageShape, contains_itself
 
 MAX_DEPTH = 100
@@ -139,24 +141,28 @@ class Codec:
 
 
 class Messages:
-    """The messages of one shape, to and from plain values."""
+    """The messages of one shape."""
 
     def __init__(self, shape: MessageShape, parts: Parts) -> None:
         self._class = message_class(parts.files, f"{parts.package}.{shape.name}")
-        self._read = Readers().message(shape)
-        self._write = Writers(parts.files).message(shape)
+        self.parse: Callable[[bytes | memoryview], Any] = self._class.FromString
+        """The message of its bytes. DecodeError."""
         self._shape, self._files = shape, parts.files
-        self._is_deep = contains_itself(shape)
 
-    def plain(self, data: bytes | memoryview) -> Any:
-        """The plain value of a message. DecodeError or Unreadable."""
-        return self._read(self._class.FromString(data))
+    @cached_property
+    def read_plain(self) -> Callable[[Any], Any]:
+        """The plain value of a message. Unreadable."""
+        return Readers().message(self._shape)
+
+    def bytes_with(self, fields: dict[str, Any]) -> bytes:
+        """The message with these fields. TypeError or ValueError if it refuses one."""
+        return self._class(**fields).SerializeToString()  # type: ignore[no-any-return]
 
     def bytes_of(self, plain: Any) -> bytes:
         """The message of a plain value. Unwritable."""
         found = self._write(plain)
         try:
-            data: bytes = self._class(**found).SerializeToString()
+            data = self.bytes_with(found)
             if self._is_deep and len(data) > MAX_DEPTH:
                 self._class.FromString(data)  # protobuf writes what it does not read
         except (TypeError, ValueError) as error:
@@ -169,63 +175,68 @@ class Messages:
         return data
 
     @cached_property
+    def _write(self) -> Callable[[Any], Any]:
+        return Writers(self._files).message(self._shape)
+
+    @cached_property
+    def _is_deep(self) -> bool:
+        return contains_itself(self._shape)
+
+    @cached_property
     def _write_checked(self) -> Callable[[Any], Any]:
         """Finds the place of a value that the message class refuses."""
         return Writers(self._files, checks_all=True).message(self._shape)
 
 
 class Arguments:
-    """The request of a method."""
+    """The request of a method.
+
+    Parameters whose types a message checks completely are read by one function, the others as plain values.
+    """
 
     def __init__(self, parts: Parts) -> None:
-        self._messages = Messages(parts.request, parts)
         self._function = parts.function
-        annotations = dict[str, Any]()
-        self._defaults = dict[str, Any]()
-        self._models = dict[str, _ModelReader]()
-        self._keys = dict[str, ApiKey]()
+        self._messages, self._files = Messages(parts.request, parts), parts.files
         parameters = parameters_of(parts)
-        for slot in parts.request.slots:
-            name = str(slot.key)
-            if name not in parameters:
-                continue
-            annotation, default = parameters[name]
-            annotations[name] = annotation
-            if holds_model(annotation):
-                self._models[name] = _ModelReader(annotation)
-                annotations[name] = Any
-            if default is not inspect.Parameter.empty:
-                self._defaults[name] = default
-            elif isinstance(marker := marker_in(annotation), ApiKey):
-                self._keys[name] = marker
-        is_direct = len(annotations) == len(parts.request.slots) and all(
-            _is_direct(each) for each in annotations.values()
-        )
-        self._convert = None if is_direct else _Converter(annotations, self._defaults)
+        self._parameters = [
+            Parameter(slot, *parameters[str(slot.key)]) for slot in parts.request.slots if slot.key in parameters
+        ]
+        self._read, rest = reader_of(self._parameters)
+        self._read_rest = PlainArguments(rest).read if rest else None
 
     def decode(self, data: bytes | memoryview) -> dict[str, Any]:
+        if not data and not self._parameters:
+            return {}
         try:
-            plain = self._messages.plain(data)
+            message = self._messages.parse(data)
+            arguments = self._read(message)
+        except Exception:
+            arguments = None
+        if arguments is None:
+            return self._decode_as_plain(data)
+        return arguments if self._read_rest is None else arguments | self._read_rest(message)
+
+    @cached_property
+    def _all(self) -> PlainArguments:
+        return PlainArguments(self._parameters)
+
+    def _decode_as_plain(self, data: bytes | memoryview) -> dict[str, Any]:
+        """The same as `decode`, slowly, with every fault and its place."""
+        try:
+            message = self._messages.parse(data)
         except DecodeError as error:
             raise BadMessage([("$", f"the request is no message of this method: {error}")]) from None
-        except Unreadable as error:
-            raise BadMessage([(error.place, error.detail)]) from None
-        if self._keys:
-            self._check_keys(plain)
-        if self._convert is None:
-            return {**self._defaults, **plain} if self._defaults else plain
-        arguments = self._convert(plain)
-        for name, read in self._models.items():
-            if name in plain:
-                arguments[name] = read(plain[name], name)
-        return arguments
-
-    def _check_keys(self, plain: Mapping[str, Any]) -> None:
-        for name, marker in self._keys.items():
-            if not plain.get(name):
-                raise unauthorized(marker, "field", name)
+        return self._all.read(message)
 
     def encode(self, arguments: Mapping[str, Any]) -> bytes:
+        if self._writers is not None and self._required <= arguments.keys():
+            try:
+                fields = dict[str, Any]()
+                for name, value in arguments.items():
+                    fields |= self._writers[name](value)
+                return self._messages.bytes_with(fields)
+            except Exception:
+                pass
         try:
             return self._messages.bytes_of({name: plain_value(each) for name, each in arguments.items()})
         except Unwritable as error:
@@ -234,6 +245,36 @@ class Arguments:
                 f"{place} of {self._function.__qualname__} cannot be sent over gRPC: {error.detail}"
             ) from None
 
+    @cached_property
+    def _required(self) -> set[str]:
+        return {each.name for each in self._parameters if not each.has_default}
+
+    @cached_property
+    def _writers(self) -> dict[str, Callable[[Any], dict[str, Any]]] | None:
+        """The functions that make the field of each parameter; None if one needs plain values."""
+        try:
+            return {
+                each.name: ObjectWriter(self._files).only_field(each.slot, each.annotation) for each in self._parameters
+            }
+        except Unfit:
+            return None
+
+
+def reader_of(parameters: list[Parameter]) -> tuple[Callable[[Any], dict[str, Any]], list[Parameter]]:
+    """A function that reads arguments from a message, and the parameters that it leaves out."""
+    reader, rest = ObjectReader(), list[Parameter]()
+    for each in parameters:
+        try:
+            if each.key is not None:
+                raise Unfit
+            reader.add(each.slot, each.annotation, each.default if each.has_default else REQUIRED)
+        except Unfit:
+            rest.append(each)
+    try:
+        return reader.arguments(), rest
+    except Unfit:
+        return lambda message: {}, parameters
+
 
 class Results:
     """The replies of a method."""
@@ -241,20 +282,10 @@ class Results:
     def __init__(self, parts: Parts) -> None:
         self._function = parts.function
         self._is_bare = parts.is_bare
+        self._shape: Any = parts.reply
+        self._files = parts.files
         self._messages = None if isinstance(parts.reply, Leaf) else Messages(parts.reply, parts)
         self._annotation = result_annotation(parts.function, batched=parts.batched)
-
-    @cached_property
-    def _reader(self) -> Callable[[Any], Any]:
-        """Makes the result of its plain value."""
-        annotation = self._annotation
-        if annotation is Any or _is_direct(annotation):
-            return lambda plain: plain
-        if holds_model(annotation):
-            model = _ModelReader(annotation)
-            return lambda plain: model(plain, "result")
-        convert = _Converter({"result": annotation}, {})
-        return lambda plain: convert({"result": plain})["result"]
 
     def encode(self, value: Any) -> bytes:
         if self._messages is None:
@@ -263,6 +294,11 @@ class Results:
                     f"the handler's result is {value!r:.100}, and its annotation says None; annotate it with its type"
                 )
             return b""
+        if self._write is not None:
+            try:
+                return self._messages.bytes_with(self._write(value))
+            except Exception:
+                pass
         if isinstance(value, Response):
             raise UnencodableResult(
                 "the handler returned a Response, which only HTTP has; annotate it with -> Response, and gRPC leaves "
@@ -279,9 +315,56 @@ class Results:
     def decode(self, data: bytes) -> Any:
         if self._messages is None:
             return None
+        if self._read is not None:
+            try:
+                return self._read(self._messages.parse(data))
+            except Exception:
+                pass
+        return self._decode_as_plain(data)
+
+    @cached_property
+    def _read(self) -> Callable[[Any], Any] | None:
+        """Reads the result; None if it needs plain values."""
+        shape = self._shape
         try:
-            plain = self._messages.plain(data)
-            return self._reader(plain["value"] if self._is_bare else plain)
+            reader = ObjectReader()
+            return (
+                reader.only_field(shape.slots[0], self._annotation)
+                if self._is_bare
+                else reader.message(shape, self._annotation)
+            )
+        except Unfit:
+            return None
+
+    @cached_property
+    def _write(self) -> Callable[[Any], dict[str, Any]] | None:
+        """Makes the fields of the result's message; None if it needs plain values."""
+        shape, writer = self._shape, ObjectWriter(self._files)
+        try:
+            return (
+                writer.only_field(shape.slots[0], self._annotation)
+                if self._is_bare
+                else writer.message(shape, self._annotation)
+            )
+        except Unfit:
+            return None
+
+    @cached_property
+    def _convert(self) -> Callable[[Any], Any]:
+        """Makes the result of its plain value."""
+        annotation = self._annotation
+        if holds_model(annotation):
+            model = ModelReader(annotation)
+            return lambda plain: model(plain, "result")
+        convert = Converter({"result": annotation}, {})
+        return lambda plain: convert({"result": plain})["result"]
+
+    def _decode_as_plain(self, data: bytes) -> Any:
+        """The same as `decode`, slowly, with every fault and its place."""
+        assert self._messages is not None
+        try:
+            plain = self._messages.read_plain(self._messages.parse(data))
+            return self._convert(plain["value"] if self._is_bare else plain)
         except DecodeError as error:
             raise UnreadableReply(f"the reply is no message of this method: {error}") from None
         except Unreadable as error:
@@ -298,76 +381,6 @@ def plain_value(value: Any) -> Any:
         return msgspec.to_builtins(value, builtin_types=KEEP)
     except (TypeError, ValueError, RecursionError):  # a type of another library, or a value that contains itself
         return to_plain(value, keep=KEEP)
-
-
-class _Converter:
-    """Makes the arguments of plain values: one Struct with a field for each parameter, because msgspec keeps it."""
-
-    def __init__(self, annotations: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-        fields: list[Any] = []
-        for name, annotation in annotations.items():
-            if name in defaults:
-                fields.append((name, annotation, msgspec.field(default_factory=partial(defaults.get, name))))
-            else:
-                fields.append((name, annotation))
-        fields.sort(key=len)  # those without a default come first
-        self._kind = msgspec.defstruct("Arguments", fields)
-        self._names = tuple(name for name, *_ in fields)
-        get = attrgetter(*self._names)
-        self._get: Callable[[Any], tuple[Any, ...]] = get if len(self._names) > 1 else _in_tuple(get)
-        with readable_fields(*annotations.values()):
-            try:
-                self(dict.fromkeys(annotations))  # msgspec reads the annotations now
-            except BadMessage:
-                pass  # None does not fit
-
-    def __call__(self, plain: dict[str, Any]) -> dict[str, Any]:
-        """The arguments by name. BadMessage with every fault."""
-        try:
-            found = msgspec.convert(plain, self._kind, dec_hook=decode_hook, str_keys=True)
-        except msgspec.ValidationError as error:
-            faults = mismatches(plain, self._kind, error, dec_hook=decode_hook)
-            raise BadMessage([(place.removeprefix("$."), detail) for place, detail in faults]) from None
-        except (ValueError, RecursionError) as error:
-            raise BadMessage([("$", str(error))]) from None
-        return dict(zip(self._names, self._get(found), strict=True))
-
-
-def _in_tuple(get: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
-    return lambda found: (get(found),)
-
-
-class _ModelReader:
-    """Makes a pydantic model, or a type with some, of its plain value. Pydantic reads JSON, as for a body."""
-
-    def __init__(self, annotation: Any) -> None:
-        self._validate = decoders_of(annotation).json
-
-    def __call__(self, plain: Any, root: str) -> Any:
-        try:
-            document = orjson.dumps(plain, _json_of, orjson.OPT_NON_STR_KEYS)
-        except TypeError as error:
-            raise BadMessage([(root, str(error.__cause__ or error))]) from None
-        try:
-            return self._validate(document)
-        except ValueError as error:
-            details = getattr(error, "errors", None)
-            if details is None:
-                raise BadMessage([(root, str(error))]) from None
-            raise BadMessage([(root + "".join(map(_step, each["loc"])), each["msg"]) for each in details()]) from None
-
-
-def _step(step: str | int) -> str:
-    return f"[{step}]" if isinstance(step, int) else f".{step}"
-
-
-def _json_of(value: Any) -> Any:
-    if isinstance(value, bytes):
-        try:
-            return value.decode()  # as pydantic reads bytes in JSON
-        except UnicodeDecodeError as error:
-            raise ValueError(f"bytes of a pydantic model are UTF-8: {error}") from None
-    return msgspec.to_builtins(value)
 
 
 def parameters_of(parts: Parts) -> dict[str, tuple[Any, Any]]:
@@ -388,10 +401,6 @@ def parameter_annotation(annotation: Any, *, batched: bool) -> Any:
     if annotation is inspect.Parameter.empty:
         return str
     return next(iter(get_args(annotation)), Any) if batched else annotation
-
-
-def _is_direct(annotation: Any) -> bool:
-    return any(annotation is each for each in _DIRECT)
 
 
 def result_annotation(function: Callable[..., Any], *, batched: bool) -> Any:

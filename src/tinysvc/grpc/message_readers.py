@@ -100,7 +100,7 @@ class Readers:
                 assert slot.kind is not None
                 names[f"read_{number}"] = self.of(slot.kind)
             is_plain = names.get(f"read_{number}") is None
-            if is_plain and _is_unconditional(slot):
+            if is_plain and is_unconditional(slot):
                 direct.append(f"{slot.key!r}: {_plain_expression(slot)}")
             else:
                 others += _lines(slot, number, is_plain)
@@ -144,13 +144,13 @@ def _lines(slot: Slot, number: int, is_plain: bool) -> list[str]:
     assigned = f"{found} = {value if is_plain else f'read_{number}({value})'}"
     if slot.presence == "optional":
         return [f"if message.HasField({name}):", f"    at = {name}", f"    {assigned}", *null]
-    if _is_unconditional(slot):
+    if is_unconditional(slot):
         return [f"at = {name}", assigned]
     missing = [f"if not message.HasField({name}):", "    raise Unreadable('', 'is missing')"]
     return [f"at = {name}", *missing, assigned]
 
 
-def _is_unconditional(slot: Slot) -> bool:
+def is_unconditional(slot: Slot) -> bool:
     """Whether the attribute has the value of the field also where the field is absent."""
     if slot.form == "single":
         return slot.presence == "implicit" or (slot.presence == "required" and isinstance(slot.kind, EnumShape))
