@@ -11,7 +11,7 @@ from options import COMPUTED, shown
 from tinysvc.binding.item_streams import MAX_LINE
 from tinysvc.binding.replies import MAX_ITEM
 from tinysvc.client.rpc_channel import KEEP_ALIVE, PING_TIMEOUT
-from tinysvc.client.rpc_replica import SILENCE
+from tinysvc.client.rpc_replica import MAX_CALLS, SILENCE
 from tinysvc.core.form_data import MAX_PARTS, SPOOL_SIZE
 from tinysvc.core.log_records import MAX_EXTRA, MAX_EXTRA_FIELDS
 from tinysvc.core.multipart_reader import MAX_BOUNDARY, MAX_PART_HEADER, MAX_PART_HEADERS, MAX_PREAMBLE
@@ -585,8 +585,8 @@ GROUPS["gRPC"] = [
     Limit(
         "calls of one connection at a time",
         "",
-        "its client queues them",
-        "a client of grpcio has one connection for all its calls",
+        "its client queues them; UNAVAILABLE for calls that it sends before the server has freed the ones that ended",
+        "a client of grpcio has one connection for all its calls; a client that resets streams at once fills no memory",
         value=f"{MAX_STREAMS:,}",
     ),
     Limit("connection without a call", "", "closed in order (GOAWAY)", "clients connect again", value=f"{IDLE:g} s"),
@@ -596,6 +596,13 @@ GROUPS["gRPC"] = [
         "the third ping that is too early closes the connection",
         "gRPC's least time between two pings of a client",
         value=f"{MIN_PING_INTERVAL:g} s",
+    ),
+    Limit(
+        "a call to another service: calls of one connection at a time",
+        "",
+        "they wait",
+        "below the limit of servers, which free a call a moment after its reply",
+        value=f"{MAX_CALLS:,}",
     ),
     Limit(
         "a call to another service: silence of its connection",

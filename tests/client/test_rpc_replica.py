@@ -158,6 +158,53 @@ async def test_replica_that_is_silent_for_long_is_avoided(
 
 
 @on_loop
+async def test_calls_beyond_the_limit_of_a_connection_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rpc_replica, "MAX_CALLS", 2)
+    running, most, go_on = 0, 0, asyncio.Event()
+
+    async def held(message: bytes, context: Any) -> bytes:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        try:
+            await go_on.wait()
+        finally:
+            running -= 1
+        return message
+
+    async with raw_rpc_server(held=held, echo=echo) as server, rpc_calling(f"grpc://{server.target}") as caller:
+        await caller.rpc("echo")  # the connection is made
+        calls = [asyncio.ensure_future(caller.rpc("held", b"a")) for _ in range(7)]
+        while running < 2:
+            await asyncio.sleep(0)
+        with pytest.raises(CallTimeout):
+            await caller.rpc("held", deadline=monotonic() + 0.05)
+        calls[3].cancel()  # it waits for its turn
+        calls[0].cancel()  # it runs: another one gets its turn
+        go_on.set()
+        found = await asyncio.gather(*calls, return_exceptions=True)
+        ((_, replica),) = caller.services.replicas()
+        assert (replica.in_flight, len(server.metadata)) == (0, 7)
+    assert [type(each) is asyncio.CancelledError for each in found] == [True, False, False, True, False, False, False]
+    assert most <= 3  # a cancelled one may end a moment later at the server
+
+
+@on_loop
+async def test_call_that_the_server_refuses_to_begin_is_repeated_and_blames_no_replica() -> None:
+    text = "Stream removed (RST_STREAM (Received RST_STREAM with error code 7))"  # REFUSED_STREAM
+
+    async def refused(message: bytes, context: Any) -> bytes:
+        if len(server.metadata) < 3:
+            await context.abort(Code.UNAVAILABLE, text)
+        return b"begun"
+
+    async with raw_rpc_server(refused=refused) as server, rpc_calling(f"grpc://{server.target}") as caller:
+        assert (await caller.rpc("refused")).content == b"begun"
+        ((_, replica),) = caller.services.replicas()
+        assert (replica.breaker.failures, len(server.metadata)) == (0, 3)
+
+
+@on_loop
 async def test_large_reply_is_refused() -> None:
     async with (
         raw_rpc_server(echo=echo) as server,

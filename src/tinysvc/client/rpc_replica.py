@@ -11,6 +11,7 @@ import math
 import re
 from base64 import b64decode
 from binascii import Error as BadBase64
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from time import monotonic
 from typing import Any
@@ -38,6 +39,11 @@ SILENCE = 5.0
 alive says at the deadline that it is; an RPC ends at its deadline, so a slow handler looks like a silent replica."""
 
 
+MAX_CALLS = 900
+"""Calls of one connection at a time; further ones wait here. Servers of grpcio count a stream for a moment longer than
+its client does, and refuse what is beyond their limit: that of tinysvc is 1,000."""
+
+
 class RpcReplica(AnyReplica):
     """One replica of a service, over gRPC."""
 
@@ -48,6 +54,7 @@ class RpcReplica(AnyReplica):
         self._shared = shared
         self.connections = RpcChannel(address, endpoint, shared.settings, self._keep, self)
         self._heard = -math.inf  # when a response came, or a connection was made
+        self._waiting: deque[asyncio.Future[None]] = deque()  # calls beyond MAX_CALLS
 
     def _keep(self, task: asyncio.Task[None]) -> None:
         self._shared.senders.add(task)
@@ -60,6 +67,9 @@ class RpcReplica(AnyReplica):
             if not self.connections.is_ready(now):
                 await self.connections.connect(deadline)
                 now = self._heard = monotonic()
+            if self.in_flight - len(self._waiting) > MAX_CALLS:
+                await self._turn(deadline)
+                now = monotonic()
             seconds = None if deadline is None else deadline - now
             if seconds is not None and seconds <= 0.0:
                 raise TimeoutError
@@ -78,6 +88,17 @@ class RpcReplica(AnyReplica):
         if self.breaker.failures or is_probe:
             self._count_response(is_probe)
         return incoming
+
+    async def _turn(self, deadline: float | None) -> None:
+        """Wait until fewer calls run. TimeoutError at the deadline."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        try:
+            async with asyncio.timeout(None if deadline is None else max(0.0, deadline - monotonic())):
+                await waiter
+        finally:
+            if waiter in self._waiting:
+                self._waiting.remove(waiter)
 
     async def _sent(self, request: Outgoing, seconds: float | None) -> Incoming:
         """Start the RPC, and wait for its response, or for the beginning of a stream."""
@@ -115,8 +136,9 @@ class RpcReplica(AnyReplica):
             if code is StatusCode.DEADLINE_EXCEEDED and seconds is not None:
                 raise TimeoutError
             if code is StatusCode.UNAVAILABLE:
-                is_unsent = message.startswith(_NOT_CONNECTED)
-                failure = Failure.NOT_SENT if is_unsent else Failure.NO_RESPONSE
+                failure = Failure.NOT_SENT if message.startswith(_NOT_CONNECTED) else Failure.NO_RESPONSE
+                if _REFUSED in message:
+                    failure = Failure.NOT_STARTED
                 raise AttemptFailed(failure, f"The RPC has failed: {message or 'the connection was lost'}.")
             if code is StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE in message:
                 most = self._shared.settings.max_result_size
@@ -127,12 +149,17 @@ class RpcReplica(AnyReplica):
     def end(self) -> None:
         """An exchange has ended."""
         self.in_flight -= 1
+        while self._waiting and self.in_flight - len(self._waiting) < MAX_CALLS:
+            waiter = self._waiting.popleft()
+            if not waiter.done():  # else it is cancelled
+                waiter.set_result(None)
         self.connections.end_call()
 
 
 _NOT_CONNECTED = "failed to connect to all addresses"
 _TOO_LARGE = "CLIENT: Received message larger than max"
-"""Beginnings of messages of grpcio. If it words them otherwise, a call is repeated less often, and errors say less."""
+_REFUSED = "RST_STREAM with error code 7"
+"""Parts of messages of grpcio. If it words them otherwise, a call is repeated less often, and errors say less."""
 
 
 def _is_too_late(error: BaseException, deadline: float | None) -> bool:
