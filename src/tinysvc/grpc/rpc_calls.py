@@ -18,6 +18,7 @@ from contextlib import asynccontextmanager
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
+from grpc.aio import InternalError
 from msgspec import Struct, field
 
 import grpc
@@ -324,6 +325,8 @@ class RpcMethod:
                 except (Exception, SystemExit, KeyboardInterrupt) as error:  # no handler ends the server
                     await self._cut_off(call, context, error)
                 await context.write(piece)
+        except InternalError:  # grpcio cannot send: the client has cancelled, and the cancellation of this task follows
+            raise asyncio.CancelledError from None
         finally:
             await close_content(content)
 
