@@ -23,15 +23,17 @@ async def test_newest_of_too_many_silent_calls_are_ended() -> None:
     silent = SilentCalls(30.0, 2)
     tasks = [asyncio.create_task(asyncio.sleep(60)) for _ in range(4)]
     for task in tasks:
-        silent.add(task, ())
+        silent.metadata[task] = ()
     for _ in range(A_MOMENT):
         silent.look()
-    assert len(silent) == 4
+    assert len(silent.metadata) == 4
     silent.look()
     await asyncio.sleep(0)
     assert [task.cancelled() or task.cancelling() > 0 for task in tasks] == [False, False, True, True]
-    silent.has_message(tasks[0])
-    assert len(silent) == 1
+    assert list(silent.metadata) == tasks[:2]
+    silent.metadata.clear()
+    silent.look()
+    assert silent.timer is None
     for task in tasks:
         task.cancel()
 
@@ -50,8 +52,8 @@ async def test_silent_call_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
             head = [(":method", "POST"), (":scheme", "http"), (":path", f"/rpc_app.RpcApp/{name}"), (":authority", "x")]
             link.send_headers(number, [*head, ("te", "trailers"), ("content-type", "application/grpc")])
         writer.write(link.data_to_send())
-        await until(lambda: len(calls.silent) == 3)
-        await until(lambda: len(calls.silent) == 0)
+        await until(lambda: len(calls.silent.metadata) == 3)
+        await until(lambda: len(calls.silent.metadata) == 0)
         ended: list[int | None] = []
         while 3 not in ended:  # grpcio holds nothing of it any more
             data = await asyncio.wait_for(reader.read(65536), 20)

@@ -111,7 +111,7 @@ async def test_deadline_of_the_client(resources: tuple[str, ...]) -> None:
 async def test_function_of_a_message_alone_needs_no_request() -> None:
     handler = handler_of(add)
     assert isinstance(handler, MessageFunction)
-    assert handler.response_to(await handler.call(b'{"a": 1}')) == b"result 2"
+    assert handler.response_to(await handler.function(**handler.decode(b'{"a": 1}'))) == b"result 2"
     for function in (plain, with_resource, numbers):
         assert not isinstance(handler_of(function, *(["store"] if function is with_resource else [])), MessageFunction)
 

@@ -19,7 +19,7 @@ from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
 from grpc.aio import InternalError
-from msgspec import Struct, field
+from msgspec import Struct
 
 import grpc
 
@@ -79,7 +79,8 @@ class OpenCall(Struct, eq=False):
     metadata: Metadata
     time_limit: float | None = None
     """Point in time (`time.monotonic`) of the client's deadline."""
-    begun: float = field(default_factory=perf_counter)
+    begun: float = 0.0
+    """Point in time (`time.perf_counter`), for `OpenCalls.on_end`."""
     status: grpc.StatusCode = Code.OK
     is_ended: bool = False
     """The server shuts down, and has cancelled it."""
@@ -110,6 +111,7 @@ class OpenCalls:
         self.scheme = scheme
         self.silent = silent
         self.max_bytes = max_bytes
+        self.loop = asyncio.get_running_loop()  # to find it again takes a system call in Python 3.11
         self.message_bytes = 0
         self.left: set[asyncio.Task[Any]] = set()  # tasks whose client has gone, and that may finish
         self.begun = 0  # calls since the start
@@ -208,30 +210,33 @@ class RpcMethod:
 
     def _behavior(self) -> Behavior:
         """What most RPCs do. This is a hot path: a plain handler adds one coroutine to that of the author."""
-        calls, streams = self.calls, self.route.messages.streams
+        calls, streams, respond = self.calls, self.route.messages.streams, self._respond
         begin, end, fail, respond_to_error = self._begin, self._end, self._fail, self._serving.respond_to_error
-        start, finish = self._steps()
+        current_task, loop = asyncio.current_task, calls.loop
+        plain = self._handler if isinstance(self._handler, MessageFunction) and self._fill is None else None
 
         async def behave(message: Any, context: Context, call: OpenCall | None = None) -> bytes:
-            task: Any = asyncio.current_task()
+            task: Any = current_task(loop)
             owner_by_task[task] = call = call or begin(task, message, context)
             size = len(message) if type(message) is bytes else 0
             calls.begun += 1
             calls.message_bytes += size
+            response: bytes | Response
             try:
                 try:
                     if calls.message_bytes > calls.max_bytes:
                         raise _too_much_memory()
-                    response = await start(call, message)
-                    if finish is not None:
-                        response = finish(response)
+                    if plain is None:
+                        response = await respond(call, message)
+                    else:
+                        response = plain.response_to(await plain.function(**plain.decode(message)))
                 except BaseException as error:  # SystemExit, too: a handler must not end the server
                     response = respond_to_error(error, call.request)
                 if forks.in_child:
                     forks.end_child()
                 if calls.gate is not None and not streams:
                     await calls.gate.wait()
-                if type(response) is bytes:
+                if isinstance(response, bytes):
                     return response
                 if streams or response.content_type != MESSAGE or response.status != 200:
                     await self._send(call, context, response)
@@ -251,21 +256,6 @@ class RpcMethod:
                 call.context = None
 
         return behave
-
-    def _steps(self) -> tuple[Callable[[OpenCall, Any], Awaitable[Any]], Callable[[Any], bytes | Response] | None]:
-        """How a call gets its response: a function that calls the handler, and one for the result of that."""
-        handler, fill = self._handler, self._fill
-        if isinstance(handler, MessageFunction) and fill is None:
-            call_function = handler.call
-            return lambda call, message: call_function(message), handler.response_to
-        if fill is None:
-            return lambda call, message: handler(call.request), None
-
-        def start(call: OpenCall, message: Any) -> Awaitable[Response]:
-            fill(call.request, message)
-            return handler(call.request)
-
-        return start, None
 
     def _apart(self, behavior: Behavior, *, finishes: bool) -> Behavior:
         """`behavior` in a task of its own, which a cancelled RPC does not cancel while it must go on."""
@@ -295,13 +285,22 @@ class RpcMethod:
     # Their steps
 
     def _begin(self, task: Any, message: Any, context: Context) -> OpenCall:
-        metadata = self.calls.silent.has_message(task)
+        calls = self.calls
+        metadata = calls.silent.metadata.pop(task, None)  # its message has arrived
         call = OpenCall(self, message, context, context.invocation_metadata() if metadata is None else metadata)
+        if calls.on_end:
+            call.begun = perf_counter()
         seconds = context.time_remaining()
         if seconds is not None:
             call.time_limit = monotonic() + seconds
             current.set(Deadline(call.time_limit))
         return call
+
+    def _respond(self, call: OpenCall, message: Any) -> Awaitable[Response]:
+        """Call the handler."""
+        if self._fill is not None:
+            self._fill(call.request, message)
+        return self._handler(call.request)
 
     def _end(self, call: OpenCall) -> None:
         """Report the end of a call. Its request may live longer."""

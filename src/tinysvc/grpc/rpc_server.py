@@ -268,8 +268,11 @@ class MethodTable:
         method = handler_call_details.method
         if (handler := self._waiting.get(method)) is None:
             return self._others.get(method)
-        if (task := asyncio.current_task()) is not None:
-            calls.silent.add(task, handler_call_details.invocation_metadata)
+        if (task := asyncio.current_task(calls.loop)) is not None:
+            silent = calls.silent
+            silent.metadata[task] = handler_call_details.invocation_metadata
+            if silent.timer is None:
+                silent.watch()
         return handler
 
 

@@ -28,48 +28,43 @@ class SilentCalls:
     Args:
         timeout: Seconds that one may be silent.
         most: How many may be silent for longer than a moment; the newest others are ended.
+
+    A task is added to `metadata` when its RPC begins, and removed when its message has arrived.
     """
 
     def __init__(self, timeout: float, most: int) -> None:
-        self._metadata: dict[asyncio.Task[Any], Metadata] = {}  # of each; the oldest first
+        self.metadata: dict[asyncio.Task[Any], Metadata] = {}  # that of each RPC; the oldest first
+        self.timer: asyncio.TimerHandle | None = None
         self._looks: dict[asyncio.Task[Any], int] = {}  # at those that were there at the last look
         self._last = max(A_MOMENT, int(timeout / LOOK)) if timeout else 0
         self._most = most
-        self._timer: asyncio.TimerHandle | None = None
 
-    def __len__(self) -> int:
-        return len(self._metadata)
-
-    def add(self, task: asyncio.Task[Any], metadata: Metadata) -> None:
-        """An RPC begins."""
-        self._metadata[task] = metadata
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(LOOK, self.look)
-
-    def has_message(self, task: asyncio.Task[Any]) -> Metadata | None:
-        """Its message has arrived. Returns its metadata; None if it was not silent."""
-        return self._metadata.pop(task, None)
+    def watch(self) -> None:
+        """Look at them from now on, while there are any."""
+        self.timer = asyncio.get_running_loop().call_later(LOOK, self.look)
 
     def look(self) -> None:
         """End those that are silent for too long, or too many."""
         counted = 0
         ended: list[asyncio.Task[Any]] = []
         before, self._looks = self._looks, {}
-        for task in list(self._metadata):
+        for task in list(self.metadata):
             if task.done():  # its client has disconnected
-                del self._metadata[task]
+                del self.metadata[task]
                 continue
             looks = before.get(task, 0)
             self._looks[task] = looks + 1
             counted += looks >= A_MOMENT
             if (looks >= self._last > 0) or (looks >= A_MOMENT and counted > self._most):
-                del self._metadata[task], self._looks[task]
+                del self.metadata[task], self._looks[task]
                 ended.append(task)
         if ended:
             _end(ended)
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(LOOK, self.look) if self._metadata else None
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        if self.metadata:
+            self.watch()
 
 
 def _end(tasks: list[asyncio.Task[Any]]) -> None:

@@ -62,13 +62,17 @@ def message_handler(
 class MessageFunction:
     """The handler of a coroutine function that takes nothing but fields of the message, and returns one message.
 
-    Code that has a message and needs no request calls the two steps itself: `response_to(await call(message))`.
+    Code that has a message and needs no request takes the steps itself:
+
+        response_to(await function(**decode(message)))
 
     Args:
         function: The author's function.
-        decode: Reads the message.
+        decode: Reads the message. BindingError for one that does not fit.
         encode: Writes the result.
     """
+
+    __slots__ = ("_encode", "_last_type", "decode", "function")
 
     def __init__(
         self,
@@ -76,14 +80,10 @@ class MessageFunction:
         decode: Callable[[bytes], dict[str, Any]],
         encode: Callable[[Any], bytes],
     ) -> None:
-        self._function = function
-        self._decode = decode
+        self.function = function
+        self.decode = decode
         self._encode = encode
         self._last_type: type = type(None)  # of a result that is a plain value
-
-    def call(self, message: bytes) -> Awaitable[Any]:
-        """Call the function. BindingError for a message that does not fit."""
-        return self._function(**self._decode(message))
 
     def response_to(self, result: Any) -> bytes | Response:
         """The message of a result, or its Response."""
@@ -97,7 +97,7 @@ class MessageFunction:
     async def __call__(self, request: Request) -> Response:
         if request.time_limit is not None and not request.is_timed:
             return await within_time(self, request)
-        response = self.response_to(await self.call(await request.body()))
+        response = self.response_to(await self.function(**self.decode(await request.body())))
         return message_response(response) if isinstance(response, bytes) else response
 
 
