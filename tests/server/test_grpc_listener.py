@@ -49,14 +49,14 @@ def modules() -> str:
 
 
 def test_one_process_serves_both_protocols(folder: Path) -> None:
-    """Its workers import protobuf, but not grpcio; a second server cannot have its port."""
+    """Its workers have protobuf from their forkserver, and no grpcio; a second server cannot have its port."""
     (folder / "service.py").write_text(HELLO + MODULES)
     with served(*tinysvc("service.py", "--grpc", "127.0.0.1:0", "--cpu-workers", "1"), cwd=folder) as server:
         address = address_of(server)
+        assert "google.protobuf.message_factory" in server.get("/modules").text.split()  # before any RPC
         assert pid_by(address) == server.get("/pid").json()
         with grpc.insecure_channel(address) as channel:
             modules = channel.unary_unary("/service.Service/Modules")(b"", timeout=20).decode(errors="replace").split()
-        assert "google.protobuf" in modules
         assert not {"grpc", "tinysvc.grpc.rpc_server", "asyncio"} & set(modules)
         forkserver = modules[-1]
         assert "cygrpc" not in Path(f"/proc/{forkserver}/maps").read_text()
@@ -65,6 +65,42 @@ def test_one_process_serves_both_protocols(folder: Path) -> None:
         assert "another process does; stop it or choose --grpc" in errors
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(20) == 0
+
+
+EARLY = """
+@io_route("/early")
+async def early() -> str:
+    import sys
+    return " ".join(sys.modules)
+"""
+
+
+def test_libraries_are_imported_for_the_first_call_that_needs_them(folder: Path) -> None:
+    """The server imports protobuf for its first message, and those of health and reflection for reflection."""
+    (folder / "service.py").write_text(HELLO + EARLY)
+    later = {"google.protobuf.descriptor_pool", "google.protobuf.message_factory"}
+    for_reflection = {"google.protobuf.descriptor_pb2", "grpc_health.v1.health_pb2", "grpc_reflection.v1alpha._async"}
+    command = tinysvc("service.py", "--grpc", "127.0.0.1:0", "--cpu-workers", "1")
+    with served(*command, cwd=folder) as server, grpc.insecure_channel(address_of(server)) as channel:
+
+        def imported() -> set[str]:
+            return set(httpx.get(f"{server.url}/early", timeout=20).text.split())
+
+        def called(method: str) -> bytes:
+            reply: bytes = channel.unary_unary(method)(b"", timeout=20)
+            return reply
+
+        assert called("/grpc.health.v1.Health/Check") == b"\x08\x01"  # SERVING
+        assert pid_by(address_of(server))  # a worker writes this message
+        with pytest.raises(grpc.RpcError):
+            called("/service.Service/None")
+        assert not (later | for_reflection) & imported()
+        called("/service.Service/Early")
+        assert later <= imported()
+        assert not for_reflection & imported()
+        reflect = channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
+        assert b"service.Service" in b"".join(reflect(iter([b"\x3a\x01x"]), timeout=20))  # list_services: "x"
+        assert for_reflection <= imported()
 
 
 def test_processes_share_the_port(folder: Path) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ..core.headers import Headers
+from ..core.proto_bytes import read_fields
 from ..core.responses import PROBLEM
 
 DETAILS = "grpc-status-details-bin"
@@ -61,10 +62,10 @@ def problem_of(code: str, message: str, details: bytes | None) -> tuple[int, dic
             problem |= _problem_in(info)
             headers |= {name: text for name, text in info.items() if name in KEPT_HEADERS}
         elif kind == "google.rpc.BadRequest":
-            faults = [dict(_texts(each)) for number, each in _fields(value) if number == 1]
+            faults = [dict(_texts(each)) for number, each in read_fields(value) if number == 1]
             problem["errors"] = [{"place": each.get(1, ""), "detail": each.get(2, "")} for each in faults]
         elif kind == "google.rpc.RetryInfo":
-            seconds = next((_number(each, 1) for number, each in _fields(value) if number == 1), 0)
+            seconds = next((_number(each, 1) for number, each in read_fields(value) if number == 1), 0)
             headers["retry-after"] = str(seconds)
     return status, {**problem, "status": status}, headers
 
@@ -103,14 +104,14 @@ def _problem_in(info: Mapping[str, str]) -> dict[str, Any]:
     return problem
 
 
-# The messages of google.rpc, read by hand: a client needs protobuf for nothing else here
+# The messages of google.rpc
 
 
 def _details(status: bytes) -> Iterator[tuple[str, bytes]]:
     """Name and content of each detail in a google.rpc.Status."""
-    for number, detail in _fields(status):
+    for number, detail in read_fields(status):
         if number == 3 and isinstance(detail, bytes):
-            found = {number: each for number, each in _fields(detail) if isinstance(each, bytes)}
+            found = {number: each for number, each in read_fields(detail) if isinstance(each, bytes)}
             yield found.get(1, b"").decode("utf-8", "replace").rpartition("/")[2], found.get(2, b"")
 
 
@@ -119,7 +120,7 @@ def _error_info(message: bytes) -> dict[str, str]:
     texts, info = dict(_texts(message)), dict[str, str]()
     if texts.get(2) != "tinysvc":
         return info
-    for number, entry in _fields(message):
+    for number, entry in read_fields(message):
         if number == 3:
             pair = dict(_texts(entry))
             info[pair.get(1, "")] = pair.get(2, "")
@@ -127,39 +128,10 @@ def _error_info(message: bytes) -> dict[str, str]:
 
 
 def _texts(message: bytes | int) -> Iterator[tuple[int, str]]:
-    for number, value in _fields(message):
+    for number, value in read_fields(message):
         if isinstance(value, bytes):
             yield number, value.decode("utf-8", "replace")
 
 
 def _number(message: bytes | int, wanted: int) -> int:
-    return next((value for number, value in _fields(message) if number == wanted and isinstance(value, int)), 0)
-
-
-def _fields(message: bytes | int) -> Iterator[tuple[int, bytes | int]]:
-    """The fields of a message: bytes and varints (protobuf's wire types 2 and 0). It ends before anything else."""
-    position, data = 0, message if isinstance(message, bytes) else b""
-    try:
-        while position < len(data):
-            key, position = _varint(data, position)
-            value, position = _varint(data, position)
-            if key & 7 == 0:
-                yield key >> 3, value
-            elif key & 7 == 2 and position + value <= len(data):
-                yield key >> 3, data[position : position + value]
-                position += value
-            else:
-                return
-    except IndexError:
-        return  # it is cut short
-
-
-def _varint(data: bytes, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[position]
-        position += 1
-        value |= (byte & 127) << shift
-        shift += 7
-        if byte < 128:
-            return value, position
+    return next((value for number, value in read_fields(message) if number == wanted and isinstance(value, int)), 0)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from importlib import import_module
 from typing import Any, NamedTuple, get_args
 
 import msgspec
@@ -69,7 +70,7 @@ class Parts(NamedTuple):
 class Codec:
     """Reads and writes the messages of one method.
 
-    It pickles. A copy builds its message classes when it is first used; a worker imports protobuf for it, but not
+    It pickles. A copy builds its message classes when it is first used; the forkserver imports protobuf for it, but not
     grpcio.
     """
 
@@ -79,7 +80,7 @@ class Codec:
         """The parameters that a message fills."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Codec, (self.parts._replace(resources=()),)
+        return _copy, (self.parts._replace(resources=()),)
 
     # Requests
 
@@ -138,6 +139,12 @@ class Codec:
     @cached_property
     def _result(self) -> Results:
         return Results(self.parts)
+
+
+def _copy(parts: Parts) -> Codec:
+    """A codec in the forkserver, whose workers share the library: no worker needs time and memory of its own for it."""
+    import_module("google.protobuf.message_factory")
+    return Codec(parts)
 
 
 class Messages:

@@ -1,58 +1,67 @@
 """Files as descriptors, and the message classes of descriptors. Nothing is generated on disk.
 
 Each service has a pool of descriptors of its own, so that two services may have messages of one name.
+
+Descriptors are written by hand (google/protobuf/descriptor.proto): see core/proto_bytes.py. The library is imported for
+the first message class: a server without calls, or whose workers read and write all messages, does without it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from google.protobuf import descriptor_pb2, duration_pb2, empty_pb2, message_factory, struct_pb2, timestamp_pb2
-from google.protobuf.descriptor_pool import DescriptorPool
-
-from .proto_file import ProtoField, ProtoFile, ProtoMessage
+from ..core.proto_bytes import bytes_field, number_field, read_fields
+from .proto_file import ProtoEnum, ProtoField, ProtoFile, ProtoMessage, ProtoMethod
 from .proto_names import Names, json_name
 from .proto_text import ranges_of
 from .shapes import IMPORTS, NULL, Reserved
 
-_Field = descriptor_pb2.FieldDescriptorProto
-_TYPES = {
-    "int64": _Field.TYPE_INT64,
-    "double": _Field.TYPE_DOUBLE,
-    "bool": _Field.TYPE_BOOL,
-    "string": _Field.TYPE_STRING,
-    "bytes": _Field.TYPE_BYTES,
-}
-_BROUGHT = {
-    each.name: each.serialized_pb
-    for each in (timestamp_pb2.DESCRIPTOR, duration_pb2.DESCRIPTOR, struct_pb2.DESCRIPTOR, empty_pb2.DESCRIPTOR)
-}
+if TYPE_CHECKING:
+    from google.protobuf.descriptor_pool import DescriptorPool
+
+_OPTIONAL, _REPEATED = 1, 3
+_MESSAGE, _ENUM = 11, 14
+_TYPES = {"double": 1, "int64": 3, "bool": 8, "string": 9, "bytes": 12}
+"""FieldDescriptorProto.Label and FieldDescriptorProto.Type."""
 
 
-def file_descriptor(file: ProtoFile) -> descriptor_pb2.FileDescriptorProto:
-    """The descriptor of a file."""
-    package = file.package
-    proto = descriptor_pb2.FileDescriptorProto(name=f"{package}.proto", package=package, syntax="proto3")
-    proto.dependency.extend(file.imports())
-    for message in file.messages.values():
-        _MessageWriter(proto.message_type.add(name=message.name), file).write(message)
-    for enum in file.enums.values():
-        declared = proto.enum_type.add(name=enum.name)
-        for name, number in enum.values.items():
-            declared.value.add(name=name, number=number)
-        _reserve(declared, enum.reserved, beyond=0)
-    for service, methods in file.services.items():
-        served = proto.service.add(name=service)
-        for each in methods.values():
-            served.method.add(
-                name=each.name,
-                input_type=full_name(package, each.request),
-                output_type=full_name(package, each.reply),
-                client_streaming=each.client_streams or None,  # protoc leaves out what is false
-                server_streaming=each.server_streams or None,
-            )
-    return proto
+def file_descriptor(file: ProtoFile) -> bytes:
+    """The descriptor of a file: a FileDescriptorProto, encoded."""
+    return b"".join(
+        (
+            bytes_field(1, f"{file.package}.proto"),
+            bytes_field(2, file.package),
+            *(bytes_field(3, each) for each in file.imports()),
+            *(bytes_field(4, _MessageWriter(file, each).written()) for each in file.messages.values()),
+            *(bytes_field(5, _enum(each)) for each in file.enums.values()),
+            *(bytes_field(6, _service(file, name, each.values())) for name, each in file.services.items()),
+            bytes_field(12, "proto3"),
+        )
+    )
+
+
+def _enum(enum: ProtoEnum) -> bytes:
+    values = [bytes_field(2, bytes_field(1, name) + number_field(2, number)) for name, number in enum.values.items()]
+    return b"".join((bytes_field(1, enum.name), *values, *_reserved(enum.reserved, (4, 5), beyond=0)))
+
+
+def _service(file: ProtoFile, name: str, methods: Iterable[ProtoMethod]) -> bytes:
+    return bytes_field(1, name) + b"".join(bytes_field(2, _method(file, each)) for each in methods)
+
+
+def _method(file: ProtoFile, method: ProtoMethod) -> bytes:
+    return b"".join(
+        (
+            bytes_field(1, method.name),
+            bytes_field(2, full_name(file.package, method.request)),
+            bytes_field(3, full_name(file.package, method.reply)),
+            number_field(5, 1) if method.client_streams else b"",  # protoc leaves out what is false
+            number_field(6, 1) if method.server_streams else b"",
+        )
+    )
 
 
 def full_name(package: str, name: str) -> str:
@@ -60,70 +69,86 @@ def full_name(package: str, name: str) -> str:
     return f".{name}" if name in IMPORTS else f".{package}.{name}"
 
 
-def _reserve(proto: Any, reserved: Reserved, beyond: int) -> None:
-    """Reserve numbers and names. `beyond` is 1 for messages: their ranges end before `end`."""
+def _reserved(reserved: Reserved, fields: tuple[int, int], beyond: int) -> Iterator[bytes]:
+    """Reserved numbers and names, in these fields. `beyond` is 1 for messages: their ranges end before `end`."""
     for first, last in ranges_of(reserved.numbers):
-        proto.reserved_range.add(start=first, end=last + beyond)
-    proto.reserved_name.extend(sorted(reserved.names))
+        yield bytes_field(fields[0], number_field(1, first) + number_field(2, last + beyond))
+    for name in sorted(reserved.names):
+        yield bytes_field(fields[1], name)
 
 
 class _MessageWriter:
-    """Writes one message."""
+    """Writes one message: a DescriptorProto."""
 
-    def __init__(self, proto: Any, file: ProtoFile) -> None:
-        self._proto = proto
+    def __init__(self, file: ProtoFile, message: ProtoMessage) -> None:
         self._file = file
-        self._optional: list[Any] = []
+        self._message = message
+        self._oneofs = list(dict.fromkeys(each.oneof for each in message.fields if each.oneof))
+        self._taken = Names(*[each.name for each in message.fields], *self._oneofs)
 
-    def write(self, message: ProtoMessage) -> None:
-        oneofs = list(dict.fromkeys(each.oneof for each in message.fields if each.oneof))
-        for name in oneofs:
-            self._proto.oneof_decl.add(name=name)
-        for each in message.fields:
-            field = self._add(each)
-            if each.oneof:
-                field.oneof_index = oneofs.index(each.oneof)
-        _reserve(self._proto, message.reserved, beyond=1)
-        self._add_optional()
-
-    def _add(self, field: ProtoField) -> Any:
-        added = self._proto.field.add(
-            name=field.name, number=field.number, label=_Field.LABEL_OPTIONAL, json_name=json_name(field.name)
+    def written(self) -> bytes:
+        message = self._message
+        fields = [bytes_field(2, self._field(each)) for each in message.fields]
+        return b"".join(
+            (
+                bytes_field(1, message.name),
+                *fields,
+                *(bytes_field(3, self._entry(each)) for each in message.fields if each.label == "map"),
+                *(bytes_field(8, bytes_field(1, name)) for name in self._oneofs),
+                *_reserved(message.reserved, (9, 10), beyond=1),
+            )
         )
-        if field.label == "map":
-            entry = self._proto.nested_type.add(name=entry_name(field.name))
-            entry.options.map_entry = True
-            for number, name, kind in ((1, "key", field.key), (2, "value", field.type)):
-                inner = entry.field.add(name=name, number=number, label=_Field.LABEL_OPTIONAL, json_name=name)
-                self._set_type(inner, kind)
-            added.type, added.label = _Field.TYPE_MESSAGE, _Field.LABEL_REPEATED
-            added.type_name = f".{self._file.package}.{self._proto.name}.{entry.name}"
-            return added
-        self._set_type(added, field.type)
-        if field.label == "repeated":
-            added.label = _Field.LABEL_REPEATED
-        elif field.label == "optional":
-            self._optional.append(added)
-        return added
 
-    def _set_type(self, field: Any, kind: str) -> None:
+    def _field(self, field: ProtoField) -> bytes:
+        is_repeated = field.label in ("repeated", "map")
+        oneof = self._own_oneof(field.name) if field.label == "optional" else field.oneof
+        entry = f".{self._file.package}.{self._message.name}.{entry_name(field.name)}"
+        return b"".join(
+            (
+                bytes_field(1, field.name),
+                number_field(3, field.number),
+                number_field(4, _REPEATED if is_repeated else _OPTIONAL),
+                _type(_MESSAGE, entry) if field.label == "map" else self._type_of(field.type),
+                number_field(9, self._oneofs.index(oneof)) if oneof else b"",
+                bytes_field(10, json_name(field.name)),
+                number_field(17, 1) if field.label == "optional" else b"",
+            )
+        )
+
+    def _own_oneof(self, field: str) -> str:
+        """The name of the oneof that protoc makes for an `optional` field: it is the only one there."""
+        name = field if field.startswith("_") else f"_{field}"
+        while self._taken.has(name):
+            name = f"X{name}"
+        self._oneofs.append(self._taken.take(name))
+        return name
+
+    def _entry(self, field: ProtoField) -> bytes:
+        """The message with an entry of a map."""
+        parts = [
+            b"".join(
+                (
+                    bytes_field(1, name),
+                    number_field(3, number),
+                    number_field(4, _OPTIONAL),
+                    self._type_of(kind),
+                    bytes_field(10, name),
+                )
+            )
+            for number, name, kind in ((1, "key", field.key), (2, "value", field.type))
+        ]
+        is_entry = bytes_field(7, number_field(7, 1))
+        return b"".join((bytes_field(1, entry_name(field.name)), *(bytes_field(2, each) for each in parts), is_entry))
+
+    def _type_of(self, kind: str) -> bytes:
         if kind in _TYPES:
-            field.type = _TYPES[kind]
-            return
+            return number_field(5, _TYPES[kind])
         is_enum = kind in self._file.enums or kind == NULL
-        field.type = _Field.TYPE_ENUM if is_enum else _Field.TYPE_MESSAGE
-        field.type_name = full_name(self._file.package, kind)
+        return _type(_ENUM if is_enum else _MESSAGE, full_name(self._file.package, kind))
 
-    def _add_optional(self) -> None:
-        """An `optional` field is the only one of a oneof with a name that protoc makes."""
-        taken = Names(*[each.name for each in self._proto.field], *[each.name for each in self._proto.oneof_decl])
-        for field in self._optional:
-            field.proto3_optional = True
-            field.oneof_index = len(self._proto.oneof_decl)
-            name = field.name if field.name.startswith("_") else f"_{field.name}"
-            while taken.has(name):
-                name = f"X{name}"
-            self._proto.oneof_decl.add(name=taken.take(name))
+
+def _type(number: int, name: str) -> bytes:
+    return number_field(5, number) + bytes_field(6, name)
 
 
 def entry_name(field: str) -> str:
@@ -131,24 +156,42 @@ def entry_name(field: str) -> str:
     return "".join(part[:1].upper() + part[1:] for part in field.split("_")) + "Entry"
 
 
-def with_imports(file: descriptor_pb2.FileDescriptorProto) -> bytes:
-    """The descriptor and those that it imports, as a FileDescriptorSet."""
-    files = descriptor_pb2.FileDescriptorSet()
-    for name in file.dependency:
-        files.file.add().ParseFromString(_BROUGHT[name])
-    files.file.append(file)
-    return bytes(files.SerializeToString())
+def file_set(files: Iterable[bytes]) -> bytes:
+    """These descriptors as a FileDescriptorSet."""
+    return b"".join(bytes_field(1, each) for each in files)
+
+
+def files_in(files: bytes) -> Iterator[bytes]:
+    """The descriptors in a FileDescriptorSet."""
+    return (each for _, each in read_fields(files) if isinstance(each, bytes))
+
+
+def with_imports(files: Iterable[bytes]) -> list[bytes]:
+    """These descriptors, behind those of the files that they import and protobuf brings along."""
+    own = list(files)
+    paths = {each.decode() for file in own for field, each in read_fields(file) if field == 3 and type(each) is bytes}
+    return [*map(_brought, sorted(paths)), *own]
+
+
+def _brought(path: str) -> bytes:
+    module = import_module(path.replace("/", ".").removesuffix(".proto") + "_pb2")
+    descriptor: bytes = module.DESCRIPTOR.serialized_pb
+    return descriptor
 
 
 @lru_cache(maxsize=32)
 def pool_of(files: bytes) -> DescriptorPool:
-    """A pool with the files of this FileDescriptorSet."""
+    """A pool with the files of this FileDescriptorSet, and those that they import."""
+    from google.protobuf.descriptor_pool import DescriptorPool
+
     pool = DescriptorPool()
-    for file in descriptor_pb2.FileDescriptorSet.FromString(files).file:
-        pool.Add(file)
+    for file in with_imports(files_in(files)):
+        pool.AddSerializedFile(file)
     return pool
 
 
 def message_class(files: bytes, name: str) -> Any:
     """The class of the message with this full name."""
+    from google.protobuf import message_factory
+
     return message_factory.GetMessageClass(pool_of(files).FindMessageTypeByName(name))

@@ -1,17 +1,8 @@
-"""The messages of google.rpc that say why a call has failed: their files for reflection, and classes made of them.
-
-The classes are in a pool of their own: the package googleapis-common-protos may register the same names.
-"""
+"""The messages of google.rpc that say why a call has failed: their files, for reflection. rpc_errors.py writes them."""
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Any
-
-from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorProto
-from google.protobuf.descriptor_pool import DescriptorPool
-from google.protobuf.message_factory import GetMessageClass
 
 _STATUS: dict[str, list[tuple[str, str]]] = {
     "Status": [("code", "int32"), ("message", "string"), ("details", "repeated .google.protobuf.Any")],
@@ -28,22 +19,13 @@ _DETAILS: dict[str, list[tuple[str, str]]] = {
 _TYPES = {"string": FieldDescriptorProto.TYPE_STRING, "int32": FieldDescriptorProto.TYPE_INT32}
 
 
-def detail_files() -> list[FileDescriptorProto]:
-    """The files with the messages, each behind the files that it imports."""
-    imported = [FileDescriptorProto(), FileDescriptorProto()]
-    any_pb2.DESCRIPTOR.CopyToProto(imported[0])
-    duration_pb2.DESCRIPTOR.CopyToProto(imported[1])
-    return [*imported, _file("status", _STATUS, imported[0].name), _file("error_details", _DETAILS, imported[1].name)]
-
-
-@cache
-def detail_classes() -> dict[str, Any]:
-    """The classes of the messages by name."""
-    pool = DescriptorPool()
-    for file in detail_files():
-        pool.Add(file)
-    names = ("Status", "ErrorInfo", "RetryInfo", "BadRequest")
-    return {name: GetMessageClass(pool.FindMessageTypeByName(f"google.rpc.{name}")) for name in names}
+def detail_files() -> list[bytes]:
+    """The files with the messages, encoded."""
+    files = (
+        _file("status", _STATUS, "google/protobuf/any.proto"),
+        _file("error_details", _DETAILS, "google/protobuf/duration.proto"),
+    )
+    return [file.SerializeToString() for file in files]
 
 
 def _file(name: str, messages: dict[str, list[tuple[str, str]]], imported: str) -> FileDescriptorProto:

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import grpc
 
 from ..client.rpc_statuses import DETAILS, KEPT_HEADERS
+from ..core.proto_bytes import bytes_field, number_field
 from ..core.responses import PROBLEM, Response
-from .rpc_details import detail_classes
 from .rpc_requests import Metadata, metadata_of
 
 Code = grpc.StatusCode
@@ -127,7 +127,6 @@ def _details(
     kept: Mapping[str, str],
 ) -> bytes:
     """A google.rpc.Status, encoded."""
-    kinds = detail_classes()
     reason = str(problem.get("type", "")).removeprefix("urn:tinysvc:")
     info = {"status": str(status)}
     for name in ("request_id", "started"):
@@ -137,19 +136,32 @@ def _details(
     further = {name: value for name, value in problem.items() if name not in _SAID}
     if further and len(text := json.dumps(further)) <= MAX_FURTHER:
         info["problem"] = text
-    details = [kinds["ErrorInfo"](reason="" if reason == "about:blank" else reason, domain="tinysvc", metadata=info)]
+    details = [_detail("ErrorInfo", _error_info("" if reason == "about:blank" else reason, info))]
     if faults := problem.get("errors"):
         violations = [
-            {"field": _cut(each.get("place", ""), MAX_FAULT), "description": _cut(each.get("detail", ""), MAX_FAULT)}
+            bytes_field(1, _texts(_cut(each.get("place", ""), MAX_FAULT), _cut(each.get("detail", ""), MAX_FAULT)))
             for each in faults[:MAX_FAULTS]
             if isinstance(each, dict)
         ]
-        details.append(kinds["BadRequest"](field_violations=violations))
+        details.append(_detail("BadRequest", b"".join(violations)))
     if delay is not None:
-        details.append(kinds["RetryInfo"](retry_delay={"seconds": delay}))
-    packed = [
-        {"type_url": f"type.googleapis.com/{each.DESCRIPTOR.full_name}", "value": each.SerializeToString()}
-        for each in details
-    ]
-    encoded: bytes = kinds["Status"](code=code.value[0], message=message, details=packed).SerializeToString()
-    return encoded
+        details.append(_detail("RetryInfo", bytes_field(1, number_field(1, delay))))
+    return number_field(1, code.value[0]) + bytes_field(2, message) + b"".join(details)
+
+
+# The messages of google.rpc (google/rpc/status.proto, google/rpc/error_details.proto)
+
+
+def _detail(kind: str, message: bytes) -> bytes:
+    """One of the `details` of a Status, which are google.protobuf.Any."""
+    return bytes_field(3, _texts(f"type.googleapis.com/google.rpc.{kind}", message))
+
+
+def _error_info(reason: str, metadata: Mapping[str, str]) -> bytes:
+    entries = [bytes_field(3, _texts(name, value)) for name, value in metadata.items()]
+    return _texts(reason, "tinysvc") + b"".join(entries)
+
+
+def _texts(first: str, second: str | bytes) -> bytes:
+    """The fields 1 and 2: of Any, of ErrorInfo, of an entry of its map, and of a FieldViolation."""
+    return bytes_field(1, first) + bytes_field(2, second)

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any
-
-from grpc_health.v1 import health_pb2
 
 import grpc
 
+from ..core.proto_bytes import bytes_field, number_field, read_fields
 from .endless_streams import EndlessStreams
 from .rpc_calls import Context
 
@@ -19,7 +17,8 @@ LOOK_AGAIN = 1.0
 
 SERVICE = "grpc.health.v1.Health"
 
-_Response = health_pb2.HealthCheckResponse
+SERVING, NOT_SERVING, SERVICE_UNKNOWN = 1, 2, 3
+"""HealthCheckResponse.ServingStatus."""
 
 
 class Health:
@@ -45,40 +44,49 @@ class Health:
 
     def handlers(self) -> dict[str, grpc.RpcMethodHandler]:
         """The methods by their full names."""
-        read, write = health_pb2.HealthCheckRequest.FromString, _Response.SerializeToString
-        handlers = {
-            f"/{SERVICE}/Check": grpc.unary_unary_rpc_method_handler(self._check, read, write),
-            f"/{SERVICE}/Watch": grpc.unary_stream_rpc_method_handler(self._streams.around(self._watch), read, write),
+        watch = self._streams.around(self._watch)
+        return {
+            f"/{SERVICE}/Check": grpc.unary_unary_rpc_method_handler(self._check, _service_in, _response),
+            f"/{SERVICE}/Watch": grpc.unary_stream_rpc_method_handler(watch, _service_in, _response),
+            f"/{SERVICE}/List": grpc.unary_unary_rpc_method_handler(self._list),
         }
-        if hasattr(health_pb2, "HealthListRequest"):  # older versions of the library have no List
-            read, write = health_pb2.HealthListRequest.FromString, health_pb2.HealthListResponse.SerializeToString
-            handlers[f"/{SERVICE}/List"] = grpc.unary_unary_rpc_method_handler(self._list, read, write)
-        return handlers
 
     def _status(self, service: str) -> int:
         if service not in self._services:
-            return int(_Response.SERVICE_UNKNOWN)
-        return int(_Response.SERVING if not self._leaves and self._is_ready() else _Response.NOT_SERVING)
+            return SERVICE_UNKNOWN
+        return SERVING if not self._leaves and self._is_ready() else NOT_SERVING
 
-    async def _check(self, request: health_pb2.HealthCheckRequest, context: Context) -> health_pb2.HealthCheckResponse:
-        status = self._status(request.service)
-        if status == _Response.SERVICE_UNKNOWN:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"This server has no service {request.service!r:.200}.")
-        return _Response(status=status)
+    async def _check(self, service: str, context: Context) -> int:
+        status = self._status(service)
+        if status == SERVICE_UNKNOWN:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"This server has no service {service!r:.200}.")
+        return status
 
-    async def _list(self, request: Any, context: Context) -> Any:
-        statuses = {name: _Response(status=self._status(name)) for name in self._services}
-        return health_pb2.HealthListResponse(statuses=statuses)
+    async def _list(self, request: bytes, context: Context) -> bytes:
+        """A HealthListResponse: `map<string, HealthCheckResponse> statuses = 1`."""
+        statuses = ((name, _response(self._status(name))) for name in self._services)
+        return b"".join(bytes_field(1, bytes_field(1, name) + bytes_field(2, status)) for name, status in statuses)
 
-    async def _watch(self, request: health_pb2.HealthCheckRequest, context: Context) -> None:
+    async def _watch(self, service: str, context: Context) -> None:
         last = None
         while True:
-            status = self._status(request.service)
+            status = self._status(service)
             if status != last:
-                await context.write(_Response(status=status))
+                await context.write(status)
                 last = status
             with suppress(TimeoutError):
                 if self._changed.is_set():
                     await asyncio.sleep(LOOK_AGAIN)
                 else:
                     await asyncio.wait_for(self._changed.wait(), LOOK_AGAIN)
+
+
+def _service_in(request: bytes) -> str:
+    """The service that a HealthCheckRequest asks for; "" for the whole server."""
+    name = dict(read_fields(request)).get(1, b"")
+    return name.decode("utf-8", "replace") if isinstance(name, bytes) else ""
+
+
+def _response(status: int) -> bytes:
+    """A HealthCheckResponse."""
+    return number_field(1, status)

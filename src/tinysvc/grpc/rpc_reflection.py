@@ -1,24 +1,24 @@
 """Reflection: clients such as grpcurl read the services and their types from the server, and the details of errors.
 
-Two versions with equal messages are served: v1, and v1alpha for older clients. The library has only v1alpha.
+Two versions with equal messages are served: v1, and v1alpha for older clients. The library has only v1alpha. It is
+imported for the first call: most servers never get one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
-
-from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
-from google.protobuf.descriptor_pool import DescriptorPool
-from grpc_health.v1 import health_pb2
-from grpc_reflection.v1alpha import reflection_pb2
-from grpc_reflection.v1alpha.reflection import aio
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from .descriptors import files_in, with_imports
 from .endless_streams import EndlessStreams
-from .rpc_details import detail_files
 from .rpc_health import SERVICE as HEALTH
+
+if TYPE_CHECKING:
+    from google.protobuf.descriptor_pb2 import FileDescriptorProto
+    from google.protobuf.descriptor_pool import DescriptorPool
 
 VERSIONS = ("v1", "v1alpha")
 
@@ -30,41 +30,63 @@ def reflection_handlers(
 
     Args:
         services: The full names of the services.
-        descriptors: Their files, encoded (FileDescriptorSet), each behind the files that it imports.
+        descriptors: Their files, encoded (FileDescriptorSet).
         streams: Ends the streams when the server drains.
     """
     names = [f"grpc.reflection.{version}.ServerReflection" for version in VERSIONS]
-    servicer = aio.ReflectionServicer([*services, HEALTH, *names], _pool_of(descriptors))
-
-    async def info(messages: Any, context: Any) -> None:
-        async for answer in servicer.ServerReflectionInfo(messages, context):
-            await context.write(answer)
-
+    reflection = _Reflection([*services, HEALTH, *names], descriptors)
     handler = grpc.stream_stream_rpc_method_handler(
-        streams.around(info),
-        reflection_pb2.ServerReflectionRequest.FromString,
-        reflection_pb2.ServerReflectionResponse.SerializeToString,
+        streams.around(reflection.info), reflection.read, lambda response: response.SerializeToString()
     )
     return {f"/{name}/ServerReflectionInfo": handler for name in names}
 
 
+class _Reflection:
+    """The answers to clients, from a pool of descriptors that is made for the first call."""
+
+    def __init__(self, services: Sequence[str], descriptors: bytes) -> None:
+        self._services = services
+        self._descriptors = descriptors
+
+    def read(self, request: bytes) -> Any:
+        """A request. DecodeError."""
+        return self._messages.ServerReflectionRequest.FromString(request)
+
+    async def info(self, messages: Any, context: Any) -> None:
+        async for answer in self._servicer.ServerReflectionInfo(messages, context):
+            await context.write(answer)
+
+    @cached_property
+    def _messages(self) -> Any:
+        from grpc_reflection.v1alpha import reflection_pb2
+
+        return reflection_pb2
+
+    @cached_property
+    def _servicer(self) -> Any:
+        from grpc_reflection.v1alpha.reflection import aio
+
+        return aio.ReflectionServicer(self._services, _pool_of(self._descriptors))
+
+
 def _pool_of(descriptors: bytes) -> DescriptorPool:
+    from google.protobuf.descriptor_pb2 import FileDescriptorProto
+    from google.protobuf.descriptor_pool import DescriptorPool
+    from grpc_health.v1 import health_pb2
+    from grpc_reflection.v1alpha import reflection_pb2
+
+    from .rpc_details import detail_files
+
+    alpha = FileDescriptorProto.FromString(reflection_pb2.DESCRIPTOR.serialized_pb)
+    own = health_pb2.DESCRIPTOR.serialized_pb, reflection_pb2.DESCRIPTOR.serialized_pb
     pool = DescriptorPool()
-    files = list(FileDescriptorSet.FromString(descriptors).file)
-    health, alpha = FileDescriptorProto(), FileDescriptorProto()
-    health_pb2.DESCRIPTOR.CopyToProto(health)
-    reflection_pb2.DESCRIPTOR.CopyToProto(alpha)
-    known = {file.name for file in files}
-    details = [file for file in detail_files() if file.name not in known]
-    for file in (*files, *details, health, alpha, _version_1(alpha)):
-        pool.Add(file)
+    for file in with_imports([*files_in(descriptors), *detail_files(), *own, _version_1(alpha).SerializeToString()]):
+        pool.AddSerializedFile(file)
     return pool
 
 
-def _version_1(alpha: FileDescriptorProto) -> FileDescriptorProto:
+def _version_1(file: FileDescriptorProto) -> FileDescriptorProto:
     """The file of v1: that of v1alpha with another package."""
-    file = FileDescriptorProto()
-    file.CopyFrom(alpha)
     file.name, file.package = "grpc/reflection/v1/reflection.proto", "grpc.reflection.v1"
     for message in file.message_type:
         for field in message.field:

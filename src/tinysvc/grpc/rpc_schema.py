@@ -18,7 +18,7 @@ from ..service.plan import Plan
 from ..service.resources import binders_of
 from .class_fields import REQUIRED, fields_of
 from .codec import Codec, Parts, result_annotation
-from .descriptors import file_descriptor, with_imports
+from .descriptors import file_descriptor, file_set
 from .message_errors import NoMapping
 from .proto_file import ProtoFile, ProtoMethod, proto_file_of
 from .proto_lock import additions, assign_numbers
@@ -53,6 +53,7 @@ class RpcSchema:
 
     methods: list[Method]
     file_descriptor_set: bytes
+    """Without the files that protobuf brings along."""
     proto_files: list[ProtoFile]
     left_out: list[tuple[Plan, str]]
     """The routes that only HTTP can serve, each with the reason."""
@@ -130,7 +131,7 @@ class _Builder:
         kinds = named_kinds(*[kind for each in drafts for kind in (each.request, each.reply)])
         assign_numbers(kinds, locked, name, strict=strict)
         file = proto_file_of(self.package, self.service, kinds, [each.rpc for each in drafts])
-        files = with_imports(file_descriptor(file))
+        files = file_set([file_descriptor(file)])
         service = f"{self.package}.{self.service}"
         methods = [
             Method(

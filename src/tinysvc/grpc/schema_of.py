@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import descriptor_pb2
-
 from ..core.errors import ConfigurationError
 from ..runtime.open_services import service_name
 from ..service.plan import Plan, plan_of
 from ..service.routes import Route, recorded
+from .descriptors import file_set, files_in
 from .proto_names import package_of
 from .rpc_schema import RpcSchema, no_file
 
@@ -41,7 +40,7 @@ def schema_of(plans: Iterable[Plan]) -> RpcSchema:
         notes.append(no_file(without))
     return RpcSchema(
         [method for each in schemas for method in each.methods],
-        merged_files([each.file_descriptor_set for each in schemas]),
+        file_set(file for each in schemas for file in files_in(each.file_descriptor_set)),
         [file for each in schemas for file in each.proto_files],
         [left_out for each in schemas for left_out in each.left_out],
         notes,
@@ -106,15 +105,3 @@ def read_file(path: Path) -> str | None:
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} cannot be read: {error}") from None
-
-
-def merged_files(sets: Iterable[bytes]) -> bytes:
-    """One FileDescriptorSet with the files of several."""
-    merged = descriptor_pb2.FileDescriptorSet()
-    names: set[str] = set()
-    for each in sets:
-        for file in descriptor_pb2.FileDescriptorSet.FromString(each).file:
-            if file.name not in names:
-                names.add(file.name)
-                merged.file.append(file)
-    return bytes(merged.SerializeToString())
