@@ -18,6 +18,7 @@ import uvloop
 
 import called_app as app
 from commands import Served, served, tinysvc
+from system import is_alive
 from tinysvc import (
     BudgetExhausted,
     CallFailed,
@@ -316,7 +317,7 @@ def test_budget_ends_the_call_and_the_handler(caller: Caller, tmp_path: Path, fu
 def is_running(state: Path) -> bool:
     word, _, pid = state.read_text().partition(" ")
     assert word == "started"
-    return Path("/proc", pid).exists() and "zombie" not in Path("/proc", pid, "status").read_text()
+    return is_alive(int(pid))
 
 
 def until(condition: Callable[[], bool]) -> None:
