@@ -78,6 +78,7 @@ class Codec:
         self.parts = parts
         self.parameters = tuple(str(each.key) for each in parts.request.slots)
         """The parameters that a message fills."""
+        self._is_empty = isinstance(parts.reply, Leaf)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _copy, (self.parts._replace(resources=()),)
@@ -91,6 +92,8 @@ class Codec:
             BadMessage: The bytes are no message of this method, or a value does not fit its parameter.
             HTTPError: 401, a key is missing.
         """
+        if not data and not self.parameters:
+            return {}
         return self._arguments.decode(data)
 
     def encode_arguments(self, arguments: Mapping[str, Any]) -> bytes:
@@ -118,6 +121,8 @@ class Codec:
 
     def encode_result(self, value: Any) -> bytes:
         """The reply with the result of the handler. UnencodableResult if it does not fit the annotation."""
+        if value is None and self._is_empty:
+            return b""
         return self._result.encode(value)
 
     def encode_item(self, value: Any) -> bytes:
@@ -212,8 +217,6 @@ class Arguments:
         self._read_rest = PlainArguments(rest).read if rest else None
 
     def decode(self, data: bytes | memoryview) -> dict[str, Any]:
-        if not data and not self._parameters:
-            return {}
         try:
             message = self._messages.parse(data)
             arguments = self._read(message)
