@@ -158,6 +158,23 @@ def test_body_in_a_memoryview_is_returned_as_bytes() -> None:
     assert not Request("POST", "/", body=pieces()).has_arrived
 
 
+@pytest.mark.parametrize("body", [b"ab", b""])
+def test_body_that_is_there_is_returned_at_once_and_kept(body: bytes) -> None:
+    request = Request("POST", "/", body=body)
+    assert request.body_at_once() == body
+    assert asyncio.run(request.body()) == body
+
+
+def test_body_that_is_to_come_or_was_streamed_is_not_returned_at_once() -> None:
+    async def streamed(request: Request) -> bytes | None:
+        async for _ in request.stream():
+            pass
+        return request.body_at_once()
+
+    assert Request("POST", "/", body=pieces()).body_at_once() is None
+    assert asyncio.run(streamed(Request("POST", "/", body=b"ab"))) is None
+
+
 def test_empty_body_has_no_pieces() -> None:
     async def streamed() -> list[bytes]:
         return [piece async for piece in Request("POST", "/").stream()]

@@ -14,7 +14,7 @@ from msgspec import ValidationError
 from ..core.forks import detach_in_child
 from ..core.stack_dumps import DUMP_LIMIT, StackDump, dump_file
 from .arena import Arena, Arenas
-from .frames import FRAME, FromWorker
+from .frames import FRAME, LENGTHS, FromWorker
 from .program import SharedMemory
 
 SEPARATE_WRITE = 64 * 1024
@@ -69,7 +69,7 @@ class Channel(asyncio.Protocol):
         self._error = ""
         self._pieces: list[bytes] = []
         self._held = 0  # bytes in _pieces
-        self._wanted = FRAME.size  # bytes that complete the present frame, or its lengths
+        self._wanted = LENGTHS  # bytes that complete the present frame, or its lengths
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's does not inherit from it
@@ -141,24 +141,27 @@ class Channel(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
             return
-        self._pieces.append(data)
-        self._held += len(data)
-        if self._held < self._wanted:
-            return
-        data = b"".join(self._pieces) if len(self._pieces) > 1 else data
-        position = 0
-        while len(data) - position >= FRAME.size:
+        if self._pieces:
+            self._pieces.append(data)
+            self._held += len(data)
+            if self._held < self._wanted:
+                return
+            data = b"".join(self._pieces)
+            self._pieces = []
+        position, length = 0, len(data)
+        self._wanted = LENGTHS
+        while length - position >= LENGTHS:
             head_length, body_length = FRAME.unpack_from(data, position)
             if head_length > MAX_HEAD or body_length > self._limit:
                 self.fail(f"sent {head_length + body_length} bytes; max_result_size is {self._limit}")
                 return
-            body_start = position + FRAME.size + head_length
+            body_start = position + LENGTHS + head_length
             end = body_start + body_length
-            if len(data) < end:
+            if length < end:
                 self._wanted = end - position
                 break
             try:
-                head = self._decode(data[position + FRAME.size : body_start])
+                head = self._decode(data[position + LENGTHS : body_start])
             except ValidationError as error:
                 self.fail(f"sent a frame with a head of the wrong form: {error}")
                 return
@@ -166,12 +169,11 @@ class Channel(asyncio.Protocol):
                 self.fail("sent a frame that is not MessagePack")
                 return
             position = end
-            self._wanted = FRAME.size
             self._on_frame(head, data[body_start:end])
             if self._error:
                 return  # discard all frames after a protocol error
-        rest = data[position:]
-        self._pieces, self._held = ([rest] if rest else []), len(rest)
+        if position < length:
+            self._pieces, self._held = [data[position:]], length - position
 
     def fail(self, error: str) -> None:
         """Close the channel because of a protocol error of the worker."""

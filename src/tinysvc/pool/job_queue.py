@@ -282,11 +282,12 @@ class JobQueue(Generic[S]):
     def _dispatch(self, now: float) -> None:
         """Start waiting jobs in free slots: no slot is free while a job could run there."""
         while self.waiting and self.free and len(self.at_work) < self.size and (lane := self._next_lane()) is not None:
-            first = next(iter(lane.waiting.values()))
-            due = first.admitted + self.grouping.wait
-            if self.waiting < self.grouping.size and now < due:
-                self._wake_at(due)
-                return
+            if self.has_groups and self.waiting < self.grouping.size:
+                first = next(iter(lane.waiting.values()))
+                due = first.admitted + self.grouping.wait
+                if now < due:
+                    self._wake_at(due)
+                    return
             if jobs := self._next_jobs(lane, now):
                 self.todo.append(Run(self._start(jobs, lane, now)))
 

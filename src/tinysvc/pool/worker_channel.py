@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import select
 import socket
 import struct
 import threading
@@ -70,6 +71,11 @@ class WorkerChannel:
         self.interruption: BaseException | None = None  # of the current job
         self.ended = 0  # number of the last job whose end is sent
         self.is_asking = False  # an answer of the server is still to come, or was read in part
+        # A read that waits is also woken when the server has read the last result (Linux, unix_write_space), and would
+        # take the CPU from the server for nothing. A poll for data is not.
+        poller = select.poll()
+        poller.register(sock, select.POLLIN)
+        self._wait_for_data = poller.poll
         self._receipts = map(sock.recvmsg, repeat(65536), repeat(_TWO_DESCRIPTORS), repeat(_CLOSE_ON_EXEC))
         self._inbox: deque[Any] = deque()  # results of recvmsg, for the frame that is being read
         self._partial: tuple[bytearray, list[int]] | None = None  # a longer frame, and the bytes of each read
@@ -95,6 +101,7 @@ class WorkerChannel:
         """Wait for the next job. None at the end of the channel."""
         inbox = self._inbox
         if not inbox:
+            self._wait_for_data()
             inbox.extend(islice(self._receipts, 1))
         data, ancillary, _, _ = inbox[0]
         descriptors = array("i", ancillary[0][2]) if ancillary else _NO_DESCRIPTORS

@@ -17,7 +17,6 @@ import pickle
 from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
-from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,7 +51,7 @@ from .cpu_messages import (
     ResponseHead,
 )
 from .endpoint_parts import Endpoint, Values, error_response_of, request_of
-from .messages import encode_messages, whole_message
+from .messages import message_encoder, whole_message
 
 if TYPE_CHECKING:
     from ..models.artifact_version import ArtifactVersion
@@ -207,7 +206,7 @@ def _one_at_a_time(endpoint: Endpoint, resources: Values) -> JobFunction:
     binder = _binder_of(endpoint, names)
     bind, stream_type, compress = binder.bind, binder.stream_type, endpoint.compress
     messages = endpoint.messages
-    encode = encode_result if messages is None else partial(encode_messages, messages)
+    encode = encode_result if messages is None else message_encoder(messages)
     kind, limit, error_handlers = binder.body_kind, endpoint.max_body_size, endpoint.error_handlers
     is_raw, binds = kind in RAW_KINDS, bool(signature(function).parameters)
 

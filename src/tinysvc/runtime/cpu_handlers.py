@@ -63,7 +63,11 @@ def cpu_handler(
             limit = min(request.time_limit - monotonic(), inf if timeout is None else timeout)
             if limit <= 0:
                 raise budget_exhausted(request, "before the job was queued", server_timing(None))
-        body = await request.body() if batched or request.has_arrived else await body_for_worker(request, pool.arenas)
+        body: bytes | Arena | None = request.body_at_once()
+        if body is None and (batched or request.has_arrived):
+            body = await request.body()
+        elif body is None:
+            body = await body_for_worker(request, pool.arenas)
         method, path, query = request.method, request.raw_path, request.raw_query
         peer = request.peer
         message = RequestMessage(

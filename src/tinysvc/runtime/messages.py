@@ -81,15 +81,28 @@ def _response_of(result: Response, respond: Callable[[Any], Response]) -> Respon
     return response
 
 
-def encode_messages(messages: Messages, result: Any) -> Response:
-    """The response with the message, or the stream of messages, of a result in a worker, where no loop runs.
+def message_encoder(messages: Messages) -> Callable[[Any], Response]:
+    """A function of a result in a worker, where no loop runs: the response with its message, or a stream of messages.
 
-    An error before the first item of a stream is raised here, as for a plain result.
+    An error before the first item of a stream is raised at once, as for a plain result.
     """
-    if not messages.streams:
-        return whole_message(messages.codec.encode_result, result)
-    if isinstance(result, Response):
-        return _response_of(result, lambda content: encode_messages(messages, content))
-    items, encode = iter(result), messages.codec.encode_item
-    first = next(items, _END)
-    return message_response(iter(()) if first is _END else chain([encode(first)], map(encode, items)))
+    encode, encode_item = messages.codec.encode_result, messages.codec.encode_item
+    plain_type: type = type(None)  # of the last result that is neither a Response nor an iterator
+
+    def encode_whole(result: Any) -> Response:
+        nonlocal plain_type
+        if type(result) is not plain_type:
+            if isinstance(result, Response):
+                return whole_message(encode, result)
+            check_is_whole(result)
+            plain_type = type(result)
+        return message_response(encode(result))
+
+    def encode_stream(result: Any) -> Response:
+        if isinstance(result, Response):
+            return _response_of(result, encode_stream)
+        items = iter(result)
+        first = next(items, _END)
+        return message_response(iter(()) if first is _END else chain([encode_item(first)], map(encode_item, items)))
+
+    return encode_stream if messages.streams else encode_whole
