@@ -28,8 +28,9 @@ from tinysvc.core.responses import Handler, Response
 from tinysvc.executor import ProcessPoolExecutor
 from tinysvc.pool.arena import BIG, Arena, Arenas
 from tinysvc.pool.job_reply import JobReply
+from tinysvc.pool.state import Job
 from tinysvc.runtime.cpu_endpoints import CpuProgram
-from tinysvc.runtime.cpu_handlers import body_for_worker, cpu_handler, server_timing
+from tinysvc.runtime.cpu_handlers import KNOWN_TIMES, body_for_worker, cpu_handler, server_timing
 from tinysvc.runtime.cpu_messages import ResponseHead
 from tinysvc.runtime.endpoint_parts import Endpoint
 from tinysvc.service.routes import Route
@@ -244,6 +245,28 @@ async def test_big_body_is_received_in_an_arena(size: int, kind: type) -> None:
     got = await body_for_worker(Request("POST", "/x", body=body()), Arenas())
     assert type(got) is kind
     assert (got.size if isinstance(got, Arena) else len(got)) == size
+
+
+@pytest.mark.parametrize(
+    ("waited", "ran", "expected"),
+    [
+        (0.0, 0.0, "queue;dur=0.0, run;dur=0.0"),
+        (0.00004, 0.00006, "queue;dur=0.0, run;dur=0.1"),
+        (0.0123, 1.5, "queue;dur=12.3, run;dur=1500.0"),
+        (0.0123, 1.5, "queue;dur=12.3, run;dur=1500.0"),
+    ],
+)
+def test_server_timing_has_tenths_of_milliseconds(waited: float, ran: float, expected: str) -> None:
+    job = Job(None)
+    job.admitted, job.started, job.settled = 100.0, 100.0 + waited, 100.0 + waited + ran
+    assert server_timing(job) == expected
+
+
+def test_server_timing_is_right_for_more_durations_than_are_kept() -> None:
+    job = Job(None)
+    for tenths in range(2 * KNOWN_TIMES):
+        job.started, job.settled = 100.0, 100.0 + tenths / 1e4
+        assert server_timing(job).endswith(f"run;dur={tenths / 10:.1f}")
 
 
 def test_server_timing_of_a_refused_job() -> None:
