@@ -23,7 +23,6 @@ KNOWN_PEERS = 4096
 Metadata = tuple[tuple[str, str | bytes], ...]
 
 _NAME = re.compile(r"[0-9a-z_.-]+")
-_VALUE = re.compile(r"[\x20-\x7e]*")
 
 _OF_HTTP = frozenset(
     {
@@ -120,7 +119,7 @@ def metadata_of(headers: Iterable[tuple[str, str]]) -> Metadata:
                 found.append((name, b64decode(value + "=" * (-len(value) % 4), validate=True)))
             except BadBase64:
                 continue  # no metadata can hold it
-        elif _VALUE.fullmatch(value):
+        elif value.isascii() and value.isprintable():
             found.append((name, value))
     return tuple(found)
 
