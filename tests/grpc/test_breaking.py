@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from client_tools import tools
-from rpc_cases import handler_of, schema_of
+from rpc_cases import handler_of, proto_of, schema_of
 from tinysvc.grpc.breaking import RULES, breaks_of
 from tinysvc.grpc.proto_parser import parse_proto
 
@@ -199,7 +199,7 @@ def test_all_that_buf_refuses_is_refused(tmp_path: Path) -> None:
 
 def test_new_value_that_older_clients_do_not_send() -> None:
     def files(**fields: Any) -> str:
-        return schema_of(handler_of(make_dataclass("Order", fields.items()))).text
+        return proto_of(schema_of(handler_of(make_dataclass("Order", fields.items()))))
 
     def found(old: str, **fields: Any) -> list[str]:
         order = make_dataclass("Order", fields.items())

@@ -14,8 +14,10 @@ from tinysvc.grpc.field import Field
 
 @pytest.mark.parametrize("number", [0, -1, 2**29, 19000, 19999, True, "7"])
 def test_number_that_protobuf_refuses(number: int) -> None:
-    with pytest.raises(ConfigurationError, match="19000 to 19999"):
+    with pytest.raises(ConfigurationError, match="19000 to 19999") as caught:
         Field(number)
+    line = caught.tb.tb_lineno
+    assert str(caught.value).startswith(f"{__file__}:{line}: Field({number!r}): ")
 
 
 @dataclass

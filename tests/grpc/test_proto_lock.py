@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import pytest
 
-from rpc_cases import handler_of, schema_of
+from rpc_cases import handler_of, proto_of, schema_of
 from tinysvc.grpc.field import Field
 from tinysvc.grpc.message_errors import LockError
 from tinysvc.grpc.proto_file import ProtoFile
@@ -17,7 +17,7 @@ from tinysvc.grpc.rpc_schema import RpcSchema
 
 def schema_with(fields: dict[str, Any], lock: RpcSchema | None = None) -> RpcSchema:
     order = make_dataclass("Order", fields.items())
-    return schema_of(handler_of(order), lock=None if lock is None else lock.text)
+    return schema_of(handler_of(order), lock=None if lock is None else proto_of(lock))
 
 
 def numbers(schema: RpcSchema, message: str = "Order") -> dict[str, int]:
@@ -109,7 +109,7 @@ def test_numbers_that_protobuf_keeps_for_itself_are_skipped() -> None:
 def test_values_of_an_enum_keep_their_numbers() -> None:
     def schema(names: str, lock: RpcSchema | None = None) -> RpcSchema:
         color = Enum("Color", [(name, name.lower()) for name in names.split()])  # type: ignore[misc]
-        return schema_of(handler_of(color), lock=None if lock is None else lock.text)
+        return schema_of(handler_of(color), lock=None if lock is None else proto_of(lock))
 
     first = schema("RED BLUE")
     second = schema("GREEN BLUE", first)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from enum import Enum
 
-from rpc_cases import schema_of
+from rpc_cases import proto_of, schema_of
 from tinysvc import io_route
 from tinysvc.grpc.proto_file import ProtoField, ProtoFile, ProtoMessage, ProtoMethod
 from tinysvc.grpc.proto_parser import parse_proto
@@ -68,7 +68,7 @@ enum Color {
 
 
 def test_text_of_a_service() -> None:
-    assert schema_of(watch).text == TEXT
+    assert proto_of(schema_of(watch)) == TEXT
 
 
 def test_reserved_numbers_and_names() -> None:

@@ -15,7 +15,7 @@ from grpc_tools import protoc
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
-from rpc_cases import handler_of, schema_of
+from rpc_cases import handler_of, proto_of, schema_of
 from rpc_types import Typed, types
 from tinysvc.grpc.descriptors import message_class
 from tinysvc.grpc.proto_parser import parse_proto
@@ -28,12 +28,12 @@ def compiled(schema: RpcSchema, folder: Path) -> tuple[descriptor_pb2.FileDescri
     """What protoc makes of the printed file: its descriptor, and the module with the message classes."""
     (file,) = schema.proto_files
     path = folder / f"{file.package}.proto"
-    path.write_text(schema.text)
+    path.write_text(proto_of(schema))
     include = Path(grpc_tools.__file__).parent / "_proto"
     status = protoc.main(
         ["", f"-I{folder}", f"-I{include}", f"--descriptor_set_out={folder}/set", f"--python_out={folder}", str(path)]
     )
-    assert status == 0, schema.text
+    assert status == 0, proto_of(schema)
     found = descriptor_pb2.FileDescriptorSet.FromString((folder / "set").read_bytes())
     spec = importlib.util.spec_from_file_location(f"{file.package}_pb2", folder / f"{file.package}_pb2.py")
     assert spec is not None
@@ -59,7 +59,7 @@ def test_random_types_are_the_same_to_protoc(data: st.DataObject, tmp_path: Path
     ours = descriptor_pb2.FileDescriptorSet.FromString(schema.file_descriptor_set).file[-1]
     assert str(descriptor).splitlines() == str(ours).splitlines()
     (file,) = schema.proto_files
-    assert parse_proto(schema.text, "file") == file
+    assert parse_proto(proto_of(schema), "file") == file
     codec = schema.methods[0].codec
     for _ in range(3):
         value = data.draw(parameter.values)

@@ -112,12 +112,18 @@ async def test_stream_that_fails_half_way_is_no_short_stream(client: RpcClient, 
     assert "KeyError: 'secret'" in caplog.text
 
 
-async def test_stream_that_the_handler_gives_up_has_its_error(client: RpcClient) -> None:
-    call = client.begin(rpc_app.gives_up, {}, timeout=20)
+@pytest.mark.parametrize("function", [rpc_app.gives_up, rpc_app.gives_up_in_a_worker])
+@pytest.mark.parametrize(
+    ("status", "code"), [(410, Code.NOT_FOUND), (409, Code.ABORTED), (503, Code.UNAVAILABLE), (500, Code.INTERNAL)]
+)
+async def test_stream_that_the_handler_gives_up_has_its_error(
+    client: RpcClient, function: Any, status: int, code: grpc.StatusCode
+) -> None:
+    call = client.begin(function, {"status": status}, timeout=20)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         async for _ in call:
             pass
-    assert (caught.value.code(), caught.value.details()) == (Code.NOT_FOUND, "no more")
+    assert (caught.value.code(), caught.value.details()) == (code, "no more")
 
 
 async def test_cancelled_stream_is_closed(client: RpcClient) -> None:

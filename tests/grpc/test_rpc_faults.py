@@ -90,8 +90,7 @@ async def test_cancelled_calls_leave_nothing(server: Server) -> None:
                 else:
                     await call
 
-        tasks: list[int] = []
-        descriptors: list[int] = []
+        tasks, descriptors = len(asyncio.all_tasks()), len(open_descriptors())
         for _ in range(2):
             for _ in range(max(1, CANCELS // 2 // 20)):
                 await asyncio.gather(*[give_up() for _ in range(20)])
@@ -99,11 +98,8 @@ async def test_cancelled_calls_leave_nothing(server: Server) -> None:
             await until(lambda: all(pool.waiting == 0 for pool in server.running.pools))
             await until(lambda: all(pool.ready == pool.max_workers for pool in server.running.pools))
             gc.collect()
-            await asyncio.sleep(0.05)
-            tasks.append(len(asyncio.all_tasks()))
-            descriptors.append(len(open_descriptors()))
-        assert tasks[1] <= tasks[0] + 1
-        assert descriptors[1] <= descriptors[0] + 2
+            await until(lambda: len(asyncio.all_tasks()) <= tasks + 1)
+            await until(lambda: len(open_descriptors()) <= descriptors + 2)
         assert calls.message_bytes == 0
         assert await client.call(rpc_app.hello, name="after") == "hello after"
 
@@ -148,16 +144,19 @@ async def test_slow_reader_stops_the_generator(server: Server, caplog: pytest.Lo
     rpc_app.happened.clear()
     caplog.clear()
     async with rpc_client(server) as client:
+        await client.call(rpc_app.hello, name="warm")
+        tasks = len(asyncio.all_tasks())
         call = client.begin(rpc_app.floods, {})
         await anext(aiter(call))
         made = -1
-        while made != len(rpc_app.happened):  # until nothing is made in a tenth of a second
+        while made != len(rpc_app.happened):  # until nothing is made during fifty other calls
             made = len(rpc_app.happened)
-            await asyncio.sleep(0.1)
+            for _ in range(50):
+                await client.call(rpc_app.hello, name="beside")
         assert made < 500  # 50 MB
         call.cancel()
         await until(lambda: not rpc_of(server).calls.running)
-    await asyncio.sleep(0.05)  # grpcio reports an error of a handler after that
+        await until(lambda: len(asyncio.all_tasks()) <= tasks)  # grpcio's task reports an error of a handler at its end
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 

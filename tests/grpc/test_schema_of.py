@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 from google.protobuf import descriptor_pb2
 
+from rpc_cases import proto_of
 from tinysvc import ConfigurationError, Service
 from tinysvc.grpc.schema_of import schema_of, schema_of_function
 from tinysvc.server.loading import load_service
@@ -52,8 +53,8 @@ def test_file_beside_the_module_is_read(modules: list[ModuleType], tmp_path: Pat
     lock = 'syntax = "proto3"; package rpc_orders; message OrderRequest { int64 number = 7; string note = 3; }'
     (tmp_path / "rpc_orders.proto").write_text(lock)
     schema = schema_of_function(modules[0].order)
-    assert "int64 number = 7;" in schema.text
-    assert schema.text == schema_of(list(plans_of(Service(modules[0])))).text
+    assert "int64 number = 7;" in proto_of(schema)
+    assert proto_of(schema) == proto_of(schema_of(list(plans_of(Service(modules[0])))))
     (tmp_path / "rpc_orders.proto").write_text("syntax")
     with pytest.raises(ConfigurationError, match=r"rpc_orders.proto, line 1"):
         schema_of_function(modules[0].order)

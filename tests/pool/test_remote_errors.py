@@ -48,6 +48,19 @@ def test_http_error_is_restored_in_any_case() -> None:
     assert error.status == 418
 
 
+def test_http_error_of_a_stream_needs_no_pickle() -> None:
+    error = remote_error(error_text(HTTPError(409, "taken", headers=[("retry-after", "3")])), b"")
+    assert isinstance(error, HTTPError)
+    assert (error.status, error.detail, error.headers) == (409, "taken", [("retry-after", "3")])
+    assert isinstance(error.__cause__, RemoteError)
+
+
+def test_http_error_without_its_attributes_is_a_remote_error() -> None:
+    error = HTTPError.__new__(TeapotError)
+    assert isinstance(remote_error(error_text(error), b""), RemoteError)
+    assert isinstance(remote_error(ErrorText("X", "message", "", (200, "", [])), b""), RemoteError)
+
+
 @pytest.mark.parametrize("error", [StopIteration(1), SystemExit(2)])
 def test_exceptions_that_a_future_cannot_carry_are_the_cause(error: BaseException) -> None:
     remote = remote_error(ErrorText("X", "message", ""), pickled_error(error))

@@ -173,7 +173,7 @@ def test_request_that_does_not_bind_is_not_in_the_batch() -> None:
 
 def test_exception_among_the_results_is_the_error_of_one_item() -> None:
     own, refused, unencodable, stream, good = batch(batching_jobs.picky, *xs(0, 1, 2, 3, 9))
-    assert own == ("ZeroDivisionError", "zero", "ZeroDivisionError: zero")
+    assert own[:3] == ("ZeroDivisionError", "zero", "ZeroDivisionError: zero")
     assert refused == (409, b'{"type":"about:blank","title":"Conflict","status":409,"detail":"one"}')
     assert "cannot be encoded: $ is a object" in unencodable[1]
     assert unencodable[2] == ""  # it is told once

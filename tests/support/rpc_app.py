@@ -291,9 +291,15 @@ async def guarded(user: str, count: int) -> AsyncIterator[str]:
 
 
 @io_route("/gives_up")
-async def gives_up() -> AsyncIterator[int]:
+async def gives_up(status: int) -> AsyncIterator[int]:
     yield 1
-    raise HTTPError(410, "no more")
+    raise HTTPError(status, "no more")
+
+
+@cpu_route("/gives_up_in_a_worker")
+def gives_up_in_a_worker(status: int) -> Iterator[int]:
+    yield 1
+    raise HTTPError(status, "no more")
 
 
 @io_route("/slow-size", methods=["POST"])

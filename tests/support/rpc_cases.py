@@ -7,12 +7,18 @@ from typing import Any
 
 from tinysvc import Service, io_route
 from tinysvc.grpc.codec import Codec
+from tinysvc.grpc.proto_text import text_of
 from tinysvc.grpc.rpc_schema import RpcSchema
 from tinysvc.service.plan import plans_of
 
 
 def schema_of(*functions: Any, name: str = "shop", lock: str | None = None) -> RpcSchema:
     return RpcSchema.of(name, list(plans_of(Service(*functions))), lock)
+
+
+def proto_of(schema: RpcSchema) -> str:
+    """The text of its .proto files."""
+    return "\n".join(map(text_of, schema.proto_files))
 
 
 def handler_of(annotation: Any, result: Any = None, default: Any = ...) -> Callable[..., Any]:

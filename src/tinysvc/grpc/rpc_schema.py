@@ -1,4 +1,4 @@
-"""The gRPC service of some routes: its methods, its descriptors, and the text of its .proto file."""
+"""The gRPC service of some routes: its methods, its descriptors, and its .proto file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ from .proto_file import ProtoFile, ProtoMethod, proto_file_of
 from .proto_lock import additions, assign_numbers
 from .proto_names import Names, camel, is_identifier, package_of
 from .proto_parser import parse_proto
-from .proto_text import text_of
 from .proto_types import Types, separate
 from .shapes import EMPTY, Leaf, MessageShape, named_kinds
 
@@ -61,11 +60,6 @@ class RpcSchema:
     """What the author should know, such as a .proto file that lacks new fields."""
     has_file: bool = True
     """Whether there is a committed .proto file."""
-
-    @property
-    def text(self) -> str:
-        """The .proto file, or one after the other."""
-        return "\n".join(map(text_of, self.proto_files))
 
     @classmethod
     def of(cls, service_name: str, plans: Iterable[Plan], lock: str | None = None, *, strict: bool = True) -> RpcSchema:

@@ -65,6 +65,8 @@ class ErrorText(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
     message: str
     traceback: str
     """"" for our own errors: their message says all."""
+    http: tuple[int, str, list[tuple[str, str]]] | None = None
+    """Status, detail and headers of an HTTPError: a stream that has begun ends with it."""
 
 
 # To a worker

@@ -26,7 +26,17 @@ def error_text(error: BaseException) -> ErrorText:
     if type(error).__module__ not in ("builtins", "__main__"):
         name = f"{type(error).__module__}.{name}"
     shown = "" if isinstance(error, TinysvcError) else author_traceback(error)
-    return ErrorText(sendable_text(name), sendable_text(message), sendable_text(shown))
+    return ErrorText(sendable_text(name), sendable_text(message), sendable_text(shown), _http_text(error))
+
+
+def _http_text(error: BaseException) -> tuple[int, str, list[tuple[str, str]]] | None:
+    if not isinstance(error, HTTPError):
+        return None
+    try:
+        headers = [(sendable_text(name), sendable_text(value)) for name, value in error.headers]
+        return error.status, sendable_text(error.detail), headers
+    except Exception:  # a subclass that lacks them
+        return None
 
 
 def sendable_text(text: str) -> str:
@@ -92,7 +102,7 @@ def remote_error(text: ErrorText, body: bytes | memoryview, *, only_http: bool =
         only_http: Restore no exception but an HTTPError.
 
     Returns:
-        The exception itself, caused by a RemoteError, if it is an HTTPError or was restored exactly. Otherwise a
+        The exception itself, caused by a RemoteError, if it was restored exactly, or an HTTPError. Otherwise a
         RemoteError, whose `original` is the exception if it could be restored.
     """
     remote = RemoteError(text.type_name, text.message, text.traceback)
@@ -108,4 +118,9 @@ def remote_error(text: ErrorText, body: bytes | memoryview, *, only_http: bool =
             return original
         else:
             remote.original = original
+    elif text.http is not None and 400 <= text.http[0] <= 599:
+        status, detail, headers = text.http
+        error = HTTPError(status, detail, headers=headers)
+        error.__cause__ = remote
+        return error
     return remote
