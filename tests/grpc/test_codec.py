@@ -25,7 +25,7 @@ from tinysvc import ApiKey, Batch, Header, HTTPError, Response, cpu_route, io_ro
 from tinysvc.binding.replies import UnreadableReply
 from tinysvc.core.errors import UnencodableResult
 from tinysvc.grpc.codec import Codec
-from tinysvc.grpc.descriptors import message_class
+from tinysvc.grpc.message_classes import message_class
 from tinysvc.grpc.message_errors import BadMessage
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
-from tinysvc.grpc.descriptors import file_descriptor, file_set, files_in, message_class, with_imports
+from tinysvc.grpc.descriptors import file_descriptor
+from tinysvc.grpc.message_classes import file_set, message_class
 from tinysvc.grpc.proto_file import ProtoField, ProtoFile, ProtoMessage, ProtoMethod
 from tinysvc.grpc.shapes import TIMESTAMP, Reserved
 
@@ -27,10 +28,3 @@ def test_name_of_the_oneof_of_an_optional_field_is_free() -> None:
     fields = [ProtoField("x", "int64", 1, "optional"), ProtoField("_x", "int64", 2)]
     file = FileDescriptorProto.FromString(file_descriptor(ProtoFile("shop", messages={"A": ProtoMessage("A", fields)})))
     assert [each.name for each in file.message_type[0].oneof_decl] == ["X_x"]
-
-
-def test_imports_come_before_the_files_that_import_them() -> None:
-    point = ProtoMessage("Point", [ProtoField("at", TIMESTAMP, 1)])
-    own = [file_descriptor(ProtoFile(name, messages={"Point": point})) for name in ("shop", "store")]
-    files = [FileDescriptorProto.FromString(each).name for each in with_imports(files_in(file_set(own)))]
-    assert files == ["google/protobuf/timestamp.proto", "shop.proto", "store.proto"]

@@ -10,7 +10,7 @@ import pytest
 from google.protobuf.struct_pb2 import Value
 
 from rpc_cases import codec_of
-from tinysvc.grpc.descriptors import message_class
+from tinysvc.grpc.message_classes import message_class
 from tinysvc.grpc.message_errors import BadMessage
 from tinysvc.grpc.message_readers import Readers, Unreadable
 from tinysvc.grpc.shapes import VALUE, Leaf

@@ -21,8 +21,8 @@ from rpc_cases import codec_of
 from rpc_types import Typed, checked, types
 from tinysvc import Field
 from tinysvc.grpc.codec import Codec
-from tinysvc.grpc.descriptors import message_class
 from tinysvc.grpc.function_source import Unfit
+from tinysvc.grpc.message_classes import message_class
 from tinysvc.grpc.message_errors import BadMessage
 from tinysvc.grpc.object_readers import ObjectReader, members
 from tinysvc.grpc.plain_arguments import Parameter, PlainArguments

@@ -18,8 +18,8 @@ from rpc_cases import codec_of
 from rpc_types import Typed, checked, types
 from tinysvc.core.errors import UnencodableResult
 from tinysvc.grpc.codec import plain_value
-from tinysvc.grpc.descriptors import message_class
 from tinysvc.grpc.function_source import Unfit
+from tinysvc.grpc.message_classes import message_class
 from tinysvc.grpc.message_writers import Writers
 from tinysvc.grpc.object_writers import ObjectWriter
 

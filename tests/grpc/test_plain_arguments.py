@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from rpc_cases import schema_of
 from tinysvc import ApiKey, HTTPError, io_route
 from tinysvc.grpc.codec import parameters_of
-from tinysvc.grpc.descriptors import message_class
+from tinysvc.grpc.message_classes import message_class
 from tinysvc.grpc.message_errors import BadMessage
 from tinysvc.grpc.plain_arguments import Parameter, PlainArguments
 

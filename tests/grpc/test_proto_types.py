@@ -22,8 +22,8 @@ from typing_extensions import TypedDict as TypedDictOfExtensions
 
 from rpc_cases import codec_of, handler_of, schema_of, sent
 from tinysvc import ConfigurationError, Event
-from tinysvc.grpc.descriptors import message_class
 from tinysvc.grpc.field import Field
+from tinysvc.grpc.message_classes import message_class
 from tinysvc.grpc.shapes import VALUE, Leaf
 
 T = TypeVar("T")

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from rpc_cases import handler_of, proto_of, schema_of
 from rpc_types import Typed, types
-from tinysvc.grpc.descriptors import message_class
+from tinysvc.grpc.message_classes import message_class
 from tinysvc.grpc.proto_parser import parse_proto
 from tinysvc.grpc.rpc_schema import RpcSchema
 

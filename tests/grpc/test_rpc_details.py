@@ -6,7 +6,7 @@ from google.protobuf.descriptor import Descriptor
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.rpc import error_details_pb2, status_pb2
 
-from tinysvc.grpc.descriptors import with_imports
+from tinysvc.grpc.message_classes import with_imports
 from tinysvc.grpc.rpc_details import detail_files
 
 

@@ -27,8 +27,8 @@ from ..binding.results import is_stream
 from ..core.encoding import to_plain
 from ..core.errors import UnencodableResult
 from ..core.responses import Response
-from .descriptors import message_class
 from .function_source import Unfit
+from .message_classes import message_class
 from .message_errors import BadMessage
 from .message_readers import Readers, Unreadable
 from .message_writers import Unwritable, Writers

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from .descriptors import message_class
+from .message_classes import message_class
 from .message_readers import MAX_WHOLE, joined
 from .shapes import DURATION, NULL, TIMESTAMP, VALUE, EnumShape, Kind, Leaf, MessageShape, Slot
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from .descriptors import files_in, with_imports
 from .endless_streams import EndlessStreams
+from .message_classes import files_in, with_imports
 from .rpc_health import SERVICE as HEALTH
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from ..service.plan import Plan
 from ..service.resources import binders_of
 from .class_fields import REQUIRED, fields_of
 from .codec import Codec, Parts, result_annotation
-from .descriptors import file_descriptor, file_set
+from .descriptors import file_descriptor
+from .message_classes import file_set
 from .message_errors import NoMapping
 from .proto_file import ProtoFile, ProtoMethod, proto_file_of
 from .proto_lock import additions, assign_numbers

@@ -12,7 +12,7 @@ from ..core.errors import ConfigurationError
 from ..runtime.open_services import service_name
 from ..service.plan import Plan, plan_of
 from ..service.routes import Route, recorded
-from .descriptors import file_set, files_in
+from .message_classes import file_set, files_in
 from .proto_names import package_of
 from .rpc_schema import RpcSchema, no_file
 
