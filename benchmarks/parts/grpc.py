@@ -38,8 +38,8 @@ CASES = {
 }
 """What a method does, and the least rate beside the plain server."""
 
-MOST_MEMORY = 15.0
-"""MB that gRPC may add to an idle server."""
+MOST_MEMORY = {"server": 15.0, "forkserver": None, "worker": 0.5}
+"""MB that gRPC may add to these processes of an idle service. The forkserver holds what all workers share."""
 
 
 class RpcPeer(Peer):
@@ -114,13 +114,13 @@ def memory(options: Options) -> str:
                 time.sleep(1.0)
                 found.append(memory_of(peer))
     rows, bars = [], []
-    for kind in ("server", "forkserver and workers"):
+    for kind, most in MOST_MEMORY.items():
         own = [each[kind] for each in with_grpc]
         other = [each[kind] for each in without]
         added = [one - two for one, two in zip(own, other, strict=True)]
-        rows.append([kind, median(other, "{:.1f}"), median(own, "{:.1f}"), median(added, "{:.1f}")])
-        most = MOST_MEMORY if kind == "server" else 1.0
-        bars.append(bar(f"MB that gRPC adds to the {kind}", added, most=most))
+        rows.append([kind, *(median(each, "{:.2f}") for each in (other, own, added))])
+        if most is not None:
+            bars.append(bar(f"MB that gRPC adds to the {kind}", added, most=most))
     return "\n".join([table(["private memory, MB", "without gRPC", "with", "more"], rows), *bars, ""])
 
 
@@ -134,9 +134,9 @@ def plain_http() -> Peer:
 
 
 def memory_of(peer: Peer) -> dict[str, float]:
-    """MB of private memory of the server, and of the processes below it."""
-    first, *below = [process.pid for process in tree(peer.process.pid)]
-    return {"server": private_memory(first), "forkserver and workers": sum(map(private_memory, below))}
+    """MB of private memory of the server, of its forkserver, and of a worker on average."""
+    server, forkserver, *workers = [private_memory(process.pid) for process in tree(peer.process.pid)]
+    return {"server": server, "forkserver": forkserver, "worker": sum(workers) / len(workers)}
 
 
 def private_memory(pid: int) -> float:
