@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import pytest
 
 from binding_cases import Item, bound
+from tinysvc import Field
 from tinysvc.binding.binder import Binder
 from tinysvc.core.errors import BindingError, ConfigurationError
 
@@ -38,6 +39,20 @@ def test_union_without_tags_is_refused_with_the_remedy() -> None:
     def handler(value: list[Pet | Item]) -> None: ...
 
     with pytest.raises(ConfigurationError, match=r"for value: .*more than one.*tag=True"):
+        Binder(handler)
+
+
+@dataclasses.dataclass
+class Misnumbered:
+    x: Annotated[int, Field(0)]
+
+
+def test_wrong_marker_in_a_class_is_reported() -> None:
+    def handler(value: Misnumbered) -> None: ...
+
+    with pytest.raises(
+        ConfigurationError, match=r"test_readable_types\.py:\d+\): .* for value: Field\(0\): the number"
+    ):
         Binder(handler)
 
 

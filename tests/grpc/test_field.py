@@ -16,8 +16,7 @@ from tinysvc.grpc.field import Field
 def test_number_that_protobuf_refuses(number: int) -> None:
     with pytest.raises(ConfigurationError, match="19000 to 19999") as caught:
         Field(number)
-    line = caught.tb.tb_lineno
-    assert str(caught.value).startswith(f"{__file__}:{line}: Field({number!r}): ")
+    assert str(caught.value).startswith(f"Field({number!r}): ")
 
 
 @dataclass

@@ -90,6 +90,33 @@ def test_error_in_a_package_is_shown(tmp_path: Path) -> None:
     assert "does_not_exist" in str(raised.value)
 
 
+@pytest.mark.parametrize("target", ["placed_package/inner.py", "placed_package.inner"])
+def test_wrong_argument_is_reported_with_its_line(target: str, tmp_path: Path) -> None:
+    (tmp_path / "placed_package").mkdir()
+    (tmp_path / "placed_package" / "__init__.py").touch()
+    file = tmp_path / "placed_package" / "inner.py"
+    file.write_text('from tinysvc import Artifact\n\nmodel = Artifact("churn@production", swap="foo")\n')
+    with pytest.raises(ConfigurationError) as raised:
+        load_service(target)
+    assert str(raised.value).startswith(f"{file}:3: swap of an Artifact is")
+
+
+def test_wrong_argument_in_a_parent_package_is_reported_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "placed_parent").mkdir()
+    file = tmp_path / "placed_parent" / "__init__.py"
+    file.write_text('from tinysvc import Artifact\nmodel = Artifact("churn@production", swap="foo")\n')
+    with pytest.raises(ConfigurationError) as raised:
+        load_service("placed_parent.inner")
+    assert str(raised.value).startswith(f"{file}:2: swap of an Artifact is")
+
+
+def test_place_that_a_message_names_is_not_repeated(tmp_path: Path) -> None:
+    (tmp_path / "placed_once.py").write_text("from tinysvc import io_route\n@io_route('a')\nasync def a(): ...\n")
+    with pytest.raises(ConfigurationError) as raised:
+        load_service("placed_once.py")
+    assert str(raised.value).count(".py:") == 1
+
+
 def test_imported_resources_count(tmp_path: Path) -> None:
     (tmp_path / "shared_things.py").write_text("from tinysvc import io_resource\n@io_resource\ndef thing(): return 1\n")
     (tmp_path / "user_of.py").write_text("from shared_things import thing\n" + ROUTE)

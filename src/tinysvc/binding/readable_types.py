@@ -34,6 +34,8 @@ def check_readable(function: Callable[..., Any], place: str, annotation: Any) ->
 
 def unreadable(function: Callable[..., Any], place: str, annotation: Any, error: Exception) -> ConfigurationError:
     """The error for a type that msgspec or pydantic refuses with `error`."""
+    if isinstance(error, ConfigurationError):  # of a marker in the class's annotations, which are texts until now
+        return ConfigurationError.at(function, f"cannot read a value of type {annotation!r} for {place}: {error}")
     reason = str(error).partition("\n")[0].partition(" - type `")[0]
     if "must be tagged" in reason or "more than one" in reason:
         return ConfigurationError.at(

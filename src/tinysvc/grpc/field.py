@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 
 from ..core.errors import ConfigurationError
@@ -22,7 +21,7 @@ class Field:
         number: 1 to 536870911, without 19000 to 19999, which protobuf keeps for itself.
 
     Raises:
-        ConfigurationError: The number is none of these. The message has the file and the line.
+        ConfigurationError: The number is none of these.
 
     Example:
         ```python
@@ -42,8 +41,6 @@ class Field:
 
     def __post_init__(self) -> None:
         if type(self.number) is not int or not 1 <= self.number <= LARGEST or self.number in RESERVED:
-            frame = sys._getframe(2)  # of the caller of the generated __init__
             raise ConfigurationError(
-                f"{frame.f_code.co_filename}:{frame.f_lineno}: "
                 f"Field({self.number!r}): the number of a field is 1 to {LARGEST}, and none of 19000 to 19999"
             )

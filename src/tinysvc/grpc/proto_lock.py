@@ -41,7 +41,8 @@ def assign_numbers(
         else:
             faults += _number_fields(kind, lock.messages.get(kind.name) if lock else None, strict)
     if faults:
-        raise LockError(f"{name} and the code do not agree:" + "".join(f"\n  {each}" for each in faults))
+        fault = f"{name} and the code do not agree:" if lock else f"{name} cannot be made of the code:"
+        raise LockError(fault + "".join(f"\n  {each}" for each in faults))
 
 
 def _number_fields(shape: MessageShape, locked: ProtoMessage | None, strict: bool) -> list[str]:

@@ -13,11 +13,13 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import logging
+import re
 import sys
 import sysconfig
 import types
 from collections.abc import Callable
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 from ..core.errors import ConfigurationError, source_location
@@ -125,6 +127,9 @@ def _import_module(name: str) -> types.ModuleType:
         found = importlib.util.find_spec(name)
     except ValueError:
         found = None  # such as an empty name
+    except ConfigurationError as error:
+        _name_place(error)
+        raise
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
             raise TargetError(f"there is no module {error.name!r} (looked in {Path.cwd()} and on sys.path)") from None
@@ -228,7 +233,8 @@ def _on_path(folder: Path) -> None:
 def _guarded(load: Callable[[], Any], what: str) -> types.ModuleType:
     try:
         module: types.ModuleType = load()
-    except ConfigurationError:
+    except ConfigurationError as error:
+        _name_place(error)
         raise
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
@@ -237,3 +243,14 @@ def _guarded(load: Callable[[], Any], what: str) -> types.ModuleType:
         shadows = [shadowing_message(file, name) for name, file in shadowing_files(sys.path).items() if file in text]
         raise ImportFailed("\n".join((text, *shadows))) from None
     return module
+
+
+_PLACE = re.compile(r"\.py:\d")
+
+
+def _name_place(error: ConfigurationError) -> None:
+    """Begin the message with the author's line that has raised the error, unless the message names a place itself."""
+    frames = [(frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)]
+    places = [f"{file}:{line}" for file, line in frames if file.endswith(".py") and is_authors(file)]
+    if places and not _PLACE.search(str(error)):
+        error.args = (f"{places[-1]}: {error}",)
