@@ -45,8 +45,13 @@ log = logging.getLogger("tinysvc.grpc")
 
 Code = grpc.StatusCode
 
-QUIET = 0.005
-"""Seconds without a new call after which a drain may begin: a call that has arrived is taken within much less."""
+QUIET = 0.02
+"""Seconds without a new call after which a drain may begin: a call that has arrived is taken within much less, also on
+a busy machine."""
+
+AT_DEADLINE = 0.02
+"""Seconds before its deadline in which a cancelled call counts as late: the client's clock started first, and its own
+cancellation, at its deadline, arrives before the deadline here."""
 
 LONGEST_HOLD = 0.25
 """Seconds, at most, in which replies are held at the beginning of a drain."""
@@ -96,6 +101,10 @@ class OpenCall(Struct, eq=False):
     def current_request(self) -> RpcRequest:
         """The request that its task works for."""
         return self.request
+
+    def is_at_deadline(self) -> bool:
+        """Whether the client's deadline has passed, by the client's clock."""
+        return self.time_limit is not None and self.time_limit - AT_DEADLINE <= monotonic()
 
 
 class OpenCalls:
@@ -356,9 +365,7 @@ class RpcMethod:
     async def _fail(self, task: asyncio.Task[Any], call: OpenCall, context: Context, error: BaseException) -> None:
         """Give the RPC a status if its end was not a response: it was cancelled, or the pool has dropped its job."""
         if isinstance(error, asyncio.CancelledError):
-            limit = call.time_limit
-            is_late = limit is not None and limit <= monotonic()
-            call.status = Code.DEADLINE_EXCEEDED if is_late else Code.CANCELLED
+            call.status = Code.DEADLINE_EXCEEDED if call.is_at_deadline() else Code.CANCELLED
             if call.is_ended:
                 task.uncancel()
                 await _abort_with(call, context, status_of(problem_response(_shutting_down(), call.request)))
