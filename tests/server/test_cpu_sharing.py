@@ -8,7 +8,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Set
+from math import isnan, nan
 
 import pytest
 
@@ -29,8 +30,8 @@ class Load:
     def __init__(self) -> None:
         self.part = 0.0
 
-    def used(self, cpus: Iterable[int]) -> float:
-        return time.process_time() + self.part * time.monotonic() * len(list(cpus))
+    def used(self, cpus: Set[int]) -> float:
+        return time.process_time() + self.part * time.monotonic() * len(cpus)
 
 
 @pytest.fixture
@@ -90,7 +91,7 @@ async def test_nothing_changes_without_calls(load: Load) -> None:
 
     sharing = CpuSharing(begun, has_workers=False)
     try:
-        await until(lambda: len(asked) > 6)
+        await until(lambda: len(asked) > 3)
         assert not sharing._is_alone
     finally:
         sharing.close()
@@ -105,7 +106,7 @@ async def test_measurement_that_took_too_long_counts_nothing(load: Load) -> None
     try:
         await until(lambda: sharing._is_alone)
         load.part = 0.5
-        sharing._since -= 10
+        sharing._last = sharing._last._replace(time=time.monotonic() - 10)
         sharing._look()
         assert sharing._is_alone
     finally:
@@ -119,7 +120,23 @@ def test_used_time_of_own_cpus_grows_with_work() -> None:
     assert begin > 0
     while used_time(cpus) == begin:
         sum(range(10_000))
-    assert used_time([]) == 0.0
+    assert isnan(used_time(set()))
+
+
+@has_policies
+@pytest.mark.asyncio
+async def test_usual_policy_stays_where_the_time_of_others_is_unknown(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container whose /proc/stat has other numbers of CPUs."""
+    monkeypatch.setattr(cpu_sharing, "used_time", lambda cpus: nan)
+    counts = itertools.count()
+    sharing = CpuSharing(lambda: next(counts), has_workers=False)
+    try:
+        await until(lambda: next(counts) > 6)
+        assert not sharing._is_alone
+    finally:
+        sharing.close()
 
 
 @pytest.mark.asyncio
