@@ -29,6 +29,25 @@ class Color(Enum):
     BLUE = "blue"
 
 
+class Unhashable(Enum):
+    A = "a"
+    B = "b"
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
+class AllEqual(Enum):
+    A = "a"
+    B = "b"
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __hash__(self) -> int:
+        return 1
+
+
 class Text(str): ...
 
 
@@ -194,3 +213,16 @@ class Tree:
 def test_type_that_needs_plain_values(annotation: Any) -> None:
     with pytest.raises(Unfit):
         both_ways(annotation)
+
+
+@pytest.mark.parametrize(
+    "value", [Unhashable.A, Unhashable.B, AllEqual.A, AllEqual.B, [AllEqual.A, AllEqual.B], {"a": Unhashable.B}]
+)
+def test_enum_with_a_comparison_of_its_own(value: Any) -> None:
+    first = value[0] if isinstance(value, list) else value["a"] if isinstance(value, dict) else value
+    kind: Any = type(first)
+    if value is not first:
+        kind = list[kind] if isinstance(value, list) else dict[str, kind]
+    codec = codec_of(kind)
+    assert str(codec.decode_result(codec.encode_result(value))) == str(value)
+    assert str(codec.decode_arguments(codec.encode_arguments({"value": value}))) == str({"value": value})

@@ -6,13 +6,16 @@ import os
 import platform
 import re
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from commands import served, tinysvc
 from system import descendants
-from tinysvc.server.cpu_slice import SHORT, request_slice
+from tinysvc.server.cpu_slice import SHORT, has_usual_policy, request_slice
+from tinysvc.server.cpu_slice import USUAL as NONE
 
 SERVICE = """
 from tinysvc import cpu_route, io_route
@@ -25,10 +28,12 @@ def cpu() -> int: return 2
 """
 
 
-def slice_of(pid: int) -> int:
-    """In nanoseconds, of the main thread; 0 where the kernel does not tell."""
+def slice_of(pid: int, thread: int = 0) -> int:
+    """In nanoseconds, of the main thread or another; 0 where the kernel does not tell."""
     try:
-        found = re.search(r"^se\.slice\s*:\s*(\d+)$", Path(f"/proc/{pid}/sched").read_text(), re.MULTILINE)
+        found = re.search(
+            r"^se\.slice\s*:\s*(\d+)$", Path(f"/proc/{pid}/task/{thread or pid}/sched").read_text(), re.MULTILINE
+        )
     except OSError:
         return 0
     return int(found[1]) if found else 0
@@ -56,6 +61,21 @@ def test_server_without_workers_has_the_usual_slice(tmp_path: Path) -> None:
     (tmp_path / "service.py").write_text(SERVICE)
     with served(*tinysvc("service.py"), cwd=tmp_path) as server:
         assert slice_of(server.pid) == USUAL
+
+
+@tells
+def test_slice_is_changed_again() -> None:
+    """The system adds a flag to the policy of a thread that has requested a slice."""
+
+    def request(*slices: int) -> tuple[int, bool]:
+        for each in slices:
+            request_slice(each)
+        return slice_of(os.getpid(), threading.get_native_id()), has_usual_policy()
+
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(request, SHORT).result() == (SHORT, True)
+        assert thread.submit(request, NONE).result() == (USUAL, True)
+        assert thread.submit(request, SHORT).result() == (SHORT, True)
 
 
 @pytest.mark.parametrize("name", ["Darwin", "Linux"])

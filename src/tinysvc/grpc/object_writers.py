@@ -78,8 +78,7 @@ class ObjectWriter:
             return value
         if isinstance(kind, EnumShape):
             self._check_type(annotation, value)
-            numbers = {member: number for number, member in members(kind, annotation).items()}
-            return f"{self._source.constant(numbers)}[{value}]"
+            return f"{self._source.constant(_numbers(kind, annotation))}[{value}]"
         if _CONVERTED.get(kind.type) is not annotation:
             raise Unfit
         self._check_type(annotation, value)
@@ -143,6 +142,18 @@ class ObjectWriter:
         with source.block(f"for {each}, {one} in {value}.items():"):
             source.add(f"{found}[{each}] = {self._value(slot.kind, item, one)}")
         return found
+
+
+def _numbers(shape: EnumShape, annotation: Any) -> dict[Any, int]:
+    """The numbers of an enum by its members. Unfit if they compare or hash in a way of their own."""
+    found = members(shape, annotation)
+    try:
+        numbers = {member: number for number, member in found.items()}
+        if any(numbers[member] != number for number, member in found.items()):
+            raise Unfit
+    except Exception:  # of the author's code, or they have no hash
+        raise Unfit from None
+    return numbers
 
 
 def taken_for(kind: Any) -> tuple[Any, ...]:

@@ -24,7 +24,7 @@ from math import nan
 from pathlib import Path
 from typing import NamedTuple
 
-from .cpu_slice import SHORT, USUAL, request_slice
+from .cpu_slice import SHORT, USUAL, has_usual_policy, request_slice
 
 LOOK = 1.0
 """Seconds between two looks: many ticks of the system's clock (0.01 s), in which Linux counts the time of a CPU."""
@@ -61,7 +61,7 @@ class CpuSharing:
         self._has_workers = has_workers
         self._is_alone = False
         self._timer: asyncio.TimerHandle | None = None
-        if hasattr(os, "SCHED_BATCH") and os.sched_getscheduler(0) == os.SCHED_OTHER:
+        if hasattr(os, "SCHED_BATCH") and has_usual_policy():  # else it is the operator's choice
             self._last = self._sample()
             self._look_later()
 

@@ -26,7 +26,7 @@ _RESET_ON_FORK = 1  # children of this thread have the usual slice
 def request_slice(nanoseconds: int = SHORT) -> None:
     """Request a slice for this thread, unless the system has no slices or another policy or priority is set."""
     number = _SETATTR.get(platform.machine()) if platform.system() == "Linux" else None
-    if number is None or os.sched_getscheduler(0) != os.SCHED_OTHER:
+    if number is None or not has_usual_policy():
         return
     nice = os.getpriority(os.PRIO_PROCESS, 0)
     if nice < 0:
@@ -36,3 +36,10 @@ def request_slice(nanoseconds: int = SHORT) -> None:
     # struct sched_attr: its size, policy, flags, nice, priority, and three times, of which the first is the slice
     attributes = struct.pack("=IIQiIQQQ", 48, os.SCHED_OTHER, _RESET_ON_FORK, nice, 0, nanoseconds, 0, 0)
     CDLL(None).syscall(number, 0, attributes, 0)
+
+
+def has_usual_policy() -> bool:
+    """Whether this thread has the policy that the system gives each thread, on a system with such policies."""
+    if not hasattr(os, "SCHED_OTHER") or not hasattr(os, "sched_getscheduler"):
+        return False
+    return os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK == os.SCHED_OTHER  # request_slice sets the flag
