@@ -35,6 +35,15 @@ def test_function_without_end_is_refused() -> None:
         source.add("x += 1")
 
 
+def test_class_that_contains_itself_is_refused() -> None:
+    source = FunctionSource("x")
+    with source.inside(int):
+        with source.inside(str):
+            pass
+        with source.inside(str), pytest.raises(Unfit), source.inside(int):
+            pass
+
+
 def test_more_loops_inside_each_other_than_python_takes_are_refused() -> None:
     source = FunctionSource("x")
     with ExitStack() as blocks:

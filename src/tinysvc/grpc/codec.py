@@ -27,6 +27,7 @@ from ..binding.results import is_stream
 from ..core.encoding import to_plain
 from ..core.errors import UnencodableResult
 from ..core.responses import Response
+from .class_fields import REQUIRED
 from .function_source import Unfit
 from .message_classes import message_class
 from .message_errors import BadMessage
@@ -35,7 +36,6 @@ from .message_writers import Unwritable, Writers
 from .object_readers import ObjectReader
 from .object_writers import ObjectWriter
 from .plain_arguments import Converter, ModelReader, Parameter, PlainArguments
-from .plain_classes import REQUIRED
 from .shapes import KEEP, Leaf, MessageShape, contains_itself
 
 MAX_DEPTH = 100

@@ -23,6 +23,7 @@ class FunctionSource:
         self._names: dict[str, Any] = {}
         self._depth = 1
         self._count = 0
+        self._classes: list[Any] = []
 
     def add(self, line: str) -> None:
         """A line in the present block. Unfit if the function has become too long."""
@@ -49,6 +50,17 @@ class FunctionSource:
         except Unfit:
             del self._lines[before:]
             raise
+
+    @contextmanager
+    def inside(self, kind: type) -> Iterator[None]:
+        """Add the lines for an object of this class inside the context. Unfit if the class contains itself."""
+        if kind in self._classes:
+            raise Unfit
+        self._classes.append(kind)
+        try:
+            yield
+        finally:
+            self._classes.pop()
 
     def variable(self) -> str:
         """The name of a new variable."""

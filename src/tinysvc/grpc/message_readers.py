@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from keyword import iskeyword
 from math import isfinite
 from typing import Any, cast
 
+from .function_source import attribute
 from .shapes import DURATION, EMPTY, NULL, TIMESTAMP, VALUE, EnumShape, Kind, Leaf, MessageShape, Slot
 
 Convert = Callable[[Any], Any]
@@ -114,19 +114,15 @@ class Readers:
 
 
 def _plain_expression(slot: Slot) -> str:
-    value = _attribute(slot.name)
+    value = attribute("message", slot.name)
     if slot.form == "single":
         return value
     return f"dict({value})" if slot.form == "map" else f"{value}[:]"
 
 
-def _attribute(name: str) -> str:
-    return f"getattr(message, {name!r})" if iskeyword(name) else f"message.{name}"
-
-
 def _lines(slot: Slot, number: int, is_plain: bool) -> list[str]:
     """The lines for a field that is converted, or that may be absent."""
-    name, found, value = repr(slot.name), f"found[{slot.key!r}]", _attribute(slot.name)
+    name, found, value = repr(slot.name), f"found[{slot.key!r}]", attribute("message", slot.name)
     null = ["else:", f"    {found} = None"] if slot.is_null else []
     if slot.form == "oneof":
         required = ["else:", "    raise Unreadable('', 'is missing')"] if slot.presence == "required" else []

@@ -28,9 +28,10 @@ from typing import Any, get_args, get_origin
 
 import msgspec
 
+from .class_fields import REQUIRED
 from .function_source import FunctionSource, Unfit, attribute
 from .message_readers import Readers, Unreadable, is_unconditional
-from .plain_classes import REQUIRED, PlainField, bare, plain_fields, without_none
+from .object_fields import ObjectField, bare, fields_of, without_none
 from .shapes import DURATION, TIMESTAMP, VALUE, EnumShape, Kind, Leaf, MessageShape, Slot
 
 CHECKED: dict[Any, str] = {int: "int64", float: "double", bool: "bool", str: "string", bytes: "bytes"}
@@ -47,13 +48,12 @@ class ObjectReader:
         self._new = self._source.constant(object.__new__)
         self._set = self._source.constant(object.__setattr__)
         self._missing = f"raise {self._source.constant(Unreadable)}('', 'is missing')"
-        self._above: list[Any] = []
         self._fields: list[str] = []
 
     def add(self, slot: Slot, annotation: Any, default: Any = REQUIRED) -> None:
         """Read a field of the message, too. Unfit if that needs plain values."""
         with self._source.all_or_nothing():
-            field = PlainField(str(slot.key), annotation, slot, default, None)
+            field = ObjectField(str(slot.key), annotation, slot, default, None)
             self._fields.append(f"{slot.key!r}: {self._field(field, 'message')}")
 
     def arguments(self) -> Callable[[Any], dict[str, Any]]:
@@ -66,12 +66,12 @@ class ObjectReader:
 
     def only_field(self, slot: Slot, annotation: Any) -> Callable[[Any], Any]:
         """The function for the value of the only field. Unfit if that needs plain values."""
-        field = PlainField("", annotation, slot, REQUIRED, None)
+        field = ObjectField("", annotation, slot, REQUIRED, None)
         return self._source.function(self._field(field, "message"))
 
     # Each adds lines, and returns an expression
 
-    def _field(self, field: PlainField, message: str) -> str:
+    def _field(self, field: ObjectField, message: str) -> str:
         slot, source = field.slot, self._source
         value, annotation = attribute(message, slot.name), without_none(field.annotation)
         if slot.form == "repeated":
@@ -95,7 +95,7 @@ class ObjectReader:
         source.add(f"else: {found} = {absent}")
         return found
 
-    def _absent_value(self, field: PlainField) -> str:
+    def _absent_value(self, field: ObjectField) -> str:
         if field.slot.is_null:
             return "None"
         if field.factory is not None:
@@ -113,7 +113,7 @@ class ObjectReader:
             return f"{self._source.constant(members(kind, annotation))}[{value}]"
         if kind.plain == "value":
             message = self._variable(value)
-            return self._field(PlainField("", annotation, kind.slots[0], REQUIRED, None), message)
+            return self._field(ObjectField("", annotation, kind.slots[0], REQUIRED, None), message)
         return self._object(kind, annotation, value)
 
     def _variable(self, value: str) -> str:
@@ -125,11 +125,8 @@ class ObjectReader:
 
     def _object(self, shape: MessageShape, annotation: Any, value: str) -> str:
         kind, source = bare(annotation), self._source
-        fields = plain_fields(kind, shape)
-        if kind in self._above:
-            raise Unfit  # it contains itself
-        self._above.append(kind)
-        try:
+        fields = fields_of(kind, shape)
+        with source.inside(kind):
             message, made = self._variable(value), source.constant(kind)
             if issubclass(kind, msgspec.Struct):
                 values = [f"{each.name}={self._field(each, message)}" for each in fields]
@@ -140,8 +137,6 @@ class ObjectReader:
                 one = self._field(each, message)
                 source.add(f"{self._set}({found}, {each.name!r}, {one})" if sets else f"{found}.{each.name} = {one}")
             return found
-        finally:
-            self._above.pop()
 
     def _items(self, slot: Slot, annotation: Any, value: str) -> str:
         made, arguments = get_origin(annotation) or annotation, get_args(annotation)

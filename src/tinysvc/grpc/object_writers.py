@@ -20,8 +20,8 @@ from typing import Any, get_args, get_origin
 
 from .function_source import FunctionSource, Unfit, attribute
 from .message_writers import Writers
+from .object_fields import bare, fields_of, without_none
 from .object_readers import is_checked, members
-from .plain_classes import bare, plain_fields, without_none
 from .shapes import DURATION, TIMESTAMP, EnumShape, Kind, MessageShape, Slot
 
 _CONVERTED: dict[str, Any] = {TIMESTAMP: datetime, DURATION: timedelta}
@@ -38,7 +38,6 @@ class ObjectWriter:
         self._writers = Writers(files)
         self._source = FunctionSource("value")
         self._unfit = f"raise {self._source.constant(Unfit)}"
-        self._above: list[Any] = []
 
     def message(self, shape: MessageShape, annotation: Any) -> Callable[[Any], dict[str, Any]]:
         """The function for the value of a whole message. Unfit if the type needs plain values."""
@@ -95,11 +94,8 @@ class ObjectWriter:
 
     def _object(self, shape: MessageShape, annotation: Any, value: str) -> str:
         kind, source = bare(annotation), self._source
-        fields = plain_fields(kind, shape)
-        if kind in self._above:
-            raise Unfit  # it contains itself
-        self._above.append(kind)
-        try:
+        fields = fields_of(kind, shape)
+        with source.inside(kind):
             self._check_type(kind, value)
             written: list[str] = []
             for each in fields:
@@ -107,8 +103,6 @@ class ObjectWriter:
                 source.add(f"{one} = {attribute(value, each.name)}")
                 written.append(f"{each.slot.name!r}: {self._field(each.slot, each.annotation, one)}")
             return f"{{{', '.join(written)}}}"
-        finally:
-            self._above.pop()
 
     def _items(self, kind: Kind, annotation: Any, value: str) -> str:
         made, arguments = get_origin(annotation) or annotation, get_args(annotation)

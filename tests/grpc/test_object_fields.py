@@ -10,8 +10,9 @@ import pytest
 
 from rpc_cases import codec_of
 from tinysvc import Field
+from tinysvc.grpc.class_fields import REQUIRED
 from tinysvc.grpc.function_source import Unfit
-from tinysvc.grpc.plain_classes import REQUIRED, bare, plain_fields, without_none
+from tinysvc.grpc.object_fields import bare, fields_of, without_none
 from tinysvc.grpc.shapes import MessageShape
 
 
@@ -49,7 +50,7 @@ def shape_of(annotation: Any) -> MessageShape:
 
 @pytest.mark.parametrize("kind", [Line, Struct])
 def test_fields_have_annotation_slot_and_default(kind: Any) -> None:
-    name, count, tags = plain_fields(kind, shape_of(kind))
+    name, count, tags = fields_of(kind, shape_of(kind))
     assert [name.annotation, count.annotation, tags.annotation] == [str, int, list[str]]
     assert [each.slot.key for each in (name, count)] == (["NAME", "COUNT"] if kind is Struct else ["name", "count"])
     assert (name.default, name.factory, name.has_default) == (REQUIRED, None, False)
@@ -60,7 +61,7 @@ def test_fields_have_annotation_slot_and_default(kind: Any) -> None:
 @pytest.mark.parametrize("kind", [WithPostInit, Terse, make_dataclass("Other", [("y", int)]), int, list[int]])
 def test_class_with_code_of_its_own_or_other_fields_is_unfit(kind: Any) -> None:
     with pytest.raises(Unfit):
-        plain_fields(kind, shape_of(Line))
+        fields_of(kind, shape_of(Line))
 
 
 def test_annotated_types_are_bare_unless_they_have_a_constraint() -> None:
