@@ -19,7 +19,7 @@ from tinysvc.core.query import MAX_QUERY_FIELDS
 from tinysvc.core.settings import Settings
 from tinysvc.dashboard.live import MAX_VIEWERS
 from tinysvc.dashboard.own_process import ERRORS as MAX_LISTED_ERRORS
-from tinysvc.grpc.codec import MAX_DEPTH as MAX_MESSAGE_DEPTH
+from tinysvc.grpc.message_type import MAX_DEPTH as MAX_MESSAGE_DEPTH
 from tinysvc.grpc.rpc_errors import MAX_FAULTS
 from tinysvc.grpc.rpc_options import IDLE, MAX_STREAMS, MIN_PING_INTERVAL
 from tinysvc.http import LINGER

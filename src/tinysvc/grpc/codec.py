@@ -18,7 +18,7 @@ from importlib import import_module
 from typing import Any, NamedTuple, get_args
 
 import msgspec
-from google.protobuf.message import DecodeError, EncodeError
+from google.protobuf.message import DecodeError
 
 from ..binding.aliases import without_aliases
 from ..binding.annotations import hints_of, holds_model, signature_of, without_annotated
@@ -29,17 +29,14 @@ from ..core.errors import UnencodableResult
 from ..core.responses import Response
 from .class_fields import REQUIRED
 from .function_source import Unfit
-from .message_classes import message_class
 from .message_errors import BadMessage
-from .message_readers import Readers, Unreadable
-from .message_writers import Unwritable, Writers
+from .message_readers import Unreadable
+from .message_type import MessageType
+from .message_writers import Unwritable
 from .object_readers import ObjectReader
 from .object_writers import ObjectWriter
 from .plain_arguments import Converter, ModelReader, Parameter, PlainArguments
-from .shapes import KEEP, Leaf, MessageShape, contains_itself
-
-MAX_DEPTH = 100
-"""Messages inside each other: the limit of protobuf's parsers in all languages."""
+from .shapes import KEEP, Leaf, MessageShape
 
 _DIRECT = (str, int, float, bool, bytes)
 """Types that a message checks completely."""
@@ -152,54 +149,6 @@ def _copy(parts: Parts) -> Codec:
     return Codec(parts)
 
 
-class Messages:
-    """The messages of one shape."""
-
-    def __init__(self, shape: MessageShape, parts: Parts) -> None:
-        self._class = message_class(parts.files, f"{parts.package}.{shape.name}")
-        self.parse: Callable[[bytes | memoryview], Any] = self._class.FromString
-        """The message of its bytes. DecodeError."""
-        self._shape, self._files = shape, parts.files
-
-    @cached_property
-    def read_plain(self) -> Callable[[Any], Any]:
-        """The plain value of a message. Unreadable."""
-        return Readers().message(self._shape)
-
-    def bytes_with(self, fields: dict[str, Any]) -> bytes:
-        """The message with these fields. TypeError or ValueError if it refuses one."""
-        return self._class(**fields).SerializeToString()  # type: ignore[no-any-return]
-
-    def bytes_of(self, plain: Any) -> bytes:
-        """The message of a plain value. Unwritable."""
-        found = self._write(plain)
-        try:
-            data = self.bytes_with(found)
-            if self._is_deep and len(data) > MAX_DEPTH:
-                self._class.FromString(data)  # protobuf writes what it does not read
-        except (TypeError, ValueError) as error:
-            self._write_checked(plain)
-            raise Unwritable("", str(error)) from None
-        except (DecodeError, EncodeError, RecursionError):
-            raise Unwritable(
-                "", f"it is nested deeper than {MAX_DEPTH} messages, which protobuf does not read"
-            ) from None
-        return data
-
-    @cached_property
-    def _write(self) -> Callable[[Any], Any]:
-        return Writers(self._files).message(self._shape)
-
-    @cached_property
-    def _is_deep(self) -> bool:
-        return contains_itself(self._shape)
-
-    @cached_property
-    def _write_checked(self) -> Callable[[Any], Any]:
-        """Finds the place of a value that the message class refuses."""
-        return Writers(self._files, checks_all=True).message(self._shape)
-
-
 class Arguments:
     """The request of a method.
 
@@ -208,7 +157,7 @@ class Arguments:
 
     def __init__(self, parts: Parts) -> None:
         self._function = parts.function
-        self._messages, self._files = Messages(parts.request, parts), parts.files
+        self._type, self._files = MessageType(parts.request, parts.files, parts.package), parts.files
         parameters = parameters_of(parts)
         self._parameters = [
             Parameter(slot, *parameters[str(slot.key)]) for slot in parts.request.slots if slot.key in parameters
@@ -218,7 +167,7 @@ class Arguments:
 
     def decode(self, data: bytes | memoryview) -> dict[str, Any]:
         try:
-            message = self._messages.parse(data)
+            message = self._type.parse(data)
             arguments = self._read(message)
         except Exception:
             arguments = None
@@ -233,7 +182,7 @@ class Arguments:
     def _decode_as_plain(self, data: bytes | memoryview) -> dict[str, Any]:
         """The same as `decode`, slowly, with every fault and its place."""
         try:
-            message = self._messages.parse(data)
+            message = self._type.parse(data)
         except DecodeError as error:
             raise BadMessage([("$", f"the request is no message of this method: {error}")]) from None
         return self._all.read(message)
@@ -244,11 +193,11 @@ class Arguments:
                 fields = dict[str, Any]()
                 for name, value in arguments.items():
                     fields |= self._writers[name](value)
-                return self._messages.bytes_with(fields)
+                return self._type.bytes_with(fields)
             except Exception:
                 pass
         try:
-            return self._messages.bytes_of({name: plain_value(each) for name, each in arguments.items()})
+            return self._type.bytes_of({name: plain_value(each) for name, each in arguments.items()})
         except Unwritable as error:
             place = error.place or "an argument"
             raise UnencodableResult(
@@ -294,11 +243,11 @@ class Results:
         self._is_bare = parts.is_bare
         self._shape: Any = parts.reply
         self._files = parts.files
-        self._messages = None if isinstance(parts.reply, Leaf) else Messages(parts.reply, parts)
+        self._type = None if isinstance(parts.reply, Leaf) else MessageType(parts.reply, parts.files, parts.package)
         self._annotation = result_annotation(parts.function, batched=parts.batched)
 
     def encode(self, value: Any) -> bytes:
-        if self._messages is None:
+        if self._type is None:
             if value is not None:
                 raise UnencodableResult(
                     f"the handler's result is {value!r:.100}, and its annotation says None; annotate it with its type"
@@ -306,7 +255,7 @@ class Results:
             return b""
         if self._write is not None:
             try:
-                return self._messages.bytes_with(self._write(value))
+                return self._type.bytes_with(self._write(value))
             except Exception:
                 pass
         if isinstance(value, Response):
@@ -316,18 +265,18 @@ class Results:
             )
         plain = plain_value(value)
         try:
-            return self._messages.bytes_of({"value": plain} if self._is_bare else plain)
+            return self._type.bytes_of({"value": plain} if self._is_bare else plain)
         except Unwritable as error:
             place = error.place if not self._is_bare else error.place.removeprefix("value").lstrip(".")
             where = f"the handler's result, at {place}," if place else "the handler's result"
             raise UnencodableResult(f"{where} cannot be sent over gRPC: {error.detail}") from None
 
     def decode(self, data: bytes) -> Any:
-        if self._messages is None:
+        if self._type is None:
             return None
         if self._read is not None:
             try:
-                return self._read(self._messages.parse(data))
+                return self._read(self._type.parse(data))
             except Exception:
                 pass
         return self._decode_as_plain(data)
@@ -371,9 +320,9 @@ class Results:
 
     def _decode_as_plain(self, data: bytes) -> Any:
         """The same as `decode`, slowly, with every fault and its place."""
-        assert self._messages is not None
+        assert self._type is not None
         try:
-            plain = self._messages.read_plain(self._messages.parse(data))
+            plain = self._type.read_plain(self._type.parse(data))
             return self._convert(plain["value"] if self._is_bare else plain)
         except DecodeError as error:
             raise UnreadableReply(f"the reply is no message of this method: {error}") from None
