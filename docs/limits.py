@@ -21,7 +21,7 @@ from tinysvc.dashboard.live import MAX_VIEWERS
 from tinysvc.dashboard.own_process import ERRORS as MAX_LISTED_ERRORS
 from tinysvc.grpc.message_type import MAX_DEPTH as MAX_MESSAGE_DEPTH
 from tinysvc.grpc.rpc_errors import MAX_FAULTS
-from tinysvc.grpc.rpc_options import IDLE, MAX_STREAMS, MIN_PING_INTERVAL
+from tinysvc.grpc.rpc_options import IDLE, MAX_PENDING, MAX_STREAMS, MIN_PING_INTERVAL
 from tinysvc.http import LINGER
 from tinysvc.jobs.postgres.store import LEASE, PATIENCE
 from tinysvc.jobs.requests.preferences import MAX_WAIT
@@ -588,6 +588,13 @@ GROUPS["gRPC"] = [
         "its client queues them; UNAVAILABLE for calls that it sends before the server has freed the ones that ended",
         "a client of grpcio has one connection for all its calls; a client that resets streams at once fills no memory",
         value=f"{MAX_STREAMS:,}",
+    ),
+    Limit(
+        "calls that have arrived while the server is busy",
+        "",
+        "CANCELLED",
+        "they wait; grpcio's own limit, about 1,000, ends the calls of all clients when a few have many",
+        value=f"{MAX_PENDING:,}",
     ),
     Limit("connection without a call", "", "closed in order (GOAWAY)", "clients connect again", value=f"{IDLE:g} s"),
     Limit(

@@ -12,10 +12,11 @@ import pytest
 import grpc
 from http_ends import logged, on_loop
 from raw_rpc import raw_rpc_server, rpc_calling
+from system import until
 from tinysvc.client import rpc_replica
 from tinysvc.client.breaker import MAX_FAILURES
 from tinysvc.client.rpc_replica import metadata_of
-from tinysvc.core.call_errors import CallFailed, CallTimeout
+from tinysvc.core.call_errors import CallFailed, CallTimeout, CallUnavailable
 from tinysvc.core.errors import HTTPError, QueueFull
 from tinysvc.core.requests import Request
 from tinysvc.core.responses import problem_response
@@ -187,6 +188,21 @@ async def test_calls_beyond_the_limit_of_a_connection_wait(monkeypatch: pytest.M
         assert (replica.in_flight, len(server.metadata)) == (0, 7)
     assert [type(each) is asyncio.CancelledError for each in found] == [True, False, False, True, False, False, False]
     assert most <= 3  # a cancelled one may end a moment later at the server
+
+
+@on_loop
+async def test_call_that_waits_begins_on_no_closed_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rpc_replica, "MAX_CALLS", 1)
+    async with raw_rpc_server(slow=slow, echo=echo) as server, rpc_calling(f"grpc://{server.target}") as caller:
+        await caller.rpc("echo")
+        calls = [asyncio.ensure_future(caller.rpc(name)) for name in ("slow", "echo", "echo")]
+        await until(lambda: len(server.metadata) == 2)  # the slow one runs, the others wait
+        ((_, replica),) = caller.services.replicas()
+        assert isinstance(replica, rpc_replica.RpcReplica)
+        replica.connections.abort()
+        found = await asyncio.gather(*calls, return_exceptions=True)
+        assert [type(each) for each in found[1:]] == [CallUnavailable, CallUnavailable]
+        assert (replica.in_flight, replica.connections.open, len(server.metadata)) == (0, [], 2)
 
 
 @on_loop

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import AsyncExitStack
+
 import pytest
 
 import grpc
@@ -50,3 +53,12 @@ async def test_connections_beyond_the_limit_are_closed() -> None:
         async with rpc_client(server) as second:
             assert (await second.error(rpc_app.hello, name="Bob")).code() is grpc.StatusCode.UNAVAILABLE
         assert await first.call(rpc_app.hello, name="Cyd") == "hello Cyd"
+
+
+@pytest.mark.asyncio
+async def test_many_calls_of_a_few_clients_wait_for_a_busy_server() -> None:
+    """grpcio's own limit would end most of them."""
+    async with rpc_server(Service(rpc_app.hello)) as server, AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(rpc_client(server)) for _ in range(5)]
+        calls = [client.call(rpc_app.hello, name="Ada") for client in clients for _ in range(800)]
+        assert set(await asyncio.gather(*calls)) == {"hello Ada"}

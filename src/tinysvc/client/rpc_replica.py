@@ -11,7 +11,7 @@ import math
 import re
 from base64 import b64decode
 from binascii import Error as BadBase64
-from collections import deque
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable
 from time import monotonic
 from typing import Any
@@ -54,7 +54,7 @@ class RpcReplica(AnyReplica):
         self._shared = shared
         self.connections = RpcChannel(address, endpoint, shared.settings, self._keep, self)
         self._heard = -math.inf  # when a response came, or a connection was made
-        self._waiting: deque[asyncio.Future[None]] = deque()  # calls beyond MAX_CALLS
+        self._waiting: OrderedDict[asyncio.Future[None], None] = OrderedDict()  # calls beyond MAX_CALLS
 
     def _keep(self, task: asyncio.Task[None]) -> None:
         self._shared.senders.add(task)
@@ -70,6 +70,9 @@ class RpcReplica(AnyReplica):
             if self.in_flight - len(self._waiting) > MAX_CALLS:
                 await self._turn(deadline)
                 now = monotonic()
+                if not self.connections.is_ready(now):  # it was lost meanwhile, or closed for good
+                    await self.connections.connect(deadline)
+                    now = self._heard = monotonic()
             seconds = None if deadline is None else deadline - now
             if seconds is not None and seconds <= 0.0:
                 raise TimeoutError
@@ -92,13 +95,12 @@ class RpcReplica(AnyReplica):
     async def _turn(self, deadline: float | None) -> None:
         """Wait until fewer calls run. TimeoutError at the deadline."""
         waiter = asyncio.get_running_loop().create_future()
-        self._waiting.append(waiter)
+        self._waiting[waiter] = None
         try:
             async with asyncio.timeout(None if deadline is None else max(0.0, deadline - monotonic())):
                 await waiter
         finally:
-            if waiter in self._waiting:
-                self._waiting.remove(waiter)
+            self._waiting.pop(waiter, None)
 
     async def _sent(self, request: Outgoing, seconds: float | None) -> Incoming:
         """Start the RPC, and wait for its response, or for the beginning of a stream."""
@@ -150,7 +152,7 @@ class RpcReplica(AnyReplica):
         """An exchange has ended."""
         self.in_flight -= 1
         while self._waiting and self.in_flight - len(self._waiting) < MAX_CALLS:
-            waiter = self._waiting.popleft()
+            waiter, _ = self._waiting.popitem(last=False)
             if not waiter.done():  # else it is cancelled
                 waiter.set_result(None)
         self.connections.end_call()

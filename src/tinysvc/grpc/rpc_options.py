@@ -16,6 +16,11 @@ longer than the client: a client that has so many RPCs all the time sees some re
 begun). Without that (grpc.http.overload_protection), a client that resets its streams at once makes the RPCs of others
 fail."""
 
+MAX_PENDING = 10_000
+"""Calls that have arrived and that the server has not taken yet; grpcio ends further ones with CANCELLED, whoever sent
+them. Its default is about 1,000: a few clients with many calls at a time then make the calls of all others fail. A call
+that waits takes about 10 KiB, and what has arrived of its message, which is up to 64 KiB."""
+
 IDLE = 300.0
 """Seconds after which a connection without an RPC is closed, in order (GOAWAY). A client connects again by itself."""
 
@@ -42,6 +47,8 @@ def server_options(settings: Settings, body_limits: Iterable[int]) -> list[tuple
         ("grpc.max_metadata_size", settings.max_header_size),
         ("grpc.absolute_max_metadata_size", settings.max_header_size),
         ("grpc.max_concurrent_streams", MAX_STREAMS),
+        ("grpc.server.max_pending_requests", MAX_PENDING),
+        ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING),
         ("grpc.max_allowed_incoming_connections", settings.max_connections),
         ("grpc.server_handshake_timeout_ms", _milliseconds(settings.header_timeout) or NEVER),
         ("grpc.max_connection_idle_ms", _milliseconds(IDLE)),
