@@ -111,7 +111,7 @@ async def test_deadline_of_the_client(resources: tuple[str, ...]) -> None:
 async def test_function_of_a_message_alone_needs_no_request() -> None:
     handler = handler_of(add)
     assert isinstance(handler, MessageFunction)
-    assert handler.response_to(await handler.function(**handler.decode(b'{"a": 1}'))) == b"result 2"
+    assert handler.encode(await handler.function(**handler.decode(b'{"a": 1}'))) == b"result 2"
     for function in (plain, with_resource, numbers):
         assert not isinstance(handler_of(function, *(["store"] if function is with_resource else [])), MessageFunction)
 
@@ -120,12 +120,12 @@ def test_results_of_changing_types_are_checked() -> None:
     handler = handler_of(add)
     assert isinstance(handler, MessageFunction)
     for _ in range(2):
-        assert handler.response_to(1) == b"result 1"
+        assert handler.encode(1) == b"result 1"
         with pytest.raises(UnencodableResult, match="returned an iterator"):
-            handler.response_to(iter([1]))
-        response = handler.response_to(Response(2, headers={"x-a": "b"}))
+            handler.encode(iter([1]))
+        response = handler.encode(Response(2, headers={"x-a": "b"}))
         assert isinstance(response, Response)
         assert (response.content, response.headers) == (b"result 2", [("x-a", "b")])
-        error = handler.response_to(Response("none", 404))
+        error = handler.encode(Response("none", 404))
         assert isinstance(error, Response)
         assert error.status == 404

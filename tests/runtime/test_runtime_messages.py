@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any
-
 import pytest
 
 from json_codec import JsonCodec
 from tinysvc import Response
 from tinysvc.core.errors import UnencodableResult
 from tinysvc.core.responses import MESSAGE
-from tinysvc.runtime.messages import Messages, message_encoder, whole_message
+from tinysvc.runtime.messages import Messages, message_encoder, whole_encoder
 
 WHOLE, STREAM = Messages(JsonCodec()), Messages(JsonCodec(), streams=True)
 
@@ -22,10 +18,9 @@ def test_result_is_one_message() -> None:
     assert (response.status, response.content_type, response.content) == (200, MESSAGE, b'result {"a":1}')
 
 
-@pytest.mark.parametrize("make", [message_encoder(WHOLE), partial(whole_message, WHOLE.codec.encode_result)])
-def test_response_gives_headers_to_the_message(make: Callable[[Any], Response]) -> None:
+def test_response_gives_headers_to_the_message() -> None:
     given = Response([1], headers={"x-a": "b"})
-    response = make(given)
+    response = message_encoder(WHOLE)(given)
     assert (response.content, list(response.headers)) == (b"result [1]", [("x-a", "b")])
     assert list(given.headers) == [("x-a", "b")]
 
@@ -34,6 +29,12 @@ def test_response_gives_headers_to_the_message(make: Callable[[Any], Response]) 
 def test_error_response_stays_as_it_is(messages: Messages) -> None:
     response = message_encoder(messages)(Response("no", 404))
     assert (response.status, response.content, response.content_type) == (404, b"no", "text/plain; charset=utf-8")
+
+
+def test_result_that_is_no_response_is_its_message() -> None:
+    encode = whole_encoder(WHOLE.codec.encode_result)
+    assert encode(None) == b"result null"
+    assert isinstance(encode(Response(1)), Response)
 
 
 def test_each_result_of_a_function_that_returns_several_types_is_checked() -> None:

@@ -222,7 +222,7 @@ class RpcMethod:
         calls, streams, respond = self.calls, self.route.messages.streams, self._respond
         begin, end, fail, respond_to_error = self._begin, self._end, self._fail, self._serving.respond_to_error
         current_task, loop = asyncio.current_task, calls.loop
-        plain = self._handler if isinstance(self._handler, MessageFunction) and self._fill is None else None
+        direct = self._handler if isinstance(self._handler, MessageFunction) and self._fill is None else None
 
         async def behave(message: Any, context: Context, call: OpenCall | None = None) -> bytes:
             task: Any = current_task(loop)
@@ -235,10 +235,10 @@ class RpcMethod:
                 try:
                     if calls.message_bytes > calls.max_bytes:
                         raise _too_much_memory()
-                    if plain is None:
+                    if direct is None:
                         response = await respond(call, message)
                     else:
-                        response = plain.response_to(await plain.function(**plain.decode(message)))
+                        response = direct.encode(await direct.function(**direct.decode(message)))
                 except BaseException as error:  # SystemExit, too: a handler must not end the server
                     response = respond_to_error(error, call.request)
                 if forks.in_child:

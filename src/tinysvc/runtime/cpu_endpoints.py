@@ -51,7 +51,7 @@ from .cpu_messages import (
     ResponseHead,
 )
 from .endpoint_parts import Endpoint, Values, error_response_of, request_of
-from .messages import message_encoder, whole_message
+from .messages import message_encoder
 
 if TYPE_CHECKING:
     from ..models.artifact_version import ArtifactVersion
@@ -304,6 +304,7 @@ def _batched(endpoint: Endpoint, resources: Values) -> JobFunction:
     binder = _binder_of(endpoint, names, batched=True)
     own = {name: resources[name] for name in binder.resources if name in resources}
     bind, kind, limit = binder.bind, binder.body_kind, endpoint.max_body_size
+    encode = _encode_whole if endpoint.messages is None else message_encoder(endpoint.messages)
 
     def run_job(message: BatchMessage, body: Body) -> Reply:
         bodies = list(_parts(body, message.lengths))
@@ -324,7 +325,7 @@ def _batched(endpoint: Endpoint, resources: Values) -> JobFunction:
         request_id.set(",".join(requests[position].id for position in bound))
         for position, result in zip(bound, _results(function, list(bound.values()), own), strict=True):
             outcomes[position] = result
-        parts = [_reply_part(endpoint, *each) for each in zip(outcomes, requests, strict=True)]
+        parts = [_reply_part(endpoint, encode, *each) for each in zip(outcomes, requests, strict=True)]
         return Reply(BatchReply([part for part, _ in parts]), b"".join([content for _, content in parts]))
 
     return run_job
@@ -363,10 +364,12 @@ def _call(function: Callable[..., Any], bound: list[Values], resources: Values) 
     return list(results)
 
 
-def _reply_part(endpoint: Endpoint, outcome: Any, request: Request) -> tuple[BatchPart, Body]:
+def _reply_part(
+    endpoint: Endpoint, encode: Callable[[Any], Response], outcome: Any, request: Request
+) -> tuple[BatchPart, Body]:
     """One request's part of the reply of a batch, and its body."""
     try:
-        response = _whole(endpoint, outcome) if not isinstance(outcome, BaseException) else None
+        response = encode(outcome) if not isinstance(outcome, BaseException) else None
         if isinstance(outcome, Exception):
             response = error_response_of(outcome, request, endpoint.error_handlers)
         if response is None:
@@ -379,9 +382,7 @@ def _reply_part(endpoint: Endpoint, outcome: Any, request: Request) -> tuple[Bat
         return BatchPart(0, None, error_text(error)), b""
 
 
-def _whole(endpoint: Endpoint, result: Any) -> Response:
-    if endpoint.messages is not None:
-        return whole_message(endpoint.messages.codec.encode_result, result)
+def _encode_whole(result: Any) -> Response:
     response = encode_result(result)
     if not isinstance(response.content, (bytes, memoryview)):
         raise UnencodableResult(

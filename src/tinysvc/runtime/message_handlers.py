@@ -18,7 +18,7 @@ from ..core.requests import Request
 from ..core.responses import MESSAGE, Handler, Response
 from ..core.threads import in_thread
 from .limits import within_time
-from .messages import Messages, check_is_whole, message_response, whole_message
+from .messages import Messages, message_response, whole_encoder, whole_response
 
 _END: Any = object()
 
@@ -40,7 +40,7 @@ def message_handler(
         resources: Values of the resources that are open for the whole server.
         scoped: The resources are in `request.resources` instead, as some are opened for each request.
     """
-    encode = messages.codec.encode_result
+    encode = whole_encoder(messages.codec.encode_result)
     is_coroutine = inspect.iscoroutinefunction(function)
     if is_coroutine and binder.takes_only_message and not messages.streams:
         return MessageFunction(function, binder.decode, encode)
@@ -54,7 +54,7 @@ def message_handler(
         body = b"" if messages.takes_stream else await request.body()
         call = partial(function, **binder.bind(request, body, values))
         result = call() if makes_stream else await (call() if is_coroutine else in_thread(call))
-        return await _begin_stream(messages, result) if messages.streams else whole_message(encode, result)
+        return await _begin_stream(messages, result) if messages.streams else whole_response(encode(result))
 
     return handle
 
@@ -64,41 +64,30 @@ class MessageFunction:
 
     Code that has a message and needs no request takes the steps itself:
 
-        response_to(await function(**decode(message)))
+        encode(await function(**decode(message)))
 
     Args:
         function: The author's function.
         decode: Reads the message. BindingError for one that does not fit.
-        encode: Writes the result.
+        encode: Writes the result: its message, or the response if the result is a Response.
     """
 
-    __slots__ = ("_encode", "_last_type", "decode", "function")
+    __slots__ = ("decode", "encode", "function")
 
     def __init__(
         self,
         function: Callable[..., Awaitable[Any]],
         decode: Callable[[bytes], dict[str, Any]],
-        encode: Callable[[Any], bytes],
+        encode: Callable[[Any], bytes | Response],
     ) -> None:
         self.function = function
         self.decode = decode
-        self._encode = encode
-        self._last_type: type = type(None)  # of a result that is a plain value
-
-    def response_to(self, result: Any) -> bytes | Response:
-        """The message of a result, or its Response."""
-        if type(result) is not self._last_type:
-            if isinstance(result, Response):
-                return whole_message(self._encode, result)
-            check_is_whole(result)
-            self._last_type = type(result)
-        return self._encode(result)
+        self.encode = encode
 
     async def __call__(self, request: Request) -> Response:
         if request.time_limit is not None and not request.is_timed:
             return await within_time(self, request)
-        response = self.response_to(await self.function(**self.decode(await request.body())))
-        return message_response(response) if isinstance(response, bytes) else response
+        return whole_response(self.encode(await self.function(**self.decode(await request.body()))))
 
 
 async def _begin_stream(messages: Messages, result: Any) -> Response:

@@ -55,21 +55,33 @@ def message_response(content: Any, headers: HeaderLines | None = None) -> Respon
     return response
 
 
-def whole_message(encode: Callable[[Any], bytes], result: Any) -> Response:
-    """The response with the message of a result. A result that is a Response gives it headers, or is an error."""
-    if isinstance(result, Response):
-        return _response_of(result, lambda content: whole_message(encode, content))
-    check_is_whole(result)
-    return message_response(encode(result))
+def whole_encoder(encode: Callable[[Any], bytes]) -> Callable[[Any], bytes | Response]:
+    """A function of a result, which makes its message. A result that is a Response gives its message headers, or is an
+    error.
+
+    Most handlers return one type, so a result is checked only if the one before had another.
+    """
+    plain_type: type = type(None)  # of the last result that is neither a Response nor an iterator
+
+    def encode_whole(result: Any) -> bytes | Response:
+        nonlocal plain_type
+        if type(result) is not plain_type:
+            if isinstance(result, Response):
+                return _response_of(result, lambda content: whole_response(encode_whole(content)))
+            if isinstance(result, (Iterator, AsyncIterator)):
+                raise UnencodableResult(
+                    "the handler returned an iterator, but by its annotation it returns one value; annotate it with "
+                    "what it yields, as in -> Iterator[int]"
+                )
+            plain_type = type(result)
+        return encode(result)
+
+    return encode_whole
 
 
-def check_is_whole(result: Any) -> None:
-    """UnencodableResult for an iterator."""
-    if isinstance(result, (Iterator, AsyncIterator)):
-        raise UnencodableResult(
-            "the handler returned an iterator, but by its annotation it returns one value; annotate it with what it "
-            "yields, as in -> Iterator[int]"
-        )
+def whole_response(message: bytes | Response) -> Response:
+    """The response for what the function of `whole_encoder` returns."""
+    return message_response(message) if isinstance(message, bytes) else message
 
 
 def _response_of(result: Response, respond: Callable[[Any], Response]) -> Response:
@@ -82,21 +94,11 @@ def _response_of(result: Response, respond: Callable[[Any], Response]) -> Respon
 
 
 def message_encoder(messages: Messages) -> Callable[[Any], Response]:
-    """A function of a result in a worker, where no loop runs: the response with its message, or a stream of messages.
+    """A function of a result where no loop runs: the response with its message, or with a stream of messages.
 
     An error before the first item of a stream is raised at once, as for a plain result.
     """
-    encode, encode_item = messages.codec.encode_result, messages.codec.encode_item
-    plain_type: type = type(None)  # of the last result that is neither a Response nor an iterator
-
-    def encode_whole(result: Any) -> Response:
-        nonlocal plain_type
-        if type(result) is not plain_type:
-            if isinstance(result, Response):
-                return whole_message(encode, result)
-            check_is_whole(result)
-            plain_type = type(result)
-        return message_response(encode(result))
+    encode, encode_item = whole_encoder(messages.codec.encode_result), messages.codec.encode_item
 
     def encode_stream(result: Any) -> Response:
         if isinstance(result, Response):
@@ -105,4 +107,4 @@ def message_encoder(messages: Messages) -> Callable[[Any], Response]:
         first = next(items, _END)
         return message_response(iter(()) if first is _END else chain([encode_item(first)], map(encode_item, items)))
 
-    return encode_stream if messages.streams else encode_whole
+    return encode_stream if messages.streams else lambda result: whole_response(encode(result))
