@@ -68,7 +68,7 @@ class RpcReplica(AnyReplica):
                 await self.connections.connect(deadline)
                 now = self._heard = monotonic()
             if self.in_flight - len(self._waiting) > MAX_CALLS:
-                await self._turn(deadline)
+                await self._wait_for_turn(deadline)
                 now = monotonic()
                 if not self.connections.is_ready(now):  # it was lost meanwhile, or closed for good
                     await self.connections.connect(deadline)
@@ -92,7 +92,7 @@ class RpcReplica(AnyReplica):
             self._count_response(is_probe)
         return incoming
 
-    async def _turn(self, deadline: float | None) -> None:
+    async def _wait_for_turn(self, deadline: float | None) -> None:
         """Wait until fewer calls run. TimeoutError at the deadline."""
         waiter = asyncio.get_running_loop().create_future()
         self._waiting[waiter] = None

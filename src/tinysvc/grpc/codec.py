@@ -38,8 +38,8 @@ from .object_writers import ObjectWriter
 from .plain_arguments import Converter, ModelReader, Parameter, PlainArguments
 from .shapes import KEEP, Leaf, MessageShape
 
-_DIRECT = (str, int, float, bool, bytes)
-"""Types that a message checks completely."""
+_PLAIN = (str, int, float, bool, bytes)
+"""The usual types whose values are plain values already."""
 
 
 class Parts(NamedTuple):
@@ -195,7 +195,7 @@ class Arguments:
                     fields |= self._writers[name](value)
                 return self._type.bytes_with(fields)
             except Exception:
-                pass
+                pass  # plain values convert what does not fit, or find its place
         try:
             return self._type.bytes_of({name: plain_value(each) for name, each in arguments.items()})
         except Unwritable as error:
@@ -257,7 +257,7 @@ class Results:
             try:
                 return self._type.bytes_with(self._write(value))
             except Exception:
-                pass
+                pass  # plain values convert what does not fit, or find its place
         if isinstance(value, Response):
             raise UnencodableResult(
                 "the handler returned a Response, which only HTTP has; annotate it with -> Response, and gRPC leaves "
@@ -278,7 +278,7 @@ class Results:
             try:
                 return self._read(self._type.parse(data))
             except Exception:
-                pass
+                pass  # plain values convert what does not fit, or find its place
         return self._decode_as_plain(data)
 
     @cached_property
@@ -334,7 +334,7 @@ class Results:
 
 def plain_value(value: Any) -> Any:
     """The plain value of any value. UnencodableResult names a type that has none."""
-    if value is None or type(value) in _DIRECT:
+    if value is None or type(value) in _PLAIN:
         return value
     try:
         return msgspec.to_builtins(value, builtin_types=KEEP)

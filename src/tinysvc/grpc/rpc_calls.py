@@ -56,6 +56,8 @@ cancellation, at its deadline, arrives before the deadline here."""
 LONGEST_HOLD = 0.25
 """Seconds, at most, in which replies are held at the beginning of a drain."""
 
+MEMORY_IS_FULL = "The messages of running calls fill the memory for them."
+
 Context = Any
 """grpcio's context of an RPC (grpc.aio.ServicerContext)."""
 
@@ -234,7 +236,7 @@ class RpcMethod:
             try:
                 try:
                     if calls.message_bytes > calls.max_bytes:
-                        raise _too_much_memory()
+                        raise unbegun(MEMORY_IS_FULL)  # many messages came at once, after MethodTable's check
                     if direct is None:
                         response = await respond(call, message)
                     else:
@@ -383,9 +385,9 @@ def _traced(route: MessageRoute, serving: RpcServing) -> Handler:
     return RpcTraces(route.messages.name, route.handler, serving.respond_to_error).around(serving.tracing)
 
 
-def _too_much_memory() -> HTTPError:
-    """Many messages have arrived at once: none of them was counted when the method was looked up."""
-    error = HTTPError(503, "The messages of running calls fill the memory for them.", headers=[("retry-after", "1")])
+def unbegun(text: str) -> HTTPError:
+    """The error of a call that does not begin: its client may send it again."""
+    error = HTTPError(503, text, headers=[("retry-after", "1")])
     error.never_started = True
     return error
 

@@ -38,7 +38,7 @@ class Health:
         self._changed = asyncio.Event()
 
     def leave(self) -> None:
-        """The server ends soon: it is not serving from now on, although it does."""
+        """Report NOT_SERVING from now on: the server drains, and lets its calls finish."""
         self._leaves = True
         self._changed.set()
 

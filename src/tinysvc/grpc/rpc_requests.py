@@ -94,7 +94,7 @@ class RpcRequest(Request):
             return made
 
     def detach(self) -> None:
-        """Ask grpcio for the peer: it must not be asked once the RPC has ended, and code may keep the request."""
+        """Keep the peer: code may keep the request, and grpcio must not be asked after the end of its RPC."""
         _ = self.peer
         self._context = None
 

@@ -24,7 +24,7 @@ import grpc.aio
 
 import grpc
 
-from ..core.errors import ConfigurationError, HTTPError
+from ..core.errors import ConfigurationError
 from ..core.responses import problem_response
 from ..core.settings import GRPC_PLACE, Settings
 from ..core.shutdown import CUT_OFF, MIN_STEP_TIME, awake_timeout
@@ -33,7 +33,7 @@ from ..runtime.message_routes import MessageRoute, MessageRoutes
 from ..telemetry.instruments import Registry
 from .endless_streams import EndlessStreams
 from .rpc_access_log import log_call
-from .rpc_calls import Context, OpenCalls, RpcMethod, RpcServing
+from .rpc_calls import MEMORY_IS_FULL, Context, OpenCalls, RpcMethod, RpcServing, unbegun
 from .rpc_errors import status_of
 from .rpc_health import Health
 from .rpc_metrics import RpcMetrics
@@ -256,7 +256,7 @@ class MethodTable:
         self._calls = calls
         self._max_calls, self._max_bytes = settings.max_connections, settings.max_body_memory
         self._too_many = _refusal(f"The server already handles {self._max_calls} calls, its limit.")
-        self._too_big = _refusal("The messages of running calls fill the memory for them.")
+        self._too_big = _refusal(MEMORY_IS_FULL)
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
         """The handler of a method; None if there is no such method."""
@@ -278,9 +278,7 @@ class MethodTable:
 
 def _refusal(text: str) -> grpc.RpcMethodHandler:
     """The handler of an RPC that is refused before its message is read: UNAVAILABLE."""
-    error = HTTPError(503, text, headers=[("retry-after", "1")])
-    error.never_started = True
-    status = status_of(problem_response(error))
+    status = status_of(problem_response(unbegun(text)))
 
     async def refuse(messages: object, context: Context) -> None:
         await context.abort(status.code, status.message, status.metadata)
