@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 
 from rpc_cases import codec_of
 from tinysvc.grpc.message_type import MessageType
-from tinysvc.grpc.message_writers import Unwritable
+from tinysvc.grpc.plain_writers import Unwritable
 
 
 @dataclass

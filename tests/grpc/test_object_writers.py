@@ -20,8 +20,8 @@ from tinysvc.core.errors import UnencodableResult
 from tinysvc.grpc.codec import plain_value
 from tinysvc.grpc.function_source import Unfit
 from tinysvc.grpc.message_classes import message_class
-from tinysvc.grpc.message_writers import Writers
 from tinysvc.grpc.object_writers import ObjectWriter
+from tinysvc.grpc.plain_writers import PlainWriters
 
 
 class Color(Enum):
@@ -83,7 +83,7 @@ def both_ways(annotation: Any) -> tuple[Any, Any]:
     codec = codec_of(annotation)
     shape: Any = codec.parts.reply
     kind = message_class(codec.parts.files, f"shop.{shape.name}")
-    writer, write = ObjectWriter(codec.parts.files), Writers(codec.parts.files).message(shape)
+    writer, write = ObjectWriter(codec.parts.files), PlainWriters(codec.parts.files).message(shape)
     if codec.parts.is_bare:
         make = writer.only_field(shape.slots[0], annotation)
         return (

@@ -1,9 +1,9 @@
 """The codec of one method: arguments and results as messages, and back.
 
     decode:  bytes -> message -> argument (object_readers.py), for types that a message checks completely
-             bytes -> message -> plain value (message_readers.py) -> msgspec or pydantic -> argument, for others
+             bytes -> message -> plain value (plain_readers.py) -> msgspec or pydantic -> argument, for others
     encode:  result -> fields (object_writers.py) -> message -> bytes
-             result -> msgspec or core/encoding.py -> plain value -> fields (message_writers.py) -> message -> bytes
+             result -> msgspec or core/encoding.py -> plain value -> fields (plain_writers.py) -> message -> bytes
 
 msgspec and pydantic check plain values as they check JSON: constraints, tags, `__post_init__` and all. Protobuf adds
 the types of its fields. Whatever the direct way refuses goes by plain values, which find a fault and its place.
@@ -30,12 +30,12 @@ from ..core.responses import Response
 from .class_fields import REQUIRED
 from .function_source import Unfit
 from .message_errors import BadMessage
-from .message_readers import Unreadable
 from .message_type import MessageType
-from .message_writers import Unwritable
 from .object_readers import ObjectReader
 from .object_writers import ObjectWriter
 from .plain_arguments import Converter, ModelReader, Parameter, PlainArguments
+from .plain_readers import Unreadable
+from .plain_writers import Unwritable
 from .shapes import KEEP, Leaf, MessageShape
 
 _PLAIN = (str, int, float, bool, bytes)

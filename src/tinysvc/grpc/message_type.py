@@ -9,8 +9,8 @@ from typing import Any
 from google.protobuf.message import DecodeError, EncodeError
 
 from .message_classes import message_class
-from .message_readers import Readers
-from .message_writers import Unwritable, Writers
+from .plain_readers import PlainReaders
+from .plain_writers import PlainWriters, Unwritable
 from .shapes import MessageShape, contains_itself
 
 MAX_DEPTH = 100
@@ -35,7 +35,7 @@ class MessageType:
     @cached_property
     def read_plain(self) -> Callable[[Any], Any]:
         """The plain value of a message. Unreadable."""
-        return Readers().message(self._shape)
+        return PlainReaders().message(self._shape)
 
     def bytes_with(self, fields: dict[str, Any]) -> bytes:
         """The message with these fields. TypeError or ValueError if it refuses one."""
@@ -59,7 +59,7 @@ class MessageType:
 
     @cached_property
     def _write(self) -> Callable[[Any], Any]:
-        return Writers(self._files).message(self._shape)
+        return PlainWriters(self._files).message(self._shape)
 
     @cached_property
     def _is_deep(self) -> bool:
@@ -68,4 +68,4 @@ class MessageType:
     @cached_property
     def _write_checked(self) -> Callable[[Any], Any]:
         """Finds the place of a value that the message class refuses."""
-        return Writers(self._files, checks_all=True).message(self._shape)
+        return PlainWriters(self._files, checks_all=True).message(self._shape)

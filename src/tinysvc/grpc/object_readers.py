@@ -30,8 +30,8 @@ import msgspec
 
 from .class_fields import REQUIRED
 from .function_source import FunctionSource, Unfit, attribute
-from .message_readers import Readers, Unreadable, is_unconditional
 from .object_fields import ObjectField, bare, fields_of, without_none
+from .plain_readers import PlainReaders, Unreadable, is_unconditional
 from .shapes import DURATION, TIMESTAMP, VALUE, EnumShape, Kind, Leaf, MessageShape, Slot
 
 CHECKED: dict[Any, str] = {int: "int64", float: "double", bool: "bool", str: "string", bytes: "bytes"}
@@ -108,7 +108,7 @@ class ObjectReader:
         if isinstance(kind, Leaf):
             if _kind_of(_CONVERTED, annotation) != kind.type:
                 raise Unfit
-            return f"{self._source.constant(Readers().of(kind))}({value})"
+            return f"{self._source.constant(PlainReaders().of(kind))}({value})"
         if isinstance(kind, EnumShape):
             return f"{self._source.constant(members(kind, annotation))}[{value}]"
         if kind.plain == "value":

@@ -19,9 +19,9 @@ from datetime import datetime, timedelta
 from typing import Any, get_args, get_origin
 
 from .function_source import FunctionSource, Unfit, attribute
-from .message_writers import Writers
 from .object_fields import bare, fields_of, without_none
 from .object_readers import is_checked, members
+from .plain_writers import PlainWriters
 from .shapes import DURATION, TIMESTAMP, EnumShape, Kind, MessageShape, Slot
 
 _CONVERTED: dict[str, Any] = {TIMESTAMP: datetime, DURATION: timedelta}
@@ -35,7 +35,7 @@ class ObjectWriter:
     """
 
     def __init__(self, files: bytes) -> None:
-        self._writers = Writers(files)
+        self._writers = PlainWriters(files)
         self._source = FunctionSource("value")
         self._unfit = f"raise {self._source.constant(Unfit)}"
 

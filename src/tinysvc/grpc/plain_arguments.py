@@ -17,7 +17,7 @@ from ..binding.json_bodies import decoders_of
 from ..binding.markers import ApiKey, marker_in, unauthorized
 from ..binding.mismatches import mismatches
 from .message_errors import BadMessage
-from .message_readers import Readers, Unreadable
+from .plain_readers import PlainReaders, Unreadable
 from .shapes import MessageShape, Slot
 
 
@@ -47,7 +47,7 @@ class PlainArguments:
     """Parameters that are read as plain values, which msgspec and pydantic check."""
 
     def __init__(self, parameters: Sequence[Parameter]) -> None:
-        self._plain = Readers().message(MessageShape("", [each.slot for each in parameters]))
+        self._plain = PlainReaders().message(MessageShape("", [each.slot for each in parameters]))
         self._models = {each.name: ModelReader(each.annotation) for each in parameters if holds_model(each.annotation)}
         self._keys = {each.name: each.key for each in parameters if each.key is not None}
         annotations = {each.name: Any if each.name in self._models else each.annotation for each in parameters}

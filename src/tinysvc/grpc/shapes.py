@@ -1,7 +1,7 @@
 """Shapes: the messages of a service between Python's types and protobuf's descriptors.
 
     a type --proto_types.py--> MessageShape --proto_lock.py--> numbers --descriptors.py--> descriptor --> message class
-                                    └── message_readers.py, message_writers.py: message <-> plain value
+                                    └── plain_readers.py, plain_writers.py: message <-> plain value
 
 A plain value is what msgspec makes of a value and what it makes a value of: dicts, lists, texts, numbers, bytes,
 datetimes and timedeltas. A shape has no Python types, so that it can be pickled: a worker gets the shapes of its

@@ -12,7 +12,7 @@ from google.protobuf.struct_pb2 import Value
 from rpc_cases import codec_of
 from tinysvc.grpc.message_classes import message_class
 from tinysvc.grpc.message_errors import BadMessage
-from tinysvc.grpc.message_readers import Readers, Unreadable
+from tinysvc.grpc.plain_readers import PlainReaders, Unreadable
 from tinysvc.grpc.shapes import VALUE, Leaf
 
 
@@ -60,7 +60,7 @@ def test_time_out_of_range_is_a_fault() -> None:
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
 def test_value_holds_only_numbers_that_json_has(number: float) -> None:
-    read = Readers().of(Leaf(VALUE))
+    read = PlainReaders().of(Leaf(VALUE))
     assert read is not None
     with pytest.raises(Unreadable, match="no number that JSON has"):
         read(Value(number_value=number))

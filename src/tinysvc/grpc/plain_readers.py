@@ -34,7 +34,7 @@ def joined(name: str, place: str) -> str:
     return f"{name}{'' if place[:1] in ('', '[') else '.'}{place}"
 
 
-class Readers:
+class PlainReaders:
     """The functions that read messages. One for each shape, built when it is first needed."""
 
     def __init__(self) -> None:

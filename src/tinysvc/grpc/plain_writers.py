@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from .message_classes import message_class
-from .message_readers import MAX_WHOLE, joined
+from .plain_readers import MAX_WHOLE, joined
 from .shapes import DURATION, NULL, TIMESTAMP, VALUE, EnumShape, Kind, Leaf, MessageShape, Slot
 
 Convert = Callable[[Any], Any]
@@ -43,7 +43,7 @@ class Unwritable(Exception):
         return Unwritable(joined(name, self.place), self.detail)
 
 
-class Writers:
+class PlainWriters:
     """The functions that make what the constructor of a message takes: dicts, lists and scalars.
 
     Args:
