@@ -88,6 +88,8 @@ class OpenCall(Struct, eq=False):
     """Point in time (`time.monotonic`) of the client's deadline."""
     begun: float = 0.0
     """Point in time (`time.perf_counter`), for `OpenCalls.on_end`."""
+    address: str = ""
+    """The client, as grpcio names it, if it is needed at the end: after a deadline, grpcio often does not know it."""
     status: grpc.StatusCode = Code.OK
     is_ended: bool = False
     """The server shuts down, and has cancelled it."""
@@ -215,7 +217,8 @@ class RpcMethod:
     def request_of(self, call: OpenCall) -> RpcRequest:
         """A new request for a call."""
         path, scheme = self.route.plan.path, self.calls.scheme
-        return RpcRequest(path, call.message, call.metadata, call.context, scheme, call.time_limit, self._served_by)
+        address = call.address or ("" if call.context is None else call.context.peer())
+        return RpcRequest(path, call.message, call.metadata, address, scheme, call.time_limit, self._served_by)
 
     # Behaviors: each is called in the task of an RPC
 
@@ -262,7 +265,7 @@ class RpcMethod:
                 del owner_by_task[task]
                 calls.ended += 1
                 calls.message_bytes -= size
-                if calls.on_end or call.made_request is not None:
+                if calls.on_end:
                     end(call)
                 call.context = None
 
@@ -279,7 +282,7 @@ class RpcMethod:
 
         async def apart(message: Any, context: Context) -> Any:
             call = self._begin(asyncio.current_task(), message, context)
-            call.request.detach()  # the RPC may end before its task
+            call.address = context.peer()  # the RPC may end before its task
             task = asyncio.ensure_future(behavior(message, context, call))
             task.add_done_callback(ended)
             try:
@@ -300,7 +303,7 @@ class RpcMethod:
         metadata = calls.silent.metadata.pop(task, None)  # its message has arrived
         call = OpenCall(self, message, context, context.invocation_metadata() if metadata is None else metadata)
         if calls.on_end:
-            call.begun = perf_counter()
+            call.begun, call.address = perf_counter(), context.peer()
         seconds = context.time_remaining()
         if seconds is not None:
             call.time_limit = monotonic() + seconds
@@ -317,8 +320,6 @@ class RpcMethod:
         """Report the end of a call. Its request may live longer."""
         for report in self.calls.on_end:
             report(call)
-        if call.made_request is not None:
-            call.made_request.detach()
 
     async def _send(self, call: OpenCall, context: Context, response: Response) -> None:
         """Send an error, or a stream of messages. The headers of a stream go first: a client may wait for them."""

@@ -44,20 +44,20 @@ class RpcRequest(Request):
         path: Path of the route.
         message: The message; for a method that takes a stream, the iterator over them.
         metadata: The metadata that the client has sent.
-        context: grpcio's context of the RPC; None: the RPC has ended.
+        address: The client, as grpcio names it; "" if it is not known.
         scheme: "https" with TLS, else "http".
         time_limit: Point in time (`time.monotonic`) of the client's deadline.
         served_by: As of a Request.
     """
 
-    __slots__ = ("_context", "_metadata", "_scheme")
+    __slots__ = ("_address", "_metadata", "_scheme")
 
     def __init__(
         self,
         path: str,
         message: Any,
         metadata: Metadata,
-        context: Any,
+        address: str,
         scheme: str,
         time_limit: float | None,
         served_by: Any,
@@ -77,7 +77,7 @@ class RpcRequest(Request):
         self.on_disconnect = None
         self.time_limit = time_limit
         self._metadata = metadata
-        self._context = context
+        self._address = address
         self._scheme = scheme
 
     if not TYPE_CHECKING:  # it makes attributes that Request declares
@@ -87,16 +87,11 @@ class RpcRequest(Request):
             if name == "headers":
                 self.headers = made = Headers(header_lines(self._metadata))
             elif name == "peer":
-                context, scheme = self._context, self._scheme
-                self.peer = made = Peer(None, None, scheme) if context is None else peer_of(context.peer(), scheme)
+                address, scheme = self._address, self._scheme
+                self.peer = made = peer_of(address, scheme) if address else Peer(None, None, scheme)
             else:
                 raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
             return made
-
-    def detach(self) -> None:
-        """Keep the peer: code may keep the request, and grpcio must not be asked after the end of its RPC."""
-        _ = self.peer
-        self._context = None
 
 
 def header_lines(metadata: Iterable[tuple[str, str | bytes]]) -> list[tuple[bytes, bytes]]:
