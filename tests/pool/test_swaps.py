@@ -141,11 +141,13 @@ class Swap:
     async def reach(self) -> None:
         await exists(Path(f"{self.words}.slow"))
 
-    def kill(self, victim: str) -> None:
+    def kill(self, victim: str) -> set[int]:
+        """Kill it. Returns the workers that end."""
         old, kind = victim.split()
         forkserver = next(pid for pid in forkservers() if (pid in self.old) == (old == "old"))
-        workers = [child for child in descendants(forkserver) if parent(child) == forkserver]
+        workers = {child for child in descendants(forkserver) if parent(child) == forkserver}
         os.kill(forkserver if kind == "forkserver" else max(workers), signal.SIGKILL)
+        return workers if kind == "forkserver" else {max(workers)}
 
     def release(self) -> None:
         self.words.unlink()
@@ -158,9 +160,9 @@ async def test_killed_process_of_the_old_generation_does_not_stop_a_swap(step: s
         for number, victim in enumerate(("old worker", "old forkserver")):
             swap = Swap(pool, step, tmp_path, str(number + 1))
             await swap.reach()
-            swap.kill(victim)
+            ended = swap.kill(victim)
             if step != "the second worker starts":
-                await until(lambda: pool.ready < 2)
+                await until(lambda ended=ended: ended.isdisjoint(each.pid for each in pool.workers()))  # type: ignore[misc]
                 await until(lambda: pool.ready == 2)
                 assert await version(pool) == str(number)
             swap.release()

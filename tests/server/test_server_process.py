@@ -68,7 +68,7 @@ MISTAKES = {
     "option": (
         "import tinysvc\nservice = tinysvc.Service(prot=1)\n",
         2,
-        r"Service\(...\) takes no 'prot'; did you mean port\?\n",
+        r".*option.py:2: Service\(...\) takes no 'prot'; did you mean port\?\n",
     ),
     "dies": (
         "import os\nos._exit(7)\n",
