@@ -50,8 +50,8 @@ enum Color {
 
 CASES = [
     ("PACKAGE_SAME", "package shop;", "package store;", "the package was shop, and is store"),
-    ("SERVICE_NO_DELETE", "service Shop", "service Store", "the service Shop is gone"),
-    ("RPC_NO_DELETE", "rpc Buy", "rpc Sell", "the method Shop.Buy is gone"),
+    ("SERVICE_NO_DELETE", "service Shop", "service Store", "the service Shop is removed"),
+    ("RPC_NO_DELETE", "rpc Buy", "rpc Sell", "the method Shop.Buy is removed"),
     ("RPC_SAME_REQUEST_TYPE", "Buy(Order)", "Buy(Reply)", "the method Shop.Buy took Order, and takes Reply"),
     ("RPC_SAME_RESPONSE_TYPE", "returns (Reply)", "returns (Order)", "Shop.Buy returned Reply, and returns Order"),
     (
@@ -65,13 +65,13 @@ CASES = [
         "FIELD_NO_DELETE_UNLESS_NUMBER_RESERVED",
         "  int64 id = 1;\n",
         "",
-        "Order.id is gone, and its number 1 is not reserved",
+        "Order.id is removed, and its number 1 is not reserved",
     ),
     (
         "FIELD_NO_DELETE_UNLESS_NAME_RESERVED",
         "  int64 id = 1;\n",
         "  reserved 1;\n",
-        "Order.id is gone, and its name is not reserved",
+        "Order.id is removed, and its name is not reserved",
     ),
     ("FIELD_SAME_NAME", "int64 id = 1", "int64 key = 1", "Order: the number 1 was that of id, and is that of key"),
     ("FIELD_SAME_NUMBER", "int64 id = 1", "int64 id = 10", "Order.id had the number 1, and has 10"),
@@ -92,13 +92,13 @@ CASES = [
         "ENUM_VALUE_NO_DELETE_UNLESS_NUMBER_RESERVED",
         "  COLOR_RED = 1;\n",
         "",
-        "Color.COLOR_RED is gone, and its number 1 is not reserved",
+        "Color.COLOR_RED is removed, and its number 1 is not reserved",
     ),
     (
         "ENUM_VALUE_NO_DELETE_UNLESS_NAME_RESERVED",
         "  COLOR_RED = 1;\n",
         "  reserved 1;\n",
-        "Color.COLOR_RED is gone, and its name is not reserved",
+        "Color.COLOR_RED is removed, and its name is not reserved",
     ),
     (
         "ENUM_VALUE_SAME_NAME",

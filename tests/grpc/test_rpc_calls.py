@@ -333,7 +333,7 @@ async def test_nothing_is_left(server: Server) -> None:
     """No call, no job: the tests before have cancelled some of each kind."""
     assert server._grpc is not None
     calls = server._grpc._server.calls
-    await until_true(lambda: not calls.running and not calls.left)
+    await until_true(lambda: not calls.running and not calls.finishing)
     assert calls.message_bytes == 0
     assert [pool.waiting for pool in server.running.pools] == [0]
 

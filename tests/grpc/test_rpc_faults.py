@@ -94,7 +94,7 @@ async def test_cancelled_calls_leave_nothing(server: Server) -> None:
         for _ in range(2):
             for _ in range(max(1, CANCELS // 2 // 20)):
                 await asyncio.gather(*[give_up() for _ in range(20)])
-            await until(lambda: not calls.running and not calls.left)
+            await until(lambda: not calls.running and not calls.finishing)
             await until(lambda: all(pool.waiting == 0 for pool in server.running.pools))
             await until(lambda: all(pool.ready == pool.max_workers for pool in server.running.pools))
             gc.collect()

@@ -60,14 +60,14 @@ def _package(before: ProtoFile, after: ProtoFile) -> Iterator[str]:
 
 
 def _services(before: ProtoFile, after: ProtoFile) -> Iterator[str]:
-    yield from (f"the service {name} is gone" for name in before.services if name not in after.services)
+    yield from (f"the service {name} is removed" for name in before.services if name not in after.services)
 
 
 def _gone_methods(before: ProtoFile, after: ProtoFile) -> Iterator[str]:
     for service, methods in before.services.items():
         now = after.services.get(service)
         if now is not None:
-            yield from (f"the method {service}.{name} is gone" for name in methods if name not in now)
+            yield from (f"the method {service}.{name} is removed" for name in methods if name not in now)
 
 
 def _requests(before: ProtoFile, after: ProtoFile) -> Iterator[str]:
@@ -106,7 +106,7 @@ def _deleted_fields(before: ProtoFile, after: ProtoFile) -> Iterator[str]:
         numbers = {each.number for each in new.fields} | new.reserved.numbers
         for field in old.fields:
             if field.number not in numbers:
-                yield f"{old.name}.{field.name} is gone, and its number {field.number} is not reserved"
+                yield f"{old.name}.{field.name} is removed, and its number {field.number} is not reserved"
 
 
 def _deleted_field_names(before: ProtoFile, after: ProtoFile) -> Iterator[str]:
@@ -115,7 +115,7 @@ def _deleted_field_names(before: ProtoFile, after: ProtoFile) -> Iterator[str]:
         names = {each.name for each in new.fields} | new.reserved.names
         for field in old.fields:
             if field.number not in numbers and field.name not in names:
-                yield f"{old.name}.{field.name} is gone, and its name is not reserved"
+                yield f"{old.name}.{field.name} is removed, and its name is not reserved"
 
 
 def _field_names(before: ProtoFile, after: ProtoFile) -> Iterator[str]:
@@ -213,7 +213,7 @@ def _deleted_values(before: ProtoFile, after: ProtoFile) -> Iterator[str]:
         numbers = {*new.values.values(), *new.reserved.numbers}
         for value, number in old.values.items():
             if number not in numbers:
-                yield f"{name}.{value} is gone, and its number {number} is not reserved"
+                yield f"{name}.{value} is removed, and its number {number} is not reserved"
 
 
 def _deleted_value_names(before: ProtoFile, after: ProtoFile) -> Iterator[str]:
@@ -223,7 +223,7 @@ def _deleted_value_names(before: ProtoFile, after: ProtoFile) -> Iterator[str]:
         numbers, names = set(new.values.values()), {*new.values, *new.reserved.names}
         for value, number in old.values.items():
             if number not in numbers and value not in names:
-                yield f"{name}.{value} is gone, and its name is not reserved"
+                yield f"{name}.{value} is removed, and its name is not reserved"
 
 
 def _value_names(before: ProtoFile, after: ProtoFile) -> Iterator[str]:

@@ -47,7 +47,7 @@ class MessageType:
         try:
             data = self.bytes_with(found)
             if self._is_deep and len(data) > MAX_DEPTH:
-                self._class.FromString(data)  # protobuf writes what it does not read
+                self._class.FromString(data)  # protobuf also writes messages that it refuses to read
         except (TypeError, ValueError) as error:
             self._write_checked(plain)
             raise Unwritable("", str(error)) from None

@@ -28,7 +28,7 @@ _CONVERTED: dict[str, Any] = {TIMESTAMP: datetime, DURATION: timedelta}
 
 
 class ObjectWriter:
-    """Builds a function that makes what the constructor of a message takes.
+    """Builds a function that makes the arguments of the constructor of a message.
 
     Args:
         files: The descriptors.

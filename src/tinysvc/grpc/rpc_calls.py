@@ -126,7 +126,7 @@ class OpenCalls:
         self.max_bytes = max_bytes
         self.loop = asyncio.get_running_loop()  # to find it again takes a system call in Python 3.11
         self.message_bytes = 0
-        self.left: set[asyncio.Task[Any]] = set()  # tasks whose client has gone, and that may finish
+        self.finishing: set[asyncio.Task[Any]] = set()  # tasks that go on after a disconnect
         self.begun = 0  # calls since the start
         self.ended = 0
         self.gate: asyncio.Event | None = None  # replies wait for it: see `hold_replies`
@@ -158,7 +158,7 @@ class OpenCalls:
     def end_all(self) -> None:
         """Cancel all RPCs, as the server shuts down: their clients get UNAVAILABLE and may go elsewhere."""
         for task, owner in list(owner_by_task.items()):
-            if isinstance(owner, OpenCall) and owner.method.calls is self and task not in self.left:
+            if isinstance(owner, OpenCall) and owner.method.calls is self and task not in self.finishing:
                 owner.is_ended = True
                 task.cancel(DRAINED)
 
@@ -276,7 +276,7 @@ class RpcMethod:
         calls = self.calls
 
         def ended(task: asyncio.Task[Any]) -> None:
-            calls.left.discard(task)
+            calls.finishing.discard(task)
             if not task.cancelled():
                 task.exception()  # the RPC has reported it, or has ended
 
@@ -289,7 +289,7 @@ class RpcMethod:
                 return await asyncio.shield(task)
             except asyncio.CancelledError:
                 if not task.done():
-                    calls.left.add(task)
+                    calls.finishing.add(task)
                     if not finishes and not is_closing(call.request):
                         task.cancel()
                 raise

@@ -11,8 +11,8 @@ from ..core.settings import Settings
 
 MAX_STREAMS = 1000
 """RPCs of one connection at a time; its client queues more of them. Envoy's default, for the same reason, is 100; a
-client of grpcio has one connection for all its RPCs. grpcio counts a stream until its RPC has left memory, a moment
-longer than the client: a client that has so many RPCs all the time sees some refused (REFUSED_STREAM: they were not
+client of grpcio has one connection for all its RPCs. grpcio counts a stream until its RPC is freed, a moment longer
+than the client does: a client that has so many RPCs all the time sees some refused (REFUSED_STREAM: they were not
 begun). Without that (grpc.http.overload_protection), a client that resets its streams at once makes the RPCs of others
 fail."""
 

@@ -175,10 +175,10 @@ class RpcServer:
             self.calls.end_all()
             await self._server.stop(last)
         await self._stopping
-        for task in list(self.calls.left):
+        for task in list(self.calls.finishing):
             task.cancel(CUT_OFF)
-        if self.calls.left:
-            await asyncio.wait(self.calls.left, timeout=MIN_STEP_TIME)
+        if self.calls.finishing:
+            await asyncio.wait(self.calls.finishing, timeout=MIN_STEP_TIME)
         return unfinished
 
     def _unlink(self) -> None:
