@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 import subprocess
 import sys
@@ -32,6 +31,18 @@ class Load:
 
     def used(self, cpus: Set[int]) -> float:
         return time.process_time() + self.part * time.monotonic() * len(cpus)
+
+
+class Calls:
+    """The count of calls, which grows at each look."""
+
+    def __init__(self, at_each_look: int) -> None:
+        self.at_each_look = at_each_look
+        self.looks = 0
+
+    def begun(self) -> int:
+        self.looks += 1
+        return self.looks * self.at_each_look
 
 
 @pytest.fixture
@@ -69,8 +80,8 @@ async def test_threads_follow_the_load_of_others(load: Load) -> None:
 async def test_loop_has_its_usual_slice_while_its_cpus_are_its_own(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     slices: list[int] = []
     monkeypatch.setattr(cpu_sharing, "request_slice", slices.append)
-    counts = itertools.count()
-    sharing = CpuSharing(lambda: next(counts), has_workers=True)
+    calls = Calls(at_each_look=1)
+    sharing = CpuSharing(calls.begun, has_workers=True)
     try:
         await until(lambda: len(slices) == 1)
         load.part = 0.5
@@ -83,15 +94,10 @@ async def test_loop_has_its_usual_slice_while_its_cpus_are_its_own(load: Load, m
 @has_policies
 @pytest.mark.asyncio
 async def test_nothing_changes_without_calls(load: Load) -> None:
-    asked: list[int] = []
-
-    def begun() -> int:
-        asked.append(0)
-        return 0
-
-    sharing = CpuSharing(begun, has_workers=False)
+    calls = Calls(at_each_look=0)
+    sharing = CpuSharing(calls.begun, has_workers=False)
     try:
-        await until(lambda: len(asked) > 3)
+        await until(lambda: calls.looks > 3)
         assert not sharing._is_alone
     finally:
         sharing.close()
@@ -101,8 +107,8 @@ async def test_nothing_changes_without_calls(load: Load) -> None:
 @pytest.mark.asyncio
 async def test_measurement_that_took_too_long_counts_nothing(load: Load) -> None:
     """A process that was stopped finds the CPU time of all that ran meanwhile, and so does a blocked loop."""
-    counts = itertools.count()
-    sharing = CpuSharing(lambda: next(counts), has_workers=False)
+    calls = Calls(at_each_look=1)
+    sharing = CpuSharing(calls.begun, has_workers=False)
     try:
         await until(lambda: sharing._is_alone)
         load.part = 0.5
@@ -130,15 +136,10 @@ async def test_usual_policy_stays_where_the_time_of_others_is_unknown(
 ) -> None:
     """As in a container whose /proc/stat has other numbers of CPUs."""
     monkeypatch.setattr(cpu_sharing, "used_time", lambda cpus: nan)
-    asked: list[int] = []
-
-    def begun() -> int:
-        asked.append(0)
-        return len(asked)
-
-    sharing = CpuSharing(begun, has_workers=False)
+    calls = Calls(at_each_look=1)
+    sharing = CpuSharing(calls.begun, has_workers=False)
     try:
-        await until(lambda: len(asked) > 3)
+        await until(lambda: calls.looks > 3)
         assert not sharing._is_alone
     finally:
         sharing.close()

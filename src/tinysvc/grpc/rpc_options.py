@@ -17,9 +17,9 @@ begun). Without that (grpc.http.overload_protection), a client that resets its s
 fail."""
 
 MAX_PENDING = 10_000
-"""Calls that have arrived and that the server has not taken yet; grpcio ends further ones with CANCELLED, whoever sent
-them. Its default is about 1,000: a few clients with many calls at a time then make the calls of all others fail. A call
-that waits takes about 10 KiB, and what has arrived of its message, which is up to 64 KiB."""
+"""Calls that have arrived and that the server has not taken yet; grpcio ends further ones of all clients with
+CANCELLED. Its default is about 1,000: a few clients with many calls at a time then make the calls of all others fail. A
+call that waits takes about 10 KiB, and what has arrived of its message, which is up to 64 KiB."""
 
 IDLE = 300.0
 """Seconds after which a connection without an RPC is closed, in order (GOAWAY). A client connects again by itself."""
