@@ -138,10 +138,9 @@ class RpcReplica(AnyReplica):
             if code is StatusCode.DEADLINE_EXCEEDED and seconds is not None:
                 raise TimeoutError
             if code is StatusCode.UNAVAILABLE:
-                failure = Failure.NOT_SENT if message.startswith(_NOT_CONNECTED) else Failure.NO_RESPONSE
-                if _REFUSED in message:
-                    failure = Failure.NOT_STARTED
-                raise AttemptFailed(failure, f"The RPC has failed: {message or 'the connection was lost'}.")
+                raise AttemptFailed(
+                    _unavailable(message), f"The RPC has failed: {message or 'the connection was lost'}."
+                )
             if code is StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE in message:
                 most = self._shared.settings.max_result_size
                 raise CallFailed(f"The response is longer than {most} bytes.", replica=self.name, answered=200)
@@ -162,6 +161,13 @@ _NOT_CONNECTED = "failed to connect to all addresses"
 _TOO_LARGE = "CLIENT: Received message larger than max"
 _REFUSED = "RST_STREAM with error code 7"
 """Parts of messages of grpcio. If it words them otherwise, a call is repeated less often, and errors say less."""
+
+
+def _unavailable(message: str) -> Failure:
+    """How far a request has come whose RPC grpcio itself has ended with UNAVAILABLE."""
+    if message.startswith(_NOT_CONNECTED):
+        return Failure.NOT_SENT
+    return Failure.NOT_STARTED if _REFUSED in message else Failure.NO_RESPONSE
 
 
 def _is_too_late(error: BaseException, deadline: float | None) -> bool:
