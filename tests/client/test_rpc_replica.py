@@ -46,6 +46,11 @@ async def slow(message: bytes, context: Any) -> bytes:
     return b""
 
 
+async def held_stream(message: bytes, context: Any) -> AsyncIterator[bytes]:
+    yield b"a"
+    await asyncio.sleep(30)
+
+
 async def sent(messages: AsyncIterator[bytes], context: Any) -> bytes:
     return b",".join([message async for message in messages])
 
@@ -201,8 +206,21 @@ async def test_call_that_waits_begins_on_no_closed_connection(monkeypatch: pytes
         assert isinstance(replica, rpc_replica.RpcReplica)
         replica.connections.abort()
         found = await asyncio.gather(*calls, return_exceptions=True)
-        assert [type(each) for each in found[1:]] == [CallUnavailable, CallUnavailable]
+        assert [type(each) for each in found] == [CallFailed, CallUnavailable, CallUnavailable]
         assert (replica.in_flight, replica.connections.open, len(server.metadata)) == (0, [], 2)
+
+
+@on_loop
+async def test_stream_on_a_connection_that_is_closed_is_not_whole() -> None:
+    async with raw_rpc_server(stream=held_stream) as server, rpc_calling(f"grpc://{server.target}") as caller:
+        pieces = aiter(await caller.rpc("stream"))
+        assert await anext(pieces) == b"a"
+        ((_, replica),) = caller.services.replicas()
+        assert isinstance(replica, rpc_replica.RpcReplica)
+        closing = asyncio.get_running_loop().call_later(0.05, replica.connections.abort)
+        with pytest.raises(CallFailed, match="not whole: its connection was closed here"):
+            await anext(pieces)
+        closing.cancel()
 
 
 @on_loop

@@ -120,6 +120,8 @@ class RpcReplica(AnyReplica):
         except asyncio.CancelledError:
             call.cancel()
             _raise_fault(source)
+            if not _is_cancelled():
+                raise AttemptFailed(Failure.NO_RESPONSE, f"The RPC has failed: {_CLOSED}") from None
             raise
         else:
             incoming = RpcReply(200, _NO_HEADERS, self.name, content)
@@ -157,6 +159,7 @@ class RpcReplica(AnyReplica):
         self.connections.end_call()
 
 
+_CLOSED = "its connection was closed here"
 _NOT_CONNECTED = "failed to connect to all addresses"
 _TOO_LARGE = "CLIENT: Received message larger than max"
 _REFUSED = "RST_STREAM with error code 7"
@@ -168,6 +171,12 @@ def _unavailable(message: str) -> Failure:
     if message.startswith(_NOT_CONNECTED):
         return Failure.NOT_SENT
     return Failure.NOT_STARTED if _REFUSED in message else Failure.NO_RESPONSE
+
+
+def _is_cancelled() -> bool:
+    """Whether the task is cancelled. Otherwise a channel that was closed has cancelled its calls."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 def _is_too_late(error: BaseException, deadline: float | None) -> bool:
@@ -272,17 +281,22 @@ class RpcStream(RpcReply):
             raise self._cut_short(error) from None
         except asyncio.CancelledError:
             _raise_fault(self._source_messages)
+            if not _is_cancelled():
+                raise CallFailed(f"The stream is not whole: {_CLOSED}", answered=200, **self._facts()) from None
             raise
         finally:
             self.discard()
 
     def _cut_short(self, error: aio.AioRpcError) -> CallFailed:
         """The error of a stream whose status says that it is not whole."""
-        facts: dict[str, Any] = {"service": self.service, "replica": self.replica, "attempts": self.attempts}
+        facts = self._facts()
         if error.code() is StatusCode.DEADLINE_EXCEEDED:
             return CallTimeout("The budget of the call is used up; its response is not whole.", answered=200, **facts)
         text = f"The stream is not whole: {error.code().name}, {error.details() or 'the connection was lost'}"
         return CallFailed(text, answered=200, **facts)
+
+    def _facts(self) -> dict[str, Any]:
+        return {"service": self.service, "replica": self.replica, "attempts": self.attempts}
 
     def when_ended(self, function: Callable[[], object]) -> None:
         """Call the function when the stream ends."""
