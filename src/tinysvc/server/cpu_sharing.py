@@ -30,7 +30,7 @@ LOOK = 1.0
 """Seconds between two looks: many ticks of the system's clock (0.01 s), in which Linux counts the time of a CPU."""
 
 SHARED = 0.25
-"""The part of the CPUs' time from which on others share them. Less is that of daemons and of the kernel's own work."""
+"""The part of the CPUs' time from which on others share them. Daemons use less."""
 
 
 class Sample(NamedTuple):
@@ -95,7 +95,7 @@ class CpuSharing:
 
 
 def used_time(cpus: Set[int]) -> float:
-    """Seconds that these CPUs have worked since the system's start, for all processes; NaN if it does not say it."""
+    """Seconds that these CPUs have worked for processes since the system's start; NaN if it does not say it."""
     ticks = 0
     with suppress(OSError), open("/proc/stat") as file:
         for line in file:
@@ -103,8 +103,7 @@ def used_time(cpus: Set[int]) -> float:
             if not name.startswith("cpu"):
                 break  # the lines of the CPUs come first, and a long one of all interrupts follows
             if name != "cpu" and int(name[3:]) in cpus:
-                user, nice, system, _idle, _waiting, *others = map(int, times[:8])
-                ticks += user + nice + system + sum(others)
+                ticks += sum(map(int, times[:3]))  # in user code, in that of a low priority, and in the kernel
     return ticks / os.sysconf("SC_CLK_TCK") if ticks else nan
 
 
