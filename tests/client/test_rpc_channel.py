@@ -13,12 +13,12 @@ import trustme
 
 import grpc
 from http_ends import logged, on_loop
-from raw_rpc import raw_rpc_server, rpc_calling
+from raw_rpc import RawRpcServer, raw_rpc_server, rpc_calling
 from tinysvc.client.address import parse_address
 from tinysvc.client.lookup import known_endpoint
 from tinysvc.client.replica_connections import Endpoint
 from tinysvc.client.rpc_channel import channel_options, target_of
-from tinysvc.core.call_errors import CallUnavailable
+from tinysvc.core.call_errors import CallTimeout, CallUnavailable
 from tinysvc.core.settings import Settings
 
 
@@ -130,3 +130,32 @@ async def test_end_of_the_services_ends_a_call_that_connects() -> None:
                 replica.connections.abort()
             with pytest.raises(CallUnavailable, match="shuts down"):
                 await call
+
+
+@on_loop
+async def test_call_ends_while_its_server_shuts_down_and_takes_no_connection() -> None:
+    has_begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def held(message: bytes, context: Any) -> bytes:
+        has_begun.set()
+        await go_on.wait()
+        return message
+
+    server, raw = grpc.aio.server(), RawRpcServer({"held": held})
+    server.add_generic_rpc_handlers([raw])
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with rpc_calling(f"grpc://127.0.0.1:{port}") as caller:
+        call = asyncio.ensure_future(caller.rpc("held", b"a"))
+        await has_begun.wait()
+        stopping = asyncio.ensure_future(server.stop(30))
+        while True:
+            try:
+                await caller.rpc("held", deadline=monotonic() + 0.2)
+            except (CallUnavailable, CallTimeout) as error:
+                if "A connection was not made" in str(error) or "is avoided" in str(error):
+                    break
+                await asyncio.sleep(0.01)
+        go_on.set()
+        assert (await call).content == b"a"
+        await stopping

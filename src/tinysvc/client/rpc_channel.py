@@ -29,6 +29,9 @@ KEEP_ALIVE = 20.0
 PING_TIMEOUT = 10.0
 """Seconds to wait for the answer to a ping."""
 
+FINISH_TIME = 30.0
+"""Seconds in which calls may end whose channel cannot connect any more."""
+
 READY, IDLE = grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.IDLE
 BROKEN = (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN)
 
@@ -71,6 +74,7 @@ class RpcChannel:
         self._is_aborted = False
         self._methods: dict[tuple[str, bool, bool], Any] = {}
         self._connecting: asyncio.Task[str] | None = None
+        self._closing: set[asyncio.Task[None]] = set()
 
     def is_ready(self, now: float) -> bool:
         """Whether a call can begin at once."""
@@ -119,7 +123,7 @@ class RpcChannel:
             pass
         finally:
             self._connecting = None
-        self._discard()
+        self._discard(FINISH_TIME)  # its last connection may still carry calls, of a server that shuts down
         return fault
 
     def _channel(self) -> aio.Channel:
@@ -168,16 +172,25 @@ class RpcChannel:
         self.closing = self._is_aborted = True
         if self._connecting is not None:
             self._connecting.cancel()
+        for closing in self._closing:
+            closing.cancel()
         self._discard()
 
-    def _discard(self) -> None:
+    def _discard(self, seconds: float = 0.0) -> None:
+        """Close the channel; its calls may end within `seconds`."""
         self._methods.clear()
         while self.open:
-            self._keep(asyncio.get_running_loop().create_task(_close(self.open.pop())))
+            closing = asyncio.get_running_loop().create_task(_close(self.open.pop(), seconds))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+            self._keep(closing)
 
 
-async def _close(channel: aio.Channel) -> None:
-    await channel.close()
+async def _close(channel: aio.Channel, seconds: float) -> None:
+    try:
+        await channel.close(seconds)
+    finally:
+        await channel.close()  # nothing happens if it is closed
 
 
 def target_of(endpoint: Endpoint) -> str:

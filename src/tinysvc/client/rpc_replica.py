@@ -160,6 +160,7 @@ class RpcReplica(AnyReplica):
 
 
 _CLOSED = "its connection was closed here"
+
 _NOT_CONNECTED = "failed to connect to all addresses"
 _TOO_LARGE = "CLIENT: Received message larger than max"
 _REFUSED = "RST_STREAM with error code 7"
