@@ -12,8 +12,8 @@ from tinysvc import Request
 from tinysvc.core.headers import Headers
 from tinysvc.core.log_records import SOURCE
 from tinysvc.core.requests import Peer
+from tinysvc.grpc.open_calls import CalledMethod, OpenCall
 from tinysvc.grpc.rpc_access_log import log_call
-from tinysvc.grpc.rpc_calls import OpenCall, RpcMethod
 from tinysvc.grpc.rpc_requests import header_lines
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -29,7 +29,7 @@ class FakeMethod:
 
 
 def ended_call(status: grpc.StatusCode) -> OpenCall:
-    method = cast(RpcMethod, FakeMethod())
+    method = cast(CalledMethod, FakeMethod())
     return OpenCall(method, b"", None, (("traceparent", TRACE),), status=status)
 
 

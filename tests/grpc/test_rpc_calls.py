@@ -6,8 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
-from time import monotonic
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -18,7 +17,6 @@ from rpc_ends import RpcClient, rpc_client, rpc_server
 from system import is_alive
 from system import until as until_true
 from tinysvc import Service
-from tinysvc.grpc.rpc_calls import AT_DEADLINE, OpenCall, RpcMethod
 from tinysvc.server.server import Server
 
 Code = grpc.StatusCode
@@ -234,19 +232,6 @@ async def test_limit_is_shared(client: RpcClient) -> None:
 
 
 # Deadlines and cancels
-
-
-async def test_client_that_cancels_at_its_own_deadline_is_late() -> None:
-    """Its clock started before the server's."""
-
-    def call(time_limit: float | None) -> OpenCall:
-        return OpenCall(cast(RpcMethod, None), b"", None, (), time_limit=time_limit)
-
-    now = monotonic()
-    assert call(now).is_at_deadline()
-    assert call(now + AT_DEADLINE).is_at_deadline()
-    assert not call(now + AT_DEADLINE + 60).is_at_deadline()
-    assert not call(None).is_at_deadline()
 
 
 async def test_deadline_kills_the_job(client: RpcClient, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..core.log_records import SOURCE, RecordSource
 from ..core.trace_context import trace_of
-from .rpc_calls import OpenCall
+from .open_calls import OpenCall
 
 log = logging.getLogger("tinysvc.access")
 

@@ -10,7 +10,7 @@ import grpc
 
 from ..core.proto_bytes import bytes_field, number_field, read_fields
 from .endless_streams import EndlessStreams
-from .rpc_calls import Context
+from .open_calls import Context
 
 LOOK_AGAIN = 1.0
 """Seconds between two looks at the health for a client that watches it: no event reports that a worker has died."""

@@ -7,7 +7,8 @@ from time import perf_counter
 import grpc
 
 from ..telemetry.instruments import Histogram, Registry
-from .rpc_calls import OpenCall, RpcMethod
+from .open_calls import OpenCall
+from .rpc_calls import RpcMethod
 
 Code = grpc.StatusCode
 

@@ -32,8 +32,9 @@ from ..runtime.limits import limited_body
 from ..runtime.message_routes import MessageRoute, MessageRoutes
 from ..telemetry.instruments import Registry
 from .endless_streams import EndlessStreams
+from .open_calls import Context, OpenCalls
 from .rpc_access_log import log_call
-from .rpc_calls import MEMORY_IS_FULL, Context, OpenCalls, RpcMethod, RpcServing, unbegun
+from .rpc_calls import MEMORY_IS_FULL, RpcMethod, RpcServing, unbegun
 from .rpc_errors import status_of
 from .rpc_health import Health
 from .rpc_metrics import RpcMetrics
