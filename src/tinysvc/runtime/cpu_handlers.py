@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from ..core.errors import DeadlineExceeded, DeadlineInQueue, PoolError
 from ..core.requests import SAFE_METHODS, Request
-from ..core.responses import Handler, Response
+from ..core.responses import MESSAGE, Handler, Response
 from ..pool.arena import BIG, Arena, Arenas
 from ..pool.state import Job
 from .batching import Batcher
@@ -109,9 +109,10 @@ def cpu_handler(
             raise
         head: ResponseHead = reply.meta
         response = Response(reply.body, head.status, head.headers, head.content_type)
-        list.append(
-            response.headers, ("server-timing", server_timing(job))
-        )  # our own value needs no check; this is a hot path
+        if head.content_type != MESSAGE:  # browsers read it; a client of messages would pay for what it cannot read
+            list.append(
+                response.headers, ("server-timing", server_timing(job))
+            )  # our own value needs no check; this is a hot path
         return response
 
     return handle
