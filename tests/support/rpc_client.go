@@ -150,7 +150,7 @@ func streams(ctx context.Context, client made.RpcAppClient, result found) {
 	fail(doubles.CloseSend())
 	_, err = doubles.Recv()
 	result["doubles"], result["doubles end"] = values, err == io.EOF
-	gives, err := client.GivesUp(ctx, &made.GivesUpRequest{})
+	gives, err := client.GivesUp(ctx, &made.GivesUpRequest{Status: 410})
 	fail(err)
 	first, err := gives.Recv()
 	fail(err)
