@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Set
+from contextlib import closing
 from math import isnan, nan
 
 import pytest
@@ -73,6 +74,9 @@ async def test_threads_follow_the_load_of_others(load: Load) -> None:
         await call_until(os.SCHED_OTHER)
         load.part = 0.0
         await call_until(os.SCHED_BATCH)
+        assert server._grpc is not None
+        server._grpc._sharing.close()
+        assert have(os.SCHED_OTHER)
 
 
 @has_policies
@@ -81,13 +85,10 @@ async def test_loop_has_its_usual_slice_while_its_cpus_are_its_own(load: Load, m
     slices: list[int] = []
     monkeypatch.setattr(cpu_sharing, "request_slice", slices.append)
     calls = Calls(at_each_look=1)
-    sharing = CpuSharing(calls.begun, has_workers=True)
-    try:
+    with closing(CpuSharing(calls.begun, has_workers=True)):
         await until(lambda: len(slices) == 1)
         load.part = 0.5
         await until(lambda: len(slices) == 2)
-    finally:
-        sharing.close()
     assert slices == [USUAL, SHORT]
 
 
@@ -95,12 +96,9 @@ async def test_loop_has_its_usual_slice_while_its_cpus_are_its_own(load: Load, m
 @pytest.mark.asyncio
 async def test_nothing_changes_without_calls(load: Load) -> None:
     calls = Calls(at_each_look=0)
-    sharing = CpuSharing(calls.begun, has_workers=False)
-    try:
+    with closing(CpuSharing(calls.begun, has_workers=False)) as sharing:
         await until(lambda: calls.looks > 3)
         assert not sharing._is_alone
-    finally:
-        sharing.close()
 
 
 @has_policies
@@ -108,15 +106,12 @@ async def test_nothing_changes_without_calls(load: Load) -> None:
 async def test_measurement_that_took_too_long_counts_nothing(load: Load) -> None:
     """A process that was stopped finds the CPU time of all that ran meanwhile, and so does a blocked loop."""
     calls = Calls(at_each_look=1)
-    sharing = CpuSharing(calls.begun, has_workers=False)
-    try:
+    with closing(CpuSharing(calls.begun, has_workers=False)) as sharing:
         await until(lambda: sharing._is_alone)
         load.part = 0.5
         sharing._last = sharing._last._replace(time=time.monotonic() - 10)
         sharing._look()
         assert sharing._is_alone
-    finally:
-        sharing.close()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells it")
@@ -137,12 +132,9 @@ async def test_usual_policy_stays_where_the_time_of_others_is_unknown(
     """As in a container whose /proc/stat has other numbers of CPUs."""
     monkeypatch.setattr(cpu_sharing, "used_time", lambda cpus: nan)
     calls = Calls(at_each_look=1)
-    sharing = CpuSharing(calls.begun, has_workers=False)
-    try:
+    with closing(CpuSharing(calls.begun, has_workers=False)) as sharing:
         await until(lambda: calls.looks > 3)
         assert not sharing._is_alone
-    finally:
-        sharing.close()
 
 
 @pytest.mark.asyncio

@@ -66,9 +66,11 @@ class CpuSharing:
             self._look_later()
 
     def close(self) -> None:
-        """Look no more."""
+        """Look no more. The threads, which may live longer than the server, have the usual policy again."""
         if self._timer is not None:
             self._timer.cancel()
+        if self._is_alone:
+            self._set(is_alone=False)
 
     def _look_later(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(LOOK, self._look)
