@@ -14,11 +14,11 @@ from typing import Annotated, Any, Generic, Literal, NamedTuple, TypedDict, Type
 import msgspec
 import pytest
 from google.protobuf.message import DecodeError
-from hypothesis import HealthCheck, Phase, assume, given, settings
+from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
 
 from rpc_cases import codec_of
-from rpc_types import Typed, checked, types
+from rpc_types import Typed, checked, random_types, types
 from tinysvc import Field
 from tinysvc.grpc.codec import Codec
 from tinysvc.grpc.function_source import Unfit
@@ -143,12 +143,7 @@ def test_object_is_read_as_by_plain_values(annotation: Any, value: Any) -> None:
     assert repr(directly(message)) == repr(plainly(message))
 
 
-@settings(
-    max_examples=int(os.environ.get("GRPC_EXAMPLES", "60")),
-    deadline=None,
-    phases=[Phase.generate],
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
-)
+@random_types
 @given(data=st.data())
 def test_random_types_are_read_as_by_plain_values(data: st.DataObject) -> None:
     chosen: Typed = data.draw(checked | types)

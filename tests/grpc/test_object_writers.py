@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -11,11 +10,11 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 import numpy
 import pytest
-from hypothesis import HealthCheck, Phase, assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from rpc_cases import codec_of
-from rpc_types import Typed, checked, types
+from rpc_types import Typed, checked, random_types, types
 from tinysvc.core.errors import UnencodableResult
 from tinysvc.grpc.codec import plain_value
 from tinysvc.grpc.function_source import Unfit
@@ -118,12 +117,7 @@ def test_object_is_written_as_by_plain_values(annotation: Any, value: Any) -> No
     assert directly(value) == plainly(value)
 
 
-@settings(
-    max_examples=int(os.environ.get("GRPC_EXAMPLES", "60")),
-    deadline=None,
-    phases=[Phase.generate],
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
-)
+@random_types
 @given(data=st.data())
 def test_random_types_are_written_as_by_plain_values(data: st.DataObject) -> None:
     chosen: Typed = data.draw(checked | types)

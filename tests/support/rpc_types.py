@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import keyword
+import os
 import re
 import string
 import typing
@@ -17,6 +18,7 @@ from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import msgspec
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 _numbers = itertools.count()
@@ -195,3 +197,11 @@ types = st.recursive(simple, wrapped, max_leaves=8)
 
 checked = st.recursive(st.sampled_from(LEAVES[:7]) | enums(), wrapped, max_leaves=8)
 """Types of which a message checks most parts completely."""
+
+random_types = settings(
+    max_examples=int(os.environ.get("GRPC_EXAMPLES", "60")),
+    deadline=None,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
+)
+"""For tests with types and their values: a smaller example is worth less than the minutes for it."""

@@ -284,27 +284,18 @@ class Results:
     @cached_property
     def _read(self) -> Callable[[Any], Any] | None:
         """Reads the result; None if it needs plain values."""
-        shape = self._shape
-        try:
-            reader = ObjectReader()
-            return (
-                reader.only_field(shape.slots[0], self._annotation)
-                if self._is_bare
-                else reader.message(shape, self._annotation)
-            )
-        except Unfit:
-            return None
+        return self._built_by(ObjectReader())
 
     @cached_property
     def _write(self) -> Callable[[Any], dict[str, Any]] | None:
         """Makes the fields of the result's message; None if it needs plain values."""
-        shape, writer = self._shape, ObjectWriter(self._files)
+        return self._built_by(ObjectWriter(self._files))
+
+    def _built_by(self, builder: ObjectReader | ObjectWriter) -> Callable[[Any], Any] | None:
         try:
-            return (
-                writer.only_field(shape.slots[0], self._annotation)
-                if self._is_bare
-                else writer.message(shape, self._annotation)
-            )
+            if self._is_bare:
+                return builder.only_field(self._shape.slots[0], self._annotation)
+            return builder.message(self._shape, self._annotation)
         except Unfit:
             return None
 

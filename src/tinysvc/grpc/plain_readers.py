@@ -8,6 +8,7 @@ from math import isfinite
 from typing import Any, cast
 
 from .function_source import attribute
+from .message_errors import FieldFault
 from .shapes import DURATION, EMPTY, NULL, TIMESTAMP, VALUE, EnumShape, Kind, Leaf, MessageShape, Slot
 
 Convert = Callable[[Any], Any]
@@ -16,22 +17,8 @@ Convert = Callable[[Any], Any]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Unreadable(Exception):
+class Unreadable(FieldFault):
     """A message lacks a field that the shape requires, or has an unknown value of an enum."""
-
-    def __init__(self, place: str, detail: str) -> None:
-        super().__init__(place, detail)
-        self.place = place
-        self.detail = detail
-
-    def inside(self, name: str) -> Unreadable:
-        """The same fault inside a field."""
-        return Unreadable(joined(name, self.place), self.detail)
-
-
-def joined(name: str, place: str) -> str:
-    """The place inside a field: `a.b`, but `a[0]`."""
-    return f"{name}{'' if place[:1] in ('', '[') else '.'}{place}"
 
 
 class PlainReaders:

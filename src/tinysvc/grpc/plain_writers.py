@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 
 from .message_classes import message_class
-from .plain_readers import MAX_WHOLE, joined
+from .message_errors import FieldFault
+from .plain_readers import MAX_WHOLE
 from .shapes import DURATION, NULL, TIMESTAMP, VALUE, EnumShape, Kind, Leaf, MessageShape, Slot
 
 Convert = Callable[[Any], Any]
@@ -30,17 +31,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND = timedelta(seconds=1)
 
 
-class Unwritable(Exception):
+class Unwritable(FieldFault):
     """A plain value does not fit its message: the place inside it, the value that came, and what was expected."""
-
-    def __init__(self, place: str, detail: str) -> None:
-        super().__init__(place, detail)
-        self.place = place
-        self.detail = detail
-
-    def inside(self, name: str) -> Unwritable:
-        """The same fault inside a field."""
-        return Unwritable(joined(name, self.place), self.detail)
 
 
 class PlainWriters:
