@@ -145,7 +145,7 @@ CHANGES = [
     ("  rpc Watch(Order) returns (stream Reply);\n", ""),
     ("returns (stream Reply)", "returns (stream Order)"),
 ]
-"""What stands in the file, and what stands there afterwards."""
+"""The file before a change, and after it."""
 
 STRICTER = [("service Shop", "service Store"), ("rpc Buy", "rpc Sell"), ("int64 id", "uint64 id")]
 STRICTER += [("  rpc Watch(Order) returns (stream Reply);\n", "")]

@@ -41,7 +41,7 @@ alive says at the deadline that it is; an RPC ends at its deadline, so a slow ha
 
 MAX_CALLS = 900
 """Calls of one connection at a time; further ones wait here. Servers of grpcio count a stream for a moment longer than
-its client does, and refuse what is beyond their limit: that of tinysvc is 1,000."""
+its client does, and refuse streams beyond their limit: that of tinysvc is 1,000."""
 
 
 class RpcReplica(AnyReplica):

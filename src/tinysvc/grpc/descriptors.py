@@ -46,7 +46,7 @@ def _method(file: ProtoFile, method: ProtoMethod) -> bytes:
             bytes_field(1, method.name),
             bytes_field(2, full_name(file.package, method.request)),
             bytes_field(3, full_name(file.package, method.reply)),
-            number_field(5, 1) if method.client_streams else b"",  # protoc leaves out what is false
+            number_field(5, 1) if method.client_streams else b"",  # protoc writes no false
             number_field(6, 1) if method.server_streams else b"",
         )
     )

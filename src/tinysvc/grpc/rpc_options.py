@@ -19,7 +19,7 @@ fail."""
 MAX_PENDING = 10_000
 """Calls that have arrived and that the server has not taken yet; grpcio ends further ones of all clients with
 CANCELLED. Its default is about 1,000: a few clients with many calls at a time then make the calls of all others fail. A
-call that waits takes about 10 KiB, and what has arrived of its message, which is up to 64 KiB."""
+call that waits takes about 10 KiB, and the part of its message that has arrived, up to 64 KiB."""
 
 IDLE = 300.0
 """Seconds after which a connection without an RPC is closed, in order (GOAWAY). A client connects again by itself."""

@@ -31,7 +31,7 @@ MAX_MEMBERS = 100_000
 MAX_NPY_HEADER = 64 * KiB
 """`numpy.load` refuses more than 10,000 bytes, unless it may unpickle."""
 MAX_EFFORT = 60_000_000
-"""About microseconds for the files of one version together; what is not looked at then counts as a pickle."""
+"""About microseconds for the files of one version together; content that is not looked at then counts as a pickle."""
 
 _NUMBERS = re.compile(r"[<>|=]?(\?|[biufcSUVa]\d*|[mM]8?(\[\w+\])?)", re.ASCII)
 """The types of numpy without objects, as `numpy.save` writes them."""
@@ -55,7 +55,7 @@ def has_pickle(file: BinaryIO, effort: Effort | None = None) -> bool:
 
     Args:
         file: The file.
-        effort: What is left of the work; default: `MAX_EFFORT`.
+        effort: The rest of the work; default: `MAX_EFFORT`.
     """
     try:
         return _has_pickle(file, 0, effort or Effort(MAX_EFFORT))

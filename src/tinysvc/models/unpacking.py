@@ -106,7 +106,7 @@ def unpacked(file: BinaryIO, start: bytes, effort: Effort) -> BinaryIO | None:
     Args:
         file: The compressed file.
         start: Its first bytes.
-        effort: What is left of the work.
+        effort: The rest of the work.
     """
     for begins, decompressor in FORMATS:
         if begins(start):
