@@ -124,6 +124,8 @@ def classes(inner: st.SearchStrategy[Typed]) -> st.SearchStrategy[Typed]:
             defaults = {}
             if len({name for name, _ in ordered}) < len(ordered):
                 make_kind = _dataclass
+        if make_kind is _struct and any(name.startswith("__") and not name.endswith("__") for name in found):
+            make_kind = _dataclass  # Python mangles such a name in a class, and msgspec does not find it
         name = named(draw(st.sampled_from(["Order", "Line", "order", "_Private"])))
         made: Typed = make_kind(name, dict(ordered), defaults)
         return made
